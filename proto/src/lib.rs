@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What Hull speaks: CRI v1 to the kubelet, its own service to its command line, and the protocol
+//! between the daemon and the monitors. Also the ids, parsed once.
+//!
+//! No logic and no I/O. The gRPC half is behind the feature `cri`, because the monitor links this
+//! crate too and must stay tiny.
+
+pub mod id;
+pub mod monitor;
+
+/// CRI v1, package `runtime.v1`, generated from `cri/runtime_v1.proto`.
+#[cfg(feature = "cri")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    let_underscore_drop,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
+pub mod cri {
+    tonic::include_proto!("runtime.v1");
+
+    impl std::fmt::Debug for AuthConfig {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("AuthConfig")
+                .field("username", &self.username)
+                .field("server_address", &self.server_address)
+                .finish_non_exhaustive()
+        }
+    }
+}
+
+/// Hull's own service, package `hull.v1`, generated from `cri/hull_v1.proto`.
+#[cfg(feature = "cri")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    let_underscore_drop,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
+pub mod admin {
+    tonic::include_proto!("hull.v1");
+
+    impl std::fmt::Debug for PullRequest {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("PullRequest").field("image", &self.image).finish_non_exhaustive()
+        }
+    }
+}
+
+/// The descriptor set of both interfaces, encoded.
+#[cfg(feature = "cri")]
+pub const INTERFACE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/interface.bin"));

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a cgroup may use. `None` and empty mean: leave as it is.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+/// Limits of one cgroup, in the OCI runtime spec's (and cgroup v1's) units.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Limits {
+    /// CPU shares, 2..=262144, of 1024 by default. On v2 turned into `cpu.weight`.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU per period; -1 lifts the limit.
+    pub cpu_quota_us: Option<i64>,
+    /// Length of the period in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Burst above the quota in microseconds.
+    pub cpu_burst_us: Option<u64>,
+    /// `SCHED_IDLE` for the whole group.
+    pub cpu_idle: Option<bool>,
+    /// CPUs, as in cpuset(7) list format.
+    pub cpuset_cpus: Option<String>,
+    /// NUMA nodes, likewise.
+    pub cpuset_mems: Option<String>,
+    /// Bytes; -1 lifts the limit.
+    pub memory_bytes: Option<i64>,
+    /// Memory plus swap in bytes (v1's and OCI's meaning); -1 lifts the limit.
+    pub memory_swap_bytes: Option<i64>,
+    /// Soft limit in bytes (`memory.low` on v2).
+    pub memory_reservation_bytes: Option<i64>,
+    /// Do not kill when out of memory (v1 only).
+    pub oom_kill_disable: Option<bool>,
+    /// Processes and threads; -1 or 0 lifts the limit.
+    pub pids: Option<i64>,
+    /// Per page size.
+    pub hugepages: Vec<HugepageLimit>,
+    /// I/O weight, 10..=1000 (v1's range).
+    pub io_weight: Option<u16>,
+    /// Device access, in order, the last that matches wins. Empty: no device control is set up.
+    pub devices: Vec<DeviceRule>,
+    /// v2 files and what to write in them, last.
+    pub unified: Vec<(String, String)>,
+}
+
+/// A limit of one huge page size.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct HugepageLimit {
+    /// `2MB`, `1GB`: as in the names of the hugetlb controller's files.
+    pub page_size: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Lets or denies access to devices.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct DeviceRule {
+    /// Lets, or denies.
+    pub allow: bool,
+    /// Which kind.
+    pub kind: DeviceKind,
+    /// Major number; `None` is any.
+    pub major: Option<u32>,
+    /// Minor number; `None` is any.
+    pub minor: Option<u32>,
+    /// May read.
+    pub read: bool,
+    /// May write.
+    pub write: bool,
+    /// May make nodes.
+    pub mknod: bool,
+}
+
+/// Character, block, or either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum DeviceKind {
+    /// Either.
+    All,
+    /// Block.
+    Block,
+    /// Character.
+    Char,
+}
