@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // A verb that is not written yet answers UNIMPLEMENTED.
         .generate_default_stubs(true)
+        // Records on disk and `hull inspect` hold CRI messages as JSON.
+        .message_attribute(".runtime.v1", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(".runtime.v1", "#[serde(rename_all = \"camelCase\", default)]")
         // Their Debug would print passwords: lib.rs writes one that does not.
         .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
