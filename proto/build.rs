@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compiles the two interfaces with a protobuf compiler in Rust, so that a builder needs no protoc.
 
+#![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
+
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

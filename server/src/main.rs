@@ -1,1 +1,27 @@
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0
+//! Hull: a Kubernetes container runtime in one binary. `hull serve` is the daemon that a kubelet
+//! points `--container-runtime-endpoint` at; the other commands talk to it.
+
+mod assets;
+mod check;
+mod cli;
+mod config;
+mod container;
+mod cri;
+mod daemon;
+mod error;
+mod exec;
+mod explain;
+mod monitors;
+mod node;
+mod pod;
+mod recover;
+mod spec;
+mod stats;
+mod store;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(|config| daemon::serve(config).map_err(|err| daemon::shown(&err)))
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Builds the two programs that run in every pod, the monitor and pause, and hands their paths to
+//! `assets.rs`, which embeds them. They are built by a cargo of their own because they need another
+//! target (static musl, where it is installed) and another profile than the daemon.
+
+#![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MUSL: &str = "x86_64-unknown-linux-musl";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
+    for folder in ["proto/src", "proto/Cargo.toml", "runtime", "Cargo.lock", "Cargo.toml"] {
+        println!("cargo:rerun-if-changed={}", root.join(folder).display());
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("pod-programs");
+    let target = target()?;
+    let monitor = build(&root, &out, &target, "hull-monitor", "hull-monitor", &[])?;
+    let pause = build(&root, &out, &target, "hull-sys", "pause", &["--features", "pause"])?;
+    println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
+    println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
+    Ok(())
+}
+
+/// The musl target where its standard library is installed, else the host's with a static libc.
+fn target() -> Result<String, Box<dyn Error>> {
+    let host = env::var("HOST")?;
+    let rustc = env::var("RUSTC")?;
+    let arch = host.split('-').next().unwrap_or("x86_64");
+    let musl = MUSL.replace("x86_64", arch);
+    let shown = Command::new(rustc).args(["--print", "target-libdir", "--target", &musl]).output()?;
+    let libs = String::from_utf8(shown.stdout)?;
+    if Path::new(libs.trim()).is_dir() {
+        return Ok(musl);
+    }
+    println!("cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (mend: rustup target add {musl})");
+    Ok(host)
+}
+
+fn build(
+    root: &Path,
+    out: &Path,
+    target: &str,
+    package: &str,
+    bin: &str,
+    more: &[&str],
+) -> Result<PathBuf, Box<dyn Error>> {
+    let mut cargo = Command::new(env::var("CARGO")?);
+    cargo
+        .current_dir(root)
+        .args(["build", "--profile", "monitor", "-p", package, "--bin", bin, "--target", target])
+        .args(more)
+        .arg("--target-dir")
+        .arg(out)
+        // What this cargo was started with (clippy's wrapper, the coverage flags) is not for them.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+    let status = cargo.status()?;
+    if !status.success() {
+        return Err(format!("cannot build {bin} for {target}: {status}").into());
+    }
+    Ok(out.join(target).join("monitor").join(bin))
+}

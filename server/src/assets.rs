@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The programs that run in every pod, embedded: one binary is all a node needs.
+
+/// The monitor, static (see `build.rs`).
+pub(crate) static MONITOR: &[u8] = include_bytes!(env!("HULL_MONITOR_PROGRAM"));
+
+/// The pause process, static.
+pub(crate) static PAUSE: &[u8] = include_bytes!(env!("HULL_PAUSE_PROGRAM"));

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers: what is recorded and shown of one, and the work of making, starting, ending and
+//! removing one.
+//!
+//! The pod's task owns them: it decides by [`state`], records, and hands the work below to the
+//! runtime. The work itself changes no state.
+
+pub(crate) mod create;
+pub(crate) mod log;
+pub(crate) mod remove;
+pub(crate) mod start;
+pub(crate) mod state;
+pub(crate) mod stop;
+
+use hull_proto::cri;
+use hull_proto::id::{ContainerId, PodId};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub(crate) use state::State;
+
+/// What is kept of a container on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) id: String,
+    pub(crate) pod: String,
+    /// As the kubelet asked for it; resources as last updated.
+    pub(crate) config: cri::ContainerConfig,
+    /// The image's id, `sha256:…`.
+    pub(crate) image_id: String,
+    /// What `image_ref` shows: a digest reference where there is one, else the id.
+    pub(crate) image_ref: String,
+    /// Nanoseconds since the epoch.
+    pub(crate) created_ns: i64,
+    /// Path of its cgroup below each hierarchy's root.
+    pub(crate) cgroup: String,
+    /// Whole path of its log; empty without one.
+    pub(crate) log_path: String,
+    /// Whom its first process runs as; known once it is made.
+    pub(crate) user: Option<User>,
+    /// Kernel number of the signal that asks it to stop.
+    pub(crate) stop_signal: i32,
+    pub(crate) state: State,
+}
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+impl ContainerRecord {
+    /// Its name and attempt.
+    pub(crate) fn metadata(&self) -> (&str, u32) {
+        self.config.metadata.as_ref().map_or(("", 0), |meta| (meta.name.as_str(), meta.attempt))
+    }
+}
+
+/// What is shown of a container.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerView {
+    pub(crate) id: ContainerId,
+    pub(crate) pod: PodId,
+    pub(crate) record: Arc<ContainerRecord>,
+}

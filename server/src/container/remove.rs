@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Taking away what is left of a container that does not run. Any number of times.
+
+use super::ContainerRecord;
+use crate::error::Error;
+use crate::monitors::Client;
+use crate::node::{Node, blocking};
+use crate::pod::parts;
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::Verb;
+use std::sync::Arc;
+use tracing::debug;
+
+/// Removes its cgroup and its writable layer. The log stays: it is the kubelet's.
+pub(crate) async fn remove(
+    node: &Arc<Node>,
+    client: Option<Client>,
+    id: &ContainerId,
+    record: &Arc<ContainerRecord>,
+) -> Result<(), Error> {
+    if let Some(client) = client
+        && let Err(err) = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await
+    {
+        // The monitor ended meanwhile; the cgroup is cleared below all the same.
+        debug!(error = %err, "monitor did not forget the container");
+    }
+    let (node, record) = (Arc::clone(node), Arc::clone(record));
+    blocking(move || {
+        parts::clear_cgroup(&node.cgroups, &record.cgroup).map_err(|source| Error::Parts {
+            doing: "clear a container of",
+            source: parts::Error::ClearCgroup { source },
+        })?;
+        node.images
+            .remove_rootfs(&record.id)
+            .map_err(|source| Error::Rootfs { container: record.id.clone(), source })
+    })
+    .await
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
+
+use super::{ContainerRecord, log};
+use crate::error::Error;
+use crate::monitors::{self, Client};
+use crate::node::{Node, blocking};
+use crate::pod::{PodRecord, State as PodState};
+use crate::{explain, spec};
+use hull_image::Image;
+use hull_plan::{Options, Plan, Root};
+use hull_proto::id::{ContainerId, PodId};
+use hull_proto::monitor::{Failure as MonitorFailure, SLOT_SHM, Started, Stdio, Verb};
+use oci_spec::runtime::Spec;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The OCI spec of a container and the plan made from it.
+pub(crate) fn plan(
+    node: &Node,
+    pod: &PodId,
+    pod_record: &PodRecord,
+    record: &ContainerRecord,
+    image: &Image,
+    target_pid: Option<i32>,
+) -> Result<(Spec, Plan), Error> {
+    let spec = spec(node, pod, pod_record, record, image, target_pid)?;
+    let rootfs = node.images.rootfs(&record.id, image);
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let options = Options {
+        root: Root::Overlay {
+            lower: rootfs.lower.iter().map(|layer| text(layer)).collect(),
+            upper: Some((text(&rootfs.upper), text(&rootfs.work))),
+            options: Vec::new(),
+            at: text(&node.rootfs_dir()),
+        },
+        slots: vec![(spec::SHM_SOURCE.to_owned(), SLOT_SHM)],
+        host: node.host.clone(),
+    };
+    let plan = hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })?;
+    Ok((spec, plan))
+}
+
+/// The OCI spec of a container.
+pub(crate) fn spec(
+    node: &Node,
+    pod: &PodId,
+    pod_record: &PodRecord,
+    record: &ContainerRecord,
+    image: &Image,
+    target_pid: Option<i32>,
+) -> Result<Spec, Error> {
+    let dir = node.pod_dir(pod);
+    let (hosts, resolv_conf, hostname) =
+        (dir.join("hosts"), dir.join("resolv.conf"), dir.join("hostname"));
+    let pause_pid = match pod_record.state {
+        PodState::Ready { pause_pid, .. } => pause_pid,
+        PodState::Building | PodState::Stopping | PodState::Stopped => 0,
+    };
+    let view = spec::PodView {
+        id: pod,
+        config: &pod_record.config,
+        pause_pid,
+        cgroup: &pod_record.cgroup,
+        hosts: &hosts,
+        resolv_conf: &resolv_conf,
+        hostname: &hostname,
+    };
+    let id = ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
+    let user = record.user.clone().unwrap_or_default();
+    let user = spec::user::Resolved {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        home: user.home,
+        ..Default::default()
+    };
+    let defaults = spec::defaults(&node.config);
+    spec::container(&view, &id, &record.config, &image.config, &user, &record.cgroup, &defaults, target_pid)
+        .map_err(|source| Error::Spec { source })
+}
+
+/// Starts it, by the pod's monitor.
+pub(crate) async fn start(
+    node: Arc<Node>,
+    client: Option<Client>,
+    pod: PodId,
+    pod_record: Arc<PodRecord>,
+    record: Arc<ContainerRecord>,
+    target_pid: Option<i32>,
+) -> Result<Started, Error> {
+    const DOING: &str = "start the container";
+    let client = client.ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
+    let image = node
+        .images
+        .find(&record.image_id)
+        .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
+    let (planned, log) = {
+        let (node, pod_record, record, image) =
+            (Arc::clone(&node), Arc::clone(&pod_record), Arc::clone(&record), Arc::clone(&image));
+        blocking(move || {
+            let (_spec, plan) = plan(&node, &pod, &pod_record, &record, &image, target_pid)?;
+            Ok::<_, Error>((plan, log::open(&pod_record.config, &record.config)?))
+        })
+        .await?
+    };
+    let id = ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
+    let stdio = Stdio {
+        log: log.is_some(),
+        tty: record.config.tty,
+        stdin: record.config.stdin,
+        stdin_once: record.config.stdin_once,
+    };
+    let verb = Verb::StartContainer { container: id, plan: hull_plan::encode(&planned), stdio };
+    match client.start(verb, log.into_iter().collect()).await {
+        Ok(started) => Ok(started),
+        Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
+            let failure = blocking(move || explain::step(&node, &record, &image, &planned, &step)).await;
+            Err(Error::Failed { doing: DOING, failure: Box::new(failure) })
+        }
+        Err(source) => Err(Error::Monitor { doing: DOING, source }),
+    }
+}

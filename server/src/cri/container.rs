@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The verbs about containers.
+
+use super::{Cri, convert, filter, sandbox, status};
+use crate::container::{self, ContainerView, State};
+use crate::error::Error;
+use crate::exec;
+use crate::node::blocking;
+use crate::pod::{Command, View};
+use crate::stats;
+use hull_proto::cri as api;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Code, Status};
+
+impl Cri {
+    pub(super) async fn create(&self, request: api::CreateContainerRequest) -> Result<String, Status> {
+        let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
+        let metadata =
+            config.metadata.as_ref().ok_or_else(|| status::invalid("config.metadata", "it is missing"))?;
+        if metadata.name.is_empty() {
+            return Err(status::invalid("config.metadata.name", "it is empty"));
+        }
+        sandbox::name("config.metadata.name", &metadata.name)?;
+        let pod = self.pod(&request.pod_sandbox_id)?;
+        let config = Box::new(config);
+        let id = pod.ask(|reply| Command::Create { config, reply }).await.map_err(status::of)?;
+        Ok(id.to_string())
+    }
+
+    pub(super) async fn start(&self, id: &str) -> Result<(), Status> {
+        let (id, pod) = self.container(id)?;
+        pod.ask(|reply| Command::Start { id, reply }).await.map_err(status::of)
+    }
+
+    /// Idempotent: a container that does not run, or is not there, is stopped.
+    pub(super) async fn stop(&self, id: &str, timeout_s: i64) -> Result<(), Status> {
+        if id.is_empty() {
+            return Err(status::invalid("container_id", "it is empty"));
+        }
+        let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
+        let grace_s = u64::try_from(timeout_s).unwrap_or(0);
+        gone_is_fine(pod.ask(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of))
+    }
+
+    /// Idempotent likewise; one that runs is killed first.
+    pub(super) async fn remove(&self, id: &str) -> Result<(), Status> {
+        if id.is_empty() {
+            return Err(status::invalid("container_id", "it is empty"));
+        }
+        let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
+        gone_is_fine(pod.ask(|reply| Command::Remove { id, reply }).await.map_err(status::of))
+    }
+
+    pub(super) fn list_containers_by(&self, by: Option<&api::ContainerFilter>) -> Vec<api::Container> {
+        let views = self.node.registry.views();
+        views
+            .iter()
+            .flat_map(|view| view.containers.values())
+            .filter(|view| filter::container(by, view))
+            .map(|view| convert::container(&self.node, view))
+            .collect()
+    }
+
+    pub(super) fn container_status_of(
+        &self,
+        request: &api::ContainerStatusRequest,
+    ) -> Result<api::ContainerStatusResponse, Status> {
+        let (pod, view) = self.shown(&request.container_id)?;
+        let info = if request.verbose { self.container_info(&pod, &view) } else { HashMap::new() };
+        Ok(api::ContainerStatusResponse {
+            status: Some(convert::container_status(&self.node, &view)),
+            info,
+        })
+    }
+
+    /// What is shown of a container, and of its pod.
+    fn shown(&self, id: &str) -> Result<(Arc<View>, Arc<ContainerView>), Status> {
+        let (id, pod) = self.container(id)?;
+        let pod = pod.view();
+        let view = pod.containers.get(&id).cloned();
+        let view = view.ok_or_else(|| {
+            status::of(Error::NotFound { kind: "container", id: id.to_string() })
+        })?;
+        Ok((pod, view))
+    }
+
+    fn container_info(&self, pod: &View, view: &ContainerView) -> HashMap<String, String> {
+        let record = &view.record;
+        let image = self.node.images.find(&record.image_id);
+        let spec = image.and_then(|image| {
+            container::start::spec(&self.node, &pod.id, &pod.record, record, &image, None).ok()
+        });
+        let pid = match record.state {
+            State::Running { pid, .. } => pid,
+            State::Creating | State::Created | State::Exited { .. } | State::Removing => 0,
+        };
+        let info = serde_json::json!({
+            "sandboxID": record.pod,
+            "pid": pid,
+            "state": record.state,
+            "cgroup": record.cgroup,
+            "config": record.config,
+            "runtimeSpec": spec,
+        });
+        HashMap::from([("info".into(), info.to_string())])
+    }
+
+    pub(super) async fn update(
+        &self,
+        request: api::UpdateContainerResourcesRequest,
+    ) -> Result<(), Status> {
+        let (id, pod) = self.container(&request.container_id)?;
+        let Some(resources) = request.linux else {
+            return Err(status::invalid("linux", "it is missing: there is nothing to update"));
+        };
+        let resources = Box::new(resources);
+        pod.ask(|reply| Command::Update { id, resources, reply }).await.map_err(status::of)
+    }
+
+    pub(super) async fn reopen_log(&self, id: &str) -> Result<(), Status> {
+        let (id, pod) = self.container(id)?;
+        pod.ask(|reply| Command::ReopenLog { id, reply }).await.map_err(status::of)
+    }
+
+    pub(super) async fn exec(
+        &self,
+        request: api::ExecSyncRequest,
+    ) -> Result<api::ExecSyncResponse, Status> {
+        let (id, pod) = self.container(&request.container_id)?;
+        let limit = match u64::try_from(request.timeout) {
+            Ok(0) => None,
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => return Err(status::invalid("timeout", "it is negative")),
+        };
+        let output =
+            exec::sync(&self.node, &id, &pod, request.cmd, limit).await.map_err(status::of)?;
+        Ok(api::ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.code,
+        })
+    }
+
+    pub(super) async fn stats_of(&self, id: &str) -> Result<api::ContainerStats, Status> {
+        let (_, view) = self.shown(id)?;
+        let node = Arc::clone(&self.node);
+        blocking(move || stats::container(&node, &view)).await.map_err(status::of)
+    }
+
+    pub(super) async fn list_stats(
+        &self,
+        by: Option<api::ContainerStatsFilter>,
+    ) -> Result<Vec<api::ContainerStats>, Status> {
+        let node = Arc::clone(&self.node);
+        blocking(move || {
+            let views = node.registry.views();
+            views
+                .iter()
+                .flat_map(|view| view.containers.values())
+                .filter(|view| matches!(view.record.state, State::Running { .. }))
+                .filter(|view| filter::container_stats(by.as_ref(), view))
+                .map(|view| stats::container(&node, view))
+                .collect::<Result<_, _>>()
+        })
+        .await
+        .map_err(status::of)
+    }
+}
+
+fn gone_is_fine(result: Result<(), Status>) -> Result<(), Status> {
+    match result {
+        Err(gone) if gone.code() == Code::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Views into CRI messages. Pure, but for the image's names, which may have changed meanwhile.
+
+use crate::container::{ContainerView, State as ContainerState};
+use crate::explain;
+use crate::node::Node;
+use crate::pod::{State, View};
+use hull_proto::cri as api;
+
+pub(super) fn pod_state(view: &View) -> api::PodSandboxState {
+    if view.record.state.is_ready() {
+        api::PodSandboxState::SandboxReady
+    } else {
+        api::PodSandboxState::SandboxNotready
+    }
+}
+
+pub(super) fn pod(view: &View) -> api::PodSandbox {
+    let record = &view.record;
+    api::PodSandbox {
+        id: record.id.clone(),
+        metadata: record.config.metadata.clone(),
+        state: pod_state(view) as i32,
+        created_at: record.created_ns,
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        runtime_handler: record.handler.clone(),
+    }
+}
+
+pub(super) fn pod_status(view: &View) -> api::PodSandboxStatus {
+    let record = &view.record;
+    let ips: &[_] = match &record.state {
+        State::Ready { ips, .. } => ips,
+        State::Building | State::Stopping | State::Stopped => &[],
+    };
+    let mut ips = ips.iter().map(ToString::to_string);
+    let network = api::PodSandboxNetworkStatus {
+        ip: ips.next().unwrap_or_default(),
+        additional_ips: ips.map(|ip| api::PodIp { ip }).collect(),
+    };
+    let namespaces = api::Namespace { options: record.namespaces().cloned() };
+    api::PodSandboxStatus {
+        id: record.id.clone(),
+        metadata: record.config.metadata.clone(),
+        state: pod_state(view) as i32,
+        created_at: record.created_ns,
+        network: Some(network),
+        linux: Some(api::LinuxPodSandboxStatus { namespaces: Some(namespaces) }),
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        runtime_handler: record.handler.clone(),
+    }
+}
+
+pub(super) fn container_state(state: &ContainerState) -> api::ContainerState {
+    match state {
+        // The interface has no word for what is not there yet or hardly any more.
+        ContainerState::Creating | ContainerState::Removing => api::ContainerState::ContainerUnknown,
+        ContainerState::Created => api::ContainerState::ContainerCreated,
+        ContainerState::Running { .. } => api::ContainerState::ContainerRunning,
+        ContainerState::Exited { .. } => api::ContainerState::ContainerExited,
+    }
+}
+
+pub(super) fn container(node: &Node, view: &ContainerView) -> api::Container {
+    let record = &view.record;
+    api::Container {
+        id: record.id.clone(),
+        pod_sandbox_id: record.pod.clone(),
+        metadata: record.config.metadata.clone(),
+        image: Some(image_spec(node, view)),
+        image_ref: record.image_ref.clone(),
+        state: container_state(&record.state) as i32,
+        created_at: record.created_ns,
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        image_id: record.image_id.clone(),
+    }
+}
+
+/// The image as it was asked for; where that was an id, by its first tag, as people know it.
+fn image_spec(node: &Node, view: &ContainerView) -> api::ImageSpec {
+    let mut spec = view.record.config.image.clone().unwrap_or_default();
+    if let Some(image) = node.images.find(&view.record.image_id)
+        && (spec.image == image.id || image.id.ends_with(&spec.image))
+        && let Some(tag) = image.repo_tags.first()
+    {
+        spec.image.clone_from(tag);
+    }
+    spec
+}
+
+pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::ContainerStatus {
+    let record = &view.record;
+    let (mut started_at, mut finished_at, mut exit_code) = (0, 0, 0);
+    let (mut reason, mut message) = (String::new(), String::new());
+    match &record.state {
+        ContainerState::Running { since_ns, .. } => started_at = *since_ns,
+        ContainerState::Exited { how, since_ns, at_ns } => {
+            started_at = since_ns.unwrap_or(0);
+            finished_at = *at_ns;
+            exit_code = how.exit_code();
+            let (why, said) = explain::end(record, how);
+            reason = why.into();
+            message = said;
+        }
+        ContainerState::Creating | ContainerState::Created | ContainerState::Removing => {}
+    }
+    let user = record.user.as_ref().map(|user| api::ContainerUser {
+        linux: Some(api::LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+        }),
+    });
+    let linux = record.config.linux.as_ref().and_then(|linux| linux.resources.clone());
+    api::ContainerStatus {
+        id: record.id.clone(),
+        metadata: record.config.metadata.clone(),
+        state: container_state(&record.state) as i32,
+        created_at: record.created_ns,
+        started_at,
+        finished_at,
+        exit_code,
+        image: Some(image_spec(node, view)),
+        image_ref: record.image_ref.clone(),
+        reason,
+        message,
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+        mounts: record.config.mounts.clone(),
+        log_path: record.log_path.clone(),
+        resources: Some(api::ContainerResources { linux, windows: None }),
+        image_id: record.image_id.clone(),
+        user,
+        stop_signal: crate::spec::signal_of_kernel(record.stop_signal) as i32,
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which pods and containers a list asks for: id prefix, state, pod, labels. All that is set must
+//! hold.
+
+use super::convert;
+use crate::container::ContainerView;
+use crate::pod::View;
+use hull_proto::cri as api;
+use std::collections::HashMap;
+
+pub(super) fn pod(by: Option<&api::PodSandboxFilter>, view: &View) -> bool {
+    let Some(by) = by else { return true };
+    starts(&by.id, view.id.as_str())
+        && by.state.as_ref().is_none_or(|state| state.state == convert::pod_state(view) as i32)
+        && labels(&by.label_selector, &view.record.config.labels)
+}
+
+pub(super) fn pod_stats(by: Option<&api::PodSandboxStatsFilter>, view: &View) -> bool {
+    let Some(by) = by else { return true };
+    starts(&by.id, view.id.as_str()) && labels(&by.label_selector, &view.record.config.labels)
+}
+
+pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerView) -> bool {
+    let Some(by) = by else { return true };
+    starts(&by.id, view.id.as_str())
+        && starts(&by.pod_sandbox_id, view.pod.as_str())
+        && by
+            .state
+            .as_ref()
+            .is_none_or(|state| state.state == convert::container_state(&view.record.state) as i32)
+        && labels(&by.label_selector, &view.record.config.labels)
+}
+
+pub(super) fn container_stats(by: Option<&api::ContainerStatsFilter>, view: &ContainerView) -> bool {
+    let Some(by) = by else { return true };
+    starts(&by.id, view.id.as_str())
+        && starts(&by.pod_sandbox_id, view.pod.as_str())
+        && labels(&by.label_selector, &view.record.config.labels)
+}
+
+/// Anything starts with nothing: an empty field asks for nothing in particular.
+fn starts(prefix: &str, id: &str) -> bool {
+    id.starts_with(prefix)
+}
+
+fn labels(wanted: &HashMap<String, String>, have: &HashMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| have.get(key) == Some(value))
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! ImageService.
+
+use super::{Cri, status};
+use crate::node::blocking;
+use crate::stats;
+use hull_image::{Auth, Image, Reference};
+use hull_proto::cri as api;
+use hull_proto::cri::image_service_server::ImageService;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ImageService for Cri {
+    async fn list_images(&self, request: Request<api::ListImagesRequest>) -> Answer<api::ListImagesResponse> {
+        let wanted = name_of(request.into_inner().filter.and_then(|filter| filter.image));
+        let images = if wanted.is_empty() {
+            self.node.images.list()
+        } else {
+            self.node.images.find(&wanted).into_iter().collect()
+        };
+        let images = images.iter().map(|image| shown(image)).collect();
+        Ok(Response::new(api::ListImagesResponse { images }))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<api::ImageStatusRequest>,
+    ) -> Answer<api::ImageStatusResponse> {
+        let request = request.into_inner();
+        let name = required(name_of(request.image))?;
+        // An image that is not here is no error: the kubelet pulls it then.
+        let found = self.node.images.find(&name);
+        let mut info = HashMap::new();
+        if let (true, Some(image)) = (request.verbose, &found) {
+            let text = serde_json::json!({
+                "imageSpec": image.config,
+                "layers": image.layers,
+            });
+            info.insert("info".to_owned(), text.to_string());
+        }
+        Ok(Response::new(api::ImageStatusResponse { image: found.map(|image| shown(&image)), info }))
+    }
+
+    async fn pull_image(&self, request: Request<api::PullImageRequest>) -> Answer<api::PullImageResponse> {
+        let request = request.into_inner();
+        let name = required(name_of(request.image))?;
+        let reference = Reference::parse(&name).map_err(|err| status::of_image(&err))?;
+        let auth = request.auth.map(auth).transpose()?;
+        let pulled = self.node.images.pull(&reference, auth.as_ref(), None).await;
+        let image = pulled.map_err(|err| status::of_image(&err))?;
+        Ok(Response::new(api::PullImageResponse { image_ref: image.id.clone() }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<api::RemoveImageRequest>,
+    ) -> Answer<api::RemoveImageResponse> {
+        let name = required(name_of(request.into_inner().image))?;
+        let node = Arc::clone(&self.node);
+        let removed = blocking(move || {
+            let used: BTreeSet<String> = node
+                .registry
+                .views()
+                .iter()
+                .flat_map(|view| view.containers.values().map(|of| of.record.image_id.clone()))
+                .collect();
+            node.images.remove(&name, &|id| used.contains(id))
+        });
+        removed.await.map_err(|err| status::of_image(&err))?;
+        Ok(Response::new(api::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<api::ImageFsInfoRequest>,
+    ) -> Answer<api::ImageFsInfoResponse> {
+        let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
+        let filesystem = stats::filesystem(&usage);
+        Ok(Response::new(api::ImageFsInfoResponse {
+            image_filesystems: vec![filesystem.clone()],
+            container_filesystems: vec![filesystem],
+        }))
+    }
+
+    async fn stream_images(
+        &self,
+        _: Request<api::StreamImagesRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamImagesResponse>> {
+        Err(status::not_yet("StreamImages"))
+    }
+}
+
+fn name_of(spec: Option<api::ImageSpec>) -> String {
+    spec.map(|spec| spec.image).unwrap_or_default()
+}
+
+fn required(name: String) -> Result<String, Status> {
+    if name.is_empty() {
+        return Err(status::invalid("image.image", "it is empty"));
+    }
+    Ok(name)
+}
+
+pub(super) fn auth(auth: api::AuthConfig) -> Result<Auth, Status> {
+    Auth::from_parts(
+        &auth.username,
+        &auth.password,
+        &auth.auth,
+        &auth.identity_token,
+        &auth.registry_token,
+    )
+    .map_err(|err| status::of_image(&err))
+}
+
+fn shown(image: &Image) -> api::Image {
+    let user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    // `user:group` and bare numbers: CRI wants the number or the name, never both.
+    let user = user.split(':').next().unwrap_or_default().to_owned();
+    let uid = user.parse::<i64>().ok().map(|value| api::Int64Value { value });
+    api::Image {
+        id: image.id.clone(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        size: image.size,
+        username: if uid.is_some() { String::new() } else { user },
+        uid,
+        spec: Some(api::ImageSpec { image: image.id.clone(), ..Default::default() }),
+        pinned: image.pinned,
+    }
+}

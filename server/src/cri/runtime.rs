@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RuntimeService: which verb is written where, and the verbs about the node itself.
+
+use super::{Cri, status};
+use hull_proto::cri as api;
+use hull_proto::cri::runtime_service_server::RuntimeService;
+use std::collections::HashMap;
+use tonic::{Request, Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The CRI version spoken.
+const CRI_VERSION: &str = "v1";
+/// What crictl and the kubelet call the kubelet's side of the interface.
+const KUBE_API_VERSION: &str = "0.1.0";
+
+#[tonic::async_trait]
+impl RuntimeService for Cri {
+    async fn version(&self, _: Request<api::VersionRequest>) -> Answer<api::VersionResponse> {
+        Ok(Response::new(api::VersionResponse {
+            version: KUBE_API_VERSION.into(),
+            runtime_name: "hull".into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+            runtime_api_version: CRI_VERSION.into(),
+        }))
+    }
+
+    async fn status(&self, request: Request<api::StatusRequest>) -> Answer<api::StatusResponse> {
+        let network = self.node.network.check();
+        let network = match network {
+            Ok(()) => condition("NetworkReady", Ok(())),
+            Err(err) => {
+                let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+                condition("NetworkReady", Err(format!("{}{hint}", crate::error::Chain(&err))))
+            }
+        };
+        let features = api::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: false,
+        };
+        let handlers = ["", "hull"].map(|name| api::RuntimeHandler {
+            name: name.into(),
+            features: Some(features),
+        });
+        let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
+        Ok(Response::new(api::StatusResponse {
+            status: Some(api::RuntimeStatus {
+                conditions: vec![condition("RuntimeReady", Ok(())), network],
+            }),
+            info,
+            runtime_handlers: handlers.to_vec(),
+            features: Some(api::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
+        }))
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<api::RuntimeConfigRequest>,
+    ) -> Answer<api::RuntimeConfigResponse> {
+        let linux = api::LinuxRuntimeConfiguration { cgroup_driver: api::CgroupDriver::Cgroupfs as i32 };
+        Ok(Response::new(api::RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<api::RunPodSandboxRequest>,
+    ) -> Answer<api::RunPodSandboxResponse> {
+        self.run_pod(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<api::StopPodSandboxRequest>,
+    ) -> Answer<api::StopPodSandboxResponse> {
+        self.stop_pod(&request.into_inner().pod_sandbox_id).await?;
+        Ok(Response::new(api::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<api::RemovePodSandboxRequest>,
+    ) -> Answer<api::RemovePodSandboxResponse> {
+        self.remove_pod(&request.into_inner().pod_sandbox_id).await?;
+        Ok(Response::new(api::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<api::PodSandboxStatusRequest>,
+    ) -> Answer<api::PodSandboxStatusResponse> {
+        self.pod_status(&request.into_inner()).map(Response::new)
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<api::ListPodSandboxRequest>,
+    ) -> Answer<api::ListPodSandboxResponse> {
+        let items = self.list_pods(request.into_inner().filter.as_ref());
+        Ok(Response::new(api::ListPodSandboxResponse { items }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<api::CreateContainerRequest>,
+    ) -> Answer<api::CreateContainerResponse> {
+        let container_id = self.create(request.into_inner()).await?;
+        Ok(Response::new(api::CreateContainerResponse { container_id }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<api::StartContainerRequest>,
+    ) -> Answer<api::StartContainerResponse> {
+        self.start(&request.into_inner().container_id).await?;
+        Ok(Response::new(api::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<api::StopContainerRequest>,
+    ) -> Answer<api::StopContainerResponse> {
+        let api::StopContainerRequest { container_id, timeout } = request.into_inner();
+        self.stop(&container_id, timeout).await?;
+        Ok(Response::new(api::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<api::RemoveContainerRequest>,
+    ) -> Answer<api::RemoveContainerResponse> {
+        self.remove(&request.into_inner().container_id).await?;
+        Ok(Response::new(api::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<api::ListContainersRequest>,
+    ) -> Answer<api::ListContainersResponse> {
+        let containers = self.list_containers_by(request.into_inner().filter.as_ref());
+        Ok(Response::new(api::ListContainersResponse { containers }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<api::ContainerStatusRequest>,
+    ) -> Answer<api::ContainerStatusResponse> {
+        self.container_status_of(&request.into_inner()).map(Response::new)
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<api::UpdateContainerResourcesRequest>,
+    ) -> Answer<api::UpdateContainerResourcesResponse> {
+        self.update(request.into_inner()).await?;
+        Ok(Response::new(api::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<api::ReopenContainerLogRequest>,
+    ) -> Answer<api::ReopenContainerLogResponse> {
+        self.reopen_log(&request.into_inner().container_id).await?;
+        Ok(Response::new(api::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<api::ExecSyncRequest>,
+    ) -> Answer<api::ExecSyncResponse> {
+        self.exec(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<api::ContainerStatsRequest>,
+    ) -> Answer<api::ContainerStatsResponse> {
+        let stats = self.stats_of(&request.into_inner().container_id).await?;
+        Ok(Response::new(api::ContainerStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<api::ListContainerStatsRequest>,
+    ) -> Answer<api::ListContainerStatsResponse> {
+        let stats = self.list_stats(request.into_inner().filter).await?;
+        Ok(Response::new(api::ListContainerStatsResponse { stats }))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<api::PodSandboxStatsRequest>,
+    ) -> Answer<api::PodSandboxStatsResponse> {
+        let stats = self.pod_stats(&request.into_inner().pod_sandbox_id).await?;
+        Ok(Response::new(api::PodSandboxStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<api::ListPodSandboxStatsRequest>,
+    ) -> Answer<api::ListPodSandboxStatsResponse> {
+        let stats = self.list_pod_stats(request.into_inner().filter).await?;
+        Ok(Response::new(api::ListPodSandboxStatsResponse { stats }))
+    }
+
+    async fn exec(&self, _: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
+        Err(status::not_yet("Exec"))
+    }
+
+    async fn attach(&self, _: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
+        Err(status::not_yet("Attach"))
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<api::PortForwardRequest>,
+    ) -> Answer<api::PortForwardResponse> {
+        Err(status::not_yet("PortForward"))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        _: Request<api::UpdateRuntimeConfigRequest>,
+    ) -> Answer<api::UpdateRuntimeConfigResponse> {
+        Err(status::not_yet("UpdateRuntimeConfig"))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<api::CheckpointContainerRequest>,
+    ) -> Answer<api::CheckpointContainerResponse> {
+        Err(status::not_yet("CheckpointContainer"))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<api::GetEventsRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::ContainerEventResponse>> {
+        Err(status::not_yet("GetContainerEvents"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<api::ListMetricDescriptorsRequest>,
+    ) -> Answer<api::ListMetricDescriptorsResponse> {
+        Err(status::not_yet("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<api::ListPodSandboxMetricsRequest>,
+    ) -> Answer<api::ListPodSandboxMetricsResponse> {
+        Err(status::not_yet("ListPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<api::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<api::UpdatePodSandboxResourcesResponse> {
+        Err(status::not_yet("UpdatePodSandboxResources"))
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<api::StreamPodSandboxesRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxesResponse>> {
+        Err(status::not_yet("StreamPodSandboxes"))
+    }
+
+    async fn stream_containers(
+        &self,
+        _: Request<api::StreamContainersRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamContainersResponse>> {
+        Err(status::not_yet("StreamContainers"))
+    }
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<api::StreamContainerStatsRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamContainerStatsResponse>> {
+        Err(status::not_yet("StreamContainerStats"))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<api::StreamPodSandboxStatsRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxStatsResponse>> {
+        Err(status::not_yet("StreamPodSandboxStats"))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<api::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxMetricsResponse>> {
+        Err(status::not_yet("StreamPodSandboxMetrics"))
+    }
+}
+
+impl Cri {
+    /// Verbose info of the node, as JSON by key.
+    fn info(&self) -> HashMap<String, String> {
+        let config = serde_json::to_string(&self.node.config).unwrap_or_default();
+        let version = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cgroup": format!("{:?}", self.node.cgroups.version()),
+        });
+        HashMap::from([("config".into(), config), ("hull".into(), version.to_string())])
+    }
+}
+
+fn condition(r#type: &str, state: Result<(), String>) -> api::RuntimeCondition {
+    let (reason, message) = match &state {
+        Ok(()) => (String::new(), String::new()),
+        Err(why) => (format!("{type}False").replace("ReadyFalse", "NotReady"), why.clone()),
+    };
+    api::RuntimeCondition { r#type: r#type.into(), status: state.is_ok(), reason, message }
+}

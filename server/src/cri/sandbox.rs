@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The verbs about pod sandboxes.
+
+use super::{Cri, convert, filter, status};
+use crate::error::Error;
+use crate::node::{blocking, new_pod_id, now_ns};
+use crate::pod::registry::Key;
+use crate::pod::{Command, PodRecord, State, View, files, task};
+use crate::{recover, spec, stats};
+use hull_proto::cri as api;
+use std::sync::Arc;
+use tonic::{Code, Status};
+
+/// Longest name, namespace or uid, in bytes. Kubernetes' own limit for names is 253.
+const NAME_BYTES_MAX: usize = 1024;
+
+impl Cri {
+    /// Starts a pod, or waits for the same pod that is being started already: a retry after the
+    /// kubelet's deadline joins, and gets the same id.
+    pub(super) async fn run_pod(
+        &self,
+        request: api::RunPodSandboxRequest,
+    ) -> Result<api::RunPodSandboxResponse, Status> {
+        let handler = request.runtime_handler;
+        if !handler.is_empty() && handler != "hull" {
+            return Err(status::of(Error::UnknownHandler { handler }));
+        }
+        let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
+        let metadata = check(&config)?;
+        let key = Key::of(&metadata);
+        let node = Arc::clone(&self.node);
+        let mut start = None;
+        let (pod, _) = node
+            .registry
+            .enter(key, || {
+                let id = new_pod_id();
+                let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+                let ours = parent.is_empty();
+                let record = PodRecord {
+                    id: id.to_string(),
+                    cgroup: if ours { recover::own_cgroup(&node, &id) } else { parent.to_owned() },
+                    cgroup_is_ours: ours,
+                    config: config.clone(),
+                    handler: handler.clone(),
+                    created_ns: now_ns(),
+                    state: State::Building,
+                };
+                // Refused before anything is made: what the sandbox asks for and cannot have.
+                spec::pause(&node, &record).map_err(|source| Error::Spec { source })?;
+                task::record(&node, &id, &record).map_err(|source| Error::Store { source })?;
+                let (notices_in, notices) = task::notices();
+                let (pod, ready) = task::prepare(&node, id, record, notices_in, notices);
+                start = Some(ready);
+                Ok::<_, Error>(pod)
+            })
+            .map_err(status::of)?;
+        if let Some(start) = start {
+            start.run();
+        }
+        pod.built().await.map_err(status::of)?;
+        Ok(api::RunPodSandboxResponse { pod_sandbox_id: pod.id.to_string() })
+    }
+
+    /// Kills the pod's containers and gives its network back. Idempotent: a pod that is stopped
+    /// already, or was never heard of, is a success.
+    pub(super) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
+        self.if_there(id, |reply| Command::StopPod { reply }).await
+    }
+
+    /// Stops the pod and takes all of it away. Idempotent likewise.
+    pub(super) async fn remove_pod(&self, id: &str) -> Result<(), Status> {
+        self.if_there(id, |reply| Command::RemovePod { reply }).await
+    }
+
+    async fn if_there(
+        &self,
+        id: &str,
+        command: impl FnOnce(crate::pod::Reply<()>) -> Command,
+    ) -> Result<(), Status> {
+        if id.is_empty() {
+            return Err(status::invalid("pod_sandbox_id", "it is empty"));
+        }
+        let Some(pod) = self.node.registry.pod(id) else { return Ok(()) };
+        match pod.ask(command).await.map_err(status::of) {
+            // Somebody else's removal was quicker.
+            Err(gone) if gone.code() == Code::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) fn pod_status(
+        &self,
+        request: &api::PodSandboxStatusRequest,
+    ) -> Result<api::PodSandboxStatusResponse, Status> {
+        let view = self.pod(&request.pod_sandbox_id)?.view();
+        let containers = view.containers.values();
+        let info = if request.verbose { self.pod_info(&view) } else { Default::default() };
+        Ok(api::PodSandboxStatusResponse {
+            status: Some(convert::pod_status(&view)),
+            info,
+            containers_statuses: containers.map(|of| convert::container_status(&self.node, of)).collect(),
+            timestamp: now_ns(),
+        })
+    }
+
+    fn pod_info(&self, view: &View) -> std::collections::HashMap<String, String> {
+        let spec = spec::pause(&self.node, &view.record).ok().map(|(_, spec)| spec);
+        let pid = match view.record.state {
+            State::Ready { pause_pid, .. } => pause_pid,
+            State::Building | State::Stopping | State::Stopped => 0,
+        };
+        let info = serde_json::json!({
+            "pid": pid,
+            "state": view.record.state.name(),
+            "runtimeHandler": view.record.handler,
+            "cgroup": view.record.cgroup,
+            "directory": self.node.pod_dir(&view.id),
+            "config": view.record.config,
+            "runtimeSpec": spec,
+        });
+        std::collections::HashMap::from([("info".into(), info.to_string())])
+    }
+
+    pub(super) fn list_pods(&self, by: Option<&api::PodSandboxFilter>) -> Vec<api::PodSandbox> {
+        let views = self.node.registry.views();
+        let wanted = views.iter().filter(|view| filter::pod(by, view));
+        wanted.map(|view| convert::pod(view)).collect()
+    }
+
+    pub(super) async fn pod_stats(&self, id: &str) -> Result<api::PodSandboxStats, Status> {
+        let view = self.pod(id)?.view();
+        let node = Arc::clone(&self.node);
+        blocking(move || stats::pod(&node, &view)).await.map_err(status::of)
+    }
+
+    pub(super) async fn list_pod_stats(
+        &self,
+        by: Option<api::PodSandboxStatsFilter>,
+    ) -> Result<Vec<api::PodSandboxStats>, Status> {
+        let node = Arc::clone(&self.node);
+        blocking(move || {
+            let views = node.registry.views();
+            let wanted = views
+                .iter()
+                .filter(|view| view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view));
+            wanted.map(|view| stats::pod(&node, view)).collect::<Result<_, _>>()
+        })
+        .await
+        .map_err(status::of)
+    }
+}
+
+/// Refuses what could not be run or kept, by field.
+fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Status> {
+    let metadata = config
+        .metadata
+        .clone()
+        .ok_or_else(|| status::invalid("config.metadata", "it is missing"))?;
+    if metadata.name.is_empty() {
+        return Err(status::invalid("config.metadata.name", "it is empty"));
+    }
+    if metadata.uid.is_empty() {
+        return Err(status::invalid("config.metadata.uid", "it is empty"));
+    }
+    for (field, text) in [
+        ("config.metadata.name", &metadata.name),
+        ("config.metadata.namespace", &metadata.namespace),
+        ("config.metadata.uid", &metadata.uid),
+    ] {
+        name(field, text)?;
+    }
+    let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+    if !parent.is_empty() && (!parent.starts_with('/') || parent.split('/').any(|part| part == "..")) {
+        let why = format!("`{}` is no absolute path without `..`", parent.escape_default());
+        return Err(status::invalid("config.linux.cgroup_parent", why));
+    }
+    files::check(config).map_err(|why| status::invalid("config", why))?;
+    Ok(metadata)
+}
+
+/// A name that may stand in a path and a log line.
+pub(super) fn name(field: &'static str, text: &str) -> Result<(), Status> {
+    if text.len() > NAME_BYTES_MAX {
+        let why = format!("it has {} bytes, at most {NAME_BYTES_MAX} are taken", text.len());
+        return Err(status::invalid(field, why));
+    }
+    if text.contains('/') || text == ".." || text.chars().any(char::is_control) {
+        let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
+        return Err(status::invalid(field, format!("`{shown}` holds a slash or a control character")));
+    }
+    Ok(())
+}

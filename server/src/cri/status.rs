@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The only place that chooses gRPC codes, and where the mend joins the message: the kubelet shows
+//! nothing but the message.
+//!
+//! The operator's or user's fault is never INTERNAL; a bug is.
+
+use crate::error::{Chain, Error};
+use crate::{monitors, spec};
+use hull_proto::id::BadId;
+use hull_proto::monitor::Failure as MonitorFailure;
+use tonic::{Code, Status};
+
+/// Turns an error into what goes over the wire.
+pub(crate) fn of(error: impl AsRef<Error>) -> Status {
+    let error = error.as_ref();
+    Status::new(code(error), message(error, error.hint()))
+}
+
+/// An id that is none: nothing can have it.
+pub(crate) fn bad_id(kind: &'static str, error: &BadId) -> Status {
+    Status::new(Code::NotFound, format!("cannot find {kind}: {error}"))
+}
+
+/// A request that makes no sense.
+pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
+    of(Error::Invalid { field, why: why.into() })
+}
+
+/// A verb of CRI that is not written yet.
+pub(crate) fn not_yet(verb: &'static str) -> Status {
+    Status::new(Code::Unimplemented, format!("cannot {verb}: this version of hull does not have it yet"))
+}
+
+/// An error of the image store.
+pub(crate) fn of_image(error: &hull_image::Error) -> Status {
+    Status::new(image_code(error), message(error, error.hint()))
+}
+
+impl AsRef<Error> for Error {
+    fn as_ref(&self) -> &Error {
+        self
+    }
+}
+
+fn message(error: &dyn std::error::Error, hint: Option<String>) -> String {
+    let chain = Chain(error);
+    match hint {
+        Some(hint) => format!("cannot {chain} (hint: {hint})"),
+        None => format!("cannot {chain}"),
+    }
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::NotFound { .. } | Error::NoImage { .. } => Code::NotFound,
+        Error::Invalid { .. } | Error::UnknownHandler { .. } | Error::Plan { .. } => {
+            Code::InvalidArgument
+        }
+        Error::Spec { source } => spec_code(source),
+        Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::NameTaken { .. } => Code::AlreadyExists,
+        Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
+        Error::ExecTimeout { .. } => Code::DeadlineExceeded,
+        Error::Monitor { source, .. } => monitor_code(source),
+        Error::ShuttingDown { .. } => Code::Unavailable,
+        Error::Failed { .. }
+        | Error::Parts { .. }
+        | Error::Store { .. }
+        | Error::Log { .. }
+        | Error::Stats { .. }
+        | Error::ExecPipes { .. }
+        | Error::WillNotDie { .. } => Code::Unknown,
+        Error::Broken { .. } => Code::Internal,
+    }
+}
+
+fn spec_code(_error: &spec::Error) -> Code {
+    Code::InvalidArgument
+}
+
+fn monitor_code(error: &monitors::Error) -> Code {
+    match error {
+        monitors::Error::Refused { failure: MonitorFailure::NoSuchContainer } => Code::NotFound,
+        monitors::Error::Refused { failure: MonitorFailure::NotRunning } => Code::FailedPrecondition,
+        monitors::Error::Refused { failure: MonitorFailure::AlreadyThere } => Code::AlreadyExists,
+        monitors::Error::Lost => Code::Unavailable,
+        monitors::Error::Refused { .. }
+        | monitors::Error::Programs { .. }
+        | monitors::Error::Listen { .. }
+        | monitors::Error::Spawn { .. }
+        | monitors::Error::Connect { .. }
+        | monitors::Error::TooOld { .. }
+        | monitors::Error::WrongAnswer { .. } => Code::Unknown,
+    }
+}
+
+fn image_code(error: &hull_image::Error) -> Code {
+    use hull_image::Fault;
+    match error.fault() {
+        Fault::BadReference => Code::InvalidArgument,
+        Fault::NotFound => Code::NotFound,
+        Fault::Denied => Code::PermissionDenied,
+        Fault::Unreachable => Code::Unavailable,
+        Fault::InUse => Code::FailedPrecondition,
+        Fault::Corrupt => Code::DataLoss,
+        Fault::Other => Code::Unknown,
+    }
+}
+
+/// The sentence that the kubelet shows, also kept as the reason of a container that never ran.
+pub(crate) fn sentence(error: &Error) -> String {
+    message(error, error.hint())
+}

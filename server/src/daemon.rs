@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon, read down: open what is on disk, recover, listen, serve, drain.
+
+use crate::config::Config;
+use crate::cri::Cri;
+use crate::error::{Chain, Error as VerbError};
+use crate::monitors::{self, Monitors};
+use crate::node::{Node, Shared};
+use crate::recover;
+use crate::store::{self, Store};
+use hull_proto::admin::hull_server::HullServer;
+use hull_proto::cri::image_service_server::ImageServiceServer;
+use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+/// Longest message either way, in bytes: what the kubelet's client takes.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How long calls under way may take once we were told to end.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("start the runtime's threads")]
+    Threads { source: io::Error },
+    #[error("make the daemon's directories")]
+    Directories { source: store::Error },
+    #[error("lock {}: another hull uses this state directory", path.display())]
+    Locked { path: PathBuf },
+    #[error("lock {}", path.display())]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("listen on {}: another program serves there", path.display())]
+    SocketTaken { path: PathBuf },
+    #[error("listen on {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("open the image store")]
+    Images { source: hull_image::Error },
+    #[error("open the pod network")]
+    Network { source: hull_network::Error },
+    #[error("find out about this host's cgroups")]
+    Cgroups { source: hull_cgroup::Error },
+    #[error("prepare the pod programs")]
+    Monitors { source: monitors::Error },
+    #[error("recover what was running")]
+    Recover { source: VerbError },
+    #[error("wait for signals")]
+    Signals { source: io::Error },
+    #[error("serve calls")]
+    Serve { source: tonic::transport::Error },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Locked { .. } => Some("stop the other daemon, or give this one its own `state_dir`".into()),
+            Self::SocketTaken { .. } => Some("stop the other daemon, or give this one its own `socket`".into()),
+            Self::Lock { .. } | Self::Listen { .. } => {
+                Some("hull serve must run as root, and its directories must be writable".into())
+            }
+            Self::Directories { source } => source.hint(),
+            Self::Images { source } => source.hint(),
+            Self::Network { source } => source.hint(),
+            Self::Cgroups { source } => source.hint(),
+            Self::Recover { source } => source.hint(),
+            Self::Threads { .. } | Self::Monitors { .. } | Self::Signals { .. } | Self::Serve { .. } => None,
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn serve(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Threads { source })?;
+    let served = runtime.block_on(run(config));
+    // Monitors go on; blocking work that hangs on storage must not keep us from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn run(config: Config) -> Result<(), Error> {
+    let directories = |source| Error::Directories { source };
+    store::make_dir(&config.state_dir).map_err(directories)?;
+    let _lock = lock(&config.state_dir)?;
+    let socket = config.socket.clone();
+    // Bound before the recovery: callers wait in the backlog instead of failing.
+    let listener = listen(&socket).await?;
+    let node = Arc::new(open(config)?);
+    recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
+    info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+
+    let cri = Cri::new(Arc::clone(&node));
+    let stop = terminated()?;
+    let (told, wait) = tokio::sync::watch::channel(false);
+    let shutdown = async move {
+        stop.await;
+        info!("told to end; calls under way are finished first");
+        told.send_replace(true);
+    };
+    let serving = Server::builder()
+        .add_service(
+            RuntimeServiceServer::new(cri.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            ImageServiceServer::new(cri.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(HullServer::new(cri).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
+    let served = tokio::select! {
+        served = serving => served.map_err(|source| Error::Serve { source }),
+        () = drained(wait) => {
+            warn!("calls under way took longer than {DRAIN_MAX:?}; ending without them");
+            Ok(())
+        }
+    };
+    match fs::remove_file(&socket) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => warn!(error = %err, "socket not removed"),
+        _ => {}
+    }
+    info!("ended; pods go on running");
+    served
+}
+
+/// Opens all that a node consists of.
+fn open(config: Config) -> Result<Node, Error> {
+    let directories = |source| Error::Directories { source };
+    let (images, problems) = hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
+    for problem in problems {
+        tracing::error!(problem = %problem, "image record set aside");
+    }
+    let network = hull_network::Bridge::open(config.bridge()).map_err(|source| Error::Network { source })?;
+    let node = Node::new(Shared {
+        images: Arc::new(images),
+        network,
+        cgroups: hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?,
+        host: hull_plan::HostFacts::read(),
+        monitors: Monitors::prepare().map_err(|source| Error::Monitors { source })?,
+        pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
+        containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
+        config,
+    });
+    store::make_dir(&node.run_dir()).map_err(directories)?;
+    store::make_dir(&node.rootfs_dir()).map_err(directories)?;
+    Ok(node)
+}
+
+/// One daemon per state directory. The lock goes with the process.
+fn lock(state_dir: &Path) -> Result<File, Error> {
+    let path = state_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| Error::Lock { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(fs::TryLockError::Error(source)) => Err(Error::Lock { path, source }),
+    }
+}
+
+/// Listens at `path`. What an earlier daemon left there is replaced; what answers there is not.
+async fn listen(path: &Path) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Listen { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        store::make_dir(parent).map_err(|source| Error::Directories { source })?;
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(Error::SocketTaken { path: path.to_owned() });
+    }
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn terminated() -> Result<impl Future<Output = ()>, Error> {
+    let failed = |source| Error::Signals { source };
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Resolves when the time for draining is up.
+async fn drained(mut told: tokio::sync::watch::Receiver<bool>) {
+    if told.wait_for(|told| *told).await.is_err() {
+        // The server ended by itself; the other arm of the select has the answer.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(DRAIN_MAX).await;
+}
+
+/// Prints an error as the command line does.
+pub(crate) fn shown(error: &Error) -> (String, Option<String>) {
+    (format!("cannot {}", Chain(error)), error.hint())
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a verb could not be carried out.
+//!
+//! Each text reads after "cannot". The parts' own errors are sources, printed once, by
+//! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
+
+use crate::{monitors, pod, spec, store};
+use hull_plan::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a verb gives. Shared, because several callers may wait for the same work.
+pub(crate) type Result<T> = std::result::Result<T, Arc<Error>>;
+
+/// Why a verb could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("find {kind} `{id}`: there is none with this id")]
+    NotFound { kind: &'static str, id: String },
+    #[error("take `{field}`: {why}")]
+    Invalid { field: &'static str, why: String },
+    #[error("use runtime handler `{handler}`: this node has none of that name")]
+    UnknownHandler { handler: String },
+    #[error("{verb} {kind} `{id}` while it is {state}")]
+    WrongState { verb: &'static str, kind: &'static str, id: String, state: &'static str },
+    #[error("create container `{name}` (attempt {attempt}): container {holder} of this pod has that name")]
+    NameTaken { name: String, attempt: u32, holder: String },
+    #[error("find image `{image}` on this node")]
+    NoImage { image: String },
+    #[error("use image `{image}`")]
+    Image { image: String, source: hull_image::Error },
+    #[error("make the root filesystem of container {container}")]
+    Rootfs { container: String, source: hull_image::Error },
+    #[error("work out what the container needs")]
+    Spec { source: spec::Error },
+    #[error("plan the container's start")]
+    Plan { source: hull_plan::Error },
+    /// A step failed and was explained.
+    #[error("{doing}: {failure}")]
+    Failed { doing: &'static str, failure: Box<Failure> },
+    #[error("{doing}")]
+    Monitor { doing: &'static str, source: monitors::Error },
+    #[error("{doing} the pod")]
+    Parts { doing: &'static str, source: pod::parts::Error },
+    #[error("keep a record of it")]
+    Store { source: store::Error },
+    #[error("open log file `{path}`")]
+    Log { path: String, source: hull_sys::Error },
+    #[error("read the counters of its cgroup")]
+    Stats { source: hull_cgroup::Error },
+    #[error("run the command: it did not end within {limit:?}")]
+    ExecTimeout { limit: Duration },
+    #[error("make pipes for the command")]
+    ExecPipes { source: std::io::Error },
+    #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
+    WillNotDie { container: String, waited: Duration, stack: String },
+    #[error("{doing}: the daemon is shutting down")]
+    ShuttingDown { doing: &'static str },
+    /// A bug: says which invariant broke.
+    #[error("go on: {what} (this is a bug in hull)")]
+    Broken { what: String },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
+            Self::UnknownHandler { .. } => Some(
+                "leave the handler empty, or take the RuntimeClass away from the pod".into(),
+            ),
+            Self::NameTaken { holder, .. } => {
+                Some(format!("remove it first: `hull rm {holder}`, or count the attempt up"))
+            }
+            Self::NoImage { image } => Some(format!("pull it first: `hull pull {image}`")),
+            Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
+            Self::Spec { source } => source.hint(),
+            Self::Plan { source } => source.hint(),
+            Self::Failed { failure, .. } => failure.mend.clone(),
+            Self::Parts { source, .. } => source.hint(),
+            Self::Store { source } => source.hint(),
+            Self::Log { .. } => Some(
+                "the log path must be a file below the pod's log directory, without symbolic links".into(),
+            ),
+            Self::Stats { source } => source.hint(),
+            Self::WillNotDie { stack, .. } => {
+                Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
+            }
+            Self::ExecTimeout { .. } => Some("raise the probe's `timeoutSeconds`, or make the command quicker".into()),
+            Self::Monitor { source: monitors::Error::Lost, .. } => {
+                Some("the pod's processes are gone; stop and remove the pod, the kubelet makes a new one".into())
+            }
+            Self::Invalid { .. }
+            | Self::WrongState { .. }
+            | Self::Monitor { .. }
+            | Self::ExecPipes { .. }
+            | Self::ShuttingDown { .. }
+            | Self::Broken { .. } => None,
+        }
+    }
+}
+
+/// Prints an error with what caused it, once, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

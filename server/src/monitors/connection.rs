@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One connection to one monitor: frames out with descriptors, frames in, answers matched to their
+//! requests by number.
+//!
+//! The task here owns the socket. [`Client`] is a handle any number of callers may hold; when the
+//! connection breaks, every waiting caller hears [`Error::Lost`] and the pod's task gets
+//! [`Notice::Lost`], once.
+
+use super::Error;
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::{
+    Done, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, Request, Started, Streams,
+    VERSION, Verb,
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for the socket before callers have to wait themselves.
+const QUEUE: usize = 64;
+
+/// What a monitor tells unasked.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A container or the pause process ended.
+    Event(Event),
+    /// The connection is gone, and with it (most likely) the monitor.
+    Lost,
+}
+
+/// Speaks to one monitor.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    calls: mpsc::Sender<Call>,
+}
+
+type Answer = Result<Done, Error>;
+
+#[derive(Debug)]
+enum Call {
+    Ask { verb: Verb, fds: Vec<OwnedFd>, answer: oneshot::Sender<Answer> },
+    /// Asks for an exec and for the word of its end.
+    Exec { verb: Verb, exec: u64, fds: Vec<OwnedFd>, answer: oneshot::Sender<Answer>, exit: oneshot::Sender<Exit> },
+}
+
+impl Client {
+    /// Starts the task that owns the socket.
+    pub(super) fn open(
+        stream: std::os::unix::net::UnixStream,
+        notices: mpsc::Sender<Notice>,
+    ) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(stream)?;
+        let (calls, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            let mut connection = Connection::new(stream);
+            connection.run(queue, &notices).await;
+            drop(connection);
+            // The pod's task may be gone already; then nobody is interested.
+            let _gone = notices.send(Notice::Lost).await;
+        });
+        Ok(Self { calls })
+    }
+
+    /// Asks for `verb` and waits for the answer.
+    pub(crate) async fn ask(&self, verb: Verb, fds: Vec<OwnedFd>) -> Answer {
+        let (answer, wait) = oneshot::channel();
+        self.calls.send(Call::Ask { verb, fds, answer }).await.map_err(|_| Error::Lost)?;
+        wait.await.map_err(|_| Error::Lost)?
+    }
+
+    /// Asks for something that answers with nothing.
+    pub(crate) async fn tell(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        match self.ask(verb, fds).await? {
+            Done::Ok => Ok(()),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Asks for a process to be started.
+    pub(crate) async fn start(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<Started, Error> {
+        match self.ask(verb, fds).await? {
+            Done::Started(started) => Ok(started),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Runs a further process in a container. The receiver gets its end.
+    pub(crate) async fn exec(
+        &self,
+        container: ContainerId,
+        exec: u64,
+        process: Vec<u8>,
+        streams: Streams,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Started, oneshot::Receiver<Exit>), Error> {
+        let (answer, wait) = oneshot::channel();
+        let (exit, ended) = oneshot::channel();
+        let verb = Verb::Exec { container, exec, process, streams };
+        let call = Call::Exec { verb, exec, fds, answer, exit };
+        self.calls.send(call).await.map_err(|_| Error::Lost)?;
+        match wait.await.map_err(|_| Error::Lost)?? {
+            Done::Started(started) => Ok((started, ended)),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    pub(super) async fn hello(&self) -> Result<HelloReply, Error> {
+        match self.ask(Verb::Hello { version: VERSION }, Vec::new()).await? {
+            Done::Hello(hello) => Ok(hello),
+            other => Err(wrong(&other)),
+        }
+    }
+}
+
+fn wrong(answer: &Done) -> Error {
+    Error::WrongAnswer { answer: format!("{answer:?}") }
+}
+
+struct Frame {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+struct Connection {
+    stream: UnixStream,
+    next: u64,
+    asked: HashMap<u64, oneshot::Sender<Answer>>,
+    execs: HashMap<u64, oneshot::Sender<Exit>>,
+    out: VecDeque<Frame>,
+    input: Vec<u8>,
+}
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            next: 1,
+            asked: HashMap::new(),
+            execs: HashMap::new(),
+            out: VecDeque::new(),
+            input: Vec::new(),
+        }
+    }
+
+    /// Runs until the monitor or all callers are gone.
+    async fn run(&mut self, mut calls: mpsc::Receiver<Call>, notices: &mpsc::Sender<Notice>) {
+        loop {
+            let interest = if self.out.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
+            tokio::select! {
+                call = calls.recv(), if self.out.len() < QUEUE => match call {
+                    Some(call) => self.queue(call),
+                    None => return,
+                },
+                ready = self.stream.ready(interest) => {
+                    let Ok(ready) = ready else { return };
+                    if ready.is_writable() && self.write().is_err() {
+                        return;
+                    }
+                    if ready.is_readable() && self.read(notices).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            // Most requests fit the socket's buffer at once: spares a turn of the reactor.
+            if self.write().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn queue(&mut self, call: Call) {
+        let id = self.next;
+        self.next += 1;
+        let (verb, fds, answer) = match call {
+            Call::Ask { verb, fds, answer } => (verb, fds, answer),
+            Call::Exec { verb, exec, fds, answer, exit } => {
+                self.execs.insert(exec, exit);
+                (verb, fds, answer)
+            }
+        };
+        match encode(&Request { id, verb }) {
+            Some(bytes) => {
+                self.asked.insert(id, answer);
+                self.out.push_back(Frame { bytes, sent: 0, fds });
+            }
+            None => {
+                let failure = Failure::BadRequest(format!("it is longer than {FRAME_BYTES_MAX} bytes"));
+                // The caller may have gone; then nobody waits.
+                let _gone = answer.send(Err(Error::Refused { failure }));
+            }
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.out.front_mut() {
+            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream, frame)) {
+                Ok(sent) => {
+                    // The descriptors went with the first byte.
+                    frame.fds.clear();
+                    frame.sent += sent;
+                    if frame.sent == frame.bytes.len() {
+                        self.out.pop_front();
+                    }
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, notices: &mpsc::Sender<Notice>) -> io::Result<()> {
+        let mut chunk = [0; 8192];
+        loop {
+            match self.stream.try_read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) => return Err(err),
+            }
+        }
+        while let Some(message) = self.take_message()? {
+            self.deliver(message, notices).await;
+        }
+        if self.input.is_empty() {
+            // A thousand quiet monitors must not hold a thousand buffers.
+            self.input = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self) -> io::Result<Option<Message>> {
+        let Some(head) = self.input.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*head);
+        if length > FRAME_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let end = 4 + usize::try_from(length).map_err(|_| io::ErrorKind::InvalidData)?;
+        if self.input.len() < end {
+            return Ok(None);
+        }
+        let message = borsh::from_slice(&self.input[4..end])?;
+        self.input.drain(..end);
+        Ok(Some(message))
+    }
+
+    async fn deliver(&mut self, message: Message, notices: &mpsc::Sender<Notice>) {
+        match message {
+            Message::Reply { id, result } => {
+                if let Some(answer) = self.asked.remove(&id) {
+                    let result = result.map_err(|failure| Error::Refused { failure });
+                    let _gone = answer.send(result);
+                }
+            }
+            Message::Event(Event::ExecExited(exec, exit)) => {
+                if let Some(ended) = self.execs.remove(&exec) {
+                    let _gone = ended.send(exit);
+                }
+            }
+            Message::Event(event) => {
+                let _gone = notices.send(Notice::Event(event)).await;
+            }
+        }
+        // Callers that went away leave their slot until here.
+        self.execs.retain(|_, ended| !ended.is_closed());
+    }
+}
+
+fn encode(request: &Request) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    borsh::to_writer(&mut bytes, request).ok()?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= FRAME_BYTES_MAX)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Some(bytes)
+}
+
+fn send(stream: &UnixStream, frame: &Frame) -> io::Result<usize> {
+    let fds: Vec<_> = frame.fds.iter().map(OwnedFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let bytes = [IoSlice::new(&frame.bytes[frame.sent..])];
+    Ok(sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?)
+}

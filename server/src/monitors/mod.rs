@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's side of the monitors: starting one, reaching one, speaking to one.
+//!
+//! A monitor is started for a pod and outlives us; its socket's path is worked out from the pod's
+//! id, so that a restarted daemon finds it again. All of a pod's requests go over one connection,
+//! owned by one task here; what the monitor tells unasked goes to the pod's task.
+//!
+//! Not here: what the answers mean. That is the pod's task's business.
+
+mod connection;
+
+pub(crate) use connection::{Client, Notice};
+
+use crate::assets;
+use hull_proto::id::PodId;
+use hull_proto::monitor::{Failure, HelloReply, LISTEN_FD, PAUSE_FD, VERSION_MIN};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+/// Why a monitor could not be started, reached or made to do something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("keep the pod programs in memory")]
+    Programs { source: hull_sys::Error },
+    #[error("listen for the pod's monitor on {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("start the pod's monitor")]
+    Spawn { source: hull_sys::Error },
+    #[error("reach the pod's monitor at {}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("go on: the pod's monitor ended, or its connection broke")]
+    Lost,
+    #[error("speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}")]
+    TooOld { version: u16 },
+    #[error("carry it out in the pod's monitor")]
+    Refused { failure: Failure },
+    #[error("understand the pod's monitor: it answered {answer}")]
+    WrongAnswer { answer: String },
+}
+
+/// Starts and reaches monitors.
+#[derive(Debug)]
+pub(crate) struct Monitors {
+    /// Sealed copies in memory: no container can write to what they run, and no file of ours has to
+    /// outlive an upgrade.
+    monitor: OwnedFd,
+    pause: OwnedFd,
+}
+
+impl Monitors {
+    /// Puts the embedded programs into sealed memory files.
+    pub(crate) fn prepare() -> Result<Self, Error> {
+        let keep = |name, bytes| {
+            hull_sys::sealed_memfd(name, bytes).map_err(|source| Error::Programs { source })
+        };
+        Ok(Self { monitor: keep("hull-monitor", assets::MONITOR)?, pause: keep("pause", assets::PAUSE)? })
+    }
+
+    /// Starts a monitor for `pod`, listening at `socket`, and connects to it.
+    pub(crate) async fn start(
+        &self,
+        pod: &PodId,
+        socket: &Path,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<Client, Error> {
+        let listen = |source| Error::Listen { path: socket.to_owned(), source };
+        match fs::remove_file(socket) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(listen(err)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(socket).map_err(listen)?;
+        let fds = [(listener.as_fd(), LISTEN_FD), (self.pause.as_fd(), PAUSE_FD)];
+        hull_sys::spawn_program(self.monitor.as_fd(), &["hull-monitor", pod.as_str()], &fds)
+            .map_err(|source| Error::Spawn { source })?;
+        // The backlog takes the connection even before the monitor gets to accept it.
+        let (client, _) = self.reach(socket, notices).await?;
+        Ok(client)
+    }
+
+    /// Connects to the monitor that listens at `socket` and hears what it knows.
+    pub(crate) async fn reach(
+        &self,
+        socket: &Path,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<(Client, HelloReply), Error> {
+        let stream = UnixStream::connect(socket)
+            .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
+        let client = Client::open(stream, notices)
+            .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
+        let hello = client.hello().await?;
+        if hello.version < VERSION_MIN {
+            return Err(Error::TooOld { version: hello.version });
+        }
+        Ok((client, hello))
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What all pods of the node share, and where each thing of a pod lies: every name is worked out
+//! from an id.
+//!
+//! ```text
+//! <state_dir>/pods, containers      records
+//! <state_dir>/run/<pod-id>/         monitor.sock, hosts, hostname, resolv.conf
+//! <state_dir>/rootfs                empty; where every container's root is mounted in its own
+//!                                   mount namespace, so that the host has no such mount
+//! <state_dir>/network               addresses given out
+//! <data_dir>/                       images, layers, writable layers
+//! ```
+
+use crate::config::Config;
+use crate::monitors::Monitors;
+use crate::pod::registry::Registry;
+use crate::stats::Samples;
+use crate::store::Store;
+use hull_proto::id::{ContainerId, PodId};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) images: Arc<hull_image::Store>,
+    pub(crate) network: hull_network::Bridge,
+    pub(crate) cgroups: hull_cgroup::Host,
+    pub(crate) host: hull_plan::HostFacts,
+    pub(crate) monitors: Monitors,
+    pub(crate) pods: Store,
+    pub(crate) containers: Store,
+    pub(crate) registry: Registry,
+    pub(crate) samples: Samples,
+    execs: AtomicU64,
+}
+
+/// What [`Node::new`] puts together.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) images: Arc<hull_image::Store>,
+    pub(crate) network: hull_network::Bridge,
+    pub(crate) cgroups: hull_cgroup::Host,
+    pub(crate) host: hull_plan::HostFacts,
+    pub(crate) monitors: Monitors,
+    pub(crate) pods: Store,
+    pub(crate) containers: Store,
+}
+
+impl Node {
+    pub(crate) fn new(shared: Shared) -> Self {
+        let Shared { config, images, network, cgroups, host, monitors, pods, containers } = shared;
+        // Numbers of execs must not meet those that an earlier daemon gave to processes that still
+        // run: it starts from the clock.
+        let first = u64::try_from(now_ns()).unwrap_or(1);
+        Self {
+            config,
+            images,
+            network,
+            cgroups,
+            host,
+            monitors,
+            pods,
+            containers,
+            registry: Registry::default(),
+            samples: Samples::default(),
+            execs: AtomicU64::new(first),
+        }
+    }
+
+    /// The pod's own directory.
+    pub(crate) fn pod_dir(&self, pod: &PodId) -> PathBuf {
+        self.run_dir().join(pod.as_str())
+    }
+
+    /// Where the pods' directories are.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.config.state_dir.join("run")
+    }
+
+    /// Where the pod's monitor listens.
+    pub(crate) fn monitor_socket(&self, pod: &PodId) -> PathBuf {
+        self.pod_dir(pod).join("monitor.sock")
+    }
+
+    /// The empty directory where roots are mounted.
+    pub(crate) fn rootfs_dir(&self) -> PathBuf {
+        self.config.state_dir.join("rootfs")
+    }
+
+    /// A number that no exec has had.
+    pub(crate) fn next_exec(&self) -> u64 {
+        self.execs.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A new pod id.
+pub(crate) fn new_pod_id() -> PodId {
+    PodId::from_random(random())
+}
+
+/// A new container id.
+pub(crate) fn new_container_id() -> ContainerId {
+    ContainerId::from_random(random())
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    hull_sys::random(&mut bytes);
+    bytes
+}
+
+/// Now, in nanoseconds since the epoch.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Runs blocking work on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // The runtime only gives up blocking work when it is being dropped itself.
+        Err(err) => std::panic::resume_unwind(err.into_panic()),
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The three files that every pod gets: hosts, hostname, resolv.conf.
+//!
+//! What goes in them is decided here, purely; writing is [`write`]. They are the runtime's defaults:
+//! a container whose config mounts something there gets that instead.
+
+use hull_proto::cri;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The hostname that a pod's own uts namespace gets.
+pub(crate) fn hostname(config: &cri::PodSandboxConfig) -> &str {
+    &config.hostname
+}
+
+/// /etc/resolv.conf from the DNS config, or the host's when there is none.
+fn resolv_conf(config: &cri::PodSandboxConfig, of_host: &str) -> String {
+    let Some(dns) = &config.dns_config else { return of_host.to_owned() };
+    if dns.servers.is_empty() && dns.searches.is_empty() && dns.options.is_empty() {
+        return of_host.to_owned();
+    }
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !dns.options.is_empty() {
+        let _ = writeln!(text, "options {}", dns.options.join(" "));
+    }
+    text
+}
+
+/// /etc/hosts of a pod with these addresses.
+fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n",
+    );
+    if !hostname.is_empty() {
+        for ip in ips {
+            let _ = writeln!(text, "{ip}\t{hostname}");
+        }
+    }
+    text
+}
+
+/// Refuses what would smuggle a line into a file.
+pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
+    let dns = config.dns_config.iter();
+    let mut words = dns.flat_map(|dns| dns.servers.iter().chain(&dns.searches).chain(&dns.options));
+    if let Some(bad) = words.find(|word| word.chars().any(|c| c.is_control() || c == ' ') && !word.is_empty()) {
+        return Err(format!("`{}` in dns_config is not one word", bad.escape_default()));
+    }
+    let host = &config.hostname;
+    let fits = host.len() <= 63
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "hostname `{}` is no name of at most 63 letters, digits, `-`, `_` and `.`",
+        host.chars().take(80).flat_map(char::escape_default).collect::<String>()
+    ))
+}
+
+/// Writes the files that can be written before the pod has its addresses.
+pub(crate) fn write(
+    dir: &Path,
+    config: &cri::PodSandboxConfig,
+    host_network: bool,
+) -> io::Result<()> {
+    let of_host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    fs::write(dir.join("resolv.conf"), resolv_conf(config, &of_host))?;
+    fs::write(dir.join("hostname"), format!("{}\n", hostname(config)))?;
+    if host_network {
+        // On the host's network its names hold.
+        let of_host = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]));
+        fs::write(dir.join("hosts"), of_host)?;
+    }
+    Ok(())
+}
+
+/// Writes /etc/hosts once the addresses are known.
+pub(crate) fn write_hosts(
+    dir: &Path,
+    config: &cri::PodSandboxConfig,
+    ips: &[IpAddr],
+) -> io::Result<()> {
+    fs::write(dir.join("hosts"), hosts(hostname(config), ips))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(hostname: &str, dns: Option<cri::DnsConfig>) -> cri::PodSandboxConfig {
+        cri::PodSandboxConfig { hostname: hostname.into(), dns_config: dns, ..Default::default() }
+    }
+
+    #[test]
+    fn dns_config_becomes_resolv_conf() {
+        let dns = cri::DnsConfig {
+            servers: vec!["10.96.0.10".into()],
+            searches: vec!["default.svc.cluster.local".into(), "svc.cluster.local".into()],
+            options: vec!["ndots:5".into()],
+        };
+        assert_eq!(
+            resolv_conf(&config("web", Some(dns)), "nameserver 9.9.9.9\n"),
+            "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+        );
+        assert_eq!(resolv_conf(&config("web", None), "nameserver 9.9.9.9\n"), "nameserver 9.9.9.9\n");
+    }
+
+    #[test]
+    fn hosts_names_the_pod() {
+        let text = hosts("web", &["10.88.0.2".parse().unwrap()]);
+        assert!(text.ends_with("10.88.0.2\tweb\n"), "{text}");
+    }
+
+    #[test]
+    fn a_line_cannot_be_smuggled_in() {
+        let dns = cri::DnsConfig { servers: vec!["1.1.1.1\noptions evil".into()], ..Default::default() };
+        check(&config("web", Some(dns))).unwrap_err();
+        check(&config("web\n127.0.0.1 bank", None)).unwrap_err();
+        check(&config(&"a".repeat(64), None)).unwrap_err();
+        check(&config("web-0.web", None)).unwrap();
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods: what is recorded of one, what is shown of one, and the task that owns it.
+//!
+//! ```text
+//! verb ──Command──▶ task (one per pod, the only writer) ──▶ record on disk, then the host
+//!   ▲                 │ publishes
+//!   └──── View ◀──────┘   status and lists read the view and never wait for the task
+//! ```
+
+pub(crate) mod files;
+pub(crate) mod parts;
+pub(crate) mod registry;
+pub(crate) mod state;
+pub(crate) mod task;
+
+use crate::container::ContainerView;
+use crate::error::{Error, Result};
+use hull_proto::cri;
+use hull_proto::id::{ContainerId, PodId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use state::State;
+
+/// What is kept of a pod on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PodRecord {
+    pub(crate) id: String,
+    /// As the kubelet asked for it.
+    pub(crate) config: cri::PodSandboxConfig,
+    /// RuntimeClass handler; empty is the native one.
+    pub(crate) handler: String,
+    /// Nanoseconds since the epoch.
+    pub(crate) created_ns: i64,
+    /// Path of the pod's cgroup below each hierarchy's root.
+    pub(crate) cgroup: String,
+    /// We made that cgroup, so we take it away.
+    pub(crate) cgroup_is_ours: bool,
+    pub(crate) state: State,
+}
+
+impl PodRecord {
+    /// Uses the host's network?
+    pub(crate) fn host_network(&self) -> bool {
+        let node = cri::NamespaceMode::Node as i32;
+        self.namespaces().is_some_and(|options| options.network == node)
+    }
+
+    pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {
+        self.config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
+    }
+}
+
+/// What is shown of a pod. Published whole at every change.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) id: PodId,
+    pub(crate) record: Arc<PodRecord>,
+    pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    /// Why it could not be built; set before it disappears.
+    pub(crate) failure: Option<Arc<Error>>,
+    /// Speaks to its monitor, while there is one.
+    pub(crate) client: Option<crate::monitors::Client>,
+}
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What a pod's task can be asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Create { config: Box<cri::ContainerConfig>, reply: Reply<ContainerId> },
+    Start { id: ContainerId, reply: Reply<()> },
+    Stop { id: ContainerId, grace_s: u64, reply: Reply<()> },
+    Remove { id: ContainerId, reply: Reply<()> },
+    Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
+    ReopenLog { id: ContainerId, reply: Reply<()> },
+    StopPod { reply: Reply<()> },
+    RemovePod { reply: Reply<()> },
+}
+
+/// A handle on a pod's task.
+#[derive(Debug, Clone)]
+pub(crate) struct Pod {
+    pub(crate) id: PodId,
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Pod {
+    /// What is shown of it now.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Waits until it is built, or could not be.
+    pub(crate) async fn built(&self) -> Result<()> {
+        let mut view = self.view.clone();
+        let seen = view
+            .wait_for(|view| view.failure.is_some() || !matches!(view.record.state, State::Building))
+            .await;
+        match seen {
+            Ok(view) => view.failure.clone().map_or(Ok(()), Err),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// Hands a command to the task and waits for its answer.
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> Arc<Error> {
+    Arc::new(Error::NotFound { kind: "pod", id: "just removed".into() })
+}

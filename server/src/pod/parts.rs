@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a pod consists of on the host, how it is made and how it is taken away.
+//!
+//! ```text
+//! directory ─▶ monitor ─┬▶ network (netns, link, address) ─┬▶ hosts file
+//!                       └▶ pause (holds the namespaces) ───┘
+//! ```
+//!
+//! [`take_down`] is the only teardown: a failed start, StopPodSandbox, RemovePodSandbox and recovery
+//! all come here. Each part is found by a name worked out from the pod's id, and a part that is not
+//! there counts as gone; so it may run at any time, any number of times.
+
+use super::{PodRecord, files};
+use crate::monitors::{self, Client, Notice};
+use crate::node::{Node, blocking};
+use crate::{spec, store};
+use hull_network::PortMapping;
+use hull_plan::Failure;
+use hull_proto::id::PodId;
+use hull_proto::monitor::{Failure as MonitorFailure, Verb};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a monitor may take to end its pod before we do it without it. It only kills and reaps,
+/// which takes milliseconds unless a process hangs in the kernel.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// How long killed processes may take to leave their cgroup.
+const EMPTY_MAX: Duration = Duration::from_secs(10);
+
+/// Why a part of a pod could not be made or taken away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("make the pod's directory")]
+    MakeDirectory { source: store::Error },
+    #[error("write the pod's files in {}", path.display())]
+    WriteFiles { path: PathBuf, source: io::Error },
+    #[error("remove the pod's directory {}", path.display())]
+    RemoveDirectory { path: PathBuf, source: io::Error },
+    #[error("start its monitor")]
+    Monitor { source: monitors::Error },
+    #[error("make its network namespace")]
+    Netns { source: hull_sys::Error },
+    #[error("attach its network")]
+    Attach { source: hull_network::Error },
+    #[error("detach its network")]
+    Detach { source: hull_network::Error },
+    #[error("work out its sandbox")]
+    Spec { source: spec::Error },
+    #[error("start its pause process: {failure}")]
+    Pause { failure: Box<Failure> },
+    #[error("make its cgroup")]
+    MakeCgroup { source: hull_cgroup::Error },
+    #[error("clear its cgroup")]
+    ClearCgroup { source: hull_cgroup::Error },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::MakeDirectory { source } => source.hint(),
+            Self::Attach { source } | Self::Detach { source } => source.hint(),
+            Self::Spec { source } => source.hint(),
+            Self::Pause { failure } => failure.mend.clone(),
+            Self::MakeCgroup { source } | Self::ClearCgroup { source } => source.hint(),
+            Self::WriteFiles { .. } | Self::RemoveDirectory { .. } | Self::Monitor { .. } | Self::Netns { .. } => {
+                None
+            }
+        }
+    }
+}
+
+/// A pod that is up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub(crate) client: Client,
+    pub(crate) pause_pid: i32,
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// Makes all parts, in order. After an error the caller runs [`take_down`].
+pub(crate) async fn bring_up(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    notices: mpsc::Sender<Notice>,
+) -> Result<Up, Error> {
+    let dir = node.pod_dir(id);
+    store::make_dir(&dir).map_err(|source| Error::MakeDirectory { source })?;
+    let host_network = record.host_network();
+    files::write(&dir, &record.config, host_network)
+        .map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
+
+    let socket = node.monitor_socket(id);
+    let monitor = async {
+        let started = node.monitors.start(id, &socket, notices).await;
+        started.map_err(|source| Error::Monitor { source })
+    };
+    let netns = async {
+        if host_network {
+            return Ok(None);
+        }
+        let made = blocking(hull_sys::netns::create).await;
+        made.map(Some).map_err(|source| Error::Netns { source })
+    };
+    let (client, netns) = tokio::try_join!(monitor, netns)?;
+
+    // The network needs only the namespace, pause only the monitor: side by side. Both are waited
+    // for even if one fails, so that nothing is still being made when the teardown begins.
+    let for_pause = netns.as_ref().map(OwnedFd::try_clone).transpose();
+    let for_pause = for_pause.map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
+    let (ips, pause_pid) = tokio::join!(
+        attach(node, id, record, netns),
+        start_pause(node, record, &client, for_pause)
+    );
+    let (ips, pause_pid) = (ips?, pause_pid?);
+    if !host_network {
+        files::write_hosts(&dir, &record.config, &ips)
+            .map_err(|source| Error::WriteFiles { path: dir, source })?;
+    }
+    Ok(Up { client, pause_pid, ips })
+}
+
+async fn attach(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    netns: Option<OwnedFd>,
+) -> Result<Vec<IpAddr>, Error> {
+    let Some(netns) = netns else { return Ok(Vec::new()) };
+    let (node, id) = (Arc::clone(node), id.clone());
+    let ports = ports(record).map_err(|source| Error::Spec { source })?;
+    let attached = blocking(move || {
+        let pod = hull_network::Pod { id: id.as_str(), short: id.short() };
+        node.network.attach(&pod, netns.as_fd(), &ports)
+    });
+    let attached = attached.await.map_err(|source| Error::Attach { source })?;
+    Ok(attached.ips.iter().map(ipnet::IpNet::addr).collect())
+}
+
+fn ports(record: &PodRecord) -> Result<Vec<PortMapping>, spec::Error> {
+    spec::ports(&record.config)
+}
+
+async fn start_pause(
+    node: &Node,
+    record: &PodRecord,
+    client: &Client,
+    netns: Option<OwnedFd>,
+) -> Result<i32, Error> {
+    let (plan, _spec) = spec::pause(node, record).map_err(|source| Error::Spec { source })?;
+    let encoded = hull_plan::encode(&plan);
+    let verb = Verb::StartPause { plan: encoded, netns: netns.is_some() };
+    match client.start(verb, netns.into_iter().collect()).await {
+        Ok(started) => Ok(started.pid),
+        Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
+            Err(Error::Pause { failure: Box::new(hull_plan::describe_pause(&plan, &step)) })
+        }
+        Err(source) => Err(Error::Monitor { source }),
+    }
+}
+
+/// Takes it all away again, last part first.
+///
+/// It stops at the first part that will not go, because taking away what lies below would make it
+/// harder to try again. `containers` are the cgroups of the pod's containers.
+pub(crate) async fn take_down(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    containers: Vec<String>,
+    client: Option<Client>,
+) -> Result<(), Error> {
+    let (stopped, detached) = tokio::join!(
+        end_processes(node, id, record, containers, client),
+        detach(node, id, record.host_network())
+    );
+    stopped?;
+    detached?;
+    let dir = node.pod_dir(id);
+    match fs::remove_dir_all(&dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| Error::RemoveDirectory { path: dir, source }),
+    }
+}
+
+async fn detach(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+    if host_network {
+        return Ok(());
+    }
+    let (node, id) = (Arc::clone(node), id.clone());
+    let detached = blocking(move || node.network.detach(id.as_str())).await;
+    detached.map_err(|source| Error::Detach { source })
+}
+
+/// Ends every process of the pod: by its monitor where there is one, and by the cgroups in any case.
+async fn end_processes(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    containers: Vec<String>,
+    client: Option<Client>,
+) -> Result<(), Error> {
+    let client = match client {
+        Some(client) => Some(client),
+        None => find_monitor(node, id).await,
+    };
+    if let Some(client) = client {
+        // An error or a time-out here only means that the cgroups have to do it.
+        let asked = tokio::time::timeout(SHUTDOWN_MAX, client.tell(Verb::Shutdown, Vec::new()));
+        if !matches!(asked.await, Ok(Ok(()))) {
+            tracing::warn!(pod = %id, "monitor did not shut its pod down; clearing cgroups without it");
+        }
+    }
+    let mut paths = containers;
+    paths.push(format!("{}/{id}", record.cgroup));
+    if record.cgroup_is_ours {
+        paths.push(record.cgroup.clone());
+    }
+    let node = Arc::clone(node);
+    let cleared = blocking(move || {
+        paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path))
+    });
+    cleared.await.map_err(|source| Error::ClearCgroup { source })
+}
+
+/// The monitor of a pod whose connection we do not have (any more).
+async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
+    let (notices, _nobody) = mpsc::channel(1);
+    let reached = node.monitors.reach(&node.monitor_socket(id), notices);
+    match tokio::time::timeout(SHUTDOWN_MAX, reached).await {
+        Ok(Ok((client, _))) => Some(client),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// Kills what is in a cgroup, waits until it is empty, removes it.
+pub(crate) fn clear_cgroup(
+    host: &hull_cgroup::Host,
+    path: &str,
+) -> Result<(), hull_cgroup::Error> {
+    let cgroup = hull_cgroup::Cgroup::at(host, path)?;
+    if !cgroup.exists()? {
+        return Ok(());
+    }
+    cgroup.kill_and_remove(EMPTY_MAX)
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which pods and containers there are, by id, by prefix and by name.
+//!
+//! Holds handles only; what a pod is lives in its task. The lock is held for look-ups, never across
+//! an await.
+
+use super::{Pod, View};
+use hull_proto::cri;
+use hull_proto::id::{ContainerId, PodId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What makes two RunPodSandbox calls the same call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    namespace: String,
+    name: String,
+    uid: String,
+    attempt: u32,
+}
+
+impl Key {
+    /// Of a pod's metadata.
+    pub(crate) fn of(metadata: &cri::PodSandboxMetadata) -> Self {
+        Self {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            attempt: metadata.attempt,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    pods: BTreeMap<PodId, Pod>,
+    names: HashMap<Key, PodId>,
+    containers: BTreeMap<ContainerId, PodId>,
+}
+
+/// The pods of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    tables: RwLock<Tables>,
+}
+
+impl Registry {
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        // Every change under the lock is a single insert or remove: a panic leaves nothing half done.
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pod that holds `key`, or the one that `make` makes, entered under it.
+    pub(crate) fn enter<E>(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Pod, E>,
+    ) -> Result<(Pod, bool), E> {
+        let mut tables = self.write();
+        if let Some(pod) = tables.names.get(&key).and_then(|id| tables.pods.get(id)) {
+            return Ok((pod.clone(), false));
+        }
+        let pod = make()?;
+        tables.names.insert(key, pod.id.clone());
+        tables.pods.insert(pod.id.clone(), pod.clone());
+        Ok((pod, true))
+    }
+
+    /// Takes a pod and its containers out.
+    pub(crate) fn leave(&self, id: &PodId, key: &Key) {
+        let mut tables = self.write();
+        tables.pods.remove(id);
+        if tables.names.get(key) == Some(id) {
+            tables.names.remove(key);
+        }
+        tables.containers.retain(|_, pod| pod != id);
+    }
+
+    /// Enters a container.
+    pub(crate) fn enter_container(&self, id: ContainerId, pod: PodId) {
+        self.write().containers.insert(id, pod);
+    }
+
+    /// Takes a container out.
+    pub(crate) fn leave_container(&self, id: &ContainerId) {
+        self.write().containers.remove(id);
+    }
+
+    /// All pods, in the order of their ids.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.read().pods.values().cloned().collect()
+    }
+
+    /// What is shown of all pods.
+    pub(crate) fn views(&self) -> Vec<Arc<View>> {
+        self.read().pods.values().map(Pod::view).collect()
+    }
+
+    /// The pod with this id, or the only one whose id begins so.
+    pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
+        only(self.read().pods.iter(), id).map(|(_, pod)| pod.clone())
+    }
+
+    /// The container with this id, or the only one whose id begins so, and its pod.
+    pub(crate) fn container(&self, id: &str) -> Option<(ContainerId, Pod)> {
+        let tables = self.read();
+        let (container, pod) = only(tables.containers.iter(), id)?;
+        Some((container.clone(), tables.pods.get(pod)?.clone()))
+    }
+}
+
+/// The entry whose id is `text`, or else the only one that begins with it.
+fn only<'a, K: AsId + 'a, V>(
+    mut entries: impl Iterator<Item = (&'a K, &'a V)>,
+    text: &str,
+) -> Option<(&'a K, &'a V)> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut found = None;
+    entries.try_for_each(|entry| {
+        if entry.0.text() == text {
+            found = Some(entry);
+            return Err(true);
+        }
+        if entry.0.text().starts_with(text) {
+            if found.is_some() {
+                found = None;
+                return Err(false);
+            }
+            found = Some(entry);
+        }
+        Ok(())
+    })
+    .ok();
+    found
+}
+
+trait AsId {
+    fn text(&self) -> &str;
+}
+
+impl AsId for PodId {
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsId for ContainerId {
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_finds_the_only_one_and_nothing_when_there_are_two() {
+        let ids: Vec<_> = ["1a", "1b", "2c"]
+            .iter()
+            .map(|head| ContainerId::parse(&format!("{head}{}", "0".repeat(62))).unwrap())
+            .collect();
+        let entries: Vec<_> = ids.iter().map(|id| (id, &())).collect();
+        let find = |text: &str| only(entries.iter().copied(), text).map(|(id, ())| id.clone());
+        assert_eq!(find("2"), Some(ids[2].clone()));
+        assert_eq!(find("1"), None);
+        assert_eq!(find("1b"), Some(ids[1].clone()));
+        assert_eq!(find(ids[0].as_str()), Some(ids[0].clone()));
+        assert_eq!(find(""), None);
+        assert_eq!(find("3"), None);
+    }
+}

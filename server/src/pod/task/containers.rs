@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The half of a pod's task that is about its containers: decides by the container machine, records,
+//! and hands out the work.
+
+use super::{Finished, Held, Task, answer};
+use crate::container::state::{Event, How, Seen};
+use crate::container::{self, ContainerRecord, State, create, log, remove, start, stop};
+use crate::error::{Chain, Error, Result};
+use crate::monitors;
+use crate::node::{new_container_id, now_ns};
+use crate::pod::Reply;
+use crate::spec;
+use hull_proto::cri;
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::{Exit, ExitHow, Started, Verb};
+use std::sync::Arc;
+use tracing::{error, info, warn};
+
+impl Task {
+    pub(super) fn create(&mut self, config: cri::ContainerConfig, reply: Reply<ContainerId>) {
+        match self.begin_create(config) {
+            Ok(Begun::New(id)) => {
+                if let Some(held) = self.containers.get_mut(&id) {
+                    held.creating.push(reply);
+                }
+            }
+            Ok(Begun::Joined(id)) => match self.containers.get_mut(&id) {
+                Some(held) if held.record.state == State::Creating => held.creating.push(reply),
+                _ => answer(Some(reply), Ok(id)),
+            },
+            Err(err) => answer(Some(reply), Err(Arc::new(err))),
+        }
+    }
+
+    fn begin_create(&mut self, config: cri::ContainerConfig) -> std::result::Result<Begun, Error> {
+        if !self.record.state.is_ready() {
+            return Err(self.wrong_state("create a container in"));
+        }
+        let metadata = config.metadata.clone().unwrap_or_default();
+        let same_name = self.containers.iter().find(|(_, held)| {
+            held.record.metadata() == (metadata.name.as_str(), metadata.attempt)
+        });
+        if let Some((id, held)) = same_name {
+            let joins = held.record.config == config
+                && matches!(held.record.state, State::Creating | State::Created);
+            if joins {
+                return Ok(Begun::Joined(id.clone()));
+            }
+            return Err(Error::NameTaken {
+                name: metadata.name,
+                attempt: metadata.attempt,
+                holder: id.to_string(),
+            });
+        }
+        let id = new_container_id();
+        let record = create::record(&self.node, &self.record, &id, config)?;
+        self.node
+            .containers
+            .save(id.as_str(), &record)
+            .map_err(|source| Error::Store { source })?;
+        self.node.registry.enter_container(id.clone(), self.id.clone());
+        let held = Held::new(record);
+        let work = create::make(
+            Arc::clone(&self.node),
+            self.id.clone(),
+            Arc::clone(&self.record),
+            Arc::clone(&held.record),
+        );
+        self.containers.insert(id.clone(), held);
+        let done = id.clone();
+        self.work.spawn(async move { Finished::Created(done, work.await) });
+        Ok(Begun::New(id))
+    }
+
+    pub(super) fn created(
+        &mut self,
+        id: &ContainerId,
+        result: std::result::Result<container::User, Error>,
+    ) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        let waiters = std::mem::take(&mut held.creating);
+        match result {
+            Ok(user) => {
+                Arc::make_mut(&mut held.record).user = Some(user);
+                self.advance(id, Event::Made);
+                for waiter in waiters {
+                    answer(Some(waiter), Ok(id.clone()));
+                }
+            }
+            Err(err) => {
+                // Nobody knows this id: taken away at once, by the same removal as any other.
+                let err = Arc::new(err);
+                for waiter in waiters {
+                    answer(Some(waiter), Err(Arc::clone(&err)));
+                }
+                self.begin_remove(id);
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let ready = self.record.state.is_ready();
+        let Some(held) = self.containers.get_mut(id) else {
+            return answer(Some(reply), Err(not_found(id)));
+        };
+        match (&held.record.state, &mut held.starting) {
+            // Asked twice: the answer to the first call was lost on its way.
+            (State::Running { .. }, _) => return answer(Some(reply), Ok(())),
+            (State::Created, Some(waiters)) => return waiters.push(reply),
+            (State::Created, None) if ready => {}
+            (State::Created, None) => {
+                let err = self.wrong_state("start a container in");
+                return answer(Some(reply), Err(Arc::new(err)));
+            }
+            (state, _) => {
+                let err = wrong_state("start", id, state);
+                return answer(Some(reply), Err(Arc::new(err)));
+            }
+        }
+        held.starting = Some(vec![reply]);
+        let work = start::start(
+            Arc::clone(&self.node),
+            self.client.clone(),
+            self.id.clone(),
+            Arc::clone(&self.record),
+            Arc::clone(&held.record),
+            self.target_pid(id),
+        );
+        let id = id.clone();
+        self.work.spawn(async move { Finished::Started(id, work.await) });
+    }
+
+    /// The process whose pid namespace a container asks to join (NamespaceMode::TARGET).
+    fn target_pid(&self, id: &ContainerId) -> Option<i32> {
+        let held = self.containers.get(id)?;
+        let options = spec::namespace_options(&held.record.config)?;
+        if options.pid != cri::NamespaceMode::Target as i32 {
+            return None;
+        }
+        let target = self.containers.iter().find(|(id, _)| id.as_str() == options.target_id)?.1;
+        match target.record.state {
+            State::Running { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    pub(super) fn started(
+        &mut self,
+        id: &ContainerId,
+        result: std::result::Result<Started, Error>,
+    ) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        let waiters = held.starting.take().unwrap_or_default();
+        let early_exit = held.early_exit.take();
+        let result = match result {
+            Ok(Started { pid, at_ns }) => {
+                self.advance(id, Event::Started { pid, at_ns });
+                info!(container = %id.short(), pid, "container started");
+                Ok(())
+            }
+            Err(err) => {
+                warn!(container = %id.short(), error = %Chain(&err), "container did not start");
+                let why = crate::cri::status::sentence(&err);
+                self.advance(id, Event::StartFailed { why, at_ns: now_ns() });
+                Err(Arc::new(err))
+            }
+        };
+        for waiter in waiters {
+            answer(Some(waiter), result.clone());
+        }
+        if let Some(exit) = early_exit {
+            self.exited(id, exit);
+        } else if self.client.is_none() {
+            // The monitor went while this start was on its way.
+            self.lose_containers();
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: &ContainerId, exit: Exit) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        if held.starting.is_some() {
+            held.early_exit = Some(exit);
+            return;
+        }
+        let seen = Seen {
+            oom_kills: exit.oom_kills,
+            memory_peak_bytes: exit.memory_peak_bytes,
+            pids_refused: exit.pids_refused,
+            stop_asked: held.stop_asked,
+        };
+        let how = match exit.how {
+            ExitHow::Code(code) => How::Code { code, seen },
+            ExitHow::Signal(signal) => How::Signal { signal, seen },
+        };
+        info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container ended");
+        self.advance(id, Event::Exited { how, at_ns: exit.at_ns });
+    }
+
+    /// Every container that still counts as running has lost its monitor.
+    pub(super) fn lose_containers(&mut self) {
+        let running: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|(_, held)| matches!(held.record.state, State::Running { .. }))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in running {
+            self.advance(&id, Event::Exited { how: How::Lost, at_ns: now_ns() });
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: &ContainerId, grace_s: u64, reply: Reply<()>) {
+        let Some(held) = self.containers.get_mut(id) else {
+            return answer(Some(reply), Err(not_found(id)));
+        };
+        if !matches!(held.record.state, State::Running { .. }) && held.starting.is_none() {
+            // What does not run is stopped.
+            return answer(Some(reply), Ok(()));
+        }
+        let Some(client) = self.client.clone() else {
+            return answer(Some(reply), Ok(()));
+        };
+        let first = !std::mem::replace(&mut held.stop_asked, true);
+        let order = stop::Order {
+            node: Arc::clone(&self.node),
+            client,
+            id: id.clone(),
+            cgroup: held.record.cgroup.clone(),
+            state: held.state.subscribe(),
+            grace_s,
+            // The process is asked once, however often the kubelet asks us.
+            signal: first.then_some(held.record.stop_signal),
+        };
+        let waiter = self.next_waiter;
+        self.next_waiter += 1;
+        held.stopping.insert(waiter, reply);
+        let id = id.clone();
+        self.work.spawn(async move { Finished::Stopped(id, waiter, stop::stop(order).await) });
+    }
+
+    pub(super) fn stopped(
+        &mut self,
+        id: &ContainerId,
+        waiter: u64,
+        result: std::result::Result<(), Error>,
+    ) {
+        if let Some(held) = self.containers.get_mut(id) {
+            answer(held.stopping.remove(&waiter), result.map_err(Arc::new));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
+        match self.containers.get_mut(id) {
+            Some(held) => {
+                held.removing.push(reply);
+                self.begin_remove(id);
+            }
+            None => answer(Some(reply), Ok(())),
+        }
+    }
+
+    /// Kills what runs, then takes everything of it away.
+    pub(super) fn begin_remove(&mut self, id: &ContainerId) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        if std::mem::replace(&mut held.removal, true) {
+            return;
+        }
+        held.stop_asked = true;
+        let runs = matches!(held.record.state, State::Running { .. }) || held.starting.is_some();
+        let Some(client) = self.client.clone().filter(|_| runs) else {
+            return self.removal_goes_on(id);
+        };
+        let kill = stop::Order {
+            node: Arc::clone(&self.node),
+            client,
+            id: id.clone(),
+            cgroup: held.record.cgroup.clone(),
+            state: held.state.subscribe(),
+            grace_s: 0,
+            signal: None,
+        };
+        let id = id.clone();
+        self.work.spawn(async move { Finished::Killed(id, stop::stop(kill).await) });
+    }
+
+    /// It does not run: recorded as being removed, then removed.
+    pub(super) fn removal_goes_on(&mut self, id: &ContainerId) {
+        self.advance(id, Event::RemoveAsked);
+        let Some(held) = self.containers.get(id) else { return };
+        let (node, client, record) =
+            (Arc::clone(&self.node), self.client.clone(), Arc::clone(&held.record));
+        let id = id.clone();
+        self.work.spawn(async move {
+            let removed = remove::remove(&node, client, &id, &record).await;
+            Finished::Removed(id, removed)
+        });
+    }
+
+    pub(super) fn removed(&mut self, id: &ContainerId, result: std::result::Result<(), Error>) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        let waiters = std::mem::take(&mut held.removing);
+        held.removal = false;
+        let result = result.and_then(|()| {
+            let removed = self.node.containers.remove(id.as_str());
+            removed.map_err(|source| Error::Store { source })
+        });
+        let result: Result<()> = result.map_err(Arc::new);
+        match &result {
+            Ok(()) => {
+                self.containers.remove(id);
+                self.node.registry.leave_container(id);
+                self.node.samples.forget(id);
+                info!(container = %id.short(), "container removed");
+            }
+            Err(err) => {
+                error!(container = %id.short(), error = %Chain(&**err), "container could not be removed");
+                for waiter in self.remove_waiters.drain(..) {
+                    answer(Some(waiter), Err(Arc::clone(err)));
+                }
+            }
+        }
+        self.publish();
+        for waiter in waiters {
+            answer(Some(waiter), result.clone());
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        id: &ContainerId,
+        resources: cri::LinuxContainerResources,
+        reply: Reply<()>,
+    ) {
+        let Some(held) = self.containers.get_mut(id) else {
+            return answer(Some(reply), Err(not_found(id)));
+        };
+        if !matches!(held.record.state, State::Created | State::Running { .. }) {
+            let err = wrong_state("update", id, &held.record.state);
+            return answer(Some(reply), Err(Arc::new(err)));
+        }
+        let limits = match spec::limits(&resources) {
+            Ok(limits) => limits,
+            Err(source) => return answer(Some(reply), Err(Arc::new(Error::Spec { source }))),
+        };
+        let runs = matches!(held.record.state, State::Running { .. });
+        let record = Arc::make_mut(&mut held.record);
+        let linux = record.config.linux.get_or_insert_default();
+        spec::merge_resources(linux.resources.get_or_insert_default(), &resources);
+        let waiter = self.next_waiter;
+        self.next_waiter += 1;
+        held.updating.insert(waiter, reply);
+        let client = self.client.clone().filter(|_| runs);
+        let id = id.clone();
+        self.work.spawn(async move {
+            let Some(client) = client else { return Finished::Updated(id, waiter, Ok(())) };
+            let verb = Verb::Update { container: id.clone(), limits: hull_plan::encode(&limits) };
+            let told = client.tell(verb, Vec::new()).await;
+            let told = told.map_err(|source| Error::Monitor { doing: "set the container's limits", source });
+            Finished::Updated(id, waiter, told)
+        });
+    }
+
+    pub(super) fn updated(
+        &mut self,
+        id: &ContainerId,
+        waiter: u64,
+        result: std::result::Result<(), Error>,
+    ) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        let reply = held.updating.remove(&waiter);
+        self.save_container(id);
+        self.publish();
+        answer(reply, result.map_err(Arc::new));
+    }
+
+    pub(super) fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(held) = self.containers.get(id) else {
+            return answer(Some(reply), Err(not_found(id)));
+        };
+        let (State::Running { .. }, Some(client)) = (&held.record.state, self.client.clone()) else {
+            let err = wrong_state("reopen the log of", id, &held.record.state);
+            return answer(Some(reply), Err(Arc::new(err)));
+        };
+        let (pod, record, id) = (Arc::clone(&self.record), Arc::clone(&held.record), id.clone());
+        self.work.spawn(async move {
+            let result = reopen(&client, &pod, &record, id).await;
+            answer(Some(reply), result.map_err(Arc::new));
+            Finished::Nothing
+        });
+    }
+
+    /// Moves a container's machine on, records and shows it.
+    fn advance(&mut self, id: &ContainerId, event: Event) {
+        let Some(held) = self.containers.get_mut(id) else { return };
+        match held.record.state.clone().next(event) {
+            Ok(state) => {
+                Arc::make_mut(&mut held.record).state = state.clone();
+                held.state.send_replace(state);
+            }
+            Err(refused) => error!(container = %id, error = %refused, "container machine refused an event"),
+        }
+        self.save_container(id);
+        self.publish();
+    }
+
+    fn save_container(&self, id: &ContainerId) {
+        let Some(held) = self.containers.get(id) else { return };
+        if let Err(err) = self.node.containers.save(id.as_str(), &*held.record) {
+            error!(container = %id, error = %Chain(&err), "container record not written");
+        }
+    }
+
+    fn wrong_state(&self, verb: &'static str) -> Error {
+        Error::WrongState {
+            verb,
+            kind: "pod",
+            id: self.id.to_string(),
+            state: self.record.state.name(),
+        }
+    }
+}
+
+enum Begun {
+    New(ContainerId),
+    Joined(ContainerId),
+}
+
+async fn reopen(
+    client: &monitors::Client,
+    pod: &crate::pod::PodRecord,
+    record: &ContainerRecord,
+    id: ContainerId,
+) -> std::result::Result<(), Error> {
+    let Some(file) = log::open(&pod.config, &record.config)? else { return Ok(()) };
+    let told = client.tell(Verb::ReopenLog { container: id }, vec![file]).await;
+    told.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
+}
+
+fn not_found(id: &ContainerId) -> Arc<Error> {
+    Arc::new(Error::NotFound { kind: "container", id: id.to_string() })
+}
+
+fn wrong_state(verb: &'static str, id: &ContainerId, state: &State) -> Error {
+    Error::WrongState { verb, kind: "container", id: id.to_string(), state: state.name() }
+}

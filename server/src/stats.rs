@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What pods and containers use, read when asked for. No loop polls anything: CPU per second comes
+//! from the difference to the last time somebody asked.
+
+use crate::container::{ContainerView, State};
+use crate::error::Error;
+use crate::node::{Node, now_ns};
+use crate::pod::{State as PodState, View};
+use hull_cgroup::{Cgroup, Stats};
+use hull_proto::cri;
+use hull_proto::id::ContainerId;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+
+/// The last CPU reading of everything that was asked after, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    last: Mutex<HashMap<String, (i64, u64)>>,
+}
+
+impl Samples {
+    /// Nanoseconds of CPU per second since the last reading; 0 at the first.
+    fn rate(&self, id: &str, at_ns: i64, usage_ns: u64) -> u64 {
+        // Single inserts: a panic leaves nothing half done.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last.insert(id.to_owned(), (at_ns, usage_ns));
+        let Some((then, usage)) = before else { return 0 };
+        let elapsed = u128::try_from(at_ns - then).unwrap_or(0);
+        if elapsed == 0 {
+            return 0;
+        }
+        let used = u128::from(usage_ns.saturating_sub(usage));
+        u64::try_from(used * 1_000_000_000 / elapsed).unwrap_or(u64::MAX)
+    }
+
+    /// Forgets a container.
+    pub(crate) fn forget(&self, id: &ContainerId) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+    }
+}
+
+/// What one container uses. One that does not run has its writable layer only.
+pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::ContainerStats, Error> {
+    let record = &view.record;
+    let mut stats = cri::ContainerStats {
+        attributes: Some(cri::ContainerAttributes {
+            id: record.id.clone(),
+            metadata: record.config.metadata.clone(),
+            labels: record.config.labels.clone(),
+            annotations: record.config.annotations.clone(),
+        }),
+        writable_layer: writable_layer(node, &record.id),
+        ..Default::default()
+    };
+    if matches!(record.state, State::Running { .. })
+        && let Some(read) = read(node, &record.cgroup)?
+    {
+        let at = now_ns();
+        stats.cpu = Some(cpu(node, &record.id, at, &read));
+        stats.memory = Some(memory(at, &read));
+        stats.swap = Some(swap(at, &read));
+        stats.io = read.psi_io.as_ref().map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
+    }
+    Ok(stats)
+}
+
+/// What a pod uses, and its running containers.
+pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Error> {
+    let record = &view.record;
+    let mut linux = cri::LinuxPodSandboxStats::default();
+    let at = now_ns();
+    if let PodState::Ready { pause_pid, .. } = record.state {
+        if let Some(read) = read(node, &record.cgroup)? {
+            linux.cpu = Some(cpu(node, &record.id, at, &read));
+            linux.memory = Some(memory(at, &read));
+            linux.io = read.psi_io.as_ref().map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
+            linux.process = Some(cri::ProcessUsage { timestamp: at, process_count: value(read.pids) });
+        }
+        if !record.host_network() {
+            linux.network = network(at, pause_pid);
+        }
+    }
+    for container_view in view.containers.values() {
+        if matches!(container_view.record.state, State::Running { .. }) {
+            linux.containers.push(container(node, container_view)?);
+        }
+    }
+    Ok(cri::PodSandboxStats {
+        attributes: Some(cri::PodSandboxAttributes {
+            id: record.id.clone(),
+            metadata: record.config.metadata.clone(),
+            labels: record.config.labels.clone(),
+            annotations: record.config.annotations.clone(),
+        }),
+        linux: Some(linux),
+        windows: None,
+    })
+}
+
+/// The counters of a cgroup; `None` when it has gone meanwhile.
+fn read(node: &Node, path: &str) -> Result<Option<Stats>, Error> {
+    let failed = |source| Error::Stats { source };
+    let cgroup = Cgroup::at(&node.cgroups, path).map_err(failed)?;
+    match cgroup.stats() {
+        Ok(stats) => Ok(Some(stats)),
+        Err(source) => match cgroup.exists() {
+            Ok(false) => Ok(None),
+            Ok(true) | Err(_) => Err(failed(source)),
+        },
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "CRI's fields are optional messages")]
+fn value(value: u64) -> Option<cri::UInt64Value> {
+    Some(cri::UInt64Value { value })
+}
+
+fn cpu(node: &Node, id: &str, at: i64, read: &Stats) -> cri::CpuUsage {
+    cri::CpuUsage {
+        timestamp: at,
+        usage_core_nano_seconds: value(read.cpu_usage_ns),
+        usage_nano_cores: value(node.samples.rate(id, at, read.cpu_usage_ns)),
+        psi: read.psi_cpu.as_ref().map(pressure),
+    }
+}
+
+fn memory(at: i64, read: &Stats) -> cri::MemoryUsage {
+    let available = read.memory_limit_bytes.map(|limit| limit.saturating_sub(read.working_set_bytes));
+    cri::MemoryUsage {
+        timestamp: at,
+        working_set_bytes: value(read.working_set_bytes),
+        available_bytes: available.and_then(value),
+        usage_bytes: value(read.memory_usage_bytes),
+        rss_bytes: value(read.rss_bytes),
+        page_faults: value(read.page_faults),
+        major_page_faults: value(read.major_page_faults),
+        psi: read.psi_memory.as_ref().map(pressure),
+    }
+}
+
+fn swap(at: i64, read: &Stats) -> cri::SwapUsage {
+    let used = read.swap_usage_bytes.unwrap_or(0);
+    cri::SwapUsage {
+        timestamp: at,
+        swap_available_bytes: read.swap_limit_bytes.and_then(|limit| value(limit.saturating_sub(used))),
+        swap_usage_bytes: value(used),
+    }
+}
+
+fn pressure(psi: &hull_cgroup::Psi) -> cri::PsiStats {
+    let line = |line: &hull_cgroup::PsiLine| cri::PsiData {
+        total: line.total_us,
+        avg10: line.avg10,
+        avg60: line.avg60,
+        avg300: line.avg300,
+    };
+    cri::PsiStats { full: Some(line(&psi.full)), some: Some(line(&psi.some)) }
+}
+
+fn writable_layer(node: &Node, container: &str) -> Option<cri::FilesystemUsage> {
+    // A container that is being removed has none any more: not an error of the whole answer.
+    let usage = node.images.rootfs_usage(container).ok()?;
+    Some(filesystem(&usage))
+}
+
+/// As CRI wants it.
+pub(crate) fn filesystem(usage: &hull_image::FsUsage) -> cri::FilesystemUsage {
+    cri::FilesystemUsage {
+        timestamp: now_ns(),
+        fs_id: Some(cri::FilesystemIdentifier {
+            mountpoint: usage.mountpoint.to_string_lossy().into_owned(),
+        }),
+        used_bytes: value(usage.bytes),
+        inodes_used: value(usage.inodes),
+    }
+}
+
+fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
+    // The pause process may end at any time; then there is no network to show.
+    let netns = File::open(format!("/proc/{pause_pid}/ns/net")).ok()?;
+    let interfaces: Vec<_> = hull_network::interface_stats(netns.as_fd())
+        .ok()?
+        .into_iter()
+        .map(|of| cri::NetworkInterfaceUsage {
+            name: of.name,
+            rx_bytes: value(of.rx_bytes),
+            rx_errors: value(of.rx_errors),
+            tx_bytes: value(of.tx_bytes),
+            tx_errors: value(of.tx_errors),
+        })
+        .filter(|of| of.name != "lo")
+        .collect();
+    let default_interface = interfaces.iter().find(|of| of.name == "eth0").cloned();
+    Some(cri::NetworkUsage { timestamp: at, default_interface, interfaces })
+}
