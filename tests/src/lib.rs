@@ -1,1 +1,27 @@
-//! .
+// SPDX-License-Identifier: Apache-2.0
+//! What the tests of a whole node share: images made here, a registry to pull them from, and
+//! [`Node`], the real daemon with everything of its own.
+//!
+//! The rule: a test sees Hull only as a kubelet or a person does, over the socket and the command
+//! line, and looks at the host for what is left behind. Nothing here links the daemon.
+//!
+//! A helper that cannot do its part panics with what it tried: in a test that is the report.
+
+pub mod cri;
+pub mod debian;
+pub mod eventually;
+pub mod fixture;
+pub mod host;
+pub mod image;
+pub mod layer;
+pub mod must;
+pub mod node;
+pub mod paths;
+pub mod registry;
+pub mod rust_source;
+pub mod shell;
+
+pub use cri::{Cri, Exec};
+pub use eventually::eventually;
+pub use must::Must;
+pub use node::Node;

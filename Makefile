@@ -1,0 +1,61 @@
+# Hull: everything a person or CI does with this tree. `make help` tells.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+CRICTL := .cache/bin/crictl
+# rustup puts cargo here; scripts/setup may have installed it a moment ago.
+export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
+
+.PHONY: help setup demo build test lint fmt crictl bench install uninstall clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing on a fresh Debian 12 (quick when all is there)
+	@scripts/setup
+
+demo: setup ## Set up, build, and see a pod live and go, with the time of every step
+	@cargo build --release -p hull
+	@cargo build --release -p hull-tests --bin demo
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/demo"
+
+build: setup ## Build the release binary
+	@cargo build --release -p hull
+
+# Tests of a whole node run the daemon that lies beside them, so it is built first. Of what T names,
+# everything that matches runs: `make test T=killed`.
+test: setup crictl ## Run every test, or those that T=name names
+	@cargo build -p hull
+	@cargo test --workspace --no-fail-fast -- $(T)
+
+lint: setup ## Format, clippy, tidy
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@cargo test -q -p hull-tests --test tidy
+	@if command -v cargo-deny > /dev/null; then cargo deny --offline check bans licenses sources; \
+	 else echo "note: cargo-deny is not installed, so deny.toml was not checked (cargo install cargo-deny)"; fi
+
+fmt: ## Format
+	@cargo fmt --all
+
+crictl: $(CRICTL) ## Build crictl, the version pinned in tests/tools/go.mod
+
+$(CRICTL): tests/tools/go.mod tests/tools/go.sum
+	@scripts/crictl "$(CRICTL)"
+
+bench: build ## Times of the verbs and memory of a pod, on a node of its own
+	@cargo build --release -p hull-tests --bin bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+
+install: build ## Install the binary into PREFIX/bin
+	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/hull; try: hull check"
+
+uninstall: ## Remove it again
+	@rm -f "$(DESTDIR)$(PREFIX)/bin/hull"
+
+clean: ## Remove what was built
+	@cargo clean
+	@rm -rf .cache

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A CRI client with the helpers that tests want. What a kubelet would send is filled in; a test
+//! changes the messages it cares about.
+//!
+//! Errors of verbs are returned as they came, because many tests are about them. Helpers that do
+//! several verbs panic.
+
+use crate::eventually::eventually;
+use crate::must::Must;
+use hull_proto::admin::hull_client::HullClient;
+use hull_proto::cri::image_service_client::ImageServiceClient;
+use hull_proto::cri::runtime_service_client::RuntimeServiceClient;
+use hull_proto::cri::{self as api, ContainerConfig, ContainerState, PodSandboxConfig};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Longest answer read: more than any list of a test.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Longest that a verb may take before the test gives up on it.
+const VERB_MAX: Duration = Duration::from_secs(60);
+
+/// What an exec gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// One line, or piece of a line, of a container's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// As written.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Whether the line ends here (`F`) or goes on (`P`).
+    pub full: bool,
+    /// The text.
+    pub text: String,
+}
+
+/// The two CRI services and Hull's own, over one socket.
+#[derive(Debug, Clone)]
+pub struct Cri {
+    /// RuntimeService.
+    pub runtime: RuntimeServiceClient<Channel>,
+    /// ImageService.
+    pub image: ImageServiceClient<Channel>,
+    /// Hull's own service.
+    pub admin: HullClient<Channel>,
+    logs: PathBuf,
+    pods: Arc<Mutex<HashMap<String, PodSandboxConfig>>>,
+}
+
+impl Cri {
+    /// A client of the daemon at `socket`; it connects at the first call, and again after a restart.
+    /// `logs` is where pods get their log directories.
+    #[must_use]
+    pub fn at(socket: &Path, logs: &Path) -> Self {
+        let socket = socket.to_owned();
+        let connect = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move {
+                tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new)
+            }
+        });
+        // The address is never used: the connector above opens the socket.
+        let endpoint = Endpoint::from_static("http://localhost").timeout(VERB_MAX);
+        let channel = endpoint.connect_with_connector_lazy(connect);
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            image: ImageServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            admin: HullClient::new(channel),
+            logs: logs.to_owned(),
+            pods: Arc::default(),
+        }
+    }
+
+    /// What a kubelet asks for a pod called `name`.
+    #[must_use]
+    pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: Some(api::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-of-{name}"),
+                namespace: "tests".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            log_directory: self.logs.join(name).display().to_string(),
+            linux: Some(api::LinuxPodSandboxConfig {
+                security_context: Some(api::LinuxSandboxSecurityContext {
+                    namespace_options: Some(own_namespaces()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// Runs a pod with defaults.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn run_pod(&self, name: &str) -> Result<String, Status> {
+        self.run_pod_with(self.pod_config(name)).await
+    }
+
+    /// Runs a pod.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn run_pod_with(&self, config: PodSandboxConfig) -> Result<String, Status> {
+        let request =
+            api::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        let id = self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), config);
+        Ok(id)
+    }
+
+    /// Stops a pod.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn stop_pod(&self, pod: &str) -> Result<(), Status> {
+        let request = api::StopPodSandboxRequest { pod_sandbox_id: pod.into() };
+        self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
+    }
+
+    /// Removes a pod.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn remove_pod(&self, pod: &str) -> Result<(), Status> {
+        let request = api::RemovePodSandboxRequest { pod_sandbox_id: pod.into() };
+        self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
+    }
+
+    /// A pod's status, with its verbose info.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn pod_status(&self, pod: &str) -> Result<api::PodSandboxStatusResponse, Status> {
+        let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: true };
+        Ok(self.runtime.clone().pod_sandbox_status(request).await?.into_inner())
+    }
+
+    /// The address of a pod.
+    pub async fn pod_ip(&self, pod: &str) -> String {
+        let status = self.pod_status(pod).await.must("get the pod's status").status;
+        status.and_then(|status| status.network).must("find the pod's address").ip
+    }
+
+    /// All pods.
+    pub async fn pods(&self) -> Vec<api::PodSandbox> {
+        let listed =
+            self.runtime.clone().list_pod_sandbox(api::ListPodSandboxRequest::default()).await;
+        listed.must("list pods").into_inner().items
+    }
+
+    /// Creates a container; its image must be there.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn create(&self, pod: &str, config: ContainerConfig) -> Result<String, Status> {
+        let of_pod = self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(pod).cloned();
+        let request = api::CreateContainerRequest {
+            pod_sandbox_id: pod.into(),
+            config: Some(config),
+            sandbox_config: of_pod,
+        };
+        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn start(&self, container: &str) -> Result<(), Status> {
+        let request = api::StartContainerRequest { container_id: container.into() };
+        self.runtime.clone().start_container(request).await.map(drop)
+    }
+
+    /// Stops a container, with so many seconds before it is killed.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn stop(&self, container: &str, grace_s: i64) -> Result<(), Status> {
+        let request =
+            api::StopContainerRequest { container_id: container.into(), timeout: grace_s };
+        self.runtime.clone().stop_container(request).await.map(drop)
+    }
+
+    /// Removes a container.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn remove(&self, container: &str) -> Result<(), Status> {
+        let request = api::RemoveContainerRequest { container_id: container.into() };
+        self.runtime.clone().remove_container(request).await.map(drop)
+    }
+
+    /// A container's status, with its verbose info.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn inspect(&self, container: &str) -> Result<api::ContainerStatusResponse, Status> {
+        let request = api::ContainerStatusRequest { container_id: container.into(), verbose: true };
+        Ok(self.runtime.clone().container_status(request).await?.into_inner())
+    }
+
+    /// A container's status.
+    pub async fn status(&self, container: &str) -> api::ContainerStatus {
+        self.inspect(container)
+            .await
+            .must("get a container's status")
+            .status
+            .must("read a container's status")
+    }
+
+    /// The process id of a container's first process, from the verbose info as crictl users read it.
+    pub async fn pid(&self, container: &str) -> i32 {
+        let info = self.inspect(container).await.must("get a container's status").info;
+        let info = info.get("info").must("find `info` in the verbose status");
+        let info: serde_json::Value = serde_json::from_str(info).must("read the verbose status");
+        let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.must(format!("find a pid in {info}"))
+    }
+
+    /// Runs a command in a container to its end.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn exec(&self, container: &str, command: &[&str]) -> Result<Exec, Status> {
+        self.exec_for(container, command, 30).await
+    }
+
+    /// Likewise with a deadline in seconds.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn exec_for(
+        &self,
+        container: &str,
+        command: &[&str],
+        timeout_s: i64,
+    ) -> Result<Exec, Status> {
+        let request = api::ExecSyncRequest {
+            container_id: container.into(),
+            cmd: command.iter().map(|&word| word.to_owned()).collect(),
+            timeout: timeout_s,
+        };
+        let ran = self.runtime.clone().exec_sync(request).await?.into_inner();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Exec { code: ran.exit_code, stdout: text(&ran.stdout), stderr: text(&ran.stderr) })
+    }
+
+    /// Pulls an image without an account.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn pull(&self, reference: &str) -> Result<String, Status> {
+        self.pull_as(reference, None).await
+    }
+
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn pull_as(
+        &self,
+        reference: &str,
+        auth: Option<api::AuthConfig>,
+    ) -> Result<String, Status> {
+        let request =
+            api::PullImageRequest { image: Some(image(reference)), auth, ..Default::default() };
+        Ok(self.image.clone().pull_image(request).await?.into_inner().image_ref)
+    }
+
+    /// The image that goes by this name, if it is there.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn image_status(&self, name: &str) -> Result<Option<api::Image>, Status> {
+        let request = api::ImageStatusRequest { image: Some(image(name)), verbose: false };
+        Ok(self.image.clone().image_status(request).await?.into_inner().image)
+    }
+
+    /// Pulls the image when it is missing, creates the container and starts it.
+    pub async fn run(&self, pod: &str, config: ContainerConfig) -> String {
+        let container = self.make(pod, config).await;
+        self.start(&container).await.must("start a container");
+        container
+    }
+
+    /// Pulls the image when it is missing and creates the container.
+    pub async fn make(&self, pod: &str, config: ContainerConfig) -> String {
+        let name = config.image.clone().unwrap_or_default().image;
+        if self.image_status(&name).await.must("look for an image").is_none() {
+            let _id = self.pull(&name).await.must(format!("pull {name}"));
+        }
+        self.create(pod, config).await.must("create a container")
+    }
+
+    /// Waits until a container has ended and gives its status.
+    pub async fn ended(&self, container: &str) -> api::ContainerStatus {
+        eventually("the container has ended", || async {
+            let status = self.status(container).await;
+            if status.state() == ContainerState::ContainerExited {
+                Ok(status)
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await
+    }
+
+    /// Runs a container to its end: exit code and what it printed on both streams.
+    pub async fn output(&self, pod: &str, config: ContainerConfig) -> Exec {
+        let container = self.run(pod, config).await;
+        let status = self.ended(&container).await;
+        let logs = self.logs(&container).await;
+        Exec {
+            code: status.exit_code,
+            stdout: text(&logs, "stdout"),
+            stderr: text(&logs, "stderr"),
+        }
+    }
+
+    /// A container's log so far.
+    pub async fn logs(&self, container: &str) -> Vec<LogLine> {
+        let path = self.status(container).await.log_path;
+        read_log(Path::new(&path))
+    }
+
+    /// Stops and removes every pod.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn remove_all_pods(&self) -> Result<(), Status> {
+        for pod in self.pods().await {
+            self.stop_pod(&pod.id).await?;
+            self.remove_pod(&pod.id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Namespaces as a kubelet asks for by default: net and ipc of the pod, pid of the container.
+#[must_use]
+pub fn own_namespaces() -> api::NamespaceOption {
+    api::NamespaceOption {
+        network: api::NamespaceMode::Pod.into(),
+        pid: api::NamespaceMode::Container.into(),
+        ipc: api::NamespaceMode::Pod.into(),
+        ..Default::default()
+    }
+}
+
+/// What a kubelet asks for a container called `name`.
+#[must_use]
+pub fn container(name: &str, of_image: &str, command: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(image(of_image)),
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        log_path: format!("{name}.log"),
+        linux: Some(api::LinuxContainerConfig {
+            resources: None,
+            security_context: Some(api::LinuxContainerSecurityContext {
+                namespace_options: Some(own_namespaces()),
+                ..Default::default()
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// A container that runs `script` in the image's shell.
+#[must_use]
+pub fn shell(name: &str, of_image: &str, script: &str) -> ContainerConfig {
+    container(name, of_image, &["/bin/sh", "-c", script])
+}
+
+/// A container that does nothing until it is told to stop, and then stops at once.
+#[must_use]
+pub fn idle(name: &str, of_image: &str) -> ContainerConfig {
+    shell(name, of_image, "trap 'exit 0' TERM; while true; do sleep 1000 & wait; done")
+}
+
+/// The security context of a container config, to be changed.
+pub fn security(config: &mut ContainerConfig) -> &mut api::LinuxContainerSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+/// The resources of a container config, to be changed.
+pub fn resources(config: &mut ContainerConfig) -> &mut api::LinuxContainerResources {
+    config.linux.get_or_insert_default().resources.get_or_insert_default()
+}
+
+/// The security context of a pod config, to be changed.
+pub fn pod_security(config: &mut PodSandboxConfig) -> &mut api::LinuxSandboxSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+/// The namespaces of a pod config, to be changed.
+pub fn pod_namespaces(config: &mut PodSandboxConfig) -> &mut api::NamespaceOption {
+    pod_security(config).namespace_options.get_or_insert_default()
+}
+
+/// A bind mount.
+#[must_use]
+pub fn mount(from: &Path, to: &str) -> api::Mount {
+    api::Mount {
+        host_path: from.display().to_string(),
+        container_path: to.into(),
+        ..Default::default()
+    }
+}
+
+/// The image of a request.
+#[must_use]
+pub fn image(name: &str) -> api::ImageSpec {
+    api::ImageSpec { image: name.into(), user_specified_image: name.into(), ..Default::default() }
+}
+
+/// Reads a log file.
+#[must_use]
+pub fn read_log(path: &Path) -> Vec<LogLine> {
+    let bytes = std::fs::read(path).must(format!("read the log {}", path.display()));
+    let text = String::from_utf8_lossy(&bytes);
+    // A line that is being written right now has no end yet.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(log_line).collect()
+}
+
+fn log_line(line: &str) -> LogLine {
+    let mut words = line.splitn(4, ' ');
+    let mut next = || words.next().must(format!("read the log line {line:?}")).to_owned();
+    let (time, stream, tag) = (next(), next(), next());
+    assert!(tag == "F" || tag == "P", "the log line {line:?} has no tag P or F");
+    LogLine { time, stream, full: tag == "F", text: next() }
+}
+
+/// What was written to one stream.
+#[must_use]
+pub fn text(logs: &[LogLine], stream: &str) -> String {
+    let mut text = String::new();
+    for line in logs.iter().filter(|line| line.stream == stream) {
+        text.push_str(&line.text);
+        if line.full {
+            text.push('\n');
+        }
+    }
+    text
+}

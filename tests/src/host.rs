@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What of one node is on the host: a test compares it before and after.
+//!
+//! Left out is what a node keeps while no pod is there, on purpose: its bridge, its table, its parent
+//! cgroup, its pulled images. [`clear`] takes those away too.
+
+use crate::must::Must;
+use crate::shell::{self, names};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The names that a node goes by on the host.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Its directory.
+    pub root: PathBuf,
+    /// Its pods' parent cgroup, which begins with a slash.
+    pub cgroup: String,
+    /// The cgroup that its daemon and hence its monitors are started in.
+    pub daemon_cgroup: String,
+    /// Its bridge.
+    pub bridge: String,
+    /// Its nftables table.
+    pub table: String,
+}
+
+/// What was found, one line for each thing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OnHost(pub BTreeSet<String>);
+
+impl fmt::Display for OnHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+impl OnHost {
+    /// What is here but was not in `before`.
+    #[must_use]
+    pub fn more_than(&self, before: &Self) -> Self {
+        Self(self.0.difference(&before.0).cloned().collect())
+    }
+}
+
+/// Looks.
+#[must_use]
+pub fn look(node: &Names, daemon: Option<u32>) -> OnHost {
+    let mut found = OnHost::default();
+    let all = [
+        mounts(&node.root),
+        bridge_ports(&node.bridge),
+        table_elements(&node.table),
+        cgroups(&node.cgroup).iter().map(|dir| format!("cgroup {}", dir.display())).collect(),
+        processes(node)
+            .into_iter()
+            .filter(|(pid, _)| Some(*pid) != daemon)
+            .map(|(_, text)| text)
+            .collect(),
+        files(&node.root),
+    ];
+    for line in all.into_iter().flatten() {
+        found.0.insert(line);
+    }
+    found
+}
+
+fn mounts(root: &Path) -> Vec<String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
+    let root = root.display().to_string();
+    let ours = text.lines().filter(|line| line.contains(&root));
+    // The first three fields are numbers that change with every mount.
+    ours.map(|line| format!("mount {}", line.splitn(5, ' ').last().unwrap_or(line))).collect()
+}
+
+fn bridge_ports(bridge: &str) -> Vec<String> {
+    let ports = names(&Path::new("/sys/class/net").join(bridge).join("brif"));
+    ports.iter().map(|port| format!("link {port} on {bridge}")).collect()
+}
+
+/// Elements of maps and sets: there is one for each host port.
+fn table_elements(table: &str) -> Vec<String> {
+    let ran = shell::run("nft", ["-j", "list", "ruleset"]);
+    if ran.code != 0 {
+        return Vec::new();
+    }
+    let ruleset: serde_json::Value =
+        serde_json::from_str(&ran.stdout).must("read the nftables rules");
+    let objects = ruleset["nftables"].as_array().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    for object in &objects {
+        for kind in ["map", "set"] {
+            let body = &object[kind];
+            if body["table"] == table {
+                let elements = body["elem"].as_array().cloned().unwrap_or_default();
+                found.extend(
+                    elements.iter().map(|one| format!("nft {table} {} {one}", body["name"])),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// Where the cgroup hierarchies are mounted.
+#[must_use]
+pub fn hierarchies() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
+    let is_cgroup = |line: &&str| {
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+        matches!(kind, Some("cgroup" | "cgroup2"))
+    };
+    text.lines()
+        .filter(is_cgroup)
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// The directories below the cgroup `path` in all hierarchies, deepest first, without itself.
+fn cgroups(path: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies() {
+        below(&hierarchy.join(path.trim_start_matches('/')), &mut found);
+    }
+    found
+}
+
+fn below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for name in names(dir) {
+        let path = dir.join(name);
+        if path.is_dir() && !path.is_symlink() {
+            below(&path, found);
+            found.push(path);
+        }
+    }
+}
+
+/// Processes in the node's cgroups: containers and pause by the pods' parent, monitors by the
+/// daemon's, which they are born in.
+fn processes(node: &Names) -> Vec<(u32, String)> {
+    let parent = format!(":{}", node.cgroup);
+    let daemon = format!(":{}", node.daemon_cgroup);
+    let mut found = Vec::new();
+    for name in names(Path::new("/proc")) {
+        let Ok(pid) = name.parse::<u32>() else { continue };
+        let dir = Path::new("/proc").join(&name);
+        let cgroups = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
+        let ours = cgroups.lines().any(|line| {
+            let within = |prefix: &str| {
+                line.find(prefix).is_some_and(|at| {
+                    matches!(line.as_bytes().get(at + prefix.len()), None | Some(b'/'))
+                })
+            };
+            within(&parent) || within(&daemon)
+        });
+        if !ours || is_zombie(&dir) {
+            continue;
+        }
+        let command =
+            fs::read_to_string(dir.join("cmdline")).unwrap_or_default().replace('\0', " ");
+        found.push((pid, format!("process {pid} {}", command.trim())));
+    }
+    found
+}
+
+/// Ended, but its parent (which may be our own shell) has not asked yet.
+fn is_zombie(dir: &Path) -> bool {
+    let stat = fs::read_to_string(dir.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// Files below the directories that hold only what belongs to pods and containers.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for dir in
+        ["state/pods", "state/containers", "state/run", "state/network", "data/containers", "logs"]
+    {
+        let mut paths = Vec::new();
+        every_file(&root.join(dir), &mut paths);
+        found.extend(paths.iter().map(|path| format!("file {}", path.display())));
+    }
+    found
+}
+
+fn every_file(dir: &Path, found: &mut Vec<PathBuf>) {
+    for name in names(dir) {
+        let path = dir.join(name);
+        if path.is_dir() && !path.is_symlink() {
+            every_file(&path, found);
+        }
+        found.push(path);
+    }
+}
+
+/// Takes everything of the node away by force, the furniture too. For what a failed test left, and
+/// for what a test run left that was killed.
+pub fn clear(node: &Names) {
+    let gone = crate::eventually::blocking(crate::eventually::DEADLINE, || {
+        let left = processes(node);
+        for (pid, _) in &left {
+            let pid = i32::try_from(*pid).must("name a process");
+            // It may be gone by now.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    for dir in cgroups(&node.cgroup) {
+        drop(fs::remove_dir(dir));
+    }
+    for hierarchy in hierarchies() {
+        for path in [&node.cgroup, &node.daemon_cgroup] {
+            drop(fs::remove_dir(hierarchy.join(path.trim_start_matches('/'))));
+        }
+    }
+    if Path::new("/sys/class/net").join(&node.bridge).is_dir() {
+        for port in names(&Path::new("/sys/class/net").join(&node.bridge).join("brif")) {
+            drop(shell::run("ip", ["link", "delete", &port]));
+        }
+        drop(shell::run("ip", ["link", "delete", &node.bridge]));
+    }
+    for family in ["inet", "ip", "ip6"] {
+        drop(shell::run("nft", ["delete", "table", family, &node.table]));
+    }
+    for line in mounts(&node.root) {
+        if let Some(at) = line.split(' ').nth(1) {
+            drop(shell::run("umount", ["-l", at]));
+        }
+    }
+    let removed = fs::remove_dir_all(&node.root);
+    if let Err(err) = removed {
+        assert!(
+            err.kind() == std::io::ErrorKind::NotFound,
+            "cannot remove {}: {err}",
+            node.root.display()
+        );
+    }
+    gone.map_err(|left| format!("processes that will not die: {left}"))
+        .unwrap_or_else(|text| panic!("{text}"));
+}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node of the test's own: the real daemon with its own directories, cgroup, bridge, subnet and
+//! table.
+//!
+//! ```text
+//! /var/tmp/hlt<n>/state, data   the daemon's (short: socket paths hold 107 bytes)
+//! /var/tmp/hlt<n>/logs          the pods' log directories
+//! /hull-test-<n>                the pods' parent cgroup; the daemon itself is in /hull-testd-<n>
+//! hlt<n>, 10.213.<n>.0/24       bridge and subnet
+//! ```
+//!
+//! Every name is worked out from the node's number, which belongs to one process at a time; so what
+//! a killed test run left is cleared by the next that gets the number. When a node is dropped it
+//! removes all pods by the daemon, and the test fails if anything of them is still on the host.
+
+use crate::cri::Cri;
+use crate::eventually::{self, eventually};
+use crate::host::{self, Names, OnHost};
+use crate::must::Must;
+use crate::shell::{self, Ran};
+use crate::{fixture, paths};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Numbers to choose from: the third byte of the subnet.
+const NUMBERS: std::ops::Range<u8> = 1..250;
+/// Longest that the daemon may take to drain.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Puts itself in the cgroup directory `$1`, logs to `$2`, becomes the rest.
+const LAUNCH: &str = r#"
+mkdir -p "$1" && echo $$ > "$1/cgroup.procs" || exit 1
+log=$2
+shift 2
+exec "$@" >> "$log" 2>&1
+"#;
+
+/// A running daemon and all that is its own.
+#[derive(Debug)]
+pub struct Node {
+    names: Names,
+    number: u8,
+    log: PathBuf,
+    daemon: Option<Child>,
+    cri: Cri,
+    before: OnHost,
+    /// Holds the number as long as this lives.
+    _claim: UnixListener,
+}
+
+impl Node {
+    /// Starts a node with the defaults of the tests.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts a node with more in its config file.
+    pub async fn start_with(more: &str) -> Self {
+        let (number, claim) = claim();
+        let names = names(number);
+        host::clear(&names);
+        for dir in ["state", "data", "logs", "seccomp", "host"] {
+            fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
+        }
+        fs::write(names.root.join("hull.toml"), config(number, &names, more))
+            .must("write the node's config");
+        let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
+        let log = paths::logs().join(format!("{test}-{number}.log"));
+        drop(fs::remove_file(&log));
+        let cri = Cri::at(&names.root.join("hull.sock"), &names.root.join("logs"));
+        let mut node = Self {
+            names,
+            number,
+            log,
+            daemon: None,
+            cri,
+            before: OnHost::default(),
+            _claim: claim,
+        };
+        node.start_again().await;
+        node.before = node.on_host();
+        node
+    }
+
+    /// Starts the daemon (again) and waits until it answers.
+    pub async fn start_again(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let mut child = self.launch();
+        eventually("the daemon answers", || {
+            let ended = child.try_wait().must("look after the daemon");
+            let mut runtime = self.cri.runtime.clone();
+            async move {
+                assert!(ended.is_none(), "the daemon ended by itself: {ended:?}; see its log");
+                let asked = runtime.version(hull_proto::cri::VersionRequest::default()).await;
+                asked.map(drop).map_err(|status| status.to_string())
+            }
+        })
+        .await;
+        self.daemon = Some(child);
+    }
+
+    fn launch(&self) -> Child {
+        Command::new("sh")
+            .args(["-c", LAUNCH, "launch"])
+            .arg(daemon_cgroup_dir(&self.names))
+            .arg(&self.log)
+            .arg(paths::hull())
+            .args(["serve", "--config"])
+            .arg(self.names.root.join("hull.toml"))
+            .stdin(Stdio::null())
+            .spawn()
+            .must("start the daemon")
+    }
+
+    /// Ends the daemon with SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.daemon.take().must("find the daemon");
+        child.kill().must("kill the daemon");
+        let _status = child.wait().must("wait for the killed daemon");
+    }
+
+    /// Asks the daemon to end (SIGTERM) and waits; it must end by itself and in order.
+    pub fn terminate(&mut self) {
+        let mut child = self.daemon.take().must("find the daemon");
+        kill(pid_of(&child), Signal::SIGTERM).must("send SIGTERM to the daemon");
+        let ended = eventually::blocking(DRAIN_MAX, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it still runs".to_owned()),
+            Err(err) => Err(err.to_string()),
+        });
+        match ended {
+            Ok(status) => assert!(status.success(), "after SIGTERM the daemon ended with {status}"),
+            Err(last) => {
+                drop(child.kill());
+                panic!("{DRAIN_MAX:?} after SIGTERM: {last}");
+            }
+        }
+    }
+
+    /// Ends the daemon in order and starts it again.
+    pub async fn restart(&mut self) {
+        self.terminate();
+        self.start_again().await;
+    }
+
+    /// A client of the daemon.
+    #[must_use]
+    pub fn cri(&self) -> Cri {
+        self.cri.clone()
+    }
+
+    /// Process id of the daemon.
+    #[must_use]
+    pub fn daemon_pid(&self) -> i32 {
+        pid_of(self.daemon.as_ref().must("find the daemon")).as_raw()
+    }
+
+    /// What of this node is on the host now.
+    #[must_use]
+    pub fn on_host(&self) -> OnHost {
+        host::look(&self.names, self.daemon.as_ref().map(Child::id))
+    }
+
+    /// What was there before the first pod.
+    #[must_use]
+    pub fn before(&self) -> &OnHost {
+        &self.before
+    }
+
+    /// Fails unless everything is as before the first pod.
+    pub async fn nothing_is_left(&self) {
+        eventually("nothing of the node's pods is left on the host", || async {
+            let more = self.on_host().more_than(&self.before);
+            if more.0.is_empty() { Ok(()) } else { Err(format!("left over:\n{more}")) }
+        })
+        .await;
+    }
+
+    /// The daemon's state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.names.root.join("state")
+    }
+
+    /// The daemon's data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.names.root.join("data")
+    }
+
+    /// The daemon's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.names.root.join("hull.sock")
+    }
+
+    /// A directory on the host for the test's own files; goes with the node.
+    #[must_use]
+    pub fn host_dir(&self) -> PathBuf {
+        self.names.root.join("host")
+    }
+
+    /// Where seccomp profiles are looked for.
+    #[must_use]
+    pub fn seccomp_dir(&self) -> PathBuf {
+        self.names.root.join("seccomp")
+    }
+
+    /// The names it goes by.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The host's address on the node's bridge.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("10.213.{}.1", self.number)
+    }
+
+    /// The daemon's log so far.
+    #[must_use]
+    pub fn daemon_log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Runs the command line against this daemon.
+    pub fn hull(&self, args: &[&str]) -> Ran {
+        shell::finish(&mut self.hull_command(args))
+    }
+
+    /// The command line against this daemon, not started yet.
+    #[must_use]
+    pub fn hull_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(paths::hull());
+        command.arg("--socket").arg(self.socket()).args(args);
+        command
+    }
+
+    /// A pod and the pulled busybox image: what most tests begin with.
+    pub async fn pod(&self, name: &str) -> (Cri, String, String) {
+        let cri = self.cri();
+        let image = fixture::busybox();
+        let _id = cri.pull(&image).await.must("pull busybox");
+        let pod = cri.run_pod(name).await.must("run a pod");
+        (cri, pod, image)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let failed_already = std::thread::panicking();
+        let left = if failed_already { None } else { self.settle() };
+        if let Some(mut child) = self.daemon.take() {
+            let _ = kill(pid_of(&child), Signal::SIGTERM);
+            let ended = eventually::blocking(Duration::from_secs(5), || {
+                if matches!(child.try_wait(), Ok(Some(_))) { Ok(()) } else { Err(String::new()) }
+            });
+            if ended.is_err() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
+        if failed_already || left.is_some() {
+            shell::say(&format!("the daemon's log: {}", self.log.display()));
+        } else {
+            drop(fs::remove_file(&self.log));
+        }
+        // A second panic while one is under way would end the process and hide the first.
+        let cleared =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host::clear(&self.names)));
+        if let Some(left) = left {
+            panic!("{left}");
+        }
+        if cleared.is_err() && !failed_already {
+            panic!("the node {} could not be cleared away", self.names.root.display());
+        }
+    }
+}
+
+impl Node {
+    /// Removes all pods by the daemon. What then is wrong, if anything.
+    fn settle(&mut self) -> Option<String> {
+        // A runtime of its own, on a thread of its own: this may be called inside one.
+        let settled = std::thread::scope(|scope| scope.spawn(|| self.remove_pods()).join());
+        match settled {
+            Ok(Ok(())) => {}
+            Ok(Err(text)) => return Some(text),
+            Err(_) => return Some("removing the pods at the end of the test failed".into()),
+        }
+        let before = &self.before;
+        let gone = eventually::blocking(Duration::from_secs(5), || {
+            let more = self.on_host().more_than(before);
+            // Logs belong to the kubelet: the runtime leaves them.
+            let more = OnHost(more.0.into_iter().filter(|line| !self.is_log(line)).collect());
+            if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
+        });
+        gone.err().map(|more| format!("left on the host after all pods were removed:\n{more}"))
+    }
+
+    fn is_log(&self, line: &str) -> bool {
+        line.starts_with(&format!("file {}", self.names.root.join("logs").display()))
+    }
+
+    fn remove_pods(&mut self) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.must("make a runtime").block_on(async {
+            // The old channel belongs to the test's runtime.
+            self.cri = Cri::at(&self.socket(), &self.names.root.join("logs"));
+            if self.daemon.is_none() {
+                self.start_again().await;
+            }
+            let removed = self.cri.remove_all_pods().await;
+            removed.map_err(|status| {
+                format!("cannot remove all pods at the end of the test: {status}")
+            })
+        })
+    }
+}
+
+/// A number that no other running test has.
+fn claim() -> (u8, UnixListener) {
+    for number in NUMBERS {
+        let name =
+            SocketAddr::from_abstract_name(format!("hull-test-node-{number}")).must("make a name");
+        // The kernel gives the name free when the process ends, however it ends.
+        if let Ok(listener) = UnixListener::bind_addr(&name) {
+            return (number, listener);
+        }
+    }
+    panic!("all numbers for test nodes are taken: {NUMBERS:?}")
+}
+
+fn names(number: u8) -> Names {
+    Names {
+        root: PathBuf::from(format!("/var/tmp/hlt{number}")),
+        cgroup: format!("/hull-test-{number}"),
+        daemon_cgroup: format!("/hull-testd-{number}"),
+        bridge: format!("hlt{number}"),
+        table: format!("hulltest{number}"),
+    }
+}
+
+/// The directory of the daemon's own cgroup: in the v2 hierarchy, else in the one for pids.
+fn daemon_cgroup_dir(names: &Names) -> PathBuf {
+    let hierarchies = host::hierarchies();
+    let v2 = hierarchies.iter().find(|dir| dir.join("cgroup.controllers").is_file());
+    let pids = || hierarchies.iter().find(|dir| dir.ends_with("pids"));
+    let dir = v2.or_else(pids).must("find a cgroup hierarchy with pids");
+    dir.join(names.daemon_cgroup.trim_start_matches('/'))
+}
+
+fn config(number: u8, names: &Names, more: &str) -> String {
+    let at = |dir: &str| names.root.join(dir).display().to_string();
+    format!(
+        "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
+         [log]\nlevel = \"debug\"\n\
+         [cgroup]\nparent = {cgroup:?}\n\
+         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n\
+         [runtime]\nseccomp_root = {seccomp:?}\n{more}\n",
+        state = at("state"),
+        data = at("data"),
+        socket = at("hull.sock"),
+        seccomp = at("seccomp"),
+        cgroup = names.cgroup,
+        bridge = names.bridge,
+        table = names.table,
+    )
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).must("name the daemon's process"))
+}
+
+/// Writes a file of the test's own on the host and gives its path.
+#[must_use]
+pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, text).must(format!("write {}", path.display()));
+    path
+}
