@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every setting: its name, what it is for, and an example where it has no default. The annotated
+//! default file and docs/config.md are made from this table; the defaults themselves are those of
+//! [`Config::default`], so none is written twice.
+
+use super::Config;
+use std::fmt::Write as _;
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static str,
+    /// Shown, commented out, where there is no default.
+    example: &'static str,
+}
+
+const fn key(name: &'static str, doc: &'static str) -> Key {
+    Key { name, doc, example: "" }
+}
+
+const fn unset(name: &'static str, example: &'static str, doc: &'static str) -> Key {
+    Key { name, doc, example }
+}
+
+/// The settings, in the order in which they are shown.
+pub(crate) const KEYS: &[Key] = &[
+    key(
+        "state_dir",
+        "Records, sockets and addresses of what runs now. Best on a tmpfs: a reboot ends every pod, and with the files go the records of them.",
+    ),
+    key(
+        "data_dir",
+        "Images, their layers, and the writable layers of containers. Must not lie on overlayfs itself.",
+    ),
+    key(
+        "socket",
+        "Unix socket on which CRI is served; the kubelet's --container-runtime-endpoint without `unix://`.",
+    ),
+    key(
+        "log.level",
+        "What the daemon logs: off, error, warn, info, debug or trace; or by module, as in `info,hull=debug`.",
+    ),
+    key(
+        "log.format",
+        "`text` for people, `json` for collectors. Lines go to stderr, one per event.",
+    ),
+    key(
+        "cgroup.driver",
+        "Who makes cgroups: `auto` and `cgroupfs` mean hull itself, beneath the parent that the kubelet names. `systemd` is refused for now.",
+    ),
+    key(
+        "cgroup.parent",
+        "Parent cgroup of pods whose creator names none, such as those of `hull run`.",
+    ),
+    key(
+        "network.bridge",
+        "Name of the bridge that pods are attached to. Made at the first attach.",
+    ),
+    key(
+        "network.pod_cidr",
+        "Subnets that pod addresses come from: one IPv4, one IPv6, or one of each. The first address is the bridge's.",
+    ),
+    unset(
+        "network.mtu",
+        "1450",
+        "MTU of pod links, in bytes. Unset: that of the interface with the default route.",
+    ),
+    key(
+        "network.masquerade",
+        "Whether traffic from pods to other networks gets the node's address.",
+    ),
+    key(
+        "network.table",
+        "Name of the nftables table that hull keeps its rules in, and touches no other.",
+    ),
+    key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
+    key("runtime.seccomp_root", "Directory of seccomp profiles of type Localhost."),
+    key(
+        "runtime.default_seccomp",
+        "Seccomp profile of containers that name none: `runtime/default` or `unconfined`. Privileged containers are never confined.",
+    ),
+    key(
+        "runtime.exec_output_bytes_max",
+        "Most output kept of one ExecSync, per stream, in bytes; the rest is dropped. The kubelet's client takes answers of at most 16 MiB.",
+    ),
+    key(
+        "runtime.exec_drain_s",
+        "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
+    ),
+    key("image.concurrent_layers", "Layers fetched at a time, per pull."),
+    key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),
+    unset(
+        "image.registry.host",
+        "\"registry.example:5000\"",
+        "Registry that the entry is about, as it stands in image names.",
+    ),
+    unset(
+        "image.registry.mirrors",
+        "[\"https://mirror.example/v2\"]",
+        "Asked before the registry itself, in this order: base URLs. Default: none.",
+    ),
+    unset(
+        "image.registry.plain_http",
+        "false",
+        "Speak HTTP without TLS. Loopback addresses may do so without this. Default: false.",
+    ),
+    unset("image.registry.skip_verify", "false", "Accept any TLS certificate. Default: false."),
+    unset(
+        "image.registry.ca_file",
+        "\"/etc/hull/registry-ca.pem\"",
+        "Certificates to trust for this registry besides the system's, PEM.",
+    ),
+];
+
+/// Keys inside `[[image.registry]]` start with this.
+pub(super) const REGISTRY: &str = "image.registry";
+
+/// The known key nearest to `name`, when one is near enough to be meant.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let near = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min()?;
+    let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
+    if near.0 <= 2 + name.len() / 8 {
+        return Some(near.1);
+    }
+    // In the wrong section, or in none.
+    KEYS.iter().find(|key| last(key.name) == last(name)).map(|key| key.name)
+}
+
+/// Edits that make one text the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, b) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// The defaults as a TOML table.
+fn defaults() -> toml::Table {
+    // A struct of plain values with text keys: there is always a TOML for it.
+    toml::Table::try_from(Config::default()).unwrap_or_default()
+}
+
+/// A value in TOML, by dotted key.
+pub(super) fn value_at<'t>(table: &'t toml::Table, key: &str) -> Option<&'t toml::Value> {
+    let (first, rest) = match key.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (key, None),
+    };
+    let value = table.get(first)?;
+    match rest {
+        Some(rest) => value_at(value.as_table()?, rest),
+        None => Some(value),
+    }
+}
+
+/// Breaks `text` into lines of at most `width` with `prefix` before each.
+fn wrapped(text: &str, prefix: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut line = String::from(prefix);
+    for word in text.split_whitespace() {
+        if line.len() > prefix.len() && line.len() + 1 + word.len() > width {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = String::from(prefix);
+        }
+        if line.len() > prefix.len() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+    out
+}
+
+/// The annotated file: every setting at its default, with what it is for.
+pub(crate) fn default_file() -> String {
+    let defaults = defaults();
+    let mut out = wrapped(
+        "Hull's configuration. Every setting is optional; what stands here are the defaults. Files in the directory of the same name with `.d` appended (config.toml.d/*.toml) are read after it, in the order of their names. `hull config show` prints what holds and where it came from.",
+        "# ",
+        100,
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        out.push('\n');
+        let commented = of == REGISTRY;
+        if of != section {
+            section = of;
+            if commented {
+                out.push_str("# One entry per registry that needs settings. Entries of all files add up.\n# [[image.registry]]\n");
+            } else {
+                let _ = writeln!(out, "[{section}]");
+            }
+        }
+        out.push_str(&wrapped(key.doc, "# ", 100));
+        // Writing to a String cannot fail.
+        let _ = match value_at(&defaults, key.name) {
+            Some(value) => writeln!(out, "{name} = {value}"),
+            None => writeln!(out, "# {name} = {}", key.example),
+        };
+    }
+    out
+}
+
+/// docs/config.md.
+#[cfg(test)]
+pub(super) fn markdown() -> String {
+    let defaults = defaults();
+    let mut out = String::from(
+        "<!-- Made from server/src/config/keys.rs; a test fails when this page is stale:\n\
+         HULL_BLESS=1 cargo test -p hull the_config_page_is_fresh -->\n\n\
+         # Configuration\n\n\
+         TOML in `/etc/hull/config.toml`, or where `--config` says. Every setting is optional. Files in\n\
+         `config.toml.d/*.toml` are read after it in the order of their names: a later value replaces an\n\
+         earlier one, `[[image.registry]]` entries add up. Flags of `hull serve` come last\n\
+         (`--set KEY=VALUE` for any setting). An unknown setting is an error.\n\n\
+         `hull config default` prints this as an annotated file, `hull config show` what holds and where\n\
+         each value came from.\n",
+    );
+    let mut section = "none yet";
+    for key in KEYS {
+        let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        if of != section {
+            section = of;
+            let _ = match of {
+                "" => writeln!(
+                    out,
+                    "\n## Top\n\n| Setting | Default | What it is for |\n|---|---|---|"
+                ),
+                REGISTRY => {
+                    writeln!(
+                        out,
+                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | What it is for |\n|---|---|---|"
+                    )
+                }
+                _ => writeln!(
+                    out,
+                    "\n## `[{of}]`\n\n| Setting | Default | What it is for |\n|---|---|---|"
+                ),
+            };
+        }
+        let _ = match value_at(&defaults, key.name) {
+            Some(value) => writeln!(out, "| `{name}` | `{value}` | {} |", key.doc),
+            None if of == REGISTRY => {
+                writeln!(out, "| `{name}` | `{}` | {} |", key.example, key.doc)
+            }
+            None => writeln!(out, "| `{name}` | unset | {} Example: `{}`. |", key.doc, key.example),
+        };
+    }
+    out
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads the files, lays them over each other, and remembers where each value came from.
+//!
+//! A list is replaced as a whole by a later file, but for `[[image.registry]]`, whose entries add
+//! up: one drop-in file per registry is how people deploy them.
+
+use super::keys::{self, KEYS, REGISTRY};
+use super::{Config, Error, FILE};
+use serde::Deserialize as _;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File { path: PathBuf, line: usize },
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the defaults"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Flag => f.write_str("the command line"),
+        }
+    }
+}
+
+/// The merged configuration.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// By dotted key; what is missing here has its default.
+    pub(crate) origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// The merged values as TOML, each with its origin.
+    pub(crate) fn shown(&self) -> String {
+        use fmt::Write as _;
+        // A struct of plain values with text keys: there is always a TOML for it.
+        let table = toml::Table::try_from(&self.config).unwrap_or_default();
+        let mut out = String::new();
+        let mut section = "";
+        for key in KEYS {
+            let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+            let Some(value) = keys::value_at(&table, key.name) else { continue };
+            if of != section {
+                section = of;
+                let _ = writeln!(out, "\n[{section}]");
+            }
+            let origin = self.origins.get(key.name).unwrap_or(&Origin::Default);
+            let _ = writeln!(out, "{name} = {value}  # from {origin}");
+        }
+        for (index, registry) in self.config.image.registry.iter().enumerate() {
+            let origin =
+                self.origins.get(&format!("{REGISTRY}.{index}")).unwrap_or(&Origin::Default);
+            let text = toml::to_string(registry).unwrap_or_default();
+            let _ = write!(out, "\n[[{REGISTRY}]]  # from {origin}\n{text}");
+        }
+        out
+    }
+}
+
+/// Reads all layers. A file that was asked for must be there; [`FILE`] need not.
+pub(super) fn load(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error> {
+    let file = path.unwrap_or(Path::new(FILE));
+    let mut merged = Merged::default();
+    match fs::read_to_string(file) {
+        Ok(text) => merged.add(&text, |line| Origin::File { path: file.to_owned(), line })?,
+        Err(err) if err.kind() == io::ErrorKind::NotFound && path.is_none() => {}
+        Err(source) => return Err(Error::Read { path: file.to_owned(), source }),
+    }
+    for path in drop_ins(file)? {
+        let text = fs::read_to_string(&path)
+            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        merged.add(&text, |line| Origin::File { path: path.clone(), line })?;
+    }
+    for setting in set {
+        merged.add(&as_toml(setting)?, |_| Origin::Flag)?;
+    }
+    merged.finish()
+}
+
+/// `<file>.d/*.toml`, by name.
+fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut directory = file.as_os_str().to_owned();
+    directory.push(".d");
+    let directory = PathBuf::from(directory);
+    let failed = |source| Error::List { path: directory.clone(), source };
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// `KEY=VALUE` as a line of TOML; a value that is none is taken as text.
+fn as_toml(setting: &str) -> Result<String, Error> {
+    let bad = || Error::BadSetting { setting: setting.to_owned() };
+    let (key, value) = setting.split_once('=').ok_or_else(bad)?;
+    let (key, value) = (key.trim(), value.trim());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if key.is_empty() || !key.chars().all(plain) {
+        return Err(bad());
+    }
+    let line = format!("{key} = {value}");
+    if toml::from_str::<toml::Table>(&line)
+        .is_ok_and(|table| !value.contains('\n') && table.len() == 1)
+    {
+        return Ok(line);
+    }
+    Ok(format!("{key} = {}", toml::Value::String(value.to_owned())))
+}
+
+#[derive(Default)]
+struct Merged {
+    table: toml::Table,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Merged {
+    /// Lays one text over what is there. `origin` makes an origin of a line number.
+    fn add(&mut self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
+        let syntax = |err: &toml::de::Error| {
+            let line = err.span().map_or(1, |span| line_of(text, span.start));
+            Error::Syntax { origin: origin(line), said: err.message().to_owned() }
+        };
+        let parsed = DeTable::parse(text).map_err(|err| syntax(&err))?;
+        let mut found = Vec::new();
+        leaves(parsed.get_ref(), "", text, &mut found);
+        for (key, line) in &found {
+            if !known(key) {
+                return Err(Error::UnknownKey {
+                    key: key.clone(),
+                    origin: origin(*line),
+                    nearest: keys::nearest(key).map(str::to_owned),
+                });
+            }
+        }
+        // Each layer must make sense by itself, so that an error has its own file and line.
+        toml::from_str::<Config>(text).map_err(|err| syntax(&err))?;
+        let table: toml::Table = toml::from_str(text).map_err(|err| syntax(&err))?;
+        let before = self.registries();
+        lay_over(&mut self.table, table, "");
+        for index in before..self.registries() {
+            let line = found.iter().filter(|(key, _)| key == REGISTRY).nth(index - before);
+            self.origins
+                .insert(format!("{REGISTRY}.{index}"), origin(line.map_or(1, |(_, line)| *line)));
+        }
+        for (key, line) in found {
+            self.origins.insert(key, origin(line));
+        }
+        Ok(())
+    }
+
+    fn registries(&self) -> usize {
+        keys::value_at(&self.table, REGISTRY).and_then(toml::Value::as_array).map_or(0, Vec::len)
+    }
+
+    fn finish(self) -> Result<Loaded, Error> {
+        let Self { table, origins } = self;
+        let config = Config::deserialize(table).map_err(|err| Error::Syntax {
+            origin: Origin::Default,
+            said: err.message().to_owned(),
+        })?;
+        match config.check() {
+            Ok(()) => Ok(Loaded { config, origins }),
+            Err((key, why)) => {
+                let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+                Err(Error::BadValue { key: key.to_owned(), origin, why })
+            }
+        }
+    }
+}
+
+/// Whether the key is one of ours, or the table of registries itself.
+fn known(key: &str) -> bool {
+    key == REGISTRY || KEYS.iter().any(|known| known.name == key)
+}
+
+/// Every value of a table, by dotted key, with its line. Entries of `[[image.registry]]` come as
+/// one leaf each, and their keys too.
+fn leaves(table: &DeTable<'_>, prefix: &str, text: &str, out: &mut Vec<(String, usize)>) {
+    for (key, value) in table {
+        let name = format!("{prefix}{}", key.get_ref());
+        let line = line_of(text, key.span().start);
+        match value.get_ref() {
+            DeValue::Table(inner) => leaves(inner, &format!("{name}."), text, out),
+            DeValue::Array(entries) if name == REGISTRY => {
+                for entry in entries.iter() {
+                    out.push((name.clone(), line_of(text, entry.span().start)));
+                    if let DeValue::Table(inner) = entry.get_ref() {
+                        leaves(inner, &format!("{name}."), text, out);
+                    }
+                }
+            }
+            DeValue::Array(_)
+            | DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => out.push((name, line)),
+        }
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count()
+}
+
+fn lay_over(below: &mut toml::Table, above: toml::Table, prefix: &str) {
+    for (key, value) in above {
+        let name = format!("{prefix}{key}");
+        match (below.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
+                lay_over(below, above, &format!("{name}."));
+            }
+            (Some(toml::Value::Array(below)), toml::Value::Array(above)) if name == REGISTRY => {
+                below.extend(above);
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}

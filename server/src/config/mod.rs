@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The configuration: what can be set, its defaults, and where each value came from.
+//!
+//! ```text
+//! embedded defaults  <  FILE  <  FILE.d/*.toml, by name  <  flags of `hull serve`
+//! ```
+//!
+//! The rule: a key that nobody knows is an error that names file, line and the nearest known key,
+//! because a misspelt setting that is silently ignored is found out in production. What each key
+//! means stands once, in [`keys`]; `hull config default` and docs/config.md come from there.
+//!
+//! Not here: what the parts do with their settings. [`parts`] hands each its own.
+
+mod error;
+pub(crate) mod keys;
+mod layers;
+mod parts;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::Error;
+pub(crate) use layers::{Loaded, Origin};
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is looked for when no file is named.
+pub(crate) const FILE: &str = "/etc/hull/config.toml";
+
+/// All that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
+    pub(crate) runtime: Runtime,
+    pub(crate) image: Image,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[cgroup]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cgroup {
+    pub(crate) driver: Driver,
+    pub(crate) parent: String,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    pub(crate) bridge: String,
+    #[serde(with = "subnets")]
+    pub(crate) pod_cidr: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u32>,
+    pub(crate) masquerade: bool,
+    pub(crate) table: String,
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    pub(crate) shm_bytes: u64,
+    pub(crate) seccomp_root: PathBuf,
+    pub(crate) default_seccomp: DefaultSeccomp,
+    pub(crate) exec_output_bytes_max: u64,
+    pub(crate) exec_drain_s: u64,
+}
+
+/// The seccomp profile of a container that names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DefaultSeccomp {
+    #[serde(rename = "runtime/default")]
+    RuntimeDefault,
+    #[serde(rename = "unconfined")]
+    Unconfined,
+}
+
+/// `[image]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Image {
+    pub(crate) concurrent_layers: usize,
+    pub(crate) pinned: Vec<String>,
+    pub(crate) registry: Vec<Registry>,
+}
+
+/// `[[image.registry]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) plain_http: bool,
+    pub(crate) skip_verify: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/run/hull".into(),
+            data_dir: "/var/lib/hull".into(),
+            socket: "/run/hull/hull.sock".into(),
+            log: Log::default(),
+            cgroup: Cgroup::default(),
+            network: Network::default(),
+            runtime: Runtime::default(),
+            image: Image::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self { driver: Driver::Auto, parent: "/hull".into() }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
+        Self {
+            bridge: "hull0".into(),
+            pod_cidr: vec![pods.into()],
+            mtu: None,
+            masquerade: true,
+            table: "hull".into(),
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            shm_bytes: 64 << 20,
+            seccomp_root: "/var/lib/kubelet/seccomp".into(),
+            default_seccomp: DefaultSeccomp::RuntimeDefault,
+            exec_output_bytes_max: 16 << 20,
+            exec_drain_s: 5,
+        }
+    }
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self { concurrent_layers: 4, pinned: Vec::new(), registry: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads `path`, or [`FILE`] when there is one, and the drop-in files beside it.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Loaded, Error> {
+        layers::load(path, &[])
+    }
+
+    /// Likewise, with `KEY=VALUE` settings of the command line on top.
+    pub(crate) fn load_with(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error> {
+        layers::load(path, set)
+    }
+
+    /// What is wrong with the values as such: the key and why.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let absolute = [
+            ("state_dir", &self.state_dir),
+            ("data_dir", &self.data_dir),
+            ("socket", &self.socket),
+            ("runtime.seccomp_root", &self.runtime.seccomp_root),
+        ];
+        for (key, path) in absolute {
+            if !path.is_absolute() {
+                return Err((key, format!("`{}` is no absolute path", path.display())));
+            }
+        }
+        if self.cgroup.driver == Driver::Systemd {
+            return Err(("cgroup.driver", "this version of hull has no systemd driver yet".into()));
+        }
+        let parent = &self.cgroup.parent;
+        if !parent.starts_with('/')
+            || parent.len() < 2
+            || parent.split('/').any(|part| part == "..")
+        {
+            return Err((
+                "cgroup.parent",
+                format!("`{parent}` is no absolute path below the root"),
+            ));
+        }
+        self.check_network()?;
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        // `hull=debug,tonic=warn` is a filter by module.
+        if !levels.contains(&self.log.level.as_str()) && !self.log.level.contains('=') {
+            return Err((
+                "log.level",
+                format!("`{}` is none of {}", self.log.level, levels.join(", ")),
+            ));
+        }
+        if self.image.concurrent_layers == 0 {
+            return Err((
+                "image.concurrent_layers",
+                "at least 1 layer must be fetched at a time".into(),
+            ));
+        }
+        match self.image.registry.iter().find(|registry| registry.host.is_empty()) {
+            Some(_) => Err(("image.registry", "an entry has no `host`".into())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_network(&self) -> Result<(), (&'static str, String)> {
+        let subnets = &self.network.pod_cidr;
+        let of_v6 = subnets.iter().filter(|net| net.addr().is_ipv6()).count();
+        if subnets.is_empty() || of_v6 > 1 || subnets.len() - of_v6 > 1 {
+            return Err((
+                "network.pod_cidr",
+                "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into(),
+            ));
+        }
+        // IFNAMSIZ less the closing NUL.
+        let name = &self.network.bridge;
+        if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+            return Err((
+                "network.bridge",
+                format!("`{name}` is no name for a link: 1 to 15 letters"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Subnets as the text that people write.
+mod subnets {
+    use ipnet::IpNet;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(nets: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(nets.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|_| D::Error::custom(format!("`{text}` is no subnet like 10.88.0.0/16")))
+        };
+        texts.iter().map(parse).collect()
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hands each part of the daemon its own settings, in its own type.
+
+use super::Config;
+
+impl Config {
+    /// The image store's.
+    pub(crate) fn images(&self) -> hull_image::Config {
+        let registry = |of: &super::Registry| hull_image::Registry {
+            host: of.host.clone(),
+            mirrors: of.mirrors.clone(),
+            plain_http: of.plain_http,
+            skip_verify: of.skip_verify,
+            ca_file: of.ca_file.clone(),
+        };
+        hull_image::Config {
+            root: self.data_dir.clone(),
+            registries: self.image.registry.iter().map(registry).collect(),
+            concurrent_layers: self.image.concurrent_layers,
+            pinned: self.image.pinned.clone(),
+        }
+    }
+
+    /// The pod network's.
+    pub(crate) fn bridge(&self) -> hull_network::Config {
+        hull_network::Config {
+            bridge: self.network.bridge.clone(),
+            pod_cidr: self.network.pod_cidr.clone(),
+            mtu: self.network.mtu,
+            masquerade: self.network.masquerade,
+            table: self.network.table.clone(),
+            state_dir: self.state_dir.join("network"),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values only: merging, origins, messages, and that the generated texts are fresh.
+
+use super::{Config, Driver, Origin, keys};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn written(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let main = dir.path().join("config.toml");
+    (dir, main)
+}
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let (_dir, main) = written(&[("config.toml", "")]);
+    let loaded = Config::load(Some(&main)).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.origins.is_empty());
+}
+
+#[test]
+fn the_default_file_reads_back_as_the_defaults() {
+    let (_dir, main) = written(&[("config.toml", &keys::default_file())]);
+    assert_eq!(Config::load(Some(&main)).unwrap().config, Config::default());
+}
+
+#[test]
+fn the_default_file_stays_right_when_everything_is_uncommented() {
+    let text = keys::default_file();
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let (_dir, main) = written(&[("config.toml", &uncommented)]);
+    let config = Config::load(Some(&main)).unwrap().config;
+    assert_eq!(config.network.mtu, Some(1450));
+    assert_eq!(config.image.registry[0].host, "registry.example:5000");
+}
+
+#[test]
+fn every_default_is_in_the_table_of_keys() {
+    fn paths(table: &toml::Table, prefix: &str, out: &mut Vec<String>) {
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(inner) => paths(inner, &format!("{prefix}{key}."), out),
+                _ => out.push(format!("{prefix}{key}")),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    paths(&toml::Table::try_from(Config::default()).unwrap(), "", &mut found);
+    found.retain(|key| key != keys::REGISTRY);
+    for key in found {
+        assert!(keys::KEYS.iter().any(|known| known.name == key), "`{key}` has no doc in keys.rs");
+    }
+}
+
+#[test]
+fn the_config_page_is_fresh() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
+    if std::env::var_os("HULL_BLESS").is_some() {
+        fs::write(&page, keys::markdown()).unwrap();
+    }
+    let have = fs::read_to_string(&page).unwrap();
+    assert!(have == keys::markdown(), "docs/config.md is stale: run this test with HULL_BLESS=1");
+}
+
+#[test]
+fn a_later_file_wins_and_is_named_as_the_origin() {
+    let (dir, main) = written(&[
+        ("config.toml", "data_dir = \"/srv/a\"\n[log]\nlevel = \"warn\"\n"),
+        ("config.toml.d/20-b.toml", "\n[log]\nlevel = \"debug\"\n"),
+        ("config.toml.d/10-a.toml", "[log]\nlevel = \"error\"\nformat = \"json\"\n"),
+        ("config.toml.d/30-off.conf", "nonsense"),
+    ]);
+    let loaded = Config::load(Some(&main)).unwrap();
+    assert_eq!(loaded.config.log.level, "debug");
+    let from = Origin::File { path: dir.path().join("config.toml.d/20-b.toml"), line: 3 };
+    assert_eq!(loaded.origins["log.level"], from);
+    let shown = loaded.shown();
+    assert!(shown.contains("level = \"debug\"  # from "), "{shown}");
+    assert!(shown.contains("20-b.toml:3"), "{shown}");
+    assert!(shown.contains("socket = \"/run/hull/hull.sock\"  # from the defaults"), "{shown}");
+    let (_dir, again) = written(&[("config.toml", &shown)]);
+    assert_eq!(Config::load(Some(&again)).unwrap().config, loaded.config);
+}
+
+#[test]
+fn the_command_line_comes_last() {
+    let (_dir, main) = written(&[("config.toml", "[network]\nmtu = 9000\n")]);
+    let set = ["network.mtu=1450".into(), "log.level=trace".into(), "image.pinned=[\"a\"]".into()];
+    let loaded = Config::load_with(Some(&main), &set).unwrap();
+    assert_eq!(loaded.config.network.mtu, Some(1450));
+    assert_eq!(loaded.config.log.level, "trace");
+    assert_eq!(loaded.config.image.pinned, ["a"]);
+    assert_eq!(loaded.origins["network.mtu"], Origin::Flag);
+    for bad in ["network.mtu", "=3", "a b=3"] {
+        Config::load_with(Some(&main), &[bad.into()]).unwrap_err();
+    }
+}
+
+#[test]
+fn registries_of_all_files_add_up() {
+    let (_dir, main) = written(&[
+        ("config.toml", "[[image.registry]]\nhost = \"a\"\n"),
+        ("config.toml.d/b.toml", "\n\n[[image.registry]]\nhost = \"b\"\nplain_http = true\n"),
+    ]);
+    let loaded = Config::load(Some(&main)).unwrap();
+    let hosts: Vec<_> = loaded.config.image.registry.iter().map(|of| of.host.as_str()).collect();
+    assert_eq!(hosts, ["a", "b"]);
+    assert!(loaded.origins["image.registry.1"].to_string().ends_with("b.toml:3"), "{loaded:?}");
+}
+
+#[test]
+fn an_unknown_key_names_file_line_and_the_nearest() {
+    for (text, line, nearest) in [
+        ("[network]\n\npod_cdir = [\"10.0.0.0/8\"]\n", 3, Some("network.pod_cidr")),
+        ("statedir = \"/x\"\n", 1, Some("state_dir")),
+        ("[runtime]\nlevel = \"info\"\n", 2, Some("log.level")),
+        (
+            "[[image.registry]]\nhost = \"a\"\nplainhttp = true\n",
+            3,
+            Some("image.registry.plain_http"),
+        ),
+        ("[entirely]\ndifferent = 1\n", 2, None),
+    ] {
+        let (_dir, main) = written(&[("config.toml", text)]);
+        let err = Config::load(Some(&main)).unwrap_err();
+        assert!(err.to_string().contains(&format!("config.toml:{line}: there is no")), "{err}");
+        match nearest {
+            Some(nearest) => assert_eq!(err.hint().unwrap(), format!("did you mean `{nearest}`?")),
+            None => assert!(err.hint().unwrap().contains("config default"), "{:?}", err.hint()),
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_names_file_and_line() {
+    for (text, line) in [
+        ("[network]\nmtu = \"big\"\n", 2),
+        ("[network]\npod_cidr = [\"10.88.0.0\"]\n", 2),
+        ("\n[log]\nformat = \"xml\"\n", 3),
+        ("[network]\n\npod_cidr = []\n", 3),
+        ("socket = \"hull.sock\"\n", 1),
+        ("[cgroup]\nparent = \"/a/../b\"\n", 2),
+        ("[log\n", 1),
+    ] {
+        let (_dir, main) = written(&[("config.toml", text)]);
+        let err = Config::load(Some(&main)).unwrap_err();
+        assert!(err.to_string().contains(&format!("config.toml:{line}: ")), "{text}: {err}");
+    }
+}
+
+#[test]
+fn the_systemd_driver_is_refused_with_the_way_out() {
+    let (_dir, main) = written(&[("config.toml", "[cgroup]\ndriver = \"systemd\"\n")]);
+    let err = Config::load(Some(&main)).unwrap_err();
+    assert!(err.hint().unwrap().contains("--cgroup-driver=cgroupfs"), "{err}");
+    assert_eq!(Config::default().cgroup.driver, Driver::Auto);
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    Config::load(Some(Path::new("/does/not/exist.toml"))).unwrap_err();
+}
