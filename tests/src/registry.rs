@@ -30,7 +30,7 @@ docker-registry serve "$1/config.yml" 2>&1 &
 registry=$!
 read -r _
 kill "$registry"
-wait "$registry"
+wait "$registry" 2> /dev/null
 rm -rf "$1"
 "#;
 

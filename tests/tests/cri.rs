@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The verbs of CRI as a kubelet uses them: what they answer, filters, repeating them.
+
+use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
+use hull_tests::cri::{container, idle, shell};
+use hull_tests::Node;
+use std::collections::HashMap;
+use tonic::Code;
+
+fn labels(of: &[(&str, &str)]) -> HashMap<String, String> {
+    of.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn version_and_status_say_that_the_node_is_ready() {
+    let node = Node::start().await;
+    let mut runtime = node.cri().runtime;
+    let version = runtime.version(api::VersionRequest::default()).await.unwrap().into_inner();
+    assert_eq!(version.runtime_name, "hull");
+    assert_eq!(version.runtime_api_version, "v1");
+    assert!(!version.runtime_version.is_empty());
+
+    let status = runtime.status(api::StatusRequest { verbose: true }).await.unwrap().into_inner();
+    let conditions = status.status.unwrap().conditions;
+    for wanted in ["RuntimeReady", "NetworkReady"] {
+        let condition = conditions.iter().find(|condition| condition.r#type == wanted).unwrap();
+        assert!(condition.status, "{condition:?}");
+    }
+    assert!(status.runtime_handlers.iter().any(|handler| handler.name.is_empty()), "no default handler");
+    assert!(status.runtime_handlers.iter().any(|handler| handler.features.is_some()));
+    assert!(!status.info.is_empty(), "no verbose info");
+}
+
+#[tokio::test]
+async fn the_runtime_config_names_the_cgroup_driver() {
+    let node = Node::start().await;
+    let answer = node.cri().runtime.runtime_config(api::RuntimeConfigRequest::default()).await.unwrap();
+    assert_eq!(answer.into_inner().linux.unwrap().cgroup_driver(), api::CgroupDriver::Cgroupfs);
+}
+
+#[tokio::test]
+async fn a_pod_lives_as_the_kubelet_expects() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let status = cri.pod_status(&pod).await.unwrap().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxReady);
+    assert!(status.created_at > 0);
+
+    let made = cri.create(&pod, idle("main", &image)).await.unwrap();
+    assert_eq!(cri.status(&made).await.state(), ContainerState::ContainerCreated);
+    cri.start(&made).await.unwrap();
+    let running = cri.status(&made).await;
+    assert_eq!(running.state(), ContainerState::ContainerRunning);
+    assert!(running.started_at >= running.created_at, "{running:?}");
+
+    cri.stop(&made, 10).await.unwrap();
+    let ended = cri.status(&made).await;
+    assert_eq!((ended.state(), ended.exit_code), (ContainerState::ContainerExited, 0));
+    assert!(ended.finished_at >= ended.started_at, "{ended:?}");
+    assert_eq!(ended.reason, "Completed");
+
+    cri.remove(&made).await.unwrap();
+    assert_eq!(cri.inspect(&made).await.unwrap_err().code(), Code::NotFound);
+    cri.stop_pod(&pod).await.unwrap();
+    let status = cri.pod_status(&pod).await.unwrap().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+    cri.remove_pod(&pod).await.unwrap();
+    assert_eq!(cri.pod_status(&pod).await.unwrap_err().code(), Code::NotFound);
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn stop_and_remove_may_be_repeated() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    for _ in 0..2 {
+        cri.stop(&made, 10).await.unwrap();
+    }
+    for _ in 0..2 {
+        cri.remove(&made).await.unwrap();
+    }
+    for _ in 0..2 {
+        cri.stop_pod(&pod).await.unwrap();
+    }
+    for _ in 0..2 {
+        cri.remove_pod(&pod).await.unwrap();
+    }
+    cri.stop_pod(&pod).await.unwrap();
+}
+
+#[tokio::test]
+async fn removing_a_pod_takes_its_running_containers_along() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    cri.remove_pod(&pod).await.unwrap();
+    assert_eq!(cri.inspect(&made).await.unwrap_err().code(), Code::NotFound);
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn the_same_pod_asked_for_twice_at_once_is_one_pod() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let (one, two) = tokio::join!(cri.run_pod("web"), cri.run_pod("web"));
+    let ids: Vec<String> = [one, two].into_iter().filter_map(Result::ok).collect();
+    assert!(!ids.is_empty(), "neither call got the pod");
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "two pods of one name: {ids:?}");
+    assert_eq!(cri.pods().await.len(), 1);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_by_id_prefix_state_and_labels() {
+    let node = Node::start().await;
+    let (cri, web, image) = node.pod("web").await;
+    let mut config = cri.pod_config("db");
+    config.labels = labels(&[("app", "db"), ("tier", "back")]);
+    let db = cri.run_pod_with(config).await.unwrap();
+    let mut config = idle("main", &image);
+    config.labels = labels(&[("app", "db")]);
+    let running = cri.run(&db, config).await;
+    let created = cri.create(&web, idle("later", &image)).await.unwrap();
+
+    let pods = |filter: api::PodSandboxFilter| {
+        let mut runtime = cri.runtime.clone();
+        async move {
+            let request = api::ListPodSandboxRequest { filter: Some(filter) };
+            let items = runtime.list_pod_sandbox(request).await.unwrap().into_inner().items;
+            items.into_iter().map(|pod| pod.id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(pods(api::PodSandboxFilter::default()).await.len(), 2);
+    assert_eq!(pods(api::PodSandboxFilter { id: db[..12].into(), ..Default::default() }).await, [db.clone()]);
+    let label_selector = labels(&[("tier", "back")]);
+    assert_eq!(pods(api::PodSandboxFilter { label_selector, ..Default::default() }).await, [db.clone()]);
+    let state = Some(api::PodSandboxStateValue { state: PodSandboxState::SandboxNotready.into() });
+    assert!(pods(api::PodSandboxFilter { state, ..Default::default() }).await.is_empty());
+
+    let containers = |filter: api::ContainerFilter| {
+        let mut runtime = cri.runtime.clone();
+        async move {
+            let request = api::ListContainersRequest { filter: Some(filter) };
+            let items = runtime.list_containers(request).await.unwrap().into_inner().containers;
+            items.into_iter().map(|container| container.id).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(containers(api::ContainerFilter::default()).await.len(), 2);
+    let by_id = api::ContainerFilter { id: running[..10].into(), ..Default::default() };
+    assert_eq!(containers(by_id).await, [running.clone()]);
+    let by_pod = api::ContainerFilter { pod_sandbox_id: web.clone(), ..Default::default() };
+    assert_eq!(containers(by_pod).await, [created.clone()]);
+    let state = Some(api::ContainerStateValue { state: ContainerState::ContainerRunning.into() });
+    assert_eq!(containers(api::ContainerFilter { state, ..Default::default() }).await, [running.clone()]);
+    let label_selector = labels(&[("app", "db")]);
+    assert_eq!(containers(api::ContainerFilter { label_selector, ..Default::default() }).await, [running]);
+}
+
+#[tokio::test]
+async fn labels_annotations_and_metadata_come_back_as_given() {
+    let node = Node::start().await;
+    let (cri, _pod, image) = node.pod("other").await;
+    let mut config = cri.pod_config("web");
+    config.labels = labels(&[("app", "web")]);
+    config.annotations = labels(&[("example.org/note", "of the pod: ä \"quoted\"")]);
+    let pod = cri.run_pod_with(config.clone()).await.unwrap();
+    let status = cri.pod_status(&pod).await.unwrap().status.unwrap();
+    assert_eq!((&status.labels, &status.annotations), (&config.labels, &config.annotations));
+    assert_eq!(status.metadata, config.metadata);
+
+    let mut config = idle("main", &image);
+    config.annotations = labels(&[("example.org/note", "of the container")]);
+    config.labels = labels(&[("c", "1")]);
+    let made = cri.create(&pod, config.clone()).await.unwrap();
+    let status = cri.status(&made).await;
+    assert_eq!((&status.labels, &status.annotations), (&config.labels, &config.annotations));
+    assert_eq!(status.image.unwrap().image, image);
+    assert!(status.image_id.starts_with("sha256:"), "{}", status.image_id);
+}
+
+#[tokio::test]
+async fn verbose_info_is_what_crictl_users_read() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let pid = cri.pid(&made).await;
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(command.starts_with("/bin/sh"), "{command:?}");
+    let info = cri.inspect(&made).await.unwrap().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    assert_eq!(info["runtimeSpec"]["process"]["args"][0], "/bin/sh", "{info}");
+    let info = cri.pod_status(&pod).await.unwrap().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    assert!(info["pid"].as_i64().is_some_and(|pid| pid > 1), "{info}");
+}
+
+#[tokio::test]
+async fn exec_gives_output_errors_and_exit_code() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let ran = cri.exec(&made, &["sh", "-c", "echo out; echo err >&2; exit 7"]).await.unwrap();
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"));
+    // More than any pipe holds.
+    let ran = cri.exec(&made, &["sh", "-c", "seq 1 100000"]).await.unwrap();
+    assert_eq!(ran.stdout.lines().last(), Some("100000"));
+    let ran = cri.exec(&made, &["sh", "-c", "kill -9 $$"]).await.unwrap();
+    assert_eq!(ran.code, 137);
+}
+
+#[tokio::test]
+async fn an_exec_that_takes_too_long_is_ended() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let refused = cri.exec_for(&made, &["sh", "-c", "echo before; exec sleep 987"], 1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
+    let processes = cri.exec(&made, &["ps"]).await.unwrap().stdout;
+    assert!(!processes.contains("987"), "{processes}");
+}
+
+#[tokio::test]
+async fn an_exec_returns_though_a_child_of_it_keeps_its_output_open() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let ran = cri.exec_for(&made, &["sh", "-c", "sleep 986 & echo started"], 20).await.unwrap();
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "started\n"));
+}
+
+#[tokio::test]
+async fn stats_count_what_containers_use() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let busy = "x=$(head -c 8000000 /dev/zero | tr '\\0' a); echo ready; while true; do :; done";
+    let made = cri.run(&pod, shell("busy", &image, busy)).await;
+    hull_tests::eventually("the container is busy", || async {
+        let request = api::ContainerStatsRequest { container_id: made.clone() };
+        let stats = cri.runtime.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
+        let cpu = stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value;
+        let memory = stats.memory.unwrap().working_set_bytes.unwrap().value;
+        assert_eq!(stats.attributes.unwrap().id, made);
+        if cpu > 100_000_000 && memory > 4_000_000 { Ok(()) } else { Err(format!("cpu {cpu}, memory {memory}")) }
+    })
+    .await;
+    let request = api::PodSandboxStatsRequest { pod_sandbox_id: pod.clone() };
+    let stats = cri.runtime.clone().pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
+    let linux = stats.linux.unwrap();
+    assert!(linux.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 100_000_000);
+    assert_eq!(linux.containers.len(), 1);
+    assert!(linux.process.unwrap().process_count.unwrap().value >= 2, "pause and the shell");
+    let interface = linux.network.unwrap().default_interface.unwrap();
+    assert_eq!(interface.name, "eth0");
+    let all = cri.runtime.clone().list_pod_sandbox_stats(api::ListPodSandboxStatsRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().stats.len(), 1);
+    let all = cri.runtime.clone().list_container_stats(api::ListContainerStatsRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().stats.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_done_yet_says_so_by_name() {
+    let node = Node::start().await;
+    let mut runtime = node.cri().runtime;
+    let refused = runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert!(!refused.message().is_empty());
+}
+
+#[tokio::test]
+async fn one_pod_that_is_slow_to_stop_delays_no_other() {
+    let node = Node::start().await;
+    let (cri, slow, image) = node.pod("slow").await;
+    let stubborn = shell("main", &image, "trap '' TERM; echo trapped; while true; do sleep 1; done");
+    let stubborn = cri.run(&slow, stubborn).await;
+    hull_tests::eventually("it ignores SIGTERM", || async {
+        let said = hull_tests::cri::text(&cri.logs(&stubborn).await, "stdout");
+        if said == "trapped\n" { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let stopping = cri.stop(&stubborn, 5);
+    let living = async {
+        let pod = cri.run_pod("quick").await.unwrap();
+        let ran = cri.output(&pod, container("main", &image, &["echo", "done"])).await;
+        (ran.stdout, cri.status(&stubborn).await.state())
+    };
+    let (stopped, (said, meanwhile)) = tokio::join!(stopping, living);
+    stopped.unwrap();
+    assert_eq!(said, "done\n");
+    assert_eq!(meanwhile, ContainerState::ContainerRunning, "the quick pod waited for the slow one");
+    assert_eq!(cri.status(&stubborn).await.exit_code, 137);
+}

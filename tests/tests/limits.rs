@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Limits: that they hold, that they can be changed, and that what ran into one is told.
+
+use hull_proto::cri::{self as api, ContainerState};
+use hull_tests::cri::{idle, resources, shell};
+use hull_tests::{Cri, Node, eventually, host};
+use std::fs;
+use std::path::Path;
+
+/// The value of the first of `files` (v2's name, v1's name) that the container's cgroup has.
+fn limit(node: &Node, container: &str, files: [&str; 2]) -> String {
+    for hierarchy in host::hierarchies() {
+        let top = hierarchy.join(node.names().cgroup.trim_start_matches('/'));
+        if let Some(dir) = find(&top, container) {
+            for file in files {
+                if let Ok(text) = fs::read_to_string(dir.join(file)) {
+                    return text.trim().to_owned();
+                }
+            }
+        }
+    }
+    panic!("no {files:?} for {container} below {}", node.names().cgroup)
+}
+
+fn find(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
+    for entry in hull_tests::shell::names(dir) {
+        let path = dir.join(&entry);
+        if entry == name {
+            return Some(path);
+        }
+        if let Some(found) = path.is_dir().then(|| find(&path, name)).flatten() {
+            return Some(found);
+        }
+    }
+    None
+}
+
+async fn update(cri: &Cri, container: &str, linux: api::LinuxContainerResources) -> Result<(), tonic::Status> {
+    let request = api::UpdateContainerResourcesRequest {
+        container_id: container.into(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    cri.runtime.clone().update_container_resources(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn limits_are_in_the_containers_cgroup() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    *resources(&mut config) = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        cpu_shares: 512,
+        memory_limit_in_bytes: 64 << 20,
+        cpuset_cpus: "0".into(),
+        oom_score_adj: 900,
+        ..Default::default()
+    };
+    let made = cri.run(&pod, config).await;
+    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (64 << 20).to_string());
+    assert_eq!(limit(&node, &made, ["cpuset.cpus", "cpuset.cpus"]), "0");
+    let quota = limit(&node, &made, ["cpu.max", "cpu.cfs_quota_us"]);
+    assert!(quota.starts_with("50000"), "{quota}");
+    let pid = cri.pid(&made).await;
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "900");
+    let linux = cri.status(&made).await.resources.unwrap().linux.unwrap();
+    assert_eq!((linux.memory_limit_in_bytes, linux.cpu_quota), (64 << 20, 50_000));
+}
+
+#[tokio::test]
+async fn limits_change_while_it_runs_and_before_it_starts() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    resources(&mut config).memory_limit_in_bytes = 64 << 20;
+    let made = cri.create(&pod, config).await.unwrap();
+    let to = |bytes| api::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
+    update(&cri, &made, to(96 << 20)).await.unwrap();
+    cri.start(&made).await.unwrap();
+    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (96 << 20).to_string());
+    update(&cri, &made, to(128 << 20)).await.unwrap();
+    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (128 << 20).to_string());
+    let linux = cri.status(&made).await.resources.unwrap().linux.unwrap();
+    assert_eq!(linux.memory_limit_in_bytes, 128 << 20);
+}
+
+#[tokio::test]
+async fn running_out_of_memory_is_told() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = shell("hungry", &image, "x=a; while true; do x=$x$x$x$x; done");
+    resources(&mut config).memory_limit_in_bytes = 16 << 20;
+    let made = cri.run(&pod, config).await;
+    let status = cri.ended(&made).await;
+    assert_eq!((status.reason.as_str(), status.exit_code), ("OOMKilled", 137), "{status:?}");
+    assert!(status.message.contains("16"), "the limit is in the message: {}", status.message);
+}
+
+#[tokio::test]
+async fn a_container_starts_with_very_little_memory() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = shell("small", &image, "echo runs");
+    resources(&mut config).memory_limit_in_bytes = 1 << 20;
+    let said = cri.output(&pod, config).await;
+    assert_eq!((said.code, said.stdout.as_str()), (0, "runs\n"), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_own_cgroup_view_shows_no_path_of_the_host() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = shell("main", &image, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max");
+    resources(&mut config).memory_limit_in_bytes = 32 << 20;
+    let said = cri.output(&pod, config).await;
+    assert_eq!(said.stdout.trim(), (32 << 20).to_string(), "a process finds its own limit: {said:?}");
+}
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_set_is_refused_by_name() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    resources(&mut config).cpuset_cpus = "4096".into();
+    let refused = match cri.create(&pod, config).await {
+        Ok(made) => cri.start(&made).await.unwrap_err(),
+        Err(refused) => refused,
+    };
+    assert!(refused.message().contains("cpuset"), "{refused}");
+    assert!(refused.message().contains("4096"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_tree_of_processes_ends_with_its_container() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let script = "trap '' TERM; (trap '' TERM; setsid sleep 983 &) ; echo up; while true; do sleep 1; done";
+    let made = cri.run(&pod, shell("tree", &image, script)).await;
+    eventually("the tree is up", || async {
+        if cri.logs(&made).await.is_empty() { Err("no output".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    cri.stop(&made, 1).await.unwrap();
+    let status = cri.status(&made).await;
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
+    cri.remove(&made).await.unwrap();
+    let left = node.on_host();
+    assert!(!left.0.iter().any(|line| line.contains("983")), "{left}");
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounts of a container: what it sees of the host and what the host sees of it.
+
+use hull_proto::cri::{self as api, MountPropagation};
+use hull_tests::cri::{mount, shell};
+use hull_tests::{Node, eventually, node};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A directory on the host that is a shared mount of its own, taken away on drop.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn at(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let at = path.display().to_string();
+        let _ = hull_tests::shell::run("mount", ["--bind", &at, &at]).good();
+        let _ = hull_tests::shell::run("mount", ["--make-shared", &at]).good();
+        Self(path)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        drop(hull_tests::shell::run("umount", ["-R", "-l", &self.0.display().to_string()]));
+    }
+}
+
+fn mount_tmpfs(at: &Path) {
+    fs::create_dir_all(at).unwrap();
+    let _ = hull_tests::shell::run("mount", ["-t", "tmpfs", "none", &at.display().to_string()]).good();
+}
+
+async fn says(cri: &hull_tests::Cri, container: &str, command: &str, expected: &str) {
+    eventually(format!("`{command}` prints {expected:?}"), || async {
+        let ran = cri.exec(container, &["sh", "-c", command]).await.unwrap();
+        if ran.stdout == expected { Ok(()) } else { Err(format!("{ran:?}")) }
+    })
+    .await;
+}
+
+const WAIT: &str = "trap 'exit 0' TERM; while true; do sleep 1000 & wait; done";
+
+#[tokio::test]
+async fn files_and_directories_of_the_host_are_there() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let dir = node.host_dir();
+    let file = node::write(&dir, "one.txt", "one\n");
+    let mut config = shell("probe", &image, "cat /one /dir/one.txt; echo two > /dir/two.txt; echo x >> /ro/one.txt; echo $?");
+    let mut read_only = mount(&dir, "/ro");
+    read_only.readonly = true;
+    config.mounts = vec![mount(&file, "/one"), mount(&dir, "/dir"), read_only];
+    let said = cri.output(&pod, config).await;
+    assert_eq!(said.stdout, "one\none\n1\n", "{said:?}");
+    assert_eq!(fs::read_to_string(dir.join("two.txt")).unwrap(), "two\n");
+    assert!(said.stderr.contains("Read-only"), "{said:?}");
+}
+
+#[tokio::test]
+async fn mounts_come_parents_first_whatever_their_order() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let (outer, inner) = (node.host_dir().join("outer"), node.host_dir().join("inner"));
+    for (dir, name) in [(&outer, "outer"), (&inner, "inner")] {
+        fs::create_dir_all(dir).unwrap();
+        let _ = node::write(dir, name, "");
+    }
+    fs::create_dir_all(outer.join("sub")).unwrap();
+    let mut config = shell("probe", &image, "ls /data /data/sub");
+    config.mounts = vec![mount(&inner, "/data/sub"), mount(&outer, "/data")];
+    let said = cri.output(&pod, config).await;
+    assert_eq!(said.stdout, "/data:\nouter\nsub\n\n/data/sub:\ninner\n", "{said:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_the_pod_can_be_mounted_over() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let hosts = node::write(&node.host_dir(), "hosts", "127.0.0.1 mine\n");
+    let mut config = shell("probe", &image, "cat /etc/hosts");
+    config.mounts = vec![mount(&hosts, "/etc/hosts")];
+    assert_eq!(cri.output(&pod, config).await.stdout, "127.0.0.1 mine\n");
+}
+
+#[tokio::test]
+async fn a_later_mount_of_the_host_arrives_only_with_propagation() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let shared = Shared::at(node.host_dir().join("shared"));
+    let mut config = shell("main", &image, WAIT);
+    let mut slave = mount(&shared.0, "/slave");
+    slave.propagation = MountPropagation::PropagationHostToContainer.into();
+    config.mounts = vec![slave, mount(&shared.0, "/private")];
+    let made = cri.run(&pod, config).await;
+    mount_tmpfs(&shared.0.join("later"));
+    let _ = node::write(&shared.0.join("later"), "file", "");
+    says(&cri, &made, "ls /slave/later", "file\n").await;
+    says(&cri, &made, "ls /private/later", "").await;
+    cri.stop(&made, 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mount_made_inside_reaches_the_host_only_when_bidirectional() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = hull_tests::fixture::busybox();
+    let mut config = cri.pod_config("web");
+    hull_tests::cri::pod_security(&mut config).privileged = true;
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let shared = Shared::at(node.host_dir().join("shared"));
+    let mut config = shell("main", &image, WAIT);
+    hull_tests::cri::security(&mut config).privileged = true;
+    let mut both = mount(&shared.0, "/both");
+    both.propagation = MountPropagation::PropagationBidirectional.into();
+    config.mounts = vec![both];
+    let made = cri.run(&pod, config).await;
+    let script = "mkdir /both/inner && mount -t tmpfs none /both/inner && touch /both/inner/file";
+    let ran = cri.exec(&made, &["sh", "-c", script]).await.unwrap();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(shared.0.join("inner/file").is_file(), "the host does not see it");
+    let ran = cri.exec(&made, &["umount", "/both/inner"]).await.unwrap();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    cri.stop(&made, 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn recursive_read_only_covers_the_mounts_below() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let shared = Shared::at(node.host_dir().join("shared"));
+    mount_tmpfs(&shared.0.join("below"));
+    let script = "touch /plain/below/a && echo plain; touch /all/below/b || echo refused";
+    let mut config = shell("probe", &image, script);
+    let read_only = |to, recursive| api::Mount {
+        readonly: true,
+        recursive_read_only: recursive,
+        ..mount(&shared.0, to)
+    };
+    config.mounts = vec![read_only("/plain", false), read_only("/all", true)];
+    let said = cri.output(&pod, config).await;
+    assert_eq!(said.stdout, "plain\nrefused\n", "{said:?}");
+}
+
+#[tokio::test]
+async fn the_kernels_filesystems_are_mounted_as_the_field_does() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let said = cri.output(&pod, shell("probe", &image, "cat /proc/self/mountinfo")).await.stdout;
+    let find = |at: &str| {
+        let line = said.lines().find(|line| line.split(' ').nth(4) == Some(at));
+        line.unwrap_or_else(|| panic!("{at} is no mount in {said}")).to_owned()
+    };
+    for (at, kind) in [("/", "overlay"), ("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")] {
+        assert!(find(at).contains(&format!(" - {kind} ")), "{at}: {}", find(at));
+    }
+    assert!(find("/sys").contains(" ro,"), "{}", find("/sys"));
+    assert!(said.lines().any(|line| line.contains("/sys/fs/cgroup") && line.contains(" ro,")), "{said}");
+    assert!(!said.contains("shared:"), "nothing of a container is shared by default: {said}");
+}

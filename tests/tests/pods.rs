@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What containers of a pod share, and what a pod takes from its config.
+
+use hull_proto::cri::{self as api, NamespaceMode};
+use hull_tests::cri::{container, idle, pod_namespaces, security, shell};
+use hull_tests::{Node, eventually, fixture};
+use std::fs;
+
+/// Sets the pid mode in a container's own namespace options, as a kubelet does.
+fn pid_mode(config: &mut api::ContainerConfig, mode: NamespaceMode) {
+    security(config).namespace_options.get_or_insert_default().pid = mode.into();
+}
+
+#[tokio::test]
+async fn containers_share_the_network_and_ipc_but_not_processes() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let one = cri.run(&pod, idle("one", &image)).await;
+    let two = cri.run(&pod, idle("two", &image)).await;
+    let namespaces = |container: String| {
+        let cri = cri.clone();
+        async move {
+            let script = "for n in net ipc uts pid mnt; do readlink /proc/self/ns/$n; done";
+            let said = cri.exec(&container, &["sh", "-c", script]).await.unwrap().stdout;
+            said.lines().map(str::to_owned).collect::<Vec<_>>()
+        }
+    };
+    let (of_one, of_two) = (namespaces(one.clone()).await, namespaces(two).await);
+    assert_eq!(of_one[..3], of_two[..3], "net, ipc, uts are the pod's");
+    assert_ne!(of_one[3], of_two[3], "pid is each container's");
+    assert_ne!(of_one[4], of_two[4], "mnt is each container's");
+    let own = |name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    for (at, name) in ["net", "ipc", "uts", "pid", "mnt"].into_iter().enumerate() {
+        assert_ne!(of_one[at], own(name), "{name} is not the host's");
+    }
+    let first = cri.exec(&one, &["cat", "/proc/1/comm"]).await.unwrap().stdout;
+    assert_eq!(first, "sh\n");
+}
+
+#[tokio::test]
+async fn shared_memory_is_the_pods() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let one = cri.run(&pod, idle("one", &image)).await;
+    let two = cri.run(&pod, idle("two", &image)).await;
+    assert_eq!(cri.exec(&one, &["sh", "-c", "echo hello > /dev/shm/note"]).await.unwrap().code, 0);
+    assert_eq!(cri.exec(&two, &["cat", "/dev/shm/note"]).await.unwrap().stdout, "hello\n");
+    let size = cri.exec(&two, &["df", "-k", "/dev/shm"]).await.unwrap().stdout;
+    assert!(size.contains("65536"), "64 MiB: {size}");
+}
+
+#[tokio::test]
+async fn with_a_shared_pid_namespace_pause_is_first_and_reaps() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let mut config = cri.pod_config("web");
+    pod_namespaces(&mut config).pid = NamespaceMode::Pod.into();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let mut one = idle("one", &image);
+    pid_mode(&mut one, NamespaceMode::Pod);
+    let mut two = idle("two", &image);
+    pid_mode(&mut two, NamespaceMode::Pod);
+    let one = cri.run(&pod, one).await;
+    let two = cri.run(&pod, two).await;
+    assert_eq!(cri.exec(&one, &["cat", "/proc/1/comm"]).await.unwrap().stdout, "pause\n");
+    let processes = cri.exec(&two, &["ps"]).await.unwrap().stdout;
+    assert!(processes.matches("trap").count() >= 2, "both containers are seen: {processes}");
+    // The orphan ends while nobody but pause can be its parent.
+    let orphan = cri.exec(&one, &["sh", "-c", "(sleep 0.05 & ) ; exit 0"]).await.unwrap();
+    assert_eq!(orphan.code, 0);
+    eventually("no zombie is left", || async {
+        let script = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null; grep -l sleep /proc/[0-9]*/comm; true";
+        let zombies = cri.exec(&one, &["sh", "-c", script]).await.unwrap().stdout;
+        let short: Vec<&str> = zombies.lines().filter(|line| line.contains("status")).collect();
+        if short.is_empty() { Ok(()) } else { Err(zombies) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_may_look_into_anothers_processes() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let target = cri.run(&pod, shell("target", &image, "exec sleep 985")).await;
+    let mut debug = shell("debug", &image, "ps");
+    let options = security(&mut debug).namespace_options.get_or_insert_default();
+    options.pid = NamespaceMode::Target.into();
+    options.target_id = target;
+    let said = cri.output(&pod, debug).await;
+    assert!(said.stdout.contains("sleep 985"), "{said:?}");
+}
+
+#[tokio::test]
+async fn on_the_hosts_network_a_pod_has_the_hosts_links() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let mut config = cri.pod_config("web");
+    config.hostname = String::new();
+    pod_namespaces(&mut config).network = NamespaceMode::Node.into();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let mut probe = shell("probe", &image, "readlink /proc/self/ns/net; hostname; cat /etc/hosts");
+    security(&mut probe).namespace_options.get_or_insert_default().network = NamespaceMode::Node.into();
+    let said = cri.output(&pod, probe).await.stdout;
+    let own = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    assert!(said.starts_with(&own), "{said}");
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(said.lines().nth(1), Some(hostname.trim()));
+    let status = cri.pod_status(&pod).await.unwrap().status.unwrap();
+    let ip = status.network.unwrap_or_default().ip;
+    assert_eq!(ip, "", "the kubelet knows the node's address itself");
+}
+
+#[tokio::test]
+async fn host_pid_and_ipc_are_the_hosts() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let mut config = cri.pod_config("web");
+    let namespaces = pod_namespaces(&mut config);
+    namespaces.pid = NamespaceMode::Node.into();
+    namespaces.ipc = NamespaceMode::Node.into();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let mut probe = shell("probe", &image, "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc");
+    let namespaces = security(&mut probe).namespace_options.get_or_insert_default();
+    namespaces.pid = NamespaceMode::Node.into();
+    namespaces.ipc = NamespaceMode::Node.into();
+    let said = cri.output(&pod, probe).await.stdout;
+    let own = |name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    assert_eq!(said.lines().collect::<Vec<_>>(), [own("pid"), own("ipc")]);
+}
+
+#[tokio::test]
+async fn names_and_resolver_come_from_the_config() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let mut config = cri.pod_config("web");
+    config.hostname = "web-0".into();
+    config.dns_config = Some(api::DnsConfig {
+        servers: vec!["10.96.0.10".into()],
+        searches: vec!["tests.svc.cluster.local".into(), "cluster.local".into()],
+        options: vec!["ndots:5".into()],
+    });
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let ip = cri.pod_ip(&pod).await;
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let read = |path: &'static str| {
+        let (cri, made) = (cri.clone(), made.clone());
+        async move { cri.exec(&made, &["cat", path]).await.unwrap().stdout }
+    };
+    assert_eq!(cri.exec(&made, &["hostname"]).await.unwrap().stdout, "web-0\n");
+    assert_eq!(read("/etc/hostname").await, "web-0\n");
+    let resolver = read("/etc/resolv.conf").await;
+    assert_eq!(
+        resolver,
+        "search tests.svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+    );
+    let hosts = read("/etc/hosts").await;
+    assert!(hosts.contains("127.0.0.1\tlocalhost"), "{hosts}");
+    assert!(hosts.contains(&format!("{ip}\tweb-0")), "{hosts}");
+    let environment = cri.exec(&made, &["env"]).await.unwrap().stdout;
+    assert!(environment.contains("HOSTNAME=web-0"), "{environment}");
+}
+
+#[tokio::test]
+async fn sysctls_are_set_in_the_pod_only() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let key = "net.ipv4.ip_unprivileged_port_start";
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    let on_host = fs::read_to_string(&path).unwrap();
+    let mut config = cri.pod_config("web");
+    let sysctls = &mut config.linux.get_or_insert_default().sysctls;
+    sysctls.insert(key.into(), "77".into());
+    sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let script = format!("cat {path} /proc/sys/kernel/shm_rmid_forced");
+    let said = cri.output(&pod, shell("probe", &image, &script)).await;
+    assert_eq!(said.stdout, "77\n1\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), on_host);
+}
+
+#[tokio::test]
+async fn a_sysctl_of_the_whole_host_is_refused_by_name() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let mut config = cri.pod_config("web");
+    config.linux.get_or_insert_default().sysctls.insert("vm.swappiness".into(), "1".into());
+    let refused = cri.run_pod_with(config).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("vm.swappiness"), "{refused}");
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn the_pods_cgroup_is_below_the_parent_asked_for() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let parent = format!("{}/kubepods/burstable/pod1", node.names().cgroup);
+    let mut config = cri.pod_config("web");
+    config.linux.get_or_insert_default().cgroup_parent = parent.clone();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let made = cri.run(&pod, idle("main", &image)).await;
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", cri.pid(&made).await)).unwrap();
+    let expected = format!(":{parent}/{made}");
+    assert!(cgroups.lines().any(|line| line.ends_with(&expected)), "{expected} in {cgroups}");
+    cri.remove_all_pods().await.unwrap();
+    // The kubelet made that parent and takes it away itself; here the test does.
+    for hierarchy in hull_tests::host::hierarchies() {
+        for dir in ["kubepods/burstable/pod1", "kubepods/burstable", "kubepods"] {
+            let below = node.names().cgroup.trim_start_matches('/').to_owned();
+            let _ = fs::remove_dir(hierarchy.join(below).join(dir));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_pause_is_killed_is_no_longer_ready() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run(&pod, container("main", &image, &["sleep", "984"])).await;
+    let info = cri.pod_status(&pod).await.unwrap().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    let pid = i32::try_from(info["pid"].as_i64().unwrap()).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually("the pod is not ready", || async {
+        let state = cri.pod_status(&pod).await.unwrap().status.unwrap().state();
+        if state == api::PodSandboxState::SandboxNotready { Ok(()) } else { Err(format!("{state:?}")) }
+    })
+    .await;
+    drop(made);
+    cri.stop_pod(&pod).await.unwrap();
+    cri.remove_pod(&pod).await.unwrap();
+    node.nothing_is_left().await;
+}
