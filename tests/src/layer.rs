@@ -138,15 +138,6 @@ impl Layer {
         self
     }
 
-    /// Adds a file with an extended attribute.
-    #[must_use]
-    pub fn file_with_xattr(mut self, path: &str, name: &str, value: &[u8]) -> Self {
-        let key = format!("SCHILY.xattr.{name}");
-        let written = self.tar.append_pax_extensions([(key.as_str(), value)]);
-        written.must(format!("add an attribute of {path} to a layer"));
-        self.file(path, 0o644, "marked")
-    }
-
     /// Removes `path` of the layers below.
     #[must_use]
     pub fn whiteout(self, path: &str) -> Self {

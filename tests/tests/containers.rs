@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api};
 use hull_tests::cri::{container, idle, security, shell};
-use hull_tests::{Cri, Exec, Node, fixture, node};
+use hull_tests::{Cri, Exec, Must as _, Node, fixture, node};
 use serde_json::json;
 use std::fs;
 
@@ -18,8 +18,10 @@ async fn probe(
     let mut config = shell("probe", image, script);
     change(&mut config);
     let said = cri.output(pod, config).await;
-    for one in cri.runtime.clone().list_containers(api::ListContainersRequest::default()).await.unwrap().into_inner().containers {
-        cri.remove(&one.id).await.unwrap();
+    // So that the next probe can have its name.
+    let all = cri.runtime.clone().list_containers(api::ListContainersRequest::default()).await;
+    for one in all.must("list containers").into_inner().containers {
+        cri.remove(&one.id).await.must("remove the probe");
     }
     said
 }
@@ -39,14 +41,15 @@ async fn command_and_arguments_follow_the_rules_of_the_field() {
             .set("Entrypoint", json!(["/bin/echo", "entry"]))
             .set("Cmd", json!(["of-image"]))
     });
-    let run = |name: &'static str, command: &'static [&'static str], args: &'static [&'static str]| {
-        let (cri, pod, image) = (cri.clone(), pod.clone(), image.clone());
-        async move {
-            let mut config = container(name, &image, command);
-            config.args = args.iter().map(|&word| word.to_owned()).collect();
-            cri.output(&pod, config).await.stdout
-        }
-    };
+    let run =
+        |name: &'static str, command: &'static [&'static str], args: &'static [&'static str]| {
+            let (cri, pod, image) = (cri.clone(), pod.clone(), image.clone());
+            async move {
+                let mut config = container(name, &image, command);
+                config.args = args.iter().map(|&word| word.to_owned()).collect();
+                cri.output(&pod, config).await.stdout
+            }
+        };
     assert_eq!(run("a", &[], &[]).await, "entry of-image\n");
     assert_eq!(run("b", &[], &["given"]).await, "entry given\n");
     assert_eq!(run("c", &["/bin/echo", "command"], &[]).await, "command\n");
@@ -58,7 +61,10 @@ async fn the_environment_is_the_images_then_the_configs() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let said = probe(&cri, &pod, &image, "env", |config| {
-        let set = |key: &str, value: &str| api::KeyValue { key: key.into(), value: value.as_bytes().to_vec() };
+        let set = |key: &str, value: &str| api::KeyValue {
+            key: key.into(),
+            value: value.as_bytes().to_vec(),
+        };
         config.envs = vec![set("MINE", "a=b c"), set("FROM_IMAGE", "no"), set("EMPTY", "")];
     })
     .await;
@@ -73,9 +79,13 @@ async fn the_environment_is_the_images_then_the_configs() {
 async fn the_working_directory_is_made_when_missing() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let said = probe(&cri, &pod, &image, "pwd", |config| config.working_dir = "/not/there/yet".into()).await;
+    let said =
+        probe(&cri, &pod, &image, "pwd", |config| config.working_dir = "/not/there/yet".into())
+            .await;
     assert_eq!((said.code, said.stdout.as_str()), (0, "/not/there/yet\n"));
-    let of_image = fixture::pushed("workdir", || fixture::busybox_image().set("WorkingDir", json!("/srv/app")));
+    let of_image = fixture::pushed("workdir", || {
+        fixture::busybox_image().set("WorkingDir", json!("/srv/app"))
+    });
     let said = probe(&cri, &pod, &of_image, "pwd", |_| {}).await;
     assert_eq!(said.stdout, "/srv/app\n");
 }
@@ -85,7 +95,9 @@ async fn users_and_groups_come_from_config_and_image() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let script = "id -u; id -g; id -G; echo $HOME";
-    let said = probe(&cri, &pod, &image, script, |config| security(config).run_as_username = "app".into()).await;
+    let said =
+        probe(&cri, &pod, &image, script, |config| security(config).run_as_username = "app".into())
+            .await;
     assert_eq!(said.stdout, "1000\n1001\n1001 29 2000\n/home/app\n");
 
     let said = probe(&cri, &pod, &image, script, |config| {
@@ -98,7 +110,10 @@ async fn users_and_groups_come_from_config_and_image() {
     let lines: Vec<&str> = said.stdout.lines().collect();
     assert_eq!(lines[..2], ["1000", "3000"], "{said:?}");
     let groups: std::collections::BTreeSet<&str> = lines[2].split(' ').collect();
-    assert!(groups.contains("4000") && groups.contains("2000"), "merged with the image's: {groups:?}");
+    assert!(
+        groups.contains("4000") && groups.contains("2000"),
+        "merged with the image's: {groups:?}"
+    );
 
     let said = probe(&cri, &pod, &image, script, |config| {
         let security = security(config);
@@ -108,10 +123,13 @@ async fn users_and_groups_come_from_config_and_image() {
         security.supplemental_groups_policy = api::SupplementalGroupsPolicy::Strict.into();
     })
     .await;
-    let groups: std::collections::BTreeSet<&str> = said.stdout.lines().nth(2).unwrap().split(' ').collect();
+    let groups: std::collections::BTreeSet<&str> =
+        said.stdout.lines().nth(2).unwrap().split(' ').collect();
     assert_eq!(groups, ["3000", "4000"].into(), "strict: only what the config says");
 
-    for (user, expected) in [("nobody", "65534\n65534\n"), ("1234:33", "1234\n33\n"), ("app:audio", "1000\n29\n")] {
+    for (user, expected) in
+        [("nobody", "65534\n65534\n"), ("1234:33", "1234\n33\n"), ("app:audio", "1000\n29\n")]
+    {
         let name = format!("user-{}", user.replace(':', "-"));
         let of_image = fixture::pushed(&name, || fixture::busybox_image().set("User", json!(user)));
         let said = probe(&cri, &pod, &of_image, "id -u; id -g", |_| {}).await;
@@ -166,7 +184,9 @@ async fn no_new_privileges_is_set_as_asked() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let script = "grep NoNewPrivs /proc/self/status";
-    let said = probe(&cri, &pod, &image, script, |config| security(config).no_new_privs = true).await.stdout;
+    let said = probe(&cri, &pod, &image, script, |config| security(config).no_new_privs = true)
+        .await
+        .stdout;
     assert_eq!(status_of(&said, "NoNewPrivs"), "1");
     let said = probe(&cri, &pod, &image, script, |_| {}).await.stdout;
     assert_eq!(status_of(&said, "NoNewPrivs"), "0");
@@ -230,7 +250,10 @@ async fn privileged_means_all_rights_and_devices() {
     assert_eq!(status_of(&said.stdout, "Seccomp"), "0");
     assert!(said.stdout.contains("mounted"), "{said:?}");
     assert!(said.stdout.contains("writable"), "{said:?}");
-    assert!(said.stdout.lines().any(|line| line == "kmsg"), "the host's devices are there: {said:?}");
+    assert!(
+        said.stdout.lines().any(|line| line == "kmsg"),
+        "the host's devices are there: {said:?}"
+    );
 }
 
 #[tokio::test]
@@ -238,7 +261,8 @@ async fn the_root_is_read_only_when_asked() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let script = "echo x > /file; echo $?; echo x > /dev/shm/file; echo $?";
-    let said = probe(&cri, &pod, &image, script, |config| security(config).readonly_rootfs = true).await;
+    let said =
+        probe(&cri, &pod, &image, script, |config| security(config).readonly_rootfs = true).await;
     assert_eq!(said.stdout, "1\n0\n", "{said:?}");
     assert!(said.stderr.contains("Read-only file system"), "{said:?}");
     let said = probe(&cri, &pod, &image, script, |_| {}).await;
@@ -257,12 +281,13 @@ async fn kernel_paths_are_masked_and_read_only() {
     assert!(!said.stdout.contains("ELF"), "/proc/kcore is masked: {said:?}");
     assert!(said.stderr.matches("Read-only file system").count() >= 2, "{said:?}");
 
-    let said = probe(&cri, &pod, &image, "cat /etc/passwd; ls /home; echo x > /etc/group", |config| {
-        let security = security(config);
-        security.masked_paths = vec!["/etc/passwd".into(), "/home".into(), "/not/there".into()];
-        security.readonly_paths = vec!["/etc/group".into()];
-    })
-    .await;
+    let said =
+        probe(&cri, &pod, &image, "cat /etc/passwd; ls /home; echo x > /etc/group", |config| {
+            let security = security(config);
+            security.masked_paths = vec!["/etc/passwd".into(), "/home".into(), "/not/there".into()];
+            security.readonly_paths = vec!["/etc/group".into()];
+        })
+        .await;
     assert_eq!(said.stdout, "", "a masked file is empty, a masked directory too: {said:?}");
     assert!(said.stderr.contains("Read-only file system"), "{said:?}");
 }
@@ -271,13 +296,23 @@ async fn kernel_paths_are_masked_and_read_only() {
 async fn standard_devices_are_there_and_no_others() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let said = probe(&cri, &pod, &image, "ls /dev; head -c 3 /dev/zero | wc -c; echo x > /dev/null; ls -l /dev/fd", |_| {}).await;
-    for name in ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "tty", "urandom", "zero"] {
+    let said = probe(
+        &cri,
+        &pod,
+        &image,
+        "ls /dev; head -c 3 /dev/zero | wc -c; echo x > /dev/null; ls -l /dev/fd",
+        |_| {},
+    )
+    .await;
+    for name in
+        ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "tty", "urandom", "zero"]
+    {
         assert!(said.stdout.lines().any(|line| line == name), "/dev/{name}: {said:?}");
     }
     assert!(!said.stdout.contains("kmsg"), "{said:?}");
     assert!(said.stdout.contains("/proc/self/fd"), "{said:?}");
-    let said = probe(&cri, &pod, &image, "mknod /dev/mine b 254 0 && head -c 1 /dev/mine", |_| {}).await;
+    let said =
+        probe(&cri, &pod, &image, "mknod /dev/mine b 254 0 && head -c 1 /dev/mine", |_| {}).await;
     assert_ne!(said.code, 0, "a device that was not given can't be opened: {said:?}");
 }
 
@@ -311,7 +346,9 @@ async fn a_given_device_is_there_with_its_rights() {
 async fn the_stop_signal_is_the_configs_or_the_images() {
     let node = Node::start().await;
     let (cri, pod, _image) = node.pod("web").await;
-    let image = fixture::pushed("stopsignal", || fixture::busybox_image().set("StopSignal", json!("SIGUSR1")));
+    let image = fixture::pushed("stopsignal", || {
+        fixture::busybox_image().set("StopSignal", json!("SIGUSR1"))
+    });
     let script = "trap 'exit 41' USR1; trap 'exit 42' USR2; trap 'exit 43' TERM; echo ready; while true; do sleep 1000 & wait; done";
     let stop = |name: &'static str, signal: api::Signal| {
         let (cri, pod, image) = (cri.clone(), pod.clone(), image.clone());
@@ -347,7 +384,8 @@ async fn a_real_web_server_runs_and_stops_in_order() {
     let server = cri.run(&pod, container("nginx", &fixture::nginx(), &[])).await;
     let sidecar = cri.run(&pod, idle("sidecar", &image)).await;
     hull_tests::eventually("nginx answers its sidecar", || async {
-        let ran = cri.exec(&sidecar, &["wget", "-q", "-O", "-", "http://127.0.0.1/"]).await.unwrap();
+        let ran =
+            cri.exec(&sidecar, &["wget", "-q", "-O", "-", "http://127.0.0.1/"]).await.unwrap();
         if ran.stdout == fixture::INDEX_PAGE { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;

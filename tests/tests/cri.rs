@@ -2,8 +2,8 @@
 //! The verbs of CRI as a kubelet uses them: what they answer, filters, repeating them.
 
 use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
-use hull_tests::cri::{container, idle, shell};
 use hull_tests::Node;
+use hull_tests::cri::{container, idle, shell};
 use std::collections::HashMap;
 use tonic::Code;
 
@@ -26,7 +26,10 @@ async fn version_and_status_say_that_the_node_is_ready() {
         let condition = conditions.iter().find(|condition| condition.r#type == wanted).unwrap();
         assert!(condition.status, "{condition:?}");
     }
-    assert!(status.runtime_handlers.iter().any(|handler| handler.name.is_empty()), "no default handler");
+    assert!(
+        status.runtime_handlers.iter().any(|handler| handler.name.is_empty()),
+        "no default handler"
+    );
     assert!(status.runtime_handlers.iter().any(|handler| handler.features.is_some()));
     assert!(!status.info.is_empty(), "no verbose info");
 }
@@ -34,7 +37,8 @@ async fn version_and_status_say_that_the_node_is_ready() {
 #[tokio::test]
 async fn the_runtime_config_names_the_cgroup_driver() {
     let node = Node::start().await;
-    let answer = node.cri().runtime.runtime_config(api::RuntimeConfigRequest::default()).await.unwrap();
+    let answer =
+        node.cri().runtime.runtime_config(api::RuntimeConfigRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().linux.unwrap().cgroup_driver(), api::CgroupDriver::Cgroupfs);
 }
 
@@ -127,13 +131,13 @@ async fn lists_are_filtered_by_id_prefix_state_and_labels() {
         async move {
             let request = api::ListPodSandboxRequest { filter: Some(filter) };
             let items = runtime.list_pod_sandbox(request).await.unwrap().into_inner().items;
-            items.into_iter().map(|pod| pod.id).collect::<Vec<_>>()
+            items.into_iter().map(|pod| pod.id).collect::<Vec<_>>().join(" ")
         }
     };
-    assert_eq!(pods(api::PodSandboxFilter::default()).await.len(), 2);
-    assert_eq!(pods(api::PodSandboxFilter { id: db[..12].into(), ..Default::default() }).await, [db.clone()]);
+    assert_eq!(pods(api::PodSandboxFilter::default()).await.split(' ').count(), 2);
+    assert_eq!(pods(api::PodSandboxFilter { id: db[..12].into(), ..Default::default() }).await, db);
     let label_selector = labels(&[("tier", "back")]);
-    assert_eq!(pods(api::PodSandboxFilter { label_selector, ..Default::default() }).await, [db.clone()]);
+    assert_eq!(pods(api::PodSandboxFilter { label_selector, ..Default::default() }).await, db);
     let state = Some(api::PodSandboxStateValue { state: PodSandboxState::SandboxNotready.into() });
     assert!(pods(api::PodSandboxFilter { state, ..Default::default() }).await.is_empty());
 
@@ -142,18 +146,21 @@ async fn lists_are_filtered_by_id_prefix_state_and_labels() {
         async move {
             let request = api::ListContainersRequest { filter: Some(filter) };
             let items = runtime.list_containers(request).await.unwrap().into_inner().containers;
-            items.into_iter().map(|container| container.id).collect::<Vec<_>>()
+            items.into_iter().map(|container| container.id).collect::<Vec<_>>().join(" ")
         }
     };
-    assert_eq!(containers(api::ContainerFilter::default()).await.len(), 2);
+    assert_eq!(containers(api::ContainerFilter::default()).await.split(' ').count(), 2);
     let by_id = api::ContainerFilter { id: running[..10].into(), ..Default::default() };
-    assert_eq!(containers(by_id).await, [running.clone()]);
+    assert_eq!(containers(by_id).await, running);
     let by_pod = api::ContainerFilter { pod_sandbox_id: web.clone(), ..Default::default() };
-    assert_eq!(containers(by_pod).await, [created.clone()]);
+    assert_eq!(containers(by_pod).await, created);
     let state = Some(api::ContainerStateValue { state: ContainerState::ContainerRunning.into() });
-    assert_eq!(containers(api::ContainerFilter { state, ..Default::default() }).await, [running.clone()]);
+    assert_eq!(containers(api::ContainerFilter { state, ..Default::default() }).await, running);
     let label_selector = labels(&[("app", "db")]);
-    assert_eq!(containers(api::ContainerFilter { label_selector, ..Default::default() }).await, [running]);
+    assert_eq!(
+        containers(api::ContainerFilter { label_selector, ..Default::default() }).await,
+        running
+    );
 }
 
 #[tokio::test]
@@ -213,7 +220,8 @@ async fn an_exec_that_takes_too_long_is_ended() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run(&pod, idle("main", &image)).await;
-    let refused = cri.exec_for(&made, &["sh", "-c", "echo before; exec sleep 987"], 1).await.unwrap_err();
+    let refused =
+        cri.exec_for(&made, &["sh", "-c", "echo before; exec sleep 987"], 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
     let processes = cri.exec(&made, &["ps"]).await.unwrap().stdout;
     assert!(!processes.contains("987"), "{processes}");
@@ -236,24 +244,35 @@ async fn stats_count_what_containers_use() {
     let made = cri.run(&pod, shell("busy", &image, busy)).await;
     hull_tests::eventually("the container is busy", || async {
         let request = api::ContainerStatsRequest { container_id: made.clone() };
-        let stats = cri.runtime.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
+        let stats =
+            cri.runtime.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
         let cpu = stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value;
         let memory = stats.memory.unwrap().working_set_bytes.unwrap().value;
         assert_eq!(stats.attributes.unwrap().id, made);
-        if cpu > 100_000_000 && memory > 4_000_000 { Ok(()) } else { Err(format!("cpu {cpu}, memory {memory}")) }
+        if cpu > 100_000_000 && memory > 4_000_000 {
+            Ok(())
+        } else {
+            Err(format!("cpu {cpu}, memory {memory}"))
+        }
     })
     .await;
     let request = api::PodSandboxStatsRequest { pod_sandbox_id: pod.clone() };
-    let stats = cri.runtime.clone().pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
+    let stats =
+        cri.runtime.clone().pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
     let linux = stats.linux.unwrap();
     assert!(linux.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 100_000_000);
     assert_eq!(linux.containers.len(), 1);
     assert!(linux.process.unwrap().process_count.unwrap().value >= 2, "pause and the shell");
     let interface = linux.network.unwrap().default_interface.unwrap();
     assert_eq!(interface.name, "eth0");
-    let all = cri.runtime.clone().list_pod_sandbox_stats(api::ListPodSandboxStatsRequest::default()).await;
+    let all = cri
+        .runtime
+        .clone()
+        .list_pod_sandbox_stats(api::ListPodSandboxStatsRequest::default())
+        .await;
     assert_eq!(all.unwrap().into_inner().stats.len(), 1);
-    let all = cri.runtime.clone().list_container_stats(api::ListContainerStatsRequest::default()).await;
+    let all =
+        cri.runtime.clone().list_container_stats(api::ListContainerStatsRequest::default()).await;
     assert_eq!(all.unwrap().into_inner().stats.len(), 1);
 }
 
@@ -261,7 +280,8 @@ async fn stats_count_what_containers_use() {
 async fn what_is_not_done_yet_says_so_by_name() {
     let node = Node::start().await;
     let mut runtime = node.cri().runtime;
-    let refused = runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
+    let refused =
+        runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     assert!(!refused.message().is_empty());
 }
@@ -270,7 +290,8 @@ async fn what_is_not_done_yet_says_so_by_name() {
 async fn one_pod_that_is_slow_to_stop_delays_no_other() {
     let node = Node::start().await;
     let (cri, slow, image) = node.pod("slow").await;
-    let stubborn = shell("main", &image, "trap '' TERM; echo trapped; while true; do sleep 1; done");
+    let stubborn =
+        shell("main", &image, "trap '' TERM; echo trapped; while true; do sleep 1; done");
     let stubborn = cri.run(&slow, stubborn).await;
     hull_tests::eventually("it ignores SIGTERM", || async {
         let said = hull_tests::cri::text(&cri.logs(&stubborn).await, "stdout");
@@ -286,6 +307,10 @@ async fn one_pod_that_is_slow_to_stop_delays_no_other() {
     let (stopped, (said, meanwhile)) = tokio::join!(stopping, living);
     stopped.unwrap();
     assert_eq!(said, "done\n");
-    assert_eq!(meanwhile, ContainerState::ContainerRunning, "the quick pod waited for the slow one");
+    assert_eq!(
+        meanwhile,
+        ContainerState::ContainerRunning,
+        "the quick pod waited for the slow one"
+    );
     assert_eq!(cri.status(&stubborn).await.exit_code, 137);
 }

@@ -45,7 +45,8 @@ fn the_private_registry_wants_the_account() {
 
 #[test]
 fn the_same_layer_has_the_same_digest_each_time() {
-    let make = || digest(&Layer::new().dirs(&["etc"]).file("etc/a", 0o600, "x").whiteout("b").tar());
+    let make =
+        || digest(&Layer::new().dirs(&["etc"]).file("etc/a", 0o600, "x").whiteout("b").tar());
     assert_eq!(make(), make());
     let tar = Layer::new().file("a", 0o644, "x").tar();
     for compression in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
@@ -61,7 +62,8 @@ fn programs_in_images_have_all_their_libraries() {
             tar::Archive::new(&tar[..]).unpack(&root).unwrap();
         }
         let is_nginx = root.join("usr/sbin/nginx").is_file();
-        let command: &[&str] = if is_nginx { &["/usr/sbin/nginx", "-v"] } else { &["/bin/echo", "runs"] };
+        let command: &[&str] =
+            if is_nginx { &["/usr/sbin/nginx", "-v"] } else { &["/bin/echo", "runs"] };
         let mut chroot = vec![root.to_str().unwrap()];
         chroot.extend(command);
         let ran = shell::run("chroot", chroot);

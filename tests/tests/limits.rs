@@ -35,7 +35,11 @@ fn find(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
     None
 }
 
-async fn update(cri: &Cri, container: &str, linux: api::LinuxContainerResources) -> Result<(), tonic::Status> {
+async fn update(
+    cri: &Cri,
+    container: &str,
+    linux: api::LinuxContainerResources,
+) -> Result<(), tonic::Status> {
     let request = api::UpdateContainerResourcesRequest {
         container_id: container.into(),
         linux: Some(linux),
@@ -59,7 +63,10 @@ async fn limits_are_in_the_containers_cgroup() {
         ..Default::default()
     };
     let made = cri.run(&pod, config).await;
-    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (64 << 20).to_string());
+    assert_eq!(
+        limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]),
+        (64 << 20).to_string()
+    );
     assert_eq!(limit(&node, &made, ["cpuset.cpus", "cpuset.cpus"]), "0");
     let quota = limit(&node, &made, ["cpu.max", "cpu.cfs_quota_us"]);
     assert!(quota.starts_with("50000"), "{quota}");
@@ -76,12 +83,19 @@ async fn limits_change_while_it_runs_and_before_it_starts() {
     let mut config = idle("main", &image);
     resources(&mut config).memory_limit_in_bytes = 64 << 20;
     let made = cri.create(&pod, config).await.unwrap();
-    let to = |bytes| api::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
+    let to =
+        |bytes| api::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
     update(&cri, &made, to(96 << 20)).await.unwrap();
     cri.start(&made).await.unwrap();
-    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (96 << 20).to_string());
+    assert_eq!(
+        limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]),
+        (96 << 20).to_string()
+    );
     update(&cri, &made, to(128 << 20)).await.unwrap();
-    assert_eq!(limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]), (128 << 20).to_string());
+    assert_eq!(
+        limit(&node, &made, ["memory.max", "memory.limit_in_bytes"]),
+        (128 << 20).to_string()
+    );
     let linux = cri.status(&made).await.resources.unwrap().linux.unwrap();
     assert_eq!(linux.memory_limit_in_bytes, 128 << 20);
 }
@@ -112,10 +126,18 @@ async fn a_container_starts_with_very_little_memory() {
 async fn an_own_cgroup_view_shows_no_path_of_the_host() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let mut config = shell("main", &image, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max");
+    let mut config = shell(
+        "main",
+        &image,
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max",
+    );
     resources(&mut config).memory_limit_in_bytes = 32 << 20;
     let said = cri.output(&pod, config).await;
-    assert_eq!(said.stdout.trim(), (32 << 20).to_string(), "a process finds its own limit: {said:?}");
+    assert_eq!(
+        said.stdout.trim(),
+        (32 << 20).to_string(),
+        "a process finds its own limit: {said:?}"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +158,8 @@ async fn a_limit_that_cannot_be_set_is_refused_by_name() {
 async fn a_tree_of_processes_ends_with_its_container() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let script = "trap '' TERM; (trap '' TERM; setsid sleep 983 &) ; echo up; while true; do sleep 1; done";
+    let script =
+        "trap '' TERM; (trap '' TERM; setsid sleep 983 &) ; echo up; while true; do sleep 1; done";
     let made = cri.run(&pod, shell("tree", &image, script)).await;
     eventually("the tree is up", || async {
         if cri.logs(&made).await.is_empty() { Err("no output".to_owned()) } else { Ok(()) }

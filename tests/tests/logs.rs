@@ -3,21 +3,24 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{container, read_log, shell, text};
-use hull_tests::{Node, eventually};
+use hull_tests::{Must as _, Node, eventually};
 use std::fs;
 use std::path::Path;
 
 /// Numbers at the ends of lines `n1`, `n2`, … of several log files.
 fn numbers(files: &[&Path]) -> Vec<u64> {
     let lines = files.iter().flat_map(|file| read_log(file));
-    lines.map(|line| line.text.trim_start_matches('n').parse().unwrap()).collect()
+    lines
+        .map(|line| line.text.trim_start_matches('n').parse().must("read a line's number"))
+        .collect()
 }
 
 #[tokio::test]
 async fn streams_times_and_lines_are_kept() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, shell("main", &image, "echo one; echo two >&2; printf 'no end'")).await;
+    let made =
+        cri.run(&pod, shell("main", &image, "echo one; echo two >&2; printf 'no end'")).await;
     let _status = cri.ended(&made).await;
     let logs = cri.logs(&made).await;
     assert_eq!(text(&logs, "stdout"), "one\nno end", "{logs:?}");
@@ -26,7 +29,8 @@ async fn streams_times_and_lines_are_kept() {
         assert_eq!(line.time.len(), "2026-11-23T10:00:00.000000000Z".len(), "{line:?}");
         assert!(line.time.ends_with('Z') || line.time.contains('+'), "{line:?}");
     }
-    let mut times: Vec<&String> = logs.iter().filter(|line| line.stream == "stdout").map(|line| &line.time).collect();
+    let mut times: Vec<&String> =
+        logs.iter().filter(|line| line.stream == "stdout").map(|line| &line.time).collect();
     times.sort();
     assert_eq!(times.len(), 2);
 }
@@ -93,7 +97,11 @@ async fn a_container_without_a_log_path_runs_all_the_same() {
     config.log_path = String::new();
     let made = cri.run(&pod, config).await;
     let status = cri.ended(&made).await;
-    assert_eq!((status.exit_code, status.log_path.as_str()), (0, ""), "nobody reads, nobody blocks");
+    assert_eq!(
+        (status.exit_code, status.log_path.as_str()),
+        (0, ""),
+        "nobody reads, nobody blocks"
+    );
 }
 
 #[tokio::test]
@@ -116,7 +124,12 @@ async fn a_terminal_is_one_stream_with_carriage_returns() {
 async fn hull_logs_follows_until_the_end() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, shell("main", &image, "for i in 1 2 3; do echo line $i; sleep 0.1; done; echo bad >&2")).await;
+    let made = cri
+        .run(
+            &pod,
+            shell("main", &image, "for i in 1 2 3; do echo line $i; sleep 0.1; done; echo bad >&2"),
+        )
+        .await;
     let ran = node.hull(&["logs", "-f", &made]);
     assert_eq!(ran.stdout, "line 1\nline 2\nline 3\n", "{ran:?}");
     assert_eq!(ran.stderr, "bad\n", "{ran:?}");

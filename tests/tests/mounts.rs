@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, MountPropagation};
 use hull_tests::cri::{mount, shell};
-use hull_tests::{Node, eventually, node};
+use hull_tests::{Must as _, Node, eventually, node};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ struct Shared(PathBuf);
 
 impl Shared {
     fn at(path: PathBuf) -> Self {
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).must("make a directory");
         let at = path.display().to_string();
-        let _ = hull_tests::shell::run("mount", ["--bind", &at, &at]).good();
-        let _ = hull_tests::shell::run("mount", ["--make-shared", &at]).good();
+        let _said = hull_tests::shell::run("mount", ["--bind", &at, &at]).good();
+        let _said = hull_tests::shell::run("mount", ["--make-shared", &at]).good();
         Self(path)
     }
 }
@@ -27,13 +27,14 @@ impl Drop for Shared {
 }
 
 fn mount_tmpfs(at: &Path) {
-    fs::create_dir_all(at).unwrap();
-    let _ = hull_tests::shell::run("mount", ["-t", "tmpfs", "none", &at.display().to_string()]).good();
+    fs::create_dir_all(at).must("make a directory");
+    let _said =
+        hull_tests::shell::run("mount", ["-t", "tmpfs", "none", &at.display().to_string()]).good();
 }
 
 async fn says(cri: &hull_tests::Cri, container: &str, command: &str, expected: &str) {
     eventually(format!("`{command}` prints {expected:?}"), || async {
-        let ran = cri.exec(container, &["sh", "-c", command]).await.unwrap();
+        let ran = cri.exec(container, &["sh", "-c", command]).await.must("exec in the container");
         if ran.stdout == expected { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;
@@ -47,7 +48,11 @@ async fn files_and_directories_of_the_host_are_there() {
     let (cri, pod, image) = node.pod("web").await;
     let dir = node.host_dir();
     let file = node::write(&dir, "one.txt", "one\n");
-    let mut config = shell("probe", &image, "cat /one /dir/one.txt; echo two > /dir/two.txt; echo x >> /ro/one.txt; echo $?");
+    let mut config = shell(
+        "probe",
+        &image,
+        "cat /one /dir/one.txt; echo two > /dir/two.txt; echo x >> /ro/one.txt; echo $?",
+    );
     let mut read_only = mount(&dir, "/ro");
     read_only.readonly = true;
     config.mounts = vec![mount(&file, "/one"), mount(&dir, "/dir"), read_only];
@@ -64,7 +69,7 @@ async fn mounts_come_parents_first_whatever_their_order() {
     let (outer, inner) = (node.host_dir().join("outer"), node.host_dir().join("inner"));
     for (dir, name) in [(&outer, "outer"), (&inner, "inner")] {
         fs::create_dir_all(dir).unwrap();
-        let _ = node::write(dir, name, "");
+        let _path = node::write(dir, name, "");
     }
     fs::create_dir_all(outer.join("sub")).unwrap();
     let mut config = shell("probe", &image, "ls /data /data/sub");
@@ -94,7 +99,7 @@ async fn a_later_mount_of_the_host_arrives_only_with_propagation() {
     config.mounts = vec![slave, mount(&shared.0, "/private")];
     let made = cri.run(&pod, config).await;
     mount_tmpfs(&shared.0.join("later"));
-    let _ = node::write(&shared.0.join("later"), "file", "");
+    let _path = node::write(&shared.0.join("later"), "file", "");
     says(&cri, &made, "ls /slave/later", "file\n").await;
     says(&cri, &made, "ls /private/later", "").await;
     cri.stop(&made, 5).await.unwrap();
@@ -151,10 +156,20 @@ async fn the_kernels_filesystems_are_mounted_as_the_field_does() {
         let line = said.lines().find(|line| line.split(' ').nth(4) == Some(at));
         line.unwrap_or_else(|| panic!("{at} is no mount in {said}")).to_owned()
     };
-    for (at, kind) in [("/", "overlay"), ("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")] {
+    for (at, kind) in [
+        ("/", "overlay"),
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/mqueue", "mqueue"),
+        ("/sys", "sysfs"),
+    ] {
         assert!(find(at).contains(&format!(" - {kind} ")), "{at}: {}", find(at));
     }
     assert!(find("/sys").contains(" ro,"), "{}", find("/sys"));
-    assert!(said.lines().any(|line| line.contains("/sys/fs/cgroup") && line.contains(" ro,")), "{said}");
+    assert!(
+        said.lines().any(|line| line.contains("/sys/fs/cgroup") && line.contains(" ro,")),
+        "{said}"
+    );
     assert!(!said.contains("shared:"), "nothing of a container is shared by default: {said}");
 }

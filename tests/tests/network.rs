@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api};
 use hull_tests::cri::{idle, shell};
-use hull_tests::{Cri, Node, eventually, fixture};
+use hull_tests::{Cri, Must as _, Node, eventually, fixture};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
@@ -16,7 +16,8 @@ fn web(image: &str, page: &str) -> api::ContainerConfig {
 /// Asks from inside a container until somebody answers.
 async fn fetched(cri: &Cri, from: &str, url: &str) -> String {
     eventually(format!("{url} answers"), || async {
-        let ran = cri.exec(from, &["wget", "-q", "-T", "2", "-O", "-", url]).await.unwrap();
+        let ran =
+            cri.exec(from, &["wget", "-q", "-T", "2", "-O", "-", url]).await.must("exec wget");
         if ran.code == 0 { Ok(ran.stdout) } else { Err(ran.stderr) }
     })
     .await
@@ -74,7 +75,11 @@ async fn a_pod_reaches_a_server_on_the_host() {
     let script = format!("nc {} {port}", node.gateway());
     let said = cri.output(&pod, shell("client", &image, &script)).await;
     assert_eq!(said.stdout, "from the host\n", "{said:?}");
-    assert_eq!(answering.join().unwrap(), cri.pod_ip(&pod).await, "the host sees the pod's own address");
+    assert_eq!(
+        answering.join().unwrap(),
+        cri.pod_ip(&pod).await,
+        "the host sees the pod's own address"
+    );
 }
 
 #[tokio::test]
@@ -157,7 +162,8 @@ async fn the_bridge_taken_away_by_hand_is_made_again() {
     let node = Node::start().await;
     let (cri, one, _image) = node.pod("one").await;
     cri.stop_pod(&one).await.unwrap();
-    let _ = hull_tests::shell::run("ip", ["link", "delete", node.names().bridge.as_str()]).good();
+    let _said =
+        hull_tests::shell::run("ip", ["link", "delete", node.names().bridge.as_str()]).good();
     let two = cri.run_pod("two").await.unwrap();
     let image = fixture::busybox();
     let _server = cri.run(&two, web(&image, "again")).await;

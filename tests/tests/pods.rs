@@ -101,7 +101,8 @@ async fn on_the_hosts_network_a_pod_has_the_hosts_links() {
     pod_namespaces(&mut config).network = NamespaceMode::Node.into();
     let pod = cri.run_pod_with(config).await.unwrap();
     let mut probe = shell("probe", &image, "readlink /proc/self/ns/net; hostname; cat /etc/hosts");
-    security(&mut probe).namespace_options.get_or_insert_default().network = NamespaceMode::Node.into();
+    security(&mut probe).namespace_options.get_or_insert_default().network =
+        NamespaceMode::Node.into();
     let said = cri.output(&pod, probe).await.stdout;
     let own = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
     assert!(said.starts_with(&own), "{said}");
@@ -122,7 +123,8 @@ async fn host_pid_and_ipc_are_the_hosts() {
     namespaces.pid = NamespaceMode::Node.into();
     namespaces.ipc = NamespaceMode::Node.into();
     let pod = cri.run_pod_with(config).await.unwrap();
-    let mut probe = shell("probe", &image, "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc");
+    let mut probe =
+        shell("probe", &image, "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc");
     let namespaces = security(&mut probe).namespace_options.get_or_insert_default();
     namespaces.pid = NamespaceMode::Node.into();
     namespaces.ipc = NamespaceMode::Node.into();
@@ -213,7 +215,7 @@ async fn the_pods_cgroup_is_below_the_parent_asked_for() {
     for hierarchy in hull_tests::host::hierarchies() {
         for dir in ["kubepods/burstable/pod1", "kubepods/burstable", "kubepods"] {
             let below = node.names().cgroup.trim_start_matches('/').to_owned();
-            let _ = fs::remove_dir(hierarchy.join(below).join(dir));
+            let _gone = fs::remove_dir(hierarchy.join(below).join(dir));
         }
     }
 }
@@ -230,7 +232,11 @@ async fn a_pod_whose_pause_is_killed_is_no_longer_ready() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually("the pod is not ready", || async {
         let state = cri.pod_status(&pod).await.unwrap().status.unwrap().state();
-        if state == api::PodSandboxState::SandboxNotready { Ok(()) } else { Err(format!("{state:?}")) }
+        if state == api::PodSandboxState::SandboxNotready {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
     })
     .await;
     drop(made);

@@ -3,7 +3,7 @@
 //! may link which, what tests may not do. Each message says what to do instead.
 
 use hull_tests::rust_source::functions;
-use hull_tests::{paths, shell};
+use hull_tests::{Must as _, paths, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,10 +24,7 @@ const MAY_LINK: [(&str, &[&str]); 9] = [
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
-    (
-        "hull",
-        &["hull-sys", "hull-cgroup", "hull-plan", "hull-image", "hull-network", "hull-proto"],
-    ),
+    ("hull", &["hull-sys", "hull-cgroup", "hull-plan", "hull-image", "hull-network", "hull-proto"]),
 ];
 
 /// What must not be in a crate's closure, and why.
@@ -42,7 +39,11 @@ const NEVER: [(&str, &[&str], &str); 4] = [
         &["serde", "serde_json", "oci-spec", "tokio", "hull-proto"],
         "it runs between clone and exec in the monitor: it takes a Plan and knows no documents",
     ),
-    ("hull-plan", &["tokio", "hull-proto"], "planning is pure: do the waiting and the CRI in server/"),
+    (
+        "hull-plan",
+        &["tokio", "hull-proto"],
+        "planning is pure: do the waiting and the CRI in server/",
+    ),
     ("hull-cgroup", &["serde", "tokio"], "the monitor links it"),
 ];
 
@@ -64,8 +65,8 @@ fn sources() -> Vec<Source> {
     walk(&root, &mut files);
     assert!(files.len() > 20, "tidy found hardly any source below {}", root.display());
     let read = |file: PathBuf| Source {
-        text: fs::read_to_string(&file).unwrap(),
-        path: file.strip_prefix(&root).unwrap().to_owned(),
+        text: fs::read_to_string(&file).must(format!("read {}", file.display())),
+        path: file.strip_prefix(&root).must("shorten a path").to_owned(),
     };
     files.into_iter().map(read).collect()
 }
@@ -113,7 +114,9 @@ fn files_and_functions_are_short_enough_to_read() {
             if source.is_test() { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX },
         );
         if lines > most {
-            wrong.push(format!("{path}: {lines} lines: split it by what its parts own (at most {most})"));
+            wrong.push(format!(
+                "{path}: {lines} lines: split it by what its parts own (at most {most})"
+            ));
         }
         for function in functions(&source.text) {
             if function.lines > FUNCTION_LINES_MAX {
@@ -138,7 +141,8 @@ fn nothing_is_left_to_do_without_an_issue() {
             let marked = marks.iter().find(|mark| comment.contains(mark.as_str()));
             if let Some(mark) = marked.filter(|_| !comment.contains('#')) {
                 let at = format!("{}:{}", source.path.display(), number + 1);
-                wrong.push(format!("{at}: do it now, or open an issue and write `{mark}(#number)`"));
+                wrong
+                    .push(format!("{at}: do it now, or open an issue and write `{mark}(#number)`"));
             }
         }
     }
@@ -157,10 +161,16 @@ fn tests_neither_sleep_nor_are_passed_over() {
             in_tests |= line.starts_with("#[cfg(test)]");
             let at = || format!("{}:{}", source.path.display(), number + 1);
             if line.contains(&ignored) {
-                wrong.push(format!("{}: let it run, or fail with what this machine lacks (`paths::cannot_run`)", at()));
+                wrong.push(format!(
+                    "{}: let it run, or fail with what this machine lacks (`paths::cannot_run`)",
+                    at()
+                ));
             }
             if in_tests && !waits_for_all && line.contains(&sleeps) {
-                wrong.push(format!("{}: wait for a state with `eventually`, not for time to pass", at()));
+                wrong.push(format!(
+                    "{}: wait for a state with `eventually`, not for time to pass",
+                    at()
+                ));
             }
         }
     }
