@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("pod-programs");
     let target = target()?;
     let monitor = build(&root, &out, &target, "hull-monitor", "hull-monitor", &[])?;
-    let pause = build(&root, &out, &target, "hull-sys", "pause", &["--features", "pause"])?;
+    // Pause links to no library at all. rustc adds musl's own start-up files, so not that target.
+    let pause = build(&root, &out, &env::var("HOST")?, "hull-sys", "pause", &["--features", "pause"])?;
     println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
     println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
     Ok(())

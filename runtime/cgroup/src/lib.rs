@@ -1,6 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! cgroups: limits, devices, counters, killing. v2 first; v1 and hybrid hosts too.
+//!
+//! A [`Cgroup`] is a path such as `/kubepods/besteffort/pod1/0123…` in every hierarchy the host has:
+//! one on v2, several on v1, those and a controller-less v2 tree on hybrid hosts, where the v2 tree
+//! serves for what only it can do (placing a process at its birth, killing all at once, telling when
+//! all are gone, pressure).
+//!
+//! The rule: a limit that was asked for is set or is an error that names it, never dropped. What
+//! this does not do: decide limits, or keep any state.
 
+mod devices;
+mod error;
+mod events;
+mod files;
+mod group;
+mod host;
 mod limits;
+mod stats;
+mod v1;
+mod v2;
 
+pub use error::Error;
+pub use group::{Cgroup, ExitCounters, children};
+pub use host::{Hierarchy, Host, Version};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
+pub use stats::{Psi, PsiLine, Stats};

@@ -1,6 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plan in, a process out.
+//! A plan in, a process out: namespaces, mounts, cgroups, exec.
+//!
+//! ```text
+//! spawn ─ cgroup ─ clone3 ─┬─ parent: Starting{pid, pidfd, status pipe} ─ poll
+//!                          └─ child: join, mounts, identity, seccomp, execve
+//!                                       └─ a failed step goes over the status pipe as StepError
+//! ```
+//!
+//! Callers are single-threaded: the child of a clone runs ordinary code. Knows no Kubernetes, no
+//! JSON, no tokio. What to do was decided before, in a [`Plan`].
 
+mod apply;
+mod child;
+mod pause;
 pub mod plan;
+mod process;
+mod rootfs;
+mod starting;
 
+pub use child::{ExecTarget, Io, exec, spawn};
+pub use pause::{pause, pod_shm};
 pub use plan::{PausePlan, Plan, Process, Step, StepError};
+pub use starting::Starting;

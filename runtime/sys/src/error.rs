@@ -20,6 +20,12 @@ impl Error {
         Self { call: call.into(), errno }
     }
 
+    /// An error of `call` with what libc left in errno.
+    pub fn last(call: impl Into<String>) -> Self {
+        let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
+        Self::new(errno, call)
+    }
+
     /// For `map_err` behind a rustix call: `.map_err(Error::of(|| format!("openat({path})")))`.
     pub fn of<S: Into<String>>(call: impl FnOnce() -> S) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::new(errno, call())
@@ -48,10 +54,8 @@ impl Error {
 pub fn name_of(errno: Errno) -> String {
     let raw = errno.raw_os_error();
     // nix's table is complete; its Debug form is the symbolic name.
-    match nix::errno::Errno::from_raw(raw) {
-        nix::errno::Errno::UnknownErrno => format!("errno {raw}"),
-        known => format!("{known:?}"),
-    }
+    let known = nix::errno::Errno::from_raw(raw);
+    if known == nix::errno::Errno::UnknownErrno { format!("errno {raw}") } else { format!("{known:?}") }
 }
 
 #[cfg(test)]

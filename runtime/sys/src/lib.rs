@@ -5,6 +5,23 @@
 //! page and first kernel, and fails with an [`Error`] that reads like a line of strace. Safe calls
 //! that rustix has are used from rustix directly; [`Error::of`] gives their errors the same form.
 
-mod error;
+#![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
-pub use error::{Error, Result};
+mod clone;
+mod error;
+mod exec;
+mod memfd;
+mod mount;
+pub mod netns;
+mod security;
+mod signals;
+mod spawn;
+
+pub use clone::{Forked, clone3, flags, unshare};
+pub use error::{Error, Result, name_of};
+pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
+pub use memfd::{random, sealed_memfd};
+pub use mount::{Attr, mount_setattr};
+pub use security::{bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit};
+pub use signals::{block_for_signalfd, ignore_children, reset_signals, reap_any, Reaped, controlling_terminal};
+pub use spawn::spawn_program;

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One cgroup in all hierarchies: made, entered, killed, emptied, removed.
+
+use crate::error::{Error, is, libc_errno};
+use crate::files;
+use crate::{Host, Limits, Stats, Version, events, stats, v1, v2};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Deepest tree of sub-cgroups that is walked: a container can make them in its own part.
+const DEPTH_MAX: usize = 64;
+
+/// A path in every hierarchy of a host. Making one touches nothing.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    host: Host,
+    /// Without the leading slash.
+    path: String,
+}
+
+/// What was counted when the last process ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExitCounters {
+    /// Processes that the out-of-memory killer took.
+    pub oom_kills: u64,
+    /// Most memory ever held, bytes, where the kernel tells.
+    pub memory_peak_bytes: Option<u64>,
+    /// Forks refused by the pids limit.
+    pub pids_refused: u64,
+}
+
+impl Cgroup {
+    /// The cgroup at `path`, absolute from each hierarchy's root.
+    pub fn at(host: &Host, path: &str) -> Result<Self, Error> {
+        let inner = path.strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
+        let parts_good = |rest: &&str| {
+            !rest.is_empty()
+                && rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
+        };
+        match inner.filter(parts_good) {
+            Some(rest) => Ok(Self { host: host.clone(), path: rest.to_owned() }),
+            None => Err(Error::BadPath { path: path.chars().take(200).collect() }),
+        }
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        self.host.roots().map(|root| root.join(&self.path))
+    }
+
+    /// Its directory in the v2 tree.
+    pub(crate) fn unified(&self) -> Option<PathBuf> {
+        self.host.unified().map(|root| root.join(&self.path))
+    }
+
+    /// Its directory in the hierarchy of a v1 controller.
+    pub(crate) fn v1(&self, controller: &str) -> Option<PathBuf> {
+        self.host.hierarchy(controller).map(|root| root.join(&self.path))
+    }
+
+    /// Makes it in every hierarchy, with its parents, and sets the limits. One that is there is fine.
+    pub fn create(&self, limits: &Limits) -> Result<(), Error> {
+        for hierarchy in self.host.hierarchies() {
+            let cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
+            v1::make(&hierarchy.mountpoint, &self.path, cpuset)?;
+        }
+        if let Some(root) = self.host.unified() {
+            let with_controllers = self.host.version() == Version::V2;
+            v2::make(root, &self.path, with_controllers)?;
+        }
+        self.apply(limits)
+    }
+
+    /// Sets those limits that are given.
+    pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
+        match (self.host.version(), self.unified()) {
+            (Version::V2, Some(dir)) => v2::apply(&dir, &self.path, limits),
+            _ => v1::apply(self, limits),
+        }
+    }
+
+    /// Its directory in the v2 tree, to clone a process into; `None` on a host without one.
+    pub fn dir_fd(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(path) = self.unified() else { return Ok(None) };
+        let opened = File::options()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
+            .open(&path);
+        opened.map(|dir| Some(dir.into())).map_err(|source| Error::Read { path, source })
+    }
+
+    /// Moves a process into it; `everywhere` also in the v2 tree, for one that was not cloned there.
+    pub fn add(&self, pid: i32, everywhere: bool) -> Result<(), Error> {
+        let pid = pid.to_string();
+        for hierarchy in self.host.hierarchies() {
+            files::write(&hierarchy.mountpoint.join(&self.path), "cgroup.procs", &pid)?;
+        }
+        if let (true, Some(dir)) = (everywhere, self.unified()) {
+            files::write(&dir, "cgroup.procs", &pid)?;
+        }
+        Ok(())
+    }
+
+    /// Its processes and those of its sub-cgroups.
+    pub fn procs(&self) -> Result<Vec<i32>, Error> {
+        // Every hierarchy has all of them; the v2 one where there is one.
+        let Some(dir) = self.unified().or_else(|| self.dirs().next()) else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        for dir in tree(&dir)? {
+            // One that goes away meanwhile has no processes.
+            let text = files::read_if_there(&dir, "cgroup.procs")?.unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        Ok(pids)
+    }
+
+    /// Sends SIGKILL to everything in it. They end a little later: see [`Cgroup::wait_empty`].
+    pub fn kill(&self) -> Result<(), Error> {
+        if let Some(dir) = self.unified() {
+            // Linux 5.14: catches also what forks meanwhile.
+            match files::write_if_there(&dir, "cgroup.kill", "1") {
+                Ok(true) => return Ok(()),
+                Ok(false) if !dir.is_dir() => return Ok(()),
+                Ok(false) => {}
+                Err(err) => return Err(err),
+            }
+        }
+        v1::kill(self)
+    }
+
+    /// Waits until no process is left. `false` when the time is up.
+    pub fn wait_empty(&self, limit: Duration) -> Result<bool, Error> {
+        events::wait_empty(self, limit)
+    }
+
+    /// Whether any process is left. One that is not there has none.
+    pub fn is_populated(&self) -> Result<bool, Error> {
+        if let Some(dir) = self.unified() {
+            let text = files::read_if_there(&dir, "cgroup.events")?;
+            return Ok(text.is_some_and(|text| files::field(&text, "populated") == Some(1)));
+        }
+        Ok(self.exists()? && !self.procs()?.is_empty())
+    }
+
+    /// Removes it and the sub-cgroups that were made in it, in every hierarchy. Not there is fine.
+    pub fn remove(&self) -> Result<(), Error> {
+        for dir in self.dirs() {
+            for dir in tree(&dir)?.into_iter().rev() {
+                match fs::remove_dir(&dir) {
+                    Ok(()) => {}
+                    Err(err) if is(&err, libc_errno::ENOENT) => {}
+                    Err(source) => return Err(Error::Remove { path: dir, source }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what is in it, waits until all has ended, at most for `limit`, and removes it.
+    pub fn kill_and_remove(&self, limit: Duration) -> Result<(), Error> {
+        let until = Instant::now() + limit;
+        if self.is_populated()? {
+            self.kill()?;
+            if !self.wait_empty(limit)? {
+                return Err(Error::NotEmpty { path: format!("/{}", self.path), waited: limit });
+            }
+        }
+        loop {
+            match self.remove() {
+                // In a v1 hierarchy a task may be on its way out a moment longer than in another.
+                Err(Error::Remove { source, .. }) if is(&source, libc_errno::EBUSY) && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether it is there in any hierarchy.
+    pub fn exists(&self) -> Result<bool, Error> {
+        for path in self.dirs() {
+            match path.try_exists() {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(source) => return Err(Error::Read { path, source }),
+            }
+        }
+        Ok(false)
+    }
+
+    /// What it uses now.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        match (self.host.version(), self.unified()) {
+            (Version::V2, Some(dir)) => stats::v2(&dir),
+            _ => stats::v1(self),
+        }
+    }
+
+    /// What was counted until now. Read once its processes have ended, and before it is removed.
+    pub fn exit_counters(&self) -> Result<ExitCounters, Error> {
+        match (self.host.version(), self.unified()) {
+            (Version::V2, Some(dir)) => v2::exit_counters(&dir),
+            _ => v1::exit_counters(self),
+        }
+    }
+}
+
+/// A directory and all below it, parents first; none when it is not there.
+fn tree(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    let mut todo = vec![(dir.to_owned(), 0)];
+    while let Some((dir, depth)) = todo.pop() {
+        for name in subdirectories(&dir)? {
+            if depth < DEPTH_MAX {
+                todo.push((dir.join(name), depth + 1));
+            }
+        }
+        if depth > 0 || dir.is_dir() {
+            found.push(dir);
+        }
+    }
+    Ok(found)
+}
+
+fn subdirectories(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Read { path: dir.to_owned(), source }),
+    };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|of| of.is_dir()));
+    Ok(directories.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// Names of the cgroups directly below `path`, in any hierarchy.
+pub fn children(host: &Host, path: &str) -> Result<Vec<String>, Error> {
+    let parent = Cgroup::at(host, path)?;
+    let mut names = BTreeSet::new();
+    for dir in parent.dirs() {
+        names.extend(subdirectories(&dir)?);
+    }
+    Ok(names.into_iter().collect())
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which hierarchies a host has, from its table of mounts. `cgroups(7)`.
+
+use crate::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How a host's cgroups are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// One unified hierarchy with all controllers.
+    V2,
+    /// A hierarchy per controller.
+    V1,
+    /// Likewise, and a unified one without controllers.
+    Hybrid,
+}
+
+/// One v1 hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// `cpu`, `cpuacct`, `name=systemd`, …
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+}
+
+/// The hierarchies of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    unified: Option<PathBuf>,
+    v1: Vec<Hierarchy>,
+}
+
+/// Names that are controllers and not mount options.
+const CONTROLLERS: [&str; 13] = [
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls",
+    "net_prio", "perf_event", "rdma",
+];
+
+impl Host {
+    /// Reads them from /proc/self/mountinfo.
+    pub fn detect() -> Result<Self, Error> {
+        let path = PathBuf::from("/proc/self/mountinfo");
+        let text = fs::read_to_string(&path).map_err(|source| Error::Mounts { path, source })?;
+        let host = Self::parse(&text);
+        if host.unified.is_none() && host.v1.is_empty() {
+            return Err(Error::NoHierarchy);
+        }
+        Ok(host)
+    }
+
+    /// A host whose only hierarchy is a v2 one at `root`.
+    #[must_use]
+    pub fn v2_at(root: &Path) -> Self {
+        Self { unified: Some(root.to_owned()), v1: Vec::new() }
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mut host = Self { unified: None, v1: Vec::new() };
+        for line in mountinfo.lines() {
+            let Some((head, tail)) = line.split_once(" - ") else { continue };
+            let mut tail = tail.split(' ');
+            let (fstype, options) = (tail.next(), tail.nth(1).unwrap_or_default());
+            let mut head = head.split(' ').skip(3);
+            let (Some("/"), Some(at)) = (head.next(), head.next()) else { continue };
+            let mountpoint = PathBuf::from(at);
+            match fstype {
+                Some("cgroup2") if host.unified.is_none() => host.unified = Some(mountpoint),
+                Some("cgroup") => {
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|name| CONTROLLERS.contains(name) || name.starts_with("name="))
+                        .map(str::to_owned)
+                        .collect();
+                    let known = host.v1.iter().any(|of| of.controllers == controllers);
+                    if !controllers.is_empty() && !known {
+                        host.v1.push(Hierarchy { controllers, mountpoint });
+                    }
+                }
+                _ => {}
+            }
+        }
+        host
+    }
+
+    /// How they are set up.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match (self.v1.is_empty(), &self.unified) {
+            (true, _) => Version::V2,
+            (false, None) => Version::V1,
+            (false, Some(_)) => Version::Hybrid,
+        }
+    }
+
+    /// Names of the controllers that can be used.
+    pub fn controllers(&self) -> Result<Vec<String>, Error> {
+        if let (true, Some(root)) = (self.v1.is_empty(), &self.unified) {
+            let text = crate::files::read(root, "cgroup.controllers")?;
+            return Ok(text.split_whitespace().map(str::to_owned).collect());
+        }
+        let names = self.v1.iter().flat_map(|of| of.controllers.clone());
+        Ok(names.filter(|name| !name.starts_with("name=")).collect())
+    }
+
+    /// The v1 hierarchies; none on a v2 host.
+    #[must_use]
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        &self.v1
+    }
+
+    /// The root of the v2 tree, where there is one.
+    #[must_use]
+    pub fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// The v1 hierarchy of a controller.
+    pub(crate) fn hierarchy(&self, controller: &str) -> Option<&Path> {
+        let of = self.v1.iter().find(|of| of.controllers.iter().any(|name| name == controller))?;
+        Some(&of.mountpoint)
+    }
+
+    /// The root of every hierarchy.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
+        self.v1.iter().map(|of| of.mountpoint.as_path()).chain(self.unified())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_host_is_told_from_its_mounts() {
+        let host = Host::parse(
+            "30 25 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+             31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n\
+             32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+             33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             34 30 0:29 /x /mnt rw - cgroup cgroup rw,memory\n",
+        );
+        assert_eq!(host.version(), Version::Hybrid);
+        assert_eq!(host.hierarchy("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(host.hierarchy("memory"), None, "a bind of a part is no hierarchy");
+        assert_eq!(host.hierarchies().len(), 2);
+    }
+
+    #[test]
+    fn a_v2_host_has_one_tree() {
+        let host = Host::parse("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(host.version(), Version::V2);
+        assert_eq!(host.unified(), Some(Path::new("/sys/fs/cgroup")));
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The hierarchies of cgroup v1. `Documentation/admin-guide/cgroup-v1/`.
+
+use crate::error::{Error, is, libc_errno};
+use crate::files::{field, mkdir, number, read, read_if_there, write, write_if_there};
+use crate::{Cgroup, DeviceKind, DeviceRule, ExitCounters, Limits, devices};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+/// Makes `path` below one hierarchy's `root`. A cpuset takes its parent's CPUs and nodes: empty, it
+/// would take no process.
+pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
+    let dir = root.join(path);
+    if !cpuset {
+        match mkdir(&dir) {
+            Ok(_) => return Ok(()),
+            Err(Error::Make { source, .. }) if is(&source, libc_errno::ENOENT) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    let mut at = root.to_owned();
+    for part in path.split('/') {
+        let parent = at.clone();
+        at.push(part);
+        if mkdir(&at)? && cpuset {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                write(&at, file, read(&parent, file)?.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
+    cpu(cgroup, limits)?;
+    memory(cgroup, limits)?;
+    if let Some(pids) = limits.pids {
+        let value = if pids > 0 { pids.to_string() } else { "max".into() };
+        set(cgroup, "pids", "pids.max", &value, pids > 0)?;
+    }
+    for page in &limits.hugepages {
+        let file = format!("hugetlb.{}.limit_in_bytes", page.page_size);
+        // The kubelet sends a limit of 0 for every size: without the controller none can be used.
+        set(cgroup, "hugetlb", &file, &page.bytes.to_string(), page.bytes > 0)?;
+    }
+    if let Some(weight) = limits.io_weight {
+        let value = weight.to_string();
+        let Some(dir) = cgroup.v1("blkio") else { return Err(missing("blkio", "blkio.weight", &value)) };
+        if !write_if_there(&dir, "blkio.weight", &value)? && !write_if_there(&dir, "blkio.bfq.weight", &value)? {
+            return Err(missing("blkio", "blkio.weight", &value));
+        }
+    }
+    if !limits.devices.is_empty() {
+        limit_devices(cgroup, &limits.devices)?;
+    }
+    if let Some((key, value)) = limits.unified.first() {
+        return Err(missing("cgroup v2", key, value));
+    }
+    Ok(())
+}
+
+fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
+    if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
+        set(cgroup, "cpu", "cpu.shares", &shares.to_string(), true)?;
+    }
+    if let Some(period) = limits.cpu_period_us.filter(|period| *period > 0) {
+        set(cgroup, "cpu", "cpu.cfs_period_us", &period.to_string(), true)?;
+    }
+    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota != 0) {
+        set(cgroup, "cpu", "cpu.cfs_quota_us", &quota.to_string(), quota > 0)?;
+    }
+    if let Some(burst) = limits.cpu_burst_us {
+        set(cgroup, "cpu", "cpu.cfs_burst_us", &burst.to_string(), burst > 0)?;
+    }
+    if let Some(idle) = limits.cpu_idle {
+        set(cgroup, "cpu", "cpu.idle", if idle { "1" } else { "0" }, idle)?;
+    }
+    for (file, value) in [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            set(cgroup, "cpuset", file, value, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Memory, and memory with swap, which must never be below it: the order depends on the way.
+fn memory(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
+    const MEMORY: &str = "memory.limit_in_bytes";
+    const BOTH: &str = "memory.memsw.limit_in_bytes";
+    let memory = limits.memory_bytes.filter(|bytes| *bytes != 0);
+    let both = limits.memory_swap_bytes.filter(|bytes| *bytes != 0);
+    let write_both = |value: i64| -> Result<(), Error> {
+        let Some(dir) = cgroup.v1("memory") else { return Ok(()) };
+        // A kernel without swap accounting has nothing to limit.
+        write_if_there(&dir, BOTH, &value.to_string()).map(drop)
+    };
+    let now = cgroup.v1("memory").and_then(|dir| read_if_there(&dir, BOTH).ok().flatten());
+    let raises = match (both, now.as_deref().and_then(number)) {
+        (Some(both), Some(now)) => both < 0 || u64::try_from(both).unwrap_or(u64::MAX) > now,
+        _ => false,
+    };
+    if let (true, Some(both)) = (raises, both) {
+        write_both(both)?;
+    }
+    if let Some(bytes) = memory {
+        set(cgroup, "memory", MEMORY, &bytes.to_string(), bytes > 0)?;
+    }
+    if let (false, Some(both)) = (raises, both) {
+        write_both(both)?;
+    }
+    if let Some(soft) = limits.memory_reservation_bytes.filter(|soft| *soft > 0) {
+        set(cgroup, "memory", "memory.soft_limit_in_bytes", &soft.to_string(), true)?;
+    }
+    if limits.oom_kill_disable == Some(true) {
+        set(cgroup, "memory", "memory.oom_control", "1", true)?;
+    }
+    Ok(())
+}
+
+fn set(cgroup: &Cgroup, controller: &'static str, file: &str, value: &str, needed: bool) -> Result<(), Error> {
+    let written = match cgroup.v1(controller) {
+        Some(dir) => write_if_there(&dir, file, value)?,
+        None => false,
+    };
+    if written || !needed { Ok(()) } else { Err(missing(controller, file, value)) }
+}
+
+fn missing(controller: &'static str, file: &str, value: &str) -> Error {
+    Error::NoController { what: format!("{file} to {value}"), controller }
+}
+
+fn limit_devices(cgroup: &Cgroup, rules: &[DeviceRule]) -> Result<(), Error> {
+    let Some(dir) = cgroup.v1("devices") else {
+        // A hybrid host without the v1 controller can still have the program.
+        let Some(unified) = cgroup.dir_fd()? else { return Err(missing("devices", "devices", "")) };
+        return hull_sys::bpf_cgroup_device(unified.as_fd(), &devices::program(rules))
+            .map_err(|source| Error::Devices { path: String::new(), source });
+    };
+    for rule in rules {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        write(&dir, file, &device_text(rule))?;
+    }
+    Ok(())
+}
+
+fn device_text(rule: &DeviceRule) -> String {
+    let kind = match rule.kind {
+        DeviceKind::All => 'a',
+        DeviceKind::Block => 'b',
+        DeviceKind::Char => 'c',
+    };
+    let number = |of: Option<u32>| of.map_or("*".to_owned(), |of| of.to_string());
+    let mut access = String::new();
+    for (on, letter) in [(rule.read, 'r'), (rule.write, 'w'), (rule.mknod, 'm')] {
+        if on {
+            access.push(letter);
+        }
+    }
+    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+}
+
+/// Kills without `cgroup.kill`: freezes, so that nothing forks away, kills all, thaws.
+pub(crate) fn kill(cgroup: &Cgroup) -> Result<(), Error> {
+    let freezer = cgroup.v1("freezer");
+    let turn = |state: &str| match &freezer {
+        Some(dir) => write_if_there(dir, "freezer.state", state).map(drop),
+        None => Ok(()),
+    };
+    turn("FROZEN")?;
+    let pids = cgroup.procs();
+    for pid in pids.iter().flatten() {
+        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
+            // One that has ended meanwhile is what was wanted.
+            let _ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    turn("THAWED")?;
+    pids.map(drop)
+}
+
+pub(crate) fn exit_counters(cgroup: &Cgroup) -> Result<ExitCounters, Error> {
+    let text = |controller: &str, file: &str| match cgroup.v1(controller) {
+        Some(dir) => read_if_there(&dir, file),
+        None => Ok(None),
+    };
+    let oom = text("memory", "memory.oom_control")?.unwrap_or_default();
+    let peak = text("memory", "memory.max_usage_in_bytes")?;
+    let pids = text("pids", "pids.events")?.unwrap_or_default();
+    Ok(ExitCounters {
+        oom_kills: field(&oom, "oom_kill").unwrap_or(0),
+        memory_peak_bytes: peak.as_deref().and_then(number),
+        pids_refused: field(&pids, "max").unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_rules_read_as_the_kernel_wants_them() {
+        let rule = DeviceRule {
+            allow: true,
+            kind: DeviceKind::Char,
+            major: Some(1),
+            minor: None,
+            read: true,
+            write: true,
+            mknod: false,
+        };
+        assert_eq!(device_text(&rule), "c 1:* rw");
+    }
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making the process: cgroup, clone, what the parent has to do for it, and the child's way to the
+//! exec.
+
+use crate::plan::{IdMaps, Namespace, NamespaceKind, Namespaces, Plan, Process, Step, StepError};
+use crate::starting::{Starting, fail, status_pipe};
+use crate::{apply, process};
+use hull_cgroup::{Cgroup, Host};
+use hull_sys::{Forked, clone3, flags};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// Standard streams of a new process.
+#[derive(Debug)]
+pub enum Io {
+    /// One descriptor each.
+    Streams {
+        /// 0.
+        stdin: OwnedFd,
+        /// 1.
+        stdout: OwnedFd,
+        /// 2.
+        stderr: OwnedFd,
+    },
+    /// A terminal for all three, to become the controlling one.
+    Terminal {
+        /// The terminal's own side.
+        slave: OwnedFd,
+        /// Its path on the host, bound to /dev/console of a container.
+        path: String,
+    },
+}
+
+/// A running container that a further process joins.
+#[derive(Debug)]
+pub struct ExecTarget<'a> {
+    /// Its first process.
+    pub pidfd: BorrowedFd<'a>,
+    /// It has a user namespace of its own.
+    pub user_namespace: bool,
+    /// Its cgroup.
+    pub cgroup: &'a str,
+}
+
+/// Starts a container's first process.
+///
+/// The cgroup is made first and is there when this fails too: the caller removes it. `slots` are the
+/// detached mounts that the plan's binds name by number.
+pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
+    let cgroup = cgroup(host, &plan.cgroup.path)?;
+    cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
+    let joins = Joins::open(&plan.namespaces)?;
+    let new = new_flags(&plan.namespaces);
+    let time = enter_time(&plan.namespaces)?;
+    let clone = Clone { host, cgroup: &cgroup, flags: new, pid: joins.pid.as_ref().map(|file| file.as_fd()), maps: &plan.id_maps };
+    let started = clone.run(|| {
+        joins.enter()?;
+        if plan.namespaces.cgroup == Namespace::New {
+            hull_sys::unshare(flags::NEWCGROUP)
+                .map_err(StepError::of(Step::Join(NamespaceKind::Cgroup)))?;
+        }
+        let console = match &io {
+            Io::Terminal { path, .. } => Some(path.as_str()),
+            Io::Streams { .. } => None,
+        };
+        apply::all(plan, slots, console)?;
+        Err(process::become_program(&plan.process, &io))
+    });
+    if let Some(before) = time {
+        leave_time(&before)?;
+    }
+    started
+}
+
+/// Starts a further process in a container. No program in between, no second fork.
+pub fn exec(host: &Host, target: &ExecTarget<'_>, process: &Process, io: &Io) -> Result<Starting, StepError> {
+    let cgroup = cgroup(host, target.cgroup)?;
+    // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
+    // already be pointed at the pid namespace.
+    let maps = IdMaps::default();
+    let clone = Clone { host, cgroup: &cgroup, flags: 0, pid: Some(target.pidfd), maps: &maps };
+    clone.run(|| {
+        let mut kinds = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::NETWORK
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::CONTROL_GROUP;
+        if target.user_namespace {
+            kinds |= ThreadNameSpaceType::USER;
+        }
+        move_into_thread_name_spaces(target.pidfd, kinds).map_err(|errno| {
+            StepError::new(Step::Join(NamespaceKind::Mount), errno, "setns(pidfd of the container)")
+        })?;
+        Err(process::become_program(process, io))
+    })
+}
+
+fn cgroup(host: &Host, path: &str) -> Result<Cgroup, StepError> {
+    Cgroup::at(host, path).map_err(|err| cgroup_error(&err))
+}
+
+/// With the chain of causes: what reads the report has nothing else.
+pub(crate) fn cgroup_error(err: &hull_cgroup::Error) -> StepError {
+    let mut call = err.to_string();
+    if let Some(source) = std::error::Error::source(err) {
+        call = format!("{call}: {source}");
+    }
+    if let Some(hint) = err.hint() {
+        call = format!("{call} ({hint})");
+    }
+    StepError { step: Step::Cgroup, errno: err.errno(), call }
+}
+
+/// A clone with everything that belongs to it.
+pub(crate) struct Clone<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) flags: u64,
+    /// A descriptor whose pid namespace the child is born into.
+    pub(crate) pid: Option<BorrowedFd<'a>>,
+    pub(crate) maps: &'a IdMaps,
+}
+
+impl Clone<'_> {
+    /// Clones; the child runs `work`, which does not come back unless it failed.
+    pub(crate) fn run(
+        &self,
+        work: impl FnOnce() -> Result<std::convert::Infallible, StepError>,
+    ) -> Result<Starting, StepError> {
+        let (news, report) = status_pipe()?;
+        let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
+        let user = self.flags & flags::NEWUSER != 0;
+        let (wait, go) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
+        let visit = self.pid.map(visit_pid_namespace).transpose()?;
+        let forked = clone3(self.flags, into.as_ref().map(OwnedFd::as_fd));
+        if let (Some(home), Ok(Forked::Parent { .. }) | Err(_)) = (visit, &forked) {
+            leave_pid_namespace(&home)?;
+        }
+        match forked.map_err(StepError::of(Step::Clone))? {
+            Forked::Parent { pid, pidfd } => {
+                drop(report);
+                if user {
+                    // The child waits; when this fails the closed pipe ends it.
+                    self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
+                    write_maps(pid, self.maps)?;
+                    write(&go, b"g").map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
+                }
+                Ok(Starting::new(pid, pidfd, news))
+            }
+            Forked::Child => {
+                drop((news, go));
+                let failed = self.child(user, &wait).and_then(|()| work());
+                match failed {
+                    Err(error) => fail(&report, &error),
+                    Ok(never) => match never {},
+                }
+            }
+        }
+    }
+
+    /// What every child does first.
+    fn child(&self, user: bool, wait: &OwnedFd) -> Result<(), StepError> {
+        if user {
+            let mut byte = [0];
+            let got = read(wait, &mut byte).unwrap_or(0);
+            if got == 0 {
+                return Err(StepError::new(Step::IdMaps, Errno::CANCELED, "read(go)"));
+            }
+        } else if !self.host.hierarchies().is_empty() {
+            // 0 is whoever writes; the v2 tree was entered by the clone, if there is one.
+            let cloned_into = self.host.unified().is_some();
+            self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))?;
+        }
+        rustix::process::setsid()
+            .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))?;
+        Ok(())
+    }
+}
+
+/// Points our future children at another pid namespace; gives the way back.
+fn visit_pid_namespace(of: BorrowedFd<'_>) -> Result<fs::File, StepError> {
+    let path = "/proc/self/ns/pid";
+    let home = fs::File::open(path).map_err(|err| join_error(NamespaceKind::Pid, &err, path))?;
+    // A pidfd or a namespace's own descriptor: setns takes both, each by its own flags.
+    let entered = move_into_thread_name_spaces(of, ThreadNameSpaceType::PROCESS_ID);
+    let entered = match entered {
+        Err(Errno::INVAL) => move_into_link_name_space(of, Some(LinkNameSpaceType::ProcessID)),
+        other => other,
+    };
+    entered.map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))?;
+    Ok(home)
+}
+
+fn leave_pid_namespace(home: &fs::File) -> Result<(), StepError> {
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::ProcessID))
+        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(back)"))
+}
+
+fn join_error(kind: NamespaceKind, err: &std::io::Error, path: &str) -> StepError {
+    let errno = Errno::from_io_error(err).unwrap_or(Errno::IO);
+    StepError::new(Step::Join(kind), errno, format!("open({path})"))
+}
+
+/// Namespaces to enter, opened while host paths can still be named.
+struct Joins {
+    pid: Option<fs::File>,
+    others: Vec<(NamespaceKind, LinkNameSpaceType, fs::File)>,
+}
+
+impl Joins {
+    fn open(namespaces: &Namespaces) -> Result<Self, StepError> {
+        let kinds = [
+            // First: entering it may give the rights to enter the others.
+            (&namespaces.user, NamespaceKind::User, LinkNameSpaceType::User),
+            (&namespaces.net, NamespaceKind::Net, LinkNameSpaceType::Network),
+            (&namespaces.ipc, NamespaceKind::Ipc, LinkNameSpaceType::InterProcessCommunication),
+            (&namespaces.uts, NamespaceKind::Uts, LinkNameSpaceType::HostNameAndNISDomainName),
+            (&namespaces.cgroup, NamespaceKind::Cgroup, LinkNameSpaceType::ControlGroup),
+            (&namespaces.mount, NamespaceKind::Mount, LinkNameSpaceType::Mount),
+        ];
+        let mut others = Vec::new();
+        for (of, kind, raw) in kinds {
+            if let Namespace::Join(path) = of {
+                let file = fs::File::open(path).map_err(|err| join_error(kind, &err, path))?;
+                others.push((kind, raw, file));
+            }
+        }
+        let pid = match &namespaces.pid {
+            Namespace::Join(path) => {
+                let kind = NamespaceKind::Pid;
+                Some(fs::File::open(path).map_err(|err| join_error(kind, &err, path))?)
+            }
+            Namespace::Inherit | Namespace::New => None,
+        };
+        Ok(Self { pid, others })
+    }
+
+    fn enter(&self) -> Result<(), StepError> {
+        for (kind, raw, file) in &self.others {
+            move_into_link_name_space(file.as_fd(), Some(*raw))
+                .map_err(|errno| StepError::new(Step::Join(*kind), errno, "setns()"))?;
+        }
+        Ok(())
+    }
+}
+
+fn new_flags(namespaces: &Namespaces) -> u64 {
+    [
+        (&namespaces.mount, flags::NEWNS),
+        (&namespaces.pid, flags::NEWPID),
+        (&namespaces.net, flags::NEWNET),
+        (&namespaces.ipc, flags::NEWIPC),
+        (&namespaces.uts, flags::NEWUTS),
+        (&namespaces.user, flags::NEWUSER),
+    ]
+    .into_iter()
+    .filter(|(of, _)| **of == Namespace::New)
+    .fold(0, |all, (_, flag)| all | flag)
+}
+
+/// A new time namespace is for children: made here, with its offsets, before the clone.
+fn enter_time(namespaces: &Namespaces) -> Result<Option<fs::File>, StepError> {
+    let kind = NamespaceKind::Time;
+    let path = "/proc/self/ns/time";
+    let file = match &namespaces.time {
+        Namespace::Inherit => return Ok(None),
+        Namespace::New => fs::File::open(path).map_err(|err| join_error(kind, &err, path))?,
+        Namespace::Join(of) => {
+            let home = fs::File::open(path).map_err(|err| join_error(kind, &err, path))?;
+            let file = fs::File::open(of).map_err(|err| join_error(kind, &err, of))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Time))
+                .map_err(|errno| StepError::new(Step::Join(kind), errno, "setns(NEWTIME)"))?;
+            return Ok(Some(home));
+        }
+    };
+    hull_sys::unshare(flags::NEWTIME).map_err(StepError::of(Step::Join(kind)))?;
+    for (clock, seconds, nanoseconds) in &namespaces.time_offsets {
+        let line = format!("{clock} {seconds} {nanoseconds}\n");
+        fs::write("/proc/self/timens_offsets", line)
+            .map_err(|err| join_error(kind, &err, "/proc/self/timens_offsets"))?;
+    }
+    Ok(Some(file))
+}
+
+fn leave_time(home: &fs::File) -> Result<(), StepError> {
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Time))
+        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Time), errno, "setns(back)"))
+}
+
+/// `user_namespaces(7)`: each map in one write.
+fn write_maps(pid: i32, maps: &IdMaps) -> Result<(), StepError> {
+    for (file, ranges) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
+        let path = format!("/proc/{pid}/{file}");
+        let text: String = ranges
+            .iter()
+            .map(|range| format!("{} {} {}\n", range.inside, range.outside, range.length))
+            .collect();
+        fs::write(&path, text).map_err(|err| {
+            let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
+            StepError::new(Step::IdMaps, errno, format!("write({path})"))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The last stretch: from root in the new namespaces to the program.
+//!
+//! The order matters. Limits while we may still set them; the bounding set before the identity; the
+//! identity with capabilities kept; the capability sets; then no-new-privs and the filter, as late as
+//! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
+
+use crate::child::Io;
+use crate::plan::{Process, Step, StepError};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::AsFd as _;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The last capability that there could be: bits of the sets.
+const CAPABILITIES: u32 = 63;
+
+/// Becomes the program, or says which step failed.
+pub(crate) fn become_program(process: &Process, io: &Io) -> StepError {
+    match prepare(process, io).and_then(|()| run(process)) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn prepare(process: &Process, io: &Io) -> Result<(), StepError> {
+    stdio(io, process)?;
+    rlimits(process)?;
+    oom_score(process)?;
+    scheduling(process)?;
+    // Opened while /proc is the one we know.
+    let label = security_label(process)?;
+    if !process.no_new_privs {
+        seccomp(process)?;
+    }
+    let cwd = enter_cwd(process);
+    identity(process)?;
+    capabilities(process)?;
+    // Only the user may be allowed in (NFS), or only root.
+    if cwd.is_err() {
+        enter_cwd(process)?;
+    }
+    inside_root()?;
+    if let Some(mask) = process.umask {
+        rustix::process::umask(Mode::from_raw_mode(mask));
+    } else {
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+    }
+    // When the monitor dies nobody would hear of this process again. Credentials are settled: the
+    // kernel clears this when they change.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|errno| StepError::new(Step::Pipe, errno, "prctl(PDEATHSIG)"))?;
+    if let Some((file, text)) = label {
+        rustix::io::write(&file, text.as_bytes())
+            .map_err(|errno| StepError::new(Step::SecurityModule, errno, "write(attr/exec)"))?;
+    }
+    hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
+    if process.no_new_privs {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|errno| StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)"))?;
+    }
+    // Whatever is open goes at the exec, also what others left open.
+    hull_sys::close_range_on_exec(3).map_err(StepError::of(Step::Stdio))?;
+    if process.no_new_privs {
+        seccomp(process)?;
+    }
+    Ok(())
+}
+
+fn stdio(io: &Io, process: &Process) -> Result<(), StepError> {
+    let failed = |errno| StepError::new(Step::Stdio, errno, "dup2()");
+    let (stdin, stdout, stderr) = match io {
+        Io::Streams { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        Io::Terminal { slave, .. } => {
+            hull_sys::controlling_terminal(slave.as_fd()).map_err(StepError::of(Step::Stdio))?;
+            let owner = Uid::from_raw(process.uid);
+            // The program's user must be able to open its own terminal; refused is no reason to fail.
+            let _refused = rustix::fs::fchown(slave, Some(owner), None);
+            (slave, slave, slave)
+        }
+    };
+    rustix::stdio::dup2_stdin(stdin).map_err(failed)?;
+    rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
+    rustix::stdio::dup2_stderr(stderr).map_err(failed)
+}
+
+fn rlimits(process: &Process) -> Result<(), StepError> {
+    for (at, limit) in process.rlimits.iter().enumerate() {
+        let step = Step::Rlimit(u32::try_from(at).unwrap_or(u32::MAX));
+        hull_sys::setrlimit(limit.resource, limit.soft, limit.hard).map_err(StepError::of(step))?;
+    }
+    Ok(())
+}
+
+fn oom_score(process: &Process) -> Result<(), StepError> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    let path = "/proc/self/oom_score_adj";
+    match fs::write(path, score.to_string()) {
+        // Lowering it needs CAP_SYS_RESOURCE, which a nested host may not have: it keeps ours.
+        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::ACCESS | Errno::PERM)) => Ok(()),
+        // Masked by the image's or spec's own mounts: not worth a container.
+        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOENT)) => Ok(()),
+        Err(err) => {
+            let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
+            Err(StepError::new(Step::OomScore, errno, format!("write({path}, {score})")))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn scheduling(process: &Process) -> Result<(), StepError> {
+    let of = StepError::of(Step::Scheduling);
+    if let Some((class, level)) = process.io_priority {
+        hull_sys::ioprio_set(class, level).map_err(&of)?;
+    }
+    if let Some((policy, nice, priority)) = process.scheduler {
+        hull_sys::sched_setattr(policy, nice, priority).map_err(&of)?;
+    }
+    if let Some(personality) = process.personality {
+        hull_sys::personality(personality).map_err(&of)?;
+    }
+    Ok(())
+}
+
+fn security_label(process: &Process) -> Result<Option<(fs::File, String)>, StepError> {
+    let (path, text) = match (&process.apparmor, &process.selinux) {
+        (Some(profile), _) => ("/proc/thread-self/attr/apparmor/exec", format!("exec {profile}")),
+        (None, Some(label)) => ("/proc/thread-self/attr/exec", label.clone()),
+        (None, None) => return Ok(None),
+    };
+    let file = fs::File::options().write(true).open(path).map_err(|err| {
+        let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
+        StepError::new(Step::SecurityModule, errno, format!("open({path})"))
+    })?;
+    Ok(Some((file, text)))
+}
+
+fn seccomp(process: &Process) -> Result<(), StepError> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    hull_sys::install_seccomp(&filter.bpf, filter.flags).map_err(StepError::of(Step::Seccomp))
+}
+
+fn identity(process: &Process) -> Result<(), StepError> {
+    let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
+    let kept = own_permitted()?;
+    for capability in 0..=CAPABILITIES {
+        let bit = 1u64 << capability;
+        if process.capabilities.bounding & kept & bit == 0 {
+            match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+                // Past the last one that the kernel has.
+                Err(Errno::INVAL) => break,
+                other => other.map_err(failed("prctl(CAPBSET_DROP)"))?,
+            }
+        }
+    }
+    rustix::thread::set_keep_capabilities(true).map_err(failed("prctl(KEEPCAPS)"))?;
+    let groups: Vec<Gid> = process.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    rustix::thread::set_thread_groups(&groups).map_err(failed("setgroups()"))?;
+    let gid = Gid::from_raw(process.gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid()"))?;
+    let uid = Uid::from_raw(process.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid()"))?;
+    rustix::thread::set_keep_capabilities(false).map_err(failed("prctl(KEEPCAPS)"))
+}
+
+/// What we have ourselves: nothing else can be handed on.
+fn own_permitted() -> Result<u64, StepError> {
+    let sets = rustix::thread::capabilities(None)
+        .map_err(|errno| StepError::new(Step::Capabilities, errno, "capget()"))?;
+    Ok(sets.permitted.bits())
+}
+
+fn capabilities(process: &Process) -> Result<(), StepError> {
+    let failed = |call: &'static str| move |errno| StepError::new(Step::Capabilities, errno, call);
+    let have = own_permitted()?;
+    let wanted = process.capabilities;
+    let set = |bits: u64| CapabilitySet::from_bits_retain(bits & have);
+    let sets = CapabilitySets {
+        effective: set(wanted.effective),
+        permitted: set(wanted.permitted),
+        inheritable: set(wanted.inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(failed("capset()"))?;
+    rustix::thread::clear_ambient_capability_set().map_err(failed("prctl(CAP_AMBIENT_CLEAR_ALL)"))?;
+    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable & have;
+    for capability in (0..=CAPABILITIES).filter(|bit| ambient >> bit & 1 == 1) {
+        let capability = CapabilitySet::from_bits_retain(1 << capability);
+        rustix::thread::configure_capability_in_ambient_set(capability, true)
+            .map_err(failed("prctl(CAP_AMBIENT_RAISE)"))?;
+    }
+    Ok(())
+}
+
+fn enter_cwd(process: &Process) -> Result<(), StepError> {
+    rustix::process::chdir(process.cwd.as_str())
+        .map_err(|errno| StepError::new(Step::Cwd, errno, format!("chdir({})", process.cwd)))
+}
+
+/// Our working directory must be a place inside: a descriptor of the host that leaked into a
+/// directory would show as unreachable.
+fn inside_root() -> Result<(), StepError> {
+    let cwd = rustix::process::getcwd(Vec::new())
+        .map_err(|errno| StepError::new(Step::Cwd, errno, "getcwd()"))?;
+    if cwd.as_bytes().first() == Some(&b'/') {
+        return Ok(());
+    }
+    Err(StepError::new(Step::Cwd, Errno::XDEV, "getcwd() is outside of the root"))
+}
+
+/// As `execvp(3)`: a name without a slash is looked for in PATH.
+fn run(process: &Process) -> Result<Infallible, StepError> {
+    let failed = |errno, call: String| StepError::new(Step::Exec, errno, call);
+    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
+        return Err(failed(Errno::NOENT, "execve() of nothing".into()));
+    };
+    let args = hull_sys::Strings::new(&process.args).map_err(|errno| failed(errno, "arguments".into()))?;
+    let env = hull_sys::Strings::new(&process.env).map_err(|errno| failed(errno, "environment".into()))?;
+    if program.contains(&b'/') {
+        let error = hull_sys::execve(&c_string(program)?, &args, &env);
+        return Err(failed(error.errno(), error.to_string()));
+    }
+    let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
+    let mut last = failed(Errno::NOENT, format!("execve({}) in PATH", String::from_utf8_lossy(program)));
+    for dir in path.split(|byte| *byte == b':') {
+        let dir = if dir.is_empty() { b".".as_slice() } else { dir };
+        let file = c_string(&[dir, b"/", program].concat())?;
+        let error = hull_sys::execve(&file, &args, &env);
+        match error.errno() {
+            Errno::NOENT | Errno::NOTDIR if !is_there(&file) => {}
+            // One that may not be executed is passed over, but remembered.
+            Errno::ACCESS => last = failed(Errno::ACCESS, error.to_string()),
+            errno => return Err(failed(errno, error.to_string())),
+        }
+    }
+    Err(last)
+}
+
+/// ENOENT of a file that is there means its interpreter: that is the error to show.
+fn is_there(file: &CString) -> bool {
+    rustix::fs::stat(file.as_c_str()).is_ok()
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, StepError> {
+    CString::new(bytes).map_err(|_| StepError::new(Step::Exec, Errno::INVAL, "program name with a NUL"))
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finding and making things inside a root, by descriptor.
+//!
+//! The rule: no path from an image or a spec is ever joined to a host path. Everything is resolved
+//! beneath the root's descriptor with `openat2(2)` (RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS), so that
+//! a link in the image can point nowhere else, whoever changes it meanwhile.
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statx, StatxFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+type Result<T> = std::result::Result<T, Errno>;
+
+/// How a missing last part is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    Directory,
+    File,
+}
+
+/// A container's root, or the place where one is being put together.
+#[derive(Debug)]
+pub(crate) struct Root {
+    fd: OwnedFd,
+}
+
+impl Root {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What `path` is inside, links followed inside. A descriptor to hold on to it (O_PATH).
+    pub(crate) fn find(&self, path: &str) -> Result<OwnedFd> {
+        self.open(path, OFlags::PATH)
+    }
+
+    /// Opens `path` inside.
+    pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let path = if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    /// What `path` is inside; missing parts are made, the last as `last` says.
+    pub(crate) fn find_or_make(&self, path: &str, last: Make, mode: u32) -> Result<OwnedFd> {
+        match self.find(path) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let (parent, name) = split(path)?;
+        let parent = self.make_directories(parent)?;
+        make_one(&parent, name, last, mode)
+    }
+
+    /// The directory `path` inside, made with its parents where missing.
+    pub(crate) fn make_directories(&self, path: &str) -> Result<OwnedFd> {
+        let mut at = self.find("/")?;
+        let mut done = String::new();
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            if name == ".." {
+                return Err(Errno::INVAL);
+            }
+            done.push('/');
+            done.push_str(name);
+            at = match self.open(&done, OFlags::PATH | OFlags::DIRECTORY) {
+                Err(Errno::NOENT) => make_one(&at, name, Make::Directory, 0o755)?,
+                other => other?,
+            };
+        }
+        Ok(at)
+    }
+
+    /// The directory that holds the last part of `path`, made where missing, and that part's name.
+    pub(crate) fn parent_of<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str)> {
+        let (parent, name) = split(path)?;
+        Ok((self.make_directories(parent)?, name))
+    }
+}
+
+fn split(path: &str) -> Result<(&str, &str)> {
+    let path = path.trim_end_matches('/');
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if matches!(name, "" | "." | "..") {
+        return Err(Errno::INVAL);
+    }
+    Ok((parent, name))
+}
+
+/// Makes `name` in `parent`, and opens it without following anything: whoever puts a link there in
+/// between gains nothing.
+fn make_one(parent: &OwnedFd, name: &str, what: Make, mode: u32) -> Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(mode);
+    let only_here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match what {
+        Make::Directory => {
+            match mkdirat(parent, name, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat2(parent, name, flags, Mode::empty(), only_here)
+        }
+        Make::File => {
+            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            drop(openat2(parent, name, flags, Mode::from_raw_mode(0o644), only_here)?);
+            openat2(parent, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), only_here)
+        }
+    }
+}
+
+/// What kind of file a descriptor is, and its device numbers.
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<(FileType, u32, u32)> {
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
+    Ok((kind, stat.stx_rdev_major, stat.stx_rdev_minor))
+}

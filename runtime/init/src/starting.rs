@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A process between its clone and its exec, as its parent sees it: the status pipe closes by itself
+//! when the exec goes through, and carries a [`StepError`] when something failed before.
+
+use crate::plan::{Step, StepError};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
+const REPORT_BYTES_MAX: usize = 4096;
+
+/// A process that is on its way.
+#[derive(Debug)]
+pub struct Starting {
+    /// In our pid namespace.
+    pub pid: i32,
+    /// The process, for waiting and signals.
+    pub pidfd: OwnedFd,
+    /// Readable when there is news; see [`Starting::poll`].
+    pub status: OwnedFd,
+    report: Vec<u8>,
+}
+
+/// The two ends of a status pipe.
+pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
+    let failed = |errno: Errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)");
+    let (news, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    rustix::io::ioctl_fionbio(&news, true).map_err(failed)?;
+    Ok((news, report))
+}
+
+/// In the child: tells what failed, and ends.
+pub(crate) fn fail(report: &OwnedFd, error: &StepError) -> ! {
+    if let Ok(mut bytes) = borsh::to_vec(error) {
+        bytes.truncate(REPORT_BYTES_MAX);
+        // With the parent gone there is nobody to tell.
+        let _gone = write(report, &bytes);
+    }
+    hull_sys::exit_now(127)
+}
+
+impl Starting {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd) -> Self {
+        Self { pid, pidfd, status, report: Vec::new() }
+    }
+
+    /// How it went, or `None` while it is on its way. Never blocks.
+    pub fn poll(&mut self) -> Option<Result<(), StepError>> {
+        let mut chunk = [0; REPORT_BYTES_MAX];
+        loop {
+            match read(self.status.as_fd(), &mut chunk) {
+                Ok(0) if self.report.is_empty() => return Some(Ok(())),
+                Ok(0) => return Some(Err(self.decode())),
+                Ok(got) => self.report.extend_from_slice(&chunk[..got]),
+                Err(Errno::AGAIN) => return None,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Some(Err(StepError::new(Step::Pipe, errno, "read(status)"))),
+            }
+        }
+    }
+
+    fn decode(&self) -> StepError {
+        borsh::from_slice(&self.report)
+            .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)"))
+    }
+}
+
+impl StepError {
+    pub(crate) fn new(step: Step, errno: Errno, call: impl Into<String>) -> Self {
+        Self { step, errno: errno.raw_os_error(), call: call.into() }
+    }
+
+    pub(crate) fn of(step: Step) -> impl Fn(hull_sys::Error) -> Self {
+        move |err| Self::new(step, err.errno(), err.to_string())
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Becoming another program: `execve(2)`, `execveat(2)`.
+
+use crate::Error;
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr;
+
+/// Strings as the kernel wants them: NUL-terminated, in a NULL-terminated array. Prepared once, so
+/// that several paths can be tried.
+#[derive(Debug)]
+pub struct Strings {
+    pointers: Vec<*const libc::c_char>,
+    // What the pointers point to; never changed after they were taken.
+    _kept: Vec<CString>,
+}
+
+impl Strings {
+    /// Fails when a string holds a NUL byte.
+    pub fn new(strings: &[Vec<u8>]) -> Result<Self, Errno> {
+        let kept: Result<Vec<_>, _> = strings.iter().map(|text| CString::new(text.clone())).collect();
+        let kept = kept.map_err(|_| Errno::INVAL)?;
+        let pointers = kept.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        Ok(Self { pointers, _kept: kept })
+    }
+
+    /// For C functions whose prototype lacks a const; they do not write.
+    pub(crate) fn as_mut_pointers(&self) -> *const *mut libc::c_char {
+        self.pointers.as_ptr().cast()
+    }
+}
+
+/// Becomes the program at `path`. Returns only if that failed. `execve(2)`.
+#[must_use]
+pub fn execve(path: &CStr, args: &Strings, env: &Strings) -> Error {
+    // SAFETY: the arrays are NULL-terminated and, like the strings they point to, live past the
+    // call; the kernel only reads them.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Error::last(format!("execve({})", path.to_string_lossy()))
+}
+
+/// Becomes the program behind `file`. Returns only if that failed. `execveat(2)`, Linux 3.19.
+#[must_use]
+pub fn execveat(file: BorrowedFd<'_>, args: &Strings, env: &Strings) -> Error {
+    // SAFETY: as in `execve`; the empty path is static.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Error::last(format!("execveat({})", file.as_raw_fd()))
+}
+
+/// Ends this process at once, without running what others registered for its end. `_exit(2)`.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; there is no memory left to be wrong about.
+    unsafe { libc::_exit(code) }
+}
+
+/// Marks every descriptor from `first` on close-on-exec. `close_range(2)`, Linux 5.11.
+pub fn close_range_on_exec(first: u32) -> crate::Result<()> {
+    const CLOEXEC: u32 = 4;
+    // SAFETY: only a flag of open descriptors changes; none is closed here.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOEXEC) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("close_range({first}, ~0, CLOEXEC)"))) }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a process may do: seccomp filters, device programs of cgroups, scheduling.
+
+use crate::{Error, Result};
+use rustix::io::Errno;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+/// Installs a filter for the calling thread. `program` is an array of `struct sock_filter`, eight
+/// bytes each, in host order.
+///
+/// `seccomp(2)`, Linux 3.17. Needs no-new-privs or CAP_SYS_ADMIN.
+pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
+    const SET_MODE_FILTER: libc::c_uint = 1;
+    let call = || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len() / 8);
+    if program.is_empty() || !program.len().is_multiple_of(8) {
+        return Err(Error::new(Errno::INVAL, call()));
+    }
+    let count = u16::try_from(program.len() / 8).map_err(|_| Error::new(Errno::INVAL, call()))?;
+    // Copied into items of the right alignment.
+    let mut filter: Vec<libc::sock_filter> = program
+        .chunks_exact(8)
+        .map(|item| libc::sock_filter {
+            code: u16::from_ne_bytes([item[0], item[1]]),
+            jt: item[2],
+            jf: item[3],
+            k: u32::from_ne_bytes([item[4], item[5], item[6], item[7]]),
+        })
+        .collect();
+    let program = libc::sock_fprog { len: count, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` points to `count` items that live past the call; the kernel copies them.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(call())) }
+}
+
+/// Loads a device program and attaches it to a v2 cgroup, beside those of its parents.
+///
+/// `bpf(2)`: BPF_PROG_LOAD, BPF_PROG_ATTACH, type cgroup/dev, Linux 4.15. `program` is an array of
+/// eight-byte instructions. The cgroup keeps the program when the descriptor is closed.
+pub fn bpf_cgroup_device(cgroup: BorrowedFd<'_>, program: &[u64]) -> Result<()> {
+    const PROG_LOAD: libc::c_int = 5;
+    const PROG_ATTACH: libc::c_int = 8;
+    const TYPE_CGROUP_DEVICE: u32 = 15;
+    const ATTACH_CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let raw = |fd: i32| u32::try_from(fd).unwrap_or(u32::MAX);
+    let load = Load {
+        kind: TYPE_CGROUP_DEVICE,
+        count: u32::try_from(program.len()).unwrap_or(u32::MAX),
+        instructions: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `load` and what it points to, all of which lives past the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of_val(&load)) };
+    let fd = i32::try_from(fd).unwrap_or(-1);
+    if fd < 0 {
+        return Err(Error::last(format!("bpf(PROG_LOAD, {} instructions)", program.len())));
+    }
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
+    let attach = Attach {
+        target: raw(cgroup.as_raw_fd()),
+        program: raw(loaded.as_raw_fd()),
+        kind: ATTACH_CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    // SAFETY: the kernel only reads `attach`; both descriptors are open.
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of_val(&attach)) };
+    if ret == 0 { Ok(()) } else { Err(Error::last("bpf(PROG_ATTACH, CGROUP_DEVICE)")) }
+}
+
+/// Sets the calling thread's I/O class and level. `ioprio_set(2)`.
+pub fn ioprio_set(class: u8, level: u8) -> Result<()> {
+    let value = i32::from(class) << 13 | i32::from(level);
+    // SAFETY: plain numbers; 1 is IOPRIO_WHO_PROCESS, 0 the caller.
+    let ret = unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("ioprio_set({class}, {level})"))) }
+}
+
+/// Sets the calling thread's scheduling. `sched_setattr(2)`, Linux 3.14.
+pub fn sched_setattr(policy: u32, nice: i32, priority: u32) -> Result<()> {
+    #[repr(C)]
+    struct SchedAttr {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let attr = SchedAttr { size: 48, policy, flags: 0, nice, priority, runtime: 0, deadline: 0, period: 0 };
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that long.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("sched_setattr({policy}, {nice}, {priority})"))) }
+}
+
+/// Sets the execution domain. `personality(2)`.
+pub fn personality(value: u64) -> Result<()> {
+    // SAFETY: a plain number.
+    let ret = unsafe { libc::syscall(libc::SYS_personality, value) };
+    if ret >= 0 { Ok(()) } else { Err(Error::last(format!("personality({value:#x})"))) }
+}
+
+/// Sets a resource limit of this process. What is above our own hard limit is cut to it when we may
+/// not raise it. `prlimit(2)`; `resource` is an `RLIMIT_*` number.
+pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let set = |soft: u64, hard: u64| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: the kernel only reads `limit`.
+        let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0) };
+        if ret == 0 { Ok(()) } else { Err(Error::last(format!("prlimit({resource}, {soft}, {hard})"))) }
+    };
+    match set(soft, hard) {
+        Err(err) if err.errno() == Errno::PERM => {
+            let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the kernel writes `own`, which is that long.
+            let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0, &raw mut own) };
+            if ret != 0 {
+                return Err(err);
+            }
+            set(soft.min(own.rlim_max), hard.min(own.rlim_max))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Signals, children, terminals.
+
+use crate::{Error, Result};
+use nix::sys::signal::{SigHandler, SigSet, Signal, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+/// A child that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// It exited with this code.
+    Code(i32, i32),
+    /// This signal killed it.
+    Signal(i32, i32),
+}
+
+/// Blocks SIGCHLD and gives a descriptor that can be read when one is pending; ignores the signals
+/// that would end a process for what happens elsewhere (SIGPIPE, SIGHUP). `signalfd(2)`.
+pub fn block_for_signalfd() -> Result<OwnedFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(of("sigprocmask(SIGCHLD)"))?;
+    for signal in [Signal::SIGPIPE, Signal::SIGHUP] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map_err(of("signal(SIG_IGN)"))?;
+    }
+    let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(of("signalfd(SIGCHLD)"))?;
+    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(&fd);
+    fd.try_clone_to_owned().map_err(Error::of_io(|| "dup(signalfd)"))
+}
+
+/// Children of this process are reaped by the kernel at once: for a daemon that asks its children's
+/// end by other means. `sigaction(2)`, SIG_IGN of SIGCHLD.
+pub fn ignore_children() -> Result<()> {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn) }
+        .map_err(of("signal(SIGCHLD, SIG_IGN)"))?;
+    Ok(())
+}
+
+/// Gives every signal its default action and unblocks all: what a program expects when it starts.
+pub fn reset_signals() -> Result<()> {
+    for signal in Signal::iterator() {
+        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: a default action runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map_err(of("signal(SIG_DFL)"))?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
+}
+
+/// Takes one child that has ended, of any kind; `None` when there is none. `waitpid(2)`.
+pub fn reap_any() -> Option<Reaped> {
+    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(pid, code)) => Some(Reaped::Code(pid.as_raw(), code)),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => Some(Reaped::Signal(pid.as_raw(), signal as i32)),
+        _ => None,
+    }
+}
+
+/// Makes `terminal` the controlling terminal of our session. `ioctl_tty(2)`, TIOCSCTTY.
+pub fn controlling_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the request takes a plain number; the descriptor is open.
+    let ret = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if ret == 0 { Ok(()) } else { Err(Error::last("ioctl(TIOCSCTTY)")) }
+}
+
+fn of(call: &'static str) -> impl FnOnce(nix::errno::Errno) -> Error {
+    move |errno| Error::new(rustix::io::Errno::from_raw_os_error(errno as i32), call)
+}
