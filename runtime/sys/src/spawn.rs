@@ -125,3 +125,16 @@ impl Drop for Attributes {
         unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
     }
 }
+
+/// Takes over a descriptor that our starter put under `number`: a copy that is close-on-exec, with
+/// the original closed. `None` when there is none of that number.
+#[must_use]
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: only tells whether the number is in use.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: the number is open, and by agreement with whoever started us nothing else owns it.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    fcntl_dupfd_cloexec(&fd, HIGH).ok()
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's connection: requests with their descriptors in, messages out. Nothing it sends can
+//! hurt more than the connection itself.
+
+use crate::frame::{Frames, encode};
+use hull_proto::monitor::{FDS_MAX, Message, Request};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, SendFlags, recvmsg, send,
+};
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// Bytes that may wait for a daemon that does not read before it is dropped.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Descriptors that may wait for their request.
+const FDS_WAITING_MAX: usize = 64;
+
+/// The connection is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: UnixStream,
+    frames: Frames,
+    fds: VecDeque<OwnedFd>,
+    out: VecDeque<u8>,
+}
+
+impl Connection {
+    /// Takes a stream whose other end is root's; `None` for anybody else.
+    pub(crate) fn accept(stream: UnixStream) -> Option<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+        if !peer.uid.is_root() || stream.set_nonblocking(true).is_err() {
+            return None;
+        }
+        Some(Self { stream, frames: Frames::default(), fds: VecDeque::new(), out: VecDeque::new() })
+    }
+
+    /// Reads what is there.
+    pub(crate) fn read(&mut self) -> Result<(), Broken> {
+        loop {
+            let mut bytes = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Ok(RecvMsg { bytes: 0, .. }) => return Err(Broken),
+                Ok(RecvMsg { bytes: got, .. }) => {
+                    for message in ancillary.drain() {
+                        if let RecvAncillaryMessage::ScmRights(fds) = message {
+                            self.fds.extend(fds);
+                        }
+                    }
+                    self.frames.feed(&bytes[..got]);
+                    if self.fds.len() > FDS_WAITING_MAX {
+                        return Err(Broken);
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Broken),
+            }
+        }
+    }
+
+    /// The next request that is whole.
+    pub(crate) fn next(&mut self) -> Result<Option<Request>, Broken> {
+        self.frames.take().map_err(|_| Broken)
+    }
+
+    /// The next `count` descriptors that came along.
+    pub(crate) fn take_fds(&mut self, count: usize) -> Option<Vec<OwnedFd>> {
+        if self.fds.len() < count {
+            return None;
+        }
+        Some(self.fds.drain(..count).collect())
+    }
+
+    /// Sends a message, or as much of it as fits now.
+    pub(crate) fn send(&mut self, message: &Message) -> Result<(), Broken> {
+        let bytes = encode(message).ok_or(Broken)?;
+        self.out.extend(bytes);
+        self.flush()?;
+        if self.out.len() > WAITING_BYTES_MAX { Err(Broken) } else { Ok(()) }
+    }
+
+    /// Sends what waits.
+    pub(crate) fn flush(&mut self) -> Result<(), Broken> {
+        while !self.out.is_empty() {
+            let (first, _) = self.out.as_slices();
+            match send(&self.stream, first, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    self.out.drain(..sent);
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Broken),
+            }
+        }
+        self.out = VecDeque::new();
+        Ok(())
+    }
+
+    /// Something waits to be sent.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        !self.out.is_empty()
+    }
+}

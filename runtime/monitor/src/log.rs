@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container's log: the CRI format, written in batches.
+//!
+//! ```text
+//! 2016-10-06T00:17:09.669794202Z stdout F a whole line
+//! 2016-10-06T00:17:09.669794202Z stderr P a piece of a line that goes on, or that never ended
+//! ```
+//!
+//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted: the
+//! container never blocks on its log.
+
+use rustix::io::{Errno, write};
+use std::os::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Longest piece of a line, in bytes, as the field has it.
+pub const PIECE_BYTES_MAX: usize = 16 << 10;
+const NANOS: i64 = 1_000_000_000;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// 1.
+    Stdout,
+    /// 2.
+    Stderr,
+}
+
+/// One container's log.
+#[derive(Debug, Default)]
+pub struct Log {
+    file: Option<OwnedFd>,
+    /// The beginning of a line whose end has not come yet, per stream.
+    rest: [Vec<u8>; 2],
+    /// Bytes of log that could not be written.
+    dropped: u64,
+}
+
+impl Log {
+    /// Writes to `file`; without one everything is dropped.
+    #[must_use]
+    pub fn new(file: Option<OwnedFd>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    /// Goes on in another file. Whole lines are never split between the two.
+    pub fn reopen(&mut self, file: OwnedFd) {
+        self.file = Some(file);
+    }
+
+    /// Bytes that could not be written.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes output of one stream, as it was read.
+    pub fn take(&mut self, stream: Stream, output: &[u8]) {
+        if self.file.is_none() {
+            return;
+        }
+        let head = head(stream, now());
+        let mut text = Vec::with_capacity(output.len() + output.len() / 2 + head.len());
+        let rest = &mut self.rest[stream as usize];
+        format(&head, rest, output, &mut text);
+        self.write(&text);
+    }
+
+    /// The stream has ended: what it left without a line end is written as a piece.
+    pub fn end(&mut self, stream: Stream) {
+        let rest = std::mem::take(&mut self.rest[stream as usize]);
+        if rest.is_empty() || self.file.is_none() {
+            return;
+        }
+        let mut text = Vec::new();
+        line(&head(stream, now()), b'P', &[&rest], &mut text);
+        self.write(&text);
+    }
+
+    fn write(&mut self, mut text: &[u8]) {
+        let Some(file) = &self.file else { return };
+        while !text.is_empty() {
+            match write(file, text) {
+                Ok(written) => text = &text[written..],
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.dropped += u64::try_from(text.len()).unwrap_or(0);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Puts `output` into lines; what is left without a line end stays in `rest`.
+fn format(head: &[u8], rest: &mut Vec<u8>, output: &[u8], text: &mut Vec<u8>) {
+    let mut begin = 0;
+    for end in memchr::memchr_iter(b'\n', output) {
+        let last = pieces(head, rest, &output[begin..end], text);
+        line(head, b'F', &[rest, last], text);
+        rest.clear();
+        begin = end + 1;
+    }
+    let last = pieces(head, rest, &output[begin..], text);
+    rest.extend_from_slice(last);
+    if rest.is_empty() {
+        // No memory between lines.
+        *rest = Vec::new();
+    }
+}
+
+/// Writes all but the last piece of `rest` and `new` together, and gives what is left of `new`;
+/// what is left of `rest` stays there. The last piece is never empty unless the line is.
+fn pieces<'a>(head: &[u8], rest: &mut Vec<u8>, mut new: &'a [u8], text: &mut Vec<u8>) -> &'a [u8] {
+    while rest.len() + new.len() > PIECE_BYTES_MAX {
+        let (piece, left) = new.split_at(PIECE_BYTES_MAX - rest.len());
+        line(head, b'P', &[rest, piece], text);
+        rest.clear();
+        new = left;
+    }
+    new
+}
+
+fn line(head: &[u8], tag: u8, parts: &[&[u8]], text: &mut Vec<u8>) {
+    text.extend_from_slice(head);
+    text.extend_from_slice(&[tag, b' ']);
+    for part in parts {
+        text.extend_from_slice(part);
+    }
+    text.push(b'\n');
+}
+
+/// What every line of a batch begins with: time and stream.
+fn head(stream: Stream, at_ns: i64) -> Vec<u8> {
+    let mut head = Vec::with_capacity(40);
+    timestamp(at_ns, &mut head);
+    head.extend_from_slice(match stream {
+        Stream::Stdout => b" stdout ",
+        Stream::Stderr => b" stderr ",
+    });
+    head
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(0)
+}
+
+/// RFC 3339 in UTC with nine digits of the second.
+fn timestamp(at_ns: i64, to: &mut Vec<u8>) {
+    let (seconds, nanos) = (at_ns.div_euclid(NANOS), at_ns.rem_euclid(NANOS));
+    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(days);
+    for (value, digits, then) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (of_day / 3600, 2, b':'),
+        (of_day / 60 % 60, 2, b':'),
+        (of_day % 60, 2, b'.'),
+        (nanos, 9, b'Z'),
+    ] {
+        number(value, digits, to);
+        to.push(then);
+    }
+}
+
+fn number(value: i64, digits: u32, to: &mut Vec<u8>) {
+    for place in (0..digits).rev() {
+        let digit = value / 10i64.pow(place) % 10;
+        to.push(b'0' + u8::try_from(digit).unwrap_or(0));
+    }
+}
+
+/// Year, month and day of a count of days since 1970-01-01: years are taken to begin in March, so
+/// that the leap day is their last.
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _};
+
+    /// Puts chunks through a real file and gives the log back.
+    fn logged(chunks: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        let copy: File = file.try_clone().unwrap();
+        let mut log = Log::new(Some(copy.into()));
+        for chunk in chunks {
+            log.take(Stream::Stdout, chunk);
+        }
+        log.end(Stream::Stdout);
+        assert_eq!(log.dropped(), 0);
+        file.rewind().unwrap();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).unwrap();
+        text
+    }
+
+    /// The program's output, from its log.
+    fn read_back(log: &[u8]) -> Vec<u8> {
+        let mut output = Vec::new();
+        for line in log.split_inclusive(|byte| *byte == b'\n') {
+            let body = line.strip_suffix(b"\n").unwrap();
+            let mut words = body.splitn(4, |byte| *byte == b' ');
+            let time = words.next().unwrap();
+            assert_eq!((time.len(), time[time.len() - 1]), (30, b'Z'));
+            assert_eq!(words.next().unwrap(), b"stdout");
+            let tag = words.next().unwrap();
+            let content = words.next().unwrap();
+            assert!(content.len() <= PIECE_BYTES_MAX);
+            output.extend_from_slice(content);
+            match tag {
+                b"F" => output.push(b'\n'),
+                b"P" => assert!(!content.is_empty()),
+                other => panic!("tag {other:?}"),
+            }
+        }
+        output
+    }
+
+    proptest! {
+        /// However the output was cut up on its way, its log gives it back byte by byte.
+        #[test]
+        fn the_log_gives_the_output_back(
+            lines in proptest::collection::vec((any::<u8>(), 0..40_000usize), 0..6),
+            last in 0..20_000usize,
+            cut in 1..70_000usize,
+        ) {
+            let mut output = Vec::new();
+            for (byte, length) in lines {
+                let byte = if byte == b'\n' { b'x' } else { byte };
+                output.extend(std::iter::repeat_n(byte, length));
+                output.push(b'\n');
+            }
+            output.extend(std::iter::repeat_n(b'e', last));
+            let chunks: Vec<_> = output.chunks(cut).map(<[u8]>::to_vec).collect();
+            let log = logged(&chunks);
+            prop_assert_eq!(read_back(&log), output.clone());
+            let whole = logged(&[output]);
+            let tags = |log: &[u8]| log.split(|b| *b == b'\n').map(|l| l.get(38).copied()).collect::<Vec<_>>();
+            prop_assert_eq!(tags(&log), tags(&whole), "cutting changes no line");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_the_field_reads_them() {
+        for (at, wanted) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (1_475_713_029_669_794_202, "2016-10-06T00:17:09.669794202Z"),
+            (951_782_400 * NANOS, "2000-02-29T00:00:00.000000000Z"),
+            (4_107_542_399 * NANOS + 1, "2100-02-28T23:59:59.000000001Z"),
+        ] {
+            let mut text = Vec::new();
+            timestamp(at, &mut text);
+            assert_eq!(String::from_utf8(text).unwrap(), wanted);
+        }
+    }
+}

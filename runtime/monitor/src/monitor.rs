@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The loop: one epoll over the listening socket, the daemon, SIGCHLD, status pipes and output.
+
+use crate::connection::{Broken, Connection};
+use crate::processes::{Container, Exec, Pause};
+use hull_cgroup::Host;
+use hull_proto::id::{ContainerId, PodId};
+use hull_proto::monitor::{Done, Event, Failure, Message};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+/// Tokens of the fixed descriptors; the others are counted up from [`FIRST_FREE`].
+pub(crate) const LISTEN: u64 = 0;
+pub(crate) const SIGNAL: u64 = 1;
+const DAEMON: u64 = 2;
+const FIRST_FREE: u64 = 3;
+
+/// How often what is ending is looked at again, in milliseconds, while something is: a process that
+/// left our sight (reparented to pause) gives us no SIGCHLD.
+const LOOK_MS: i64 = 2;
+
+/// What a descriptor of the loop stands for.
+#[derive(Debug, Clone)]
+pub(crate) enum Watched {
+    Status(ContainerId),
+    PauseStatus,
+    ExecStatus(u64),
+    Stdout(ContainerId),
+    Stderr(ContainerId),
+}
+
+/// All there is to know.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    pub(crate) pod: PodId,
+    pub(crate) pid: i32,
+    pub(crate) host: Host,
+    pub(crate) epoll: OwnedFd,
+    listener: UnixListener,
+    signals: OwnedFd,
+    pub(crate) pause_program: OwnedFd,
+    pub(crate) daemon: Option<Connection>,
+    pub(crate) pause: Option<Pause>,
+    pub(crate) containers: BTreeMap<ContainerId, Container>,
+    pub(crate) execs: BTreeMap<u64, Exec>,
+    watched: BTreeMap<u64, Watched>,
+    next_token: u64,
+    /// The request that asked for the end.
+    pub(crate) shutdown: Option<u64>,
+    /// A daemon was connected at some time.
+    was_served: bool,
+}
+
+impl Monitor {
+    pub(crate) fn new(
+        pod: PodId,
+        pid: i32,
+        host: Host,
+        epoll: OwnedFd,
+        listener: UnixListener,
+        signals: OwnedFd,
+        pause_program: OwnedFd,
+    ) -> Self {
+        Self {
+            pod,
+            pid,
+            host,
+            epoll,
+            listener,
+            signals,
+            pause_program,
+            daemon: None,
+            pause: None,
+            containers: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            next_token: FIRST_FREE,
+            shutdown: None,
+            was_served: false,
+        }
+    }
+
+    /// Serves until the pod is shut down.
+    pub(crate) fn serve(mut self) -> Result<(), String> {
+        let mut events = Vec::with_capacity(16);
+        loop {
+            events.clear();
+            let wait = self.is_ending().then_some(rustix::event::Timespec {
+                tv_sec: 0,
+                tv_nsec: LOOK_MS * 1_000_000,
+            });
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(format!("wait for events: {errno}")),
+            }
+            for event in &events {
+                self.handle(event.data.u64(), event.flags);
+            }
+            self.look_at_ending();
+            if self.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, token: u64, flags: EventFlags) {
+        match token {
+            LISTEN => self.accept(),
+            SIGNAL => {
+                // What is pending is all the same: every child that has ended is taken.
+                let mut drop_it = [0; 128 * 4];
+                let _again = rustix::io::read(&self.signals, &mut drop_it);
+                self.reap();
+            }
+            DAEMON => self.daemon(flags),
+            other => match self.watched.get(&other).cloned() {
+                Some(Watched::Status(id)) => self.settle(&id),
+                Some(Watched::PauseStatus) => self.settle_pause(),
+                Some(Watched::ExecStatus(exec)) => self.settle_exec(exec),
+                Some(Watched::Stdout(id)) => self.output(&id, crate::log::Stream::Stdout),
+                Some(Watched::Stderr(id)) => self.output(&id, crate::log::Stream::Stderr),
+                None => {}
+            },
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let Some(connection) = Connection::accept(stream) else { return };
+        // The newer daemon is the one that lives. The old connection leaves the loop as it closes.
+        self.daemon = None;
+        let data = EventData::new_u64(DAEMON);
+        if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_ok() {
+            self.daemon = Some(connection);
+            self.was_served = true;
+        }
+    }
+
+    fn daemon(&mut self, flags: EventFlags) {
+        let Some(connection) = &mut self.daemon else { return };
+        let mut state = Ok(());
+        if flags.contains(EventFlags::OUT) {
+            state = connection.flush();
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            state = state.and_then(|()| connection.read());
+            // What came whole before the end still counts.
+            self.requests();
+        }
+        if state.is_err() {
+            self.daemon = None;
+        }
+        self.adjust_daemon();
+    }
+
+    fn requests(&mut self) {
+        while let Some(connection) = &mut self.daemon {
+            match connection.next() {
+                Ok(Some(request)) => self.request(request),
+                Ok(None) => return,
+                Err(Broken) => self.daemon = None,
+            }
+        }
+    }
+
+    /// Waits for room to write only while there is something to write.
+    fn adjust_daemon(&mut self) {
+        let Some(connection) = &self.daemon else { return };
+        let mut flags = EventFlags::IN;
+        if connection.wants_to_write() {
+            flags |= EventFlags::OUT;
+        }
+        let data = EventData::new_u64(DAEMON);
+        let _same = epoll::modify(&self.epoll, &connection.stream, data, flags);
+    }
+
+    /// Sends a message to the daemon, if there is one.
+    pub(crate) fn tell(&mut self, message: &Message) {
+        let Some(connection) = &mut self.daemon else { return };
+        if connection.send(message).is_err() {
+            self.daemon = None;
+            return;
+        }
+        self.adjust_daemon();
+    }
+
+    pub(crate) fn reply(&mut self, id: u64, result: Result<Done, Failure>) {
+        self.tell(&Message::Reply { id, result });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.tell(&Message::Event(event));
+    }
+
+    /// Adds a descriptor to the loop.
+    pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>, what: Watched) -> Result<u64, Errno> {
+        let token = self.next_token;
+        self.next_token += 1;
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
+        self.watched.insert(token, what);
+        Ok(token)
+    }
+
+    /// Takes a descriptor out of the loop.
+    pub(crate) fn unwatch(&mut self, fd: &OwnedFd, token: u64) {
+        let _closed = epoll::delete(&self.epoll, fd.as_fd());
+        self.watched.remove(&token);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.shutdown.is_some() || self.containers.values().any(Container::is_ending)
+    }
+
+    /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half
+    /// way through. Or the pod has been shut down.
+    fn is_over(&mut self) -> bool {
+        if let Some(request) = self.shutdown {
+            if !self.is_empty() {
+                return false;
+            }
+            self.remove_cgroups();
+            self.reply(request, Ok(Done::Ok));
+            return true;
+        }
+        self.was_served && self.daemon.is_none() && self.pause.is_none() && self.containers.is_empty()
+    }
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pod's processes: on their way, running, ending, ended.
+//!
+//! ```text
+//! Starting ─ exec went through ─▶ Running ─ reaped ─▶ Ending ─ cgroup empty, output drained ─▶ Ended
+//!     └────── a step failed ─▶ forgotten
+//! ```
+//!
+//! A container ends with its first process: the rest of its cgroup is killed then, so that its output
+//! can end. The daemon hears of the end once the log has all of it.
+
+use crate::log::{Log, Stream};
+use crate::monitor::{Monitor, Watched};
+use hull_cgroup::Cgroup;
+use hull_init::Starting;
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
+use hull_sys::Reaped;
+use rustix::io::{Errno, read};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How much output is read at a time, in bytes: what a pipe holds.
+const CHUNK: usize = 64 << 10;
+/// Chunks of one stream before the others get their turn.
+const TURN: usize = 16;
+/// How long killed processes may hold up the word of a container's end.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+
+/// A process between clone and exec, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct OnItsWay {
+    pub(crate) starting: Starting,
+    pub(crate) token: u64,
+    pub(crate) request: u64,
+}
+
+/// Where a container's first process is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    Starting(OnItsWay),
+    Running(Started),
+    /// Reaped; the rest of the cgroup is being killed, until then at the latest.
+    Ending { started: Started, how: ExitHow, at_ns: i64, until: Instant },
+    Ended(Started, Exit),
+}
+
+/// A stream that is read.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) fd: OwnedFd,
+    pub(crate) token: u64,
+}
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) stage: Stage,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) cgroup_path: String,
+    pub(crate) user_namespace: bool,
+    pub(crate) log: Log,
+    pub(crate) stdout: Option<Output>,
+    pub(crate) stderr: Option<Output>,
+    /// Kept open for those who attach.
+    pub(crate) _stdin: Option<OwnedFd>,
+    /// The daemon wants it forgotten as soon as it has ended.
+    pub(crate) forget: bool,
+}
+
+/// The pause process.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) on_its_way: Option<OnItsWay>,
+    pub(crate) started: Option<Started>,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// A further process in a container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) on_its_way: Option<OnItsWay>,
+}
+
+impl Container {
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending { .. })
+    }
+
+    pub(crate) fn fact(&self) -> Fact {
+        match &self.stage {
+            Stage::Starting(_) => Fact::Starting,
+            // Until its log is whole it counts as running; the event follows.
+            Stage::Running(started) | Stage::Ending { started, .. } => Fact::Running(*started),
+            Stage::Ended(started, exit) => Fact::Exited(*started, *exit),
+        }
+    }
+}
+
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(0)
+}
+
+impl Monitor {
+    /// Takes every child that has ended.
+    pub(crate) fn reap(&mut self) {
+        while let Some(reaped) = hull_sys::reap_any() {
+            let (pid, how) = match reaped {
+                Reaped::Code(pid, code) => (pid, ExitHow::Code(code)),
+                Reaped::Signal(pid, signal) => (pid, ExitHow::Signal(signal)),
+            };
+            self.ended(pid, how);
+        }
+    }
+
+    fn ended(&mut self, pid: i32, how: ExitHow) {
+        let at_ns = now_ns();
+        if self.pause.as_ref().is_some_and(|pause| pause.pid == pid) {
+            self.settle_pause();
+            self.pause_ended(how, at_ns);
+            return;
+        }
+        let container = self.containers.iter().find(|(_, container)| container.pid == pid);
+        if let Some(id) = container.map(|(id, _)| id.clone()) {
+            // Whether it ever ran its program is in the status pipe, which is closed by now.
+            self.settle(&id);
+            self.container_ended(&id, how, at_ns);
+            return;
+        }
+        let exec = self.execs.iter().find(|(_, exec)| exec.pid == pid).map(|(number, _)| *number);
+        if let Some(number) = exec {
+            self.settle_exec(number);
+            if self.execs.remove(&number).is_some() {
+                let exit = exit_of(how, at_ns);
+                self.event(Event::ExecExited(number, exit));
+            }
+        }
+        // Anything else was orphaned in the pod and is of no more interest.
+    }
+
+    fn pause_ended(&mut self, how: ExitHow, at_ns: i64) {
+        let Some(pause) = &mut self.pause else { return };
+        if pause.started.is_none() {
+            self.pause = None;
+            return;
+        }
+        let exit = exit_of(how, at_ns);
+        pause.exit = Some(exit);
+        self.event(Event::PauseExited(exit));
+    }
+
+    fn container_ended(&mut self, id: &ContainerId, how: ExitHow, at_ns: i64) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if let Stage::Running(started) = container.stage {
+            // The rest of it goes with its first process; what cannot be killed is waited for below.
+            let _gone = container.cgroup.kill();
+            let until = Instant::now() + ENDING_MAX;
+            container.stage = Stage::Ending { started, how, at_ns, until };
+        }
+        self.look_at(id);
+    }
+
+    /// Looks whether what is ending has ended.
+    pub(crate) fn look_at_ending(&mut self) {
+        let ending = self.containers.iter().filter(|(_, container)| container.is_ending());
+        let ids: Vec<_> = ending.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.look_at(&id);
+        }
+    }
+
+    fn look_at(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get(id) else { return };
+        let Stage::Ending { started, how, at_ns, until } = container.stage else { return };
+        // A cgroup that cannot be looked at any more is gone.
+        if container.cgroup.is_populated().unwrap_or(false) && Instant::now() < until {
+            return;
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.drain(id, stream);
+        }
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let counters = container.cgroup.exit_counters().unwrap_or_default();
+        let exit = Exit {
+            how,
+            at_ns,
+            oom_kills: counters.oom_kills,
+            memory_peak_bytes: counters.memory_peak_bytes,
+            pids_refused: counters.pids_refused,
+        };
+        container.stage = Stage::Ended(started, exit);
+        let forget = container.forget;
+        self.event(Event::ContainerExited(id.clone(), exit));
+        if forget {
+            self.forget(id);
+        }
+    }
+
+    /// Removes what is left of an ended container.
+    pub(crate) fn forget(&mut self, id: &ContainerId) {
+        if let Some(container) = self.containers.remove(id) {
+            // Busy only when something hangs in it; the daemon clears it by its path.
+            let _busy = container.cgroup.remove();
+        }
+    }
+
+    /// Hears how the start of a container went, if there is news.
+    pub(crate) fn settle(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Stage::Starting(on_its_way) = &mut container.stage else { return };
+        let Some(result) = on_its_way.starting.poll() else { return };
+        let (request, token) = (on_its_way.request, on_its_way.token);
+        let started = Started { pid: container.pid, at_ns: now_ns() };
+        let before = std::mem::replace(&mut container.stage, Stage::Running(started));
+        if let Stage::Starting(on_its_way) = before {
+            self.unwatch(&on_its_way.starting.status, token);
+        }
+        match result {
+            Ok(()) => self.reply(request, Ok(Done::Started(started))),
+            Err(error) => {
+                self.discard(id);
+                self.reply(request, Err(step(&error)));
+            }
+        }
+    }
+
+    /// Takes away a container whose program never ran.
+    fn discard(&mut self, id: &ContainerId) {
+        let Some(mut container) = self.containers.remove(id) else { return };
+        for output in [container.stdout.take(), container.stderr.take()].into_iter().flatten() {
+            self.unwatch(&output.fd, output.token);
+        }
+        // Its process ends by itself; killed, in case it hangs before that.
+        let _gone = rustix::process::pidfd_send_signal(&container.pidfd, rustix::process::Signal::KILL);
+        let _gone = container.cgroup.kill_and_remove(Duration::from_millis(500));
+    }
+
+    /// Hears how the start of the pause process went, if there is news.
+    pub(crate) fn settle_pause(&mut self) {
+        let Some(pause) = &mut self.pause else { return };
+        let Some(on_its_way) = &mut pause.on_its_way else { return };
+        let Some(result) = on_its_way.starting.poll() else { return };
+        let Some(on_its_way) = pause.on_its_way.take() else { return };
+        let started = Started { pid: pause.pid, at_ns: now_ns() };
+        let reply = match result {
+            Ok(()) => {
+                pause.started = Some(started);
+                Ok(Done::Started(started))
+            }
+            Err(error) => {
+                let _gone = rustix::process::pidfd_send_signal(&pause.pidfd, rustix::process::Signal::KILL);
+                let _gone = pause.cgroup.kill_and_remove(Duration::from_millis(500));
+                self.pause = None;
+                Err(step(&error))
+            }
+        };
+        self.unwatch(&on_its_way.starting.status, on_its_way.token);
+        self.reply(on_its_way.request, reply);
+    }
+
+    /// Hears how the start of an exec went, if there is news.
+    pub(crate) fn settle_exec(&mut self, number: u64) {
+        let Some(exec) = self.execs.get_mut(&number) else { return };
+        let Some(on_its_way) = &mut exec.on_its_way else { return };
+        let Some(result) = on_its_way.starting.poll() else { return };
+        let started = Started { pid: exec.pid, at_ns: now_ns() };
+        let Some(on_its_way) = exec.on_its_way.take() else { return };
+        self.unwatch(&on_its_way.starting.status, on_its_way.token);
+        let reply = match result {
+            Ok(()) => Ok(Done::Started(started)),
+            Err(error) => {
+                self.execs.remove(&number);
+                Err(step(&error))
+            }
+        };
+        self.reply(on_its_way.request, reply);
+    }
+
+    /// Reads a stream's output into the log, for one turn.
+    pub(crate) fn output(&mut self, id: &ContainerId, stream: Stream) {
+        let mut chunk = vec![0; CHUNK];
+        for _ in 0..TURN {
+            match self.read_output(id, stream, &mut chunk) {
+                Flow::More => {}
+                Flow::Empty => return,
+                Flow::Closed => return self.close(id, stream),
+            }
+        }
+    }
+
+    /// Reads all that is there: the processes are gone, so no more comes.
+    fn drain(&mut self, id: &ContainerId, stream: Stream) {
+        let mut chunk = vec![0; CHUNK];
+        while matches!(self.read_output(id, stream, &mut chunk), Flow::More) {}
+        self.close(id, stream);
+    }
+
+    fn read_output(&mut self, id: &ContainerId, stream: Stream, chunk: &mut [u8]) -> Flow {
+        let Some(container) = self.containers.get_mut(id) else { return Flow::Closed };
+        let output = match stream {
+            Stream::Stdout => &container.stdout,
+            Stream::Stderr => &container.stderr,
+        };
+        let Some(output) = output else { return Flow::Closed };
+        match read(output.fd.as_fd(), &mut *chunk) {
+            Ok(0) => Flow::Closed,
+            Ok(got) => {
+                container.log.take(stream, &chunk[..got]);
+                Flow::More
+            }
+            Err(Errno::INTR) => Flow::More,
+            Err(Errno::AGAIN) => Flow::Empty,
+            // EIO of a terminal whose other side is closed.
+            Err(_) => Flow::Closed,
+        }
+    }
+
+    fn close(&mut self, id: &ContainerId, stream: Stream) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let output = match stream {
+            Stream::Stdout => container.stdout.take(),
+            Stream::Stderr => container.stderr.take(),
+        };
+        container.log.end(stream);
+        if let Some(output) = output {
+            self.unwatch(&output.fd, output.token);
+        }
+    }
+
+    /// Adds an output to the loop.
+    pub(crate) fn watch_output(&mut self, fd: OwnedFd, what: Watched) -> Result<Output, Failure> {
+        let token = self
+            .watch(fd.as_fd(), what)
+            .map_err(|errno| Failure::System(format!("epoll_ctl(output): {errno}")))?;
+        Ok(Output { fd, token })
+    }
+
+    /// No process of the pod is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        let ended = |container: &Container| matches!(container.stage, Stage::Ended(..));
+        self.pause.as_ref().is_none_or(|pause| pause.exit.is_some())
+            && self.containers.values().all(ended)
+            && self.execs.is_empty()
+    }
+}
+
+enum Flow {
+    More,
+    Empty,
+    Closed,
+}
+
+fn exit_of(how: ExitHow, at_ns: i64) -> Exit {
+    Exit { how, at_ns, oom_kills: 0, memory_peak_bytes: None, pids_refused: 0 }
+}
+
+/// A failed step as the daemon reads it.
+pub(crate) fn step(error: &hull_init::StepError) -> Failure {
+    match borsh::to_vec(error) {
+        Ok(bytes) => Failure::Step(bytes),
+        Err(err) => Failure::System(err.to_string()),
+    }
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the daemon can ask for.
+
+use crate::log::Log;
+use crate::monitor::{Monitor, Watched};
+use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
+use hull_cgroup::{Cgroup, Limits};
+use hull_init::plan::{Namespace, Op, Source};
+use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::{
+    Done, Fact, Failure, HelloReply, Request, SLOT_SHM, Stdio, Streams, Target, VERSION, Verb,
+};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, pidfd_send_signal};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// A verb that answers later gives `None`.
+type Answer = Result<Option<Done>, Failure>;
+
+impl Monitor {
+    pub(crate) fn request(&mut self, request: Request) {
+        let Request { id, verb } = request;
+        let answer = match verb {
+            Verb::Hello { .. } => Ok(Some(Done::Hello(self.hello()))),
+            Verb::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
+            Verb::StartContainer { container, plan, stdio } => {
+                self.start_container(id, container, &plan, stdio)
+            }
+            Verb::Exec { container, exec, process, streams } => {
+                self.exec(id, &container, exec, &process, streams)
+            }
+            Verb::Signal { target, signal } => self.signal(&target, signal).map(|()| Some(Done::Ok)),
+            Verb::Update { container, limits } => self.update(&container, &limits),
+            Verb::ReopenLog { container } => self.reopen(&container),
+            Verb::Forget { container } => {
+                self.forget_when_ended(&container);
+                Ok(Some(Done::Ok))
+            }
+            Verb::Shutdown => {
+                self.begin_shutdown(id);
+                Ok(None)
+            }
+        };
+        match answer {
+            Ok(Some(done)) => self.reply(id, Ok(done)),
+            Ok(None) => {}
+            Err(failure) => self.reply(id, Err(failure)),
+        }
+    }
+
+    fn hello(&self) -> HelloReply {
+        let pause = self.pause.as_ref().map(|pause| match (pause.started, pause.exit) {
+            (Some(started), Some(exit)) => Fact::Exited(started, exit),
+            (Some(started), None) => Fact::Running(started),
+            (None, _) => Fact::Starting,
+        });
+        let containers = self.containers.iter().map(|(id, container)| (id.clone(), container.fact()));
+        HelloReply {
+            version: VERSION,
+            pod: self.pod.clone(),
+            monitor_pid: self.pid,
+            pause,
+            containers: containers.collect(),
+        }
+    }
+
+    /// The descriptors that come with a request.
+    fn fds(&mut self, count: usize) -> Result<Vec<OwnedFd>, Failure> {
+        let fds = self.daemon.as_mut().and_then(|daemon| daemon.take_fds(count));
+        fds.ok_or_else(|| Failure::BadRequest(format!("it needs {count} descriptors to come with it")))
+    }
+
+    fn cgroup(&self, path: &str) -> Result<Cgroup, Failure> {
+        Cgroup::at(&self.host, path).map_err(|err| Failure::BadRequest(err.to_string()))
+    }
+
+    fn on_its_way(&mut self, starting: Starting, request: u64, what: Watched) -> Result<OnItsWay, Failure> {
+        let token = self
+            .watch(starting.status.as_fd(), what)
+            .map_err(|errno| Failure::System(format!("epoll_ctl(status): {errno}")))?;
+        Ok(OnItsWay { starting, token, request })
+    }
+
+    fn start_pause(&mut self, request: u64, plan: &[u8], netns: bool) -> Answer {
+        let netns = self.fds(usize::from(netns))?.pop();
+        if self.pause.is_some() {
+            return Err(Failure::AlreadyThere);
+        }
+        let plan: PausePlan = decode(plan)?;
+        let cgroup = self.cgroup(&plan.cgroup.path)?;
+        let starting = hull_init::pause(&self.host, &plan, netns, self.pause_program.as_fd());
+        let starting = starting.map_err(|error| {
+            // Made before it failed, and empty.
+            let _not_there = cgroup.remove();
+            step(&error)
+        })?;
+        let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
+        let on_its_way = self.on_its_way(starting, request, Watched::PauseStatus)?;
+        self.pause =
+            Some(Pause { pid, pidfd, on_its_way: Some(on_its_way), started: None, exit: None, cgroup });
+        Ok(None)
+    }
+
+    fn start_container(
+        &mut self,
+        request: u64,
+        id: ContainerId,
+        plan: &[u8],
+        stdio: Stdio,
+    ) -> Answer {
+        let log = self.fds(usize::from(stdio.log))?.pop();
+        if self.containers.contains_key(&id) {
+            return Err(Failure::AlreadyThere);
+        }
+        let plan: Plan = decode(plan)?;
+        let cgroup = self.cgroup(&plan.cgroup.path)?;
+        let slots = self.slots(&plan)?;
+        let pipes = Pipes::make(stdio)?;
+        let starting = hull_init::spawn(&self.host, &plan, pipes.io, &slots);
+        let starting = starting.map_err(|error| {
+            // Made before it failed, and empty.
+            let _not_there = cgroup.remove();
+            step(&error)
+        })?;
+        let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
+        let on_its_way = self.on_its_way(starting, request, Watched::Status(id.clone()))?;
+        let stdout = self.watch_output(pipes.stdout, Watched::Stdout(id.clone()))?;
+        let stderr = match pipes.stderr {
+            Some(stderr) => Some(self.watch_output(stderr, Watched::Stderr(id.clone()))?),
+            None => None,
+        };
+        let container = Container {
+            pid,
+            pidfd,
+            stage: Stage::Starting(on_its_way),
+            cgroup,
+            cgroup_path: plan.cgroup.path,
+            user_namespace: plan.namespaces.user != Namespace::Inherit,
+            log: Log::new(log),
+            stdout: Some(stdout),
+            stderr,
+            _stdin: pipes.stdin,
+            forget: false,
+        };
+        self.containers.insert(id, container);
+        Ok(None)
+    }
+
+    /// The detached mounts that a plan's binds name.
+    fn slots(&self, plan: &Plan) -> Result<Vec<OwnedFd>, Failure> {
+        let shm = Source::Slot(SLOT_SHM);
+        if !plan.ops.iter().any(|op| matches!(op, Op::Bind { source, .. } if *source == shm)) {
+            return Ok(Vec::new());
+        }
+        let Some(pause) = &self.pause else {
+            return Err(Failure::BadRequest("the pod has no pause process yet".into()));
+        };
+        let shm = hull_init::pod_shm(pause.pidfd.as_fd());
+        Ok(vec![shm.map_err(|err| Failure::System(err.to_string()))?])
+    }
+
+    fn exec(&mut self, request: u64, id: &ContainerId, exec: u64, process: &[u8], streams: Streams) -> Answer {
+        let count = if streams.tty {
+            1
+        } else {
+            [streams.stdin, streams.stdout, streams.stderr].into_iter().filter(|on| *on).count()
+        };
+        let mut fds = self.fds(count)?.into_iter();
+        let process: Process = decode(process)?;
+        let container = self.containers.get(id).ok_or(Failure::NoSuchContainer)?;
+        if !matches!(container.stage, Stage::Running(_)) {
+            return Err(Failure::NotRunning);
+        }
+        if self.execs.contains_key(&exec) {
+            return Err(Failure::AlreadyThere);
+        }
+        let io = if streams.tty {
+            let slave = fds.next().ok_or(Failure::NotRunning)?;
+            Io::Terminal { slave, path: String::new() }
+        } else {
+            let mut next = |on: bool| match on.then(|| fds.next()).flatten() {
+                Some(fd) => Ok(fd),
+                None => null(),
+            };
+            Io::Streams {
+                stdin: next(streams.stdin)?,
+                stdout: next(streams.stdout)?,
+                stderr: next(streams.stderr)?,
+            }
+        };
+        let target = ExecTarget {
+            pidfd: container.pidfd.as_fd(),
+            user_namespace: container.user_namespace,
+            cgroup: &container.cgroup_path,
+        };
+        let starting = hull_init::exec(&self.host, &target, &process, &io).map_err(|error| step(&error))?;
+        let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
+        let on_its_way = self.on_its_way(starting, request, Watched::ExecStatus(exec))?;
+        self.execs.insert(exec, Exec { pid, pidfd, on_its_way: Some(on_its_way) });
+        Ok(None)
+    }
+
+    fn signal(&mut self, target: &Target, signal: i32) -> Result<(), Failure> {
+        let pidfd = match target {
+            Target::ContainerAll(id) => {
+                let Some(container) = self.containers.get(id) else { return Ok(()) };
+                if matches!(container.stage, Stage::Ended(..)) {
+                    return Ok(());
+                }
+                return container.cgroup.kill().map_err(|err| Failure::System(err.to_string()));
+            }
+            Target::Container(id) => match self.containers.get(id) {
+                Some(container) if matches!(container.stage, Stage::Running(_)) => &container.pidfd,
+                Some(_) => return Ok(()),
+                None => return Err(Failure::NoSuchContainer),
+            },
+            Target::Exec(exec) => match self.execs.get(exec) {
+                Some(exec) => &exec.pidfd,
+                None => return Ok(()),
+            },
+            Target::Pause => match &self.pause {
+                Some(pause) => &pause.pidfd,
+                None => return Ok(()),
+            },
+        };
+        hull_sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|err| Failure::System(err.to_string()))
+    }
+
+    fn update(&mut self, id: &ContainerId, limits: &[u8]) -> Answer {
+        let limits: Limits = decode(limits)?;
+        let container = self.containers.get(id).ok_or(Failure::NoSuchContainer)?;
+        container.cgroup.apply(&limits).map_err(|err| {
+            let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+            let why = std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
+            Failure::System(format!("{err}{why}{hint}"))
+        })?;
+        Ok(Some(Done::Ok))
+    }
+
+    fn reopen(&mut self, id: &ContainerId) -> Answer {
+        let file = self.fds(1)?.pop();
+        let container = self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)?;
+        if let Some(file) = file {
+            container.log.reopen(file);
+        }
+        Ok(Some(Done::Ok))
+    }
+
+    /// An ended container is forgotten at once, another is killed and forgotten then.
+    fn forget_when_ended(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if matches!(container.stage, Stage::Ended(..)) {
+            self.forget(id);
+            return;
+        }
+        container.forget = true;
+        let _gone = container.cgroup.kill();
+    }
+
+    fn begin_shutdown(&mut self, request: u64) {
+        self.shutdown = Some(request);
+        for container in self.containers.values().filter(|of| !matches!(of.stage, Stage::Ended(..))) {
+            let _gone = container.cgroup.kill();
+        }
+        if let Some(pause) = &self.pause {
+            let _gone = pidfd_send_signal(&pause.pidfd, Signal::KILL);
+        }
+    }
+
+    /// Removes the cgroups that were made here: all processes are gone.
+    pub(crate) fn remove_cgroups(&mut self) {
+        let ids: Vec<_> = self.containers.keys().cloned().collect();
+        for id in ids {
+            self.forget(&id);
+        }
+        if let Some(pause) = self.pause.take() {
+            let _busy = pause.cgroup.remove();
+        }
+    }
+}
+
+fn decode<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, Failure> {
+    borsh::from_slice(bytes).map_err(|err| Failure::BadRequest(err.to_string()))
+}
+
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
+    fd.try_clone().map_err(|err| Failure::System(format!("dup(): {err}")))
+}
+
+fn null() -> Result<OwnedFd, Failure> {
+    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Failure::System(format!("open(/dev/null): {errno}")))
+}
+
+/// A container's streams: its side and ours.
+struct Pipes {
+    io: Io,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+}
+
+impl Pipes {
+    fn make(stdio: Stdio) -> Result<Self, Failure> {
+        if stdio.tty { Self::terminal() } else { Self::both(stdio) }
+    }
+
+    fn both(stdio: Stdio) -> Result<Self, Failure> {
+        let failed = |errno| Failure::System(format!("pipe2(): {errno}"));
+        let (stdout, to_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (stderr, to_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        for ours in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(failed)?;
+        }
+        let (from_stdin, stdin) = if stdio.stdin {
+            let (from, to) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+            (from, Some(to))
+        } else {
+            (null()?, None)
+        };
+        let io = Io::Streams { stdin: from_stdin, stdout: to_stdout, stderr: to_stderr };
+        Ok(Self { io, stdout, stderr: Some(stderr), stdin })
+    }
+
+    fn terminal() -> Result<Self, Failure> {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+        let failed = |call: &'static str| move |errno| Failure::System(format!("{call}: {errno}"));
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).map_err(failed("openpt()"))?;
+        grantpt(&master).map_err(failed("grantpt()"))?;
+        unlockpt(&master).map_err(failed("unlockpt()"))?;
+        let path = ptsname(&master, Vec::new()).map_err(failed("ptsname()"))?;
+        let slave = ioctl_tiocgptpeer(&master, flags).map_err(failed("ioctl(TIOCGPTPEER)"))?;
+        rustix::io::ioctl_fionbio(&master, true).map_err(failed("ioctl(FIONBIO)"))?;
+        let io = Io::Terminal { slave, path: path.to_string_lossy().into_owned() };
+        let stdin = Some(copy(&master)?);
+        Ok(Self { io, stdout: master, stderr: None, stdin })
+    }
+}
+
