@@ -94,6 +94,7 @@ pub fn coreutils_image() -> Image {
         "bin/sleep",
         "bin/true",
         "usr/bin/env",
+        "usr/bin/head",
         "usr/bin/id",
         "usr/bin/stat",
         "bin/dash",
