@@ -1,1 +1,41 @@
-//! .
+// SPDX-License-Identifier: Apache-2.0
+//! OCI runtime spec to plan: a flat list of operations, decided here, carried out by `hull-init`.
+//!
+//! Pure: what is known of the host comes in as [`HostFacts`]. What cannot be done is refused here,
+//! by name; nothing that was asked for is dropped. Also here, because it is the other side of the
+//! same knowledge: what a failed step means ([`describe`]), and what kind of file a program is
+//! ([`elf`]).
+
+mod build;
+mod capabilities;
+mod describe;
+pub mod elf;
+mod error;
+mod host;
+mod limits;
+mod mounts;
+mod process;
+pub mod seccomp;
+
+pub use build::{Options, Root, check_sysctl, plan};
+pub use describe::{Failure, Layer, describe, describe_pause, describe_process, is_exec};
+pub use error::Error;
+pub use host::HostFacts;
+pub use hull_cgroup::Limits;
+pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces};
+pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
+pub use limits::limits;
+pub use process::process;
+
+/// A plan, process or limits as they travel to a monitor.
+#[must_use]
+pub fn encode<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
+    // Writing to memory fails only for collections longer than 4 GiB.
+    borsh::to_vec(value).unwrap_or_default()
+}
+
+/// A step's error as a monitor sends it.
+#[must_use]
+pub fn decode_step(bytes: &[u8]) -> Option<StepError> {
+    borsh::from_slice(bytes).ok()
+}

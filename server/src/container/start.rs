@@ -61,23 +61,25 @@ pub(crate) fn spec(
         id: pod,
         config: &pod_record.config,
         pause_pid,
-        cgroup: &pod_record.cgroup,
         hosts: &hosts,
         resolv_conf: &resolv_conf,
         hostname: &hostname,
     };
     let id = ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
     let user = record.user.clone().unwrap_or_default();
-    let user = spec::user::Resolved {
-        uid: user.uid,
-        gid: user.gid,
-        groups: user.groups,
-        home: user.home,
-        ..Default::default()
+    let user = spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
+    let defaults = spec::defaults(&node.config, &node.host);
+    let request = spec::Request {
+        pod: &view,
+        id: &id,
+        config: &record.config,
+        image: &image.config,
+        user: &user,
+        cgroup: &record.cgroup,
+        defaults: &defaults,
+        target_pid,
     };
-    let defaults = spec::defaults(&node.config);
-    spec::container(&view, &id, &record.config, &image.config, &user, &record.cgroup, &defaults, target_pid)
-        .map_err(|source| Error::Spec { source })
+    spec::container(&request).map_err(|source| Error::Spec { source })
 }
 
 /// Starts it, by the pod's monitor.

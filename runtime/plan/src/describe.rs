@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a failed step means, in a sentence, with the mend.
+
+use hull_init::plan::{NamespaceKind, Op, Source};
+use hull_init::{PausePlan, Plan, Process, Step, StepError};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io;
+
+/// Where a failure is at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layer {
+    /// The program itself.
+    Process,
+    /// Files and mounts.
+    Filesystem,
+    /// Namespaces and the network.
+    Namespace,
+    /// Limits.
+    Cgroup,
+    /// Capabilities, seccomp, security modules.
+    Security,
+    /// Pulling and images.
+    Image,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Where it is at home.
+    pub layer: Layer,
+    /// During what.
+    pub stage: String,
+    /// The sentence.
+    pub what: String,
+    /// What was seen.
+    pub evidence: Vec<String>,
+    /// How to mend it.
+    pub mend: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        for seen in &self.evidence {
+            write!(f, "; {seen}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The program could not be executed?
+#[must_use]
+pub fn is_exec(error: &StepError) -> bool {
+    error.step == Step::Exec
+}
+
+/// A failed step of a container's start.
+#[must_use]
+pub fn describe(plan: &Plan, error: &StepError) -> Failure {
+    let op = if let Step::Op(at) = error.step {
+        usize::try_from(at).ok().and_then(|at| plan.ops.get(at))
+    } else {
+        None
+    };
+    match op {
+        Some(op) => of_op(op, error),
+        None => of_step(Some(&plan.process), &plan.cgroup.path, error),
+    }
+}
+
+/// A failed step of an exec.
+#[must_use]
+pub fn describe_process(process: &Process, error: &StepError) -> Failure {
+    of_step(Some(process), "of the container", error)
+}
+
+/// A failed step of the pause process, as the monitor sent it.
+#[must_use]
+pub fn describe_pause(plan: &PausePlan, step: &[u8]) -> Failure {
+    let Some(error) = crate::decode_step(step) else {
+        return failure(Layer::Process, "start", "the monitor's error cannot be read".into(), None);
+    };
+    if let Step::Op(at) = error.step {
+        let sysctl = usize::try_from(at).ok().and_then(|at| plan.sysctls.get(at));
+        let (name, value) = sysctl.map_or(("?", "?"), |(name, value)| (name.as_str(), value.as_str()));
+        let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
+        let mend = "check the name and value under `securityContext.sysctls`, and that the node's kernel has it";
+        return failure(Layer::Namespace, "sysctl", what, Some(mend));
+    }
+    of_step(None, &plan.cgroup.path, &error)
+}
+
+fn failure(layer: Layer, stage: &str, what: String, mend: Option<&str>) -> Failure {
+    Failure { layer, stage: stage.into(), what, evidence: Vec::new(), mend: mend.map(str::to_owned) }
+}
+
+/// The errno in words.
+fn reason(error: &StepError) -> String {
+    let text = io::Error::from_raw_os_error(error.errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    if error.call.is_empty() { text } else { format!("{text} [{}]", error.call) }
+}
+
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const EPERM: i32 = 1;
+const ENODEV: i32 = 19;
+const ENOTDIR: i32 = 20;
+const EROFS: i32 = 30;
+const EINVAL: i32 = 22;
+
+fn of_op(op: &Op, error: &StepError) -> Failure {
+    let why = reason(error);
+    let fs = |stage: &str, what: String, mend: Option<&str>| failure(Layer::Filesystem, stage, what, mend);
+    match op {
+        Op::Bind { source, target, .. } => bind(source, target, error),
+        Op::RootOverlay { lower, .. } => fs(
+            "root",
+            format!("the root filesystem of {} layers cannot be mounted: {why}", lower.len()),
+            Some("see `hull check` for what the kernel lacks; an image that is damaged on disk is mended by `hull rmi` and `hull pull`"),
+        ),
+        Op::RootBind { source } => fs("root", format!("root `{source}` cannot be mounted: {why}"), None),
+        Op::Mount { fstype, target, options, .. } => {
+            let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
+            let mend = match error.errno {
+                ENODEV => Some("the node's kernel has no such file system: load its module"),
+                EINVAL => Some("one of the options is not known to this kernel"),
+                _ => None,
+            };
+            fs("mount", format!("{fstype} ({}) cannot be mounted at `{target}`: {why}", options.join(",")), mend)
+        }
+        Op::Cgroups { target, .. } => fs("mount", format!("the cgroup tree cannot be mounted at `{target}`: {why}"), None),
+        Op::Device { path, major, minor, .. } => fs(
+            "device",
+            format!("device `{path}` ({major}:{minor}) cannot be made: {why}"),
+            Some("check that the device is there on the node"),
+        ),
+        Op::Symlink { path, .. } => fs("link", format!("link `{path}` cannot be made: {why}"), None),
+        Op::Mkdir { path, .. } => {
+            let mend = match error.errno {
+                ENOTDIR => "the image has a file at that path: choose another `workingDir`",
+                EROFS => "it is on a read-only mount: choose another `workingDir`, or make the directory in the image",
+                _ => "choose a `workingDir` that the image has",
+            };
+            fs("workdir", format!("working directory `{path}` is not there and cannot be made: {why}"), Some(mend))
+        }
+        Op::Mask { path } => fs("mask", format!("`{path}` cannot be masked: {why}"), None),
+        Op::Readonly { path } => fs("read-only", format!("`{path}` cannot be made read-only: {why}"), None),
+        Op::RootReadonly => fs("read-only", format!("the root cannot be made read-only: {why}"), None),
+        Op::RootPropagation(_) => fs("propagation", format!("the root's mount propagation cannot be set: {why}"), None),
+        Op::Sysctl { name, value } => failure(
+            Layer::Namespace,
+            "sysctl",
+            format!("sysctl `{name}` cannot be set to `{value}`: {why}"),
+            Some("check the name and value under `securityContext.sysctls`"),
+        ),
+        Op::Hostname(name) | Op::Domainname(name) => {
+            failure(Layer::Namespace, "hostname", format!("host name `{name}` cannot be set: {why}"), None)
+        }
+        Op::Pivot => fs("root", format!("the root cannot be changed: {why}"), None),
+    }
+}
+
+fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
+    let why = reason(error);
+    let named = match source {
+        Source::Host(path) => path.as_str(),
+        Source::Slot(_) => "the pod's /dev/shm",
+    };
+    // Which side it was is told by the call.
+    let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
+    let mend = match (of_source, error.errno) {
+        (true, ENOENT) => format!("make `{named}` on the node, or correct the volume"),
+        (true, _) => format!("see what is wrong with `{named}` on the node"),
+        (false, ENOTDIR) => format!("one of `{named}` and `{target}` is a file and the other a directory"),
+        (false, EROFS) => format!("the image has no `{target}` and it cannot be made on a read-only filesystem: make it in the image"),
+        (false, _) => format!("check `{target}` in the image"),
+    };
+    let what = if of_source && error.errno == ENOENT {
+        format!("mount source `{named}` (for `{target}`) does not exist")
+    } else {
+        format!("`{named}` cannot be mounted at `{target}`: {why}")
+    };
+    failure(Layer::Filesystem, "mount", what, Some(&mend))
+}
+
+fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+    let why = reason(error);
+    let of = |layer, stage: &str, what: String, mend: Option<&str>| failure(layer, stage, what, mend);
+    match error.step {
+        Step::Cgroup => of(Layer::Cgroup, "cgroup", format!("cgroup `{cgroup}` cannot be set up: {why}"), None),
+        Step::Clone => of(
+            Layer::Namespace,
+            "clone",
+            format!("its process cannot be made: {why}"),
+            Some("look at the node's and the pod's process limits (pids), and at `hull check` for namespaces"),
+        ),
+        Step::Join(kind) => of(
+            Layer::Namespace,
+            "join",
+            format!("its {} namespace cannot be entered: {why}", namespace(kind)),
+            Some("the pod's pause process, or the container it targets, is gone: the pod has to be made anew"),
+        ),
+        Step::IdMaps => of(Layer::Namespace, "user namespace", format!("its id maps cannot be written: {why}"), None),
+        Step::Op(_) => of(Layer::Filesystem, "mount", format!("a mount failed: {why}"), None),
+        Step::Stdio => of(Layer::Process, "stdio", format!("its standard streams cannot be set up: {why}"), None),
+        Step::Rlimit(at) => of(Layer::Process, "rlimit", format!("resource limit number {at} cannot be set: {why}"), Some("it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service")),
+        Step::OomScore => of(Layer::Process, "oom score", format!("its OOM score cannot be set: {why}"), None),
+        Step::Identity => {
+            let (uid, gid) = process.map_or((0, 0), |process| (process.uid, process.gid));
+            of(Layer::Security, "user", format!("it cannot become user {uid}, group {gid}: {why}"), Some("with a user namespace both must be in its range"))
+        }
+        Step::Capabilities => of(Layer::Security, "capabilities", format!("its capabilities cannot be set: {why}"), None),
+        Step::SecurityModule => of(Layer::Security, "security module", format!("its AppArmor or SELinux label cannot be set: {why}"), Some("check that the profile is loaded on the node")),
+        Step::Seccomp => of(Layer::Security, "seccomp", format!("its seccomp profile cannot be installed: {why}"), Some("check the profile; without allowPrivilegeEscalation: false it must let the runtime's own last calls pass")),
+        Step::Scheduling => of(Layer::Process, "scheduling", format!("its scheduling cannot be set: {why}"), None),
+        Step::Cwd => {
+            let cwd = process.map_or("?", |process| process.cwd.as_str());
+            let mend = match error.errno {
+                EACCES => "the user may not enter it: correct its permissions in the image, or choose another `workingDir`",
+                ENOTDIR => "it is a file: choose another `workingDir`",
+                _ => "choose a `workingDir` that the image has",
+            };
+            of(Layer::Filesystem, "workdir", format!("working directory `{cwd}` cannot be entered: {why}"), Some(mend))
+        }
+        Step::Exec => exec(process, error),
+        Step::Pipe => of(Layer::Process, "start", format!("its starter could not be spoken with: {why}"), None),
+        Step::PauseRoot => of(Layer::Filesystem, "sandbox", format!("the pod's /dev/shm cannot be set up: {why}"), Some("see `hull check`")),
+        Step::Hostname => of(Layer::Namespace, "hostname", format!("the pod's host name cannot be set: {why}"), None),
+    }
+}
+
+fn exec(process: Option<&Process>, error: &StepError) -> Failure {
+    let program = process.and_then(|process| process.args.first());
+    let program = program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default();
+    let in_path = !program.contains('/');
+    let (what, mend) = match error.errno {
+        ENOENT if in_path => (
+            format!("executable `{program}` not found in $PATH"),
+            "correct the command, or install the program in the image",
+        ),
+        ENOENT => (
+            format!("executable `{program}` not found: no such file or directory"),
+            "correct the command, or install the program in the image",
+        ),
+        EACCES => (
+            format!("`{program}` may not be executed: permission denied"),
+            "chmod +x it in the image; check that it is a file, not on a noexec mount, and that the user may reach it",
+        ),
+        EPERM => (
+            format!("`{program}` may not be executed: operation not permitted"),
+            "a seccomp profile or security module forbids it",
+        ),
+        8 => (
+            format!("`{program}` cannot be executed: exec format error"),
+            "it is a script without a `#!` line, or a program for another architecture",
+        ),
+        7 => (format!("`{program}` cannot be executed: its arguments and environment are too long"), "pass less, or in a file"),
+        _ => (format!("`{program}` cannot be executed: {}", reason(error)), "check the program in the image"),
+    };
+    failure(Layer::Process, "exec", what, Some(mend))
+}
+
+fn namespace(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::Mount => "mount",
+        NamespaceKind::Pid => "pid",
+        NamespaceKind::Net => "network",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::User => "user",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Time => "time",
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is known of the host, read once.
+
+use std::fs;
+
+/// What a plan has to know of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Capabilities that can be handed on: our own bounding set.
+    pub bounding_capabilities: u64,
+    /// AppArmor is on.
+    pub apparmor: bool,
+    /// SELinux is on.
+    pub selinux: bool,
+    /// No v1 hierarchies: containers get a cgroup namespace.
+    pub cgroup_v2: bool,
+}
+
+impl HostFacts {
+    /// Reads them from /proc and /sys. What cannot be read counts as not there.
+    #[must_use]
+    pub fn read() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+        let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        let selinux = fs::metadata("/sys/fs/selinux/enforce").is_ok();
+        let cgroup = hull_cgroup::Host::detect().map(|host| host.version());
+        Self {
+            bounding_capabilities: bounding
+                .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+                .unwrap_or(0),
+            apparmor: apparmor.is_ok_and(|text| text.trim() == "Y"),
+            selinux,
+            cgroup_v2: matches!(cgroup, Ok(hull_cgroup::Version::V2)),
+        }
+    }
+}

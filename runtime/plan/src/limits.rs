@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! OCI resources to cgroup limits.
+
+use crate::Error;
+use hull_cgroup::{DeviceKind, DeviceRule, HugepageLimit, Limits};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+
+/// The limits in `resources`; what is not named there stays as it is.
+pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
+    let mut limits = Limits::default();
+    if let Some(cpu) = resources.cpu() {
+        limits.cpu_shares = cpu.shares();
+        limits.cpu_quota_us = cpu.quota();
+        limits.cpu_period_us = cpu.period();
+        limits.cpu_burst_us = cpu.burst();
+        limits.cpu_idle = cpu.idle().map(|idle| idle != 0);
+        limits.cpuset_cpus.clone_from(cpu.cpus());
+        limits.cpuset_mems.clone_from(cpu.mems());
+        if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0) {
+            return Err(Error::Unsupported { what: "real-time CPU limits", value: "realtimeRuntime".into() });
+        }
+    }
+    if let Some(memory) = resources.memory() {
+        limits.memory_bytes = memory.limit();
+        limits.memory_swap_bytes = memory.swap();
+        limits.memory_reservation_bytes = memory.reservation();
+        limits.oom_kill_disable = memory.disable_oom_killer();
+    }
+    limits.pids = resources.pids().as_ref().map(|pids| pids.limit());
+    for page in resources.hugepage_limits().iter().flatten() {
+        let bytes = u64::try_from(page.limit()).map_err(|_| Error::Bad {
+            field: "linux.resources.hugepageLimits",
+            value: page.limit().to_string(),
+            why: "it is negative",
+        })?;
+        limits.hugepages.push(HugepageLimit { page_size: page.page_size().clone(), bytes });
+    }
+    limits.io_weight = resources.block_io().as_ref().and_then(|io| io.weight());
+    for rule in resources.devices().iter().flatten() {
+        limits.devices.push(device(rule)?);
+    }
+    if let Some(unified) = resources.unified() {
+        limits.unified = unified.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        limits.unified.sort();
+    }
+    Ok(limits)
+}
+
+fn device(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, Error> {
+    let access = rule.access().clone().unwrap_or_else(|| "rwm".into());
+    if let Some(bad) = access.chars().find(|letter| !"rwm".contains(*letter)) {
+        return Err(Error::Bad {
+            field: "linux.resources.devices.access",
+            value: bad.to_string(),
+            why: "letters are r, w and m",
+        });
+    }
+    let kind = match rule.typ() {
+        None | Some(LinuxDeviceType::A) => DeviceKind::All,
+        Some(LinuxDeviceType::B) => DeviceKind::Block,
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Char,
+        Some(LinuxDeviceType::P) => {
+            return Err(Error::Bad {
+                field: "linux.resources.devices.type",
+                value: "p".into(),
+                why: "a FIFO is no device to be limited",
+            });
+        }
+    };
+    // -1 is any.
+    let number = |of: Option<i64>| of.and_then(|of| u32::try_from(of).ok());
+    Ok(DeviceRule {
+        allow: rule.allow(),
+        kind,
+        major: number(rule.major()),
+        minor: number(rule.minor()),
+        read: access.contains('r'),
+        write: access.contains('w'),
+        mknod: access.contains('m'),
+    })
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Seccomp profiles: OCI form to BPF, by libseccomp, linked statically.
+//!
+//! A profile is compiled once and kept by its content. A system call that the library is too old to
+//! know by name is added by number; one that nobody knows is passed over, as it cannot be called
+//! either.
+
+mod default;
+mod profile;
+
+pub use default::runtime_default;
+pub use profile::localhost;
+
+use crate::Error;
+use hull_init::plan::Seccomp;
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, error::SeccompError,
+};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator as Operator,
+};
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Compiled profiles that are kept. Each has about 10 KiB.
+const KEPT_MAX: usize = 64;
+const EPERM: u32 = 1;
+
+/// The program of a profile.
+pub fn compiled(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    static KEPT: OnceLock<Mutex<HashMap<String, Seccomp>>> = OnceLock::new();
+    let kept = KEPT.get_or_init(Mutex::default);
+    let key = serde_json::to_string(profile).map_err(|source| Error::Profile { source })?;
+    // Single inserts: a panic leaves nothing half done.
+    if let Some(done) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Ok(done.clone());
+    }
+    let done = compile(profile)?;
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() >= KEPT_MAX {
+        kept.clear();
+    }
+    kept.insert(key, done.clone());
+    Ok(done)
+}
+
+fn failed(err: SeccompError) -> Error {
+    Error::Seccomp { why: err.to_string() }
+}
+
+fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
+    // Set by the process itself, when it is time.
+    filter.set_ctl_nnp(false).map_err(failed)?;
+    for arch in profile.architectures().iter().flatten() {
+        if let Some(arch) = architecture(*arch) {
+            filter.add_arch(arch).map_err(failed)?;
+        }
+    }
+    for rule in profile.syscalls().iter().flatten() {
+        let then = action(rule.action(), rule.errno_ret())?;
+        // libseccomp takes no rule that says the same as the default.
+        if then == default {
+            continue;
+        }
+        let conditions: Vec<_> =
+            rule.args().iter().flatten().map(condition).collect::<Result<_, _>>()?;
+        for name in rule.names() {
+            let Some(call) = number(name) else { continue };
+            let added = if conditions.is_empty() {
+                filter.add_rule(then, call).map(drop)
+            } else {
+                filter.add_rule_conditional(then, call, &conditions).map(drop)
+            };
+            added.map_err(|err| Error::Seccomp { why: format!("system call `{name}`: {err}") })?;
+        }
+    }
+    Ok(Seccomp { bpf: program(&filter)?, flags: flags(profile) })
+}
+
+/// By the library's own table, else by the newer one: since Linux 5.0 a new call has one number on
+/// all architectures.
+fn number(name: &str) -> Option<ScmpSyscall> {
+    if let Ok(call) = ScmpSyscall::from_name(name) {
+        return Some(call);
+    }
+    let call: syscalls::Sysno = name.parse().ok()?;
+    Some(ScmpSyscall::from(call.id()))
+}
+
+fn program(filter: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
+    let pipe = |err: std::io::Error| Error::Seccomp { why: err.to_string() };
+    // The largest program the kernel takes is half of what a pipe holds.
+    let (mut from, to) = std::io::pipe().map_err(pipe)?;
+    filter.export_bpf(&to).map_err(failed)?;
+    drop(to);
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).map_err(pipe)?;
+    Ok(bytes)
+}
+
+fn flags(profile: &LinuxSeccomp) -> u32 {
+    profile.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
+                LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
+                LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 32,
+            }
+    })
+}
+
+fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
+    let errno = i32::try_from(errno.unwrap_or(EPERM)).unwrap_or(1);
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
+        Action::ScmpActKillProcess => ScmpAction::KillProcess,
+        Action::ScmpActTrap => ScmpAction::Trap,
+        Action::ScmpActErrno => ScmpAction::Errno(errno),
+        Action::ScmpActTrace => ScmpAction::Trace(u16::try_from(errno).unwrap_or(1)),
+        Action::ScmpActLog => ScmpAction::Log,
+        Action::ScmpActAllow => ScmpAction::Allow,
+        Action::ScmpActNotify => {
+            return Err(Error::Unsupported { what: "seccomp notification", value: "SCMP_ACT_NOTIFY".into() });
+        }
+    })
+}
+
+fn condition(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
+    let bad = |value: usize| Error::Bad { field: "seccomp.syscalls.args.index", value: value.to_string(), why: "arguments are 0 to 5" };
+    let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6).ok_or_else(|| bad(arg.index()))?;
+    let (op, value) = match arg.op() {
+        Operator::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
+        Operator::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
+        Operator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
+        Operator::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
+        Operator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
+        Operator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
+        Operator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0)),
+    };
+    Ok(ScmpArgCompare::new(index, op, value))
+}
+
+/// `None` for what is there already, the native one, and for what does not run on this machine.
+fn architecture(arch: Arch) -> Option<ScmpArch> {
+    let known = [
+        (Arch::ScmpArchX86, ScmpArch::X86),
+        (Arch::ScmpArchX86_64, ScmpArch::X8664),
+        (Arch::ScmpArchX32, ScmpArch::X32),
+        (Arch::ScmpArchArm, ScmpArch::Arm),
+        (Arch::ScmpArchAarch64, ScmpArch::Aarch64),
+    ];
+    known.into_iter().find(|(oci, _)| *oci == arch).map(|(_, scmp)| scmp)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RuntimeDefault: what a container may call unless its pod says otherwise. The same calls as the
+//! field's default profiles let pass, so that what runs there runs here.
+
+use crate::capabilities;
+use oci_spec::runtime::{Capabilities, LinuxSeccomp};
+use serde_json::{Value, json};
+
+/// Let pass for everybody.
+const ALLOWED: &str = "
+accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown
+chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
+clock_nanosleep clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3
+epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old
+eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64 fadvise64_64 fallocate
+fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync
+fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64 fsync
+ftruncate ftruncate64 futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake futimesat
+getcpu getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups
+getgroups32 getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid
+getresgid32 getresuid getresuid32 getrlimit get_robust_list getrusage getsid getsockname getsockopt
+get_thread_area gettid gettimeofday getuid getuid32 getxattr getxattrat inotify_add_watch inotify_init
+inotify_init1 inotify_rm_watch io_cancel ioctl io_destroy io_getevents io_pgetevents
+io_pgetevents_time64 ioprio_get ioprio_set io_setup io_submit ipc kill landlock_add_rule
+landlock_create_ruleset landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount
+listxattr listxattrat llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 madvise
+map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2
+mlockall mmap mmap2 modify_ldt mprotect mq_getsetattr mq_notify mq_open mq_timedreceive
+mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget msgrcv
+msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat _newselect open openat
+openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll
+ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_mrelease pselect6 pselect6_time64 ptrace
+pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg
+recvmmsg_time64 recvmsg remap_file_pages removexattr removexattrat rename renameat renameat2
+restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn
+rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_getaffinity sched_getattr
+sched_getparam sched_get_priority_max sched_get_priority_min sched_getscheduler sched_rr_get_interval
+sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler
+sched_yield seccomp select semctl semget semop semtimedop semtimedop_time64 send sendfile sendfile64
+sendmmsg sendmsg sendto setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32
+setitimer setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid
+setreuid32 setrlimit set_robust_list setsid setsockopt set_thread_area set_tid_address setuid setuid32
+setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask
+sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statmount statx symlink symlinkat
+sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun
+timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime
+timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask
+uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid
+waitpid write writev process_vm_readv process_vm_writev";
+
+/// Let pass with a capability.
+const WITH_CAPABILITY: [(u32, &str); 11] = [
+    (2, "open_by_handle_at"),
+    (
+        21,
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
+         lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree open_tree_attr \
+         perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
+    ),
+    (22, "reboot"),
+    (18, "chroot"),
+    (16, "delete_module init_module finit_module"),
+    (20, "acct"),
+    (19, "kcmp pidfd_getfd process_madvise"),
+    (17, "iopl ioperm"),
+    (25, "settimeofday stime clock_settime clock_settime64"),
+    (26, "vhangup"),
+    (23, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+];
+
+/// Flags of clone(2) that make namespaces.
+const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
+const ENOSYS: u32 = 38;
+/// Execution domains of personality(2) that do no harm.
+const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+const AF_VSOCK: u64 = 40;
+
+/// The default profile for a process that may have these capabilities.
+///
+/// # Errors
+/// Never, unless the profile here is not in the OCI form.
+pub fn runtime_default(bounding: Option<&Capabilities>) -> Result<LinuxSeccomp, serde_json::Error> {
+    let have = capabilities::bits(bounding);
+    let has = |number: u32| have >> number & 1 == 1;
+    let mut rules = vec![
+        allow(ALLOWED, &Value::Null),
+        allow("socket", &json!([{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE"}])),
+    ];
+    for value in PERSONALITIES {
+        rules.push(allow("personality", &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}])));
+    }
+    for (number, names) in WITH_CAPABILITY {
+        if has(number) {
+            rules.push(allow(names, &Value::Null));
+        }
+    }
+    if has(39) {
+        rules.push(allow("bpf", &Value::Null));
+    }
+    if has(38) {
+        rules.push(allow("perf_event_open", &Value::Null));
+    }
+    if has(34) {
+        rules.push(allow("syslog", &Value::Null));
+    }
+    if !has(21) {
+        let plain = json!([{"index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
+        rules.push(allow("clone", &plain));
+        // Its flags are in memory, where a filter cannot look: libraries fall back to clone.
+        rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
+    }
+    let architectures = if cfg!(target_arch = "x86_64") {
+        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
+    } else {
+        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
+    };
+    serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": architectures,
+        "syscalls": rules,
+    }))
+}
+
+fn allow(names: &str, args: &Value) -> Value {
+    let names: Vec<_> = names.split_whitespace().collect();
+    let mut rule = json!({"names": names, "action": "SCMP_ACT_ALLOW"});
+    if !args.is_null() {
+        rule["args"] = args.clone();
+    }
+    rule
+}

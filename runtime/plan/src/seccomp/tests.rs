@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs compiled programs in a small BPF interpreter, as the kernel would.
+
+use super::*;
+use oci_spec::runtime::{Capabilities, Capability};
+
+const X86_64: u32 = 0xc000_003e;
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+
+/// What the kernel would answer to a call with this first argument.
+fn run(program: &[u8], call: i64, argument: u64) -> u32 {
+    let mut data = Vec::new();
+    data.extend(u32::try_from(call).unwrap().to_le_bytes());
+    data.extend(X86_64.to_le_bytes());
+    data.extend(0u64.to_le_bytes());
+    data.extend(argument.to_le_bytes());
+    data.resize(64, 0);
+    let items: Vec<_> = program.chunks_exact(8).collect();
+    let (mut at, mut a, mut x, mut memory) = (0, 0u32, 0u32, [0u32; 16]);
+    loop {
+        let item = items[at];
+        let code = u16::from_le_bytes([item[0], item[1]]);
+        let (yes, no) = (usize::from(item[2]), usize::from(item[3]));
+        let k = u32::from_le_bytes(item[4..8].try_into().unwrap());
+        let word = |at: u32| u32::from_le_bytes(data[at as usize..at as usize + 4].try_into().unwrap());
+        at += 1;
+        match code {
+            0x20 => a = word(k),
+            0x02 => memory[k as usize] = a,
+            0x60 => a = memory[k as usize],
+            0x54 => a &= k,
+            0x07 => x = a,
+            0x87 => a = x,
+            0x05 => at += k as usize,
+            0x15 => at += if a == k { yes } else { no },
+            0x25 => at += if a > k { yes } else { no },
+            0x35 => at += if a >= k { yes } else { no },
+            0x45 => at += if a & k != 0 { yes } else { no },
+            0x06 => return k,
+            other => panic!("unknown instruction {other:#x}"),
+        }
+    }
+}
+
+fn number(name: &str) -> i64 {
+    name.parse::<syscalls::Sysno>().unwrap().id().into()
+}
+
+#[test]
+fn the_default_lets_ordinary_calls_pass_and_denies_what_changes_the_host() {
+    let profile = runtime_default(None).unwrap();
+    let program = compiled(&profile).unwrap().bpf;
+    for name in ["read", "write", "execve", "openat", "futex", "statx", "mseal", "cachestat"] {
+        assert_eq!(run(&program, number(name), 0), ALLOW, "{name}");
+    }
+    for name in ["unshare", "mount", "kexec_load", "bpf", "init_module", "setns", "reboot", "ptrace_not"] {
+        if let Ok(call) = name.parse::<syscalls::Sysno>() {
+            assert_eq!(run(&program, call.id().into(), 0), ERRNO | 1, "{name}");
+        }
+    }
+    assert_eq!(run(&program, number("clone3"), 0), ERRNO | 38);
+    assert_eq!(run(&program, number("clone"), 0x11), ALLOW);
+    assert_eq!(run(&program, number("clone"), 0x1000_0000), ERRNO | 1, "no user namespace");
+    assert_eq!(run(&program, number("socket"), 40), ERRNO | 1, "no vsock");
+    assert_eq!(run(&program, number("socket"), 2), ALLOW);
+}
+
+#[test]
+fn a_capability_brings_its_calls() {
+    let with = Capabilities::from_iter([Capability::SysAdmin]);
+    let program = compiled(&runtime_default(Some(&with)).unwrap()).unwrap().bpf;
+    for name in ["unshare", "mount", "clone3"] {
+        assert_eq!(run(&program, number(name), 0), ALLOW, "{name}");
+    }
+}
+
+#[test]
+fn a_localhost_profile_in_dockers_form_is_read() {
+    let json = br#"{"defaultAction":"SCMP_ACT_ALLOW",
+        "archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}],
+        "syscalls":[{"name":"chmod","action":"SCMP_ACT_ERRNO","args":null}]}"#;
+    let profile = localhost(json).unwrap();
+    let program = compiled(&profile).unwrap().bpf;
+    assert_eq!(run(&program, number("chmod"), 0), ERRNO | 1);
+    assert_eq!(run(&program, number("chown"), 0), ALLOW);
+}
+
+#[test]
+fn a_broken_profile_is_an_error() {
+    localhost(b"{\"defaultAction\": \"SCMP_ACT_NONSENSE\"}").unwrap_err();
+    localhost(b"not json").unwrap_err();
+}

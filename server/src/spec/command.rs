@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is run, with which environment, where: the rules by which config and image come together.
+
+use super::Error;
+use hull_proto::cri;
+use oci_spec::image::ImageConfiguration;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command replaces the image's entrypoint and drops its arguments; arguments alone replace the
+/// image's.
+pub(super) fn args(config: &cri::ContainerConfig, image: &ImageConfiguration) -> Result<Vec<String>, Error> {
+    let of_image = image.config().as_ref();
+    let list = |of: Option<&Option<Vec<String>>>| of.cloned().flatten().unwrap_or_default();
+    let (mut args, rest) = if config.command.is_empty() {
+        let cmd = list(of_image.map(oci_spec::image::Config::cmd));
+        let rest = if config.args.is_empty() { cmd } else { config.args.clone() };
+        (list(of_image.map(oci_spec::image::Config::entrypoint)), rest)
+    } else {
+        (config.command.clone(), config.args.clone())
+    };
+    args.extend(rest);
+    if args.first().is_none_or(String::is_empty) {
+        return Err(Error::NoCommand);
+    }
+    Ok(args)
+}
+
+/// The image's environment, then the config's; later ones win.
+pub(super) fn env(
+    config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
+    hostname: &str,
+    home: &str,
+) -> Result<Vec<String>, Error> {
+    let mut env: Vec<String> = vec![DEFAULT_PATH.into()];
+    if !hostname.is_empty() {
+        set(&mut env, "HOSTNAME", hostname);
+    }
+    if config.tty {
+        set(&mut env, "TERM", "xterm");
+    }
+    let of_image = image.config().as_ref().and_then(|of| of.env().clone()).unwrap_or_default();
+    for entry in &of_image {
+        if let Some((name, value)) = entry.split_once('=') {
+            set(&mut env, name, value);
+        }
+    }
+    for pair in &config.envs {
+        let value = std::str::from_utf8(&pair.value).ok().filter(|value| !value.contains('\0'));
+        let value = value.ok_or_else(|| Error::Bad {
+            field: "config.envs",
+            value: pair.key.clone(),
+            why: "its value is no text, or holds a NUL",
+        })?;
+        if pair.key.is_empty() || pair.key.contains(['=', '\0']) {
+            return Err(Error::Bad { field: "config.envs", value: pair.key.clone(), why: "it is no name" });
+        }
+        set(&mut env, &pair.key, value);
+    }
+    if !home.is_empty() && env.iter().all(|entry| !entry.starts_with("HOME=")) {
+        env.push(format!("HOME={home}"));
+    }
+    Ok(env)
+}
+
+fn set(env: &mut Vec<String>, name: &str, value: &str) {
+    let entry = format!("{name}={value}");
+    let prefix = &entry[..=name.len()];
+    match env.iter_mut().find(|have| have.starts_with(prefix)) {
+        Some(have) => *have = entry,
+        None => env.push(entry),
+    }
+}
+
+/// The config's, else the image's, else the root.
+pub(super) fn cwd(config: &cri::ContainerConfig, image: &ImageConfiguration) -> String {
+    let of_image = image.config().as_ref().and_then(|of| of.working_dir().clone()).unwrap_or_default();
+    let cwd = if config.working_dir.is_empty() { of_image } else { config.working_dir.clone() };
+    if cwd.starts_with('/') { cwd } else { format!("/{cwd}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(json: &str) -> ImageConfiguration {
+        serde_json::from_str(&format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}},"config":{json}}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn command_and_args_replace_what_the_image_has() {
+        let of_image = image(r#"{"Entrypoint":["/entry"],"Cmd":["a","b"]}"#);
+        let made = |command: &[&str], given: &[&str]| {
+            let list = |of: &[&str]| of.iter().map(ToString::to_string).collect();
+            let config = cri::ContainerConfig { command: list(command), args: list(given), ..Default::default() };
+            args(&config, &of_image).unwrap().join(" ")
+        };
+        assert_eq!(made(&[], &[]), "/entry a b");
+        assert_eq!(made(&[], &["x"]), "/entry x");
+        assert_eq!(made(&["sh"], &[]), "sh");
+        assert_eq!(made(&["sh"], &["-c"]), "sh -c");
+        args(&cri::ContainerConfig::default(), &image("{}")).unwrap_err();
+    }
+
+    #[test]
+    fn the_configs_environment_wins() {
+        let of_image = image(r#"{"Env":["A=1","PATH=/opt"]}"#);
+        let envs = vec![cri::KeyValue { key: "A".into(), value: b"2".to_vec() }];
+        let config = cri::ContainerConfig { envs, ..Default::default() };
+        let env = env(&config, &of_image, "web", "/root").unwrap();
+        assert_eq!(env, ["PATH=/opt", "HOSTNAME=web", "A=2", "HOME=/root"]);
+    }
+}

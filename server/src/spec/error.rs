@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a config cannot be turned into a spec. Texts read after "cannot".
+
+use super::user;
+
+/// Why a config cannot be turned into a spec.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("choose a command: neither the container's config nor the image has one")]
+    NoCommand,
+    #[error("take `{value}` as {field}: {why}")]
+    Bad { field: &'static str, value: String, why: &'static str },
+    #[error("do {what}")]
+    Unsupported { what: String },
+    #[error("mount `{path}` read-only recursively: {why}")]
+    RecursiveReadOnly { path: String, why: &'static str },
+    #[error("give device `{path}`: it is not on this node")]
+    NoDevice { path: String, source: std::io::Error },
+    #[error("add capability `{name}`: there is none of that name")]
+    NoCapability { name: String },
+    #[error("read seccomp profile `{path}`")]
+    ReadProfile { path: String, source: std::io::Error },
+    #[error("use seccomp profile `{path}`")]
+    Profile { path: String, source: hull_plan::Error },
+    #[error("find its user")]
+    User { source: user::Error },
+    #[error("put the runtime spec together")]
+    Form { source: serde_json::Error },
+    #[error("set its limits")]
+    Limits { source: hull_plan::Error },
+    #[error("set the pod's sysctls")]
+    Sysctl { source: hull_plan::Error },
+}
+
+impl From<user::Error> for Error {
+    fn from(source: user::Error) -> Self {
+        Self::User { source }
+    }
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoCommand => Some("set `command` in the container's spec".into()),
+            Self::RecursiveReadOnly { .. } => Some(
+                "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
+            ),
+            Self::NoDevice { .. } => Some("check the path on the node, or the device plugin that named it".into()),
+            Self::NoCapability { .. } => Some("names are those of capabilities(7), with or without CAP_, or ALL".into()),
+            Self::ReadProfile { .. } => Some("put the profile on the node, below the kubelet's seccomp directory".into()),
+            Self::Profile { source, .. } | Self::Limits { source } | Self::Sysctl { source } => source.hint(),
+            Self::User { source } => source.hint(),
+            Self::Unsupported { .. } => Some("take it out of the pod's spec; this version of hull does not have it".into()),
+            Self::Bad { .. } | Self::Form { .. } => None,
+        }
+    }
+}

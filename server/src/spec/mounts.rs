@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is mounted in a container: the system's own, the pod's files, the config's volumes.
+
+use super::Error;
+use super::container::PodView;
+use hull_proto::cri;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Source of the mount that the pod's monitor fills with the pod's /dev/shm.
+pub(crate) const SHM_SOURCE: &str = "hull:shm";
+
+/// What decides about the system's own mounts.
+pub(super) struct System {
+    pub(super) privileged: bool,
+    pub(super) host_ipc: bool,
+}
+
+/// All mounts, parents before what lies in them.
+pub(super) fn all(pod: &PodView<'_>, config: &cri::ContainerConfig, system: &System) -> Result<Vec<Value>, Error> {
+    let writable = if system.privileged { "rw" } else { "ro" };
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", writable]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", writable]}),
+    ];
+    let taken = |path: &str| config.mounts.iter().any(|mount| clean(&mount.container_path) == path);
+    if !taken("/dev/shm") {
+        let source = if system.host_ipc { "/dev/shm" } else { SHM_SOURCE };
+        mounts.push(json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "nosuid", "nodev", "noexec"]}));
+    }
+    let files = [("/etc/hosts", pod.hosts), ("/etc/resolv.conf", pod.resolv_conf), ("/etc/hostname", pod.hostname)];
+    let read_only = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref())
+        .is_some_and(|context| context.readonly_rootfs);
+    for (path, file) in files {
+        if !taken(path) {
+            mounts.push(file_mount(path, file, read_only));
+        }
+    }
+    let mut volumes: Vec<_> = config.mounts.iter().collect();
+    // A volume inside another one comes after it, whatever order they were named in.
+    volumes.sort_by_key(|mount| clean(&mount.container_path).matches('/').count());
+    for mount in volumes {
+        mounts.push(volume(mount)?);
+    }
+    Ok(mounts)
+}
+
+fn clean(path: &str) -> String {
+    let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    format!("/{}", parts.join("/"))
+}
+
+fn file_mount(path: &str, file: &Path, read_only: bool) -> Value {
+    let access = if read_only { "ro" } else { "rw" };
+    json!({"destination": path, "type": "bind", "source": file, "options": ["bind", "rprivate", access]})
+}
+
+fn volume(mount: &cri::Mount) -> Result<Value, Error> {
+    let path = &mount.container_path;
+    if mount.image.is_some() {
+        return Err(Error::Unsupported { what: format!("image volumes (at `{path}`)") });
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::Unsupported { what: format!("id-mapped volumes (at `{path}`)") });
+    }
+    if mount.host_path.is_empty() {
+        return Err(Error::Bad { field: "mounts.host_path", value: path.clone(), why: "the mount has no source" });
+    }
+    if !mount.host_path.starts_with('/') || !path.starts_with('/') {
+        let value = format!("{} at {path}", mount.host_path);
+        return Err(Error::Bad { field: "a mount", value, why: "both paths must be absolute" });
+    }
+    let propagation = match cri::MountPropagation::try_from(mount.propagation) {
+        Ok(cri::MountPropagation::PropagationPrivate) => "rprivate",
+        Ok(cri::MountPropagation::PropagationHostToContainer) => "rslave",
+        Ok(cri::MountPropagation::PropagationBidirectional) => "rshared",
+        Err(_) => {
+            let value = mount.propagation.to_string();
+            return Err(Error::Bad { field: "mounts.propagation", value, why: "there is none of that number" });
+        }
+    };
+    let mut options = vec!["rbind", propagation];
+    if mount.recursive_read_only {
+        let why = match (mount.readonly, propagation) {
+            (false, _) => Some("it is not asked to be read-only"),
+            (true, "rprivate") => None,
+            (true, _) => Some("what is mounted later would not be read-only, with its propagation"),
+        };
+        if let Some(why) = why {
+            return Err(Error::RecursiveReadOnly { path: path.clone(), why });
+        }
+        options.push("rro");
+    }
+    options.push(if mount.readonly { "ro" } else { "rw" });
+    Ok(json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(readonly: bool, recursive_read_only: bool, propagation: i32) -> cri::Mount {
+        cri::Mount {
+            container_path: "/data".into(),
+            host_path: "/srv".into(),
+            readonly,
+            recursive_read_only,
+            propagation,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn recursive_read_only_needs_read_only_and_no_propagation() {
+        volume(&mount(true, true, 0)).unwrap();
+        volume(&mount(false, true, 0)).unwrap_err();
+        volume(&mount(true, true, 1)).unwrap_err();
+        volume(&mount(true, true, 2)).unwrap_err();
+    }
+}

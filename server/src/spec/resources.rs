@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//! CRI resources to OCI resources, and the update of some of them.
+
+use super::Error;
+use hull_plan::Limits;
+use hull_proto::cri;
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+/// As in the OCI spec. CRI's 0 and empty mean "not limited", and are left out.
+pub(super) fn oci(resources: &cri::LinuxContainerResources) -> Value {
+    let mut cpu = Map::new();
+    let mut put = |key: &str, value: i64| {
+        if value != 0 {
+            cpu.insert(key.into(), value.into());
+        }
+    };
+    put("shares", resources.cpu_shares.max(0));
+    put("quota", resources.cpu_quota);
+    put("period", resources.cpu_period.max(0));
+    for (key, text) in [("cpus", &resources.cpuset_cpus), ("mems", &resources.cpuset_mems)] {
+        if !text.is_empty() {
+            cpu.insert(key.into(), text.clone().into());
+        }
+    }
+    let mut memory = Map::new();
+    if resources.memory_limit_in_bytes != 0 {
+        memory.insert("limit".into(), resources.memory_limit_in_bytes.into());
+    }
+    if resources.memory_swap_limit_in_bytes != 0 {
+        memory.insert("swap".into(), resources.memory_swap_limit_in_bytes.into());
+    }
+    let pages: Vec<_> = resources
+        .hugepage_limits
+        .iter()
+        .map(|page| {
+            let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+            json!({"pageSize": page.page_size, "limit": limit})
+        })
+        .collect();
+    let mut all = json!({"cpu": cpu, "memory": memory, "hugepageLimits": pages});
+    if !resources.unified.is_empty() {
+        all["unified"] = json!(resources.unified);
+    }
+    all
+}
+
+/// The limits of an update.
+pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits, Error> {
+    let oci: LinuxResources = serde_json::from_value(oci(resources)).map_err(|source| Error::Form { source })?;
+    hull_plan::limits(&oci).map_err(|source| Error::Limits { source })
+}
+
+/// Takes over what an update sets; 0 and empty leave what there was.
+pub(crate) fn merge_resources(
+    have: &mut cri::LinuxContainerResources,
+    update: &cri::LinuxContainerResources,
+) {
+    for (have, new) in [
+        (&mut have.cpu_period, update.cpu_period),
+        (&mut have.cpu_quota, update.cpu_quota),
+        (&mut have.cpu_shares, update.cpu_shares),
+        (&mut have.memory_limit_in_bytes, update.memory_limit_in_bytes),
+        (&mut have.oom_score_adj, update.oom_score_adj),
+        (&mut have.memory_swap_limit_in_bytes, update.memory_swap_limit_in_bytes),
+    ] {
+        if new != 0 {
+            *have = new;
+        }
+    }
+    for (have, new) in [
+        (&mut have.cpuset_cpus, &update.cpuset_cpus),
+        (&mut have.cpuset_mems, &update.cpuset_mems),
+    ] {
+        if !new.is_empty() {
+            have.clone_from(new);
+        }
+    }
+    if !update.hugepage_limits.is_empty() {
+        have.hugepage_limits.clone_from(&update.hugepage_limits);
+    }
+    have.unified.extend(update.unified.clone());
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A pod's sandbox: the pause process's plan, the same as an OCI spec for those who look, and ports.
+
+use super::{Error, OCI_VERSION};
+use crate::node::Node;
+use crate::pod::PodRecord;
+use hull_network::{PortMapping, Protocol};
+use hull_plan::{Cgroup, IdMaps, Limits, Namespace, Namespaces, PausePlan};
+use hull_proto::cri::{self, NamespaceMode};
+use oci_spec::runtime::Spec;
+use serde_json::json;
+
+/// As pause images have it: nobody.
+const PAUSE_USER: u32 = 65_535;
+/// Killed after everything of the pod.
+const OOM_SCORE: i32 = -998;
+
+/// The plan of the pause process, and its spec.
+pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec), Error> {
+    let config = &record.config;
+    let linux = config.linux.clone().unwrap_or_default();
+    let context = linux.security_context.clone().unwrap_or_default();
+    let options = context.namespace_options.clone().unwrap_or_default();
+    let mode = |of: i32| NamespaceMode::try_from(of).unwrap_or(NamespaceMode::Pod);
+    let new_unless_host = |of: i32| {
+        if mode(of) == NamespaceMode::Node { Namespace::Inherit } else { Namespace::New }
+    };
+    if let Some(userns) = &options.userns_options
+        && mode(userns.mode) != NamespaceMode::Node
+    {
+        return Err(Error::Unsupported { what: "user namespaces of pods".into() });
+    }
+    let net = new_unless_host(options.network);
+    let namespaces = Namespaces {
+        mount: Namespace::New,
+        // Only a pod whose containers share it has one of its own.
+        pid: if mode(options.pid) == NamespaceMode::Pod { Namespace::New } else { Namespace::Inherit },
+        uts: net.clone(),
+        net,
+        ipc: new_unless_host(options.ipc),
+        ..Namespaces::default()
+    };
+    let mut sysctls: Vec<_> = linux.sysctls.clone().into_iter().collect();
+    sysctls.sort();
+    for (name, _) in &sysctls {
+        hull_plan::check_sysctl(name, &namespaces).map_err(|source| Error::Sysctl { source })?;
+    }
+    let id = |of: &Option<cri::Int64Value>| {
+        of.as_ref().and_then(|value| u32::try_from(value.value).ok()).unwrap_or(PAUSE_USER)
+    };
+    let own_name = namespaces.uts == Namespace::New && !config.hostname.is_empty();
+    let plan = PausePlan {
+        hostname: own_name.then(|| config.hostname.clone()),
+        namespaces,
+        id_maps: IdMaps::default(),
+        cgroup: Cgroup { path: format!("{}/{}", record.cgroup, record.id), limits: Limits::default() },
+        sysctls,
+        shm_bytes: node.config.runtime.shm_bytes,
+        uid: id(&context.run_as_user),
+        gid: id(&context.run_as_group),
+        oom_score_adj: Some(OOM_SCORE),
+    };
+    let spec = spec(&plan)?;
+    Ok((plan, spec))
+}
+
+fn spec(plan: &PausePlan) -> Result<Spec, Error> {
+    let of = &plan.namespaces;
+    let kinds = [
+        ("mount", &of.mount),
+        ("pid", &of.pid),
+        ("network", &of.net),
+        ("ipc", &of.ipc),
+        ("uts", &of.uts),
+    ];
+    let namespaces: Vec<_> = kinds
+        .into_iter()
+        .filter(|(_, namespace)| **namespace != Namespace::Inherit)
+        .map(|(kind, _)| json!({"type": kind}))
+        .collect();
+    let sysctls: std::collections::BTreeMap<_, _> = plan.sysctls.iter().cloned().collect();
+    let spec = json!({
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "args": ["pause"], "cwd": "/", "noNewPrivileges": true,
+            "user": {"uid": plan.uid, "gid": plan.gid}, "oomScoreAdj": plan.oom_score_adj,
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": plan.hostname,
+        "annotations": {"io.kubernetes.cri.container-type": "sandbox"},
+        "linux": {"namespaces": namespaces, "cgroupsPath": plan.cgroup.path, "sysctl": sysctls},
+    });
+    serde_json::from_value(spec).map_err(|source| Error::Form { source })
+}
+
+/// The host ports a pod asks for. One without a host port asks for nothing.
+pub(crate) fn ports(config: &cri::PodSandboxConfig) -> Result<Vec<PortMapping>, Error> {
+    let mapped = config.port_mappings.iter().filter(|of| of.host_port != 0);
+    mapped.map(port).collect()
+}
+
+fn port(of: &cri::PortMapping) -> Result<PortMapping, Error> {
+    let number = |field, value: i32| {
+        let port = u16::try_from(value).ok().filter(|port| *port > 0);
+        port.ok_or_else(|| Error::Bad { field, value: value.to_string(), why: "it is no port" })
+    };
+    let protocol = match cri::Protocol::try_from(of.protocol) {
+        Ok(cri::Protocol::Tcp) => Protocol::Tcp,
+        Ok(cri::Protocol::Udp) => Protocol::Udp,
+        Ok(cri::Protocol::Sctp) => Protocol::Sctp,
+        Err(_) => {
+            let value = of.protocol.to_string();
+            return Err(Error::Bad { field: "port_mappings.protocol", value, why: "there is none of that number" });
+        }
+    };
+    let host_ip = match of.host_ip.as_str() {
+        "" | "0.0.0.0" | "::" => None,
+        text => Some(text.parse().map_err(|_| Error::Bad {
+            field: "port_mappings.host_ip",
+            value: text.into(),
+            why: "it is no address",
+        })?),
+    };
+    Ok(PortMapping {
+        protocol,
+        container_port: number("port_mappings.container_port", of.container_port)?,
+        host_port: number("port_mappings.host_port", of.host_port)?,
+        host_ip,
+    })
+}
