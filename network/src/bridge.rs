@@ -99,6 +99,9 @@ impl Bridge {
         let inside = hull_sys::netns::within(netns, || configure(&lease.addresses, &gateways));
         inside.map_err(|source| Error::Enter { source })??;
         if !lease.ports.is_empty() {
+            if let Some(index) = link::index_of(&name) {
+                netlink.carry_out(vec![link::hairpin(index, &name)])?;
+            }
             self.open_ports(&lease)?;
         }
         let gateways = gateways.iter().map(IpNet::addr).collect();

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
+const SETLINK: u16 = 19;
 const NEWADDR: u16 = 20;
 const NEWROUTE: u16 = 24;
 
@@ -99,6 +100,19 @@ pub(crate) fn new_veth(name: &str, bridge: u32, mac: [u8; 6], mtu: Option<u32>, 
         message = message.attr(IFLA_MTU, mtu);
     }
     message.nest(IFLA_LINKINFO, info)
+}
+
+/// Lets a port of a bridge send back what came from it: a pod that calls its own host port, where
+/// bridged packets go through the IP tables (br_netfilter, as Kubernetes nodes have it).
+pub(crate) fn hairpin(index: u32, name: &str) -> Message {
+    const AF_BRIDGE: u8 = 7;
+    const PROTINFO: u16 = 12;
+    const BRPORT_MODE: u16 = 4;
+    let mut head = header(index, 0);
+    head[0] = AF_BRIDGE;
+    Message::new(SETLINK, ACK, format!("let `{name}` send back what came from it"))
+        .raw(&head)
+        .nest(PROTINFO, Attrs::new().attr(BRPORT_MODE, &[1]))
 }
 
 pub(crate) fn delete(name: &str) -> Message {
