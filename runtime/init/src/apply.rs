@@ -12,8 +12,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-    unmount,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount,
 };
 use std::collections::HashMap;
 use std::fs;
@@ -124,13 +124,29 @@ impl Builder<'_> {
                 let mount = new_mount(fstype, source, attrs, options)?;
                 self.attach(&mount, target, Make::Directory)
             }
-            Op::Bind { source, target, recursive, attrs, recursive_attrs, clear, propagation, id_maps } => {
+            Op::Bind {
+                source,
+                target,
+                recursive,
+                attrs,
+                recursive_attrs,
+                clear,
+                propagation,
+                id_maps,
+            } => {
                 let tree = match (self.peers.remove(&at), source) {
                     (Some(tree), _) => tree,
                     (None, Source::Host(path)) => clone_tree(path, *recursive)?,
                     (None, Source::Slot(slot)) => self.slot(*slot)?,
                 };
-                self.bind(&tree, target, *recursive, [attrs, recursive_attrs, clear], *propagation, id_maps.as_ref())
+                self.bind(
+                    &tree,
+                    target,
+                    *recursive,
+                    [attrs, recursive_attrs, clear],
+                    *propagation,
+                    id_maps.as_ref(),
+                )
             }
             Op::Cgroups { target, attrs } => self.cgroups(target, attrs),
             Op::Device { .. } => self.device(op),
@@ -147,9 +163,8 @@ impl Builder<'_> {
                 Ok(hull_sys::mount_setattr(self.root()?.fd(), true, &attr)?)
             }
             Op::Sysctl { name, value } => sysctl(name, value),
-            Op::Hostname(name) => {
-                rustix::system::sethostname(name.as_bytes()).map_err(of(format!("sethostname({name})")))
-            }
+            Op::Hostname(name) => rustix::system::sethostname(name.as_bytes())
+                .map_err(of(format!("sethostname({name})"))),
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
                 .map_err(of(format!("setdomainname({name})"))),
             Op::Pivot => self.pivot(),
@@ -296,7 +311,12 @@ impl Builder<'_> {
         let (of_what, ..) = kind(found.as_fd()).map_err(of(format!("statx({path})")))?;
         let cover = if of_what == FileType::Directory {
             let attrs = Attrs { rdonly: true, ..Attrs::default() };
-            new_mount("tmpfs", "tmpfs", &attrs, &[("size".into(), Some("0k".into())), ("nr_blocks".into(), Some("1".into()))])?
+            new_mount(
+                "tmpfs",
+                "tmpfs",
+                &attrs,
+                &[("size".into(), Some("0k".into())), ("nr_blocks".into(), Some("1".into()))],
+            )?
         } else {
             let null = root.find("/dev/null").map_err(of("openat2(/dev/null)"))?;
             let verified = kind(null.as_fd()).map_err(of("statx(/dev/null)"))?;
@@ -331,7 +351,12 @@ impl Builder<'_> {
         rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
         unmount(".", UnmountFlags::DETACH).map_err(of("umount2(., DETACH)"))?;
         rustix::process::chdir("/").map_err(of("chdir(/)"))?;
-        let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = rustix::fs::openat(
+            CWD,
+            "/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         self.root = Some(Root::new(root.map_err(of("open(/)"))?));
         Ok(())
     }
@@ -393,7 +418,12 @@ fn attach_path(mount: &OwnedFd, at: &str) -> Done {
 }
 
 /// A new, detached instance of a file system.
-fn new_mount(fstype: &str, source: &str, attrs: &Attrs, options: &[(String, Option<String>)]) -> Done<OwnedFd> {
+fn new_mount(
+    fstype: &str,
+    source: &str,
+    attrs: &Attrs,
+    options: &[(String, Option<String>)],
+) -> Done<OwnedFd> {
     let call = |what: &str| format!("{what}({fstype})");
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(of(call("fsopen")))?;
     fsconfig_set_string(&context, "source", source).map_err(of(call("fsconfig source")))?;
@@ -449,8 +479,14 @@ fn old_overlay(lower: &[String], named: &[(String, Option<String>)], at: &str) -
         }
     }
     let data = std::ffi::CString::new(data).map_err(|_| of("mount(overlay)")(Errno::INVAL))?;
-    rustix::mount::mount("overlay", at, "overlay", rustix::mount::MountFlags::empty(), data.as_c_str())
-        .map_err(of(format!("mount(overlay, {} layers)", lower.len())))?;
+    rustix::mount::mount(
+        "overlay",
+        at,
+        "overlay",
+        rustix::mount::MountFlags::empty(),
+        data.as_c_str(),
+    )
+    .map_err(of(format!("mount(overlay, {} layers)", lower.len())))?;
     rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(of(format!("open({at})")))
 }
@@ -461,14 +497,21 @@ pub(crate) fn write_sysctl(name: &str, value: &str) -> Result<(), (Errno, String
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let whole = format!("/proc/sys/{path}");
     let failed = |errno| (errno, format!("write({whole})"));
-    let proc = fs::File::open("/proc").map_err(|err| failed(Errno::from_io_error(&err).unwrap_or(Errno::IO)))?;
+    let proc = fs::File::open("/proc")
+        .map_err(|err| failed(Errno::from_io_error(&err).unwrap_or(Errno::IO)))?;
     let magic = fstatfs(&proc).map_err(failed)?.f_type;
     if u64::try_from(magic).unwrap_or(0) != PROC_MAGIC {
         return Err(failed(Errno::NODEV));
     }
     let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    let file = rustix::fs::openat2(&proc, format!("sys/{path}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
-        .map_err(failed)?;
+    let file = rustix::fs::openat2(
+        &proc,
+        format!("sys/{path}"),
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
+    .map_err(failed)?;
     rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
 }
 

@@ -57,7 +57,13 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
     let joins = Joins::open(&plan.namespaces)?;
     let new = new_flags(&plan.namespaces);
     let time = enter_time(&plan.namespaces)?;
-    let clone = Clone { host, cgroup: &cgroup, flags: new, pid: joins.pid.as_ref().map(|file| file.as_fd()), maps: &plan.id_maps };
+    let clone = Clone {
+        host,
+        cgroup: &cgroup,
+        flags: new,
+        pid: joins.pid.as_ref().map(|file| file.as_fd()),
+        maps: &plan.id_maps,
+    };
     let started = clone.run(|| {
         joins.enter()?;
         if plan.namespaces.cgroup == Namespace::New {
@@ -78,7 +84,12 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
 }
 
 /// Starts a further process in a container. No program in between, no second fork.
-pub fn exec(host: &Host, target: &ExecTarget<'_>, process: &Process, io: &Io) -> Result<Starting, StepError> {
+pub fn exec(
+    host: &Host,
+    target: &ExecTarget<'_>,
+    process: &Process,
+    io: &Io,
+) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, target.cgroup)?;
     // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
     // already be pointed at the pid namespace.
@@ -149,7 +160,8 @@ impl Clone<'_> {
                     // The child waits; when this fails the closed pipe ends it.
                     self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
                     write_maps(pid, self.maps)?;
-                    write(&go, b"g").map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
+                    write(&go, b"g")
+                        .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
                 }
                 Ok(Starting::new(pid, pidfd, news))
             }
@@ -193,7 +205,8 @@ fn visit_pid_namespace(of: BorrowedFd<'_>) -> Result<fs::File, StepError> {
         Err(Errno::INVAL) => move_into_link_name_space(of, Some(LinkNameSpaceType::ProcessID)),
         other => other,
     };
-    entered.map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))?;
+    entered
+        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))?;
     Ok(home)
 }
 

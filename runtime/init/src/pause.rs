@@ -14,8 +14,8 @@ use hull_sys::{Attr, flags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, unmount,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid,
@@ -47,12 +47,17 @@ pub fn pause(
             new |= flag;
         }
     }
-    let maps = if plan.namespaces.user == Namespace::New { plan.id_maps.clone() } else { IdMaps::default() };
+    let maps = if plan.namespaces.user == Namespace::New {
+        plan.id_maps.clone()
+    } else {
+        IdMaps::default()
+    };
     let clone = Clone { host, cgroup: &cgroup, flags: new, pid: None, maps: &maps };
     clone.run(|| {
         if let Some(netns) = &netns {
-            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Net), errno, "setns(NEWNET)"))?;
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
+                |errno| StepError::new(Step::Join(NamespaceKind::Net), errno, "setns(NEWNET)"),
+            )?;
         }
         child(plan, exe)
     })
@@ -60,8 +65,9 @@ pub fn pause(
 
 fn child(plan: &PausePlan, exe: BorrowedFd<'_>) -> Result<Infallible, StepError> {
     if let Some(name) = &plan.hostname {
-        rustix::system::sethostname(name.as_bytes())
-            .map_err(|errno| StepError::new(Step::Hostname, errno, format!("sethostname({name})")))?;
+        rustix::system::sethostname(name.as_bytes()).map_err(|errno| {
+            StepError::new(Step::Hostname, errno, format!("sethostname({name})"))
+        })?;
     }
     for (at, (name, value)) in plan.sysctls.iter().enumerate() {
         let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
@@ -78,14 +84,16 @@ fn child(plan: &PausePlan, exe: BorrowedFd<'_>) -> Result<Infallible, StepError>
     hull_sys::close_range_on_exec(3).map_err(StepError::of(Step::Stdio))?;
     let args = hull_sys::Strings::new(&[b"pause".to_vec()])
         .map_err(|errno| StepError::new(Step::Exec, errno, "arguments"))?;
-    let env = hull_sys::Strings::new(&[]).map_err(|errno| StepError::new(Step::Exec, errno, "environment"))?;
+    let env = hull_sys::Strings::new(&[])
+        .map_err(|errno| StepError::new(Step::Exec, errno, "environment"))?;
     let error = hull_sys::execveat(exe, &args, &env);
     Err(StepError::new(Step::Exec, error.errno(), error.to_string()))
 }
 
 fn stdio() -> Result<(), StepError> {
     let failed = |errno| StepError::new(Step::Stdio, errno, "open(/dev/null)");
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
     rustix::stdio::dup2_stdout(&null).map_err(failed)?;
     rustix::stdio::dup2_stderr(&null).map_err(failed)
@@ -97,9 +105,11 @@ fn root(bytes: u64) -> Result<(), (Errno, String)> {
         let call = call.to_owned();
         move |errno| (errno, call)
     }
-    let host = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(of("open(/)"))?;
+    let host = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(of("open(/)"))?;
     let private = Attr { propagation: MS_PRIVATE, ..Attr::default() };
-    hull_sys::mount_setattr(host.as_fd(), true, &private).map_err(|err| (err.errno(), err.to_string()))?;
+    hull_sys::mount_setattr(host.as_fd(), true, &private)
+        .map_err(|err| (err.errno(), err.to_string()))?;
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(of("fsopen(tmpfs)"))?;
     fsconfig_set_string(&context, "source", "shm").map_err(of("fsconfig(source)"))?;
     fsconfig_set_string(&context, "size", bytes.to_string()).map_err(of("fsconfig(size)"))?;
@@ -108,9 +118,11 @@ fn root(bytes: u64) -> Result<(), (Errno, String)> {
     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).map_err(of("fsmount(tmpfs)"))?;
+    let mount =
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).map_err(of("fsmount(tmpfs)"))?;
     // Any directory will do: only this namespace sees it, and only until the pivot.
-    let place = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(of("open(/proc)"))?;
+    let place = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(of("open(/proc)"))?;
     attach(&mount, place.as_fd()).map_err(of("move_mount(shm)"))?;
     rustix::process::fchdir(&mount).map_err(of("fchdir(shm)"))?;
     rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
@@ -148,7 +160,8 @@ pub fn pod_shm(pause: BorrowedFd<'_>) -> Result<OwnedFd, hull_sys::Error> {
     let error = |call: &'static str| move |errno| hull_sys::Error::new(errno, call);
     let home = fs::File::open("/proc/self/ns/mnt")
         .map_err(hull_sys::Error::of_io(|| "open(/proc/self/ns/mnt)"))?;
-    move_into_thread_name_spaces(pause, ThreadNameSpaceType::MOUNT).map_err(error("setns(pause, NEWNS)"))?;
+    move_into_thread_name_spaces(pause, ThreadNameSpaceType::MOUNT)
+        .map_err(error("setns(pause, NEWNS)"))?;
     let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let shm = root.and_then(|root| clone_fd_errno(root.as_fd(), false));
     // Back first, whatever came of it: nothing else may happen in there.

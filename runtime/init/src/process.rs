@@ -101,7 +101,9 @@ fn oom_score(process: &Process) -> Result<(), StepError> {
     let path = "/proc/self/oom_score_adj";
     match fs::write(path, score.to_string()) {
         // Lowering it needs CAP_SYS_RESOURCE, which a nested host may not have: it keeps ours.
-        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::ACCESS | Errno::PERM)) => Ok(()),
+        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::ACCESS | Errno::PERM)) => {
+            Ok(())
+        }
         // Masked by the image's or spec's own mounts: not worth a container.
         Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOENT)) => Ok(()),
         Err(err) => {
@@ -150,7 +152,9 @@ fn identity(process: &Process) -> Result<(), StepError> {
     for capability in 0..=CAPABILITIES {
         let bit = 1u64 << capability;
         if process.capabilities.bounding & kept & bit == 0 {
-            match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+            match rustix::thread::remove_capability_from_bounding_set(
+                CapabilitySet::from_bits_retain(bit),
+            ) {
                 // Past the last one that the kernel has.
                 Err(Errno::INVAL) => break,
                 other => other.map_err(failed("prctl(CAPBSET_DROP)"))?,
@@ -185,7 +189,8 @@ fn capabilities(process: &Process) -> Result<(), StepError> {
         inheritable: set(wanted.inheritable),
     };
     rustix::thread::set_capabilities(None, sets).map_err(failed("capset()"))?;
-    rustix::thread::clear_ambient_capability_set().map_err(failed("prctl(CAP_AMBIENT_CLEAR_ALL)"))?;
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(failed("prctl(CAP_AMBIENT_CLEAR_ALL)"))?;
     let ambient = wanted.ambient & wanted.permitted & wanted.inheritable & have;
     for capability in (0..=CAPABILITIES).filter(|bit| ambient >> bit & 1 == 1) {
         let capability = CapabilitySet::from_bits_retain(1 << capability);
@@ -217,15 +222,18 @@ fn run(process: &Process) -> Result<Infallible, StepError> {
     let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
         return Err(failed(Errno::NOENT, "execve() of nothing".into()));
     };
-    let args = hull_sys::Strings::new(&process.args).map_err(|errno| failed(errno, "arguments".into()))?;
-    let env = hull_sys::Strings::new(&process.env).map_err(|errno| failed(errno, "environment".into()))?;
+    let args =
+        hull_sys::Strings::new(&process.args).map_err(|errno| failed(errno, "arguments".into()))?;
+    let env = hull_sys::Strings::new(&process.env)
+        .map_err(|errno| failed(errno, "environment".into()))?;
     if program.contains(&b'/') {
         let error = hull_sys::execve(&c_string(program)?, &args, &env);
         return Err(failed(error.errno(), error.to_string()));
     }
     let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
     let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
-    let mut last = failed(Errno::NOENT, format!("execve({}) in PATH", String::from_utf8_lossy(program)));
+    let mut last =
+        failed(Errno::NOENT, format!("execve({}) in PATH", String::from_utf8_lossy(program)));
     for dir in path.split(|byte| *byte == b':') {
         let dir = if dir.is_empty() { b".".as_slice() } else { dir };
         let file = c_string(&[dir, b"/", program].concat())?;
@@ -246,5 +254,6 @@ fn is_there(file: &CString) -> bool {
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, StepError> {
-    CString::new(bytes).map_err(|_| StepError::new(Step::Exec, Errno::INVAL, "program name with a NUL"))
+    CString::new(bytes)
+        .map_err(|_| StepError::new(Step::Exec, Errno::INVAL, "program name with a NUL"))
 }

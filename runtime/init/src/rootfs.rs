@@ -5,7 +5,9 @@
 //! beneath the root's descriptor with `openat2(2)` (RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS), so that
 //! a link in the image can point nowhere else, whoever changes it meanwhile.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, statx, StatxFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, statx,
+};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -40,7 +42,8 @@ impl Root {
 
     /// Opens `path` inside.
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
-        let path = if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
+        let path =
+            if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
@@ -105,7 +108,11 @@ fn make_one(parent: &OwnedFd, name: &str, what: Make, mode: u32) -> Result<Owned
             openat2(parent, name, flags, Mode::empty(), only_here)
         }
         Make::File => {
-            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let flags = OFlags::CREATE
+                | OFlags::RDONLY
+                | OFlags::NONBLOCK
+                | OFlags::NOCTTY
+                | OFlags::CLOEXEC;
             drop(openat2(parent, name, flags, Mode::from_raw_mode(0o644), only_here)?);
             openat2(parent, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), only_here)
         }

@@ -54,7 +54,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     }
     // SAFETY: `args` and `pidfd` outlive the call; without CLONE_VM the child gets copies of all
     // memory, so nothing is shared that two processes could change.
-    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match i32::try_from(ret) {
         Ok(0) => Ok(Forked::Child),
         Ok(pid) if pid > 0 => {

@@ -55,7 +55,11 @@ pub fn name_of(errno: Errno) -> String {
     let raw = errno.raw_os_error();
     // nix's table is complete; its Debug form is the symbolic name.
     let known = nix::errno::Errno::from_raw(raw);
-    if known == nix::errno::Errno::UnknownErrno { format!("errno {raw}") } else { format!("{known:?}") }
+    if known == nix::errno::Errno::UnknownErrno {
+        format!("errno {raw}")
+    } else {
+        format!("{known:?}")
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ pub struct Strings {
 impl Strings {
     /// Fails when a string holds a NUL byte.
     pub fn new(strings: &[Vec<u8>]) -> Result<Self, Errno> {
-        let kept: Result<Vec<_>, _> = strings.iter().map(|text| CString::new(text.clone())).collect();
+        let kept: Result<Vec<_>, _> =
+            strings.iter().map(|text| CString::new(text.clone())).collect();
         let kept = kept.map_err(|_| Errno::INVAL)?;
         let pointers = kept.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
         Ok(Self { pointers, _kept: kept })

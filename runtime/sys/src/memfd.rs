@@ -21,7 +21,8 @@ pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
         other => other,
     };
     let mut file = File::from(fd.map_err(Error::of(call))?);
-    file.write_all(bytes).map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
+    file.write_all(bytes)
+        .map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_add_seals(&file, seals).map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
     Ok(file.into())

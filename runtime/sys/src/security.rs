@@ -12,7 +12,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 /// `seccomp(2)`, Linux 3.17. Needs no-new-privs or CAP_SYS_ADMIN.
 pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
     const SET_MODE_FILTER: libc::c_uint = 1;
-    let call = || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len() / 8);
+    let call =
+        || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len() / 8);
     if program.is_empty() || !program.len().is_multiple_of(8) {
         return Err(Error::new(Errno::INVAL, call()));
     }
@@ -29,7 +30,8 @@ pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
         .collect();
     let program = libc::sock_fprog { len: count, filter: filter.as_mut_ptr() };
     // SAFETY: `program` points to `count` items that live past the call; the kernel copies them.
-    let ret = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
     if ret == 0 { Ok(()) } else { Err(Error::last(call())) }
 }
 
@@ -76,7 +78,8 @@ pub fn bpf_cgroup_device(cgroup: BorrowedFd<'_>, program: &[u64]) -> Result<()> 
         flags: 0,
     };
     // SAFETY: the kernel reads `load` and what it points to, all of which lives past the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of_val(&load)) };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of_val(&load)) };
     let fd = i32::try_from(fd).unwrap_or(-1);
     if fd < 0 {
         return Err(Error::last(format!("bpf(PROG_LOAD, {} instructions)", program.len())));
@@ -90,7 +93,9 @@ pub fn bpf_cgroup_device(cgroup: BorrowedFd<'_>, program: &[u64]) -> Result<()> 
         flags: ALLOW_MULTI,
     };
     // SAFETY: the kernel only reads `attach`; both descriptors are open.
-    let ret = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of_val(&attach)) };
+    let ret = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of_val(&attach))
+    };
     if ret == 0 { Ok(()) } else { Err(Error::last("bpf(PROG_ATTACH, CGROUP_DEVICE)")) }
 }
 
@@ -115,10 +120,23 @@ pub fn sched_setattr(policy: u32, nice: i32, priority: u32) -> Result<()> {
         deadline: u64,
         period: u64,
     }
-    let attr = SchedAttr { size: 48, policy, flags: 0, nice, priority, runtime: 0, deadline: 0, period: 0 };
+    let attr = SchedAttr {
+        size: 48,
+        policy,
+        flags: 0,
+        nice,
+        priority,
+        runtime: 0,
+        deadline: 0,
+        period: 0,
+    };
     // SAFETY: the kernel reads `size` bytes of `attr`, which is that long.
     let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
-    if ret == 0 { Ok(()) } else { Err(Error::last(format!("sched_setattr({policy}, {nice}, {priority})"))) }
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(Error::last(format!("sched_setattr({policy}, {nice}, {priority})")))
+    }
 }
 
 /// Sets the execution domain. `personality(2)`.
@@ -135,7 +153,11 @@ pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
         let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
         // SAFETY: the kernel only reads `limit`.
         let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0) };
-        if ret == 0 { Ok(()) } else { Err(Error::last(format!("prlimit({resource}, {soft}, {hard})"))) }
+        if ret == 0 {
+            Ok(())
+        } else {
+            Err(Error::last(format!("prlimit({resource}, {soft}, {hard})")))
+        }
     };
     match set(soft, hard) {
         Err(err) if err.errno() == Errno::PERM => {

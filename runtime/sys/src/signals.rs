@@ -2,7 +2,7 @@
 //! Signals, children, terminals.
 
 use crate::{Error, Result};
-use nix::sys::signal::{SigHandler, SigSet, Signal, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -24,7 +24,8 @@ pub fn block_for_signalfd() -> Result<OwnedFd> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(of("sigprocmask(SIGCHLD)"))?;
     for signal in [Signal::SIGPIPE, Signal::SIGHUP] {
         // SAFETY: ignoring a signal runs no code of ours.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map_err(of("signal(SIG_IGN)"))?;
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
+            .map_err(of("signal(SIG_IGN)"))?;
     }
     let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(of("signalfd(SIGCHLD)"))?;
@@ -48,7 +49,8 @@ pub fn reset_signals() -> Result<()> {
             continue;
         }
         // SAFETY: a default action runs no code of ours.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map_err(of("signal(SIG_DFL)"))?;
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }
+            .map_err(of("signal(SIG_DFL)"))?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
 }
@@ -57,7 +59,9 @@ pub fn reset_signals() -> Result<()> {
 pub fn reap_any() -> Option<Reaped> {
     match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(pid, code)) => Some(Reaped::Code(pid.as_raw(), code)),
-        Ok(WaitStatus::Signaled(pid, signal, _)) => Some(Reaped::Signal(pid.as_raw(), signal as i32)),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => {
+            Some(Reaped::Signal(pid.as_raw(), signal as i32))
+        }
         _ => None,
     }
 }
@@ -78,7 +82,13 @@ fn of(call: &'static str) -> impl FnOnce(nix::errno::Errno) -> Error {
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: plain numbers and an open descriptor; a null siginfo is the documented default.
     let ret = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<u8>(),
+            0,
+        )
     };
     let call = || format!("pidfd_send_signal({signal})");
     match if ret == 0 { Ok(()) } else { Err(Error::last(call())) } {

@@ -15,17 +15,28 @@ const HIGH: i32 = 64;
 /// Starts the program behind `exe` in a session of its own, with default signals, an empty
 /// environment, stdin and stdout on /dev/null, our stderr, and each descriptor of `fds` under its
 /// number. No other descriptor of ours gets there, as all are close-on-exec. Gives its process id.
-pub fn spawn_program(exe: BorrowedFd<'_>, args: &[&str], fds: &[(BorrowedFd<'_>, i32)]) -> Result<i32> {
+pub fn spawn_program(
+    exe: BorrowedFd<'_>,
+    args: &[&str],
+    fds: &[(BorrowedFd<'_>, i32)],
+) -> Result<i32> {
     let shown = args.first().copied().unwrap_or_default();
-    let failed = |errno: i32| Error::new(Errno::from_raw_os_error(errno), format!("posix_spawn({shown})"));
+    let failed =
+        |errno: i32| Error::new(Errno::from_raw_os_error(errno), format!("posix_spawn({shown})"));
     let high: Result<Vec<(OwnedFd, i32)>> = fds
         .iter()
-        .map(|(fd, number)| Ok((fcntl_dupfd_cloexec(fd, HIGH).map_err(Error::of(|| "fcntl(F_DUPFD_CLOEXEC)"))?, *number)))
+        .map(|(fd, number)| {
+            Ok((
+                fcntl_dupfd_cloexec(fd, HIGH).map_err(Error::of(|| "fcntl(F_DUPFD_CLOEXEC)"))?,
+                *number,
+            ))
+        })
         .collect();
     let high = high?;
     // The copy keeps the number valid in the child, whose numbers are being moved about.
     let exe = fcntl_dupfd_cloexec(exe, HIGH).map_err(Error::of(|| "fcntl(F_DUPFD_CLOEXEC)"))?;
-    let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd())).map_err(|_| failed(libc::EINVAL))?;
+    let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd()))
+        .map_err(|_| failed(libc::EINVAL))?;
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
     let args = Strings::new(&args).map_err(|errno| Error::new(errno, "posix_spawn(arguments)"))?;
     let mut actions = Actions::new().map_err(failed)?;
@@ -71,7 +82,13 @@ impl Actions {
     fn open(&mut self, number: i32, path: &std::ffi::CStr) -> std::result::Result<(), i32> {
         // SAFETY: the object is initialised; the path is copied.
         checked(unsafe {
-            libc::posix_spawn_file_actions_addopen(&raw mut self.0, number, path.as_ptr(), libc::O_RDWR, 0)
+            libc::posix_spawn_file_actions_addopen(
+                &raw mut self.0,
+                number,
+                path.as_ptr(),
+                libc::O_RDWR,
+                0,
+            )
         })
     }
 
