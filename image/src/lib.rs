@@ -1,1 +1,36 @@
-//! .
+// SPDX-License-Identifier: Apache-2.0
+//! Images: from a registry or an archive to directories that overlayfs can stack.
+//!
+//! ```text
+//! Reference ─┐              ┌ registry  (HTTP, tokens, resume) ┐
+//!            ├─ Store::pull ┤                                  ├ layer → unpack → layers/<diff id>/
+//! Auth ──────┘              └ import    (archives)             ┘
+//! ```
+//!
+//! The rule: nothing is listed before every byte of it was checked against its digest, lies in its
+//! place and was made durable. Every layer is unpacked into a directory of its own, so layers need
+//! no order, and no compressed copy is kept.
+//!
+//! Not here: mounting root filesystems (the monitor does), and anything about pods.
+
+mod auth;
+mod digest;
+mod document;
+mod error;
+mod files;
+mod layer;
+mod pipe;
+mod platform;
+mod reference;
+mod registry;
+mod store;
+mod unpack;
+mod view;
+
+pub use auth::Auth;
+pub use error::{Cause, Error, Fault};
+pub use reference::Reference;
+pub use store::{
+    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Rootfs, Store,
+};
+pub use view::{read_inside, view};

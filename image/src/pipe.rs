@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bounded pipe between the network (async) and unpacking (a blocking thread).
+
+use bytes::{Buf as _, Bytes};
+use std::io::{self, Read};
+use tokio::sync::mpsc;
+
+/// Chunks in flight. A chunk of HTTP is 8 to 64 KiB, so this is at most about a megabyte.
+const CHUNKS_MAX: usize = 16;
+
+/// Makes a pipe.
+pub(crate) fn pipe() -> (mpsc::Sender<Bytes>, Reader) {
+    let (into, from) = mpsc::channel(CHUNKS_MAX);
+    (into, Reader { from, rest: Bytes::new() })
+}
+
+/// The blocking end. The pipe ends when its sender is dropped.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    from: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.from.blocking_recv() {
+                Some(chunk) => self.rest = chunk,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.rest.len());
+        self.rest.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Manifests, configs and layers: what a pull is made of.
+//!
+//! The rule: what is given out whole was checked against its digest. A layer's stream is not, its
+//! receiver does that; but it is one stream without gap or repetition, however often the connection
+//! broke.
+
+use super::endpoint::Endpoint;
+use super::exchange::body;
+use super::{Session, exchange};
+use crate::digest::Digest;
+use crate::document::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
+use crate::error::{Cause, Unreachable};
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
+};
+use reqwest::{Response, StatusCode};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often we try again without a byte having come, and how often at all.
+const TRIES_WITHOUT_PROGRESS: u32 = 5;
+const TRIES_MAX: u32 = 100;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A document and its digest.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: Digest,
+}
+
+impl Session {
+    /// The manifest or index behind a tag or digest.
+    pub(crate) async fn manifest(&self, selector: &str) -> Result<Received, Cause> {
+        let what = format!("{}:{selector}", self.repository).replace(":sha", "@sha");
+        let want = Digest::parse(selector);
+        let mut headers = plain_headers();
+        headers.insert(ACCEPT_HEADER, HeaderValue::from_static(ACCEPT));
+        let path = format!("manifests/{selector}");
+        self.document(&path, &what, &headers, MANIFEST_BYTES_MAX, want.as_ref()).await
+    }
+
+    /// The config of an image.
+    pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<Received, Cause> {
+        let what = format!("config {}", descriptor.digest);
+        if descriptor.size > CONFIG_BYTES_MAX {
+            return Err(Cause::TooLarge { what, max: CONFIG_BYTES_MAX });
+        }
+        let path = format!("blobs/{}", descriptor.digest);
+        self.document(&path, &what, &plain_headers(), CONFIG_BYTES_MAX, Some(&descriptor.digest))
+            .await
+    }
+
+    /// Asks the endpoints in order; the registry itself is the last.
+    async fn document(
+        &self,
+        path: &str,
+        what: &str,
+        headers: &HeaderMap,
+        max: u64,
+        want: Option<&Digest>,
+    ) -> Result<Received, Cause> {
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            match self.document_of(endpoint, path, what, headers, max, want).await {
+                Ok(received) => return Ok(received),
+                Err(cause) => {
+                    if !endpoint.is_registry {
+                        tracing::warn!(mirror = %endpoint.host, error = %cause, "mirror not used");
+                    }
+                    last = Some(cause);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| self.no_endpoint(what)))
+    }
+
+    async fn document_of(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        what: &str,
+        headers: &HeaderMap,
+        max: u64,
+        want: Option<&Digest>,
+    ) -> Result<Received, Cause> {
+        let response = self.get(endpoint, path, what, headers).await?;
+        let bytes = body(response, what, max, &endpoint.host).await?;
+        let digest = want.map_or_else(|| Digest::of(&bytes), |want| want.same_kind_of(&bytes));
+        match want {
+            Some(want) if *want != digest => Err(Cause::WrongDigest {
+                what: what.to_owned(),
+                want: want.to_string(),
+                got: digest.to_string(),
+            }),
+            _ => Ok(Received { bytes, digest }),
+        }
+    }
+
+    /// Sends the bytes of a layer into `into`, and tells `progress` how many came. Ends early, without
+    /// an error, when nobody takes them any more: the receiver knows why.
+    pub(crate) async fn layer(
+        &self,
+        descriptor: &Descriptor,
+        into: mpsc::Sender<Bytes>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Cause> {
+        let mut stream = Stream { descriptor, into, received: 0 };
+        let (mut tries, mut without_progress) = (0, 0);
+        let mut endpoints = self.endpoints.iter();
+        let mut endpoint = endpoints.next().ok_or_else(|| self.no_endpoint("a layer"))?;
+        loop {
+            let before = stream.received;
+            let cause = match self.attempt(endpoint, &mut stream, &mut progress).await {
+                Ok(()) => return Ok(()),
+                Err(cause) => cause,
+            };
+            tries += 1;
+            without_progress = if stream.received > before { 0 } else { without_progress + 1 };
+            let is_last = tries >= TRIES_MAX || without_progress >= TRIES_WITHOUT_PROGRESS;
+            if !matches!(cause, Cause::Unreachable { .. }) || is_last {
+                endpoint = endpoints.next().ok_or(cause)?;
+                without_progress = 0;
+                continue;
+            }
+            tracing::debug!(layer = %descriptor.digest, at = stream.received, error = %cause, "layer resumed");
+            tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(without_progress)).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        stream: &mut Stream<'_>,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), Cause> {
+        let digest = &stream.descriptor.digest;
+        let what = format!("layer {digest}");
+        let mut headers = plain_headers();
+        if stream.received > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", stream.received));
+            headers.extend(range.ok().map(|range| (RANGE, range)));
+        }
+        let mut response = self.get(endpoint, &format!("blobs/{digest}"), &what, &headers).await?;
+        let mut skip = skipped(&response, stream.received).ok_or_else(|| Cause::Answer {
+            host: endpoint.host.clone(),
+            status: response.status().as_u16(),
+            what: what.clone(),
+            said: "another part of it than was asked for".into(),
+        })?;
+        loop {
+            let chunk =
+                response.chunk().await.map_err(|err| exchange::transport(&endpoint.host, &err))?;
+            let Some(mut chunk) = chunk else { break };
+            let known = skip.min(chunk.len() as u64);
+            skip -= known;
+            drop(chunk.split_to(usize::try_from(known).unwrap_or(chunk.len())));
+            if chunk.is_empty() {
+                continue;
+            }
+            if !stream.pass_on(chunk).await? {
+                return Ok(());
+            }
+            progress(stream.received);
+        }
+        if stream.received < stream.descriptor.size {
+            return Err(Cause::Unreachable {
+                host: endpoint.host.clone(),
+                kind: Unreachable::Broken,
+                said: format!(
+                    "{what} ended after {} of {} bytes",
+                    stream.received, stream.descriptor.size
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn no_endpoint(&self, what: &str) -> Cause {
+        Cause::NotFound {
+            host: "no registry".into(),
+            what: format!("{what} of {}", self.repository),
+        }
+    }
+}
+
+/// A layer on its way.
+struct Stream<'a> {
+    descriptor: &'a Descriptor,
+    into: mpsc::Sender<Bytes>,
+    received: u64,
+}
+
+impl Stream<'_> {
+    /// Whether anybody took it.
+    async fn pass_on(&mut self, chunk: Bytes) -> Result<bool, Cause> {
+        let length = chunk.len() as u64;
+        if self.received + length > self.descriptor.size {
+            return Err(Cause::WrongSize {
+                what: format!("layer {}", self.descriptor.digest),
+                want: self.descriptor.size,
+                got: self.received + length,
+            });
+        }
+        let is_taken = self.into.send(chunk).await.is_ok();
+        self.received += length;
+        Ok(is_taken)
+    }
+}
+
+/// How much of the answer we have already; none if it is no answer to what we asked.
+fn skipped(response: &Response, received: u64) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        // The whole of it, because the server does not know ranges.
+        return Some(received);
+    }
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let start = range.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok()?;
+    received.checked_sub(start)
+}
+
+/// Nothing may compress what has a digest.
+fn plain_headers() -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tokens: how one is got for a challenge, and kept while it is good.
+//!
+//! The rule: a token is found again only by the credentials it was given for.
+
+use super::challenge::Challenge;
+use super::endpoint::Endpoint;
+use super::exchange::{self, transport};
+use crate::auth::Auth;
+use crate::error::Cause;
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Largest answer of a token server.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// How long a token is good if its server does not say, by the protocol.
+const DEFAULT_LIFE_S: u64 = 60;
+/// Not used this close to its end: requests take time.
+const MARGIN: Duration = Duration::from_secs(10);
+/// Kept at most; more means that old ones go.
+const TOKENS_MAX: usize = 4096;
+
+/// Whose a token is: endpoint, repository, credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    pub(super) base: String,
+    pub(super) repository: String,
+    pub(super) credentials: String,
+}
+
+struct Token {
+    header: HeaderValue,
+    until: Option<Instant>,
+}
+
+/// The tokens of a store.
+#[derive(Default)]
+pub(super) struct Tokens {
+    kept: Mutex<HashMap<Owner, Token>>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(not shown)")
+    }
+}
+
+impl Tokens {
+    /// The header to send, if there is one that is still good.
+    pub(super) fn get(&self, owner: &Owner) -> Option<HeaderValue> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = |token: &&Token| token.until.is_none_or(|until| until > Instant::now());
+        kept.get(owner).filter(is_good).map(|token| token.header.clone())
+    }
+
+    pub(super) fn keep(&self, owner: Owner, header: HeaderValue, life: Option<Duration>) {
+        let until = life.map(|life| Instant::now() + life.saturating_sub(MARGIN));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= TOKENS_MAX {
+            kept.clear();
+        }
+        kept.insert(owner, Token { header, until });
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// What to ask a token server for.
+pub(super) struct Ask<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) repository: &'a str,
+    pub(super) auth: Option<&'a Auth>,
+    /// For messages: what the registry was asked for.
+    pub(super) what: &'a str,
+}
+
+impl Ask<'_> {
+    /// Answers a Bearer challenge: the header to send and how long it is good.
+    pub(super) async fn bearer(
+        &self,
+        challenge: &Challenge,
+    ) -> Result<(HeaderValue, Option<Duration>), Cause> {
+        let realm = challenge.get("realm").unwrap_or_default();
+        let url = Url::parse(realm).ok().filter(|url| {
+            url.scheme() == "https"
+                || (url.scheme() == "http" && self.endpoint.base.starts_with("http:"))
+        });
+        let url = url.ok_or_else(|| self.useless("it names no token server that may be asked"))?;
+        let default_scope = format!("repository:{}:pull", self.repository);
+        let mut fields = Vec::new();
+        if let Some(service) = challenge.get("service") {
+            fields.push(("service", service));
+        }
+        fields.push(("scope", challenge.get("scope").unwrap_or(&default_scope)));
+        let answer = match self.auth.and_then(Auth::identity_token) {
+            Some(token) => {
+                fields.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "hull"),
+                    ("refresh_token", token),
+                ]);
+                self.post(&url, &fields).await?
+            }
+            None => self.get(url, &fields).await?,
+        };
+        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| self.useless("its token server gave no token"))?;
+        let life =
+            Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE_S).max(DEFAULT_LIFE_S));
+        Ok((
+            secret(&format!("Bearer {token}"))
+                .ok_or_else(|| self.useless("its token is no text"))?,
+            Some(life),
+        ))
+    }
+
+    async fn get(&self, mut url: Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
+        url.query_pairs_mut().extend_pairs(fields);
+        let mut request = self.endpoint.http.get(url.clone());
+        if let Some((username, password)) = self.auth.and_then(Auth::basic) {
+            request = request.basic_auth(username, Some(password));
+        }
+        self.answer(request, &url).await
+    }
+
+    async fn post(&self, url: &Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
+        // A form is written like a query.
+        let mut form = url.clone();
+        form.set_query(None);
+        form.query_pairs_mut().extend_pairs(fields);
+        let request = self
+            .endpoint
+            .http
+            .post(url.clone())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.query().unwrap_or_default().to_owned());
+        self.answer(request, url).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder, url: &Url) -> Result<Answer, Cause> {
+        let server = url.host_str().unwrap_or_default();
+        let response = request.send().await.map_err(|err| transport(server, &err))?;
+        let status = response.status();
+        if matches!(status.as_u16(), 400 | 401 | 403) {
+            let said = exchange::said(response).await;
+            return Err(self.denied(said));
+        }
+        if !status.is_success() {
+            let said = exchange::said(response).await;
+            let what = format!("a token for {}", self.repository);
+            return Err(Cause::Answer {
+                host: server.to_owned(),
+                status: status.as_u16(),
+                what,
+                said,
+            });
+        }
+        let bytes =
+            exchange::body(response, "the answer of the token server", ANSWER_BYTES_MAX, server)
+                .await?;
+        // The error would quote the text, which may hold a token.
+        serde_json::from_slice(&bytes)
+            .map_err(|_| self.useless("the answer of its token server is no JSON"))
+    }
+
+    pub(super) fn denied(&self, said: String) -> Cause {
+        Cause::Denied {
+            host: self.endpoint.host.clone(),
+            what: self.what.to_owned(),
+            said,
+            with_credentials: self.auth.is_some(),
+        }
+    }
+
+    fn useless(&self, why: &str) -> Cause {
+        self.denied(format!("it wants a token, but {why}"))
+    }
+}
+
+/// A header that is not printed.
+pub(super) fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(credentials: &str) -> Owner {
+        Owner {
+            base: "https://x".into(),
+            repository: "a/b".into(),
+            credentials: credentials.into(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_for_the_credentials_it_was_given_for() {
+        let tokens = Tokens::default();
+        tokens.keep(owner("alice"), secret("Bearer t").unwrap(), Some(Duration::from_secs(60)));
+        assert!(tokens.get(&owner("alice")).is_some());
+        assert!(tokens.get(&owner("mallory")).is_none());
+        assert!(tokens.get(&owner("")).is_none());
+    }
+
+    #[test]
+    fn a_token_near_its_end_is_not_used() {
+        let tokens = Tokens::default();
+        tokens.keep(owner("a"), secret("Bearer t").unwrap(), Some(MARGIN));
+        assert!(tokens.get(&owner("a")).is_none());
+    }
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The image store: what was promised to be there, on disk and in memory.
+//!
+//! ```text
+//! <root>/images/<id hex>.json   an image: its names, config, layers   (*.bad: set aside)
+//! <root>/layers/<diff id hex>/  a layer, unpacked, as overlayfs stacks it
+//! <root>/containers/<id>/       upper and work of a container
+//! <root>/tmp/                   what is half made or half removed; emptied at open
+//! <root>/empty/                 the layer of images that have none
+//! ```
+//!
+//! The rule: a record is there after all of its layers, and goes before the first of them. So a
+//! layer that no record names is left over and is swept at open; unless a record could not be read,
+//! for it may be its.
+//!
+//! Not here: which image a container uses. The caller knows.
+
+mod import;
+mod index;
+mod layers;
+mod pull;
+mod record;
+mod rootfs;
+
+pub use import::Imported;
+pub use pull::{Progress, ProgressState};
+pub use rootfs::Rootfs;
+
+use crate::error::Error;
+use crate::files;
+use crate::platform::Machine;
+use crate::reference::Reference;
+use crate::registry::Clients;
+use hull_sys as sys;
+use index::Index;
+use oci_spec::image::ImageConfiguration;
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Settings of the store.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where everything is kept.
+    pub root: PathBuf,
+    /// What is special about some registries.
+    pub registries: Vec<Registry>,
+    /// How many layers of an image are pulled at a time.
+    pub concurrent_layers: usize,
+    /// Names of images that the kubelet shall not remove.
+    pub pinned: Vec<String>,
+}
+
+/// Settings of a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// `host` or `host:port`, as in names of images.
+    pub host: String,
+    /// Base addresses of mirrors, asked first, in this order.
+    pub mirrors: Vec<String>,
+    /// Talk plain HTTP.
+    pub plain_http: bool,
+    /// Trust any certificate.
+    pub skip_verify: bool,
+    /// Trust these CAs too. PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// An image that is here.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `sha256:…` of its config.
+    pub id: String,
+    /// `registry/repository:tag`, each.
+    pub repo_tags: Vec<String>,
+    /// `registry/repository@digest`, each.
+    pub repo_digests: Vec<String>,
+    /// About how much it takes on disk, unpacked; layers that it shares included.
+    pub size: u64,
+    /// Its config.
+    pub config: ImageConfiguration,
+    /// Directories of its layers, topmost first.
+    pub layers: Vec<PathBuf>,
+    /// Not to be removed to make space.
+    pub pinned: bool,
+}
+
+/// What is taken on a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsUsage {
+    /// A directory on it.
+    pub mountpoint: PathBuf,
+    /// Bytes taken.
+    pub bytes: u64,
+    /// Files, directories and so on.
+    pub inodes: u64,
+}
+
+/// Something that was set aside when the store was opened.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The record, under the name that it has now.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, why } = self;
+        write!(
+            f,
+            "{}: {why}; pull the image again and remove the file, unneeded layers are kept until then",
+            path.display()
+        )
+    }
+}
+
+/// The images of a node. Cheap to clone; all clones are one store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    machine: Machine,
+    clients: Arc<Clients>,
+    index: Mutex<Index>,
+    pulls: Mutex<HashMap<pull::Key, pull::Running>>,
+    /// One at a time unpacks a layer, whichever images it is of.
+    unpacking: layers::Turns,
+}
+
+impl Store {
+    /// Opens the store in `config.root`, makes it if it is not there, and sweeps what a crash left.
+    pub fn open(config: Config) -> Result<(Self, Vec<Problem>), Error> {
+        let failed = |source| Error::Open { path: config.root.clone(), source };
+        make_directories(&config.root).map_err(failed)?;
+        sweep(&config.root.join("tmp")).map_err(failed)?;
+        let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
+        let mut index = Index::new(&config.root, pinned.map(|of| of.to_string()).collect());
+        let problems = index.load().map_err(failed)?;
+        let clients = Arc::new(Clients::new(config.registries.clone()));
+        let inner = Inner {
+            config,
+            machine: Machine::this(),
+            clients,
+            index: Mutex::new(index),
+            pulls: Mutex::default(),
+            unpacking: layers::Turns::default(),
+        };
+        Ok((Self { inner: Arc::new(inner) }, problems))
+    }
+
+    /// All images.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.inner.index().images()
+    }
+
+    /// The image with this name or id, or with the only id that begins so.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Image>> {
+        self.inner.index().find(name)
+    }
+
+    /// Removes a name, or all of an image's when `name` is its id or its last tag. Then layers go that
+    /// no image needs. An image with containers (`used`, asked with its id) keeps its last name.
+    /// Removing what is not there is a success.
+    pub fn remove(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+        let removal = self.inner.index().remove(name, used)?;
+        let failed = |source| Error::Remove { image: name.to_owned(), source };
+        for directory in removal {
+            files::remove_tree(&directory).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What layers and images take. Counted as they come and go, not measured now.
+    pub fn usage(&self) -> Result<FsUsage, Error> {
+        let (bytes, inodes) = self.inner.index().usage();
+        Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
+    }
+
+    /// A nameless file beside the layers, for an archive that is to be imported.
+    pub fn spool(&self) -> Result<File, Error> {
+        use rustix::fs::{Mode, OFlags, open};
+        let path = self.inner.path("tmp");
+        open(&path, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(sys::Error::of(|| format!("open({}, TMPFILE)", path.display())))
+            .map_err(|source| Error::Open { path: self.inner.config.root.clone(), source })
+    }
+}
+
+impl Inner {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // The index is changed in one go, after what may fail: a panic leaves it whole.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.config.root.join(name)
+    }
+}
+
+fn make_directories(root: &Path) -> sys::Result<()> {
+    if let Some(parent) = root.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(sys::Error::of_io(|| format!("mkdir({})", parent.display())))?;
+    }
+    files::make_dir(root, 0o700)?;
+    for name in ["images", "layers", "containers", "tmp"] {
+        files::make_dir(&root.join(name), 0o700)?;
+    }
+    files::make_dir(&root.join("empty"), 0o755)
+}
+
+fn sweep(directory: &Path) -> sys::Result<()> {
+    for name in files::names(directory)? {
+        files::remove_tree(&directory.join(name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The record of an image, as it is on disk.
+//!
+//! Written whole. The version grows when a field changes its meaning; fields that are added have a
+//! default, so that older records stay readable. The config is kept to the byte, so its digest, which
+//! is the image's id, can be checked at any time.
+
+use crate::digest::Digest;
+use crate::document;
+use crate::files;
+use crate::platform::Machine;
+use hull_sys as sys;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Version of records that this build writes, and the newest it reads.
+const VERSION: u32 = 1;
+/// A config and five hundred layers fit many times.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) tags: BTreeSet<String>,
+    #[serde(default)]
+    pub(super) digests: BTreeSet<String>,
+    config: String,
+    /// Lowest first.
+    pub(super) layers: Vec<Layer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// Name of its directory.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+impl Record {
+    pub(super) fn new(id: &Digest, config: String, layers: Vec<Layer>) -> Self {
+        let (tags, digests) = Default::default();
+        Self { version: VERSION, id: id.to_string(), tags, digests, config, layers }
+    }
+
+    /// Reads and checks a record: what is wrong with it is said in words.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let bytes = files::read(path, BYTES_MAX).map_err(|err| err.to_string())?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
+        if record.version > VERSION {
+            return Err(format!("it is of version {}, newer than this hull reads", record.version));
+        }
+        let id = Digest::parse(&record.id).ok_or("its id is no digest")?;
+        if id.same_kind_of(record.config.as_bytes()) != id {
+            return Err("its config is not the one of its id".into());
+        }
+        if path.file_name() != Some(file_name(&id).as_ref()) {
+            return Err("it is of another image than its name says".into());
+        }
+        let is_name = |layer: &Layer| {
+            let good = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+            !layer.name.is_empty() && layer.name.bytes().all(good)
+        };
+        if !record.layers.iter().all(is_name) {
+            return Err("the name of a layer in it is none".into());
+        }
+        Ok(record)
+    }
+
+    /// Writes it in place of the old one.
+    pub(super) fn write(&self, root: &Path) -> sys::Result<()> {
+        let failed = |_| sys::Error::new(rustix::io::Errno::INVAL, format!("encode({})", self.id));
+        let bytes = serde_json::to_vec(self).map_err(failed)?;
+        files::write_whole(
+            &self.path(root),
+            &root.join("tmp").join(files::unique("record")),
+            &bytes,
+        )
+    }
+
+    /// Where it is on disk.
+    pub(super) fn path(&self, root: &Path) -> PathBuf {
+        let name = Digest::parse(&self.id).map(|id| file_name(&id)).unwrap_or_default();
+        root.join("images").join(name)
+    }
+
+    /// The image's config, for any machine: it was checked when it came.
+    pub(super) fn config(&self) -> Result<ImageConfiguration, String> {
+        serde_json::from_str(&self.config).map_err(|err| err.to_string())
+    }
+
+    /// Whether it has no name left.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.tags.is_empty() && self.digests.is_empty()
+    }
+}
+
+fn file_name(id: &Digest) -> String {
+    format!("{}.json", id.hex())
+}
+
+/// The config of an image that is being brought in, checked for this machine.
+pub(super) fn checked_config(
+    bytes: &[u8],
+    machine: &Machine,
+) -> Result<(String, document::ImageConfig), crate::error::Cause> {
+    let config = document::parse_config(bytes, machine)?;
+    let text = std::str::from_utf8(bytes).map_err(|err| crate::error::Cause::Document {
+        what: "the image's config".into(),
+        why: err.to_string(),
+    })?;
+    Ok((text.to_owned(), config))
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writable layers of containers.
+//!
+//! The rule: everything is found by the container's id, so it can be taken away without a record, any
+//! number of times.
+
+use super::{FsUsage, Image, Store, files};
+use crate::error::Error;
+use hull_sys as sys;
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// What overlayfs needs to make a container's root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// The image's layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// What the container writes.
+    pub upper: PathBuf,
+    /// Overlayfs' own.
+    pub work: PathBuf,
+}
+
+impl Store {
+    /// Makes the writable layer of a container. May be repeated.
+    pub fn create_rootfs(&self, container: &str, image: &Image) -> Result<Rootfs, Error> {
+        let failed = |source| failed("make", container, source);
+        let directory = self.rootfs_dir(container).map_err(failed)?;
+        let rootfs = self.rootfs(container, image);
+        files::make_dir(&directory, 0o700).map_err(failed)?;
+        files::make_dir(&rootfs.work, 0o700).map_err(failed)?;
+        files::make_dir(&rootfs.upper, 0o755).map_err(failed)?;
+        if let Some(top) = rootfs.lower.first() {
+            // The root directory of the container has the owner and mode of this one.
+            like(&rootfs.upper, top).map_err(failed)?;
+        }
+        Ok(rootfs)
+    }
+
+    /// Where the root filesystem of a container is, whether it was made or not.
+    #[must_use]
+    pub fn rootfs(&self, container: &str, image: &Image) -> Rootfs {
+        let directory = self.inner.path("containers").join(container);
+        Rootfs {
+            lower: image.layers.clone(),
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+        }
+    }
+
+    /// Removes the writable layer of a container. One that is not there is a success.
+    pub fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
+        let failed = |source| failed("remove", container, source);
+        let directory = self.rootfs_dir(container).map_err(failed)?;
+        // Out of the way at once, so that a crash leaves something that is swept.
+        let aside = self.inner.path("tmp").join(files::unique("rootfs"));
+        match files::rename(&directory, &aside) {
+            Ok(()) => files::remove_tree(&aside).map_err(failed),
+            Err(err) if err.is_not_found() => Ok(()),
+            Err(err) => Err(failed(err)),
+        }
+    }
+
+    /// What a container has written. Walks it.
+    pub fn rootfs_usage(&self, container: &str) -> Result<FsUsage, Error> {
+        let failed = |source| failed("measure", container, source);
+        let directory = self.rootfs_dir(container).map_err(failed)?;
+        let (bytes, inodes) = files::usage(&directory.join("upper")).map_err(failed)?;
+        Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
+    }
+
+    /// The containers that have a writable layer.
+    #[must_use]
+    pub fn rootfs_ids(&self) -> Vec<String> {
+        files::names(&self.inner.path("containers")).unwrap_or_else(|err| {
+            tracing::warn!(error = %err, "writable layers not listed");
+            Vec::new()
+        })
+    }
+
+    fn rootfs_dir(&self, container: &str) -> sys::Result<PathBuf> {
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+        let is_good = container.bytes().all(is_name) && !container.trim_matches('.').is_empty();
+        if !is_good {
+            return Err(sys::Error::new(
+                Errno::INVAL,
+                format!("mkdir({})", container.escape_debug()),
+            ));
+        }
+        Ok(self.inner.path("containers").join(container))
+    }
+}
+
+fn like(directory: &std::path::Path, other: &std::path::Path) -> sys::Result<()> {
+    let shown = || format!("fchown({})", directory.display());
+    let stat = fstat(files::open_dir(other)?).map_err(sys::Error::of(shown))?;
+    let directory_fd = files::open_dir(directory)?;
+    fchown(&directory_fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+        .map_err(sys::Error::of(shown))?;
+    fchmod(&directory_fd, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(sys::Error::of(shown))
+}
+
+fn failed(doing: &'static str, container: &str, source: sys::Error) -> Error {
+    Error::Rootfs { doing, container: container.to_owned(), source }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Names in a layer: cleaned, and told apart from the marks that remove what lies below.
+//!
+//! Pure. The rule: a cleaned name has no `..`, no empty part and no leading slash.
+
+/// What a name in a layer asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Meaning<'a> {
+    /// The thing itself.
+    Thing,
+    /// `.wh.name`: `name` of the layers below is gone.
+    Whiteout(&'a [u8]),
+    /// `.wh..wh..opq`: all that the layers below have in this directory is gone.
+    Opaque,
+    /// Other marks of aufs, which mean nothing here.
+    Nothing,
+}
+
+/// Why a name is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
+const PART_BYTES_MAX: usize = 255;
+const NAME_BYTES_MAX: usize = 4096 - 256;
+
+/// Cleans a name. The root itself is empty. A leading slash means the layer's root, as everywhere.
+pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, Refused> {
+    if name.contains(&0) {
+        return Err(Refused("the name contains NUL"));
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                if parts.pop().is_none() {
+                    return Err(Refused("the name climbs out of the layer"));
+                }
+            }
+            _ if part.len() > PART_BYTES_MAX => {
+                return Err(Refused("a part of the name is too long"));
+            }
+            _ => parts.push(part),
+        }
+    }
+    let clean = parts.join(&b'/');
+    if clean.len() > NAME_BYTES_MAX {
+        return Err(Refused("the name is too long"));
+    }
+    Ok(clean)
+}
+
+/// Splits a cleaned name into directory and last part.
+pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|b| *b == b'/') {
+        Some(slash) => (&name[..slash], &name[slash + 1..]),
+        None => (b"", name),
+    }
+}
+
+/// What the last part of a cleaned name asks for.
+pub(crate) fn meaning(last: &[u8]) -> Result<Meaning<'_>, Refused> {
+    match last.strip_prefix(b".wh.") {
+        None => Ok(Meaning::Thing),
+        Some(b".wh..opq") => Ok(Meaning::Opaque),
+        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Nothing),
+        Some(b"" | b"." | b"..") => Err(Refused("it would remove the directory that it is in")),
+        Some(name) => Ok(Meaning::Whiteout(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_cleaned_and_never_climb() {
+        for (name, wanted) in
+            [("./a//b/.", "a/b"), ("/a", "a"), ("a/../b", "b"), ("", ""), ("./", ""), ("a/..", "")]
+        {
+            assert_eq!(clean(name.as_bytes()).unwrap(), wanted.as_bytes(), "{name}");
+        }
+        for bad in ["..", "../a", "a/../../b", "/..", "./../x", "a\0b"] {
+            assert!(clean(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(clean(&[b'a'; 256]).is_err());
+        assert!(clean(&b"abcdefg/".repeat(600)).is_err());
+    }
+
+    #[test]
+    fn marks_are_told_apart() {
+        assert_eq!(meaning(b"file"), Ok(Meaning::Thing));
+        assert_eq!(meaning(b".wh.file"), Ok(Meaning::Whiteout(b"file")));
+        assert_eq!(meaning(b".wh..wh..opq"), Ok(Meaning::Opaque));
+        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Nothing));
+        for bad in [&b".wh."[..], b".wh..", b".wh..."] {
+            assert!(meaning(bad).is_err(), "{}", bad.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cleaned_name_is_inside(name in "[a./]{0,30}") {
+            if let Ok(clean) = clean(name.as_bytes()) {
+                let parts: Vec<&[u8]> = clean.split(|b| *b == b'/').collect();
+                prop_assert!(clean.is_empty() || parts.iter().all(|part| !matches!(*part, b"" | b"." | b"..")));
+            }
+        }
+    }
+}

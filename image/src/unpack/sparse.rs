@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files with holes: the map of where their bytes go. GNU's own form, and 0.0, 0.1 and 1.0 of PAX.
+//!
+//! The rule: a map that is given out goes upwards, stays within the file and uses exactly the bytes
+//! that the archive has.
+
+use super::archive::{Archive, BLOCK, Entry, Kind, read_failed};
+use super::{Error, pax};
+use std::io::Read;
+use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
+
+/// Most pieces of one file.
+const PIECES_MAX: usize = 1 << 20;
+
+type Map = Vec<(u64, u64)>;
+
+/// GNU's own form: pieces in the header and in blocks behind it.
+pub(super) fn of_header<R: Read>(archive: &mut Archive<R>, header: &Header) -> Result<Kind, Error> {
+    let gnu =
+        header.as_gnu().ok_or_else(|| archive.malformed("a sparse file is not in GNU's form"))?;
+    let size = header.entry_size().unwrap_or(0);
+    let length =
+        gnu.real_size().map_err(|_| archive.malformed("the size of a sparse file is no number"))?;
+    let mut map = Map::new();
+    pieces(archive, &gnu.sparse, &mut map)?;
+    let mut more = gnu.is_extended();
+    while more {
+        let mut block = GnuExtSparseHeader::new();
+        *block.as_mut_bytes() = archive.header_block()?;
+        pieces(archive, block.sparse(), &mut map)?;
+        more = block.is_extended();
+    }
+    checked(archive, map, length, size)
+}
+
+fn pieces<R: Read>(
+    archive: &Archive<R>,
+    raw: &[GnuSparseHeader],
+    map: &mut Map,
+) -> Result<(), Error> {
+    for piece in raw.iter().filter(|piece| !piece.is_empty()) {
+        let (Ok(offset), Ok(length)) = (piece.offset(), piece.length()) else {
+            return Err(archive.malformed("a piece of a sparse file is no number"));
+        };
+        add(archive, map, offset, length)?;
+    }
+    Ok(())
+}
+
+fn add<R: Read>(
+    archive: &Archive<R>,
+    map: &mut Map,
+    offset: u64,
+    length: u64,
+) -> Result<(), Error> {
+    if map.len() >= PIECES_MAX {
+        return Err(archive.malformed("a sparse file has too many pieces"));
+    }
+    map.push((offset, length));
+    Ok(())
+}
+
+/// The forms of PAX. Of the last one the map is read from the data; the entry then begins behind it.
+pub(super) fn of_pax<R: Read>(
+    archive: &mut Archive<R>,
+    entry: &mut Entry,
+    keys: &[(String, String)],
+) -> Result<Kind, Error> {
+    let bad = |archive: &Archive<R>| archive.malformed("the map of a sparse file is wrong");
+    let find = |key: &str| {
+        keys.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    };
+    let parsed = |text: &str| pax::number(text.as_bytes());
+    if let Some(name) = find("name") {
+        entry.path = name.as_bytes().to_vec();
+    }
+    let length = find("realsize").or(find("size")).and_then(parsed).ok_or_else(|| bad(archive))?;
+    let mut map = Map::new();
+    if find("major") == Some("1") {
+        let read = in_data(archive, &mut map)?;
+        entry.size = entry.size.checked_sub(read).ok_or_else(|| bad(archive))?;
+    } else if let Some(text) = find("map") {
+        let numbers: Option<Vec<u64>> = text.split(',').map(parsed).collect();
+        for piece in numbers.ok_or_else(|| bad(archive))?.chunks(2) {
+            let [offset, length] = piece else { return Err(bad(archive)) };
+            add(archive, &mut map, *offset, *length)?;
+        }
+    } else {
+        let numbers = |key: &str| -> Option<Vec<u64>> {
+            keys.iter().filter(|(name, _)| name == key).map(|(_, value)| parsed(value)).collect()
+        };
+        let (Some(offsets), Some(lengths)) = (numbers("offset"), numbers("numbytes")) else {
+            return Err(bad(archive));
+        };
+        if offsets.len() != lengths.len() {
+            return Err(bad(archive));
+        }
+        for (offset, length) in offsets.into_iter().zip(lengths) {
+            add(archive, &mut map, offset, length)?;
+        }
+    }
+    checked(archive, map, length, entry.size)
+}
+
+/// Lines of decimal numbers before the data: how many pieces, then offset and length of each.
+fn in_data<R: Read>(archive: &mut Archive<R>, map: &mut Map) -> Result<u64, Error> {
+    let mut lines = Lines { block: [0; 512], at: 512, read: 0 };
+    let count = lines.number(archive)?;
+    for _ in 0..count {
+        let (offset, length) = (lines.number(archive)?, lines.number(archive)?);
+        add(archive, map, offset, length)?;
+    }
+    Ok(lines.read)
+}
+
+struct Lines {
+    block: [u8; 512],
+    at: usize,
+    read: u64,
+}
+
+impl Lines {
+    fn number<R: Read>(&mut self, archive: &mut Archive<R>) -> Result<u64, Error> {
+        const DIGITS_MAX: usize = 20;
+        let mut digits = Vec::new();
+        loop {
+            if self.at == self.block.len() {
+                archive.data().read_exact(&mut self.block).map_err(read_failed)?;
+                self.at = 0;
+                self.read += BLOCK;
+            }
+            let byte = self.block[self.at];
+            self.at += 1;
+            if byte == b'\n' {
+                break;
+            }
+            digits.push(byte);
+            if digits.len() > DIGITS_MAX {
+                return Err(archive.malformed("the map of a sparse file is wrong"));
+            }
+        }
+        pax::number(&digits).ok_or_else(|| archive.malformed("the map of a sparse file is wrong"))
+    }
+}
+
+fn checked<R: Read>(archive: &Archive<R>, map: Map, length: u64, size: u64) -> Result<Kind, Error> {
+    let (mut at, mut used) = (0_u64, 0_u64);
+    for (offset, bytes) in &map {
+        let end = offset.checked_add(*bytes);
+        let is_good = *offset >= at && end.is_some_and(|end| end <= length);
+        if !is_good {
+            return Err(archive.malformed("the pieces of a sparse file overlap or exceed it"));
+        }
+        at = end.unwrap_or(length);
+        used += bytes;
+    }
+    if used != size {
+        return Err(archive.malformed("the pieces of a sparse file are not what the archive has"));
+    }
+    Ok(Kind::Sparse { map, length })
+}

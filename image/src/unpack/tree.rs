@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Makes the files of a layer beneath one descriptor.
+//!
+//! The rule: a parent is found by `openat2(RESOLVE_IN_ROOT)`, so that links in it end inside; the last
+//! part is made or removed in that parent and never followed. Owners come before modes (`chown`
+//! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
+
+use super::archive::{Entry, Kind};
+use super::names::{self, Meaning};
+use super::{Error, Unpacked, shown};
+use crate::files;
+use hull_sys as sys;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev,
+    mkdirat, mknodat, openat, openat2, readlinkat, statat, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+/// Mode of directories that the archive does not list.
+const IMPLICIT_MODE: u32 = 0o755;
+/// Disk space is taken in such units, about.
+const UNIT: u64 = 4096;
+const COPY_BYTES: usize = 256 << 10;
+/// Links on the way to one directory.
+const LINKS_MAX: u32 = 40;
+/// What overlayfs takes for "nothing of the layers below shows here".
+const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
+
+/// A layer's directory being filled.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// The last parent: most entries are in the directory of the one before.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Directories and their times, which making entries in them would change.
+    times: HashMap<Vec<u8>, (i64, i64)>,
+    done: Unpacked,
+    buffer: Vec<u8>,
+}
+
+type Call<T> = Result<T, sys::Error>;
+
+impl Tree {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        let done = Unpacked { bytes: UNIT, inodes: 1, links: Vec::new() };
+        Self { root, parent: None, times: HashMap::new(), done, buffer: vec![0; COPY_BYTES] }
+    }
+
+    /// Makes what an entry says.
+    pub(super) fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), Error> {
+        let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
+        let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
+        for (xattr, _) in &entry.xattrs {
+            if xattr.starts_with("trusted.overlay.") || xattr.starts_with("user.overlay.") {
+                return Err(refused("it carries marks of overlayfs"));
+            }
+        }
+        let made = |source| Error::Make { entry: shown(&entry.path), source };
+        if name.is_empty() {
+            return self.add_root(entry).map_err(made);
+        }
+        let (directory, last) = names::split(&name);
+        let last_name = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
+        match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
+            Meaning::Nothing => Ok(()),
+            Meaning::Opaque => self.make_opaque(directory).map_err(made),
+            Meaning::Whiteout(gone) => self.white_out(directory, gone).map_err(made),
+            Meaning::Thing => {
+                // A name that comes again replaces what waits for the layers below.
+                self.done.links.retain(|(waiting, _)| *waiting != name);
+                match &entry.kind {
+                    Kind::Link(target) => self.link(entry, &name, target),
+                    Kind::File | Kind::Sparse { .. } => self.file(entry, &name, &last_name, data),
+                    Kind::Directory
+                    | Kind::Symlink(_)
+                    | Kind::Char(..)
+                    | Kind::Block(..)
+                    | Kind::Fifo => self.other(entry, &name, &last_name).map_err(made),
+                }
+            }
+        }
+    }
+
+    /// Gives the directories their times and says what was made.
+    pub(super) fn finish(self) -> Result<Unpacked, Error> {
+        for (name, time) in &self.times {
+            let made = |source| Error::Make { entry: shown(name), source };
+            // One that was replaced later has no times to restore.
+            let Ok(dir) = self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+            else {
+                continue;
+            };
+            futimens(&dir, &times(*time)).map_err(sys::Error::of(|| "futimens()")).map_err(made)?;
+        }
+        Ok(self.done)
+    }
+
+    fn beneath(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let name = if name.is_empty() { b".".as_slice() } else { name };
+        openat2(&self.root, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+
+    /// Opens the directory that an entry goes to, and makes it if the archive does not list it.
+    fn directory(&mut self, name: &[u8]) -> Call<BorrowedFd<'_>> {
+        if self.parent.as_ref().is_none_or(|(known, _)| known != name) {
+            let fd = self.ensure(name, LINKS_MAX)?;
+            self.parent = Some((name.to_vec(), fd));
+        }
+        match &self.parent {
+            Some((_, fd)) => Ok(fd.as_fd()),
+            None => Ok(self.root.as_fd()),
+        }
+    }
+
+    fn ensure(&mut self, name: &[u8], links: u32) -> Call<OwnedFd> {
+        let failed =
+            |errno| sys::Error::new(errno, format!("openat2({}, DIRECTORY|IN_ROOT)", shown(name)));
+        match self.beneath(name, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::NOENT) if !name.is_empty() && links > 0 => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let (above, last) = names::split(name);
+        let parent = self.ensure(above, links - 1)?;
+        match mkdirat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE)) {
+            Ok(()) => {
+                chmodat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE), AtFlags::empty())
+                    .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
+                self.count(0);
+            }
+            // A link to a directory of a lower layer: what it means is made in this layer.
+            Err(Errno::EXIST) => {
+                let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
+                let base: &[u8] = if target.starts_with(b"/") { b"" } else { above };
+                let joined = names::clean(&[base, b"/", &target].concat())
+                    .map_err(|_| failed(Errno::LOOP))?;
+                drop(self.ensure(&joined, links - 1)?);
+            }
+            Err(errno) => return Err(sys::Error::new(errno, format!("mkdirat({})", shown(name)))),
+        }
+        self.beneath(name, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.done.inodes += 1;
+        self.done.bytes += bytes.next_multiple_of(UNIT).max(if bytes == 0 { UNIT } else { 0 });
+    }
+
+    fn add_root(&mut self, entry: &Entry) -> Call<()> {
+        if entry.kind != Kind::Directory {
+            return Err(sys::Error::new(Errno::ISDIR, "openat(/, CREATE)"));
+        }
+        let root = self
+            .beneath(b"", files::DIRECTORY)
+            .map_err(sys::Error::of(|| "openat2(/, DIRECTORY)"))?;
+        dress(root.as_fd(), entry)?;
+        self.times.insert(Vec::new(), entry.mtime);
+        Ok(())
+    }
+
+    fn make_opaque(&mut self, directory: &[u8]) -> Call<()> {
+        drop(self.ensure(directory, LINKS_MAX)?);
+        let dir = self
+            .beneath(directory, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(sys::Error::of(|| format!("openat2({})", shown(directory))))?;
+        opaque(dir.as_fd())
+    }
+
+    fn white_out(&mut self, directory: &[u8], gone: &[u8]) -> Call<()> {
+        let gone = CString::new(gone).map_err(|_| sys::Error::new(Errno::INVAL, "mknodat(NUL)"))?;
+        let parent = self.directory(directory)?;
+        match mknodat(parent, &gone, FileType::CharacterDevice, Mode::empty(), 0) {
+            Ok(()) => {
+                self.count(0);
+                Ok(())
+            }
+            // The layer has one of its own: only that of the layers below is gone.
+            Err(Errno::EXIST) => match openat(parent, &gone, files::DIRECTORY, Mode::empty()) {
+                Ok(dir) => opaque(dir.as_fd()),
+                Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(errno) => Err(sys::Error::new(errno, "openat(DIRECTORY)")),
+            },
+            Err(errno) => {
+                Err(sys::Error::new(errno, format!("mknodat({}, c, 0, 0)", gone.to_string_lossy())))
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        last: &CString,
+        data: &mut impl Read,
+    ) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(&entry.path), source };
+        let parent = self.directory(names::split(name).0).map_err(made)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = || openat(parent, last, flags, Mode::RUSR | Mode::WUSR);
+        let fd = clear_way(parent, last, create).map_err(made)?;
+        let mut file = File::from(fd);
+        let written = match &entry.kind {
+            Kind::Sparse { map, length } => {
+                self.copy_pieces(entry, &mut file, data, map, *length)?
+            }
+            Kind::File
+            | Kind::Directory
+            | Kind::Symlink(_)
+            | Kind::Link(_)
+            | Kind::Char(..)
+            | Kind::Block(..)
+            | Kind::Fifo => self.copy(entry, &mut file, data, entry.size)?,
+        };
+        dress(file.as_fd(), entry).map_err(made)?;
+        futimens(&file, &times(entry.mtime))
+            .map_err(sys::Error::of(|| "futimens()"))
+            .map_err(made)?;
+        self.count(written);
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        entry: &Entry,
+        file: &mut File,
+        data: &mut impl Read,
+        size: u64,
+    ) -> Result<u64, Error> {
+        let mut left = size;
+        while left > 0 {
+            let want = usize::try_from(left).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+            let got = data.read(&mut self.buffer[..want]).map_err(super::archive::read_failed)?;
+            if got == 0 {
+                return Err(super::archive::read_failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            file.write_all(&self.buffer[..got])
+                .map_err(sys::Error::of_io(|| format!("write({got} bytes)")))
+                .map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
+            left -= got as u64;
+        }
+        Ok(size)
+    }
+
+    fn copy_pieces(
+        &mut self,
+        entry: &Entry,
+        file: &mut File,
+        data: &mut impl Read,
+        map: &[(u64, u64)],
+        length: u64,
+    ) -> Result<u64, Error> {
+        let made = |source| Error::Make { entry: shown(&entry.path), source };
+        ftruncate(&*file, length)
+            .map_err(sys::Error::of(|| format!("ftruncate({length})")))
+            .map_err(made)?;
+        let mut written = 0;
+        for (offset, size) in map {
+            file.seek(SeekFrom::Start(*offset))
+                .map_err(sys::Error::of_io(|| "lseek()"))
+                .map_err(made)?;
+            written += self.copy(entry, file, data, *size)?;
+        }
+        Ok(written)
+    }
+
+    fn link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(&entry.path), source };
+        let refused = |why: &str| Error::Refused {
+            entry: shown(&entry.path),
+            why: format!("as a hard link, {why}"),
+        };
+        let target = names::clean(target).map_err(|names::Refused(why)| refused(why))?;
+        if target == name {
+            return Err(refused("it names itself"));
+        }
+        let (above, last) = names::split(&target);
+        let last = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
+        let found = match self.beneath(above, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(dir) => statat(&dir, &last, AtFlags::SYMLINK_NOFOLLOW).map(|_| dir),
+            Err(errno) => Err(errno),
+        };
+        let (directory, own) = names::split(name);
+        let own = CString::new(own).map_err(|_| refused("the name contains NUL"))?;
+        let parent = self.directory(directory).map_err(made)?;
+        match found {
+            Ok(dir) => {
+                clear_way(parent, &own, || linkat(&dir, &last, parent, &own, AtFlags::empty()))
+                    .map_err(made)
+            }
+            // A layer below has it: linked once that is there.
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                self.done.links.push((name.to_vec(), target));
+                Ok(())
+            }
+            Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
+        }
+    }
+
+    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<()> {
+        let (kind, major, minor) = match &entry.kind {
+            Kind::Directory => return self.make_directory(entry, name, last),
+            Kind::Symlink(target) => return self.symlink(entry, name, last, target),
+            Kind::Char(major, minor) => (FileType::CharacterDevice, *major, *minor),
+            Kind::Block(major, minor) => (FileType::BlockDevice, *major, *minor),
+            Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => (FileType::Fifo, 0, 0),
+        };
+        let parent = self.directory(names::split(name).0)?;
+        clear_way(parent, last, || {
+            mknodat(parent, last, kind, Mode::empty(), makedev(major, minor))
+        })?;
+        let (uid, gid) = owner(entry)?;
+        chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(sys::Error::of(|| "fchownat()"))?;
+        // Follows links, but what is there was made above, and nobody else writes here.
+        chmodat(parent, last, mode(entry), AtFlags::empty())
+            .map_err(sys::Error::of(|| "fchmodat()"))?;
+        utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(sys::Error::of(|| "utimensat()"))?;
+        self.count(0);
+        Ok(())
+    }
+
+    fn symlink(&mut self, entry: &Entry, name: &[u8], last: &CString, target: &[u8]) -> Call<()> {
+        let parent = self.directory(names::split(name).0)?;
+        clear_way(parent, last, || symlinkat(target, parent, last))?;
+        let (uid, gid) = owner(entry)?;
+        chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(sys::Error::of(|| "fchownat()"))?;
+        let path =
+            [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
+        for (xattr, value) in kept(entry) {
+            ignoring_unsupported(
+                lsetxattr(path.as_slice(), xattr, value, XattrFlags::empty()),
+                xattr,
+            )?;
+        }
+        utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(sys::Error::of(|| "utimensat()"))?;
+        self.count(0);
+        Ok(())
+    }
+
+    fn make_directory(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<()> {
+        let parent = self.directory(names::split(name).0)?;
+        let open = || openat(parent, last, files::DIRECTORY, Mode::empty());
+        let (dir, is_new) = match open() {
+            Ok(dir) => (dir, false),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
+                let was_whiteout = is_whiteout(parent, last);
+                clear_way(parent, last, || mkdirat(parent, last, Mode::RWXU))?;
+                let dir = open().map_err(sys::Error::of(|| "openat(DIRECTORY)"))?;
+                if was_whiteout {
+                    opaque(dir.as_fd())?;
+                }
+                (dir, true)
+            }
+            Err(errno) => return Err(sys::Error::new(errno, "openat(DIRECTORY)")),
+        };
+        dress(dir.as_fd(), entry)?;
+        if is_new {
+            self.count(0);
+        }
+        // A link may have been replaced that the cached parent went through.
+        self.parent = None;
+        self.times.insert(name.to_vec(), entry.mtime);
+        Ok(())
+    }
+}
+
+/// Runs `make`; if something is in the way, removes that and runs it again.
+fn clear_way<T>(
+    parent: BorrowedFd<'_>,
+    name: &CString,
+    make: impl Fn() -> Result<T, Errno>,
+) -> Call<T> {
+    let failed = |errno| sys::Error::new(errno, format!("make({})", name.to_string_lossy()));
+    match make() {
+        Err(Errno::EXIST) => {
+            files::remove_at(parent, name)?;
+            make().map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// Owner, mode and extended attributes of what is open.
+fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Call<()> {
+    let (uid, gid) = owner(entry)?;
+    fchown(fd, Some(uid), Some(gid))
+        .map_err(sys::Error::of(|| format!("fchown({}, {})", entry.uid, entry.gid)))?;
+    fchmod(fd, mode(entry))
+        .map_err(sys::Error::of(|| format!("fchmod({:o})", entry.mode & 0o7777)))?;
+    for (xattr, value) in kept(entry) {
+        ignoring_unsupported(fsetxattr(fd, xattr, value, XattrFlags::empty()), xattr)?;
+    }
+    Ok(())
+}
+
+/// The attributes that are an image's business. Labels and ACLs of the machine that built it are not.
+fn kept(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
+    let is_kept = |name: &str| name == "security.capability" || name.starts_with("user.");
+    entry
+        .xattrs
+        .iter()
+        .filter(move |(name, _)| is_kept(name) && !name.contains('\0'))
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+}
+
+/// `user.*` is nice to have: not every filesystem and file type takes it. Capabilities must be kept.
+fn ignoring_unsupported(result: Result<(), Errno>, name: &str) -> Call<()> {
+    match result {
+        Err(Errno::NOTSUP | Errno::PERM) if name.starts_with("user.") => Ok(()),
+        other => other.map_err(sys::Error::of(|| format!("setxattr({name})"))),
+    }
+}
+
+fn opaque(dir: BorrowedFd<'_>) -> Call<()> {
+    let (name, value) = OPAQUE;
+    fsetxattr(dir, name, value, XattrFlags::empty())
+        .map_err(sys::Error::of(|| format!("fsetxattr({name})")))
+}
+
+fn is_whiteout(parent: BorrowedFd<'_>, name: &CString) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+    })
+}
+
+/// -1 means "leave it" to the kernel, so that it must not come from an archive.
+fn owner(entry: &Entry) -> Call<(Uid, Gid)> {
+    let id = |raw: u64| {
+        u32::try_from(raw)
+            .ok()
+            .filter(|id| *id != u32::MAX)
+            .ok_or_else(|| sys::Error::new(Errno::INVAL, format!("chown({raw})")))
+    };
+    Ok((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
+}
+
+fn mode(entry: &Entry) -> Mode {
+    Mode::from_raw_mode(entry.mode & 0o7777)
+}
+
+fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes the entry `name` of `parent`, for callers that put a copy there.
+pub(super) fn replace<T>(
+    parent: BorrowedFd<'_>,
+    name: &CString,
+    make: impl Fn() -> Result<T, Errno>,
+) -> Call<T> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => clear_way(parent, name, make),
+        Err(errno) => Err(sys::Error::new(errno, format!("unlinkat({})", name.to_string_lossy()))),
+    }
+}
