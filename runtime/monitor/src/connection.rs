@@ -23,10 +23,20 @@ const FDS_WAITING_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 
+/// Who waits for an answer. Numbers of requests are each connection's own: an answer for a daemon
+/// that is gone must not reach the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) connection: u64,
+    pub(crate) request: u64,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
+    /// Which one this is, in the order they came.
+    pub(crate) number: u64,
     frames: Frames,
     fds: VecDeque<OwnedFd>,
     out: VecDeque<u8>,
@@ -34,44 +44,47 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes a stream whose other end is root's; `None` for anybody else.
-    pub(crate) fn accept(stream: UnixStream) -> Option<Self> {
+    pub(crate) fn accept(stream: UnixStream, number: u64) -> Option<Self> {
         let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
         if !peer.uid.is_root() || stream.set_nonblocking(true).is_err() {
             return None;
         }
-        Some(Self { stream, frames: Frames::default(), fds: VecDeque::new(), out: VecDeque::new() })
+        let (frames, fds, out) = (Frames::default(), VecDeque::new(), VecDeque::new());
+        Some(Self { stream, number, frames, fds, out })
     }
 
-    /// Reads what is there.
-    pub(crate) fn read(&mut self) -> Result<(), Broken> {
-        loop {
-            let mut bytes = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let mut into = [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Ok(RecvMsg { bytes: 0, .. }) => return Err(Broken),
-                Ok(RecvMsg { bytes: got, .. }) => {
-                    for message in ancillary.drain() {
-                        if let RecvAncillaryMessage::ScmRights(fds) = message {
-                            self.fds.extend(fds);
-                        }
-                    }
-                    self.frames.feed(&bytes[..got]);
-                    if self.fds.len() > FDS_WAITING_MAX {
-                        return Err(Broken);
+    /// Reads once; `false` when nothing was there. Never past a message with descriptors, so after
+    /// each of these the requests are taken and descriptors are theirs.
+    pub(crate) fn read(&mut self) -> Result<bool, Broken> {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(RecvMsg { bytes: 0, .. }) => Err(Broken),
+            Ok(RecvMsg { bytes: got, .. }) => {
+                for message in ancillary.drain() {
+                    if let RecvAncillaryMessage::ScmRights(fds) = message {
+                        self.fds.extend(fds);
                     }
                 }
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Broken),
+                self.frames.feed(&bytes[..got]);
+                if self.fds.len() > FDS_WAITING_MAX { Err(Broken) } else { Ok(true) }
             }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::INTR) => Ok(true),
+            Err(_) => Err(Broken),
         }
     }
 
     /// The next request that is whole.
     pub(crate) fn next(&mut self) -> Result<Option<Request>, Broken> {
-        self.frames.take().map_err(|_| Broken)
+        let request = self.frames.take().map_err(|_| Broken)?;
+        if request.is_none() && self.frames.is_empty() {
+            // Descriptors come with a request's first byte: with no request begun, nobody wants these.
+            self.fds = VecDeque::new();
+        }
+        Ok(request)
     }
 
     /// The next `count` descriptors that came along.

@@ -23,6 +23,12 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Nothing is left of what was fed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The next whole message.
     ///
     /// # Errors
@@ -50,7 +56,8 @@ impl Frames {
 pub(crate) fn encode<T: BorshSerialize>(message: &T) -> Option<Vec<u8>> {
     let mut bytes = vec![0; HEAD];
     borsh::to_writer(&mut bytes, message).ok()?;
-    let length = u32::try_from(bytes.len() - HEAD).ok().filter(|length| *length <= FRAME_BYTES_MAX)?;
+    let length =
+        u32::try_from(bytes.len() - HEAD).ok().filter(|length| *length <= FRAME_BYTES_MAX)?;
     bytes[..HEAD].copy_from_slice(&length.to_le_bytes());
     Some(bytes)
 }
@@ -62,7 +69,8 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_however_they_came_in() {
-        let sent: Vec<_> = (0..5).map(|id| Request { id, verb: Verb::Hello { version: 1 } }).collect();
+        let sent: Vec<_> =
+            (0..5).map(|id| Request { id, verb: Verb::Hello { version: 1 } }).collect();
         let bytes: Vec<u8> = sent.iter().flat_map(|request| encode(request).unwrap()).collect();
         for size in 1..bytes.len() {
             let (mut frames, mut got) = (Frames::default(), Vec::new());

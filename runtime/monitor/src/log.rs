@@ -34,6 +34,8 @@ pub struct Log {
     rest: [Vec<u8>; 2],
     /// Bytes of log that could not be written.
     dropped: u64,
+    /// The last line in the file was cut off by an error.
+    torn: bool,
 }
 
 impl Log {
@@ -46,6 +48,7 @@ impl Log {
     /// Goes on in another file. Whole lines are never split between the two.
     pub fn reopen(&mut self, file: OwnedFd) {
         self.file = Some(file);
+        self.torn = false;
     }
 
     /// Bytes that could not be written.
@@ -77,18 +80,30 @@ impl Log {
         self.write(&text);
     }
 
-    fn write(&mut self, mut text: &[u8]) {
-        let Some(file) = &self.file else { return };
-        while !text.is_empty() {
-            match write(file, text) {
-                Ok(written) => text = &text[written..],
+    fn write(&mut self, text: &[u8]) {
+        // What was cut off stays the only line that is bad.
+        if self.torn && self.append(b"\n") == 1 {
+            self.torn = false;
+        }
+        let written = if self.torn { 0 } else { self.append(text) };
+        if written < text.len() {
+            self.torn |= text[..written].last().is_some_and(|byte| *byte != b'\n');
+            self.dropped += u64::try_from(text.len() - written).unwrap_or(0);
+        }
+    }
+
+    /// Writes until an error; gives how far it came.
+    fn append(&self, text: &[u8]) -> usize {
+        let Some(file) = &self.file else { return 0 };
+        let mut done = 0;
+        while done < text.len() {
+            match write(file, &text[done..]) {
+                Ok(written) => done += written,
                 Err(Errno::INTR) => {}
-                Err(_) => {
-                    self.dropped += u64::try_from(text.len()).unwrap_or(0);
-                    return;
-                }
+                Err(_) => break,
             }
         }
+        done
     }
 }
 
@@ -253,6 +268,25 @@ mod tests {
             let tags = |log: &[u8]| log.split(|b| *b == b'\n').map(|l| l.get(38).copied()).collect::<Vec<_>>();
             prop_assert_eq!(tags(&log), tags(&whole), "cutting changes no line");
         }
+    }
+
+    /// A pipe that nobody reads stands for a disk that is full for a while.
+    #[test]
+    fn after_an_error_only_the_line_that_was_cut_is_bad() {
+        let (disk, file) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let mut log = Log::new(Some(file));
+        let line = [b'x'; 60];
+        let output: Vec<u8> = (0..2000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
+        log.take(Stream::Stdout, &output);
+        assert!(log.dropped() > 0, "it did not fit");
+        log.take(Stream::Stdout, b"lost as well\n");
+        let mut text = vec![0; 1 << 20];
+        let before = rustix::io::read(&disk, &mut text).unwrap();
+        assert_ne!(text[before - 1], b'\n', "a line was cut");
+        log.take(Stream::Stdout, b"whole again\n");
+        let after = rustix::io::read(&disk, &mut text).unwrap();
+        let after = text[..after].strip_prefix(b"\n").unwrap();
+        assert_eq!(read_back(after), b"whole again\n");
     }
 
     #[test]

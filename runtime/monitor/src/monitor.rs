@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The loop: one epoll over the listening socket, the daemon, SIGCHLD, status pipes and output.
 
-use crate::connection::{Broken, Connection};
+use crate::connection::{Asked, Broken, Connection};
 use crate::processes::{Container, Exec, Pause};
 use hull_cgroup::Host;
 use hull_proto::id::{ContainerId, PodId};
@@ -17,6 +17,9 @@ pub(crate) const LISTEN: u64 = 0;
 pub(crate) const SIGNAL: u64 = 1;
 const DAEMON: u64 = 2;
 const FIRST_FREE: u64 = 3;
+
+/// Reads of the daemon's requests before others get their turn.
+const TURN: usize = 64;
 
 /// How often what is ending is looked at again, in milliseconds, while something is: a process that
 /// left our sight (reparented to pause) gives us no SIGCHLD.
@@ -49,9 +52,9 @@ pub(crate) struct Monitor {
     watched: BTreeMap<u64, Watched>,
     next_token: u64,
     /// The request that asked for the end.
-    pub(crate) shutdown: Option<u64>,
-    /// A daemon was connected at some time.
-    was_served: bool,
+    pub(crate) shutdown: Option<Asked>,
+    /// How many connections there were.
+    connections: u64,
 }
 
 impl Monitor {
@@ -79,7 +82,7 @@ impl Monitor {
             watched: BTreeMap::new(),
             next_token: FIRST_FREE,
             shutdown: None,
-            was_served: false,
+            connections: 0,
         }
     }
 
@@ -88,11 +91,14 @@ impl Monitor {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
-            let wait = self.is_ending().then_some(rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: LOOK_MS * 1_000_000,
-            });
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
+            let wait = self
+                .is_ending()
+                .then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: LOOK_MS * 1_000_000 });
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                wait.as_ref(),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(format!("wait for events: {errno}")),
             }
@@ -129,13 +135,13 @@ impl Monitor {
 
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
-        let Some(connection) = Connection::accept(stream) else { return };
+        let Some(connection) = Connection::accept(stream, self.connections) else { return };
         // The newer daemon is the one that lives. The old connection leaves the loop as it closes.
         self.daemon = None;
         let data = EventData::new_u64(DAEMON);
         if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_ok() {
             self.daemon = Some(connection);
-            self.was_served = true;
+            self.connections += 1;
         }
     }
 
@@ -146,9 +152,17 @@ impl Monitor {
             state = connection.flush();
         }
         if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-            state = state.and_then(|()| connection.read());
-            // What came whole before the end still counts.
-            self.requests();
+            for _ in 0..TURN {
+                let Some(connection) = &mut self.daemon else { return };
+                match connection.read() {
+                    Ok(true) => self.requests(),
+                    Ok(false) => break,
+                    Err(Broken) => {
+                        state = Err(Broken);
+                        break;
+                    }
+                }
+            }
         }
         if state.is_err() {
             self.daemon = None;
@@ -158,8 +172,9 @@ impl Monitor {
 
     fn requests(&mut self) {
         while let Some(connection) = &mut self.daemon {
+            let number = connection.number;
             match connection.next() {
-                Ok(Some(request)) => self.request(request),
+                Ok(Some(request)) => self.request(number, request),
                 Ok(None) => return,
                 Err(Broken) => self.daemon = None,
             }
@@ -187,8 +202,11 @@ impl Monitor {
         self.adjust_daemon();
     }
 
-    pub(crate) fn reply(&mut self, id: u64, result: Result<Done, Failure>) {
-        self.tell(&Message::Reply { id, result });
+    /// Answers, if who asked is still there.
+    pub(crate) fn reply(&mut self, asked: Asked, result: Result<Done, Failure>) {
+        if self.daemon.as_ref().is_some_and(|daemon| daemon.number == asked.connection) {
+            self.tell(&Message::Reply { id: asked.request, result });
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -225,6 +243,9 @@ impl Monitor {
             self.reply(request, Ok(Done::Ok));
             return true;
         }
-        self.was_served && self.daemon.is_none() && self.pause.is_none() && self.containers.is_empty()
+        self.connections > 0
+            && self.daemon.is_none()
+            && self.pause.is_none()
+            && self.containers.is_empty()
     }
 }

@@ -9,6 +9,7 @@
 //! A container ends with its first process: the rest of its cgroup is killed then, so that its output
 //! can end. The daemon hears of the end once the log has all of it.
 
+use crate::connection::Asked;
 use crate::log::{Log, Stream};
 use crate::monitor::{Monitor, Watched};
 use hull_cgroup::Cgroup;
@@ -26,13 +27,18 @@ const CHUNK: usize = 64 << 10;
 const TURN: usize = 16;
 /// How long killed processes may hold up the word of a container's end.
 const ENDING_MAX: Duration = Duration::from_secs(10);
+/// How long a process whose start failed may take to go: it ends by itself, so this is not used up.
+const FAILED_MAX: Duration = Duration::from_millis(500);
+/// Reads of what an ended container left in a pipe. It is in there already and a pipe holds a mebibyte
+/// at most, so only a process that escaped, and goes on writing, gets as far as this.
+const DRAIN_READS_MAX: usize = 256;
 
 /// A process between clone and exec, and who waits for it.
 #[derive(Debug)]
 pub(crate) struct OnItsWay {
     pub(crate) starting: Starting,
     pub(crate) token: u64,
-    pub(crate) request: u64,
+    pub(crate) request: Asked,
 }
 
 /// Where a container's first process is.
@@ -41,7 +47,12 @@ pub(crate) enum Stage {
     Starting(OnItsWay),
     Running(Started),
     /// Reaped; the rest of the cgroup is being killed, until then at the latest.
-    Ending { started: Started, how: ExitHow, at_ns: i64, until: Instant },
+    Ending {
+        started: Started,
+        how: ExitHow,
+        at_ns: i64,
+        until: Instant,
+    },
     Ended(Started, Exit),
 }
 
@@ -94,6 +105,11 @@ impl Container {
         matches!(self.stage, Stage::Ending { .. })
     }
 
+    /// Its first process is still to be waited for.
+    fn is_unreaped(&self) -> bool {
+        matches!(self.stage, Stage::Starting(_) | Stage::Running(_))
+    }
+
     pub(crate) fn fact(&self) -> Fact {
         match &self.stage {
             Stage::Starting(_) => Fact::Starting,
@@ -123,12 +139,13 @@ impl Monitor {
 
     fn ended(&mut self, pid: i32, how: ExitHow) {
         let at_ns = now_ns();
-        if self.pause.as_ref().is_some_and(|pause| pause.pid == pid) {
+        // Only those not reaped yet: the number of one that was may be another's by now.
+        if self.pause.as_ref().is_some_and(|pause| pause.pid == pid && pause.exit.is_none()) {
             self.settle_pause();
             self.pause_ended(how, at_ns);
             return;
         }
-        let container = self.containers.iter().find(|(_, container)| container.pid == pid);
+        let container = self.containers.iter().find(|(_, of)| of.pid == pid && of.is_unreaped());
         if let Some(id) = container.map(|(id, _)| id.clone()) {
             // Whether it ever ran its program is in the status pipe, which is closed by now.
             self.settle(&id);
@@ -182,6 +199,8 @@ impl Monitor {
         let Stage::Ending { started, how, at_ns, until } = container.stage else { return };
         // A cgroup that cannot be looked at any more is gone.
         if container.cgroup.is_populated().unwrap_or(false) && Instant::now() < until {
+            // Again: without `cgroup.kill` something may have forked meanwhile.
+            let _gone = container.cgroup.kill();
             return;
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -239,8 +258,9 @@ impl Monitor {
             self.unwatch(&output.fd, output.token);
         }
         // Its process ends by itself; killed, in case it hangs before that.
-        let _gone = rustix::process::pidfd_send_signal(&container.pidfd, rustix::process::Signal::KILL);
-        let _gone = container.cgroup.kill_and_remove(Duration::from_millis(500));
+        let _gone =
+            rustix::process::pidfd_send_signal(&container.pidfd, rustix::process::Signal::KILL);
+        let _gone = kill_and_remove(&container.cgroup);
     }
 
     /// Hears how the start of the pause process went, if there is news.
@@ -256,8 +276,9 @@ impl Monitor {
                 Ok(Done::Started(started))
             }
             Err(error) => {
-                let _gone = rustix::process::pidfd_send_signal(&pause.pidfd, rustix::process::Signal::KILL);
-                let _gone = pause.cgroup.kill_and_remove(Duration::from_millis(500));
+                let _gone =
+                    rustix::process::pidfd_send_signal(&pause.pidfd, rustix::process::Signal::KILL);
+                let _gone = kill_and_remove(&pause.cgroup);
                 self.pause = None;
                 Err(step(&error))
             }
@@ -299,7 +320,11 @@ impl Monitor {
     /// Reads all that is there: the processes are gone, so no more comes.
     fn drain(&mut self, id: &ContainerId, stream: Stream) {
         let mut chunk = vec![0; CHUNK];
-        while matches!(self.read_output(id, stream, &mut chunk), Flow::More) {}
+        for _ in 0..DRAIN_READS_MAX {
+            if !matches!(self.read_output(id, stream, &mut chunk), Flow::More) {
+                break;
+            }
+        }
         self.close(id, stream);
     }
 
@@ -356,6 +381,11 @@ enum Flow {
     More,
     Empty,
     Closed,
+}
+
+/// Takes away the cgroup of a start that failed. What does not go the daemon clears by its path.
+pub(crate) fn kill_and_remove(cgroup: &Cgroup) -> Result<(), hull_cgroup::Error> {
+    cgroup.kill_and_remove(FAILED_MAX)
 }
 
 fn exit_of(how: ExitHow, at_ns: i64) -> Exit {

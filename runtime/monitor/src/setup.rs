@@ -18,20 +18,28 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
         .ok_or_else(|| format!("find the pause program as descriptor {PAUSE_FD}"))?;
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true).map_err(|err| format!("use its socket: {err}"))?;
-    let signals = hull_sys::block_for_signalfd().map_err(|err| format!("watch its children: {err}"))?;
+    let signals =
+        hull_sys::block_for_signalfd().map_err(|err| format!("watch its children: {err}"))?;
     let us = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(us))
         .map_err(|err| format!("become subreaper: {err}"))?;
+    // It was executed from memory by number, and that is what would show.
+    let _unnamed = rustix::thread::set_name(c"hull-monitor");
     // Being killed before what it watches would lose exits and output. Refused without
     // CAP_SYS_RESOURCE: then it goes on as everybody else.
     let _refused = fs::write("/proc/self/oom_score_adj", "-999");
     // Whoever started us may have had it set.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let host = Host::detect().map_err(|err| format!("find out about cgroups: {err}"))?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|err| format!("epoll_create: {err}"))?;
-    for (fd, token) in [(std::os::fd::AsFd::as_fd(&listener), LISTEN), (std::os::fd::AsFd::as_fd(&signals), SIGNAL)] {
+    let epoll =
+        epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|err| format!("epoll_create: {err}"))?;
+    for (fd, token) in [
+        (std::os::fd::AsFd::as_fd(&listener), LISTEN),
+        (std::os::fd::AsFd::as_fd(&signals), SIGNAL),
+    ] {
         let data = epoll::EventData::new_u64(token);
-        epoll::add(&epoll, fd, data, epoll::EventFlags::IN).map_err(|err| format!("epoll_ctl: {err}"))?;
+        epoll::add(&epoll, fd, data, epoll::EventFlags::IN)
+            .map_err(|err| format!("epoll_ctl: {err}"))?;
     }
     Ok(Monitor::new(pod, us.as_raw_nonzero().get(), host, epoll, listener, signals, pause))
 }

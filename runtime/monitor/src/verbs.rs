@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the daemon can ask for.
 
+use crate::connection::Asked;
 use crate::log::Log;
 use crate::monitor::{Monitor, Watched};
-use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
+use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, kill_and_remove, step};
 use hull_cgroup::{Cgroup, Limits};
 use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
@@ -20,10 +21,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 type Answer = Result<Option<Done>, Failure>;
 
 impl Monitor {
-    pub(crate) fn request(&mut self, request: Request) {
+    pub(crate) fn request(&mut self, connection: u64, request: Request) {
         let Request { id, verb } = request;
+        let id = Asked { connection, request: id };
         let answer = match verb {
             Verb::Hello { .. } => Ok(Some(Done::Hello(self.hello()))),
+            Verb::StartPause { .. } | Verb::StartContainer { .. } | Verb::Exec { .. }
+                if self.shutdown.is_some() =>
+            {
+                Err(Failure::BadRequest("the pod is being shut down".into()))
+            }
             Verb::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
             Verb::StartContainer { container, plan, stdio } => {
                 self.start_container(id, container, &plan, stdio)
@@ -31,7 +38,9 @@ impl Monitor {
             Verb::Exec { container, exec, process, streams } => {
                 self.exec(id, &container, exec, &process, streams)
             }
-            Verb::Signal { target, signal } => self.signal(&target, signal).map(|()| Some(Done::Ok)),
+            Verb::Signal { target, signal } => {
+                self.signal(&target, signal).map(|()| Some(Done::Ok))
+            }
             Verb::Update { container, limits } => self.update(&container, &limits),
             Verb::ReopenLog { container } => self.reopen(&container),
             Verb::Forget { container } => {
@@ -56,7 +65,8 @@ impl Monitor {
             (Some(started), None) => Fact::Running(started),
             (None, _) => Fact::Starting,
         });
-        let containers = self.containers.iter().map(|(id, container)| (id.clone(), container.fact()));
+        let containers =
+            self.containers.iter().map(|(id, container)| (id.clone(), container.fact()));
         HelloReply {
             version: VERSION,
             pod: self.pod.clone(),
@@ -69,43 +79,63 @@ impl Monitor {
     /// The descriptors that come with a request.
     fn fds(&mut self, count: usize) -> Result<Vec<OwnedFd>, Failure> {
         let fds = self.daemon.as_mut().and_then(|daemon| daemon.take_fds(count));
-        fds.ok_or_else(|| Failure::BadRequest(format!("it needs {count} descriptors to come with it")))
+        fds.ok_or_else(|| {
+            Failure::BadRequest(format!("it needs {count} descriptors to come with it"))
+        })
     }
 
     fn cgroup(&self, path: &str) -> Result<Cgroup, Failure> {
         Cgroup::at(&self.host, path).map_err(|err| Failure::BadRequest(err.to_string()))
     }
 
-    fn on_its_way(&mut self, starting: Starting, request: u64, what: Watched) -> Result<OnItsWay, Failure> {
+    fn on_its_way(
+        &mut self,
+        starting: Starting,
+        request: Asked,
+        what: Watched,
+    ) -> Result<OnItsWay, Failure> {
         let token = self
             .watch(starting.status.as_fd(), what)
             .map_err(|errno| Failure::System(format!("epoll_ctl(status): {errno}")))?;
         Ok(OnItsWay { starting, token, request })
     }
 
-    fn start_pause(&mut self, request: u64, plan: &[u8], netns: bool) -> Answer {
+    fn start_pause(&mut self, request: Asked, plan: &[u8], netns: bool) -> Answer {
         let netns = self.fds(usize::from(netns))?.pop();
         if self.pause.is_some() {
             return Err(Failure::AlreadyThere);
         }
         let plan: PausePlan = decode(plan)?;
         let cgroup = self.cgroup(&plan.cgroup.path)?;
-        let starting = hull_init::pause(&self.host, &plan, netns, self.pause_program.as_fd());
-        let starting = starting.map_err(|error| {
-            // Made before it failed, and empty.
-            let _not_there = cgroup.remove();
-            step(&error)
-        })?;
+        match self.make_pause(request, &plan, netns, &cgroup) {
+            Ok(pause) => {
+                self.pause = Some(pause);
+                Ok(None)
+            }
+            Err(failure) => {
+                let _left = kill_and_remove(&cgroup);
+                Err(failure)
+            }
+        }
+    }
+
+    fn make_pause(
+        &mut self,
+        request: Asked,
+        plan: &PausePlan,
+        netns: Option<OwnedFd>,
+        cgroup: &Cgroup,
+    ) -> Result<Pause, Failure> {
+        let starting = hull_init::pause(&self.host, plan, netns, self.pause_program.as_fd());
+        let starting = starting.map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
-        let on_its_way = self.on_its_way(starting, request, Watched::PauseStatus)?;
-        self.pause =
-            Some(Pause { pid, pidfd, on_its_way: Some(on_its_way), started: None, exit: None, cgroup });
-        Ok(None)
+        let on_its_way = Some(self.on_its_way(starting, request, Watched::PauseStatus)?);
+        Ok(Pause { pid, pidfd, on_its_way, started: None, exit: None, cgroup: cgroup.clone() })
     }
 
     fn start_container(
         &mut self,
-        request: u64,
+        request: Asked,
         id: ContainerId,
         plan: &[u8],
         stdio: Stdio,
@@ -118,12 +148,31 @@ impl Monitor {
         let cgroup = self.cgroup(&plan.cgroup.path)?;
         let slots = self.slots(&plan)?;
         let pipes = Pipes::make(stdio)?;
-        let starting = hull_init::spawn(&self.host, &plan, pipes.io, &slots);
-        let starting = starting.map_err(|error| {
-            // Made before it failed, and empty.
-            let _not_there = cgroup.remove();
-            step(&error)
-        })?;
+        match self.make_container(request, &id, plan, pipes, log, &slots, &cgroup) {
+            Ok(container) => {
+                self.containers.insert(id, container);
+                Ok(None)
+            }
+            Err(failure) => {
+                let _left = kill_and_remove(&cgroup);
+                Err(failure)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all parts of one container, handed over once")]
+    fn make_container(
+        &mut self,
+        request: Asked,
+        id: &ContainerId,
+        plan: Plan,
+        pipes: Pipes,
+        log: Option<OwnedFd>,
+        slots: &[OwnedFd],
+        cgroup: &Cgroup,
+    ) -> Result<Container, Failure> {
+        let starting =
+            hull_init::spawn(&self.host, &plan, pipes.io, slots).map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = self.on_its_way(starting, request, Watched::Status(id.clone()))?;
         let stdout = self.watch_output(pipes.stdout, Watched::Stdout(id.clone()))?;
@@ -131,11 +180,11 @@ impl Monitor {
             Some(stderr) => Some(self.watch_output(stderr, Watched::Stderr(id.clone()))?),
             None => None,
         };
-        let container = Container {
+        Ok(Container {
             pid,
             pidfd,
             stage: Stage::Starting(on_its_way),
-            cgroup,
+            cgroup: cgroup.clone(),
             cgroup_path: plan.cgroup.path,
             user_namespace: plan.namespaces.user != Namespace::Inherit,
             log: Log::new(log),
@@ -143,9 +192,7 @@ impl Monitor {
             stderr,
             _stdin: pipes.stdin,
             forget: false,
-        };
-        self.containers.insert(id, container);
-        Ok(None)
+        })
     }
 
     /// The detached mounts that a plan's binds name.
@@ -154,14 +201,24 @@ impl Monitor {
         if !plan.ops.iter().any(|op| matches!(op, Op::Bind { source, .. } if *source == shm)) {
             return Ok(Vec::new());
         }
-        let Some(pause) = &self.pause else {
-            return Err(Failure::BadRequest("the pod has no pause process yet".into()));
+        // Until its program runs its root is the host's; that must never be handed to a container.
+        let Some(pause) =
+            self.pause.as_ref().filter(|of| of.started.is_some() && of.exit.is_none())
+        else {
+            return Err(Failure::BadRequest("the pod has no pause process that runs".into()));
         };
         let shm = hull_init::pod_shm(pause.pidfd.as_fd());
         Ok(vec![shm.map_err(|err| Failure::System(err.to_string()))?])
     }
 
-    fn exec(&mut self, request: u64, id: &ContainerId, exec: u64, process: &[u8], streams: Streams) -> Answer {
+    fn exec(
+        &mut self,
+        request: Asked,
+        id: &ContainerId,
+        exec: u64,
+        process: &[u8],
+        streams: Streams,
+    ) -> Answer {
         let count = if streams.tty {
             1
         } else {
@@ -195,7 +252,8 @@ impl Monitor {
             user_namespace: container.user_namespace,
             cgroup: &container.cgroup_path,
         };
-        let starting = hull_init::exec(&self.host, &target, &process, &io).map_err(|error| step(&error))?;
+        let starting =
+            hull_init::exec(&self.host, &target, &process, &io).map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = self.on_its_way(starting, request, Watched::ExecStatus(exec))?;
         self.execs.insert(exec, Exec { pid, pidfd, on_its_way: Some(on_its_way) });
@@ -225,7 +283,8 @@ impl Monitor {
                 None => return Ok(()),
             },
         };
-        hull_sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|err| Failure::System(err.to_string()))
+        hull_sys::pidfd_send_signal(pidfd.as_fd(), signal)
+            .map_err(|err| Failure::System(err.to_string()))
     }
 
     fn update(&mut self, id: &ContainerId, limits: &[u8]) -> Answer {
@@ -233,7 +292,8 @@ impl Monitor {
         let container = self.containers.get(id).ok_or(Failure::NoSuchContainer)?;
         container.cgroup.apply(&limits).map_err(|err| {
             let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
-            let why = std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
+            let why =
+                std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
             Failure::System(format!("{err}{why}{hint}"))
         })?;
         Ok(Some(Done::Ok))
@@ -259,9 +319,10 @@ impl Monitor {
         let _gone = container.cgroup.kill();
     }
 
-    fn begin_shutdown(&mut self, request: u64) {
+    fn begin_shutdown(&mut self, request: Asked) {
         self.shutdown = Some(request);
-        for container in self.containers.values().filter(|of| !matches!(of.stage, Stage::Ended(..))) {
+        for container in self.containers.values().filter(|of| !matches!(of.stage, Stage::Ended(..)))
+        {
             let _gone = container.cgroup.kill();
         }
         if let Some(pause) = &self.pause {
@@ -339,4 +400,3 @@ impl Pipes {
         Ok(Self { io, stdout: master, stderr: None, stdin })
     }
 }
-
