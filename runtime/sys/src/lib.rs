@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
+mod calls;
 mod clone;
 mod error;
 mod exec;
@@ -17,6 +18,7 @@ mod security;
 mod signals;
 mod spawn;
 
+pub use calls::Call;
 pub use clone::{Forked, clone3, flags, unshare};
 pub use error::{Error, Result, name_of};
 pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
