@@ -50,9 +50,10 @@ fn the_default_file_stays_right_when_everything_is_uncommented() {
 fn every_default_is_in_the_table_of_keys() {
     fn paths(table: &toml::Table, prefix: &str, out: &mut Vec<String>) {
         for (key, value) in table {
-            match value {
-                toml::Value::Table(inner) => paths(inner, &format!("{prefix}{key}."), out),
-                _ => out.push(format!("{prefix}{key}")),
+            if let toml::Value::Table(inner) = value {
+                paths(inner, &format!("{prefix}{key}."), out);
+            } else {
+                out.push(format!("{prefix}{key}"));
             }
         }
     }

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The connection to the daemon.
+
+use super::error::{Error, Result};
+use hull_proto::admin::hull_client::HullClient;
+use hull_proto::cri::image_service_client::ImageServiceClient;
+use hull_proto::cri::runtime_service_client::RuntimeServiceClient;
+use hyper_util::rt::TokioIo;
+use std::path::Path;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// Longest answer, in bytes: two streams of 16 MiB from one exec, and what is around them.
+const MESSAGE_BYTES_MAX: usize = 40 << 20;
+
+/// The daemon's three services over one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+    pub(crate) images: ImageServiceClient<Channel>,
+    pub(crate) admin: HullClient<Channel>,
+}
+
+impl Client {
+    /// Connects to the daemon at `socket`.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self> {
+        // Tried by hand first: the channel would wrap the reason beyond recognition.
+        let first = UnixStream::connect(socket)
+            .await
+            .map_err(|source| Error::Connect { socket: socket.to_owned(), source })?;
+        drop(first);
+        let path = socket.to_owned();
+        let dial = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        // The address is never looked up: the connector knows where to go.
+        let channel = Endpoint::from_static("http://hull")
+            .connect_with_connector(dial)
+            .await
+            .map_err(|source| Error::Channel { socket: socket.to_owned(), source })?;
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            images: ImageServiceClient::new(channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            admin: HullClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        })
+    }
+}

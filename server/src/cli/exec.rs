@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull exec`, by ExecSync: output comes when the command has ended.
+
+use super::args::Exec;
+use super::client::Client;
+use super::error::{Error, Result};
+use super::names::Known;
+use super::out;
+use hull_proto::cri as api;
+use std::io::{self, Write as _};
+use tonic::Code;
+
+/// hull itself failed.
+pub(crate) const OWN_FAILURE: u8 = 125;
+/// The command is there and cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command is not there.
+const NOT_FOUND: u8 = 127;
+/// The command took too long, as timeout(1) says it.
+const TIMED_OUT: u8 = 124;
+
+/// Runs the command and gives its exit code.
+pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, u8)> {
+    let own = |err: Error| (err, OWN_FAILURE);
+    not_yet(args.interactive, args.tty);
+    let known = Known::fetch(&mut client).await.map_err(own)?;
+    let id = known.container(&args.container).map_err(own)?.id.clone();
+    let request = api::ExecSyncRequest {
+        container_id: id,
+        cmd: args.command.clone(),
+        timeout: i64::from(args.timeout),
+    };
+    let answer = client.runtime.exec_sync(request).await;
+    let answer = answer.map_err(|status| {
+        let code = failure_code(&status);
+        (Error::from(status), code)
+    })?;
+    let answer = answer.into_inner();
+    let written = write(&answer.stdout, &answer.stderr).map_err(Error::io("print the output"));
+    written.map_err(own)?;
+    Ok(exit_code(answer.exit_code))
+}
+
+fn write(stdout: &[u8], stderr: &[u8]) -> io::Result<()> {
+    io::stderr().lock().write_all(stderr)?;
+    let mut out = io::stdout().lock();
+    out.write_all(stdout)?;
+    out.flush()
+}
+
+/// Says that -i and -t are ignored.
+pub(crate) fn not_yet(interactive: bool, tty: bool) {
+    for (asked, flag, lacks) in
+        [(interactive, "-i", "stdin is empty"), (tty, "-t", "there is no terminal")]
+    {
+        if asked {
+            out::complain(&format!("warning: {flag} is not there yet and is ignored: {lacks}\n"));
+        }
+    }
+}
+
+/// The container's code as ours; codes out of range would look like success.
+pub(crate) fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// The exit code for a command that was not started: as users of docker and of a shell expect it.
+/// CRI has no field for the kind of a failure; the sentences are those of `hull-plan`.
+pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
+    if status.code() == Code::DeadlineExceeded {
+        return TIMED_OUT;
+    }
+    let says = |words: &[&str]| words.iter().any(|word| status.message().contains(word));
+    if says(&["executable `"]) && says(&["` not found"]) {
+        NOT_FOUND
+    } else if says(&[
+        "` may not be executed",
+        "` cannot be executed",
+        "` is an empty file",
+        "` is a program for",
+        "` is not in the image",
+        "its interpreter is not found",
+        "` is no program",
+    ]) {
+        NOT_EXECUTABLE
+    } else {
+        OWN_FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+
+    #[test]
+    fn codes_are_those_of_a_shell() {
+        assert_eq!(
+            failure_code(&Status::unknown("cannot start: executable `x` not found in $PATH")),
+            127
+        );
+        assert_eq!(
+            failure_code(&Status::unknown(
+                "cannot start: `/x` may not be executed: permission denied"
+            )),
+            126
+        );
+        assert_eq!(failure_code(&Status::unknown("cannot mount `/x` at `/y`: not found")), 125);
+        assert_eq!(failure_code(&Status::deadline_exceeded("cannot run the command")), 124);
+        assert_eq!(exit_code(137), 137);
+        assert_eq!(exit_code(-1), 255);
+        assert_eq!(exit_code(256), 255);
+    }
+}

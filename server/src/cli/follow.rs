@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads a log file that grows and is rotated under us.
+//!
+//! Rotation is: the file is renamed, the daemon is asked to reopen, a new file appears under the old
+//! name, and the monitor writes on there. In between the old file may still grow. So the old one is
+//! kept until the new one has something in it, and is then read to its end first: nothing is lost
+//! and nothing comes out of order. A file cut to nothing in place is read again from its start.
+
+use super::error::{Error, Result};
+use super::logline::{Printer, parse};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use tokio::sync::watch;
+
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 64 << 10;
+/// A line longer than this, in bytes, is no log line of ours: it is passed on in pieces.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// A log being read.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    path: PathBuf,
+    /// `None` until the file is there.
+    file: Option<File>,
+    /// The beginning of a line whose end is not written yet.
+    pending: Vec<u8>,
+}
+
+impl Tail {
+    /// Starts at the beginning, or so many lines before the end. The file need not be there yet.
+    pub(crate) fn open(path: &Path, last: Option<usize>) -> Result<Self> {
+        let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
+        tail.file = tail.open_file()?;
+        if let (Some(file), Some(last)) = (&mut tail.file, last) {
+            let at =
+                start_of_last(file, last).map_err(Error::io(format!("read {}", path.display())))?;
+            file.seek(SeekFrom::Start(at))
+                .map_err(Error::io(format!("read {}", path.display())))?;
+        }
+        Ok(tail)
+    }
+
+    /// Prints what has come since, through rotations.
+    pub(crate) fn pump<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+        loop {
+            self.read_on(to)?;
+            let Some(next) = self.replaced()? else { break };
+            // Whatever went into the old file before the writer turned to the new one.
+            self.read_on(to)?;
+            self.file = Some(next);
+        }
+        to.flush()
+    }
+
+    /// Prints a last line that never got its end.
+    pub(crate) fn finish<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+        self.pump(to)?;
+        if !self.pending.is_empty() {
+            to.line(&std::mem::take(&mut self.pending))?;
+        }
+        to.flush()
+    }
+
+    fn open_file(&self) -> Result<Option<File>> {
+        match File::open(&self.path) {
+            Ok(file) => Ok(Some(file)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::io(format!("open log {}", self.path.display()))(source)),
+        }
+    }
+
+    /// The file that took our file's place, once something is written to it.
+    fn replaced(&self) -> Result<Option<File>> {
+        let Some(next) = self.open_file()? else { return Ok(None) };
+        let failed = || Error::io(format!("look at log {}", self.path.display()));
+        let there = next.metadata().map_err(failed())?;
+        let Some(file) = &self.file else { return Ok(Some(next)) };
+        let here = file.metadata().map_err(failed())?;
+        let same = (here.dev(), here.ino()) == (there.dev(), there.ino());
+        Ok((!same && there.len() > 0).then_some(next))
+    }
+
+    fn read_on<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let failed = || Error::io(format!("read log {}", self.path.display()));
+        let len = file.metadata().map_err(failed())?.len();
+        if file.stream_position().map_err(failed())? > len {
+            file.rewind().map_err(failed())?;
+            self.pending.clear();
+        }
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = file.read(&mut chunk).map_err(failed())?;
+            if read == 0 {
+                return Ok(());
+            }
+            let mut rest = &chunk[..read];
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                if self.pending.is_empty() {
+                    to.line(&rest[..end])?;
+                } else {
+                    self.pending.extend_from_slice(&rest[..end]);
+                    to.line(&self.pending)?;
+                    self.pending.clear();
+                }
+                rest = &rest[end + 1..];
+            }
+            self.pending.extend_from_slice(rest);
+            if self.pending.len() > LINE_BYTES_MAX {
+                to.line(&std::mem::take(&mut self.pending))?;
+            }
+        }
+    }
+}
+
+/// Where the last `count` lines begin, parts of a line counted as one.
+fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
+    let mut starts: VecDeque<u64> = VecDeque::new();
+    let (mut at, mut fresh) = (0_u64, true);
+    let mut line = Vec::new();
+    let mut reader = BufReader::with_capacity(CHUNK, &mut *file);
+    loop {
+        line.clear();
+        // A line is at most so long; the rest of a longer one counts as another.
+        let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+        let read = (&mut reader).take(most).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        if fresh {
+            starts.push_back(at);
+            if starts.len() > count {
+                starts.pop_front();
+            }
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        fresh = !parse(text).is_some_and(|line| line.partial);
+        at += u64::try_from(read).unwrap_or(0);
+    }
+    Ok(if count == 0 { at } else { starts.front().copied().unwrap_or(0) })
+}
+
+/// Tells when something changes in a directory.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    changes: watch::Receiver<()>,
+}
+
+impl Watch {
+    /// Watches the directory that `path` lies in.
+    pub(crate) fn beside(path: &Path) -> Result<Self> {
+        let failed = |source| Error::Kernel { doing: "watch the log's directory", source };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let fd = inotify::init(CreateFlags::CLOEXEC).map_err(failed)?;
+        // Not the file itself: rotation replaces it.
+        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&fd, directory, flags).map_err(failed)?;
+        let (tell, changes) = watch::channel(());
+        let thread = thread::Builder::new().name("watch".into());
+        thread.spawn(move || tell_changes(&fd, &tell)).map_err(Error::io("start a thread"))?;
+        Ok(Self { changes })
+    }
+
+    /// Resolves when something was written, made or renamed since the last call.
+    pub(crate) async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // The directory is gone, so there is nothing more to come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Reads events until the directory or the reader of the changes is gone. Many events in a row are
+/// one change: which file it was matters little, since reading finds out what is new.
+fn tell_changes(fd: &OwnedFd, tell: &watch::Sender<()>) {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(fd, &mut buffer);
+    loop {
+        match events.next() {
+            Ok(event) if event.events().contains(ReadFlags::IGNORED) => return,
+            Ok(_) if tell.is_closed() => return,
+            Ok(_) => {
+                tell.send_replace(());
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// What a tail prints in one call of `pump`.
+    fn pumped(tail: &mut Tail) -> String {
+        let mut out = Vec::new();
+        tail.pump(&mut Printer::new(&mut out, io::sink(), false)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn append(path: &Path, text: &str) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_line_is_printed_once_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut tail = Tail::open(&path, None).unwrap();
+        assert_eq!(pumped(&mut tail), "");
+        append(&path, "T stdout F one\nT stdout F tw");
+        assert_eq!(pumped(&mut tail), "one\n");
+        append(&path, "o\n");
+        assert_eq!(pumped(&mut tail), "two\n");
+    }
+
+    #[test]
+    fn rotation_loses_nothing_and_keeps_the_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let old = dir.path().join("0.log.1");
+        append(&path, "T stdout F 1\n");
+        let mut tail = Tail::open(&path, None).unwrap();
+        assert_eq!(pumped(&mut tail), "1\n");
+        fs::rename(&path, &old).unwrap();
+        append(&old, "T stdout F 2\n");
+        assert_eq!(pumped(&mut tail), "2\n");
+        // The new file is there, and the writer has not turned to it yet.
+        append(&path, "");
+        append(&old, "T stdout F 3\n");
+        assert_eq!(pumped(&mut tail), "3\n");
+        append(&old, "T stdout F 4\n");
+        append(&path, "T stdout F 5\n");
+        assert_eq!(pumped(&mut tail), "4\n5\n");
+    }
+
+    #[test]
+    fn a_file_cut_in_place_is_read_from_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        append(&path, "T stdout F long enough to be cut\n");
+        let mut tail = Tail::open(&path, None).unwrap();
+        pumped(&mut tail);
+        fs::write(&path, "T stdout F 1\n").unwrap();
+        assert_eq!(pumped(&mut tail), "1\n");
+    }
+
+    #[test]
+    fn the_last_lines_are_counted_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        append(&path, "T stdout F a\nT stdout P b\nT stdout F c\nT stdout F d\n");
+        for (last, text) in
+            [(0, ""), (1, "d\n"), (2, "bc\nd\n"), (3, "a\nbc\nd\n"), (9, "a\nbc\nd\n")]
+        {
+            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{last}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_wakes_for_writes_and_for_new_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut watch = Watch::beside(&path).unwrap();
+        append(&path, "");
+        watch.changed().await;
+        append(&path, "x");
+        watch.changed().await;
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Lines of a container's log, as CRI lays them down, and printing them:
+//!
+//! ```text
+//! 2026-01-02T03:04:05.000000000Z stdout F a whole line, or the end of one
+//! 2026-01-02T03:04:05.000000000Z stderr P a part that goes on in the next line of this stream
+//! ```
+
+use super::error::{Error, Result};
+use std::io::Write;
+
+/// Which stream a line was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// One line of the log file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line<'t> {
+    pub(crate) time: &'t [u8],
+    pub(crate) stream: Stream,
+    /// Whether it goes on in the next line of its stream.
+    pub(crate) partial: bool,
+    pub(crate) text: &'t [u8],
+}
+
+/// Parses one line without its newline; `None` when it is no such line.
+pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
+    let mut parts = line.splitn(4, |byte| *byte == b' ');
+    let (time, stream, tags) = (parts.next()?, parts.next()?, parts.next()?);
+    let stream = match stream {
+        b"stdout" => Stream::Stdout,
+        b"stderr" => Stream::Stderr,
+        _ => return None,
+    };
+    // Tags are separated by colons; only the first is defined so far.
+    let partial = match tags.split(|byte| *byte == b':').next()? {
+        b"P" => true,
+        b"F" => false,
+        _ => return None,
+    };
+    Some(Line { time, stream, partial, text: parts.next().unwrap_or_default() })
+}
+
+/// Prints lines to the two streams they came from.
+#[derive(Debug)]
+pub(crate) struct Printer<O: Write, E: Write> {
+    out: O,
+    err: E,
+    timestamps: bool,
+    /// Whether stdout, stderr are within a line.
+    within: [bool; 2],
+}
+
+impl<O: Write, E: Write> Printer<O, E> {
+    /// A printer to `out` and `err`.
+    pub(crate) fn new(out: O, err: E, timestamps: bool) -> Self {
+        Self { out, err, timestamps, within: [false; 2] }
+    }
+
+    /// Prints one line of the file. What is no log line is passed on as it is.
+    pub(crate) fn line(&mut self, line: &[u8]) -> Result<()> {
+        let failed = || Error::io("print the log");
+        let Some(line) = parse(line) else {
+            return self
+                .out
+                .write_all(line)
+                .and_then(|()| self.out.write_all(b"\n"))
+                .map_err(failed());
+        };
+        let (to, within): (&mut dyn Write, _) = match line.stream {
+            Stream::Stdout => (&mut self.out, &mut self.within[0]),
+            Stream::Stderr => (&mut self.err, &mut self.within[1]),
+        };
+        if self.timestamps && !*within {
+            to.write_all(line.time).and_then(|()| to.write_all(b" ")).map_err(failed())?;
+        }
+        to.write_all(line.text).map_err(failed())?;
+        if !line.partial {
+            to.write_all(b"\n").map_err(failed())?;
+        }
+        *within = line.partial;
+        Ok(())
+    }
+
+    /// Hands on what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.out.flush().and_then(|()| self.err.flush()).map_err(Error::io("print the log"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn printed(lines: &[&str], timestamps: bool) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut printer = Printer::new(&mut out, &mut err, timestamps);
+        for line in lines {
+            printer.line(line.as_bytes()).unwrap();
+        }
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn streams_are_split_and_parts_joined() {
+        let lines = [
+            "T1 stdout P a",
+            "T2 stderr F oops",
+            "T3 stdout P b",
+            "T4 stdout F c",
+            "T5 stdout F ",
+            "T6 stdout F x y",
+        ];
+        assert_eq!(printed(&lines, false), ("abc\n\nx y\n".into(), "oops\n".into()));
+        assert_eq!(printed(&lines, true), ("T1 abc\nT5 \nT6 x y\n".into(), "T2 oops\n".into()));
+    }
+
+    #[test]
+    fn what_is_no_log_line_is_not_swallowed() {
+        assert_eq!(
+            printed(&["garbage", "T stdin F x", "T stdout X x"], false).0,
+            "garbage\nT stdin F x\nT stdout X x\n"
+        );
+    }
+
+    #[test]
+    fn further_tags_do_not_hide_the_first() {
+        assert!(parse(b"T stdout P:new x").unwrap().partial);
+        assert_eq!(parse(b"T stdout F").unwrap().text, b"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back(text in "[^\n]{0,200}", partial: bool) {
+            let line = format!("T stderr {} {text}", if partial { "P" } else { "F" });
+            let want = Line { time: b"T", stream: Stream::Stderr, partial, text: text.as_bytes() };
+            prop_assert_eq!(parse(line.as_bytes()), Some(want));
+        }
+    }
+}

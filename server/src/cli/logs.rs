@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull logs`.
+
+use super::args::Logs;
+use super::client::Client;
+use super::error::{Error, Result};
+use super::follow::{Tail, Watch};
+use super::logline::Printer;
+use super::names::Known;
+use super::wait;
+use hull_proto::cri as api;
+use std::io::{self, BufWriter, Stderr, Stdout};
+use std::path::PathBuf;
+
+/// A printer to our own two streams.
+pub(crate) type Streams = Printer<BufWriter<Stdout>, BufWriter<Stderr>>;
+
+/// How much is gathered before it is written, in bytes.
+const BUFFER: usize = 64 << 10;
+
+/// Prints to stdout and stderr.
+pub(crate) fn streams(timestamps: bool) -> Streams {
+    Printer::new(
+        BufWriter::with_capacity(BUFFER, io::stdout()),
+        BufWriter::with_capacity(BUFFER, io::stderr()),
+        timestamps,
+    )
+}
+
+/// Prints a container's log.
+pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
+    let known = Known::fetch(&mut client).await?;
+    let id = known.container(&args.container)?.id.clone();
+    let status = wait::status_of(&mut client, &id).await?;
+    if status.log_path.is_empty() {
+        return Err(Error::Answer {
+            doing: "find the container's log",
+            lacks: "log path: none was asked for",
+        });
+    }
+    let path = PathBuf::from(&status.log_path);
+    let mut to = streams(args.timestamps);
+    let mut tail = Tail::open(&path, args.tail)?;
+    let runs = status.state != api::ContainerState::ContainerExited as i32;
+    if args.follow && runs {
+        let mut watch = Watch::beside(&path)?;
+        tail.pump(&mut to)?;
+        follow(client, id, &mut tail, &mut watch, &mut to).await?;
+    }
+    tail.finish(&mut to)
+}
+
+/// Prints what comes until the container has ended or is removed.
+async fn follow(
+    client: Client,
+    id: String,
+    tail: &mut Tail,
+    watch: &mut Watch,
+    to: &mut Streams,
+) -> Result<()> {
+    let ended = wait::ended(client, id);
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            status = &mut ended => return match status {
+                // Removed while we looked: its log has ended all the same.
+                Err(Error::Daemon { .. }) | Ok(_) => Ok(()),
+                Err(other) => Err(other),
+            },
+            () = watch.changed() => tail.pump(to)?,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: one file per command or two, all of them clients of the daemon but `serve`,
+//! `check`, `config` and `completion`.
+//!
+//! The rule: a command prints what was asked for to stdout and everything else to stderr, an error
+//! as `error: …` with what helps as `hint: …`, and ends with 0, with 1, or for `run` and `exec` with
+//! the container's own code (125 when hull itself failed).
+
+mod args;
+mod client;
+mod error;
+mod exec;
+mod follow;
+mod images;
+mod logline;
+mod logs;
+mod names;
+mod objects;
+mod out;
+mod parse;
+mod pull;
+mod run;
+mod run_config;
+mod run_logs;
+mod stats;
+mod wait;
+
+use crate::check;
+use crate::config::{Config, LogFormat, keys};
+use args::{Cli, Command, ConfigWhat, Serve};
+use clap::{CommandFactory as _, Parser as _};
+use client::Client;
+use error::{Error, Result};
+use hull_proto::{admin, cri as api};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Exit code of a command that failed.
+const FAILURE: u8 = 1;
+
+/// Parses the command line and carries it out. `serve` is the daemon; its error comes as text, with
+/// what helps.
+pub(crate) fn main(
+    serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
+) -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Serve(overrides) = &cli.command {
+        let config = match serve_config(&cli, overrides) {
+            Ok(config) => config,
+            Err(err) => return err.report(FAILURE),
+        };
+        start_logging(&config);
+        return match serve(config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err((text, hint)) => {
+                out::complain(&error::lines(&text, hint.as_deref()));
+                ExitCode::from(FAILURE)
+            }
+        };
+    }
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match threads.map_err(Error::io("start")) {
+        Ok(threads) => threads.block_on(carry_out(cli)),
+        Err(err) => err.report(FAILURE),
+    }
+}
+
+/// The daemon's configuration: the files, then the flags.
+fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
+    let text = |key: &str, path: &PathBuf| {
+        format!("{key}={}", toml::Value::from(path.to_string_lossy().as_ref()))
+    };
+    let mut set = flags.set.clone();
+    set.extend(flags.state_dir.iter().map(|path| text("state_dir", path)));
+    set.extend(flags.data_dir.iter().map(|path| text("data_dir", path)));
+    set.extend(cli.socket.iter().map(|path| text("socket", path)));
+    set.extend(
+        flags
+            .log_level
+            .iter()
+            .map(|level| format!("log.level={}", toml::Value::from(level.as_str()))),
+    );
+    let loaded = Config::load_with(cli.config.as_deref(), &set);
+    Ok(loaded.map_err(|source| Error::Config { source })?.config)
+}
+
+/// Lines of the daemon go to stderr, one per event.
+fn start_logging(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+        }
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// Everything but `serve`.
+async fn carry_out(cli: Cli) -> ExitCode {
+    let done = if matches!(cli.command, Command::Run(_) | Command::Exec(_)) {
+        with_own_code(&cli).await
+    } else if let Command::Check(args) = &cli.command {
+        let checked = check::run(&loaded_or_default(&cli), args.quiet);
+        checked.map_err(|source| (Error::io("write to stdout")(source), FAILURE))
+    } else {
+        plain(&cli).await.map(|()| ExitCode::SUCCESS).map_err(|err| (err, FAILURE))
+    };
+    done.unwrap_or_else(|(err, code)| err.report(code))
+}
+
+/// Commands that end with the container's code.
+async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
+    let client = connect(cli).await.map_err(|err| (err, exec::OWN_FAILURE))?;
+    let code = if let Command::Run(args) = &cli.command {
+        run::run(client, args).await?
+    } else if let Command::Exec(args) = &cli.command {
+        exec::exec(client, args).await?
+    } else {
+        0
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// Commands that succeed or fail.
+async fn plain(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Ps(args) => objects::list(connect(cli).await?, args).await,
+        Command::Logs(args) => logs::logs(connect(cli).await?, args).await,
+        Command::Stop(args) => objects::stop(connect(cli).await?, args).await,
+        Command::Rm(args) => objects::remove(connect(cli).await?, args).await,
+        Command::Pull(args) => pull::pull(connect(cli).await?, args).await,
+        Command::Images(args) => images::list(connect(cli).await?, args).await,
+        Command::Rmi(args) => images::remove(connect(cli).await?, args).await,
+        Command::Import(args) => images::import(connect(cli).await?, args).await,
+        Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
+        Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
+        Command::Config(args) => config(cli, args.what).await,
+        Command::Completion(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "hull", &mut script);
+            out::print(&String::from_utf8_lossy(&script))
+        }
+        Command::Version => version(cli).await,
+        // Carried out before.
+        Command::Serve(_) | Command::Run(_) | Command::Exec(_) | Command::Check(_) => Ok(()),
+    }
+}
+
+/// The daemon at --socket, or where the configuration says.
+async fn connect(cli: &Cli) -> Result<Client> {
+    Client::connect(&socket(cli)?).await
+}
+
+fn socket(cli: &Cli) -> Result<PathBuf> {
+    if let Some(socket) = &cli.socket {
+        return Ok(socket.clone());
+    }
+    let loaded = Config::load(cli.config.as_deref()).map_err(|source| Error::Config { source })?;
+    Ok(loaded.config.socket)
+}
+
+/// For `check`, which is there for hosts where things are not in order yet.
+fn loaded_or_default(cli: &Cli) -> Config {
+    let mut config = match Config::load(cli.config.as_deref()) {
+        Ok(loaded) => loaded.config,
+        Err(source) => {
+            Error::Config { source }.report(FAILURE);
+            Config::default()
+        }
+    };
+    if let Some(socket) = &cli.socket {
+        config.socket.clone_from(socket);
+    }
+    config
+}
+
+async fn config(cli: &Cli, what: ConfigWhat) -> Result<()> {
+    match what {
+        ConfigWhat::Default => out::print(&keys::default_file()),
+        ConfigWhat::Show { daemon: false } => {
+            let loaded =
+                Config::load(cli.config.as_deref()).map_err(|source| Error::Config { source })?;
+            out::print(&loaded.shown())
+        }
+        ConfigWhat::Show { daemon: true } => {
+            let mut client = connect(cli).await?;
+            out::print(&client.admin.config(admin::ConfigRequest {}).await?.into_inner().toml)
+        }
+    }
+}
+
+async fn version(cli: &Cli) -> Result<()> {
+    let mut text = format!("hull {}\n", env!("CARGO_PKG_VERSION"));
+    match connect(cli).await {
+        Ok(mut client) => {
+            let of = client.runtime.version(api::VersionRequest::default()).await?.into_inner();
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "daemon {} {} (CRI {})",
+                of.runtime_name, of.runtime_version, of.runtime_api_version
+            );
+        }
+        // Nothing is wrong with asking for a version without a daemon.
+        Err(Error::Connect { socket, .. }) => {
+            let _ = writeln!(text, "daemon: none at {}", socket.display());
+        }
+        Err(other) => return Err(other),
+    }
+    out::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_serve_override_the_files() {
+        let words = [
+            "hull",
+            "--socket",
+            "/x/s",
+            "--config",
+            "/dev/null",
+            "serve",
+            "--state-dir",
+            "/a \"b\"",
+            "--set",
+            "network.mtu=9",
+        ];
+        let cli = Cli::try_parse_from(words).unwrap();
+        let Command::Serve(serve) = &cli.command else { panic!() };
+        let config = serve_config(&cli, serve).unwrap();
+        assert_eq!(config.socket, PathBuf::from("/x/s"));
+        assert_eq!(config.state_dir, PathBuf::from("/a \"b\""));
+        assert_eq!(config.network.mtu, Some(9));
+    }
+
+    #[test]
+    fn every_command_has_help_of_its_own() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} says nothing", command.get_name());
+            for arg in command.get_arguments().filter(|arg| arg.get_id() != "help") {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} {} says nothing",
+                    command.get_name(),
+                    arg.get_id()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What people call pods and containers: a whole id, a name, the start of an id, or POD/CONTAINER.
+//!
+//! Ids win over names and names over starts of ids, so that nobody can name a container such that it
+//! catches commands meant for another's id. More than one match is an error that lists them. Of the
+//! attempts of a restarted container the newest is meant.
+
+use super::client::Client;
+use super::error::{Error, Result};
+use super::out::short;
+use hull_proto::cri as api;
+
+/// All pods and containers of the node.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) pods: Vec<api::PodSandbox>,
+    pub(crate) containers: Vec<api::Container>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Object<'k> {
+    Pod(&'k api::PodSandbox),
+    Container(&'k api::Container),
+}
+
+/// What a name means that both a pod and its only container have, as after `hull run --name`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prefer {
+    Pod,
+    Container,
+}
+
+/// A pod's name.
+pub(crate) fn pod_name(pod: &api::PodSandbox) -> &str {
+    pod.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
+}
+
+/// A container's name.
+pub(crate) fn container_name(container: &api::Container) -> &str {
+    container.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
+}
+
+fn attempt(container: &api::Container) -> u32 {
+    container.metadata.as_ref().map_or(0, |metadata| metadata.attempt)
+}
+
+impl Object<'_> {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Pod(pod) => &pod.id,
+            Self::Container(container) => &container.id,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Pod(pod) => pod_name(pod),
+            Self::Container(container) => container_name(container),
+        }
+    }
+}
+
+impl Known {
+    /// Asks the daemon for all of them.
+    pub(crate) async fn fetch(client: &mut Client) -> Result<Self> {
+        let pods = client.runtime.list_pod_sandbox(api::ListPodSandboxRequest::default()).await?;
+        let containers =
+            client.runtime.list_containers(api::ListContainersRequest::default()).await?;
+        Ok(Self { pods: pods.into_inner().items, containers: containers.into_inner().containers })
+    }
+
+    /// The pod with this id.
+    pub(crate) fn pod_of(&self, container: &api::Container) -> Option<&api::PodSandbox> {
+        self.pods.iter().find(|pod| pod.id == container.pod_sandbox_id)
+    }
+
+    /// The container that `name` means. A pod with one container stands for it.
+    pub(crate) fn container(&self, name: &str) -> Result<&api::Container> {
+        let not_found = || Error::NotFound { kind: "container", name: name.to_owned() };
+        match self.either(name, Prefer::Container) {
+            Ok(Object::Container(container)) => Ok(container),
+            Ok(Object::Pod(pod)) => {
+                match self.newest(|of| of.pod_sandbox_id == pod.id).as_slice() {
+                    [] => Err(not_found()),
+                    [only] => Ok(only),
+                    several => {
+                        Err(self.ambiguous(name, several.iter().map(|of| Object::Container(of))))
+                    }
+                }
+            }
+            Err(Error::NotFound { .. }) => Err(not_found()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The pod or container that `name` means.
+    pub(crate) fn either(&self, name: &str, prefer: Prefer) -> Result<Object<'_>> {
+        if let Some((pod, container)) = name.split_once('/') {
+            return self.inside(name, pod, container);
+        }
+        let tiers: [&dyn Fn(&Object<'_>) -> bool; 3] =
+            [&|object| object.id() == name, &|object| object.name() == name, &|object| {
+                is_hex(name) && object.id().starts_with(name)
+            }];
+        for matches in tiers {
+            let pods = self.pods.iter().map(Object::Pod).filter(|object| matches(object));
+            let containers = self.newest(|of| matches(&Object::Container(of)));
+            let found: Vec<_> = pods.chain(containers.into_iter().map(Object::Container)).collect();
+            match found.as_slice() {
+                [] => {}
+                [only] => return Ok(*only),
+                [Object::Pod(pod), Object::Container(container)]
+                    if container.pod_sandbox_id == pod.id =>
+                {
+                    return Ok(match prefer {
+                        Prefer::Pod => Object::Pod(pod),
+                        Prefer::Container => Object::Container(container),
+                    });
+                }
+                several => return Err(self.ambiguous(name, several.iter().copied())),
+            }
+        }
+        Err(Error::NotFound { kind: "pod or container", name: name.to_owned() })
+    }
+
+    /// `POD/CONTAINER`
+    fn inside(&self, whole: &str, pod: &str, container: &str) -> Result<Object<'_>> {
+        let in_pod = |of: &api::Container| {
+            self.pod_of(of)
+                .is_some_and(|of| pod_name(of) == pod || (is_hex(pod) && of.id.starts_with(pod)))
+        };
+        let found = self.newest(|of| container_name(of) == container && in_pod(of));
+        match found.as_slice() {
+            [] => Err(Error::NotFound { kind: "container", name: whole.to_owned() }),
+            [only] => Ok(Object::Container(only)),
+            several => Err(self.ambiguous(whole, several.iter().map(|of| Object::Container(of)))),
+        }
+    }
+
+    /// The containers that match, without earlier attempts of the same container that match too.
+    fn newest(&self, matches: impl Fn(&api::Container) -> bool) -> Vec<&api::Container> {
+        let all: Vec<_> = self.containers.iter().filter(|of| matches(of)).collect();
+        let superseded = |old: &api::Container| {
+            all.iter().any(|new| {
+                new.pod_sandbox_id == old.pod_sandbox_id
+                    && container_name(new) == container_name(old)
+                    && attempt(new) > attempt(old)
+            })
+        };
+        all.iter().copied().filter(|of| !superseded(of)).collect()
+    }
+
+    fn ambiguous<'k>(&self, name: &str, found: impl Iterator<Item = Object<'k>>) -> Error {
+        let shown = |object: Object<'_>| match object {
+            Object::Pod(pod) => format!("pod {} ({})", short(&pod.id), pod_name(pod)),
+            Object::Container(container) => {
+                let pod = self.pod_of(container).map_or("", pod_name);
+                format!("container {} ({pod}/{})", short(&container.id), container_name(container))
+            }
+        };
+        Error::Ambiguous { name: name.to_owned(), matches: found.map(shown).collect() }
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(id: &str, name: &str) -> api::PodSandbox {
+        let metadata = api::PodSandboxMetadata { name: name.into(), ..Default::default() };
+        api::PodSandbox { id: id.into(), metadata: Some(metadata), ..Default::default() }
+    }
+
+    fn container(id: &str, pod: &str, name: &str, attempt: u32) -> api::Container {
+        api::Container {
+            id: id.into(),
+            pod_sandbox_id: pod.into(),
+            metadata: Some(api::ContainerMetadata { name: name.into(), attempt }),
+            ..Default::default()
+        }
+    }
+
+    fn known() -> Known {
+        Known {
+            pods: vec![
+                pod("a1", "web"),
+                pod("a2", "dns"),
+                pod("a3", "dns2"),
+                pod("a4", "two"),
+                pod("a5", "c1"),
+            ],
+            containers: vec![
+                container("c1", "a1", "web", 0),
+                container("c2", "a2", "coredns", 0),
+                container("c3", "a3", "coredns", 0),
+                container("d1", "a4", "app", 0),
+                container("d2", "a4", "app", 1),
+                container("d3", "a4", "side", 0),
+            ],
+        }
+    }
+
+    #[test]
+    fn ids_names_and_starts_of_ids_are_found() {
+        let known = known();
+        for (name, id) in [
+            ("c1", "c1"),
+            ("web", "c1"),
+            ("dns", "c2"),
+            ("dns2/coredns", "c3"),
+            ("a3/coredns", "c3"),
+            ("app", "d2"),
+            ("d1", "d1"),
+            ("side", "d3"),
+        ] {
+            assert_eq!(known.container(name).unwrap().id, id, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_fits_several_lists_them() {
+        let known = known();
+        let err = known.container("coredns").unwrap_err().to_string();
+        assert!(
+            err.contains("container c2 (dns/coredns), or container c3 (dns2/coredns)"),
+            "{err}"
+        );
+        let err = known.container("two").unwrap_err().to_string();
+        assert!(err.contains("two/app") && err.contains("two/side"), "{err}");
+        let err = known.either("a", Prefer::Pod).unwrap_err().to_string();
+        assert!(err.contains("pod a1 (web)"), "{err}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        let known = known();
+        for name in ["", "nothing", "web/other", "zz", "/"] {
+            assert!(matches!(known.container(name), Err(Error::NotFound { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pod_and_its_container_of_one_name_are_told_apart_by_the_command() {
+        let known = known();
+        assert_eq!(known.either("web", Prefer::Pod).unwrap().id(), "a1");
+        assert_eq!(known.either("web", Prefer::Container).unwrap().id(), "c1");
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull ps`, `stop`, `rm`, `inspect`: what concerns pods and containers alike.
+
+use super::args::{Inspect, Ps, Rm, Stop};
+use super::client::Client;
+use super::error::{Error, Result};
+use super::names::{Known, Object, Prefer, container_name, pod_name};
+use super::out::{self, Table, short};
+use super::{images, run_logs, wait};
+use hull_proto::cri as api;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Grace period in seconds when something is stopped only to be removed.
+const GRACE_S: i64 = 10;
+
+/// Prints the containers.
+pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
+    let mut known = Known::fetch(&mut client).await?;
+    let running = api::ContainerState::ContainerRunning as i32;
+    known.containers.retain(|container| args.all || container.state == running);
+    known.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
+    if args.quiet {
+        return out::print(
+            &known.containers.iter().map(|of| format!("{}\n", of.id)).collect::<String>(),
+        );
+    }
+    let mut table = Table::new(&["CONTAINER", "NAME", "POD", "IMAGE", "STATE", "REASON", "AGE"]);
+    let now = out::now_ns();
+    for container in &known.containers {
+        let image = container.image.as_ref().map_or("", |image| image.image.as_str());
+        table.row([
+            short(&container.id),
+            container_name(container).to_owned(),
+            known.pod_of(container).map_or("-", pod_name).to_owned(),
+            if image.starts_with("sha256:") { short(image) } else { image.to_owned() },
+            state(container.state()).to_owned(),
+            reason(&mut client, container).await,
+            out::age(container.created_at, now),
+        ]);
+    }
+    if args.all {
+        for pod in &known.pods {
+            if known.containers.iter().any(|of| of.pod_sandbox_id == pod.id) {
+                continue;
+            }
+            let ready = pod.state() == api::PodSandboxState::SandboxReady;
+            let state = if ready { "pod ready" } else { "pod not ready" };
+            let dash = || String::from("-");
+            let (name, age) = (pod_name(pod).to_owned(), out::age(pod.created_at, now));
+            table.row([dash(), dash(), name, dash(), state.into(), String::new(), age]);
+        }
+    }
+    out::print(&table.shown())
+}
+
+fn state(state: api::ContainerState) -> &'static str {
+    match state {
+        api::ContainerState::ContainerCreated => "created",
+        api::ContainerState::ContainerRunning => "running",
+        api::ContainerState::ContainerExited => "exited",
+        api::ContainerState::ContainerUnknown => "unknown",
+    }
+}
+
+/// Exit code and reason of a container that has ended.
+async fn reason(client: &mut Client, container: &api::Container) -> String {
+    if container.state() != api::ContainerState::ContainerExited {
+        return String::new();
+    }
+    // It may be removed in between: then the row simply says no more.
+    match wait::status_of(client, &container.id).await {
+        Ok(status) => format!("{} ({})", status.reason, status.exit_code),
+        Err(_) => String::new(),
+    }
+}
+
+/// Stops containers or pods.
+pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
+    let known = Known::fetch(&mut client).await?;
+    // All names first: a misspelt one stops nothing.
+    let objects: Vec<_> = args
+        .names
+        .iter()
+        .map(|name| known.either(name, Prefer::Container))
+        .collect::<Result<_>>()?;
+    for (object, name) in objects.into_iter().zip(&args.names) {
+        match object {
+            Object::Container(container) => {
+                stop_container(&mut client, &container.id, i64::from(args.time)).await?;
+            }
+            Object::Pod(pod) => {
+                let running = api::ContainerState::ContainerRunning;
+                for container in &known.containers {
+                    if container.pod_sandbox_id == pod.id && container.state() == running {
+                        stop_container(&mut client, &container.id, i64::from(args.time)).await?;
+                    }
+                }
+                let pod_sandbox_id = pod.id.clone();
+                client
+                    .runtime
+                    .stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id })
+                    .await?;
+            }
+        }
+        out::print(&format!("{name}\n"))?;
+    }
+    Ok(())
+}
+
+/// Stops one container.
+pub(crate) async fn stop_container(client: &mut Client, id: &str, timeout: i64) -> Result<()> {
+    let request = api::StopContainerRequest { container_id: id.to_owned(), timeout };
+    client.runtime.stop_container(request).await?;
+    Ok(())
+}
+
+/// Stops and removes a pod, with all that `hull run` left beside it.
+pub(crate) async fn remove_pod(client: &mut Client, pod: &api::PodSandbox) -> Result<()> {
+    let id = || pod.id.clone();
+    client.runtime.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id: id() }).await?;
+    client
+        .runtime
+        .remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: id() })
+        .await?;
+    run_logs::remove(client, pod).await
+}
+
+/// Removes containers or pods.
+pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
+    let known = Known::fetch(&mut client).await?;
+    let objects: Vec<_> =
+        args.names.iter().map(|name| known.either(name, Prefer::Pod)).collect::<Result<_>>()?;
+    if !args.force {
+        objects.iter().try_for_each(|object| refuse_running(&known, *object))?;
+    }
+    for (object, name) in objects.into_iter().zip(&args.names) {
+        match object {
+            Object::Container(container) => {
+                let container_id = container.id.clone();
+                if container.state() == api::ContainerState::ContainerRunning {
+                    stop_container(&mut client, &container.id, GRACE_S).await?;
+                }
+                client
+                    .runtime
+                    .remove_container(api::RemoveContainerRequest { container_id })
+                    .await?;
+            }
+            Object::Pod(pod) => remove_pod(&mut client, pod).await?,
+        }
+        out::print(&format!("{name}\n"))?;
+    }
+    Ok(())
+}
+
+/// Removal without force is for what has ended. A pod is held running by its containers alone: its
+/// pause process does nothing of worth.
+fn refuse_running(known: &Known, object: Object<'_>) -> Result<()> {
+    let is_running = |of: &&api::Container| of.state() == api::ContainerState::ContainerRunning;
+    let running = match object {
+        Object::Container(container) => Some(container).filter(is_running),
+        Object::Pod(pod) => {
+            known.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).find(is_running)
+        }
+    };
+    match running {
+        Some(container) => Err(Error::Running {
+            what: format!("container {} ({})", short(&container.id), container_name(container)),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Prints all that is known of something.
+pub(crate) async fn inspect(mut client: Client, args: &Inspect) -> Result<()> {
+    let known = Known::fetch(&mut client).await?;
+    let object = match known.either(&args.name, Prefer::Container) {
+        Ok(object) => object,
+        Err(Error::NotFound { .. }) => {
+            let Some(image) = images::find(&mut client, &args.name).await? else {
+                let kind = "container, pod or image";
+                return Err(Error::NotFound { kind, name: args.name.clone() });
+            };
+            return print_json("image", json!(image.image), &image.info);
+        }
+        Err(other) => return Err(other),
+    };
+    match object {
+        Object::Container(container) => {
+            let request =
+                api::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
+            let answer = client.runtime.container_status(request).await?.into_inner();
+            print_json("status", json!(answer.status), &answer.info)
+        }
+        Object::Pod(pod) => {
+            let request =
+                api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
+            let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
+            print_json("status", json!(answer.status), &answer.info)
+        }
+    }
+}
+
+/// `{ "<what>": …, "info": … }`. Each piece of info is JSON in text.
+fn print_json(what: &str, status: Value, info: &HashMap<String, String>) -> Result<()> {
+    let mut all = serde_json::Map::from_iter([(what.to_owned(), status)]);
+    for (key, text) in info {
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+        all.insert(key.clone(), value);
+    }
+    out::print(&format!("{:#}\n", Value::Object(all)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_with_a_running_container_is_not_removed_without_force() {
+        let pod = api::PodSandbox { id: "p".into(), ..Default::default() };
+        let mut container =
+            api::Container { id: "c".into(), pod_sandbox_id: "p".into(), ..Default::default() };
+        container.set_state(api::ContainerState::ContainerRunning);
+        let mut known = Known { pods: vec![pod.clone()], containers: vec![container] };
+        refuse_running(&known, Object::Pod(&pod)).unwrap_err();
+        known.containers[0].set_state(api::ContainerState::ContainerExited);
+        refuse_running(&known, Object::Pod(&pod)).unwrap();
+    }
+}

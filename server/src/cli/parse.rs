@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the values of flags mean. Pure.
+
+use super::error::{Error, Result};
+use hull_proto::cri as api;
+use std::net::IpAddr;
+
+fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
+    Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
+}
+
+/// `[ip:]host:container[/protocol]`; an IPv6 address stands in brackets.
+pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
+    let bad = |why: String| bad("--publish", text, why);
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => api::Protocol::Tcp,
+        "udp" => api::Protocol::Udp,
+        "sctp" => api::Protocol::Sctp,
+        other => return Err(bad(format!("`{other}` is none of tcp, udp, sctp"))),
+    };
+    let form = || bad("it is not [IP:]HOST:CONTAINER[/PROTOCOL]".into());
+    let (rest, container) = ports.rsplit_once(':').ok_or_else(form)?;
+    let (ip, host) = match rest.rsplit_once(':') {
+        Some((ip, host)) => (ip, host),
+        None => ("", rest),
+    };
+    let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
+        return Err(bad(format!("`{bare}` is no IP address")));
+    }
+    let port = |port: &str| match port.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(i32::from(number)),
+        _ => Err(bad(format!("`{port}` is no port: 1 to 65535"))),
+    };
+    Ok(api::PortMapping {
+        protocol: protocol as i32,
+        container_port: port(container)?,
+        host_port: port(host)?,
+        host_ip: bare.to_owned(),
+    })
+}
+
+/// `src:dst[:option,…]`
+pub(crate) fn volume(text: &str) -> Result<api::Mount> {
+    let bad = |why: String| bad("--volume", text, why);
+    let mut parts = text.splitn(3, ':');
+    let (Some(from), Some(to)) = (parts.next(), parts.next()) else {
+        return Err(bad("it is not SRC:DST[:OPTION,…]".into()));
+    };
+    for path in [from, to] {
+        if !path.starts_with('/') {
+            return Err(bad(format!("`{path}` is no absolute path")));
+        }
+    }
+    let mut mount = api::Mount {
+        host_path: from.to_owned(),
+        container_path: to.to_owned(),
+        ..Default::default()
+    };
+    for option in parts.next().into_iter().flat_map(|options| options.split(',')) {
+        match option {
+            "ro" => mount.readonly = true,
+            "rro" => {
+                mount.readonly = true;
+                mount.recursive_read_only = true;
+            }
+            "rw" => mount.readonly = false,
+            "private" | "rprivate" => {
+                mount.set_propagation(api::MountPropagation::PropagationPrivate);
+            }
+            "slave" | "rslave" => {
+                mount.set_propagation(api::MountPropagation::PropagationHostToContainer);
+            }
+            "shared" | "rshared" => {
+                mount.set_propagation(api::MountPropagation::PropagationBidirectional);
+            }
+            other => {
+                return Err(bad(format!(
+                    "`{other}` is none of ro, rro, rw, rprivate, rslave, rshared"
+                )));
+            }
+        }
+    }
+    Ok(mount)
+}
+
+/// `KEY=VALUE`, or `KEY` for the value it has in `own`.
+pub(crate) fn env(
+    text: &str,
+    own: impl Fn(&str) -> Option<String>,
+) -> Result<Option<api::KeyValue>> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (text, own(text)),
+    };
+    if key.is_empty() {
+        return Err(bad("--env", text, "it is not KEY[=VALUE]"));
+    }
+    Ok(value.map(|value| api::KeyValue { key: key.to_owned(), value: value.into_bytes() }))
+}
+
+/// `64m`, `1.5g`, `1048576`: bytes. Units are powers of 1024; `mb` and `MiB` are taken too.
+pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
+    let bad = |why: &str| bad(flag, text, why);
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let scale: u128 = match letter {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        _ => return Err(bad("its unit is none of k, m, g, t")),
+    };
+    let bytes = decimal(number, scale).ok_or_else(|| bad("it is no size like 64m or 1.5g"))?;
+    match i64::try_from(bytes) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        Ok(_) => Err(bad("it must be more than 0")),
+        Err(_) => Err(bad("it is too large")),
+    }
+}
+
+/// Processors as microseconds of quota per [`CPU_PERIOD_US`].
+pub(crate) fn cpus(text: &str) -> Result<i64> {
+    let bad = |why: &str| bad("--cpus", text, why);
+    let quota = decimal(text, CPU_PERIOD_US).ok_or_else(|| bad("it is no number like 0.5"))?;
+    match i64::try_from(quota) {
+        // The kernel takes no less (CONFIG_CFS_BANDWIDTH, min_cfs_quota_period).
+        Ok(quota) if quota >= 1_000 => Ok(quota),
+        Ok(_) => Err(bad("it must be 0.01 at least")),
+        Err(_) => Err(bad("it is too large")),
+    }
+}
+
+/// The period that quotas are counted in, in microseconds.
+pub(crate) const CPU_PERIOD_US: u128 = 100_000;
+
+/// A decimal number times `scale`, rounded down. Bounded: at most 15 digits either side.
+fn decimal(text: &str, scale: u128) -> Option<u128> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let fits = |digits: &str| digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
+    if (whole.is_empty() && part.is_empty()) || !fits(whole) || !fits(part) {
+        return None;
+    }
+    let number =
+        |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
+    let below = 10_u128.pow(u32::try_from(part.len()).ok()?);
+    Some(number(whole)? * scale + number(part)? * scale / below)
+}
+
+/// `user[:group]`, each a number or a name; CRI has no field for a group's name.
+pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) -> Result<()> {
+    let bad = |why: &str| bad("--user", text, why);
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let number =
+        |text: &str| text.parse::<u32>().ok().map(|id| api::Int64Value { value: i64::from(id) });
+    match number(user) {
+        Some(uid) => into.run_as_user = Some(uid),
+        None if user.is_empty() => return Err(bad("it is not USER[:GROUP]")),
+        None if user.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+            return Err(bad("the user is neither a name nor a number below 4294967296"));
+        }
+        None => into.run_as_username = user.to_owned(),
+    }
+    if let Some(group) = group {
+        let gid = number(group).ok_or_else(|| bad("the group must be a number"))?;
+        into.run_as_group = Some(gid);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ports_are_read_in_every_form() {
+        for (text, ip, host, container, protocol) in [
+            ("8080:80", "", 8080, 80, api::Protocol::Tcp),
+            ("127.0.0.1:8080:80/udp", "127.0.0.1", 8080, 80, api::Protocol::Udp),
+            ("[::1]:53:5353/sctp", "::1", 53, 5353, api::Protocol::Sctp),
+        ] {
+            let port = publish(text).unwrap();
+            assert_eq!(
+                (port.host_ip.as_str(), port.host_port, port.container_port),
+                (ip, host, container)
+            );
+            assert_eq!(port.protocol(), protocol);
+        }
+    }
+
+    #[test]
+    fn a_bad_port_says_why() {
+        for (text, why) in [
+            ("80", "it is not [IP:]HOST"),
+            ("0:80", "`0` is no port"),
+            ("80:65536", "`65536` is no port"),
+            ("host:80:80", "`host` is no IP"),
+            ("80:80/icmp", "`icmp` is none of"),
+            ("::1:80:80x", "`80x`"),
+        ] {
+            let err = publish(text).unwrap_err().to_string();
+            assert!(err.contains(why), "{text}: {err}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_read_with_their_options() {
+        let mount = volume("/a:/b").unwrap();
+        assert!(!mount.readonly && mount.propagation == 0);
+        let mount = volume("/a:/b:ro,rslave").unwrap();
+        assert!(mount.readonly && !mount.recursive_read_only);
+        assert_eq!(mount.propagation(), api::MountPropagation::PropagationHostToContainer);
+        let mount = volume("/a:/b:rro").unwrap();
+        assert!(mount.readonly && mount.recursive_read_only);
+        for bad in ["/a", "a:/b", "/a:b", "/a:/b:z", ""] {
+            volume(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn variables_come_with_a_value_or_from_our_own() {
+        let own = |key: &str| (key == "HOME").then(|| "/root".to_owned());
+        assert_eq!(env("A=b=c", own).unwrap().unwrap().value, b"b=c");
+        assert_eq!(env("HOME", own).unwrap().unwrap().value, b"/root");
+        assert_eq!(env("NONE", own).unwrap(), None);
+        assert_eq!(env("A=", own).unwrap().unwrap().value, b"");
+        env("=b", own).unwrap_err();
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("64m", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("10kb", 10 << 10),
+            (".5k", 512),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(size("--memory", text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "m", "0", "1x", "-1", "1.2.3", "9999999999999t", "1e3", "٣"] {
+            size("--memory", text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn processors_become_quota() {
+        assert_eq!(cpus("0.5").unwrap(), 50_000);
+        assert_eq!(cpus("2").unwrap(), 200_000);
+        assert_eq!(cpus("0.01").unwrap(), 1_000);
+        for text in ["", "0", "0.001", "-1", "x", "nan"] {
+            cpus(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn users_are_numbers_or_names() {
+        let read = |text| {
+            let mut to = api::LinuxContainerSecurityContext::default();
+            user(text, &mut to).map(|()| to)
+        };
+        assert_eq!(read("1000").unwrap().run_as_user.unwrap().value, 1000);
+        let both = read("nginx:101").unwrap();
+        assert_eq!(
+            (both.run_as_username.as_str(), both.run_as_group.unwrap().value),
+            ("nginx", 101)
+        );
+        for text in ["", ":1", "1:staff", "4294967296", "-1", "1:-1"] {
+            read(text).unwrap_err();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
+            let _either = publish(&text);
+            let _either = volume(&text);
+            let _either = size("--memory", &text);
+            let _either = cpus(&text);
+            let _either = user(&text, &mut api::LinuxContainerSecurityContext::default());
+        }
+
+        #[test]
+        fn a_port_reads_back(host in 1_u16.., container in 1_u16..) {
+            let port = publish(&format!("{host}:{container}")).unwrap();
+            prop_assert_eq!((port.host_port, port.container_port), (i32::from(host), i32::from(container)));
+        }
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull run`: a pod with one container, followed to its end.
+//!
+//! The rule: whatever ends it early (a signal, an error, a reader that went away), nothing half made
+//! stays behind. A pod whose container never ran is removed in any case, one that ran only with
+//! --rm. It is found again by a label, since the call that makes it may not have answered yet.
+
+use super::args::Run;
+use super::client::Client;
+use super::error::{Error, Result};
+use super::exec::{self, OWN_FAILURE, exit_code, failure_code};
+use super::follow::{Tail, Watch};
+use super::logs::{Streams, streams};
+use super::run_config::{self, LABEL, Wanted};
+use super::{images, names, objects, out, pull, run_logs, wait};
+use hull_proto::cri as api;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+/// Grace period in seconds after the first SIGINT or SIGTERM.
+const GRACE_S: i64 = 10;
+/// What a shell says of a program that SIGINT or SIGTERM ended.
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
+
+/// What ended a run before its container did.
+type Early = (Error, u8);
+
+/// The container of a run.
+struct Running {
+    id: String,
+    log: PathBuf,
+}
+
+/// The signals that we pass on as a stop.
+struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).map_err(Error::io("listen for signals"));
+        Ok(Self { int: on(SignalKind::interrupt())?, term: on(SignalKind::terminate())? })
+    }
+
+    /// The next one, as the exit code it stands for.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.int.recv() => INTERRUPTED,
+            _ = self.term.recv() => TERMINATED,
+        }
+    }
+}
+
+/// Runs, and gives the container's exit code.
+pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
+    let own = |err: Error| (err, OWN_FAILURE);
+    exec::not_yet(args.interactive, args.tty);
+    let uid = run_logs::new_uid().map_err(own)?;
+    let mut signals = Signals::new().map_err(own)?;
+    let started = tokio::select! {
+        started = start(&mut client, args, &uid) => started,
+        code = signals.next() => {
+            clean(&mut client, &uid).await.map_err(own)?;
+            return Ok(code);
+        }
+    };
+    let running = match started {
+        Ok(running) => running,
+        Err(early) => {
+            // The first error is the one to tell; what cannot be cleaned up shows in `hull ps -a`.
+            if let Err(left) = clean(&mut client, &uid).await {
+                left.report(OWN_FAILURE);
+            }
+            return Err(early);
+        }
+    };
+    if args.detach {
+        out::print(&format!("{}\n", running.id)).map_err(own)?;
+        return Ok(0);
+    }
+    let ended = follow(&client, &running, &mut signals).await;
+    if args.rm {
+        clean(&mut client, &uid).await.map_err(own)?;
+    }
+    let status = ended.map_err(own)?;
+    explain(&status);
+    Ok(exit_code(status.exit_code))
+}
+
+/// Makes everything, up to the container's start.
+async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Early> {
+    let own = |err: Error| (err, OWN_FAILURE);
+    let (wanted, log) = prepare(client, args, uid).await.map_err(own)?;
+    let request = api::RunPodSandboxRequest {
+        config: Some(wanted.pod.clone()),
+        runtime_handler: String::new(),
+    };
+    let pod = client.runtime.run_pod_sandbox(request).await.map_err(|err| own(err.into()))?;
+    let request = api::CreateContainerRequest {
+        pod_sandbox_id: pod.into_inner().pod_sandbox_id,
+        config: Some(wanted.container),
+        sandbox_config: Some(wanted.pod),
+    };
+    let failed = |status: tonic::Status| {
+        let code = failure_code(&status);
+        (Error::from(status), code)
+    };
+    let id =
+        client.runtime.create_container(request).await.map_err(failed)?.into_inner().container_id;
+    let request = api::StartContainerRequest { container_id: id.clone() };
+    client.runtime.start_container(request).await.map_err(failed)?;
+    Ok(Running { id, log })
+}
+
+/// Checks the flags, then fetches the image when it is not here. Nothing is made yet.
+async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(Wanted, PathBuf)> {
+    let name = run_config::name(args, uid)?;
+    let logs = match &args.log_dir {
+        Some(directory) => std::path::absolute(directory)
+            .map_err(Error::io(format!("find log directory {}", directory.display())))?,
+        None => run_logs::directory(client, uid).await?,
+    };
+    let wanted = run_config::wanted(args, &name, uid, &logs)?;
+    for pod in list(client, HashMap::new()).await? {
+        let metadata = pod.metadata.as_ref();
+        if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
+            return Err(Error::NameTaken { name, holder: out::short(&pod.id) });
+        }
+    }
+    if images::find(client, &args.image).await?.is_none() {
+        pull::one(client, &args.image, &pull::Account::default(), false).await?;
+    }
+    Ok((wanted, logs.join(run_logs::FILE)))
+}
+
+/// The pods with these labels.
+async fn list(
+    client: &mut Client,
+    label_selector: HashMap<String, String>,
+) -> Result<Vec<api::PodSandbox>> {
+    let filter = api::PodSandboxFilter { label_selector, ..Default::default() };
+    let request = api::ListPodSandboxRequest { filter: Some(filter) };
+    Ok(client.runtime.list_pod_sandbox(request).await?.into_inner().items)
+}
+
+/// Removes the pod of this run, however far it got.
+async fn clean(client: &mut Client, uid: &str) -> Result<()> {
+    for pod in list(client, HashMap::from([(LABEL.to_owned(), uid.to_owned())])).await? {
+        objects::remove_pod(client, &pod).await.inspect_err(|_| {
+            out::complain(&format!(
+                "warning: pod {} is left; `hull rm -f {}` tries again\n",
+                names::pod_name(&pod),
+                out::short(&pod.id)
+            ));
+        })?;
+    }
+    Ok(())
+}
+
+/// Prints the container's output until it has ended; signals stop it.
+async fn follow(
+    client: &Client,
+    running: &Running,
+    signals: &mut Signals,
+) -> Result<api::ContainerStatus> {
+    let mut to = streams(false);
+    let mut watch = Watch::beside(&running.log)?;
+    let mut tail = Tail::open(&running.log, None)?;
+    tail.pump(&mut to)?;
+    let status = until_ended(client, running, signals, &mut watch, &mut tail, &mut to).await?;
+    // All output is in the log before the daemon tells of the end.
+    tail.finish(&mut to)?;
+    Ok(status)
+}
+
+async fn until_ended(
+    client: &Client,
+    running: &Running,
+    signals: &mut Signals,
+    watch: &mut Watch,
+    tail: &mut Tail,
+    to: &mut Streams,
+) -> Result<api::ContainerStatus> {
+    let ended = wait::ended(client.clone(), running.id.clone());
+    tokio::pin!(ended);
+    let mut stops: Vec<JoinHandle<()>> = Vec::new();
+    loop {
+        tokio::select! {
+            status = &mut ended => return status,
+            () = watch.changed() => tail.pump(to)?,
+            _ = signals.next() => {
+                // The second one is impatience.
+                let grace = if stops.is_empty() { GRACE_S } else { 0 };
+                stops.push(tokio::spawn(stop(client.clone(), running.id.clone(), grace)));
+            }
+        }
+    }
+}
+
+async fn stop(mut client: Client, id: String, grace_s: i64) {
+    if let Err(err) = objects::stop_container(&mut client, &id, grace_s).await {
+        err.report(OWN_FAILURE);
+    }
+}
+
+/// Says why a container ended, where its exit code alone would leave one guessing.
+fn explain(status: &api::ContainerStatus) {
+    if matches!(status.reason.as_str(), "OOMKilled" | "StartError" | "Unknown") {
+        out::complain(&format!("hull: {}: {}\n", status.reason, status.message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_signals_are_told_apart() {
+        let mut signals = Signals::new().unwrap();
+        let own = rustix::process::getpid();
+        for (sent, code) in [
+            (rustix::process::Signal::INT, INTERRUPTED),
+            (rustix::process::Signal::TERM, TERMINATED),
+        ] {
+            rustix::process::kill_process(own, sent).unwrap();
+            assert_eq!(signals.next().await, code);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Waits for a container's end. The kernel says when its process has ended (pidfd); what became of
+//! it is the daemon's to say. A daemon that is being restarted meanwhile is waited for.
+
+use super::client::Client;
+use super::error::{Error, Result};
+use hull_proto::cri as api;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tonic::Code;
+
+/// Between two questions, while the daemon has not yet seen an end that the kernel has announced.
+const SOON: Duration = Duration::from_millis(3);
+/// Between two questions where there is no process to wait for.
+const LATER: Duration = Duration::from_millis(200);
+/// How long a daemon may be away, before we give up on it.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// A container's status and, while it runs, its process.
+async fn status(
+    client: &mut Client,
+    id: &str,
+    verbose: bool,
+) -> Result<(api::ContainerStatus, i32), tonic::Status> {
+    let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose };
+    let answer = client.runtime.container_status(request).await?.into_inner();
+    let info = answer
+        .info
+        .get("info")
+        .and_then(|info| serde_json::from_str::<serde_json::Value>(info).ok());
+    let pid =
+        info.and_then(|info| info.get("pid")?.as_i64()).and_then(|pid| i32::try_from(pid).ok());
+    Ok((answer.status.unwrap_or_default(), pid.unwrap_or(0)))
+}
+
+/// A container's status.
+pub(crate) async fn status_of(client: &mut Client, id: &str) -> Result<api::ContainerStatus> {
+    Ok(status(client, id, false).await?.0)
+}
+
+/// Resolves when the container has ended, with its last status.
+pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::ContainerStatus> {
+    let mut away: Option<Instant> = None;
+    let mut waited = false;
+    loop {
+        let (status, pid) = match status(&mut client, &id, !waited).await {
+            Ok(found) => found,
+            Err(err) if err.code() == Code::Unavailable => {
+                let since = *away.get_or_insert_with(Instant::now);
+                if since.elapsed() > AWAY_MAX {
+                    return Err(err.into());
+                }
+                tokio::time::sleep(LATER).await;
+                continue;
+            }
+            Err(err) => return Err(err.into()),
+        };
+        away = None;
+        if status.state == api::ContainerState::ContainerExited as i32 {
+            return Ok(status);
+        }
+        if waited {
+            tokio::time::sleep(SOON).await;
+        } else if !gone(pid).await? {
+            tokio::time::sleep(LATER).await;
+        } else {
+            waited = true;
+        }
+    }
+}
+
+/// Waits for the end of a process; false when there is none to wait for, or not for us.
+async fn gone(pid: i32) -> Result<bool> {
+    // `from_raw` takes no negative numbers.
+    let Some(pid) = Pid::from_raw(pid.max(0)) else { return Ok(false) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // It has ended already.
+        Err(Errno::SRCH) => return Ok(true),
+        // An old kernel or another pid namespace: the daemon is asked from time to time.
+        Err(_) => return Ok(false),
+    };
+    // A thread, which ends with us if the process does not: the runtime would wait for it.
+    let (tell, told) = oneshot::channel();
+    let waiter = thread::Builder::new().name("wait".into()).spawn(move || {
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+        // Nobody waits any more: fine.
+        let _left = tell.send(());
+    });
+    waiter.map_err(Error::io("start a thread"))?;
+    Ok(told.await.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_seen() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let waiting = tokio::spawn(gone(pid));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert!(waiting.await.unwrap().unwrap());
+        child.wait().unwrap();
+        assert!(!gone(0).await.unwrap() && !gone(-1).await.unwrap());
+    }
+}
