@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host must give: rights, room on its disks, filesystems that overlay can write to, a
+//! socket that nobody else has.
+
+use super::Finding;
+use crate::config::Config;
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Below this many free bytes pulls are likely to fail.
+const FREE_BYTES: u64 = 2 << 30;
+/// Filesystems that cannot hold the writable layer of an overlay (statfs(2)).
+const NO_UPPER: [(u64, &str); 3] =
+    [(0x794c_7630, "overlayfs"), (0x6969, "NFS"), (0x6573_5546, "FUSE")];
+/// What of capabilities(7) the daemon and its pods use: number, name, whether pods run without.
+const CAPABILITIES: [(u32, &str, bool); 16] = [
+    (0, "CHOWN", false),
+    (1, "DAC_OVERRIDE", false),
+    (3, "FOWNER", false),
+    (4, "FSETID", false),
+    (5, "KILL", false),
+    (6, "SETGID", false),
+    (7, "SETUID", false),
+    (8, "SETPCAP", false),
+    (12, "NET_ADMIN", false),
+    (18, "SYS_CHROOT", false),
+    (19, "SYS_PTRACE", true),
+    (21, "SYS_ADMIN", false),
+    (23, "SYS_NICE", true),
+    (24, "SYS_RESOURCE", true),
+    (27, "MKNOD", false),
+    (31, "SETFCAP", false),
+];
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![root()];
+    findings.extend(capabilities());
+    findings.extend([
+        upper(&config.data_dir),
+        room(&config.data_dir),
+        socket(&config.socket),
+        forwarding(),
+    ]);
+    findings
+}
+
+fn root() -> Finding {
+    if rustix::process::geteuid().is_root() {
+        return Finding::good("root", "yes");
+    }
+    Finding::missing("root", "no", "run it as root: sudo hull check")
+}
+
+fn capabilities() -> Option<Finding> {
+    const WHAT: &str = "capabilities";
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = held(&status)?;
+    let lacks = |optional: bool| -> Vec<&str> {
+        let all = CAPABILITIES
+            .iter()
+            .filter(|(number, _, is)| *is == optional && held >> number & 1 == 0);
+        all.map(|(_, name, _)| *name).collect()
+    };
+    let (needed, wanted) = (lacks(false), lacks(true));
+    if !needed.is_empty() {
+        let mend = "start hull outside a container, or with all capabilities";
+        return Some(Finding::missing(WHAT, format!("without {}", needed.join(", ")), mend));
+    }
+    if !wanted.is_empty() {
+        let mend = "hull goes on without: OOM scores are not lowered, hard limits not raised, foreign schedulers not set";
+        return Some(Finding::lacking(WHAT, format!("without {}", wanted.join(", ")), mend));
+    }
+    Some(Finding::good(WHAT, "all that pods need"))
+}
+
+/// The effective set of a /proc/PID/status.
+fn held(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// The directory itself, or the nearest one above it that is there.
+fn existing(path: &Path) -> PathBuf {
+    let there = path.ancestors().find(|above| fs::metadata(above).is_ok());
+    there.unwrap_or(Path::new("/")).to_owned()
+}
+
+fn upper(data_dir: &Path) -> Finding {
+    const WHAT: &str = "data_dir";
+    let at = existing(data_dir);
+    let shown = data_dir.display();
+    let mend = "put data_dir on ext4, xfs or btrfs (`data_dir` in the configuration)";
+    let (kind, flags) = match (statfs(&at), statvfs(&at)) {
+        (Ok(of), Ok(flags)) => (u64::try_from(of.f_type).unwrap_or(0), flags.f_flag),
+        (Err(errno), _) | (_, Err(errno)) => {
+            return Finding::missing(
+                WHAT,
+                format!("statfs({}): {}", at.display(), hull_sys::name_of(errno)),
+                mend,
+            );
+        }
+    };
+    if let Some((_, name)) = NO_UPPER.iter().find(|(magic, _)| *magic == kind) {
+        return Finding::missing(
+            WHAT,
+            format!("{shown} lies on {name}, which overlay cannot write to"),
+            mend,
+        );
+    }
+    if flags.contains(StatVfsMountFlags::RDONLY) {
+        return Finding::missing(WHAT, format!("{shown} lies on a read-only filesystem"), mend);
+    }
+    Finding::good(WHAT, format!("{shown} can hold writable layers"))
+}
+
+fn room(data_dir: &Path) -> Finding {
+    const WHAT: &str = "disk space";
+    let at = existing(data_dir);
+    let Ok(of) = statvfs(&at) else {
+        return Finding::lacking(
+            WHAT,
+            format!("cannot be told for {}", at.display()),
+            "look at it with `df`",
+        );
+    };
+    let free = of.f_bavail.saturating_mul(of.f_frsize);
+    let found = format!("{} MiB free for {}", free >> 20, data_dir.display());
+    // Filesystems without a table of inodes, like btrfs, say 0 of 0.
+    if of.f_files > 0 && of.f_favail < 10_000 {
+        return Finding::lacking(
+            WHAT,
+            format!("{found}, but only {} inodes", of.f_favail),
+            "make room: images are many small files",
+        );
+    }
+    if free < FREE_BYTES {
+        return Finding::lacking(WHAT, found, "make room, or move data_dir: images need some GiB");
+    }
+    Finding::good(WHAT, found)
+}
+
+fn socket(path: &Path) -> Finding {
+    const WHAT: &str = "socket";
+    match UnixStream::connect(path) {
+        Ok(_) => Finding::good(WHAT, format!("a daemon answers at {}", path.display())),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+            Finding::good(WHAT, format!("{} is free", path.display()))
+        }
+        Err(err) if err.kind() == std::io::ErrorKind::ConnectionRefused => Finding::good(
+            WHAT,
+            format!(
+                "{} is left from a daemon that has ended; the next replaces it",
+                path.display()
+            ),
+        ),
+        Err(err) => Finding::missing(
+            WHAT,
+            format!("connect({}): {err}", path.display()),
+            "name another one with `socket` in the configuration",
+        ),
+    }
+}
+
+fn forwarding() -> Finding {
+    const WHAT: &str = "ip_forward";
+    const PATH: &str = "/proc/sys/net/ipv4/ip_forward";
+    match fs::read_to_string(PATH).unwrap_or_default().trim() {
+        "1" => Finding::good(WHAT, "on"),
+        "0" if fs::File::options().write(true).open(PATH).is_ok() => {
+            Finding::good(WHAT, "off; hull turns it on with the first pod")
+        }
+        _ => Finding::lacking(
+            WHAT,
+            "off, and hull may not turn it on",
+            "sysctl net.ipv4.ip_forward=1; without it pods reach this host only",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_effective_set_is_read() {
+        assert_eq!(held("Name:\tx\nCapInh:\t0\nCapEff:\t00000000000000c1\n"), Some(0xc1));
+        assert_eq!(held("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn the_nearest_directory_stands_for_one_that_is_not_there() {
+        assert_eq!(existing(Path::new("/proc/self/no/such/thing")), Path::new("/proc/self"));
+    }
+
+    #[test]
+    fn a_socket_is_free_or_served_or_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket_path = dir.path().join("s");
+        assert!(socket(&socket_path).found.contains("is free"));
+        let listener = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
+        assert!(socket(&socket_path).found.contains("answers"));
+        drop(listener);
+        assert!(socket(&socket_path).found.contains("has ended"));
+    }
+}

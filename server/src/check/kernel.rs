@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the kernel must have: version, system calls, cgroups, filesystems, namespaces, seccomp.
+
+use super::Finding;
+use hull_cgroup::{Host, Version};
+use hull_sys::Call;
+use rustix::mount::{FsOpenFlags, fsopen};
+use std::fs;
+
+/// The oldest kernel with everything that a start needs (`mount_setattr`).
+const OLDEST: (u32, u32) = (5, 12);
+/// Controllers without which limits of pods would mean nothing.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+/// Controllers that some pods ask for.
+const WANTED: [&str; 3] = ["cpuset", "io", "hugetlb"];
+
+pub(super) fn findings() -> Vec<Finding> {
+    let mut findings = vec![version(), calls()];
+    findings.extend(cgroups());
+    findings.extend([overlay(), namespaces(), user_namespaces(), seccomp()]);
+    findings
+}
+
+fn read(path: &str) -> String {
+    // What is not there reads as empty, which no check below takes for good.
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn version() -> Finding {
+    const WHAT: &str = "kernel";
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match parse_release(&release) {
+        Some(version) if version < OLDEST => Finding::missing(
+            WHAT,
+            format!("Linux {release}"),
+            format!("run Linux {}.{} or newer", OLDEST.0, OLDEST.1),
+        ),
+        _ => Finding::good(WHAT, format!("Linux {release}")),
+    }
+}
+
+/// Major and minor number of `6.1.0-18-amd64`.
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn calls() -> Finding {
+    const WHAT: &str = "system calls";
+    let missing: Vec<_> = Call::ALL.into_iter().filter(|call| !call.is_there()).collect();
+    if missing.is_empty() {
+        return Finding::good(WHAT, Call::ALL.map(Call::name).join(" "));
+    }
+    let names: Vec<_> =
+        missing.iter().map(|call| format!("{} (Linux {})", call.name(), call.since())).collect();
+    let mend = "run a newer kernel, or lift the seccomp profile that hides them from hull";
+    Finding::missing(WHAT, format!("not there: {}", names.join(", ")), mend)
+}
+
+fn cgroups() -> Vec<Finding> {
+    const WHAT: &str = "cgroups";
+    const MEND: &str =
+        "mount cgroup2 at /sys/fs/cgroup (boot with systemd.unified_cgroup_hierarchy=1)";
+    let host = match Host::detect() {
+        Ok(host) => host,
+        Err(err) => {
+            return vec![Finding::missing(
+                WHAT,
+                err.to_string(),
+                err.hint().unwrap_or_else(|| MEND.into()),
+            )];
+        }
+    };
+    let have = match host.controllers() {
+        Ok(have) => have,
+        Err(err) => return vec![Finding::missing(WHAT, err.to_string(), MEND)],
+    };
+    let v2 = host.version() == Version::V2;
+    let version = if v2 { "version 2" } else { "version 1" };
+    let lacks = |wanted: &[&str]| -> Vec<String> {
+        let same = |name: &str, have: &str| have == name || (name == "io" && have == "blkio");
+        let lacking = wanted.iter().filter(|name| !have.iter().any(|have| same(name, have)));
+        lacking.map(|name| (*name).to_owned()).collect()
+    };
+    let (needed, mut wanted) = (lacks(&NEEDED), lacks(&WANTED));
+    if !v2 {
+        wanted.extend(lacks(&["devices", "freezer", "cpuacct"]));
+    }
+    let found = format!("{version}: {}", have.join(" "));
+    let mut findings = Vec::new();
+    if needed.is_empty() {
+        findings.push(Finding::good(WHAT, found));
+    } else {
+        let mend =
+            "enable them: kernel command line (cgroup_enable=memory), or mount their hierarchies";
+        findings.push(Finding::missing(
+            WHAT,
+            format!("{found}; without {}", needed.join(", ")),
+            mend,
+        ));
+    }
+    if !wanted.is_empty() {
+        let mend = "needed only by pods that ask for such limits: build the kernel with them, or mount their hierarchies";
+        findings.push(Finding::lacking(
+            "controllers",
+            format!("not there: {}", wanted.join(", ")),
+            mend,
+        ));
+    }
+    findings
+}
+
+fn overlay() -> Finding {
+    const WHAT: &str = "overlay";
+    // Opening the filesystem loads its module where that is allowed.
+    match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Finding::good(WHAT, "the kernel has it"),
+        Err(rustix::io::Errno::PERM) if read("/proc/filesystems").contains("overlay") => {
+            Finding::good(WHAT, "in /proc/filesystems (not tried: needs root)")
+        }
+        Err(errno) => Finding::missing(
+            WHAT,
+            format!("fsopen(overlay): {}", hull_sys::name_of(errno)),
+            "modprobe overlay, and put `overlay` in /etc/modules-load.d/hull.conf",
+        ),
+    }
+}
+
+fn namespaces() -> Finding {
+    const WHAT: &str = "namespaces";
+    let kinds = ["mnt", "pid", "net", "uts", "ipc", "cgroup"];
+    let lacks: Vec<_> = kinds
+        .iter()
+        .filter(|kind| fs::metadata(format!("/proc/self/ns/{kind}")).is_err())
+        .copied()
+        .collect();
+    if lacks.is_empty() {
+        return Finding::good(WHAT, kinds.join(" "));
+    }
+    Finding::missing(
+        WHAT,
+        format!("not there: {}", lacks.join(", ")),
+        "use a kernel built with CONFIG_NAMESPACES and all its kinds",
+    )
+}
+
+fn user_namespaces() -> Finding {
+    const WHAT: &str = "user namespaces";
+    let most = read("/proc/sys/user/max_user_namespaces");
+    match most.trim().parse::<u64>() {
+        Ok(most) if most > 0 => Finding::good(WHAT, format!("up to {most}")),
+        Ok(_) => Finding::lacking(
+            WHAT,
+            "forbidden by /proc/sys/user/max_user_namespaces",
+            "sysctl user.max_user_namespaces=65536; needed only by pods with hostUsers: false",
+        ),
+        Err(_) => Finding::lacking(
+            WHAT,
+            "the kernel has none",
+            "use a kernel with CONFIG_USER_NS; needed only by pods with hostUsers: false",
+        ),
+    }
+}
+
+fn seccomp() -> Finding {
+    const WHAT: &str = "seccomp";
+    let actions = read("/proc/sys/kernel/seccomp/actions_avail");
+    if actions.split_whitespace().any(|action| action == "errno") {
+        return Finding::good(WHAT, actions.trim());
+    }
+    Finding::missing(
+        WHAT,
+        "the kernel has no seccomp filters",
+        "use a kernel with CONFIG_SECCOMP_FILTER, or set runtime.default_seccomp = \"unconfined\" and use no profiles",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, version) in [
+            ("6.1.0-18-amd64", (6, 1)),
+            ("5.9.1", (5, 9)),
+            ("5.12-rc1", (5, 12)),
+            ("6.18.5+", (6, 18)),
+        ] {
+            assert_eq!(parse_release(release), Some(version));
+        }
+        assert!(parse_release("5.9.0").unwrap() < OLDEST);
+        assert_eq!(parse_release("unknown"), None);
+    }
+}
