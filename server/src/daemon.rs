@@ -53,6 +53,8 @@ pub(crate) enum Error {
     Monitors { source: monitors::Error },
     #[error("recover what was running")]
     Recover { source: VerbError },
+    #[error("leave ended monitors to the kernel")]
+    Children { source: hull_sys::Error },
     #[error("wait for signals")]
     Signals { source: io::Error },
     #[error("serve calls")]
@@ -73,7 +75,7 @@ impl Error {
             Self::Network { source } => source.hint(),
             Self::Cgroups { source } => source.hint(),
             Self::Recover { source } => source.hint(),
-            Self::Threads { .. } | Self::Monitors { .. } | Self::Signals { .. } | Self::Serve { .. } => None,
+            Self::Threads { .. } | Self::Children { .. } | Self::Monitors { .. } | Self::Signals { .. } | Self::Serve { .. } => None,
         }
     }
 }
@@ -92,6 +94,8 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
+    // Monitors are known by their connections; nobody waits for their exit codes.
+    hull_sys::ignore_children().map_err(|source| Error::Children { source })?;
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;

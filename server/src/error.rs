@@ -54,8 +54,6 @@ pub(crate) enum Error {
     ExecPipes { source: std::io::Error },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
     WillNotDie { container: String, waited: Duration, stack: String },
-    #[error("{doing}: the daemon is shutting down")]
-    ShuttingDown { doing: &'static str },
     /// A bug: says which invariant broke.
     #[error("go on: {what} (this is a bug in hull)")]
     Broken { what: String },
@@ -94,7 +92,6 @@ impl Error {
             | Self::WrongState { .. }
             | Self::Monitor { .. }
             | Self::ExecPipes { .. }
-            | Self::ShuttingDown { .. }
             | Self::Broken { .. } => None,
         }
     }

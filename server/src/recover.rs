@@ -84,7 +84,8 @@ async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Cont
     let (notices_in, notices) = task::notices();
     let (mut client, mut hello) = (None, None);
     if !matches!(record.state, State::Stopped) {
-        let reached = node.monitors.reach(&node.monitor_socket(&id), notices_in.clone());
+        let socket = node.monitor_socket(&id);
+        let reached = node.monitors.reach(&socket, notices_in.clone());
         match tokio::time::timeout(HELLO_MAX, reached).await {
             Ok(Ok((found, said))) => (client, hello) = (Some(found), Some(said)),
             Ok(Err(err)) => warn!(pod = %id, error = %Chain(&err), "pod's monitor is gone"),

@@ -65,13 +65,11 @@ pub(crate) fn spec(
         resolv_conf: &resolv_conf,
         hostname: &hostname,
     };
-    let id = ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
     let user = record.user.clone().unwrap_or_default();
     let user = spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
     let defaults = spec::defaults(&node.config, &node.host);
     let request = spec::Request {
         pod: &view,
-        id: &id,
         config: &record.config,
         image: &image.config,
         user: &user,

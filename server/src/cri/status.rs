@@ -6,7 +6,6 @@
 
 use crate::error::{Chain, Error};
 use crate::{monitors, spec};
-use hull_proto::id::BadId;
 use hull_proto::monitor::Failure as MonitorFailure;
 use tonic::{Code, Status};
 
@@ -14,11 +13,6 @@ use tonic::{Code, Status};
 pub(crate) fn of(error: impl AsRef<Error>) -> Status {
     let error = error.as_ref();
     Status::new(code(error), message(error, error.hint()))
-}
-
-/// An id that is none: nothing can have it.
-pub(crate) fn bad_id(kind: &'static str, error: &BadId) -> Status {
-    Status::new(Code::NotFound, format!("cannot find {kind}: {error}"))
 }
 
 /// A request that makes no sense.
@@ -62,7 +56,6 @@ fn code(error: &Error) -> Code {
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
         Error::ExecTimeout { .. } => Code::DeadlineExceeded,
         Error::Monitor { source, .. } => monitor_code(source),
-        Error::ShuttingDown { .. } => Code::Unavailable,
         Error::Failed { .. }
         | Error::Parts { .. }
         | Error::Store { .. }

@@ -54,8 +54,6 @@ pub(crate) enum Error {
     Spec { source: spec::Error },
     #[error("start its pause process: {failure}")]
     Pause { failure: Box<Failure> },
-    #[error("make its cgroup")]
-    MakeCgroup { source: hull_cgroup::Error },
     #[error("clear its cgroup")]
     ClearCgroup { source: hull_cgroup::Error },
 }
@@ -68,7 +66,7 @@ impl Error {
             Self::Attach { source } | Self::Detach { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
-            Self::MakeCgroup { source } | Self::ClearCgroup { source } => source.hint(),
+            Self::ClearCgroup { source } => source.hint(),
             Self::WriteFiles { .. } | Self::RemoveDirectory { .. } | Self::Monitor { .. } | Self::Netns { .. } => {
                 None
             }
@@ -233,7 +231,8 @@ async fn end_processes(
 /// The monitor of a pod whose connection we do not have (any more).
 async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
     let (notices, _nobody) = mpsc::channel(1);
-    let reached = node.monitors.reach(&node.monitor_socket(id), notices);
+    let socket = node.monitor_socket(id);
+    let reached = node.monitors.reach(&socket, notices);
     match tokio::time::timeout(SHUTDOWN_MAX, reached).await {
         Ok(Ok((client, _))) => Some(client),
         Ok(Err(_)) | Err(_) => None,

@@ -90,11 +90,6 @@ impl Registry {
         self.write().containers.remove(id);
     }
 
-    /// All pods, in the order of their ids.
-    pub(crate) fn pods(&self) -> Vec<Pod> {
-        self.read().pods.values().cloned().collect()
-    }
-
     /// What is shown of all pods.
     pub(crate) fn views(&self) -> Vec<Arc<View>> {
         self.read().pods.values().map(Pod::view).collect()

@@ -2,9 +2,9 @@
 //! A container's OCI runtime spec, put together.
 
 use super::{Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user};
-use crate::config::Config;
+use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
-use hull_proto::id::{ContainerId, PodId};
+use hull_proto::id::PodId;
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(crate) struct Defaults {
 /// Of a node's config.
 pub(crate) fn defaults(config: &Config, host: &hull_plan::HostFacts) -> Defaults {
     Defaults {
-        seccomp: config.runtime.default_seccomp.is_confined(),
+        seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
         seccomp_root: config.runtime.seccomp_root.clone(),
         cgroup_namespace: host.cgroup_v2,
     }
@@ -46,7 +46,6 @@ pub(crate) fn defaults(config: &Config, host: &hull_plan::HostFacts) -> Defaults
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) pod: &'a PodView<'a>,
-    pub(crate) id: &'a ContainerId,
     pub(crate) config: &'a cri::ContainerConfig,
     pub(crate) image: &'a ImageConfiguration,
     pub(crate) user: &'a user::Resolved,
