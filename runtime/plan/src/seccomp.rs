@@ -55,11 +55,35 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
     // Set by the process itself, when it is time.
     filter.set_ctl_nnp(false).map_err(failed)?;
-    for arch in profile.architectures().iter().flatten() {
-        if let Some(arch) = architecture(*arch) {
-            filter.add_arch(arch).map_err(failed)?;
+    add_rules(&mut filter, profile, default, number)?;
+    // The library can only translate calls that it knows by name: those it does not know are let
+    // or denied for this machine's own programs, and default for others'.
+    let others: Vec<_> = profile
+        .architectures()
+        .iter()
+        .flatten()
+        .filter_map(|arch| architecture(*arch))
+        .filter(|arch| *arch != ScmpArch::native())
+        .collect();
+    if !others.is_empty() {
+        let mut foreign = ScmpFilterContext::new(default).map_err(failed)?;
+        foreign.set_ctl_nnp(false).map_err(failed)?;
+        for arch in others {
+            foreign.add_arch(arch).map_err(failed)?;
         }
+        foreign.remove_arch(ScmpArch::native()).map_err(failed)?;
+        add_rules(&mut foreign, profile, default, |name| ScmpSyscall::from_name(name).ok())?;
+        filter.merge(foreign).map_err(failed)?;
     }
+    Ok(Seccomp { bpf: program(&filter)?, flags: flags(profile) })
+}
+
+fn add_rules(
+    filter: &mut ScmpFilterContext,
+    profile: &LinuxSeccomp,
+    default: ScmpAction,
+    number: impl Fn(&str) -> Option<ScmpSyscall>,
+) -> Result<(), Error> {
     for rule in profile.syscalls().iter().flatten() {
         let then = action(rule.action(), rule.errno_ret())?;
         // libseccomp takes no rule that says the same as the default.
@@ -78,11 +102,10 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
             added.map_err(|err| Error::Seccomp { why: format!("system call `{name}`: {err}") })?;
         }
     }
-    Ok(Seccomp { bpf: program(&filter)?, flags: flags(profile) })
+    Ok(())
 }
 
-/// By the library's own table, else by the newer one: since Linux 5.0 a new call has one number on
-/// all architectures.
+/// By the library's own table, else by the newer one.
 fn number(name: &str) -> Option<ScmpSyscall> {
     if let Ok(call) = ScmpSyscall::from_name(name) {
         return Some(call);

@@ -222,9 +222,14 @@ impl Connection {
 
     async fn read(&mut self, notices: &mpsc::Sender<Notice>) -> io::Result<()> {
         let mut chunk = [0; 8192];
+        let mut ended = false;
         loop {
             match self.stream.try_read(&mut chunk) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    // What came before the end still counts: a monitor answers, then ends.
+                    ended = true;
+                    break;
+                }
                 Ok(read) => self.input.extend_from_slice(&chunk[..read]),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
                 Err(err) => return Err(err),
@@ -237,7 +242,7 @@ impl Connection {
             // A thousand quiet monitors must not hold a thousand buffers.
             self.input = Vec::new();
         }
-        Ok(())
+        if ended { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn take_message(&mut self) -> io::Result<Option<Message>> {
