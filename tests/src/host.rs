@@ -173,12 +173,11 @@ fn is_zombie(dir: &Path) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
-/// Files below the directories that hold only what belongs to pods and containers.
+/// Files below the directories that hold only what belongs to pods and containers. Their logs are the
+/// kubelet's: it takes them away.
 fn files(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    for dir in
-        ["state/pods", "state/containers", "state/run", "state/network", "data/containers", "logs"]
-    {
+    for dir in ["state/pods", "state/containers", "state/run", "state/network", "data/containers"] {
         let mut paths = Vec::new();
         every_file(&root.join(dir), &mut paths);
         found.extend(paths.iter().map(|path| format!("file {}", path.display())));

@@ -297,15 +297,9 @@ impl Node {
         let before = &self.before;
         let gone = eventually::blocking(Duration::from_secs(5), || {
             let more = self.on_host().more_than(before);
-            // Logs belong to the kubelet: the runtime leaves them.
-            let more = OnHost(more.0.into_iter().filter(|line| !self.is_log(line)).collect());
             if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
         });
         gone.err().map(|more| format!("left on the host after all pods were removed:\n{more}"))
-    }
-
-    fn is_log(&self, line: &str) -> bool {
-        line.starts_with(&format!("file {}", self.names.root.join("logs").display()))
     }
 
     fn remove_pods(&mut self) -> Result<(), String> {
