@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = target()?;
     let monitor = build(&root, &out, &target, "hull-monitor", "hull-monitor", &[])?;
     // Pause links to no library at all. rustc adds musl's own start-up files, so not that target.
-    let pause = build(&root, &out, &env::var("HOST")?, "hull-sys", "pause", &["--features", "pause"])?;
+    let pause =
+        build(&root, &out, &env::var("HOST")?, "hull-sys", "pause", &["--features", "pause"])?;
     println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
     println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
     Ok(())
@@ -33,12 +34,15 @@ fn target() -> Result<String, Box<dyn Error>> {
     let rustc = env::var("RUSTC")?;
     let arch = host.split('-').next().unwrap_or("x86_64");
     let musl = MUSL.replace("x86_64", arch);
-    let shown = Command::new(rustc).args(["--print", "target-libdir", "--target", &musl]).output()?;
+    let shown =
+        Command::new(rustc).args(["--print", "target-libdir", "--target", &musl]).output()?;
     let libs = String::from_utf8(shown.stdout)?;
     if Path::new(libs.trim()).is_dir() {
         return Ok(musl);
     }
-    println!("cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (mend: rustup target add {musl})");
+    println!(
+        "cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (mend: rustup target add {musl})"
+    );
     Ok(host)
 }
 

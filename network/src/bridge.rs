@@ -76,7 +76,12 @@ impl Bridge {
     }
 
     /// Attaches a pod. After an error nothing of it is left.
-    pub fn attach(&self, pod: &Pod<'_>, netns: BorrowedFd<'_>, ports: &[PortMapping]) -> Result<Attachment, Error> {
+    pub fn attach(
+        &self,
+        pod: &Pod<'_>,
+        netns: BorrowedFd<'_>,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, Error> {
         let attached = self.try_attach(pod, netns, ports);
         if attached.is_err()
             && let Err(err) = self.detach(pod.id)
@@ -86,7 +91,12 @@ impl Bridge {
         attached
     }
 
-    fn try_attach(&self, pod: &Pod<'_>, netns: BorrowedFd<'_>, ports: &[PortMapping]) -> Result<Attachment, Error> {
+    fn try_attach(
+        &self,
+        pod: &Pod<'_>,
+        netns: BorrowedFd<'_>,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, Error> {
         let (lease, gateways) = {
             let mut ipam = self.ipam();
             (ipam.lease(pod.id, ports)?, ipam.gateways())
@@ -154,7 +164,8 @@ impl Bridge {
         messages.extend(gateways.iter().map(|gateway| link::new_address(index, gateway, name)));
         match netlink.carry_out(messages) {
             // The address is there already.
-            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            }
             other => other?,
         }
         // Host ports reached over 127.0.0.1 are led to pods over this link alone.
@@ -172,7 +183,9 @@ impl Bridge {
         let messages = nft::batch(nft::elements(&self.config.table, lease, true));
         match Netlink::open(Family::Netfilter)?.carry_out(messages) {
             // The table was made anew just now, with this lease in it.
-            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -183,7 +196,9 @@ impl Bridge {
         if let Some(lease) = lease.filter(|lease| !lease.ports.is_empty()) {
             // Each by itself: one that is not there must not keep the others.
             for message in nft::elements(&self.config.table, &lease, false) {
-                gone_is_fine(Netlink::open(Family::Netfilter)?.carry_out(nft::batch(vec![message])))?;
+                gone_is_fine(
+                    Netlink::open(Family::Netfilter)?.carry_out(nft::batch(vec![message])),
+                )?;
             }
         }
         let name = host_link(id.get(..11).unwrap_or(id));
@@ -215,12 +230,19 @@ impl Bridge {
         let mut made = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         gone_is_fine(Netlink::open(Family::Netfilter)?.carry_out(nft::delete(&self.config.table)))?;
         if link::index_of(&self.config.bridge).is_some() {
-            gone_is_fine(Netlink::open(Family::Route)?.carry_out(vec![link::delete(&self.config.bridge)]))?;
+            gone_is_fine(
+                Netlink::open(Family::Route)?.carry_out(vec![link::delete(&self.config.bridge)]),
+            )?;
         }
         *made = false;
         let dir = self.ipam().dir().to_owned();
         match fs::remove_dir(&dir) {
-            Err(err) if err.kind() == io::ErrorKind::DirectoryNotEmpty || err.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(err)
+                if err.kind() == io::ErrorKind::DirectoryNotEmpty
+                    || err.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
             other => other.map_err(|source| Error::Record { path: dir, source }),
         }
     }
@@ -282,14 +304,19 @@ fn sysctl(path: &str, value: &'static str) -> Result<bool, Error> {
     if fs::read_to_string(&whole).is_ok_and(|have| have.trim() == value) {
         return Ok(false);
     }
-    fs::write(&whole, value).map(|()| true).map_err(|source| Error::Sysctl { path: whole, value, source })
+    fs::write(&whole, value).map(|()| true).map_err(|source| Error::Sysctl {
+        path: whole,
+        value,
+        source,
+    })
 }
 
 fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     const ENODEV: i32 = 19;
     match result {
         Err(Error::Netlink { source, .. })
-            if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(ENODEV) =>
+            if source.kind() == io::ErrorKind::NotFound
+                || source.raw_os_error() == Some(ENODEV) =>
         {
             Ok(())
         }

@@ -82,17 +82,22 @@ impl Error {
                 "widen {subnet} under `[network] pod_cidr`, or lower the kubelet's `maxPods`"
             )),
             Self::NoSubnet => Some("set `[network] pod_cidr`".into()),
-            Self::NotABridge { name } => {
-                Some(format!("choose another name under `[network] bridge`, or remove the link: ip link del {name}"))
+            Self::NotABridge { name } => Some(format!(
+                "choose another name under `[network] bridge`, or remove the link: ip link del {name}"
+            )),
+            Self::PortTaken { holder, .. } => {
+                Some(format!("choose another host port, or remove pod {holder}"))
             }
-            Self::PortTaken { holder, .. } => Some(format!("choose another host port, or remove pod {holder}")),
-            Self::Netlink { source, .. } if source.raw_os_error() == Some(95) => {
-                Some("the kernel lacks it: load veth, bridge and nf_tables (see `hull check`)".into())
-            }
+            Self::Netlink { source, .. } if source.raw_os_error() == Some(95) => Some(
+                "the kernel lacks it: load veth, bridge and nf_tables (see `hull check`)".into(),
+            ),
             Self::Netlink { source, .. } if source.raw_os_error() == Some(1) => {
                 Some("hull needs CAP_NET_ADMIN: run it as root".into())
             }
-            Self::Netlink { .. } | Self::Enter { .. } | Self::Record { .. } | Self::Sysctl { .. } => None,
+            Self::Netlink { .. }
+            | Self::Enter { .. }
+            | Self::Record { .. }
+            | Self::Sysctl { .. } => None,
         }
     }
 }

@@ -83,13 +83,18 @@ impl Ipam {
         if subnets.is_empty() {
             return Err(Error::NoSubnet);
         }
-        if let Some(small) = subnets.iter().find(|subnet| last_usable(subnet) <= first_usable(subnet)) {
+        if let Some(small) =
+            subnets.iter().find(|subnet| last_usable(subnet) <= first_usable(subnet))
+        {
             return Err(Error::SubnetTooSmall { subnet: *small });
         }
         let (mut leases, mut bad) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path
+                .file_stem()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
@@ -164,7 +169,8 @@ impl Ipam {
         let free = behind.chain(before).find(|candidate| !taken.contains(candidate));
         let free = free.ok_or(Error::SubnetFull { subnet })?;
         self.last[at] = free;
-        IpNet::new(address(&subnet, free), subnet.prefix_len()).map_err(|_| Error::SubnetFull { subnet })
+        IpNet::new(address(&subnet, free), subnet.prefix_len())
+            .map_err(|_| Error::SubnetFull { subnet })
     }
 
     fn write(&self, pod: &str, lease: &Lease) -> Result<(), Error> {
@@ -199,7 +205,11 @@ impl Ipam {
     /// The gateways, with the length of their subnet.
     pub(crate) fn gateways(&self) -> Vec<IpNet> {
         let subnets = self.subnets.iter();
-        subnets.filter_map(|subnet| IpNet::new(address(subnet, first_usable(subnet)), subnet.prefix_len()).ok()).collect()
+        subnets
+            .filter_map(|subnet| {
+                IpNet::new(address(subnet, first_usable(subnet)), subnet.prefix_len()).ok()
+            })
+            .collect()
     }
 
     pub(crate) fn subnets(&self) -> &[IpNet] {
@@ -306,7 +316,8 @@ mod tests {
     fn an_unreadable_record_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x.json"), b"{").unwrap();
-        let (_, bad) = Ipam::open(dir.path().to_owned(), vec!["10.9.8.0/28".parse().unwrap()]).unwrap();
+        let (_, bad) =
+            Ipam::open(dir.path().to_owned(), vec!["10.9.8.0/28".parse().unwrap()]).unwrap();
         assert_eq!(bad.len(), 1);
         assert!(dir.path().join("x.bad").try_exists().unwrap());
     }

@@ -50,16 +50,20 @@ fn header(index: u32, flags: u32) -> Vec<u8> {
 
 /// Number of a link in this thread's namespace.
 pub(crate) fn index_of(name: &str) -> Option<u32> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).ok()?;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
     rustix::net::netdevice::name_to_index(&socket, name).ok()
 }
 
 /// The kind of a link, such as `bridge`; `None` when it has none or is not there.
 pub(crate) fn kind_of(netlink: &mut Netlink, index: u32) -> Result<Option<String>, Error> {
-    let answers = netlink.ask(Message::new(GETLINK, 0, format!("look at link {index}")).raw(&header(index, 0)))?;
+    let answers = netlink
+        .ask(Message::new(GETLINK, 0, format!("look at link {index}")).raw(&header(index, 0)))?;
     let body = answers.first().and_then(|body| body.get(16..)).unwrap_or_default();
     let info = attributes(body).into_iter().find(|(kind, _)| *kind == IFLA_LINKINFO);
-    let kind = info.and_then(|(_, info)| attributes(info).into_iter().find(|(kind, _)| *kind == INFO_KIND));
+    let kind = info
+        .and_then(|(_, info)| attributes(info).into_iter().find(|(kind, _)| *kind == INFO_KIND));
     Ok(kind.map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned()))
 }
 
@@ -80,7 +84,13 @@ pub(crate) fn new_bridge(name: &str, mac: [u8; 6], mtu: Option<u32>) -> Message 
 }
 
 /// A veth whose other end is `eth0` in the namespace behind `netns`.
-pub(crate) fn new_veth(name: &str, bridge: u32, mac: [u8; 6], mtu: Option<u32>, netns: BorrowedFd<'_>) -> Message {
+pub(crate) fn new_veth(
+    name: &str,
+    bridge: u32,
+    mac: [u8; 6],
+    mtu: Option<u32>,
+    netns: BorrowedFd<'_>,
+) -> Message {
     let mtu = mtu.map(u32::to_ne_bytes);
     // Not up yet: a peer can only be brought up from inside.
     let mut peer = Attrs::new()
@@ -91,11 +101,13 @@ pub(crate) fn new_veth(name: &str, bridge: u32, mac: [u8; 6], mtu: Option<u32>, 
     if let Some(mtu) = &mtu {
         peer = peer.attr(IFLA_MTU, mtu);
     }
-    let info = Attrs::new().text(INFO_KIND, "veth").nest(INFO_DATA, Attrs::new().nest(VETH_PEER, peer));
-    let mut message = Message::new(NEWLINK, ACK | CREATE | EXCL, format!("make link `{name}` to the pod"))
-        .raw(&header(0, UP))
-        .text(IFLA_IFNAME, name)
-        .attr(IFLA_MASTER, &bridge.to_ne_bytes());
+    let info =
+        Attrs::new().text(INFO_KIND, "veth").nest(INFO_DATA, Attrs::new().nest(VETH_PEER, peer));
+    let mut message =
+        Message::new(NEWLINK, ACK | CREATE | EXCL, format!("make link `{name}` to the pod"))
+            .raw(&header(0, UP))
+            .text(IFLA_IFNAME, name)
+            .attr(IFLA_MASTER, &bridge.to_ne_bytes());
     if let Some(mtu) = &mtu {
         message = message.attr(IFLA_MTU, mtu);
     }
@@ -116,7 +128,9 @@ pub(crate) fn hairpin(index: u32, name: &str) -> Message {
 }
 
 pub(crate) fn delete(name: &str) -> Message {
-    Message::new(DELLINK, ACK, format!("remove link `{name}`")).raw(&header(0, 0)).text(IFLA_IFNAME, name)
+    Message::new(DELLINK, ACK, format!("remove link `{name}`"))
+        .raw(&header(0, 0))
+        .text(IFLA_IFNAME, name)
 }
 
 pub(crate) fn up(index: u32, name: &str) -> Message {
@@ -146,10 +160,11 @@ pub(crate) fn new_address(index: u32, address: &IpNet, what: &str) -> Message {
     let ip = address.addr();
     let mut head = vec![family(ip), address.prefix_len(), 0, 0];
     head.extend(index.to_ne_bytes());
-    let mut message = Message::new(NEWADDR, ACK | CREATE, format!("give {what} the address {address}"))
-        .raw(&head)
-        .attr(LOCAL, &octets(ip))
-        .attr(ADDRESS, &octets(ip));
+    let mut message =
+        Message::new(NEWADDR, ACK | CREATE, format!("give {what} the address {address}"))
+            .raw(&head)
+            .attr(LOCAL, &octets(ip))
+            .attr(ADDRESS, &octets(ip));
     if ip.is_ipv6() {
         message = message.attr(FLAGS, &NODAD.to_ne_bytes());
     }

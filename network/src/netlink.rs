@@ -203,7 +203,8 @@ impl Netlink {
                 match kind {
                     DONE => return Ok(found),
                     ERROR => {
-                        let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                        let code =
+                            body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
                         if code == 0 {
                             return Ok(found);
                         }

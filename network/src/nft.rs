@@ -91,7 +91,9 @@ pub(crate) fn rebuild<'a>(
     for (id, (name, key_bytes, key_type)) in (1..).zip([PORTS, PORTS_AT]) {
         all.push(new_map(table, name, id, key_bytes, key_type));
     }
-    for (name, hook, priority) in [("prerouting", 0, -100), ("output", 3, -100), ("postrouting", 4, 100)] {
+    for (name, hook, priority) in
+        [("prerouting", 0, -100), ("output", 3, -100), ("postrouting", 4, 100)]
+    {
         all.push(new_chain(table, name, hook, priority));
     }
     for chain in ["prerouting", "output"] {
@@ -146,11 +148,13 @@ fn element(table: &str, port: &PortMapping, pod: Ipv4Addr, add: bool) -> Message
         item = item.nest(2, Attrs::new().attr(1, &target));
     }
     let (kind, flags) = if add { (NEWSETELEM, ACK | CREATE) } else { (DELSETELEM, ACK) };
-    let what = format!("{} host port {}/{}", if add { "open" } else { "close" }, port.host_port, port.protocol.name());
-    message(kind, flags, what)
-        .text(1, table)
-        .text(2, map)
-        .nest(3, Attrs::new().nest(1, item))
+    let what = format!(
+        "{} host port {}/{}",
+        if add { "open" } else { "close" },
+        port.host_port,
+        port.protocol.name()
+    );
+    message(kind, flags, what).text(1, table).text(2, map).nest(3, Attrs::new().nest(1, item))
 }
 
 fn new_map(table: &str, name: &str, id: u32, key_bytes: u32, key_type: u32) -> Message {
@@ -176,7 +180,8 @@ fn new_chain(table: &str, name: &str, hook: u32, priority: i32) -> Message {
 }
 
 fn rule(table: &str, chain: &str, expressions: Vec<Attrs>) -> Message {
-    let list = expressions.into_iter().fold(Attrs::new(), |list, expression| list.nest(1, expression));
+    let list =
+        expressions.into_iter().fold(Attrs::new(), |list, expression| list.nest(1, expression));
     message(NEWRULE, ACK | CREATE | APPEND, format!("make a rule in nftables chain `{chain}`"))
         .text(1, table)
         .text(2, chain)
@@ -193,7 +198,10 @@ fn meta(key: u32, register: u32) -> Attrs {
 
 /// Bytes of the packet: base 1 is the network header, 2 the transport header.
 fn payload(base: u32, offset: u32, length: u32, register: u32) -> Attrs {
-    expression("payload", Attrs::new().be32(1, register).be32(2, base).be32(3, offset).be32(4, length))
+    expression(
+        "payload",
+        Attrs::new().be32(1, register).be32(2, base).be32(3, offset).be32(4, length),
+    )
 }
 
 fn compare(register: u32, equal: bool, value: &[u8]) -> Attrs {
@@ -239,7 +247,13 @@ fn look_up(map: &str) -> Attrs {
 /// To the address in the first register, the port in the second.
 fn nat() -> Attrs {
     const DNAT: u32 = 1;
-    let data = Attrs::new().be32(1, DNAT).be32(2, IPV4).be32(3, REG_1).be32(4, REG_1).be32(5, REG_32_01).be32(6, REG_32_01);
+    let data = Attrs::new()
+        .be32(1, DNAT)
+        .be32(2, IPV4)
+        .be32(3, REG_1)
+        .be32(4, REG_1)
+        .be32(5, REG_32_01)
+        .be32(6, REG_32_01);
     expression("nat", data)
 }
 
@@ -311,7 +325,11 @@ fn masquerade_loopback(bridge: &str) -> Vec<Attrs> {
     name.resize(16, 0);
     let mut all = is_ipv4();
     all.extend([meta(META_OIFNAME, REG_1), compare(REG_1, true, &name)]);
-    all.extend([payload(1, 12, 4, REG_1), mask(REG_1, &[255, 0, 0, 0]), compare(REG_1, true, &[127, 0, 0, 0])]);
+    all.extend([
+        payload(1, 12, 4, REG_1),
+        mask(REG_1, &[255, 0, 0, 0]),
+        compare(REG_1, true, &[127, 0, 0, 0]),
+    ]);
     all.push(masquerade());
     all
 }

@@ -14,7 +14,10 @@ fn on_a_host(test: impl FnOnce() + Send) {
     let host = match hull_sys::netns::create() {
         Ok(host) => host,
         Err(err) => {
-            assert!(std::env::var_os("TESTS_MUST_RUN").is_none(), "cannot make a network namespace: {err}");
+            assert!(
+                std::env::var_os("TESTS_MUST_RUN").is_none(),
+                "cannot make a network namespace: {err}"
+            );
             eprintln!("NOT RUN: cannot make a network namespace: {err} (run as root)");
             return;
         }
@@ -63,8 +66,14 @@ fn port(host_port: u16) -> PortMapping {
 }
 
 /// Serves one greeting per connection in `netns`, for as many as are asked for; tells who called.
-fn serve(netns: &OwnedFd, ip: IpAddr, port: u16, times: usize) -> std::thread::JoinHandle<Vec<IpAddr>> {
-    let listener = hull_sys::netns::within(netns.as_fd(), || TcpListener::bind((ip, port)).unwrap()).unwrap();
+fn serve(
+    netns: &OwnedFd,
+    ip: IpAddr,
+    port: u16,
+    times: usize,
+) -> std::thread::JoinHandle<Vec<IpAddr>> {
+    let listener =
+        hull_sys::netns::within(netns.as_fd(), || TcpListener::bind((ip, port)).unwrap()).unwrap();
     std::thread::spawn(move || {
         (0..times)
             .map(|_| {
@@ -77,7 +86,8 @@ fn serve(netns: &OwnedFd, ip: IpAddr, port: u16, times: usize) -> std::thread::J
 }
 
 fn fetch(to: SocketAddr) -> String {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap_or_else(|err| panic!("{to}: {err}"));
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))
+        .unwrap_or_else(|err| panic!("{to}: {err}"));
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -97,7 +107,8 @@ fn pods_reach_each_other_and_the_host_and_the_host_reaches_pods() {
         let (second, _) = host.attach(2, &[]);
         let server = serve(&first, first_ip, 80, 2);
         assert_eq!(fetch((first_ip, 80).into()), "hello", "the host reaches a pod");
-        let text = hull_sys::netns::within(second.as_fd(), || fetch((first_ip, 80).into())).unwrap();
+        let text =
+            hull_sys::netns::within(second.as_fd(), || fetch((first_ip, 80).into())).unwrap();
         assert_eq!(text, "hello", "a pod reaches a pod");
         server.join().unwrap();
         let listener = UdpSocket::bind("10.214.7.1:0").unwrap();
@@ -122,7 +133,9 @@ fn a_host_port_is_reached_by_loopback_by_the_hosts_address_and_from_its_own_pod(
         for at in ["127.0.0.1:8080", "10.214.7.1:8080"] {
             assert_eq!(fetch(at.parse().unwrap()), "hello", "{at}");
         }
-        let own = hull_sys::netns::within(pod.as_fd(), || fetch("10.214.7.1:8080".parse().unwrap())).unwrap();
+        let own =
+            hull_sys::netns::within(pod.as_fd(), || fetch("10.214.7.1:8080".parse().unwrap()))
+                .unwrap();
         assert_eq!(own, "hello");
         let peers = server.join().unwrap();
         assert!(peers.iter().all(|peer| *peer != ip), "the answers come back this way: {peers:?}");
@@ -139,7 +152,10 @@ fn what_goes_elsewhere_has_the_hosts_address() {
         // A neighbour of the host, over a cable of the test's own.
         let fd = std::os::fd::AsRawFd::as_raw_fd(&outside);
         let at = format!("/proc/{}/fd/{fd}", std::process::id());
-        run("ip", &["link", "add", "cable0", "type", "veth", "peer", "name", "cable1", "netns", &at]);
+        run(
+            "ip",
+            &["link", "add", "cable0", "type", "veth", "peer", "name", "cable1", "netns", &at],
+        );
         run("ip", &["addr", "add", "192.0.2.1/24", "dev", "cable0"]);
         run("ip", &["link", "set", "cable0", "up"]);
         hull_sys::netns::within(outside.as_fd(), || {
@@ -149,14 +165,21 @@ fn what_goes_elsewhere_has_the_hosts_address() {
         .unwrap();
         let (pod, pod_ip) = host.attach(4, &[port(8081)]);
         let server = serve(&outside, "192.0.2.2".parse().unwrap(), 80, 1);
-        let text = hull_sys::netns::within(pod.as_fd(), || fetch("192.0.2.2:80".parse().unwrap())).unwrap();
+        let text = hull_sys::netns::within(pod.as_fd(), || fetch("192.0.2.2:80".parse().unwrap()))
+            .unwrap();
         assert_eq!(text, "hello");
         assert_eq!(server.join().unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
         let ip = pod_ip.to_string();
         let server = serve(&pod, ip.parse().unwrap(), 80, 1);
-        let text = hull_sys::netns::within(outside.as_fd(), || fetch("192.0.2.1:8081".parse().unwrap())).unwrap();
+        let text =
+            hull_sys::netns::within(outside.as_fd(), || fetch("192.0.2.1:8081".parse().unwrap()))
+                .unwrap();
         assert_eq!(text, "hello", "a host port is reached from outside");
-        assert_eq!(server.join().unwrap(), ["192.0.2.2".parse::<IpAddr>().unwrap()], "who called is not hidden");
+        assert_eq!(
+            server.join().unwrap(),
+            ["192.0.2.2".parse::<IpAddr>().unwrap()],
+            "who called is not hidden"
+        );
     });
 }
 
@@ -172,7 +195,11 @@ fn detach_leaves_nothing_and_may_run_any_number_of_times() {
             host.bridge.detach(&id(5)).unwrap();
         }
         assert!(!run("nft", &["list", "table", "inet", "hulltest"]).contains("8082"));
-        assert_eq!(run("ip", &["-o", "link"]).lines().count(), before + 1, "only the bridge is new");
+        assert_eq!(
+            run("ip", &["-o", "link"]).lines().count(),
+            before + 1,
+            "only the bridge is new"
+        );
         assert!(host.bridge.attachments().is_empty());
         host.bridge.remove().unwrap();
         assert_eq!(run("ip", &["-o", "link"]).lines().count(), before);
@@ -208,10 +235,15 @@ fn allocations_survive_a_restart_and_the_bridge_is_mended() {
         run("nft", &["delete", "table", "inet", "hulltest"]);
         let netns = hull_sys::netns::create().unwrap();
         let other = id(9);
-        let attached = again.attach(&Pod { id: &other, short: &other[..11] }, netns.as_fd(), &[]).unwrap();
+        let attached =
+            again.attach(&Pod { id: &other, short: &other[..11] }, netns.as_fd(), &[]).unwrap();
         assert_ne!(attached.ips[0].addr(), ip, "no address twice");
         let server = serve(&pod, ip, 80, 1);
-        assert_eq!(fetch("127.0.0.1:8084".parse().unwrap()), "hello", "ports of earlier pods are back");
+        assert_eq!(
+            fetch("127.0.0.1:8084".parse().unwrap()),
+            "hello",
+            "ports of earlier pods are back"
+        );
         server.join().unwrap();
     });
 }
@@ -237,7 +269,9 @@ fn many_at_once_do_not_meet() {
                     let (host, here) = (&host, here.as_fd());
                     scope.spawn(move || {
                         hull_sys::netns::within(here, || {
-                            (0..20).map(|at| host.attach(1000 + thread * 100 + at, &[])).collect::<Vec<_>>()
+                            (0..20)
+                                .map(|at| host.attach(1000 + thread * 100 + at, &[]))
+                                .collect::<Vec<_>>()
                         })
                         .unwrap()
                     })

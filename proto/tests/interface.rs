@@ -79,7 +79,12 @@ fn have() -> BTreeSet<String> {
         }
         for field in &message.field {
             let ty = type_of(field, message);
-            rows.insert(format!("field\t{}\t{}\t{}\t{ty}", message.name(), field.name(), field.number()));
+            rows.insert(format!(
+                "field\t{}\t{}\t{}\t{ty}",
+                message.name(),
+                field.name(),
+                field.number()
+            ));
         }
         for nested in &message.enum_type {
             enum_rows(&format!("{}.", message.name()), nested, &mut rows);

@@ -6,7 +6,9 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_PAUSE").is_some() {
-        for arg in ["-nostartfiles", "-nostdlib", "-static", "-Wl,-z,norelro", "-Wl,--build-id=none"] {
+        for arg in
+            ["-nostartfiles", "-nostdlib", "-static", "-Wl,-z,norelro", "-Wl,--build-id=none"]
+        {
             println!("cargo:rustc-link-arg-bin=pause={arg}");
         }
     }

@@ -65,8 +65,12 @@ impl Error {
     /// What the operator can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Locked { .. } => Some("stop the other daemon, or give this one its own `state_dir`".into()),
-            Self::SocketTaken { .. } => Some("stop the other daemon, or give this one its own `socket`".into()),
+            Self::Locked { .. } => {
+                Some("stop the other daemon, or give this one its own `state_dir`".into())
+            }
+            Self::SocketTaken { .. } => {
+                Some("stop the other daemon, or give this one its own `socket`".into())
+            }
             Self::Lock { .. } | Self::Listen { .. } => {
                 Some("hull serve must run as root, and its directories must be writable".into())
             }
@@ -75,7 +79,11 @@ impl Error {
             Self::Network { source } => source.hint(),
             Self::Cgroups { source } => source.hint(),
             Self::Recover { source } => source.hint(),
-            Self::Threads { .. } | Self::Children { .. } | Self::Monitors { .. } | Self::Signals { .. } | Self::Serve { .. } => None,
+            Self::Threads { .. }
+            | Self::Children { .. }
+            | Self::Monitors { .. }
+            | Self::Signals { .. }
+            | Self::Serve { .. } => None,
         }
     }
 }
@@ -135,7 +143,9 @@ async fn run(config: Config) -> Result<(), Error> {
         }
     };
     match fs::remove_file(&socket) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => warn!(error = %err, "socket not removed"),
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            warn!(error = %err, "socket not removed")
+        }
         _ => {}
     }
     info!("ended; pods go on running");
@@ -145,11 +155,13 @@ async fn run(config: Config) -> Result<(), Error> {
 /// Opens all that a node consists of.
 fn open(config: Config) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
-    let (images, problems) = hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
+    let (images, problems) =
+        hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
     for problem in problems {
         tracing::error!(problem = %problem, "image record set aside");
     }
-    let network = hull_network::Bridge::open(config.bridge()).map_err(|source| Error::Network { source })?;
+    let network =
+        hull_network::Bridge::open(config.bridge()).map_err(|source| Error::Network { source })?;
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,

@@ -23,7 +23,9 @@ pub(crate) enum Error {
     UnknownHandler { handler: String },
     #[error("{verb} {kind} `{id}` while it is {state}")]
     WrongState { verb: &'static str, kind: &'static str, id: String, state: &'static str },
-    #[error("create container `{name}` (attempt {attempt}): container {holder} of this pod has that name")]
+    #[error(
+        "create container `{name}` (attempt {attempt}): container {holder} of this pod has that name"
+    )]
     NameTaken { name: String, attempt: u32, holder: String },
     #[error("find image `{image}` on this node")]
     NoImage { image: String },

@@ -64,8 +64,7 @@ pub(crate) async fn sync(
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = Kill { client: client.clone(), exec: Some(exec) };
-    let started =
-        client.exec(id.clone(), exec, encoded, streams, vec![stdout_in, stderr_in]).await;
+    let started = client.exec(id.clone(), exec, encoded, streams, vec![stdout_in, stderr_in]).await;
     if started.is_err() {
         kill.exec = None;
     }

@@ -25,15 +25,26 @@ pub(crate) fn step(
 ) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
     let failure = hull_plan::describe(plan, &error);
-    if hull_plan::is_exec(&error) { program(node, record, image, &plan.process, failure) } else { failure }
+    if hull_plan::is_exec(&error) {
+        program(node, record, image, &plan.process, failure)
+    } else {
+        failure
+    }
 }
 
 /// A failed step of an exec.
-pub(crate) fn exec(node: &Node, record: &ContainerRecord, process: &Process, step: &[u8]) -> Failure {
+pub(crate) fn exec(
+    node: &Node,
+    record: &ContainerRecord,
+    process: &Process,
+    step: &[u8],
+) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
     let failure = hull_plan::describe_process(process, &error);
     match node.images.find(&record.image_id) {
-        Some(image) if hull_plan::is_exec(&error) => program(node, record, &image, process, failure),
+        Some(image) if hull_plan::is_exec(&error) => {
+            program(node, record, &image, process, failure)
+        }
         _ => failure,
     }
 }
@@ -116,7 +127,9 @@ fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
             mib(limit)
         );
     }
-    format!("out of memory: the container has no limit of its own, so the pod or the node ran out{peak}")
+    format!(
+        "out of memory: the container has no limit of its own, so the pod or the node ran out{peak}"
+    )
 }
 
 fn pids(seen: &Seen, text: String) -> String {

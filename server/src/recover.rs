@@ -92,7 +92,8 @@ async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Cont
             Err(_) => warn!(pod = %id, "pod's monitor does not answer; it will be ended"),
         }
     }
-    let pause_runs = hello.as_ref().is_some_and(|said| matches!(said.pause, Some(Fact::Running(_))));
+    let pause_runs =
+        hello.as_ref().is_some_and(|said| matches!(said.pause, Some(Fact::Running(_))));
     if record.state.is_ready() && !pause_runs {
         if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
             record.state = state;

@@ -61,7 +61,10 @@ pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::Contai
         stats.cpu = Some(cpu(node, &record.id, at, &read));
         stats.memory = Some(memory(at, &read));
         stats.swap = Some(swap(at, &read));
-        stats.io = read.psi_io.as_ref().map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
+        stats.io = read
+            .psi_io
+            .as_ref()
+            .map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
     }
     Ok(stats)
 }
@@ -75,8 +78,12 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Erro
         if let Some(read) = read(node, &record.cgroup)? {
             linux.cpu = Some(cpu(node, &record.id, at, &read));
             linux.memory = Some(memory(at, &read));
-            linux.io = read.psi_io.as_ref().map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
-            linux.process = Some(cri::ProcessUsage { timestamp: at, process_count: value(read.pids) });
+            linux.io = read
+                .psi_io
+                .as_ref()
+                .map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
+            linux.process =
+                Some(cri::ProcessUsage { timestamp: at, process_count: value(read.pids) });
         }
         if !record.host_network() {
             linux.network = network(at, pause_pid);
@@ -127,7 +134,8 @@ fn cpu(node: &Node, id: &str, at: i64, read: &Stats) -> cri::CpuUsage {
 }
 
 fn memory(at: i64, read: &Stats) -> cri::MemoryUsage {
-    let available = read.memory_limit_bytes.map(|limit| limit.saturating_sub(read.working_set_bytes));
+    let available =
+        read.memory_limit_bytes.map(|limit| limit.saturating_sub(read.working_set_bytes));
     cri::MemoryUsage {
         timestamp: at,
         working_set_bytes: value(read.working_set_bytes),
@@ -144,7 +152,9 @@ fn swap(at: i64, read: &Stats) -> cri::SwapUsage {
     let used = read.swap_usage_bytes.unwrap_or(0);
     cri::SwapUsage {
         timestamp: at,
-        swap_available_bytes: read.swap_limit_bytes.and_then(|limit| value(limit.saturating_sub(used))),
+        swap_available_bytes: read
+            .swap_limit_bytes
+            .and_then(|limit| value(limit.saturating_sub(used))),
         swap_usage_bytes: value(used),
     }
 }

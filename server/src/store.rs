@@ -50,9 +50,9 @@ impl Error {
             Self::Write { path, source } if source.kind() == io::ErrorKind::StorageFull => {
                 Some(format!("free some space on the filesystem of {}", path.display()))
             }
-            Self::MakeDir { .. } | Self::Write { .. } => {
-                Some("set `state_dir` to a directory on a writable filesystem, such as /run/hull".into())
-            }
+            Self::MakeDir { .. } | Self::Write { .. } => Some(
+                "set `state_dir` to a directory on a writable filesystem, such as /run/hull".into(),
+            ),
             Self::Remove { .. } | Self::List { .. } | Self::Encode { .. } => None,
         }
     }

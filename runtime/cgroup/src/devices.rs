@@ -153,9 +153,12 @@ mod tests {
                 DeviceKind::Block => kind == BLOCK,
                 DeviceKind::Char => kind == CHAR,
             };
-            let mask = u32::from(rule.read) * READ + u32::from(rule.write) * WRITE + u32::from(rule.mknod) * MKNOD;
+            let mask = u32::from(rule.read) * READ
+                + u32::from(rule.write) * WRITE
+                + u32::from(rule.mknod) * MKNOD;
             let of_access = if rule.allow { access & !mask == 0 } else { access & mask != 0 };
-            let numbers = rule.major.is_none_or(|of| of == major) && rule.minor.is_none_or(|of| of == minor);
+            let numbers =
+                rule.major.is_none_or(|of| of == major) && rule.minor.is_none_or(|of| of == minor);
             if of_kind && of_access && numbers {
                 return rule.allow;
             }
@@ -165,15 +168,17 @@ mod tests {
 
     fn rules() -> impl Strategy<Value = DeviceRule> {
         let number = || proptest::option::of(0..4u32);
-        (any::<[bool; 4]>(), 0..3usize, number(), number()).prop_map(|(bits, kind, major, minor)| DeviceRule {
-            allow: bits[0],
-            kind: [DeviceKind::All, DeviceKind::Block, DeviceKind::Char][kind],
-            major,
-            minor,
-            read: bits[1],
-            write: bits[2],
-            mknod: bits[3],
-        })
+        (any::<[bool; 4]>(), 0..3usize, number(), number()).prop_map(
+            |(bits, kind, major, minor)| DeviceRule {
+                allow: bits[0],
+                kind: [DeviceKind::All, DeviceKind::Block, DeviceKind::Char][kind],
+                major,
+                minor,
+                read: bits[1],
+                write: bits[2],
+                mknod: bits[3],
+            },
+        )
     }
 
     proptest! {

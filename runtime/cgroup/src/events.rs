@@ -35,7 +35,9 @@ pub(crate) fn wait_empty(cgroup: &Cgroup, limit: Duration) -> Result<bool, Error
             Ok(_) if crate::files::field(&text, "populated") != Some(1) => return Ok(true),
             Ok(_) => {}
             // ENODEV: it was removed meanwhile.
-            Err(err) if err.raw_os_error() == Some(crate::error::libc_errno::ENODEV) => return Ok(true),
+            Err(err) if err.raw_os_error() == Some(crate::error::libc_errno::ENODEV) => {
+                return Ok(true);
+            }
             Err(source) => return Err(Error::Read { path, source }),
         }
         let left = until.saturating_duration_since(Instant::now());

@@ -40,7 +40,9 @@ impl Cgroup {
         let inner = path.strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
         let parts_good = |rest: &&str| {
             !rest.is_empty()
-                && rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
+                && rest
+                    .split('/')
+                    .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
         };
         match inner.filter(parts_good) {
             Some(rest) => Ok(Self { host: host.clone(), path: rest.to_owned() }),
@@ -108,7 +110,9 @@ impl Cgroup {
     /// Its processes and those of its sub-cgroups.
     pub fn procs(&self) -> Result<Vec<i32>, Error> {
         // Every hierarchy has all of them; the v2 one where there is one.
-        let Some(dir) = self.unified().or_else(|| self.dirs().next()) else { return Ok(Vec::new()) };
+        let Some(dir) = self.unified().or_else(|| self.dirs().next()) else {
+            return Ok(Vec::new());
+        };
         let mut pids = Vec::new();
         for dir in tree(&dir)? {
             // One that goes away meanwhile has no processes.
@@ -172,7 +176,9 @@ impl Cgroup {
         loop {
             match self.remove() {
                 // In a v1 hierarchy a task may be on its way out a moment longer than in another.
-                Err(Error::Remove { source, .. }) if is(&source, libc_errno::EBUSY) && Instant::now() < until => {
+                Err(Error::Remove { source, .. })
+                    if is(&source, libc_errno::EBUSY) && Instant::now() < until =>
+                {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 other => return other,
@@ -232,7 +238,8 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>, Error> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(Error::Read { path: dir.to_owned(), source }),
     };
-    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|of| of.is_dir()));
+    let directories =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|of| of.is_dir()));
     Ok(directories.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 

@@ -97,7 +97,8 @@ pub(crate) fn v1(cgroup: &Cgroup) -> Result<Stats, Error> {
     let inactive = field(&memory, "total_inactive_file").unwrap_or(0);
     let limit = one("memory", "memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
     let both = one("memory", "memory.memsw.usage_in_bytes")?;
-    let both_limit = one("memory", "memory.memsw.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
+    let both_limit =
+        one("memory", "memory.memsw.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
     let psi = |file| match cgroup.unified() {
         Some(dir) => pressure(&dir, file),
         None => Ok(None),
@@ -126,7 +127,8 @@ fn pressure(dir: &Path, file: &str) -> Result<Option<Psi>, Error> {
 fn parse_pressure(text: &str) -> Psi {
     let line = |kind: &str| {
         let words = text.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default();
-        let value = |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let value =
+            |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let average = |key: &str| value(key).and_then(|text| text.parse().ok()).unwrap_or(0.0);
         PsiLine {
             avg10: average("avg10"),

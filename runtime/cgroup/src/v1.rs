@@ -45,8 +45,12 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     }
     if let Some(weight) = limits.io_weight {
         let value = weight.to_string();
-        let Some(dir) = cgroup.v1("blkio") else { return Err(missing("blkio", "blkio.weight", &value)) };
-        if !write_if_there(&dir, "blkio.weight", &value)? && !write_if_there(&dir, "blkio.bfq.weight", &value)? {
+        let Some(dir) = cgroup.v1("blkio") else {
+            return Err(missing("blkio", "blkio.weight", &value));
+        };
+        if !write_if_there(&dir, "blkio.weight", &value)?
+            && !write_if_there(&dir, "blkio.bfq.weight", &value)?
+        {
             return Err(missing("blkio", "blkio.weight", &value));
         }
     }
@@ -75,7 +79,9 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     if let Some(idle) = limits.cpu_idle {
         set(cgroup, "cpu", "cpu.idle", if idle { "1" } else { "0" }, idle)?;
     }
-    for (file, value) in [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)] {
+    for (file, value) in
+        [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
+    {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             set(cgroup, "cpuset", file, value, true)?;
         }
@@ -117,7 +123,13 @@ fn memory(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-fn set(cgroup: &Cgroup, controller: &'static str, file: &str, value: &str, needed: bool) -> Result<(), Error> {
+fn set(
+    cgroup: &Cgroup,
+    controller: &'static str,
+    file: &str,
+    value: &str,
+    needed: bool,
+) -> Result<(), Error> {
     let written = match cgroup.v1(controller) {
         Some(dir) => write_if_there(&dir, file, value)?,
         None => false,

@@ -84,7 +84,8 @@ fn cpu(dir: &Path, limits: &Limits) -> Result<(), Error> {
     }
     let quota = limits.cpu_quota_us.filter(|quota| *quota != 0);
     if quota.is_some() || limits.cpu_period_us.is_some_and(|period| period > 0) {
-        let quota = quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
+        let quota =
+            quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
         let value = match limits.cpu_period_us.filter(|period| *period > 0) {
             Some(period) => format!("{quota} {period}"),
             None => quota,
@@ -94,7 +95,9 @@ fn cpu(dir: &Path, limits: &Limits) -> Result<(), Error> {
     if let Some(burst) = limits.cpu_burst_us {
         set(dir, "cpu.max.burst", &burst.to_string(), "cpu", burst > 0)?;
     }
-    for (file, value) in [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)] {
+    for (file, value) in
+        [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
+    {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             set(dir, file, value, "cpuset", true)?;
         }
@@ -124,7 +127,13 @@ fn memory(dir: &Path, limits: &Limits) -> Result<(), Error> {
 }
 
 /// Writes a limit. A missing file is an error when the limit was really asked for.
-fn set(dir: &Path, file: &str, value: &str, controller: &'static str, needed: bool) -> Result<(), Error> {
+fn set(
+    dir: &Path,
+    file: &str,
+    value: &str,
+    controller: &'static str,
+    needed: bool,
+) -> Result<(), Error> {
     if write_if_there(dir, file, value)? || !needed {
         return Ok(());
     }
@@ -150,7 +159,11 @@ pub(crate) fn cpu_weight(shares: u64) -> u64 {
     #[allow(clippy::cast_precision_loss, reason = "at most 262144, exact")]
     let log = (shares as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10000")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and 10000"
+    )]
     let weight = 10f64.powf(exponent).ceil() as u64;
     weight.clamp(1, 10_000)
 }
@@ -182,7 +195,10 @@ mod tests {
         assert_eq!(cpu_weight(2), 1);
         assert_eq!(cpu_weight(262_144), 10_000);
         let weights: Vec<_> = (2..262_144).step_by(500).map(cpu_weight).collect();
-        assert!(weights.windows(2).all(|pair| pair[0] <= pair[1]), "more shares, never less weight");
+        assert!(
+            weights.windows(2).all(|pair| pair[0] <= pair[1]),
+            "more shares, never less weight"
+        );
     }
 
     #[test]

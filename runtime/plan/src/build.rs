@@ -91,7 +91,8 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         ops.push(Op::RootReadonly);
     }
-    let path = linux.cgroups_path().as_ref().ok_or(Error::Missing { field: "linux.cgroupsPath" })?;
+    let path =
+        linux.cgroups_path().as_ref().ok_or(Error::Missing { field: "linux.cgroupsPath" })?;
     let resources = linux.resources().as_ref();
     Ok(Plan {
         id_maps: IdMaps {
@@ -143,19 +144,31 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
             LinuxNamespaceType::Time => &mut namespaces.time,
         };
         if *place != Namespace::Inherit {
-            return Err(Error::Bad { field: "linux.namespaces", value: of.typ().to_string(), why: "it is there twice" });
+            return Err(Error::Bad {
+                field: "linux.namespaces",
+                value: of.typ().to_string(),
+                why: "it is there twice",
+            });
         }
         *place = one;
     }
     if namespaces.mount != Namespace::New {
-        return Err(Error::Bad { field: "linux.namespaces", value: "mount".into(), why: "a container needs a new one" });
+        return Err(Error::Bad {
+            field: "linux.namespaces",
+            value: "mount".into(),
+            why: "a container needs a new one",
+        });
     }
     for (name, offset) in linux.time_offsets().iter().flatten() {
         let clock = match name.as_str() {
             "monotonic" => 1,
             "boottime" => 7,
             other => {
-                return Err(Error::Bad { field: "linux.timeOffsets", value: other.into(), why: "no such clock" });
+                return Err(Error::Bad {
+                    field: "linux.timeOffsets",
+                    value: other.into(),
+                    why: "no such clock",
+                });
             }
         };
         let (seconds, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
@@ -166,7 +179,8 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
 
 fn maps(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
     let maps = maps.unwrap_or_default().iter();
-    maps.map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), length: map.size() }).collect()
+    maps.map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), length: map.size() })
+        .collect()
 }
 
 fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
@@ -212,7 +226,12 @@ fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
 }
 
 /// Hostname and sysctls, where the namespace is not the host's.
-fn settings(spec: &Spec, linux: &Linux, namespaces: &Namespaces, ops: &mut Vec<Op>) -> Result<(), Error> {
+fn settings(
+    spec: &Spec,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    ops: &mut Vec<Op>,
+) -> Result<(), Error> {
     if namespaces.uts == Namespace::New {
         if let Some(name) = spec.hostname().as_deref().filter(|name| !name.is_empty()) {
             ops.push(Op::Hostname(name.into()));
@@ -233,7 +252,8 @@ fn settings(spec: &Spec, linux: &Linux, namespaces: &Namespaces, ops: &mut Vec<O
 /// Refuses a setting that is the host's.
 pub fn check_sysctl(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
     let dotted = name.replace('/', ".");
-    let refuse = |because| Err(Error::HostSysctl { name: name.chars().take(200).collect(), because });
+    let refuse =
+        |because| Err(Error::HostSysctl { name: name.chars().take(200).collect(), because });
     let climbs = name.split(['/', '.']).any(str::is_empty);
     let of_ipc = dotted.starts_with("kernel.msg")
         || dotted.starts_with("kernel.shm")

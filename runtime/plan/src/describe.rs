@@ -83,7 +83,8 @@ pub fn describe_pause(plan: &PausePlan, step: &[u8]) -> Failure {
     };
     if let Step::Op(at) = error.step {
         let sysctl = usize::try_from(at).ok().and_then(|at| plan.sysctls.get(at));
-        let (name, value) = sysctl.map_or(("?", "?"), |(name, value)| (name.as_str(), value.as_str()));
+        let (name, value) =
+            sysctl.map_or(("?", "?"), |(name, value)| (name.as_str(), value.as_str()));
         let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
         let mend = "check the name and value under `securityContext.sysctls`, and that the node's kernel has it";
         return failure(Layer::Namespace, "sysctl", what, Some(mend));
@@ -92,7 +93,13 @@ pub fn describe_pause(plan: &PausePlan, step: &[u8]) -> Failure {
 }
 
 fn failure(layer: Layer, stage: &str, what: String, mend: Option<&str>) -> Failure {
-    Failure { layer, stage: stage.into(), what, evidence: Vec::new(), mend: mend.map(str::to_owned) }
+    Failure {
+        layer,
+        stage: stage.into(),
+        what,
+        evidence: Vec::new(),
+        mend: mend.map(str::to_owned),
+    }
 }
 
 /// The errno in words.
@@ -112,15 +119,21 @@ const EINVAL: i32 = 22;
 
 fn of_op(op: &Op, error: &StepError) -> Failure {
     let why = reason(error);
-    let fs = |stage: &str, what: String, mend: Option<&str>| failure(Layer::Filesystem, stage, what, mend);
+    let fs = |stage: &str, what: String, mend: Option<&str>| {
+        failure(Layer::Filesystem, stage, what, mend)
+    };
     match op {
         Op::Bind { source, target, .. } => bind(source, target, error),
         Op::RootOverlay { lower, .. } => fs(
             "root",
             format!("the root filesystem of {} layers cannot be mounted: {why}", lower.len()),
-            Some("see `hull check` for what the kernel lacks; an image that is damaged on disk is mended by `hull rmi` and `hull pull`"),
+            Some(
+                "see `hull check` for what the kernel lacks; an image that is damaged on disk is mended by `hull rmi` and `hull pull`",
+            ),
         ),
-        Op::RootBind { source } => fs("root", format!("root `{source}` cannot be mounted: {why}"), None),
+        Op::RootBind { source } => {
+            fs("root", format!("root `{source}` cannot be mounted: {why}"), None)
+        }
         Op::Mount { fstype, target, options, .. } => {
             let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
             let mend = match error.errno {
@@ -128,36 +141,59 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
                 EINVAL => Some("one of the options is not known to this kernel"),
                 _ => None,
             };
-            fs("mount", format!("{fstype} ({}) cannot be mounted at `{target}`: {why}", options.join(",")), mend)
+            fs(
+                "mount",
+                format!("{fstype} ({}) cannot be mounted at `{target}`: {why}", options.join(",")),
+                mend,
+            )
         }
-        Op::Cgroups { target, .. } => fs("mount", format!("the cgroup tree cannot be mounted at `{target}`: {why}"), None),
+        Op::Cgroups { target, .. } => {
+            fs("mount", format!("the cgroup tree cannot be mounted at `{target}`: {why}"), None)
+        }
         Op::Device { path, major, minor, .. } => fs(
             "device",
             format!("device `{path}` ({major}:{minor}) cannot be made: {why}"),
             Some("check that the device is there on the node"),
         ),
-        Op::Symlink { path, .. } => fs("link", format!("link `{path}` cannot be made: {why}"), None),
+        Op::Symlink { path, .. } => {
+            fs("link", format!("link `{path}` cannot be made: {why}"), None)
+        }
         Op::Mkdir { path, .. } => {
             let mend = match error.errno {
                 ENOTDIR => "the image has a file at that path: choose another `workingDir`",
-                EROFS => "it is on a read-only mount: choose another `workingDir`, or make the directory in the image",
+                EROFS => {
+                    "it is on a read-only mount: choose another `workingDir`, or make the directory in the image"
+                }
                 _ => "choose a `workingDir` that the image has",
             };
-            fs("workdir", format!("working directory `{path}` is not there and cannot be made: {why}"), Some(mend))
+            fs(
+                "workdir",
+                format!("working directory `{path}` is not there and cannot be made: {why}"),
+                Some(mend),
+            )
         }
         Op::Mask { path } => fs("mask", format!("`{path}` cannot be masked: {why}"), None),
-        Op::Readonly { path } => fs("read-only", format!("`{path}` cannot be made read-only: {why}"), None),
-        Op::RootReadonly => fs("read-only", format!("the root cannot be made read-only: {why}"), None),
-        Op::RootPropagation(_) => fs("propagation", format!("the root's mount propagation cannot be set: {why}"), None),
+        Op::Readonly { path } => {
+            fs("read-only", format!("`{path}` cannot be made read-only: {why}"), None)
+        }
+        Op::RootReadonly => {
+            fs("read-only", format!("the root cannot be made read-only: {why}"), None)
+        }
+        Op::RootPropagation(_) => {
+            fs("propagation", format!("the root's mount propagation cannot be set: {why}"), None)
+        }
         Op::Sysctl { name, value } => failure(
             Layer::Namespace,
             "sysctl",
             format!("sysctl `{name}` cannot be set to `{value}`: {why}"),
             Some("check the name and value under `securityContext.sysctls`"),
         ),
-        Op::Hostname(name) | Op::Domainname(name) => {
-            failure(Layer::Namespace, "hostname", format!("host name `{name}` cannot be set: {why}"), None)
-        }
+        Op::Hostname(name) | Op::Domainname(name) => failure(
+            Layer::Namespace,
+            "hostname",
+            format!("host name `{name}` cannot be set: {why}"),
+            None,
+        ),
         Op::Pivot => fs("root", format!("the root cannot be changed: {why}"), None),
     }
 }
@@ -173,8 +209,12 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     let mend = match (of_source, error.errno) {
         (true, ENOENT) => format!("make `{named}` on the node, or correct the volume"),
         (true, _) => format!("see what is wrong with `{named}` on the node"),
-        (false, ENOTDIR) => format!("one of `{named}` and `{target}` is a file and the other a directory"),
-        (false, EROFS) => format!("the image has no `{target}` and it cannot be made on a read-only filesystem: make it in the image"),
+        (false, ENOTDIR) => {
+            format!("one of `{named}` and `{target}` is a file and the other a directory")
+        }
+        (false, EROFS) => format!(
+            "the image has no `{target}` and it cannot be made on a read-only filesystem: make it in the image"
+        ),
         (false, _) => format!("check `{target}` in the image"),
     };
     let what = if of_source && error.errno == ENOENT {
@@ -187,53 +227,126 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
 
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
     let why = reason(error);
-    let of = |layer, stage: &str, what: String, mend: Option<&str>| failure(layer, stage, what, mend);
+    let of =
+        |layer, stage: &str, what: String, mend: Option<&str>| failure(layer, stage, what, mend);
     match error.step {
-        Step::Cgroup => of(Layer::Cgroup, "cgroup", format!("cgroup `{cgroup}` cannot be set up: {why}"), None),
+        Step::Cgroup => {
+            of(Layer::Cgroup, "cgroup", format!("cgroup `{cgroup}` cannot be set up: {why}"), None)
+        }
         Step::Clone => of(
             Layer::Namespace,
             "clone",
             format!("its process cannot be made: {why}"),
-            Some("look at the node's and the pod's process limits (pids), and at `hull check` for namespaces"),
+            Some(
+                "look at the node's and the pod's process limits (pids), and at `hull check` for namespaces",
+            ),
         ),
         Step::Join(kind) => of(
             Layer::Namespace,
             "join",
             format!("its {} namespace cannot be entered: {why}", namespace(kind)),
-            Some("the pod's pause process, or the container it targets, is gone: the pod has to be made anew"),
+            Some(
+                "the pod's pause process, or the container it targets, is gone: the pod has to be made anew",
+            ),
         ),
-        Step::IdMaps => of(Layer::Namespace, "user namespace", format!("its id maps cannot be written: {why}"), None),
+        Step::IdMaps => of(
+            Layer::Namespace,
+            "user namespace",
+            format!("its id maps cannot be written: {why}"),
+            None,
+        ),
         Step::Op(_) => of(Layer::Filesystem, "mount", format!("a mount failed: {why}"), None),
-        Step::Stdio => of(Layer::Process, "stdio", format!("its standard streams cannot be set up: {why}"), None),
-        Step::Rlimit(at) => of(Layer::Process, "rlimit", format!("resource limit number {at} cannot be set: {why}"), Some("it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service")),
-        Step::OomScore => of(Layer::Process, "oom score", format!("its OOM score cannot be set: {why}"), None),
+        Step::Stdio => of(
+            Layer::Process,
+            "stdio",
+            format!("its standard streams cannot be set up: {why}"),
+            None,
+        ),
+        Step::Rlimit(at) => of(
+            Layer::Process,
+            "rlimit",
+            format!("resource limit number {at} cannot be set: {why}"),
+            Some(
+                "it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service",
+            ),
+        ),
+        Step::OomScore => {
+            of(Layer::Process, "oom score", format!("its OOM score cannot be set: {why}"), None)
+        }
         Step::Identity => {
             let (uid, gid) = process.map_or((0, 0), |process| (process.uid, process.gid));
-            of(Layer::Security, "user", format!("it cannot become user {uid}, group {gid}: {why}"), Some("with a user namespace both must be in its range"))
+            of(
+                Layer::Security,
+                "user",
+                format!("it cannot become user {uid}, group {gid}: {why}"),
+                Some("with a user namespace both must be in its range"),
+            )
         }
-        Step::Capabilities => of(Layer::Security, "capabilities", format!("its capabilities cannot be set: {why}"), None),
-        Step::SecurityModule => of(Layer::Security, "security module", format!("its AppArmor or SELinux label cannot be set: {why}"), Some("check that the profile is loaded on the node")),
-        Step::Seccomp => of(Layer::Security, "seccomp", format!("its seccomp profile cannot be installed: {why}"), Some("check the profile; without allowPrivilegeEscalation: false it must let the runtime's own last calls pass")),
-        Step::Scheduling => of(Layer::Process, "scheduling", format!("its scheduling cannot be set: {why}"), None),
+        Step::Capabilities => of(
+            Layer::Security,
+            "capabilities",
+            format!("its capabilities cannot be set: {why}"),
+            None,
+        ),
+        Step::SecurityModule => of(
+            Layer::Security,
+            "security module",
+            format!("its AppArmor or SELinux label cannot be set: {why}"),
+            Some("check that the profile is loaded on the node"),
+        ),
+        Step::Seccomp => of(
+            Layer::Security,
+            "seccomp",
+            format!("its seccomp profile cannot be installed: {why}"),
+            Some(
+                "check the profile; without allowPrivilegeEscalation: false it must let the runtime's own last calls pass",
+            ),
+        ),
+        Step::Scheduling => {
+            of(Layer::Process, "scheduling", format!("its scheduling cannot be set: {why}"), None)
+        }
         Step::Cwd => {
             let cwd = process.map_or("?", |process| process.cwd.as_str());
             let mend = match error.errno {
-                EACCES => "the user may not enter it: correct its permissions in the image, or choose another `workingDir`",
+                EACCES => {
+                    "the user may not enter it: correct its permissions in the image, or choose another `workingDir`"
+                }
                 ENOTDIR => "it is a file: choose another `workingDir`",
                 _ => "choose a `workingDir` that the image has",
             };
-            of(Layer::Filesystem, "workdir", format!("working directory `{cwd}` cannot be entered: {why}"), Some(mend))
+            of(
+                Layer::Filesystem,
+                "workdir",
+                format!("working directory `{cwd}` cannot be entered: {why}"),
+                Some(mend),
+            )
         }
         Step::Exec => exec(process, error),
-        Step::Pipe => of(Layer::Process, "start", format!("its starter could not be spoken with: {why}"), None),
-        Step::PauseRoot => of(Layer::Filesystem, "sandbox", format!("the pod's /dev/shm cannot be set up: {why}"), Some("see `hull check`")),
-        Step::Hostname => of(Layer::Namespace, "hostname", format!("the pod's host name cannot be set: {why}"), None),
+        Step::Pipe => of(
+            Layer::Process,
+            "start",
+            format!("its starter could not be spoken with: {why}"),
+            None,
+        ),
+        Step::PauseRoot => of(
+            Layer::Filesystem,
+            "sandbox",
+            format!("the pod's /dev/shm cannot be set up: {why}"),
+            Some("see `hull check`"),
+        ),
+        Step::Hostname => of(
+            Layer::Namespace,
+            "hostname",
+            format!("the pod's host name cannot be set: {why}"),
+            None,
+        ),
     }
 }
 
 fn exec(process: Option<&Process>, error: &StepError) -> Failure {
     let program = process.and_then(|process| process.args.first());
-    let program = program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default();
+    let program =
+        program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default();
     let in_path = !program.contains('/');
     let (what, mend) = match error.errno {
         ENOENT if in_path => (
@@ -256,8 +369,14 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
             format!("`{program}` cannot be executed: exec format error"),
             "it is a script without a `#!` line, or a program for another architecture",
         ),
-        7 => (format!("`{program}` cannot be executed: its arguments and environment are too long"), "pass less, or in a file"),
-        _ => (format!("`{program}` cannot be executed: {}", reason(error)), "check the program in the image"),
+        7 => (
+            format!("`{program}` cannot be executed: its arguments and environment are too long"),
+            "pass less, or in a file",
+        ),
+        _ => (
+            format!("`{program}` cannot be executed: {}", reason(error)),
+            "check the program in the image",
+        ),
     };
     failure(Layer::Process, "exec", what, Some(mend))
 }

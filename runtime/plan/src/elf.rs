@@ -74,12 +74,18 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
             format!("`{path}` is a program for {}, this node is {}", name(machine), name(OURS)),
             "use an image for this node's architecture",
         ),
-        Kind::Elf { interpreter: Some(interpreter), .. } if files.read(&interpreter).is_none() => found(
-            format!("`{path}` is there, but its ELF interpreter `{interpreter}` is not in the image"),
-            "use a base image with that C library, or link the program statically",
-        ),
+        Kind::Elf { interpreter: Some(interpreter), .. } if files.read(&interpreter).is_none() => {
+            found(
+                format!(
+                    "`{path}` is there, but its ELF interpreter `{interpreter}` is not in the image"
+                ),
+                "use a base image with that C library, or link the program statically",
+            )
+        }
         Kind::Script { interpreter, dos: true } => found(
-            format!("`{path}` begins with `#!{interpreter}` and a carriage return, so its interpreter is not found"),
+            format!(
+                "`{path}` begins with `#!{interpreter}` and a carriage return, so its interpreter is not found"
+            ),
             "save the script with Unix line ends (dos2unix)",
         ),
         Kind::Script { interpreter, .. } if files.read(&interpreter).is_none() => found(
@@ -108,7 +114,8 @@ fn find(program: &str, process: &Process, files: &dyn Files) -> Option<(String, 
         return Some((path, bytes));
     }
     let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
-    let path = path.map_or(DEFAULT_PATH.to_owned(), |path| String::from_utf8_lossy(path).into_owned());
+    let path =
+        path.map_or(DEFAULT_PATH.to_owned(), |path| String::from_utf8_lossy(path).into_owned());
     path.split(':').find_map(|dir| {
         let path = format!("{dir}/{program}");
         let bytes = files.read(&path)?;
@@ -143,7 +150,8 @@ fn elf(bytes: &[u8]) -> Option<Kind> {
     };
     let machine = u16::try_from(number(18, 2)?).ok()?;
     let (word, offset_at, size_at) = if wide { (8, 32, 54) } else { (4, 28, 42) };
-    let (headers, size, count) = (number(offset_at, word)?, number(size_at, 2)?, number(size_at + 2, 2)?);
+    let (headers, size, count) =
+        (number(offset_at, word)?, number(size_at, 2)?, number(size_at + 2, 2)?);
     for at in 0..count.min(HEADERS_MAX) {
         let header = headers.checked_add(at.checked_mul(size)?)?;
         let Some(PT_INTERP) = number(header, 4) else { continue };
@@ -190,7 +198,9 @@ mod tests {
     #[test]
     fn our_own_program_is_one() {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
-        let Kind::Elf { machine, .. } = kind(&bytes[..4096.min(bytes.len())]) else { panic!("no ELF") };
+        let Kind::Elf { machine, .. } = kind(&bytes[..4096.min(bytes.len())]) else {
+            panic!("no ELF")
+        };
         assert_eq!(machine, OURS);
     }
 

@@ -63,10 +63,18 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::HostSysctl { .. } => Some("set it on the node itself, or give the pod a namespace of its own for it".into()),
-            Self::NoModule { module, .. } => Some(format!("enable {module} on the node, or take the profile out of the security context")),
-            Self::Unsupported { value, .. } => Some(format!("take `{value}` out of the pod's spec")),
-            Self::Profile { .. } | Self::Seccomp { .. } => Some("correct the profile; its form is the OCI runtime spec's `linux.seccomp`".into()),
+            Self::HostSysctl { .. } => Some(
+                "set it on the node itself, or give the pod a namespace of its own for it".into(),
+            ),
+            Self::NoModule { module, .. } => Some(format!(
+                "enable {module} on the node, or take the profile out of the security context"
+            )),
+            Self::Unsupported { value, .. } => {
+                Some(format!("take `{value}` out of the pod's spec"))
+            }
+            Self::Profile { .. } | Self::Seccomp { .. } => Some(
+                "correct the profile; its form is the OCI runtime spec's `linux.seccomp`".into(),
+            ),
             Self::Missing { .. } | Self::Bad { .. } => None,
         }
     }

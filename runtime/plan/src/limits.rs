@@ -17,7 +17,10 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
         limits.cpuset_cpus.clone_from(cpu.cpus());
         limits.cpuset_mems.clone_from(cpu.mems());
         if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0) {
-            return Err(Error::Unsupported { what: "real-time CPU limits", value: "realtimeRuntime".into() });
+            return Err(Error::Unsupported {
+                what: "real-time CPU limits",
+                value: "realtimeRuntime".into(),
+            });
         }
     }
     if let Some(memory) = resources.memory() {

@@ -27,18 +27,29 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
     if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
         return Err(Error::Unsupported { what: "id-mapped mounts", value: target });
     }
-    if fstype == "bind" || parsed.bind.is_some() || slots.iter().any(|(text, _)| Some(text) == source.as_ref()) {
+    if fstype == "bind"
+        || parsed.bind.is_some()
+        || slots.iter().any(|(text, _)| Some(text) == source.as_ref())
+    {
         let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
         let slot = slots.iter().find(|(text, _)| *text == source);
         let source = match slot {
             Some((_, slot)) => Source::Slot(*slot),
             None if source.starts_with('/') => Source::Host(source),
             None => {
-                return Err(Error::Bad { field: "mounts.source", value: source, why: "it is no absolute path" });
+                return Err(Error::Bad {
+                    field: "mounts.source",
+                    value: source,
+                    why: "it is no absolute path",
+                });
             }
         };
         if let Some((key, _)) = parsed.data.first() {
-            return Err(Error::Bad { field: "mounts.options", value: key.clone(), why: "a bind mount has no such option" });
+            return Err(Error::Bad {
+                field: "mounts.options",
+                value: key.clone(),
+                why: "a bind mount has no such option",
+            });
         }
         return Ok(Op::Bind {
             source,
@@ -67,7 +78,11 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
 
 /// A path that stays inside, whatever it says: absolute, without climbing parts.
 pub(crate) fn inside(path: &str) -> Result<String, Error> {
-    let bad = |why| Error::Bad { field: "mounts.destination", value: path.chars().take(200).collect(), why };
+    let bad = |why| Error::Bad {
+        field: "mounts.destination",
+        value: path.chars().take(200).collect(),
+        why,
+    };
     if path.contains('\0') {
         return Err(bad("it holds a NUL"));
     }
@@ -137,7 +152,10 @@ fn flag(option: &str, parsed: &mut Parsed) -> Result<bool, Error> {
         _ => return Ok(false),
     }
     if *copy_up {
-        return Err(Error::Unsupported { what: "copying up into a tmpfs", value: "tmpcopyup".into() });
+        return Err(Error::Unsupported {
+            what: "copying up into a tmpfs",
+            value: "tmpcopyup".into(),
+        });
     }
     Ok(true)
 }
@@ -149,7 +167,11 @@ pub(crate) fn propagation(text: &str) -> Result<Propagation, Error> {
         "slave" | "rslave" => Ok(Propagation::Slave),
         "shared" | "rshared" => Ok(Propagation::Shared),
         "unbindable" | "runbindable" => Ok(Propagation::Unbindable),
-        other => Err(Error::Bad { field: "linux.rootfsPropagation", value: other.into(), why: "no such propagation" }),
+        other => Err(Error::Bad {
+            field: "linux.rootfsPropagation",
+            value: other.into(),
+            why: "no such propagation",
+        }),
     }
 }
 
@@ -165,7 +187,9 @@ mod tests {
     #[test]
     fn options_become_attributes_and_what_is_left_is_the_file_systems() {
         let text = r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]}"#;
-        let Op::Mount { attrs, options, .. } = op(&mount(text), &[]).unwrap() else { panic!("no mount") };
+        let Op::Mount { attrs, options, .. } = op(&mount(text), &[]).unwrap() else {
+            panic!("no mount")
+        };
         assert!(attrs.nosuid && attrs.strictatime && !attrs.rdonly);
         assert_eq!(options[1], ("size".into(), Some("65536k".into())));
     }
@@ -174,12 +198,16 @@ mod tests {
     fn a_slot_is_known_by_its_source() {
         let text = r#"{"destination":"/dev/shm","type":"bind","source":"hull:shm","options":["rbind","ro"]}"#;
         let op = op(&mount(text), &[("hull:shm".into(), 3)]).unwrap();
-        assert!(matches!(op, Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }));
+        assert!(matches!(
+            op,
+            Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }
+        ));
     }
 
     #[test]
     fn what_a_bind_cannot_have_is_refused() {
-        let text = r#"{"destination":"/x","type":"bind","source":"/y","options":["bind","size=5"]}"#;
+        let text =
+            r#"{"destination":"/x","type":"bind","source":"/y","options":["bind","size=5"]}"#;
         assert!(op(&mount(text), &[]).unwrap_err().to_string().contains("size"));
         let text = r#"{"destination":"/x","type":"bind","source":"y"}"#;
         op(&mount(text), &[]).unwrap_err();

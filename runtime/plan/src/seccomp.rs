@@ -14,7 +14,8 @@ pub use profile::localhost;
 use crate::Error;
 use hull_init::plan::Seccomp;
 use libseccomp::{
-    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, error::SeccompError,
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+    error::SeccompError,
 };
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
@@ -148,14 +149,24 @@ fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
         Action::ScmpActNotify => {
-            return Err(Error::Unsupported { what: "seccomp notification", value: "SCMP_ACT_NOTIFY".into() });
+            return Err(Error::Unsupported {
+                what: "seccomp notification",
+                value: "SCMP_ACT_NOTIFY".into(),
+            });
         }
     })
 }
 
 fn condition(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
-    let bad = |value: usize| Error::Bad { field: "seccomp.syscalls.args.index", value: value.to_string(), why: "arguments are 0 to 5" };
-    let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6).ok_or_else(|| bad(arg.index()))?;
+    let bad = |value: usize| Error::Bad {
+        field: "seccomp.syscalls.args.index",
+        value: value.to_string(),
+        why: "arguments are 0 to 5",
+    };
+    let index = u32::try_from(arg.index())
+        .ok()
+        .filter(|index| *index < 6)
+        .ok_or_else(|| bad(arg.index()))?;
     let (op, value) = match arg.op() {
         Operator::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
         Operator::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
@@ -163,7 +174,9 @@ fn condition(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
         Operator::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
         Operator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
         Operator::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
-        Operator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0)),
+        Operator::ScmpCmpMaskedEq => {
+            (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0))
+        }
     };
     Ok(ScmpArgCompare::new(index, op, value))
 }

@@ -24,6 +24,11 @@ pub use error::{Error, Result, name_of};
 pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, mount_setattr};
-pub use security::{bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit};
-pub use signals::{block_for_signalfd, ignore_children, pidfd_send_signal, reset_signals, reap_any, Reaped, controlling_terminal};
+pub use security::{
+    bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit,
+};
+pub use signals::{
+    Reaped, block_for_signalfd, controlling_terminal, ignore_children, pidfd_send_signal, reap_any,
+    reset_signals,
+};
 pub use spawn::{inherited, spawn_program};

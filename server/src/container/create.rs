@@ -33,7 +33,8 @@ pub(crate) fn record(
         cgroup: format!("{}/{id}", pod.cgroup),
         log_path,
         user: None,
-        stop_signal: spec::stop_signal(&config, &image.config).map_err(|source| Error::Spec { source })?,
+        stop_signal: spec::stop_signal(&config, &image.config)
+            .map_err(|source| Error::Spec { source })?,
         config,
         state: State::Creating,
     })
@@ -65,10 +66,9 @@ pub(crate) async fn make(
         let mut known = (*record).clone();
         known.user = Some(user.clone());
         super::start::plan(&node, &pod, &pod_record, &known, &image, None)?;
-        node.images.create_rootfs(&record.id, &image).map_err(|source| Error::Rootfs {
-            container: record.id.clone(),
-            source,
-        })?;
+        node.images
+            .create_rootfs(&record.id, &image)
+            .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
         Ok(user)
     })
     .await
@@ -76,7 +76,8 @@ pub(crate) async fn make(
 
 /// Whom the first process runs as, by the config, the image and the image's own accounts.
 fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> {
-    let wanted = spec::user::wanted(config, &image.config).map_err(|source| Error::Spec { source: source.into() })?;
+    let wanted = spec::user::wanted(config, &image.config)
+        .map_err(|source| Error::Spec { source: source.into() })?;
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
     let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);

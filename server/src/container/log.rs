@@ -14,7 +14,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Whole path of the log; empty when none is asked for.
-pub(crate) fn path(pod: &cri::PodSandboxConfig, config: &cri::ContainerConfig) -> Result<String, Error> {
+pub(crate) fn path(
+    pod: &cri::PodSandboxConfig,
+    config: &cri::ContainerConfig,
+) -> Result<String, Error> {
     if pod.log_directory.is_empty() || config.log_path.is_empty() {
         return Ok(String::new());
     }
@@ -25,7 +28,10 @@ pub(crate) fn path(pod: &cri::PodSandboxConfig, config: &cri::ContainerConfig) -
 fn check(directory: &str, path: &str) -> Result<(), Error> {
     let invalid = |field, why: String| Err(Error::Invalid { field, why });
     if !directory.starts_with('/') {
-        return invalid("sandbox_config.log_directory", format!("`{directory}` is no absolute path"));
+        return invalid(
+            "sandbox_config.log_directory",
+            format!("`{directory}` is no absolute path"),
+        );
     }
     let stays = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     if stays && path.len() < 4096 && !path.contains('\0') {
@@ -68,13 +74,19 @@ pub(crate) fn open(
         at = beneath(&at, part, flags, Mode::empty())
             .map_err(failed(format!("openat2({})", part.display())))?;
     }
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = beneath(&at, &name, flags, Mode::from_raw_mode(0o640))
         .map_err(failed(format!("openat2({})", name.display())))?;
     Ok(Some(file))
 }
 
-fn beneath(at: &OwnedFd, name: &std::ffi::OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn beneath(
+    at: &OwnedFd,
+    name: &std::ffi::OsStr,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
     openat2(at.as_fd(), name, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 

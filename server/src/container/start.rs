@@ -66,7 +66,8 @@ pub(crate) fn spec(
         hostname: &hostname,
     };
     let user = record.user.clone().unwrap_or_default();
-    let user = spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
+    let user =
+        spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
     let defaults = spec::defaults(&node.config, &node.host);
     let request = spec::Request {
         pod: &view,
@@ -104,7 +105,8 @@ pub(crate) async fn start(
         })
         .await?
     };
-    let id = ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
+    let id =
+        ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
     let stdio = Stdio {
         log: log.is_some(),
         tty: record.config.tty,
@@ -115,7 +117,8 @@ pub(crate) async fn start(
     match client.start(verb, log.into_iter().collect()).await {
         Ok(started) => Ok(started),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
-            let failure = blocking(move || explain::step(&node, &record, &image, &planned, &step)).await;
+            let failure =
+                blocking(move || explain::step(&node, &record, &image, &planned, &step)).await;
             Err(Error::Failed { doing: DOING, failure: Box::new(failure) })
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),

@@ -51,10 +51,7 @@ pub(crate) async fn stop(order: Order) -> Result<(), Error> {
 
 /// Kills the containers of a pod that is being stopped and waits until they are known to have ended,
 /// or the time is up: the teardown that follows clears the cgroups in any case.
-pub(crate) async fn kill_all(
-    client: &Client,
-    running: Vec<(ContainerId, watch::Receiver<State>)>,
-) {
+pub(crate) async fn kill_all(client: &Client, running: Vec<(ContainerId, watch::Receiver<State>)>) {
     for (id, _) in &running {
         send(client, Target::ContainerAll(id.clone()), SIGKILL).await;
     }
@@ -85,9 +82,14 @@ fn stacks(host: &hull_cgroup::Host, cgroup: &str) -> String {
         .take(3)
         .map(|pid| {
             let top = std::fs::read_to_string(format!("/proc/{pid}/stack")).unwrap_or_default();
-            let calls: Vec<_> = top.lines().take(3).map(|line| line.trim_start_matches("[<0>] ")).collect();
+            let calls: Vec<_> =
+                top.lines().take(3).map(|line| line.trim_start_matches("[<0>] ")).collect();
             format!("process {pid} in {}", calls.join(" < "))
         })
         .collect();
-    if shown.is_empty() { "no process of it is left in its cgroup".into() } else { shown.join("; ") }
+    if shown.is_empty() {
+        "no process of it is left in its cgroup".into()
+    } else {
+        shown.join("; ")
+    }
 }

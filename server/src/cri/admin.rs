@@ -19,7 +19,10 @@ const PROGRESS_QUEUE: usize = 64;
 
 #[tonic::async_trait]
 impl Hull for Cri {
-    async fn pull(&self, request: Request<api::PullRequest>) -> Result<Response<BoxStream<api::PullProgress>>, Status> {
+    async fn pull(
+        &self,
+        request: Request<api::PullRequest>,
+    ) -> Result<Response<BoxStream<api::PullProgress>>, Status> {
         let request = request.into_inner();
         let reference = Reference::parse(&request.image).map_err(|err| status::of_image(&err))?;
         let auth = if request.username.is_empty() {
@@ -68,18 +71,19 @@ impl Hull for Cri {
             if name.is_none() {
                 name = Some(chunk.name);
             }
-            spool = blocking(move || spool.write_all(&chunk.data).map(|()| spool))
-                .await
-                .map_err(|err| Status::unknown(format!("cannot keep the archive while it arrives: {err}")))?;
+            spool = blocking(move || spool.write_all(&chunk.data).map(|()| spool)).await.map_err(
+                |err| Status::unknown(format!("cannot keep the archive while it arrives: {err}")),
+            )?;
         }
         spool
             .rewind()
             .map_err(|err| Status::unknown(format!("cannot read the archive again: {err}")))?;
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;
-        let images = imported.map_err(|err| status::of_image(&err))?.into_iter().map(|of| {
-            api::ImportedImage { id: of.image.id.clone(), names: of.names }
-        });
+        let images = imported
+            .map_err(|err| status::of_image(&err))?
+            .into_iter()
+            .map(|of| api::ImportedImage { id: of.image.id.clone(), names: of.names });
         Ok(Response::new(api::ImportResponse { images: images.collect() }))
     }
 

@@ -15,10 +15,15 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 impl Cri {
-    pub(super) async fn create(&self, request: api::CreateContainerRequest) -> Result<String, Status> {
+    pub(super) async fn create(
+        &self,
+        request: api::CreateContainerRequest,
+    ) -> Result<String, Status> {
         let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
-        let metadata =
-            config.metadata.as_ref().ok_or_else(|| status::invalid("config.metadata", "it is missing"))?;
+        let metadata = config
+            .metadata
+            .as_ref()
+            .ok_or_else(|| status::invalid("config.metadata", "it is missing"))?;
         if metadata.name.is_empty() {
             return Err(status::invalid("config.metadata.name", "it is empty"));
         }
@@ -41,7 +46,9 @@ impl Cri {
         }
         let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
         let grace_s = u64::try_from(timeout_s).unwrap_or(0);
-        gone_is_fine(pod.ask(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of))
+        gone_is_fine(
+            pod.ask(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of),
+        )
     }
 
     /// Idempotent likewise; one that runs is killed first.
@@ -53,7 +60,10 @@ impl Cri {
         gone_is_fine(pod.ask(|reply| Command::Remove { id, reply }).await.map_err(status::of))
     }
 
-    pub(super) fn list_containers_by(&self, by: Option<&api::ContainerFilter>) -> Vec<api::Container> {
+    pub(super) fn list_containers_by(
+        &self,
+        by: Option<&api::ContainerFilter>,
+    ) -> Vec<api::Container> {
         let views = self.node.registry.views();
         views
             .iter()
@@ -80,9 +90,8 @@ impl Cri {
         let (id, pod) = self.container(id)?;
         let pod = pod.view();
         let view = pod.containers.get(&id).cloned();
-        let view = view.ok_or_else(|| {
-            status::of(Error::NotFound { kind: "container", id: id.to_string() })
-        })?;
+        let view = view
+            .ok_or_else(|| status::of(Error::NotFound { kind: "container", id: id.to_string() }))?;
         Ok((pod, view))
     }
 

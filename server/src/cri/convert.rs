@@ -56,7 +56,9 @@ pub(super) fn pod_status(view: &View) -> api::PodSandboxStatus {
 pub(super) fn container_state(state: &ContainerState) -> api::ContainerState {
     match state {
         // The interface has no word for what is not there yet or hardly any more.
-        ContainerState::Creating | ContainerState::Removing => api::ContainerState::ContainerUnknown,
+        ContainerState::Creating | ContainerState::Removing => {
+            api::ContainerState::ContainerUnknown
+        }
         ContainerState::Created => api::ContainerState::ContainerCreated,
         ContainerState::Running { .. } => api::ContainerState::ContainerRunning,
         ContainerState::Exited { .. } => api::ContainerState::ContainerExited,

@@ -31,7 +31,10 @@ pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerView)
         && labels(&by.label_selector, &view.record.config.labels)
 }
 
-pub(super) fn container_stats(by: Option<&api::ContainerStatsFilter>, view: &ContainerView) -> bool {
+pub(super) fn container_stats(
+    by: Option<&api::ContainerStatsFilter>,
+    view: &ContainerView,
+) -> bool {
     let Some(by) = by else { return true };
     starts(&by.id, view.id.as_str())
         && starts(&by.pod_sandbox_id, view.pod.as_str())

@@ -15,7 +15,10 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl ImageService for Cri {
-    async fn list_images(&self, request: Request<api::ListImagesRequest>) -> Answer<api::ListImagesResponse> {
+    async fn list_images(
+        &self,
+        request: Request<api::ListImagesRequest>,
+    ) -> Answer<api::ListImagesResponse> {
         let wanted = name_of(request.into_inner().filter.and_then(|filter| filter.image));
         let images = if wanted.is_empty() {
             self.node.images.list()
@@ -42,10 +45,16 @@ impl ImageService for Cri {
             });
             info.insert("info".to_owned(), text.to_string());
         }
-        Ok(Response::new(api::ImageStatusResponse { image: found.map(|image| shown(&image)), info }))
+        Ok(Response::new(api::ImageStatusResponse {
+            image: found.map(|image| shown(&image)),
+            info,
+        }))
     }
 
-    async fn pull_image(&self, request: Request<api::PullImageRequest>) -> Answer<api::PullImageResponse> {
+    async fn pull_image(
+        &self,
+        request: Request<api::PullImageRequest>,
+    ) -> Answer<api::PullImageResponse> {
         let request = request.into_inner();
         let name = required(name_of(request.image))?;
         let reference = Reference::parse(&name).map_err(|err| status::of_image(&err))?;
@@ -117,7 +126,8 @@ pub(super) fn auth(auth: api::AuthConfig) -> Result<Auth, Status> {
 }
 
 fn shown(image: &Image) -> api::Image {
-    let user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let user =
+        image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
     // `user:group` and bare numbers: CRI wants the number or the name, never both.
     let user = user.split(':').next().unwrap_or_default().to_owned();
     let uid = user.parse::<i64>().ok().map(|value| api::Int64Value { value });

@@ -38,10 +38,8 @@ impl RuntimeService for Cri {
             recursive_read_only_mounts: true,
             user_namespaces: false,
         };
-        let handlers = ["", "hull"].map(|name| api::RuntimeHandler {
-            name: name.into(),
-            features: Some(features),
-        });
+        let handlers = ["", "hull"]
+            .map(|name| api::RuntimeHandler { name: name.into(), features: Some(features) });
         let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
         Ok(Response::new(api::StatusResponse {
             status: Some(api::RuntimeStatus {
@@ -60,7 +58,8 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::RuntimeConfigRequest>,
     ) -> Answer<api::RuntimeConfigResponse> {
-        let linux = api::LinuxRuntimeConfiguration { cgroup_driver: api::CgroupDriver::Cgroupfs as i32 };
+        let linux =
+            api::LinuxRuntimeConfiguration { cgroup_driver: api::CgroupDriver::Cgroupfs as i32 };
         Ok(Response::new(api::RuntimeConfigResponse { linux: Some(linux) }))
     }
 

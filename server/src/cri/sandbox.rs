@@ -98,7 +98,9 @@ impl Cri {
         Ok(api::PodSandboxStatusResponse {
             status: Some(convert::pod_status(&view)),
             info,
-            containers_statuses: containers.map(|of| convert::container_status(&self.node, of)).collect(),
+            containers_statuses: containers
+                .map(|of| convert::container_status(&self.node, of))
+                .collect(),
             timestamp: now_ns(),
         })
     }
@@ -140,9 +142,9 @@ impl Cri {
         let node = Arc::clone(&self.node);
         blocking(move || {
             let views = node.registry.views();
-            let wanted = views
-                .iter()
-                .filter(|view| view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view));
+            let wanted = views.iter().filter(|view| {
+                view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view)
+            });
             wanted.map(|view| stats::pod(&node, view)).collect::<Result<_, _>>()
         })
         .await
@@ -170,7 +172,9 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
         name(field, text)?;
     }
     let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-    if !parent.is_empty() && (!parent.starts_with('/') || parent.split('/').any(|part| part == "..")) {
+    if !parent.is_empty()
+        && (!parent.starts_with('/') || parent.split('/').any(|part| part == ".."))
+    {
         let why = format!("`{}` is no absolute path without `..`", parent.escape_default());
         return Err(status::invalid("config.linux.cgroup_parent", why));
     }
@@ -186,7 +190,10 @@ pub(super) fn name(field: &'static str, text: &str) -> Result<(), Status> {
     }
     if text.contains('/') || text == ".." || text.chars().any(char::is_control) {
         let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
-        return Err(status::invalid(field, format!("`{shown}` holds a slash or a control character")));
+        return Err(status::invalid(
+            field,
+            format!("`{shown}` holds a slash or a control character"),
+        ));
     }
     Ok(())
 }

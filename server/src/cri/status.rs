@@ -22,7 +22,10 @@ pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
 
 /// A verb of CRI that is not written yet.
 pub(crate) fn not_yet(verb: &'static str) -> Status {
-    Status::new(Code::Unimplemented, format!("cannot {verb}: this version of hull does not have it yet"))
+    Status::new(
+        Code::Unimplemented,
+        format!("cannot {verb}: this version of hull does not have it yet"),
+    )
 }
 
 /// An error of the image store.
@@ -74,7 +77,9 @@ fn spec_code(_error: &spec::Error) -> Code {
 fn monitor_code(error: &monitors::Error) -> Code {
     match error {
         monitors::Error::Refused { failure: MonitorFailure::NoSuchContainer } => Code::NotFound,
-        monitors::Error::Refused { failure: MonitorFailure::NotRunning } => Code::FailedPrecondition,
+        monitors::Error::Refused { failure: MonitorFailure::NotRunning } => {
+            Code::FailedPrecondition
+        }
         monitors::Error::Refused { failure: MonitorFailure::AlreadyThere } => Code::AlreadyExists,
         monitors::Error::Lost => Code::Unavailable,
         monitors::Error::Refused { .. }

@@ -43,9 +43,19 @@ type Answer = Result<Done, Error>;
 
 #[derive(Debug)]
 enum Call {
-    Ask { verb: Verb, fds: Vec<OwnedFd>, answer: oneshot::Sender<Answer> },
+    Ask {
+        verb: Verb,
+        fds: Vec<OwnedFd>,
+        answer: oneshot::Sender<Answer>,
+    },
     /// Asks for an exec and for the word of its end.
-    Exec { verb: Verb, exec: u64, fds: Vec<OwnedFd>, answer: oneshot::Sender<Answer>, exit: oneshot::Sender<Exit> },
+    Exec {
+        verb: Verb,
+        exec: u64,
+        fds: Vec<OwnedFd>,
+        answer: oneshot::Sender<Answer>,
+        exit: oneshot::Sender<Exit>,
+    },
 }
 
 impl Client {
@@ -195,7 +205,8 @@ impl Connection {
                 self.out.push_back(Frame { bytes, sent: 0, fds });
             }
             None => {
-                let failure = Failure::BadRequest(format!("it is longer than {FRAME_BYTES_MAX} bytes"));
+                let failure =
+                    Failure::BadRequest(format!("it is longer than {FRAME_BYTES_MAX} bytes"));
                 // The caller may have gone; then nobody waits.
                 let _gone = answer.send(Err(Error::Refused { failure }));
             }

@@ -34,7 +34,9 @@ pub(crate) enum Error {
     Connect { path: PathBuf, source: io::Error },
     #[error("go on: the pod's monitor ended, or its connection broke")]
     Lost,
-    #[error("speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}")]
+    #[error(
+        "speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}"
+    )]
     TooOld { version: u16 },
     #[error("carry it out in the pod's monitor")]
     Refused { failure: Failure },
@@ -57,7 +59,10 @@ impl Monitors {
         let keep = |name, bytes| {
             hull_sys::sealed_memfd(name, bytes).map_err(|source| Error::Programs { source })
         };
-        Ok(Self { monitor: keep("hull-monitor", assets::MONITOR)?, pause: keep("pause", assets::PAUSE)? })
+        Ok(Self {
+            monitor: keep("hull-monitor", assets::MONITOR)?,
+            pause: keep("pause", assets::PAUSE)?,
+        })
     }
 
     /// Starts a monitor for `pod`, listening at `socket`, and connects to it.

@@ -55,7 +55,9 @@ fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
 pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
     let dns = config.dns_config.iter();
     let mut words = dns.flat_map(|dns| dns.servers.iter().chain(&dns.searches).chain(&dns.options));
-    if let Some(bad) = words.find(|word| word.chars().any(|c| c.is_control() || c == ' ') && !word.is_empty()) {
+    if let Some(bad) =
+        words.find(|word| word.chars().any(|c| c.is_control() || c == ' ') && !word.is_empty())
+    {
         return Err(format!("`{}` in dns_config is not one word", bad.escape_default()));
     }
     let host = &config.hostname;
@@ -115,7 +117,10 @@ mod tests {
             resolv_conf(&config("web", Some(dns)), "nameserver 9.9.9.9\n"),
             "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
         );
-        assert_eq!(resolv_conf(&config("web", None), "nameserver 9.9.9.9\n"), "nameserver 9.9.9.9\n");
+        assert_eq!(
+            resolv_conf(&config("web", None), "nameserver 9.9.9.9\n"),
+            "nameserver 9.9.9.9\n"
+        );
     }
 
     #[test]
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_line_cannot_be_smuggled_in() {
-        let dns = cri::DnsConfig { servers: vec!["1.1.1.1\noptions evil".into()], ..Default::default() };
+        let dns =
+            cri::DnsConfig { servers: vec!["1.1.1.1\noptions evil".into()], ..Default::default() };
         check(&config("web", Some(dns))).unwrap_err();
         check(&config("web\n127.0.0.1 bank", None)).unwrap_err();
         check(&config(&"a".repeat(64), None)).unwrap_err();

@@ -99,7 +99,9 @@ impl Pod {
     pub(crate) async fn built(&self) -> Result<()> {
         let mut view = self.view.clone();
         let seen = view
-            .wait_for(|view| view.failure.is_some() || !matches!(view.record.state, State::Building))
+            .wait_for(|view| {
+                view.failure.is_some() || !matches!(view.record.state, State::Building)
+            })
             .await;
         match seen {
             Ok(view) => view.failure.clone().map_or(Ok(()), Err),

@@ -67,9 +67,10 @@ impl Error {
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
             Self::ClearCgroup { source } => source.hint(),
-            Self::WriteFiles { .. } | Self::RemoveDirectory { .. } | Self::Monitor { .. } | Self::Netns { .. } => {
-                None
-            }
+            Self::WriteFiles { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::Monitor { .. }
+            | Self::Netns { .. } => None,
         }
     }
 }
@@ -222,9 +223,8 @@ async fn end_processes(
         paths.push(record.cgroup.clone());
     }
     let node = Arc::clone(node);
-    let cleared = blocking(move || {
-        paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path))
-    });
+    let cleared =
+        blocking(move || paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path)));
     cleared.await.map_err(|source| Error::ClearCgroup { source })
 }
 
@@ -240,10 +240,7 @@ async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
 }
 
 /// Kills what is in a cgroup, waits until it is empty, removes it.
-pub(crate) fn clear_cgroup(
-    host: &hull_cgroup::Host,
-    path: &str,
-) -> Result<(), hull_cgroup::Error> {
+pub(crate) fn clear_cgroup(host: &hull_cgroup::Host, path: &str) -> Result<(), hull_cgroup::Error> {
     let cgroup = hull_cgroup::Cgroup::at(host, path)?;
     if !cgroup.exists()? {
         return Ok(());

@@ -117,21 +117,22 @@ fn only<'a, K: AsId + 'a, V>(
         return None;
     }
     let mut found = None;
-    entries.try_for_each(|entry| {
-        if entry.0.text() == text {
-            found = Some(entry);
-            return Err(true);
-        }
-        if entry.0.text().starts_with(text) {
-            if found.is_some() {
-                found = None;
-                return Err(false);
+    entries
+        .try_for_each(|entry| {
+            if entry.0.text() == text {
+                found = Some(entry);
+                return Err(true);
             }
-            found = Some(entry);
-        }
-        Ok(())
-    })
-    .ok();
+            if entry.0.text().starts_with(text) {
+                if found.is_some() {
+                    found = None;
+                    return Err(false);
+                }
+                found = Some(entry);
+            }
+            Ok(())
+        })
+        .ok();
     found
 }
 

@@ -144,7 +144,11 @@ pub(crate) struct Start {
 
 impl Start {
     /// Takes over what recovery found: a connection, and the containers' records.
-    pub(crate) fn adopt(&mut self, client: Option<Client>, containers: Vec<(ContainerId, ContainerRecord)>) {
+    pub(crate) fn adopt(
+        &mut self,
+        client: Option<Client>,
+        containers: Vec<(ContainerId, ContainerRecord)>,
+    ) {
         self.task.client = client;
         for (id, record) in containers {
             self.task.node.registry.enter_container(id.clone(), self.task.id.clone());
@@ -269,7 +273,8 @@ impl Task {
     }
 
     fn build(&mut self) {
-        let (node, id, record) = (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
+        let (node, id, record) =
+            (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
         let notices = self.notices_in.clone();
         self.work.spawn(async move {
             Finished::Built(parts::bring_up(&node, &id, &record, notices).await)
@@ -321,7 +326,8 @@ impl Task {
             return;
         }
         self.tearing_down = true;
-        let (node, id, record) = (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
+        let (node, id, record) =
+            (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
         let client = self.client.clone();
         let cgroups = self.containers.values().map(|held| held.record.cgroup.clone()).collect();
         let running: Vec<_> = self
@@ -449,6 +455,10 @@ fn answer<T>(reply: Option<Reply<T>>, result: Result<T>) {
 }
 
 /// Records a new pod. The record is there before anything is made.
-pub(crate) fn record(node: &Node, id: &PodId, record: &PodRecord) -> std::result::Result<(), store::Error> {
+pub(crate) fn record(
+    node: &Node,
+    id: &PodId,
+    record: &PodRecord,
+) -> std::result::Result<(), store::Error> {
     node.pods.save(id.as_str(), record)
 }

@@ -9,7 +9,10 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// A command replaces the image's entrypoint and drops its arguments; arguments alone replace the
 /// image's.
-pub(super) fn args(config: &cri::ContainerConfig, image: &ImageConfiguration) -> Result<Vec<String>, Error> {
+pub(super) fn args(
+    config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
+) -> Result<Vec<String>, Error> {
     let of_image = image.config().as_ref();
     let list = |of: Option<&Option<Vec<String>>>| of.cloned().flatten().unwrap_or_default();
     let (mut args, rest) = if config.command.is_empty() {
@@ -54,7 +57,11 @@ pub(super) fn env(
             why: "its value is no text, or holds a NUL",
         })?;
         if pair.key.is_empty() || pair.key.contains(['=', '\0']) {
-            return Err(Error::Bad { field: "config.envs", value: pair.key.clone(), why: "it is no name" });
+            return Err(Error::Bad {
+                field: "config.envs",
+                value: pair.key.clone(),
+                why: "it is no name",
+            });
         }
         set(&mut env, &pair.key, value);
     }
@@ -75,7 +82,8 @@ fn set(env: &mut Vec<String>, name: &str, value: &str) {
 
 /// The config's, else the image's, else the root.
 pub(super) fn cwd(config: &cri::ContainerConfig, image: &ImageConfiguration) -> String {
-    let of_image = image.config().as_ref().and_then(|of| of.working_dir().clone()).unwrap_or_default();
+    let of_image =
+        image.config().as_ref().and_then(|of| of.working_dir().clone()).unwrap_or_default();
     let cwd = if config.working_dir.is_empty() { of_image } else { config.working_dir.clone() };
     if cwd.starts_with('/') { cwd } else { format!("/{cwd}") }
 }
@@ -96,7 +104,11 @@ mod tests {
         let of_image = image(r#"{"Entrypoint":["/entry"],"Cmd":["a","b"]}"#);
         let made = |command: &[&str], given: &[&str]| {
             let list = |of: &[&str]| of.iter().map(ToString::to_string).collect();
-            let config = cri::ContainerConfig { command: list(command), args: list(given), ..Default::default() };
+            let config = cri::ContainerConfig {
+                command: list(command),
+                args: list(given),
+                ..Default::default()
+            };
             args(&config, &of_image).unwrap().join(" ")
         };
         assert_eq!(made(&[], &[]), "/entry a b");

@@ -58,11 +58,8 @@ pub(crate) struct Request<'a> {
 /// The OCI spec of a container.
 pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let Request { pod, config, image, .. } = request;
-    let context = config
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.security_context.clone())
-        .unwrap_or_default();
+    let context =
+        config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let sets = security::capabilities(&context)?;
     let seccomp = security::seccomp(&context, &sets, request.defaults)?;
     let devices = security::devices(config, context.privileged)?;
@@ -143,7 +140,9 @@ fn mode(request: &Request<'_>, of: impl Fn(&cri::NamespaceOption) -> i32) -> Nam
     let of_pod = of_pod.and_then(|linux| linux.security_context.as_ref());
     let of_pod = of_pod.and_then(|context| context.namespace_options.as_ref());
     let options = namespace_options(request.config).or(of_pod);
-    options.and_then(|options| NamespaceMode::try_from(of(options)).ok()).unwrap_or(NamespaceMode::Pod)
+    options
+        .and_then(|options| NamespaceMode::try_from(of(options)).ok())
+        .unwrap_or(NamespaceMode::Pod)
 }
 
 fn namespaces(request: &Request<'_>) -> Value {
@@ -165,7 +164,9 @@ fn namespaces(request: &Request<'_>) -> Value {
         (NamespaceMode::Target, Some(pid)) => {
             namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")}));
         }
-        (NamespaceMode::Container | NamespaceMode::Target, _) => namespaces.push(json!({"type": "pid"})),
+        (NamespaceMode::Container | NamespaceMode::Target, _) => {
+            namespaces.push(json!({"type": "pid"}))
+        }
     }
     if request.defaults.cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));

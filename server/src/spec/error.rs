@@ -46,12 +46,22 @@ impl Error {
             Self::RecursiveReadOnly { .. } => Some(
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
             ),
-            Self::NoDevice { .. } => Some("check the path on the node, or the device plugin that named it".into()),
-            Self::NoCapability { .. } => Some("names are those of capabilities(7), with or without CAP_, or ALL".into()),
-            Self::ReadProfile { .. } => Some("put the profile on the node, below the kubelet's seccomp directory".into()),
-            Self::Profile { source, .. } | Self::Limits { source } | Self::Sysctl { source } => source.hint(),
+            Self::NoDevice { .. } => {
+                Some("check the path on the node, or the device plugin that named it".into())
+            }
+            Self::NoCapability { .. } => {
+                Some("names are those of capabilities(7), with or without CAP_, or ALL".into())
+            }
+            Self::ReadProfile { .. } => {
+                Some("put the profile on the node, below the kubelet's seccomp directory".into())
+            }
+            Self::Profile { source, .. } | Self::Limits { source } | Self::Sysctl { source } => {
+                source.hint()
+            }
             Self::User { source } => source.hint(),
-            Self::Unsupported { .. } => Some("take it out of the pod's spec; this version of hull does not have it".into()),
+            Self::Unsupported { .. } => {
+                Some("take it out of the pod's spec; this version of hull does not have it".into())
+            }
             Self::Bad { .. } | Self::Form { .. } => None,
         }
     }

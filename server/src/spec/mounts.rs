@@ -17,7 +17,11 @@ pub(super) struct System {
 }
 
 /// All mounts, parents before what lies in them.
-pub(super) fn all(pod: &PodView<'_>, config: &cri::ContainerConfig, system: &System) -> Result<Vec<Value>, Error> {
+pub(super) fn all(
+    pod: &PodView<'_>,
+    config: &cri::ContainerConfig,
+    system: &System,
+) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
@@ -32,7 +36,11 @@ pub(super) fn all(pod: &PodView<'_>, config: &cri::ContainerConfig, system: &Sys
         let source = if system.host_ipc { "/dev/shm" } else { SHM_SOURCE };
         mounts.push(json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "nosuid", "nodev", "noexec"]}));
     }
-    let files = [("/etc/hosts", pod.hosts), ("/etc/resolv.conf", pod.resolv_conf), ("/etc/hostname", pod.hostname)];
+    let files = [
+        ("/etc/hosts", pod.hosts),
+        ("/etc/resolv.conf", pod.resolv_conf),
+        ("/etc/hostname", pod.hostname),
+    ];
     let read_only = config
         .linux
         .as_ref()
@@ -71,7 +79,11 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         return Err(Error::Unsupported { what: format!("id-mapped volumes (at `{path}`)") });
     }
     if mount.host_path.is_empty() {
-        return Err(Error::Bad { field: "mounts.host_path", value: path.clone(), why: "the mount has no source" });
+        return Err(Error::Bad {
+            field: "mounts.host_path",
+            value: path.clone(),
+            why: "the mount has no source",
+        });
     }
     if !mount.host_path.starts_with('/') || !path.starts_with('/') {
         let value = format!("{} at {path}", mount.host_path);
@@ -83,7 +95,11 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         Ok(cri::MountPropagation::PropagationBidirectional) => "rshared",
         Err(_) => {
             let value = mount.propagation.to_string();
-            return Err(Error::Bad { field: "mounts.propagation", value, why: "there is none of that number" });
+            return Err(Error::Bad {
+                field: "mounts.propagation",
+                value,
+                why: "there is none of that number",
+            });
         }
     };
     let mut options = vec!["rbind", propagation];
@@ -99,7 +115,9 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         options.push("rro");
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
-    Ok(json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options}))
+    Ok(
+        json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options}),
+    )
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ pub(super) fn oci(resources: &cri::LinuxContainerResources) -> Value {
 
 /// The limits of an update.
 pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits, Error> {
-    let oci: LinuxResources = serde_json::from_value(oci(resources)).map_err(|source| Error::Form { source })?;
+    let oci: LinuxResources =
+        serde_json::from_value(oci(resources)).map_err(|source| Error::Form { source })?;
     hull_plan::limits(&oci).map_err(|source| Error::Limits { source })
 }
 
@@ -68,10 +69,9 @@ pub(crate) fn merge_resources(
             *have = new;
         }
     }
-    for (have, new) in [
-        (&mut have.cpuset_cpus, &update.cpuset_cpus),
-        (&mut have.cpuset_mems, &update.cpuset_mems),
-    ] {
+    for (have, new) in
+        [(&mut have.cpuset_cpus, &update.cpuset_cpus), (&mut have.cpuset_mems, &update.cpuset_mems)]
+    {
         if !new.is_empty() {
             have.clone_from(new);
         }

@@ -34,7 +34,11 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     let namespaces = Namespaces {
         mount: Namespace::New,
         // Only a pod whose containers share it has one of its own.
-        pid: if mode(options.pid) == NamespaceMode::Pod { Namespace::New } else { Namespace::Inherit },
+        pid: if mode(options.pid) == NamespaceMode::Pod {
+            Namespace::New
+        } else {
+            Namespace::Inherit
+        },
         uts: net.clone(),
         net,
         ipc: new_unless_host(options.ipc),
@@ -53,7 +57,10 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
         hostname: own_name.then(|| config.hostname.clone()),
         namespaces,
         id_maps: IdMaps::default(),
-        cgroup: Cgroup { path: format!("{}/{}", record.cgroup, record.id), limits: Limits::default() },
+        cgroup: Cgroup {
+            path: format!("{}/{}", record.cgroup, record.id),
+            limits: Limits::default(),
+        },
         sysctls,
         shm_bytes: node.config.runtime.shm_bytes,
         uid: id(&context.run_as_user),
@@ -110,7 +117,11 @@ fn port(of: &cri::PortMapping) -> Result<PortMapping, Error> {
         Ok(cri::Protocol::Sctp) => Protocol::Sctp,
         Err(_) => {
             let value = of.protocol.to_string();
-            return Err(Error::Bad { field: "port_mappings.protocol", value, why: "there is none of that number" });
+            return Err(Error::Bad {
+                field: "port_mappings.protocol",
+                value,
+                why: "there is none of that number",
+            });
         }
     };
     let host_ip = match of.host_ip.as_str() {

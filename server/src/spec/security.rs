@@ -14,22 +14,79 @@ use std::path::{Path, PathBuf};
 
 /// What the field gives a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 const ALL_CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 const MASKED: [&str; 11] = [
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The five sets, by name.
 pub(super) struct Sets {
@@ -43,7 +100,8 @@ pub(super) fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Resu
     if context.privileged {
         return Ok(Sets { allowed: all(), ambient: BTreeSet::new() });
     }
-    let mut allowed: BTreeSet<_> = DEFAULT_CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+    let mut allowed: BTreeSet<_> =
+        DEFAULT_CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
     let mut ambient = BTreeSet::new();
     if let Some(change) = &context.capabilities {
         let is_all = |name: &&String| name.eq_ignore_ascii_case("all");
@@ -97,7 +155,9 @@ pub(super) fn seccomp(
         None => match deprecated.as_str() {
             "unconfined" => (ProfileType::Unconfined, String::new()),
             "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, String::new()),
-            "" if context.privileged || !defaults.seccomp => (ProfileType::Unconfined, String::new()),
+            "" if context.privileged || !defaults.seccomp => {
+                (ProfileType::Unconfined, String::new())
+            }
             "" => (ProfileType::RuntimeDefault, String::new()),
             path => (ProfileType::Localhost, path.trim_start_matches("localhost/").to_owned()),
         },
@@ -108,8 +168,10 @@ pub(super) fn seccomp(
         ProfileType::RuntimeDefault if context.privileged => Ok(None),
         ProfileType::RuntimeDefault => {
             let names: Vec<_> = sets.allowed.iter().collect();
-            let set: Capabilities = serde_json::from_value(json!(names)).map_err(|source| Error::Form { source })?;
-            let profile = seccomp::runtime_default(Some(&set)).map_err(|source| Error::Form { source })?;
+            let set: Capabilities =
+                serde_json::from_value(json!(names)).map_err(|source| Error::Form { source })?;
+            let profile =
+                seccomp::runtime_default(Some(&set)).map_err(|source| Error::Form { source })?;
             Ok(Some(profile))
         }
         ProfileType::Localhost => localhost(&file, defaults).map(Some),
@@ -120,7 +182,8 @@ fn localhost(file: &str, defaults: &Defaults) -> Result<LinuxSeccomp, Error> {
     let path = PathBuf::from(file.trim_start_matches("localhost/"));
     let path = if path.is_absolute() { path } else { defaults.seccomp_root.join(path) };
     let shown = path.display().to_string();
-    let json = fs::read(&path).map_err(|source| Error::ReadProfile { path: shown.clone(), source })?;
+    let json =
+        fs::read(&path).map_err(|source| Error::ReadProfile { path: shown.clone(), source })?;
     seccomp::localhost(&json).map_err(|source| Error::Profile { path: shown, source })
 }
 
@@ -141,7 +204,9 @@ pub(super) fn apparmor(context: &cri::LinuxContainerSecurityContext) -> Option<S
     use cri::security_profile::ProfileType;
     let profile = context.apparmor.as_ref()?;
     match ProfileType::try_from(profile.profile_type) {
-        Ok(ProfileType::Localhost) => Some(profile.localhost_ref.trim_start_matches("localhost/").to_owned()),
+        Ok(ProfileType::Localhost) => {
+            Some(profile.localhost_ref.trim_start_matches("localhost/").to_owned())
+        }
         // The default where there is none of ours: as the field does, it runs without.
         Ok(ProfileType::RuntimeDefault | ProfileType::Unconfined) | Err(_) => None,
     }
@@ -167,7 +232,11 @@ pub(super) fn read_only(context: &cri::LinuxContainerSecurityContext) -> Vec<Str
     list(context, &context.readonly_paths, &READ_ONLY)
 }
 
-fn list(context: &cri::LinuxContainerSecurityContext, given: &[String], defaults: &[&str]) -> Vec<String> {
+fn list(
+    context: &cri::LinuxContainerSecurityContext,
+    given: &[String],
+    defaults: &[&str],
+) -> Vec<String> {
     if context.privileged {
         Vec::new()
     } else if given.is_empty() {
@@ -187,16 +256,20 @@ pub(super) struct Devices {
 /// None but the usual; with what the config names; all of the host's when privileged.
 pub(super) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Devices, Error> {
     if privileged {
-        let mut devices = Devices { rules: vec![json!({"allow": true, "access": "rwm"})], ..Devices::default() };
+        let mut devices =
+            Devices { rules: vec![json!({"allow": true, "access": "rwm"})], ..Devices::default() };
         host_devices(Path::new("/dev"), "/dev", 0, &mut devices.nodes);
         return Ok(devices);
     }
-    let mut devices = Devices { rules: vec![json!({"allow": false, "access": "rwm"})], ..Devices::default() };
+    let mut devices =
+        Devices { rules: vec![json!({"allow": false, "access": "rwm"})], ..Devices::default() };
     for kind in ["c", "b"] {
         devices.rules.push(json!({"allow": true, "type": kind, "access": "m"}));
     }
     for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        devices.rules.push(json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}));
+        devices.rules.push(
+            json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}),
+        );
     }
     // Terminals of the container's own devpts.
     devices.rules.push(json!({"allow": true, "type": "c", "major": 136, "access": "rwm"}));
@@ -208,7 +281,8 @@ pub(super) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result
 
 fn add_device(device: &cri::Device, devices: &mut Devices) -> Result<(), Error> {
     let missing = |source| Error::NoDevice { path: device.host_path.clone(), source };
-    let inside = if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
+    let inside =
+        if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
     let access = if device.permissions.is_empty() { "rwm" } else { device.permissions.as_str() };
     let path = fs::canonicalize(&device.host_path).map_err(missing)?;
     let found = fs::metadata(&path).map_err(missing)?;
@@ -218,7 +292,11 @@ fn add_device(device: &cri::Device, devices: &mut Devices) -> Result<(), Error> 
     } else if let Some(node) = node(&found, inside) {
         nodes.push(node);
     } else {
-        return Err(Error::Bad { field: "devices.host_path", value: device.host_path.clone(), why: "it is no device" });
+        return Err(Error::Bad {
+            field: "devices.host_path",
+            value: device.host_path.clone(),
+            why: "it is no device",
+        });
     }
     for node in &nodes {
         devices.rules.push(json!({
@@ -274,8 +352,13 @@ mod tests {
 
     fn changed(add: &[&str], drop: &[&str]) -> Result<Sets, Error> {
         let list = |of: &[&str]| of.iter().map(ToString::to_string).collect();
-        let change = cri::Capability { add_capabilities: list(add), drop_capabilities: list(drop), ..Default::default() };
-        let context = cri::LinuxContainerSecurityContext { capabilities: Some(change), ..Default::default() };
+        let change = cri::Capability {
+            add_capabilities: list(add),
+            drop_capabilities: list(drop),
+            ..Default::default()
+        };
+        let context =
+            cri::LinuxContainerSecurityContext { capabilities: Some(change), ..Default::default() };
         capabilities(&context)
     }
 

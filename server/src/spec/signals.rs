@@ -7,22 +7,57 @@ use oci_spec::image::ImageConfiguration;
 
 /// Kernel numbers of x86 and ARM, `signal(7)`.
 const NAMES: [(&str, i32); 36] = [
-    ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("IOT", 6), ("BUS", 7),
-    ("FPE", 8), ("KILL", 9), ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14),
-    ("TERM", 15), ("STKFLT", 16), ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20),
-    ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27),
-    ("WINCH", 28), ("IO", 29), ("POLL", 29), ("PWR", 30), ("SYS", 31), ("RTMIN", 34), ("RTMAX", 64),
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("IOT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("POLL", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+    ("RTMIN", 34),
+    ("RTMAX", 64),
 ];
 const SIGTERM: i32 = 15;
 
 /// The config's, else the image's, else SIGTERM.
-pub(crate) fn stop_signal(config: &cri::ContainerConfig, image: &ImageConfiguration) -> Result<i32, Error> {
+pub(crate) fn stop_signal(
+    config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
+) -> Result<i32, Error> {
     let asked = cri::Signal::try_from(config.stop_signal).unwrap_or(cri::Signal::RuntimeDefault);
     if asked != cri::Signal::RuntimeDefault {
         let name = asked.as_str_name();
         return number(name).ok_or_else(|| bad(name));
     }
-    let of_image = image.config().as_ref().and_then(|of| of.stop_signal().clone()).unwrap_or_default();
+    let of_image =
+        image.config().as_ref().and_then(|of| of.stop_signal().clone()).unwrap_or_default();
     if of_image.is_empty() {
         return Ok(SIGTERM);
     }
@@ -81,7 +116,14 @@ mod tests {
 
     #[test]
     fn images_name_signals_in_many_ways() {
-        for (text, wanted) in [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("SIGNOPE", None), ("99", None)] {
+        for (text, wanted) in [
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("SIGNOPE", None),
+            ("99", None),
+        ] {
             assert_eq!(number(text), wanted, "{text}");
         }
     }

@@ -32,9 +32,9 @@ impl Error {
     /// What the user can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::NoUser { .. } | Self::NoGroup { .. } => {
-                Some("use a number (`runAsUser`, `runAsGroup`), or add the name in the image".into())
-            }
+            Self::NoUser { .. } | Self::NoGroup { .. } => Some(
+                "use a number (`runAsUser`, `runAsGroup`), or add the name in the image".into(),
+            ),
             Self::GroupWithoutUser => Some("set `runAsUser` along with `runAsGroup`".into()),
             Self::BadId { .. } => None,
         }
@@ -63,7 +63,10 @@ pub(crate) struct Resolved {
 }
 
 /// What is asked for: the config's user, else the image's.
-pub(crate) fn wanted(config: &cri::ContainerConfig, image: &ImageConfiguration) -> Result<Wanted, Error> {
+pub(crate) fn wanted(
+    config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
+) -> Result<Wanted, Error> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let of_image = image.config().as_ref().and_then(|of| of.user().clone()).unwrap_or_default();
     let (mut user, mut group) = match of_image.split_once(':') {
@@ -90,7 +93,8 @@ pub(crate) fn wanted(config: &cri::ContainerConfig, image: &ImageConfiguration) 
         for group in &context.supplemental_groups {
             wanted.supplemental.push(id("supplemental_groups", *group)?);
         }
-        wanted.strict = context.supplemental_groups_policy == cri::SupplementalGroupsPolicy::Strict as i32;
+        wanted.strict =
+            context.supplemental_groups_policy == cri::SupplementalGroupsPolicy::Strict as i32;
     }
     Ok(Wanted { user, group, ..wanted })
 }
@@ -183,7 +187,11 @@ pub(crate) fn resolve(
     all.retain(|group| seen.insert(*group));
     all.truncate(GROUPS_MAX);
     // A home with a control character would smuggle a line into whatever prints it.
-    let home = if account.home.is_empty() || account.home.chars().any(char::is_control) { "/" } else { account.home };
+    let home = if account.home.is_empty() || account.home.chars().any(char::is_control) {
+        "/"
+    } else {
+        account.home
+    };
     Ok(Resolved { uid: account.uid, gid, groups: all, home: home.to_owned() })
 }
 
@@ -217,12 +225,16 @@ mod tests {
         assert!(matches!(resolved("web", "nogroup"), Err(Error::NoGroup { .. })));
         assert!(matches!(resolved("4294967295", ""), Err(Error::BadId { .. })));
         assert!(matches!(resolved("99999999999999999999", ""), Err(Error::BadId { .. })));
-        assert!(matches!(resolved("bad", ""), Err(Error::NoUser { .. })), "an overflow never becomes 0");
+        assert!(
+            matches!(resolved("bad", ""), Err(Error::NoUser { .. })),
+            "an overflow never becomes 0"
+        );
     }
 
     #[test]
     fn strict_leaves_the_images_groups_out() {
-        let wanted = Wanted { user: "web".into(), supplemental: vec![7], strict: true, ..Wanted::default() };
+        let wanted =
+            Wanted { user: "web".into(), supplemental: vec![7], strict: true, ..Wanted::default() };
         assert_eq!(resolve(&wanted, Some(PASSWD), Some(GROUP)).unwrap().groups, [102, 7]);
     }
 

@@ -87,7 +87,10 @@ pub fn runtime_default(bounding: Option<&Capabilities>) -> Result<LinuxSeccomp, 
         allow("socket", &json!([{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE"}])),
     ];
     for value in PERSONALITIES {
-        rules.push(allow("personality", &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}])));
+        rules.push(allow(
+            "personality",
+            &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]),
+        ));
     }
     for (number, names) in WITH_CAPABILITY {
         if has(number) {

@@ -12,11 +12,15 @@ const PROFILE_BYTES_MAX: usize = 4 << 20;
 /// list; fields that the OCI form does not have are left out.
 pub fn localhost(json: &[u8]) -> Result<LinuxSeccomp, Error> {
     if json.len() > PROFILE_BYTES_MAX {
-        return Err(Error::Seccomp { why: format!("it has {} bytes, at most {PROFILE_BYTES_MAX} are read", json.len()) });
+        return Err(Error::Seccomp {
+            why: format!("it has {} bytes, at most {PROFILE_BYTES_MAX} are read", json.len()),
+        });
     }
-    let mut profile: Value = serde_json::from_slice(json).map_err(|source| Error::Profile { source })?;
+    let mut profile: Value =
+        serde_json::from_slice(json).map_err(|source| Error::Profile { source })?;
     if profile.get("architectures").is_none_or(|list| list.as_array().is_some_and(Vec::is_empty)) {
-        let native = if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+        let native =
+            if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
         let of_map = profile.get("archMap").and_then(Value::as_array).into_iter().flatten();
         let mut list = Vec::new();
         for entry in of_map.filter(|entry| entry["architecture"] == native) {

@@ -23,7 +23,8 @@ fn run(program: &[u8], call: i64, argument: u64) -> u32 {
         let code = u16::from_le_bytes([item[0], item[1]]);
         let (yes, no) = (usize::from(item[2]), usize::from(item[3]));
         let k = u32::from_le_bytes(item[4..8].try_into().unwrap());
-        let word = |at: u32| u32::from_le_bytes(data[at as usize..at as usize + 4].try_into().unwrap());
+        let word =
+            |at: u32| u32::from_le_bytes(data[at as usize..at as usize + 4].try_into().unwrap());
         at += 1;
         match code {
             0x20 => a = word(k),
@@ -54,7 +55,9 @@ fn the_default_lets_ordinary_calls_pass_and_denies_what_changes_the_host() {
     for name in ["read", "write", "execve", "openat", "futex", "statx", "mseal", "cachestat"] {
         assert_eq!(run(&program, number(name), 0), ALLOW, "{name}");
     }
-    for name in ["unshare", "mount", "kexec_load", "bpf", "init_module", "setns", "reboot", "ptrace_not"] {
+    for name in
+        ["unshare", "mount", "kexec_load", "bpf", "init_module", "setns", "reboot", "ptrace_not"]
+    {
         if let Ok(call) = name.parse::<syscalls::Sysno>() {
             assert_eq!(run(&program, call.id().into(), 0), ERRNO | 1, "{name}");
         }

@@ -37,9 +37,10 @@ impl Task {
             return Err(self.wrong_state("create a container in"));
         }
         let metadata = config.metadata.clone().unwrap_or_default();
-        let same_name = self.containers.iter().find(|(_, held)| {
-            held.record.metadata() == (metadata.name.as_str(), metadata.attempt)
-        });
+        let same_name = self
+            .containers
+            .iter()
+            .find(|(_, held)| held.record.metadata() == (metadata.name.as_str(), metadata.attempt));
         if let Some((id, held)) = same_name {
             let joins = held.record.config == config
                 && matches!(held.record.state, State::Creating | State::Created);
@@ -355,7 +356,8 @@ impl Task {
             let Some(client) = client else { return Finished::Updated(id, waiter, Ok(())) };
             let verb = Verb::Update { container: id.clone(), limits: hull_plan::encode(&limits) };
             let told = client.tell(verb, Vec::new()).await;
-            let told = told.map_err(|source| Error::Monitor { doing: "set the container's limits", source });
+            let told = told
+                .map_err(|source| Error::Monitor { doing: "set the container's limits", source });
             Finished::Updated(id, waiter, told)
         });
     }
@@ -377,7 +379,8 @@ impl Task {
         let Some(held) = self.containers.get(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
-        let (State::Running { .. }, Some(client)) = (&held.record.state, self.client.clone()) else {
+        let (State::Running { .. }, Some(client)) = (&held.record.state, self.client.clone())
+        else {
             let err = wrong_state("reopen the log of", id, &held.record.state);
             return answer(Some(reply), Err(Arc::new(err)));
         };
@@ -397,7 +400,9 @@ impl Task {
                 Arc::make_mut(&mut held.record).state = state.clone();
                 held.state.send_replace(state);
             }
-            Err(refused) => error!(container = %id, error = %refused, "container machine refused an event"),
+            Err(refused) => {
+                error!(container = %id, error = %refused, "container machine refused an event")
+            }
         }
         self.save_container(id);
         self.publish();
