@@ -172,7 +172,7 @@ fn name(machine: u16) -> String {
         3 => "x86".into(),
         8 => "MIPS".into(),
         21 => "PowerPC64".into(),
-        22 => "S390".into(),
+        22 => "s390x".into(),
         40 => "ARM".into(),
         62 => "x86-64".into(),
         183 => "ARM64".into(),

@@ -178,6 +178,10 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
         let why = format!("`{}` is no absolute path without `..`", parent.escape_default());
         return Err(status::invalid("config.linux.cgroup_parent", why));
     }
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        let why = format!("`{}` is no absolute path", config.log_directory.escape_default());
+        return Err(status::invalid("config.log_directory", why));
+    }
     files::check(config).map_err(|why| status::invalid("config", why))?;
     Ok(metadata)
 }

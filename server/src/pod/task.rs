@@ -51,6 +51,8 @@ struct Held {
     state: watch::Sender<container::State>,
     /// Callers of Create, Start and Remove that wait for the same work.
     creating: Vec<Reply<ContainerId>>,
+    /// Why it could not be made; told once nothing of it is left.
+    unmade: Option<Arc<Error>>,
     starting: Option<Vec<Reply<()>>>,
     removing: Vec<Reply<()>>,
     /// Removal is under way.
@@ -172,6 +174,7 @@ impl Held {
             record: Arc::new(record),
             state,
             creating: Vec::new(),
+            unmade: None,
             starting: None,
             removing: Vec::new(),
             removal: false,

@@ -79,9 +79,9 @@ impl Task {
         result: std::result::Result<container::User, Error>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
-        let waiters = std::mem::take(&mut held.creating);
         match result {
             Ok(user) => {
+                let waiters = std::mem::take(&mut held.creating);
                 Arc::make_mut(&mut held.record).user = Some(user);
                 self.advance(id, Event::Made);
                 for waiter in waiters {
@@ -89,11 +89,9 @@ impl Task {
                 }
             }
             Err(err) => {
-                // Nobody knows this id: taken away at once, by the same removal as any other.
-                let err = Arc::new(err);
-                for waiter in waiters {
-                    answer(Some(waiter), Err(Arc::clone(&err)));
-                }
+                // Nobody knows this id: taken away by the same removal as any other, and told when
+                // its name is free again.
+                held.unmade = Some(Arc::new(err));
                 self.begin_remove(id);
             }
         }
@@ -301,6 +299,8 @@ impl Task {
         let Some(held) = self.containers.get_mut(id) else { return };
         let waiters = std::mem::take(&mut held.removing);
         held.removal = false;
+        let creators = std::mem::take(&mut held.creating);
+        let unmade = held.unmade.clone();
         let result = result.and_then(|()| {
             let removed = self.node.containers.remove(id.as_str());
             removed.map_err(|source| Error::Store { source })
@@ -321,6 +321,9 @@ impl Task {
             }
         }
         self.publish();
+        for (creator, err) in creators.into_iter().zip(unmade.iter().cycle()) {
+            answer(Some(creator), Err(Arc::clone(err)));
+        }
         for waiter in waiters {
             answer(Some(waiter), result.clone());
         }
