@@ -15,6 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest piece of a line, in bytes, as the field has it.
 pub const PIECE_BYTES_MAX: usize = 16 << 10;
+/// Most text that is written at once: what a pipe holds, in lines of middling length.
+const TEXT_BYTES_MAX: usize = 124 << 10;
+/// Longest beginning of a line, with its end.
+const HEAD_BYTES_MAX: usize = 48;
 const NANOS: i64 = 1_000_000_000;
 
 /// Which of the two.
@@ -24,6 +28,12 @@ pub enum Stream {
     Stdout,
     /// 2.
     Stderr,
+}
+
+/// Room for [`Log::take`] to work in: enough, so that it never grows. All logs can share one.
+#[must_use]
+pub fn room() -> Vec<u8> {
+    Vec::with_capacity(TEXT_BYTES_MAX)
 }
 
 /// One container's log.
@@ -57,16 +67,60 @@ impl Log {
         self.dropped
     }
 
-    /// Takes output of one stream, as it was read.
-    pub fn take(&mut self, stream: Stream, output: &[u8]) {
+    /// Takes output of one stream, as it was read. `text` is room to work in, see [`room`].
+    pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut Vec<u8>) {
         if self.file.is_none() {
             return;
         }
+        text.clear();
         let head = head(stream, now());
-        let mut text = Vec::with_capacity(output.len() + output.len() / 2 + head.len());
-        let rest = &mut self.rest[stream as usize];
-        format(&head, rest, output, &mut text);
-        self.write(&text);
+        let mut rest = std::mem::take(&mut self.rest[stream as usize]);
+        let mut begin = 0;
+        for end in memchr::memchr_iter(b'\n', output) {
+            if rest.is_empty() && end - begin <= PIECE_BYTES_MAX {
+                // Nearly every line: two copies, the line end comes along.
+                text.extend_from_slice(&head);
+                text.extend_from_slice(&output[begin..=end]);
+            } else {
+                let last = self.pieces(&head, &mut rest, &output[begin..end], text);
+                line(&head, b'F', &[&rest, last], text);
+                rest.clear();
+            }
+            begin = end + 1;
+            self.write_if_full(text);
+        }
+        let last = self.pieces(&head, &mut rest, &output[begin..], text);
+        rest.extend_from_slice(last);
+        // No memory between lines.
+        self.rest[stream as usize] = if rest.is_empty() { Vec::new() } else { rest };
+        self.write(text);
+    }
+
+    /// Writes all but the last piece of `rest` and `new` together, and gives what is left of `new`;
+    /// what is left of `rest` stays there. The last piece is never empty unless the line is.
+    fn pieces<'a>(
+        &mut self,
+        head: &[u8],
+        rest: &mut Vec<u8>,
+        mut new: &'a [u8],
+        text: &mut Vec<u8>,
+    ) -> &'a [u8] {
+        while rest.len() + new.len() > PIECE_BYTES_MAX {
+            let (piece, left) = new.split_at(PIECE_BYTES_MAX - rest.len());
+            line(head, b'P', &[rest, piece], text);
+            rest.clear();
+            new = left;
+            self.write_if_full(text);
+        }
+        new
+    }
+
+    /// Leaves room for one more line of any length.
+    fn write_if_full(&mut self, text: &mut Vec<u8>) {
+        if text.len() > TEXT_BYTES_MAX - PIECE_BYTES_MAX - HEAD_BYTES_MAX {
+            self.write(text);
+            text.clear();
+        }
     }
 
     /// The stream has ended: what it left without a line end is written as a piece.
@@ -107,51 +161,23 @@ impl Log {
     }
 }
 
-/// Puts `output` into lines; what is left without a line end stays in `rest`.
-fn format(head: &[u8], rest: &mut Vec<u8>, output: &[u8], text: &mut Vec<u8>) {
-    let mut begin = 0;
-    for end in memchr::memchr_iter(b'\n', output) {
-        let last = pieces(head, rest, &output[begin..end], text);
-        line(head, b'F', &[rest, last], text);
-        rest.clear();
-        begin = end + 1;
-    }
-    let last = pieces(head, rest, &output[begin..], text);
-    rest.extend_from_slice(last);
-    if rest.is_empty() {
-        // No memory between lines.
-        *rest = Vec::new();
-    }
-}
-
-/// Writes all but the last piece of `rest` and `new` together, and gives what is left of `new`;
-/// what is left of `rest` stays there. The last piece is never empty unless the line is.
-fn pieces<'a>(head: &[u8], rest: &mut Vec<u8>, mut new: &'a [u8], text: &mut Vec<u8>) -> &'a [u8] {
-    while rest.len() + new.len() > PIECE_BYTES_MAX {
-        let (piece, left) = new.split_at(PIECE_BYTES_MAX - rest.len());
-        line(head, b'P', &[rest, piece], text);
-        rest.clear();
-        new = left;
-    }
-    new
-}
-
 fn line(head: &[u8], tag: u8, parts: &[&[u8]], text: &mut Vec<u8>) {
-    text.extend_from_slice(head);
-    text.extend_from_slice(&[tag, b' ']);
+    let (tag_at, space) = (head.len() - 2, b' ');
+    text.extend_from_slice(&head[..tag_at]);
+    text.extend_from_slice(&[tag, space]);
     for part in parts {
         text.extend_from_slice(part);
     }
     text.push(b'\n');
 }
 
-/// What every line of a batch begins with: time and stream.
+/// What every whole line of a batch begins with: time, stream and tag.
 fn head(stream: Stream, at_ns: i64) -> Vec<u8> {
-    let mut head = Vec::with_capacity(40);
+    let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
     timestamp(at_ns, &mut head);
     head.extend_from_slice(match stream {
-        Stream::Stdout => b" stdout ",
-        Stream::Stderr => b" stderr ",
+        Stream::Stdout => b" stdout F ",
+        Stream::Stderr => b" stderr F ",
     });
     head
 }
@@ -213,8 +239,10 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let copy: File = file.try_clone().unwrap();
         let mut log = Log::new(Some(copy.into()));
+        let mut text = room();
         for chunk in chunks {
-            log.take(Stream::Stdout, chunk);
+            log.take(Stream::Stdout, chunk, &mut text);
+            assert!(text.capacity() <= TEXT_BYTES_MAX, "it grew");
         }
         log.end(Stream::Stdout);
         assert_eq!(log.dropped(), 0);
@@ -277,16 +305,24 @@ mod tests {
         let mut log = Log::new(Some(file));
         let line = [b'x'; 60];
         let output: Vec<u8> = (0..2000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
-        log.take(Stream::Stdout, &output);
+        let mut text = room();
+        log.take(Stream::Stdout, &output, &mut text);
         assert!(log.dropped() > 0, "it did not fit");
-        log.take(Stream::Stdout, b"lost as well\n");
-        let mut text = vec![0; 1 << 20];
-        let before = rustix::io::read(&disk, &mut text).unwrap();
-        assert_ne!(text[before - 1], b'\n', "a line was cut");
-        log.take(Stream::Stdout, b"whole again\n");
-        let after = rustix::io::read(&disk, &mut text).unwrap();
-        let after = text[..after].strip_prefix(b"\n").unwrap();
+        log.take(Stream::Stdout, b"lost as well\n", &mut text);
+        let mut found = vec![0; 1 << 20];
+        let before = rustix::io::read(&disk, &mut found).unwrap();
+        assert_ne!(found[before - 1], b'\n', "a line was cut");
+        log.take(Stream::Stdout, b"whole again\n", &mut text);
+        let after = rustix::io::read(&disk, &mut found).unwrap();
+        let after = found[..after].strip_prefix(b"\n").unwrap();
         assert_eq!(read_back(after), b"whole again\n");
+    }
+
+    /// The worst case: forty bytes of log for each of output.
+    #[test]
+    fn empty_lines_are_lines() {
+        let output = vec![b'\n'; 100_000];
+        assert_eq!(read_back(&logged(std::slice::from_ref(&output))), output);
     }
 
     #[test]

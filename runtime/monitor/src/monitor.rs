@@ -2,10 +2,11 @@
 //! The loop: one epoll over the listening socket, the daemon, SIGCHLD, status pipes and output.
 
 use crate::connection::{Asked, Broken, Connection};
-use crate::processes::{Container, Exec, Pause};
+use crate::processes::{Container, Exec, Pause, Room};
 use hull_cgroup::Host;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Done, Event, Failure, Message};
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -24,6 +25,10 @@ const TURN: usize = 64;
 /// How often what is ending is looked at again, in milliseconds, while something is: a process that
 /// left our sight (reparented to pause) gives us no SIGCHLD.
 const LOOK_MS: i64 = 2;
+
+/// How long it must be quiet before the room for output is given back, in milliseconds: mapping it
+/// anew for every batch costs more than the writing.
+const QUIET_MS: i64 = 100;
 
 /// What a descriptor of the loop stands for.
 #[derive(Debug, Clone)]
@@ -53,6 +58,8 @@ pub(crate) struct Monitor {
     next_token: u64,
     /// The request that asked for the end.
     pub(crate) shutdown: Option<Asked>,
+    /// Room for output, while there is any.
+    pub(crate) room: Option<Room>,
     /// How many connections there were.
     connections: u64,
 }
@@ -82,6 +89,7 @@ impl Monitor {
             watched: BTreeMap::new(),
             next_token: FIRST_FREE,
             shutdown: None,
+            room: None,
             connections: 0,
         }
     }
@@ -91,14 +99,10 @@ impl Monitor {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
-            let wait = self
-                .is_ending()
-                .then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: LOOK_MS * 1_000_000 });
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                wait.as_ref(),
-            ) {
+            let wait = self.wait_ms().map(|ms| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 });
+            let space = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.epoll, space, wait.as_ref()) {
+                Ok(0) => self.room = None,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(format!("wait for events: {errno}")),
             }
@@ -228,8 +232,12 @@ impl Monitor {
         self.watched.remove(&token);
     }
 
-    fn is_ending(&self) -> bool {
-        self.shutdown.is_some() || self.containers.values().any(Container::is_ending)
+    /// How long to wait for events at most; for ever when nothing else is to be done.
+    fn wait_ms(&self) -> Option<i64> {
+        if self.shutdown.is_some() || self.containers.values().any(Container::is_ending) {
+            return Some(LOOK_MS);
+        }
+        self.room.as_ref().map(|_| QUIET_MS)
     }
 
     /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half

@@ -56,6 +56,20 @@ pub(crate) enum Stage {
     Ended(Started, Exit),
 }
 
+/// Where output passes through, for all streams of the pod: there while data flows, see
+/// [`Monitor::serve`].
+#[derive(Debug)]
+pub(crate) struct Room {
+    chunk: Box<[u8]>,
+    text: Vec<u8>,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { chunk: vec![0; CHUNK].into_boxed_slice(), text: crate::log::room() }
+    }
+}
+
 /// A stream that is read.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -307,38 +321,43 @@ impl Monitor {
 
     /// Reads a stream's output into the log, for one turn.
     pub(crate) fn output(&mut self, id: &ContainerId, stream: Stream) {
-        let mut chunk = vec![0; CHUNK];
+        let mut room = self.room.take().unwrap_or_else(Room::new);
         for _ in 0..TURN {
-            match self.read_output(id, stream, &mut chunk) {
+            match self.read_output(id, stream, &mut room) {
                 Flow::More => {}
-                Flow::Empty => return,
-                Flow::Closed => return self.close(id, stream),
+                Flow::Empty => break,
+                Flow::Closed => {
+                    self.close(id, stream);
+                    break;
+                }
             }
         }
+        self.room = Some(room);
     }
 
     /// Reads all that is there: the processes are gone, so no more comes.
     fn drain(&mut self, id: &ContainerId, stream: Stream) {
-        let mut chunk = vec![0; CHUNK];
+        let mut room = self.room.take().unwrap_or_else(Room::new);
         for _ in 0..DRAIN_READS_MAX {
-            if !matches!(self.read_output(id, stream, &mut chunk), Flow::More) {
+            if !matches!(self.read_output(id, stream, &mut room), Flow::More) {
                 break;
             }
         }
+        self.room = Some(room);
         self.close(id, stream);
     }
 
-    fn read_output(&mut self, id: &ContainerId, stream: Stream, chunk: &mut [u8]) -> Flow {
+    fn read_output(&mut self, id: &ContainerId, stream: Stream, room: &mut Room) -> Flow {
         let Some(container) = self.containers.get_mut(id) else { return Flow::Closed };
         let output = match stream {
             Stream::Stdout => &container.stdout,
             Stream::Stderr => &container.stderr,
         };
         let Some(output) = output else { return Flow::Closed };
-        match read(output.fd.as_fd(), &mut *chunk) {
+        match read(output.fd.as_fd(), &mut *room.chunk) {
             Ok(0) => Flow::Closed,
             Ok(got) => {
-                container.log.take(stream, &chunk[..got]);
+                container.log.take(stream, &room.chunk[..got], &mut room.text);
                 Flow::More
             }
             Err(Errno::INTR) => Flow::More,

@@ -99,6 +99,19 @@ pub struct Pod {
     /// Processes that must be gone in the end.
     seen: std::cell::RefCell<Vec<OwnedFd>>,
     ended: bool,
+    /// Last, also when the pod's own end fails the test.
+    _swept: Swept,
+}
+
+/// Takes the test's cgroup away, with what is in it.
+#[derive(Debug)]
+struct Swept(Cgroup);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        // Only a test that fails already has anything in here that might not go.
+        let _best_effort = self.0.kill_and_remove(WAIT);
+    }
 }
 
 fn random<T>(make: fn([u8; 32]) -> T) -> T {
@@ -136,6 +149,7 @@ impl Pod {
         let pid = Pid::from_raw(pid).unwrap();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         let host = Host::detect().unwrap();
+        let _swept = Swept(Cgroup::at(&host, &cgroup).unwrap());
         Some(Self {
             id,
             pid,
@@ -146,6 +160,7 @@ impl Pod {
             cgroup,
             seen: Vec::new().into(),
             ended: false,
+            _swept,
         })
     }
 
@@ -314,9 +329,6 @@ impl Drop for Pod {
             }
         }
         let left = hull_cgroup::children(&self.host, &self.cgroup).unwrap_or_default();
-        if let Ok(cgroup) = Cgroup::at(&self.host, &self.cgroup) {
-            let _best_effort = cgroup.kill_and_remove(WAIT);
-        }
         if !failing {
             assert!(left.is_empty(), "cgroups left behind: {left:?}");
             let running =
