@@ -391,7 +391,10 @@ impl Unreachable {
             Self::Refused | Self::Timeout => {
                 Some(format!("check that {host} runs and no firewall is between"))
             }
-            Self::Tls | Self::Broken | Self::Other => None,
+            Self::Tls => Some(format!(
+                "set `plain_http` under `[[image.registry]]` with host = \"{host}\" to what it talks"
+            )),
+            Self::Broken | Self::Other => None,
         }
     }
 }

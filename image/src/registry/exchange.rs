@@ -207,7 +207,7 @@ pub(super) fn transport(host: &str, error: &reqwest::Error) -> Cause {
         Unreachable::Certificate
     } else if has("Connection refused") {
         Unreachable::Refused
-    } else if has("HandshakeFailure") || has("received fatal alert") {
+    } else if has("handshake") || has("HandshakeFailure") || has("received fatal alert") {
         Unreachable::Tls
     } else {
         Unreachable::Other

@@ -84,6 +84,10 @@ impl<R: Read> Archive<R> {
             let kind = header.entry_type();
             let size = or_empty(header.entry_size(), &header.as_old().size)
                 .map_err(|_| self.malformed("the size of an entry is no number"))?;
+            #[allow(
+                clippy::wildcard_enum_match_arm,
+                reason = "all others are entries, and the enum is open"
+            )]
             match kind {
                 EntryType::GNULongName => long_path = Some(self.name(size)?),
                 EntryType::GNULongLink => long_link = Some(self.name(size)?),
@@ -95,16 +99,7 @@ impl<R: Read> Archive<R> {
                 EntryType::XGlobalHeader => {
                     self.extension(size)?;
                 }
-                EntryType::Regular
-                | EntryType::Link
-                | EntryType::Symlink
-                | EntryType::Char
-                | EntryType::Block
-                | EntryType::Directory
-                | EntryType::Fifo
-                | EntryType::Continuous
-                | EntryType::GNUSparse
-                | _ => {
+                _ => {
                     let extended = extended.take().unwrap_or_default();
                     let size = extended.size.unwrap_or(size);
                     self.begin_data(size)?;

@@ -129,3 +129,6 @@ fn shown(name: &[u8]) -> String {
     let more = if cut.len() < name.len() { "…" } else { "" };
     format!("{}{more}", String::from_utf8_lossy(cut).escape_debug())
 }
+
+#[cfg(test)]
+mod tests;

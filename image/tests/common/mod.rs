@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A store of a test's own, and a registry that behaves as the test wants.
+//!
+//! [`Fake`] is a few lines of HTTP on a free port of loopback: what a real registry does only in bad
+//! times (breaking connections, asking to come back later) it does at will.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use hull_image::{Config, Image, Reference, Registry, Store};
+use hull_tests::image::{Blob, Packed};
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// A store in a directory that goes away with it.
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) dir: TempDir,
+    registries: Vec<Registry>,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    pub(crate) fn with(registries: Vec<Registry>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &registries);
+        Self { store, dir, registries }
+    }
+
+    /// Opens it once more, as a daemon that was started again.
+    pub(crate) fn again(self) -> Self {
+        let Self { store, dir, registries } = self;
+        drop(store);
+        let store = open(dir.path(), &registries);
+        Self { store, dir, registries }
+    }
+
+    /// Names in a directory of the store.
+    pub(crate) fn names(&self, directory: &str) -> Vec<String> {
+        hull_tests::shell::names(&self.dir.path().join("store").join(directory))
+    }
+
+    pub(crate) async fn pull(&self, name: &str) -> Result<Arc<Image>, hull_image::Error> {
+        self.store.pull(&Reference::parse(name).unwrap(), None, None).await
+    }
+}
+
+fn open(dir: &Path, registries: &[Registry]) -> Store {
+    let config = Config {
+        root: dir.join("store"),
+        registries: registries.to_vec(),
+        concurrent_layers: 4,
+        pinned: vec!["pinned.example.org/one:1".into()],
+    };
+    let (store, problems) = Store::open(config).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    store
+}
+
+/// Whether kernel tests can run here: devices and owners need root.
+pub(crate) fn can_run(test: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        hull_tests::paths::cannot_run(test, "root");
+    }
+    is_root
+}
+
+/// Error, causes and mend, as the daemon shows them.
+pub(crate) fn told(error: &hull_image::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    format!("{text} (hint: {})", error.hint().unwrap_or_default())
+}
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// The connection breaks after so many bytes of the body.
+    pub(crate) cut_after: Option<usize>,
+}
+
+impl Answer {
+    pub(crate) fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, body: body.into(), ..Self::default() }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
+
+/// An HTTP server that runs until it is dropped.
+pub(crate) struct Fake {
+    /// `127.0.0.1:port`.
+    pub(crate) host: String,
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    pub(crate) fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve(None, Arc::new(handler))
+    }
+
+    pub(crate) fn start_tls(
+        tls: rustls::ServerConfig,
+        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Some(Arc::new(tls)), Arc::new(handler))
+    }
+
+    fn serve(tls: Option<Arc<rustls::ServerConfig>>, handler: Arc<Handler>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, is_over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (list, over) = (Arc::clone(&asked), Arc::clone(&is_over));
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (Ok(stream), handler, list, tls) =
+                    (stream, Arc::clone(&handler), Arc::clone(&list), tls.clone())
+                else {
+                    continue;
+                };
+                std::thread::spawn(move || match tls {
+                    None => answer(stream, &*handler, &list),
+                    Some(tls) => {
+                        let connection = rustls::ServerConnection::new(tls).unwrap();
+                        answer(rustls::StreamOwned::new(connection, stream), &*handler, &list);
+                    }
+                });
+            }
+        });
+        Self { host: address.to_string(), asked, address, is_over, thread: Some(thread) }
+    }
+
+    /// The paths that were asked for so far, and with which credentials.
+    pub(crate) fn log(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn answer(stream: impl Read + Write, handler: &Handler, list: &Mutex<Vec<Asked>>) {
+    let mut stream = BufReader::new(stream);
+    let Some(asked) = read(&mut stream) else { return };
+    list.lock().unwrap().push(asked.clone());
+    let answer = handler(&asked);
+    let mut head = format!(
+        "HTTP/1.1 {} Said\r\nConnection: close\r\nContent-Length: {}\r\n",
+        answer.status,
+        answer.body.len()
+    );
+    for (name, value) in &answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    let stream = stream.get_mut();
+    let end = answer.cut_after.unwrap_or(answer.body.len()).min(answer.body.len());
+    // The client may have left: its business.
+    let _gone =
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer.body[..end]));
+    let _gone = stream.flush();
+}
+
+fn read(stream: &mut BufReader<impl Read>) -> Option<Asked> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(Asked { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// Answers like a registry that has one image under `name:tag`.
+pub(crate) fn serves(
+    packed: &Packed,
+    name: &str,
+    tag: &str,
+) -> impl Fn(&Asked) -> Answer + Send + Sync + Clone + 'static {
+    let mut blobs: HashMap<String, Blob> = HashMap::new();
+    for blob in &packed.blobs {
+        blobs.insert(format!("/v2/{name}/blobs/{}", blob.digest()), blob.clone());
+    }
+    blobs.insert(format!("/v2/{name}/manifests/{tag}"), packed.manifest.clone());
+    blobs.insert(
+        format!("/v2/{name}/manifests/{}", packed.manifest.digest()),
+        packed.manifest.clone(),
+    );
+    move |asked: &Asked| {
+        let path = asked.path.split('?').next().unwrap_or_default();
+        match blobs.get(path) {
+            None => {
+                Answer::of(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#)
+            }
+            Some(blob) => {
+                Answer::of(200, blob.bytes.clone()).with("Content-Type", blob.media_type.clone())
+            }
+        }
+    }
+}
