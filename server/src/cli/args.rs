@@ -300,8 +300,11 @@ pub(crate) struct Rm {
     /// Stop what runs first
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Every pod on this node, the kubelet's too
+    #[arg(short, long, conflicts_with = "names")]
+    pub(crate) all: bool,
     /// Containers or pods by id, start of the id, or name
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME")]
     pub(crate) names: Vec<String>,
 }
 

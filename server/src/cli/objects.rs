@@ -129,12 +129,17 @@ pub(crate) async fn remove_pod(client: &mut Client, pod: &api::PodSandbox) -> Re
 /// Removes containers or pods.
 pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
+    let names: Vec<&str> = if args.all {
+        known.pods.iter().map(|pod| pod.id.as_str()).collect()
+    } else {
+        args.names.iter().map(String::as_str).collect()
+    };
     let objects: Vec<_> =
-        args.names.iter().map(|name| known.either(name, Prefer::Pod)).collect::<Result<_>>()?;
+        names.iter().map(|name| known.either(name, Prefer::Pod)).collect::<Result<_>>()?;
     if !args.force {
         objects.iter().try_for_each(|object| refuse_running(&known, *object))?;
     }
-    for (object, name) in objects.into_iter().zip(&args.names) {
+    for (object, name) in objects.into_iter().zip(names) {
         match object {
             Object::Container(container) => {
                 let container_id = container.id.clone();

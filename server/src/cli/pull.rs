@@ -14,6 +14,8 @@ use std::io::{IsTerminal as _, Read as _};
 
 /// Longest password read from stdin, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
+/// One layer's line on a terminal.
+const TEMPLATE: &str = "{prefix} {msg:9} [{bar:30}] {bytes:>10} / {total_bytes}";
 /// Digits of a digest that are shown.
 const DIGITS: usize = 12;
 
@@ -134,7 +136,7 @@ impl Shown {
 
 fn style() -> ProgressStyle {
     // The template is ours and constant; were it wrong, the plain bar would do.
-    ProgressStyle::with_template("{prefix} {msg:9} [{bar:30}] {bytes:>10} / {total_bytes}")
+    ProgressStyle::with_template(TEMPLATE)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
@@ -176,6 +178,11 @@ mod tests {
             total,
             state: state as i32,
         }
+    }
+
+    #[test]
+    fn the_line_on_a_terminal_is_understood() {
+        ProgressStyle::with_template(TEMPLATE).unwrap();
     }
 
     #[test]

@@ -27,7 +27,7 @@ const fn unset(name: &'static str, example: &'static str, doc: &'static str) -> 
 pub(crate) const KEYS: &[Key] = &[
     key(
         "state_dir",
-        "Records, sockets and addresses of what runs now. Best on a tmpfs: a reboot ends every pod, and with the files go the records of them.",
+        "Records, sockets and addresses of what runs now. Best on a tmpfs: a reboot ends every pod, and with the files go the records of them. At most 25 bytes long, because sockets lie in it.",
     ),
     key(
         "data_dir",

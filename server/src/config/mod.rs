@@ -29,6 +29,11 @@ use std::path::{Path, PathBuf};
 /// Where the configuration is looked for when no file is named.
 pub(crate) const FILE: &str = "/etc/hull/config.toml";
 
+/// Longest path of a unix socket, in bytes: `sun_path` less the closing NUL.
+const SOCKET_BYTES_MAX: usize = 107;
+/// Longest state directory, in bytes: a monitor listens at `<state_dir>/run/<64 digits>/monitor.sock`.
+const STATE_DIR_BYTES_MAX: usize = SOCKET_BYTES_MAX - "/run/".len() - 64 - "/monitor.sock".len();
+
 /// All that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -210,6 +215,19 @@ impl Config {
         for (key, path) in absolute {
             if !path.is_absolute() {
                 return Err((key, format!("`{}` is no absolute path", path.display())));
+            }
+        }
+        let lengths = [
+            ("state_dir", &self.state_dir, STATE_DIR_BYTES_MAX),
+            ("socket", &self.socket, SOCKET_BYTES_MAX),
+        ];
+        for (key, path, most) in lengths {
+            if path.as_os_str().len() > most {
+                let why = format!(
+                    "`{}` has more than {most} bytes: sockets there would not fit (unix(7))",
+                    path.display()
+                );
+                return Err((key, why));
             }
         }
         if self.cgroup.driver == Driver::Systemd {

@@ -152,6 +152,7 @@ fn a_wrong_value_names_file_and_line() {
         ("\n[log]\nformat = \"xml\"\n", 3),
         ("[network]\n\npod_cidr = []\n", 3),
         ("socket = \"hull.sock\"\n", 1),
+        ("state_dir = \"/var/run/a/rather/deep/place\"\n", 1),
         ("[cgroup]\nparent = \"/a/../b\"\n", 2),
         ("[log\n", 1),
     ] {
