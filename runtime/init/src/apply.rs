@@ -4,62 +4,46 @@
 //! Until [`Op::Pivot`] both the host's tree and the container's root can be named; what is mounted
 //! inside the root is attached by descriptor, onto a descriptor.
 
-use crate::plan::{Attrs, IdMaps, Op, Plan, Propagation, Source, Step, StepError};
+use crate::copy_up;
+use crate::mount::{
+    Done, Failed, MS_SLAVE, attach, attach_path, bits, clone_fd, clone_tree, new_mount, of,
+    overlay, propagation_bits,
+};
+use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
 use crate::rootfs::{Make, Root, kind};
+use crate::sources::Sources;
+use crate::sysctl;
 use hull_cgroup::Host;
 use hull_sys::Attr;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstatfs};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    open_tree, unmount,
-};
-use std::collections::HashMap;
-use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-
-/// `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
-const PROC_MAGIC: u64 = 0x9fa0;
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_UNBINDABLE: u64 = 1 << 17;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
-
-/// An error of one operation, before it is known which.
-struct Failed {
-    errno: Errno,
-    call: String,
-}
-
-impl From<hull_sys::Error> for Failed {
-    fn from(err: hull_sys::Error) -> Self {
-        Self { errno: err.errno(), call: err.to_string() }
-    }
-}
-
-fn of(call: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
-    move |errno| Failed { errno, call: call.into() }
-}
-
-type Done<T = ()> = Result<T, Failed>;
+use rustix::mount::{UnmountFlags, unmount};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 struct Builder<'a> {
     root: Option<Root>,
     slots: &'a [OwnedFd],
-    /// Sources of shared binds, cloned while they were still the host's peers.
-    peers: HashMap<usize, OwnedFd>,
+    /// Sources that the parent opened, or that were cloned while they were still the host's peers.
+    sources: Sources,
     cgroup: &'a str,
 }
 
 /// Carries out all operations of `plan`. With `console`, that terminal becomes /dev/console.
-pub(crate) fn all(plan: &Plan, slots: &[OwnedFd], console: Option<&str>) -> Result<(), StepError> {
+pub(crate) fn all(
+    plan: &Plan,
+    sources: Sources,
+    slots: &[OwnedFd],
+    console: Option<&str>,
+) -> Result<(), StepError> {
     if plan.ops.is_empty() {
         return Ok(());
     }
-    let mut builder =
-        Builder { root: None, slots, peers: HashMap::new(), cgroup: &plan.cgroup.path };
+    let mut builder = Builder { root: None, slots, sources, cgroup: &plan.cgroup.path };
     let number = |at: usize| Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
+    if plan.namespaces.mount == Namespace::Inherit {
+        // The host's own mounts would be changed, and its root taken away.
+        return Err(of("mount without a mount namespace")(Errno::INVAL).at(number(0)));
+    }
     for (at, op) in plan.ops.iter().enumerate() {
         builder.clone_peer(at, op).map_err(|failed| failed.at(number(at)))?;
     }
@@ -76,14 +60,24 @@ pub(crate) fn all(plan: &Plan, slots: &[OwnedFd], console: Option<&str>) -> Resu
             builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
+        if plan.namespaces.user == Namespace::New && builder.root.is_some() {
+            become_root_inside()?;
+        }
     }
     Ok(())
 }
 
-impl Failed {
-    fn at(self, step: Step) -> StepError {
-        StepError::new(step, self.errno, self.call)
+/// In a new user namespace: what is made from now on belongs to the container's root. Not before its
+/// root is attached: only the host's root may pass through the directories on the way there.
+pub(crate) fn become_root_inside() -> Result<(), StepError> {
+    let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
     }
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_groups(&[]).map_err(failed("setgroups()"))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid(0)"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid(0)"))
 }
 
 impl Builder<'_> {
@@ -98,55 +92,44 @@ impl Builder<'_> {
             propagation: Some(Propagation::Shared),
             ..
         } = op
+            && !self.sources.contains_key(&at)
         {
-            self.peers.insert(at, clone_tree(path, *recursive)?);
+            self.sources.insert(at, clone_tree(path, *recursive)?);
         }
         Ok(())
     }
 
     fn apply(&mut self, at: usize, op: &Op) -> Done {
         match op {
-            Op::RootOverlay { lower, upper, options, at } => {
-                let mount = overlay(lower, upper.as_ref(), options, at)?;
+            Op::RootOverlay { lower, upper, options, at: place } => {
+                let mount = match self.sources.remove(&at) {
+                    Some(mount) => attach_path(&mount, place).map(|()| mount)?,
+                    None => overlay(lower, upper.as_ref(), options, place)?,
+                };
                 self.root = Some(Root::new(mount));
                 Ok(())
             }
             Op::RootBind { source } => {
-                let tree = clone_tree(source, true)?;
+                let tree = self.sources.remove(&at).map_or_else(|| clone_tree(source, true), Ok)?;
                 attach_path(&tree, source)?;
                 self.root = Some(Root::new(tree));
                 Ok(())
             }
             Op::Mount { fstype, source, target, attrs, options, copy_up } => {
-                if *copy_up {
-                    return Err(Failed { errno: Errno::OPNOTSUPP, call: "tmpcopyup".into() });
-                }
-                let mount = new_mount(fstype, source, attrs, options)?;
+                let mount = if *copy_up {
+                    self.filled(fstype, source, target, attrs, options)?
+                } else {
+                    new_mount(fstype, source, attrs, options)?
+                };
                 self.attach(&mount, target, Make::Directory)
             }
-            Op::Bind {
-                source,
-                target,
-                recursive,
-                attrs,
-                recursive_attrs,
-                clear,
-                propagation,
-                id_maps,
-            } => {
-                let tree = match (self.peers.remove(&at), source) {
+            Op::Bind { source, recursive, .. } => {
+                let tree = match (self.sources.remove(&at), source) {
                     (Some(tree), _) => tree,
                     (None, Source::Host(path)) => clone_tree(path, *recursive)?,
                     (None, Source::Slot(slot)) => self.slot(*slot)?,
                 };
-                self.bind(
-                    &tree,
-                    target,
-                    *recursive,
-                    [attrs, recursive_attrs, clear],
-                    *propagation,
-                    id_maps.as_ref(),
-                )
+                self.bind(&tree, op)
             }
             Op::Cgroups { target, attrs } => self.cgroups(target, attrs),
             Op::Device { .. } => self.device(op),
@@ -162,7 +145,9 @@ impl Builder<'_> {
                 let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
                 Ok(hull_sys::mount_setattr(self.root()?.fd(), true, &attr)?)
             }
-            Op::Sysctl { name, value } => sysctl(name, value),
+            Op::Sysctl { name, value } => {
+                sysctl::write(name, value).map_err(|(errno, call)| Failed { errno, call })
+            }
             Op::Hostname(name) => rustix::system::sethostname(name.as_bytes())
                 .map_err(of(format!("sethostname({name})"))),
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
@@ -186,18 +171,39 @@ impl Builder<'_> {
         attach(mount, at.as_fd()).map_err(of(format!("move_mount({target})")))
     }
 
-    fn bind(
+    /// A new file system with what the image has at its place.
+    fn filled(
         &self,
-        tree: &OwnedFd,
+        fstype: &str,
+        source: &str,
         target: &str,
-        recursive: bool,
-        [attrs, recursive_attrs, clear]: [&Attrs; 3],
-        propagation: Option<Propagation>,
-        id_maps: Option<&IdMaps>,
-    ) -> Done {
-        if id_maps.is_some() {
-            return Err(Failed { errno: Errno::OPNOTSUPP, call: "mount_setattr(IDMAP)".into() });
+        attrs: &Attrs,
+        options: &[(String, Option<String>)],
+    ) -> Done<OwnedFd> {
+        // Filled while it can be written to.
+        let mount = new_mount(fstype, source, &Attrs { rdonly: false, ..*attrs }, options)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        match self.root()?.open(target, flags) {
+            Err(Errno::NOENT) => {}
+            found => {
+                let found = found.map_err(of(format!("openat2({target})")))?;
+                let top = rustix::fs::openat(&mount, ".", flags | OFlags::CLOEXEC, Mode::empty());
+                let top = top.map_err(of(format!("open({fstype})")))?;
+                copy_up::copy(&found, &top).map_err(of(format!("tmpcopyup({target})")))?;
+            }
         }
+        if attrs.rdonly {
+            let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
+            hull_sys::mount_setattr(mount.as_fd(), false, &attr)?;
+        }
+        Ok(mount)
+    }
+
+    fn bind(&self, tree: &OwnedFd, op: &Op) -> Done {
+        let Op::Bind { target, recursive, attrs, recursive_attrs, clear, propagation, .. } = op
+        else {
+            return Ok(());
+        };
         let (kind, ..) = kind(tree.as_fd()).map_err(of("statx(source)"))?;
         let make = if kind == FileType::Directory { Make::Directory } else { Make::File };
         let (set, mut clear) = (bits(attrs), bits(clear));
@@ -209,13 +215,15 @@ impl Builder<'_> {
             hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
         }
         let set = bits(recursive_attrs);
-        if set != 0 {
-            let attr = Attr { set, ..Attr::default() };
+        if set != 0 || recursive_attrs.relatime {
+            let times = set & Attr::ATIME != 0 || recursive_attrs.relatime;
+            let clear = if times { Attr::ATIME } else { 0 };
+            let attr = Attr { set, clear, ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), true, &attr)?;
         }
         if let Some(propagation) = propagation {
-            let attr = Attr { propagation: propagation_bits(propagation), ..Attr::default() };
-            hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?;
+            let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
+            hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
         }
         self.attach(tree, target, make)
     }
@@ -242,6 +250,10 @@ impl Builder<'_> {
             let attr = Attr { set: bits(attrs), propagation: MS_SLAVE, ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
             self.attach(&tree, &format!("{target}/{name}"), Make::Directory)?;
+            // Programs look for each controller by its own name.
+            for alone in name.split(',').filter(|_| name.contains(',')) {
+                self.symlink(&name, &format!("{target}/{alone}"))?;
+            }
         }
         if attrs.rdonly {
             let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
@@ -269,6 +281,8 @@ impl Builder<'_> {
                 let tree = clone_tree(path, false)?;
                 return self.attach(&tree, path, Make::File);
             }
+            // The image may bring it: what counts is that it is the one that was asked for.
+            Err(Errno::EXIST) if self.is_device(path, kind, *major, *minor) => {}
             Err(errno) => return Err(of(format!("mknodat({path})"))(errno)),
         }
         let owner = (rustix::fs::Uid::from_raw(*uid), rustix::fs::Gid::from_raw(*gid));
@@ -278,6 +292,14 @@ impl Builder<'_> {
         // The mode of mknod went through the umask.
         rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(*mode), rustix::fs::AtFlags::empty())
             .map_err(of(format!("fchmodat({path})")))
+    }
+
+    fn is_device(&self, path: &str, of: FileType, major: u32, minor: u32) -> bool {
+        let found = self.root().ok().and_then(|root| root.find(path).ok());
+        let found = found.and_then(|found| kind(found.as_fd()).ok());
+        found.is_some_and(|(kind, found_major, found_minor)| {
+            kind == of && (of == FileType::Fifo || (found_major, found_minor) == (major, minor))
+        })
     }
 
     fn symlink(&self, content: &str, path: &str) -> Done {
@@ -360,161 +382,4 @@ impl Builder<'_> {
         self.root = Some(Root::new(root.map_err(of("open(/)"))?));
         Ok(())
     }
-}
-
-/// The bits of `mount_setattr(2)`.
-fn bits(attrs: &Attrs) -> u64 {
-    [
-        (attrs.rdonly, Attr::RDONLY),
-        (attrs.nosuid, Attr::NOSUID),
-        (attrs.nodev, Attr::NODEV),
-        (attrs.noexec, Attr::NOEXEC),
-        (attrs.noatime, Attr::NOATIME),
-        (attrs.strictatime, Attr::STRICTATIME),
-        (attrs.nodiratime, Attr::NODIRATIME),
-        (attrs.nosymfollow, Attr::NOSYMFOLLOW),
-    ]
-    .into_iter()
-    .filter(|(on, _)| *on)
-    .fold(0, |all, (_, bit)| all | bit)
-}
-
-fn propagation_bits(propagation: Propagation) -> u64 {
-    match propagation {
-        Propagation::Private => MS_PRIVATE,
-        Propagation::Slave => MS_SLAVE,
-        Propagation::Shared => MS_SHARED,
-        Propagation::Unbindable => MS_UNBINDABLE,
-    }
-}
-
-fn clone_flags(recursive: bool) -> OpenTreeFlags {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
-}
-
-/// A detached copy of what is at a path of the host; links in it are followed.
-fn clone_tree(path: &str, recursive: bool) -> Done<OwnedFd> {
-    open_tree(CWD, path, clone_flags(recursive)).map_err(of(format!("open_tree({path}, CLONE)")))
-}
-
-/// A detached copy of what a descriptor names.
-pub(crate) fn clone_fd_errno(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
-    open_tree(fd, c"", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
-}
-
-fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Done<OwnedFd> {
-    clone_fd_errno(fd, recursive).map_err(of("open_tree(descriptor, CLONE)"))
-}
-
-pub(crate) fn attach(mount: &OwnedFd, at: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, c"", at, c"", flags)
-}
-
-fn attach_path(mount: &OwnedFd, at: &str) -> Done {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(mount, c"", CWD, at, flags).map_err(of(format!("move_mount({at})")))
-}
-
-/// A new, detached instance of a file system.
-fn new_mount(
-    fstype: &str,
-    source: &str,
-    attrs: &Attrs,
-    options: &[(String, Option<String>)],
-) -> Done<OwnedFd> {
-    let call = |what: &str| format!("{what}({fstype})");
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(of(call("fsopen")))?;
-    fsconfig_set_string(&context, "source", source).map_err(of(call("fsconfig source")))?;
-    for (key, value) in options {
-        let set = match value {
-            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
-            None => fsconfig_set_flag(&context, key.as_str()),
-        };
-        set.map_err(of(format!("fsconfig({fstype}, {key})")))?;
-    }
-    fsconfig_create(&context).map_err(of(call("fsconfig create")))?;
-    let flags = MountAttrFlags::from_bits_retain(u32::try_from(bits(attrs)).unwrap_or(0));
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(of(call("fsmount")))
-}
-
-/// The overlay, attached at `at`; the descriptor of its root.
-fn overlay(
-    lower: &[String],
-    upper: Option<&(String, String)>,
-    options: &[(String, Option<String>)],
-    at: &str,
-) -> Done<OwnedFd> {
-    let mut named = Vec::new();
-    if let Some((upper, work)) = upper {
-        named.push(("upperdir".to_owned(), Some(upper.clone())));
-        named.push(("workdir".to_owned(), Some(work.clone())));
-    }
-    named.extend(options.iter().cloned());
-    // One layer at a time, of any number and length: Linux 6.8. The older form is one text of at
-    // most a page.
-    let each = lower.iter().map(|dir| ("lowerdir+".to_owned(), Some(dir.clone())));
-    let all: Vec<_> = each.chain(named.iter().cloned()).collect();
-    match new_mount("overlay", "overlay", &Attrs::default(), &all) {
-        Ok(mount) => {
-            attach_path(&mount, at)?;
-            Ok(mount)
-        }
-        Err(failed) if failed.errno == Errno::INVAL && failed.call.contains("lowerdir+") => {
-            old_overlay(lower, &named, at)
-        }
-        Err(failed) => Err(failed),
-    }
-}
-
-fn old_overlay(lower: &[String], named: &[(String, Option<String>)], at: &str) -> Done<OwnedFd> {
-    let mut data = format!("lowerdir={}", lower.join(":"));
-    for (key, value) in named {
-        data.push(',');
-        data.push_str(key);
-        if let Some(value) = value {
-            data.push('=');
-            data.push_str(value);
-        }
-    }
-    let data = std::ffi::CString::new(data).map_err(|_| of("mount(overlay)")(Errno::INVAL))?;
-    rustix::mount::mount(
-        "overlay",
-        at,
-        "overlay",
-        rustix::mount::MountFlags::empty(),
-        data.as_c_str(),
-    )
-    .map_err(of(format!("mount(overlay, {} layers)", lower.len())))?;
-    rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(of(format!("open({at})")))
-}
-
-/// Writes a kernel setting, after making sure that it is really procfs that is written to.
-pub(crate) fn write_sysctl(name: &str, value: &str) -> Result<(), (Errno, String)> {
-    // Dots separate; a name with slashes may have dots in its parts (a link's name).
-    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    let whole = format!("/proc/sys/{path}");
-    let failed = |errno| (errno, format!("write({whole})"));
-    let proc = fs::File::open("/proc")
-        .map_err(|err| failed(Errno::from_io_error(&err).unwrap_or(Errno::IO)))?;
-    let magic = fstatfs(&proc).map_err(failed)?.f_type;
-    if u64::try_from(magic).unwrap_or(0) != PROC_MAGIC {
-        return Err(failed(Errno::NODEV));
-    }
-    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    let file = rustix::fs::openat2(
-        &proc,
-        format!("sys/{path}"),
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
-    .map_err(failed)?;
-    rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
-}
-
-fn sysctl(name: &str, value: &str) -> Done {
-    write_sysctl(name, value).map_err(|(errno, call)| Failed { errno, call })
 }

@@ -4,13 +4,15 @@
 
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Namespaces, Plan, Process, Step, StepError};
 use crate::starting::{Starting, fail, status_pipe};
-use crate::{apply, process};
+use crate::{apply, process, sources};
 use hull_cgroup::{Cgroup, Host};
 use hull_sys::{Forked, clone3, flags};
+use rustix::fs::FileType;
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{
-    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+    Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid, move_into_link_name_space,
+    move_into_thread_name_spaces,
 };
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -55,6 +57,8 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
     let cgroup = cgroup(host, &plan.cgroup.path)?;
     cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
     let joins = Joins::open(&plan.namespaces)?;
+    let sources = sources::open(plan)?;
+    own_streams(&io, plan);
     let new = new_flags(&plan.namespaces);
     let time = enter_time(&plan.namespaces)?;
     let clone = Clone {
@@ -64,7 +68,9 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
         pid: joins.pid.as_ref().map(|file| file.as_fd()),
         maps: &plan.id_maps,
     };
-    let started = clone.run(|| {
+    let started = clone.run(|report| {
+        // The host's /proc, which nobody in the container can have changed.
+        let early = process::Early::open(&plan.process)?;
         joins.enter()?;
         if plan.namespaces.cgroup == Namespace::New {
             hull_sys::unshare(flags::NEWCGROUP)
@@ -74,13 +80,49 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
             Io::Terminal { path, .. } => Some(path.as_str()),
             Io::Streams { .. } => None,
         };
-        apply::all(plan, slots, console)?;
-        Err(process::become_program(&plan.process, &io))
+        apply::all(plan, sources, slots, console)?;
+        Err(process::become_program(&plan.process, &io, early, report))
     });
     if let Some(before) = time {
         leave_time(&before)?;
     }
     started
+}
+
+/// Lets the container's user open its own streams anew, as in `/dev/stdout`. Done by the parent: in a
+/// user namespace the child has no right to give away what is the host's. Refused is no reason to
+/// fail.
+fn own_streams(io: &Io, plan: &Plan) {
+    let (uid, gid) = (plan.process.uid, plan.process.gid);
+    if plan.namespaces.user == Namespace::New {
+        let uid = sources::outside(&plan.id_maps.uids, uid);
+        let gid = sources::outside(&plan.id_maps.gids, gid);
+        io.give(uid, gid);
+    } else {
+        io.give(Some(uid), Some(gid));
+    }
+}
+
+impl Io {
+    fn give(&self, uid: Option<u32>, gid: Option<u32>) {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        match self {
+            Self::Terminal { slave, .. } => {
+                // The group stays the one of all terminals.
+                let _refused = rustix::fs::fchown(slave, uid, None);
+            }
+            Self::Streams { stdin, stdout, stderr } => {
+                for stream in [stdin, stdout, stderr] {
+                    let is_pipe = rustix::fs::fstat(stream)
+                        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+                    // Never /dev/null or a file of the host.
+                    if is_pipe {
+                        let _refused = rustix::fs::fchown(stream, uid, gid);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Starts a further process in a container. No program in between, no second fork.
@@ -94,20 +136,35 @@ pub fn exec(
     // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
     // already be pointed at the pid namespace.
     let maps = IdMaps::default();
+    if !target.user_namespace {
+        io.give(Some(process.uid), Some(process.gid));
+    }
     let clone = Clone { host, cgroup: &cgroup, flags: 0, pid: Some(target.pidfd), maps: &maps };
-    clone.run(|| {
-        let mut kinds = ThreadNameSpaceType::MOUNT
-            | ThreadNameSpaceType::NETWORK
-            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-            | ThreadNameSpaceType::CONTROL_GROUP;
-        if target.user_namespace {
-            kinds |= ThreadNameSpaceType::USER;
-        }
-        move_into_thread_name_spaces(target.pidfd, kinds).map_err(|errno| {
-            StepError::new(Step::Join(NamespaceKind::Mount), errno, "setns(pidfd of the container)")
-        })?;
-        Err(process::become_program(process, io))
+    clone.run(|report| {
+        let early = process::Early::open(process)?;
+        join_all(target)?;
+        Err(process::become_program(process, io, early, report))
+    })
+}
+
+/// All namespaces at once; those that are the host's are entered again, which does nothing.
+fn join_all(target: &ExecTarget<'_>) -> Result<(), StepError> {
+    let mut kinds = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    if target.user_namespace {
+        kinds |= ThreadNameSpaceType::USER;
+    }
+    let joined = move_into_thread_name_spaces(target.pidfd, kinds | ThreadNameSpaceType::TIME);
+    let joined = match joined {
+        // A kernel without time namespaces (before Linux 5.6, or not configured).
+        Err(Errno::INVAL) => move_into_thread_name_spaces(target.pidfd, kinds),
+        other => other,
+    };
+    joined.map_err(|errno| {
+        StepError::new(Step::Join(NamespaceKind::Mount), errno, "setns(pidfd of the container)")
     })
 }
 
@@ -141,7 +198,7 @@ impl Clone<'_> {
     /// Clones; the child runs `work`, which does not come back unless it failed.
     pub(crate) fn run(
         &self,
-        work: impl FnOnce() -> Result<std::convert::Infallible, StepError>,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<std::convert::Infallible, StepError>,
     ) -> Result<Starting, StepError> {
         let (news, report) = status_pipe()?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
@@ -167,7 +224,7 @@ impl Clone<'_> {
             }
             Forked::Child => {
                 drop((news, go));
-                let failed = self.child(user, &wait).and_then(|()| work());
+                let failed = self.child(user, &wait).and_then(|()| work(report.as_fd()));
                 match failed {
                     Err(error) => fail(&report, &error),
                     Ok(never) => match never {},
@@ -178,6 +235,10 @@ impl Clone<'_> {
 
     /// What every child does first.
     fn child(&self, user: bool, wait: &OwnedFd) -> Result<(), StepError> {
+        // Our memory and descriptors are the monitor's: nobody in a pid namespace that we are in or
+        // about to enter may trace us. The exec makes the program itself open to that again.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))?;
         if user {
             let mut byte = [0];
             let got = read(wait, &mut byte).unwrap_or(0);
@@ -307,7 +368,7 @@ fn leave_time(home: &fs::File) -> Result<(), StepError> {
 }
 
 /// `user_namespaces(7)`: each map in one write.
-fn write_maps(pid: i32, maps: &IdMaps) -> Result<(), StepError> {
+pub(crate) fn write_maps(pid: i32, maps: &IdMaps) -> Result<(), StepError> {
     for (file, ranges) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
         let path = format!("/proc/{pid}/{file}");
         let text: String = ranges

@@ -12,11 +12,15 @@
 
 mod apply;
 mod child;
+mod copy_up;
+mod mount;
 mod pause;
 pub mod plan;
 mod process;
 mod rootfs;
+mod sources;
 mod starting;
+mod sysctl;
 
 pub use child::{ExecTarget, Io, exec, spawn};
 pub use pause::{pause, pod_shm};

@@ -5,10 +5,13 @@
 //! So the host has no mount for it, it goes with the pod whatever is killed, and what a container
 //! could reach through /proc/1/root of a shared pid namespace is that tmpfs and nothing else.
 
-use crate::apply::{attach, clone_fd_errno, write_sysctl};
+use crate::apply::become_root_inside;
 use crate::child::{Clone, cgroup_error};
+use crate::mount::{MS_PRIVATE, attach, clone_fd_errno};
 use crate::plan::{IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
+use crate::process::die_with_parent;
 use crate::starting::Starting;
+use crate::sysctl;
 use hull_cgroup::{Cgroup, Host};
 use hull_sys::{Attr, flags};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -24,8 +27,6 @@ use rustix::thread::{
 use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-
-const MS_PRIVATE: u64 = 1 << 18;
 
 /// Starts the pause process from the program behind `exe`. With `netns` it joins that network.
 pub fn pause(
@@ -53,17 +54,24 @@ pub fn pause(
         IdMaps::default()
     };
     let clone = Clone { host, cgroup: &cgroup, flags: new, pid: None, maps: &maps };
-    clone.run(|| {
+    clone.run(|report| {
         if let Some(netns) = &netns {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
                 |errno| StepError::new(Step::Join(NamespaceKind::Net), errno, "setns(NEWNET)"),
             )?;
         }
-        child(plan, exe)
+        child(plan, exe, report)
     })
 }
 
-fn child(plan: &PausePlan, exe: BorrowedFd<'_>) -> Result<Infallible, StepError> {
+fn child(
+    plan: &PausePlan,
+    exe: BorrowedFd<'_>,
+    report: BorrowedFd<'_>,
+) -> Result<Infallible, StepError> {
+    if plan.namespaces.user == Namespace::New {
+        become_root_inside()?;
+    }
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| {
             StepError::new(Step::Hostname, errno, format!("sethostname({name})"))
@@ -71,7 +79,7 @@ fn child(plan: &PausePlan, exe: BorrowedFd<'_>) -> Result<Infallible, StepError>
     }
     for (at, (name, value)) in plan.sysctls.iter().enumerate() {
         let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
-        write_sysctl(name, value).map_err(|(errno, call)| StepError::new(step, errno, call))?;
+        sysctl::write(name, value).map_err(|(errno, call)| StepError::new(step, errno, call))?;
     }
     if let Some(score) = plan.oom_score_adj {
         // Refused without CAP_SYS_RESOURCE; then it keeps ours.
@@ -80,6 +88,7 @@ fn child(plan: &PausePlan, exe: BorrowedFd<'_>) -> Result<Infallible, StepError>
     stdio()?;
     root(plan.shm_bytes).map_err(|(errno, call)| StepError::new(Step::PauseRoot, errno, call))?;
     drop_rights(plan)?;
+    die_with_parent(report)?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
     hull_sys::close_range_on_exec(3).map_err(StepError::of(Step::Stdio))?;
     let args = hull_sys::Strings::new(&[b"pause".to_vec()])
@@ -146,9 +155,7 @@ fn drop_rights(plan: &PausePlan) -> Result<(), StepError> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).map_err(failed("capset()"))?;
-    rustix::thread::set_no_new_privs(true).map_err(failed("prctl(NO_NEW_PRIVS)"))?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(failed("prctl(PDEATHSIG)"))
+    rustix::thread::set_no_new_privs(true).map_err(failed("prctl(NO_NEW_PRIVS)"))
 }
 
 /// A detached copy of the pod's /dev/shm, to be mounted in a container.

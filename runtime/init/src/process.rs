@@ -7,33 +7,86 @@
 
 use crate::child::Io;
 use crate::plan::{Process, Step, StepError};
-use rustix::fs::Mode;
+use crate::sysctl;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
+use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The last capability that there could be: bits of the sets.
 const CAPABILITIES: u32 = 63;
 
-/// Becomes the program, or says which step failed.
-pub(crate) fn become_program(process: &Process, io: &Io) -> StepError {
-    match prepare(process, io).and_then(|()| run(process)) {
+/// What is done through the host's /proc, before anything that the container mounts can stand for it.
+#[derive(Debug)]
+pub(crate) struct Early {
+    labels: Vec<(OwnedFd, String)>,
+}
+
+impl Early {
+    /// Sets the out-of-memory score, and opens where the labels will be written.
+    pub(crate) fn open(process: &Process) -> Result<Self, StepError> {
+        oom_score(process)?;
+        let mut labels = Vec::new();
+        let failed = |path: &str| {
+            let call = format!("open(/proc/{path})");
+            move |errno| StepError::new(Step::SecurityModule, errno, call)
+        };
+        if let Some(profile) = &process.apparmor {
+            let path = "thread-self/attr/apparmor/exec";
+            let file = match sysctl::open_proc(path, ResolveFlags::empty()) {
+                // Before Linux 5.8 there was one place for all modules.
+                Err(Errno::NOENT) => {
+                    sysctl::open_proc("thread-self/attr/exec", ResolveFlags::empty())
+                }
+                other => other,
+            };
+            labels.push((file.map_err(failed(path))?, format!("exec {profile}")));
+        }
+        if let Some(label) = &process.selinux {
+            let path = "thread-self/attr/exec";
+            let file = sysctl::open_proc(path, ResolveFlags::empty());
+            labels.push((file.map_err(failed(path))?, label.clone()));
+        }
+        Ok(Self { labels })
+    }
+
+    fn write(&self) -> Result<(), StepError> {
+        for (file, text) in &self.labels {
+            rustix::io::write(file, text.as_bytes()).map_err(|errno| {
+                StepError::new(Step::SecurityModule, errno, format!("write(attr/exec, {text})"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Becomes the program, or says which step failed. `report` is our end of the status pipe.
+pub(crate) fn become_program(
+    process: &Process,
+    io: &Io,
+    early: Early,
+    report: BorrowedFd<'_>,
+) -> StepError {
+    match prepare(process, io, &early, report).and_then(|()| run(process)) {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-fn prepare(process: &Process, io: &Io) -> Result<(), StepError> {
+fn prepare(
+    process: &Process,
+    io: &Io,
+    early: &Early,
+    report: BorrowedFd<'_>,
+) -> Result<(), StepError> {
     stdio(io, process)?;
     rlimits(process)?;
-    oom_score(process)?;
     scheduling(process)?;
-    // Opened while /proc is the one we know.
-    let label = security_label(process)?;
     if !process.no_new_privs {
         seccomp(process)?;
     }
@@ -45,19 +98,9 @@ fn prepare(process: &Process, io: &Io) -> Result<(), StepError> {
         enter_cwd(process)?;
     }
     inside_root()?;
-    if let Some(mask) = process.umask {
-        rustix::process::umask(Mode::from_raw_mode(mask));
-    } else {
-        rustix::process::umask(Mode::from_raw_mode(0o022));
-    }
-    // When the monitor dies nobody would hear of this process again. Credentials are settled: the
-    // kernel clears this when they change.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(|errno| StepError::new(Step::Pipe, errno, "prctl(PDEATHSIG)"))?;
-    if let Some((file, text)) = label {
-        rustix::io::write(&file, text.as_bytes())
-            .map_err(|errno| StepError::new(Step::SecurityModule, errno, "write(attr/exec)"))?;
-    }
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    die_with_parent(report)?;
+    early.write()?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
     if process.no_new_privs {
         rustix::thread::set_no_new_privs(true)
@@ -77,9 +120,11 @@ fn stdio(io: &Io, process: &Process) -> Result<(), StepError> {
         Io::Streams { stdin, stdout, stderr } => (stdin, stdout, stderr),
         Io::Terminal { slave, .. } => {
             hull_sys::controlling_terminal(slave.as_fd()).map_err(StepError::of(Step::Stdio))?;
-            let owner = Uid::from_raw(process.uid);
-            // The program's user must be able to open its own terminal; refused is no reason to fail.
-            let _refused = rustix::fs::fchown(slave, Some(owner), None);
+            if let Some((rows, columns)) = process.terminal.filter(|size| *size != (0, 0)) {
+                let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                rustix::termios::tcsetwinsize(slave, size)
+                    .map_err(|errno| StepError::new(Step::Stdio, errno, "ioctl(TIOCSWINSZ)"))?;
+            }
             (slave, slave, slave)
         }
     };
@@ -98,20 +143,31 @@ fn rlimits(process: &Process) -> Result<(), StepError> {
 
 fn oom_score(process: &Process) -> Result<(), StepError> {
     let Some(score) = process.oom_score_adj else { return Ok(()) };
-    let path = "/proc/self/oom_score_adj";
-    match fs::write(path, score.to_string()) {
+    let file = sysctl::open_proc("self/oom_score_adj", ResolveFlags::empty());
+    match file.and_then(|file| rustix::io::write(&file, score.to_string().as_bytes())) {
         // Lowering it needs CAP_SYS_RESOURCE, which a nested host may not have: it keeps ours.
-        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::ACCESS | Errno::PERM)) => {
-            Ok(())
+        Ok(_) | Err(Errno::ACCESS | Errno::PERM) => Ok(()),
+        Err(errno) => {
+            Err(StepError::new(Step::OomScore, errno, format!("write(oom_score_adj, {score})")))
         }
-        // Masked by the image's or spec's own mounts: not worth a container.
-        Err(err) if matches!(Errno::from_io_error(&err), Some(Errno::NOENT)) => Ok(()),
-        Err(err) => {
-            let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
-            Err(StepError::new(Step::OomScore, errno, format!("write({path}, {score})")))
-        }
-        Ok(()) => Ok(()),
     }
+}
+
+/// When the monitor dies nobody would hear of this process again. Set once the credentials are
+/// settled: the kernel clears it when they change.
+///
+/// A parent that died before is told from the status pipe, which then has no reader any more: in a
+/// pid namespace of its own a process sees no parent at all.
+pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
+    let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(failed("prctl(PDEATHSIG)"))?;
+    let mut fds = [PollFd::from_borrowed_fd(report, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed("poll(status)"))?;
+    if fds[0].revents().contains(PollFlags::ERR) {
+        return Err(failed("poll(status): the parent is gone")(Errno::PIPE));
+    }
+    Ok(())
 }
 
 fn scheduling(process: &Process) -> Result<(), StepError> {
@@ -126,19 +182,6 @@ fn scheduling(process: &Process) -> Result<(), StepError> {
         hull_sys::personality(personality).map_err(&of)?;
     }
     Ok(())
-}
-
-fn security_label(process: &Process) -> Result<Option<(fs::File, String)>, StepError> {
-    let (path, text) = match (&process.apparmor, &process.selinux) {
-        (Some(profile), _) => ("/proc/thread-self/attr/apparmor/exec", format!("exec {profile}")),
-        (None, Some(label)) => ("/proc/thread-self/attr/exec", label.clone()),
-        (None, None) => return Ok(None),
-    };
-    let file = fs::File::options().write(true).open(path).map_err(|err| {
-        let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
-        StepError::new(Step::SecurityModule, errno, format!("open({path})"))
-    })?;
-    Ok(Some((file, text)))
 }
 
 fn seccomp(process: &Process) -> Result<(), StepError> {

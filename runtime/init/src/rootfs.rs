@@ -6,10 +6,14 @@
 //! a link in the image can point nowhere else, whoever changes it meanwhile.
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// Most links that are followed to one aim, as in the kernel.
+const LINKS_MAX: u32 = 40;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -49,30 +53,47 @@ impl Root {
     }
 
     /// What `path` is inside; missing parts are made, the last as `last` says.
+    ///
+    /// A link that points to nothing (an image's resolv.conf, often) has its aim made, inside.
     pub(crate) fn find_or_make(&self, path: &str, last: Make, mode: u32) -> Result<OwnedFd> {
         match self.find(path) {
             Err(Errno::NOENT) => {}
             other => return other,
         }
-        let (parent, name) = split(path)?;
-        let parent = self.make_directories(parent)?;
-        make_one(&parent, name, last, mode)
-    }
-
-    /// The directory `path` inside, made with its parents where missing.
-    pub(crate) fn make_directories(&self, path: &str) -> Result<OwnedFd> {
-        let mut at = self.find("/")?;
-        let mut done = String::new();
-        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
-            if name == ".." {
-                return Err(Errno::INVAL);
-            }
-            done.push('/');
-            done.push_str(name);
-            at = match self.open(&done, OFlags::PATH | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => make_one(&at, name, Make::Directory, 0o755)?,
-                other => other?,
+        let mut todo: VecDeque<String> = parts(path).collect();
+        let (mut at, mut done, mut links) = (self.find("/")?, String::new(), 0);
+        while let Some(name) = todo.pop_front() {
+            let next = format!("{done}/{name}");
+            let (make, flags) = if todo.is_empty() {
+                (last, OFlags::PATH)
+            } else {
+                (Make::Directory, OFlags::PATH | OFlags::DIRECTORY)
             };
+            let made = match self.open(&next, flags) {
+                Err(Errno::NOENT) => {
+                    let mode = if todo.is_empty() { mode } else { 0o755 };
+                    make_one(&at, &name, make, mode)
+                }
+                other => other,
+            };
+            match made {
+                Ok(fd) => (at, done) = (fd, next),
+                Err(Errno::LOOP) if links < LINKS_MAX => {
+                    links += 1;
+                    let aim =
+                        readlinkat(&at, name.as_str(), Vec::new()).map_err(|_| Errno::LOOP)?;
+                    let aim = aim.to_str().map_err(|_| Errno::ILSEQ)?;
+                    if aim.starts_with('/') {
+                        (at, done) = (self.find("/")?, String::new());
+                    }
+                    parts(aim)
+                        .collect::<Vec<_>>()
+                        .into_iter()
+                        .rev()
+                        .for_each(|part| todo.push_front(part));
+                }
+                Err(errno) => return Err(errno),
+            }
         }
         Ok(at)
     }
@@ -80,8 +101,13 @@ impl Root {
     /// The directory that holds the last part of `path`, made where missing, and that part's name.
     pub(crate) fn parent_of<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str)> {
         let (parent, name) = split(path)?;
-        Ok((self.make_directories(parent)?, name))
+        Ok((self.find_or_make(parent, Make::Directory, 0o755)?, name))
     }
+}
+
+/// `..` stays: it is only ever resolved by the kernel, beneath the root.
+fn parts(path: &str) -> impl Iterator<Item = String> + '_ {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned)
 }
 
 fn split(path: &str) -> Result<(&str, &str)> {

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The new mount calls, with errors that name their operands: clones, new instances, overlays.
+//!
+//! Everything here gives a detached mount, or attaches one by descriptor. What is mounted where is
+//! decided by [`apply`](crate::apply).
+
+use crate::plan::{Attrs, Propagation, Step, StepError};
+use hull_sys::Attr;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+pub(crate) const MS_PRIVATE: u64 = 1 << 18;
+pub(crate) const MS_UNBINDABLE: u64 = 1 << 17;
+pub(crate) const MS_SLAVE: u64 = 1 << 19;
+pub(crate) const MS_SHARED: u64 = 1 << 20;
+
+/// An error of one operation, before it is known which.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) errno: Errno,
+    pub(crate) call: String,
+}
+
+impl From<hull_sys::Error> for Failed {
+    fn from(err: hull_sys::Error) -> Self {
+        Self { errno: err.errno(), call: err.to_string() }
+    }
+}
+
+impl Failed {
+    pub(crate) fn at(self, step: Step) -> StepError {
+        StepError::new(step, self.errno, self.call)
+    }
+}
+
+pub(crate) fn of(call: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
+    move |errno| Failed { errno, call: call.into() }
+}
+
+pub(crate) type Done<T = ()> = Result<T, Failed>;
+
+/// The bits of `mount_setattr(2)`.
+pub(crate) fn bits(attrs: &Attrs) -> u64 {
+    [
+        (attrs.rdonly, Attr::RDONLY),
+        (attrs.nosuid, Attr::NOSUID),
+        (attrs.nodev, Attr::NODEV),
+        (attrs.noexec, Attr::NOEXEC),
+        (attrs.noatime, Attr::NOATIME),
+        (attrs.strictatime, Attr::STRICTATIME),
+        (attrs.nodiratime, Attr::NODIRATIME),
+        (attrs.nosymfollow, Attr::NOSYMFOLLOW),
+    ]
+    .into_iter()
+    .filter(|(on, _)| *on)
+    .fold(0, |all, (_, bit)| all | bit)
+}
+
+pub(crate) fn propagation_bits(propagation: Propagation) -> u64 {
+    match propagation {
+        Propagation::Private => MS_PRIVATE,
+        Propagation::Slave => MS_SLAVE,
+        Propagation::Shared => MS_SHARED,
+        Propagation::Unbindable => MS_UNBINDABLE,
+    }
+}
+
+fn clone_flags(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
+}
+
+/// A detached copy of what is at a path of the host; links in it are followed.
+pub(crate) fn clone_tree(path: &str, recursive: bool) -> Done<OwnedFd> {
+    open_tree(CWD, path, clone_flags(recursive)).map_err(of(format!("open_tree({path}, CLONE)")))
+}
+
+/// A detached copy of what a descriptor names.
+pub(crate) fn clone_fd_errno(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+    open_tree(fd, c"", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Done<OwnedFd> {
+    clone_fd_errno(fd, recursive).map_err(of("open_tree(descriptor, CLONE)"))
+}
+
+pub(crate) fn attach(mount: &OwnedFd, at: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, c"", at, c"", flags)
+}
+
+pub(crate) fn attach_path(mount: &OwnedFd, at: &str) -> Done {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, c"", CWD, at, flags).map_err(of(format!("move_mount({at})")))
+}
+
+/// A new, detached instance of a file system.
+pub(crate) fn new_mount(
+    fstype: &str,
+    source: &str,
+    attrs: &Attrs,
+    options: &[(String, Option<String>)],
+) -> Done<OwnedFd> {
+    let context = open_context(fstype, source)?;
+    for (key, value) in options {
+        set_option(&context, fstype, key, value.as_deref())?;
+    }
+    finish(&context, fstype, attrs)
+}
+
+pub(crate) fn open_context(fstype: &str, source: &str) -> Done<OwnedFd> {
+    let context =
+        fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(of(format!("fsopen({fstype})")))?;
+    set_option(&context, fstype, "source", Some(source))?;
+    Ok(context)
+}
+
+pub(crate) fn set_option(context: &OwnedFd, fstype: &str, key: &str, value: Option<&str>) -> Done {
+    let set = match value {
+        Some(value) => fsconfig_set_string(context, key, value),
+        None => fsconfig_set_flag(context, key),
+    };
+    set.map_err(of(format!("fsconfig({fstype}, {key})")))
+}
+
+pub(crate) fn finish(context: &OwnedFd, fstype: &str, attrs: &Attrs) -> Done<OwnedFd> {
+    fsconfig_create(context).map_err(of(format!("fsconfig create({fstype})")))?;
+    let flags = MountAttrFlags::from_bits_retain(u32::try_from(bits(attrs)).unwrap_or(0));
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(of(format!("fsmount({fstype})")))
+}
+
+/// The overlay, attached at `at`; the descriptor of its root.
+pub(crate) fn overlay(
+    lower: &[String],
+    upper: Option<&(String, String)>,
+    options: &[(String, Option<String>)],
+    at: &str,
+) -> Done<OwnedFd> {
+    let mut named = Vec::new();
+    if let Some((upper, work)) = upper {
+        named.push(("upperdir".to_owned(), Some(upper.clone())));
+        named.push(("workdir".to_owned(), Some(work.clone())));
+    }
+    named.extend(options.iter().cloned());
+    // One layer at a time, of any number and length: Linux 6.8. The older form is one text of at
+    // most a page.
+    let each = lower.iter().map(|dir| ("lowerdir+".to_owned(), Some(dir.clone())));
+    let all: Vec<_> = each.chain(named.iter().cloned()).collect();
+    match new_mount("overlay", "overlay", &Attrs::default(), &all) {
+        Ok(mount) => {
+            attach_path(&mount, at)?;
+            Ok(mount)
+        }
+        Err(failed) if failed.errno == Errno::INVAL && failed.call.contains("lowerdir+") => {
+            old_overlay(lower, &named, at)
+        }
+        Err(failed) => Err(failed),
+    }
+}
+
+fn old_overlay(lower: &[String], named: &[(String, Option<String>)], at: &str) -> Done<OwnedFd> {
+    let mut data = format!("lowerdir={}", lower.join(":"));
+    for (key, value) in named {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.push('=');
+            data.push_str(value);
+        }
+    }
+    let data = std::ffi::CString::new(data).map_err(|_| of("mount(overlay)")(Errno::INVAL))?;
+    rustix::mount::mount(
+        "overlay",
+        at,
+        "overlay",
+        rustix::mount::MountFlags::empty(),
+        data.as_c_str(),
+    )
+    .map_err(of(format!("mount(overlay, {} layers)", lower.len())))?;
+    rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(of(format!("open({at})")))
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounts that the parent makes for the child: what needs rights over the host's file systems, which
+//! a child in a user namespace of its own has given up.
+//!
+//! Idmapped mounts (`MOUNT_ATTR_IDMAP`, Linux 5.12), and with a new user namespace every source of
+//! the host. Without either there is nothing to do here, and the child clones its sources itself.
+
+use crate::child::write_maps;
+use crate::mount::{Done, MS_SLAVE, clone_tree, finish, of, open_context, set_option};
+use crate::plan::{
+    Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
+};
+use hull_sys::{Attr, Forked, clone3, flags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, StatxFlags, Uid};
+use rustix::io::{Errno, read};
+use rustix::mount::fsconfig_set_fd;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// Detached mounts, by the index of the operation that attaches them.
+pub(crate) type Sources = HashMap<usize, OwnedFd>;
+
+/// The id on the host of an id inside.
+pub(crate) fn outside(maps: &[IdMap], inside: u32) -> Option<u32> {
+    maps.iter().find_map(|map| {
+        let offset = inside.checked_sub(map.inside).filter(|offset| *offset < map.length)?;
+        map.outside.checked_add(offset)
+    })
+}
+
+/// Makes what the child cannot.
+pub(crate) fn open(plan: &Plan) -> Result<Sources, StepError> {
+    let user = plan.namespaces.user == Namespace::New;
+    let mut sources = Sources::new();
+    for (at, op) in plan.ops.iter().enumerate() {
+        let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
+        let source = source(op, user, &plan.id_maps).map_err(|failed| failed.at(step))?;
+        if let Some(source) = source {
+            sources.insert(at, source);
+        }
+    }
+    Ok(sources)
+}
+
+fn source(op: &Op, user: bool, pod_maps: &IdMaps) -> Done<Option<OwnedFd>> {
+    if let Op::Bind { source: Source::Host(path), recursive, propagation, id_maps, .. } = op {
+        if !user && id_maps.is_none() {
+            return Ok(None);
+        }
+        let mut tree = clone_tree(path, *recursive)?;
+        if *propagation != Some(Propagation::Shared) {
+            tree = slave(tree, *recursive)?;
+        }
+        if let Some(maps) = id_maps {
+            map_ids(&tree, *recursive, user_namespace(maps)?.as_fd())?;
+        }
+        return Ok(Some(tree));
+    }
+    if let (true, Op::RootOverlay { lower, upper, options, .. }) = (user, op) {
+        return mapped_overlay(lower, upper.as_ref(), options, pod_maps).map(Some);
+    }
+    if let (true, Op::RootBind { source }) = (user, op) {
+        return slave(clone_tree(source, true)?, true).map(Some);
+    }
+    Ok(None)
+}
+
+fn slave(tree: OwnedFd, recursive: bool) -> Done<OwnedFd> {
+    let attr = Attr { propagation: MS_SLAVE, ..Attr::default() };
+    hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?;
+    Ok(tree)
+}
+
+fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Done {
+    let userns_fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&user)).unwrap_or(u64::MAX);
+    let attr = Attr { set: Attr::IDMAP, userns_fd, ..Attr::default() };
+    Ok(hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?)
+}
+
+/// A user namespace with these maps and no process in it.
+fn user_namespace(maps: &IdMaps) -> Done<OwnedFd> {
+    let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
+    match clone3(flags::NEWUSER, None)? {
+        Forked::Child => {
+            drop(go);
+            let _end_of_file = read(&wait, &mut [0]);
+            hull_sys::exit_now(0)
+        }
+        Forked::Parent { pid, pidfd } => {
+            let opened = write_maps(pid, maps)
+                .map_err(|err| of(err.call)(Errno::from_raw_os_error(err.errno)))
+                .and_then(|()| {
+                    let path = format!("/proc/{pid}/ns/user");
+                    File::open(&path).map_err(|err| {
+                        of(format!("open({path})"))(Errno::from_io_error(&err).unwrap_or(Errno::IO))
+                    })
+                });
+            drop(go);
+            // It has nothing to do but to end; nobody else may reap it for something of theirs.
+            let _ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            opened.map(OwnedFd::from)
+        }
+    }
+}
+
+/// An overlay of the host over layers whose ids are mapped: what belongs to root in a layer belongs
+/// to the container's root in it. Layers given by descriptor: Linux 6.13.
+fn mapped_overlay(
+    lower: &[String],
+    upper: Option<&(String, String)>,
+    options: &[(String, Option<String>)],
+    maps: &IdMaps,
+) -> Done<OwnedFd> {
+    let user = user_namespace(maps)?;
+    let context = open_context("overlay", "overlay")?;
+    for dir in lower {
+        let tree = clone_tree(dir, false)?;
+        map_ids(&tree, false, user.as_fd())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let layer = rustix::fs::openat(&tree, ".", flags, Mode::empty())
+            .map_err(of(format!("open({dir})")))?;
+        fsconfig_set_fd(&context, "lowerdir+", &layer)
+            .map_err(of(format!("fsconfig(overlay, lowerdir+, descriptor of {dir})")))?;
+    }
+    if let Some((upper, work)) = upper {
+        give_root(upper, maps)?;
+        set_option(&context, "overlay", "upperdir", Some(upper))?;
+        set_option(&context, "overlay", "workdir", Some(work))?;
+    }
+    for (key, value) in options {
+        set_option(&context, "overlay", key, value.as_deref())?;
+    }
+    finish(&context, "overlay", &Attrs::default())
+}
+
+/// The top of the upper layer is the container's `/`: it must belong to its root.
+fn give_root(upper: &str, maps: &IdMaps) -> Done {
+    let failed = |what: &str| of(format!("{what}({upper})"));
+    let stat = rustix::fs::statx(CWD, upper, AtFlags::empty(), StatxFlags::BASIC_STATS)
+        .map_err(failed("statx"))?;
+    if (stat.stx_uid, stat.stx_gid) != (0, 0) {
+        return Ok(());
+    }
+    let uid = outside(&maps.uids, 0).map(Uid::from_raw);
+    let gid = outside(&maps.gids, 0).map(Gid::from_raw);
+    rustix::fs::chown(upper, uid, gid).map_err(failed("chown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_mapped_by_the_range_it_is_in() {
+        let maps = [
+            IdMap { inside: 0, outside: 100_000, length: 10 },
+            IdMap { inside: 10, outside: 500, length: 1 },
+        ];
+        assert_eq!(outside(&maps, 0), Some(100_000));
+        assert_eq!(outside(&maps, 9), Some(100_009));
+        assert_eq!(outside(&maps, 10), Some(500));
+        assert_eq!(outside(&maps, 11), None);
+        assert_eq!(outside(&[IdMap { inside: 0, outside: u32::MAX, length: 2 }], 1), None);
+    }
+}
