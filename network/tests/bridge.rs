@@ -2,6 +2,12 @@
 //! The pod network on a real kernel. The "host" is a network namespace of the test's own, so the
 //! real host's links and tables are never touched.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use hull_network::{Bridge, Config, Pod, PortMapping, Protocol};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -2,6 +2,11 @@
 //! Holds our CRI interface against the table of facts in `cri/cri-v1.36.tsv`, both ways: nothing is
 //! missing, misnumbered or mistyped, and nothing is there that the interface does not have.
 #![cfg(feature = "cri")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test says what went wrong by panicking"
+)]
 
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};

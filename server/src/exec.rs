@@ -163,7 +163,7 @@ async fn gather(
         source: monitors::Error::Lost,
     })?;
     let rest = async {
-        tokio::join!(out.to_end(), err.to_end());
+        tokio::join!(out.read_rest(), err.read_rest());
     };
     // Whoever holds the pipes open after the process ended gets no more of our time than this.
     let _held_open = tokio::time::timeout(drain, rest).await;
@@ -205,7 +205,7 @@ impl Collector {
         }
     }
 
-    async fn to_end(&mut self) {
+    async fn read_rest(&mut self) {
         while !self.done {
             self.fill().await;
         }

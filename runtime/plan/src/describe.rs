@@ -134,19 +134,7 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         Op::RootBind { source } => {
             fs("root", format!("root `{source}` cannot be mounted: {why}"), None)
         }
-        Op::Mount { fstype, target, options, .. } => {
-            let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
-            let mend = match error.errno {
-                ENODEV => Some("the node's kernel has no such file system: load its module"),
-                EINVAL => Some("one of the options is not known to this kernel"),
-                _ => None,
-            };
-            fs(
-                "mount",
-                format!("{fstype} ({}) cannot be mounted at `{target}`: {why}", options.join(",")),
-                mend,
-            )
-        }
+        Op::Mount { fstype, target, options, .. } => new_mount(fstype, target, options, error),
         Op::Cgroups { target, .. } => {
             fs("mount", format!("the cgroup tree cannot be mounted at `{target}`: {why}"), None)
         }
@@ -158,20 +146,7 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         Op::Symlink { path, .. } => {
             fs("link", format!("link `{path}` cannot be made: {why}"), None)
         }
-        Op::Mkdir { path, .. } => {
-            let mend = match error.errno {
-                ENOTDIR => "the image has a file at that path: choose another `workingDir`",
-                EROFS => {
-                    "it is on a read-only mount: choose another `workingDir`, or make the directory in the image"
-                }
-                _ => "choose a `workingDir` that the image has",
-            };
-            fs(
-                "workdir",
-                format!("working directory `{path}` is not there and cannot be made: {why}"),
-                Some(mend),
-            )
-        }
+        Op::Mkdir { path, .. } => mkdir(path, error),
         Op::Mask { path } => fs("mask", format!("`{path}` cannot be masked: {why}"), None),
         Op::Readonly { path } => {
             fs("read-only", format!("`{path}` cannot be made read-only: {why}"), None)
@@ -196,6 +171,36 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         ),
         Op::Pivot => fs("root", format!("the root cannot be changed: {why}"), None),
     }
+}
+
+fn new_mount(
+    fstype: &str,
+    target: &str,
+    options: &[(String, Option<String>)],
+    error: &StepError,
+) -> Failure {
+    let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
+    let mend = match error.errno {
+        ENODEV => Some("the node's kernel has no such file system: load its module"),
+        EINVAL => Some("one of the options is not known to this kernel"),
+        _ => None,
+    };
+    let (options, why) = (options.join(","), reason(error));
+    let what = format!("{fstype} ({options}) cannot be mounted at `{target}`: {why}");
+    failure(Layer::Filesystem, "mount", what, mend)
+}
+
+fn mkdir(path: &str, error: &StepError) -> Failure {
+    let mend = match error.errno {
+        ENOTDIR => "the image has a file at that path: choose another `workingDir`",
+        EROFS => {
+            "it is on a read-only mount: choose another `workingDir`, or make the directory in the image"
+        }
+        _ => "choose a `workingDir` that the image has",
+    };
+    let why = reason(error);
+    let what = format!("working directory `{path}` is not there and cannot be made: {why}");
+    failure(Layer::Filesystem, "workdir", what, Some(mend))
 }
 
 fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
@@ -225,121 +230,105 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     failure(Layer::Filesystem, "mount", what, Some(&mend))
 }
 
+/// What a step is about, with what may help.
+type Words = (Step, Layer, &'static str, &'static str, Option<&'static str>);
+
+/// In the order of the steps; numbers and kinds inside a step do not count.
+const WORDS: [Words; 16] = [
+    (Step::Cgroup, Layer::Cgroup, "cgroup", "its cgroup cannot be set up", None),
+    (
+        Step::Clone,
+        Layer::Namespace,
+        "clone",
+        "its process cannot be made",
+        Some(
+            "look at the node's and the pod's process limits (pids), and at `hull check` for namespaces",
+        ),
+    ),
+    (
+        Step::Join(NamespaceKind::Net),
+        Layer::Namespace,
+        "join",
+        "a namespace of its pod cannot be entered",
+        Some(
+            "the pod's pause process, or the container it targets, is gone: the pod has to be made anew",
+        ),
+    ),
+    (Step::IdMaps, Layer::Namespace, "user namespace", "its id maps cannot be written", None),
+    (Step::Op(0), Layer::Filesystem, "mount", "a mount failed", None),
+    (Step::Stdio, Layer::Process, "stdio", "its standard streams cannot be set up", None),
+    (
+        Step::Rlimit(0),
+        Layer::Process,
+        "rlimit",
+        "a resource limit cannot be set",
+        Some(
+            "it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service",
+        ),
+    ),
+    (Step::OomScore, Layer::Process, "oom score", "its OOM score cannot be set", None),
+    (Step::Capabilities, Layer::Security, "capabilities", "its capabilities cannot be set", None),
+    (
+        Step::SecurityModule,
+        Layer::Security,
+        "security module",
+        "its AppArmor or SELinux label cannot be set",
+        Some("check that the profile is loaded on the node"),
+    ),
+    (
+        Step::Seccomp,
+        Layer::Security,
+        "seccomp",
+        "its seccomp profile cannot be installed",
+        Some(
+            "check the profile; without `allowPrivilegeEscalation: false` it must let the runtime's own last calls pass",
+        ),
+    ),
+    (Step::Scheduling, Layer::Process, "scheduling", "its scheduling cannot be set", None),
+    (Step::Pipe, Layer::Process, "start", "its starter could not be spoken with", None),
+    (
+        Step::PauseRoot,
+        Layer::Filesystem,
+        "sandbox",
+        "the pod's /dev/shm cannot be set up",
+        Some("see `hull check`"),
+    ),
+    (Step::Hostname, Layer::Namespace, "hostname", "the pod's host name cannot be set", None),
+    (
+        Step::Identity,
+        Layer::Security,
+        "user",
+        "its user and group cannot be taken",
+        Some("with a user namespace both must be in its range"),
+    ),
+];
+
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
     let why = reason(error);
-    let of =
-        |layer, stage: &str, what: String, mend: Option<&str>| failure(layer, stage, what, mend);
-    match error.step {
-        Step::Cgroup => {
-            of(Layer::Cgroup, "cgroup", format!("cgroup `{cgroup}` cannot be set up: {why}"), None)
+    if error.step == Step::Exec {
+        return exec(process, error);
+    }
+    if error.step == Step::Cwd {
+        let cwd = process.map_or("?", |process| process.cwd.as_str());
+        let mend = match error.errno {
+            EACCES => {
+                "the user may not enter it: correct its permissions in the image, or choose another `workingDir`"
+            }
+            ENOTDIR => "it is a file: choose another `workingDir`",
+            _ => "choose a `workingDir` that the image has",
+        };
+        let what = format!("working directory `{cwd}` cannot be entered: {why}");
+        return failure(Layer::Filesystem, "workdir", what, Some(mend));
+    }
+    let kind = std::mem::discriminant(&error.step);
+    let words = WORDS.iter().find(|(step, ..)| std::mem::discriminant(step) == kind);
+    match words {
+        Some((step, layer, stage, what, mend)) => {
+            let named =
+                if *step == Step::Cgroup { format!(" (`{cgroup}`)") } else { String::new() };
+            failure(*layer, stage, format!("{what}{named}: {why}"), *mend)
         }
-        Step::Clone => of(
-            Layer::Namespace,
-            "clone",
-            format!("its process cannot be made: {why}"),
-            Some(
-                "look at the node's and the pod's process limits (pids), and at `hull check` for namespaces",
-            ),
-        ),
-        Step::Join(kind) => of(
-            Layer::Namespace,
-            "join",
-            format!("its {} namespace cannot be entered: {why}", namespace(kind)),
-            Some(
-                "the pod's pause process, or the container it targets, is gone: the pod has to be made anew",
-            ),
-        ),
-        Step::IdMaps => of(
-            Layer::Namespace,
-            "user namespace",
-            format!("its id maps cannot be written: {why}"),
-            None,
-        ),
-        Step::Op(_) => of(Layer::Filesystem, "mount", format!("a mount failed: {why}"), None),
-        Step::Stdio => of(
-            Layer::Process,
-            "stdio",
-            format!("its standard streams cannot be set up: {why}"),
-            None,
-        ),
-        Step::Rlimit(at) => of(
-            Layer::Process,
-            "rlimit",
-            format!("resource limit number {at} cannot be set: {why}"),
-            Some(
-                "it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service",
-            ),
-        ),
-        Step::OomScore => {
-            of(Layer::Process, "oom score", format!("its OOM score cannot be set: {why}"), None)
-        }
-        Step::Identity => {
-            let (uid, gid) = process.map_or((0, 0), |process| (process.uid, process.gid));
-            of(
-                Layer::Security,
-                "user",
-                format!("it cannot become user {uid}, group {gid}: {why}"),
-                Some("with a user namespace both must be in its range"),
-            )
-        }
-        Step::Capabilities => of(
-            Layer::Security,
-            "capabilities",
-            format!("its capabilities cannot be set: {why}"),
-            None,
-        ),
-        Step::SecurityModule => of(
-            Layer::Security,
-            "security module",
-            format!("its AppArmor or SELinux label cannot be set: {why}"),
-            Some("check that the profile is loaded on the node"),
-        ),
-        Step::Seccomp => of(
-            Layer::Security,
-            "seccomp",
-            format!("its seccomp profile cannot be installed: {why}"),
-            Some(
-                "check the profile; without allowPrivilegeEscalation: false it must let the runtime's own last calls pass",
-            ),
-        ),
-        Step::Scheduling => {
-            of(Layer::Process, "scheduling", format!("its scheduling cannot be set: {why}"), None)
-        }
-        Step::Cwd => {
-            let cwd = process.map_or("?", |process| process.cwd.as_str());
-            let mend = match error.errno {
-                EACCES => {
-                    "the user may not enter it: correct its permissions in the image, or choose another `workingDir`"
-                }
-                ENOTDIR => "it is a file: choose another `workingDir`",
-                _ => "choose a `workingDir` that the image has",
-            };
-            of(
-                Layer::Filesystem,
-                "workdir",
-                format!("working directory `{cwd}` cannot be entered: {why}"),
-                Some(mend),
-            )
-        }
-        Step::Exec => exec(process, error),
-        Step::Pipe => of(
-            Layer::Process,
-            "start",
-            format!("its starter could not be spoken with: {why}"),
-            None,
-        ),
-        Step::PauseRoot => of(
-            Layer::Filesystem,
-            "sandbox",
-            format!("the pod's /dev/shm cannot be set up: {why}"),
-            Some("see `hull check`"),
-        ),
-        Step::Hostname => of(
-            Layer::Namespace,
-            "hostname",
-            format!("the pod's host name cannot be set: {why}"),
-            None,
-        ),
+        None => failure(Layer::Process, "start", why, None),
     }
 }
 
@@ -379,17 +368,4 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
         ),
     };
     failure(Layer::Process, "exec", what, Some(mend))
-}
-
-fn namespace(kind: NamespaceKind) -> &'static str {
-    match kind {
-        NamespaceKind::Mount => "mount",
-        NamespaceKind::Pid => "pid",
-        NamespaceKind::Net => "network",
-        NamespaceKind::Ipc => "ipc",
-        NamespaceKind::Uts => "uts",
-        NamespaceKind::User => "user",
-        NamespaceKind::Cgroup => "cgroup",
-        NamespaceKind::Time => "time",
-    }
 }

@@ -43,14 +43,23 @@ pub fn ignore_children() -> Result<()> {
 }
 
 /// Gives every signal its default action and unblocks all: what a program expects when it starts.
+///
+/// `rt_sigaction(2)` itself: libc's refuses the two or three real-time signals that it uses, and one
+/// of them that was ignored when we were started would stay so.
 pub fn reset_signals() -> Result<()> {
-    for signal in Signal::iterator() {
-        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            continue;
+    const SIGNALS: i32 = 64;
+    // `struct sigaction` of the kernel: handler (SIG_DFL is 0), flags, restorer, mask.
+    let default = [0_u64; 4];
+    for signal in (1..=SIGNALS).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+        let (action, set_bytes) = (&raw const default, size_of::<u64>());
+        // SAFETY: the kernel only reads `default`, which is as long as its structure; a default
+        // action runs no code of ours.
+        let ret = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, action, std::ptr::null::<u8>(), set_bytes)
+        };
+        if ret != 0 {
+            return Err(Error::last(format!("rt_sigaction({signal}, SIG_DFL)")));
         }
-        // SAFETY: a default action runs no code of ours.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }
-            .map_err(of("signal(SIG_DFL)"))?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
 }

@@ -86,18 +86,14 @@ impl Client {
 
     /// Asks for something that answers with nothing.
     pub(crate) async fn tell(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<(), Error> {
-        match self.ask(verb, fds).await? {
-            Done::Ok => Ok(()),
-            other => Err(wrong(&other)),
-        }
+        let done = self.ask(verb, fds).await?;
+        if done == Done::Ok { Ok(()) } else { Err(wrong(&done)) }
     }
 
     /// Asks for a process to be started.
     pub(crate) async fn start(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<Started, Error> {
-        match self.ask(verb, fds).await? {
-            Done::Started(started) => Ok(started),
-            other => Err(wrong(&other)),
-        }
+        let done = self.ask(verb, fds).await?;
+        if let Done::Started(started) = done { Ok(started) } else { Err(wrong(&done)) }
     }
 
     /// Runs a further process in a container. The receiver gets its end.
@@ -114,17 +110,13 @@ impl Client {
         let verb = Verb::Exec { container, exec, process, streams };
         let call = Call::Exec { verb, exec, fds, answer, exit };
         self.calls.send(call).await.map_err(|_| Error::Lost)?;
-        match wait.await.map_err(|_| Error::Lost)?? {
-            Done::Started(started) => Ok((started, ended)),
-            other => Err(wrong(&other)),
-        }
+        let done = wait.await.map_err(|_| Error::Lost)??;
+        if let Done::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
     }
 
     pub(super) async fn hello(&self) -> Result<HelloReply, Error> {
-        match self.ask(Verb::Hello { version: VERSION }, Vec::new()).await? {
-            Done::Hello(hello) => Ok(hello),
-            other => Err(wrong(&other)),
-        }
+        let done = self.ask(Verb::Hello { version: VERSION }, Vec::new()).await?;
+        if let Done::Hello(hello) = done { Ok(hello) } else { Err(wrong(&done)) }
     }
 }
 

@@ -95,16 +95,24 @@ impl Pod {
         Arc::clone(&self.view.borrow())
     }
 
-    /// Waits until it is built, or could not be.
+    /// Waits until it is built; or could not be, and is taken away again.
     pub(crate) async fn built(&self) -> Result<()> {
+        let settled = |view: &Arc<View>| {
+            view.failure.is_some()
+                || matches!(view.record.state, State::Ready { .. } | State::Stopped)
+        };
         let mut view = self.view.clone();
-        let seen = view
-            .wait_for(|view| {
-                view.failure.is_some() || !matches!(view.record.state, State::Building)
-            })
-            .await;
-        match seen {
-            Ok(view) => view.failure.clone().map_or(Ok(()), Err),
+        match view.wait_for(settled).await {
+            Ok(view) => match (&view.failure, view.record.state.is_ready()) {
+                (Some(failure), _) => Err(Arc::clone(failure)),
+                (None, true) => Ok(()),
+                (None, false) => Err(Arc::new(Error::WrongState {
+                    verb: "start",
+                    kind: "pod",
+                    id: self.id.to_string(),
+                    state: view.record.state.name(),
+                })),
+            },
             Err(_) => Err(gone()),
         }
     }

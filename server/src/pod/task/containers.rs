@@ -137,10 +137,7 @@ impl Task {
             return None;
         }
         let target = self.containers.iter().find(|(id, _)| id.as_str() == options.target_id)?.1;
-        match target.record.state {
-            State::Running { pid, .. } => Some(pid),
-            _ => None,
-        }
+        if let State::Running { pid, .. } = target.record.state { Some(pid) } else { None }
     }
 
     pub(super) fn started(
