@@ -13,7 +13,7 @@ use hull_tests::layer::{Compression, Layer};
 use hull_tests::registry::{PASSWORD, Registry, USER};
 use serde_json::json;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 fn text(image: &hull_image::Image, path: &str) -> Option<String> {
@@ -356,7 +356,14 @@ async fn an_unreadable_record_is_set_aside_and_its_layers_stay() {
     assert!(problems[0].to_string().contains("not the one of its id"), "{}", problems[0]);
     assert_eq!((again.list().len(), store.names("layers").len()), (1, 2));
     assert!(store.names("tmp").is_empty());
+    let open = fs::File::open(&b.layers[0]).unwrap();
+    let pulled = again.pull(&Reference::parse(&name).unwrap(), None, None).await.unwrap();
+    assert_eq!(pulled.layers, b.layers);
+    let inside = std::path::PathBuf::from(format!("/proc/self/fd/{}/file", open.as_raw_fd()));
+    assert_eq!(fs::read(inside).unwrap(), b"b", "a container that runs on the old one keeps it");
+    drop(again);
     fs::remove_file(&problems[0].path).unwrap();
+    fs::remove_file(&record).unwrap();
     let (_, problems) = hull_image::Store::open(config).unwrap();
     assert!(problems.is_empty());
     assert_eq!(store.names("layers").len(), 1, "what no record names is swept");

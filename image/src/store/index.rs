@@ -254,14 +254,17 @@ impl Index {
         Some(layer)
     }
 
-    /// Puts a layer that was made in `made` into its place and holds it. One that is there already,
-    /// without our knowledge, is older than this store was opened: it is replaced.
+    /// Puts a layer that was made in `made` into its place and holds it. One that is there without our
+    /// knowledge, because its record cannot be read, is put aside whole: a container may run on it.
     pub(super) fn place(&mut self, layer: Layer, made: &Path) -> sys::Result<Layer> {
-        let path = self.layer_path(&layer.name);
         if let Some(known) = self.hold(&layer.name) {
             return Ok(known);
         }
-        files::remove_tree(&path)?;
+        let path = self.layer_path(&layer.name);
+        match files::rename(&path, &self.layer_path(&files::unique("replaced"))) {
+            Err(err) if !err.is_not_found() => return Err(err),
+            Ok(()) | Err(_) => {}
+        }
         files::rename(made, &path)?;
         *self.held.entry(layer.name.clone()).or_default() += 1;
         self.layers.insert(layer.name.clone(), layer.clone());
