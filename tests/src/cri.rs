@@ -13,6 +13,7 @@ use hull_proto::cri::runtime_service_client::RuntimeServiceClient;
 use hull_proto::cri::{self as api, ContainerConfig, ContainerState, PodSandboxConfig};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::Status;
@@ -22,6 +23,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Longest that a verb may take before the test gives up on it.
 const VERB_MAX: Duration = Duration::from_secs(60);
+/// Its number in the kernel's masks.
+const SIGTERM: u32 = 15;
 
 /// What an exec gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +92,9 @@ impl Cri {
     /// What a kubelet asks for a pod called `name`.
     #[must_use]
     pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
+        // Pods of one name in a row have directories of their own, as kubelets give them by uid.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         PodSandboxConfig {
             metadata: Some(api::PodSandboxMetadata {
                 name: name.into(),
@@ -97,7 +103,7 @@ impl Cri {
                 attempt: 0,
             }),
             hostname: name.into(),
-            log_directory: self.logs.join(name).display().to_string(),
+            log_directory: self.logs.join(format!("{name}-{number}")).display().to_string(),
             linux: Some(api::LinuxPodSandboxConfig {
                 security_context: Some(api::LinuxSandboxSecurityContext {
                     namespace_options: Some(own_namespaces()),
@@ -311,6 +317,27 @@ impl Cri {
             let _id = self.pull(&name).await.must(format!("pull {name}"));
         }
         self.create(pod, config).await.must("create a container")
+    }
+
+    /// Runs [`idle`] and waits until it can be stopped.
+    pub async fn run_idle(&self, pod: &str, name: &str, of_image: &str) -> String {
+        let container = self.run(pod, idle(name, of_image)).await;
+        self.catches_term(&container).await;
+        container
+    }
+
+    /// Waits until a container's first process can be stopped: as first of its pid namespace it is
+    /// deaf to SIGTERM as long as it has not set its trap.
+    pub async fn catches_term(&self, container: &str) {
+        let path = format!("/proc/{}/status", self.pid(container).await);
+        eventually("the container catches SIGTERM", || async {
+            let status = std::fs::read_to_string(&path).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let mask = u64::from_str_radix(caught.unwrap_or_default().trim(), 16);
+            let catches = mask.unwrap_or_default() & (1 << (SIGTERM - 1)) != 0;
+            if catches { Ok(()) } else { Err(format!("{caught:?}")) }
+        })
+        .await;
     }
 
     /// Waits until a container has ended and gives its status.

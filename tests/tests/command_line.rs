@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of a person, and crictl, against the daemon.
 
-use hull_tests::cri::idle;
 use hull_tests::shell::{Ran, finish};
 use hull_tests::{Must as _, Node, eventually, fixture, node, paths};
 use std::io::Read as _;
@@ -221,7 +220,7 @@ async fn crictl_does_the_same() {
 async fn an_id_may_be_given_by_its_beginning_or_its_name() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let one = cri.run(&pod, idle("one", &image)).await;
+    let one = cri.run_idle(&pod, "one", &image).await;
     for name in ["one", &one[..8], &one] {
         assert_eq!(node.hull(&["exec", name, "echo", "x"]).good(), "x\n");
     }

@@ -385,7 +385,7 @@ async fn a_real_web_server_runs_and_stops_in_order() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let server = cri.run(&pod, container("nginx", &fixture::nginx(), &[])).await;
-    let sidecar = cri.run(&pod, idle("sidecar", &image)).await;
+    let sidecar = cri.run_idle(&pod, "sidecar", &image).await;
     hull_tests::eventually("nginx answers its sidecar", || async {
         let ran =
             cri.exec(&sidecar, &["wget", "-q", "-O", "-", "http://127.0.0.1/"]).await.unwrap();

@@ -57,6 +57,7 @@ async fn a_pod_lives_as_the_kubelet_expects() {
     assert_eq!(running.state(), ContainerState::ContainerRunning);
     assert!(running.started_at >= running.created_at, "{running:?}");
 
+    cri.catches_term(&made).await;
     cri.stop(&made, 10).await.unwrap();
     let ended = cri.status(&made).await;
     assert_eq!((ended.state(), ended.exit_code), (ContainerState::ContainerExited, 0));
@@ -77,7 +78,7 @@ async fn a_pod_lives_as_the_kubelet_expects() {
 async fn stop_and_remove_may_be_repeated() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     for _ in 0..2 {
         cri.stop(&made, 10).await.unwrap();
     }
@@ -97,7 +98,7 @@ async fn stop_and_remove_may_be_repeated() {
 async fn removing_a_pod_takes_its_running_containers_along() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     cri.remove_pod(&pod).await.unwrap();
     assert_eq!(cri.inspect(&made).await.unwrap_err().code(), Code::NotFound);
     node.nothing_is_left().await;
@@ -189,7 +190,7 @@ async fn labels_annotations_and_metadata_come_back_as_given() {
 async fn verbose_info_is_what_crictl_users_read() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let pid = cri.pid(&made).await;
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(command.starts_with("/bin/sh"), "{command:?}");
@@ -205,7 +206,7 @@ async fn verbose_info_is_what_crictl_users_read() {
 async fn exec_gives_output_errors_and_exit_code() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let ran = cri.exec(&made, &["sh", "-c", "echo out; echo err >&2; exit 7"]).await.unwrap();
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"));
     // More than any pipe holds.
@@ -219,7 +220,7 @@ async fn exec_gives_output_errors_and_exit_code() {
 async fn an_exec_that_takes_too_long_is_ended() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let refused =
         cri.exec_for(&made, &["sh", "-c", "echo before; exec sleep 987"], 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
@@ -231,7 +232,7 @@ async fn an_exec_that_takes_too_long_is_ended() {
 async fn an_exec_returns_though_a_child_of_it_keeps_its_output_open() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let ran = cri.exec_for(&made, &["sh", "-c", "sleep 986 & echo started"], 20).await.unwrap();
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "started\n"));
 }

@@ -2,7 +2,7 @@
 //! The pod network as pods and the host see it.
 
 use hull_proto::cri::{self as api};
-use hull_tests::cri::{idle, shell};
+use hull_tests::cri::shell;
 use hull_tests::{Cri, Must as _, Node, eventually, fixture};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ async fn containers_of_a_pod_meet_on_localhost() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let _server = cri.run(&pod, web(&image, "local")).await;
-    let sidecar = cri.run(&pod, idle("sidecar", &image)).await;
+    let sidecar = cri.run_idle(&pod, "sidecar", &image).await;
     assert_eq!(fetched(&cri, &sidecar, "http://127.0.0.1/index.html").await, "local\n");
 }
 

@@ -15,8 +15,8 @@ fn pid_mode(config: &mut api::ContainerConfig, mode: NamespaceMode) {
 async fn containers_share_the_network_and_ipc_but_not_processes() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let one = cri.run(&pod, idle("one", &image)).await;
-    let two = cri.run(&pod, idle("two", &image)).await;
+    let one = cri.run_idle(&pod, "one", &image).await;
+    let two = cri.run_idle(&pod, "two", &image).await;
     let namespaces = |container: String| {
         let cri = cri.clone();
         async move {
@@ -41,8 +41,8 @@ async fn containers_share_the_network_and_ipc_but_not_processes() {
 async fn shared_memory_is_the_pods() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let one = cri.run(&pod, idle("one", &image)).await;
-    let two = cri.run(&pod, idle("two", &image)).await;
+    let one = cri.run_idle(&pod, "one", &image).await;
+    let two = cri.run_idle(&pod, "two", &image).await;
     assert_eq!(cri.exec(&one, &["sh", "-c", "echo hello > /dev/shm/note"]).await.unwrap().code, 0);
     assert_eq!(cri.exec(&two, &["cat", "/dev/shm/note"]).await.unwrap().stdout, "hello\n");
     let size = cri.exec(&two, &["df", "-k", "/dev/shm"]).await.unwrap().stdout;
@@ -147,7 +147,7 @@ async fn names_and_resolver_come_from_the_config() {
     });
     let pod = cri.run_pod_with(config).await.unwrap();
     let ip = cri.pod_ip(&pod).await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let read = |path: &'static str| {
         let (cri, made) = (cri.clone(), made.clone());
         async move { cri.exec(&made, &["cat", path]).await.unwrap().stdout }
@@ -206,7 +206,7 @@ async fn the_pods_cgroup_is_below_the_parent_asked_for() {
     let mut config = cri.pod_config("web");
     config.linux.get_or_insert_default().cgroup_parent = parent.clone();
     let pod = cri.run_pod_with(config).await.unwrap();
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", cri.pid(&made).await)).unwrap();
     let expected = format!(":{parent}/{made}");
     assert!(cgroups.lines().any(|line| line.ends_with(&expected)), "{expected} in {cgroups}");

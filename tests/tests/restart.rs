@@ -58,7 +58,7 @@ impl Seen {
 async fn what_runs_goes_on_and_is_known_again() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let created = cri.create(&pod, idle("later", &image)).await.unwrap();
     let (before, pid) = (cri.status(&made).await, cri.pid(&made).await);
     let (pod_before, ip) = (cri.pod_status(&pod).await.unwrap().status, cri.pod_ip(&pod).await);
@@ -233,7 +233,7 @@ async fn a_record_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     let mut node = Node::start().await;
     let (cri, good, image) = node.pod("good").await;
     let bad = cri.run_pod("bad").await.unwrap();
-    let made = cri.run(&bad, idle("main", &image)).await;
+    let made = cri.run_idle(&bad, "main", &image).await;
     let pid = cri.pid(&made).await;
     node.kill();
     let record = node.state_dir().join("pods").join(format!("{bad}.json"));
@@ -261,7 +261,7 @@ async fn a_record_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
 async fn what_nobody_has_a_record_of_is_swept() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let _made = cri.run(&pod, idle("main", &image)).await;
+    let _made = cri.run_idle(&pod, "main", &image).await;
     node.kill();
     for dir in ["pods", "containers"] {
         for name in hull_tests::shell::names(&node.state_dir().join(dir)) {
@@ -277,7 +277,7 @@ async fn what_nobody_has_a_record_of_is_swept() {
 async fn sigterm_lets_running_work_finish() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.run(&pod, idle("main", &image)).await;
+    let made = cri.run_idle(&pod, "main", &image).await;
     let ran = tokio::spawn({
         let (cri, made) = (cri.clone(), made.clone());
         async move { cri.exec(&made, &["sh", "-c", "touch /began; sleep 1; echo finished"]).await }
