@@ -2,7 +2,7 @@
 //! The pause process: holds a pod's namespaces and, as PID 1 of a shared pid namespace, reaps what
 //! is orphaned there. Ends on SIGTERM and SIGINT.
 //!
-//! No standard library and no libc: a thousand pods have a thousand of these. It makes three kinds
+//! No standard library and no libc: a thousand pods have a thousand of these. It makes five kinds
 //! of system calls and allocates nothing.
 
 #![no_std]
@@ -15,7 +15,10 @@ use core::panic::PanicInfo;
 const RT_SIGPROCMASK: usize = 14;
 const WAIT4: usize = 61;
 const RT_SIGTIMEDWAIT: usize = 128;
+const PRCTL: usize = 157;
 const EXIT_GROUP: usize = 231;
+/// `prctl(2)`, PR_SET_NAME.
+const SET_NAME: usize = 15;
 const SIG_BLOCK: usize = 0;
 const WNOHANG: usize = 1;
 const ANY_CHILD: usize = usize::MAX;
@@ -28,8 +31,8 @@ const SET_BYTES: usize = 8;
 /// One system call of the x86-64 kernel.
 fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: the callers below pass numbers, null, or the address of a live local that the kernel
-    // only reads; the kernel keeps all registers but rax, rcx and r11.
+    // SAFETY: the callers below pass numbers, null, or the address of a live local or static that
+    // the kernel only reads; the kernel keeps all registers but rax, rcx and r11.
     unsafe {
         asm!(
             "syscall",
@@ -49,6 +52,8 @@ fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
 fn main() -> ! {
     let set: u64 = (1 << (SIGINT - 1)) | (1 << (SIGTERM - 1)) | (1 << (SIGCHLD - 1));
     let set_at = &raw const set as usize;
+    // Executed from a descriptor, it would show under the name of the file in memory.
+    call(PRCTL, SET_NAME, c"pause".as_ptr() as usize, 0, 0);
     call(RT_SIGPROCMASK, SIG_BLOCK, set_at, 0, SET_BYTES);
     loop {
         let signal = call(RT_SIGTIMEDWAIT, set_at, 0, 0, SET_BYTES);
