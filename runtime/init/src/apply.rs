@@ -5,6 +5,7 @@
 //! inside the root is attached by descriptor, onto a descriptor.
 
 use crate::copy_up;
+use crate::ids::{group, user};
 use crate::mount::{
     Done, Failed, MS_SLAVE, attach, attach_path, bits, clone_fd, clone_tree, new_mount, of,
     overlay, propagation_bits,
@@ -25,11 +26,13 @@ struct Builder<'a> {
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
+    host: &'a Host,
     cgroup: &'a str,
 }
 
 /// Carries out all operations of `plan`. With `console`, that terminal becomes /dev/console.
 pub(crate) fn all(
+    host: &Host,
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],
@@ -38,7 +41,7 @@ pub(crate) fn all(
     if plan.ops.is_empty() {
         return Ok(());
     }
-    let mut builder = Builder { root: None, slots, sources, cgroup: &plan.cgroup.path };
+    let mut builder = Builder { root: None, slots, sources, host, cgroup: &plan.cgroup.path };
     let number = |at: usize| Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
     if plan.namespaces.mount == Namespace::Inherit {
         // The host's own mounts would be changed, and its root taken away.
@@ -204,8 +207,9 @@ impl Builder<'_> {
         else {
             return Ok(());
         };
-        let (kind, ..) = kind(tree.as_fd()).map_err(of("statx(source)"))?;
-        let make = if kind == FileType::Directory { Make::Directory } else { Make::File };
+        let (source, ..) = kind(tree.as_fd()).map_err(of("statx(source)"))?;
+        let is_directory = source == FileType::Directory;
+        let make = if is_directory { Make::Directory } else { Make::File };
         let (set, mut clear) = (bits(attrs), bits(clear));
         if set & Attr::ATIME != 0 || attrs.relatime {
             clear |= Attr::ATIME;
@@ -225,12 +229,25 @@ impl Builder<'_> {
             let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
         }
-        self.attach(tree, target, make)
+        let root = self.root()?;
+        let at = root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))?;
+        let (found, ..) = kind(at.as_fd()).map_err(of(format!("statx({target})")))?;
+        // The kernel says EINVAL to both, as it does to much else.
+        match (is_directory, found == FileType::Directory) {
+            (true, false) => {
+                Err(of(format!("move_mount(a directory, the file {target})"))(Errno::NOTDIR))
+            }
+            (false, true) => {
+                Err(of(format!("move_mount(a file, the directory {target})"))(Errno::ISDIR))
+            }
+            _ => attach(tree, at.as_fd()).map_err(of(format!("move_mount({target})"))),
+        }
     }
 
     /// The cgroup tree as the container sees it.
     fn cgroups(&self, target: &str, attrs: &Attrs) -> Done {
-        let host = Host::detect().map_err(|err| of(err.to_string())(Errno::IO))?;
+        // What the parent found: in a cgroup namespace the roots of the mounts read otherwise.
+        let host = self.host;
         if host.hierarchies().is_empty() {
             let mount = new_mount("cgroup2", "cgroup", attrs, &[])?;
             return self.attach(&mount, target, Make::Directory);
@@ -285,10 +302,13 @@ impl Builder<'_> {
             Err(Errno::EXIST) if self.is_device(path, kind, *major, *minor) => {}
             Err(errno) => return Err(of(format!("mknodat({path})"))(errno)),
         }
-        let owner = (rustix::fs::Uid::from_raw(*uid), rustix::fs::Gid::from_raw(*gid));
         let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(&parent, name, Some(owner.0), Some(owner.1), nofollow)
-            .map_err(of(format!("fchownat({path})")))?;
+        let owner = user(*uid).zip(group(*gid)).ok_or(Errno::INVAL);
+        owner
+            .and_then(|(uid, gid)| {
+                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), nofollow)
+            })
+            .map_err(of(format!("fchownat({path}, {uid}, {gid})")))?;
         // The mode of mknod went through the umask.
         rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(*mode), rustix::fs::AtFlags::empty())
             .map_err(of(format!("fchmodat({path})")))

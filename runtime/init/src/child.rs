@@ -4,15 +4,14 @@
 
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Namespaces, Plan, Process, Step, StepError};
 use crate::starting::{Starting, fail, status_pipe};
-use crate::{apply, process, sources};
+use crate::{apply, ids, process, sources};
 use hull_cgroup::{Cgroup, Host};
 use hull_sys::{Forked, clone3, flags};
 use rustix::fs::FileType;
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{
-    Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid, move_into_link_name_space,
-    move_into_thread_name_spaces,
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -80,7 +79,7 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
             Io::Terminal { path, .. } => Some(path.as_str()),
             Io::Streams { .. } => None,
         };
-        apply::all(plan, sources, slots, console)?;
+        apply::all(host, plan, sources, slots, console)?;
         Err(process::become_program(&plan.process, &io, early, report))
     });
     if let Some(before) = time {
@@ -105,7 +104,7 @@ fn own_streams(io: &Io, plan: &Plan) {
 
 impl Io {
     fn give(&self, uid: Option<u32>, gid: Option<u32>) {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        let (uid, gid) = (uid.and_then(ids::user), gid.and_then(ids::group));
         match self {
             Self::Terminal { slave, .. } => {
                 // The group stays the one of all terminals.

@@ -13,6 +13,7 @@
 mod apply;
 mod child;
 mod copy_up;
+mod ids;
 mod mount;
 mod pause;
 pub mod plan;

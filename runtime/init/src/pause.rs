@@ -7,6 +7,7 @@
 
 use crate::apply::become_root_inside;
 use crate::child::{Clone, cgroup_error};
+use crate::ids;
 use crate::mount::{MS_PRIVATE, attach, clone_fd_errno};
 use crate::plan::{IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
 use crate::process::die_with_parent;
@@ -21,7 +22,7 @@ use rustix::mount::{
     fsmount, fsopen, unmount,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, ThreadNameSpaceType, Uid,
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, ThreadNameSpaceType,
     move_into_link_name_space, move_into_thread_name_spaces,
 };
 use std::convert::Infallible;
@@ -149,7 +150,8 @@ fn drop_rights(plan: &PausePlan) -> Result<(), StepError> {
         }
     }
     rustix::thread::set_thread_groups(&[]).map_err(failed("setgroups()"))?;
-    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    let (uid, gid) = (ids::user(plan.uid), ids::group(plan.gid));
+    let (uid, gid) = uid.zip(gid).ok_or_else(|| failed("setresuid()")(Errno::INVAL))?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid()"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid()"))?;
     let none = CapabilitySet::empty();

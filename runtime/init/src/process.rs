@@ -6,13 +6,14 @@
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
 use crate::child::Io;
+use crate::ids;
 use crate::plan::{Process, Step, StepError};
 use crate::sysctl;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
 use rustix::termios::Winsize;
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -205,11 +206,13 @@ fn identity(process: &Process) -> Result<(), StepError> {
         }
     }
     rustix::thread::set_keep_capabilities(true).map_err(failed("prctl(KEEPCAPS)"))?;
-    let groups: Vec<Gid> = process.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let no_id = |what: &'static str| failed(what)(Errno::INVAL);
+    let groups: Option<Vec<Gid>> = process.groups.iter().map(|raw| ids::group(*raw)).collect();
+    let groups = groups.ok_or_else(|| no_id("setgroups()"))?;
     rustix::thread::set_thread_groups(&groups).map_err(failed("setgroups()"))?;
-    let gid = Gid::from_raw(process.gid);
+    let gid = ids::group(process.gid).ok_or_else(|| no_id("setresgid()"))?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid()"))?;
-    let uid = Uid::from_raw(process.uid);
+    let uid = ids::user(process.uid).ok_or_else(|| no_id("setresuid()"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid()"))?;
     rustix::thread::set_keep_capabilities(false).map_err(failed("prctl(KEEPCAPS)"))
 }

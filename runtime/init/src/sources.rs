@@ -6,12 +6,13 @@
 //! the host. Without either there is nothing to do here, and the child clones its sources itself.
 
 use crate::child::write_maps;
+use crate::ids;
 use crate::mount::{Done, MS_SLAVE, clone_tree, finish, of, open_context, set_option};
 use crate::plan::{
     Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
 };
 use hull_sys::{Attr, Forked, clone3, flags};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, StatxFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, read};
 use rustix::mount::fsconfig_set_fd;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -116,6 +117,8 @@ fn mapped_overlay(
 ) -> Done<OwnedFd> {
     let user = user_namespace(maps)?;
     let context = open_context("overlay", "overlay")?;
+    // A detached mount is taken down when its first descriptor closes, whatever else is open in it.
+    let mut trees = Vec::with_capacity(lower.len());
     for dir in lower {
         let tree = clone_tree(dir, false)?;
         map_ids(&tree, false, user.as_fd())?;
@@ -124,6 +127,7 @@ fn mapped_overlay(
             .map_err(of(format!("open({dir})")))?;
         fsconfig_set_fd(&context, "lowerdir+", &layer)
             .map_err(of(format!("fsconfig(overlay, lowerdir+, descriptor of {dir})")))?;
+        trees.push(tree);
     }
     if let Some((upper, work)) = upper {
         give_root(upper, maps)?;
@@ -133,7 +137,9 @@ fn mapped_overlay(
     for (key, value) in options {
         set_option(&context, "overlay", key, value.as_deref())?;
     }
-    finish(&context, "overlay", &Attrs::default())
+    let mount = finish(&context, "overlay", &Attrs::default());
+    drop(trees);
+    mount
 }
 
 /// The top of the upper layer is the container's `/`: it must belong to its root.
@@ -144,8 +150,8 @@ fn give_root(upper: &str, maps: &IdMaps) -> Done {
     if (stat.stx_uid, stat.stx_gid) != (0, 0) {
         return Ok(());
     }
-    let uid = outside(&maps.uids, 0).map(Uid::from_raw);
-    let gid = outside(&maps.gids, 0).map(Gid::from_raw);
+    let uid = outside(&maps.uids, 0).and_then(ids::user);
+    let gid = outside(&maps.gids, 0).and_then(ids::group);
     rustix::fs::chown(upper, uid, gid).map_err(failed("chown"))
 }
 
