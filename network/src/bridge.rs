@@ -104,6 +104,10 @@ impl Bridge {
         let mut netlink = Netlink::open(Family::Route)?;
         let bridge = self.ready(&mut netlink)?;
         let name = host_link(pod.short);
+        // The same pod again (a retry): what an earlier attach made is made anew.
+        if link::index_of(&name).is_some() {
+            gone_is_fine(netlink.carry_out(vec![link::delete(&name)]))?;
+        }
         let veth = link::new_veth(&name, bridge, mac(&lease.addresses), self.config.mtu, netns);
         netlink.carry_out(vec![veth])?;
         let inside = hull_sys::netns::within(netns, || configure(&lease.addresses, &gateways));

@@ -5,6 +5,7 @@
 //! table inet hull {
 //!   map ports      { inet_proto . inet_service : ipv4_addr . inet_service }
 //!   map ports_at   { ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+//!   chain guard          nothing from a pod to the node's 127.0.0.1
 //!   chain prerouting, output   local destination → dnat to the maps' pod
 //!   chain postrouting          pods going elsewhere, and what was led to a pod from the host
 //!                              itself or a pod, is masqueraded
@@ -96,6 +97,8 @@ pub(crate) fn rebuild<'a>(
     {
         all.push(new_chain(table, name, hook, priority));
     }
+    all.push(new_guard(table));
+    all.push(rule(table, "guard", to_loopback(bridge)));
     for chain in ["prerouting", "output"] {
         all.push(rule(table, chain, dnat_at()));
         all.push(rule(table, chain, dnat()));
@@ -177,6 +180,36 @@ fn new_chain(table: &str, name: &str, hook: u32, priority: i32) -> Message {
         .text(3, name)
         .nest(4, hook)
         .text(7, "nat")
+}
+
+/// A chain before connection tracking, where packets can be dropped.
+fn new_guard(table: &str) -> Message {
+    const RAW: i32 = -300;
+    let hook = Attrs::new().be32(1, 0).attr(2, &RAW.to_be_bytes());
+    message(NEWCHAIN, ACK | CREATE, "make nftables chain `guard`")
+        .text(1, table)
+        .text(3, "guard")
+        .nest(4, hook)
+        .text(7, "filter")
+}
+
+/// `route_localnet` on the bridge is for what the host itself sends. A pod must not reach what
+/// listens on the node's 127.0.0.1.
+fn to_loopback(bridge: &str) -> Vec<Attrs> {
+    const META_IIFNAME: u32 = 6;
+    const DROP: u32 = 0;
+    let mut name = bridge.as_bytes().to_vec();
+    name.resize(16, 0);
+    let mut all = is_ipv4();
+    all.extend([meta(META_IIFNAME, REG_1), compare(REG_1, true, &name)]);
+    all.extend([
+        payload(1, 16, 4, REG_1),
+        mask(REG_1, &[255, 0, 0, 0]),
+        compare(REG_1, true, &[127, 0, 0, 0]),
+    ]);
+    let verdict = Attrs::new().nest(2, Attrs::new().be32(1, DROP));
+    all.push(expression("immediate", Attrs::new().be32(1, 0).nest(2, verdict)));
+    all
 }
 
 fn rule(table: &str, chain: &str, expressions: Vec<Attrs>) -> Message {

@@ -151,6 +151,37 @@ fn a_host_port_is_reached_by_loopback_by_the_hosts_address_and_from_its_own_pod(
 }
 
 #[test]
+fn a_pod_does_not_reach_the_hosts_own_loopback() {
+    on_a_host(|| {
+        let host = Host::new();
+        let (pod, _) = host.attach(11, &[port(8085)]);
+        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let open = UdpSocket::bind("10.214.7.1:0").unwrap();
+        let open_at = open.local_addr().unwrap();
+        hull_sys::netns::within(pod.as_fd(), || {
+            // Sent by the bridge instead of the pod's own loopback.
+            run("ip", &["route", "add", "local", "127.0.0.0/8", "dev", "lo", "table", "9"]);
+            run("ip", &["route", "del", "table", "local", "127.0.0.0/8", "dev", "lo"]);
+            run("ip", &["route", "del", "table", "local", "local", "127.0.0.1", "dev", "lo"]);
+            run("ip", &["route", "add", "127.0.0.0/8", "via", "10.214.7.1"]);
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"evil", at).unwrap();
+            socket.send_to(b"good", open_at).unwrap();
+        })
+        .unwrap();
+        let mut text = [0; 8];
+        open.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (got, _) = open.recv_from(&mut text).unwrap();
+        assert_eq!(&text[..got], b"good");
+        // What was sent after it has arrived: it would be here by now.
+        listener.set_nonblocking(true).unwrap();
+        listener.recv_from(&mut text).unwrap_err();
+    });
+}
+
+#[test]
 fn what_goes_elsewhere_has_the_hosts_address() {
     on_a_host(|| {
         let host = Host::new();

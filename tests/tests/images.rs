@@ -14,7 +14,10 @@ use tonic::Code;
 
 /// Pulls `reference`, runs `script` in it.
 async fn run(cri: &Cri, reference: &str, script: &str) -> hull_tests::Exec {
-    let pod = cri.run_pod(&format!("pod-{}", reference.len())).await.must("run a pod");
+    // A name of its own: a log is appended to, and outlives its pod.
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let pod = cri.run_pod(&format!("pod-{number}")).await.must("run a pod");
     let said = cri.output(&pod, shell("main", reference, script)).await;
     cri.remove_pod(&pod).await.must("remove the pod");
     said

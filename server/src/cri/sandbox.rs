@@ -47,6 +47,7 @@ impl Cri {
                 };
                 // Refused before anything is made: what the sandbox asks for and cannot have.
                 spec::pause(&node, &record).map_err(|source| Error::Spec { source })?;
+                spec::ports(&config).map_err(|source| Error::Spec { source })?;
                 task::record(&node, &id, &record).map_err(|source| Error::Store { source })?;
                 let (notices_in, notices) = task::notices();
                 let (pod, ready) = task::prepare(&node, id, record, notices_in, notices);
