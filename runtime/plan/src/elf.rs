@@ -84,7 +84,7 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
         }
         Kind::Script { interpreter, dos: true } => found(
             format!(
-                "`{path}` begins with `#!{interpreter}\\r`, a line end of DOS, so its interpreter is not found"
+                "`{path}` begins with `#!{interpreter}\\r`, which ends with a carriage return, so its interpreter is not found"
             ),
             "save the script with Unix line ends (dos2unix)",
         ),
