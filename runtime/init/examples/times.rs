@@ -19,7 +19,7 @@ const RUNS: u32 = 200;
 fn main() {
     let host = Host::detect().unwrap();
     let dir = std::env::temp_dir().join(format!("hull-init-times-{}", std::process::id()));
-    for name in ["image/bin", "image/proc", "image/sys", "image/dev", "upper", "work", "root"] {
+    for name in ["image/bin", "image/proc", "image/sys", "image/dev", "root"] {
         fs::create_dir_all(dir.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", dir.join("image/bin/busybox")).unwrap();
@@ -27,7 +27,11 @@ fn main() {
     let (mut spawns, mut execs) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
         let path = format!("{parent}/{run}");
-        let plan = plan(&dir, &path);
+        // A `volatile` upper layer can be mounted once only.
+        for name in ["upper", "work"] {
+            fs::create_dir(dir.join(format!("{name}-{run}"))).unwrap();
+        }
+        let plan = plan(&dir, run, &path);
         let begin = Instant::now();
         let starting = hull_init::spawn(&host, &plan, null(), &[]).unwrap();
         let running = outcome(starting);
@@ -85,12 +89,12 @@ fn mount(fstype: &str, target: &str) -> Op {
 
 /// What a pod's container has, with the pod's network: overlay, the usual mounts, six devices, masked
 /// and read-only paths, no seccomp filter.
-fn plan(dir: &Path, cgroup: &str) -> Plan {
+fn plan(dir: &Path, run: u32, cgroup: &str) -> Plan {
     let at = |name: &str| dir.join(name).display().to_string();
     let mut ops = vec![
         Op::RootOverlay {
             lower: vec![at("image")],
-            upper: Some((at("upper"), at("work"))),
+            upper: Some((at(&format!("upper-{run}")), at(&format!("work-{run}")))),
             options: vec![("volatile".into(), None)],
             at: at("root"),
         },
