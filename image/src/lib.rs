@@ -28,9 +28,10 @@ mod unpack;
 mod view;
 
 pub use auth::Auth;
-pub use error::{Cause, Error, Fault};
+pub use error::{Cause, Error, Fault, Unreachable};
 pub use reference::Reference;
 pub use store::{
     Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Rootfs, Store,
 };
+pub use unpack::Error as UnpackError;
 pub use view::{read_inside, view};
