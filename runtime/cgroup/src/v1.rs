@@ -11,22 +11,36 @@ use std::path::Path;
 /// would take no process.
 pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
     let dir = root.join(path);
-    if !cpuset {
-        match mkdir(&dir) {
-            Ok(_) => return Ok(()),
-            Err(Error::Make { source, .. }) if is(&source, libc_errno::ENOENT) => {}
-            Err(err) => return Err(err),
-        }
-    }
-    let mut at = root.to_owned();
-    for part in path.split('/') {
-        let parent = at.clone();
-        at.push(part);
-        if mkdir(&at)? && cpuset {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                write(&at, file, read(&parent, file)?.trim())?;
+    match mkdir(&dir) {
+        Ok(_) => {}
+        Err(Error::Make { source, .. }) if is(&source, libc_errno::ENOENT) => {
+            let mut at = root.to_owned();
+            for part in path.split('/') {
+                at.push(part);
+                mkdir(&at)?;
             }
         }
+        Err(err) => return Err(err),
+    }
+    if cpuset {
+        fill_cpuset(root, &dir)?;
+    }
+    Ok(())
+}
+
+/// Gives the cpuset at `dir` what its parent has, where it has nothing yet, and before that the
+/// parent. Whoever finds one empty fills it: another that makes the same parent may be between its
+/// mkdir and its write.
+fn fill_cpuset(root: &Path, dir: &Path) -> Result<(), Error> {
+    let Some(parent) = dir.parent().filter(|_| dir != root) else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if !read(dir, file)?.trim().is_empty() {
+            continue;
+        }
+        if read(parent, file)?.trim().is_empty() {
+            fill_cpuset(root, parent)?;
+        }
+        write(dir, file, read(parent, file)?.trim())?;
     }
     Ok(())
 }
