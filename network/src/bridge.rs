@@ -1,329 +1,467 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Attach and detach.
+//! Attaching pods to the bridge and detaching them.
+//!
+//! ```text
+//! attach   lease in memory ─▶ on disk ─▶ pair of links ─▶ inside the pod ─▶ host ports
+//! detach   host ports ─▶ pair of links ─▶ lease on disk ─▶ in memory
+//! ```
+//!
+//! The rule: addresses are given back last, so that nobody else gets one while a trace of its holder
+//! is left. An attach that fails is undone by [`Bridge::detach`]; there is no other teardown.
+//!
+//! Locks: `ipam` is held for memory only. `table` is shared by those who add or take out elements, and
+//! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
 
-use crate::ipam::{Ipam, Lease, PortMapping};
-use crate::netlink::{Family, Netlink};
-use crate::{Error, InterfaceStats, link, nft};
+use crate::host::{self, Ready, mac_of};
+use crate::inside::{self, Address};
+use crate::ipam::{Ipam, Lease};
+use crate::leases::Leases;
+use crate::netlink::{Socket, link};
+use crate::nft::{Published, Table};
+use crate::subnet::Subnet;
+use crate::{Error, PortMapping, probe};
 use ipnet::IpNet;
-use std::fs;
-use std::io;
+use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tracing::{info, warn};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+use tracing::{debug, info, warn};
 
-/// How the pod network is set up.
+/// Digits of a pod id in its link's name, which has room for 15 letters.
+const SHORT: usize = 11;
+const PREFIX: &str = "hull";
+/// How often a link just made is asked whether packets go through, and how long is waited between.
+const SETTLE_TRIES: u32 = 50;
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How the pod network is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name of the bridge.
+    /// The bridge's name.
     pub bridge: String,
-    /// The pods' subnets, at most one of each family.
+    /// Where pods' addresses come from: an IPv4 subnet, an IPv6 subnet, or one of each.
     pub pod_cidr: Vec<IpNet>,
-    /// Of the links; the kernel's default without.
+    /// Of all links. `None`: as the link with the default route.
     pub mtu: Option<u32>,
-    /// Give packets to elsewhere the host's address.
+    /// Whether pods leave the node with the node's address.
     pub masquerade: bool,
-    /// Name of our nftables table.
+    /// The name of our nftables table, of family inet.
     pub table: String,
     /// Where leases are kept.
     pub state_dir: PathBuf,
 }
 
-/// Which pod.
+/// A pod, by its names.
 #[derive(Debug, Clone, Copy)]
-pub struct Pod<'a> {
-    /// Whole id.
-    pub id: &'a str,
-    /// What fits a link's name behind `hull`.
-    pub short: &'a str,
+pub struct Pod<'p> {
+    /// 64 hex digits.
+    pub id: &'p str,
+    /// The first eleven of them.
+    pub short: &'p str,
 }
 
 /// What a pod got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its addresses.
+    /// Its addresses, with the length of their subnet; IPv4 and IPv6 in the order of the subnets.
     pub ips: Vec<IpNet>,
-    /// Where it sends everything.
-    pub gateways: Vec<IpAddr>,
-    /// The host's end.
+    /// The gateway of the first.
+    pub gateway: IpAddr,
+    /// The hardware address of its eth0.
+    pub mac: [u8; 6],
+    /// The name of the end on the host.
     pub host_link: String,
+    /// The MTU of both ends.
+    pub mtu: u32,
 }
 
-/// The pod network of a node.
+/// The pod network.
 #[derive(Debug)]
 pub struct Bridge {
     config: Config,
-    /// Held for look-ups and a file's write, never across a wait for the kernel.
+    leases: Leases,
     ipam: Mutex<Ipam>,
-    /// Held while bridge and table are made or made again: two at once would collide.
-    making: Mutex<bool>,
+    /// Once the bridge was made by us. Held while it is made, never while one looks at it.
+    ready: Mutex<Option<Ready>>,
+    making: Mutex<()>,
+    table: RwLock<()>,
+    probed: AtomicBool,
 }
 
 impl Bridge {
-    /// Reads what was given out. Touches nothing else.
+    /// Reads which addresses are given out. Makes nothing: the host is touched by the first attach.
+    ///
+    /// # Errors
+    /// When the subnets are not usable or the state directory cannot be read. A single record that
+    /// cannot be read is set aside.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let (ipam, bad) = Ipam::open(config.state_dir.clone(), config.pod_cidr.clone())?;
-        for record in bad {
-            warn!(record, "record of an address cannot be read and was set aside");
-        }
-        Ok(Self { config, ipam: Mutex::new(ipam), making: Mutex::new(false) })
+        let leases = Leases::new(config.state_dir.clone());
+        let mut ipam = Ipam::new(subnets(&config.pod_cidr)?);
+        leases.load(&mut ipam)?;
+        Ok(Self {
+            config,
+            leases,
+            ipam: Mutex::new(ipam),
+            ready: Mutex::new(None),
+            making: Mutex::new(()),
+            table: RwLock::new(()),
+            probed: AtomicBool::new(false),
+        })
     }
 
-    fn ipam(&self) -> MutexGuard<'_, Ipam> {
-        // Every change is whole before the next begins: a panic leaves nothing half done.
-        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Attaches a pod. After an error nothing of it is left.
+    /// Gives the pod its addresses, a link, routes, and host ports that lead to it.
+    ///
+    /// A pod that is attached already is attached anew, with the addresses that it has. Mappings
+    /// without a host port are left out.
+    ///
+    /// # Errors
+    /// When something cannot be made; nothing is left of the attempt then.
     pub fn attach(
         &self,
         pod: &Pod<'_>,
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
     ) -> Result<Attachment, Error> {
-        let attached = self.try_attach(pod, netns, ports);
-        if attached.is_err()
-            && let Err(err) = self.detach(pod.id)
+        let host_link = link_of(pod.id)?;
+        if !host_link.ends_with(pod.short) {
+            return Err(Error::BadPod { id: pod.id.to_owned() });
+        }
+        let made = self.make(pod.id, host_link, netns, ports);
+        if made.is_err()
+            && let Err(left) = self.detach(pod.id)
         {
-            warn!(pod = pod.id, error = %err, "left behind by a failed attach; taken away with the pod");
+            warn!(pod = pod.id, error = %left, "pod not attached, and not all of it taken away again");
         }
-        attached
+        made
     }
 
-    fn try_attach(
-        &self,
-        pod: &Pod<'_>,
-        netns: BorrowedFd<'_>,
-        ports: &[PortMapping],
-    ) -> Result<Attachment, Error> {
-        let (lease, gateways) = {
-            let mut ipam = self.ipam();
-            (ipam.lease(pod.id, ports)?, ipam.gateways())
-        };
-        let mut netlink = Netlink::open(Family::Route)?;
-        let bridge = self.ready(&mut netlink)?;
-        let name = host_link(pod.short);
-        // The same pod again (a retry): what an earlier attach made is made anew.
-        if link::index_of(&name).is_some() {
-            gone_is_fine(netlink.carry_out(vec![link::delete(&name)]))?;
+    /// Takes away all that the pod has: host ports, link, addresses.
+    ///
+    /// Any number of times, in any state, also when its network namespace is gone.
+    ///
+    /// # Errors
+    /// When something will not go; then its addresses stay taken, and a further call goes on.
+    pub fn detach(&self, id: &str) -> Result<(), Error> {
+        let host_link = link_of(id)?;
+        let lease = self.ipam().leave(id);
+        if let Some(lease) = &lease {
+            self.withdraw(id, &lease.addresses, &lease.ports)?;
         }
-        let veth = link::new_veth(&name, bridge, mac(&lease.addresses), self.config.mtu, netns);
-        netlink.carry_out(vec![veth])?;
-        let inside = hull_sys::netns::within(netns, || configure(&lease.addresses, &gateways));
-        inside.map_err(|source| Error::Enter { source })??;
-        if !lease.ports.is_empty() {
-            if let Some(index) = link::index_of(&name) {
-                netlink.carry_out(vec![link::hairpin(index, &name)])?;
-            }
-            self.open_ports(&lease)?;
-        }
-        let gateways = gateways.iter().map(IpNet::addr).collect();
-        Ok(Attachment { ips: lease.addresses, gateways, host_link: name })
+        self.remove_link(id, &host_link)?;
+        self.leases.remove(id)?;
+        self.ipam().free(id);
+        Ok(())
     }
 
-    /// Bridge, table and forwarding, made or made again where somebody took them away. Gives the
-    /// bridge's number.
-    fn ready(&self, netlink: &mut Netlink) -> Result<u32, Error> {
-        let mut made = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = &self.config.bridge;
-        let index = match link::index_of(name) {
-            Some(index) if *made => index,
-            Some(index) => {
-                if link::kind_of(netlink, index)?.as_deref() != Some("bridge") {
-                    return Err(Error::NotABridge { name: name.clone() });
-                }
-                self.set_up(netlink, index)?;
-                index
-            }
-            None => {
-                let gateways = self.ipam().gateways();
-                netlink.carry_out(vec![link::new_bridge(name, mac(&gateways), self.config.mtu)])?;
-                let index = link::index_of(name).ok_or_else(|| Error::Netlink {
-                    what: format!("find bridge `{name}` that was just made"),
-                    source: io::ErrorKind::NotFound.into(),
-                })?;
-                self.set_up(netlink, index)?;
-                index
-            }
-        };
-        let mut netfilter = Netlink::open(Family::Netfilter)?;
-        let there = *made && netfilter.ask(nft::get_table(&self.config.table)).is_ok();
-        if !there {
-            let ipam = self.ipam();
-            let leases = ipam.all().map(|(_, lease)| lease);
-            let Config { table, bridge, masquerade, .. } = &self.config;
-            let messages = nft::rebuild(table, bridge, ipam.subnets(), *masquerade, leases);
-            drop(ipam);
-            netfilter.carry_out(messages)?;
+    /// The pods that have an address, or a link on the bridge. For sweeping after a restart.
+    pub fn attachments(&self) -> Vec<String> {
+        let mut pods: BTreeSet<String> = self.ipam().pods().cloned().collect();
+        match self.links() {
+            Ok(links) => pods.extend(links),
+            Err(err) => warn!(error = %err, "links of pods not listed"),
         }
-        *made = true;
-        Ok(index)
+        pods.into_iter().collect()
     }
 
-    fn set_up(&self, netlink: &mut Netlink, index: u32) -> Result<(), Error> {
-        let name = &self.config.bridge;
-        let gateways = self.ipam().gateways();
-        let mut messages = vec![link::up(index, name)];
-        messages.extend(gateways.iter().map(|gateway| link::new_address(index, gateway, name)));
-        match netlink.carry_out(messages) {
-            // The address is there already.
-            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-            }
-            other => other?,
-        }
-        // Host ports reached over 127.0.0.1 are led to pods over this link alone.
-        sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
-        let families = [("net/ipv4/ip_forward", false), ("net/ipv6/conf/all/forwarding", true)];
-        for (path, v6) in families {
-            if gateways.iter().any(|gateway| gateway.addr().is_ipv6() == v6) && sysctl(path, "1")? {
-                info!(path, "forwarding switched on: pods are reached by routing");
-            }
+    /// Whether pods can be attached on this host. Thorough until it first was well, then quick.
+    ///
+    /// # Errors
+    /// What is missing, with the mend in [`Error::hint`].
+    pub fn check(&self) -> Result<(), Error> {
+        host::find_bridge(&route_socket()?, &self.config)?;
+        if !self.probed.load(Ordering::Relaxed) {
+            let subnets = self.ipam().subnets().to_vec();
+            probe::try_out(&self.nft(), &host::layout(&self.config, &subnets))?;
+            self.probed.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn open_ports(&self, lease: &Lease) -> Result<(), Error> {
-        let messages = nft::batch(nft::elements(&self.config.table, lease, true));
-        match Netlink::open(Family::Netfilter)?.carry_out(messages) {
-            // The table was made anew just now, with this lease in it.
-            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    /// Takes everything of a pod away, any number of times, also when its namespace is gone.
-    pub fn detach(&self, id: &str) -> Result<(), Error> {
-        let lease = self.ipam().get(id).cloned();
-        if let Some(lease) = lease.filter(|lease| !lease.ports.is_empty()) {
-            // Each by itself: one that is not there must not keep the others.
-            for message in nft::elements(&self.config.table, &lease, false) {
-                gone_is_fine(
-                    Netlink::open(Family::Netfilter)?.carry_out(nft::batch(vec![message])),
-                )?;
-            }
-        }
-        let name = host_link(id.get(..11).unwrap_or(id));
-        if link::index_of(&name).is_some() {
-            gone_is_fine(Netlink::open(Family::Route)?.carry_out(vec![link::delete(&name)]))?;
-        }
-        self.ipam().release(id)
-    }
-
-    /// Ids of the pods that have something.
-    #[must_use]
-    pub fn attachments(&self) -> Vec<String> {
-        self.ipam().all().map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Whether pods could be attached now.
-    pub fn check(&self) -> Result<(), Error> {
-        let mut netlink = Netlink::open(Family::Route)?;
-        if let Some(index) = link::index_of(&self.config.bridge)
-            && link::kind_of(&mut netlink, index)?.as_deref() != Some("bridge")
-        {
-            return Err(Error::NotABridge { name: self.config.bridge.clone() });
-        }
-        Netlink::open(Family::Netfilter).map(drop)
-    }
-
-    /// Takes bridge and table away. Leases stay: pods that are attached lose their network.
+    /// Takes away what all pods share: bridge, table, state directory.
+    ///
+    /// # Errors
+    /// While a pod is attached, and when something will not go.
     pub fn remove(&self) -> Result<(), Error> {
-        let mut made = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        gone_is_fine(Netlink::open(Family::Netfilter)?.carry_out(nft::delete(&self.config.table)))?;
-        if link::index_of(&self.config.bridge).is_some() {
-            gone_is_fine(
-                Netlink::open(Family::Route)?.carry_out(vec![link::delete(&self.config.bridge)]),
-            )?;
+        let count = self.attachments().len();
+        if count > 0 {
+            return Err(Error::StillAttached { count });
         }
-        *made = false;
-        let dir = self.ipam().dir().to_owned();
-        match fs::remove_dir(&dir) {
-            Err(err)
-                if err.kind() == io::ErrorKind::DirectoryNotEmpty
-                    || err.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok(())
+        let _making = alone(&self.making);
+        let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        *alone(&self.ready) = None;
+        let removed = Socket::netfilter().and_then(|socket| self.nft().remove(&socket));
+        removed
+            .map_err(|source| Error::RemoveTable { table: self.config.table.clone(), source })?;
+        let socket = route_socket()?;
+        if let Some(bridge) = host::find_bridge(&socket, &self.config)? {
+            let link = bridge.name.clone();
+            link::remove(&socket, &bridge).map_err(|source| Error::RemoveLink { link, source })?;
+        }
+        self.leases.remove_all()
+    }
+
+    /// Gives pods addresses of other subnets from now on.
+    ///
+    /// # Errors
+    /// When they are not usable, or a pod has an address outside of them.
+    pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
+        let new = subnets(pod_cidr)?;
+        let _making = alone(&self.making);
+        let mut ipam = self.ipam();
+        if ipam.subnets() == new {
+            return Ok(());
+        }
+        ipam.set_subnets(new)
+            .map_err(|pod| Error::SubnetInUse { subnets: shown(pod_cidr), pod })?;
+        drop(ipam);
+        // The next attach gives the bridge its new address and writes the table anew.
+        *alone(&self.ready) = None;
+        info!(pod_cidr = shown(pod_cidr), "pod subnets changed");
+        Ok(())
+    }
+
+    fn make(
+        &self,
+        id: &str,
+        host_link: String,
+        netns: BorrowedFd<'_>,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, Error> {
+        let socket = route_socket()?;
+        let Ready { index: bridge, mtu } = self.ready(&socket)?;
+        let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
+        let (before, lease, subnets) = self.lease(id, &ports)?;
+        self.leases.write(id, &lease)?;
+        if let Some(before) = before {
+            self.withdraw(id, &before.addresses, &before.ports)?;
+            self.remove_link(id, &host_link)?;
+        }
+        let addresses = with_gateways(&lease.addresses, &subnets);
+        let Some(first) = addresses.first() else {
+            return Err(Error::Subnets { subnets: String::new() });
+        };
+        let mac = mac_of(first.address.addr());
+        let pair = link::Pair {
+            host: &host_link,
+            bridge,
+            alias: id,
+            netns,
+            inside: inside::NAME,
+            mac,
+            mtu,
+        };
+        make_pair(&socket, &pair)?;
+        inside::set_up(netns, &addresses)?;
+        settle(&socket, &host_link)?;
+        // The bridge lets nothing through before its first port does.
+        settle(&socket, &self.config.bridge)?;
+        self.publish(id, &lease)?;
+        let ips = addresses.iter().map(|of| of.address).collect();
+        Ok(Attachment { ips, gateway: first.gateway, mac, host_link, mtu })
+    }
+
+    /// The bridge and table, made or repaired if need be.
+    fn ready(&self, socket: &Socket) -> Result<Ready, Error> {
+        if let Some(ready) = self.still(socket)? {
+            return Ok(ready);
+        }
+        let _making = alone(&self.making);
+        // Whoever was here before has made it.
+        if let Some(ready) = self.still(socket)? {
+            return Ok(ready);
+        }
+        let subnets = self.ipam().subnets().to_vec();
+        let ready = host::make_bridge(socket, &self.config, &subnets)?;
+        self.write_table()?;
+        *alone(&self.ready) = Some(ready);
+        Ok(ready)
+    }
+
+    fn still(&self, socket: &Socket) -> Result<Option<Ready>, Error> {
+        let known = *alone(&self.ready);
+        match known {
+            Some(ready) if host::is_still(socket, &self.config, ready)? => Ok(Some(ready)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes the table anew, with the host ports of all leases.
+    fn write_table(&self) -> Result<(), Error> {
+        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let (subnets, leases): (Vec<Subnet>, Vec<(String, Lease)>) = {
+            let ipam = self.ipam();
+            let staying = ipam.staying().map(|(pod, lease)| (pod.clone(), lease.clone()));
+            (ipam.subnets().to_vec(), staying.collect())
+        };
+        let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
+        let layout = host::layout(&self.config, &subnets);
+        let written =
+            Socket::netfilter().and_then(|socket| self.nft().replace(&socket, &layout, &all));
+        written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
+    }
+
+    /// What the pod had, what it has now, and of which subnets.
+    fn lease(
+        &self,
+        id: &str,
+        ports: &[PortMapping],
+    ) -> Result<(Option<Lease>, Lease, Vec<Subnet>), Error> {
+        let mut ipam = self.ipam();
+        let before = ipam.get(id).cloned();
+        let lease = ipam.give(id, ports)?;
+        Ok((before, lease, ipam.subnets().to_vec()))
+    }
+
+    fn publish(&self, id: &str, lease: &Lease) -> Result<(), Error> {
+        if lease.ports.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| Error::MakePorts { table: self.config.table.clone(), source };
+        let shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let socket = Socket::netfilter().map_err(failed)?;
+        let added = self.nft().publish(&socket, &published(id, lease));
+        drop(shared);
+        match added {
+            // The table was taken away a moment ago, or has elements that no lease stands for: what
+            // the leases say, this one among them, is the truth.
+            Err(err) if matches!(err.errno(), Errno::NOENT | Errno::BUSY | Errno::EXIST) => {
+                info!(pod = id, error = %err, "nftables table written anew");
+                self.write_table()
             }
-            other => other.map_err(|source| Error::Record { path: dir, source }),
+            other => other.map_err(failed),
         }
+    }
+
+    fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let of = Published { pod: id, addresses, ports };
+        let taken = Socket::netfilter().and_then(|socket| self.nft().withdraw(&socket, &of));
+        taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
+    }
+
+    /// Removes the pod's link, if there is one and it is the pod's.
+    fn remove_link(&self, id: &str, name: &str) -> Result<(), Error> {
+        let socket = route_socket()?;
+        let Some(found) = host::find(&socket, name)? else { return Ok(()) };
+        if !is_of(&found, id) {
+            debug!(pod = id, link = name, "link of that name is not this pod's; left alone");
+            return Ok(());
+        }
+        let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
+        link::remove(&socket, &found).map_err(failed)
+    }
+
+    /// The pods that have a link on our bridge.
+    fn links(&self) -> Result<Vec<String>, Error> {
+        let socket = route_socket()?;
+        let Some(bridge) = host::find(&socket, &self.config.bridge)? else { return Ok(Vec::new()) };
+        let all = link::all(&socket)
+            .map_err(|source| Error::FindLink { link: format!("{PREFIX}*"), source })?;
+        let ours = all.into_iter().filter(|link| link.controller == Some(bridge.index));
+        let pods = ours.filter_map(|link| {
+            let id = link.alias?;
+            (link_of(&id).ok()? == link.name).then_some(id)
+        });
+        Ok(pods.collect())
+    }
+
+    fn nft(&self) -> Table<'_> {
+        Table(&self.config.table)
+    }
+
+    fn ipam(&self) -> MutexGuard<'_, Ipam> {
+        alone(&self.ipam)
     }
 }
 
-/// The name of a pod's link on the host: 15 characters, all that fits.
-fn host_link(short: &str) -> String {
-    format!("hull{short}")
-}
-
-/// A hardware address worked out from the first address: whoever gets the address has the same
-/// hardware, and no neighbour has to forget the one before.
-fn mac(addresses: &[IpNet]) -> [u8; 6] {
-    let four = match addresses.first().map(IpNet::addr) {
-        Some(IpAddr::V4(ip)) => ip.octets(),
-        Some(IpAddr::V6(ip)) => {
-            let octets = ip.octets();
-            [octets[12], octets[13], octets[14], octets[15]]
-        }
-        None => [0; 4],
+fn make_pair(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> {
+    let attempt = || {
+        let mut batch = socket.batch();
+        link::make_pair(&mut batch, pair);
+        batch.run()
     };
-    // Locally administered, single.
-    [0x0a, 0x58, four[0], four[1], four[2], four[3]]
-}
-
-/// Runs in the pod's namespace: both links up, addresses, routes, in one send.
-fn configure(addresses: &[IpNet], gateways: &[IpNet]) -> Result<(), Error> {
-    let mut netlink = Netlink::open(Family::Route)?;
-    let find = |name: &str| {
-        link::index_of(name).ok_or_else(|| Error::Netlink {
-            what: format!("find `{name}` in the pod"),
-            source: io::ErrorKind::NotFound.into(),
-        })
-    };
-    let (lo, eth0) = (find("lo")?, find("eth0")?);
-    let mut messages = vec![link::up(lo, "lo"), link::up(eth0, "eth0")];
-    messages.extend(addresses.iter().map(|address| link::new_address(eth0, address, "eth0")));
-    messages.extend(gateways.iter().map(|gateway| link::new_default_route(eth0, gateway.addr())));
-    netlink.carry_out(messages)
-}
-
-/// Brings the loopback of a namespace up.
-pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), Error> {
-    let done = hull_sys::netns::within(netns, || {
-        let index = link::index_of("lo").unwrap_or(1);
-        Netlink::open(Family::Route)?.carry_out(vec![link::up(index, "lo")])
-    });
-    done.map_err(|source| Error::Enter { source })?
-}
-
-/// Counters of all interfaces of a namespace.
-pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Error> {
-    hull_sys::netns::within(netns, link::stats).map_err(|source| Error::Enter { source })?
-}
-
-/// Writes a setting unless it is so already; says whether it was changed.
-fn sysctl(path: &str, value: &'static str) -> Result<bool, Error> {
-    let whole = format!("/proc/sys/{path}");
-    if fs::read_to_string(&whole).is_ok_and(|have| have.trim() == value) {
-        return Ok(false);
+    let link = || pair.host.to_owned();
+    let failed = |source| Error::MakeLink { link: link(), source };
+    match attempt() {
+        Err(err) if err.errno() == Errno::EXIST => match host::find(socket, pair.host)? {
+            None => Err(Error::InsideTaken),
+            // Left behind, with no lease: state was cleared away under a running pod.
+            Some(found) if is_of(&found, pair.alias) => {
+                link::remove(socket, &found).map_err(failed)?;
+                attempt().map_err(failed)
+            }
+            Some(_) => Err(Error::LinkTaken { link: link() }),
+        },
+        other => other.map_err(failed),
     }
-    fs::write(&whole, value).map(|()| true).map_err(|source| Error::Sysctl {
-        path: whole,
-        value,
-        source,
-    })
 }
 
-fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
-    const ENODEV: i32 = 19;
-    match result {
-        Err(Error::Netlink { source, .. })
-            if source.kind() == io::ErrorKind::NotFound
-                || source.raw_os_error() == Some(ENODEV) =>
-        {
-            Ok(())
+/// Waits until packets go through the link: the kernel switches the far end on first and this one a
+/// moment later, and until then would drop the pod's first packets, which are repeated only after a
+/// second. Newer kernels (6.8) do it at once when asked.
+fn settle(socket: &Socket, name: &str) -> Result<(), Error> {
+    for _ in 0..SETTLE_TRIES {
+        match host::find(socket, name)? {
+            Some(link) if !link.passing => thread::sleep(SETTLE_PAUSE),
+            _ => return Ok(()),
         }
-        other => other,
     }
+    warn!(link = name, "link is slow to let packets through");
+    Ok(())
+}
+
+/// Whether the link is this pod's, not another's that happens to have the name.
+fn is_of(link: &link::Link, id: &str) -> bool {
+    link.kind.as_deref() == Some("veth") && link.alias.as_deref() == Some(id)
+}
+
+fn link_of(id: &str) -> Result<String, Error> {
+    let hex = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match id.get(..SHORT) {
+        Some(short) if hex => Ok(format!("{PREFIX}{short}")),
+        _ => {
+            Err(Error::BadPod { id: id.chars().take(64).flat_map(char::escape_default).collect() })
+        }
+    }
+}
+
+fn subnets(pod_cidr: &[IpNet]) -> Result<Vec<Subnet>, Error> {
+    let of_v4 = pod_cidr.iter().filter(|net| net.addr().is_ipv4()).count();
+    if pod_cidr.is_empty() || of_v4 > 1 || pod_cidr.len() - of_v4 > 1 {
+        return Err(Error::Subnets { subnets: shown(pod_cidr) });
+    }
+    pod_cidr.iter().map(|net| Subnet::new(*net)).collect()
+}
+
+fn shown(pod_cidr: &[IpNet]) -> String {
+    pod_cidr.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn with_gateways(addresses: &[IpAddr], subnets: &[Subnet]) -> Vec<Address> {
+    let of = |ip: &IpAddr| {
+        let subnet = subnets.iter().find(|subnet| subnet.gives(*ip))?;
+        Some(Address { address: subnet.with_length(*ip), gateway: subnet.gateway() })
+    };
+    addresses.iter().filter_map(of).collect()
+}
+
+fn published<'l>(pod: &'l str, lease: &'l Lease) -> Published<'l> {
+    Published { pod, addresses: &lease.addresses, ports: &lease.ports }
+}
+
+fn route_socket() -> Result<Socket, Error> {
+    Socket::route().map_err(|source| Error::Socket { source })
+}
+
+fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole between any two statements, so a panic elsewhere left it whole.
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

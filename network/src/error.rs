@@ -1,103 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a pod could not be attached to its network, or detached from it.
+//! What can go wrong with the pod network, and what the operator can do about it.
 
+use crate::PortMapping;
+use hull_sys as sys;
 use ipnet::IpNet;
+use rustix::io::Errno;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Why a pod could not be attached to its network, or detached from it. Texts read after "cannot".
+/// Why a pod could not be attached to its network or detached from it, or the network is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A netlink request was refused.
-    #[error("{what}")]
-    Netlink {
-        /// What was asked for.
-        what: String,
-        /// The answer.
-        source: io::Error,
-    },
-    /// The pod's namespace.
-    #[error("enter the pod's network namespace")]
-    Enter {
-        /// Why.
-        source: hull_sys::Error,
-    },
-    /// No address left.
+    #[error("use pod subnet {subnet}: it has no room for a pod")]
+    SubnetTooSmall { subnet: IpNet },
+    #[error("use pod subnets {subnets}: at most one of IPv4 and one of IPv6, and at least one")]
+    Subnets { subnets: String },
+    #[error("change the pod subnets to {subnets}: pod {pod} has an address of the old ones")]
+    SubnetInUse { subnets: String, pod: String },
     #[error("find a free address in {subnet}")]
-    SubnetFull {
-        /// Which.
-        subnet: IpNet,
-    },
-    /// Too small to hold a gateway and a pod.
-    #[error("use {subnet} for pods: it is too small")]
-    SubnetTooSmall {
-        /// Which.
-        subnet: IpNet,
-    },
-    /// No subnet at all.
-    #[error("find the pods' subnet: none is configured")]
-    NoSubnet,
-    /// Somebody else's link has our name.
-    #[error("use `{name}` as the pods' bridge: a link of that name is there and is no bridge")]
-    NotABridge {
-        /// Which.
-        name: String,
-    },
-    /// Two pods want a port.
-    #[error("give the pod host port {port}/{protocol}: pod {holder} has it")]
-    PortTaken {
-        /// Which.
-        port: u16,
-        /// tcp, udp or sctp.
-        protocol: &'static str,
-        /// The other pod.
-        holder: String,
-    },
-    /// A record of an address.
-    #[error("keep the record {}", path.display())]
-    Record {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A setting of the kernel.
-    #[error("set {path} to {value}")]
-    Sysctl {
-        /// Which.
-        path: String,
-        /// To what.
-        value: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    SubnetFull { subnet: IpNet },
+    #[error("name a link after pod `{id}`: this is no pod id")]
+    BadPod { id: String },
+    #[error("give host port {port} to the pod: pod {holder} has {held}")]
+    PortTaken { port: PortMapping, held: PortMapping, holder: String },
+    #[error("give host port {port} to the pod: it asks for that port twice")]
+    PortTwice { port: PortMapping },
+    #[error("lead host port {port} to container port 0")]
+    NoContainerPort { port: PortMapping },
+    #[error("lead host port {port} to the pod: it has no address of the family of {host_ip}")]
+    NoSuchFamily { port: PortMapping, host_ip: IpAddr },
+    #[error("read the addresses given out in {}", path.display())]
+    ReadLeases { path: PathBuf, source: io::Error },
+    #[error("record the pod's addresses in {}", path.display())]
+    WriteLease { path: PathBuf, source: io::Error },
+    #[error("remove the record of the pod's addresses {}", path.display())]
+    RemoveLease { path: PathBuf, source: io::Error },
+    #[error("set {} to {value}", path.display())]
+    Sysctl { path: PathBuf, value: String, source: io::Error },
+    #[error("speak to the kernel about links")]
+    Socket { source: sys::Error },
+    #[error("look for link {link}")]
+    FindLink { link: String, source: sys::Error },
+    #[error("use {link} as the pods' bridge: it is {kind}")]
+    NotABridge { link: String, kind: String },
+    #[error("make bridge {link}")]
+    MakeBridge { link: String, source: sys::Error },
+    #[error("make nftables table `inet {table}`")]
+    MakeTable { table: String, source: sys::Error },
+    #[error("remove nftables table `inet {table}`")]
+    RemoveTable { table: String, source: sys::Error },
+    #[error("make the pod's link {link}: there is one of that name already, not of this pod")]
+    LinkTaken { link: String },
+    #[error("make the pod's eth0: its network namespace has one already")]
+    InsideTaken,
+    #[error("make the pod's link {link}")]
+    MakeLink { link: String, source: sys::Error },
+    #[error("remove link {link}")]
+    RemoveLink { link: String, source: sys::Error },
+    #[error("enter the pod's network namespace")]
+    Enter { source: sys::Error },
+    #[error("set up links and addresses in the pod's network namespace")]
+    Inside { source: sys::Error },
+    #[error("lead the node's ports to the pod in nftables table `inet {table}`")]
+    MakePorts { table: String, source: sys::Error },
+    #[error("take the pod's ports out of nftables table `inet {table}`")]
+    RemovePorts { table: String, source: sys::Error },
+    #[error("try out whether this kernel can make {what}")]
+    Probe { what: &'static str, source: sys::Error },
+    #[error("remove the pod network: {count} pods are attached to it")]
+    StillAttached { count: usize },
 }
+
+const NFT_MODULES: &str =
+    "modprobe -a nf_tables nf_conntrack nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet";
 
 impl Error {
     /// What the operator can do about it, where we know.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::SubnetFull { subnet } | Self::SubnetTooSmall { subnet } => Some(format!(
-                "widen {subnet} under `[network] pod_cidr`, or lower the kubelet's `maxPods`"
-            )),
-            Self::NoSubnet => Some("set `[network] pod_cidr`".into()),
-            Self::NotABridge { name } => Some(format!(
-                "choose another name under `[network] bridge`, or remove the link: ip link del {name}"
-            )),
-            Self::PortTaken { holder, .. } => {
-                Some(format!("choose another host port, or remove pod {holder}"))
+            Self::SubnetTooSmall { .. } | Self::Subnets { .. } => {
+                Some("set `pod_cidr` under `[network]`, as in [\"10.88.0.0/16\"]".into())
             }
-            Self::Netlink { source, .. } if source.raw_os_error() == Some(95) => Some(
-                "the kernel lacks it: load veth, bridge and nf_tables (see `hull check`)".into(),
-            ),
-            Self::Netlink { source, .. } if source.raw_os_error() == Some(1) => {
-                Some("hull needs CAP_NET_ADMIN: run it as root".into())
+            Self::SubnetInUse { .. } => Some("remove the pods of this node first (drain it)".into()),
+            Self::SubnetFull { subnet } => {
+                Some(format!("widen {subnet} under `[network]`, or lower the kubelet's `maxPods`"))
             }
-            Self::Netlink { .. }
-            | Self::Enter { .. }
-            | Self::Record { .. }
-            | Self::Sysctl { .. } => None,
+            Self::PortTaken { holder, .. } => Some(format!(
+                "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
+            Self::PortTwice { .. } => Some("name each `hostPort` of the pod once".into()),
+            Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),
+            Self::NoSuchFamily { host_ip, .. } => {
+                let family = if host_ip.is_ipv4() { "IPv4" } else { "IPv6" };
+                Some(format!("add an {family} subnet to `pod_cidr` under `[network]`, or change the `hostIP`"))
+            }
+            Self::Sysctl { path, value, .. } => {
+                Some(format!("make /proc/sys writable for hull, or set it before: echo {value} > {}", path.display()))
+            }
+            Self::NotABridge { link, .. } => Some(format!(
+                "set another `bridge` under `[network]`, or remove that link: ip link delete {link}"
+            )),
+            Self::LinkTaken { link } => Some(format!("see what it is with `ip -d link show {link}`, then: ip link delete {link}")),
+            Self::InsideTaken => Some("give every pod a network namespace of its own".into()),
+            Self::WriteLease { path, .. } | Self::RemoveLease { path, .. } | Self::ReadLeases { path, .. } => {
+                Some(format!("check space and permissions of {}", path.display()))
+            }
+            Self::StillAttached { .. } => Some("remove the pods first".into()),
+            Self::MakeBridge { source, .. } => links_hint(source, "bridge"),
+            Self::MakeLink { source, .. } => links_hint(source, "veth"),
+            Self::Probe { what, source } => match *what {
+                PROBE_BRIDGE => links_hint(source, "bridge"),
+                PROBE_VETH => links_hint(source, "veth"),
+                _ => nft_hint(source),
+            },
+            Self::Socket { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
+            Self::MakeTable { source, .. }
+            | Self::RemoveTable { source, .. }
+            | Self::MakePorts { source, .. }
+            | Self::RemovePorts { source, .. } => nft_hint(source),
+            Self::Inside { source } => match source.errno() {
+                Errno::ACCESS => Some("IPv6 is switched off in the pod: allow it (net.ipv6.conf.default.disable_ipv6=0), or leave IPv6 out of `pod_cidr`".into()),
+                _ => permission(source),
+            },
+            Self::Enter { source } => permission(source),
+            Self::BadPod { .. } => None,
         }
+    }
+}
+
+pub(crate) const PROBE_BRIDGE: &str = "bridges";
+pub(crate) const PROBE_VETH: &str = "veth pairs";
+pub(crate) const PROBE_NFT: &str = "the nftables rules that pods need";
+
+fn permission(source: &sys::Error) -> Option<String> {
+    matches!(source.errno(), Errno::PERM | Errno::ACCESS)
+        .then(|| "run hull serve as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN".into())
+}
+
+fn links_hint(source: &sys::Error, module: &str) -> Option<String> {
+    match source.errno() {
+        Errno::OPNOTSUPP => Some(format!("load the kernel module: modprobe {module}")),
+        _ => permission(source),
+    }
+}
+
+fn nft_hint(source: &sys::Error) -> Option<String> {
+    match source.errno() {
+        Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL | Errno::PROTONOSUPPORT => {
+            Some(format!("load the kernel's modules: {NFT_MODULES}"))
+        }
+        _ => permission(source),
     }
 }

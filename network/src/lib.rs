@@ -1,25 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod network, built in: a bridge, a veth per pod, addresses, and one nftables table.
+//! The built-in pod network: a bridge, a link and addresses per pod, host ports, masquerading.
 //!
 //! ```text
-//! pod netns            host
-//!  eth0 ═══ veth ═══ hull<id> ── bridge hull0 (gateway) ── routed, masqueraded ──▶ elsewhere
+//!  pod netns            host netns
+//!  eth0 ───── hull<11 hex> ─┐
+//!  eth0 ───── hull<11 hex> ─┴─ hull0 (gateway) ── routed ── the node's other links
+//!                               └ table `inet hull`: host ports, masquerade, guard
 //! ```
 //!
-//! The rule: everything of a pod is found by a name worked out from its id, and [`Bridge::detach`] is
-//! the one way it goes, after a failed attach too. Addresses given out are small files, written
-//! before anything is made. The host is not touched before the first attach.
+//! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
+//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown,
+//! [`Bridge::detach`].
 //!
-//! Knows nothing of CRI. Synchronous: every call is a few netlink messages.
+//! Everything here blocks, for about a millisecond; callers use a thread that may. Calls for the same
+//! pod must not overlap; calls for different pods may, in any number.
+//!
+//! Not here: making network namespaces (`hull-sys`), knowing what a pod is, network plugins.
 
 mod bridge;
 mod error;
+mod host;
+mod inside;
 mod ipam;
-mod link;
+mod leases;
 mod netlink;
 mod nft;
+mod ports;
+mod probe;
+mod subnet;
+mod sysctl;
 
-pub use bridge::{Attachment, Bridge, Config, Pod, interface_stats, loopback_up};
+pub use bridge::{Attachment, Bridge, Config, Pod};
 pub use error::Error;
-pub use ipam::{PortMapping, Protocol};
-pub use link::InterfaceStats;
+pub use inside::{InterfaceStats, interface_stats, loopback_up};
+pub use ports::{PortMapping, Protocol};

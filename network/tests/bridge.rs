@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pod network on a real kernel. The "host" is a network namespace of the test's own, so the
-//! real host's links and tables are never touched.
+//! The pod network on a real kernel. Each test has network namespaces of its own, one of which stands
+//! for the host: the links and tables of the real one are never touched.
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test says what went wrong by panicking"
+    reason = "a test: what is unwrapped is what it claims, and what it prints is its result"
 )]
 
-use hull_network::{Bridge, Config, Pod, PortMapping, Protocol};
+use hull_network::{Attachment, Bridge, Config, Pod, PortMapping, Protocol};
+use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a test inside a fresh namespace that stands for the host.
 fn on_a_host(test: impl FnOnce() + Send) {
-    let host = match hull_sys::netns::create() {
+    let host = match netns::create() {
         Ok(host) => host,
         Err(err) => {
             assert!(
@@ -29,7 +34,7 @@ fn on_a_host(test: impl FnOnce() + Send) {
         }
     };
     hull_network::loopback_up(host.as_fd()).unwrap();
-    hull_sys::netns::within(host.as_fd(), test).unwrap();
+    netns::within(host.as_fd(), test).unwrap();
 }
 
 struct Host {
@@ -37,10 +42,26 @@ struct Host {
     dir: tempfile::TempDir,
 }
 
-fn config(dir: &tempfile::TempDir) -> Config {
+/// A pod: its namespace, what it got.
+struct Attached {
+    netns: OwnedFd,
+    got: Attachment,
+}
+
+impl Attached {
+    fn ip(&self) -> IpAddr {
+        self.got.ips[0].addr()
+    }
+
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::within(self.netns.as_fd(), work).unwrap()
+    }
+}
+
+fn config(dir: &tempfile::TempDir, pod_cidr: &[&str]) -> Config {
     Config {
         bridge: "hulltest0".into(),
-        pod_cidr: vec!["10.214.7.0/24".parse().unwrap()],
+        pod_cidr: pod_cidr.iter().map(|net| net.parse().unwrap()).collect(),
         mtu: None,
         masquerade: true,
         table: "hulltest".into(),
@@ -50,16 +71,28 @@ fn config(dir: &tempfile::TempDir) -> Config {
 
 impl Host {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { bridge: Bridge::open(config(&dir)).unwrap(), dir }
+        Self::with(&["10.214.7.0/24"])
     }
 
-    fn attach(&self, number: u32, ports: &[PortMapping]) -> (OwnedFd, IpAddr) {
-        let netns = hull_sys::netns::create().unwrap();
+    fn with(pod_cidr: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { bridge: Bridge::open(config(&dir, pod_cidr)).unwrap(), dir }
+    }
+
+    fn attach(&self, number: u32, ports: &[PortMapping]) -> Attached {
+        let netns = netns::create().unwrap();
+        let got = self.try_attach(number, &netns, ports).unwrap();
+        Attached { netns, got }
+    }
+
+    fn try_attach(
+        &self,
+        number: u32,
+        netns: &OwnedFd,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, hull_network::Error> {
         let id = id(number);
-        let pod = Pod { id: &id, short: &id[..11] };
-        let attached = self.bridge.attach(&pod, netns.as_fd(), ports).unwrap();
-        (netns, attached.ips[0].addr())
+        self.bridge.attach(&Pod { id: &id, short: &id[..11] }, netns.as_fd(), ports)
     }
 }
 
@@ -71,32 +104,36 @@ fn port(host_port: u16) -> PortMapping {
     PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port, host_ip: None }
 }
 
-/// Serves one greeting per connection in `netns`, for as many as are asked for; tells who called.
-fn serve(
-    netns: &OwnedFd,
-    ip: IpAddr,
-    port: u16,
-    times: usize,
-) -> std::thread::JoinHandle<Vec<IpAddr>> {
-    let listener =
-        hull_sys::netns::within(netns.as_fd(), || TcpListener::bind((ip, port)).unwrap()).unwrap();
+fn port_at(host_port: u16, host_ip: &str) -> PortMapping {
+    PortMapping { host_ip: Some(host_ip.parse().unwrap()), ..port(host_port) }
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Greets as many callers as are asked for, and tells who called. Called in the namespace to listen in.
+fn serve(at: SocketAddr, times: usize) -> JoinHandle<Vec<IpAddr>> {
+    let listener = TcpListener::bind(at).unwrap();
     std::thread::spawn(move || {
-        (0..times)
-            .map(|_| {
-                let (mut stream, peer) = listener.accept().unwrap();
-                stream.write_all(b"hello").unwrap();
-                peer.ip()
-            })
-            .collect()
+        let greet = |_| {
+            let (mut stream, peer) = listener.accept().unwrap();
+            stream.write_all(b"hello").unwrap();
+            peer.ip()
+        };
+        (0..times).map(greet).collect()
     })
 }
 
-fn fetch(to: SocketAddr) -> String {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))
-        .unwrap_or_else(|err| panic!("{to}: {err}"));
+fn try_fetch(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+    stream.read_to_string(&mut text).map(|_| text)
+}
+
+fn fetch(to: &str) -> String {
+    try_fetch(at(to)).unwrap_or_else(|err| panic!("{to}: {err}"))
 }
 
 fn run(program: &str, args: &[&str]) -> String {
@@ -105,118 +142,272 @@ fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-#[test]
-fn pods_reach_each_other_and_the_host_and_the_host_reaches_pods() {
-    on_a_host(|| {
-        let host = Host::new();
-        let (first, first_ip) = host.attach(1, &[]);
-        let (second, _) = host.attach(2, &[]);
-        let server = serve(&first, first_ip, 80, 2);
-        assert_eq!(fetch((first_ip, 80).into()), "hello", "the host reaches a pod");
-        let text =
-            hull_sys::netns::within(second.as_fd(), || fetch((first_ip, 80).into())).unwrap();
-        assert_eq!(text, "hello", "a pod reaches a pod");
-        server.join().unwrap();
-        let listener = UdpSocket::bind("10.214.7.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
-        hull_sys::netns::within(second.as_fd(), || {
-            UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"ping", at).unwrap();
-        })
-        .unwrap();
-        listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut text = [0; 8];
-        let (got, _) = listener.recv_from(&mut text).unwrap();
-        assert_eq!(&text[..got], b"ping", "a pod reaches the host");
-    });
+fn ip(line: &str) -> String {
+    run("ip", &line.split(' ').collect::<Vec<_>>())
+}
+
+fn links() -> Vec<String> {
+    // Without what changes when another link comes: indices, counters of the bridge.
+    let all = ip("-o link");
+    all.lines()
+        .map(|line| line.split(':').nth(1).unwrap().trim().split('@').next().unwrap().to_owned())
+        .collect()
+}
+
+fn table() -> String {
+    run("nft", &["list", "table", "inet", "hulltest"])
+}
+
+/// A neighbour of the host, with a link to it: 198.51.100.1 is the host, 198.51.100.2 the neighbour.
+fn neighbour() -> OwnedFd {
+    let outside = netns::create().unwrap();
+    let at = format!("/proc/{}/fd/{}", std::process::id(), outside.as_raw_fd());
+    ip(&format!("link add cable0 mtu 1400 type veth peer name cable1 mtu 1400 netns {at}"));
+    ip("addr add 198.51.100.1/24 dev cable0");
+    ip("addr add 2001:db8::1/64 dev cable0 nodad");
+    ip("link set cable0 up");
+    netns::within(outside.as_fd(), || {
+        ip("addr add 198.51.100.2/24 dev cable1");
+        ip("addr add 2001:db8::2/64 dev cable1 nodad");
+        ip("link set cable1 up");
+    })
+    .unwrap();
+    outside
 }
 
 #[test]
-fn a_host_port_is_reached_by_loopback_by_the_hosts_address_and_from_its_own_pod() {
+fn pods_and_host_reach_each_other() {
     on_a_host(|| {
         let host = Host::new();
-        let (pod, ip) = host.attach(3, &[port(8080)]);
-        let server = serve(&pod, ip, 80, 3);
-        for at in ["127.0.0.1:8080", "10.214.7.1:8080"] {
-            assert_eq!(fetch(at.parse().unwrap()), "hello", "{at}");
+        let (one, two) = (host.attach(1, &[]), host.attach(2, &[]));
+        let web = SocketAddr::from((one.ip(), 80));
+        let server = one.within(|| serve(web, 2));
+        assert_eq!(try_fetch(web).unwrap(), "hello", "host to pod");
+        assert_eq!(two.within(|| try_fetch(web).unwrap()), "hello", "pod to pod");
+        assert_eq!(server.join().unwrap(), [at("10.214.7.1:0").ip(), two.ip()], "nobody is hidden");
+        let server = serve(at("10.214.7.1:8099"), 1);
+        assert_eq!(two.within(|| fetch("10.214.7.1:8099")), "hello", "pod to host");
+        assert_eq!(server.join().unwrap(), [two.ip()]);
+        assert_eq!(one.got.gateway, at("10.214.7.1:0").ip());
+        let loopback = one.within(|| serve(at("127.0.0.1:81"), 1));
+        assert_eq!(one.within(|| fetch("127.0.0.1:81")), "hello", "loopback is up");
+        loopback.join().unwrap();
+    });
+}
+
+/// A link that lets the first packet fall costs its pod a second.
+#[test]
+fn the_first_packet_after_attach_gets_through() {
+    on_a_host(|| {
+        let host = Host::new();
+        let server = serve(at("0.0.0.0:8099"), 40);
+        for number in 0..20 {
+            let pod = host.attach(number, &[]);
+            let web = SocketAddr::from((pod.ip(), 80));
+            let inside = pod.within(|| serve(web, 1));
+            let before = Instant::now();
+            assert_eq!(try_fetch(web).unwrap(), "hello");
+            assert_eq!(pod.within(|| fetch("10.214.7.1:8099")), "hello");
+            assert!(
+                before.elapsed() < Duration::from_millis(700),
+                "pod {number}: {:?}",
+                before.elapsed()
+            );
+            inside.join().unwrap();
+            let quick = host.attach(100 + number, &[]);
+            let before = Instant::now();
+            assert_eq!(quick.within(|| fetch("10.214.7.1:8099")), "hello");
+            assert!(
+                before.elapsed() < Duration::from_millis(700),
+                "pod {number}: {:?}",
+                before.elapsed()
+            );
         }
-        let own =
-            hull_sys::netns::within(pod.as_fd(), || fetch("10.214.7.1:8080".parse().unwrap()))
-                .unwrap();
-        assert_eq!(own, "hello");
-        let peers = server.join().unwrap();
-        assert!(peers.iter().all(|peer| *peer != ip), "the answers come back this way: {peers:?}");
-        let table = run("nft", &["list", "table", "inet", "hulltest"]);
-        assert!(table.contains("tcp . 8080") && table.contains("masquerade"), "{table}");
+        server.join().unwrap();
     });
 }
 
 #[test]
-fn a_pod_does_not_reach_the_hosts_own_loopback() {
-    on_a_host(|| {
-        let host = Host::new();
-        let (pod, _) = host.attach(11, &[port(8085)]);
-        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
-        let open = UdpSocket::bind("10.214.7.1:0").unwrap();
-        let open_at = open.local_addr().unwrap();
-        hull_sys::netns::within(pod.as_fd(), || {
-            // Sent by the bridge instead of the pod's own loopback.
-            run("ip", &["route", "add", "local", "127.0.0.0/8", "dev", "lo", "table", "9"]);
-            run("ip", &["route", "del", "table", "local", "127.0.0.0/8", "dev", "lo"]);
-            run("ip", &["route", "del", "table", "local", "local", "127.0.0.1", "dev", "lo"]);
-            run("ip", &["route", "add", "127.0.0.0/8", "via", "10.214.7.1"]);
-            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.send_to(b"evil", at).unwrap();
-            socket.send_to(b"good", open_at).unwrap();
-        })
-        .unwrap();
-        let mut text = [0; 8];
-        open.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let (got, _) = open.recv_from(&mut text).unwrap();
-        assert_eq!(&text[..got], b"good");
-        // What was sent after it has arrived: it would be here by now.
-        listener.set_nonblocking(true).unwrap();
-        listener.recv_from(&mut text).unwrap_err();
-    });
-}
-
-#[test]
-fn what_goes_elsewhere_has_the_hosts_address() {
-    on_a_host(|| {
-        let host = Host::new();
-        let outside = hull_sys::netns::create().unwrap();
-        // A neighbour of the host, over a cable of the test's own.
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&outside);
-        let at = format!("/proc/{}/fd/{fd}", std::process::id());
-        run(
-            "ip",
-            &["link", "add", "cable0", "type", "veth", "peer", "name", "cable1", "netns", &at],
-        );
-        run("ip", &["addr", "add", "192.0.2.1/24", "dev", "cable0"]);
-        run("ip", &["link", "set", "cable0", "up"]);
-        hull_sys::netns::within(outside.as_fd(), || {
-            run("ip", &["addr", "add", "192.0.2.2/24", "dev", "cable1"]);
-            run("ip", &["link", "set", "cable1", "up"]);
-        })
-        .unwrap();
-        let (pod, pod_ip) = host.attach(4, &[port(8081)]);
-        let server = serve(&outside, "192.0.2.2".parse().unwrap(), 80, 1);
-        let text = hull_sys::netns::within(pod.as_fd(), || fetch("192.0.2.2:80".parse().unwrap()))
+fn host_ports_are_reached_from_everywhere() {
+    for bridge_netfilter in ["0", "1"] {
+        on_a_host(|| {
+            // Where the kernel has it: bridged packets pass the IP rules, or do not.
+            drop(std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridge_netfilter));
+            let outside = neighbour();
+            let host = Host::new();
+            let ports = [
+                port(8080),
+                port_at(8081, "198.51.100.1"),
+                port_at(8082, "127.0.0.1"),
+                port_at(8083, "0.0.0.0"),
+            ];
+            let pod = host.attach(3, &ports);
+            let other = host.attach(4, &[]);
+            let web = SocketAddr::from((pod.ip(), 80));
+            let server = pod.within(|| serve(web, 14));
+            for (place, to) in [
+                ("loopback", "127.0.0.1:8080"),
+                ("own address", "198.51.100.1:8080"),
+                ("gateway", "10.214.7.1:8080"),
+                ("one address", "198.51.100.1:8081"),
+                ("loopback only", "127.0.0.1:8082"),
+                ("unspecified", "198.51.100.1:8083"),
+            ] {
+                assert_eq!(fetch(to), "hello", "{place} of the host, {bridge_netfilter}");
+            }
+            netns::within(outside.as_fd(), || {
+                for to in ["198.51.100.1:8080", "198.51.100.1:8081", "198.51.100.1:8083"] {
+                    assert_eq!(fetch(to), "hello", "{to} from outside");
+                }
+                try_fetch(at("198.51.100.1:8082")).unwrap_err();
+            })
             .unwrap();
-        assert_eq!(text, "hello");
-        assert_eq!(server.join().unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
-        let ip = pod_ip.to_string();
-        let server = serve(&pod, ip.parse().unwrap(), 80, 1);
-        let text =
-            hull_sys::netns::within(outside.as_fd(), || fetch("192.0.2.1:8081".parse().unwrap()))
-                .unwrap();
-        assert_eq!(text, "hello", "a host port is reached from outside");
+            try_fetch(at("10.214.7.1:8081")).unwrap_err();
+            for to in ["10.214.7.1:8080", "198.51.100.1:8080"] {
+                assert_eq!(
+                    pod.within(|| fetch(to)),
+                    "hello",
+                    "{to} from the pod itself, {bridge_netfilter}"
+                );
+                assert_eq!(
+                    other.within(|| fetch(to)),
+                    "hello",
+                    "{to} from another pod, {bridge_netfilter}"
+                );
+            }
+            assert_eq!(fetch("127.0.0.1:8083"), "hello");
+            let seen = server.join().unwrap();
+            let from_outside = seen.iter().filter(|ip| **ip == at("198.51.100.2:0").ip()).count();
+            assert_eq!(from_outside, 3, "who calls from outside is not hidden: {seen:?}");
+        });
+    }
+}
+
+#[test]
+fn udp_host_ports_lead_to_the_pod_and_back() {
+    on_a_host(|| {
+        let outside = neighbour();
+        let host = Host::new();
+        let pod = host.attach(5, &[PortMapping { protocol: Protocol::Udp, ..port(5353) }]);
+        let address = (pod.ip(), 80);
+        let socket = pod.within(|| UdpSocket::bind(address).unwrap());
+        let echo = std::thread::spawn(move || {
+            let mut text = [0; 16];
+            for _ in 0..2 {
+                let (length, from) = socket.recv_from(&mut text).unwrap();
+                socket.send_to(&text[..length], from).unwrap();
+            }
+        });
+        let ask = |to: &str| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.connect(to).unwrap();
+            socket.send(b"ping").unwrap();
+            let mut text = [0; 16];
+            let length = socket.recv(&mut text).unwrap();
+            assert_eq!(&text[..length], b"ping", "{to}");
+        };
+        ask("127.0.0.1:5353");
+        netns::within(outside.as_fd(), || ask("198.51.100.1:5353")).unwrap();
+        echo.join().unwrap();
+    });
+}
+
+#[test]
+fn what_goes_elsewhere_has_the_nodes_address() {
+    on_a_host(|| {
+        let outside = neighbour();
+        let host = Host::new();
+        let pod = host.attach(6, &[]);
+        let server = netns::within(outside.as_fd(), || serve(at("198.51.100.2:80"), 1)).unwrap();
+        assert_eq!(pod.within(|| fetch("198.51.100.2:80")), "hello");
+        assert_eq!(server.join().unwrap(), [at("198.51.100.1:0").ip()]);
+    });
+}
+
+#[test]
+fn ipv6_does_all_that_ipv4_does() {
+    on_a_host(|| {
+        let outside = neighbour();
+        let host = Host::with(&["10.214.7.0/24", "fd00:214::/64"]);
+        let ports = [port(8080), port_at(8081, "2001:db8::1")];
+        let (pod, other) = (host.attach(7, &ports), host.attach(8, &[]));
+        assert_eq!(pod.got.ips.len(), 2);
+        let six = pod.got.ips[1].addr();
+        let web = SocketAddr::from((six, 80));
+        let server = pod.within(|| serve(web, 7));
+        assert_eq!(try_fetch(web).unwrap(), "hello", "host to pod");
+        assert_eq!(other.within(|| try_fetch(web).unwrap()), "hello", "pod to pod");
+        assert_eq!(fetch("[2001:db8::1]:8080"), "hello", "host port");
+        for to in ["[2001:db8::1]:8080", "[2001:db8::1]:8081"] {
+            assert_eq!(
+                netns::within(outside.as_fd(), || fetch(to)).unwrap(),
+                "hello",
+                "{to} from outside"
+            );
+        }
+        assert_eq!(pod.within(|| fetch("[2001:db8::1]:8080")), "hello", "from the pod itself");
+        assert_eq!(other.within(|| fetch("[2001:db8::1]:8080")), "hello", "from another pod");
+        server.join().unwrap();
+        let server = netns::within(outside.as_fd(), || serve(at("[2001:db8::2]:80"), 1)).unwrap();
+        assert_eq!(pod.within(|| fetch("[2001:db8::2]:80")), "hello");
         assert_eq!(
             server.join().unwrap(),
-            ["192.0.2.2".parse::<IpAddr>().unwrap()],
-            "who called is not hidden"
+            [at("[2001:db8::1]:0").ip()],
+            "leaves with the node's address"
         );
+        host.bridge.detach(&id(7)).unwrap();
+        assert!(!table().contains("8080"), "{}", table());
+    });
+}
+
+/// What listens on the node's 127.0.0.1 expects callers on the node only; that host ports work over
+/// loopback must not let pods in.
+#[test]
+fn a_pod_does_not_reach_the_nodes_loopback() {
+    on_a_host(|| {
+        let host = Host::new();
+        let pod = host.attach(9, &[]);
+        let victim = UdpSocket::bind("127.0.0.1:5999").unwrap();
+        let open = UdpSocket::bind("10.214.7.1:5999").unwrap();
+        for socket in [&victim, &open] {
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        }
+        pod.within(|| {
+            // A pod's root can make its own kernel send this.
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            ip("addr del 127.0.0.1/8 dev lo");
+        });
+        pod.within(|| {
+            ip("route add 127.0.0.1/32 via 10.214.7.1");
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"forged", "127.0.0.1:5999").unwrap();
+            socket.send_to(b"honest", "10.214.7.1:5999").unwrap();
+        });
+        let mut text = [0; 16];
+        let length = open.recv(&mut text).unwrap();
+        assert_eq!(&text[..length], b"honest");
+        let got = victim.recv(&mut text);
+        assert!(got.is_err(), "a pod's packet came to a socket on 127.0.0.1");
+    });
+}
+
+/// Services are led to pods by somebody else's rules (kube-proxy), and policies need to see who calls.
+#[test]
+fn a_service_of_somebody_elses_rules_sees_the_calling_pod() {
+    on_a_host(|| {
+        let host = Host::new();
+        let (server, client) = (host.attach(10, &[port(8080)]), host.attach(11, &[]));
+        let to = server.ip().to_string();
+        let rule = format!(
+            "add table ip svc; add chain ip svc pre {{ type nat hook prerouting priority -100; }}; \
+             add rule ip svc pre ip daddr 10.96.0.1 tcp dport 80 dnat to {to}:80"
+        );
+        run("nft", &[&rule]);
+        let web = SocketAddr::from((server.ip(), 80));
+        let seen = server.within(|| serve(web, 1));
+        assert_eq!(client.within(|| fetch("10.96.0.1:80")), "hello");
+        assert_eq!(seen.join().unwrap(), [client.ip()]);
     });
 }
 
@@ -224,104 +415,327 @@ fn what_goes_elsewhere_has_the_hosts_address() {
 fn detach_leaves_nothing_and_may_run_any_number_of_times() {
     on_a_host(|| {
         let host = Host::new();
-        let before = run("ip", &["-o", "link"]).lines().count();
-        let (netns, _) = host.attach(5, &[port(8082)]);
-        assert!(run("nft", &["list", "table", "inet", "hulltest"]).contains("8082"));
-        drop(netns);
-        for _ in 0..3 {
-            host.bridge.detach(&id(5)).unwrap();
+        let before = links();
+        let keeps = host.attach(12, &[port(8082)]);
+        let (after_one, rules) = (links(), table());
+        for netns_gone in [false, true] {
+            let pod = host.attach(13, &[port(8083), port_at(8084, "127.0.0.1")]);
+            assert!(table().contains("8083") && table().contains("8084"), "{}", table());
+            if netns_gone {
+                drop(pod);
+            }
+            for _ in 0..3 {
+                host.bridge.detach(&id(13)).unwrap();
+            }
+            assert_eq!((links(), table()), (after_one.clone(), rules.clone()));
+            assert_eq!(host.bridge.attachments(), [id(12)]);
         }
-        assert!(!run("nft", &["list", "table", "inet", "hulltest"]).contains("8082"));
-        assert_eq!(
-            run("ip", &["-o", "link"]).lines().count(),
-            before + 1,
-            "only the bridge is new"
-        );
-        assert!(host.bridge.attachments().is_empty());
+        assert!(host.bridge.remove().is_err(), "a pod is attached");
+        host.bridge.detach(&id(12)).unwrap();
+        host.bridge.detach(&id(99)).unwrap();
+        host.bridge.detach("../../etc/passwd").unwrap_err();
         host.bridge.remove().unwrap();
-        assert_eq!(run("ip", &["-o", "link"]).lines().count(), before);
+        drop(keeps);
+        assert_eq!(links(), before);
         assert_eq!(run("nft", &["list", "tables"]), "");
+        assert!(!host.dir.path().join("leases").try_exists().unwrap());
+    });
+}
+
+#[test]
+fn opening_and_checking_touch_nothing() {
+    on_a_host(|| {
+        let host = Host::new();
+        let forwarding = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        // A new namespace begins with the machine's setting.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let before = links();
+        for _ in 0..3 {
+            host.bridge.check().unwrap();
+        }
+        host.bridge.detach(&id(1)).unwrap();
+        assert_eq!(links(), before);
+        assert_eq!(run("nft", &["list", "tables"]), "");
+        assert_eq!(std::fs::read_dir(host.dir.path()).unwrap().count(), 0);
+        assert_eq!(forwarding(), "0\n");
+        let _pod = host.attach(1, &[]);
+        assert_eq!(forwarding(), "1\n", "pods are reached by routing");
     });
 }
 
 #[test]
 fn a_failed_attach_leaves_nothing() {
     on_a_host(|| {
+        let host = Host::with(&["10.214.7.0/29"]);
+        let _first = host.attach(1, &[port(8080)]);
+        let (before, rules) = (links(), table());
+        let netns = netns::create().unwrap();
+        let left = |why: &str| {
+            assert_eq!((links(), table()), (before.clone(), rules.clone()), "{why}");
+            assert_eq!(host.bridge.attachments(), [id(1)], "{why}");
+            assert_eq!(
+                std::fs::read_dir(host.dir.path().join("leases")).unwrap().count(),
+                1,
+                "{why}"
+            );
+        };
+
+        let err = host.try_attach(2, &netns, &[port(8080)]).unwrap_err();
+        assert!(err.to_string().contains(&id(1)), "{err}");
+        left("port taken");
+        let no_netns = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        host.try_attach(2, &no_netns, &[port(8081)]).unwrap_err();
+        left("no namespace");
+        netns::within(netns.as_fd(), || ip("link add eth0 type veth peer name eth1")).unwrap();
+        let err = host.try_attach(2, &netns, &[]).unwrap_err();
+        assert!(err.to_string().contains("eth0"), "{err}");
+        left("eth0 is there");
+        let others: Vec<_> = (3..7).map(|number| host.attach(number, &[])).collect();
+        let err = host.try_attach(2, &netns::create().unwrap(), &[]).unwrap_err();
+        assert!(err.hint().unwrap().contains("10.214.7.0/29"), "{err}");
+        assert_eq!(others.len() + 1, host.bridge.attachments().len());
+        for number in 3..7 {
+            host.bridge.detach(&id(number)).unwrap();
+        }
+        left("full");
+    });
+}
+
+/// The name has room for a part of the id only; whoever has it stays untouched.
+#[test]
+fn a_foreign_link_of_the_pods_name_survives() {
+    on_a_host(|| {
         let host = Host::new();
-        let (_pod, _) = host.attach(6, &[port(8083)]);
-        let links = run("ip", &["-o", "link"]).lines().count();
-        let other = id(7);
-        let pod = Pod { id: &other, short: &other[..11] };
-        let netns = hull_sys::netns::create().unwrap();
-        let err = host.bridge.attach(&pod, netns.as_fd(), &[port(8083)]).unwrap_err();
-        assert!(err.to_string().contains(&id(6)), "{err}");
-        let no_netns = std::fs::File::open("/dev/null").unwrap();
-        host.bridge.attach(&pod, no_netns.as_fd(), &[]).unwrap_err();
-        assert_eq!(run("ip", &["-o", "link"]).lines().count(), links);
-        assert_eq!(host.bridge.attachments(), [id(6)]);
+        let _one = host.attach(1, &[]);
+        let name = format!("hull{}", &id(2)[..11]);
+        ip(&format!("link add {name} type veth peer name foreign"));
+        let err = host.try_attach(2, &netns::create().unwrap(), &[]).unwrap_err();
+        assert!(err.hint().unwrap().contains(&name), "{err}");
+        host.bridge.detach(&id(2)).unwrap();
+        assert!(links().contains(&name), "{:?}", links());
+        assert_eq!(host.bridge.attachments(), [id(1)]);
     });
 }
 
 #[test]
-fn allocations_survive_a_restart_and_the_bridge_is_mended() {
+fn a_foreign_link_of_the_bridges_name_is_an_error_with_the_mend() {
+    on_a_host(|| {
+        ip("link add hulltest0 type veth peer name hulltest1");
+        let host = Host::new();
+        let err = host.bridge.check().unwrap_err();
+        assert!(err.hint().unwrap().contains("ip link delete hulltest0"), "{err}");
+        host.try_attach(1, &netns::create().unwrap(), &[]).unwrap_err();
+        host.bridge.remove().unwrap_err();
+        assert!(host.bridge.attachments().is_empty());
+        assert!(links().contains(&"hulltest0".to_owned()));
+    });
+}
+
+#[test]
+fn attaching_a_pod_again_keeps_its_address() {
     on_a_host(|| {
         let host = Host::new();
-        let (pod, ip) = host.attach(8, &[port(8084)]);
-        let again = Bridge::open(config(&host.dir)).unwrap();
-        assert_eq!(again.attachments(), [id(8)]);
-        run("nft", &["delete", "table", "inet", "hulltest"]);
-        let netns = hull_sys::netns::create().unwrap();
-        let other = id(9);
-        let attached =
-            again.attach(&Pod { id: &other, short: &other[..11] }, netns.as_fd(), &[]).unwrap();
-        assert_ne!(attached.ips[0].addr(), ip, "no address twice");
-        let server = serve(&pod, ip, 80, 1);
-        assert_eq!(
-            fetch("127.0.0.1:8084".parse().unwrap()),
-            "hello",
-            "ports of earlier pods are back"
-        );
+        let first = host.attach(1, &[port(8080)]);
+        let again = host.attach(1, &[port(8081)]);
+        assert_eq!(again.got, first.got);
+        let web = SocketAddr::from((again.ip(), 80));
+        let server = again.within(|| serve(web, 1));
+        assert_eq!(fetch("127.0.0.1:8081"), "hello");
+        assert!(!table().contains("8080"), "{}", table());
         server.join().unwrap();
     });
 }
 
 #[test]
-fn a_foreign_link_with_the_bridges_name_is_an_error_with_the_mend() {
+fn a_restart_keeps_what_was_given_and_mends_what_is_missing() {
+    for broken in ["nothing", "table", "bridge", "switched off"] {
+        on_a_host(|| {
+            let host = Host::new();
+            let pod = host.attach(1, &[port(8080)]);
+            let again = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            assert_eq!(again.attachments(), [id(1)]);
+            match broken {
+                "table" => drop(run("nft", &["delete", "table", "inet", "hulltest"])),
+                "bridge" => drop(ip("link delete hulltest0")),
+                "switched off" => drop(ip("link set hulltest0 down")),
+                _ => {}
+            }
+            for (bridge, number) in [(&again, 2), (&host.bridge, 3)] {
+                let netns = netns::create().unwrap();
+                let id = id(number);
+                let got = bridge.attach(&Pod { id: &id, short: &id[..11] }, netns.as_fd(), &[]);
+                assert_ne!(got.unwrap().ips[0].addr(), pod.ip(), "{broken}");
+                let listening = serve(at("10.214.7.1:8099"), 1);
+                let said = netns::within(netns.as_fd(), || fetch("10.214.7.1:8099")).unwrap();
+                assert_eq!(said, "hello", "{broken}");
+                listening.join().unwrap();
+                bridge.detach(&id).unwrap();
+            }
+            if broken != "bridge" {
+                let web = SocketAddr::from((pod.ip(), 80));
+                let server = pod.within(|| serve(web, 1));
+                assert_eq!(
+                    fetch("127.0.0.1:8080"),
+                    "hello",
+                    "{broken}: ports of earlier pods are there"
+                );
+                server.join().unwrap();
+            }
+            again.detach(&id(1)).unwrap();
+            assert!(again.attachments().is_empty());
+        });
+    }
+}
+
+/// State was cleared away under running pods: their links say whose they are.
+#[test]
+fn links_without_a_lease_are_found_and_swept() {
     on_a_host(|| {
-        run("ip", &["link", "add", "hulltest0", "type", "veth", "peer", "name", "hulltest1"]);
         let host = Host::new();
-        let err = host.bridge.check().unwrap_err();
-        assert!(err.hint().is_some_and(|hint| hint.contains("ip link del hulltest0")), "{err}");
+        let _pod = host.attach(1, &[]);
+        let empty = tempfile::tempdir().unwrap();
+        let again = Bridge::open(config(&empty, &["10.214.7.0/24"])).unwrap();
+        assert_eq!(again.attachments(), [id(1)]);
+        again.detach(&id(1)).unwrap();
+        assert!(again.attachments().is_empty());
     });
 }
 
 #[test]
-fn many_at_once_do_not_meet() {
+fn links_have_the_mtu_of_the_way_out() {
+    on_a_host(|| {
+        let _outside = neighbour();
+        ip("route add default via 198.51.100.2");
+        let host = Host::new();
+        let pod = host.attach(1, &[]);
+        let inside = pod.within(|| ip("link show eth0"));
+        assert!(inside.contains("mtu 1400"), "{inside}");
+        assert!(ip("link show hulltest0").contains("mtu 1400"));
+    });
+}
+
+#[test]
+fn counters_count_what_the_pod_got() {
     on_a_host(|| {
         let host = Host::new();
-        let here = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        let ips = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8u32)
-                .map(|thread| {
-                    let (host, here) = (&host, here.as_fd());
-                    scope.spawn(move || {
-                        hull_sys::netns::within(here, || {
-                            (0..20)
-                                .map(|at| host.attach(1000 + thread * 100 + at, &[]))
-                                .collect::<Vec<_>>()
-                        })
-                        .unwrap()
-                    })
-                })
-                .collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-        });
-        let mut all: Vec<_> = ips.iter().map(|(_, ip)| *ip).collect();
-        all.sort();
-        all.dedup();
-        assert_eq!(all.len(), 160);
-        for id in host.bridge.attachments() {
-            host.bridge.detach(&id).unwrap();
-        }
+        let pod = host.attach(1, &[]);
+        let sink = UdpSocket::bind("10.214.7.1:0").unwrap();
+        let to = sink.local_addr().unwrap();
+        let of = |name: &str| {
+            let all = hull_network::interface_stats(pod.netns.as_fd()).unwrap();
+            all.into_iter().find(|one| one.name == name).unwrap()
+        };
+        let before = of("eth0");
+        pod.within(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&[0; 1000], to).unwrap());
+        assert!(of("eth0").tx_bytes >= before.tx_bytes + 1000);
+        assert_eq!(of("lo").tx_bytes, 0);
+        assert_eq!(of("eth0").tx_errors + of("eth0").rx_errors, 0);
     });
+}
+
+#[test]
+fn the_table_reads_as_it_is_meant() {
+    on_a_host(|| {
+        let host = Host::with(&["10.214.7.0/24", "fd00:214::/64"]);
+        let _pod = host.attach(1, &[port(8080), port_at(8081, "198.51.100.1")]);
+        let text = table();
+        for line in [
+            r#"iifname "hulltest0" ip daddr 127.0.0.0/8 drop"#,
+            "fib daddr type local dnat ip to meta l4proto . th dport map @ports4",
+            "dnat ip to ip daddr . meta l4proto . th dport map @ports4_at",
+            "dnat ip6 to meta l4proto . th dport map @ports6",
+            r#"ip saddr 10.214.7.0/24 oifname != "hulltest0" oifname != "lo" masquerade"#,
+            r#"iifname "hulltest0" fib daddr type local meta mark set meta mark | 0x00001000"#,
+            r#"ip saddr 10.214.7.0/24 oifname "hulltest0" ct status dnat meta mark & 0x00001000 == 0x00001000 masquerade"#,
+            "tcp . 8080",
+            "10.214.7.2 . 80",
+            "198.51.100.1 . tcp . 8081",
+        ] {
+            assert!(text.contains(line), "no `{line}` in\n{text}");
+        }
+        // What it prints, it reads: nothing is in a form of its own.
+        let file = host.dir.path().join("table.nft");
+        std::fs::write(&file, &text).unwrap();
+        run("nft", &["--check", "--file", file.to_str().unwrap()]);
+    });
+}
+
+/// Comes with figures: `cargo test --release -- many --nocapture`.
+#[test]
+fn many_at_once_do_not_meet() {
+    const THREADS: u32 = 8;
+    const PODS: u32 = 50;
+    on_a_host(|| {
+        let host = Host::with(&["10.214.0.0/16"]);
+        let before = links();
+        let here = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let work = |thread: u32| {
+            let mut found = Vec::new();
+            for at in 0..PODS {
+                let number = 1000 + thread * 100 + at;
+                let netns = netns::create().unwrap();
+                let start = Instant::now();
+                let host_port = u16::try_from(number).unwrap();
+                let ports = [port(host_port)];
+                let got = host
+                    .try_attach(number, &netns, if at % 2 == 0 { &ports } else { &[] })
+                    .unwrap();
+                found.push((got.ips[0].addr(), start.elapsed(), netns));
+            }
+            found
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let begin = |thread| {
+                let (work, here) = (&work, here.as_fd());
+                scope.spawn(move || netns::within(here, || work(thread)).unwrap())
+            };
+            let threads: Vec<_> = (0..THREADS).map(begin).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let ips: std::collections::BTreeSet<_> = all.iter().map(|(ip, _, _)| *ip).collect();
+        assert_eq!(ips.len(), (THREADS * PODS) as usize);
+        assert_eq!(links().len(), before.len() + 1 + ips.len());
+        let mut took: Vec<_> = all.iter().map(|(_, took, _)| *took).collect();
+        took.sort_unstable();
+        println!(
+            "attach, {THREADS} at once: p50 {:?}, p95 {:?}",
+            took[took.len() / 2],
+            took[took.len() * 95 / 100]
+        );
+        let pods = host.bridge.attachments();
+        std::thread::scope(|scope| {
+            for some in pods.chunks(PODS as usize) {
+                let (host, here) = (&host, here.as_fd());
+                scope.spawn(move || {
+                    netns::within(here, || {
+                        some.iter().for_each(|id| host.bridge.detach(id).unwrap())
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert!(host.bridge.attachments().is_empty());
+        assert!(!table().contains("elements"), "{}", table());
+        assert_eq!(links().len(), before.len() + 1);
+        one_by_one(&host);
+    });
+}
+
+fn one_by_one(host: &Host) {
+    let (mut attaching, mut detaching) = (Vec::new(), Vec::new());
+    for number in 0..50 {
+        let netns = netns::create().unwrap();
+        let start = Instant::now();
+        host.try_attach(number, &netns, &[]).unwrap();
+        attaching.push(start.elapsed());
+        let start = Instant::now();
+        host.bridge.detach(&id(number)).unwrap();
+        detaching.push(start.elapsed());
+    }
+    attaching.sort_unstable();
+    detaching.sort_unstable();
+    println!(
+        "one by one: attach p50 {:?}, p95 {:?}; detach p50 {:?}, p95 {:?}",
+        attaching[25], attaching[47], detaching[25], detaching[47]
+    );
 }

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's side that all pods share: the bridge with its addresses, forwarding, the table.
+//!
+//! The rule: nothing of it is made before the first pod needs it, and every attach looks whether it is
+//! still there, so that a bridge or table taken away by hand is made again. Making it is done by one
+//! thread at a time; looking takes no lock.
+
+use crate::netlink::{Socket, link, route};
+use crate::nft::{Layout, Table};
+use crate::subnet::Subnet;
+use crate::{Config, Error, sysctl};
+use hull_sys as sys;
+use rustix::io::Errno;
+use std::net::IpAddr;
+use tracing::info;
+
+/// Used when no route tells.
+const MTU_DEFAULT: u32 = 1500;
+/// Addresses that nobody has (RFC 5737, RFC 3849): the way to them is the default route.
+const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+
+/// The bridge, ready for pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) index: u32,
+    pub(crate) mtu: u32,
+}
+
+/// The pods' bridge, if there is one of its name. A link of another kind is an error.
+pub(crate) fn find_bridge(socket: &Socket, config: &Config) -> Result<Option<link::Link>, Error> {
+    let found = find(socket, &config.bridge)?;
+    match found {
+        Some(link) if link.kind.as_deref() != Some("bridge") => {
+            let kind =
+                link.kind.map_or_else(|| "no bridge".to_owned(), |kind| format!("a {kind} link"));
+            Err(Error::NotABridge { link: link.name, kind })
+        }
+        other => Ok(other),
+    }
+}
+
+/// The link of that name, if there is one.
+pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<link::Link>, Error> {
+    link::find(socket, name).map_err(|source| Error::FindLink { link: name.to_owned(), source })
+}
+
+/// Makes the bridge, or what is missing of it, and switches forwarding on.
+pub(crate) fn make_bridge(
+    socket: &Socket,
+    config: &Config,
+    subnets: &[Subnet],
+) -> Result<Ready, Error> {
+    let mtu = match config.mtu {
+        Some(mtu) => mtu,
+        None => mtu_elsewhere(socket),
+    };
+    let failed = |source| Error::MakeBridge { link: config.bridge.clone(), source };
+    let bridge = match find_bridge(socket, config)? {
+        Some(bridge) => bridge,
+        None => {
+            new_bridge(socket, config, subnets, mtu).map_err(failed)?;
+            info!(bridge = config.bridge, mtu, "pod bridge made");
+            let gone =
+                || failed(sys::Error::new(Errno::NODEV, format!("RTM_GETLINK({})", config.bridge)));
+            find_bridge(socket, config)?.ok_or_else(gone)?
+        }
+    };
+    settings(config, subnets)?;
+    let mut batch = socket.batch();
+    link::switch_on(&mut batch, bridge.index, &config.bridge);
+    for subnet in subnets {
+        route::add_address(&mut batch, bridge.index, subnet.gateway_net(), &config.bridge);
+    }
+    batch.run().map_err(failed)?;
+    Ok(Ready { index: bridge.index, mtu })
+}
+
+fn new_bridge(socket: &Socket, config: &Config, subnets: &[Subnet], mtu: u32) -> sys::Result<()> {
+    let mac = subnets.first().map_or([2, 0, 0, 0, 0, 1], |subnet| mac_of(subnet.gateway()));
+    let mut batch = socket.batch();
+    link::make_bridge(&mut batch, &config.bridge, mac, mtu);
+    match batch.run() {
+        // Somebody else was as quick. What it is, is looked at next.
+        Err(err) if err.errno() == Errno::EXIST => Ok(()),
+        other => other,
+    }
+}
+
+fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
+    let bridge = config.bridge.as_str();
+    // No neighbour on the bridge may announce itself as the node's router.
+    sysctl::set_if_known(&["ipv6", "conf", bridge, "accept_ra"], "0")?;
+    for subnet in subnets {
+        let forwarding: &[&str] = if subnet.is_ipv4() {
+            // Host ports are reached over the node's loopback; `guard` in the table keeps pods out.
+            sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
+            &["ipv4", "ip_forward"]
+        } else {
+            &["ipv6", "conf", "all", "forwarding"]
+        };
+        if sysctl::set(forwarding, "1")? {
+            info!(setting = %sysctl::path(forwarding).display(), "forwarding switched on, as pods need it");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the bridge and the table are as `ready` says.
+pub(crate) fn is_still(socket: &Socket, config: &Config, ready: Ready) -> Result<bool, Error> {
+    let bridge = find_bridge(socket, config)?;
+    if !bridge.is_some_and(|bridge| bridge.index == ready.index && bridge.up) {
+        return Ok(false);
+    }
+    let there = Socket::netfilter().and_then(|socket| Table(&config.table).is_there(&socket));
+    there.map_err(|source| Error::MakeTable { table: config.table.clone(), source })
+}
+
+/// What the table is to be made like.
+pub(crate) fn layout<'c>(config: &'c Config, subnets: &[Subnet]) -> Layout<'c> {
+    Layout {
+        bridge: &config.bridge,
+        subnets: subnets.iter().map(Subnet::net).collect(),
+        masquerade: config.masquerade,
+    }
+}
+
+/// A hardware address worked out from an address: whoever has the one has the other, so that what
+/// neighbours remember of an earlier holder stays true.
+pub(crate) fn mac_of(ip: IpAddr) -> link::Mac {
+    // Of IPv6 the end: subnets are counted through from their start.
+    let end = match ip {
+        IpAddr::V4(ip) => ip.to_bits(),
+        IpAddr::V6(ip) => u32::try_from(ip.to_bits() & u128::from(u32::MAX)).unwrap_or(0),
+    };
+    let [a, b, c, d] = end.to_be_bytes();
+    // The first byte: one that is administered locally, for one receiver.
+    [0x0a, 0x68, a, b, c, d]
+}
+
+/// The MTU of the link with the default route.
+fn mtu_elsewhere(socket: &Socket) -> u32 {
+    let of = |target: &str| {
+        let target: IpAddr = target.parse().ok()?;
+        let index = route::link_towards(socket, target).ok()??;
+        link::at(socket, index).ok()?.map(|link| link.mtu)
+    };
+    // Loopback has one of 64 KiB, which no other link can take.
+    ELSEWHERE
+        .into_iter()
+        .find_map(of)
+        .map_or(MTU_DEFAULT, |mtu| if mtu > 9216 { MTU_DEFAULT } else { mtu })
+}

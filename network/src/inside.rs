@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pod's side: what is done and asked inside its network namespace.
+//!
+//! Each call visits the namespace with a thread of its own, so that no other thread is ever elsewhere.
+
+use crate::netlink::{Socket, link, route};
+use crate::{Error, sysctl};
+use hull_sys::{self as sys, netns};
+use ipnet::IpNet;
+use rustix::io::Errno;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+/// The pod's own link, inside.
+pub(crate) const NAME: &str = "eth0";
+const LOOPBACK: u32 = 1;
+
+/// What one link of a pod has let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// Its name inside, as in `eth0`.
+    pub name: String,
+    /// Received.
+    pub rx_bytes: u64,
+    /// Received and broken.
+    pub rx_errors: u64,
+    /// Sent.
+    pub tx_bytes: u64,
+    /// Not sent, for an error.
+    pub tx_errors: u64,
+}
+
+/// An address of the pod, with the gateway of its subnet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address {
+    pub(crate) address: IpNet,
+    pub(crate) gateway: IpAddr,
+}
+
+/// Switches loopback on.
+///
+/// # Errors
+/// When the descriptor is no network namespace or we lack the right.
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), Error> {
+    visit(netns, |socket| {
+        let mut batch = socket.batch();
+        link::switch_on(&mut batch, LOOPBACK, "lo");
+        batch.run()
+    })
+}
+
+/// What the links of a network namespace have let through.
+///
+/// # Errors
+/// When the descriptor is no network namespace or we lack the right.
+pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Error> {
+    let links = visit(netns, link::all)?;
+    let stats = links.into_iter().map(|link| InterfaceStats {
+        name: link.name,
+        rx_bytes: link.counters.rx_bytes,
+        rx_errors: link.counters.rx_errors,
+        tx_bytes: link.counters.tx_bytes,
+        tx_errors: link.counters.tx_errors,
+    });
+    Ok(stats.collect())
+}
+
+/// Switches loopback and eth0 on, and gives eth0 its addresses and default routes.
+pub(crate) fn set_up(netns: BorrowedFd<'_>, addresses: &[Address]) -> Result<(), Error> {
+    let done = netns::within(netns, || {
+        // A neighbour on the bridge must not be able to announce itself as this pod's router.
+        if addresses.iter().any(|of| of.gateway.is_ipv6()) {
+            sysctl::set_if_known(&["ipv6", "conf", NAME, "accept_ra"], "0")?;
+        }
+        configure(addresses).map_err(|source| Error::Inside { source })
+    });
+    done.map_err(|source| Error::Enter { source })?
+}
+
+fn configure(addresses: &[Address]) -> sys::Result<()> {
+    let socket = Socket::route()?;
+    let name = format!("RTM_GETLINK({NAME})");
+    let eth0 = link::find(&socket, NAME)?.ok_or_else(|| sys::Error::new(Errno::NODEV, name))?;
+    let mut batch = socket.batch();
+    link::switch_on(&mut batch, LOOPBACK, "lo");
+    link::switch_on(&mut batch, eth0.index, NAME);
+    for of in addresses {
+        route::add_address(&mut batch, eth0.index, of.address, NAME);
+        route::add_default(&mut batch, eth0.index, of.gateway, NAME);
+    }
+    batch.run()
+}
+
+fn visit<T: Send>(
+    netns: BorrowedFd<'_>,
+    work: impl FnOnce(&Socket) -> sys::Result<T> + Send,
+) -> Result<T, Error> {
+    let done = netns::within(netns, || Socket::route().and_then(|socket| work(&socket)));
+    done.map_err(|source| Error::Enter { source })?.map_err(|source| Error::Inside { source })
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values of the address book: what is never given twice, and never lost.
+
+use super::*;
+use crate::Protocol;
+use proptest::prelude::*;
+
+fn ipam(subnets: &[&str]) -> Ipam {
+    let subnets = subnets.iter().map(|text| Subnet::new(text.parse().unwrap()).unwrap());
+    Ipam::new(subnets.collect())
+}
+
+fn port(host_port: u16) -> PortMapping {
+    PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port, host_ip: None }
+}
+
+fn address(ipam: &mut Ipam, pod: &str) -> String {
+    ipam.give(pod, &[]).unwrap().addresses[0].to_string()
+}
+
+#[test]
+fn an_address_given_back_rests_until_the_others_were_used() {
+    let mut ipam = ipam(&["10.0.0.0/29"]);
+    assert_eq!(address(&mut ipam, "a"), "10.0.0.2");
+    ipam.free("a");
+    assert_eq!(address(&mut ipam, "b"), "10.0.0.3");
+    assert_eq!(address(&mut ipam, "c"), "10.0.0.4");
+    assert_eq!(address(&mut ipam, "d"), "10.0.0.5");
+    assert_eq!(address(&mut ipam, "e"), "10.0.0.6");
+    assert_eq!(address(&mut ipam, "f"), "10.0.0.2", "wraps around");
+    let full = ipam.give("g", &[]).unwrap_err();
+    assert_eq!(full.to_string(), "find a free address in 10.0.0.0/29");
+    assert!(full.hint().unwrap().contains("maxPods"));
+    assert!(ipam.get("g").is_none());
+    ipam.free("c");
+    assert_eq!(address(&mut ipam, "g"), "10.0.0.4", "the only one free");
+}
+
+#[test]
+fn a_pod_keeps_what_it_has() {
+    let mut ipam = ipam(&["10.0.0.0/24", "fd00::/64"]);
+    let first = ipam.give("a", &[port(80)]).unwrap();
+    assert_eq!(
+        first.addresses,
+        ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]
+    );
+    let again = ipam.give("a", &[port(80), port(81)]).unwrap();
+    assert_eq!(again.addresses, first.addresses);
+    assert_eq!(again.ports, [port(80), port(81)]);
+}
+
+#[test]
+fn a_port_of_another_pod_is_refused_by_name() {
+    let mut ipam = ipam(&["10.0.0.0/24"]);
+    ipam.give("a", &[port(80)]).unwrap();
+    let taken = ipam.give("b", &[port(80)]).unwrap_err();
+    assert_eq!(taken.to_string(), "give host port tcp 80 to the pod: pod a has tcp 80");
+    assert!(ipam.get("b").is_none(), "no address is kept by a pod that was refused");
+    ipam.leave("a");
+    ipam.give("b", &[port(80)]).unwrap_err();
+    ipam.free("a");
+    ipam.give("b", &[port(80)]).unwrap();
+    assert!(matches!(ipam.give("c", &[port(81), port(81)]), Err(Error::PortTwice { .. })));
+    let six = PortMapping { host_ip: Some("::1".parse().unwrap()), ..port(82) };
+    assert!(matches!(ipam.give("c", &[six]), Err(Error::NoSuchFamily { .. })));
+    let none = PortMapping { container_port: 0, ..port(82) };
+    assert!(matches!(ipam.give("c", &[none]), Err(Error::NoContainerPort { .. })));
+}
+
+#[test]
+fn other_subnets_only_when_no_pod_is_left_outside() {
+    let mut ipam = ipam(&["10.0.0.0/24"]);
+    let other = || vec![Subnet::new("10.1.0.0/24".parse().unwrap()).unwrap()];
+    ipam.give("a", &[]).unwrap();
+    assert_eq!(ipam.set_subnets(other()), Err("a".to_owned()));
+    ipam.free("a");
+    ipam.set_subnets(other()).unwrap();
+    assert_eq!(address(&mut ipam, "a"), "10.1.0.2");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Give(u8, Option<u16>),
+    Leave(u8),
+    Free(u8),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pod = 0..12_u8;
+    let step = prop_oneof![
+        4 => (pod.clone(), proptest::option::of(80..84_u16)).prop_map(|(pod, port)| Step::Give(pod, port)),
+        1 => pod.clone().prop_map(Step::Leave),
+        3 => pod.prop_map(Step::Free),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// What a restart finds on disk.
+fn restarted(from: &Ipam) -> Ipam {
+    let mut to = Ipam::new(from.subnets.clone());
+    for (pod, lease) in &from.leases {
+        to.adopt(pod.clone(), Lease { leaving: false, ..lease.clone() }).unwrap();
+    }
+    to
+}
+
+fn check(ipam: &Ipam) {
+    let mut seen = HashSet::new();
+    for lease in ipam.leases.values() {
+        for (ip, subnet) in lease.addresses.iter().zip(ipam.subnets()) {
+            assert!(subnet.gives(*ip) && *ip != subnet.gateway(), "{ip} is not for a pod");
+            assert!(seen.insert(*ip), "{ip} was given twice");
+        }
+    }
+    assert_eq!(seen, ipam.taken, "an address is taken by nobody, or not taken");
+    let ports: Vec<_> = ipam.leases.values().flat_map(|lease| &lease.ports).collect();
+    for (number, port) in ports.iter().enumerate() {
+        assert!(!ports[..number].iter().any(|other| other.clashes(port)), "{port} was given twice");
+    }
+}
+
+proptest! {
+    /// However pods come and go, over restarts too: no address and no port is had by two, none is
+    /// lost, and a pod is refused only if there is none.
+    #[test]
+    fn nothing_is_given_twice_and_nothing_is_lost(steps in steps()) {
+        // Five and six addresses for twelve pods: full again and again.
+        let mut ipam = ipam(&["10.0.0.0/29", "fd00::/125"]);
+        for step in steps {
+            match step {
+                Step::Give(pod, wanted) => {
+                    let pod = format!("pod{pod}");
+                    let before = ipam.get(&pod).cloned();
+                    let ports: Vec<_> = wanted.into_iter().map(port).collect();
+                    match ipam.give(&pod, &ports) {
+                        Ok(lease) => {
+                            if let Some(before) = before {
+                                prop_assert_eq!(before.addresses, lease.addresses);
+                            }
+                        }
+                        Err(Error::SubnetFull { .. }) => prop_assert_eq!(ipam.leases.len(), 5),
+                        Err(err) => {
+                            let taken = matches!(err, Error::PortTaken { .. });
+                            prop_assert!(taken, "{}", err);
+                            prop_assert_eq!(before.as_ref(), ipam.get(&pod));
+                        }
+                    }
+                }
+                Step::Leave(pod) => drop(ipam.leave(&format!("pod{pod}"))),
+                Step::Free(pod) => ipam.free(&format!("pod{pod}")),
+                Step::Restart => ipam = restarted(&ipam),
+            }
+            check(&ipam);
+        }
+    }
+}

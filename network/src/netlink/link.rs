@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Links: bridges, veth pairs, what there is. `rtnetlink(7)`, RTM_*LINK.
+//!
+//! Answers are read attribute by attribute: a kernel that tells more than we know, or in a longer
+//! form, changes nothing.
+
+use super::{Answer, Batch, LIST, Socket, text};
+use hull_sys::Result;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rustix::io::Errno;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+const NEW: u16 = 16;
+const DELETE: u16 = 17;
+const GET: u16 = 18;
+const SET: u16 = 19;
+const HEADER: usize = 16;
+/// Of `operstate`: packets go through. RFC 2863.
+const OPER_UP: u8 = 6;
+
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
+
+/// A link, as the kernel tells it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// As in `bridge`, `veth`; `None` for hardware.
+    pub(crate) kind: Option<String>,
+    pub(crate) alias: Option<String>,
+    /// The index of the bridge that it is a port of.
+    pub(crate) controller: Option<u32>,
+    pub(crate) mtu: u32,
+    /// Whether it is switched on.
+    pub(crate) up: bool,
+    /// Whether packets go through.
+    pub(crate) passing: bool,
+    pub(crate) counters: Counters,
+}
+
+/// What went through a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) rx_bytes: u64,
+    pub(crate) rx_errors: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) tx_errors: u64,
+}
+
+/// Adds: make the bridge `name`, switched on. Ports start forwarding at once: without spanning tree
+/// there is nothing to wait for.
+pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32) {
+    let mut message = switched_on();
+    let settings =
+        vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(settings)),
+        ]),
+    ];
+    batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, format!("RTM_NEWLINK({name}, bridge)"), &message);
+}
+
+/// A pod's pair of links.
+#[derive(Debug)]
+pub(crate) struct Pair<'p> {
+    /// The end on the host.
+    pub(crate) host: &'p str,
+    /// The bridge that it becomes a port of.
+    pub(crate) bridge: u32,
+    /// Who it is for, in full: the name has room for a part only.
+    pub(crate) alias: &'p str,
+    /// Where the other end comes into being.
+    pub(crate) netns: BorrowedFd<'p>,
+    /// The other end's name.
+    pub(crate) inside: &'p str,
+    /// The other end's hardware address.
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+}
+
+/// Adds: make both ends, the one on the host switched on.
+pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
+    // Not switched on: it would be, before the other end is there, and the kernel refuses that.
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(pair.inside.to_owned()),
+        LinkAttribute::Address(pair.mac.to_vec()),
+        LinkAttribute::Mtu(pair.mtu),
+        LinkAttribute::NetNsFd(pair.netns.as_raw_fd()),
+    ];
+    let mut message = switched_on();
+    message.attributes = vec![
+        LinkAttribute::IfName(pair.host.to_owned()),
+        LinkAttribute::Mtu(pair.mtu),
+        LinkAttribute::Controller(pair.bridge),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    let call = format!(
+        "RTM_NEWLINK({}, veth, peer {} in [{}])",
+        pair.host,
+        pair.inside,
+        pair.netns.as_raw_fd()
+    );
+    batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, call, &message);
+
+    // The kernel takes these only for a link that is there. With hairpin the bridge sends back through
+    // the port what came from it: a pod that calls itself, by a host port or a service, needs that
+    // where bridged packets pass the IP rules (br_netfilter).
+    let port =
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
+    let mut port_of = LinkMessage::default();
+    port_of.attributes = vec![
+        LinkAttribute::IfName(pair.host.to_owned()),
+        LinkAttribute::IfAlias(pair.alias.to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), port]),
+    ];
+    batch.push(NEW, 0, format!("RTM_NEWLINK({}, alias, hairpin)", pair.host), &port_of);
+}
+
+/// Adds: switch the link on.
+pub(crate) fn switch_on(batch: &mut Batch<'_>, index: u32, name: &str) {
+    let mut message = switched_on();
+    message.header.index = index;
+    batch.push(SET, 0, format!("RTM_SETLINK({name}, up)"), &message);
+}
+
+/// Removes the link; one that is gone already counts as removed.
+pub(crate) fn remove(socket: &Socket, link: &Link) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    let mut batch = socket.batch();
+    batch.push(DELETE, 0, format!("RTM_DELLINK({})", link.name), &message);
+    match batch.run() {
+        Err(err) if err.errno() == Errno::NODEV => Ok(()),
+        other => other,
+    }
+}
+
+/// The link of that name, if there is one.
+pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    one(socket, &message, format!("RTM_GETLINK({name})"))
+}
+
+/// The link of that index, if there is one.
+pub(crate) fn at(socket: &Socket, index: u32) -> Result<Option<Link>> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    one(socket, &message, format!("RTM_GETLINK({index})"))
+}
+
+fn one(socket: &Socket, message: &LinkMessage, call: String) -> Result<Option<Link>> {
+    let mut batch = socket.batch();
+    batch.push(GET, 0, call, message);
+    match batch.ask() {
+        Ok(answers) => Ok(answers.iter().find_map(read)),
+        Err(err) if err.errno() == Errno::NODEV => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Every link.
+pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Unspec;
+    let mut batch = socket.batch();
+    batch.push(GET, LIST, "RTM_GETLINK(all)", &message);
+    Ok(batch.dump()?.iter().filter_map(read).collect())
+}
+
+fn switched_on() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn read(answer: &Answer) -> Option<Link> {
+    const IFNAME: u16 = 3;
+    const MTU: u16 = 4;
+    const CONTROLLER: u16 = 10;
+    const OPERSTATE: u16 = 16;
+    const LINKINFO: u16 = 18;
+    const IFALIAS: u16 = 20;
+    const STATS64: u16 = 23;
+    const INFO_KIND: u16 = 1;
+    if answer.kind != NEW {
+        return None;
+    }
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk));
+    let header = answer.body.get(..HEADER)?;
+    let attributes = answer.body.get(HEADER..)?;
+    let mut link = Link {
+        index: word(&header[4..])?,
+        up: word(&header[8..])? & LinkFlags::Up.bits() != 0,
+        name: text(attributes, IFNAME)?,
+        alias: text(attributes, IFALIAS),
+        ..Link::default()
+    };
+    for attribute in NlasIterator::new(attributes).map_while(|found| found.ok()) {
+        let value = attribute.value();
+        match attribute.kind() {
+            MTU => link.mtu = word(value)?,
+            CONTROLLER => link.controller = word(value),
+            OPERSTATE => link.passing = value.first() == Some(&OPER_UP),
+            LINKINFO => link.kind = text(value, INFO_KIND),
+            STATS64 => link.counters = counters(value),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Of `struct rtnl_link_stats64`: packets, bytes, errors, each received and sent.
+fn counters(value: &[u8]) -> Counters {
+    let number = |at: usize| {
+        let bytes = value.get(at * 8..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    };
+    Counters {
+        rx_bytes: number(2),
+        tx_bytes: number(3),
+        rx_errors: number(4),
+        tx_errors: number(5),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_cut_short_is_no_link() {
+        for length in 0..HEADER {
+            assert!(read(&Answer { kind: NEW, body: vec![0; length] }).is_none());
+        }
+        // A name that claims to be longer than the message.
+        let mut body = vec![0; HEADER];
+        body.extend([40, 0, 3, 0, b'x']);
+        assert!(read(&Answer { kind: NEW, body }).is_none());
+    }
+
+    #[test]
+    fn short_counters_read_as_zero() {
+        let mut value = Vec::new();
+        for number in 1..=5_u64 {
+            value.extend(number.to_ne_bytes());
+        }
+        let expected = Counters { rx_bytes: 3, tx_bytes: 4, rx_errors: 5, tx_errors: 0 };
+        assert_eq!(counters(&value), expected);
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Our nftables table: its messages ([`message`]), its expressions ([`expr`]), what leads ports to pods
+//! ([`elements`]), its layout ([`table`]).
+//!
+//! The rule: every change is one batch, which the kernel takes whole or not at all, and it only ever
+//! names our own table.
+
+mod elements;
+mod expr;
+mod message;
+pub(crate) mod table;
+
+pub(crate) use elements::Published;
+pub(crate) use table::{Layout, Table};

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The layout of our table, and its changes.
+//!
+//! ```text
+//! table inet hull
+//!   map ports4, ports6         protocol . host port → pod . port       at any address of the node
+//!   map ports4_at, ports6_at   address . protocol . host port → …      at that address only
+//!   chain guard          drops what pods forge as coming back to the node's loopback
+//!   chain prerouting     host ports, asked for from elsewhere and by pods
+//!   chain output         host ports, asked for by the node itself
+//!   chain postrouting    pods leave with the node's address; so does what comes by a host port from a
+//!                        pod or from loopback, as the answer would not find its way back otherwise
+//! ```
+//!
+//! What a pod sends to an address of the node carries [`MARK`] until it leaves, so that the last chain
+//! tells a host port from a service that somebody else's rules lead to a pod: there the pod's own
+//! address is kept, as policies need it.
+//!
+//! The rule: the layout is written whole or not at all; after that a pod's host ports are elements
+//! that come and go. Nothing here decides whether packets may pass: an operator's filter stands.
+
+use super::elements::{
+    Element, Family, Map, Published, both, bytes, concatenated, elements, length,
+};
+use super::expr::{self, Field, Is, Meta, WORD};
+use super::message::{
+    self, Attributes, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET,
+    NEW_TABLE, Transaction, comment,
+};
+use crate::netlink::Socket;
+use hull_sys::Result;
+use ipnet::IpNet;
+
+/// A bit that kube-proxy, the usual network plugins and service meshes leave alone.
+const MARK: u32 = 0x1000;
+/// More would not fit one list attribute, whose length has 16 bits.
+const ELEMENTS_MAX: usize = 256;
+
+/// What the table is made for.
+#[derive(Debug)]
+pub(crate) struct Layout<'l> {
+    pub(crate) bridge: &'l str,
+    pub(crate) subnets: Vec<IpNet>,
+    pub(crate) masquerade: bool,
+}
+
+/// Our table, by name.
+#[derive(Debug)]
+pub(crate) struct Table<'t>(pub(crate) &'t str);
+
+impl Table<'_> {
+    /// Whether it is there.
+    pub(crate) fn is_there(&self, socket: &Socket) -> Result<bool> {
+        message::has_table(socket, self.0)
+    }
+
+    /// Makes it as laid out, with these host ports and nothing else, whatever it was before.
+    pub(crate) fn replace(
+        &self,
+        socket: &Socket,
+        layout: &Layout<'_>,
+        all: &[Published<'_>],
+    ) -> Result<()> {
+        let mut changes = Transaction::default();
+        // Made first so that there is one to remove: that a table is missing would end the batch.
+        self.new_table(&mut changes);
+        changes.change(DELETE_TABLE, self.call("DELTABLE", ""), &self.named());
+        self.new_table(&mut changes);
+        for family in layout.families() {
+            self.sets(&mut changes, family);
+        }
+        self.chains(&mut changes, layout);
+        for family in layout.families() {
+            let elements: Vec<_> = all.iter().flat_map(|of| elements(of, family)).collect();
+            self.put(&mut changes, NEW_ELEMENT, &elements);
+        }
+        changes.commit(socket)
+    }
+
+    /// Removes it; one that is not there counts as removed.
+    pub(crate) fn remove(&self, socket: &Socket) -> Result<()> {
+        let mut changes = Transaction::default();
+        changes.change(DELETE_TABLE, self.call("DELTABLE", ""), &self.named());
+        match changes.commit(socket) {
+            Err(err) if err.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Adds a pod's host ports.
+    pub(crate) fn publish(&self, socket: &Socket, of: &Published<'_>) -> Result<()> {
+        let mut changes = Transaction::default();
+        self.put(&mut changes, NEW_ELEMENT, &both(of));
+        changes.commit(socket)
+    }
+
+    /// Takes a pod's host ports out; what is not there counts as out.
+    pub(crate) fn withdraw(&self, socket: &Socket, of: &Published<'_>) -> Result<()> {
+        let elements = both(of);
+        let mut changes = Transaction::default();
+        self.put(&mut changes, DELETE_ELEMENT, &elements);
+        match changes.commit(socket) {
+            Err(err) if err.is_not_found() => {}
+            other => return other,
+        }
+        // Something of it is missing: table, map or element. Each on its own then.
+        elements.into_iter().try_for_each(|element| {
+            let mut change = Transaction::default();
+            self.put(&mut change, DELETE_ELEMENT, &[element]);
+            match change.commit(socket) {
+                Err(err) if err.is_not_found() => Ok(()),
+                other => other,
+            }
+        })
+    }
+
+    fn named(&self) -> Attributes {
+        Attributes::default().text(1, self.0)
+    }
+
+    fn call(&self, verb: &str, object: &str) -> String {
+        let gap = if object.is_empty() { "" } else { " " };
+        format!("NFT_MSG_{verb}(inet {}{gap}{object})", self.0)
+    }
+
+    fn new_table(&self, changes: &mut Transaction) {
+        let note = comment(0, "hull: made again when missing; changes by hand get lost");
+        changes.change(NEW_TABLE, self.call("NEWTABLE", ""), &self.named().bytes(6, &note));
+    }
+
+    fn sets(&self, changes: &mut Transaction, family: Family) {
+        for map in [family.ports(), family.ports_at()] {
+            self.map(changes, &map);
+        }
+    }
+
+    fn map(&self, changes: &mut Transaction, map: &Map) {
+        const IS_MAP: u32 = 8;
+        let attributes = self
+            .named()
+            .text(2, map.name)
+            .number(3, IS_MAP)
+            .number(4, concatenated(&map.key))
+            .number(5, length(&map.key))
+            .number(6, concatenated(&map.data))
+            .number(7, length(&map.data))
+            // Only for naming a map within its batch by number; names do that here.
+            .number(10, 1);
+        changes.change(NEW_SET, self.call("NEWSET", map.name), &attributes);
+    }
+
+    fn put(&self, changes: &mut Transaction, kind: u16, elements: &[Element]) {
+        let verb = if kind == NEW_ELEMENT { "NEWSETELEM" } else { "DELSETELEM" };
+        let mut names: Vec<_> = elements.iter().map(|element| element.map).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let of_map: Vec<_> = elements.iter().filter(|element| element.map == name).collect();
+            for some in of_map.chunks(ELEMENTS_MAX) {
+                let list = Attributes::list(some.iter().map(|element| element.attributes(kind)));
+                let attributes = self.named().text(2, name).nested(3, list);
+                changes.change(kind, self.call(verb, name), &attributes);
+            }
+        }
+    }
+
+    fn chains(&self, changes: &mut Transaction, layout: &Layout<'_>) {
+        const PREROUTING: u32 = 0;
+        const OUTPUT: u32 = 3;
+        const POSTROUTING: u32 = 4;
+        // Before connection tracking: there an answer to the node's loopback still has the node's
+        // other address as its destination, so only a forged packet has this one.
+        self.chain(changes, "guard", "filter", PREROUTING, -300);
+        self.chain(changes, "prerouting", "nat", PREROUTING, -100);
+        self.chain(changes, "output", "nat", OUTPUT, -100);
+        self.chain(changes, "postrouting", "nat", POSTROUTING, 100);
+        if layout.families().contains(&Family::V4) {
+            self.rule(
+                changes,
+                "guard",
+                "the node's loopback is not for pods",
+                guard(layout.bridge),
+            );
+        }
+        let mark = marked(layout.bridge);
+        self.rule(changes, "prerouting", "pods to the node", mark);
+        for family in layout.families() {
+            for chain in ["prerouting", "output"] {
+                self.rule(changes, chain, "host ports at one address", family.lead_at());
+                self.rule(changes, chain, "host ports", family.lead());
+            }
+        }
+        for subnet in &layout.subnets {
+            let family = Family::of(subnet.addr());
+            if layout.masquerade {
+                self.rule(
+                    changes,
+                    "postrouting",
+                    "pods to elsewhere",
+                    leaving(layout.bridge, *subnet),
+                );
+            }
+            let looping = looping(layout.bridge, *subnet);
+            self.rule(changes, "postrouting", "pods to a host port of a pod", looping);
+            if family == Family::V4 {
+                self.rule(
+                    changes,
+                    "postrouting",
+                    "loopback to a host port",
+                    from_loopback(layout.bridge),
+                );
+            }
+        }
+    }
+
+    fn chain(&self, changes: &mut Transaction, name: &str, kind: &str, hook: u32, priority: i32) {
+        const ACCEPT: u32 = 1;
+        let hook = Attributes::default().number(1, hook).bytes(2, &priority.to_be_bytes());
+        let attributes = self.named().text(3, name).nested(4, hook).number(5, ACCEPT).text(7, kind);
+        changes.change(NEW_CHAIN, self.call("NEWCHAIN", name), &attributes);
+    }
+
+    fn rule(
+        &self,
+        changes: &mut Transaction,
+        chain: &str,
+        why: &str,
+        expressions: Vec<Attributes>,
+    ) {
+        let attributes = self
+            .named()
+            .text(2, chain)
+            .nested(4, Attributes::list(expressions))
+            .bytes(7, &comment(0, why));
+        changes.change(NEW_RULE, self.call("NEWRULE", &format!("{chain}: {why}")), &attributes);
+    }
+}
+
+impl Layout<'_> {
+    fn families(&self) -> Vec<Family> {
+        self.subnets.iter().map(|subnet| Family::of(subnet.addr())).collect()
+    }
+}
+
+impl Family {
+    fn is(self) -> [Attributes; 2] {
+        [expr::meta(Meta::Family, WORD), expr::compare(WORD, Is::Equal, &[self.number()])]
+    }
+
+    /// `fib daddr type local dnat to meta l4proto . th dport map @ports`
+    fn lead(self) -> Vec<Attributes> {
+        let mut rule = Vec::from(self.is());
+        rule.extend(expr::is_local_destination());
+        rule.push(expr::meta(Meta::Protocol, WORD));
+        rule.push(expr::payload(expr::DESTINATION_PORT, WORD + 1));
+        rule.push(expr::mapped(self.ports().name));
+        rule.push(expr::redirect(self.number(), WORD + self.words()));
+        rule
+    }
+
+    /// `dnat to ip daddr . meta l4proto . th dport map @ports_at`
+    fn lead_at(self) -> Vec<Attributes> {
+        let mut rule = Vec::from(self.is());
+        rule.push(expr::payload(self.destination(), WORD));
+        rule.push(expr::meta(Meta::Protocol, WORD + self.words()));
+        rule.push(expr::payload(expr::DESTINATION_PORT, WORD + self.words() + 1));
+        rule.push(expr::mapped(self.ports_at().name));
+        rule.push(expr::redirect(self.number(), WORD + self.words()));
+        rule
+    }
+}
+
+/// `iifname BRIDGE fib daddr type local meta mark set meta mark | MARK`
+fn marked(bridge: &str) -> Vec<Attributes> {
+    let mut rule = Vec::from(by(Meta::InName, Is::Equal, bridge));
+    rule.extend(expr::is_local_destination());
+    rule.extend(expr::add_mark(MARK));
+    rule
+}
+
+/// `ip saddr SUBNET oifname BRIDGE ct status dnat meta mark & MARK == MARK masquerade`
+fn looping(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
+    let mut rule = from(subnet);
+    rule.extend(by(Meta::OutName, Is::Equal, bridge));
+    rule.extend(expr::is_redirected());
+    rule.extend(expr::has_mark(MARK));
+    rule.push(expr::masquerade());
+    rule
+}
+
+/// `iifname BRIDGE ip daddr 127.0.0.0/8 drop`
+fn guard(bridge: &str) -> Vec<Attributes> {
+    let mut rule = Vec::from(by(Meta::InName, Is::Equal, bridge));
+    rule.extend(Family::V4.is());
+    rule.extend(is_loopback(Family::V4.destination()));
+    rule.push(expr::drop_packet());
+    rule
+}
+
+/// `ip saddr SUBNET oifname != BRIDGE oifname != lo masquerade`
+fn leaving(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
+    let mut rule = from(subnet);
+    rule.extend(by(Meta::OutName, Is::Not, bridge));
+    // The node speaking to itself by its own address on the bridge.
+    rule.extend(by(Meta::OutName, Is::Not, "lo"));
+    rule.push(expr::masquerade());
+    rule
+}
+
+/// `oifname BRIDGE ip saddr 127.0.0.0/8 masquerade`
+fn from_loopback(bridge: &str) -> Vec<Attributes> {
+    let mut rule = Vec::from(by(Meta::OutName, Is::Equal, bridge));
+    rule.extend(Family::V4.is());
+    rule.extend(is_loopback(Family::V4.source()));
+    rule.push(expr::masquerade());
+    rule
+}
+
+fn is_loopback(field: Field) -> [Attributes; 2] {
+    // 127.0.0.0/8 ends at a byte: it is enough to load that one.
+    let (base, offset, _) = field;
+    [expr::payload((base, offset, 1), WORD), expr::compare(WORD, Is::Equal, &[127])]
+}
+
+fn by(meta: Meta, is: Is, link: &str) -> [Attributes; 2] {
+    // Names are compared in their whole length, closed by zeros.
+    let mut name = link.as_bytes().to_vec();
+    name.resize(16, 0);
+    [expr::meta(meta, WORD), expr::compare(WORD, is, &name)]
+}
+
+fn from(subnet: IpNet) -> Vec<Attributes> {
+    let family = Family::of(subnet.addr());
+    let mut rule = Vec::from(family.is());
+    rule.push(expr::payload(family.source(), WORD));
+    rule.push(expr::mask(WORD, &bytes(subnet.netmask())));
+    rule.push(expr::compare(WORD, Is::Equal, &bytes(subnet.network())));
+    rule
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether this kernel can do what pods need, tried out in a network namespace that is thrown away.
+//!
+//! The real calls are made, not modules looked for: that way modules are loaded, rights are tested,
+//! and what is built in is found.
+
+use crate::Error;
+use crate::error::{PROBE_BRIDGE, PROBE_NFT, PROBE_VETH};
+use crate::netlink::{Socket, link};
+use crate::nft::{Layout, Table};
+use hull_sys::{self as sys, netns};
+use rustix::io::Errno;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+const BRIDGE: &str = "probe";
+const MTU: u32 = 1500;
+
+/// Makes a bridge, a pair of links and the table, where nobody sees them.
+pub(crate) fn try_out(table: &Table<'_>, layout: &Layout<'_>) -> Result<(), Error> {
+    let enter = |source| Error::Enter { source };
+    let scratch = netns::create().map_err(enter)?;
+    let inside = scratch.as_fd();
+    netns::within(inside, || {
+        make_links(inside)?;
+        let made = Socket::netfilter().and_then(|socket| table.replace(&socket, layout, &[]));
+        made.map_err(|source| Error::Probe { what: PROBE_NFT, source })
+    })
+    .map_err(enter)?
+}
+
+fn make_links(netns: BorrowedFd<'_>) -> Result<(), Error> {
+    let socket = Socket::route().map_err(|source| Error::Socket { source })?;
+    let bridge =
+        make_bridge(&socket).map_err(|source| Error::Probe { what: PROBE_BRIDGE, source })?;
+    let pair = link::Pair {
+        host: "probe0",
+        bridge,
+        alias: "probe",
+        netns,
+        inside: "probe1",
+        mac: [2, 0, 0, 0, 0, 2],
+        mtu: MTU,
+    };
+    let mut batch = socket.batch();
+    link::make_pair(&mut batch, &pair);
+    batch.run().map_err(|source| Error::Probe { what: PROBE_VETH, source })
+}
+
+fn make_bridge(socket: &Socket) -> sys::Result<u32> {
+    let mut batch = socket.batch();
+    link::make_bridge(&mut batch, BRIDGE, [2, 0, 0, 0, 0, 1], MTU);
+    batch.run()?;
+    let made = link::find(socket, BRIDGE)?;
+    made.map(|link| link.index).ok_or_else(|| sys::Error::new(Errno::NODEV, "RTM_GETLINK(probe)"))
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A pod subnet, and which of its addresses are whose.
+//!
+//! The first address is the gateway's. Pods get the ones behind it, without the broadcast address of
+//! IPv4. Addresses are counted by their distance from the network's own.
+
+use crate::Error;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A subnet that pods get addresses from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    net: IpNet,
+    first: u128,
+    last: u128,
+}
+
+impl Subnet {
+    /// Fails when no address would be left for a pod.
+    pub(crate) fn new(net: IpNet) -> Result<Self, Error> {
+        let net = net.trunc();
+        let free_bits = net.max_prefix_len() - net.prefix_len();
+        if free_bits < 2 {
+            return Err(Error::SubnetTooSmall { subnet: net });
+        }
+        let broadcast = u128::MAX >> (128 - u32::from(free_bits));
+        let last = if net.addr().is_ipv4() { broadcast - 1 } else { broadcast };
+        Ok(Self { net, first: 2, last })
+    }
+
+    pub(crate) fn net(&self) -> IpNet {
+        self.net
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.net.addr().is_ipv4()
+    }
+
+    /// The bridge's own address in it.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        self.at(1)
+    }
+
+    /// The bridge's own address, with the subnet's length.
+    pub(crate) fn gateway_net(&self) -> IpNet {
+        self.with_length(self.gateway())
+    }
+
+    /// An address in it, with the subnet's length.
+    pub(crate) fn with_length(&self, ip: IpAddr) -> IpNet {
+        let length = self.net.prefix_len();
+        match ip {
+            IpAddr::V4(ip) => Ipv4Net::new_assert(ip, length).into(),
+            IpAddr::V6(ip) => Ipv6Net::new_assert(ip, length).into(),
+        }
+    }
+
+    /// Whether a pod may have this address.
+    pub(crate) fn gives(&self, ip: IpAddr) -> bool {
+        self.net.contains(&ip) && (self.first..=self.last).contains(&self.distance(ip))
+    }
+
+    /// The address that pods get after this one; behind the last comes the first again.
+    pub(crate) fn after(&self, ip: IpAddr) -> IpAddr {
+        let next = self.distance(ip) + 1;
+        if (self.first..=self.last).contains(&next) { self.at(next) } else { self.at(self.first) }
+    }
+
+    /// The first that a pod gets.
+    pub(crate) fn first(&self) -> IpAddr {
+        self.at(self.first)
+    }
+
+    /// How many pods get an address in it.
+    pub(crate) fn size(&self) -> u128 {
+        self.last - self.first + 1
+    }
+
+    fn distance(&self, ip: IpAddr) -> u128 {
+        match (ip, self.net.addr()) {
+            (IpAddr::V4(ip), IpAddr::V4(net)) => {
+                u128::from(ip.to_bits().wrapping_sub(net.to_bits()))
+            }
+            (IpAddr::V6(ip), IpAddr::V6(net)) => ip.to_bits().wrapping_sub(net.to_bits()),
+            _ => u128::MAX,
+        }
+    }
+
+    fn at(&self, distance: u128) -> IpAddr {
+        match self.net.addr() {
+            IpAddr::V4(net) => {
+                // Never more than the subnet holds, so it fits.
+                let distance = u32::try_from(distance).unwrap_or(u32::MAX);
+                Ipv4Addr::from_bits(net.to_bits().wrapping_add(distance)).into()
+            }
+            IpAddr::V6(net) => Ipv6Addr::from_bits(net.to_bits().wrapping_add(distance)).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(text: &str) -> Subnet {
+        Subnet::new(text.parse().unwrap()).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn network_gateway_and_broadcast_are_no_pods() {
+        let small = subnet("10.1.2.9/29");
+        assert_eq!(small.gateway_net().to_string(), "10.1.2.9/29");
+        assert_eq!((small.first(), small.size()), (ip("10.1.2.10"), 5));
+        assert_eq!(small.after(ip("10.1.2.14")), ip("10.1.2.10"), "wraps before the broadcast");
+        for not in ["10.1.2.8", "10.1.2.9", "10.1.2.15", "10.1.2.16", "10.1.2.7", "fd00::3"] {
+            assert!(!small.gives(ip(not)), "{not}");
+        }
+        let six = subnet("fd00:1::/64");
+        assert_eq!(six.gateway(), ip("fd00:1::1"));
+        assert!(six.gives(ip("fd00:1::ffff:ffff:ffff:ffff")), "IPv6 has no broadcast");
+        assert!(!six.gives(ip("fd00:1::")));
+    }
+
+    #[test]
+    fn the_whole_address_space_does_not_overflow() {
+        assert_eq!(subnet("::/0").size(), u128::MAX - 1);
+        assert_eq!(subnet("0.0.0.0/0").size(), u128::from(u32::MAX) - 2);
+    }
+
+    #[test]
+    fn a_subnet_without_room_for_a_pod_is_refused() {
+        for text in ["10.0.0.0/31", "10.0.0.1/32", "fd00::/127", "fd00::/128"] {
+            Subnet::new(text.parse().unwrap()).unwrap_err();
+        }
+        assert_eq!(subnet("10.0.0.0/30").size(), 1);
+    }
+}
