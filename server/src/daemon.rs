@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
+use crate::calls::Calls;
 use crate::config::Config;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
@@ -27,6 +28,8 @@ use tracing::{info, warn};
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How long calls under way may take once we were told to end.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// How long a connection may take to carry its last answer, or to end when it has none.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// Why the daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +125,9 @@ async fn run(config: Config) -> Result<(), Error> {
         info!("told to end; calls under way are finished first");
         told.send_replace(true);
     };
+    let calls = Calls::new();
     let serving = Server::builder()
+        .layer(calls.clone())
         .add_service(
             RuntimeServiceServer::new(cri.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -137,10 +142,7 @@ async fn run(config: Config) -> Result<(), Error> {
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
-        () = drained(wait) => {
-            warn!("calls under way took longer than {DRAIN_MAX:?}; ending without them");
-            Ok(())
-        }
+        () = drained(wait, &calls) => Ok(()),
     };
     match fs::remove_file(&socket) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => {
@@ -224,13 +226,18 @@ fn terminated() -> Result<impl Future<Output = ()>, Error> {
     })
 }
 
-/// Resolves when the time for draining is up.
-async fn drained(mut told: tokio::sync::watch::Receiver<bool>) {
+/// Resolves, once told to end, when no call is under way or the time for that is up. Connections that
+/// are still open then have nothing to say: their clients do not answer the goodbye.
+async fn drained(mut told: tokio::sync::watch::Receiver<bool>, calls: &Calls) {
     if told.wait_for(|told| *told).await.is_err() {
         // The server ended by itself; the other arm of the select has the answer.
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(DRAIN_MAX).await;
+    if tokio::time::timeout(DRAIN_MAX, calls.none()).await.is_err() {
+        warn!("calls under way took longer than {DRAIN_MAX:?}; ending without them");
+        return;
+    }
+    tokio::time::sleep(GOODBYE_MAX).await;
 }
 
 /// Prints an error as the command line does.

@@ -3,6 +3,7 @@
 //! points `--container-runtime-endpoint` at; the other commands talk to it.
 
 mod assets;
+mod calls;
 mod check;
 mod cli;
 mod config;

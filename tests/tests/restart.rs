@@ -292,6 +292,18 @@ async fn sigterm_lets_running_work_finish() {
     node.start_again().await;
 }
 
+/// A client that is stopped, or waits for the daemon to end, does not answer its goodbye.
+#[tokio::test]
+async fn a_silent_connection_does_not_keep_the_daemon_from_ending() {
+    let mut node = Node::start().await;
+    assert!(node.cri().pods().await.is_empty());
+    let _silent = std::os::unix::net::UnixStream::connect(node.socket()).unwrap();
+    node.terminate();
+    let log = node.daemon_log();
+    assert!(log.contains("ended; pods go on running"), "{log}");
+    assert!(!log.contains("took longer"), "{log}");
+}
+
 #[tokio::test]
 async fn images_are_there_after_a_restart_and_half_pulls_are_gone() {
     let mut node = Node::start().await;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many cgroups made below one parent at the same moment. Needs root and the host's hierarchies.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says by its panic what is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test says by its panic what is wrong"
+)]
 
 use hull_cgroup::{Cgroup, Host, Limits};
 use std::process::{Child, Command};
@@ -37,9 +41,8 @@ fn below_a_new_parent_every_cgroup_takes_a_process_at_once() {
                     let pid = child.id().cast_signed();
                     let cgroup = Cgroup::at(host, &format!("{path}/pod/{index}")).unwrap();
                     start.wait();
-                    let added = cgroup
-                        .create(&Limits::default())
-                        .and_then(|()| cgroup.add(pid, true));
+                    let added =
+                        cgroup.create(&Limits::default()).and_then(|()| cgroup.add(pid, true));
                     child.kill().unwrap();
                     child.wait().unwrap();
                     added.unwrap();

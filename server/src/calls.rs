@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How many calls are under way, so that a daemon told to end knows when it may.
+//!
+//! The rule: a call counts from its arrival until its answer is handed to the connection, also when
+//! the caller hangs up. An idle connection counts for nothing: HTTP/2 ends one only when its client
+//! says so, and a client that is stopped, or waits for us to end, never does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::watch;
+use tower::{Layer, Service};
+
+/// Counts the calls of every service that it is laid around.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls {
+    count: Arc<watch::Sender<usize>>,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Self { count: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Resolves when none is under way.
+    pub(crate) async fn none(&self) {
+        // The sender is ours, so this waits for nothing else.
+        let mut count = self.count.subscribe();
+        let _none = count.wait_for(|count| *count == 0).await;
+    }
+
+    fn one(&self) -> One {
+        self.count.send_modify(|count| *count += 1);
+        One { count: Arc::clone(&self.count) }
+    }
+}
+
+/// One call, until it is dropped.
+struct One {
+    count: Arc<watch::Sender<usize>>,
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= 1);
+    }
+}
+
+impl<S> Layer<S> for Calls {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, calls: self.clone() }
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted<S> {
+    inner: S,
+    calls: Calls,
+}
+
+impl<S, R> Service<R> for Counted<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let one = self.calls.one();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(one);
+            answer
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says by its panic what is wrong")]
+    use super::*;
+    use std::convert::Infallible;
+    use tokio::sync::oneshot;
+    use tower::service_fn;
+
+    #[tokio::test]
+    async fn it_is_none_again_when_the_last_call_has_its_answer() {
+        let calls = Calls::new();
+        calls.none().await;
+        let mut service = calls.layer(service_fn(|wait: oneshot::Receiver<u8>| async {
+            Ok::<_, Infallible>(wait.await.unwrap())
+        }));
+        let (first_in, first) = oneshot::channel();
+        let (_second_in, second) = oneshot::channel();
+        let (first, second) = (service.call(first), service.call(second));
+        assert_eq!(*calls.count.borrow(), 2);
+        first_in.send(7).unwrap();
+        assert_eq!(first.await.unwrap(), 7);
+        assert_eq!(*calls.count.borrow(), 1);
+        // A caller that hangs up.
+        drop(second);
+        calls.none().await;
+    }
+}
