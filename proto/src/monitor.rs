@@ -63,6 +63,8 @@ pub enum Verb {
         netns: bool,
     },
     /// Starts a container. Answered by [`Done::Started`] once its program runs (execve went through).
+    /// One whose start an earlier daemon asked for is not started again: the answer is that of its
+    /// start, and if it has ended since, its [`Event::ContainerExited`] comes after it.
     StartContainer {
         /// Whose.
         container: ContainerId,

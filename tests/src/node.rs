@@ -218,6 +218,18 @@ impl Node {
         &self.names
     }
 
+    /// The pods' parent cgroup in the v2 hierarchy; on a machine without one it says so.
+    #[must_use]
+    pub fn v2_cgroup(&self, test: &str) -> Option<PathBuf> {
+        let hierarchies = host::hierarchies();
+        let v2 = hierarchies.iter().find(|dir| dir.join("cgroup.controllers").is_file());
+        let dir = v2.map(|dir| dir.join(self.names.cgroup.trim_start_matches('/')));
+        if dir.is_none() {
+            paths::cannot_run(test, "a cgroup2 mount");
+        }
+        dir
+    }
+
     /// The host's address on the node's bridge.
     #[must_use]
     pub fn gateway(&self) -> String {

@@ -292,6 +292,37 @@ async fn sigterm_lets_running_work_finish() {
     node.start_again().await;
 }
 
+/// The kubelet's retry is answered by the start that is under way; there is never a second one.
+#[tokio::test]
+async fn a_start_that_the_daemon_did_not_live_to_answer_is_the_next_ones() {
+    let mut node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let container = cri.make(&pod, shell("main", &image, "exit 4")).await;
+    let Some(cgroup) = node.v2_cgroup("a start joined after a restart") else { return };
+    // Frozen from birth, so that execve is not reached before the daemon is gone.
+    fs::write(cgroup.join("cgroup.freeze"), "1").unwrap();
+    let starting = tokio::spawn({
+        let (cri, container) = (cri.clone(), container.clone());
+        async move { cri.start(&container).await }
+    });
+    let procs = cgroup.join(format!("pod{pod}/{container}/cgroup.procs"));
+    eventually("its process is there", || async {
+        let pids = fs::read_to_string(&procs).map_err(|err| err.to_string())?;
+        if pids.is_empty() { Err("no process".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    node.kill();
+    starting.await.unwrap().unwrap_err();
+    node.start_again().await;
+    let again = tokio::spawn({
+        let (cri, container) = (cri.clone(), container.clone());
+        async move { cri.start(&container).await }
+    });
+    fs::write(cgroup.join("cgroup.freeze"), "0").unwrap();
+    again.await.unwrap().unwrap();
+    assert_eq!(cri.ended(&container).await.exit_code, 4);
+}
+
 /// A client that is stopped, or waits for the daemon to end, does not answer its goodbye.
 #[tokio::test]
 async fn a_silent_connection_does_not_keep_the_daemon_from_ending() {

@@ -93,6 +93,8 @@ pub(crate) struct Container {
     pub(crate) _stdin: Option<OwnedFd>,
     /// The daemon wants it forgotten as soon as it has ended.
     pub(crate) forget: bool,
+    /// The connection that asked for its start, or took that over.
+    pub(crate) asked_by: u64,
 }
 
 /// The pause process.

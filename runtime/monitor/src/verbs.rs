@@ -10,7 +10,8 @@ use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
-    Done, Fact, Failure, HelloReply, Request, SLOT_SHM, Stdio, Streams, Target, VERSION, Verb,
+    Done, Event, Fact, Failure, HelloReply, Request, SLOT_SHM, Stdio, Streams, Target, VERSION,
+    Verb,
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -142,7 +143,7 @@ impl Monitor {
     ) -> Answer {
         let log = self.fds(usize::from(stdio.log))?.pop();
         if self.containers.contains_key(&id) {
-            return Err(Failure::AlreadyThere);
+            return self.take_over(request, &id);
         }
         let plan: Plan = decode(plan)?;
         let cgroup = self.cgroup(&plan.cgroup.path)?;
@@ -192,7 +193,35 @@ impl Monitor {
             stderr,
             _stdin: pipes.stdin,
             forget: false,
+            asked_by: request.connection,
         })
+    }
+
+    /// Answers a daemon that asks for a start which an earlier one asked for: that one is gone, and
+    /// this one cannot know how far the start got. There is never a second start.
+    fn take_over(&mut self, request: Asked, id: &ContainerId) -> Answer {
+        let container = self.containers.get_mut(id).filter(|container| {
+            // One daemon that asks twice is mistaken.
+            container.asked_by != request.connection && !container.forget
+        });
+        let container = container.ok_or(Failure::AlreadyThere)?;
+        container.asked_by = request.connection;
+        match &mut container.stage {
+            Stage::Starting(on_its_way) => {
+                on_its_way.request = request;
+                Ok(None)
+            }
+            Stage::Running(started) | Stage::Ending { started, .. } => {
+                Ok(Some(Done::Started(*started)))
+            }
+            Stage::Ended(started, exit) => {
+                let (started, exit) = (*started, *exit);
+                // Told before when nobody knew that it had run.
+                self.reply(request, Ok(Done::Started(started)));
+                self.event(Event::ContainerExited(id.clone(), exit));
+                Ok(None)
+            }
+        }
     }
 
     /// The detached mounts that a plan's binds name.

@@ -234,6 +234,45 @@ fn an_answer_goes_to_the_daemon_that_asked_or_to_nobody() {
     assert_eq!(new.strays, [], "answers to requests of another daemon");
 }
 
+/// The kubelet asks its new daemon again for a start that the old one did not live to answer.
+#[test]
+fn a_start_asked_for_again_after_a_restart_is_the_same_start() {
+    let Some(pod) = pod() else { return };
+    let (mut old, hanging, running) = (pod.connect(), container_id(), container_id());
+    let started = pod.run(&mut old, &running, "while :; do sleep 100; done");
+    let Some(unified) = pod.host.unified() else {
+        assert!(std::env::var_os("TESTS_MUST_RUN").is_none(), "this machine lacks a cgroup2 mount");
+        return println!("NOT RUN: this machine lacks a cgroup2 mount");
+    };
+    let freeze = unified.join(pod.cgroup.trim_start_matches('/')).join("cgroup.freeze");
+    fs::write(&freeze, "1").unwrap();
+    let plan = pod.plan(&hanging, "exit 4");
+    old.send(start(&hanging, &plan, PIPES), &[pod.log_file(&hanging).as_fd()]);
+    let mut new = pod.connect();
+    eventually("the start is known", || {
+        (fact(&mut new, &hanging) == Some(Fact::Starting)).then_some(())
+    });
+
+    let again = new.send(start(&hanging, &plan, PIPES), &[pod.log_file(&hanging).as_fd()]);
+    let other = empty_plan(&pod);
+    let log = pod.log_file(&running);
+    let answer = new.ask(start(&running, &other, PIPES), &[log.as_fd()]);
+    assert_eq!(answer, Ok(Done::Started(started)), "it runs since the old daemon's time");
+    fs::write(&freeze, "0").unwrap();
+    assert!(matches!(new.answer(again), Ok(Done::Started(_))));
+    assert_eq!(new.exit(&hanging).how, ExitHow::Code(4));
+
+    // It has ended by the time the next daemon asks.
+    let mut third = pod.connect();
+    let log = pod.log_file(&hanging);
+    let answer = third.ask(start(&hanging, &plan, PIPES), &[log.as_fd()]);
+    assert!(matches!(answer, Ok(Done::Started(_))), "{answer:?}");
+    assert_eq!(third.exit(&hanging).how, ExitHow::Code(4));
+    let log = pod.log_file(&hanging);
+    let twice = third.ask(start(&hanging, &plan, PIPES), &[log.as_fd()]);
+    assert_eq!(twice, Err(Failure::AlreadyThere), "one daemon asks once");
+}
+
 #[test]
 fn an_exec_has_its_own_streams_and_exit_code() {
     let Some(pod) = pod() else { return };
