@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
-use crate::node::{Node, Shared};
+use crate::node::{Node, PodCidr, Shared};
 use crate::recover;
 use crate::store::{self, Store};
 use hull_proto::admin::hull_server::HullServer;
@@ -162,8 +162,17 @@ fn open(config: Config) -> Result<Node, Error> {
     for problem in problems {
         tracing::error!(problem = %problem, "image record set aside");
     }
-    let network =
-        hull_network::Bridge::open(config.bridge()).map_err(|source| Error::Network { source })?;
+    let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
+    let mut bridge = config.bridge();
+    let (subnets, aside) = told.load::<PodCidr>().map_err(directories)?;
+    for bad in aside {
+        tracing::error!(path = %bad.path.display(), why = %bad.why,
+            "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
+    }
+    if let Some(told) = subnets.into_iter().next() {
+        bridge.pod_cidr = told.subnets;
+    }
+    let network = hull_network::Bridge::open(bridge).map_err(|source| Error::Network { source })?;
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
@@ -172,6 +181,7 @@ fn open(config: Config) -> Result<Node, Error> {
         monitors: Monitors::prepare().map_err(|source| Error::Monitors { source })?,
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
+        told,
         config,
     });
     store::make_dir(&node.run_dir()).map_err(directories)?;

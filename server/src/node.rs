@@ -17,6 +17,7 @@ use crate::pod::registry::Registry;
 use crate::stats::Samples;
 use crate::store::Store;
 use hull_proto::id::{ContainerId, PodId};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
+    /// What the kubelet told the node as a whole: see [`PodCidr`].
+    pub(crate) told: Store,
     pub(crate) registry: Registry,
     pub(crate) samples: Samples,
     execs: AtomicU64,
@@ -49,11 +52,25 @@ pub(crate) struct Shared {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
+    pub(crate) told: Store,
+}
+
+/// The kubelet's subnets for pods, kept for the next daemon: it tells them once, and pods have
+/// addresses of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodCidr {
+    pub(crate) subnets: Vec<ipnet::IpNet>,
+}
+
+impl PodCidr {
+    /// The record's name in [`Node::told`].
+    pub(crate) const NAME: &str = "pod-cidr";
 }
 
 impl Node {
     pub(crate) fn new(shared: Shared) -> Self {
-        let Shared { config, images, network, cgroups, host, monitors, pods, containers } = shared;
+        let Shared { config, images, network, cgroups, host, monitors, pods, containers, told } =
+            shared;
         // Numbers of execs must not meet those that an earlier daemon gave to processes that still
         // run: it starts from the clock.
         let first = u64::try_from(now_ns()).unwrap_or(1);
@@ -66,6 +83,7 @@ impl Node {
             monitors,
             pods,
             containers,
+            told,
             registry: Registry::default(),
             samples: Samples::default(),
             execs: AtomicU64::new(first),

@@ -281,10 +281,80 @@ async fn stats_count_what_containers_use() {
 async fn what_is_not_done_yet_says_so_by_name() {
     let node = Node::start().await;
     let mut runtime = node.cri().runtime;
+    let refused = runtime
+        .list_metric_descriptors(api::ListMetricDescriptorsRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert!(refused.message().contains("ListMetricDescriptors"), "{refused:?}");
     let refused =
         runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(!refused.message().is_empty());
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("CRIU"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn streamed_lists_have_what_the_lists_have() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let (mut runtime, mut images) = (cri.runtime.clone(), cri.image.clone());
+
+    let mut pods = runtime.stream_pod_sandboxes(api::StreamPodSandboxesRequest::default()).await;
+    let sent = pods.as_mut().unwrap().get_mut().message().await.unwrap().unwrap();
+    assert_eq!(sent.pod_sandboxes, cri.pods().await);
+    assert_eq!(pods.unwrap().get_mut().message().await.unwrap(), None);
+
+    let all = api::StreamContainersRequest::default();
+    let sent = runtime.stream_containers(all).await.unwrap().into_inner().message().await;
+    assert_eq!(sent.unwrap().unwrap().containers[0].id, made);
+    let filter = api::ContainerFilter { id: "f".repeat(64), ..Default::default() };
+    let none = api::StreamContainersRequest { filter: Some(filter) };
+    let sent = runtime.stream_containers(none).await.unwrap().into_inner().message().await;
+    assert_eq!(sent.unwrap(), None, "nothing to send is a stream without a message");
+
+    let all = api::StreamContainerStatsRequest::default();
+    let sent = runtime.stream_container_stats(all).await.unwrap().into_inner().message().await;
+    let stats = sent.unwrap().unwrap().container_stats;
+    assert_eq!(stats[0].attributes.as_ref().unwrap().id, made);
+    let all = api::StreamPodSandboxStatsRequest::default();
+    let sent = runtime.stream_pod_sandbox_stats(all).await.unwrap().into_inner().message().await;
+    let stats = sent.unwrap().unwrap().pod_sandbox_stats;
+    assert_eq!(stats[0].attributes.as_ref().unwrap().id, pod);
+    let all = api::StreamImagesRequest::default();
+    let sent = images.stream_images(all).await.unwrap().into_inner().message().await;
+    assert!(sent.unwrap().unwrap().images[0].repo_tags.contains(&image));
+}
+
+fn subnets(text: &str) -> api::UpdateRuntimeConfigRequest {
+    let network_config = Some(api::NetworkConfig { pod_cidr: text.into() });
+    let runtime_config = Some(api::RuntimeConfig { network_config });
+    api::UpdateRuntimeConfigRequest { runtime_config }
+}
+
+/// A controller gives the node its subnet; the kubelet passes it on, once.
+#[tokio::test]
+async fn the_kubelets_subnet_is_used_and_survives_a_restart() {
+    let mut node = Node::start().await;
+    let cri = node.cri();
+    let mut runtime = cri.runtime.clone();
+    let number = node.gateway().split('.').nth(2).unwrap().to_owned();
+    let text = format!("10.214.{number}.0/24");
+    runtime.update_runtime_config(subnets(&text)).await.unwrap();
+    let first = cri.run_pod("first").await.unwrap();
+    assert!(cri.pod_ip(&first).await.starts_with(&format!("10.214.{number}.")));
+    node.restart().await;
+    let second = cri.run_pod("second").await.unwrap();
+    assert!(cri.pod_ip(&second).await.starts_with(&format!("10.214.{number}.")));
+
+    // Told again, as every kubelet does when it starts.
+    runtime.update_runtime_config(subnets(&text)).await.unwrap();
+    runtime.update_runtime_config(subnets("")).await.unwrap();
+    let refused = runtime.update_runtime_config(subnets("10.215.0.0/24")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("drain"), "{refused:?}");
+    let refused = runtime.update_runtime_config(subnets("10.215.0/24")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ImageService.
 
+use super::streams::batched;
 use super::{Cri, status};
 use crate::node::blocking;
 use crate::stats;
@@ -19,13 +20,7 @@ impl ImageService for Cri {
         &self,
         request: Request<api::ListImagesRequest>,
     ) -> Answer<api::ListImagesResponse> {
-        let wanted = name_of(request.into_inner().filter.and_then(|filter| filter.image));
-        let images = if wanted.is_empty() {
-            self.node.images.list()
-        } else {
-            self.node.images.find(&wanted).into_iter().collect()
-        };
-        let images = images.iter().map(|image| shown(image)).collect();
+        let images = self.images_by(request.into_inner().filter);
         Ok(Response::new(api::ListImagesResponse { images }))
     }
 
@@ -97,9 +92,22 @@ impl ImageService for Cri {
 
     async fn stream_images(
         &self,
-        _: Request<api::StreamImagesRequest>,
+        request: Request<api::StreamImagesRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamImagesResponse>> {
-        Err(status::not_yet("StreamImages"))
+        let images = self.images_by(request.into_inner().filter);
+        Ok(batched(images, |images| api::StreamImagesResponse { images }))
+    }
+}
+
+impl Cri {
+    fn images_by(&self, filter: Option<api::ImageFilter>) -> Vec<api::Image> {
+        let wanted = name_of(filter.and_then(|filter| filter.image));
+        let images = if wanted.is_empty() {
+            self.node.images.list()
+        } else {
+            self.node.images.find(&wanted).into_iter().collect()
+        };
+        images.iter().map(|image| shown(image)).collect()
     }
 }
 

@@ -12,6 +12,7 @@ mod image;
 mod runtime;
 mod sandbox;
 pub(crate) mod status;
+mod streams;
 
 use crate::node::Node;
 use crate::pod::Pod;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RuntimeService: which verb is written where, and the verbs about the node itself.
 
+use super::streams::batched;
 use super::{Cri, status};
+use crate::error::Error;
+use crate::node::{PodCidr, blocking};
 use hull_proto::cri as api;
 use hull_proto::cri::runtime_service_server::RuntimeService;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -221,16 +225,17 @@ impl RuntimeService for Cri {
 
     async fn update_runtime_config(
         &self,
-        _: Request<api::UpdateRuntimeConfigRequest>,
+        request: Request<api::UpdateRuntimeConfigRequest>,
     ) -> Answer<api::UpdateRuntimeConfigResponse> {
-        Err(status::not_yet("UpdateRuntimeConfig"))
+        self.set_pod_cidr(request.into_inner()).await?;
+        Ok(Response::new(api::UpdateRuntimeConfigResponse {}))
     }
 
     async fn checkpoint_container(
         &self,
         _: Request<api::CheckpointContainerRequest>,
     ) -> Answer<api::CheckpointContainerResponse> {
-        Err(status::not_yet("CheckpointContainer"))
+        Err(status::no_criu())
     }
 
     async fn get_container_events(
@@ -263,30 +268,36 @@ impl RuntimeService for Cri {
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<api::StreamPodSandboxesRequest>,
+        request: Request<api::StreamPodSandboxesRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxesResponse>> {
-        Err(status::not_yet("StreamPodSandboxes"))
+        let items = self.list_pods(request.into_inner().filter.as_ref());
+        Ok(batched(items, |pod_sandboxes| api::StreamPodSandboxesResponse { pod_sandboxes }))
     }
 
     async fn stream_containers(
         &self,
-        _: Request<api::StreamContainersRequest>,
+        request: Request<api::StreamContainersRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamContainersResponse>> {
-        Err(status::not_yet("StreamContainers"))
+        let items = self.list_containers_by(request.into_inner().filter.as_ref());
+        Ok(batched(items, |containers| api::StreamContainersResponse { containers }))
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<api::StreamContainerStatsRequest>,
+        request: Request<api::StreamContainerStatsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamContainerStatsResponse>> {
-        Err(status::not_yet("StreamContainerStats"))
+        let items = self.list_stats(request.into_inner().filter).await?;
+        Ok(batched(items, |container_stats| api::StreamContainerStatsResponse { container_stats }))
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<api::StreamPodSandboxStatsRequest>,
+        request: Request<api::StreamPodSandboxStatsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxStatsResponse>> {
-        Err(status::not_yet("StreamPodSandboxStats"))
+        let items = self.list_pod_stats(request.into_inner().filter).await?;
+        Ok(batched(items, |pod_sandbox_stats| api::StreamPodSandboxStatsResponse {
+            pod_sandbox_stats,
+        }))
     }
 
     async fn stream_pod_sandbox_metrics(
@@ -298,6 +309,31 @@ impl RuntimeService for Cri {
 }
 
 impl Cri {
+    /// The kubelet's subnets for the built-in network: one, or one per family with a comma between.
+    /// A kubelet that was given none sends nothing.
+    async fn set_pod_cidr(&self, request: api::UpdateRuntimeConfigRequest) -> Result<(), Status> {
+        let network = request.runtime_config.and_then(|config| config.network_config);
+        let text = network.unwrap_or_default().pod_cidr;
+        let subnets = text.split(',').map(str::trim).filter(|subnet| !subnet.is_empty());
+        let subnets: Result<Vec<ipnet::IpNet>, _> = subnets.map(str::parse).collect();
+        let subnets = subnets.map_err(|_| {
+            let shown: String = text.chars().take(100).collect();
+            let why = format!("{shown:?} is not a subnet such as 10.88.0.0/16, or a list of them");
+            status::invalid("runtime_config.network_config.pod_cidr", why)
+        })?;
+        if subnets.is_empty() {
+            return Ok(());
+        }
+        let node = Arc::clone(&self.node);
+        let told = PodCidr { subnets };
+        blocking(move || {
+            node.network.set_pod_cidr(&told.subnets).map_err(|err| status::of_network(&err))?;
+            let saved = node.told.save(PodCidr::NAME, &told);
+            saved.map_err(|source| status::of(Error::Store { source }))
+        })
+        .await
+    }
+
     /// Verbose info of the node, as JSON by key.
     fn info(&self) -> HashMap<String, String> {
         let config = serde_json::to_string(&self.node.config).unwrap_or_default();

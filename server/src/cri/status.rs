@@ -28,6 +28,27 @@ pub(crate) fn not_yet(verb: &'static str) -> Status {
     )
 }
 
+/// CheckpointContainer needs CRIU, which no setting names yet.
+pub(crate) fn no_criu() -> Status {
+    Status::new(
+        Code::FailedPrecondition,
+        "cannot checkpoint the container: CRIU is not configured (hint: turn off the kubelet's feature gate ContainerCheckpoint; hull needs no CRIU for anything else)",
+    )
+}
+
+/// An error of the pod network that is about a setting, not about a pod.
+pub(crate) fn of_network(error: &hull_network::Error) -> Status {
+    use hull_network::Error as Network;
+    let code = if matches!(error, Network::SubnetInUse { .. }) {
+        Code::FailedPrecondition
+    } else if matches!(error, Network::Subnets { .. } | Network::SubnetTooSmall { .. }) {
+        Code::InvalidArgument
+    } else {
+        Code::Unknown
+    };
+    Status::new(code, message(error, error.hint()))
+}
+
 /// An error of the image store.
 pub(crate) fn of_image(error: &hull_image::Error) -> Status {
     Status::new(image_code(error), message(error, error.hint()))
