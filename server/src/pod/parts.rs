@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long a monitor may take to end its pod before we do it without it. It only kills and reaps,
@@ -97,17 +97,17 @@ pub(crate) async fn bring_up(
         .map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
 
     let socket = node.monitor_socket(id);
-    let monitor = async {
+    let monitor = timed("monitor", async {
         let started = node.monitors.start(id, &socket, notices).await;
         started.map_err(|source| Error::Monitor { source })
-    };
-    let netns = async {
+    });
+    let netns = timed("network namespace", async {
         if host_network {
             return Ok(None);
         }
         let made = blocking(hull_sys::netns::create).await;
         made.map(Some).map_err(|source| Error::Netns { source })
-    };
+    });
     let (client, netns) = tokio::try_join!(monitor, netns)?;
 
     // The network needs only the namespace, pause only the monitor: side by side. Both are waited
@@ -115,8 +115,8 @@ pub(crate) async fn bring_up(
     let for_pause = netns.as_ref().map(OwnedFd::try_clone).transpose();
     let for_pause = for_pause.map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
     let (ips, pause_pid) = tokio::join!(
-        attach(node, id, record, netns),
-        start_pause(node, record, &client, for_pause)
+        timed("network", attach(node, id, record, netns)),
+        timed("pause", start_pause(node, record, &client, for_pause))
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
     if !host_network {
@@ -124,6 +124,14 @@ pub(crate) async fn bring_up(
             .map_err(|source| Error::WriteFiles { path: dir, source })?;
     }
     Ok(Up { client, pause_pid, ips })
+}
+
+/// Tells in the log how long a part took.
+async fn timed<T>(part: &'static str, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let done = work.await;
+    tracing::debug!(part, took_us = began.elapsed().as_micros(), "part done");
+    done
 }
 
 async fn attach(
@@ -177,8 +185,8 @@ pub(crate) async fn take_down(
     client: Option<Client>,
 ) -> Result<(), Error> {
     let (stopped, detached) = tokio::join!(
-        end_processes(node, id, record, containers, client),
-        detach(node, id, record.host_network())
+        timed("end of processes", end_processes(node, id, record, containers, client)),
+        timed("network gone", detach(node, id, record.host_network()))
     );
     stopped?;
     detached?;
