@@ -96,10 +96,15 @@ impl Cgroup {
     }
 
     /// Moves a process into it; `everywhere` also in the v2 tree, for one that was not cloned there.
+    ///
+    /// Process 0 is the caller, which must have no other thread. For it alone the kernel takes no lock
+    /// against forks on the whole machine (`cgroup_attach_lock`, Linux 5.6), which costs a grace
+    /// period of RCU: up to 20 ms, where the move itself takes microseconds.
     pub fn add(&self, pid: i32, everywhere: bool) -> Result<(), Error> {
+        let file = if pid == 0 { "tasks" } else { "cgroup.procs" };
         let pid = pid.to_string();
         for hierarchy in self.host.hierarchies() {
-            files::write(&hierarchy.mountpoint.join(&self.path), "cgroup.procs", &pid)?;
+            files::write(&hierarchy.mountpoint.join(&self.path), file, &pid)?;
         }
         if let (true, Some(dir)) = (everywhere, self.unified()) {
             files::write(&dir, "cgroup.procs", &pid)?;
