@@ -12,9 +12,11 @@ mod image;
 mod runtime;
 mod sandbox;
 pub(crate) mod status;
+mod stream;
 
 use crate::node::Node;
 use crate::pod::Pod;
+use crate::streaming::Streaming;
 use hull_proto::id::ContainerId;
 use std::sync::Arc;
 use tonic::Status;
@@ -23,12 +25,13 @@ use tonic::Status;
 #[derive(Debug, Clone)]
 pub(crate) struct Cri {
     node: Arc<Node>,
+    streaming: Arc<Streaming>,
 }
 
 impl Cri {
-    /// For `node`.
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// For `node`, whose streams are had from `streaming`.
+    pub(crate) fn new(node: Arc<Node>, streaming: Arc<Streaming>) -> Self {
+        Self { node, streaming }
     }
 
     /// The pod of this id or id prefix.

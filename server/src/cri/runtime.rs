@@ -204,8 +204,9 @@ impl RuntimeService for Cri {
         Ok(Response::new(api::ListPodSandboxStatsResponse { stats }))
     }
 
-    async fn exec(&self, _: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
-        Err(status::not_yet("Exec"))
+    async fn exec(&self, request: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
+        let url = self.exec_url(request.into_inner())?;
+        Ok(Response::new(api::ExecResponse { url }))
     }
 
     async fn attach(&self, _: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
@@ -214,9 +215,10 @@ impl RuntimeService for Cri {
 
     async fn port_forward(
         &self,
-        _: Request<api::PortForwardRequest>,
+        request: Request<api::PortForwardRequest>,
     ) -> Answer<api::PortForwardResponse> {
-        Err(status::not_yet("PortForward"))
+        let url = self.port_forward_url(request.get_ref())?;
+        Ok(Response::new(api::PortForwardResponse { url }))
     }
 
     async fn update_runtime_config(

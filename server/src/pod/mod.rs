@@ -117,6 +117,13 @@ impl Pod {
         }
     }
 
+    /// Waits until it no longer is ready.
+    pub(crate) async fn stopped(&self) {
+        let mut view = self.view.clone();
+        // A task that is gone has taken its pod away.
+        let _gone = view.wait_for(|view| !view.record.state.is_ready()).await;
+    }
+
     /// Hands a command to the task and waits for its answer.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
