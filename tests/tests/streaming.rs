@@ -142,6 +142,24 @@ async fn a_terminal_is_one_and_has_the_clients_size() {
 }
 
 #[tokio::test]
+async fn who_attaches_feeds_the_container_and_sees_its_output() {
+    if lacks_crictl("who_attaches_feeds_the_container_and_sees_its_output") {
+        return;
+    }
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = hull_tests::cri::shell("reader", &image, "exec cat");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = cri.run(&pod, config).await;
+    let input = "some words\n".repeat(5000);
+    let (_, output, stderr) = fed(&mut crictl(&node, &["attach", "-i", &id]), input.as_bytes());
+    // The input ends with the first client, and so does cat.
+    assert_eq!(cri.ended(&id).await.exit_code, 0, "{stderr}");
+    assert!(output == input.as_bytes(), "{} bytes came back: {stderr}", output.len());
+    assert_eq!(cri.logs(&id).await.len(), 5000, "the log has it as well");
+}
+
+#[tokio::test]
 async fn a_port_of_a_pod_is_reached_through_its_loopback() {
     if lacks_crictl("a_port_of_a_pod_is_reached_through_its_loopback") {
         return;

@@ -209,8 +209,9 @@ impl RuntimeService for Cri {
         Ok(Response::new(api::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
-        Err(status::not_yet("Attach"))
+    async fn attach(&self, request: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
+        let url = self.attach_url(request.get_ref())?;
+        Ok(Response::new(api::AttachResponse { url }))
     }
 
     async fn port_forward(

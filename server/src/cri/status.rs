@@ -89,6 +89,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::Spawn { .. }
         | monitors::Error::Connect { .. }
         | monitors::Error::TooOld { .. }
+        | monitors::Error::CannotAttach { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }
 }

@@ -20,6 +20,15 @@ impl Cri {
         self.streaming.url(Asked::Exec { container, cmd, wanted }).map_err(status::of)
     }
 
+    pub(super) fn attach_url(&self, request: &api::AttachRequest) -> Result<String, Status> {
+        let api::AttachRequest { stdin, stdout, stderr, tty, .. } = *request;
+        let wanted = Wanted { stdin, stdout, stderr, tty };
+        check(wanted)?;
+        let (container, pod) = self.container(&request.container_id)?;
+        exec::running(&pod.view(), &container, "attach to").map_err(status::of)?;
+        self.streaming.url(Asked::Attach { container, wanted }).map_err(status::of)
+    }
+
     pub(super) fn port_forward_url(
         &self,
         request: &api::PortForwardRequest,

@@ -117,6 +117,18 @@ impl Pod {
         }
     }
 
+    /// Waits until the container does not run any more.
+    pub(crate) async fn container_ended(&self, id: &ContainerId) {
+        use crate::container::State;
+        let mut view = self.view.clone();
+        let runs = |view: &Arc<View>| {
+            let container = view.containers.get(id);
+            container.is_some_and(|of| matches!(of.record.state, State::Running { .. }))
+        };
+        // A task that is gone has taken its containers away.
+        let _gone = view.wait_for(|view| !runs(view)).await;
+    }
+
     /// Waits until it no longer is ready.
     pub(crate) async fn stopped(&self) {
         let mut view = self.view.clone();

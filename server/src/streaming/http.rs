@@ -3,7 +3,7 @@
 
 use super::remote::Version;
 use super::spdy::Session;
-use super::{Asked, Streaming, forward, remote};
+use super::{Asked, Streaming, attach, forward, remote};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
@@ -123,7 +123,7 @@ fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> R
         return refuse(StatusCode::BAD_REQUEST, "ask for an upgrade to SPDY/3.1");
     }
     let accepted: &[&str] = match asked {
-        Asked::Exec { .. } => &Version::NAMES,
+        Asked::Exec { .. } | Asked::Attach { .. } => &Version::NAMES,
         Asked::PortForward { .. } => &[PORT_FORWARD],
     };
     let Some(chosen) = choose(headers, accepted) else {
@@ -187,6 +187,9 @@ async fn run(
         Asked::Exec { container, cmd, wanted } => {
             let node = &streaming.node;
             remote::exec(node, &container, cmd, wanted, begun.version, session).await;
+        }
+        Asked::Attach { container, wanted } => {
+            attach::serve(&streaming.node, &container, wanted, begun.version, session).await;
         }
         Asked::PortForward { pod } => forward::serve(&streaming.node, &pod, session).await,
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The streaming server: what Exec and PortForward promise a URL for.
+//! The streaming server: what Exec, Attach and PortForward promise a URL for.
 //!
 //! ```text
 //! verb ─ Asked ─▶ tokens ─ URL ─▶ kubelet, crictl
@@ -14,6 +14,7 @@
 //! Not here: TLS and users. The kubelet, which is the only one on the node that should come, proxies
 //! for those it has let in.
 
+mod attach;
 mod channel;
 mod forward;
 mod http;

@@ -55,12 +55,17 @@ impl Version {
 
 /// The client's streams.
 #[derive(Debug)]
-struct Remote {
-    stdin: Option<Inbound>,
-    stdout: Option<Outbound>,
-    stderr: Option<Outbound>,
-    resize: Option<Inbound>,
-    error: Outbound,
+pub(super) struct Remote {
+    pub(super) sides: Sides,
+    /// Says how it went, last of all.
+    pub(super) error: Outbound,
+}
+
+impl Remote {
+    /// What is copied, once.
+    pub(super) fn take(&mut self) -> Sides {
+        std::mem::take(&mut self.sides)
+    }
 }
 
 /// How a process ended, or why there was none.
@@ -75,15 +80,7 @@ pub(super) async fn exec(
     version: Version,
     mut session: Session,
 ) {
-    let opening = tokio::time::timeout(OPENING_MAX, remote(&mut session, wanted, version));
-    let Ok(Some(remote)) = opening.await else {
-        debug!(%container, "client of an exec did not open its streams");
-        return;
-    };
-    // Any further stream is refused: nobody waits for it.
-    session.streams.close();
-    let Remote { stdin, stdout, stderr, resize, error } = remote;
-    let sides = Sides { stdin, stdout, stderr, resize };
+    let Some(Remote { sides, error }) = opened(&mut session, wanted, version).await else { return };
     let alive = session.alive.clone();
     let outcome = if wanted.tty {
         in_terminal(node, container, cmd, sides, alive).await
@@ -100,6 +97,21 @@ pub(super) async fn exec(
     session.finish().await;
 }
 
+/// The client's streams, once it has opened them.
+pub(super) async fn opened(
+    session: &mut Session,
+    wanted: Wanted,
+    version: Version,
+) -> Option<Remote> {
+    let opening = tokio::time::timeout(OPENING_MAX, remote(session, wanted, version)).await;
+    // Any further stream is refused: nobody waits for it.
+    session.streams.close();
+    if !matches!(opening, Ok(Some(_))) {
+        debug!("client did not open its streams");
+    }
+    opening.ok().flatten()
+}
+
 /// Waits until the client has opened every stream that it must.
 async fn remote(session: &mut Session, wanted: Wanted, version: Version) -> Option<Remote> {
     let (mut stdin, mut stdout, mut stderr, mut resize, mut error) = (None, None, None, None, None);
@@ -111,7 +123,8 @@ async fn remote(session: &mut Session, wanted: Wanted, version: Version) -> Opti
             && stderr.is_some() >= (wanted.stderr && !wanted.tty)
             && resize.is_some() >= wants_resize;
         if complete {
-            return Some(Remote { stdin, stdout, stderr, resize, error: error? });
+            let sides = Sides { stdin, stdout, stderr, resize };
+            return Some(Remote { sides, error: error? });
         }
         let Stream { headers, input, output } = session.streams.recv().await?;
         match headers.get("streamtype").map(String::as_str) {
@@ -126,12 +139,12 @@ async fn remote(session: &mut Session, wanted: Wanted, version: Version) -> Opti
 }
 
 /// What is copied.
-#[derive(Debug)]
-struct Sides {
-    stdin: Option<Inbound>,
-    stdout: Option<Outbound>,
-    stderr: Option<Outbound>,
-    resize: Option<Inbound>,
+#[derive(Debug, Default)]
+pub(super) struct Sides {
+    pub(super) stdin: Option<Inbound>,
+    pub(super) stdout: Option<Outbound>,
+    pub(super) stderr: Option<Outbound>,
+    pub(super) resize: Option<Inbound>,
 }
 
 async fn with_pipes(
@@ -269,7 +282,7 @@ async fn run(
 }
 
 /// Copies what the client sends, then closes. A process that reads no more ends it.
-async fn feed(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
+pub(super) async fn feed(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
     while let Some(chunk) = client.next().await {
         if to.write_all(&chunk).await.is_err() {
             return;
@@ -279,7 +292,7 @@ async fn feed(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
 
 /// Copies output to the client. Once the process has ended, `limit` is all the time that there is
 /// for what others hold open; what was in the pipe by then is sent anyway.
-async fn drain_into(
+pub(super) async fn drain_into(
     mut from: impl AsyncRead + Unpin,
     client: Outbound,
     mut ended: watch::Receiver<bool>,
@@ -319,7 +332,7 @@ async fn drain_into(
 }
 
 /// What the error stream says.
-fn verdict(outcome: &Outcome, version: Version) -> Bytes {
+pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
     let message = match outcome {
         Ok(0) => None,
         Ok(code) => Some(format!("command terminated with non-zero exit code: exit status {code}")),

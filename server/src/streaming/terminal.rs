@@ -51,6 +51,11 @@ impl Terminal {
 }
 
 impl Sizes {
+    /// Of the terminal that `master` belongs to.
+    pub(super) fn of(master: OwnedFd) -> Self {
+        Self { master }
+    }
+
     /// Takes every size that the client sends.
     pub(super) async fn follow(&self, mut sizes: Inbound) {
         let mut text = Vec::new();

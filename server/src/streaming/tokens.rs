@@ -29,6 +29,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
     Exec { container: ContainerId, cmd: Vec<String>, wanted: Wanted },
+    Attach { container: ContainerId, wanted: Wanted },
     PortForward { pod: PodId },
 }
 
@@ -37,6 +38,7 @@ impl Asked {
     pub(super) fn path(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "exec",
+            Self::Attach { .. } => "attach",
             Self::PortForward { .. } => "portforward",
         }
     }
