@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Exec with streams and port-forward, as crictl does them.
+//! Exec with streams, attach and port-forward, as crictl does them.
 
 use hull_tests::shell::{Ran, finish, run};
 use hull_tests::{Must as _, Node, eventually, paths};
@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-/// crictl against this node, not started yet; `None` where there is none.
+/// crictl against this node, not started yet.
 fn crictl(node: &Node, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", node.socket().display());
     let mut command = Command::new(paths::crictl().must("find crictl"));

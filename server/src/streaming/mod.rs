@@ -5,7 +5,7 @@
 //! verb ─ Asked ─▶ tokens ─ URL ─▶ kubelet, crictl
 //!                                   │ HTTP/1.1, upgraded to SPDY/3.1
 //!         http ◀────────────────────┘
-//!           └─▶ remote (standard streams of a process)  forward (connections into a pod)
+//!           └─▶ remote (a process of its own)  attach (a running container)  forward (into a pod)
 //! ```
 //!
 //! It listens on loopback only, and a URL is good for one session within a minute. A session lives
