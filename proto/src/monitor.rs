@@ -23,9 +23,11 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The version spoken here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
+/// The first version that has [`Verb::Attach`].
+pub const VERSION_ATTACH: u16 = 2;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -114,6 +116,16 @@ pub enum Verb {
     },
     /// Kills what still runs in the pod, removes its cgroups and exits. The reply comes first.
     Shutdown,
+    /// Copies a running container's output to a client from now on. Descriptors: unix stream
+    /// sockets for stdin, stdout, stderr in this order, those that `streams` names. Over the first
+    /// one, before the reply, comes a byte with the writing side of the container's input, if it
+    /// has one. A client that does not keep up is let go. Since version 2.
+    Attach {
+        /// To which.
+        container: ContainerId,
+        /// Which descriptors come with it; `tty` means nothing here.
+        streams: Streams,
+    },
 }
 
 /// Standard streams of a container.

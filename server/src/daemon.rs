@@ -9,6 +9,7 @@ use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::recover;
 use crate::store::{self, Store};
+use crate::streaming::Streaming;
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -46,6 +47,8 @@ pub(crate) enum Error {
     SocketTaken { path: PathBuf },
     #[error("listen on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("listen on loopback for exec and port-forward")]
+    Streaming { source: io::Error },
     #[error("open the image store")]
     Images { source: hull_image::Error },
     #[error("open the pod network")]
@@ -84,6 +87,7 @@ impl Error {
             Self::Recover { source } => source.hint(),
             Self::Threads { .. }
             | Self::Children { .. }
+            | Self::Streaming { .. }
             | Self::Monitors { .. }
             | Self::Signals { .. }
             | Self::Serve { .. } => None,
@@ -117,7 +121,9 @@ async fn run(config: Config) -> Result<(), Error> {
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let cri = Cri::new(Arc::clone(&node));
+    let streaming = Streaming::start(Arc::clone(&node));
+    let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
+    let cri = Cri::new(Arc::clone(&node), streaming);
     let stop = terminated()?;
     let (told, wait) = tokio::sync::watch::channel(false);
     let shutdown = async move {

@@ -54,6 +54,8 @@ pub(crate) enum Error {
     ExecTimeout { limit: Duration },
     #[error("make pipes for the command")]
     ExecPipes { source: std::io::Error },
+    #[error("open another stream: {most} wait for their clients already")]
+    TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
     WillNotDie { container: String, waited: Duration, stack: String },
     /// A bug: says which invariant broke.
@@ -94,6 +96,7 @@ impl Error {
             | Self::WrongState { .. }
             | Self::Monitor { .. }
             | Self::ExecPipes { .. }
+            | Self::TooManyStreams { .. }
             | Self::Broken { .. } => None,
         }
     }

@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::unix::pipe::Receiver;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 const SIGKILL: i32 = 9;
@@ -40,44 +40,74 @@ pub(crate) async fn sync(
     cmd: Vec<String>,
     limit: Option<Duration>,
 ) -> Result<Output> {
+    let (stdout, stdout_in) = pipe()?;
+    let (stderr, stderr_in) = pipe()?;
+    let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
+    let running = begin(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]).await?;
+    gather(node, stdout, stderr, running, limit).await
+}
+
+/// A process that was started; it is killed when this is dropped, unless it is told otherwise.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) kill: Kill,
+    pub(crate) ended: oneshot::Receiver<Exit>,
+}
+
+/// Starts `cmd` in a container with the descriptors that `streams` names.
+pub(crate) async fn begin(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    pod: &Pod,
+    cmd: &[String],
+    streams: Streams,
+    fds: Vec<OwnedFd>,
+) -> Result<Running> {
     const DOING: &str = "run the command";
     let view = pod.view();
-    let shown = view.containers.get(id).cloned();
-    let shown = shown.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })?;
-    if !matches!(shown.record.state, State::Running { .. }) {
-        return Err(Arc::new(Error::WrongState {
-            verb: "run a command in",
-            kind: "container",
-            id: id.to_string(),
-            state: shown.record.state.name(),
-        }));
-    }
+    let shown = running(&view, id, "run a command in")?;
     let client = view
         .client
         .clone()
         .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
-    let process = process(node, &view, &shown.record, &cmd, false)?;
-    let (stdout, stdout_in) = pipe()?;
-    let (stderr, stderr_in) = pipe()?;
-    let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
+    let process = process(node, &view, &shown.record, cmd, streams.tty)?;
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = Kill { client: client.clone(), exec: Some(exec) };
-    let started = client.exec(id.clone(), exec, encoded, streams, vec![stdout_in, stderr_in]).await;
+    let started = client.exec(id.clone(), exec, encoded, streams, fds).await;
     if started.is_err() {
-        kill.exec = None;
+        kill.disarm();
     }
-    let (_, ended) = match started {
-        Ok(started) => started,
+    match started {
+        Ok((_, ended)) => Ok(Running { kill, ended }),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             let (node, record) = (Arc::clone(node), Arc::clone(&shown.record));
             let failure = blocking(move || explain::exec(&node, &record, &process, &step)).await;
-            return Err(Arc::new(Error::Failed { doing: DOING, failure: Box::new(failure) }));
+            Err(Arc::new(Error::Failed { doing: DOING, failure: Box::new(failure) }))
         }
-        Err(source) => return Err(Arc::new(Error::Monitor { doing: DOING, source })),
-    };
-    gather(node, stdout, stderr, ended, limit, kill).await
+        Err(source) => Err(Arc::new(Error::Monitor { doing: DOING, source })),
+    }
+}
+
+/// What is shown of a container that must be running for `verb`.
+pub(crate) fn running(
+    view: &crate::pod::View,
+    id: &ContainerId,
+    verb: &'static str,
+) -> Result<Arc<container::ContainerView>> {
+    let shown = view.containers.get(id).cloned();
+    let shown = shown.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })?;
+    if matches!(shown.record.state, State::Running { .. }) {
+        return Ok(shown);
+    }
+    let state = shown.record.state.name();
+    Err(Arc::new(Error::WrongState { verb, kind: "container", id: id.to_string(), state }))
+}
+
+/// The monitor ended while a process was waited for.
+pub(crate) fn lost() -> Arc<Error> {
+    Arc::new(Error::Monitor { doing: "wait for the command", source: monitors::Error::Lost })
 }
 
 /// The process of an exec: as the container's own, with another command.
@@ -101,17 +131,34 @@ pub(crate) fn process(
     Ok(process.map_err(|source| Error::Plan { source })?)
 }
 
-fn pipe() -> std::result::Result<(Receiver, OwnedFd), Error> {
+/// A pipe for output: our side, and the process's.
+pub(crate) fn pipe() -> std::result::Result<(Receiver, OwnedFd), Error> {
     let failed = |source| Error::ExecPipes { source };
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|err| failed(err.into()))?;
     rustix::io::ioctl_fionbio(&read, true).map_err(|err| failed(err.into()))?;
     Ok((Receiver::from_owned_fd(read).map_err(failed)?, write))
 }
 
+/// A pipe for input: our side, and the process's.
+pub(crate) fn pipe_in() -> std::result::Result<(Sender, OwnedFd), Error> {
+    let failed = |source| Error::ExecPipes { source };
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|err| failed(err.into()))?;
+    rustix::io::ioctl_fionbio(&write, true).map_err(|err| failed(err.into()))?;
+    Ok((Sender::from_owned_fd(write).map_err(failed)?, read))
+}
+
 /// Kills the exec unless it is told that the process has ended: also when the caller goes away.
-struct Kill {
+#[derive(Debug)]
+pub(crate) struct Kill {
     client: monitors::Client,
     exec: Option<u64>,
+}
+
+impl Kill {
+    /// The process has ended.
+    pub(crate) fn disarm(&mut self) {
+        self.exec = None;
+    }
 }
 
 impl Drop for Kill {
@@ -130,9 +177,8 @@ async fn gather(
     node: &Node,
     stdout: Receiver,
     stderr: Receiver,
-    ended: oneshot::Receiver<Exit>,
+    Running { mut kill, ended }: Running,
     limit: Option<Duration>,
-    mut kill: Kill,
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
@@ -157,11 +203,8 @@ async fn gather(
             None => all.await,
         }
     };
-    kill.exec = None;
-    let exit = exit.map_err(|_| Error::Monitor {
-        doing: "wait for the command",
-        source: monitors::Error::Lost,
-    })?;
+    kill.disarm();
+    let exit = exit.map_err(|_| lost())?;
     let rest = async {
         tokio::join!(out.read_rest(), err.read_rest());
     };

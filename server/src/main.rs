@@ -20,6 +20,7 @@ mod recover;
 mod spec;
 mod stats;
 mod store;
+mod streaming;
 
 use std::process::ExitCode;
 

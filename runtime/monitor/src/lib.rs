@@ -14,6 +14,7 @@
 //!
 //! Not here: what to start, or why. That is in the plan.
 
+mod attach;
 mod connection;
 mod frame;
 pub mod log;

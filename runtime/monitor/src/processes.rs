@@ -9,6 +9,7 @@
 //! A container ends with its first process: the rest of its cgroup is killed then, so that its output
 //! can end. The daemon hears of the end once the log has all of it.
 
+use crate::attach::{self, Attached};
 use crate::connection::Asked;
 use crate::log::{Log, Stream};
 use crate::monitor::{Monitor, Watched};
@@ -90,7 +91,11 @@ pub(crate) struct Container {
     pub(crate) stdout: Option<Output>,
     pub(crate) stderr: Option<Output>,
     /// Kept open for those who attach.
-    pub(crate) _stdin: Option<OwnedFd>,
+    pub(crate) stdin: Option<OwnedFd>,
+    /// The first who attaches closes it when going.
+    pub(crate) stdin_once: bool,
+    /// Who gets a copy of the output.
+    pub(crate) attached: Vec<Attached>,
     /// The daemon wants it forgotten as soon as it has ended.
     pub(crate) forget: bool,
     /// The connection that asked for its start, or took that over.
@@ -360,6 +365,7 @@ impl Monitor {
             Ok(0) => Flow::Closed,
             Ok(got) => {
                 container.log.take(stream, &room.chunk[..got], &mut room.text);
+                attach::copy(&mut container.attached, stream, &room.chunk[..got]);
                 Flow::More
             }
             Err(Errno::INTR) => Flow::More,
@@ -376,6 +382,7 @@ impl Monitor {
             Stream::Stderr => container.stderr.take(),
         };
         container.log.end(stream);
+        attach::end(&mut container.attached, stream);
         if let Some(output) = output {
             self.unwatch(&output.fd, output.token);
         }

@@ -48,6 +48,11 @@ impl Monitor {
                 self.forget_when_ended(&container);
                 Ok(Some(Done::Ok))
             }
+            Verb::Attach { container, streams } => {
+                let wanted = [streams.stdin, streams.stdout, streams.stderr];
+                let count = wanted.into_iter().filter(|on| *on).count();
+                self.fds(count).and_then(|fds| self.attach(&container, streams, fds))
+            }
             Verb::Shutdown => {
                 self.begin_shutdown(id);
                 Ok(None)
@@ -172,6 +177,7 @@ impl Monitor {
         slots: &[OwnedFd],
         cgroup: &Cgroup,
     ) -> Result<Container, Failure> {
+        let stdin_once = pipes.stdin_once;
         let starting =
             hull_init::spawn(&self.host, &plan, pipes.io, slots).map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
@@ -191,7 +197,9 @@ impl Monitor {
             log: Log::new(log),
             stdout: Some(stdout),
             stderr,
-            _stdin: pipes.stdin,
+            stdin: pipes.stdin,
+            stdin_once,
+            attached: Vec::new(),
             forget: false,
             asked_by: request.connection,
         })
@@ -390,6 +398,7 @@ struct Pipes {
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
+    stdin_once: bool,
 }
 
 impl Pipes {
@@ -411,7 +420,7 @@ impl Pipes {
             (null()?, None)
         };
         let io = Io::Streams { stdin: from_stdin, stdout: to_stdout, stderr: to_stderr };
-        Ok(Self { io, stdout, stderr: Some(stderr), stdin })
+        Ok(Self { io, stdout, stderr: Some(stderr), stdin, stdin_once: stdio.stdin_once })
     }
 
     fn terminal() -> Result<Self, Failure> {
@@ -426,6 +435,7 @@ impl Pipes {
         rustix::io::ioctl_fionbio(&master, true).map_err(failed("ioctl(FIONBIO)"))?;
         let io = Io::Terminal { slave, path: path.to_string_lossy().into_owned() };
         let stdin = Some(copy(&master)?);
-        Ok(Self { io, stdout: master, stderr: None, stdin })
+        // Closing one of our descriptors of a terminal ends nothing.
+        Ok(Self { io, stdout: master, stderr: None, stdin, stdin_once: false })
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ImageService.
 
-use super::streams::batched;
+use super::batches::batched;
 use super::{Cri, status};
 use crate::node::blocking;
 use crate::stats;

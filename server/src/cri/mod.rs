@@ -5,6 +5,7 @@
 //! inside knows gRPC.
 
 pub(crate) mod admin;
+mod batches;
 mod container;
 mod convert;
 mod filter;
@@ -12,10 +13,11 @@ mod image;
 mod runtime;
 mod sandbox;
 pub(crate) mod status;
-mod streams;
+mod stream;
 
 use crate::node::Node;
 use crate::pod::Pod;
+use crate::streaming::Streaming;
 use hull_proto::id::ContainerId;
 use std::sync::Arc;
 use tonic::Status;
@@ -24,12 +26,13 @@ use tonic::Status;
 #[derive(Debug, Clone)]
 pub(crate) struct Cri {
     node: Arc<Node>,
+    streaming: Arc<Streaming>,
 }
 
 impl Cri {
-    /// For `node`.
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// For `node`, whose streams are had from `streaming`.
+    pub(crate) fn new(node: Arc<Node>, streaming: Arc<Streaming>) -> Self {
+        Self { node, streaming }
     }
 
     /// The pod of this id or id prefix.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RuntimeService: which verb is written where, and the verbs about the node itself.
 
-use super::streams::batched;
+use super::batches::batched;
 use super::{Cri, status};
 use crate::error::Error;
 use crate::node::{PodCidr, blocking};
@@ -208,19 +208,22 @@ impl RuntimeService for Cri {
         Ok(Response::new(api::ListPodSandboxStatsResponse { stats }))
     }
 
-    async fn exec(&self, _: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
-        Err(status::not_yet("Exec"))
+    async fn exec(&self, request: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
+        let url = self.exec_url(request.into_inner())?;
+        Ok(Response::new(api::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
-        Err(status::not_yet("Attach"))
+    async fn attach(&self, request: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
+        let url = self.attach_url(request.get_ref())?;
+        Ok(Response::new(api::AttachResponse { url }))
     }
 
     async fn port_forward(
         &self,
-        _: Request<api::PortForwardRequest>,
+        request: Request<api::PortForwardRequest>,
     ) -> Answer<api::PortForwardResponse> {
-        Err(status::not_yet("PortForward"))
+        let url = self.port_forward_url(request.get_ref())?;
+        Ok(Response::new(api::PortForwardResponse { url }))
     }
 
     async fn update_runtime_config(

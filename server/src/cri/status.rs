@@ -76,6 +76,7 @@ fn code(error: &Error) -> Code {
         }
         Error::Spec { source } => spec_code(source),
         Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::TooManyStreams { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
         Error::ExecTimeout { .. } => Code::DeadlineExceeded,
@@ -109,6 +110,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::Spawn { .. }
         | monitors::Error::Connect { .. }
         | monitors::Error::TooOld { .. }
+        | monitors::Error::CannotAttach { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }
 }

@@ -10,7 +10,7 @@ use super::Error;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
     Done, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, Request, Started, Streams,
-    VERSION, Verb,
+    VERSION, VERSION_ATTACH, Verb,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +36,8 @@ pub(crate) enum Notice {
 /// Speaks to one monitor.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
+    /// What the monitor speaks; 0 before it said hello.
+    pub(super) version: u16,
     calls: mpsc::Sender<Call>,
 }
 
@@ -74,7 +76,7 @@ impl Client {
             // The pod's task may be gone already; then nobody is interested.
             let _gone = notices.send(Notice::Lost).await;
         });
-        Ok(Self { calls })
+        Ok(Self { version: 0, calls })
     }
 
     /// Asks for `verb` and waits for the answer.
@@ -112,6 +114,19 @@ impl Client {
         self.calls.send(call).await.map_err(|_| Error::Lost)?;
         let done = wait.await.map_err(|_| Error::Lost)??;
         if let Done::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
+    }
+
+    /// Attaches to a container: see [`Verb::Attach`].
+    pub(crate) async fn attach(
+        &self,
+        container: ContainerId,
+        streams: Streams,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Error> {
+        if self.version < VERSION_ATTACH {
+            return Err(Error::CannotAttach { version: self.version });
+        }
+        self.tell(Verb::Attach { container, streams }, fds).await
     }
 
     pub(super) async fn hello(&self) -> Result<HelloReply, Error> {

@@ -38,6 +38,10 @@ pub(crate) enum Error {
         "speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}"
     )]
     TooOld { version: u16 },
+    #[error(
+        "attach to containers of a pod started by an older hull: its monitor is of version {version}"
+    )]
+    CannotAttach { version: u16 },
     #[error("carry it out in the pod's monitor")]
     Refused { failure: Failure },
     #[error("understand the pod's monitor: it answered {answer}")]
@@ -94,12 +98,13 @@ impl Monitors {
     ) -> Result<(Client, HelloReply), Error> {
         let stream = UnixStream::connect(socket)
             .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
-        let client = Client::open(stream, notices)
+        let mut client = Client::open(stream, notices)
             .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
         let hello = client.hello().await?;
         if hello.version < VERSION_MIN {
             return Err(Error::TooOld { version: hello.version });
         }
+        client.version = hello.version;
         Ok((client, hello))
     }
 }

@@ -117,6 +117,25 @@ impl Pod {
         }
     }
 
+    /// Waits until the container does not run any more.
+    pub(crate) async fn container_ended(&self, id: &ContainerId) {
+        use crate::container::State;
+        let mut view = self.view.clone();
+        let runs = |view: &Arc<View>| {
+            let container = view.containers.get(id);
+            container.is_some_and(|of| matches!(of.record.state, State::Running { .. }))
+        };
+        // A task that is gone has taken its containers away.
+        let _gone = view.wait_for(|view| !runs(view)).await;
+    }
+
+    /// Waits until it no longer is ready.
+    pub(crate) async fn stopped(&self) {
+        let mut view = self.view.clone();
+        // A task that is gone has taken its pod away.
+        let _gone = view.wait_for(|view| !view.record.state.is_ready()).await;
+    }
+
     /// Hands a command to the task and waits for its answer.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();

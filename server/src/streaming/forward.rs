@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connections into a pod: what `kubectl port-forward` opens.
+//!
+//! For every connection the client opens a stream for errors and one for data, with the port and a
+//! number that pairs them. The connection is made from inside the pod's network namespace to its
+//! loopback, so a server that listens only there is reached as well.
+
+use super::channel::{CHUNK, Inbound, Outbound};
+use super::spdy::{Session, Stream};
+use crate::node::{Node, blocking};
+use crate::pod::State;
+use bytes::BytesMut;
+use hull_proto::id::PodId;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+/// Connections that may wait for their other stream.
+const HALVES_MAX: usize = 128;
+/// How long a connection inside the pod may take.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// One of the two streams of a connection, the other one is still to come.
+#[derive(Debug)]
+enum Half {
+    Error(Outbound),
+    Data(Inbound, Outbound),
+}
+
+/// Serves the client until it goes or the pod is stopped.
+pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
+    let mut halves: HashMap<(String, u16), Half> = HashMap::new();
+    let mut connections = JoinSet::new();
+    let Some(handle) = node.registry.pod(pod.as_str()) else { return };
+    let stopped = handle.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let stream = tokio::select! {
+            stream = session.streams.recv() => stream,
+            () = &mut stopped => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some(Stream { headers, input, output }) = stream else { break };
+        let port = headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+        let (Some(port), true) = (port, halves.len() < HALVES_MAX) else {
+            output.end().await;
+            continue;
+        };
+        // Old clients pair by the order: there is one of each at a time then.
+        let key = (headers.get("requestid").cloned().unwrap_or_default(), port);
+        let half = match headers.get("streamtype").map(String::as_str) {
+            Some("error") => Half::Error(output),
+            Some("data") => Half::Data(input, output),
+            _ => continue,
+        };
+        match (halves.remove(&key), half) {
+            (Some(Half::Error(error)), Half::Data(input, output))
+            | (Some(Half::Data(input, output)), Half::Error(error)) => {
+                let (node, pod) = (Arc::clone(node), pod.clone());
+                connections.spawn(async move {
+                    if let Err(err) = connection(&node, &pod, port, input, output).await {
+                        debug!(%pod, port, error = %err, "connection not forwarded");
+                        let _gone = error.write(format!("{err}\n").into()).await;
+                    }
+                    error.end().await;
+                });
+            }
+            (_, half) => drop(halves.insert(key, half)),
+        }
+    }
+    drop(halves);
+    connections.shutdown().await;
+    session.finish().await;
+}
+
+async fn connection(
+    node: &Arc<Node>,
+    pod: &PodId,
+    port: u16,
+    input: Inbound,
+    output: Outbound,
+) -> io::Result<()> {
+    let stream = match connect(node, pod, port).await {
+        Ok(stream) => stream,
+        Err(err) => {
+            output.end().await;
+            let why = format!("cannot connect to port {port} in pod {pod}: {err}");
+            return Err(io::Error::new(err.kind(), why));
+        }
+    };
+    let (from, to) = stream.into_split();
+    let ((), ()) = tokio::join!(send(input, to), receive(from, output));
+    Ok(())
+}
+
+async fn send(mut client: Inbound, mut to: OwnedWriteHalf) {
+    while let Some(chunk) = client.next().await {
+        if to.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+    // The server learns that nothing more comes; it may still answer.
+    let _gone = to.shutdown().await;
+}
+
+async fn receive(mut from: OwnedReadHalf, client: Outbound) {
+    loop {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        match from.read_buf(&mut chunk).await {
+            Ok(read) if read > 0 => {}
+            Ok(_) | Err(_) => break,
+        }
+        if client.write(chunk.freeze()).await.is_err() {
+            break;
+        }
+    }
+    client.end().await;
+}
+
+async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStream> {
+    let gone = || io::Error::new(io::ErrorKind::NotConnected, "the pod does not run");
+    let view = node.registry.pod(pod.as_str()).ok_or_else(gone)?.view();
+    let State::Ready { pause_pid, .. } = view.record.state else { return Err(gone()) };
+    let host_network = view.record.host_network();
+    let stream = blocking(move || {
+        if host_network {
+            return to_loopback(port);
+        }
+        let netns = File::open(format!("/proc/{pause_pid}/ns/net"))?;
+        hull_sys::netns::within(netns.as_fd(), || to_loopback(port)).map_err(io::Error::other)?
+    })
+    .await?;
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
+}
+
+fn to_loopback(port: u16) -> io::Result<std::net::TcpStream> {
+    let to =
+        |ip: IpAddr| std::net::TcpStream::connect_timeout(&SocketAddr::new(ip, port), CONNECT_MAX);
+    // What IPv4 says is told: a pod may well have no IPv6 at all.
+    to(Ipv4Addr::LOCALHOST.into()).or_else(|err| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| err))
+}

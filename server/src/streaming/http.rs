@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HTTP/1.1 up to the upgrade: which session a URL stands for, which protocol both sides speak.
+
+use super::remote::Version;
+use super::spdy::Session;
+use super::{Asked, Streaming, attach, forward, remote};
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a client may take to send its request's head.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// Pause after the listener failed, which means that descriptors ran out.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection is quiet before the client's kernel is asked whether there still is one.
+const PROBE: Duration = Duration::from_secs(30);
+const SPDY: &str = "SPDY/3.1";
+const PORT_FORWARD: &str = "portforward.k8s.io";
+const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
+
+/// Serves for as long as the daemon lives.
+pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // Others wait in the backlog. The semaphore is never closed.
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let streaming = Arc::clone(&streaming);
+                tokio::spawn(async move {
+                    connection(streaming, stream).await;
+                    drop(place);
+                });
+            }
+            Err(err) => {
+                warn!(error = %err, "streaming connection not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(streaming: Arc<Streaming>, stream: TcpStream) {
+    // Keystrokes must not wait for more of them.
+    let _slower = stream.set_nodelay(true);
+    let Ok((stream, second)) = twice(stream) else { return };
+    let (session, mut begun) = tokio::sync::mpsc::channel(1);
+    let answer = service_fn(|request| {
+        let answer = answer(&streaming, request, &session);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await;
+    if let Err(err) = served {
+        debug!(error = %err, "streaming connection broke");
+    }
+    if let Ok(session) = begun.try_recv() {
+        run(&streaming, session, hangup(second)).await;
+    }
+}
+
+/// The same connection by a second descriptor, which is only watched.
+fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    // Nobody hears the end of a client whose last bytes do not fit into our socket: its kernel keeps
+    // them until it gives up, silently. Then only this asks.
+    sockopt::set_tcp_keepidle(&stream, PROBE)?;
+    sockopt::set_tcp_keepintvl(&stream, PROBE)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    let second = TcpStream::from_std(stream.try_clone()?)?;
+    Ok((TcpStream::from_std(stream)?, second))
+}
+
+/// Resolves when the client has closed the connection, whatever is still to be read from it.
+async fn hangup(stream: TcpStream) {
+    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    while let Ok(ready) = stream.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // Others read it; here only the next change is waited for.
+        let _none = stream.try_io(Interest::READABLE, nothing);
+    }
+}
+
+/// A session whose client has been told to begin.
+struct Begun {
+    asked: Asked,
+    version: Version,
+    upgrade: hyper::upgrade::OnUpgrade,
+}
+
+type Begin = tokio::sync::mpsc::Sender<Begun>;
+
+fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> Response<String> {
+    let mut parts = request.uri().path().trim_start_matches('/').splitn(2, '/');
+    let (path, token) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let asked = streaming.tokens.take(token, Instant::now());
+    let Some(asked) = asked.filter(|asked| asked.path() == path) else {
+        return refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
+    };
+    let headers = request.headers();
+    if !names(headers, &UPGRADE).any(|name| name.eq_ignore_ascii_case(SPDY)) {
+        return refuse(StatusCode::BAD_REQUEST, "ask for an upgrade to SPDY/3.1");
+    }
+    let accepted: &[&str] = match asked {
+        Asked::Exec { .. } | Asked::Attach { .. } => &Version::NAMES,
+        Asked::PortForward { .. } => &[PORT_FORWARD],
+    };
+    let Some(chosen) = choose(headers, accepted) else {
+        let mut refused = refuse(StatusCode::FORBIDDEN, "no stream protocol that both sides speak");
+        for name in accepted {
+            refused.headers_mut().append(ACCEPTED, HeaderValue::from_static(name));
+        }
+        return refused;
+    };
+    let version = Version::of(chosen);
+    let upgrade = hyper::upgrade::on(request);
+    if begin.try_send(Begun { asked, version, upgrade }).is_err() {
+        return refuse(StatusCode::BAD_REQUEST, "one session per connection");
+    }
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend([
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static(SPDY)),
+        (PROTOCOL, HeaderValue::from_static(chosen)),
+    ]);
+    response
+}
+
+/// The first protocol the client offers that is spoken here.
+fn choose(headers: &HeaderMap, accepted: &[&'static str]) -> Option<&'static str> {
+    let mut offered = names(headers, &PROTOCOL).peekable();
+    if offered.peek().is_none() {
+        // Clients from before there were versions.
+        return accepted.last().copied();
+    }
+    offered.find_map(|name| accepted.iter().copied().find(|one| *one == name))
+}
+
+/// The names in all headers of this name, which may also hold several with commas between.
+fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn refuse(status: StatusCode, why: &str) -> Response<String> {
+    let mut response = Response::new(format!("{why}\n"));
+    *response.status_mut() = status;
+    response
+}
+
+async fn run(
+    streaming: &Streaming,
+    begun: Begun,
+    hangup: impl Future<Output = ()> + Send + 'static,
+) {
+    let upgraded = match begun.upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(err) => {
+            debug!(error = %err, "streaming connection broke at its upgrade");
+            return;
+        }
+    };
+    let session = Session::open(TokioIo::new(upgraded), hangup);
+    match begun.asked {
+        Asked::Exec { container, cmd, wanted } => {
+            let node = &streaming.node;
+            remote::exec(node, &container, cmd, wanted, begun.version, session).await;
+        }
+        Asked::Attach { container, wanted } => {
+            attach::serve(&streaming.node, &container, wanted, begun.version, session).await;
+        }
+        Asked::PortForward { pod } => forward::serve(&streaming.node, &pod, session).await,
+    }
+}
