@@ -167,7 +167,7 @@ fn crictl(node: &Node, args: &[&str]) -> Ran {
 #[tokio::test]
 async fn crictl_does_the_same() {
     if paths::crictl().is_none() {
-        paths::cannot_run("crictl_does_the_same", "crictl (`make crictl`)");
+        paths::cannot_run("crictl_does_the_same", "crictl (`make tools`)");
         return;
     }
     let node = Node::start().await;
