@@ -11,6 +11,7 @@ mod container;
 mod cri;
 mod daemon;
 mod error;
+mod events;
 mod exec;
 mod explain;
 mod monitors;

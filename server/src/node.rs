@@ -12,6 +12,7 @@
 //! ```
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::registry::Registry;
 use crate::stats::Samples;
@@ -38,6 +39,7 @@ pub(crate) struct Node {
     pub(crate) told: Store,
     pub(crate) registry: Registry,
     pub(crate) samples: Samples,
+    pub(crate) events: Events,
     execs: AtomicU64,
 }
 
@@ -86,6 +88,7 @@ impl Node {
             told,
             registry: Registry::default(),
             samples: Samples::default(),
+            events: Events::default(),
             execs: AtomicU64::new(first),
         }
     }

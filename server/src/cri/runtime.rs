@@ -245,7 +245,8 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::GetEventsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::ContainerEventResponse>> {
-        Err(status::not_yet("GetContainerEvents"))
+        let reading = self.node.events.read();
+        Ok(Response::new(super::events::stream(Arc::clone(&self.node), reading)))
     }
 
     async fn list_metric_descriptors(

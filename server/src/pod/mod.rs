@@ -63,6 +63,8 @@ pub(crate) struct View {
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.
     pub(crate) client: Option<crate::monitors::Client>,
+    /// Its record is gone: this is the last view of it.
+    pub(crate) gone: bool,
 }
 
 /// Where the answer to a command goes.
