@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod explain;
+mod metrics;
 mod monitors;
 mod node;
 mod pod;

@@ -253,14 +253,16 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::ListMetricDescriptorsRequest>,
     ) -> Answer<api::ListMetricDescriptorsResponse> {
-        Err(status::not_yet("ListMetricDescriptors"))
+        let descriptors = crate::metrics::descriptors();
+        Ok(Response::new(api::ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<api::ListPodSandboxMetricsRequest>,
     ) -> Answer<api::ListPodSandboxMetricsResponse> {
-        Err(status::not_yet("ListPodSandboxMetrics"))
+        let pod_metrics = self.list_pod_metrics().await?;
+        Ok(Response::new(api::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn update_pod_sandbox_resources(
@@ -308,7 +310,10 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::StreamPodSandboxMetricsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxMetricsResponse>> {
-        Err(status::not_yet("StreamPodSandboxMetrics"))
+        let items = self.list_pod_metrics().await?;
+        Ok(batched(items, |pod_sandbox_metrics| api::StreamPodSandboxMetricsResponse {
+            pod_sandbox_metrics,
+        }))
     }
 }
 

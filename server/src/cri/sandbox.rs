@@ -153,6 +153,19 @@ impl Cri {
     }
 }
 
+impl Cri {
+    pub(super) async fn list_pod_metrics(&self) -> Result<Vec<api::PodSandboxMetrics>, Status> {
+        let node = Arc::clone(&self.node);
+        blocking(move || {
+            let views = node.registry.views();
+            let wanted = views.iter().filter(|view| view.record.state.is_ready());
+            wanted.map(|view| crate::metrics::pod(&node, view)).collect::<Result<_, _>>()
+        })
+        .await
+        .map_err(status::of)
+    }
+}
+
 /// Refuses what could not be run or kept, by field.
 fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Status> {
     let metadata = config

@@ -80,7 +80,12 @@ impl Suite {
         let node = Node::start_with(&self.mirrors).await;
         let json = log.with_extension("json");
         drop(fs::remove_file(&json));
-        let out = fs::File::create(log).must(format!("write {}", log.display()));
+        drop(fs::remove_file(log));
+        let out = fs::File::options()
+            .append(true)
+            .create_new(true)
+            .open(log)
+            .must(format!("write {}", log.display()));
         let endpoint = format!("unix://{}", node.socket().display());
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new(&self.program);
