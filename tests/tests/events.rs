@@ -91,10 +91,9 @@ async fn what_ends_while_there_is_no_daemon_is_told_once_by_the_next() {
     let process = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).must("end the container");
     hull_tests::eventually("its process is gone", || async {
-        if std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            Err("it is there".to_owned())
-        } else {
-            Ok(())
+        match std::path::Path::new(&format!("/proc/{pid}")).try_exists() {
+            Ok(false) => Ok(()),
+            there => Err(format!("{there:?}")),
         }
     })
     .await;
