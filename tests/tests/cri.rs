@@ -278,15 +278,9 @@ async fn stats_count_what_containers_use() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_yet_says_so_by_name() {
+async fn a_checkpoint_says_what_it_would_take() {
     let node = Node::start().await;
     let mut runtime = node.cri().runtime;
-    let refused = runtime
-        .list_metric_descriptors(api::ListMetricDescriptorsRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("ListMetricDescriptors"), "{refused:?}");
     let refused =
         runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
