@@ -267,9 +267,10 @@ impl RuntimeService for Cri {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<api::UpdatePodSandboxResourcesRequest>,
+        request: Request<api::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<api::UpdatePodSandboxResourcesResponse> {
-        Err(status::not_yet("UpdatePodSandboxResources"))
+        self.resize_pod(request.into_inner()).await?;
+        Ok(Response::new(api::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn stream_pod_sandboxes(

@@ -67,6 +67,13 @@ pub(crate) struct View {
     pub(crate) gone: bool,
 }
 
+/// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub(crate) overhead: Option<cri::LinuxContainerResources>,
+    pub(crate) resources: Option<cri::LinuxContainerResources>,
+}
+
 /// Where the answer to a command goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -79,6 +86,7 @@ pub(crate) enum Command {
     Remove { id: ContainerId, reply: Reply<()> },
     Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
     ReopenLog { id: ContainerId, reply: Reply<()> },
+    UpdatePod { sizes: Box<Sizes>, reply: Reply<()> },
     StopPod { reply: Reply<()> },
     RemovePod { reply: Reply<()> },
 }
