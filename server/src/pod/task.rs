@@ -9,7 +9,7 @@
 
 use super::registry::Key;
 use super::state::{Event, State};
-use super::{Command, Pod, PodRecord, Reply, Sizes, View, parts};
+use super::{Command, Pod, PodRecord, Reply, View, parts};
 use crate::container::{self, ContainerRecord, ContainerView};
 use crate::error::{Chain, Error, Result};
 use crate::monitors::{Client, Notice};
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
 
 mod containers;
+mod resize;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
@@ -234,30 +235,6 @@ impl Task {
                 self.stop_pod(None);
             }
         }
-    }
-
-    /// Records what the pod is to have in all. Its cgroup is the kubelet's to write.
-    fn resize(&mut self, sizes: Sizes, reply: Reply<()>) {
-        if !self.record.state.is_ready() {
-            let wrong = Error::WrongState {
-                verb: "resize",
-                kind: "pod",
-                id: self.id.to_string(),
-                state: self.record.state.name(),
-            };
-            answer(Some(reply), Err(Arc::new(wrong)));
-            return;
-        }
-        let mut record = (*self.record).clone();
-        let linux = record.config.linux.get_or_insert_default();
-        linux.overhead = sizes.overhead.or(linux.overhead.take());
-        linux.resources = sizes.resources.or(linux.resources.take());
-        let saved = self.node.pods.save(self.id.as_str(), &record);
-        if saved.is_ok() {
-            self.record = Arc::new(record);
-            self.publish();
-        }
-        answer(Some(reply), saved.map_err(|source| Arc::new(Error::Store { source })));
     }
 
     fn notice(&mut self, notice: Notice) {
