@@ -7,6 +7,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+/// Both ways in which a client may carry its streams.
+const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+
 /// crictl against this node, not started yet.
 fn crictl(node: &Node, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", node.socket().display());
@@ -56,14 +59,18 @@ async fn exec_gives_both_outputs_and_the_exit_code() {
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
     let script = "echo out; echo err >&2; exit 3";
-    let Ran { code, stdout, stderr } =
-        finish(&mut crictl(&node, &["exec", &id, "sh", "-c", script]));
-    assert_eq!(stdout, "out\n", "{stderr}");
-    assert!(stderr.contains("err\n") && stderr.contains('3'), "{stderr}");
-    assert_ne!(code, 0);
-    assert_eq!(finish(&mut crictl(&node, &["exec", &id, "true"])).code, 0);
-    let ran = finish(&mut crictl(&node, &["exec", &id, "no-such-command"]));
-    assert!(ran.code != 0 && ran.stderr.contains("no-such-command"), "{ran:?}");
+    for by in TRANSPORTS {
+        let exec = |command: &[&str]| {
+            finish(&mut crictl(&node, &[&["exec", "--transport", by, &id], command].concat()))
+        };
+        let Ran { code, stdout, stderr } = exec(&["sh", "-c", script]);
+        assert_eq!(stdout, "out\n", "{by}: {stderr}");
+        assert!(stderr.contains("err\n") && stderr.contains('3'), "{by}: {stderr}");
+        assert_ne!(code, 0);
+        assert_eq!(exec(&["true"]).code, 0);
+        let ran = exec(&["no-such-command"]);
+        assert!(ran.code != 0 && ran.stderr.contains("no-such-command"), "{by}: {ran:?}");
+    }
 }
 
 #[tokio::test]
@@ -75,12 +82,17 @@ async fn a_megabyte_of_input_comes_back_byte_for_byte() {
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
     let input = noise(1 << 20);
-    let (code, output, stderr) = fed(&mut crictl(&node, &["exec", "-i", &id, "cat"]), &input);
-    assert_eq!(code, 0, "{stderr}");
-    assert!(output == input, "{} bytes came back of {}", output.len(), input.len());
-    // One that reads no input ends all the same.
-    let (code, output, stderr) = fed(&mut crictl(&node, &["exec", "-i", &id, "echo", "x"]), &input);
-    assert_eq!((code, output.as_slice()), (0, &b"x\n"[..]), "{stderr}");
+    for by in TRANSPORTS {
+        let exec = |command: &[&str]| {
+            crictl(&node, &[&["exec", "--transport", by, "-i", &id], command].concat())
+        };
+        let (code, output, stderr) = fed(&mut exec(&["cat"]), &input);
+        assert_eq!(code, 0, "{by}: {stderr}");
+        assert!(output == input, "{by}: {} bytes came back of {}", output.len(), input.len());
+        // One that reads no input ends all the same.
+        let (code, output, stderr) = fed(&mut exec(&["echo", "x"]), &input);
+        assert_eq!((code, output.as_slice()), (0, &b"x\n"[..]), "{by}: {stderr}");
+    }
 }
 
 #[tokio::test]
@@ -91,9 +103,12 @@ async fn a_process_goes_with_its_client() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
-    for (seconds, input) in [(98_765, Vec::new()), (98_766, noise(350 << 10))] {
+    let inputs = [Vec::new(), noise(350 << 10)];
+    let cases = TRANSPORTS.iter().flat_map(|by| inputs.iter().map(move |input| (by, input)));
+    for (seconds, (by, input)) in (98_765..).zip(cases) {
         let script = format!("echo up; exec sleep {seconds}");
-        let mut command = crictl(&node, &["exec", "-i", &id, "sh", "-c", &script]);
+        let mut command =
+            crictl(&node, &["exec", "--transport", by, "-i", &id, "sh", "-c", &script]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut up = [0; 3];
         child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
@@ -101,7 +116,7 @@ async fn a_process_goes_with_its_client() {
         eventually("the exec is there", || async { some(found()) }).await;
         let mut stdin = child.stdin.take().unwrap();
         // Input that the process never reads stands in the way of what comes behind it.
-        stdin.write_all(&input).unwrap();
+        stdin.write_all(input).unwrap();
         end(&mut child);
         drop(stdin);
         eventually("the exec is gone", || async { some(found()).map_or(Ok(()), Err) }).await;
@@ -127,18 +142,24 @@ async fn a_terminal_is_one_and_has_the_clients_size() {
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
     let script = "test -t 0 && test -t 1 && test -t 2 && read x && echo got $x; exit 4";
-    // crictl wants a terminal of its own, which `script` gives it.
-    let inner = crictl(&node, &["exec", "-it", &id, "sh", "-c", script]);
+    for by in TRANSPORTS {
+        let exec = ["exec", "--transport", by, "-it", &id, "sh", "-c", script];
+        let (_, output, stderr) = fed(&mut in_terminal(&crictl(&node, &exec)), b"word\n");
+        let output = String::from_utf8_lossy(&output).into_owned();
+        assert!(output.contains("got word"), "{by}: {output}{stderr}");
+        assert!(output.contains("exit") && output.contains('4'), "{by}: {output}");
+    }
+}
+
+/// The same command with a terminal of its own, which `script` gives it.
+fn in_terminal(inner: &Command) -> Command {
     let line: Vec<_> = std::iter::once(inner.get_program())
         .chain(inner.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy()))
         .collect();
     let mut outer = Command::new("script");
     outer.args(["-qec", &line.join(" "), "/dev/null"]);
-    let (_, output, stderr) = fed(&mut outer, b"word\n");
-    let output = String::from_utf8_lossy(&output).into_owned();
-    assert!(output.contains("got word"), "{output}{stderr}");
-    assert!(output.contains("exit") && output.contains('4'), "{output}");
+    outer
 }
 
 #[tokio::test]
@@ -148,15 +169,18 @@ async fn who_attaches_feeds_the_container_and_sees_its_output() {
     }
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let mut config = hull_tests::cri::shell("reader", &image, "exec cat");
-    (config.stdin, config.stdin_once) = (true, true);
-    let id = cri.run(&pod, config).await;
-    let input = "some words\n".repeat(5000);
-    let (_, output, stderr) = fed(&mut crictl(&node, &["attach", "-i", &id]), input.as_bytes());
-    // The input ends with the first client, and so does cat.
-    assert_eq!(cri.ended(&id).await.exit_code, 0, "{stderr}");
-    assert!(output == input.as_bytes(), "{} bytes came back: {stderr}", output.len());
-    assert_eq!(cri.logs(&id).await.len(), 5000, "the log has it as well");
+    for by in TRANSPORTS {
+        let mut config = hull_tests::cri::shell(by, &image, "exec cat");
+        (config.stdin, config.stdin_once) = (true, true);
+        let id = cri.run(&pod, config).await;
+        let input = "some words\n".repeat(5000);
+        let attach = ["attach", "--transport", by, "-i", &id];
+        let (_, output, stderr) = fed(&mut crictl(&node, &attach), input.as_bytes());
+        // The input ends with the first client, and so does cat.
+        assert_eq!(cri.ended(&id).await.exit_code, 0, "{by}: {stderr}");
+        assert!(output == input.as_bytes(), "{by}: {} bytes came back: {stderr}", output.len());
+        assert_eq!(cri.logs(&id).await.len(), 5000, "the log has it as well");
+    }
 }
 
 #[tokio::test]
@@ -178,27 +202,38 @@ async fn a_port_of_a_pod_is_reached_through_its_loopback() {
         if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;
+    for by in TRANSPORTS {
+        let (mut forward, port) = forwarded(&node, by, &pod, 8080).await;
+        // Several at a time: they share one connection to the node.
+        let fetch = |_| {
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+                let mut back = Vec::new();
+                let _length = stream.read_to_end(&mut back).unwrap();
+                back
+            })
+        };
+        for fetching in (0..4).map(fetch).collect::<Vec<_>>() {
+            let back = fetching.join().unwrap();
+            assert!(back.ends_with(&page), "{by}: {} bytes came back", back.len());
+        }
+        end(&mut forward);
+    }
+}
+
+/// crictl that forwards a port of its choice to one of the pod's, and listens.
+async fn forwarded(node: &Node, by: &str, pod: &str, to: u16) -> (Child, u16) {
     // Free a moment ago, which is the best that crictl lets us do.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut forward = crictl(&node, &["port-forward", &pod, &format!("{port}:8080")]);
-    let mut forward = forward.stdout(Stdio::null()).spawn().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").must("find a free port");
+    let port = free.local_addr().must("name the free port").port();
+    drop(free);
+    let ports = format!("{port}:{to}");
+    let mut command = crictl(node, &["port-forward", "--transport", by, pod, &ports]);
+    let forward = command.stdout(Stdio::null()).spawn().must("start crictl");
     eventually("crictl listens", || async {
         TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|err| err.to_string())
     })
     .await;
-    // Several at a time: they share one connection to the node.
-    let fetch = |_| {
-        std::thread::spawn(move || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
-            let mut back = Vec::new();
-            let _length = stream.read_to_end(&mut back).unwrap();
-            back
-        })
-    };
-    for fetching in (0..4).map(fetch).collect::<Vec<_>>() {
-        let back = fetching.join().unwrap();
-        assert!(back.ends_with(&page), "{} bytes came back", back.len());
-    }
-    end(&mut forward);
+    (forward, port)
 }

@@ -5,7 +5,7 @@
 //! client that reads too slowly is let go by the monitor; the container and its log never wait.
 
 use super::remote::{Remote, Version, drain_into, feed, opened, verdict};
-use super::spdy::{Alive, Session};
+use super::session::{Alive, Session};
 use super::terminal::Sizes;
 use super::tokens::Wanted;
 use crate::error::{Error, Result};

@@ -35,6 +35,10 @@ pub(super) enum Out {
     Credit { stream: u32, bytes: u32 },
     /// The peer's ping, back.
     Pong { id: u32 },
+    /// Anything that the client must answer.
+    Beat,
+    /// The client broke the protocol; the sending side is closed with what WebSocket says of it.
+    Refuse { code: u16 },
     /// The session is over; the sending side is closed.
     Goodbye,
 }
@@ -48,25 +52,33 @@ pub(super) struct Gone;
 pub(super) struct Inbound {
     stream: u32,
     chunks: mpsc::Receiver<Bytes>,
-    out: mpsc::Sender<Out>,
+    /// Where credit goes, if the client counts in credit at all.
+    out: Option<mpsc::Sender<Out>>,
     /// Consumed, and the client not told yet.
     used: u32,
 }
 
 impl Inbound {
-    pub(super) fn new(stream: u32, chunks: mpsc::Receiver<Bytes>, out: mpsc::Sender<Out>) -> Self {
+    pub(super) fn new(
+        stream: u32,
+        chunks: mpsc::Receiver<Bytes>,
+        out: Option<mpsc::Sender<Out>>,
+    ) -> Self {
         Self { stream, chunks, out, used: 0 }
     }
 
     /// The next chunk; `None` once the client has closed it or is gone. Loses nothing when cancelled.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
-        if self.used >= WINDOW / 2 {
+        if self.used >= WINDOW / 2
+            && let Some(out) = &self.out
+        {
             let credit = Out::Credit { stream: self.stream, bytes: self.used };
-            self.out.send(credit).await.ok()?;
+            out.send(credit).await.ok()?;
             self.used = 0;
         }
         let chunk = self.chunks.recv().await?;
-        self.used += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        self.used = self.used.saturating_add(length);
         Some(chunk)
     }
 }
@@ -74,13 +86,14 @@ impl Inbound {
 impl Drop for Inbound {
     fn drop(&mut self) {
         self.chunks.close();
+        let Some(out) = &self.out else { return };
         while let Ok(chunk) = self.chunks.try_recv() {
             self.used += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         }
         if self.used > 0 {
             // Only the session's window can still profit; a full queue means that it is busy dying
             // or will be given credit by others.
-            let _full = self.out.try_send(Out::Credit { stream: 0, bytes: self.used });
+            let _full = out.try_send(Out::Credit { stream: 0, bytes: self.used });
         }
     }
 }
@@ -219,7 +232,7 @@ mod tests {
     async fn credit_is_given_for_what_was_consumed() {
         let (out, mut sent) = mpsc::channel(64);
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
-        let mut inbound = Inbound::new(5, queue, out);
+        let mut inbound = Inbound::new(5, queue, Some(out));
         chunks.send(Bytes::from(vec![0; CHUNK])).await.unwrap();
         chunks.send(Bytes::from_static(b"x")).await.unwrap();
         assert_eq!(inbound.next().await.unwrap().len(), CHUNK);

@@ -6,7 +6,7 @@
 //! loopback, so a server that listens only there is reached as well.
 
 use super::channel::{CHUNK, Inbound, Outbound};
-use super::spdy::{Session, Stream};
+use super::session::{Session, Stream};
 use crate::node::{Node, blocking};
 use crate::pod::State;
 use bytes::BytesMut;

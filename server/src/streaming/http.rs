@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HTTP/1.1 up to the upgrade: which session a URL stands for, which protocol both sides speak.
+//! HTTP/1.1 up to the upgrade: which session a URL stands for, and what then carries it.
 
-use super::remote::Version;
-use super::spdy::Session;
-use super::{Asked, Streaming, attach, forward, remote};
+use super::session::{Patience, Watched};
+use super::upgrade::{Speak, choose, refuse};
+use super::{Asked, Streaming, attach, forward, remote, spdy, websocket};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -28,10 +27,8 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection is quiet before the client's kernel is asked whether there still is one.
 const PROBE: Duration = Duration::from_secs(30);
-const SPDY: &str = "SPDY/3.1";
-const PORT_FORWARD: &str = "portforward.k8s.io";
-const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
+/// After how many questions in vain it counts as gone.
+const PROBES: u32 = 3;
 
 /// Serves for as long as the daemon lives.
 pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
@@ -85,6 +82,7 @@ fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     // them until it gives up, silently. Then only this asks.
     sockopt::set_tcp_keepidle(&stream, PROBE)?;
     sockopt::set_tcp_keepintvl(&stream, PROBE)?;
+    sockopt::set_tcp_keepcnt(&stream, PROBES)?;
     sockopt::set_socket_keepalive(&stream, true)?;
     let second = TcpStream::from_std(stream.try_clone()?)?;
     Ok((TcpStream::from_std(stream)?, second))
@@ -105,7 +103,7 @@ async fn hangup(stream: TcpStream) {
 /// A session whose client has been told to begin.
 struct Begun {
     asked: Asked,
-    version: Version,
+    speak: Speak,
     upgrade: hyper::upgrade::OnUpgrade,
 }
 
@@ -118,55 +116,14 @@ fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> R
     let Some(asked) = asked.filter(|asked| asked.path() == path) else {
         return refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
     };
-    let headers = request.headers();
-    if !names(headers, &UPGRADE).any(|name| name.eq_ignore_ascii_case(SPDY)) {
-        return refuse(StatusCode::BAD_REQUEST, "ask for an upgrade to SPDY/3.1");
-    }
-    let accepted: &[&str] = match asked {
-        Asked::Exec { .. } | Asked::Attach { .. } => &Version::NAMES,
-        Asked::PortForward { .. } => &[PORT_FORWARD],
+    let (speak, response) = match choose(&request, &asked) {
+        Ok(chosen) => chosen,
+        Err(refused) => return refused,
     };
-    let Some(chosen) = choose(headers, accepted) else {
-        let mut refused = refuse(StatusCode::FORBIDDEN, "no stream protocol that both sides speak");
-        for name in accepted {
-            refused.headers_mut().append(ACCEPTED, HeaderValue::from_static(name));
-        }
-        return refused;
-    };
-    let version = Version::of(chosen);
     let upgrade = hyper::upgrade::on(request);
-    if begin.try_send(Begun { asked, version, upgrade }).is_err() {
+    if begin.try_send(Begun { asked, speak, upgrade }).is_err() {
         return refuse(StatusCode::BAD_REQUEST, "one session per connection");
     }
-    let mut response = Response::new(String::new());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().extend([
-        (CONNECTION, HeaderValue::from_static("Upgrade")),
-        (UPGRADE, HeaderValue::from_static(SPDY)),
-        (PROTOCOL, HeaderValue::from_static(chosen)),
-    ]);
-    response
-}
-
-/// The first protocol the client offers that is spoken here.
-fn choose(headers: &HeaderMap, accepted: &[&'static str]) -> Option<&'static str> {
-    let mut offered = names(headers, &PROTOCOL).peekable();
-    if offered.peek().is_none() {
-        // Clients from before there were versions.
-        return accepted.last().copied();
-    }
-    offered.find_map(|name| accepted.iter().copied().find(|one| *one == name))
-}
-
-/// The names in all headers of this name, which may also hold several with commas between.
-fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
-
-fn refuse(status: StatusCode, why: &str) -> Response<String> {
-    let mut response = Response::new(format!("{why}\n"));
-    *response.status_mut() = status;
     response
 }
 
@@ -182,14 +139,29 @@ async fn run(
             return;
         }
     };
-    let session = Session::open(TokioIo::new(upgraded), hangup);
+    let io = Watched::new(TokioIo::new(upgraded));
+    let pulse = (io.pulse(), Patience::USUAL);
+    let version = begun.speak.version();
+    let session = match (begun.speak, &begun.asked) {
+        (
+            Speak::Channels(channels, _),
+            Asked::Exec { wanted, .. } | Asked::Attach { wanted, .. },
+        ) => websocket::open(io, channels, *wanted, pulse, hangup).await,
+        (Speak::Tunnel, _) => {
+            let (inner, carry) = websocket::tunnel::through(io).await;
+            let mut session = spdy::open(inner, pulse, hangup);
+            session.along(carry);
+            session
+        }
+        (Speak::Spdy(_) | Speak::Channels(..), _) => spdy::open(io, pulse, hangup),
+    };
     match begun.asked {
         Asked::Exec { container, cmd, wanted } => {
             let node = &streaming.node;
-            remote::exec(node, &container, cmd, wanted, begun.version, session).await;
+            remote::exec(node, &container, cmd, wanted, version, session).await;
         }
         Asked::Attach { container, wanted } => {
-            attach::serve(&streaming.node, &container, wanted, begun.version, session).await;
+            attach::serve(&streaming.node, &container, wanted, version, session).await;
         }
         Asked::PortForward { pod } => forward::serve(&streaming.node, &pod, session).await,
     }

@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! verb ─ Asked ─▶ tokens ─ URL ─▶ kubelet, crictl
-//!                                   │ HTTP/1.1, upgraded to SPDY/3.1
-//!         http ◀────────────────────┘
-//!           └─▶ remote (a process of its own)  attach (a running container)  forward (into a pod)
+//!                                   │ HTTP/1.1, upgraded to
+//!   http ◀── spdy or websocket ◀────┘
+//!     └─▶ remote (a process of its own)  attach (a running container)  forward (into a pod)
 //! ```
 //!
 //! It listens on loopback only, and a URL is good for one session within a minute. A session lives
@@ -19,9 +19,12 @@ mod channel;
 mod forward;
 mod http;
 mod remote;
+mod session;
 mod spdy;
 mod terminal;
 mod tokens;
+mod upgrade;
+mod websocket;
 
 pub(crate) use tokens::{Asked, Wanted};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The standard streams of a process, for a client far away: remotecommand, versions 1 to 4.
+//! The standard streams of a process, for a client far away: remotecommand, versions 1 to 5.
 //!
 //! ```text
 //! client ── stdin, resize ──▶ pipes or terminal ──▶ process
@@ -11,7 +11,7 @@
 //! process has ended. Output of what the process left behind is waited for as long as for ExecSync.
 
 use super::channel::{CHUNK, Inbound, Outbound};
-use super::spdy::{Alive, Session, Stream};
+use super::session::{Alive, Session, Stream};
 use super::terminal::Terminal;
 use super::tokens::Wanted;
 use crate::cri::status;
@@ -35,11 +35,11 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const PIPE_BYTES: usize = 64 << 10;
 
 /// Of remotecommand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Version(u8);
 
 impl Version {
-    /// The newest first; the last is for clients that name none.
+    /// Those in SPDY, the newest first; the last is for clients that name none.
     pub(super) const NAMES: [&str; 4] =
         ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
@@ -50,6 +50,10 @@ impl Version {
             "v2.channel.k8s.io" => 2,
             _ => 1,
         })
+    }
+
+    pub(super) fn numbered(version: u8) -> Self {
+        Self(version)
     }
 }
 

@@ -5,14 +5,11 @@
 //! Each block is bounded once inflated; the stream of a block that is refused cannot go on, so the
 //! session ends with it.
 
+use super::super::session::Headers;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use std::collections::HashMap;
 
 /// Longest block once inflated, in bytes: a handful of short headers is all that is ever sent.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-
-/// Headers by their names, which are in lower case on the wire.
-pub(crate) type Headers = HashMap<String, String>;
 
 /// The words that stand in the dictionary behind their lengths, then the text that follows them.
 const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding \

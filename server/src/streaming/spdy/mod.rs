@@ -14,100 +14,41 @@ mod frame;
 mod headers;
 
 use super::channel::{CHUNK, CHUNKS_WAITING, Gone, Inbound, Out, Outbound, WINDOW, Window};
+use super::session::{OUT_WAITING, Patience, Pulse, Session, Stream};
 use bytes::{Bytes, BytesMut};
 use frame::{Control, Head};
-pub(super) use headers::Headers;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
-/// Frames that may wait to be sent.
-const OUT_WAITING: usize = 16;
 /// Streams at a time; a forwarded connection takes two.
 const STREAMS_MAX: usize = 512;
-/// How long the client may take to close its side once all is said.
-const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A stream that the client opened.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) headers: Headers,
-    pub(super) input: Inbound,
-    pub(super) output: Outbound,
-}
-
-/// Resolves when a session's client is gone.
-#[derive(Debug, Clone)]
-pub(super) struct Alive(watch::Receiver<bool>);
-
-impl Alive {
-    pub(super) async fn gone(&mut self) {
-        // With no sender left the session is over as well.
-        drop(self.0.wait_for(|gone| *gone).await);
-    }
-}
-
-/// A session; dropped, it is cut off.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) streams: mpsc::Receiver<Stream>,
-    pub(super) alive: Alive,
-    out: mpsc::Sender<Out>,
-    tasks: JoinSet<()>,
-}
-
-impl Session {
-    /// Begins to speak SPDY. `hangup` resolves when the client is gone: the reader finds that out too,
-    /// but not while it waits for somebody to take what the client sent last.
-    pub(super) fn open(
-        io: impl AsyncRead + AsyncWrite + Send + 'static,
-        hangup: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
-        let (read, write) = tokio::io::split(io);
-        let (out, queue) = mpsc::channel(OUT_WAITING);
-        let (opened, streams) = mpsc::channel(1);
-        let (life, alive) = watch::channel(false);
-        let reader = Reader {
-            io: BufReader::with_capacity(CHUNK, read),
-            headers: headers::Reader::new(),
-            out: out.clone(),
-            opened,
-            entries: HashMap::new(),
-            windows: Windows::new(),
-        };
-        let mut tasks = JoinSet::new();
-        let life_of_reader = life.clone();
-        tasks.spawn(async move {
-            reader.run().await;
-            life_of_reader.send_replace(true);
-        });
-        tasks.spawn(async move {
-            hangup.await;
-            life.send_replace(true);
-        });
-        tasks.spawn(async move {
-            // The reader finds out that the connection broke.
-            let _broken = write_all(write, queue).await;
-        });
-        Self { streams, alive: Alive(alive), out, tasks }
-    }
-
-    /// Sends what waits, closes our side and waits for the client's, but not for long: closing a
-    /// socket with unread bytes would throw away what was sent last.
-    pub(super) async fn finish(self) {
-        let Self { streams, out, mut tasks, .. } = self;
-        let farewell = async {
-            drop(streams);
-            let _gone = out.send(Out::Goodbye).await;
-            while tasks.join_next().await.is_some() {}
-        };
-        let _slow = tokio::time::timeout(FAREWELL, farewell).await;
-    }
+/// Begins to speak SPDY over `io`, whose client is felt by `pulse`.
+pub(super) fn open(
+    io: impl AsyncRead + AsyncWrite + Send + 'static,
+    pulse: (Arc<Pulse>, Patience),
+    hangup: impl Future<Output = ()> + Send + 'static,
+) -> Session {
+    let (read, write) = tokio::io::split(io);
+    let (out, queue) = mpsc::channel(OUT_WAITING);
+    let (opened, streams) = mpsc::channel(1);
+    let reader = Reader {
+        io: BufReader::with_capacity(CHUNK, read),
+        headers: headers::Reader::new(),
+        out: out.clone(),
+        opened,
+        entries: HashMap::new(),
+        windows: Windows::new(),
+    };
+    let write = async move {
+        // The reader finds out that the connection broke.
+        let _broken = write_all(write, queue).await;
+    };
+    Session::begin(streams, out, (reader.run(), write), pulse, hangup)
 }
 
 async fn write_all(
@@ -115,6 +56,8 @@ async fn write_all(
     mut queue: mpsc::Receiver<Out>,
 ) -> io::Result<()> {
     let mut headers = headers::Writer::new().map_err(|_| io::ErrorKind::InvalidData)?;
+    // A server's own have even numbers.
+    let mut last_ping = 0_u32;
     while let Some(out) = queue.recv().await {
         match out {
             Out::Data { stream, bytes } => {
@@ -134,7 +77,11 @@ async fn write_all(
                 io.write_all(&frame::credit(0, bytes)).await?;
             }
             Out::Pong { id } => io.write_all(&frame::ping(id)).await?,
-            Out::Goodbye => {
+            Out::Beat => {
+                last_ping = last_ping.wrapping_add(2);
+                io.write_all(&frame::ping(last_ping)).await?;
+            }
+            Out::Goodbye | Out::Refuse { .. } => {
                 io.write_all(&frame::goaway()).await?;
                 io.shutdown().await?;
                 return Ok(());
@@ -270,7 +217,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 }
                 Ok(())
             }
-            // Even numbers would be answers to pings of ours; we send none.
+            // Even numbers are answers to pings of ours: that they came is all that they say.
             Control::Ping { id } if id % 2 == 1 => {
                 let _over = self.out.send(Out::Pong { id }).await;
                 Ok(())
@@ -299,7 +246,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let counts = Arc::clone(&self.windows.streams_count);
         let window = Arc::new(Window::new(self.windows.first, counts));
         let windows = (Arc::clone(&window), Arc::clone(&self.windows.session));
-        let input = Inbound::new(stream, queue, self.out.clone());
+        let input = Inbound::new(stream, queue, Some(self.out.clone()));
         let output = Outbound::new(stream, self.out.clone(), Some(windows));
         self.entries.insert(stream, Entry { chunks: (!fin).then_some(chunks), window });
         self.out.send(Out::Accept { stream }).await.map_err(|_| Gone)?;
