@@ -11,6 +11,7 @@
 //! JSON, no tokio. What to do was decided before, in a [`Plan`].
 
 mod apply;
+mod between;
 mod child;
 mod copy_up;
 mod ids;
