@@ -27,4 +27,5 @@ mod sysctl;
 pub use child::{ExecTarget, Io, exec, spawn};
 pub use pause::{pause, pod_shm};
 pub use plan::{PausePlan, Plan, Process, Step, StepError};
+pub use sources::try_user_namespaces;
 pub use starting::Starting;

@@ -55,6 +55,35 @@ pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Source
     Ok(sources)
 }
 
+/// Tries what a container in a user namespace needs of the kernel and of the file systems that `lower`
+/// is on: mapped layers, given by descriptor, and device nodes on a detached mount. Nothing stays.
+pub fn try_user_namespaces(lower: &[String]) -> Result<(), StepError> {
+    let range = vec![IdMap { inside: 0, outside: 65_536, length: 65_536 }];
+    let maps = IdMaps { uids: range.clone(), gids: range };
+    let mut maker = Maker { user: true, maps: &maps, joined: None, made: Vec::new(), nodes: None };
+    let overlay = Op::RootOverlay {
+        lower: lower.to_vec(),
+        upper: None,
+        options: Vec::new(),
+        at: String::new(),
+    };
+    let null = Op::Device {
+        path: "/dev/null".into(),
+        block: false,
+        fifo: false,
+        major: 1,
+        minor: 3,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    for (at, op) in [overlay, null].iter().enumerate() {
+        let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
+        drop(maker.source(at, op).map_err(|failed| failed.at(step))?);
+    }
+    Ok(())
+}
+
 struct Maker<'a> {
     /// The child is in a user namespace that is not ours.
     user: bool,
