@@ -12,6 +12,7 @@
 //! ```
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::registry::Registry;
 use crate::stats::Samples;
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
     pub(crate) samples: Samples,
+    pub(crate) events: Events,
     execs: AtomicU64,
 }
 
@@ -100,6 +102,7 @@ impl Node {
             user_namespaces,
             registry: Registry::default(),
             samples: Samples::default(),
+            events: Events::default(),
             execs: AtomicU64::new(first),
         }
     }

@@ -20,6 +20,7 @@ pub mod paths;
 pub mod registry;
 pub mod rust_source;
 pub mod shell;
+pub mod suite;
 
 pub use cri::{Cri, Exec};
 pub use eventually::eventually;

@@ -68,6 +68,15 @@ pub(crate) struct View {
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.
     pub(crate) client: Option<crate::monitors::Client>,
+    /// Its record is gone: this is the last view of it.
+    pub(crate) gone: bool,
+}
+
+/// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub(crate) overhead: Option<cri::LinuxContainerResources>,
+    pub(crate) resources: Option<cri::LinuxContainerResources>,
 }
 
 /// Where the answer to a command goes.
@@ -82,6 +91,7 @@ pub(crate) enum Command {
     Remove { id: ContainerId, reply: Reply<()> },
     Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
     ReopenLog { id: ContainerId, reply: Reply<()> },
+    UpdatePod { sizes: Box<Sizes>, reply: Reply<()> },
     StopPod { reply: Reply<()> },
     RemovePod { reply: Reply<()> },
 }
