@@ -40,7 +40,7 @@ impl RuntimeService for Cri {
         };
         let features = api::RuntimeHandlerFeatures {
             recursive_read_only_mounts: true,
-            user_namespaces: false,
+            user_namespaces: self.node.user_namespaces.is_ok(),
         };
         let handlers = ["", "hull"]
             .map(|name| api::RuntimeHandler { name: name.into(), features: Some(features) });
@@ -53,7 +53,7 @@ impl RuntimeService for Cri {
             runtime_handlers: handlers.to_vec(),
             features: Some(api::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.node.user_namespaces.is_ok(),
             }),
         }))
     }

@@ -48,6 +48,11 @@ impl PodRecord {
         self.namespaces().is_some_and(|options| options.network == node)
     }
 
+    /// Has a user namespace of its own? Checked when it was asked for.
+    pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
+        crate::spec::userns::of_pod(&self.config).ok().flatten()
+    }
+
     pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {
         self.config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
     }
