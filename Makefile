@@ -4,11 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PREFIX ?= /usr/local
-CRICTL := .cache/bin/crictl
+TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt crictl bench install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance bench install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ build: setup ## Build the release binary
 
 # Tests of a whole node run the daemon that lies beside them, so it is built first. Of what T names,
 # everything that matches runs: `make test T=killed`.
-test: setup crictl ## Run every test, or those that T=name names
+test: setup tools ## Run every test, or those that T=name names
 	@cargo build -p hull
 	@cargo test --workspace --no-fail-fast -- $(T)
 
@@ -40,10 +40,16 @@ lint: setup ## Format, clippy, tidy
 fmt: ## Format
 	@cargo fmt --all
 
-crictl: $(CRICTL) ## Build crictl, the version pinned in tests/tools/go.mod
+tools: $(TOOLS)/critest ## Build crictl and critest, the versions pinned in tests/tools/go.mod
 
-$(CRICTL): tests/tools/go.mod tests/tools/go.sum
-	@scripts/crictl "$(CRICTL)"
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum scripts/tools
+	@scripts/tools "$(TOOLS)"
+
+# MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec
+conformance: setup tools ## Run critest in full against a fresh node, in every mode
+	@cargo build -p hull
+	@cargo build -p hull-tests --bin conformance
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
 bench: build ## Times of the verbs and memory of a pod, on a node of its own
 	@cargo build --release -p hull-tests --bin bench

@@ -379,8 +379,8 @@ async fn writable_layers_come_and_go_by_the_containers_id() {
         Image::new(vec![Layer::new().dir(".", 0o711).file("f", 0o644, "x").tar()], json!({}));
     let image = store.pull(&registry.push("tests/rw", "1", &image.pack())).await.unwrap();
     let store = &store.store;
-    let rootfs = store.create_rootfs("c1", &image).unwrap();
-    assert_eq!(rootfs, store.create_rootfs("c1", &image).unwrap());
+    let rootfs = store.create_rootfs("c1", &image, &|uid, gid| (uid, gid)).unwrap();
+    assert_eq!(rootfs, store.create_rootfs("c1", &image, &|uid, gid| (uid, gid)).unwrap());
     assert_eq!(rootfs, store.rootfs("c1", &image));
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&rootfs.upper).unwrap().permissions().mode() & 0o7777, 0o711);
@@ -399,7 +399,8 @@ async fn writable_layers_come_and_go_by_the_containers_id() {
     assert!(store.rootfs_ids().is_empty());
     for bad in ["", "..", "../images", "a/b"] {
         assert!(
-            store.create_rootfs(bad, &image).is_err() && store.remove_rootfs(bad).is_err(),
+            store.create_rootfs(bad, &image, &|uid, gid| (uid, gid)).is_err()
+                && store.remove_rootfs(bad).is_err(),
             "{bad}"
         );
     }

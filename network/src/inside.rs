@@ -22,12 +22,20 @@ pub struct InterfaceStats {
     pub name: String,
     /// Received.
     pub rx_bytes: u64,
+    /// Received.
+    pub rx_packets: u64,
     /// Received and broken.
     pub rx_errors: u64,
+    /// Received and dropped for want of room.
+    pub rx_dropped: u64,
     /// Sent.
     pub tx_bytes: u64,
+    /// Sent.
+    pub tx_packets: u64,
     /// Not sent, for an error.
     pub tx_errors: u64,
+    /// Dropped before they were sent.
+    pub tx_dropped: u64,
 }
 
 /// An address of the pod, with the gateway of its subnet.
@@ -58,9 +66,13 @@ pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Err
     let stats = links.into_iter().map(|link| InterfaceStats {
         name: link.name,
         rx_bytes: link.counters.rx_bytes,
+        rx_packets: link.counters.rx_packets,
         rx_errors: link.counters.rx_errors,
+        rx_dropped: link.counters.rx_dropped,
         tx_bytes: link.counters.tx_bytes,
+        tx_packets: link.counters.tx_packets,
         tx_errors: link.counters.tx_errors,
+        tx_dropped: link.counters.tx_dropped,
     });
     Ok(stats.collect())
 }

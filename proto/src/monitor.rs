@@ -36,6 +36,12 @@ pub const FDS_MAX: usize = 8;
 pub const LISTEN_FD: i32 = 3;
 /// The descriptor on which a monitor finds the pause program when it is started.
 pub const PAUSE_FD: i32 = 4;
+/// First argument of a monitor that only tries whether pods can have user namespaces, with the lower
+/// layers of a root named by the others. It writes [`USER_NAMESPACES_WORK`], or what the kernel
+/// refused, to the descriptor [`LISTEN_FD`], and ends.
+pub const TRY_USER_NAMESPACES: &str = "--try-user-namespaces";
+/// What it says when they can.
+pub const USER_NAMESPACES_WORK: &str = "good";
 /// In a container's plan: the mount slot that the monitor fills with the pod's /dev/shm.
 pub const SLOT_SHM: u32 = 0;
 

@@ -179,12 +179,18 @@ fn open(config: Config) -> Result<Node, Error> {
         bridge.pod_cidr = told.subnets;
     }
     let network = hull_network::Bridge::open(bridge).map_err(|source| Error::Network { source })?;
+    let monitors = Monitors::prepare().map_err(|source| Error::Monitors { source })?;
+    let user_namespaces = monitors.try_user_namespaces(&config.data_dir);
+    if let Err(why) = &user_namespaces {
+        warn!(why, "pods cannot have user namespaces on this node");
+    }
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
         cgroups: hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?,
         host: hull_plan::HostFacts::read(),
-        monitors: Monitors::prepare().map_err(|source| Error::Monitors { source })?,
+        monitors,
+        user_namespaces,
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         told,

@@ -12,6 +12,7 @@
 //! ```
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::registry::Registry;
 use crate::stats::Samples;
@@ -36,8 +37,11 @@ pub(crate) struct Node {
     pub(crate) containers: Store,
     /// What the kubelet told the node as a whole: see [`PodCidr`].
     pub(crate) told: Store,
+    /// Pods can have user namespaces; or why not.
+    pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
     pub(crate) samples: Samples,
+    pub(crate) events: Events,
     execs: AtomicU64,
 }
 
@@ -53,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) told: Store,
+    pub(crate) user_namespaces: Result<(), String>,
 }
 
 /// The kubelet's subnets for pods, kept for the next daemon: it tells them once, and pods have
@@ -69,8 +74,18 @@ impl PodCidr {
 
 impl Node {
     pub(crate) fn new(shared: Shared) -> Self {
-        let Shared { config, images, network, cgroups, host, monitors, pods, containers, told } =
-            shared;
+        let Shared {
+            config,
+            images,
+            network,
+            cgroups,
+            host,
+            monitors,
+            pods,
+            containers,
+            told,
+            user_namespaces,
+        } = shared;
         // Numbers of execs must not meet those that an earlier daemon gave to processes that still
         // run: it starts from the clock.
         let first = u64::try_from(now_ns()).unwrap_or(1);
@@ -84,8 +99,10 @@ impl Node {
             pods,
             containers,
             told,
+            user_namespaces,
             registry: Registry::default(),
             samples: Samples::default(),
+            events: Events::default(),
             execs: AtomicU64::new(first),
         }
     }

@@ -82,6 +82,7 @@ async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Cont
         return;
     }
     let (notices_in, notices) = task::notices();
+    let recorded = (record.clone(), containers.clone());
     let (mut client, mut hello) = (None, None);
     if !matches!(record.state, State::Stopped) {
         let socket = node.monitor_socket(&id);
@@ -105,7 +106,7 @@ async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Cont
     // Two records of one name would be a bug of an earlier version: the second stays unlisted.
     match node.registry.enter(key, || Ok::<_, std::convert::Infallible>(pod)) {
         Ok((_, true)) => {
-            start.adopt(client, containers);
+            start.adopt(client, containers, recorded);
             start.run();
         }
         Ok((_, false)) => error!(pod = %id, "two pods have the same name; this one is passed over"),

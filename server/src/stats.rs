@@ -107,7 +107,7 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Erro
 }
 
 /// The counters of a cgroup; `None` when it has gone meanwhile.
-fn read(node: &Node, path: &str) -> Result<Option<Stats>, Error> {
+pub(crate) fn read(node: &Node, path: &str) -> Result<Option<Stats>, Error> {
     let failed = |source| Error::Stats { source };
     let cgroup = Cgroup::at(&node.cgroups, path).map_err(failed)?;
     match cgroup.stats() {
@@ -169,7 +169,7 @@ fn pressure(psi: &hull_cgroup::Psi) -> cri::PsiStats {
     cri::PsiStats { full: Some(line(&psi.full)), some: Some(line(&psi.some)) }
 }
 
-fn writable_layer(node: &Node, container: &str) -> Option<cri::FilesystemUsage> {
+pub(crate) fn writable_layer(node: &Node, container: &str) -> Option<cri::FilesystemUsage> {
     // A container that is being removed has none any more: not an error of the whole answer.
     let usage = node.images.rootfs_usage(container).ok()?;
     Some(filesystem(&usage))
@@ -187,11 +187,17 @@ pub(crate) fn filesystem(usage: &hull_image::FsUsage) -> cri::FilesystemUsage {
     }
 }
 
-fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
+/// What the links of a pod have let through, but for loopback.
+pub(crate) fn interfaces(pause_pid: i32) -> Option<Vec<hull_network::InterfaceStats>> {
     // The pause process may end at any time; then there is no network to show.
     let netns = File::open(format!("/proc/{pause_pid}/ns/net")).ok()?;
-    let interfaces: Vec<_> = hull_network::interface_stats(netns.as_fd())
-        .ok()?
+    let mut links = hull_network::interface_stats(netns.as_fd()).ok()?;
+    links.retain(|link| link.name != "lo");
+    Some(links)
+}
+
+fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
+    let interfaces: Vec<_> = interfaces(pause_pid)?
         .into_iter()
         .map(|of| cri::NetworkInterfaceUsage {
             name: of.name,
@@ -200,7 +206,6 @@ fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
             tx_bytes: value(of.tx_bytes),
             tx_errors: value(of.tx_errors),
         })
-        .filter(|of| of.name != "lo")
         .collect();
     let default_interface = interfaces.iter().find(|of| of.name == "eth0").cloned();
     Some(cri::NetworkUsage { timestamp: at, default_interface, interfaces })

@@ -139,7 +139,7 @@ pub fn nginx_image() -> Image {
     )
 }
 
-const NGINX_CONF: &str = "\
+pub(crate) const NGINX_CONF: &str = "\
 worker_processes 1;
 pid /run/nginx.pid;
 error_log /dev/stderr warn;
@@ -155,7 +155,7 @@ http {
 ";
 
 /// Directories and accounts that every image has.
-fn base() -> Layer {
+pub(crate) fn base() -> Layer {
     Layer::new()
         .dirs(&[
             "bin", "dev", "etc", "home", "lib", "lib64", "proc", "root", "sys", "usr", "usr/bin",
@@ -167,7 +167,7 @@ fn base() -> Layer {
 }
 
 /// Adds `programs` of Debian's `packages` with their loader and libraries.
-fn dynamic(mut layer: Layer, programs: &[&str], packages: &[&str]) -> Layer {
+pub(crate) fn dynamic(mut layer: Layer, programs: &[&str], packages: &[&str]) -> Layer {
     let closure = debian::closure(programs, packages);
     let mut made: Vec<String> =
         ["bin", "lib", "lib64", "usr", "usr/bin", "usr/sbin"].map(String::from).into();

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod rust_source;
 pub mod session;
 pub mod shell;
+pub mod suite;
 
 pub use cri::{Cri, Exec};
 pub use eventually::eventually;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command line of a person, and crictl, against the daemon.
+//! The command line of a person against the daemon.
 
-use hull_tests::shell::{Ran, finish};
-use hull_tests::{Must as _, Node, eventually, fixture, node, paths};
+use hull_tests::shell::finish;
+use hull_tests::{Node, eventually, fixture, node, paths};
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 
@@ -148,72 +148,6 @@ async fn an_unknown_config_key_is_named_with_the_nearest_known() {
     std::fs::remove_file(&file).unwrap();
     assert_ne!(ran.code, 0);
     assert!(ran.stderr.contains("state_dri") && ran.stderr.contains("state_dir"), "{ran:?}");
-}
-
-fn crictl(node: &Node, args: &[&str]) -> Ran {
-    let endpoint = format!("unix://{}", node.socket().display());
-    let mut command = Command::new(paths::crictl().must("find crictl"));
-    command.args([
-        "--config",
-        "/dev/null",
-        "--runtime-endpoint",
-        &endpoint,
-        "--image-endpoint",
-        &endpoint,
-    ]);
-    finish(command.args(args))
-}
-
-#[tokio::test]
-async fn crictl_does_the_same() {
-    if paths::crictl().is_none() {
-        paths::cannot_run("crictl_does_the_same", "crictl (`make crictl`)");
-        return;
-    }
-    let node = Node::start().await;
-    let image = fixture::busybox();
-    let good = |args: &[&str]| crictl(&node, args).good().trim().to_owned();
-    assert!(good(&["version"]).contains("hull"));
-    assert!(good(&["info"]).contains("RuntimeReady"));
-    let _said = good(&["pull", &image]);
-    assert!(good(&["images"]).contains("tests/busybox"));
-    let pod_config = serde_json::json!({
-        "metadata": {"name": "by-crictl", "namespace": "tests", "uid": "u1", "attempt": 1},
-        "log_directory": node.host_dir().join("logs"), "linux": {},
-    });
-    let config = serde_json::json!({
-        "metadata": {"name": "main"}, "image": {"image": image}, "log_path": "main.log", "linux": {},
-        "command": ["/bin/sh", "-c", "trap 'exit 0' TERM; echo hello; while true; do sleep 1000 & wait; done"],
-    });
-    let pod_file =
-        node::write(&node.host_dir(), "pod.json", &pod_config.to_string()).display().to_string();
-    let file =
-        node::write(&node.host_dir(), "container.json", &config.to_string()).display().to_string();
-    let pod = good(&["runp", &pod_file]);
-    assert!(good(&["pods"]).contains("by-crictl"));
-    let made = good(&["create", &pod, &file, &pod_file]);
-    let _said = good(&["start", &made]);
-    assert!(good(&["ps"]).contains("main"));
-    assert_eq!(good(&["exec", "-s", &made, "echo", "inside"]), "inside");
-    eventually("the log is there", || async {
-        let said = crictl(&node, &["logs", &made]);
-        if said.stdout == "hello\n" { Ok(()) } else { Err(format!("{said:?}")) }
-    })
-    .await;
-    let inspected: serde_json::Value = serde_json::from_str(&good(&["inspect", &made])).unwrap();
-    assert!(inspected["info"]["pid"].as_i64().is_some_and(|pid| pid > 1), "{inspected}");
-    assert!(good(&["inspectp", &pod]).contains("SANDBOX_READY"));
-    assert!(good(&["inspecti", &image]).contains("sha256:"));
-    assert!(good(&["stats", "-o", "json"]).contains(&made));
-    assert!(good(&["statsp", "-o", "json"]).contains(&pod));
-    assert!(good(&["imagefsinfo"]).contains("usedBytes"));
-    let _said = good(&["update", "--memory", "67108864", &made]);
-    let _said = good(&["stop", &made]);
-    let _said = good(&["rm", &made]);
-    let _said = good(&["stopp", &pod]);
-    let _said = good(&["rmp", &pod]);
-    let _said = good(&["rmi", &image]);
-    node.nothing_is_left().await;
 }
 
 #[tokio::test]

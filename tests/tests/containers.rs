@@ -217,6 +217,10 @@ async fn seccomp_profiles_do_what_they_say() {
     .await;
     assert_eq!(status_of(&said.stdout, "Seccomp"), "0");
 
+    // CRI: no profile is no confinement.
+    let said = probe(&cri, &pod, &image, mode, |config| security(config).seccomp = None).await;
+    assert_eq!(status_of(&said.stdout, "Seccomp"), "0");
+
     let rules = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
@@ -227,6 +231,12 @@ async fn seccomp_profiles_do_what_they_say() {
     })
     .await;
     assert!(said.stderr.contains("No space left"), "the profile's own error number: {said:?}");
+    let said = probe(&cri, &pod, &image, "mkdir /tmp/x && echo made", |config| {
+        security(config).privileged = true;
+        security(config).seccomp = profile(ProfileType::Localhost, &path.display().to_string());
+    })
+    .await;
+    assert_eq!(said.stdout, "made\n", "a privileged container is not confined: {said:?}");
 
     let mut config = shell("missing", &image, "true");
     security(&mut config).seccomp = profile(ProfileType::Localhost, "/nowhere/profile.json");

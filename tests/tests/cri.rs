@@ -278,15 +278,39 @@ async fn stats_count_what_containers_use() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_yet_says_so_by_name() {
+async fn a_pods_new_sizes_are_recorded_and_a_stopped_pod_takes_none() {
+    let mut node = Node::start().await;
+    let (cri, pod, _image) = node.pod("web").await;
+    let resources = |bytes| api::LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..api::LinuxContainerResources::default()
+    };
+    let resize = |overhead, bytes: Option<i64>| api::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.clone(),
+        overhead,
+        resources: bytes.map(resources),
+    };
+    let mut runtime = cri.runtime.clone();
+    runtime.update_pod_sandbox_resources(resize(Some(resources(5)), Some(64 << 20))).await.unwrap();
+    // What is not given stays.
+    runtime.update_pod_sandbox_resources(resize(None, Some(128 << 20))).await.unwrap();
+    node.restart().await;
+    let status = node.cri().pod_status(&pod).await.unwrap();
+    let info: serde_json::Value = serde_json::from_str(&status.info["info"]).unwrap();
+    let linux = &info["config"]["linux"];
+    assert_eq!(linux["resources"]["memoryLimitInBytes"], 128 << 20, "{linux}");
+    assert_eq!(linux["overhead"]["memoryLimitInBytes"], 5, "{linux}");
+
+    cri.stop_pod(&pod).await.unwrap();
+    let refused = runtime.update_pod_sandbox_resources(resize(None, None)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("stopped"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_says_what_it_would_take() {
     let node = Node::start().await;
     let mut runtime = node.cri().runtime;
-    let refused = runtime
-        .list_metric_descriptors(api::ListMetricDescriptorsRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("ListMetricDescriptors"), "{refused:?}");
     let refused =
         runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

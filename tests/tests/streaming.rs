@@ -22,7 +22,7 @@ fn crictl(node: &Node, args: &[&str]) -> Command {
 fn lacks_crictl(test: &str) -> bool {
     let lacks = paths::crictl().is_none();
     if lacks {
-        paths::cannot_run(test, "crictl (`make crictl`)");
+        paths::cannot_run(test, "crictl (`make tools`)");
     }
     lacks
 }

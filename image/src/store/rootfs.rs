@@ -9,7 +9,7 @@ use crate::error::Error;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What overlayfs needs to make a container's root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,14 @@ pub struct Rootfs {
 }
 
 impl Store {
-    /// Makes the writable layer of a container. May be repeated.
-    pub fn create_rootfs(&self, container: &str, image: &Image) -> Result<Rootfs, Error> {
+    /// Makes the writable layer of a container. May be repeated. `owner` tells to whom the root
+    /// directory belongs, of the user and group that it has in the image: with mapped ids another.
+    pub fn create_rootfs(
+        &self,
+        container: &str,
+        image: &Image,
+        owner: &dyn Fn(u32, u32) -> (u32, u32),
+    ) -> Result<Rootfs, Error> {
         let failed = |source| failed("make", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
         let rootfs = self.rootfs(container, image);
@@ -32,8 +38,8 @@ impl Store {
         files::make_dir(&rootfs.work, 0o700).map_err(failed)?;
         files::make_dir(&rootfs.upper, 0o755).map_err(failed)?;
         if let Some(top) = rootfs.lower.first() {
-            // The root directory of the container has the owner and mode of this one.
-            like(&rootfs.upper, top).map_err(failed)?;
+            // The root directory of the container has the mode of this one, and the owner.
+            like(&rootfs.upper, top, owner).map_err(failed)?;
         }
         Ok(rootfs)
     }
@@ -92,11 +98,12 @@ impl Store {
     }
 }
 
-fn like(directory: &std::path::Path, other: &std::path::Path) -> sys::Result<()> {
+fn like(directory: &Path, other: &Path, owner: &dyn Fn(u32, u32) -> (u32, u32)) -> sys::Result<()> {
     let shown = || format!("fchown({})", directory.display());
     let stat = fstat(files::open_dir(other)?).map_err(sys::Error::of(shown))?;
     let directory_fd = files::open_dir(directory)?;
-    fchown(&directory_fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+    let (uid, gid) = owner(stat.st_uid, stat.st_gid);
+    fchown(&directory_fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .map_err(sys::Error::of(shown))?;
     fchmod(&directory_fd, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(sys::Error::of(shown))
 }

@@ -48,9 +48,13 @@ pub(crate) struct Link {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) rx_bytes: u64,
+    pub(crate) rx_packets: u64,
     pub(crate) rx_errors: u64,
+    pub(crate) rx_dropped: u64,
     pub(crate) tx_bytes: u64,
+    pub(crate) tx_packets: u64,
     pub(crate) tx_errors: u64,
+    pub(crate) tx_dropped: u64,
 }
 
 /// Adds: make the bridge `name`, switched on. Ports start forwarding at once: without spanning tree
@@ -226,17 +230,21 @@ fn read(answer: &Answer) -> Option<Link> {
     Some(link)
 }
 
-/// Of `struct rtnl_link_stats64`: packets, bytes, errors, each received and sent.
+/// Of `struct rtnl_link_stats64`: packets, bytes, errors, dropped, each received and sent.
 fn counters(value: &[u8]) -> Counters {
     let number = |at: usize| {
         let bytes = value.get(at * 8..).and_then(|rest| rest.first_chunk());
         bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     };
     Counters {
+        rx_packets: number(0),
+        tx_packets: number(1),
         rx_bytes: number(2),
         tx_bytes: number(3),
         rx_errors: number(4),
         tx_errors: number(5),
+        rx_dropped: number(6),
+        tx_dropped: number(7),
     }
 }
 
@@ -261,7 +269,14 @@ mod tests {
         for number in 1..=5_u64 {
             value.extend(number.to_ne_bytes());
         }
-        let expected = Counters { rx_bytes: 3, tx_bytes: 4, rx_errors: 5, tx_errors: 0 };
+        let expected = Counters {
+            rx_packets: 1,
+            tx_packets: 2,
+            rx_bytes: 3,
+            tx_bytes: 4,
+            rx_errors: 5,
+            ..Counters::default()
+        };
         assert_eq!(counters(&value), expected);
     }
 }

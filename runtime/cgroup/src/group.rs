@@ -3,7 +3,7 @@
 
 use crate::error::{Error, is, libc_errno};
 use crate::files;
-use crate::{Host, Limits, Stats, Version, events, stats, v1, v2};
+use crate::{Counters, Host, Limits, Stats, Version, counters, events, stats, v1, v2};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -208,6 +208,14 @@ impl Cgroup {
         match (self.host.version(), self.unified()) {
             (Version::V2, Some(dir)) => stats::v2(&dir),
             _ => stats::v1(self),
+        }
+    }
+
+    /// What monitoring wants to know besides.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        match (self.host.version(), self.unified()) {
+            (Version::V2, Some(dir)) => counters::v2(&dir),
+            _ => counters::v1(self),
         }
     }
 

@@ -9,6 +9,7 @@
 //! The rule: a limit that was asked for is set or is an error that names it, never dropped. What
 //! this does not do: decide limits, or keep any state.
 
+mod counters;
 mod devices;
 mod error;
 mod events;
@@ -20,6 +21,7 @@ mod stats;
 mod v1;
 mod v2;
 
+pub use counters::{Counters, Io};
 pub use error::Error;
 pub use group::{Cgroup, ExitCounters, children};
 pub use host::{Hierarchy, Host, Version};

@@ -36,8 +36,7 @@ fn main() {
         let starting = hull_init::spawn(&host, &plan, null(), &[]).unwrap();
         let running = outcome(starting);
         spawns.push(begin.elapsed());
-        let target =
-            ExecTarget { pidfd: running.pidfd.as_fd(), user_namespace: false, cgroup: &path };
+        let target = ExecTarget { pidfd: running.pidfd.as_fd(), id_maps: None, cgroup: &path };
         let begin = Instant::now();
         let starting =
             hull_init::exec(&host, &target, &process(&["/bin/busybox", "true"]), &null()).unwrap();

@@ -63,14 +63,14 @@ pub(crate) fn all(
             builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
-        if plan.namespaces.user == Namespace::New && builder.root.is_some() {
+        if plan.namespaces.user != Namespace::Inherit && builder.root.is_some() {
             become_root_inside()?;
         }
     }
     Ok(())
 }
 
-/// In a new user namespace: what is made from now on belongs to the container's root. Not before its
+/// In a user namespace: what is made from now on belongs to the container's root. Not before its
 /// root is attached: only the host's root may pass through the directories on the way there.
 pub(crate) fn become_root_inside() -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
@@ -135,7 +135,10 @@ impl Builder<'_> {
                 self.bind(&tree, op)
             }
             Op::Cgroups { target, attrs } => self.cgroups(target, attrs),
-            Op::Device { .. } => self.device(op),
+            Op::Device { path, .. } => match self.sources.remove(&at) {
+                Some(node) => self.attach(&node, path, Make::File),
+                None => self.device(op),
+            },
             Op::Symlink { content, path } => self.symlink(content, path),
             Op::Mkdir { path, mode } => self.mkdir(path, *mode),
             Op::Mask { path } => self.mask(path),
@@ -293,11 +296,6 @@ impl Builder<'_> {
         let number = if *fifo { 0 } else { rustix::fs::makedev(*major, *minor) };
         match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(*mode), number) {
             Ok(()) => {}
-            // Where nodes cannot be made (user namespace), the host's is bound.
-            Err(Errno::PERM) => {
-                let tree = clone_tree(path, false)?;
-                return self.attach(&tree, path, Make::File);
-            }
             // The image may bring it: what counts is that it is the one that was asked for.
             Err(Errno::EXIST) if self.is_device(path, kind, *major, *minor) => {}
             Err(errno) => return Err(of(format!("mknodat({path})"))(errno)),

@@ -42,8 +42,8 @@ pub enum Io {
 pub struct ExecTarget<'a> {
     /// Its first process.
     pub pidfd: BorrowedFd<'a>,
-    /// It has a user namespace of its own.
-    pub user_namespace: bool,
+    /// Maps of its user namespace, when it has one that is not ours.
+    pub id_maps: Option<&'a IdMaps>,
     /// Its cgroup.
     pub cgroup: &'a str,
 }
@@ -55,8 +55,9 @@ pub struct ExecTarget<'a> {
 pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, &plan.cgroup.path)?;
     cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
-    let joins = Joins::open(&plan.namespaces)?;
-    let sources = sources::open(plan)?;
+    let mut joins = Joins::open(&plan.namespaces)?;
+    let user = joins.take_user();
+    let sources = sources::open(plan, user.as_ref().map(|file| file.as_fd()))?;
     own_streams(&io, plan);
     let new = new_flags(&plan.namespaces);
     let time = enter_time(&plan.namespaces)?;
@@ -65,7 +66,9 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
         cgroup: &cgroup,
         flags: new,
         pid: joins.pid.as_ref().map(|file| file.as_fd()),
+        user: user.as_ref().map(|file| file.as_fd()),
         maps: &plan.id_maps,
+        oom_score_adj: plan.process.oom_score_adj,
     };
     let started = clone.run(|report| {
         // The host's /proc, which nobody in the container can have changed.
@@ -92,17 +95,21 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
 /// user namespace the child has no right to give away what is the host's. Refused is no reason to
 /// fail.
 fn own_streams(io: &Io, plan: &Plan) {
-    let (uid, gid) = (plan.process.uid, plan.process.gid);
-    if plan.namespaces.user == Namespace::New {
-        let uid = sources::outside(&plan.id_maps.uids, uid);
-        let gid = sources::outside(&plan.id_maps.gids, gid);
-        io.give(uid, gid);
-    } else {
-        io.give(Some(uid), Some(gid));
-    }
+    let maps = (plan.namespaces.user != Namespace::Inherit).then_some(&plan.id_maps);
+    io.give_inside(plan.process.uid, plan.process.gid, maps);
 }
 
 impl Io {
+    /// To whom these ids mean inside.
+    fn give_inside(&self, uid: u32, gid: u32, maps: Option<&IdMaps>) {
+        match maps {
+            Some(IdMaps { uids, gids }) => {
+                self.give(sources::outside(uids, uid), sources::outside(gids, gid));
+            }
+            None => self.give(Some(uid), Some(gid)),
+        }
+    }
+
     fn give(&self, uid: Option<u32>, gid: Option<u32>) {
         let (uid, gid) = (uid.and_then(ids::user), gid.and_then(ids::group));
         match self {
@@ -135,10 +142,17 @@ pub fn exec(
     // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
     // already be pointed at the pid namespace.
     let maps = IdMaps::default();
-    if !target.user_namespace {
-        io.give(Some(process.uid), Some(process.gid));
-    }
-    let clone = Clone { host, cgroup: &cgroup, flags: 0, pid: Some(target.pidfd), maps: &maps };
+    io.give_inside(process.uid, process.gid, target.id_maps);
+    let clone = Clone {
+        host,
+        cgroup: &cgroup,
+        flags: 0,
+        pid: Some(target.pidfd),
+        // All namespaces are entered at once, none is made: nobody is needed in between.
+        user: None,
+        maps: &maps,
+        oom_score_adj: process.oom_score_adj,
+    };
     clone.run(|report| {
         let early = process::Early::open(process)?;
         join_all(target)?;
@@ -153,7 +167,7 @@ fn join_all(target: &ExecTarget<'_>) -> Result<(), StepError> {
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
-    if target.user_namespace {
+    if target.id_maps.is_some() {
         kinds |= ThreadNameSpaceType::USER;
     }
     let joined = move_into_thread_name_spaces(target.pidfd, kinds | ThreadNameSpaceType::TIME);
@@ -190,7 +204,12 @@ pub(crate) struct Clone<'a> {
     pub(crate) flags: u64,
     /// A descriptor whose pid namespace the child is born into.
     pub(crate) pid: Option<BorrowedFd<'a>>,
+    /// A user namespace that the child is born into, and what it makes belongs to.
+    pub(crate) user: Option<BorrowedFd<'a>>,
+    /// Of a user namespace that `flags` makes.
     pub(crate) maps: &'a IdMaps,
+    /// Set before a user namespace is entered, where nobody may lower it.
+    pub(crate) oom_score_adj: Option<i32>,
 }
 
 impl Clone<'_> {
@@ -199,6 +218,9 @@ impl Clone<'_> {
         &self,
         work: impl FnOnce(BorrowedFd<'_>) -> Result<std::convert::Infallible, StepError>,
     ) -> Result<Starting, StepError> {
+        if let Some(user) = self.user {
+            return self.run_inside(user, work);
+        }
         let (news, report) = status_pipe()?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
         let user = self.flags & flags::NEWUSER != 0;
@@ -216,6 +238,7 @@ impl Clone<'_> {
                     // The child waits; when this fails the closed pipe ends it.
                     self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
                     write_maps(pid, self.maps)?;
+                    process::set_oom_score(&format!("{pid}/oom_score_adj"), self.oom_score_adj)?;
                     write(&go, b"g")
                         .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
                 }
@@ -244,14 +267,22 @@ impl Clone<'_> {
             if got == 0 {
                 return Err(StepError::new(Step::IdMaps, Errno::CANCELED, "read(go)"));
             }
-        } else if !self.host.hierarchies().is_empty() {
-            // 0 is whoever writes; the v2 tree was entered by the clone, if there is one.
-            let cloned_into = self.host.unified().is_some();
-            self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))?;
+        } else {
+            self.enter_cgroups()?;
         }
         rustix::process::setsid()
             .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))?;
         Ok(())
+    }
+
+    /// The calling process enters the v1 trees; the v2 tree was entered by its clone, if there is one.
+    pub(crate) fn enter_cgroups(&self) -> Result<(), StepError> {
+        if self.host.hierarchies().is_empty() {
+            return Ok(());
+        }
+        let cloned_into = self.host.unified().is_some();
+        // 0 is whoever writes.
+        self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))
     }
 }
 
@@ -259,15 +290,19 @@ impl Clone<'_> {
 fn visit_pid_namespace(of: BorrowedFd<'_>) -> Result<fs::File, StepError> {
     let path = "/proc/self/ns/pid";
     let home = fs::File::open(path).map_err(|err| join_error(NamespaceKind::Pid, &err, path))?;
+    enter_pid_namespace(of)?;
+    Ok(home)
+}
+
+/// Points our future children at another pid namespace.
+pub(crate) fn enter_pid_namespace(of: BorrowedFd<'_>) -> Result<(), StepError> {
     // A pidfd or a namespace's own descriptor: setns takes both, each by its own flags.
     let entered = move_into_thread_name_spaces(of, ThreadNameSpaceType::PROCESS_ID);
     let entered = match entered {
         Err(Errno::INVAL) => move_into_link_name_space(of, Some(LinkNameSpaceType::ProcessID)),
         other => other,
     };
-    entered
-        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))?;
-    Ok(home)
+    entered.map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))
 }
 
 fn leave_pid_namespace(home: &fs::File) -> Result<(), StepError> {
@@ -289,7 +324,6 @@ struct Joins {
 impl Joins {
     fn open(namespaces: &Namespaces) -> Result<Self, StepError> {
         let kinds = [
-            // First: entering it may give the rights to enter the others.
             (&namespaces.user, NamespaceKind::User, LinkNameSpaceType::User),
             (&namespaces.net, NamespaceKind::Net, LinkNameSpaceType::Network),
             (&namespaces.ipc, NamespaceKind::Ipc, LinkNameSpaceType::InterProcessCommunication),
@@ -312,6 +346,12 @@ impl Joins {
             Namespace::Inherit | Namespace::New => None,
         };
         Ok(Self { pid, others })
+    }
+
+    /// The user namespace is entered before the process is made.
+    fn take_user(&mut self) -> Option<fs::File> {
+        let at = self.others.iter().position(|(kind, ..)| *kind == NamespaceKind::User)?;
+        Some(self.others.remove(at).2)
     }
 
     fn enter(&self) -> Result<(), StepError> {

@@ -11,6 +11,7 @@
 //! JSON, no tokio. What to do was decided before, in a [`Plan`].
 
 mod apply;
+mod between;
 mod child;
 mod copy_up;
 mod ids;
@@ -26,4 +27,5 @@ mod sysctl;
 pub use child::{ExecTarget, Io, exec, spawn};
 pub use pause::{pause, pod_shm};
 pub use plan::{PausePlan, Plan, Process, Step, StepError};
+pub use sources::try_user_namespaces;
 pub use starting::Starting;

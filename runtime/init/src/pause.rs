@@ -29,7 +29,8 @@ use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// Starts the pause process from the program behind `exe`. With `netns` it joins that network.
+/// Starts the pause process from the program behind `exe`. With `netns` it joins that network, else
+/// it gets a new one if the plan says so.
 pub fn pause(
     host: &Host,
     plan: &PausePlan,
@@ -49,12 +50,25 @@ pub fn pause(
             new |= flag;
         }
     }
+    // One of its own belongs to its user namespace, so that the pod may configure it; one that comes
+    // along belongs to the host.
+    if plan.namespaces.net == Namespace::New && netns.is_none() {
+        new |= flags::NEWNET;
+    }
     let maps = if plan.namespaces.user == Namespace::New {
         plan.id_maps.clone()
     } else {
         IdMaps::default()
     };
-    let clone = Clone { host, cgroup: &cgroup, flags: new, pid: None, maps: &maps };
+    let clone = Clone {
+        host,
+        cgroup: &cgroup,
+        flags: new,
+        pid: None,
+        user: None,
+        maps: &maps,
+        oom_score_adj: plan.oom_score_adj,
+    };
     clone.run(|report| {
         if let Some(netns) = &netns {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(

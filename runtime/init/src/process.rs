@@ -143,8 +143,13 @@ fn rlimits(process: &Process) -> Result<(), StepError> {
 }
 
 fn oom_score(process: &Process) -> Result<(), StepError> {
-    let Some(score) = process.oom_score_adj else { return Ok(()) };
-    let file = sysctl::open_proc("self/oom_score_adj", ResolveFlags::empty());
+    set_oom_score("self/oom_score_adj", process.oom_score_adj)
+}
+
+/// Sets the out-of-memory score of a process by its file in /proc.
+pub(crate) fn set_oom_score(path: &str, score: Option<i32>) -> Result<(), StepError> {
+    let Some(score) = score else { return Ok(()) };
+    let file = sysctl::open_proc(path, ResolveFlags::empty());
     match file.and_then(|file| rustix::io::write(&file, score.to_string().as_bytes())) {
         // Lowering it needs CAP_SYS_RESOURCE, which a nested host may not have: it keeps ours.
         Ok(_) | Err(Errno::ACCESS | Errno::PERM) => Ok(()),

@@ -2,17 +2,20 @@
 //! Mounts that the parent makes for the child: what needs rights over the host's file systems, which
 //! a child in a user namespace of its own has given up.
 //!
-//! Idmapped mounts (`MOUNT_ATTR_IDMAP`, Linux 5.12), and with a new user namespace every source of
-//! the host. Without either there is nothing to do here, and the child clones its sources itself.
+//! Idmapped mounts (`MOUNT_ATTR_IDMAP`, Linux 5.12), and with a user namespace that is not ours every
+//! source of the host and every device node. Without either there is nothing to do here, and the child
+//! clones its sources itself.
 
 use crate::child::write_maps;
 use crate::ids;
-use crate::mount::{Done, MS_SLAVE, clone_tree, finish, of, open_context, set_option};
+use crate::mount::{
+    Done, MS_SLAVE, clone_at, clone_tree, finish, new_mount, of, open_context, set_option,
+};
 use crate::plan::{
     Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
 };
 use hull_sys::{Attr, Forked, clone3, flags};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, read};
 use rustix::mount::fsconfig_set_fd;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -32,13 +35,19 @@ pub(crate) fn outside(maps: &[IdMap], inside: u32) -> Option<u32> {
     })
 }
 
-/// Makes what the child cannot.
-pub(crate) fn open(plan: &Plan) -> Result<Sources, StepError> {
-    let user = plan.namespaces.user == Namespace::New;
+/// Makes what the child cannot. `joined` is the user namespace that it will be born into.
+pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Sources, StepError> {
+    let mut maker = Maker {
+        user: plan.namespaces.user != Namespace::Inherit,
+        maps: &plan.id_maps,
+        joined,
+        made: Vec::new(),
+        nodes: None,
+    };
     let mut sources = Sources::new();
     for (at, op) in plan.ops.iter().enumerate() {
         let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
-        let source = source(op, user, &plan.id_maps).map_err(|failed| failed.at(step))?;
+        let source = maker.source(at, op).map_err(|failed| failed.at(step))?;
         if let Some(source) = source {
             sources.insert(at, source);
         }
@@ -46,27 +55,135 @@ pub(crate) fn open(plan: &Plan) -> Result<Sources, StepError> {
     Ok(sources)
 }
 
-fn source(op: &Op, user: bool, pod_maps: &IdMaps) -> Done<Option<OwnedFd>> {
-    if let Op::Bind { source: Source::Host(path), recursive, propagation, id_maps, .. } = op {
-        if !user && id_maps.is_none() {
-            return Ok(None);
-        }
-        let mut tree = clone_tree(path, *recursive)?;
-        if *propagation != Some(Propagation::Shared) {
-            tree = slave(tree, *recursive)?;
-        }
-        if let Some(maps) = id_maps {
-            map_ids(&tree, *recursive, user_namespace(maps)?.as_fd())?;
-        }
-        return Ok(Some(tree));
+/// Tries what a container in a user namespace needs of the kernel and of the file systems that `lower`
+/// is on: mapped layers, given by descriptor, and device nodes on a detached mount. Nothing stays.
+pub fn try_user_namespaces(lower: &[String]) -> Result<(), StepError> {
+    let range = vec![IdMap { inside: 0, outside: 65_536, length: 65_536 }];
+    let maps = IdMaps { uids: range.clone(), gids: range };
+    let mut maker = Maker { user: true, maps: &maps, joined: None, made: Vec::new(), nodes: None };
+    let overlay = Op::RootOverlay {
+        lower: lower.to_vec(),
+        upper: None,
+        options: Vec::new(),
+        at: String::new(),
+    };
+    let null = Op::Device {
+        path: "/dev/null".into(),
+        block: false,
+        fifo: false,
+        major: 1,
+        minor: 3,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    for (at, op) in [overlay, null].iter().enumerate() {
+        let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
+        drop(maker.source(at, op).map_err(|failed| failed.at(step))?);
     }
-    if let (true, Op::RootOverlay { lower, upper, options, .. }) = (user, op) {
-        return mapped_overlay(lower, upper.as_ref(), options, pod_maps).map(Some);
+    Ok(())
+}
+
+struct Maker<'a> {
+    /// The child is in a user namespace that is not ours.
+    user: bool,
+    /// Its maps.
+    maps: &'a IdMaps,
+    joined: Option<BorrowedFd<'a>>,
+    /// User namespaces that were made for mapping, by their maps.
+    made: Vec<(IdMaps, OwnedFd)>,
+    /// Where device nodes are made.
+    nodes: Option<OwnedFd>,
+}
+
+impl Maker<'_> {
+    fn source(&mut self, at: usize, op: &Op) -> Done<Option<OwnedFd>> {
+        match op {
+            Op::Bind { source: Source::Host(path), recursive, propagation, id_maps, .. }
+                if self.user || id_maps.is_some() =>
+            {
+                let mut tree = clone_tree(path, *recursive)?;
+                if *propagation != Some(Propagation::Shared) {
+                    tree = slave(tree, *recursive)?;
+                }
+                if let Some(maps) = id_maps {
+                    map_ids(&tree, *recursive, self.namespace(maps)?)?;
+                }
+                Ok(Some(tree))
+            }
+            Op::RootOverlay { lower, upper, options, .. } if self.user => {
+                let maps = self.maps;
+                let user = self.namespace(maps)?;
+                mapped_overlay(lower, upper.as_ref(), options, maps, user).map(Some)
+            }
+            Op::RootBind { source } if self.user => {
+                slave(clone_tree(source, true)?, true).map(Some)
+            }
+            Op::Device { fifo: false, .. } if self.user => self.node(at, op).map(Some),
+            Op::Bind { .. }
+            | Op::RootOverlay { .. }
+            | Op::RootBind { .. }
+            | Op::Device { .. }
+            | Op::Mount { .. }
+            | Op::Cgroups { .. }
+            | Op::Symlink { .. }
+            | Op::Mkdir { .. }
+            | Op::Mask { .. }
+            | Op::Readonly { .. }
+            | Op::RootReadonly
+            | Op::RootPropagation(_)
+            | Op::Sysctl { .. }
+            | Op::Hostname(_)
+            | Op::Domainname(_)
+            | Op::Pivot => Ok(None),
+        }
     }
-    if let (true, Op::RootBind { source }) = (user, op) {
-        return slave(clone_tree(source, true)?, true).map(Some);
+
+    /// A user namespace with these maps: the child's own where it has them, else one made for it.
+    fn namespace(&mut self, maps: &IdMaps) -> Done<BorrowedFd<'_>> {
+        if let Some(joined) = self.joined
+            && maps == self.maps
+        {
+            return Ok(joined);
+        }
+        let at = match self.made.iter().position(|(of, _)| of == maps) {
+            Some(at) => at,
+            None => {
+                self.made.push((maps.clone(), user_namespace(maps)?));
+                self.made.len() - 1
+            }
+        };
+        Ok(self.made[at].1.as_fd())
     }
-    Ok(None)
+
+    /// A device node, which nobody in a user namespace may make: on a file system of its own that
+    /// belongs to the host, with the owner that the container sees as the one asked for. So it is
+    /// that very device whatever the host has at its path, and changing its owner or mode inside
+    /// changes nothing of the host's.
+    fn node(&mut self, at: usize, op: &Op) -> Done<OwnedFd> {
+        let Op::Device { path, block, major, minor, mode, uid, gid, .. } = op else {
+            return Err(of("mknodat(no device)")(Errno::INVAL));
+        };
+        let nodes = match &self.nodes {
+            Some(nodes) => nodes,
+            None => {
+                let attrs = Attrs { nosuid: true, noexec: true, ..Attrs::default() };
+                let mode = [("mode".to_owned(), Some("755".to_owned()))];
+                self.nodes.insert(new_mount("tmpfs", "tmpfs", &attrs, &mode)?)
+            }
+        };
+        let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let (name, mode) = (at.to_string(), Mode::from_raw_mode(*mode));
+        rustix::fs::mknodat(nodes, &name, kind, mode, rustix::fs::makedev(*major, *minor))
+            .map_err(of(format!("mknodat({path})")))?;
+        let uid = outside(&self.maps.uids, *uid).and_then(ids::user);
+        let gid = outside(&self.maps.gids, *gid).and_then(ids::group);
+        rustix::fs::chownat(nodes, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(of(format!("fchownat({path})")))?;
+        rustix::fs::chmodat(nodes, &name, mode, AtFlags::empty())
+            .map_err(of(format!("fchmodat({path})")))?;
+        clone_at(nodes, &name)
+    }
 }
 
 fn slave(tree: OwnedFd, recursive: bool) -> Done<OwnedFd> {
@@ -114,14 +231,14 @@ fn mapped_overlay(
     upper: Option<&(String, String)>,
     options: &[(String, Option<String>)],
     maps: &IdMaps,
+    user: BorrowedFd<'_>,
 ) -> Done<OwnedFd> {
-    let user = user_namespace(maps)?;
     let context = open_context("overlay", "overlay")?;
     // A detached mount is taken down when its first descriptor closes, whatever else is open in it.
     let mut trees = Vec::with_capacity(lower.len());
     for dir in lower {
         let tree = clone_tree(dir, false)?;
-        map_ids(&tree, false, user.as_fd())?;
+        map_ids(&tree, false, user)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let layer = rustix::fs::openat(&tree, ".", flags, Mode::empty())
             .map_err(of(format!("open({dir})")))?;

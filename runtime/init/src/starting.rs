@@ -60,6 +60,15 @@ impl Starting {
         }
     }
 
+    /// What failed, of a process that has ended and whose report nobody else writes to.
+    pub(crate) fn failure(status: OwnedFd, pidfd: OwnedFd) -> StepError {
+        let nothing = || StepError::new(Step::Pipe, Errno::PIPE, "read(status)");
+        match Self::new(0, pidfd, status).poll() {
+            Some(Err(error)) => error,
+            Some(Ok(())) | None => nothing(),
+        }
+    }
+
     fn decode(&self) -> StepError {
         borsh::from_slice(&self.report)
             .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)"))

@@ -25,6 +25,26 @@ mod verbs;
 
 pub use frame::Frames;
 
+use hull_proto::monitor::{LISTEN_FD, USER_NAMESPACES_WORK};
+
+/// Finds out whether pods can have user namespaces, with `layers` as a root's lower layers, and tells
+/// the daemon.
+///
+/// # Errors
+/// A sentence, to be read after "cannot", when the daemon cannot be told.
+pub fn try_user_namespaces(layers: &[String]) -> Result<(), String> {
+    let daemon = hull_sys::inherited(LISTEN_FD)
+        .ok_or_else(|| format!("find descriptor {LISTEN_FD}, to tell what it found"))?;
+    let answer = match hull_init::try_user_namespaces(layers) {
+        Ok(()) => USER_NAMESPACES_WORK.to_owned(),
+        Err(error) => {
+            format!("{}: {}", error.call, std::io::Error::from_raw_os_error(error.errno))
+        }
+    };
+    let told = rustix::io::write(&daemon, answer.as_bytes());
+    told.map(drop).map_err(|errno| format!("tell the daemon: {errno}"))
+}
+
 /// Serves one pod until it is shut down.
 ///
 /// # Errors

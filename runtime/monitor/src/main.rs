@@ -2,12 +2,19 @@
 //! `hull-monitor POD`: started by the daemon, one per pod, with its listening socket as descriptor
 //! 3 and the pause program as descriptor 4.
 
+use hull_proto::monitor::TRY_USER_NAMESPACES;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let pod = std::env::args().nth(1).unwrap_or_default();
-    match hull_monitor::run(&pod) {
+    let mut args = std::env::args().skip(1);
+    let pod = args.next().unwrap_or_default();
+    let done = if pod == TRY_USER_NAMESPACES {
+        hull_monitor::try_user_namespaces(&args.collect::<Vec<_>>())
+    } else {
+        hull_monitor::run(&pod)
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             // The daemon's log; with nobody reading there is nobody to tell.

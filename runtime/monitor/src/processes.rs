@@ -15,6 +15,7 @@ use crate::log::{Log, Stream};
 use crate::monitor::{Monitor, Watched};
 use hull_cgroup::Cgroup;
 use hull_init::Starting;
+use hull_init::plan::IdMaps;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
 use hull_sys::Reaped;
@@ -86,7 +87,8 @@ pub(crate) struct Container {
     pub(crate) stage: Stage,
     pub(crate) cgroup: Cgroup,
     pub(crate) cgroup_path: String,
-    pub(crate) user_namespace: bool,
+    /// Maps of its user namespace, when that is not ours.
+    pub(crate) id_maps: Option<IdMaps>,
     pub(crate) log: Log,
     pub(crate) stdout: Option<Output>,
     pub(crate) stderr: Option<Output>,

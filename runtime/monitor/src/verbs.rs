@@ -193,7 +193,7 @@ impl Monitor {
             stage: Stage::Starting(on_its_way),
             cgroup: cgroup.clone(),
             cgroup_path: plan.cgroup.path,
-            user_namespace: plan.namespaces.user != Namespace::Inherit,
+            id_maps: (plan.namespaces.user != Namespace::Inherit).then_some(plan.id_maps),
             log: Log::new(log),
             stdout: Some(stdout),
             stderr,
@@ -286,7 +286,7 @@ impl Monitor {
         };
         let target = ExecTarget {
             pidfd: container.pidfd.as_fd(),
-            user_namespace: container.user_namespace,
+            id_maps: container.id_maps.as_ref(),
             cgroup: &container.cgroup_path,
         };
         let starting =

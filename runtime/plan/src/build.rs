@@ -96,8 +96,8 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     let resources = linux.resources().as_ref();
     Ok(Plan {
         id_maps: IdMaps {
-            uids: maps(linux.uid_mappings().as_deref()),
-            gids: maps(linux.gid_mappings().as_deref()),
+            uids: ranges(linux.uid_mappings().as_deref()),
+            gids: ranges(linux.gid_mappings().as_deref()),
         },
         namespaces,
         cgroup: Cgroup {
@@ -177,7 +177,7 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
     Ok(namespaces)
 }
 
-fn maps(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
+pub(crate) fn ranges(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
     let maps = maps.unwrap_or_default().iter();
     maps.map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), length: map.size() })
         .collect()

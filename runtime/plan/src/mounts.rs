@@ -3,7 +3,8 @@
 //! known here nor a file system's own is refused by name.
 
 use crate::Error;
-use hull_init::plan::{Attrs, Op, Propagation, Source};
+use crate::build::ranges;
+use hull_init::plan::{Attrs, IdMaps, Op, Propagation, Source};
 use oci_spec::runtime::Mount;
 
 /// What a mount's options come to.
@@ -24,9 +25,7 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
     let fstype = mount.typ().clone().unwrap_or_default();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(Error::Unsupported { what: "id-mapped mounts", value: target });
-    }
+    let id_maps = id_maps(mount)?;
     if fstype == "bind"
         || parsed.bind.is_some()
         || slots.iter().any(|(text, _)| Some(text) == source.as_ref())
@@ -59,7 +58,13 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
             recursive_attrs: parsed.recursive_attrs,
             clear: parsed.clear,
             propagation: parsed.propagation,
-            id_maps: None,
+            id_maps,
+        });
+    }
+    if id_maps.is_some() {
+        return Err(Error::Unsupported {
+            what: "mapped ids of what is no bind mount",
+            value: target,
         });
     }
     match fstype.as_str() {
@@ -73,6 +78,16 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
             options: parsed.data,
             copy_up: parsed.copy_up,
         }),
+    }
+}
+
+fn id_maps(mount: &Mount) -> Result<Option<IdMaps>, Error> {
+    let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    match (uids.unwrap_or_default(), gids.unwrap_or_default()) {
+        ([], []) => Ok(None),
+        ([], _) => Err(Error::Missing { field: "mounts.uidMappings" }),
+        (_, []) => Err(Error::Missing { field: "mounts.gidMappings" }),
+        (uids, gids) => Ok(Some(IdMaps { uids: ranges(Some(uids)), gids: ranges(Some(gids)) })),
     }
 }
 

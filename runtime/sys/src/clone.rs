@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 #[allow(missing_docs, reason = "named as in the man page")]
 pub mod flags {
     pub const NEWTIME: u64 = 0x80;
+    /// The child is the caller's sibling: our parent's child.
+    pub const PARENT: u64 = 0x8000;
     pub const NEWNS: u64 = 0x2_0000;
     pub const NEWCGROUP: u64 = 0x0200_0000;
     pub const NEWUTS: u64 = 0x0400_0000;
@@ -47,7 +49,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | flags::PIDFD;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = 17; // SIGCHLD
+    // SIGCHLD; a sibling takes over ours, and may name none.
+    args.exit_signal = if flags & flags::PARENT == 0 { 17 } else { 0 };
     if let Some(cgroup) = cgroup {
         args.flags |= flags::INTO_CGROUP;
         args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or(0);

@@ -141,6 +141,7 @@ fn security(args: &Run) -> Result<api::LinuxContainerSecurityContext> {
         privileged: args.privileged,
         namespace_options: Some(namespaces(args)),
         readonly_rootfs: args.read_only,
+        seccomp: Some(api::SecurityProfile::default()), // runtime/default; privileged ones are free of it
         ..Default::default()
     };
     if let Some(user) = &args.user {

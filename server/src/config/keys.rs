@@ -78,7 +78,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("runtime.seccomp_root", "Directory of seccomp profiles of type Localhost."),
     key(
         "runtime.default_seccomp",
-        "Seccomp profile of containers that name none: `runtime/default` or `unconfined`. Privileged containers are never confined.",
+        "Seccomp profile of containers whose caller names none: `unconfined` (as CRI has it; kubelets always name one) or `runtime/default`. Privileged containers are never confined.",
     ),
     key(
         "runtime.exec_output_bytes_max",

@@ -6,7 +6,9 @@ use crate::error::Error;
 use crate::node::{Node, blocking, now_ns};
 use crate::pod::PodRecord;
 use crate::spec;
+use crate::spec::userns::outside;
 use hull_image::Image;
+use hull_plan::IdMaps;
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use std::os::fd::AsFd as _;
@@ -66,8 +68,17 @@ pub(crate) async fn make(
         let mut known = (*record).clone();
         known.user = Some(user.clone());
         super::start::plan(&node, &pod, &pod_record, &known, &image, None)?;
+        let maps = pod_record.id_maps();
+        let owner = |uid, gid| match &maps {
+            // An id that the pod has not shows as nobody's wherever it is; here it is its root's.
+            Some(IdMaps { uids, gids }) => {
+                let of = |ranges, id| outside(ranges, id).or_else(|| outside(ranges, 0));
+                (of(uids, uid).unwrap_or(uid), of(gids, gid).unwrap_or(gid))
+            }
+            None => (uid, gid),
+        };
         node.images
-            .create_rootfs(&record.id, &image)
+            .create_rootfs(&record.id, &image, &owner)
             .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
         Ok(user)
     })

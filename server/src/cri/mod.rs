@@ -8,6 +8,7 @@ pub(crate) mod admin;
 mod batches;
 mod container;
 mod convert;
+mod events;
 mod filter;
 mod image;
 mod runtime;

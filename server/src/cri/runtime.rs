@@ -40,7 +40,7 @@ impl RuntimeService for Cri {
         };
         let features = api::RuntimeHandlerFeatures {
             recursive_read_only_mounts: true,
-            user_namespaces: false,
+            user_namespaces: self.node.user_namespaces.is_ok(),
         };
         let handlers = ["", "hull"]
             .map(|name| api::RuntimeHandler { name: name.into(), features: Some(features) });
@@ -53,7 +53,7 @@ impl RuntimeService for Cri {
             runtime_handlers: handlers.to_vec(),
             features: Some(api::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.node.user_namespaces.is_ok(),
             }),
         }))
     }
@@ -245,28 +245,32 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::GetEventsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::ContainerEventResponse>> {
-        Err(status::not_yet("GetContainerEvents"))
+        let reading = self.node.events.read();
+        Ok(Response::new(super::events::stream(Arc::clone(&self.node), reading)))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<api::ListMetricDescriptorsRequest>,
     ) -> Answer<api::ListMetricDescriptorsResponse> {
-        Err(status::not_yet("ListMetricDescriptors"))
+        let descriptors = crate::metrics::descriptors();
+        Ok(Response::new(api::ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<api::ListPodSandboxMetricsRequest>,
     ) -> Answer<api::ListPodSandboxMetricsResponse> {
-        Err(status::not_yet("ListPodSandboxMetrics"))
+        let pod_metrics = self.list_pod_metrics().await?;
+        Ok(Response::new(api::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<api::UpdatePodSandboxResourcesRequest>,
+        request: Request<api::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<api::UpdatePodSandboxResourcesResponse> {
-        Err(status::not_yet("UpdatePodSandboxResources"))
+        self.resize_pod(request.into_inner()).await?;
+        Ok(Response::new(api::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn stream_pod_sandboxes(
@@ -307,7 +311,10 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::StreamPodSandboxMetricsRequest>,
     ) -> Answer<tonic::codegen::BoxStream<api::StreamPodSandboxMetricsResponse>> {
-        Err(status::not_yet("StreamPodSandboxMetrics"))
+        let items = self.list_pod_metrics().await?;
+        Ok(batched(items, |pod_sandbox_metrics| api::StreamPodSandboxMetricsResponse {
+            pod_sandbox_metrics,
+        }))
     }
 }
 

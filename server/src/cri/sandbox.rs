@@ -5,7 +5,7 @@ use super::{Cri, convert, filter, status};
 use crate::error::Error;
 use crate::node::{blocking, new_pod_id, now_ns};
 use crate::pod::registry::Key;
-use crate::pod::{Command, PodRecord, State, View, files, task};
+use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
 use crate::{recover, spec, stats};
 use hull_proto::cri as api;
 use std::sync::Arc;
@@ -71,6 +71,18 @@ impl Cri {
     /// Stops the pod and takes all of it away. Idempotent likewise.
     pub(super) async fn remove_pod(&self, id: &str) -> Result<(), Status> {
         self.if_there(id, |reply| Command::RemovePod { reply }).await
+    }
+
+    /// Records what the pod is to have in all, for who asks after it: in-place resize (KEP-1287) ends
+    /// with this call. The kubelet has written the pod's cgroup by then.
+    pub(super) async fn resize_pod(
+        &self,
+        request: api::UpdatePodSandboxResourcesRequest,
+    ) -> Result<(), Status> {
+        let pod = self.pod(&request.pod_sandbox_id)?;
+        let sizes = Sizes { overhead: request.overhead, resources: request.resources };
+        let sizes = Box::new(sizes);
+        pod.ask(|reply| Command::UpdatePod { sizes, reply }).await.map_err(status::of)
     }
 
     async fn if_there(
@@ -147,6 +159,19 @@ impl Cri {
                 view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view)
             });
             wanted.map(|view| stats::pod(&node, view)).collect::<Result<_, _>>()
+        })
+        .await
+        .map_err(status::of)
+    }
+}
+
+impl Cri {
+    pub(super) async fn list_pod_metrics(&self) -> Result<Vec<api::PodSandboxMetrics>, Status> {
+        let node = Arc::clone(&self.node);
+        blocking(move || {
+            let views = node.registry.views();
+            let wanted = views.iter().filter(|view| view.record.state.is_ready());
+            wanted.map(|view| crate::metrics::pod(&node, view)).collect::<Result<_, _>>()
         })
         .await
         .map_err(status::of)

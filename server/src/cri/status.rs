@@ -20,14 +20,6 @@ pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
     of(Error::Invalid { field, why: why.into() })
 }
 
-/// A verb of CRI that is not written yet.
-pub(crate) fn not_yet(verb: &'static str) -> Status {
-    Status::new(
-        Code::Unimplemented,
-        format!("cannot {verb}: this version of hull does not have it yet"),
-    )
-}
-
 /// CheckpointContainer needs CRIU, which no setting names yet.
 pub(crate) fn no_criu() -> Status {
     Status::new(

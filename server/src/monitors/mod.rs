@@ -13,13 +13,19 @@ pub(crate) use connection::{Client, Notice};
 
 use crate::assets;
 use hull_proto::id::PodId;
-use hull_proto::monitor::{Failure, HelloReply, LISTEN_FD, PAUSE_FD, VERSION_MIN};
+use hull_proto::monitor::{
+    Failure, HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK,
+    VERSION_MIN,
+};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
+
+/// Most that is read of a trial's answer, in bytes.
+const TRIED_BYTES_MAX: u64 = 4096;
 
 /// Why a monitor could not be started, reached or made to do something.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +73,30 @@ impl Monitors {
             monitor: keep("hull-monitor", assets::MONITOR)?,
             pause: keep("pause", assets::PAUSE)?,
         })
+    }
+
+    /// Finds out whether pods can have user namespaces on this node, by having a monitor's program try
+    /// it on the image store at `images`.
+    pub(crate) fn try_user_namespaces(&self, images: &Path) -> Result<(), String> {
+        let system = |err: hull_sys::Error| err.to_string();
+        let (said, to_us) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| format!("pipe2(): {errno}"))?;
+        // Two of its directories stand for layers.
+        let layer = |name| images.join(name).display().to_string();
+        let (top, bottom) = (layer("empty"), layer("layers"));
+        let args = ["hull-monitor", TRY_USER_NAMESPACES, &top, &bottom];
+        hull_sys::spawn_program(self.monitor.as_fd(), &args, &[(to_us.as_fd(), LISTEN_FD)])
+            .map_err(system)?;
+        drop(to_us);
+        let mut why = String::new();
+        // It says at most a line, and only ends: there is nothing in it to wait for.
+        let read = fs::File::from(said).take(TRIED_BYTES_MAX).read_to_string(&mut why);
+        read.map_err(|err| format!("read what the trial said: {err}"))?;
+        match why.as_str() {
+            USER_NAMESPACES_WORK => Ok(()),
+            "" => Err("the program that tried it ended without a word".into()),
+            _ => Err(why),
+        }
     }
 
     /// Starts a monitor for `pod`, listening at `socket`, and connects to it.

@@ -48,6 +48,11 @@ impl PodRecord {
         self.namespaces().is_some_and(|options| options.network == node)
     }
 
+    /// Has a user namespace of its own? Checked when it was asked for.
+    pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
+        crate::spec::userns::of_pod(&self.config).ok().flatten()
+    }
+
     pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {
         self.config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
     }
@@ -63,6 +68,15 @@ pub(crate) struct View {
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.
     pub(crate) client: Option<crate::monitors::Client>,
+    /// Its record is gone: this is the last view of it.
+    pub(crate) gone: bool,
+}
+
+/// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub(crate) overhead: Option<cri::LinuxContainerResources>,
+    pub(crate) resources: Option<cri::LinuxContainerResources>,
 }
 
 /// Where the answer to a command goes.
@@ -77,6 +91,7 @@ pub(crate) enum Command {
     Remove { id: ContainerId, reply: Reply<()> },
     Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
     ReopenLog { id: ContainerId, reply: Reply<()> },
+    UpdatePod { sizes: Box<Sizes>, reply: Reply<()> },
     StopPod { reply: Reply<()> },
     RemovePod { reply: Reply<()> },
 }

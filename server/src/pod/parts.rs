@@ -22,7 +22,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -46,6 +46,8 @@ pub(crate) enum Error {
     Monitor { source: monitors::Error },
     #[error("make its network namespace")]
     Netns { source: hull_sys::Error },
+    #[error("open its network namespace {}", path.display())]
+    OpenNetns { path: PathBuf, source: io::Error },
     #[error("attach its network")]
     Attach { source: hull_network::Error },
     #[error("detach its network")]
@@ -70,6 +72,7 @@ impl Error {
             Self::WriteFiles { .. }
             | Self::RemoveDirectory { .. }
             | Self::Monitor { .. }
+            | Self::OpenNetns { .. }
             | Self::Netns { .. } => None,
         }
     }
@@ -101,8 +104,9 @@ pub(crate) async fn bring_up(
         let started = node.monitors.start(id, &socket, notices).await;
         started.map_err(|source| Error::Monitor { source })
     });
+    let id_maps = record.id_maps();
     let netns = timed("network namespace", async {
-        if host_network {
+        if host_network || id_maps.is_some() {
             return Ok(None);
         }
         let made = blocking(hull_sys::netns::create).await;
@@ -110,6 +114,11 @@ pub(crate) async fn bring_up(
     });
     let (client, netns) = tokio::try_join!(monitor, netns)?;
 
+    if id_maps.is_some() {
+        let (ips, pause_pid) = bring_up_mapped(node, id, record, &client).await?;
+        write_hosts(&dir, record, &ips)?;
+        return Ok(Up { client, pause_pid, ips });
+    }
     // The network needs only the namespace, pause only the monitor: side by side. Both are waited
     // for even if one fails, so that nothing is still being made when the teardown begins.
     let for_pause = netns.as_ref().map(OwnedFd::try_clone).transpose();
@@ -119,11 +128,34 @@ pub(crate) async fn bring_up(
         timed("pause", start_pause(node, record, &client, for_pause))
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
-    if !host_network {
-        files::write_hosts(&dir, &record.config, &ips)
-            .map_err(|source| Error::WriteFiles { path: dir, source })?;
-    }
+    write_hosts(&dir, record, &ips)?;
     Ok(Up { client, pause_pid, ips })
+}
+
+fn write_hosts(dir: &Path, record: &PodRecord, ips: &[IpAddr]) -> Result<(), Error> {
+    if record.host_network() {
+        return Ok(());
+    }
+    files::write_hosts(dir, &record.config, ips)
+        .map_err(|source| Error::WriteFiles { path: dir.to_owned(), source })
+}
+
+/// Pause, then the network: a pod with a user namespace may configure its network only if that
+/// belongs to the user namespace, so pause makes both.
+async fn bring_up_mapped(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    client: &Client,
+) -> Result<(Vec<IpAddr>, i32), Error> {
+    let pause_pid = timed("pause", start_pause(node, record, client, None)).await?;
+    if record.host_network() {
+        return Ok((Vec::new(), pause_pid));
+    }
+    let path = PathBuf::from(format!("/proc/{pause_pid}/ns/net"));
+    let netns = fs::File::open(&path).map_err(|source| Error::OpenNetns { path, source })?;
+    let ips = timed("network", attach(node, id, record, Some(netns.into()))).await?;
+    Ok((ips, pause_pid))
 }
 
 /// Tells in the log how long a part took.

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
 
 mod containers;
+mod resize;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
@@ -110,6 +111,7 @@ pub(crate) fn prepare(
         containers: BTreeMap::new(),
         failure: None,
         client: None,
+        gone: false,
     };
     let (view, seen) = watch::channel(Arc::new(view));
     let (commands, inbox) = mpsc::channel(QUEUE);
@@ -145,18 +147,27 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Takes over what recovery found: a connection, and the containers' records.
+    /// Takes over what recovery found: a connection, and the containers' records. What differs from
+    /// `recorded`, as the last daemon left it, happened meanwhile.
     pub(crate) fn adopt(
         &mut self,
         client: Option<Client>,
         containers: Vec<(ContainerId, ContainerRecord)>,
+        recorded: (PodRecord, Vec<(ContainerId, ContainerRecord)>),
     ) {
-        self.task.client = client;
+        let task = &mut self.task;
+        let (pod, before) = recorded;
+        let now = std::mem::replace(&mut task.record, Arc::new(pod));
+        task.containers.extend(before.into_iter().map(|(id, record)| (id, Held::new(record))));
+        task.view.send_replace(Arc::new(task.shown()));
+        task.record = now;
+        task.client = client;
+        task.containers.clear();
         for (id, record) in containers {
-            self.task.node.registry.enter_container(id.clone(), self.task.id.clone());
-            self.task.containers.insert(id, Held::new(record));
+            task.node.registry.enter_container(id.clone(), task.id.clone());
+            task.containers.insert(id, Held::new(record));
         }
-        self.task.publish();
+        task.publish();
     }
 
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
@@ -217,6 +228,7 @@ impl Task {
             Command::Remove { id, reply } => self.remove(&id, reply),
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply),
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
+            Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply),
             Command::StopPod { reply } => self.stop_pod(Some(reply)),
             Command::RemovePod { reply } => {
                 self.remove_waiters.push(reply);
@@ -431,6 +443,12 @@ impl Task {
     }
 
     fn publish(&self) {
+        let now = Arc::new(self.shown());
+        let before = self.view.send_replace(Arc::clone(&now));
+        self.node.events.publish(&before, &now);
+    }
+
+    fn shown(&self) -> View {
         let containers = self.containers.iter().map(|(id, held)| {
             let view = ContainerView {
                 id: id.clone(),
@@ -440,13 +458,14 @@ impl Task {
             (id.clone(), Arc::new(view))
         });
         // A pod whose start failed tells so only once it is taken down.
-        self.view.send_replace(Arc::new(View {
+        View {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),
             failure: self.failure.clone().filter(|_| self.settled),
             client: self.client.clone(),
-        }));
+            gone: self.gone,
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container's OCI runtime spec, put together.
 
-use super::{Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user};
+use super::{
+    Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user, userns,
+};
 use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
@@ -58,17 +60,23 @@ pub(crate) struct Request<'a> {
 /// The OCI spec of a container.
 pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let Request { pod, config, image, .. } = request;
+    let maps = userns::of_pod(pod.config)?;
+    userns::check_container(config, pod.config)?;
+    userns::check_user(request.user, maps.as_ref())?;
+    check_shared(request, maps.is_some())?;
     let context =
         config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let sets = security::capabilities(&context)?;
     let seccomp = security::seccomp(&context, &sets, request.defaults)?;
     let devices = security::devices(config, context.privileged)?;
+    let host_network = mode(request, |options| options.network) == NamespaceMode::Node;
     let system = mounts::System {
         privileged: context.privileged,
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
+        host_network,
+        maps: maps.as_ref(),
     };
     let mounts = mounts::all(pod, config, &system)?;
-    let host_network = mode(request, |options| options.network) == NamespaceMode::Node;
     let mut resources = config
         .linux
         .as_ref()
@@ -79,14 +87,14 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let hostname = if host_network { String::new() } else { pod.config.hostname.clone() };
     let env = command::env(config, image, &hostname, &request.user.home)?;
     let process = process(request, &context, &sets, &args, &env);
-    let spec = json!({
+    let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": context.readonly_rootfs},
         "process": process,
         "mounts": mounts,
         "annotations": annotations(request),
         "linux": {
-            "namespaces": namespaces(request),
+            "namespaces": namespaces(request, maps.is_some()),
             "cgroupsPath": request.cgroup,
             "resources": resources,
             "devices": devices.nodes,
@@ -95,7 +103,27 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
             "readonlyPaths": security::read_only(&context),
         },
     });
+    if let Some(maps) = &maps {
+        spec["linux"]["uidMappings"] = userns::oci(&maps.uids);
+        spec["linux"]["gidMappings"] = userns::oci(&maps.gids);
+    }
     serde_json::from_value(spec).map_err(|source| Error::Form { source })
+}
+
+/// Refuses what a container in a user namespace cannot share with the host though its pod does not.
+fn check_shared(request: &Request<'_>, user_namespace: bool) -> Result<(), Error> {
+    let shared = [
+        ("pid", mode(request, |options| options.pid)),
+        ("ipc", mode(request, |options| options.ipc)),
+    ];
+    match shared.into_iter().find(|(_, mode)| *mode == NamespaceMode::Node) {
+        Some((field, _)) if user_namespace => Err(Error::UserNamespace {
+            field,
+            value: "NODE".into(),
+            why: "the host's cannot be used from a user namespace",
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn process(
@@ -145,10 +173,13 @@ fn mode(request: &Request<'_>, of: impl Fn(&cri::NamespaceOption) -> i32) -> Nam
         .unwrap_or(NamespaceMode::Pod)
 }
 
-fn namespaces(request: &Request<'_>) -> Value {
+fn namespaces(request: &Request<'_>, user_namespace: bool) -> Value {
     let pause = request.pod.pause_pid;
     let of_pause = |kind: &str| format!("/proc/{pause}/ns/{kind}");
     let mut namespaces = vec![json!({"type": "mount"})];
+    if user_namespace {
+        namespaces.push(json!({"type": "user", "path": of_pause("user")}));
+    }
     // A pod on the host's network keeps the host's name too.
     let network = mode(request, |options| options.network);
     if network != NamespaceMode::Node {

@@ -12,6 +12,10 @@ pub(crate) enum Error {
     Bad { field: &'static str, value: String, why: &'static str },
     #[error("do {what}")]
     Unsupported { what: String },
+    #[error("take `{value}` as userns_options.{field}: {why}")]
+    UserNamespace { field: &'static str, value: String, why: &'static str },
+    #[error("give the pod a user namespace: this node cannot ({why})")]
+    NoUserNamespaces { why: String },
     #[error("mount `{path}` read-only recursively: {why}")]
     RecursiveReadOnly { path: String, why: &'static str },
     #[error("give device `{path}`: it is not on this node")]
@@ -45,6 +49,12 @@ impl Error {
             Self::NoCommand => Some("set `command` in the container's spec".into()),
             Self::RecursiveReadOnly { .. } => Some(
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
+            ),
+            Self::UserNamespace { .. } => Some(
+                "the kubelet gives a pod with `hostUsers: false` one range of ids, from container id 0 on".into(),
+            ),
+            Self::NoUserNamespaces { .. } => Some(
+                "take `hostUsers: false` out of the pod's spec; it needs Linux 6.15 and a data directory on a filesystem with mapped ids (ext4, xfs, btrfs)".into(),
             ),
             Self::NoDevice { .. } => {
                 Some("check the path on the node, or the device plugin that named it".into())

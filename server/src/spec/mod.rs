@@ -14,6 +14,7 @@ mod sandbox;
 mod security;
 mod signals;
 pub(crate) mod user;
+pub(crate) mod userns;
 
 pub(crate) use container::{PodView, Request, container, defaults, exec};
 pub(crate) use error::Error;

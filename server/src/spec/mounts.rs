@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is mounted in a container: the system's own, the pod's files, the config's volumes.
 
-use super::Error;
 use super::container::PodView;
+use super::{Error, userns};
+use hull_plan::IdMaps;
 use hull_proto::cri;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -10,25 +11,36 @@ use std::path::Path;
 /// Source of the mount that the pod's monitor fills with the pod's /dev/shm.
 pub(crate) const SHM_SOURCE: &str = "hull:shm";
 
+/// The group of terminals, as everywhere.
+const TERMINALS: u32 = 5;
+
 /// What decides about the system's own mounts.
-pub(super) struct System {
+pub(super) struct System<'a> {
     pub(super) privileged: bool,
     pub(super) host_ipc: bool,
+    pub(super) host_network: bool,
+    /// Of the pod's user namespace.
+    pub(super) maps: Option<&'a IdMaps>,
 }
 
 /// All mounts, parents before what lies in them.
 pub(super) fn all(
     pod: &PodView<'_>,
     config: &cri::ContainerConfig,
-    system: &System,
+    system: &System<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    // The group of terminals, where there is one of that number.
+    if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {
+        terminals.push("gid=5");
+    }
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
-        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": terminals}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", writable]}),
+        sys(system, writable),
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", writable]}),
     ];
     let taken = |path: &str| config.mounts.iter().any(|mount| clean(&mount.container_path) == path);
@@ -48,7 +60,7 @@ pub(super) fn all(
         .is_some_and(|context| context.readonly_rootfs);
     for (path, file) in files {
         if !taken(path) {
-            mounts.push(file_mount(path, file, read_only));
+            mounts.push(file_mount(path, file, read_only, system.maps));
         }
     }
     let mut volumes: Vec<_> = config.mounts.iter().collect();
@@ -65,18 +77,34 @@ fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn file_mount(path: &str, file: &Path, read_only: bool) -> Value {
+/// /sys shows the pod's network. That of the host may only be mounted by the host's root: in a user
+/// namespace it is the host's own mount, read-only.
+fn sys(system: &System<'_>, writable: &str) -> Value {
+    if system.host_network && system.maps.is_some() {
+        return json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["bind", "nosuid", "noexec", "nodev", "rprivate", "ro"]});
+    }
+    json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", writable]})
+}
+
+/// One of the pod's files. In a user namespace it belongs to the root there, as without one.
+fn file_mount(path: &str, file: &Path, read_only: bool, maps: Option<&IdMaps>) -> Value {
     let access = if read_only { "ro" } else { "rw" };
-    json!({"destination": path, "type": "bind", "source": file, "options": ["bind", "rprivate", access]})
+    let mount = json!({"destination": path, "type": "bind", "source": file, "options": ["bind", "rprivate", access]});
+    mapped(mount, maps)
+}
+
+fn mapped(mut mount: Value, maps: Option<&IdMaps>) -> Value {
+    if let Some(maps) = maps {
+        mount["uidMappings"] = userns::oci(&maps.uids);
+        mount["gidMappings"] = userns::oci(&maps.gids);
+    }
+    mount
 }
 
 fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     let path = &mount.container_path;
     if mount.image.is_some() {
         return Err(Error::Unsupported { what: format!("image volumes (at `{path}`)") });
-    }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unsupported { what: format!("id-mapped volumes (at `{path}`)") });
     }
     if mount.host_path.is_empty() {
         return Err(Error::Bad {
@@ -115,9 +143,9 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         options.push("rro");
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
-    Ok(
-        json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options}),
-    )
+    let maps = userns::of_mount(mount)?;
+    let bind = json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options});
+    Ok(mapped(bind, maps.as_ref()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A pod's sandbox: the pause process's plan, the same as an OCI spec for those who look, and ports.
 
-use super::{Error, OCI_VERSION};
+use super::{Error, OCI_VERSION, userns};
 use crate::node::Node;
 use crate::pod::PodRecord;
 use hull_network::{PortMapping, Protocol};
-use hull_plan::{Cgroup, IdMaps, Limits, Namespace, Namespaces, PausePlan};
+use hull_plan::{Cgroup, IdMap, Limits, Namespace, Namespaces, PausePlan};
 use hull_proto::cri::{self, NamespaceMode};
 use oci_spec::runtime::Spec;
 use serde_json::json;
@@ -25,10 +25,9 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     let new_unless_host = |of: i32| {
         if mode(of) == NamespaceMode::Node { Namespace::Inherit } else { Namespace::New }
     };
-    if let Some(userns) = &options.userns_options
-        && mode(userns.mode) != NamespaceMode::Node
-    {
-        return Err(Error::Unsupported { what: "user namespaces of pods".into() });
+    let id_maps = userns::of_pod(config)?;
+    if let (Some(_), Err(why)) = (&id_maps, &node.user_namespaces) {
+        return Err(Error::NoUserNamespaces { why: why.clone() });
     }
     let net = new_unless_host(options.network);
     let namespaces = Namespaces {
@@ -42,6 +41,7 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
         uts: net.clone(),
         net,
         ipc: new_unless_host(options.ipc),
+        user: if id_maps.is_some() { Namespace::New } else { Namespace::Inherit },
         ..Namespaces::default()
     };
     let mut sysctls: Vec<_> = linux.sysctls.clone().into_iter().collect();
@@ -49,22 +49,26 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     for (name, _) in &sysctls {
         hull_plan::check_sysctl(name, &namespaces).map_err(|source| Error::Sysctl { source })?;
     }
-    let id = |of: &Option<cri::Int64Value>| {
-        of.as_ref().and_then(|value| u32::try_from(value.value).ok()).unwrap_or(PAUSE_USER)
+    let id_maps = id_maps.unwrap_or_default();
+    let id = |of: &Option<cri::Int64Value>, ranges: &[IdMap]| {
+        let asked = of.as_ref().and_then(|value| u32::try_from(value.value).ok());
+        // In a small user namespace nobody has another number.
+        let inside = |id: &u32| ranges.is_empty() || userns::is_inside(ranges, *id);
+        asked.or(Some(PAUSE_USER).filter(inside)).unwrap_or(0)
     };
     let own_name = namespaces.uts == Namespace::New && !config.hostname.is_empty();
     let plan = PausePlan {
         hostname: own_name.then(|| config.hostname.clone()),
         namespaces,
-        id_maps: IdMaps::default(),
         cgroup: Cgroup {
             path: format!("{}/{}", record.cgroup, record.id),
             limits: Limits::default(),
         },
         sysctls,
         shm_bytes: node.config.runtime.shm_bytes,
-        uid: id(&context.run_as_user),
-        gid: id(&context.run_as_group),
+        uid: id(&context.run_as_user, &id_maps.uids),
+        gid: id(&context.run_as_group, &id_maps.gids),
+        id_maps,
         oom_score_adj: Some(OOM_SCORE),
     };
     let spec = spec(&plan)?;
@@ -79,6 +83,7 @@ fn spec(plan: &PausePlan) -> Result<Spec, Error> {
         ("network", &of.net),
         ("ipc", &of.ipc),
         ("uts", &of.uts),
+        ("user", &of.user),
     ];
     let namespaces: Vec<_> = kinds
         .into_iter()
@@ -86,7 +91,7 @@ fn spec(plan: &PausePlan) -> Result<Spec, Error> {
         .map(|(kind, _)| json!({"type": kind}))
         .collect();
     let sysctls: std::collections::BTreeMap<_, _> = plan.sysctls.iter().cloned().collect();
-    let spec = json!({
+    let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "process": {
             "args": ["pause"], "cwd": "/", "noNewPrivileges": true,
@@ -97,6 +102,10 @@ fn spec(plan: &PausePlan) -> Result<Spec, Error> {
         "annotations": {"io.kubernetes.cri.container-type": "sandbox"},
         "linux": {"namespaces": namespaces, "cgroupsPath": plan.cgroup.path, "sysctl": sysctls},
     });
+    if of.user == Namespace::New {
+        spec["linux"]["uidMappings"] = userns::oci(&plan.id_maps.uids);
+        spec["linux"]["gidMappings"] = userns::oci(&plan.id_maps.gids);
+    }
     serde_json::from_value(spec).map_err(|source| Error::Form { source })
 }
 

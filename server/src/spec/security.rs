@@ -142,6 +142,10 @@ pub(super) fn seccomp(
     defaults: &Defaults,
 ) -> Result<Option<LinuxSeccomp>, Error> {
     use cri::security_profile::ProfileType;
+    // As with both peers: who is privileged is not confined, whatever profile stands beside it.
+    if context.privileged {
+        return Ok(None);
+    }
     let deprecated = context.seccomp_profile();
     let (kind, file) = match &context.seccomp {
         Some(profile) => {
@@ -155,17 +159,13 @@ pub(super) fn seccomp(
         None => match deprecated.as_str() {
             "unconfined" => (ProfileType::Unconfined, String::new()),
             "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, String::new()),
-            "" if context.privileged || !defaults.seccomp => {
-                (ProfileType::Unconfined, String::new())
-            }
+            "" if !defaults.seccomp => (ProfileType::Unconfined, String::new()),
             "" => (ProfileType::RuntimeDefault, String::new()),
             path => (ProfileType::Localhost, path.trim_start_matches("localhost/").to_owned()),
         },
     };
     match kind {
         ProfileType::Unconfined => Ok(None),
-        // A privileged container is not held by the default; a profile of its own is taken.
-        ProfileType::RuntimeDefault if context.privileged => Ok(None),
         ProfileType::RuntimeDefault => {
             let names: Vec<_> = sets.allowed.iter().collect();
             let set: Capabilities =

@@ -147,7 +147,7 @@ async fn look_around(steps: &mut Steps) {
                 steps.take("the same by `crictl ps`", async { run(crictl, args).good() }).await;
             show(&said);
         }
-        None => say("    (`make crictl` builds crictl; the demo then shows it too)"),
+        None => say("    (`make tools` builds crictl; the demo then shows it too)"),
     }
 }
 

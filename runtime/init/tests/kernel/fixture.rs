@@ -77,6 +77,7 @@ pub(crate) struct Running {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: String,
+    id_maps: Option<IdMaps>,
     out: File,
     /// Closed, ends `cat` in the container.
     stdin: Option<OwnedFd>,
@@ -173,7 +174,10 @@ impl Fixture {
         let (ours, stdin, out, io) = streams();
         let starting = hull_init::spawn(&self.host, plan, io, slots)?;
         drop(stdin);
-        running(starting, out, Some(ours), &plan.cgroup.path)
+        let mut running = running(starting, out, Some(ours), &plan.cgroup.path)?;
+        running.id_maps =
+            (plan.namespaces.user != Namespace::Inherit).then(|| plan.id_maps.clone());
+        Ok(running)
     }
 
     /// Runs a container to its end.
@@ -205,8 +209,11 @@ impl Fixture {
     /// Runs a further process in a container.
     pub(crate) fn exec(&self, of: &Running, process: &Process) -> Result<Ended, StepError> {
         let (ours, stdin, out, io) = streams();
-        let target =
-            ExecTarget { pidfd: of.pidfd.as_fd(), user_namespace: false, cgroup: &of.cgroup };
+        let target = ExecTarget {
+            pidfd: of.pidfd.as_fd(),
+            id_maps: of.id_maps.as_ref(),
+            cgroup: &of.cgroup,
+        };
         let starting = hull_init::exec(&self.host, &target, process, &io)?;
         drop((io, stdin));
         running(starting, out, Some(ours), &of.cgroup).map(Running::wait)
@@ -268,7 +275,7 @@ fn running(
 ) -> Result<Running, StepError> {
     outcome(&mut starting)?;
     let Starting { pid, pidfd, .. } = starting;
-    Ok(Running { pid, pidfd, cgroup: cgroup.to_owned(), out, stdin })
+    Ok(Running { pid, pidfd, cgroup: cgroup.to_owned(), id_maps: None, out, stdin })
 }
 
 impl Running {

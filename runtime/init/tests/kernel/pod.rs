@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// The real pause program. It needs no crate, so the compiler alone will do.
-fn program(fixture: &Fixture) -> OwnedFd {
+pub(crate) fn program(fixture: &Fixture) -> OwnedFd {
     let out = fixture.path("pause");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../sys/src/bin/pause.rs");
     let built = std::process::Command::new("rustc")
@@ -47,7 +47,7 @@ fn program(fixture: &Fixture) -> OwnedFd {
     hull_sys::sealed_memfd("pause", &fs::read(out).unwrap()).unwrap()
 }
 
-fn plan(fixture: &Fixture) -> PausePlan {
+pub(crate) fn plan(fixture: &Fixture) -> PausePlan {
     PausePlan {
         namespaces: Namespaces {
             ipc: Namespace::New,
@@ -77,7 +77,7 @@ fn start(fixture: &Fixture, plan: &PausePlan) -> Result<Starting, StepError> {
     Ok(starting)
 }
 
-fn stop(pause: &Starting) {
+pub(crate) fn stop(pause: &Starting) {
     pidfd_send_signal(pause.pidfd.as_fd(), 15).unwrap();
     assert_eq!(wait(pause.pidfd.as_fd()), 0);
 }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A process born into a user namespace that exists, such as its pod's.
+//!
+//! ```text
+//! monitor ─ clone3 ─▶ in between: cgroups, score, setns(user, pid) ─ clone3(PARENT) ─▶ container
+//!    ▲                     └─ tells the container's number, ends
+//!    └── parent of both
+//! ```
+//!
+//! What a process makes belongs to the user namespace that it is in, and the container's mounts and pid
+//! namespace must belong to the pod's; but who enters a user namespace loses the rights to come back.
+//! So somebody in between enters, and the container is made as its sibling.
+
+use crate::child::{Clone, cgroup_error, enter_pid_namespace};
+use crate::plan::{NamespaceKind, Step, StepError};
+use crate::process::set_oom_score;
+use crate::starting::{Starting, fail, status_pipe};
+use hull_sys::{Forked, clone3, flags};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::convert::Infallible;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+impl Clone<'_> {
+    /// As [`Clone::run`], inside of `user`.
+    pub(crate) fn run_inside(
+        &self,
+        user: BorrowedFd<'_>,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<Infallible, StepError>,
+    ) -> Result<Starting, StepError> {
+        let (news, report) = status_pipe()?;
+        let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
+        let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
+        let forked = clone3(0, into.as_ref().map(OwnedFd::as_fd));
+        match forked.map_err(StepError::of(Step::Clone))? {
+            Forked::Parent { pidfd, .. } => {
+                drop((report, tell));
+                let mut number = [0; 4];
+                let got = read(&told, &mut number).unwrap_or(0);
+                // It has nothing left to do; the loop must not take it for one of the pod's.
+                let _ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                let pid = i32::from_ne_bytes(number);
+                match Pid::from_raw(pid).filter(|_| got == number.len()) {
+                    // Ours, and not waited for yet: the number is still its own.
+                    Some(made) => rustix::process::pidfd_open(made, PidfdFlags::empty())
+                        .map(|pidfd| Starting::new(pid, pidfd, news))
+                        .map_err(|errno| StepError::new(Step::Clone, errno, "pidfd_open()")),
+                    None => Err(Starting::failure(news, pidfd)),
+                }
+            }
+            Forked::Child => {
+                drop((news, told));
+                match self.enter_and_clone(user) {
+                    Ok(Forked::Parent { pid, .. }) => {
+                        // Without this word nobody learns of the child, which then must not go on.
+                        let said = write(&tell, &pid.to_ne_bytes());
+                        if said.is_err()
+                            && let Some(pid) = Pid::from_raw(pid)
+                        {
+                            let kill = rustix::process::Signal::KILL;
+                            let _gone = rustix::process::kill_process(pid, kill);
+                        }
+                        hull_sys::exit_now(0)
+                    }
+                    Ok(Forked::Child) => {
+                        drop(tell);
+                        match born().and_then(|()| work(report.as_fd())) {
+                            Err(error) => fail(&report, &error),
+                            Ok(never) => match never {},
+                        }
+                    }
+                    Err(error) => fail(&report, &error),
+                }
+            }
+        }
+    }
+
+    fn enter_and_clone(&self, user: BorrowedFd<'_>) -> Result<Forked, StepError> {
+        not_traceable()?;
+        self.enter_cgroups()?;
+        set_oom_score("self/oom_score_adj", self.oom_score_adj)?;
+        move_into_link_name_space(user, Some(LinkNameSpaceType::User)).map_err(|errno| {
+            StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
+        })?;
+        if let Some(pid) = self.pid {
+            enter_pid_namespace(pid)?;
+        }
+        clone3(self.flags | flags::PARENT, None).map_err(StepError::of(Step::Clone))
+    }
+}
+
+/// Our memory and descriptors are the monitor's.
+fn not_traceable() -> Result<(), StepError> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno: Errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
+}
+
+fn born() -> Result<(), StepError> {
+    // Changed credentials may have undone it.
+    not_traceable()?;
+    rustix::process::setsid()
+        .map(drop)
+        .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))
+}

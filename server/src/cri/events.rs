@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! GetContainerEvents: events as CRI messages, each with the pod's and its containers' statuses as
+//! they were when it happened.
+
+use super::convert;
+use crate::events::{Event, Reading};
+use crate::node::Node;
+use futures_util::stream;
+use hull_proto::cri as api;
+use std::sync::Arc;
+use tonic::Status;
+use tonic::codegen::BoxStream;
+
+/// Sends what `reading` brings until the caller hangs up, falls behind, or the daemon ends.
+pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::ContainerEventResponse> {
+    Box::pin(stream::unfold((node, reading), |(node, mut reading)| async move {
+        let next = reading.next().await?;
+        let message = match next {
+            Ok(event) => Ok(message(&node, &event)),
+            Err(_missed) => Err(Status::data_loss(
+                "cannot send every event: more happened than are kept for a reader (hint: list pods and \
+                 containers again, then read events anew)",
+            )),
+        };
+        Some((message, (node, reading)))
+    }))
+}
+
+fn message(node: &Node, event: &Event) -> api::ContainerEventResponse {
+    let containers = event.view.containers.values();
+    api::ContainerEventResponse {
+        container_id: event.id.clone(),
+        container_event_type: event.kind as i32,
+        created_at: event.at_ns,
+        pod_sandbox_status: Some(convert::pod_status(&event.view)),
+        containers_statuses: containers.map(|of| convert::container_status(node, of)).collect(),
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What happens to pods and containers, for kubelets that listen (KEP-3386) instead of listing again
+//! and again.
+//!
+//! ```text
+//! a pod's task ──publishes a View──▶ between(before, now) ──▶ readers, each with a queue of its own
+//!                                                        └──▶ kept, while nobody reads
+//! ```
+//!
+//! The rule: an event is worked out from two views, so there is one for every change that was
+//! published and none without. What happens while nobody reads (the daemon has just started, or the
+//! kubelet has) is kept for the first who comes, up to [`KEPT_MAX`]. A reader that does not keep up
+//! loses its place and is told so; it never holds up a pod.
+//!
+//! A new daemon compares with what the records say: the end of a container that nobody saw while there
+//! was no daemon is told then. What the old daemon had recorded but not sent yet when it was killed is not
+//! told again; a reader lists after each connect, as kubelets do.
+
+use crate::container::State as ContainerState;
+use crate::node::now_ns;
+use crate::pod::View;
+use hull_proto::cri::ContainerEventType as Kind;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// Events that wait for one reader: a node's worth of pods, all ending at once.
+const QUEUE: usize = 2048;
+/// Events that wait while nobody reads. Each holds a view, which it mostly shares with others.
+const KEPT_MAX: usize = 2048;
+
+/// Something that happened, and the pod as it was then.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    /// Of the container, or of the pod.
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+    pub(crate) at_ns: i64,
+    pub(crate) view: Arc<View>,
+}
+
+/// Where events go.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    readers: Vec<Reader>,
+    kept: VecDeque<Event>,
+    /// Of those that were to be kept, how many there was no room for.
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    queue: mpsc::Sender<Event>,
+    behind: Arc<AtomicBool>,
+}
+
+/// A reader's end.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    queue: mpsc::Receiver<Event>,
+    behind: Arc<AtomicBool>,
+}
+
+/// A reader missed events: it was too slow, or there was nobody to read for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missed;
+
+impl Events {
+    /// Tells what changed from `before` to `now`.
+    pub(crate) fn publish(&self, before: &View, now: &Arc<View>) {
+        let happened = between(before, now);
+        if happened.is_empty() {
+            return;
+        }
+        let at_ns = now_ns();
+        // Pushes and removals of whole entries: a panic leaves nothing half done.
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, kind) in happened {
+            inner.tell(Event { id, kind, at_ns, view: Arc::clone(now) });
+        }
+    }
+
+    /// Begins to read: what was kept first.
+    pub(crate) fn read(&self) -> Reading {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (queue, receiver) = mpsc::channel(QUEUE.max(KEPT_MAX));
+        let behind = Arc::new(AtomicBool::new(std::mem::take(&mut inner.dropped) > 0));
+        if !behind.load(Ordering::Relaxed) {
+            for event in std::mem::take(&mut inner.kept) {
+                // The queue has room for all that are kept.
+                let _room = queue.try_send(event);
+            }
+            inner.readers.push(Reader { queue, behind: Arc::clone(&behind) });
+        }
+        inner.kept.clear();
+        Reading { queue: receiver, behind }
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, event: Event) {
+        self.readers.retain(|reader| match reader.queue.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                warn!(waiting = QUEUE, "a reader of events does not keep up; its stream ends");
+                reader.behind.store(true, Ordering::Release);
+                false
+            }
+        });
+        if !self.readers.is_empty() {
+            return;
+        }
+        if self.kept.len() == KEPT_MAX {
+            self.dropped += 1;
+        } else {
+            self.kept.push_back(event);
+        }
+    }
+}
+
+impl Reading {
+    /// The next event; `None` when the daemon ends.
+    ///
+    /// # Errors
+    /// [`Missed`], once, after the last event before the gap.
+    pub(crate) async fn next(&mut self) -> Option<Result<Event, Missed>> {
+        match self.queue.recv().await {
+            Some(event) => Some(Ok(event)),
+            None => self.behind.swap(false, Ordering::Acquire).then_some(Err(Missed)),
+        }
+    }
+}
+
+/// What happened between two views of a pod, in the order in which it must have.
+fn between(before: &View, now: &View) -> Vec<(String, Kind)> {
+    let mut happened = Vec::new();
+    let mut add = |id: &str, kind| happened.push((id.to_owned(), kind));
+    let pod = now.id.as_str();
+    let (was_ready, is_ready) = (before.record.state.is_ready(), now.record.state.is_ready());
+    if !was_ready && is_ready {
+        add(pod, Kind::ContainerCreatedEvent);
+        add(pod, Kind::ContainerStartedEvent);
+    }
+    for (id, view) in &now.containers {
+        let old = before.containers.get(id).map_or(0, |old| stage(&old.record.state));
+        let new = stage(&view.record.state);
+        // One that could not be started was created and has stopped, but never ran.
+        let ran = matches!(
+            view.record.state,
+            ContainerState::Running { .. } | ContainerState::Exited { since_ns: Some(_), .. }
+        );
+        for (at, kind) in [
+            (1, Kind::ContainerCreatedEvent),
+            (2, Kind::ContainerStartedEvent),
+            (3, Kind::ContainerStoppedEvent),
+        ] {
+            if old < at && at <= new && (at != 2 || ran) {
+                add(id.as_str(), kind);
+            }
+        }
+    }
+    for (id, old) in &before.containers {
+        // What was never shown as created is not shown as deleted.
+        if !now.containers.contains_key(id) && stage(&old.record.state) > 0 {
+            add(id.as_str(), Kind::ContainerDeletedEvent);
+        }
+    }
+    if was_ready && !is_ready {
+        add(pod, Kind::ContainerStoppedEvent);
+    }
+    // A pod that could not be built was never shown.
+    if now.gone && !before.gone && now.failure.is_none() {
+        add(pod, Kind::ContainerDeletedEvent);
+    }
+    happened
+}
+
+/// How far a container has come: nothing to tell yet, created, running, ended.
+fn stage(state: &ContainerState) -> u8 {
+    match state {
+        ContainerState::Creating => 0,
+        // Being removed is no event: that it ended came before, if it ran.
+        ContainerState::Created | ContainerState::Removing => 1,
+        ContainerState::Running { .. } => 2,
+        ContainerState::Exited { .. } => 3,
+    }
+}
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

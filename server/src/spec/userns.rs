@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//! User namespaces: what a pod's config asks for, checked before anything is made; and maps of volumes.
+//!
+//! The rule: a pod has one range of users and one of groups, as the kubelet gives it, in which its root
+//! is and the host's root is not. Its containers are in the pod's user namespace, never in another.
+
+use super::Error;
+use hull_plan::{IdMap, IdMaps};
+use hull_proto::cri::{self, NamespaceMode};
+use serde_json::{Value, json};
+
+/// Most ranges of one map, `user_namespaces(7)`.
+const RANGES_MAX: usize = 340;
+/// The number that means "no id" to the kernel.
+const NO_ID: u64 = u32::MAX as u64;
+
+/// The maps of a pod's user namespace; `None` when it is in the host's.
+pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, Error> {
+    let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let Some(options) = context.and_then(|context| context.namespace_options.as_ref()) else {
+        return Ok(None);
+    };
+    let Some(asked) = &options.userns_options else { return Ok(None) };
+    match NamespaceMode::try_from(asked.mode) {
+        Ok(NamespaceMode::Pod) => {}
+        Ok(NamespaceMode::Node) if asked.uids.is_empty() && asked.gids.is_empty() => {
+            return Ok(None);
+        }
+        Ok(NamespaceMode::Node) => {
+            return Err(bad("mode", "NODE", "there are mappings too, which need mode POD"));
+        }
+        Ok(NamespaceMode::Container | NamespaceMode::Target) | Err(_) => {
+            let value = NamespaceMode::try_from(asked.mode)
+                .map_or_else(|_| asked.mode.to_string(), |mode| mode.as_str_name().to_owned());
+            return Err(bad("mode", &value, "it is neither POD nor NODE"));
+        }
+    }
+    let maps = IdMaps {
+        uids: vec![of_one("uids", &asked.uids)?],
+        gids: vec![of_one("gids", &asked.gids)?],
+    };
+    for (what, mode) in [("pid", options.pid), ("ipc", options.ipc)] {
+        if mode == NamespaceMode::Node as i32 {
+            let why = "the host's cannot be used from a user namespace: the kernel lets nobody in there mount its /proc or /dev/mqueue";
+            return Err(bad(what, "NODE", why));
+        }
+    }
+    Ok(Some(maps))
+}
+
+/// Refuses a container that names another user namespace than its pod's.
+pub(super) fn check_container(
+    config: &cri::ContainerConfig,
+    pod: &cri::PodSandboxConfig,
+) -> Result<(), Error> {
+    let Some(options) = super::namespace_options(config) else { return Ok(()) };
+    let Some(own) = &options.userns_options else { return Ok(()) };
+    let of_pod = pod.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let of_pod = of_pod.and_then(|context| context.namespace_options.as_ref());
+    let of_pod = of_pod.and_then(|options| options.userns_options.as_ref());
+    let is_host = |of: &cri::UserNamespace| of.mode == NamespaceMode::Node as i32;
+    if of_pod == Some(own) || (of_pod.is_none_or(is_host) && is_host(own)) {
+        return Ok(());
+    }
+    Err(bad("mode", &shown_all(&own.uids), "the container's is not the pod's"))
+}
+
+/// Refuses a process whose ids are not in the pod's ranges.
+pub(super) fn check_user(user: &super::user::Resolved, maps: Option<&IdMaps>) -> Result<(), Error> {
+    let Some(maps) = maps else { return Ok(()) };
+    let users = std::iter::once(("the user", user.uid, &maps.uids));
+    let groups = std::iter::once(user.gid).chain(user.groups.iter().copied());
+    let groups = groups.map(|gid| ("a group", gid, &maps.gids));
+    for (field, id, ranges) in users.chain(groups) {
+        if !is_inside(ranges, id) {
+            let why = "the pod's user namespace has no such id";
+            return Err(Error::Bad { field, value: id.to_string(), why });
+        }
+    }
+    Ok(())
+}
+
+/// Whether an id inside stands for one of the host.
+pub(crate) fn is_inside(ranges: &[IdMap], id: u32) -> bool {
+    outside(ranges, id).is_some()
+}
+
+/// The id on the host of an id inside.
+pub(crate) fn outside(ranges: &[IdMap], id: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| {
+        let offset = id.checked_sub(range.inside).filter(|offset| *offset < range.length)?;
+        range.outside.checked_add(offset)
+    })
+}
+
+fn bad(field: &'static str, value: &str, why: &'static str) -> Error {
+    Error::UserNamespace { field, value: value.to_owned(), why }
+}
+
+fn shown(map: &cri::IdMapping) -> String {
+    format!("{}:{}:{}", map.container_id, map.host_id, map.length)
+}
+
+fn shown_all(maps: &[cri::IdMapping]) -> String {
+    maps.iter().take(4).map(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// The one range of a pod.
+fn of_one(field: &'static str, given: &[cri::IdMapping]) -> Result<IdMap, Error> {
+    let [only] = given else {
+        let why =
+            if given.is_empty() { "there is no mapping" } else { "it is more than one mapping" };
+        return Err(bad(field, &shown_all(given), why));
+    };
+    let map = checked(only).map_err(|why| bad(field, &shown(only), why))?;
+    if map.inside != 0 {
+        return Err(bad(field, &shown(only), "container id 0 is not mapped"));
+    }
+    if map.outside == 0 {
+        return Err(bad(field, &shown(only), "the host's root would be in the pod"));
+    }
+    Ok(map)
+}
+
+fn checked(map: &cri::IdMapping) -> Result<IdMap, &'static str> {
+    let end = |first: u32| u64::from(first) + u64::from(map.length);
+    if map.length == 0 {
+        return Err("its length is 0");
+    }
+    if end(map.container_id) > NO_ID {
+        return Err("its container ids go past the last one");
+    }
+    if end(map.host_id) > NO_ID {
+        return Err("its host ids go past the last one");
+    }
+    Ok(IdMap { inside: map.container_id, outside: map.host_id, length: map.length })
+}
+
+/// The maps of a volume; `None` without. Several ranges may be given.
+pub(super) fn of_mount(mount: &cri::Mount) -> Result<Option<IdMaps>, Error> {
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(IdMaps {
+        uids: of_many("uidMappings", &mount.uid_mappings)?,
+        gids: of_many("gidMappings", &mount.gid_mappings)?,
+    }))
+}
+
+fn of_many(field: &'static str, given: &[cri::IdMapping]) -> Result<Vec<IdMap>, Error> {
+    let bad = |value, why| Error::Bad { field, value, why };
+    if given.is_empty() {
+        return Err(bad(String::new(), "users and groups are mapped only together"));
+    }
+    if given.len() > RANGES_MAX {
+        return Err(bad(given.len().to_string(), "the kernel takes at most 340 ranges"));
+    }
+    let mut ranges: Vec<IdMap> = Vec::with_capacity(given.len());
+    for map in given {
+        let range = checked(map).map_err(|why| bad(shown(map), why))?;
+        if ranges.iter().any(|other| overlap(*other, range)) {
+            return Err(bad(shown(map), "it overlaps with another range"));
+        }
+        ranges.push(range);
+    }
+    Ok(ranges)
+}
+
+fn overlap(a: IdMap, b: IdMap) -> bool {
+    let meet = |a: u32, a_length: u32, b: u32, b_length: u32| {
+        u64::from(a) < u64::from(b) + u64::from(b_length)
+            && u64::from(b) < u64::from(a) + u64::from(a_length)
+    };
+    meet(a.inside, a.length, b.inside, b.length) || meet(a.outside, a.length, b.outside, b.length)
+}
+
+/// As in the OCI spec.
+pub(super) fn oci(ranges: &[IdMap]) -> Value {
+    let range =
+        |of: &IdMap| json!({"containerID": of.inside, "hostID": of.outside, "size": of.length});
+    ranges.iter().map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map(container_id: u32, host_id: u32, length: u32) -> cri::IdMapping {
+        cri::IdMapping { host_id, container_id, length }
+    }
+
+    fn config(mode: NamespaceMode, uids: &[cri::IdMapping]) -> cri::PodSandboxConfig {
+        let userns = cri::UserNamespace {
+            mode: mode as i32,
+            uids: uids.to_vec(),
+            gids: if uids.is_empty() { Vec::new() } else { vec![map(0, 1000, 65_536)] },
+        };
+        let options = cri::NamespaceOption { userns_options: Some(userns), ..Default::default() };
+        cri::PodSandboxConfig {
+            linux: Some(cri::LinuxPodSandboxConfig {
+                security_context: Some(cri::LinuxSandboxSecurityContext {
+                    namespace_options: Some(options),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn refused(mode: NamespaceMode, uids: &[cri::IdMapping]) -> String {
+        of_pod(&config(mode, uids)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_kubelet_gives_is_taken() {
+        let maps = of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)])).unwrap().unwrap();
+        assert_eq!(maps.uids, [IdMap { inside: 0, outside: 65_536, length: 65_536 }]);
+        assert_eq!(outside(&maps.uids, 7), Some(65_543));
+        assert!(!is_inside(&maps.uids, 65_536));
+        assert_eq!(of_pod(&config(NamespaceMode::Node, &[])).unwrap(), None);
+        assert_eq!(of_pod(&cri::PodSandboxConfig::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_its_field() {
+        use NamespaceMode::{Container, Node, Pod, Target};
+        let good = map(0, 1000, 10);
+        for (mode, uids, says) in [
+            (Pod, vec![], "uids: there is no mapping"),
+            (Pod, vec![good, map(10, 5000, 5)], "uids: it is more than one"),
+            (Pod, vec![map(1, 1000, 10)], "`1:1000:10` as userns_options.uids: container id 0"),
+            (Pod, vec![map(0, 0, 10)], "uids: the host's root"),
+            (Pod, vec![map(0, 1000, 0)], "uids: its length is 0"),
+            (Pod, vec![map(0, u32::MAX - 5, 10)], "uids: its host ids"),
+            (Pod, vec![map(0, 1, u32::MAX)], "uids: its host ids"),
+            (Node, vec![good], "mode: there are mappings"),
+            (Container, vec![], "`CONTAINER` as userns_options.mode"),
+            (Target, vec![good], "`TARGET` as userns_options.mode"),
+        ] {
+            let said = refused(mode, &uids);
+            assert!(said.contains(says), "{says:?} in {said}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_in_its_pods_user_namespace() {
+        let pod = config(NamespaceMode::Pod, &[map(0, 1000, 65_536)]);
+        let options = |of: &cri::PodSandboxConfig| {
+            of.linux.clone().unwrap().security_context.unwrap().namespace_options
+        };
+        let container = |of: &cri::PodSandboxConfig| cri::ContainerConfig {
+            linux: Some(cri::LinuxContainerConfig {
+                security_context: Some(cri::LinuxContainerSecurityContext {
+                    namespace_options: options(of),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        check_container(&container(&pod), &pod).unwrap();
+        check_container(&cri::ContainerConfig::default(), &pod).unwrap();
+        let other = config(NamespaceMode::Pod, &[map(0, 2000, 65_536)]);
+        check_container(&container(&other), &pod).unwrap_err();
+        let host = config(NamespaceMode::Node, &[]);
+        check_container(&container(&host), &pod).unwrap_err();
+        check_container(&container(&host), &cri::PodSandboxConfig::default()).unwrap();
+        check_container(&container(&pod), &cri::PodSandboxConfig::default()).unwrap_err();
+    }
+
+    proptest! {
+        /// Whatever ranges get through, no id of one side has two on the other.
+        #[test]
+        fn maps_of_volumes_are_one_to_one(
+            given in proptest::collection::vec((0..50u32, 0..50u32, 0..20u32), 1..6), id in 0..80u32,
+        ) {
+            let given: Vec<_> = given.iter().map(|(a, b, c)| map(*a, *b, *c)).collect();
+            if let Ok(ranges) = of_many("uidMappings", &given) {
+                let has = |first: u32, length: u32| id >= first && id - first < length;
+                prop_assert!(ranges.iter().filter(|of| has(of.inside, of.length)).count() < 2);
+                prop_assert!(ranges.iter().filter(|of| has(of.outside, of.length)).count() < 2);
+            }
+        }
+    }
+}

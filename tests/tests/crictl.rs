@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//! crictl, every subcommand of it that a runtime serves, as people type them. (exec with input, attach with
+//! input and port-forward are in `streaming.rs`.)
+
+use hull_tests::shell::{Ran, finish};
+use hull_tests::{Must as _, Node, eventually, fixture, node, paths};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::BufReader;
+use std::process::{Child, Command, Stdio};
+
+/// Subcommands that ask no runtime.
+const OF_ITSELF: [&str; 3] = ["completion", "config", "help"];
+/// Subcommands that are walked here or in `streaming.rs`.
+const WALKED: [&str; 32] = [
+    "attach",
+    "checkpoint",
+    "create",
+    "events",
+    "exec",
+    "imagefsinfo",
+    "images",
+    "info",
+    "inspect",
+    "inspecti",
+    "inspectp",
+    "logs",
+    "metricdescs",
+    "metricsp",
+    "pods",
+    "port-forward",
+    "ps",
+    "pull",
+    "rm",
+    "rmi",
+    "rmp",
+    "run",
+    "runp",
+    "runtime-config",
+    "start",
+    "stats",
+    "statsp",
+    "stop",
+    "stopp",
+    "update",
+    "update-runtime-config",
+    "version",
+];
+
+fn command(node: &Node, args: &[&str]) -> Command {
+    let endpoint = format!("unix://{}", node.socket().display());
+    let mut command = Command::new(paths::crictl().must("find crictl"));
+    command.args(["--config", "/dev/null", "--runtime-endpoint", &endpoint]);
+    command.args(["--image-endpoint", &endpoint]).args(args);
+    command
+}
+
+fn crictl(node: &Node, args: &[&str]) -> Ran {
+    finish(&mut command(node, args))
+}
+
+/// What a subcommand that must go well said.
+fn good(node: &Node, args: &[&str]) -> String {
+    crictl(node, args).good().trim().to_owned()
+}
+
+fn json_of(node: &Node, args: &[&str]) -> Value {
+    let said = good(node, args);
+    serde_json::from_str(&said).must(format!("read the JSON of crictl {args:?}: {said}"))
+}
+
+fn there(test: &str) -> bool {
+    let there = paths::crictl().is_some();
+    if !there {
+        paths::cannot_run(test, "crictl (`make tools`)");
+    }
+    there
+}
+
+/// Files with the configs of a pod and of a container of it.
+fn configs(node: &Node, name: &str, image: &str, script: &str) -> (String, String) {
+    let pod = json!({
+        "metadata": {"name": name, "namespace": "tests", "uid": name, "attempt": 1},
+        "log_directory": node.host_dir().join("logs"), "linux": {},
+    });
+    let container = json!({
+        "metadata": {"name": "main"}, "image": {"image": image}, "log_path": format!("{name}.log"), "linux": {},
+        "command": ["/bin/sh", "-c", script],
+    });
+    let file = |kind: &str, value: &Value| {
+        let path =
+            node::write(&node.host_dir(), &format!("{name}-{kind}.json"), &value.to_string());
+        path.display().to_string()
+    };
+    (file("pod", &pod), file("container", &container))
+}
+
+/// Traps TERM, says hello, waits.
+const WAIT: &str = "trap 'exit 0' TERM; echo hello; while true; do sleep 1000 & wait; done";
+
+async fn log_is(node: &Node, container: &str, wanted: &str) {
+    eventually("the log is there", || async {
+        let said = crictl(node, &["logs", container]);
+        if said.stdout == wanted { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_is_made_looked_at_and_removed() {
+    if !there("a_pod_is_made_looked_at_and_removed") {
+        return;
+    }
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    assert!(good(&node, &["pull", &image]).contains("up to date"));
+    assert!(good(&node, &["images"]).contains("tests/busybox"));
+    let (pod_file, file) = configs(&node, "by-crictl", &image, WAIT);
+    let pod = good(&node, &["runp", &pod_file]);
+    assert!(good(&node, &["pods"]).contains("by-crictl"));
+    let made = good(&node, &["create", &pod, &file, &pod_file]);
+    assert_eq!(good(&node, &["start", &made]), made);
+    assert!(good(&node, &["ps"]).contains("main"));
+    assert_eq!(good(&node, &["exec", "-s", &made, "echo", "inside"]), "inside");
+    assert_eq!(good(&node, &["exec", &made, "echo", "streamed"]), "streamed");
+    log_is(&node, &made, "hello\n").await;
+    let inspected = json_of(&node, &["inspect", &made]);
+    assert!(inspected["info"]["pid"].as_i64().is_some_and(|pid| pid > 1), "{inspected}");
+    assert!(good(&node, &["inspectp", &pod]).contains("SANDBOX_READY"));
+    assert!(good(&node, &["inspecti", &image]).contains("sha256:"));
+    let _said = good(&node, &["update", "--memory", "67108864", &made]);
+    let limit =
+        &json_of(&node, &["inspect", &made])["status"]["resources"]["linux"]["memoryLimitInBytes"];
+    assert_eq!(limit, "67108864");
+    let _said = good(&node, &["stop", &made]);
+    assert!(good(&node, &["ps", "-a"]).contains("Exited"));
+    let _said = good(&node, &["rm", &made]);
+    let _said = good(&node, &["stopp", &pod]);
+    assert!(good(&node, &["pods"]).contains("NotReady"));
+    let _said = good(&node, &["rmp", &pod]);
+    let _said = good(&node, &["rmi", &image]);
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn the_node_and_what_it_uses_are_told() {
+    if !there("the_node_and_what_it_uses_are_told") {
+        return;
+    }
+    let node = Node::start().await;
+    assert!(good(&node, &["version"]).contains("hull"));
+    assert!(good(&node, &["info"]).contains("RuntimeReady"));
+    assert!(good(&node, &["runtime-config"]).contains("CGROUPFS"));
+    assert!(good(&node, &["imagefsinfo"]).contains("usedBytes"));
+    let _said = good(&node, &["update-runtime-config", "--pod-cidr", "10.213.250.0/28"]);
+
+    let (cri, pod, image) = node.pod("web").await;
+    assert!(cri.pod_ip(&pod).await.starts_with("10.213.250."), "the subnet that crictl gave");
+    let made = cri.run_idle(&pod, "main", &image).await;
+    assert!(good(&node, &["stats", "-o", "json"]).contains(&made));
+    assert!(good(&node, &["statsp", "-o", "json"]).contains(&pod));
+    assert!(good(&node, &["metricdescs"]).contains("container_memory_working_set_bytes"));
+    let metrics = json_of(&node, &["metricsp"]);
+    assert_eq!(metrics["podMetrics"][0]["podSandboxId"], pod, "{metrics}");
+}
+
+/// A crictl that runs on, until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test]
+async fn run_does_all_at_once_and_events_and_attach_follow() {
+    if !there("run_does_all_at_once_and_events_and_attach_follow") {
+        return;
+    }
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let mut events = Running(
+        command(&node, &["events"]).stdout(Stdio::piped()).spawn().must("start crictl events"),
+    );
+    let out = BufReader::new(events.0.stdout.take().must("read its output"));
+    let mut told = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
+    let script = "read line; echo got $line; exit 3";
+    let (pod_file, file) = configs(&node, "at-once", &image, script);
+    let made = good(&node, &["run", &file, &pod_file]);
+    let mut kinds = Vec::new();
+    while kinds.len() < 5 {
+        let event = told.next().must("read an event before the end").must("read an event");
+        kinds.push(event["containerEventType"].as_str().unwrap_or_default().to_owned());
+    }
+    let wanted = ["CREATED", "STARTED", "CREATED", "STARTED", "STOPPED"];
+    assert_eq!(kinds, wanted.map(|kind| format!("CONTAINER_{kind}_EVENT")));
+    log_is(&node, &made, "got\n").await;
+    let refused = crictl(&node, &["checkpoint", "--export", "/tmp/never.tar", &made]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("CRIU"), "{refused:?}");
+    let late = crictl(&node, &["attach", &made]);
+    assert_ne!(late.code, 0);
+    assert!(late.stderr.contains("exited"), "{late:?}");
+}
+
+#[test]
+fn no_subcommand_of_crictl_is_left_out() {
+    if !there("no_subcommand_of_crictl_is_left_out") {
+        return;
+    }
+    let help = finish(Command::new(paths::crictl().must("find crictl")).arg("--help")).good();
+    let commands = help.lines().skip_while(|line| *line != "COMMANDS:").skip(1);
+    let names = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next().map(|name| name.trim_end_matches(',')));
+    let names: BTreeSet<&str> = names.collect();
+    let known: BTreeSet<&str> = OF_ITSELF.into_iter().chain(WALKED).collect();
+    assert_eq!(names, known, "crictl's subcommands, and those that are walked here");
+}
