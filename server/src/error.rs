@@ -54,6 +54,8 @@ pub(crate) enum Error {
     ExecTimeout { limit: Duration },
     #[error("make pipes for the command")]
     ExecPipes { source: std::io::Error },
+    #[error("show container {container}'s output any further: this client fell too far behind")]
+    FellBehind { container: String },
     #[error("open another stream: {most} wait for their clients already")]
     TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
@@ -89,6 +91,9 @@ impl Error {
                 Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
             }
             Self::ExecTimeout { .. } => Some("raise the probe's `timeoutSeconds`, or make the command quicker".into()),
+            Self::FellBehind { .. } => {
+                Some("attach again, or read the container's log, which is complete".into())
+            }
             Self::Monitor { source: monitors::Error::Lost, .. } => {
                 Some("the pod's processes are gone; stop and remove the pod, the kubelet makes a new one".into())
             }

@@ -19,6 +19,7 @@ pub mod node;
 pub mod paths;
 pub mod registry;
 pub mod rust_source;
+pub mod session;
 pub mod shell;
 pub mod suite;
 

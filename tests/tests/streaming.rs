@@ -3,7 +3,7 @@
 
 use hull_tests::shell::{Ran, finish, run};
 use hull_tests::{Must as _, Node, eventually, paths};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
@@ -203,7 +203,7 @@ async fn a_port_of_a_pod_is_reached_through_its_loopback() {
     })
     .await;
     for by in TRANSPORTS {
-        let (mut forward, port) = forwarded(&node, by, &pod, 8080).await;
+        let (mut forward, port) = listening(&node, by, &pod, 8080);
         // Several at a time: they share one connection to the node.
         let fetch = |_| {
             std::thread::spawn(move || {
@@ -222,18 +222,53 @@ async fn a_port_of_a_pod_is_reached_through_its_loopback() {
     }
 }
 
-/// crictl that forwards a port of its choice to one of the pod's, and listens.
-async fn forwarded(node: &Node, by: &str, pod: &str, to: u16) -> (Child, u16) {
+#[tokio::test]
+async fn a_port_of_a_pod_on_the_hosts_network_is_the_hosts() {
+    if lacks_crictl("a_port_of_a_pod_on_the_hosts_network_is_the_hosts") {
+        return;
+    }
+    let node = Node::start().await;
+    let cri = node.cri();
+    let mut config = cri.pod_config("host");
+    let on_host = hull_proto::cri::NamespaceMode::Node.into();
+    hull_tests::cri::pod_namespaces(&mut config).network = on_host;
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let answers = std::thread::spawn(move || {
+        for _ in TRANSPORTS {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut asked = [0; 5];
+            stream.read_exact(&mut asked).unwrap();
+            stream.write_all(&asked).unwrap();
+        }
+    });
+    for by in TRANSPORTS {
+        let (mut forward, near) = listening(&node, by, &pod, port);
+        let mut stream = TcpStream::connect(("127.0.0.1", near)).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello", "{by}");
+        end(&mut forward);
+    }
+    answers.join().unwrap();
+}
+
+/// crictl that forwards a port of the host to one of the pod's, and listens.
+fn listening(node: &Node, by: &str, pod: &str, to: u16) -> (Child, u16) {
     // Free a moment ago, which is the best that crictl lets us do.
     let free = TcpListener::bind("127.0.0.1:0").must("find a free port");
     let port = free.local_addr().must("name the free port").port();
     drop(free);
     let ports = format!("{port}:{to}");
     let mut command = crictl(node, &["port-forward", "--transport", by, pod, &ports]);
-    let forward = command.stdout(Stdio::null()).spawn().must("start crictl");
-    eventually("crictl listens", || async {
-        TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|err| err.to_string())
-    })
-    .await;
+    let mut forward = command.stdout(Stdio::piped()).spawn().must("start crictl");
+    // A connection made only to see whether it listens would go through to the pod.
+    let mut says = BufReader::new(forward.stdout.take().must("read what crictl says")).lines();
+    let said = says.find(|line| !line.as_ref().is_ok_and(|line| !line.contains("Forwarding")));
+    said.must("hear that crictl listens").must("read what crictl says");
+    // It goes on to speak, and must not be stopped by a closed pipe.
+    std::thread::spawn(move || says.for_each(drop));
     (forward, port)
 }

@@ -4,13 +4,18 @@
 //! The rule: the log comes first and nothing waits for a client. What does not fit into its socket
 //! at once means that it is too slow, and it is let go. Input does not pass here at all: the client
 //! is handed the writing side.
+//!
+//! The daemon must tell a client that was let go from one whose stream has ended. So it puts a byte
+//! into each socket, which is read only before an end: closed over it, a socket says `ECONNRESET`.
 
 use crate::log::Stream;
 use crate::monitor::Monitor;
 use crate::processes::{Container, Stage};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Done, Failure, Streams};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg,
+};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -50,6 +55,8 @@ impl Monitor {
             let Some(socket) = wanted.then(|| fds.next()).flatten() else { continue };
             if container.is_open(stream) {
                 container.attached.push(Attached { stream, socket });
+            } else {
+                in_order(&socket);
             }
         }
         Ok(Some(Done::Ok))
@@ -92,5 +99,15 @@ pub(crate) fn copy(attached: &mut Vec<Attached>, of: Stream, bytes: &[u8]) {
 
 /// Ends a stream for all.
 pub(crate) fn end(attached: &mut Vec<Attached>, of: Stream) {
-    attached.retain(|Attached { stream, .. }| *stream != of);
+    attached.retain(|Attached { stream, socket }| {
+        if *stream == of {
+            in_order(socket);
+        }
+        *stream != of
+    });
+}
+
+/// Takes the daemon's byte, so that the end is one. Without it the daemon says the worse.
+fn in_order(socket: &OwnedFd) {
+    let _none = recv(socket, &mut [0; 1], RecvFlags::DONTWAIT);
 }

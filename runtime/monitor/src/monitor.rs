@@ -9,6 +9,7 @@ use hull_proto::monitor::{Done, Event, Failure, Message};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -141,7 +142,7 @@ impl Monitor {
         let Ok((stream, _)) = self.listener.accept() else { return };
         let Some(connection) = Connection::accept(stream, self.connections) else { return };
         // The newer daemon is the one that lives. The old connection leaves the loop as it closes.
-        self.daemon = None;
+        self.lose_daemon();
         let data = EventData::new_u64(DAEMON);
         if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_ok() {
             self.daemon = Some(connection);
@@ -169,9 +170,18 @@ impl Monitor {
             }
         }
         if state.is_err() {
-            self.daemon = None;
+            self.lose_daemon();
         }
         self.adjust_daemon();
+    }
+
+    /// The daemon is gone, and with it whoever waited for an exec: nobody reads what it says any
+    /// more. Its end is still taken, as every child's.
+    fn lose_daemon(&mut self) {
+        self.daemon = None;
+        for exec in self.execs.values() {
+            let _gone = pidfd_send_signal(&exec.pidfd, Signal::KILL);
+        }
     }
 
     fn requests(&mut self) {
@@ -180,7 +190,7 @@ impl Monitor {
             match connection.next() {
                 Ok(Some(request)) => self.request(number, request),
                 Ok(None) => return,
-                Err(Broken) => self.daemon = None,
+                Err(Broken) => self.lose_daemon(),
             }
         }
     }
@@ -200,7 +210,7 @@ impl Monitor {
     pub(crate) fn tell(&mut self, message: &Message) {
         let Some(connection) = &mut self.daemon else { return };
         if connection.send(message).is_err() {
-            self.daemon = None;
+            self.lose_daemon();
             return;
         }
         self.adjust_daemon();

@@ -68,7 +68,7 @@ fn code(error: &Error) -> Code {
         }
         Error::Spec { source } => spec_code(source),
         Error::WrongState { .. } => Code::FailedPrecondition,
-        Error::TooManyStreams { .. } => Code::ResourceExhausted,
+        Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
         Error::ExecTimeout { .. } => Code::DeadlineExceeded,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client at the standard streams of a container that runs: output from now on, and its input.
 //!
-//! The monitor copies output into sockets of ours and hands over the writing side of the input. A
-//! client that reads too slowly is let go by the monitor; the container and its log never wait.
+//! The monitor copies output into sockets of ours and hands over the writing side of the input. The
+//! container and its log never wait: what a client does not take is kept here up to a limit, then
+//! the monitor lets go of it, and it is told so.
 
-use super::remote::{Remote, Version, drain_into, feed, opened, verdict};
+use super::channel::{CHUNK, Outbound};
+use super::remote::{Remote, Version, feed, opened, verdict};
 use super::session::{Alive, Session};
 use super::terminal::Sizes;
 use super::tokens::Wanted;
@@ -12,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::exec;
 use crate::monitors;
 use crate::node::Node;
+use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Streams;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
@@ -20,13 +23,18 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
-use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Sender;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc};
 
-/// How far a client may be behind, in bytes, where the kernel lets us.
-const BEHIND_BYTES_MAX: usize = 1 << 20;
+/// How much waits in the kernel for us to take it, in bytes, where it lets us.
+const SOCKET_BYTES: usize = 1 << 20;
+/// How far a client may be behind, per stream: what a terminal is sent at once when somebody shows a
+/// large file in it.
+const BEHIND_CHUNKS_MAX: usize = 128;
+/// How far all clients together may be behind. With none of it left, each has one chunk.
+static BEHIND: Semaphore = Semaphore::const_new(2048);
 
 /// Attaches the client of `session`.
 pub(super) async fn serve(
@@ -78,19 +86,23 @@ async fn attach(
         tty: wanted.tty,
     };
     let mut theirs = Vec::new();
-    let mut pair = |wanted: bool| -> io::Result<Option<StdStream>> {
+    let mut pair = |wanted: bool, is_output: bool| -> io::Result<Option<StdStream>> {
         if !wanted {
             return Ok(None);
         }
         let (ours, other) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
-        sockopt::set_socket_send_buffer_size(&other, BEHIND_BYTES_MAX)?;
+        if is_output {
+            // The monitor takes it when the stream ends in order, see `Cut`.
+            rustix::io::write(&ours, b"e")?;
+        }
+        sockopt::set_socket_send_buffer_size(&other, SOCKET_BYTES)?;
         theirs.push(OwnedFd::from(other));
         Ok(Some(ours))
     };
-    let stdin = pair(streams.stdin).map_err(failed)?;
-    let stdout = pair(streams.stdout).map_err(failed)?;
-    let stderr = pair(streams.stderr).map_err(failed)?;
+    let stdin = pair(streams.stdin, false).map_err(failed)?;
+    let stdout = pair(streams.stdout, true).map_err(failed)?;
+    let stderr = pair(streams.stderr, true).map_err(failed)?;
     let attached = client.attach(id.clone(), streams, theirs).await;
     attached.map_err(|source| Error::Monitor { doing: DOING, source })?;
     let socket = |stream: Option<StdStream>| stream.map(UnixStream::from_std).transpose();
@@ -127,8 +139,6 @@ impl Copying {
         mut alive: Alive,
     ) -> Result<()> {
         let failed = |source| Error::ExecPipes { source };
-        let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
-        let (told, over) = watch::channel(false);
         let (keys, sizes) = match self.stdin {
             Some(stdin) => {
                 let sizes = stdin.try_clone().map(Sizes::of).map_err(failed)?;
@@ -153,30 +163,110 @@ impl Copying {
         };
         let sides = [(self.stdout, client.stdout), (self.stderr, client.stderr)];
         let pairs = sides.into_iter().filter_map(|(from, to)| from.zip(to));
-        let output: Vec<_> =
-            pairs.map(|(from, to)| drain_into(from, to, over.clone(), drain)).collect();
-        let has_output = !output.is_empty();
-        let output = futures_util::future::join_all(output);
+        let output: Vec<_> = pairs.map(|(from, to)| show(from, to)).collect();
         let ended = async {
             if let Some((_, pod)) = node.registry.container(id.as_str()) {
                 pod.container_ended(id).await;
             }
         };
-        tokio::pin!(input, output, ended);
+        let output = async {
+            if output.is_empty() {
+                ended.await;
+                return Ok(());
+            }
+            // The monitor ends them when the container has ended and all was sent.
+            futures_util::future::join_all(output).await.into_iter().collect()
+        };
+        tokio::pin!(input, output);
         let mut input_done = false;
-        loop {
+        let shown: std::result::Result<(), Cut> = loop {
             tokio::select! {
-                () = &mut ended => break,
+                shown = &mut output => break shown,
                 () = &mut input, if !input_done => input_done = true,
-                _ = &mut output, if has_output => return Ok(()),
                 () = alive.gone() => return Ok(()),
             }
+        };
+        match shown {
+            Ok(()) => Ok(()),
+            Err(Cut) => Err(Error::FellBehind { container: id.to_string() }.into()),
         }
-        told.send_replace(true);
-        tokio::select! {
-            _ = output => {}
-            () = alive.gone() => {}
+    }
+}
+
+/// The monitor let go of the client: it closed the socket over our byte.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut;
+
+/// Copies one stream to the client until it ends; all that came before a cut is still sent.
+async fn show(mut from: UnixStream, client: Outbound) -> std::result::Result<(), Cut> {
+    let (kept, mut queue) = mpsc::channel(BEHIND_CHUNKS_MAX);
+    let take = async move {
+        loop {
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            match from.read_buf(&mut chunk).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return Err(Cut),
+                Err(_) => return Ok(()),
+            }
+            // Small pieces must not hold big buffers while they wait.
+            let chunk = if chunk.len() < CHUNK / 2 {
+                Bytes::copy_from_slice(&chunk)
+            } else {
+                chunk.freeze()
+            };
+            let room = BEHIND.try_acquire().ok();
+            // Without room for more, all that waits must be gone first.
+            let places = if room.is_some() { 1 } else { BEHIND_CHUNKS_MAX };
+            let Ok(mut place) = kept.reserve_many(places).await else { return Ok(()) };
+            if let Some(place) = place.next() {
+                place.send((chunk, room));
+            }
         }
-        Ok(())
+    };
+    let give = async move {
+        while let Some((chunk, room)) = queue.recv().await {
+            if client.write(chunk).await.is_err() {
+                return;
+            }
+            drop(room);
+        }
+        client.end().await;
+    };
+    let (taken, ()) = tokio::join!(take, give);
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streaming::channel::Out;
+
+    /// What a client is shown of a socket with these bytes, closed over our byte or in order.
+    async fn shown(in_order: bool) -> (Vec<u8>, std::result::Result<(), Cut>) {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        rustix::io::write(&ours, b"e").unwrap();
+        rustix::io::write(&theirs, b"some words").unwrap();
+        if in_order {
+            rustix::io::read(&theirs, &mut [0; 1]).unwrap();
+        }
+        drop(theirs);
+        let (out, mut sent) = mpsc::channel(8);
+        let client = Outbound::new(1, out, None);
+        let result = show(UnixStream::from_std(ours).unwrap(), client).await;
+        let mut bytes = Vec::new();
+        while let Some(out) = sent.recv().await {
+            if let Out::Data { bytes: some, .. } = out {
+                bytes.extend_from_slice(&some);
+            }
+        }
+        (bytes, result)
+    }
+
+    #[tokio::test]
+    async fn an_end_and_a_cut_are_told_apart() {
+        assert_eq!(shown(true).await, (b"some words".to_vec(), Ok(())));
+        assert_eq!(shown(false).await, (b"some words".to_vec(), Err(Cut)));
     }
 }
