@@ -56,6 +56,12 @@ pub(super) struct Key {
     credentials: String,
 }
 
+/// Held by work that is under way; nothing is ever sent.
+type Busy = mpsc::Sender<()>;
+
+/// A layer with its place in the image.
+type Numbered = (usize, (Expected, Made));
+
 type Outcome = Option<Result<Arc<Image>, Error>>;
 
 /// A pull that others may join.
@@ -189,17 +195,25 @@ impl Inner {
         listeners: &'a Arc<Listeners>,
     ) -> Result<Vec<(Expected, Made)>, Cause> {
         let mut tasks = Vec::new();
+        // Every unpacker holds the sending end: the other end hears when the last has ended.
+        let (busy, mut idle): (Busy, _) = mpsc::channel(1);
         for (number, (descriptor, diff_id)) in layers.enumerate() {
             listeners.tell(descriptor, 0, ProgressState::Waiting);
             let expected =
                 Expected { blob: Some((descriptor.digest.clone(), descriptor.size)), diff_id };
+            let busy = busy.clone();
             tasks.push(async move {
-                let made = self.layer(session, descriptor, &expected, listeners).await?;
+                let made = self.layer(session, descriptor, &expected, listeners, busy).await?;
                 Ok::<_, Cause>((number, (expected, made)))
             });
         }
         let running = stream::iter(tasks).buffer_unordered(self.config.concurrent_layers.max(1));
-        let mut made: Vec<(usize, (Expected, Made))> = running.try_collect().await?;
+        let made: Result<Vec<Numbered>, Cause> = running.try_collect().await;
+        // When one layer fails the others stop receiving, but their unpackers still clear up after
+        // themselves. A pull that has failed has nothing on the disk.
+        drop(busy);
+        let _all_ended = idle.recv().await;
+        let mut made = made?;
         made.sort_by_key(|(number, _)| *number);
         Ok(made.into_iter().map(|(_, made)| made).collect())
     }
@@ -210,6 +224,7 @@ impl Inner {
         descriptor: &Descriptor,
         expected: &Expected,
         listeners: &Arc<Listeners>,
+        busy: Busy,
     ) -> Result<Made, Cause> {
         let _turn = self.unpacking.wait(expected.diff_id.hex()).await;
         if let Some(layer) = self.present(&expected.diff_id) {
@@ -219,7 +234,8 @@ impl Inner {
         listeners.tell(descriptor, 0, ProgressState::Receiving);
         let (into, bytes) = pipe();
         let (inner, of) = (Arc::clone(self), expected.clone());
-        let unpacking = tokio::task::spawn_blocking(move || inner.make_layer(bytes, &of));
+        // In this order: what was made and is wanted no more goes before this counts as ended.
+        let unpacking = tokio::task::spawn_blocking(move || (inner.make_layer(bytes, &of), busy));
         let mut told = 0;
         let fetched = session
             .layer(descriptor, into, |received| {
@@ -230,7 +246,7 @@ impl Inner {
             })
             .await;
         // A stream that broke off is seen there as an end; why it ended is known here.
-        let unpacked = unpacking.await.unwrap_or_else(|_| Err(ended()));
+        let unpacked = unpacking.await.map_or_else(|_| Err(ended()), |(made, _busy)| made);
         fetched?;
         let made = unpacked?;
         listeners.tell(descriptor, descriptor.size, ProgressState::Unpacked);
