@@ -235,29 +235,38 @@ async fn a_client_that_vanishes_while_it_takes_nothing_takes_its_process_along()
 }
 
 #[tokio::test]
-async fn a_killed_daemon_takes_sessions_along_and_leaves_containers_alone() {
+async fn a_daemon_that_ends_takes_sessions_along_and_leaves_containers_alone() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let mut config = hull_tests::cri::shell("reader", &image, "while read x; do echo got $x; done");
-    config.stdin = true;
-    let id = cri.run(&pod, config).await;
-    let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
-    assert!(typed.send(STDIN, b"one\n").await);
-    assert_eq!(seen.until("got").await, "got one\n");
-    let command = ["sleep", "98761"];
-    let (_input, mut output) = session::exec(&cri, &id, &command, false).await;
-    eventually("the exec runs", || async {
-        if running("sleep 98761") == 1 { Ok(()) } else { Err("not yet".into()) }
-    })
-    .await;
-    node.kill();
-    assert_eq!(output.rest().await.status, serde_json::Value::Null, "nobody knows how it ended");
-    assert_eq!(seen.next().await, None);
-    none_runs("sleep 98761").await;
-    node.start_again().await;
-    let cri = node.cri();
-    let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
-    assert!(typed.send(STDIN, b"two\n").await);
-    assert_eq!(seen.until("got").await, "got two\n");
-    assert_eq!(cri.exec(&id, &["true"]).await.unwrap().code, 0);
+    for (name, killed) in [("killed", true), ("asked", false)] {
+        let script = "while read x; do echo got $x; done";
+        let mut config = hull_tests::cri::shell(name, &image, script);
+        config.stdin = true;
+        let cri = if killed { cri.clone() } else { node.cri() };
+        let id = cri.run(&pod, config).await;
+        let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
+        assert!(typed.send(STDIN, b"one\n").await);
+        assert_eq!(seen.until("got").await, "got one\n");
+        let command = ["sleep", "98761"];
+        let (_input, mut output) = session::exec(&cri, &id, &command, false).await;
+        eventually("the exec runs", || async {
+            if running("sleep 98761") == 1 { Ok(()) } else { Err("not yet".into()) }
+        })
+        .await;
+        if killed {
+            node.kill();
+        } else {
+            node.terminate();
+        }
+        let heard = output.rest().await;
+        assert_eq!(heard.status, serde_json::Value::Null, "nobody knows how it ended");
+        assert_eq!(seen.next().await, None);
+        none_runs("sleep 98761").await;
+        node.start_again().await;
+        let cri = node.cri();
+        let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
+        assert!(typed.send(STDIN, b"two\n").await);
+        assert_eq!(seen.until("got").await, "got two\n");
+        assert_eq!(cri.exec(&id, &["true"]).await.unwrap().code, 0);
+    }
 }
