@@ -4,6 +4,7 @@
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::cri::Cri;
+use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
@@ -134,6 +135,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let calls = Calls::new();
     let serving = Server::builder()
         .layer(calls.clone())
+        .layer(Deadlines)
         .add_service(
             RuntimeServiceServer::new(cri.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -10,6 +10,7 @@ mod config;
 mod container;
 mod cri;
 mod daemon;
+mod deadline;
 mod error;
 mod events;
 mod exec;

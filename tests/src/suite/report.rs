@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Specs that may be skipped: words in their names, how many there are, and why.
-pub const SKIPS: [(&str, usize, &str); 3] = [
+pub const SKIPS: [(&str, usize, &str); 2] = [
     ("[k8s.io] AppArmor ", 9, "this kernel has no AppArmor"),
-    (" UserNamespaces ", 6, "pods with a user namespace of their own are refused by name as yet"),
     (" benchmark about ", 5, "measured by `make bench`; they want a file of parameters"),
 ];
 
