@@ -6,10 +6,13 @@ use hull_tests::shell::run;
 use hull_tests::{Cri, Must as _, Node, eventually};
 use std::sync::Arc;
 
-/// A container that waits for `/go` and then runs `script`.
-async fn waits(cri: &Cri, pod: &str, image: &str, script: &str) -> String {
+/// A container that waits for `/go` and then runs `script`; somebody may type into it, or not.
+async fn waits(cri: &Cri, pod: &str, image: &str, script: &str, interactive: bool) -> String {
     let script = format!("until [ -e /go ]; do sleep 0.02; done; {script}");
-    cri.run(pod, hull_tests::cri::shell("waits", image, &script)).await
+    let name = if interactive { "interactive" } else { "waits" };
+    let mut config = hull_tests::cri::shell(name, image, &script);
+    config.stdin = interactive;
+    cri.run(pod, config).await
 }
 
 async fn go(cri: &Cri, id: &str) {
@@ -128,7 +131,7 @@ async fn all_who_are_attached_see_all_of_the_output() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let script = "seq 1 20000; echo bad >&2";
-    let id = waits(&cri, &pod, &image, script).await;
+    let id = waits(&cri, &pod, &image, script, false).await;
     let mut clients: Vec<(Input, Output)> = Vec::new();
     for _ in 0..4 {
         let (input, mut output) = session::attach(&cri, &id, false, false).await;
@@ -170,27 +173,52 @@ fn monitor_of(pid: i32) -> String {
     behind_name.split(' ').nth(1).must("find its parent").to_owned()
 }
 
+/// One that nobody can type into does not wait at all, another one only for seconds.
 #[tokio::test]
-async fn a_slow_client_never_holds_the_container_up_and_is_told_what_it_missed() {
+async fn a_client_that_takes_nothing_does_not_stop_a_container_and_is_told_what_it_missed() {
     const LENGTH: usize = 40_000_000;
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let script = format!("head -c {LENGTH} /dev/zero | tr '\\0' x; echo; exit 3");
-    let id = waits(&cri, &pod, &image, &script).await;
-    let (_input, mut slow) = session::attach(&cri, &id, false, false).await;
-    slow.begun().await;
+    for interactive in [false, true] {
+        let id = waits(&cri, &pod, &image, &script, interactive).await;
+        let (_input, mut slow) = session::attach(&cri, &id, false, false).await;
+        slow.begun().await;
+        attached(&cri, &id, 1).await;
+        go(&cri, &id).await;
+        // It has not read a byte of it by then.
+        assert_eq!(cri.ended(&id).await.exit_code, 3);
+        let heard = slow.rest().await;
+        assert!(heard.stdout.len() < LENGTH, "it missed nothing: {}", heard.stdout.len());
+        assert!(heard.stdout.len() > 1 << 20, "it is given what was kept: {}", heard.stdout.len());
+        assert_eq!(heard.status["status"], "Failure");
+        let said = heard.status["message"].as_str().unwrap_or_default();
+        assert!(said.contains("fell too far behind"), "{said}");
+        let logged: usize = cri.logs(&id).await.iter().map(|line| line.text.len()).sum();
+        assert_eq!(logged, LENGTH, "the log missed nothing");
+        cri.remove(&id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_interactive_container_waits_for_a_client_that_goes_on_reading() {
+    const LENGTH: usize = 40_000_000;
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let script = format!("head -c {LENGTH} /dev/zero | tr '\\0' x; echo bad >&2; exit 3");
+    let id = waits(&cri, &pod, &image, &script, true).await;
+    let (_input, mut output) = session::attach(&cri, &id, true, false).await;
+    output.begun().await;
     attached(&cri, &id, 1).await;
     go(&cri, &id).await;
-    // It has not read a byte of it by then.
+    let heard = output.rest().await;
+    assert_eq!(heard.stdout.len(), LENGTH, "{}", heard.status);
+    assert!(heard.stdout.iter().all(|byte| *byte == b'x'));
+    assert_eq!(
+        (heard.stderr.as_slice(), &heard.status["status"]),
+        (&b"bad\n"[..], &"Success".into())
+    );
     assert_eq!(cri.ended(&id).await.exit_code, 3);
-    let heard = slow.rest().await;
-    assert!(heard.stdout.len() < LENGTH, "it missed nothing: {}", heard.stdout.len());
-    assert!(heard.stdout.len() > 1 << 20, "it is given what was kept: {}", heard.stdout.len());
-    assert_eq!(heard.status["status"], "Failure");
-    let said = heard.status["message"].as_str().unwrap_or_default();
-    assert!(said.contains("fell too far behind"), "{said}");
-    let logged: usize = cri.logs(&id).await.iter().map(|line| line.text.len()).sum();
-    assert_eq!(logged, LENGTH, "the log missed nothing");
 }
 
 #[tokio::test]
@@ -207,29 +235,38 @@ async fn a_client_that_vanishes_while_it_takes_nothing_takes_its_process_along()
 }
 
 #[tokio::test]
-async fn a_killed_daemon_takes_sessions_along_and_leaves_containers_alone() {
+async fn a_daemon_that_ends_takes_sessions_along_and_leaves_containers_alone() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let mut config = hull_tests::cri::shell("reader", &image, "while read x; do echo got $x; done");
-    config.stdin = true;
-    let id = cri.run(&pod, config).await;
-    let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
-    assert!(typed.send(STDIN, b"one\n").await);
-    assert_eq!(seen.until("got").await, "got one\n");
-    let command = ["sleep", "98761"];
-    let (_input, mut output) = session::exec(&cri, &id, &command, false).await;
-    eventually("the exec runs", || async {
-        if running("sleep 98761") == 1 { Ok(()) } else { Err("not yet".into()) }
-    })
-    .await;
-    node.kill();
-    assert_eq!(output.rest().await.status, serde_json::Value::Null, "nobody knows how it ended");
-    assert_eq!(seen.next().await, None);
-    none_runs("sleep 98761").await;
-    node.start_again().await;
-    let cri = node.cri();
-    let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
-    assert!(typed.send(STDIN, b"two\n").await);
-    assert_eq!(seen.until("got").await, "got two\n");
-    assert_eq!(cri.exec(&id, &["true"]).await.unwrap().code, 0);
+    for (name, killed) in [("killed", true), ("asked", false)] {
+        let script = "while read x; do echo got $x; done";
+        let mut config = hull_tests::cri::shell(name, &image, script);
+        config.stdin = true;
+        let cri = if killed { cri.clone() } else { node.cri() };
+        let id = cri.run(&pod, config).await;
+        let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
+        assert!(typed.send(STDIN, b"one\n").await);
+        assert_eq!(seen.until("got").await, "got one\n");
+        let command = ["sleep", "98761"];
+        let (_input, mut output) = session::exec(&cri, &id, &command, false).await;
+        eventually("the exec runs", || async {
+            if running("sleep 98761") == 1 { Ok(()) } else { Err("not yet".into()) }
+        })
+        .await;
+        if killed {
+            node.kill();
+        } else {
+            node.terminate();
+        }
+        let heard = output.rest().await;
+        assert_eq!(heard.status, serde_json::Value::Null, "nobody knows how it ended");
+        assert_eq!(seen.next().await, None);
+        none_runs("sleep 98761").await;
+        node.start_again().await;
+        let cri = node.cri();
+        let (mut typed, mut seen) = session::attach(&cri, &id, true, false).await;
+        assert!(typed.send(STDIN, b"two\n").await);
+        assert_eq!(seen.until("got").await, "got two\n");
+        assert_eq!(cri.exec(&id, &["true"]).await.unwrap().code, 0);
+    }
 }

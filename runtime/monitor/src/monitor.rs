@@ -28,7 +28,8 @@ const TURN: usize = 64;
 const LOOK_MS: i64 = 2;
 
 /// How long it must be quiet before the room for output is given back, in milliseconds: mapping it
-/// anew for every batch costs more than the writing.
+/// anew for every batch costs more than the writing. Also how often clients are looked at that are
+/// waited for.
 const QUIET_MS: i64 = 100;
 
 /// What a descriptor of the loop stands for.
@@ -39,6 +40,8 @@ pub(crate) enum Watched {
     ExecStatus(u64),
     Stdout(ContainerId),
     Stderr(ContainerId),
+    /// Somebody attached to the container, who is owed output.
+    Client(ContainerId),
 }
 
 /// All there is to know.
@@ -55,8 +58,8 @@ pub(crate) struct Monitor {
     pub(crate) pause: Option<Pause>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
-    watched: BTreeMap<u64, Watched>,
-    next_token: u64,
+    pub(crate) watched: BTreeMap<u64, Watched>,
+    pub(crate) next_token: u64,
     /// The request that asked for the end.
     pub(crate) shutdown: Option<Asked>,
     /// Room for output, while there is any.
@@ -111,6 +114,7 @@ impl Monitor {
                 self.handle(event.data.u64(), event.flags);
             }
             self.look_at_ending();
+            self.pay_all();
             if self.is_over() {
                 return Ok(());
             }
@@ -133,6 +137,7 @@ impl Monitor {
                 Some(Watched::ExecStatus(exec)) => self.settle_exec(exec),
                 Some(Watched::Stdout(id)) => self.output(&id, crate::log::Stream::Stdout),
                 Some(Watched::Stderr(id)) => self.output(&id, crate::log::Stream::Stderr),
+                Some(Watched::Client(id)) => self.pay(&id),
                 None => {}
             },
         }
@@ -247,7 +252,8 @@ impl Monitor {
         if self.shutdown.is_some() || self.containers.values().any(Container::is_ending) {
             return Some(LOOK_MS);
         }
-        self.room.as_ref().map(|_| QUIET_MS)
+        let owing = self.containers.values().any(Container::is_owing);
+        (owing || self.room.is_some()).then_some(QUIET_MS)
     }
 
     /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half

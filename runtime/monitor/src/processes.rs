@@ -77,6 +77,8 @@ impl Room {
 pub(crate) struct Output {
     pub(crate) fd: OwnedFd,
     pub(crate) token: u64,
+    /// Out of the loop, as somebody attached must take what was read before.
+    pub(crate) held: bool,
 }
 
 /// One container.
@@ -96,6 +98,8 @@ pub(crate) struct Container {
     pub(crate) stdin: Option<OwnedFd>,
     /// The first who attaches closes it when going.
     pub(crate) stdin_once: bool,
+    /// Somebody may type into it, so it waits for those who look at it.
+    pub(crate) interactive: bool,
     /// Who gets a copy of the output.
     pub(crate) attached: Vec<Attached>,
     /// The daemon wants it forgotten as soon as it has ended.
@@ -249,6 +253,7 @@ impl Monitor {
     /// Removes what is left of an ended container.
     pub(crate) fn forget(&mut self, id: &ContainerId) {
         if let Some(container) = self.containers.remove(id) {
+            self.watched.retain(|_, what| !matches!(what, Watched::Client(of) if of == id));
             // Busy only when something hangs in it; the daemon clears it by its path.
             let _busy = container.cgroup.remove();
         }
@@ -335,6 +340,10 @@ impl Monitor {
             match self.read_output(id, stream, &mut room) {
                 Flow::More => {}
                 Flow::Empty => break,
+                Flow::Held => {
+                    self.hold(id, stream);
+                    break;
+                }
                 Flow::Closed => {
                     self.close(id, stream);
                     break;
@@ -348,11 +357,14 @@ impl Monitor {
     fn drain(&mut self, id: &ContainerId, stream: Stream) {
         let mut room = self.room.take().unwrap_or_else(Room::new);
         for _ in 0..DRAIN_READS_MAX {
-            if !matches!(self.read_output(id, stream, &mut room), Flow::More) {
-                break;
+            match self.read_output(id, stream, &mut room) {
+                // Nobody can be held up any more, so what is owed may grow.
+                Flow::More | Flow::Held => {}
+                Flow::Empty | Flow::Closed => break,
             }
         }
         self.room = Some(room);
+        self.hold(id, stream);
         self.close(id, stream);
     }
 
@@ -367,8 +379,12 @@ impl Monitor {
             Ok(0) => Flow::Closed,
             Ok(got) => {
                 container.log.take(stream, &room.chunk[..got], &mut room.text);
-                attach::copy(&mut container.attached, stream, &room.chunk[..got]);
-                Flow::More
+                let (clients, patience) = (&mut container.attached, container.interactive);
+                if attach::copy(clients, stream, &room.chunk[..got], patience) {
+                    Flow::Held
+                } else {
+                    Flow::More
+                }
             }
             Err(Errno::INTR) => Flow::More,
             Err(Errno::AGAIN) => Flow::Empty,
@@ -395,7 +411,7 @@ impl Monitor {
         let token = self
             .watch(fd.as_fd(), what)
             .map_err(|errno| Failure::System(format!("epoll_ctl(output): {errno}")))?;
-        Ok(Output { fd, token })
+        Ok(Output { fd, token, held: false })
     }
 
     /// No process of the pod is left.
@@ -410,6 +426,8 @@ impl Monitor {
 enum Flow {
     More,
     Empty,
+    /// Somebody attached must be waited for.
+    Held,
     Closed,
 }
 

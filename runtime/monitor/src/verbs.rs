@@ -197,6 +197,7 @@ impl Monitor {
             log: Log::new(log),
             stdout: Some(stdout),
             stderr,
+            interactive: pipes.stdin.is_some(),
             stdin: pipes.stdin,
             stdin_once,
             attached: Vec::new(),

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client at the standard streams of a container that runs: output from now on, and its input.
 //!
-//! The monitor copies output into sockets of ours and hands over the writing side of the input. The
-//! container and its log never wait: what a client does not take is kept here up to a limit, then
-//! the monitor lets go of it, and it is told so.
+//! The monitor copies output into sockets of ours and hands over the writing side of the input. What a
+//! client does not take is kept here up to a limit, then in the socket. When that is full too, the
+//! monitor lets go of it (at once, or after the seconds for which an interactive container waits), and
+//! it is told so.
 
 use super::channel::{CHUNK, Outbound};
 use super::remote::{Remote, Version, feed, opened, verdict};

@@ -255,3 +255,6 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
