@@ -18,6 +18,7 @@
 //! Not here: making network namespaces (`hull-sys`), knowing what a pod is, network plugins.
 
 mod bridge;
+mod conntrack;
 mod error;
 mod host;
 mod inside;

@@ -48,6 +48,12 @@ impl PodRecord {
         self.namespaces().is_some_and(|options| options.network == node)
     }
 
+    /// `namespace/name`, as people call it.
+    pub(crate) fn full_name(&self) -> String {
+        let metadata = self.config.metadata.as_ref();
+        metadata.map_or_else(String::new, |of| format!("{}/{}", of.namespace, of.name))
+    }
+
     /// Has a user namespace of its own? Checked when it was asked for.
     pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
         crate::spec::userns::of_pod(&self.config).ok().flatten()

@@ -50,6 +50,8 @@ pub(crate) enum Error {
     OpenNetns { path: PathBuf, source: io::Error },
     #[error("attach its network")]
     Attach { source: hull_network::Error },
+    #[error("give it host port {port}: pod {holder} has {held}")]
+    HostPort { port: String, held: String, holder: String },
     #[error("detach its network")]
     Detach { source: hull_network::Error },
     #[error("work out its sandbox")]
@@ -65,6 +67,9 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::MakeDirectory { source } => source.hint(),
+            Self::HostPort { holder, .. } => Some(format!(
+                "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
             Self::Attach { source } | Self::Detach { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
@@ -177,10 +182,23 @@ async fn attach(
     let ports = ports(record).map_err(|source| Error::Spec { source })?;
     let attached = blocking(move || {
         let pod = hull_network::Pod { id: id.as_str(), short: id.short() };
-        node.network.attach(&pod, netns.as_fd(), &ports)
+        let attached = node.network.attach(&pod, netns.as_fd(), &ports);
+        attached.map_err(|source| attach_failed(&node, source))
     });
-    let attached = attached.await.map_err(|source| Error::Attach { source })?;
+    let attached = attached.await?;
     Ok(attached.ips.iter().map(ipnet::IpNet::addr).collect())
+}
+
+/// Whoever holds a port is told by the name that people gave it.
+fn attach_failed(node: &Node, source: hull_network::Error) -> Error {
+    let hull_network::Error::PortTaken { port, held, holder } = source else {
+        return Error::Attach { source };
+    };
+    Error::HostPort {
+        port: port.to_string(),
+        held: held.to_string(),
+        holder: node.registry.pod(&holder).map_or(holder, |pod| pod.view().record.full_name()),
+    }
 }
 
 fn ports(record: &PodRecord) -> Result<Vec<PortMapping>, spec::Error> {
