@@ -99,6 +99,15 @@ pub struct FsUsage {
 }
 
 /// Something that was set aside when the store was opened.
+/// The filesystem that the store is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Its size.
+    pub bytes: u64,
+    /// Files, directories and so on that it can still hold.
+    pub inodes_free: u64,
+}
+
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// The record, under the name that it has now.
@@ -187,6 +196,16 @@ impl Store {
     }
 
     /// A nameless file beside the layers, for an archive that is to be imported.
+    /// How large the filesystem of the store is. `statvfs(3)`.
+    pub fn room(&self) -> Result<Room, Error> {
+        let path = &self.inner.config.root;
+        let found = rustix::fs::statvfs(path)
+            .map_err(sys::Error::of(|| format!("statvfs({})", path.display())))
+            .map_err(|source| Error::Open { path: path.clone(), source })?;
+        let bytes = found.f_blocks.saturating_mul(found.f_frsize);
+        Ok(Room { bytes, inodes_free: found.f_favail })
+    }
+
     pub fn spool(&self) -> Result<File, Error> {
         use rustix::fs::{Mode, OFlags, open};
         let path = self.inner.path("tmp");

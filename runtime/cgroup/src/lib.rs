@@ -21,7 +21,7 @@ mod stats;
 mod v1;
 mod v2;
 
-pub use counters::{Counters, Io};
+pub use counters::{Counters, HugePages, Io};
 pub use error::Error;
 pub use group::{Cgroup, ExitCounters, children};
 pub use host::{Hierarchy, Host, Version};
