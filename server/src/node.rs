@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::registry::Registry;
-use crate::stats::Samples;
+use crate::stats::{Layers, Rates};
 use crate::store::Store;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,8 @@ pub(crate) struct Node {
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
-    pub(crate) samples: Samples,
+    pub(crate) rates: Rates,
+    pub(crate) layers: Layers,
     pub(crate) events: Events,
     execs: AtomicU64,
 }
@@ -101,7 +102,8 @@ impl Node {
             told,
             user_namespaces,
             registry: Registry::default(),
-            samples: Samples::default(),
+            rates: Rates::default(),
+            layers: Layers::default(),
             events: Events::default(),
             execs: AtomicU64::new(first),
         }

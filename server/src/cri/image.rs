@@ -3,7 +3,7 @@
 
 use super::batches::batched;
 use super::{Cri, status};
-use crate::node::blocking;
+use crate::node::{blocking, now_ns};
 use crate::stats;
 use hull_image::{Auth, Image, Reference};
 use hull_proto::cri as api;
@@ -83,7 +83,7 @@ impl ImageService for Cri {
         _: Request<api::ImageFsInfoRequest>,
     ) -> Answer<api::ImageFsInfoResponse> {
         let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
-        let filesystem = stats::filesystem(&usage);
+        let filesystem = stats::filesystem(&usage, now_ns());
         Ok(Response::new(api::ImageFsInfoResponse {
             image_filesystems: vec![filesystem.clone()],
             container_filesystems: vec![filesystem],

@@ -411,6 +411,7 @@ impl Task {
         if result.is_ok() {
             self.node.registry.leave(&self.id, &self.key);
             self.gone = true;
+            self.node.rates.forget(self.id.as_str());
         }
         for waiter in self.remove_waiters.drain(..) {
             answer(Some(waiter), result.clone());

@@ -307,7 +307,8 @@ impl Task {
             Ok(()) => {
                 self.containers.remove(id);
                 self.node.registry.leave_container(id);
-                self.node.samples.forget(id);
+                self.node.rates.forget(id.as_str());
+                self.node.layers.forget(id.as_str());
                 info!(container = %id.short(), "container removed");
             }
             Err(err) => {
