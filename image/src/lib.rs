@@ -35,4 +35,4 @@ pub use store::{
     Store,
 };
 pub use unpack::Error as UnpackError;
-pub use view::{read_inside, view};
+pub use view::{Kind, kind_inside, read_inside, view};

@@ -63,9 +63,10 @@ fn message(error: &dyn std::error::Error, hint: Option<String>) -> String {
 fn code(error: &Error) -> Code {
     match error {
         Error::NotFound { .. } | Error::NoImage { .. } => Code::NotFound,
-        Error::Invalid { .. } | Error::UnknownHandler { .. } | Error::Plan { .. } => {
-            Code::InvalidArgument
-        }
+        Error::Invalid { .. }
+        | Error::UnknownHandler { .. }
+        | Error::Plan { .. }
+        | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
         Error::WrongState { .. } => Code::FailedPrecondition,
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,

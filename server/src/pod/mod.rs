@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -69,7 +69,10 @@ impl PodRecord {
 pub(crate) struct View {
     pub(crate) id: PodId,
     pub(crate) record: Arc<PodRecord>,
+    /// But for those that are still being made.
     pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    /// The ids of all images that its containers need, also of those that are being made.
+    pub(crate) images: BTreeSet<String>,
     /// Why it could not be built; set before it disappears.
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.

@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::store;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{self, Exit, Started};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -109,6 +109,7 @@ pub(crate) fn prepare(
         id: id.clone(),
         record: Arc::clone(&record),
         containers: BTreeMap::new(),
+        images: BTreeSet::new(),
         failure: None,
         client: None,
         gone: false,
@@ -410,8 +411,8 @@ impl Task {
         let result = removed.map_err(|source| Arc::new(Error::Store { source }));
         if result.is_ok() {
             self.node.registry.leave(&self.id, &self.key);
-            self.gone = true;
             self.node.rates.forget(self.id.as_str());
+            self.gone = true;
         }
         for waiter in self.remove_waiters.drain(..) {
             answer(Some(waiter), result.clone());
@@ -450,7 +451,10 @@ impl Task {
     }
 
     fn shown(&self) -> View {
-        let containers = self.containers.iter().map(|(id, held)| {
+        // One that is being made, or could not be, has an id that nobody was told.
+        let told =
+            |held: &Held| held.record.state != container::State::Creating && held.unmade.is_none();
+        let containers = self.containers.iter().filter(|(_, held)| told(held)).map(|(id, held)| {
             let view = ContainerView {
                 id: id.clone(),
                 pod: self.id.clone(),
@@ -463,6 +467,7 @@ impl Task {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),
+            images: self.containers.values().flat_map(|held| held.record.images()).collect(),
             failure: self.failure.clone().filter(|_| self.settled),
             client: self.client.clone(),
             gone: self.gone,

@@ -18,7 +18,7 @@ pub(crate) mod userns;
 
 pub(crate) use container::{PodView, Request, container, defaults, exec};
 pub(crate) use error::Error;
-pub(crate) use mounts::SHM_SOURCE;
+pub(crate) use mounts::{SHM_SOURCE, image_source};
 pub(crate) use resources::{limits, merge_resources};
 pub(crate) use sandbox::{pause, ports};
 pub(crate) use signals::{signal_of_kernel, stop_signal};

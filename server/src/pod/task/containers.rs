@@ -68,6 +68,8 @@ impl Task {
             Arc::clone(&held.record),
         );
         self.containers.insert(id.clone(), held);
+        // Its images are in use before the work looks for them.
+        self.publish();
         let done = id.clone();
         self.work.spawn(async move { Finished::Created(done, work.await) });
         Ok(Begun::New(id))
