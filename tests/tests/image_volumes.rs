@@ -81,7 +81,7 @@ async fn images_and_parts_of_them_are_mounted_and_cannot_be_written() {
     let expected = "one\n3\ntwo\none\nsingle\nit runs\n/single:\nfile\n\n\
                     /whole/data:\ndown\none\nsub\nthree\ntool\nend\n";
     assert_eq!(said.stdout, expected, "{said:?}");
-    assert_eq!(said.stderr.matches("Read-only file system").count(), 6, "{said:?}");
+    assert_eq!(said.stderr.matches("Read-only file system").count(), 7, "{said:?}");
     assert!(said.stderr.contains("/whole/null: Permission denied"), "{said:?}");
     cri.remove_all_pods().await.unwrap();
     node.nothing_is_left().await;
@@ -169,6 +169,7 @@ async fn an_image_stays_as_long_as_a_container_has_it_for_a_volume() {
     cri.stop(&made, 0).await.unwrap();
     let mut again = shell("main", &busybox, "cat /vol/three");
     again.metadata.as_mut().unwrap().attempt = 1;
+    again.log_path = "again.log".into();
     again.mounts = vec![volume(&id, "data", "/vol")];
     assert_eq!(cri.output(&pod, again).await.stdout, "3\n");
     cri.remove_all_pods().await.unwrap();

@@ -2,7 +2,7 @@
 //! Statistics as the kubelet's summary and eviction read them: each number held against the kernel's own.
 
 use hull_proto::cri as api;
-use hull_tests::cri::{resources, security, shell};
+use hull_tests::cri::{resources, shell};
 use hull_tests::{Cri, Must as _, Node, eventually, host};
 use std::fs;
 use std::path::PathBuf;
@@ -146,14 +146,11 @@ async fn the_writable_layer_is_measured_in_bytes_and_inodes_and_shrinks_again() 
 async fn every_interface_of_a_pod_is_told_once() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let script = "ip link add extra type veth peer name other && ip link set extra up && ip link set other up && \
-                  echo ready; while true; do sleep 1000; done";
-    let mut config = shell("main", &image, script);
-    let wanted =
-        api::Capability { add_capabilities: vec!["NET_ADMIN".into()], ..Default::default() };
-    security(&mut config).capabilities = Some(wanted);
-    let made = cri.run(&pod, config).await;
-    has_said(&cri, &made, "ready").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let inside = cri.pid(&made).await;
+    // As a network plugin adds further ones.
+    let add = format!("link add extra netns {inside} type veth peer name other netns {inside}");
+    let _said = hull_tests::shell::run("ip", add.split(' ')).good();
     let network = of_pod(&cri, &pod).await.network.must("find the network");
     assert_eq!(network.default_interface.must("find the default interface").name, "eth0");
     let mut names: Vec<_> = network.interfaces.iter().map(|of| of.name.as_str()).collect();
