@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::files;
 use hull_sys as sys;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -113,8 +113,7 @@ pub fn kind_inside(view: BorrowedFd<'_>, path: &str) -> Result<Option<Kind>, Err
 
 /// Opened without any effect: opening a device or a fifo for reading may have one.
 fn find(view: BorrowedFd<'_>, path: &str) -> sys::Result<Option<OwnedFd>> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(view, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+    match sys::open_in_root(view, path, OFlags::PATH, ResolveFlags::empty()) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
         Err(errno) => Err(sys::Error::new(errno, format!("openat2({path}, IN_ROOT)"))),
