@@ -14,7 +14,6 @@ use super::{PodRecord, files};
 use crate::monitors::{self, Client, Notice};
 use crate::node::{Node, blocking};
 use crate::{spec, store};
-use hull_network::PortMapping;
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -173,18 +172,26 @@ async fn attach(
     netns: Option<OwnedFd>,
 ) -> Result<Vec<IpAddr>, Error> {
     let Some(netns) = netns else { return Ok(Vec::new()) };
-    let (node, id) = (Arc::clone(node), id.clone());
-    let ports = ports(record).map_err(|source| Error::Spec { source })?;
+    let spec = |source| Error::Spec { source };
+    let ports = spec::ports(&record.config).map_err(spec)?;
+    let bandwidth = spec::bandwidth(&record.config.annotations).map_err(spec)?;
+    let (node, id, record) = (Arc::clone(node), id.clone(), record.clone());
     let attached = blocking(move || {
-        let pod = hull_network::Pod { id: id.as_str(), short: id.short() };
-        node.network.attach(&pod, netns.as_fd(), &ports)
+        let metadata = record.config.metadata.clone().unwrap_or_default();
+        node.network.attach(&hull_network::Request {
+            pod: hull_network::Pod { id: id.as_str(), short: id.short() },
+            namespace: &metadata.namespace,
+            name: &metadata.name,
+            uid: &metadata.uid,
+            netns: netns.as_fd(),
+            ports: &ports,
+            bandwidth,
+            dns: &spec::dns(&record.config),
+            cgroup: &record.cgroup,
+            annotations: &record.config.annotations,
+        })
     });
-    let attached = attached.await.map_err(|source| Error::Attach { source })?;
-    Ok(attached.ips.iter().map(ipnet::IpNet::addr).collect())
-}
-
-fn ports(record: &PodRecord) -> Result<Vec<PortMapping>, spec::Error> {
-    spec::ports(&record.config)
+    attached.await.map_err(|source| Error::Attach { source })
 }
 
 async fn start_pause(
