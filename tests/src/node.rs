@@ -50,6 +50,8 @@ pub struct Node {
     daemon: Option<Child>,
     cri: Cri,
     before: OnHost,
+    /// The network namespace that the daemon runs in, when it is not the host's.
+    netns: Option<PathBuf>,
     /// Holds the number as long as this lives.
     _claim: UnixListener,
 }
@@ -63,16 +65,27 @@ impl Node {
     /// Starts a node with more in its config file.
     pub async fn start_with(more: &str) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed(number, claim, String::new(), more).await
+        Self::start_claimed((number, claim), None, String::new(), more).await
     }
 
     /// Starts a node with more in the section `[network]`, and behind it, of its config file.
     pub async fn start_on_network(settings: impl FnOnce(&Names) -> String) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed(number, claim, settings(&names(number)), "").await
+        Self::start_claimed((number, claim), None, settings(&names(number)), "").await
     }
 
-    async fn start_claimed(number: u8, claim: UnixListener, network: String, more: &str) -> Self {
+    /// Likewise, with the daemon in a network namespace that stands for another machine.
+    pub async fn start_in(netns: PathBuf, settings: impl FnOnce(&Names) -> String) -> Self {
+        let (number, claim) = claim();
+        Self::start_claimed((number, claim), Some(netns), settings(&names(number)), "").await
+    }
+
+    async fn start_claimed(
+        (number, claim): (u8, UnixListener),
+        netns: Option<PathBuf>,
+        network: String,
+        more: &str,
+    ) -> Self {
         let names = names(number);
         host::clear(&names);
         for dir in ["state", "data", "logs", "seccomp", "host"] {
@@ -91,6 +104,7 @@ impl Node {
             daemon: None,
             cri,
             before: OnHost::default(),
+            netns,
             _claim: claim,
         };
         node.start_again().await;
@@ -116,7 +130,15 @@ impl Node {
     }
 
     fn launch(&self) -> Child {
-        Command::new("sh")
+        let mut command = match &self.netns {
+            None => Command::new("sh"),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).args(["--", "sh"]);
+                command
+            }
+        };
+        command
             .args(["-c", LAUNCH, "launch"])
             .arg(daemon_cgroup_dir(&self.names))
             .arg(&self.log)
