@@ -194,3 +194,18 @@ fn a_full_range_says_so() {
         assert_eq!(given(&host, "small"), [""; 0]);
     });
 }
+
+/// Some hundred steps of what the tool does ten thousand times.
+#[test]
+fn killed_daemons_and_dying_plugins_leak_nothing() {
+    if !here(&["bridge", "host-local", "portmap"]) {
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    let soak = me.parent().unwrap().parent().unwrap().join("examples/soak");
+    for (mode, steps) in [("cni", "60"), ("bridge", "200")] {
+        let ran = Command::new(&soak).args([mode, steps]).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("nothing is left"), "{mode}: {said}");
+    }
+}
