@@ -29,7 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) host: hull_plan::HostFacts,
     pub(crate) monitors: Monitors,
@@ -51,7 +51,7 @@ pub(crate) struct Node {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) host: hull_plan::HostFacts,
     pub(crate) monitors: Monitors,

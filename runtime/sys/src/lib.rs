@@ -30,7 +30,6 @@ pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit,
 };
 pub use signals::{
-    Reaped, block_for_signalfd, controlling_terminal, ignore_children, pidfd_send_signal, reap_any,
-    reset_signals,
+    Reaped, block_for_signalfd, controlling_terminal, pidfd_send_signal, reap_any, reset_signals,
 };
 pub use spawn::{inherited, spawn_program};

@@ -99,6 +99,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         monitors::Error::Lost => Code::Unavailable,
         monitors::Error::Refused { .. }
         | monitors::Error::Programs { .. }
+        | monitors::Error::Reap { .. }
         | monitors::Error::Listen { .. }
         | monitors::Error::Spawn { .. }
         | monitors::Error::Connect { .. }

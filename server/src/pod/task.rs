@@ -19,7 +19,7 @@ use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{self, Exit, Started};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
@@ -29,6 +29,11 @@ mod resize;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
+
+/// When a teardown that failed is tried again without being asked; each further one after twice the
+/// time, up to a minute or so. Network plugins whose agent is down need no kubelet to be asked again.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_DOUBLED_MAX: u32 = 6;
 
 /// Work that was handed out and is done.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ enum Finished {
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     Updated(ContainerId, u64, std::result::Result<(), Error>),
+    /// A teardown that failed is tried again.
+    TearDownAgain,
     Nothing,
 }
 
@@ -85,6 +92,8 @@ pub(crate) struct Task {
     stop_waiters: Vec<Reply<()>>,
     remove_waiters: Vec<Reply<()>>,
     tearing_down: bool,
+    /// How often in a row it did not get through.
+    failed_teardowns: u32,
     /// A pod that could not be built has been taken away, as far as that went.
     settled: bool,
     gone: bool,
@@ -133,6 +142,7 @@ pub(crate) fn prepare(
         stop_waiters: Vec::new(),
         remove_waiters: Vec::new(),
         tearing_down: false,
+        failed_teardowns: 0,
         settled: false,
         gone: false,
         began: Instant::now(),
@@ -281,7 +291,10 @@ impl Task {
             Finished::Killed(id, Err(err)) => self.removed(&id, Err(err)),
             Finished::Removed(id, result) => self.removed(&id, result),
             Finished::Updated(id, waiter, result) => self.updated(&id, waiter, result),
-            Finished::Nothing => {}
+            Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {
+                self.tear_down();
+            }
+            Finished::TearDownAgain | Finished::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {
             self.remove_when_possible();
@@ -369,6 +382,7 @@ impl Task {
         match result {
             Ok(()) => {
                 self.client = None;
+                self.failed_teardowns = 0;
                 self.lose_containers();
                 self.transition(&Event::TornDown);
                 info!("pod stopped");
@@ -380,7 +394,13 @@ impl Task {
                 }
             }
             Err(source) => {
-                error!(error = %Chain(&source), "pod could not be torn down; it stays NOTREADY until the next try");
+                let again = AGAIN_MIN * 2_u32.pow(self.failed_teardowns.min(AGAIN_DOUBLED_MAX));
+                self.failed_teardowns += 1;
+                error!(error = %Chain(&source), again_s = again.as_secs(), "pod could not be torn down; it stays NOTREADY until it can");
+                self.work.spawn(async move {
+                    tokio::time::sleep(again).await;
+                    Finished::TearDownAgain
+                });
                 let error = Arc::new(Error::Parts { doing: "tear down", source });
                 for waiter in self.stop_waiters.drain(..).chain(self.remove_waiters.drain(..)) {
                     answer(Some(waiter), Err(Arc::clone(&error)));
