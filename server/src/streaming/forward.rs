@@ -5,12 +5,12 @@
 //! number that pairs them. The connection is made from inside the pod's network namespace to its
 //! loopback, so a server that listens only there is reached as well.
 
-use super::channel::{CHUNK, Inbound, Outbound};
-use super::session::{Session, Stream};
 use crate::node::{Node, blocking};
 use crate::pod::State;
 use bytes::BytesMut;
 use hull_proto::id::PodId;
+use hull_streaming::channel::{CHUNK, Inbound, Outbound};
+use hull_streaming::session::{Session, Stream};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! HTTP/1.1 up to the upgrade: which session a URL stands for, and what then carries it.
 
-use super::session::{Patience, Watched};
-use super::upgrade::{Speak, choose, refuse};
-use super::{Asked, Streaming, attach, forward, remote, spdy, websocket};
+use super::{Asked, Streaming, attach, forward, remote};
+use hull_streaming::session::{Patience, Watched};
+use hull_streaming::upgrade::{Speak, choose, refuse};
+use hull_streaming::{spdy, websocket};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -116,7 +117,7 @@ fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> R
     let Some(asked) = asked.filter(|asked| asked.path() == path) else {
         return refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
     };
-    let (speak, response) = match choose(&request, &asked) {
+    let (speak, response) = match choose(&request, asked.used()) {
         Ok(chosen) => chosen,
         Err(refused) => return refused,
     };

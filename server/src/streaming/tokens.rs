@@ -6,6 +6,8 @@
 
 use crate::error::{Error, Result};
 use hull_proto::id::{ContainerId, PodId};
+use hull_streaming::remotecommand::Wanted;
+use hull_streaming::upgrade::Use;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,15 +17,6 @@ use std::time::{Duration, Instant};
 const VALID: Duration = Duration::from_secs(60);
 /// How many may wait at a time.
 const WAITING_MAX: usize = 1000;
-
-/// Which standard streams the client wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-    pub(crate) tty: bool,
-}
 
 /// A session that a client may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +33,14 @@ impl Asked {
             Self::Exec { .. } => "exec",
             Self::Attach { .. } => "attach",
             Self::PortForward { .. } => "portforward",
+        }
+    }
+
+    /// What its streams are for.
+    pub(super) fn used(&self) -> Use {
+        match self {
+            Self::Exec { .. } | Self::Attach { .. } => Use::RemoteCommand,
+            Self::PortForward { .. } => Use::PortForward,
         }
     }
 }
