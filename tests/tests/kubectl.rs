@@ -182,6 +182,15 @@ fn forwarding(by: &str, url: &str, to: u16) -> (Child, BufReader<ChildStdout>, u
     (child, says, port)
 }
 
+async fn listens(cri: &Cri, id: &str) {
+    eventually("the server listens", || async {
+        let asked = cri.exec(id, &["sh", "-c", "netstat -lnt | grep -q :8080"]).await;
+        let ran = asked.must("look for the server");
+        if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
+    })
+    .await;
+}
+
 /// The server answers once it has seen the end of what it is sent, which only one half says.
 #[tokio::test]
 async fn a_forwarded_connection_is_closed_by_halves_and_ends_with_its_pod() {
@@ -190,16 +199,11 @@ async fn a_forwarded_connection_is_closed_by_halves_and_ends_with_its_pod() {
     }
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let script = "while :; do nc -l -p 8080 -e sh -c 'wc -c; echo over'; done";
+    let script = "exec nc -ll -p 8080 -e sh -c 'wc -c; echo over'";
     let id = cri.run(&pod, hull_tests::cri::shell("server", &image, script)).await;
-    let listens = || async {
-        let asked = cri.exec(&id, &["sh", "-c", "netstat -lnt | grep -q :8080"]).await;
-        let ran = asked.must("look for the server");
-        if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
-    };
+    listens(&cri, &id).await;
     let mut left = Vec::new();
     for by in TRANSPORTS {
-        eventually("the server listens", listens).await;
         let (child, says, port) = forwarding(by, &forward_url(&cri, &pod).await, 8080);
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.write_all(&vec![b'x'; 1_000_000]).unwrap();
