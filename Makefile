@@ -51,9 +51,9 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
-bench: build ## Times of the verbs and memory of a pod, on a node of its own
-	@cargo build --release -p hull-tests --bin bench
-	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+bench: setup ## Measure CRI sockets side by side: make bench ARGS="--endpoint /run/hull/hull.sock …"
+	@cargo build --release -p cri-bench
+	@"$${CARGO_TARGET_DIR:-target}/release/cri-bench" $(ARGS)
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"
