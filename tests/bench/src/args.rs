@@ -136,12 +136,12 @@ impl Args {
     /// The works to do: those named, else all that can be done with what was given.
     #[must_use]
     pub fn works(&self) -> Vec<Work> {
-        let can = |work: &Work| match work {
-            Work::Restart => !self.restarts.is_empty(),
-            Work::Pull => !self.pull_images.is_empty(),
-            Work::Idle => !self.cgroups.is_empty(),
-            _ => true,
-        };
+        let lacks = [
+            (Work::Restart, self.restarts.is_empty()),
+            (Work::Pull, self.pull_images.is_empty()),
+            (Work::Idle, self.cgroups.is_empty()),
+        ];
+        let can = |work: &Work| !lacks.contains(&(*work, true));
         let wanted = |work: &Work| {
             if self.only.is_empty() { can(work) } else { self.only.contains(work) }
         };

@@ -11,6 +11,7 @@
 //! request to the answer. It starts no runtime; `bin/side-by-side` does, for `make bench`.
 
 pub mod args;
+pub mod bed;
 pub mod cpu;
 pub mod error;
 pub mod floor;

@@ -13,9 +13,7 @@ use crate::work::{Context, Work};
 use crate::{Error, Result, floor, isolation};
 use hull_tests::shell::say;
 use std::path::{Path, PathBuf};
-
-/// Longest part of a label in a path.
-const LABEL_MAX: usize = 40;
+use std::time::Instant;
 
 /// Measures what was asked for.
 ///
@@ -24,11 +22,7 @@ const LABEL_MAX: usize = 40;
 pub async fn run(args: &Args) -> Result<Measured> {
     let logs = args.logs.clone().unwrap_or_else(default_logs);
     let mut targets = Vec::new();
-    for (number, mut endpoint) in args.endpoints().unwrap_or_default().into_iter().enumerate() {
-        if endpoint.label.is_empty() {
-            endpoint.label = format!("endpoint {}", number + 1);
-        }
-        endpoint.label.truncate(LABEL_MAX);
+    for endpoint in args.endpoints().unwrap_or_default() {
         targets.push(Target::open(endpoint, &logs, &args.image).await?);
     }
     let mut measured = Measured::of(args, &targets);
@@ -70,34 +64,37 @@ async fn measure(args: &Args, targets: &[Target], measured: &mut Measured) {
     for round in 0..size.rounds {
         for work in &works {
             for (number, target) in targets.iter().enumerate() {
-                let began = std::time::Instant::now();
-                let context =
-                    Context { target, size: &size, round, pull_images: &args.pull_images };
-                let mut sink = measured.samples.sink(number, work.name());
-                let mut done = work.run(&context, &mut sink).await;
-                if let Err(err) = target.clear().await {
-                    done = done.and(Err(err));
-                }
-                let label = &target.endpoint.label;
-                let took = began.elapsed().as_secs_f64();
-                report::progress(&format!(
-                    "round {}/{}: {} of {label}: {took:.1} s",
-                    round + 1,
-                    size.rounds,
-                    work.name()
-                ));
-                if let Err(err) = done {
-                    measured.note(label, work.name(), err.chain());
-                }
+                let pull_images = &args.pull_images;
+                let context = Context { target, size: &size, round, pull_images };
+                one(*work, &context, number, measured).await;
             }
-            if !args.no_floor {
-                of_kernel(*work, size.lives, targets.len(), &mut measured.samples)
-                    .await
-                    .unwrap_or_else(|err| {
-                        measured.note(floor::LABEL, work.name(), err.chain());
-                    });
+            let of_floor = async {
+                if args.no_floor {
+                    return Ok(());
+                }
+                of_kernel(*work, size.lives, targets.len(), &mut measured.samples).await
+            };
+            if let Err(err) = of_floor.await {
+                measured.note(floor::LABEL, work.name(), err.chain());
             }
         }
+    }
+}
+
+/// Does one work once for one target, and takes its pods away.
+async fn one(work: Work, context: &Context<'_>, number: usize, measured: &mut Measured) {
+    let began = Instant::now();
+    let mut sink = measured.samples.sink(number, work.name());
+    let mut done = work.run(context, &mut sink).await;
+    if let Err(err) = context.target.clear().await {
+        done = done.and(Err(err));
+    }
+    let label = &context.target.endpoint.label;
+    let (round, rounds) = (context.round + 1, context.size.rounds);
+    let took = began.elapsed().as_secs_f64();
+    report::progress(&format!("round {round}/{rounds}: {} of {label}: {took:.1} s", work.name()));
+    if let Err(err) = done {
+        measured.note(label, work.name(), err.chain());
     }
 }
 

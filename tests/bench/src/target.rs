@@ -58,7 +58,7 @@ pub enum Network {
 /// How a target is reached, from the command line.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// What it is called in the report.
+    /// What it is called in the report; empty for the name that it gives itself.
     pub label: String,
     /// Its CRI socket.
     pub socket: PathBuf,
@@ -98,11 +98,14 @@ impl Target {
     ///
     /// # Errors
     /// When the runtime does not do one of these.
-    pub async fn open(endpoint: Endpoint, logs: &Path, image: &str) -> Result<Self> {
-        let cri = Cri::at(&endpoint.socket, &logs.join(&endpoint.label));
+    pub async fn open(mut endpoint: Endpoint, logs: &Path, image: &str) -> Result<Self> {
+        let cri = Cri::at(&endpoint.socket, logs);
         let request = api::VersionRequest::default();
         let said =
             cri.runtime.clone().version(request).await.map_err(verb("Version"))?.into_inner();
+        if endpoint.label.is_empty() {
+            endpoint.label.clone_from(&said.runtime_name);
+        }
         if cri.image_status(image).await.map_err(verb("ImageStatus"))?.is_none() {
             let _id = cri.pull(image).await.map_err(verb("PullImage"))?;
         }

@@ -41,7 +41,8 @@ async fn bench(node: &mut Node, args: &[&str]) -> (Value, String) {
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     let complaints = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{}: {said}{complaints}", ran.status);
-    (serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap(), said)
+    let figures = std::fs::read(&json).must("read the figures");
+    (serde_json::from_slice(&figures).must("read the figures"), said)
 }
 
 async fn target(node: &Node) -> Target {

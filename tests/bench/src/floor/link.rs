@@ -56,9 +56,7 @@ impl Links {
             ]),
         ];
         self.ask("RTM_NEWLINK(bridge)", vec![RouteNetlinkMessage::NewLink(message)])?;
-        let text = std::fs::read_to_string(format!("/sys/class/net/{BRIDGE}/ifindex"));
-        let index = text.ok().and_then(|text| text.trim().parse().ok());
-        let index = index.ok_or_else(|| Error::new(Errno::NODEV, format!("find link {BRIDGE}")))?;
+        let index = self.index(BRIDGE)?;
         self.ask("RTM_NEWADDR(bridge)", vec![address(index, GATEWAY)])?;
         Ok(index)
     }
@@ -88,10 +86,7 @@ impl Links {
 
     /// From inside: switches loopback and the pod's end on, gives it its address and default route.
     pub(super) fn configure(&self) -> Result<()> {
-        // A new namespace has loopback and what is put there: ours is the next, or has the number
-        // that it had outside.
-        let index = rustix::net::netdevice::name_to_index(&self.0, INSIDE)
-            .map_err(Error::of(|| format!("if_nametoindex({INSIDE})")))?;
+        let index = self.index(INSIDE)?;
         let mut loopback = switched_on();
         loopback.header.index = LOOPBACK_INDEX;
         let mut inside = switched_on();
@@ -105,6 +100,11 @@ impl Links {
                 default_route(),
             ],
         )
+    }
+
+    fn index(&self, name: &str) -> Result<u32> {
+        rustix::net::netdevice::name_to_index(&self.0, name)
+            .map_err(Error::of(|| format!("ioctl(SIOCGIFINDEX, {name})")))
     }
 
     /// Sends all messages at once and reads an answer to each.

@@ -29,6 +29,11 @@ pub const LABEL: &str = "kernel floor";
 /// Execs per pod.
 const EXECS: usize = 5;
 
+/// The smallest program that waits until it is killed.
+pub(crate) fn waiting_program() -> Vec<u8> {
+    program::wait()
+}
+
 /// Measures the floor of `work` in a process of its own.
 ///
 /// # Errors

@@ -178,7 +178,7 @@ fn closed(reader: &OwnedFd) -> Result<bool> {
 fn start_pause(floor: &Floor, own_network: bool, number: u32) -> Result<Child> {
     let spaces = flags::NEWIPC | flags::NEWUTS | flags::NEWPID;
     if !own_network {
-        return Child::start(spaces, || wait_forever());
+        return Child::start(spaces, wait_forever);
     }
     let (linked, linked_end) = pipe()?;
     let (ready, ready_end) = pipe()?;
