@@ -61,6 +61,8 @@ pub async fn outside(args: &[String]) -> u8 {
         .stdin(Stdio::piped())
         .spawn()
         .must("start unshare (Debian package util-linux)");
+    // Taken out, or waiting would close it.
+    let _lifeline = bed.stdin.take();
     let mut terminated = signal(SignalKind::terminate()).must("listen for SIGTERM");
     let code = tokio::select! {
         ended = bed.wait() => ended.must("wait for the bed").code(),
@@ -233,6 +235,20 @@ impl Place {
         std::fs::create_dir_all(dir).must(format!("make {}", dir.display()));
         std::fs::write(&path, text).must(format!("write {}", path.display()));
     }
+}
+
+/// Words before a command that show it cgroup v1 alone where v2 is mounted beside it with controllers of
+/// its own: crun refuses such hosts. In a mount namespace of its own v2 is covered, not taken away.
+pub(crate) fn without_v2() -> Vec<String> {
+    let mounts = host::hierarchies();
+    let has_v1 = mounts.iter().any(|mount| mount.join("cgroup.sane_behavior").is_file());
+    let v2 = mounts.iter().find(|mount| {
+        std::fs::read_to_string(mount.join("cgroup.controllers"))
+            .is_ok_and(|controllers| !controllers.trim().is_empty())
+    });
+    let Some(v2) = v2.filter(|_| has_v1) else { return Vec::new() };
+    let cover = format!("mount -t tmpfs none {} && exec \"$@\"", v2.display());
+    ["unshare", "--mount", "sh", "-c", &cover, "sh"].map(String::from).into()
 }
 
 /// Starts the daemon and waits until it answers.

@@ -110,11 +110,11 @@ impl Runtime {
                 place.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
                 let (host, _) = pause.split_once('/').must("find the registry");
                 let registries = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
-                place.write("registries.conf", &registries);
+                place.write("home/.config/containers/registries.conf", &registries);
                 place.write("storage.conf", &format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{dir}/storage\"\nrunroot = \"{dir}/run\"\n"));
                 place.write("crio.toml", &crio(&place, &dir, pause));
                 let env = [
-                    format!("CONTAINERS_REGISTRIES_CONF={dir}/registries.conf"),
+                    format!("HOME={dir}/home"),
                     format!("CONTAINERS_STORAGE_CONF={dir}/storage.conf"),
                 ];
                 let (config, none) = (format!("{dir}/crio.toml"), format!("{dir}/none.d"));
@@ -132,7 +132,12 @@ impl Runtime {
                 .into()
             }
         };
-        place.write_programs(&command);
+        let mut all = Vec::new();
+        if matches!(self, Self::ContainerdCrun | Self::Crio) {
+            all = super::without_v2();
+        }
+        all.extend(command);
+        place.write_programs(&all);
         place
     }
 
