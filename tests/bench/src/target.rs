@@ -279,11 +279,29 @@ impl Target {
     /// The first refusal.
     pub async fn clear(&self) -> Result<()> {
         let pods = self.pods().await?;
-        let gone = stream::iter(pods).map(|pod| async move {
-            self.cri.stop_pod(&pod.id).await.map_err(verb("StopPodSandbox"))?;
-            self.cri.remove_pod(&pod.id).await.map_err(verb("RemovePodSandbox"))
-        });
+        let gone = stream::iter(pods).map(|pod| self.remove(pod.id));
         gone.buffer_unordered(AT_ONCE).try_collect::<()>().await
+    }
+
+    /// Removes a pod; its containers are killed first, as they would sit out a grace period.
+    async fn remove(&self, pod: String) -> Result<()> {
+        for container in self.containers(&pod).await? {
+            self.cri.stop(&container, 0).await.map_err(verb("StopContainer"))?;
+        }
+        self.cri.stop_pod(&pod).await.map_err(verb("StopPodSandbox"))?;
+        self.cri.remove_pod(&pod).await.map_err(verb("RemovePodSandbox"))
+    }
+
+    /// The containers of a pod.
+    ///
+    /// # Errors
+    /// As the runtime answers.
+    pub async fn containers(&self, pod: &str) -> Result<Vec<String>> {
+        let filter = api::ContainerFilter { pod_sandbox_id: pod.to_owned(), ..Default::default() };
+        let request = api::ListContainersRequest { filter: Some(filter) };
+        let listed = self.cri.runtime.clone().list_containers(request).await;
+        let listed = listed.map_err(verb("ListContainers"))?.into_inner().containers;
+        Ok(listed.into_iter().map(|container| container.id).collect())
     }
 }
 

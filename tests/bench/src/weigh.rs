@@ -11,7 +11,6 @@ use crate::error::verb;
 use crate::target::Target;
 use crate::{Error, Result};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use hull_proto::cri as api;
 use hull_tests::shell::names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -65,12 +64,9 @@ struct Seeds {
 
 async fn seeds(target: &Target, pod: String) -> Result<Seeds> {
     let status = target.cri.pod_status(&pod).await.map_err(verb("PodSandboxStatus"))?;
-    let filter = api::ContainerFilter { pod_sandbox_id: pod, ..Default::default() };
-    let request = api::ListContainersRequest { filter: Some(filter) };
-    let listed = target.cri.runtime.clone().list_containers(request).await;
     let mut workload = Vec::new();
-    for container in listed.map_err(verb("ListContainers"))?.into_inner().containers {
-        let status = target.cri.inspect(&container.id).await.map_err(verb("ContainerStatus"))?;
+    for container in target.containers(&pod).await? {
+        let status = target.cri.inspect(&container).await.map_err(verb("ContainerStatus"))?;
         let what = "the process id (`info.info.pid`)";
         let missing = Error::Answer { verb: "ContainerStatus", what };
         workload.push(told_pid(&status.info).ok_or(missing)?);
