@@ -3,9 +3,9 @@
 
 use crate::args::Args;
 use crate::floor;
-use hull_tests::fixture;
 use hull_tests::image::Image;
 use hull_tests::layer::Layer;
+use hull_tests::registry::Registry;
 use serde_json::json;
 
 /// Files of a layer to be pulled.
@@ -22,9 +22,8 @@ pub(super) fn pause() -> Image {
 }
 
 /// Makes and pushes images for every round of pulls, and gives their references.
-pub(super) fn to_pull(args: &Args) -> Vec<String> {
+pub(super) fn to_pull(args: &Args, registry: &Registry) -> Vec<String> {
     let divisor = if args.quick { 20 } else { 1 };
-    let registry = fixture::registry();
     let mut references = Vec::new();
     for round in 0..args.size().rounds {
         for (name, (layers, files)) in [("one-layer", ONE), ("eleven-layers", MANY)] {

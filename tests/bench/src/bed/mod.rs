@@ -22,6 +22,7 @@ mod runtime;
 use crate::args::Args;
 use crate::work::Work;
 use hull_tests::host::{self, Names};
+use hull_tests::registry::Registry;
 use hull_tests::{Must as _, debian, eventually, fixture, shell};
 use runtime::Runtime;
 use std::io::Read as _;
@@ -109,7 +110,10 @@ pub async fn inside(args: &[String], parsed: &Args) -> u8 {
     });
     let _lo = shell::run("ip", ["link", "set", "lo", "up"]).good();
     let _run = shell::run("mount", ["-t", "tmpfs", "cri-bench", "/run"]).good();
-    let pause = fixture::pushed("pause", images::pause);
+    // In the bed, whose files go however it ends.
+    let registry = Registry::start_in(&Path::new(ROOT).join("registry"));
+    let busybox = registry.push("bench/busybox", "1", &fixture::busybox_image().pack());
+    let pause = registry.push("bench/pause", "1", &images::pause().pack());
     let mut bench = Command::new(beside("cri-bench"));
     let mut labels = Vec::new();
     for runtime in Runtime::found() {
@@ -126,11 +130,11 @@ pub async fn inside(args: &[String], parsed: &Args) -> u8 {
     }
     shell::say(&format!("side by side: {}", labels.join(", ")));
     if wants(parsed, Work::Pull) {
-        for image in images::to_pull(parsed) {
+        for image in images::to_pull(parsed, &registry) {
             bench.args(["--pull-image", &image]);
         }
     }
-    bench.args(["--image", &fixture::busybox()]).args(without_labels(args)).stdin(Stdio::null());
+    bench.args(["--image", &busybox]).args(without_labels(args)).stdin(Stdio::null());
     let status = bench.status().await.must("run cri-bench");
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
