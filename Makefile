@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance fuzz bench install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance fuzz bench peers install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,9 +55,13 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and cargo-fuzz; says so)
 	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
 
-bench: build ## Times of the verbs and memory of a pod, on a node of its own
-	@cargo build --release -p hull-tests --bin bench
-	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+# ARGS go to cri-bench: ARGS=--quick, ARGS="--only pods,exec --label Hull"; docs/bench.md has them all.
+bench: build ## Measure Hull and the peers that `scripts/peers` got, side by side
+	@cargo build --release -p cri-bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/side-by-side" $(ARGS)
+
+peers: setup ## Build or install the runtimes that `make bench` compares with
+	@scripts/peers
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"
