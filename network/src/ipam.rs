@@ -104,6 +104,13 @@ impl Ipam {
         Some(lease.clone())
     }
 
+    /// Its host ports are gone: another pod can have them.
+    pub(crate) fn close_ports(&mut self, pod: &str) {
+        if let Some(lease) = self.leases.get_mut(pod).filter(|lease| lease.leaving) {
+            lease.ports.clear();
+        }
+    }
+
     /// Takes back what the pod has.
     pub(crate) fn free(&mut self, pod: &str) {
         if let Some(lease) = self.leases.remove(pod) {
