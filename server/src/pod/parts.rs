@@ -233,7 +233,8 @@ async fn start_pause(
 /// Takes it all away again, last part first.
 ///
 /// It stops at the first part that will not go, because taking away what lies below would make it
-/// harder to try again. `containers` are the cgroups of the pod's containers.
+/// harder to try again. `containers` are the cgroups of the pod's containers. The pod's links go with
+/// its network namespace a little later, and its addresses are kept for it until then.
 pub(crate) async fn take_down(
     node: &Arc<Node>,
     id: &PodId,
@@ -241,12 +242,13 @@ pub(crate) async fn take_down(
     containers: Vec<String>,
     client: Option<Client>,
 ) -> Result<(), Error> {
-    let (stopped, detached) = tokio::join!(
+    let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("network gone", detach(node, id, record.host_network()))
+        timed("host ports closed", close_ports(node, id, record))
     );
     stopped?;
-    detached?;
+    closed?;
+    timed("network let go", release(node, id, record.host_network())).await?;
     let dir = node.pod_dir(id);
     match fs::remove_dir_all(&dir) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -254,13 +256,23 @@ pub(crate) async fn take_down(
     }
 }
 
-async fn detach(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+/// Nobody is led to a pod that is going, and the next can have its ports at once.
+async fn close_ports(node: &Arc<Node>, id: &PodId, record: &PodRecord) -> Result<(), Error> {
+    if record.host_network() || spec::ports(&record.config).is_ok_and(|ports| ports.is_empty()) {
+        return Ok(());
+    }
+    let (node, id) = (Arc::clone(node), id.clone());
+    let closed = blocking(move || node.network.close_ports(id.as_str())).await;
+    closed.map_err(|source| Error::Detach { source })
+}
+
+async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
     if host_network {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let detached = blocking(move || node.network.detach(id.as_str())).await;
-    detached.map_err(|source| Error::Detach { source })
+    let released = blocking(move || node.network.release(id.as_str())).await;
+    released.map_err(|source| Error::Detach { source })
 }
 
 /// Ends every process of the pod: by its monitor where there is one, and by the cgroups in any case.
