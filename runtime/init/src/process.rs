@@ -91,6 +91,10 @@ fn prepare(
     stdio(io, process)?;
     rlimits(process)?;
     scheduling(process)?;
+    // Whatever is open goes at the exec, also what others left open; what we open from here on does so
+    // by itself. Before the filter, as older profiles do not know the call.
+    hull_sys::close_range_on_exec(how.kept_fds.saturating_add(3))
+        .map_err(StepError::of(Step::Stdio))?;
     if !process.no_new_privs {
         seccomp(process)?;
     }
@@ -108,9 +112,6 @@ fn prepare(
     }
     early.write()?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
-    // Whatever is open goes at the exec, also what others left open.
-    hull_sys::close_range_on_exec(how.kept_fds.saturating_add(3))
-        .map_err(StepError::of(Step::Stdio))?;
     if how.gate.is_some() {
         look_for_program(process)?;
     }
