@@ -206,7 +206,7 @@ impl Cgroup {
     /// What it uses now.
     pub fn stats(&self) -> Result<Stats, Error> {
         match (self.host.version(), self.unified()) {
-            (Version::V2, Some(dir)) => stats::v2(&dir),
+            (Version::V2, Some(dir)) => stats::v2(dir),
             _ => stats::v1(self),
         }
     }
