@@ -15,20 +15,32 @@ const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
 /// Who may link which of our crates, beside dev-dependencies.
-const MAY_LINK: [(&str, &[&str]); 9] = [
+const MAY_LINK: [(&str, &[&str]); 10] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
     ("hull-cgroup", &["hull-sys"]),
     ("hull-image", &["hull-sys"]),
     ("hull-network", &["hull-sys"]),
+    ("hull-nri", &["hull-sys", "hull-proto"]),
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
-    ("hull", &["hull-sys", "hull-cgroup", "hull-plan", "hull-image", "hull-network", "hull-proto"]),
+    (
+        "hull",
+        &[
+            "hull-sys",
+            "hull-cgroup",
+            "hull-plan",
+            "hull-image",
+            "hull-network",
+            "hull-nri",
+            "hull-proto",
+        ],
+    ),
 ];
 
 /// What must not be in a crate's closure, and why.
-const NEVER: [(&str, &[&str], &str); 4] = [
+const NEVER: [(&str, &[&str], &str); 5] = [
     (
         "hull-monitor",
         &["serde", "serde_json", "oci-spec", "tokio", "tonic", "prost", "hull-plan"],
@@ -45,6 +57,11 @@ const NEVER: [(&str, &[&str], &str); 4] = [
         "planning is pure: do the waiting and the CRI in server/",
     ),
     ("hull-cgroup", &["serde", "tokio"], "the monitor links it"),
+    (
+        "hull-nri",
+        &["tonic", "hull-plan", "oci-spec"],
+        "it knows no pods of ours: hand them in as its messages",
+    ),
 ];
 
 struct Source {
