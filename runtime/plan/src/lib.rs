@@ -15,6 +15,7 @@ mod host;
 mod limits;
 mod mounts;
 mod process;
+mod schedule;
 pub mod seccomp;
 
 pub use build::{Options, Root, check_sysctl, plan};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process becomes, of a container's first and of execs.
 
-use crate::{Error, HostFacts, Process, capabilities, seccomp};
+use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
 use hull_init::plan::{Capabilities, Rlimit};
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process as Oci, Spec};
 
@@ -45,8 +45,8 @@ pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, 
             .console_size()
             .as_ref()
             .map(|size| (short(size.height()), short(size.width()))),
-        io_priority: None,
-        scheduler: None,
+        io_priority: process.io_priority().as_ref().map(schedule::io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(schedule::scheduler).transpose()?,
         personality: None,
     })
 }
