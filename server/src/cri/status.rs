@@ -67,7 +67,9 @@ fn code(error: &Error) -> Code {
             Code::InvalidArgument
         }
         Error::Spec { source } => spec_code(source),
-        Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::WrongState { .. } | Error::Adjust { .. } | Error::OthersLimits { .. } => {
+            Code::FailedPrecondition
+        }
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
@@ -75,6 +77,7 @@ fn code(error: &Error) -> Code {
         Error::Monitor { source, .. } => monitor_code(source),
         Error::Failed { .. }
         | Error::Parts { .. }
+        | Error::Plugins { .. }
         | Error::Store { .. }
         | Error::Log { .. }
         | Error::Stats { .. }

@@ -73,9 +73,8 @@ fn container(
         given.add(table::FS_USAGE, number(layer.used_bytes), &[&device]);
         given.add(table::FS_INODES, number(layer.inodes_used), &[&device]);
     }
-    if let Some(resources) = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref())
-    {
-        given.spec(resources);
+    if let Some(resources) = record.resources() {
+        given.spec(&resources);
     }
     Ok(api::ContainerMetrics { container_id: record.id.clone(), metrics: given.metrics })
 }
