@@ -18,6 +18,8 @@ mod merge;
 mod plugin;
 mod roster;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use error::Error;

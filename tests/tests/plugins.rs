@@ -288,7 +288,7 @@ async fn a_plugin_that_hangs_is_let_go_and_pods_go_on_without_it() {
     if !can_run("a_plugin_that_hangs_is_let_go") {
         return;
     }
-    let node = Node::start_with("[nri]\nrequest_timeout_ms = 300\n").await;
+    let node = Node::start().await;
     let mut plugin = Plugin::start(&node, "10-hangs", &json!({"hang": "CreateContainer"})).await;
     let (cri, pod, image) = node.pod("web").await;
     cri.run_idle(&pod, "main", &image).await;
@@ -304,13 +304,13 @@ async fn a_plugin_that_hangs_while_it_is_synchronised_is_let_go() {
     if !can_run("a_plugin_that_hangs_while_it_is_synchronised_is_let_go") {
         return;
     }
-    let node = Node::start_with("[nri]\nregistration_timeout_ms = 300\n").await;
+    let node = Node::start_with("[nri]\nregistration_timeout_ms = 2000\n").await;
     let (cri, pod, image) = node.pod("web").await;
     let plugin = Plugin::spawn(&node, "10-hangs", &json!({"hang": "Synchronize"}), &[]);
     plugin.files().hears("Synchronize").await;
     cri.run_idle(&pod, "main", &image).await;
     let log = node.daemon_log();
-    assert!(log.contains("it is not synchronised: no answer within 300ms"), "{log}");
+    assert!(log.contains("it is not synchronised: no answer within 2s"), "{log}");
     assert!(!plugin.files().calls().contains(&"CreateContainer".to_owned()));
 }
 

@@ -142,9 +142,10 @@ fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), E
     }
     if let Some(priority) = &asked.io_priority {
         let class = nri::IoPrioClass::try_from(priority.class).unwrap_or_default();
-        all["process"]["ioPriority"] = match class {
-            nri::IoPrioClass::IoprioClassNone => Value::Null,
-            class => json!({"class": class.as_str_name(), "priority": priority.priority}),
+        all["process"]["ioPriority"] = if class == nri::IoPrioClass::IoprioClassNone {
+            Value::Null
+        } else {
+            json!({"class": class.as_str_name(), "priority": priority.priority})
         };
     }
     if let Some(scheduler) = &asked.scheduler {

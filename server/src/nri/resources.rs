@@ -178,14 +178,12 @@ pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(
 }
 
 /// A list in an object, which is made when it is not there.
+#[expect(clippy::expect_used, reason = "the line before makes it a list")]
 pub(super) fn list<'v>(of: &'v mut Value, key: &str) -> &'v mut Vec<Value> {
     if !of[key].is_array() {
         of[key] = json!([]);
     }
-    match &mut of[key] {
-        Value::Array(list) => list,
-        _ => unreachable!("it was made an array above"),
-    }
+    of[key].as_array_mut().expect("it was made one above")
 }
 
 /// For the cgroup of a container that runs.

@@ -47,9 +47,9 @@ enum Finished {
     Stopped(ContainerId, u64, std::result::Result<(), Error>),
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
-    Decided(ContainerId, u64, std::result::Result<update::Decision, Error>),
+    Decided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
     Updated(ContainerId, u64, std::result::Result<(), Error>, Option<Arc<Roster>>),
-    Resizable(resize::Wanted, std::result::Result<(), Error>),
+    Resizable(Box<resize::Wanted>, std::result::Result<(), Error>),
     Nothing,
 }
 
@@ -311,7 +311,7 @@ impl Task {
             Finished::Updated(id, waiter, result, roster) => {
                 self.updated(&id, waiter, result, roster);
             }
-            Finished::Resizable(wanted, result) => self.resizable(wanted, result),
+            Finished::Resizable(wanted, result) => self.resizable(*wanted, result),
             Finished::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {

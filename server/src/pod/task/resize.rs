@@ -32,7 +32,7 @@ impl Task {
             let asked =
                 verbs::update_pod(&wanted.roster, &record, overhead.as_ref(), resources.as_ref());
             let asked = asked.await;
-            Finished::Resizable(wanted, asked)
+            Finished::Resizable(Box::new(wanted), asked)
         });
     }
 

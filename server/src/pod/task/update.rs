@@ -36,9 +36,9 @@ pub(super) struct Decision {
 fn as_asked(
     asked: cri::LinuxContainerResources,
     roster: Arc<Roster>,
-) -> std::result::Result<Decision, Error> {
+) -> std::result::Result<Box<Decision>, Error> {
     let limits = spec::limits(&asked).map_err(|source| Error::Spec { source })?;
-    Ok(Decision { kubelets: asked, plugins: None, limits, roster: Some(roster) })
+    Ok(Box::new(Decision { kubelets: asked, plugins: None, limits, roster: Some(roster) }))
 }
 
 /// As plugins made it.
@@ -46,11 +46,11 @@ fn as_changed(
     asked: &cri::LinuxContainerResources,
     changed: LinuxResources,
     roster: Arc<Roster>,
-) -> std::result::Result<Decision, Error> {
+) -> std::result::Result<Box<Decision>, Error> {
     let limits = resources::limits(&changed).map_err(|source| Error::Adjust { source })?;
     let mut kubelets = resources::to_cri(&changed);
     kubelets.oom_score_adj = asked.oom_score_adj;
-    Ok(Decision { kubelets, plugins: Some(changed), limits, roster: Some(roster) })
+    Ok(Box::new(Decision { kubelets, plugins: Some(changed), limits, roster: Some(roster) }))
 }
 
 impl Task {
@@ -81,11 +81,13 @@ impl Task {
     pub(super) fn limit(&mut self, id: &ContainerId, asked: LinuxResources, reply: Reply<()>) {
         let Some((waiter, _)) = self.begin_update(id, reply) else { return };
         let limits = resources::limits(&asked).map_err(|source| Error::Adjust { source });
-        let decided = limits.map(|limits| Decision {
-            kubelets: cri::LinuxContainerResources::default(),
-            plugins: Some(asked),
-            limits,
-            roster: None,
+        let decided = limits.map(|limits| {
+            Box::new(Decision {
+                kubelets: cri::LinuxContainerResources::default(),
+                plugins: Some(asked),
+                limits,
+                roster: None,
+            })
         });
         self.decided(id, waiter, decided);
     }
@@ -117,11 +119,11 @@ impl Task {
         &mut self,
         id: &ContainerId,
         waiter: u64,
-        decided: std::result::Result<Decision, Error>,
+        decided: std::result::Result<Box<Decision>, Error>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
         let Decision { kubelets, plugins, limits, roster } = match decided {
-            Ok(decision) => decision,
+            Ok(decision) => *decision,
             Err(err) => return answer(held.updating.remove(&waiter), Err(Arc::new(err))),
         };
         let runs = matches!(held.record.state, State::Running { .. });
