@@ -35,7 +35,8 @@ async fn memory_limit(node: &Node, container: &str) -> String {
     let pid = node.cri().pid(container).await;
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).must("read its cgroups");
     for line in groups.lines() {
-        let (controllers, path) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+        let of = line.splitn(3, ':').collect::<Vec<_>>();
+        let [_, controllers, path] = of[..] else { continue };
         for (hierarchy, file) in [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
