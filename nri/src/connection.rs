@@ -122,10 +122,11 @@ impl Connection {
         }
     }
 
-    /// Ends it, for a reason that all who wait for an answer are told.
+    /// Ends it, for a reason that all who wait for an answer are told. When this comes back it has ended.
     pub(crate) async fn close(&self, why: String) {
         // One that is closed already has its reason.
         let _closed = self.commands.send(Command::Close { why }).await;
+        self.ended().await;
     }
 
     /// Waits until it has ended, and tells why.

@@ -180,7 +180,6 @@ async fn begin(
     if let Err(unfit) = &joined {
         // Before the turn is given up: nobody may call what does not know the node.
         connection.close(unfit.to_string()).await;
-        connection.ended().await;
     }
     drop(turn);
     let updates = joined.map_err(|unfit| (Some(number), unfit))?;
