@@ -18,8 +18,6 @@ mod merge;
 mod plugin;
 mod roster;
 mod session;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 pub use error::Error;
@@ -216,3 +214,6 @@ async fn accept(shared: Arc<Shared>, listener: UnixListener) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

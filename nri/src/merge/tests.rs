@@ -3,9 +3,9 @@
 
 use super::*;
 use hull_proto::nri::{
-    CdiDevice, Hook, Hooks, HugepageLimit, KeyValue, LinuxContainerAdjustment, LinuxCpu,
-    LinuxDevice, LinuxMemory, LinuxNamespace, LinuxPids, LinuxRdt, Mount, OptionalInt,
-    OptionalInt64, OptionalString, OptionalUInt64, PosixRlimit,
+    CdiDevice, Hook, Hooks, HugepageLimit, KeyValue, LinuxContainerAdjustment, LinuxDevice,
+    LinuxMemory, LinuxNamespace, LinuxPids, LinuxRdt, Mount, OptionalInt, OptionalInt64,
+    OptionalString, OptionalUInt64, PosixRlimit,
 };
 use std::collections::BTreeMap;
 
@@ -61,108 +61,99 @@ fn update(id: &str, resources: LinuxResources) -> ContainerUpdate {
     }
 }
 
+type Asked = (&'static str, ContainerAdjustment);
+
 /// Every kind of thing that has one owner, set once.
-fn each() -> Vec<(&'static str, ContainerAdjustment)> {
+fn each() -> Vec<Asked> {
+    [of_process(), of_linux(), of_limits()].concat()
+}
+
+fn of_process() -> Vec<Asked> {
     let of = |set: fn(&mut ContainerAdjustment)| {
         let mut adjustment = ContainerAdjustment::default();
         set(&mut adjustment);
         adjustment
     };
-    let of_linux = |set: fn(&mut LinuxContainerAdjustment)| {
-        let mut adjustment = LinuxContainerAdjustment::default();
-        set(&mut adjustment);
-        linux(adjustment)
-    };
-    let of_resources = |set: fn(&mut LinuxResources)| {
-        let mut limits = LinuxResources::default();
-        set(&mut limits);
-        resources(limits)
-    };
+    let cpu_time = || PosixRlimit { r#type: "RLIMIT_CPU".into(), ..Default::default() };
+    let mut rlimit = of(|_| ());
+    rlimit.rlimits = vec![cpu_time()];
     vec![
         ("Annotations `a`", of(|all| all.annotations = map(&[("a", "1")]))),
         ("Mounts `/m`", of(|all| all.mounts = vec![mount("/m", "/x")])),
         ("Env `E`", env(&[("E", "1")])),
         ("Args", of(|all| all.args = vec!["x".into()])),
-        (
-            "Rlimits `RLIMIT_CPU`",
-            of(|all| {
-                all.rlimits =
-                    vec![PosixRlimit { r#type: "RLIMIT_CPU".into(), ..Default::default() }]
-            }),
-        ),
+        ("Rlimits `RLIMIT_CPU`", rlimit),
         (
             "CdiDevices `v/c=d`",
             of(|all| all.cdi_devices = vec![CdiDevice { name: "v/c=d".into() }]),
         ),
-        (
-            "Devices `/dev/d`",
-            of_linux(|all| {
-                all.devices = vec![LinuxDevice { path: "/dev/d".into(), ..Default::default() }]
-            }),
-        ),
-        ("CgroupsPath", of_linux(|all| all.cgroups_path = "/x".into())),
-        ("OomScoreAdj", of_linux(|all| all.oom_score_adj = Some(OptionalInt { value: 1 }))),
-        ("IoPriority", of_linux(|all| all.io_priority = Some(Default::default()))),
-        ("SeccompPolicy", of_linux(|all| all.seccomp_policy = Some(Default::default()))),
-        (
-            "Namespace `network`",
-            of_linux(|all| {
-                all.namespaces =
-                    vec![LinuxNamespace { r#type: "network".into(), path: String::new() }]
-            }),
-        ),
-        ("Sysctl `net.x`", of_linux(|all| all.sysctl = map(&[("net.x", "1")]))),
+    ]
+}
+
+fn of_linux() -> Vec<Asked> {
+    let of = |set: fn(&mut LinuxContainerAdjustment)| {
+        let mut adjustment = LinuxContainerAdjustment::default();
+        set(&mut adjustment);
+        linux(adjustment)
+    };
+    vec![
+        ("Devices `/dev/d`", of(|all| all.devices = vec![device("/dev/d")])),
+        ("CgroupsPath", of(|all| all.cgroups_path = "/x".into())),
+        ("OomScoreAdj", of(|all| all.oom_score_adj = Some(OptionalInt { value: 1 }))),
+        ("IoPriority", of(|all| all.io_priority = Some(Default::default()))),
+        ("SeccompPolicy", of(|all| all.seccomp_policy = Some(Default::default()))),
+        ("Namespace `network`", of(|all| all.namespaces = vec![namespace("network")])),
+        ("Sysctl `net.x`", of(|all| all.sysctl = map(&[("net.x", "1")]))),
         (
             "LinuxNetDevices `eth1`",
-            of_linux(|all| {
-                all.net_devices.insert("eth1".into(), Default::default());
-            }),
+            of(|all| all.net_devices = [("eth1".to_owned(), Default::default())].into()),
         ),
-        ("LinuxSched", of_linux(|all| all.scheduler = Some(Default::default()))),
-        ("MemoryPolicy", of_linux(|all| all.memory_policy = Some(Default::default()))),
-        (
-            "RdtClosID",
-            of_linux(|all| {
-                all.rdt = Some(LinuxRdt {
-                    clos_id: Some(OptionalString { value: "c".into() }),
-                    ..Default::default()
-                })
-            }),
-        ),
+        ("LinuxSched", of(|all| all.scheduler = Some(Default::default()))),
+        ("MemoryPolicy", of(|all| all.memory_policy = Some(Default::default()))),
+        ("RdtClosID", of(|all| all.rdt = Some(class_of_service("c")))),
+    ]
+}
+
+fn of_limits() -> Vec<Asked> {
+    let of = |set: fn(&mut LinuxResources)| {
+        let mut limits = LinuxResources::default();
+        set(&mut limits);
+        resources(limits)
+    };
+    let text = |value: &str| Some(OptionalString { value: value.into() });
+    let mut classes = [LinuxResources::default(), LinuxResources::default()];
+    classes[0].blockio_class = text("b");
+    classes[1].rdt_class = text("r");
+    let [blockio, rdt] = classes;
+    vec![
         ("MemLimit", resources(memory(1))),
         (
             "CPUShares",
-            of_resources(|all| {
-                all.cpu = Some(LinuxCpu {
-                    shares: Some(OptionalUInt64 { value: 2 }),
-                    ..Default::default()
-                })
-            }),
+            of(|all| all.cpu.get_or_insert_default().shares = Some(OptionalUInt64 { value: 2 })),
         ),
-        (
-            "CPUSetCPUs",
-            of_resources(|all| all.cpu = Some(LinuxCpu { cpus: "0".into(), ..Default::default() })),
-        ),
-        ("PidsLimit", of_resources(|all| all.pids = Some(LinuxPids { limit: 5 }))),
-        (
-            "HugepageLimits `2MB`",
-            of_resources(|all| {
-                all.hugepage_limits = vec![HugepageLimit { page_size: "2MB".into(), limit: 1 }]
-            }),
-        ),
-        (
-            "BlockioClass",
-            of_resources(|all| all.blockio_class = Some(OptionalString { value: "b".into() })),
-        ),
-        (
-            "RdtClass",
-            of_resources(|all| all.rdt_class = Some(OptionalString { value: "r".into() })),
-        ),
-        (
-            "CgroupsUnified `memory.high`",
-            of_resources(|all| all.unified = map(&[("memory.high", "1")])),
-        ),
+        ("CPUSetCPUs", of(|all| all.cpu.get_or_insert_default().cpus = "0".into())),
+        ("PidsLimit", of(|all| all.pids = Some(LinuxPids { limit: 5 }))),
+        ("HugepageLimits `2MB`", of(|all| all.hugepage_limits = vec![two_megabytes()])),
+        ("BlockioClass", resources(blockio)),
+        ("RdtClass", resources(rdt)),
+        ("CgroupsUnified `memory.high`", of(|all| all.unified = map(&[("memory.high", "1")]))),
     ]
+}
+
+fn device(path: &str) -> LinuxDevice {
+    LinuxDevice { path: path.into(), ..Default::default() }
+}
+
+fn namespace(kind: &str) -> LinuxNamespace {
+    LinuxNamespace { r#type: kind.into(), path: String::new() }
+}
+
+fn class_of_service(name: &str) -> LinuxRdt {
+    LinuxRdt { clos_id: Some(OptionalString { value: name.into() }), ..Default::default() }
+}
+
+fn two_megabytes() -> HugepageLimit {
+    HugepageLimit { page_size: "2MB".into(), limit: 1 }
 }
 
 #[test]
