@@ -22,7 +22,7 @@ use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Table};
 use crate::subnet::Subnet;
-use crate::{Error, PortMapping, pair, probe};
+use crate::{Bandwidth, Error, PortMapping, pair, probe, rates};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -112,7 +112,7 @@ impl Bridge {
         })
     }
 
-    /// Gives the pod its addresses, a link, routes, and host ports that lead to it.
+    /// Gives the pod its addresses, a link, routes, host ports that lead to it, and its rates.
     ///
     /// A pod that is attached already is attached anew, with the addresses that it has. Mappings
     /// without a host port are left out.
@@ -124,12 +124,13 @@ impl Bridge {
         pod: &Pod<'_>,
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
+        bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let host_link = pair::name_of(pod.id)?;
         if !host_link.ends_with(pod.short) {
             return Err(Error::BadPod { id: pod.id.to_owned() });
         }
-        let made = self.make(pod.id, host_link, netns, ports);
+        let made = self.make(pod.id, host_link, netns, ports, bandwidth);
         if made.is_err()
             && let Err(left) = self.detach(pod.id)
         {
@@ -258,6 +259,7 @@ impl Bridge {
         host_link: String,
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
+        bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
         let Ready { index: bridge, mtu } = self.ready(&socket)?;
@@ -285,6 +287,7 @@ impl Bridge {
             mtu,
         };
         pair::make(&socket, &pair)?;
+        rates::limit(&socket, id, &host_link, bandwidth, mtu)?;
         inside::set_up(netns, &addresses)?;
         pair::settle(&socket, &host_link)?;
         // The bridge lets nothing through before its first port does.

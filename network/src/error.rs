@@ -58,6 +58,8 @@ pub enum Error {
     InsideTaken,
     #[error("make the pod's link {link}")]
     MakeLink { link: String, source: sys::Error },
+    #[error("limit the rate of the pod's link {link}")]
+    LimitRate { link: String, source: sys::Error },
     #[error("remove link {link}")]
     RemoveLink { link: String, source: sys::Error },
     #[error("enter the pod's network namespace")]
@@ -78,6 +80,8 @@ pub enum Error {
 
 const NFT_MODULES: &str =
     "modprobe -a nf_tables nf_conntrack nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet";
+
+const RATE_MODULES: &str = "modprobe -a ifb sch_tbf sch_ingress cls_u32 act_mirred";
 
 impl Error {
     /// What the operator can do about it, where we know.
@@ -114,6 +118,12 @@ impl Error {
             Self::StillAttached { .. } => Some("remove the pods first".into()),
             Self::MakeBridge { source, .. } => links_hint(source, "bridge"),
             Self::MakeLink { source, .. } => links_hint(source, "veth"),
+            Self::LimitRate { source, .. } => match source.errno() {
+                Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
+                    "load the kernel's modules: {RATE_MODULES}; or leave the pod's bandwidth annotations out"
+                )),
+                _ => permission(source),
+            },
             Self::Probe { what, source } => match *what {
                 PROBE_BRIDGE => links_hint(source, "bridge"),
                 PROBE_VETH => links_hint(source, "veth"),

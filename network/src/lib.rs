@@ -10,6 +10,8 @@
 //!                               └ table `inet hull`: host ports, masquerade, guard
 //! ```
 //!
+//! A pod with a rate has a token bucket on its link, and one on a link `hulq<11 hex>` for what it sends.
+//!
 //! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
 //! until after the last is gone. Names are worked out from the pod's id, and there is one teardown:
 //! [`Bridge::detach`], or [`Bridge::release`] for a pod whose processes are gone, which leaves the wait
@@ -35,6 +37,7 @@ mod nft;
 mod pair;
 mod ports;
 mod probe;
+mod rates;
 mod subnet;
 mod sysctl;
 

@@ -5,7 +5,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use hull_network::{Bridge, Pod};
+use hull_network::{Bandwidth, Bridge, Pod};
 use hull_sys::netns;
 use std::fmt::Write as _;
 use std::fs;
@@ -48,7 +48,12 @@ fn attach(config: &Config, leases: &Path) -> Result<(), (String, String)> {
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
         let bridge = Bridge::open(settings)?;
-        bridge.attach(&Pod { id: &id, short: &id[..11] }, pod.as_fd(), &[])?;
+        bridge.attach(
+            &Pod { id: &id, short: &id[..11] },
+            pod.as_fd(),
+            &[],
+            Bandwidth::default(),
+        )?;
         bridge.detach(&id)
     });
     tried
