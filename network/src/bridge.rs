@@ -198,6 +198,8 @@ impl Bridge {
 
     /// Whether pods can be attached on this host. Thorough until it first was well, then quick.
     ///
+    /// A table that others have taken away under pods is written anew.
+    ///
     /// # Errors
     /// What is missing, with the mend in [`Error::hint`].
     pub fn check(&self) -> Result<(), Error> {
@@ -207,7 +209,7 @@ impl Bridge {
             probe::try_out(&self.nft(), &host::layout(&self.config, &subnets))?;
             self.probed.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        self.mend_table()
     }
 
     /// Takes away what all pods share: bridge, table, state directory.
@@ -262,7 +264,7 @@ impl Bridge {
         bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
-        let Ready { index: bridge, mtu } = self.ready(&socket)?;
+        let Ready { index: bridge, mtu, .. } = self.ready(&socket)?;
         // Somebody attaches it anew: what it has is not to be given back.
         self.leaving.recall(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
@@ -320,6 +322,20 @@ impl Bridge {
             Some(ready) if host::is_still(socket, &self.config, ready)? => Ok(Some(ready)),
             _ => Ok(None),
         }
+    }
+
+    /// Writes the table anew if there are pods and it is not as it should be: whoever reloads a
+    /// firewall may have flushed all rules.
+    fn mend_table(&self) -> Result<(), Error> {
+        let ipam = self.ipam();
+        let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
+        drop(ipam);
+        let rules = host::layout(&self.config, &subnets).rule_counts();
+        if unused || host::has_table(&self.config, rules)? {
+            return Ok(());
+        }
+        info!(table = self.config.table, "nftables table was taken away under pods; written anew");
+        self.write_table()
     }
 
     /// Writes the table anew, with the host ports of all leases.

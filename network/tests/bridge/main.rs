@@ -9,6 +9,7 @@
     reason = "a test: what is unwrapped is what it claims, and what it prints is its result"
 )]
 
+mod beside;
 mod rates;
 mod support;
 
