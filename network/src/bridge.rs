@@ -22,7 +22,7 @@ use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Table};
 use crate::subnet::Subnet;
-use crate::{Bandwidth, Error, PortMapping, pair, probe, rates};
+use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, rates};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -203,9 +203,11 @@ impl Bridge {
     /// # Errors
     /// What is missing, with the mend in [`Error::hint`].
     pub fn check(&self) -> Result<(), Error> {
-        host::find_bridge(&route_socket()?, &self.config)?;
+        let socket = route_socket()?;
+        host::find_bridge(&socket, &self.config)?;
         if !self.probed.load(Ordering::Relaxed) {
             let subnets = self.ipam().subnets().to_vec();
+            overlap::check(&socket, &self.config, &subnets)?;
             probe::try_out(&self.nft(), &host::layout(&self.config, &subnets))?;
             self.probed.store(true, Ordering::Relaxed);
         }

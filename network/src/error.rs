@@ -18,6 +18,10 @@ pub enum Error {
     Subnets { subnets: String },
     #[error("change the pod subnets to {subnets}: pod {pod} has an address of the old ones")]
     SubnetInUse { subnets: String, pod: String },
+    #[error("use pod subnet {subnet}: this host has a route to {route} by {}", shown(link.as_deref()))]
+    SubnetOverlaps { subnet: IpNet, route: IpNet, link: Option<String> },
+    #[error("list the host's routes")]
+    ListRoutes { source: sys::Error },
     #[error("find a free address in {subnet}")]
     SubnetFull { subnet: IpNet },
     #[error("name a link after pod `{id}`: this is no pod id")]
@@ -92,6 +96,10 @@ impl Error {
                 Some("set `pod_cidr` under `[network]`, as in [\"10.88.0.0/16\"]".into())
             }
             Self::SubnetInUse { .. } => Some("remove the pods of this node first (drain it)".into()),
+            Self::SubnetOverlaps { route, .. } => {
+                let six = if route.addr().is_ipv4() { "" } else { "-6 " };
+                Some(format!("set another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
+            }
             Self::SubnetFull { subnet } => {
                 Some(format!("widen {subnet} under `[network]`, or lower the kubelet's `maxPods`"))
             }
@@ -129,7 +137,7 @@ impl Error {
                 PROBE_VETH => links_hint(source, "veth"),
                 _ => nft_hint(source),
             },
-            Self::Socket { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
+            Self::Socket { source } | Self::ListRoutes { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
             Self::MakeTable { source, .. }
             | Self::RemoveTable { source, .. }
             | Self::MakePorts { source, .. }
@@ -148,6 +156,10 @@ impl Error {
 pub(crate) const PROBE_BRIDGE: &str = "bridges";
 pub(crate) const PROBE_VETH: &str = "veth pairs";
 pub(crate) const PROBE_NFT: &str = "the nftables rules that pods need";
+
+fn shown(link: Option<&str>) -> String {
+    link.map_or_else(|| "no link".to_owned(), |link| format!("link {link}"))
+}
 
 fn permission(source: &sys::Error) -> Option<String> {
     matches!(source.errno(), Errno::PERM | Errno::ACCESS)

@@ -8,7 +8,7 @@
 use crate::netlink::{Socket, link, route};
 use crate::nft::{Layout, RuleCounts, Table};
 use crate::subnet::Subnet;
-use crate::{Config, Error, sysctl};
+use crate::{Config, Error, overlap, sysctl};
 use hull_sys as sys;
 use rustix::io::Errno;
 use std::net::IpAddr;
@@ -56,6 +56,7 @@ pub(crate) fn make_bridge(
         Some(mtu) => mtu,
         None => mtu_elsewhere(socket),
     };
+    overlap::check(socket, config, subnets)?;
     let failed = |source| Error::MakeBridge { link: config.bridge.clone(), source };
     let bridge = match find_bridge(socket, config)? {
         Some(bridge) => bridge,

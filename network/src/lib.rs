@@ -34,6 +34,7 @@ mod leases;
 mod leaving;
 mod netlink;
 mod nft;
+mod overlap;
 mod pair;
 mod ports;
 mod probe;

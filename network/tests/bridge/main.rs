@@ -10,6 +10,7 @@
 )]
 
 mod beside;
+mod overlap;
 mod rates;
 mod support;
 
