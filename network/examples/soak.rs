@@ -141,13 +141,16 @@ fn work(network: &Network, go_on: bool) {
             eprintln!("detach: {err}");
         }
     }
+    if !go_on {
+        return;
+    }
     let mut pods: BTreeMap<u16, OwnedFd> = BTreeMap::new();
-    while go_on {
+    loop {
         let number = u16::try_from(random() % u64::from(PODS)).unwrap();
         let id = format!("{number:011x}{}", "5".repeat(53));
-        if pods.contains_key(&number) {
-            if network.detach(&id).is_ok() {
-                pods.remove(&number);
+        if let Some(netns) = pods.remove(&number) {
+            if network.detach(&id).is_err() {
+                pods.insert(number, netns);
             }
         } else {
             let netns = netns::create().unwrap();

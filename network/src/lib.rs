@@ -41,6 +41,7 @@ mod probe;
 mod rates;
 mod subnet;
 mod sysctl;
+mod taken;
 
 pub use bridge::{Attachment, Bridge, Config, Pod};
 pub use cni::Cni;
