@@ -37,12 +37,7 @@ const CAPABILITIES: [(u32, &str, bool); 16] = [
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![root()];
     findings.extend(capabilities());
-    findings.extend([
-        upper(&config.data_dir),
-        room(&config.data_dir),
-        socket(&config.socket),
-        forwarding(),
-    ]);
+    findings.extend([upper(&config.data_dir), room(&config.data_dir), socket(&config.socket)]);
     findings
 }
 
@@ -159,22 +154,6 @@ fn socket(path: &Path) -> Finding {
             WHAT,
             format!("connect({}): {err}", path.display()),
             "name another one with `socket` in the configuration",
-        ),
-    }
-}
-
-fn forwarding() -> Finding {
-    const WHAT: &str = "ip_forward";
-    const PATH: &str = "/proc/sys/net/ipv4/ip_forward";
-    match fs::read_to_string(PATH).unwrap_or_default().trim() {
-        "1" => Finding::good(WHAT, "on"),
-        "0" if fs::File::options().write(true).open(PATH).is_ok() => {
-            Finding::good(WHAT, "off; hull turns it on with the first pod")
-        }
-        _ => Finding::lacking(
-            WHAT,
-            "off, and hull may not turn it on",
-            "sysctl net.ipv4.ip_forward=1; without it pods reach this host only",
         ),
     }
 }

@@ -9,6 +9,7 @@
 mod host;
 mod kernel;
 mod network;
+mod sysctls;
 
 use crate::config::Config;
 use std::io::{self, Write as _};
@@ -61,6 +62,7 @@ impl Finding {
 pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
     let mut findings = kernel::findings();
     findings.extend(host::findings(config));
+    findings.extend(sysctls::findings(config));
     findings.push(network::finding(config));
     let (text, fit) = report(&findings, quiet);
     let mut out = io::stdout().lock();

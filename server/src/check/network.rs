@@ -4,7 +4,7 @@
 //! of the kernel, and leaves nothing, whatever fails.
 
 use super::Finding;
-use crate::config::Config;
+use crate::config::{Config, NetworkMode};
 use hull_network::{Bandwidth, Bridge, Pod};
 use hull_sys::netns;
 use std::fmt::Write as _;
@@ -48,7 +48,9 @@ fn attach(config: &Config, leases: &Path) -> Result<(), (String, String)> {
     // Routes are looked at where they are.
     let told =
         |err: hull_network::Error| (chain(&err), err.hint().unwrap_or_else(|| MEND.to_owned()));
-    Bridge::open(settings.clone()).and_then(|bridge| bridge.check()).map_err(told)?;
+    if config.network.mode != NetworkMode::Cni {
+        Bridge::open(settings.clone()).and_then(|bridge| bridge.check()).map_err(told)?;
+    }
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
         let bridge = Bridge::open(settings)?;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Settings of the host's network that pods depend on: forwarding, which hull switches on with the
+//! first pod of that family and not before, and whether packets between pods of one bridge pass the
+//! host's rules, which is the operator's to say and which hull leaves as it is.
+
+use super::Finding;
+use crate::config::{Config, NetworkMode};
+use std::fs;
+use std::io;
+
+const BRIDGED: &str = "bridge netfilter";
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let ours = config.network.mode != NetworkMode::Cni;
+    let has = |ipv4: bool| config.network.pod_cidr.iter().any(|net| net.addr().is_ipv4() == ipv4);
+    let mut findings = Vec::new();
+    if has(true) || !ours {
+        findings.push(forwarding("ip_forward", "net.ipv4.ip_forward"));
+    }
+    if has(false) && ours {
+        findings.push(forwarding("ipv6 forwarding", "net.ipv6.conf.all.forwarding"));
+    }
+    // Plugins have bridges or none, and look after themselves.
+    for (ipv4, name) in [(true, "iptables"), (false, "ip6tables")] {
+        let setting = format!("net.bridge.bridge-nf-call-{name}");
+        if ours && has(ipv4) {
+            findings.push(bridged(read(&setting).ok().as_deref(), &setting));
+        }
+    }
+    findings
+}
+
+fn forwarding(what: &'static str, setting: &str) -> Finding {
+    let writable = || fs::File::options().write(true).open(path(setting)).is_ok();
+    match read(setting).unwrap_or_default().as_str() {
+        "1" => Finding::good(what, "on"),
+        "0" if writable() => Finding::good(what, "off; hull turns it on with the first pod"),
+        _ => Finding::lacking(
+            what,
+            "off, and hull may not turn it on",
+            format!("sysctl {setting}=1; without it pods reach this host only"),
+        ),
+    }
+}
+
+/// What follows from the setting. `None`: br_netfilter is not loaded.
+fn bridged(value: Option<&str>, setting: &str) -> Finding {
+    let wanted = "a pod that asks a service (kube-proxy) gets no answer from a pod of its own node";
+    match value {
+        Some("1") => Finding::good(
+            BRIDGED,
+            format!(
+                "{setting} is on: services work between pods of this node; the host's filter sees what they send each other"
+            ),
+        ),
+        Some(_) => Finding::lacking(
+            BRIDGED,
+            format!("{setting} is off: {wanted}"),
+            format!("sysctl {setting}=1, if kube-proxy runs here"),
+        ),
+        None => Finding::lacking(
+            BRIDGED,
+            format!("br_netfilter is not loaded: {wanted}"),
+            format!("modprobe br_netfilter, and sysctl {setting}=1, if kube-proxy runs here"),
+        ),
+    }
+}
+
+fn path(setting: &str) -> String {
+    format!("/proc/sys/{}", setting.replace('.', "/"))
+}
+
+fn read(setting: &str) -> io::Result<String> {
+    fs::read_to_string(path(setting)).map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn what_bridged_packets_pass_is_told_with_what_follows() {
+        let setting = "net.bridge.bridge-nf-call-iptables";
+        assert_eq!(bridged(Some("1"), setting).verdict, Verdict::Good);
+        for (value, words) in [(Some("0"), "is off"), (None, "br_netfilter is not loaded")] {
+            let found = bridged(value, setting);
+            assert!(found.found.contains(words), "{found:?}");
+            let Verdict::Lacking(mend) = found.verdict else { panic!("{:?}", found.verdict) };
+            assert!(mend.contains("sysctl net.bridge.bridge-nf-call-iptables=1"), "{mend}");
+        }
+        assert_eq!(path(setting), "/proc/sys/net/bridge/bridge-nf-call-iptables");
+    }
+}
