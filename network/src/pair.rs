@@ -5,7 +5,7 @@
 //! only happens to have the name is left alone.
 
 use crate::netlink::{Socket, link};
-use crate::{Error, host, rates};
+use crate::{Error, host, rates, sysctl};
 use rustix::io::Errno;
 use std::thread;
 use std::time::Duration;
@@ -30,15 +30,28 @@ pub(crate) fn name_of(id: &str) -> Result<String, Error> {
 }
 
 /// Makes both ends.
+///
+/// The end on the host has no IPv6 of its own: it is a port, and needs no address. With one the host
+/// would have routes for each, in lists that the kernel goes through whenever a pod comes or goes, and
+/// every pod would hear each of them announce itself.
 pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> {
     let attempt = || {
         let mut batch = socket.batch();
         link::make_pair(&mut batch, pair);
         batch.run()
     };
+    let finish = || {
+        // A host that lets nobody set it works all the same, with many pods slower.
+        if let Err(err) = sysctl::set_if_known(&["ipv6", "conf", pair.host, "disable_ipv6"], "1") {
+            debug!(link = pair.host, error = %err, "the pod's port keeps IPv6");
+        }
+        let mut batch = socket.batch();
+        link::finish_pair(&mut batch, pair);
+        batch.run()
+    };
     let link = || pair.host.to_owned();
     let failed = |source| Error::MakeLink { link: link(), source };
-    match attempt() {
+    let made = match attempt() {
         Err(err) if err.errno() == Errno::EXIST => match host::find(socket, pair.host)? {
             None => Err(Error::InsideTaken),
             // Left behind, with no lease: state was cleared away under a running pod.
@@ -49,7 +62,8 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
             Some(_) => Err(Error::LinkTaken { link: link() }),
         },
         other => other.map_err(failed),
-    }
+    };
+    made.and_then(|()| finish().map_err(failed))
 }
 
 /// Waits until packets go through the link: the kernel switches the far end on first and this one a

@@ -43,6 +43,7 @@ fn make_links(netns: BorrowedFd<'_>) -> Result<(), Error> {
     };
     let mut batch = socket.batch();
     link::make_pair(&mut batch, &pair);
+    link::finish_pair(&mut batch, &pair);
     batch.run().map_err(|source| Error::Probe { what: PROBE_VETH, source })
 }
 

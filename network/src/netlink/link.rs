@@ -113,9 +113,8 @@ pub(crate) struct Pair<'p> {
     pub(crate) mtu: u32,
 }
 
-/// Adds: make both ends, the one on the host switched on.
+/// Adds: make both ends, both switched off.
 pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
-    // Not switched on: it would be, before the other end is there, and the kernel refuses that.
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(pair.inside.to_owned()),
@@ -123,7 +122,7 @@ pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
         LinkAttribute::Mtu(pair.mtu),
         LinkAttribute::NetNsFd(pair.netns.as_raw_fd()),
     ];
-    let mut message = switched_on();
+    let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(pair.host.to_owned()),
         LinkAttribute::Mtu(pair.mtu),
@@ -140,19 +139,22 @@ pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
         pair.netns.as_raw_fd()
     );
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, call, &message);
+}
 
+/// Adds: name the end on the host, and switch it on.
+pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
     // The kernel takes these only for a link that is there. With hairpin the bridge sends back through
     // the port what came from it: a pod that calls itself, by a host port or a service, needs that
     // where bridged packets pass the IP rules (br_netfilter).
     let port =
         LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
-    let mut port_of = LinkMessage::default();
+    let mut port_of = switched_on();
     port_of.attributes = vec![
         LinkAttribute::IfName(pair.host.to_owned()),
         LinkAttribute::IfAlias(pair.alias.to_owned()),
         LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(InfoPortKind::Bridge), port]),
     ];
-    batch.push(NEW, 0, format!("RTM_NEWLINK({}, alias, hairpin)", pair.host), &port_of);
+    batch.push(NEW, 0, format!("RTM_NEWLINK({}, alias, hairpin, up)", pair.host), &port_of);
 }
 
 /// Adds: switch the link on.
