@@ -29,6 +29,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Vie
             id: id.clone(),
             pod: PodId::from_random([1; 32]),
             record: held(&id, state),
+            execs: Arc::default(),
         };
         (id, Arc::new(view))
     });

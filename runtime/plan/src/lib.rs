@@ -25,7 +25,7 @@ pub use hull_cgroup::Limits;
 pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces};
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
-pub use process::process;
+pub use process::{Template, process};
 
 /// A plan, process or limits as they travel to a monitor.
 #[must_use]

@@ -15,7 +15,7 @@ pub(crate) mod stop;
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use state::State;
 
@@ -65,4 +65,9 @@ pub(crate) struct ContainerView {
     pub(crate) id: ContainerId,
     pub(crate) pod: PodId,
     pub(crate) record: Arc<ContainerRecord>,
+    pub(crate) execs: Execs,
 }
+
+/// What the container's execs have in common, once there was one. Whoever changes the config makes a
+/// new one.
+pub(crate) type Execs = Arc<OnceLock<hull_plan::Template>>;

@@ -48,6 +48,7 @@ enum Finished {
 #[derive(Debug)]
 struct Held {
     record: Arc<ContainerRecord>,
+    execs: container::Execs,
     /// For work that waits until it ended.
     state: watch::Sender<container::State>,
     /// Callers of Create, Start and Remove that wait for the same work.
@@ -183,6 +184,7 @@ impl Held {
         let (state, _) = watch::channel(record.state.clone());
         Self {
             record: Arc::new(record),
+            execs: container::Execs::default(),
             state,
             creating: Vec::new(),
             unmade: None,
@@ -454,6 +456,7 @@ impl Task {
                 id: id.clone(),
                 pod: self.id.clone(),
                 record: Arc::clone(&held.record),
+                execs: Arc::clone(&held.execs),
             };
             (id.clone(), Arc::new(view))
         });

@@ -16,7 +16,7 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
-pub(crate) use container::{PodView, Request, container, defaults, exec};
+pub(crate) use container::{PodView, Request, container, defaults};
 pub(crate) use error::Error;
 pub(crate) use mounts::SHM_SOURCE;
 pub(crate) use resources::{limits, merge_resources};

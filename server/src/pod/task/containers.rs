@@ -347,6 +347,7 @@ impl Task {
         let record = Arc::make_mut(&mut held.record);
         let linux = record.config.linux.get_or_insert_default();
         spec::merge_resources(linux.resources.get_or_insert_default(), &resources);
+        held.execs = container::Execs::default();
         let waiter = self.next_waiter;
         self.next_waiter += 1;
         held.updating.insert(waiter, reply);
