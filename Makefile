@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance bench install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance fuzz bench peers install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,9 @@ lint: setup ## Format, clippy, tidy
 fmt: ## Format
 	@cargo fmt --all
 
-tools: $(TOOLS)/critest ## Build crictl and critest, the versions pinned in tests/tools/go.mod
+tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, the versions pinned in tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec
@@ -51,9 +51,17 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
-bench: build ## Times of the verbs and memory of a pod, on a node of its own
-	@cargo build --release -p hull-tests --bin bench
-	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+# SECONDS is for each target; T names some of them: make fuzz SECONDS=600 T="spdy headers"
+fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and cargo-fuzz; says so)
+	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
+
+# ARGS go to cri-bench: ARGS=--quick, ARGS="--only pods,exec --label Hull"; docs/bench.md has them all.
+bench: build ## Measure Hull and the peers that `scripts/peers` got, side by side
+	@cargo build --release -p cri-bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/side-by-side" $(ARGS)
+
+peers: setup ## Build or install the runtimes that `make bench` compares with
+	@scripts/peers
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

@@ -24,6 +24,7 @@ mod spec;
 mod stats;
 mod store;
 mod streaming;
+mod upkeep;
 
 use std::process::ExitCode;
 
