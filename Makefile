@@ -8,10 +8,10 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance fuzz bench peers install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance fuzz bench bench-oci peers install uninstall clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing on a fresh Debian 12 (quick when all is there)
 	@scripts/setup
@@ -62,6 +62,10 @@ bench: build ## Measure Hull and the peers that `scripts/peers` got, side by sid
 
 peers: setup ## Build or install the runtimes that `make bench` compares with
 	@scripts/peers
+
+bench-oci: build ## Times of `hull oci` beside runc and crun, where they are installed
+	@cargo build --release -p hull-tests --bin oci_bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

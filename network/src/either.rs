@@ -90,19 +90,20 @@ impl Network {
         }
     }
 
-    /// Takes away what can go while the pod's processes are ending: its host ports, which others can
-    /// have from then on; all of it, where plugins made it. Blocks.
+    /// Takes away the pod's host ports: others can have them from now on. Plugins do that when they
+    /// detach. Blocks.
     ///
     /// # Errors
-    /// When something will not go; a further call goes on.
-    pub fn withdraw(&self, pod: &str) -> Result<(), Error> {
+    /// When they will not go; a further call goes on.
+    pub fn close_ports(&self, pod: &str) -> Result<(), Error> {
         match self {
             Self::Bridge(bridge) => bridge.close_ports(pod),
-            Self::Cni(cni) => Ok(cni.detach(pod)?),
+            Self::Cni(_) => Ok(()),
         }
     }
 
-    /// Takes away the rest, once its processes are gone; does not wait for the kernel. Blocks.
+    /// Lets go of a pod whose processes are gone: what is not taken away when this returns goes soon,
+    /// and is not given to another before. Blocks.
     ///
     /// # Errors
     /// When something will not go; a further call goes on.

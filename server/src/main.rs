@@ -18,6 +18,7 @@ mod explain;
 mod metrics;
 mod monitors;
 mod node;
+mod oci;
 mod pod;
 mod recover;
 mod spec;
@@ -29,5 +30,8 @@ mod upkeep;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(words) = oci::asked() {
+        return cli::oci(&words);
+    }
     cli::main(|config| daemon::serve(config).map_err(|err| daemon::shown(&err)))
 }

@@ -15,7 +15,7 @@ const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
 /// Who may link which of our crates, beside dev-dependencies.
-const MAY_LINK: [(&str, &[&str]); 10] = [
+const MAY_LINK: [(&str, &[&str]); 11] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
     ("hull-cgroup", &["hull-sys"]),
@@ -25,6 +25,7 @@ const MAY_LINK: [(&str, &[&str]); 10] = [
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
+    ("hull-oci", &["hull-sys", "hull-cgroup", "hull-init", "hull-plan"]),
     (
         "hull",
         &[
@@ -40,7 +41,7 @@ const MAY_LINK: [(&str, &[&str]); 10] = [
 ];
 
 /// What must not be in a crate's closure, and why.
-const NEVER: [(&str, &[&str], &str); 4] = [
+const NEVER: [(&str, &[&str], &str); 5] = [
     (
         "hull-monitor",
         &["serde", "serde_json", "oci-spec", "tokio", "tonic", "prost", "hull-plan"],
@@ -55,6 +56,11 @@ const NEVER: [(&str, &[&str], &str); 4] = [
         "hull-plan",
         &["tokio", "hull-proto"],
         "planning is pure: do the waiting and the CRI in server/",
+    ),
+    (
+        "hull-oci",
+        &["tokio", "clap", "tracing", "hull-proto"],
+        "it is started for every step of a container's life: it has to be there at once",
     ),
     ("hull-cgroup", &["serde", "tokio"], "the monitor links it"),
 ];

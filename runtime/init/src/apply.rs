@@ -34,13 +34,21 @@ struct Builder<'a> {
     cgroup: &'a str,
 }
 
-/// Carries out all operations of `plan`. With `console`, that terminal becomes /dev/console.
-pub(crate) fn all(
+/// What comes last before the root is changed.
+pub(crate) struct Last<'a, F> {
+    /// That terminal becomes /dev/console.
+    pub(crate) console: Option<&'a str>,
+    /// The container's mounts are there, the host's paths too.
+    pub(crate) before_pivot: F,
+}
+
+/// Carries out all operations of `plan`.
+pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     host: &Host,
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],
-    console: Option<&str>,
+    last: Last<'_, F>,
 ) -> Result<(), StepError> {
     if plan.ops.is_empty() {
         return Ok(());
@@ -62,11 +70,15 @@ pub(crate) fn all(
         .map_err(|errno| of("open(/)")(errno).at(number(0)))?;
     hull_sys::mount_setattr(host_root.as_fd(), true, &slave)
         .map_err(|err| Failed::from(err).at(number(0)))?;
+    let mut before_pivot = Some(last.before_pivot);
     for (at, op) in plan.ops.iter().enumerate() {
-        if matches!(op, Op::Pivot)
-            && let Some(path) = console
+        if matches!(op, Op::Pivot | Op::MoveRoot)
+            && let Some(before_pivot) = before_pivot.take()
         {
-            builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
+            if let Some(path) = last.console {
+                builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
+            }
+            before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
         if plan.namespaces.user != Namespace::Inherit && builder.root.is_some() {
@@ -166,6 +178,7 @@ impl Builder<'_> {
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
                 .map_err(of(format!("setdomainname({name})"))),
             Op::Pivot => self.pivot(),
+            Op::MoveRoot => self.move_root(),
         }
     }
 
@@ -405,6 +418,21 @@ impl Builder<'_> {
         rustix::process::fchdir(self.root()?.fd()).map_err(of("fchdir(root)"))?;
         rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
         unmount(".", UnmountFlags::DETACH).map_err(of("umount2(., DETACH)"))?;
+        self.at_new_root()
+    }
+
+    /// Where the host's root cannot be pivoted away from, an initramfs: the root is moved over it. The
+    /// host's mounts stay below, out of reach of who cannot unmount.
+    fn move_root(&mut self) -> Done {
+        let root = self.root()?.fd();
+        rustix::process::fchdir(root).map_err(of("fchdir(root)"))?;
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(root, c"", CWD, c"/", flags).map_err(of("move_mount(/)"))?;
+        rustix::process::chroot(".").map_err(of("chroot(.)"))?;
+        self.at_new_root()
+    }
+
+    fn at_new_root(&mut self) -> Done {
         rustix::process::chdir("/").map_err(of("chdir(/)"))?;
         let root = rustix::fs::openat(
             CWD,

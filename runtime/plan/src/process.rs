@@ -3,7 +3,10 @@
 
 use crate::{Error, HostFacts, Process, capabilities, seccomp};
 use hull_init::plan::{Capabilities, Rlimit, Seccomp};
-use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process as Oci, Spec};
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain,
+    LinuxSchedulerPolicy, PosixRlimit, PosixRlimitType, Process as Oci, Scheduler, Spec,
+};
 use std::sync::Arc;
 
 /// What all further processes of a container have in common. Made once: to work it out anew for every
@@ -18,7 +21,7 @@ impl Template {
     /// Of the container that `spec` describes.
     pub fn new(spec: &Spec, host: &HostFacts) -> Result<Self, Error> {
         let own = spec.process().as_ref().ok_or(Error::Missing { field: "process" })?;
-        let mut process = unfiltered(own, host)?;
+        let mut process = unfiltered(own, spec, host)?;
         process.args.clear();
         Ok(Self { process, seccomp: filter(spec)? })
     }
@@ -36,7 +39,7 @@ impl Template {
 /// `process` as a plan wants it; the seccomp profile is the container's.
 pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {
     let seccomp = filter(spec)?.as_deref().cloned();
-    Ok(Process { seccomp, ..unfiltered(process, host)? })
+    Ok(Process { seccomp, ..unfiltered(process, spec, host)? })
 }
 
 fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
@@ -44,7 +47,7 @@ fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
     profile.map(seccomp::shared).transpose()
 }
 
-fn unfiltered(process: &Oci, host: &HostFacts) -> Result<Process, Error> {
+fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {
     let args = process.args().clone().unwrap_or_default();
     if args.is_empty() {
         return Err(Error::Missing { field: "process.args" });
@@ -76,15 +79,66 @@ fn unfiltered(process: &Oci, host: &HostFacts) -> Result<Process, Error> {
         seccomp: None,
         apparmor: named(process.apparmor_profile()),
         selinux: named(process.selinux_label()),
-        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj: process.oom_score_adj(),
         terminal: process
             .console_size()
             .as_ref()
             .map(|size| (short(size.height()), short(size.width()))),
-        io_priority: None,
-        scheduler: None,
-        personality: None,
+        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        personality: personality(spec),
+    })
+}
+
+fn io_priority(wanted: &LinuxIOPriority) -> Result<(u8, u8), Error> {
+    let class = match wanted.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = u8::try_from(wanted.priority()).ok().filter(|level| *level < 8);
+    let bad = || Error::Bad {
+        field: "process.ioPriority.priority",
+        value: wanted.priority().to_string(),
+        why: "levels are 0 to 7",
+    };
+    Ok((class, level.ok_or_else(bad)?))
+}
+
+/// Policy, nice, priority, as `sched_setattr(2)` numbers them.
+fn scheduler(wanted: &Scheduler) -> Result<(u32, i32, u32), Error> {
+    use LinuxSchedulerPolicy as Policy;
+    let policy = match wanted.policy() {
+        Policy::SchedOther => 0,
+        Policy::SchedFifo => 1,
+        Policy::SchedRr => 2,
+        Policy::SchedBatch => 3,
+        Policy::SchedIdle => 5,
+        Policy::SchedIso | Policy::SchedDeadline => {
+            return Err(Error::Unsupported {
+                what: "this scheduling policy",
+                value: wanted.policy().to_string(),
+            });
+        }
+    };
+    if let Some(flag) = wanted.flags().iter().flatten().next() {
+        return Err(Error::Unsupported { what: "scheduler flags", value: flag.to_string() });
+    }
+    let priority = wanted.priority().unwrap_or(0);
+    let priority = u32::try_from(priority).map_err(|_| Error::Bad {
+        field: "process.scheduler.priority",
+        value: priority.to_string(),
+        why: "it is negative",
+    })?;
+    Ok((policy, wanted.nice().unwrap_or(0), priority))
+}
+
+fn personality(spec: &Spec) -> Option<u64> {
+    let wanted = spec.linux().as_ref()?.personality().as_ref()?;
+    Some(match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
     })
 }
 
@@ -101,6 +155,19 @@ fn sets(sets: Option<&LinuxCapabilities>) -> Capabilities {
         permitted: capabilities::bits(sets.permitted().as_ref()),
         ambient: capabilities::bits(sets.ambient().as_ref()),
     }
+}
+
+fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
+    for (at, limit) in limits.iter().enumerate() {
+        if limits[..at].iter().any(|before| before.typ() == limit.typ()) {
+            return Err(Error::Bad {
+                field: "process.rlimits",
+                value: limit.typ().to_string(),
+                why: "it is there twice",
+            });
+        }
+    }
+    Ok(limits.iter().map(rlimit).collect())
 }
 
 fn rlimit(limit: &PosixRlimit) -> Rlimit {

@@ -101,12 +101,19 @@ fn add_rules(
         }
         let conditions: Vec<_> =
             rule.args().iter().flatten().map(condition).collect::<Result<_, _>>()?;
+        let args: Vec<_> = rule.args().iter().flatten().map(LinuxSeccompArg::index).collect();
+        let twice = args.iter().enumerate().any(|(at, index)| args[..at].contains(index));
+        // All must hold; of several on one argument, which the library takes one of, any: so profiles
+        // have been written for docker and runc.
+        let each = if twice { 1 } else { conditions.len().max(1) };
         for name in rule.names() {
             let Some(call) = number(name) else { continue };
             let added = if conditions.is_empty() {
                 filter.add_rule(then, call).map(drop)
             } else {
-                filter.add_rule_conditional(then, call, &conditions).map(drop)
+                conditions
+                    .chunks(each)
+                    .try_for_each(|some| filter.add_rule_conditional(then, call, some).map(drop))
             };
             added.map_err(|err| Error::Seccomp { why: format!("system call `{name}`: {err}") })?;
         }

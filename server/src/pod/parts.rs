@@ -242,12 +242,12 @@ pub(crate) async fn take_down(
     containers: Vec<String>,
     client: Option<Client>,
 ) -> Result<(), Error> {
-    let (stopped, withdrawn) = tokio::join!(
+    let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("host ports closed", withdraw(node, id, record.host_network()))
+        timed("host ports closed", close_ports(node, id, record))
     );
     stopped?;
-    withdrawn?;
+    closed?;
     timed("network let go", release(node, id, record.host_network())).await?;
     let dir = node.pod_dir(id);
     match fs::remove_dir_all(&dir) {
@@ -257,13 +257,13 @@ pub(crate) async fn take_down(
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.
-async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
-    if host_network {
+async fn close_ports(node: &Arc<Node>, id: &PodId, record: &PodRecord) -> Result<(), Error> {
+    if record.host_network() || spec::ports(&record.config).is_ok_and(|ports| ports.is_empty()) {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
-    withdrawn.map_err(|source| Error::Detach { source })
+    let closed = blocking(move || node.network.close_ports(id.as_str())).await;
+    closed.map_err(|source| Error::Detach { source })
 }
 
 async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
