@@ -244,7 +244,7 @@ pub(crate) async fn take_down(
 ) -> Result<(), Error> {
     let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("host ports closed", close_ports(node, id, record))
+        timed("network withdrawn", withdraw(node, id, record.host_network()))
     );
     stopped?;
     closed?;
@@ -257,13 +257,13 @@ pub(crate) async fn take_down(
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.
-async fn close_ports(node: &Arc<Node>, id: &PodId, record: &PodRecord) -> Result<(), Error> {
-    if record.host_network() || spec::ports(&record.config).is_ok_and(|ports| ports.is_empty()) {
+async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+    if host_network {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let closed = blocking(move || node.network.close_ports(id.as_str())).await;
-    closed.map_err(|source| Error::Detach { source })
+    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    withdrawn.map_err(|source| Error::Detach { source })
 }
 
 async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
