@@ -8,10 +8,9 @@ use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
-use crate::recover;
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
-use crate::upkeep;
+use crate::{nri, recover, upkeep};
 use hull_network::{Bridge, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
@@ -115,9 +114,12 @@ async fn run(config: Config) -> Result<(), Error> {
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
     let listener = listen(&socket).await?;
-    let node = Arc::new(open(config)?);
+    let (plugins, plugin_host) = hull_nri::prepare();
+    let node = Arc::new(open(config, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     upkeep::start(&node);
+    // What they are told of first is what runs.
+    nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     let streaming = Streaming::start(Arc::clone(&node));
@@ -161,7 +163,7 @@ async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Opens all that a node consists of.
-fn open(config: Config) -> Result<Node, Error> {
+fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
     let (images, problems) =
         hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
@@ -190,6 +192,7 @@ fn open(config: Config) -> Result<Node, Error> {
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         told,
+        plugins,
         config,
     });
     store::make_dir(&node.run_dir()).map_err(directories)?;

@@ -56,6 +56,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         created_ns: 0,
         cgroup: String::new(),
         log_path: String::new(),
+        adjust: None,
         user: None,
         stop_signal: 15,
         state: state.clone(),

@@ -37,6 +37,7 @@ pub(crate) struct Node {
     pub(crate) containers: Store,
     /// What the kubelet told the node as a whole: see [`PodCidr`].
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
 
@@ -85,6 +87,7 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
         } = shared;
         // Numbers of execs must not meet those that an earlier daemon gave to processes that still
@@ -100,6 +103,7 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
             registry: Registry::default(),
             rates: Rates::default(),

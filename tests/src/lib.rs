@@ -18,6 +18,7 @@ pub mod layer;
 pub mod must;
 pub mod node;
 pub mod paths;
+pub mod plugin;
 pub mod registry;
 pub mod rust_source;
 pub mod session;

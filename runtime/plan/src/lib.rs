@@ -17,6 +17,7 @@ mod limits;
 mod mounts;
 mod process;
 mod refuse;
+mod schedule;
 pub mod seccomp;
 
 pub use build::{Options, Root, check_sysctl, plan};

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process becomes, of a container's first and of execs.
 
-use crate::{Error, HostFacts, Process, capabilities, seccomp};
+use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
 use hull_init::plan::{Capabilities, Rlimit, Seccomp};
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxCapabilities, LinuxIOPriority, LinuxPersonalityDomain,
-    LinuxSchedulerPolicy, PosixRlimit, PosixRlimitType, Process as Oci, Scheduler, Spec,
+    LinuxCapabilities, LinuxPersonalityDomain, PosixRlimit, PosixRlimitType, Process as Oci, Spec,
 };
 use std::sync::Arc;
 
@@ -85,53 +84,10 @@ fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, E
             .console_size()
             .as_ref()
             .map(|size| (short(size.height()), short(size.width()))),
-        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
-        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        io_priority: process.io_priority().as_ref().map(schedule::io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(schedule::scheduler).transpose()?,
         personality: personality(spec),
     })
-}
-
-fn io_priority(wanted: &LinuxIOPriority) -> Result<(u8, u8), Error> {
-    let class = match wanted.class() {
-        IOPriorityClass::IoprioClassRt => 1,
-        IOPriorityClass::IoprioClassBe => 2,
-        IOPriorityClass::IoprioClassIdle => 3,
-    };
-    let level = u8::try_from(wanted.priority()).ok().filter(|level| *level < 8);
-    let bad = || Error::Bad {
-        field: "process.ioPriority.priority",
-        value: wanted.priority().to_string(),
-        why: "levels are 0 to 7",
-    };
-    Ok((class, level.ok_or_else(bad)?))
-}
-
-/// Policy, nice, priority, as `sched_setattr(2)` numbers them.
-fn scheduler(wanted: &Scheduler) -> Result<(u32, i32, u32), Error> {
-    use LinuxSchedulerPolicy as Policy;
-    let policy = match wanted.policy() {
-        Policy::SchedOther => 0,
-        Policy::SchedFifo => 1,
-        Policy::SchedRr => 2,
-        Policy::SchedBatch => 3,
-        Policy::SchedIdle => 5,
-        Policy::SchedIso | Policy::SchedDeadline => {
-            return Err(Error::Unsupported {
-                what: "this scheduling policy",
-                value: wanted.policy().to_string(),
-            });
-        }
-    };
-    if let Some(flag) = wanted.flags().iter().flatten().next() {
-        return Err(Error::Unsupported { what: "scheduler flags", value: flag.to_string() });
-    }
-    let priority = wanted.priority().unwrap_or(0);
-    let priority = u32::try_from(priority).map_err(|_| Error::Bad {
-        field: "process.scheduler.priority",
-        value: priority.to_string(),
-        why: "it is negative",
-    })?;
-    Ok((policy, wanted.nice().unwrap_or(0), priority))
 }
 
 fn personality(spec: &Spec) -> Option<u64> {

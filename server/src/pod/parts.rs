@@ -57,6 +57,8 @@ pub(crate) enum Error {
     Spec { source: spec::Error },
     #[error("start its pause process: {failure}")]
     Pause { failure: Box<Failure> },
+    #[error("tell plugins of it")]
+    Plugins { source: hull_nri::Error },
     #[error("clear its cgroup")]
     ClearCgroup { source: hull_cgroup::Error },
 }
@@ -70,6 +72,7 @@ impl Error {
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
             Self::Attach { source } | Self::Detach { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
             Self::ClearCgroup { source } => source.hint(),
