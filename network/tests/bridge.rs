@@ -443,11 +443,8 @@ fn detach_leaves_nothing_and_may_run_any_number_of_times() {
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let look = || if holds() { Ok(()) } else { Err(what.to_owned()) };
+    hull_tests::eventually::blocking(PATIENCE, look).unwrap();
 }
 
 #[test]
