@@ -21,7 +21,7 @@ use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{self, Exit, Started};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
