@@ -8,10 +8,10 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance bench install uninstall clean
+.PHONY: help setup demo build test test-vm power-cuts vm vm-programs lint fmt tools conformance bench deb install uninstall clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing on a fresh Debian 12 (quick when all is there)
 	@scripts/setup
@@ -51,9 +51,34 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
+# A node with cgroup v2, systemd and AppArmor, emulated. T as above; KERNEL=oldest is Debian 12's own.
+# `make test-vm-all` has what takes too long for CI.
+vm-programs: setup tools
+	@cargo build -p hull
+	@cargo build -p hull-tests --bins
+	@mkdir -p target/vm
+	@{ cargo test -p hull-tests --test vm --no-run && cargo test --workspace --no-run; } 2>&1 | tee target/vm/build.log | \
+	  sed -n '/\/\(tidy\|interface\)-/d; /unittests/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	@target/debug/fixtures
+
+test-power-cuts: vm-programs ## Kill the VM at random moments, and look what that left; N=50 times
+	@scripts/vm cuts $(or $(N),50)
+
+vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test
+	@scripts/vm run suite $(T)
+
+power-cuts: vm-programs ## Kill the VM at random moments, and look what that left; N=50 times
+	@scripts/vm cuts $(or $(N),50)
+
+vm: vm-programs ## A shell in that VM
+	@scripts/vm shell
+
 bench: build ## Times of the verbs and memory of a pod, on a node of its own
 	@cargo build --release -p hull-tests --bin bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+
+deb: build ## A Debian package of the release binary, below target/debian
+	@scripts/deb
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

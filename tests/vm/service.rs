@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hull as a package and a service: installed, upgraded under running pods, watched, removed.
+
+use super::{said, unit_is};
+use hull_tests::fixture;
+use hull_tests::shell::run;
+use hull_tests::{eventually, paths};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// A package of the program under test with this version.
+fn package(version: &str) -> String {
+    let mut deb = Command::new(paths::root().join("scripts/deb"));
+    deb.arg(paths::hull()).env("VERSION", version);
+    let ran = hull_tests::shell::finish(&mut deb).good();
+    let path = ran.lines().last().unwrap().to_owned();
+    paths::root().join(path).display().to_string()
+}
+
+fn hull(args: &[&str]) -> String {
+    said("/usr/bin/hull", args)
+}
+
+fn main_pid() -> String {
+    said("systemctl", &["show", "hull.service", "-p", "MainPID", "--value"])
+}
+
+/// One story, because each part needs the one before: there is one `hull.service` on a machine.
+#[tokio::test]
+async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
+    let (old, new) = (package("0.0.1"), package("0.0.2"));
+    said("dpkg", &["--install", &old]);
+    unit_is("hull.service", "active").await;
+    unit_is("hull.socket", "active").await;
+
+    let image = fixture::busybox();
+    hull(&["pull", &image]);
+    hull(&[
+        "run",
+        "--detach",
+        "--name",
+        "keeps",
+        &image,
+        "sh",
+        "-c",
+        "while true; do echo tick; sleep 1; done",
+    ]);
+    let monitors = || {
+        let shown = run("pgrep", ["-x", "hull-monitor"]).stdout;
+        shown.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (daemon, monitor) = (main_pid(), monitors());
+    assert_eq!(monitor.len(), 1);
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", monitor[0])).unwrap();
+    assert!(cgroups.contains("/hull.service"), "not in its pod: {cgroups}");
+
+    // The upgrade: another daemon, the same monitor, nothing lost.
+    said("dpkg", &["--install", &new]);
+    unit_is("hull.service", "active").await;
+    assert_ne!(main_pid(), daemon);
+    assert_eq!(monitors(), monitor, "the old monitor works under the new daemon");
+    assert!(hull(&["exec", "keeps", "echo", "still"]).contains("still"));
+    assert!(said("dpkg-query", &["-W", "-f", "${Version}", "hull"]).contains("0.0.2"));
+
+    // Callers wait at the socket while there is no daemon.
+    said("systemctl", &["stop", "hull.service"]);
+    assert!(hull(&["ps"]).contains("keeps"), "the call started it again");
+    unit_is("hull.service", "active").await;
+
+    // A daemon that hangs is replaced; it looks alive to everybody but its callers.
+    let before = main_pid();
+    said("systemctl", &["set-property", "--runtime", "hull.service", "TasksMax=infinity"]);
+    said("kill", &["-STOP", &before]);
+    eventually("the watchdog has replaced it", || async {
+        let now = main_pid();
+        if now != before && now != "0" { Ok(()) } else { Err(format!("still {now}")) }
+    })
+    .await;
+    unit_is("hull.service", "active").await;
+    assert_eq!(monitors(), monitor);
+    assert!(hull(&["ps"]).contains("keeps"));
+
+    let removal = run("dpkg", ["--remove", "hull"]);
+    let told = format!("{}{}", removal.stdout, removal.stderr);
+    assert!(told.contains("keeps"), "running pods are told of: {told}");
+    let _good = removal.good();
+    assert_eq!(monitors(), Vec::<String>::new());
+    for left in
+        ["/run/hull", "/usr/bin/hull", "/sys/class/net/hull0", "/lib/systemd/system/hull.service"]
+    {
+        assert!(!Path::new(left).try_exists().unwrap(), "{left} is left");
+    }
+    assert!(!run("nft", ["list", "tables"]).stdout.contains("hull\n"));
+    assert!(run("systemctl", ["list-units", "--all", "hull*"]).stdout.contains("0 loaded units"));
+    said("dpkg", &["--purge", "hull"]);
+    assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
+}
+
+#[test]
+fn the_check_finds_this_node_fit_and_names_what_is_missing() {
+    let hull = paths::hull();
+    let good = run(&hull, ["check"]);
+    assert!(good.stdout.contains("this host is ready"), "{}", good.stdout);
+    assert!(good.stdout.contains("AppArmor"), "{}", good.stdout);
+    // What can be taken away from this process alone.
+    for (what, without, mend) in [
+        (
+            "apparmor_parser",
+            "for p in /sbin /usr/sbin; do mount --bind /dev/null $p/apparmor_parser; done",
+            "apt-get install apparmor",
+        ),
+        ("cgroups", "umount -l /sys/fs/cgroup", "mount cgroup v2"),
+        ("forwarding", "mount -o bind,ro /proc/sys /proc/sys && echo 0", "net.ipv4.ip_forward"),
+    ] {
+        let script = format!("{without} > /dev/null 2>&1; exec {} check", hull.display());
+        let broken = run("unshare", ["--mount", "sh", "-c", &script]);
+        assert!(broken.stdout.contains(mend), "without {what}: {}{}", broken.stdout, broken.stderr);
+    }
+}
