@@ -127,6 +127,15 @@ impl Host {
         self.unified.as_deref()
     }
 
+    /// The directory of our own cgroup in the v2 tree, where there is one.
+    pub fn own(&self) -> Result<Option<PathBuf>, Error> {
+        let Some(root) = &self.unified else { return Ok(None) };
+        let path = PathBuf::from("/proc/self/cgroup");
+        let text = fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        Ok(own.map(|own| root.join(own)))
+    }
+
     /// The v1 hierarchy of a controller.
     pub(crate) fn hierarchy(&self, controller: &str) -> Option<&Path> {
         let of = self.v1.iter().find(|of| of.controllers.iter().any(|name| name == controller))?;

@@ -23,7 +23,7 @@ mod v2;
 
 pub use counters::{Counters, Io};
 pub use error::Error;
-pub use group::{Cgroup, ExitCounters, children};
+pub use group::{Cgroup, ExitCounters, children, move_to};
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 pub use stats::{Psi, PsiLine, Stats};

@@ -26,6 +26,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 mod containers;
 mod resize;
+mod seen;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
