@@ -2,7 +2,7 @@
 //! cgroup v2 alone: every limit in its file, what a container sees, devices, and whose memory ran out.
 
 use hull_proto::cri as api;
-use hull_tests::cri::{idle, resources, security, shell};
+use hull_tests::cri::{idle, pod_namespaces, resources, security, shell};
 use hull_tests::node::Driver;
 use hull_tests::{Node, fixture};
 use std::fs;
@@ -109,6 +109,35 @@ async fn devices_are_those_of_the_rules() {
         permissions: "r".into(),
     });
     assert_eq!(cri.output(&pod, config).await.stdout, "read\ndenied\n");
+}
+
+#[tokio::test]
+async fn a_container_with_a_user_namespace_has_its_cgroup_to_itself_but_not_its_limits() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    cri.pull(&image).await.unwrap();
+    let mut config = cri.pod_config("web");
+    let ids = vec![api::IdMapping { host_id: 300_000, container_id: 0, length: 65_536 }];
+    pod_namespaces(&mut config).userns_options = Some(api::UserNamespace {
+        mode: api::NamespaceMode::Pod.into(),
+        uids: ids.clone(),
+        gids: ids,
+    });
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let script = "cd /sys/fs/cgroup; mkdir own && echo $$ > own/cgroup.procs && \
+                  echo +memory > cgroup.subtree_control && echo 1000000 > own/memory.max && cat /proc/self/cgroup; \
+                  echo max > memory.max || echo refused; exec sleep 600";
+    let mut config = shell("main", &image, script);
+    resources(&mut config).memory_limit_in_bytes = 64 << 20;
+    let made = cri.run(&pod, config).await;
+    hull_tests::eventually("it has divided its cgroup", || async {
+        let said = hull_tests::cri::text(&cri.logs(&made).await, "stdout");
+        if said == "0::/own\nrefused\n" { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let said = cri.exec(&made, &["cat", "/proc/self/cgroup"]).await.unwrap();
+    assert_eq!(said.stdout, "0::/own\n", "an exec goes where the first process is: {said:?}");
 }
 
 const HUNGRY: &str = "x=a; while true; do x=$x$x$x$x; done";

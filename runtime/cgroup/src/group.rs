@@ -86,6 +86,13 @@ impl Cgroup {
         }
     }
 
+    /// Gives its files for making and filling cgroups below it to a user, who cannot change its own
+    /// limits by that. On v2 alone, where that is safe (`cgroups(7)`, delegation).
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<(), Error> {
+        let (Version::V2, Some(dir)) = (self.host.version(), self.unified()) else { return Ok(()) };
+        v2::delegate(&dir, uid, gid)
+    }
+
     /// Sets those limits that are given.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
         match (self.host.version(), self.unified()) {

@@ -82,6 +82,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         privileged: context.privileged,
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
         host_network,
+        own_cgroup: request.defaults.cgroup_namespace,
         maps: maps.as_ref(),
     };
     let mounts = mounts::all(pod, config, &system)?;
