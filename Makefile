@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm power-cuts vm vm-programs lint fmt tools conformance bench deb install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm bench-vm power-cuts vm vm-programs lint fmt tools conformance bench deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,8 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
-# A node with cgroup v2, systemd and AppArmor, emulated. T as above; KERNEL=oldest is Debian 12's own.
-# `make test-vm-all` has what takes too long for CI.
+# A node with cgroup v2, systemd and AppArmor, emulated. KERNEL=oldest is Debian 12's own. CI runs what is
+# in tests/vm; the rest takes several times as long there as here.
 vm-programs: setup tools
 	@cargo build -p hull
 	@cargo build -p hull-tests --bins
@@ -61,13 +61,16 @@ vm-programs: setup tools
 	  sed -n '/\/\(tidy\|interface\)-/d; /unittests/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
-test-power-cuts: vm-programs ## Kill the VM at random moments, and look what that left; N=50 times
-	@scripts/vm cuts $(or $(N),50)
-
-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test
+test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test
 	@scripts/vm run suite $(T)
 
-power-cuts: vm-programs ## Kill the VM at random moments, and look what that left; N=50 times
+conformance-vm: vm-programs ## Run critest in that VM, with systemd and AppArmor; MODE as above
+	@scripts/vm run conformance $(or $(MODE),serial)
+
+bench-vm: vm-programs ## Times of the verbs there, with either cgroup driver
+	@scripts/vm run bench $(ARGS)
+
+power-cuts: vm-programs ## Kill that VM at random moments, and look what it left; N=50 times
 	@scripts/vm cuts $(or $(N),50)
 
 vm: vm-programs ## A shell in that VM

@@ -10,9 +10,7 @@ use std::path::PathBuf;
 
 /// The directory of a container's cgroup.
 async fn dir_of(cri: &hull_tests::Cri, container: &str) -> PathBuf {
-    let pid = cri.pid(container).await;
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    PathBuf::from(format!("/sys/fs/cgroup{}", text.trim().trim_start_matches("0::")))
+    PathBuf::from(format!("/sys/fs/cgroup{}", super::cgroup_of(cri.pid(container).await)))
 }
 
 #[tokio::test]

@@ -8,6 +8,14 @@ mod cgroup2;
 mod service;
 mod systemd;
 
+use hull_tests::Must as _;
+
+/// The path of a process's cgroup.
+fn cgroup_of(pid: i32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    text.must("read a process's cgroup").trim().trim_start_matches("0::").to_owned()
+}
+
 /// The command's output, without the line's end.
 fn said(program: &str, args: &[&str]) -> String {
     hull_tests::shell::run(program, args).good().trim().to_owned()

@@ -14,7 +14,7 @@ fn package(version: &str) -> String {
     let mut deb = Command::new(paths::root().join("scripts/deb"));
     deb.arg(paths::hull()).env("VERSION", version);
     let ran = hull_tests::shell::finish(&mut deb).good();
-    let path = ran.lines().last().unwrap().to_owned();
+    let path = ran.lines().last().unwrap_or_default();
     paths::root().join(path).display().to_string()
 }
 

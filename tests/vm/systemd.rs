@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The systemd cgroup driver: one scope per pod, and what happens when D-Bus does not answer.
 
-use super::{said, unit_is};
+use super::{cgroup_of, said, unit_is};
 use hull_proto::cri as api;
 use hull_tests::node::Driver;
 use hull_tests::{Node, fixture};
 use std::fs;
-
-fn cgroup_of(pid: i32) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    text.trim().trim_start_matches("0::").to_owned()
-}
 
 #[tokio::test]
 async fn a_pod_has_one_scope_in_its_slice_and_the_scope_goes_with_it() {
