@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm conformance-vm bench-vm power-cuts vm vm-programs lint fmt tools conformance bench deb install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,9 @@ lint: setup ## Format, clippy, tidy
 fmt: ## Format
 	@cargo fmt --all
 
-tools: $(TOOLS)/critest ## Build crictl and critest, the versions pinned in tests/tools/go.mod
+tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, the versions pinned in tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec
@@ -67,18 +67,23 @@ test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=nam
 conformance-vm: vm-programs ## Run critest in that VM, with systemd and AppArmor; MODE as above
 	@scripts/vm run conformance $(or $(MODE),serial)
 
-bench-vm: vm-programs ## Times of the verbs there, with either cgroup driver
-	@scripts/vm run bench $(ARGS)
-
 power-cuts: vm-programs ## Kill that VM at random moments, and look what it left; N=50 times
 	@scripts/vm cuts $(or $(N),50)
 
 vm: vm-programs ## A shell in that VM
 	@scripts/vm shell
 
-bench: build ## Times of the verbs and memory of a pod, on a node of its own
-	@cargo build --release -p hull-tests --bin bench
-	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+# SECONDS is for each target; T names some of them: make fuzz SECONDS=600 T="spdy headers"
+fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and cargo-fuzz; says so)
+	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
+
+# ARGS go to cri-bench: ARGS=--quick, ARGS="--only pods,exec --label Hull"; docs/bench.md has them all.
+bench: build ## Measure Hull and the peers that `scripts/peers` got, side by side
+	@cargo build --release -p cri-bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/side-by-side" $(ARGS)
+
+peers: setup ## Build or install the runtimes that `make bench` compares with
+	@scripts/peers
 
 deb: build ## A Debian package of the release binary, below target/debian
 	@scripts/deb

@@ -31,7 +31,8 @@ pub use auth::Auth;
 pub use error::{Cause, Error, Fault, Unreachable};
 pub use reference::Reference;
 pub use store::{
-    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Rootfs, Store,
+    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Room, Rootfs,
+    Store,
 };
 pub use unpack::Error as UnpackError;
-pub use view::{read_inside, view};
+pub use view::{Kind, kind_inside, read_inside, view};

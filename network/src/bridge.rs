@@ -12,6 +12,7 @@
 //! Locks: `ipam` is held for memory only. `table` is shared by those who add or take out elements, and
 //! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
 
+use crate::conntrack;
 use crate::host::{self, Ready, mac_of};
 use crate::inside::{self, Address};
 use crate::ipam::{Ipam, Lease};
@@ -331,10 +332,12 @@ impl Bridge {
             // the leases say, this one among them, is the truth.
             Err(err) if matches!(err.errno(), Errno::NOENT | Errno::BUSY | Errno::EXIST) => {
                 info!(pod = id, error = %err, "nftables table written anew");
-                self.write_table()
+                self.write_table()?;
             }
-            other => other.map_err(failed),
+            other => other.map_err(failed)?,
         }
+        conntrack::redirected(&socket, &lease.ports, &lease.addresses);
+        Ok(())
     }
 
     fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
@@ -343,7 +346,11 @@ impl Bridge {
         }
         let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let of = Published { pod: id, addresses, ports };
-        let taken = Socket::netfilter().and_then(|socket| self.nft().withdraw(&socket, &of));
+        let taken = Socket::netfilter().and_then(|socket| {
+            self.nft().withdraw(&socket, &of)?;
+            conntrack::withdrawn(&socket, ports, addresses);
+            Ok(())
+        });
         taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
     }
 

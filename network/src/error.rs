@@ -70,6 +70,8 @@ pub enum Error {
     Probe { what: &'static str, source: sys::Error },
     #[error("remove the pod network: {count} pods are attached to it")]
     StillAttached { count: usize },
+    #[error(transparent)]
+    Cni(#[from] crate::cni::Error),
 }
 
 const NFT_MODULES: &str =
@@ -125,6 +127,7 @@ impl Error {
                 _ => permission(source),
             },
             Self::Enter { source } => permission(source),
+            Self::Cni(source) => source.hint(),
             Self::BadPod { .. } => None,
         }
     }

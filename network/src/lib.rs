@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The built-in pod network: a bridge, a link and addresses per pod, host ports, masquerading.
+//! Pod networks: the built-in one, and CNI plugins. [`Network`] is either.
+//!
+//! The built-in one is a bridge, with a link and addresses per pod, host ports and masquerading:
 //!
 //! ```text
 //!  pod netns            host netns
@@ -15,9 +17,12 @@
 //! Everything here blocks, for about a millisecond; callers use a thread that may. Calls for the same
 //! pod must not overlap; calls for different pods may, in any number.
 //!
-//! Not here: making network namespaces (`hull-sys`), knowing what a pod is, network plugins.
+//! Not here: making network namespaces (`hull-sys`), knowing what a pod is.
 
 mod bridge;
+pub mod cni;
+mod conntrack;
+mod either;
 mod error;
 mod host;
 mod inside;
@@ -31,6 +36,8 @@ mod subnet;
 mod sysctl;
 
 pub use bridge::{Attachment, Bridge, Config, Pod};
+pub use cni::Cni;
+pub use either::{Bandwidth, Dns, Network, Request};
 pub use error::Error;
 pub use inside::{InterfaceStats, interface_stats, loopback_up};
 pub use ports::{PortMapping, Protocol};

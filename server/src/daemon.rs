@@ -3,7 +3,7 @@
 
 use crate::apparmor::AppArmor;
 use crate::calls::Calls;
-use crate::config::Config;
+use crate::config::{Config, NetworkMode};
 use crate::cri::Cri;
 use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
@@ -14,6 +14,8 @@ use crate::recover;
 use crate::service::{self, Service};
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
+use crate::upkeep;
+use hull_network::{Bridge, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -67,8 +69,6 @@ pub(crate) enum Error {
     Monitors { source: monitors::Error },
     #[error("recover what was running")]
     Recover { source: VerbError },
-    #[error("leave ended monitors to the kernel")]
-    Children { source: hull_sys::Error },
     #[error("wait for signals")]
     Signals { source: io::Error },
     #[error("serve calls")]
@@ -95,7 +95,6 @@ impl Error {
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
             Self::Threads { .. }
-            | Self::Children { .. }
             | Self::Streaming { .. }
             | Self::Monitors { .. }
             | Self::Signals { .. }
@@ -111,7 +110,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::Threads { source })?;
-    // Before children are left to the kernel: this one's exit code is waited for.
+    // It may wait for a program, and nothing waits for us yet.
     let (apparmor, failed) = AppArmor::prepare(&config.state_dir);
     if let Some(failed) = failed {
         warn!(error = %Chain(&failed), hint = failed.hint(), "no default AppArmor profile");
@@ -123,8 +122,6 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
-    // Monitors are known by their connections; nobody waits for their exit codes.
-    hull_sys::ignore_children().map_err(|source| Error::Children { source })?;
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
@@ -139,6 +136,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     };
     let node = Arc::new(open(config, apparmor)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
+    upkeep::start(&node);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
@@ -212,16 +210,12 @@ fn open(config: Config, apparmor: AppArmor) -> Result<Node, Error> {
         tracing::error!(problem = %problem, "image record set aside");
     }
     let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
-    let mut bridge = config.bridge();
     let (subnets, aside) = told.load::<PodCidr>().map_err(directories)?;
     for bad in aside {
         tracing::error!(path = %bad.path.display(), why = %bad.why,
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
     }
-    if let Some(told) = subnets.into_iter().next() {
-        bridge.pod_cidr = told.subnets;
-    }
-    let network = hull_network::Bridge::open(bridge).map_err(|source| Error::Network { source })?;
+    let network = network(&config, subnets.into_iter().next())?;
     let cgroups = hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?;
     let driver = Driver::choose(&config.cgroup, &cgroups);
     let driver = driver.map_err(|source| Error::Driver { source })?;
@@ -260,6 +254,27 @@ async fn hear_denials(node: Arc<Node>) {
     while let Ok(mut ready) = log.readable().await {
         node.denials.read_on();
         ready.clear_ready();
+    }
+}
+
+/// The pods' network, with the subnets that the kubelet told an earlier daemon.
+fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
+    let failed = |source| Error::Network { source };
+    match config.network.mode {
+        NetworkMode::Bridge => {
+            let mut settings = config.bridge();
+            settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
+            Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
+        }
+        NetworkMode::Cni => {
+            let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
+            if let Some(told) = told
+                && let Err(err) = cni.set_pod_cidr(&told.subnets)
+            {
+                warn!(error = %Chain(&err), "network configuration not written; the kubelet's next start tries again");
+            }
+            Ok(Network::Cni(Box::new(cni)))
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Error {
     NameTaken { name: String, attempt: u32, holder: String },
     #[error("find image `{image}` on this node")]
     NoImage { image: String },
+    #[error("mount `{path}` of image {image}: {why}")]
+    SubPath { image: String, path: String, why: &'static str },
     #[error("use image `{image}`")]
     Image { image: String, source: hull_image::Error },
     #[error("make the root filesystem of container {container}")]
@@ -77,6 +79,9 @@ impl Error {
                 Some(format!("remove it first: `hull rm {holder}`, or count the attempt up"))
             }
             Self::NoImage { image } => Some(format!("pull it first: `hull pull {image}`")),
+            Self::SubPath { .. } => {
+                Some("correct the `subPath` of the volume mount, or the image of the volume".into())
+            }
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),

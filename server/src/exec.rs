@@ -21,6 +21,9 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 const SIGKILL: i32 = 9;
+/// Longest that a command that was killed at its limit is waited for. One that is stuck in the kernel
+/// does not keep its caller any longer.
+const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
 
@@ -155,6 +158,17 @@ pub(crate) struct Kill {
 }
 
 impl Kill {
+    /// Kills the process and waits until it is gone.
+    async fn finish(&mut self, ended: oneshot::Receiver<Exit>) {
+        if let Some(exec) = self.exec {
+            let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
+            // A monitor that is gone has taken its execs along.
+            let _gone = self.client.tell(verb, Vec::new()).await;
+        }
+        let _stuck = tokio::time::timeout(KILLED_WAIT_MAX, ended).await;
+        self.disarm();
+    }
+
     /// The process has ended.
     pub(crate) fn disarm(&mut self) {
         self.exec = None;
@@ -177,7 +191,7 @@ async fn gather(
     node: &Node,
     stdout: Receiver,
     stderr: Receiver,
-    Running { mut kill, ended }: Running,
+    Running { mut kill, mut ended }: Running,
     limit: Option<Duration>,
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
@@ -185,7 +199,6 @@ async fn gather(
     let (mut out, mut err) = (Collector::new(stdout, most), Collector::new(stderr, most));
     let exit = {
         let all = async {
-            tokio::pin!(ended);
             // Output is read while the process runs, or it would block on a full pipe.
             loop {
                 tokio::select! {
@@ -196,11 +209,16 @@ async fn gather(
             }
         };
         match limit {
-            Some(limit) => match tokio::time::timeout(limit, all).await {
-                Ok(exit) => exit,
-                Err(_) => return Err(Arc::new(Error::ExecTimeout { limit })),
-            },
-            None => all.await,
+            Some(limit) => tokio::time::timeout(limit, all).await.map_err(|_| limit),
+            None => Ok(all.await),
+        }
+    };
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(limit) => {
+            // Whoever hears of the limit finds nothing of the command any more.
+            kill.finish(ended).await;
+            return Err(Arc::new(Error::ExecTimeout { limit }));
         }
     };
     kill.disarm();

@@ -28,6 +28,7 @@ mod stats;
 mod store;
 mod streaming;
 mod systemd;
+mod upkeep;
 
 use std::process::ExitCode;
 

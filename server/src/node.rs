@@ -18,7 +18,7 @@ use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
-use crate::stats::Samples;
+use crate::stats::{Layers, Rates};
 use crate::store::Store;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) driver: Driver,
     pub(crate) host: hull_plan::HostFacts,
@@ -46,7 +46,8 @@ pub(crate) struct Node {
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
-    pub(crate) samples: Samples,
+    pub(crate) rates: Rates,
+    pub(crate) layers: Layers,
     pub(crate) events: Events,
     execs: AtomicU64,
 }
@@ -56,7 +57,7 @@ pub(crate) struct Node {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) driver: Driver,
     pub(crate) host: hull_plan::HostFacts,
@@ -114,7 +115,8 @@ impl Node {
             told,
             user_namespaces,
             registry: Registry::default(),
-            samples: Samples::default(),
+            rates: Rates::default(),
+            layers: Layers::default(),
             events: Events::default(),
             execs: AtomicU64::new(first),
         }

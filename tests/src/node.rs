@@ -80,6 +80,8 @@ pub struct Node {
     daemon: Option<Child>,
     cri: Cri,
     before: OnHost,
+    /// The network namespace that the daemon runs in, when it is not the host's.
+    netns: Option<PathBuf>,
     /// Holds the number as long as this lives.
     _claim: UnixListener,
 }
@@ -98,12 +100,38 @@ impl Node {
     /// Likewise, with this cgroup driver.
     pub async fn start_under(driver: Driver, more: &str) -> Self {
         let (number, claim) = claim();
+        Self::start_claimed((number, claim), None, driver, String::new(), more).await
+    }
+
+    /// Starts a node with more in the section `[network]`, and behind it, of its config file.
+    pub async fn start_on_network(settings: impl FnOnce(&Names) -> String) -> Self {
+        let (number, claim) = claim();
+        let driver = Driver::of_the_run();
+        let network = settings(&names(number, driver));
+        Self::start_claimed((number, claim), None, driver, network, "").await
+    }
+
+    /// Likewise, with the daemon in a network namespace that stands for another machine.
+    pub async fn start_in(netns: PathBuf, settings: impl FnOnce(&Names) -> String) -> Self {
+        let (number, claim) = claim();
+        let driver = Driver::of_the_run();
+        let network = settings(&names(number, driver));
+        Self::start_claimed((number, claim), Some(netns), driver, network, "").await
+    }
+
+    async fn start_claimed(
+        (number, claim): (u8, UnixListener),
+        netns: Option<PathBuf>,
+        driver: Driver,
+        network: String,
+        more: &str,
+    ) -> Self {
         let names = names(number, driver);
         host::clear(&names);
         for dir in ["state", "data", "logs", "seccomp", "host"] {
             fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
         }
-        fs::write(names.root.join("hull.toml"), config(number, &names, driver, more))
+        fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network, more))
             .must("write the node's config");
         let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
         let log = paths::logs().join(format!("{test}-{number}.log"));
@@ -116,6 +144,7 @@ impl Node {
             daemon: None,
             cri,
             before: OnHost::default(),
+            netns,
             _claim: claim,
         };
         node.start_again().await;
@@ -141,7 +170,15 @@ impl Node {
     }
 
     fn launch(&self) -> Child {
-        Command::new("sh")
+        let mut command = match &self.netns {
+            None => Command::new("sh"),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).args(["--", "sh"]);
+                command
+            }
+        };
+        command
             .args(["-c", LAUNCH, "launch"])
             .arg(daemon_cgroup_dir(&self.names))
             .arg(&self.log)
@@ -270,6 +307,18 @@ impl Node {
     #[must_use]
     pub fn gateway(&self) -> String {
         format!("10.213.{}.1", self.number)
+    }
+
+    /// The subnet of its pods.
+    #[must_use]
+    pub fn subnet(&self) -> String {
+        format!("10.213.{}.0/24", self.number)
+    }
+
+    /// A port of the host that no other node's tests use.
+    #[must_use]
+    pub fn host_port(&self) -> u16 {
+        20_000 + u16::from(self.number)
     }
 
     /// The daemon's log so far.
@@ -401,13 +450,13 @@ fn daemon_cgroup_dir(names: &Names) -> PathBuf {
     dir.join(names.daemon_cgroup.trim_start_matches('/'))
 }
 
-fn config(number: u8, names: &Names, driver: Driver, more: &str) -> String {
+fn config(number: u8, names: &Names, driver: Driver, network: &str, more: &str) -> String {
     let at = |dir: &str| names.root.join(dir).display().to_string();
     format!(
         "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
          [log]\nlevel = \"debug\"\n\
          [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
-         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n\
+         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
          [runtime]\nseccomp_root = {seccomp:?}\n{more}\n",
         state = at("state"),
         data = at("data"),

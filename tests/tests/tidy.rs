@@ -15,16 +15,28 @@ const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
 /// Who may link which of our crates, beside dev-dependencies.
-const MAY_LINK: [(&str, &[&str]); 9] = [
+const MAY_LINK: [(&str, &[&str]); 10] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
     ("hull-cgroup", &["hull-sys"]),
     ("hull-image", &["hull-sys"]),
     ("hull-network", &["hull-sys"]),
+    ("hull-streaming", &[]),
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
-    ("hull", &["hull-sys", "hull-cgroup", "hull-plan", "hull-image", "hull-network", "hull-proto"]),
+    (
+        "hull",
+        &[
+            "hull-sys",
+            "hull-cgroup",
+            "hull-plan",
+            "hull-image",
+            "hull-network",
+            "hull-streaming",
+            "hull-proto",
+        ],
+    ),
 ];
 
 /// What must not be in a crate's closure, and why.

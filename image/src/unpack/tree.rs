@@ -13,7 +13,7 @@ use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
     chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev,
-    mkdirat, mknodat, openat, openat2, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -101,9 +101,8 @@ impl Tree {
     }
 
     fn beneath(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let name = if name.is_empty() { b".".as_slice() } else { name };
-        openat2(&self.root, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        sys::open_in_root(self.root.as_fd(), name, flags, ResolveFlags::NO_XDEV)
     }
 
     /// Opens the directory that an entry goes to, and makes it if the archive does not list it.

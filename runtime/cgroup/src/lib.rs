@@ -21,8 +21,9 @@ mod stats;
 mod v1;
 mod v2;
 
-pub use counters::{Counters, Io};
+pub use counters::{Counters, HugePages, Io};
 pub use error::Error;
+pub use events::Events;
 pub use group::{Cgroup, ExitCounters, children, move_to};
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};

@@ -6,7 +6,7 @@ use crate::{Cgroup, Error};
 use std::path::Path;
 
 /// Above this a v1 limit means "none": the kernel shows the largest multiple of a page.
-const NO_LIMIT: u64 = 1 << 60;
+pub(crate) const NO_LIMIT: u64 = 1 << 60;
 
 /// What a cgroup uses.
 #[derive(Debug, Clone, Default, PartialEq)]

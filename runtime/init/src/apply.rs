@@ -6,6 +6,7 @@
 
 use crate::copy_up;
 use crate::ids::{group, user};
+use crate::image;
 use crate::mount::{
     Done, Failed, MS_SLAVE, attach, attach_path, bits, clone_fd, clone_tree, new_mount, of,
     overlay, propagation_bits,
@@ -131,6 +132,7 @@ impl Builder<'_> {
                     (Some(tree), _) => tree,
                     (None, Source::Host(path)) => clone_tree(path, *recursive)?,
                     (None, Source::Slot(slot)) => self.slot(*slot)?,
+                    (None, Source::Image { lower, path, at }) => image::open(lower, path, at)?,
                 };
                 self.bind(&tree, op)
             }

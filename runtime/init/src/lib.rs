@@ -15,6 +15,7 @@ mod between;
 mod child;
 mod copy_up;
 mod ids;
+mod image;
 mod mount;
 mod pause;
 pub mod plan;

@@ -118,6 +118,16 @@ pub enum Source {
     Host(String),
     /// A detached mount that the caller of `spawn` hands over, by its place in the list of slots.
     Slot(u32),
+    /// A part of an image, never to be written to: its layers as one tree, and in it what a path
+    /// names. Links of the image mean what they mean in a container of it.
+    Image {
+        /// Layer directories, topmost first; two or more, as overlayfs wants without an upper one.
+        lower: Vec<String>,
+        /// What of it, resolved beneath its root; empty for all.
+        path: Inside,
+        /// A directory of the host to put it together at, in the container's own mount namespace.
+        at: String,
+    },
 }
 
 /// One operation in the new mount namespace.

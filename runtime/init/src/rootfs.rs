@@ -48,8 +48,7 @@ impl Root {
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let path =
             if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        hull_sys::open_in_root(self.fd(), path, flags, ResolveFlags::empty())
     }
 
     /// What `path` is inside; missing parts are made, the last as `last` says.

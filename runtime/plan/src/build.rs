@@ -7,7 +7,7 @@
 
 use crate::{Error, HostFacts, limits, mounts, process};
 use hull_init::Plan;
-use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op};
+use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 /// How a plan is to be made.
@@ -15,8 +15,8 @@ use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceTy
 pub struct Options {
     /// The root file system.
     pub root: Root,
-    /// Source texts of mounts that are handed over, and their slots.
-    pub slots: Vec<(String, u32)>,
+    /// Source texts of mounts that stand for something else than a path of the host.
+    pub sources: Vec<(String, Source)>,
     /// What is known of the host.
     pub host: HostFacts,
 }
@@ -69,7 +69,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     let namespaces = namespaces(linux)?;
     let mut ops = vec![root(spec, &options.root)?];
     for mount in spec.mounts().iter().flatten() {
-        ops.push(mounts::op(mount, &options.slots)?);
+        ops.push(mounts::op(mount, &options.sources)?);
     }
     let has_dev = ops.iter().any(|op| matches!(op, Op::Mount { target, .. } if target == "/dev"));
     if has_dev {

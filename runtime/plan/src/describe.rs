@@ -208,6 +208,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     let named = match source {
         Source::Host(path) => path.as_str(),
         Source::Slot(_) => "the pod's /dev/shm",
+        Source::Image { .. } => "an image volume",
     };
     // Which side it was is told by the call.
     let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");

@@ -22,7 +22,7 @@ pub use describe::{Failure, Layer, describe, describe_pause, describe_process, i
 pub use error::Error;
 pub use host::HostFacts;
 pub use hull_cgroup::Limits;
-pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces};
+pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Source};
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use process::process;

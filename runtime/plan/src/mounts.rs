@@ -19,8 +19,8 @@ struct Parsed {
     data: Vec<(String, Option<String>)>,
 }
 
-/// The operation for one mount. `slots` are source texts that stand for mounts handed over.
-pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
+/// The operation for one mount. `sources` are source texts that stand for what is no path of the host.
+pub(crate) fn op(mount: &Mount, sources: &[(String, Source)]) -> Result<Op, Error> {
     let target = inside(&mount.destination().to_string_lossy())?;
     let fstype = mount.typ().clone().unwrap_or_default();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -28,12 +28,12 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
     let id_maps = id_maps(mount)?;
     if fstype == "bind"
         || parsed.bind.is_some()
-        || slots.iter().any(|(text, _)| Some(text) == source.as_ref())
+        || sources.iter().any(|(text, _)| Some(text) == source.as_ref())
     {
         let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
-        let slot = slots.iter().find(|(text, _)| *text == source);
-        let source = match slot {
-            Some((_, slot)) => Source::Slot(*slot),
+        let known = sources.iter().find(|(text, _)| *text == source);
+        let source = match known {
+            Some((_, known)) => known.clone(),
             None if source.starts_with('/') => Source::Host(source),
             None => {
                 return Err(Error::Bad {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_slot_is_known_by_its_source() {
         let text = r#"{"destination":"/dev/shm","type":"bind","source":"hull:shm","options":["rbind","ro"]}"#;
-        let op = op(&mount(text), &[("hull:shm".into(), 3)]).unwrap();
+        let op = op(&mount(text), &[("hull:shm".into(), Source::Slot(3))]).unwrap();
         assert!(matches!(
             op,
             Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }

@@ -33,15 +33,6 @@ pub fn block_for_signalfd() -> Result<OwnedFd> {
     fd.try_clone_to_owned().map_err(Error::of_io(|| "dup(signalfd)"))
 }
 
-/// Children of this process are reaped by the kernel at once: for a daemon that asks its children's
-/// end by other means. `sigaction(2)`, SIG_IGN of SIGCHLD.
-pub fn ignore_children() -> Result<()> {
-    // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn) }
-        .map_err(of("signal(SIGCHLD, SIG_IGN)"))?;
-    Ok(())
-}
-
 /// Gives every signal its default action and unblocks all: what a program expects when it starts.
 ///
 /// `rt_sigaction(2)` itself: libc's refuses the two or three real-time signals that it uses, and one

@@ -24,6 +24,8 @@ use tokio::sync::watch;
 const CHUNK: usize = 64 << 10;
 /// A line longer than this, in bytes, is no log line of ours: it is passed on in pieces.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// What could not be done when our own output breaks.
+const PRINT: &str = "print the log";
 
 /// A log being read.
 #[derive(Debug)]
@@ -58,16 +60,16 @@ impl Tail {
             self.read_on(to)?;
             self.file = Some(next);
         }
-        to.flush()
+        to.flush().map_err(Error::io(PRINT))
     }
 
     /// Prints a last line that never got its end.
     pub(crate) fn finish<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         self.pump(to)?;
         if !self.pending.is_empty() {
-            to.line(&std::mem::take(&mut self.pending))?;
+            to.line(&std::mem::take(&mut self.pending)).map_err(Error::io(PRINT))?;
         }
-        to.flush()
+        to.flush().map_err(Error::io(PRINT))
     }
 
     fn open_file(&self) -> Result<Option<File>> {
@@ -106,17 +108,17 @@ impl Tail {
             let mut rest = &chunk[..read];
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 if self.pending.is_empty() {
-                    to.line(&rest[..end])?;
+                    to.line(&rest[..end]).map_err(Error::io(PRINT))?;
                 } else {
                     self.pending.extend_from_slice(&rest[..end]);
-                    to.line(&self.pending)?;
+                    to.line(&self.pending).map_err(Error::io(PRINT))?;
                     self.pending.clear();
                 }
                 rest = &rest[end + 1..];
             }
             self.pending.extend_from_slice(rest);
             if self.pending.len() > LINE_BYTES_MAX {
-                to.line(&std::mem::take(&mut self.pending))?;
+                to.line(&std::mem::take(&mut self.pending)).map_err(Error::io(PRINT))?;
             }
         }
     }

@@ -86,6 +86,7 @@ pub(crate) enum Driver {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
+    pub(crate) mode: NetworkMode,
     pub(crate) bridge: String,
     #[serde(with = "subnets")]
     pub(crate) pod_cidr: Vec<IpNet>,
@@ -93,6 +94,29 @@ pub(crate) struct Network {
     pub(crate) mtu: Option<u32>,
     pub(crate) masquerade: bool,
     pub(crate) table: String,
+    pub(crate) cni: Cni,
+}
+
+/// Who makes the pods' network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkMode {
+    Bridge,
+    Cni,
+}
+
+/// `[network.cni]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cni {
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    pub(crate) networks_max: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conf_template: Option<PathBuf>,
+    pub(crate) netns_dir: PathBuf,
+    pub(crate) plugin_timeout_s: u64,
+    pub(crate) gc_interval_s: u64,
 }
 
 /// `[runtime]`
@@ -167,11 +191,27 @@ impl Default for Network {
     fn default() -> Self {
         let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
         Self {
+            mode: NetworkMode::Bridge,
             bridge: "hull0".into(),
             pod_cidr: vec![pods.into()],
             mtu: None,
             masquerade: true,
             table: "hull".into(),
+            cni: Cni::default(),
+        }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            networks_max: 1,
+            conf_template: None,
+            netns_dir: "/run/netns".into(),
+            plugin_timeout_s: 90,
+            gc_interval_s: 600,
         }
     }
 }
@@ -273,6 +313,14 @@ impl Config {
                 "network.pod_cidr",
                 "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into(),
             ));
+        }
+        let cni = &self.network.cni;
+        let dirs = [&cni.conf_dir, &cni.netns_dir];
+        if let Some(dir) = dirs.into_iter().chain(&cni.bin_dirs).find(|dir| !dir.is_absolute()) {
+            return Err(("network.cni", format!("`{}` is no absolute path", dir.display())));
+        }
+        if cni.networks_max == 0 || cni.plugin_timeout_s == 0 || cni.gc_interval_s == 0 {
+            return Err(("network.cni", "numbers there are at least 1".into()));
         }
         // IFNAMSIZ less the closing NUL.
         let name = &self.network.bridge;

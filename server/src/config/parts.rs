@@ -2,6 +2,7 @@
 //! Hands each part of the daemon its own settings, in its own type.
 
 use super::Config;
+use std::time::Duration;
 
 impl Config {
     /// The image store's.
@@ -30,6 +31,20 @@ impl Config {
             masquerade: self.network.masquerade,
             table: self.network.table.clone(),
             state_dir: self.state_dir.join("network"),
+        }
+    }
+
+    /// That of network plugins.
+    pub(crate) fn cni(&self) -> hull_network::cni::Config {
+        let of = &self.network.cni;
+        hull_network::cni::Config {
+            conf_dir: of.conf_dir.clone(),
+            bin_dirs: of.bin_dirs.clone(),
+            networks_max: of.networks_max,
+            conf_template: of.conf_template.clone(),
+            plugin_timeout: Duration::from_secs(of.plugin_timeout_s),
+            netns_dir: of.netns_dir.clone(),
+            state_dir: self.state_dir.join("cni"),
         }
     }
 }

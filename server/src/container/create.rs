@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{ContainerRecord, State, User, log};
+use super::{ContainerRecord, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, blocking, now_ns};
 use crate::pod::PodRecord;
@@ -30,6 +30,7 @@ pub(crate) fn record(
         id: id.to_string(),
         pod: pod.id.clone(),
         image_id: image.id.clone(),
+        image_volumes: volumes::find(node, &config)?,
         image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
         created_ns: now_ns(),
         cgroup: format!("{}/{id}", pod.cgroup),
@@ -68,6 +69,7 @@ pub(crate) async fn make(
         let mut known = (*record).clone();
         known.user = Some(user.clone());
         super::start::plan(&node, &pod, &pod_record, &known, &image, None)?;
+        volumes::check(&node, &known)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {
             // An id that the pod has not shows as nobody's wherever it is; here it is its root's.

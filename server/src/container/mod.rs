@@ -11,6 +11,7 @@ pub(crate) mod remove;
 pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod stop;
+pub(crate) mod volumes;
 
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub(crate) use state::State;
+pub(crate) use volumes::ImageVolume;
 
 /// What is kept of a container on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: cri::ContainerConfig,
     /// The image's id, `sha256:…`.
     pub(crate) image_id: String,
+    /// The images that its mounts are of.
+    #[serde(default)]
+    pub(crate) image_volumes: Vec<ImageVolume>,
     /// What `image_ref` shows: a digest reference where there is one, else the id.
     pub(crate) image_ref: String,
     /// Nanoseconds since the epoch.
@@ -53,6 +58,12 @@ pub(crate) struct User {
 }
 
 impl ContainerRecord {
+    /// The ids of the images that it needs.
+    pub(crate) fn images(&self) -> impl Iterator<Item = String> + '_ {
+        let volumes = self.image_volumes.iter().map(|volume| volume.image_id.clone());
+        std::iter::once(self.image_id.clone()).chain(volumes)
+    }
+
     /// Its name and attempt.
     pub(crate) fn metadata(&self) -> (&str, u32) {
         self.config.metadata.as_ref().map_or(("", 0), |meta| (meta.name.as_str(), meta.attempt))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Views into CRI messages. Pure, but for the image's names, which may have changed meanwhile.
 
-use crate::container::{ContainerView, State as ContainerState};
+use crate::container::{ContainerView, State as ContainerState, volumes};
 use crate::explain;
 use crate::node::Node;
 use crate::pod::{State, View};
@@ -131,7 +131,7 @@ pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::Contai
         message,
         labels: record.config.labels.clone(),
         annotations: record.config.annotations.clone(),
-        mounts: record.config.mounts.clone(),
+        mounts: volumes::shown(record),
         log_path: record.log_path.clone(),
         resources: Some(api::ContainerResources { linux, windows: None }),
         image_id: record.image_id.clone(),

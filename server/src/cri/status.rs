@@ -63,9 +63,10 @@ fn message(error: &dyn std::error::Error, hint: Option<String>) -> String {
 fn code(error: &Error) -> Code {
     match error {
         Error::NotFound { .. } | Error::NoImage { .. } => Code::NotFound,
-        Error::Invalid { .. } | Error::UnknownHandler { .. } | Error::Plan { .. } => {
-            Code::InvalidArgument
-        }
+        Error::Invalid { .. }
+        | Error::UnknownHandler { .. }
+        | Error::Plan { .. }
+        | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
         Error::WrongState { .. } => Code::FailedPrecondition,
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
@@ -98,6 +99,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         monitors::Error::Lost => Code::Unavailable,
         monitors::Error::Refused { .. }
         | monitors::Error::Programs { .. }
+        | monitors::Error::Reap { .. }
         | monitors::Error::Listen { .. }
         | monitors::Error::Spawn { .. }
         | monitors::Error::Connect { .. }

@@ -3,8 +3,9 @@
 
 use super::{Cri, status};
 use crate::exec;
-use crate::streaming::{Asked, Wanted};
+use crate::streaming::Asked;
 use hull_proto::cri as api;
+use hull_streaming::remotecommand::Wanted;
 use tonic::Status;
 
 impl Cri {

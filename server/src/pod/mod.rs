@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,6 +49,12 @@ impl PodRecord {
         self.namespaces().is_some_and(|options| options.network == node)
     }
 
+    /// `namespace/name`, as people call it.
+    pub(crate) fn full_name(&self) -> String {
+        let metadata = self.config.metadata.as_ref();
+        metadata.map_or_else(String::new, |of| format!("{}/{}", of.namespace, of.name))
+    }
+
     /// Has a user namespace of its own? Checked when it was asked for.
     pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
         crate::spec::userns::of_pod(&self.config).ok().flatten()
@@ -64,7 +70,10 @@ impl PodRecord {
 pub(crate) struct View {
     pub(crate) id: PodId,
     pub(crate) record: Arc<PodRecord>,
+    /// But for those that are still being made.
     pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    /// The ids of all images that its containers need, also of those that are being made.
+    pub(crate) images: BTreeSet<String>,
     /// Why it could not be built; set before it disappears.
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.

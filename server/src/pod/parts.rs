@@ -14,7 +14,6 @@ use super::{PodRecord, driver, files};
 use crate::monitors::{self, Client, Notice};
 use crate::node::{Node, blocking};
 use crate::{spec, store};
-use hull_network::PortMapping;
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -52,6 +51,8 @@ pub(crate) enum Error {
     OpenNetns { path: PathBuf, source: io::Error },
     #[error("attach its network")]
     Attach { source: hull_network::Error },
+    #[error("give it host port {port}: pod {holder} has {held}")]
+    HostPort { port: String, held: String, holder: String },
     #[error("detach its network")]
     Detach { source: hull_network::Error },
     #[error("work out its sandbox")]
@@ -67,6 +68,9 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::MakeDirectory { source } => source.hint(),
+            Self::HostPort { holder, .. } => Some(format!(
+                "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
             Self::Attach { source } | Self::Detach { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
@@ -183,18 +187,39 @@ async fn attach(
     netns: Option<OwnedFd>,
 ) -> Result<Vec<IpAddr>, Error> {
     let Some(netns) = netns else { return Ok(Vec::new()) };
-    let (node, id) = (Arc::clone(node), id.clone());
-    let ports = ports(record).map_err(|source| Error::Spec { source })?;
+    let spec = |source| Error::Spec { source };
+    let ports = spec::ports(&record.config).map_err(spec)?;
+    let bandwidth = spec::bandwidth(&record.config.annotations).map_err(spec)?;
+    let (node, id, record) = (Arc::clone(node), id.clone(), record.clone());
     let attached = blocking(move || {
-        let pod = hull_network::Pod { id: id.as_str(), short: id.short() };
-        node.network.attach(&pod, netns.as_fd(), &ports)
+        let metadata = record.config.metadata.clone().unwrap_or_default();
+        let attached = node.network.attach(&hull_network::Request {
+            pod: hull_network::Pod { id: id.as_str(), short: id.short() },
+            namespace: &metadata.namespace,
+            name: &metadata.name,
+            uid: &metadata.uid,
+            netns: netns.as_fd(),
+            ports: &ports,
+            bandwidth,
+            dns: &spec::dns(&record.config),
+            cgroup: &record.cgroup,
+            annotations: &record.config.annotations,
+        });
+        attached.map_err(|source| attach_failed(&node, source))
     });
-    let attached = attached.await.map_err(|source| Error::Attach { source })?;
-    Ok(attached.ips.iter().map(ipnet::IpNet::addr).collect())
+    attached.await
 }
 
-fn ports(record: &PodRecord) -> Result<Vec<PortMapping>, spec::Error> {
-    spec::ports(&record.config)
+/// Whoever holds a port is told by the name that people gave it.
+fn attach_failed(node: &Node, source: hull_network::Error) -> Error {
+    let hull_network::Error::PortTaken { port, held, holder } = source else {
+        return Error::Attach { source };
+    };
+    Error::HostPort {
+        port: port.to_string(),
+        held: held.to_string(),
+        holder: node.registry.pod(&holder).map_or(holder, |pod| pod.view().record.full_name()),
+    }
 }
 
 /// Starts pause in the pod's cgroup.

@@ -17,9 +17,9 @@ use crate::node::Node;
 use crate::store;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{self, Exit, Started};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
@@ -30,6 +30,11 @@ mod seen;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
+
+/// When a teardown that failed is tried again without being asked; each further one after twice the
+/// time, up to a minute or so. Network plugins whose agent is down need no kubelet to be asked again.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_DOUBLED_MAX: u32 = 6;
 
 /// Work that was handed out and is done.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ enum Finished {
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     Updated(ContainerId, u64, std::result::Result<(), Error>),
+    /// A teardown that failed is tried again.
+    TearDownAgain,
     Nothing,
 }
 
@@ -86,6 +93,8 @@ pub(crate) struct Task {
     stop_waiters: Vec<Reply<()>>,
     remove_waiters: Vec<Reply<()>>,
     tearing_down: bool,
+    /// How often in a row it did not get through.
+    failed_teardowns: u32,
     /// A pod that could not be built has been taken away, as far as that went.
     settled: bool,
     gone: bool,
@@ -110,6 +119,7 @@ pub(crate) fn prepare(
         id: id.clone(),
         record: Arc::clone(&record),
         containers: BTreeMap::new(),
+        images: BTreeSet::new(),
         failure: None,
         client: None,
         gone: false,
@@ -133,6 +143,7 @@ pub(crate) fn prepare(
         stop_waiters: Vec::new(),
         remove_waiters: Vec::new(),
         tearing_down: false,
+        failed_teardowns: 0,
         settled: false,
         gone: false,
         began: Instant::now(),
@@ -249,6 +260,9 @@ impl Task {
             }
             // Delivered to their callers by the connection.
             Notice::Event(monitor::Event::ExecExited(..)) => {}
+            Notice::Event(monitor::Event::LogLost { container, bytes, errno }) => {
+                self.log_lost(&container, bytes, errno);
+            }
             Notice::Lost => {
                 self.client = None;
                 if self.record.state.is_ready() {
@@ -281,7 +295,10 @@ impl Task {
             Finished::Killed(id, Err(err)) => self.removed(&id, Err(err)),
             Finished::Removed(id, result) => self.removed(&id, result),
             Finished::Updated(id, waiter, result) => self.updated(&id, waiter, result),
-            Finished::Nothing => {}
+            Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {
+                self.tear_down();
+            }
+            Finished::TearDownAgain | Finished::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {
             self.remove_when_possible();
@@ -369,6 +386,7 @@ impl Task {
         match result {
             Ok(()) => {
                 self.client = None;
+                self.failed_teardowns = 0;
                 self.lose_containers();
                 self.transition(&Event::TornDown);
                 info!("pod stopped");
@@ -380,7 +398,13 @@ impl Task {
                 }
             }
             Err(source) => {
-                error!(error = %Chain(&source), "pod could not be torn down; it stays NOTREADY until the next try");
+                let again = AGAIN_MIN * 2_u32.pow(self.failed_teardowns.min(AGAIN_DOUBLED_MAX));
+                self.failed_teardowns += 1;
+                error!(error = %Chain(&source), again_s = again.as_secs(), "pod could not be torn down; it stays NOTREADY until it can");
+                self.work.spawn(async move {
+                    tokio::time::sleep(again).await;
+                    Finished::TearDownAgain
+                });
                 let error = Arc::new(Error::Parts { doing: "tear down", source });
                 for waiter in self.stop_waiters.drain(..).chain(self.remove_waiters.drain(..)) {
                     answer(Some(waiter), Err(Arc::clone(&error)));
@@ -411,6 +435,7 @@ impl Task {
         let result = removed.map_err(|source| Arc::new(Error::Store { source }));
         if result.is_ok() {
             self.node.registry.leave(&self.id, &self.key);
+            self.node.rates.forget(self.id.as_str());
             self.gone = true;
         }
         for waiter in self.remove_waiters.drain(..) {
@@ -450,7 +475,10 @@ impl Task {
     }
 
     fn shown(&self) -> View {
-        let containers = self.containers.iter().map(|(id, held)| {
+        // One that is being made, or could not be, has an id that nobody was told.
+        let told =
+            |held: &Held| held.record.state != container::State::Creating && held.unmade.is_none();
+        let containers = self.containers.iter().filter(|(_, held)| told(held)).map(|(id, held)| {
             let view = ContainerView {
                 id: id.clone(),
                 pod: self.id.clone(),
@@ -463,6 +491,7 @@ impl Task {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),
+            images: self.containers.values().flat_map(|held| held.record.images()).collect(),
             failure: self.failure.clone().filter(|_| self.settled),
             client: self.client.clone(),
             gone: self.gone,

@@ -9,6 +9,7 @@ mod command;
 mod container;
 mod error;
 mod mounts;
+mod network;
 mod resources;
 mod sandbox;
 mod security;
@@ -18,7 +19,8 @@ pub(crate) mod userns;
 
 pub(crate) use container::{PodView, Request, container, defaults, exec};
 pub(crate) use error::Error;
-pub(crate) use mounts::SHM_SOURCE;
+pub(crate) use mounts::{SHM_SOURCE, image_source};
+pub(crate) use network::{bandwidth, dns};
 pub(crate) use resources::{limits, merge_resources};
 pub(crate) use sandbox::{pause, ports};
 pub(crate) use signals::{signal_of_kernel, stop_signal};

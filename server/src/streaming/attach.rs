@@ -6,11 +6,7 @@
 //! monitor lets go of it (at once, or after the seconds for which an interactive container waits), and
 //! it is told so.
 
-use super::channel::{CHUNK, Outbound};
-use super::remote::{Remote, Version, feed, opened, verdict};
-use super::session::{Alive, Session};
-use super::terminal::Sizes;
-use super::tokens::Wanted;
+use super::remote::{Remote, feed, opened, verdict};
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::monitors;
@@ -18,6 +14,10 @@ use crate::node::Node;
 use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Streams;
+use hull_streaming::channel::{CHUNK, Outbound};
+use hull_streaming::remotecommand::{Version, Wanted};
+use hull_streaming::session::{Alive, Session};
+use hull_streaming::terminal::Sizes;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -241,7 +241,7 @@ async fn show(mut from: UnixStream, client: Outbound) -> std::result::Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streaming::channel::Out;
+    use hull_streaming::channel::Out;
 
     /// What a client is shown of a socket with these bytes, closed over our byte or in order.
     async fn shown(in_order: bool) -> (Vec<u8>, std::result::Result<(), Cut>) {

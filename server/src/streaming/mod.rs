@@ -4,7 +4,7 @@
 //! ```text
 //! verb ─ Asked ─▶ tokens ─ URL ─▶ kubelet, crictl
 //!                                   │ HTTP/1.1, upgraded to
-//!   http ◀── spdy or websocket ◀────┘
+//!   http ◀── spdy or websocket ◀────┘   (hull-streaming)
 //!     └─▶ remote (a process of its own)  attach (a running container)  forward (into a pod)
 //! ```
 //!
@@ -15,18 +15,12 @@
 //! for those it has let in.
 
 mod attach;
-mod channel;
 mod forward;
 mod http;
 mod remote;
-mod session;
-mod spdy;
-mod terminal;
 mod tokens;
-mod upgrade;
-mod websocket;
 
-pub(crate) use tokens::{Asked, Wanted};
+pub(crate) use tokens::Asked;
 
 use crate::error::Result;
 use crate::node::Node;

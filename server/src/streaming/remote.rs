@@ -10,10 +10,6 @@
 //! A process lives no longer than its client is there; a client is let go no earlier than the
 //! process has ended. Output of what the process left behind is waited for as long as for ExecSync.
 
-use super::channel::{CHUNK, Inbound, Outbound};
-use super::session::{Alive, Session, Stream};
-use super::terminal::Terminal;
-use super::tokens::Wanted;
 use crate::cri::status;
 use crate::error::{Chain, Error, Result};
 use crate::exec::{self, Running};
@@ -21,6 +17,10 @@ use crate::node::Node;
 use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{ExitHow, Streams};
+use hull_streaming::channel::{CHUNK, Inbound, Outbound};
+use hull_streaming::remotecommand::{Version, Wanted};
+use hull_streaming::session::{Alive, Session, Stream};
+use hull_streaming::terminal::Terminal;
 use serde_json::json;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -33,29 +33,6 @@ use tracing::{debug, info};
 const OPENING_MAX: Duration = Duration::from_secs(30);
 /// What a pipe holds, in bytes: so much may wait in it when a process ends.
 const PIPE_BYTES: usize = 64 << 10;
-
-/// Of remotecommand.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Version(u8);
-
-impl Version {
-    /// Those in SPDY, the newest first; the last is for clients that name none.
-    pub(super) const NAMES: [&str; 4] =
-        ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
-
-    pub(super) fn of(name: &str) -> Self {
-        Self(match name {
-            "v4.channel.k8s.io" => 4,
-            "v3.channel.k8s.io" => 3,
-            "v2.channel.k8s.io" => 2,
-            _ => 1,
-        })
-    }
-
-    pub(super) fn numbered(version: u8) -> Self {
-        Self(version)
-    }
-}
 
 /// The client's streams.
 #[derive(Debug)]
@@ -119,7 +96,7 @@ pub(super) async fn opened(
 /// Waits until the client has opened every stream that it must.
 async fn remote(session: &mut Session, wanted: Wanted, version: Version) -> Option<Remote> {
     let (mut stdin, mut stdout, mut stderr, mut resize, mut error) = (None, None, None, None, None);
-    let wants_resize = wanted.tty && version.0 >= 3;
+    let wants_resize = wanted.tty && version.has_sizes();
     loop {
         let complete = error.is_some()
             && stdin.is_some() >= wanted.stdin
@@ -345,7 +322,7 @@ pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
     if let Err(err) = outcome {
         debug!(error = %Chain(&**err), "exec failed");
     }
-    if version.0 < 4 {
+    if !version.has_status() {
         return message.unwrap_or_default().into();
     }
     let said = match (outcome, message) {

@@ -2,10 +2,13 @@
 //! What was asked for over CRI and waits to be fetched over HTTP.
 //!
 //! The rule: a token is the only right to a session. It cannot be guessed, works once, and only for a
-//! minute; the table is bounded, so callers that never come fill it but cannot grow it.
+//! minute; a client whose offer is refused may come again with another one (kubectl's library does) until
+//! then; the table is bounded, so callers that never come fill it but cannot grow it.
 
 use crate::error::{Error, Result};
 use hull_proto::id::{ContainerId, PodId};
+use hull_streaming::remotecommand::Wanted;
+use hull_streaming::upgrade::Use;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,15 +18,6 @@ use std::time::{Duration, Instant};
 const VALID: Duration = Duration::from_secs(60);
 /// How many may wait at a time.
 const WAITING_MAX: usize = 1000;
-
-/// Which standard streams the client wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-    pub(crate) tty: bool,
-}
 
 /// A session that a client may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +34,14 @@ impl Asked {
             Self::Exec { .. } => "exec",
             Self::Attach { .. } => "attach",
             Self::PortForward { .. } => "portforward",
+        }
+    }
+
+    /// What its streams are for.
+    pub(super) fn used(&self) -> Use {
+        match self {
+            Self::Exec { .. } | Self::Attach { .. } => Use::RemoteCommand,
+            Self::PortForward { .. } => Use::PortForward,
         }
     }
 }
@@ -69,6 +71,13 @@ impl Tokens {
         Ok(token)
     }
 
+    /// What `token` stands for.
+    pub(super) fn see(&self, token: &str, now: Instant) -> Option<Asked> {
+        let waiting = self.waiting();
+        let (since, asked) = waiting.get(token)?;
+        (now.duration_since(*since) < VALID).then(|| asked.clone())
+    }
+
     /// What `token` stands for, once.
     pub(super) fn take(&self, token: &str, now: Instant) -> Option<Asked> {
         let (since, asked) = self.waiting().remove(token)?;
@@ -94,9 +103,12 @@ mod tests {
         let (tokens, now) = (Tokens::default(), Instant::now());
         let token = tokens.give(asked(), now).unwrap();
         assert_eq!(token.len(), 32);
+        assert_eq!(tokens.see(&token, now), Some(asked()));
         assert_eq!(tokens.take(&token, now), Some(asked()));
         assert_eq!(tokens.take(&token, now), None);
+        assert_eq!(tokens.see(&token, now), None);
         let token = tokens.give(asked(), now).unwrap();
+        assert_eq!(tokens.see(&token, now + VALID), None);
         assert_eq!(tokens.take(&token, now + VALID), None);
     }
 

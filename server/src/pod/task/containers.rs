@@ -68,6 +68,8 @@ impl Task {
             Arc::clone(&held.record),
         );
         self.containers.insert(id.clone(), held);
+        // Its images are in use before the work looks for them.
+        self.publish();
         let done = id.clone();
         self.work.spawn(async move { Finished::Created(done, work.await) });
         Ok(Begun::New(id))
@@ -187,6 +189,17 @@ impl Task {
         self.advance(id, Event::Exited { how, at_ns: exit.at_ns });
     }
 
+    /// The container goes on; who reads its log must know that it has a hole.
+    pub(super) fn log_lost(&self, id: &ContainerId, bytes: u64, errno: i32) {
+        let log = self.containers.get(id).map_or("", |held| held.record.log_path.as_str());
+        warn!(
+            container = %id.short(), log, lost_bytes = bytes,
+            error = %std::io::Error::from_raw_os_error(errno),
+            hint = "make room on the filesystem of the log, or have the kubelet rotate earlier (`containerLogMaxSize`)",
+            "output of a container is missing in its log"
+        );
+    }
+
     /// Every container that still counts as running has lost its monitor.
     pub(super) fn lose_containers(&mut self) {
         let running: Vec<_> = self
@@ -302,7 +315,8 @@ impl Task {
             Ok(()) => {
                 self.containers.remove(id);
                 self.node.registry.leave_container(id);
-                self.node.samples.forget(id);
+                self.node.rates.forget(id.as_str());
+                self.node.layers.forget(id.as_str());
                 info!(container = %id.short(), "container removed");
             }
             Err(err) => {
