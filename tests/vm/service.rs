@@ -70,7 +70,6 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
 
     // A daemon that hangs is replaced; it looks alive to everybody but its callers.
     let before = main_pid();
-    said("systemctl", &["set-property", "--runtime", "hull.service", "TasksMax=infinity"]);
     said("kill", &["-STOP", &before]);
     eventually("the watchdog has replaced it", || async {
         let now = main_pid();
@@ -97,24 +96,42 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
     assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
 }
 
+/// What `hull check` says after `change`, in a mount namespace of its own.
+fn check_after(change: &str) -> String {
+    let script = format!("({change}) > /dev/null 2>&1; exec {} check", paths::hull().display());
+    run("unshare", ["--mount", "sh", "-c", &script]).stdout
+}
+
 #[test]
 fn the_check_finds_this_node_fit_and_names_what_is_missing() {
-    let hull = paths::hull();
-    let good = run(&hull, ["check"]);
-    assert!(good.stdout.contains("this host is ready"), "{}", good.stdout);
-    assert!(good.stdout.contains("AppArmor"), "{}", good.stdout);
-    // What can be taken away from this process alone.
-    for (what, without, mend) in [
-        (
-            "apparmor_parser",
-            "for p in /sbin /usr/sbin; do mount --bind /dev/null $p/apparmor_parser; done",
-            "apt-get install apparmor",
-        ),
-        ("cgroups", "umount -l /sys/fs/cgroup", "mount cgroup v2"),
-        ("forwarding", "mount -o bind,ro /proc/sys /proc/sys && echo 0", "net.ipv4.ip_forward"),
-    ] {
-        let script = format!("{without} > /dev/null 2>&1; exec {} check", hull.display());
-        let broken = run("unshare", ["--mount", "sh", "-c", &script]);
-        assert!(broken.stdout.contains(mend), "without {what}: {}{}", broken.stdout, broken.stderr);
+    said("modprobe", &["br_netfilter"]);
+    let good = check_after("true");
+    assert!(good.contains("this host is ready"), "{good}");
+    for part in ["AppArmor", "cgroup driver", "systemd: one scope per pod", "br_netfilter"] {
+        assert!(good.contains(part), "{part} in {good}");
     }
+    let over = |text: &str, path: &str| {
+        format!(
+            "echo {text} > /run/over; mount --bind /run/over {path}; mount -o remount,bind,ro {path}"
+        )
+    };
+    for (change, mend) in [
+        ("umount -l /sys/fs/cgroup".to_owned(), "mount cgroup v2"),
+        (over("cpu io", "/sys/fs/cgroup/cgroup.controllers"), "cgroup_enable=memory"),
+        (over("0", "/proc/sys/net/ipv4/ip_forward"), "sysctl net.ipv4.ip_forward=1"),
+        (over("0", "/proc/sys/net/bridge/bridge-nf-call-iptables"), "bridge-nf-call-iptables=1"),
+        ("mount --bind /dev/null /usr/sbin/apparmor_parser".to_owned(), "apt-get install apparmor"),
+        ("mount -t tmpfs none /run/systemd".to_owned(), "cgroupfs: hull itself"),
+    ] {
+        let broken = check_after(&change);
+        assert!(broken.contains(mend), "after {change}: {broken}");
+    }
+    // A module is the whole machine's: nothing mounts an overlay now.
+    said(
+        "sh",
+        &["-c", "echo install overlay /bin/false > /etc/modprobe.d/none.conf; rmmod overlay"],
+    );
+    let broken = check_after("true");
+    said("sh", &["-c", "rm /etc/modprobe.d/none.conf; modprobe overlay"]);
+    assert!(broken.contains("modprobe overlay") && broken.contains("cannot run pods"), "{broken}");
 }
