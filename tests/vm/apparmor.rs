@@ -40,9 +40,11 @@ async fn the_default_keeps_settings_of_the_kernel_from_containers() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     // Writable as far as mounts go.
-    let tries = "mount -t proc none /mnt 2>&1; echo 1 2>&1 > /proc/sysrq-trigger; head -c1 /proc/kcore 2>&1; \
+    let tries = "mount -t proc none /tmp 2>&1; echo 1 2>&1 > /proc/sysrq-trigger; head -c1 /proc/kcore 2>&1; \
                  kill -0 1 && echo signals; echo x > /tmp/file && cat /tmp/file";
     let mut config = shell("main", &image, tries);
+    let capabilities = security(&mut config).capabilities.get_or_insert_default();
+    capabilities.add_capabilities = vec!["SYS_ADMIN".into()];
     // No mask and no read-only path: the profile alone.
     security(&mut config).masked_paths = vec!["/nowhere".into()];
     security(&mut config).readonly_paths = vec!["/nowhere".into()];
