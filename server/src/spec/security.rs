@@ -245,10 +245,10 @@ fn wanted_apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<Wante
             }
         },
     };
-    match wanted {
-        Wanted::Default { .. } if context.privileged => Ok(Wanted::Unconfined),
-        other => Ok(other),
+    if context.privileged && matches!(wanted, Wanted::Default { .. }) {
+        return Ok(Wanted::Unconfined);
     }
+    Ok(wanted)
 }
 
 /// The SELinux label, if one is asked for.
