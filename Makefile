@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench peers deb install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench bench-oci peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ fmt: ## Format
 
 tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, the versions pinned in tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec
@@ -84,6 +84,10 @@ bench: build ## Measure Hull and the peers that `scripts/peers` got, side by sid
 
 peers: setup ## Build or install the runtimes that `make bench` compares with
 	@scripts/peers
+
+bench-oci: build ## Times of `hull oci` beside runc and crun, where they are installed
+	@cargo build --release -p hull-tests --bin oci_bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
 
 deb: build ## A Debian package of the release binary, below target/debian
 	@scripts/deb

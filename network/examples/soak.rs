@@ -141,20 +141,21 @@ fn work(network: &Network, go_on: bool) {
             eprintln!("detach: {err}");
         }
     }
+    if !go_on {
+        return;
+    }
     let mut pods: BTreeMap<u16, OwnedFd> = BTreeMap::new();
-    while go_on {
+    loop {
         let number = u16::try_from(random() % u64::from(PODS)).unwrap();
         let id = format!("{number:011x}{}", "5".repeat(53));
-        if pods.contains_key(&number) {
-            if network.detach(&id).is_ok() {
-                pods.remove(&number);
+        let there = match pods.remove(&number) {
+            Some(netns) => network.detach(&id).is_err().then_some(netns),
+            None => {
+                let netns = netns::create().unwrap();
+                attach(network, &id, number, &netns).is_ok().then_some(netns)
             }
-        } else {
-            let netns = netns::create().unwrap();
-            if attach(network, &id, number, &netns).is_ok() {
-                pods.insert(number, netns);
-            }
-        }
+        };
+        pods.extend(there.map(|netns| (number, netns)));
         if std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush()).is_err() {
             return;
         }

@@ -90,6 +90,30 @@ impl Network {
         }
     }
 
+    /// Takes away what can go while the pod's processes are ending: its host ports, which others can
+    /// have from then on; all of it, where plugins made it and want its namespace for that. Blocks.
+    ///
+    /// # Errors
+    /// When something will not go; a further call goes on.
+    pub fn withdraw(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.close_ports(pod),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
+        }
+    }
+
+    /// Lets go of a pod whose processes are gone: what is not taken away when this returns goes soon,
+    /// and is not given to another before. Blocks.
+    ///
+    /// # Errors
+    /// When something will not go; a further call goes on.
+    pub fn release(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.release(pod),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
+        }
+    }
+
     /// The pods that have anything of it. For sweeping after a restart.
     #[must_use]
     pub fn attachments(&self) -> Vec<String> {

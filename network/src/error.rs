@@ -40,6 +40,8 @@ pub enum Error {
     Sysctl { path: PathBuf, value: String, source: io::Error },
     #[error("speak to the kernel about links")]
     Socket { source: sys::Error },
+    #[error("watch links go")]
+    WatchLinks { source: io::Error },
     #[error("look for link {link}")]
     FindLink { link: String, source: sys::Error },
     #[error("use {link} as the pods' bridge: it is {kind}")]
@@ -128,7 +130,7 @@ impl Error {
             },
             Self::Enter { source } => permission(source),
             Self::Cni(source) => source.hint(),
-            Self::BadPod { .. } => None,
+            Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
     }
 }

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
-//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown,
-//! [`Bridge::detach`].
+//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown:
+//! [`Bridge::detach`], or [`Bridge::release`] for a pod whose processes are gone, which leaves the wait
+//! for the kernel to a thread.
 //!
 //! Everything here blocks, for about a millisecond; callers use a thread that may. Calls for the same
 //! pod must not overlap; calls for different pods may, in any number.
@@ -28,8 +29,10 @@ mod host;
 mod inside;
 mod ipam;
 mod leases;
+mod leaving;
 mod netlink;
 mod nft;
+mod pair;
 mod ports;
 mod probe;
 mod subnet;

@@ -10,11 +10,10 @@ use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::pod::driver::{self, Driver};
-use crate::recover;
 use crate::service::{self, Service};
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
-use crate::upkeep;
+use crate::{nri, recover, upkeep};
 use hull_network::{Bridge, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
@@ -134,9 +133,12 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         Some(handed) => adopt(handed, &socket)?,
         None => listen(&socket).await?,
     };
-    let node = Arc::new(open(config, apparmor)?);
+    let (plugins, plugin_host) = hull_nri::prepare();
+    let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     upkeep::start(&node);
+    // What they are told of first is what runs.
+    nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
@@ -202,7 +204,7 @@ fn remove(socket: &Path) {
 }
 
 /// Opens all that a node consists of.
-fn open(config: Config, apparmor: AppArmor) -> Result<Node, Error> {
+fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
     let (images, problems) =
         hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
@@ -236,6 +238,7 @@ fn open(config: Config, apparmor: AppArmor) -> Result<Node, Error> {
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         told,
+        plugins,
         config,
     });
     store::make_dir(&node.run_dir()).map_err(directories)?;

@@ -4,7 +4,7 @@
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
 
-use crate::{monitors, pod, spec, store};
+use crate::{monitors, nri, pod, spec, store};
 use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,12 @@ pub(crate) enum Error {
     Rootfs { container: String, source: hull_image::Error },
     #[error("work out what the container needs")]
     Spec { source: spec::Error },
+    #[error("go on")]
+    Plugins { source: hull_nri::Error },
+    #[error("go on")]
+    Adjust { source: nri::Error },
+    #[error("give container {container} the limits that an NRI plugin asks for")]
+    OthersLimits { container: String },
     #[error("plan the container's start")]
     Plan { source: hull_plan::Error },
     /// A step failed and was explained.
@@ -85,6 +91,11 @@ impl Error {
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
+            Self::Adjust { source } => source.hint(),
+            Self::OthersLimits { .. } => {
+                Some("see why in the log, and which plugin asks for it".into())
+            }
             Self::Failed { failure, .. } => failure.mend.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),

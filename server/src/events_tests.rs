@@ -29,6 +29,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Vie
             id: id.clone(),
             pod: PodId::from_random([1; 32]),
             record: held(&id, state),
+            execs: Arc::default(),
         };
         (id, Arc::new(view))
     });
@@ -55,6 +56,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         created_ns: 0,
         cgroup: String::new(),
         log_path: String::new(),
+        adjust: None,
         user: None,
         stop_signal: 15,
         state: state.clone(),

@@ -7,10 +7,10 @@
 
 use crate::container::{self, State};
 use crate::error::{Error, Result};
+use crate::explain;
 use crate::monitors;
 use crate::node::{Node, blocking};
 use crate::pod::Pod;
-use crate::{explain, spec};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -73,7 +73,7 @@ pub(crate) async fn begin(
         .client
         .clone()
         .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
-    let process = process(node, &view, &shown.record, cmd, streams.tty)?;
+    let process = process(node, &view, &shown, cmd)?;
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
@@ -114,24 +114,27 @@ pub(crate) fn lost() -> Arc<Error> {
 }
 
 /// The process of an exec: as the container's own, with another command.
-pub(crate) fn process(
+fn process(
     node: &Arc<Node>,
     view: &crate::pod::View,
-    record: &container::ContainerRecord,
+    shown: &container::ContainerView,
     cmd: &[String],
-    tty: bool,
 ) -> Result<hull_plan::Process> {
     if cmd.is_empty() {
         return Err(Arc::new(Error::Invalid { field: "cmd", why: "it is empty".into() }));
     }
+    if let Some(known) = shown.execs.get() {
+        return Ok(known.with(cmd));
+    }
+    let record = &shown.record;
     let image = node
         .images
         .find(&record.image_id)
         .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
     let spec = container::start::spec(node, &view.id, &view.record, record, &image, None)?;
-    let process = spec::exec(&spec, cmd, tty).map_err(|source| Error::Spec { source })?;
-    let process = hull_plan::process(&process, &spec, &node.host);
-    Ok(process.map_err(|source| Error::Plan { source })?)
+    let made = hull_plan::Template::new(&spec, &node.host);
+    let made = made.map_err(|source| Error::Plan { source })?;
+    Ok(shown.execs.get_or_init(|| made).with(cmd))
 }
 
 /// A pipe for output: our side, and the process's.

@@ -43,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) containers: Store,
     /// What the kubelet told the node as a whole: see [`PodCidr`].
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
 
@@ -95,6 +97,7 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
         } = shared;
         // Numbers of execs must not meet those that an earlier daemon gave to processes that still
@@ -113,6 +116,7 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
             registry: Registry::default(),
             rates: Rates::default(),

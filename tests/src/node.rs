@@ -92,7 +92,7 @@ impl Node {
         Self::start_with("").await
     }
 
-    /// Starts a node with more in its config file.
+    /// Starts a node with more in its configuration, which may replace what stands there.
     pub async fn start_with(more: &str) -> Self {
         Self::start_under(Driver::of_the_run(), more).await
     }
@@ -128,11 +128,16 @@ impl Node {
     ) -> Self {
         let names = names(number, driver);
         host::clear(&names);
-        for dir in ["state", "data", "logs", "seccomp", "host"] {
+        for dir in ["state", "data", "logs", "seccomp", "host", "plugins"] {
             fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
         }
-        fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network, more))
+        fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network))
             .must("write the node's config");
+        if !more.is_empty() {
+            let dir = names.root.join("hull.toml.d");
+            fs::create_dir_all(&dir).must("make the directory of more config");
+            fs::write(dir.join("test.toml"), more).must("write the test's config");
+        }
         let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
         let log = paths::logs().join(format!("{test}-{number}.log"));
         drop(fs::remove_file(&log));
@@ -271,6 +276,18 @@ impl Node {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.names.root.join("hull.sock")
+    }
+
+    /// Where NRI plugins connect.
+    #[must_use]
+    pub fn nri_socket(&self) -> PathBuf {
+        self.names.root.join("nri.sock")
+    }
+
+    /// Where pre-installed NRI plugins and their configuration are looked for when the daemon starts.
+    #[must_use]
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.names.root.join("plugins")
     }
 
     /// A directory on the host for the test's own files; goes with the node.
@@ -450,14 +467,15 @@ fn daemon_cgroup_dir(names: &Names) -> PathBuf {
     dir.join(names.daemon_cgroup.trim_start_matches('/'))
 }
 
-fn config(number: u8, names: &Names, driver: Driver, network: &str, more: &str) -> String {
+fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
     let at = |dir: &str| names.root.join(dir).display().to_string();
     format!(
         "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
          [log]\nlevel = \"debug\"\n\
          [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
          [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
-         [runtime]\nseccomp_root = {seccomp:?}\n{more}\n",
+         [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
+         [runtime]\nseccomp_root = {seccomp:?}\n",
         state = at("state"),
         data = at("data"),
         socket = at("hull.sock"),
@@ -467,6 +485,8 @@ fn config(number: u8, names: &Names, driver: Driver, network: &str, more: &str) 
             Driver::Cgroupfs => &names.cgroup,
             Driver::Systemd => names.cgroup.trim_start_matches('/'),
         },
+        nri = at("nri.sock"),
+        plugins = at("plugins"),
         bridge = names.bridge,
         table = names.table,
     )

@@ -14,6 +14,7 @@ mod devices;
 mod error;
 mod events;
 mod files;
+mod freeze;
 mod group;
 mod host;
 mod limits;

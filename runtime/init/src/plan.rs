@@ -255,6 +255,8 @@ pub enum Op {
     Domainname(String),
     /// Becomes the root of the mount namespace; the host's goes.
     Pivot,
+    /// Likewise where the host's root cannot be pivoted away from (an initramfs): it is covered.
+    MoveRoot,
 }
 
 /// What a process becomes, for a container's first and for execs.
@@ -394,6 +396,8 @@ pub enum Step {
     PauseRoot,
     /// Setting the pod's hostname.
     Hostname,
+    /// The hook of this index.
+    Hook(u32),
 }
 
 /// The kinds of `namespaces(7)`.

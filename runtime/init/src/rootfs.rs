@@ -59,6 +59,13 @@ impl Root {
             Err(Errno::NOENT) => {}
             other => return other,
         }
+        // Most often only the last part is missing. A link in its place is none of ours to follow here.
+        if let Ok((parent, name)) = split(path)
+            && let Ok(parent) = self.open(parent, OFlags::PATH | OFlags::DIRECTORY)
+            && let Ok(made) = make_one(&parent, name, last, mode)
+        {
+            return Ok(made);
+        }
         let mut todo: VecDeque<String> = parts(path).collect();
         let (mut at, mut done, mut links) = (self.find("/")?, String::new(), 0);
         while let Some(name) = todo.pop_front() {

@@ -144,7 +144,8 @@ impl Maker<'_> {
             | Op::Sysctl { .. }
             | Op::Hostname(_)
             | Op::Domainname(_)
-            | Op::Pivot => Ok(None),
+            | Op::Pivot
+            | Op::MoveRoot => Ok(None),
         }
     }
 

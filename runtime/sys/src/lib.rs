@@ -27,9 +27,11 @@ pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, mount_setattr};
 pub use resolve::open_in_root;
 pub use security::{
-    bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit,
+    bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
+    sched_setattr, setrlimit,
 };
 pub use signals::{
-    Reaped, block_for_signalfd, controlling_terminal, pidfd_send_signal, reap_any, reset_signals,
+    Reaped, block_for_signalfd, controlling_terminal, next_signal, pidfd_send_signal, reap_any,
+    reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};

@@ -118,6 +118,34 @@ pub(crate) const KEYS: &[Key] = &[
         "runtime.exec_drain_s",
         "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
     ),
+    key(
+        "nri.enable",
+        "Whether plugins of the node resource interface (NRI) have a say in pods and containers.",
+    ),
+    key(
+        "nri.socket",
+        "Unix socket on which plugins connect. Root alone can: a plugin can do anything to a container.",
+    ),
+    key(
+        "nri.disable_connections",
+        "Whether only pre-installed plugins are used, and nobody can connect.",
+    ),
+    key(
+        "nri.plugin_path",
+        "Directory of pre-installed plugins, programs named like `10-example`. Started with the daemon, and ended with it.",
+    ),
+    key(
+        "nri.plugin_config_path",
+        "Directory of the pre-installed plugins' configuration: `10-example.conf`, else `example.conf`.",
+    ),
+    key(
+        "nri.registration_timeout_ms",
+        "How long a plugin may take to register, and again to take in what runs already, in milliseconds. Then it is let go.",
+    ),
+    key(
+        "nri.request_timeout_ms",
+        "How long a plugin may take to answer a call, in milliseconds. Then it is let go and the pod goes on without it, unless the plugin itself asked for another policy.",
+    ),
     key("image.concurrent_layers", "Layers fetched at a time, per pull."),
     key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),
     unset(

@@ -14,12 +14,14 @@
 mod error;
 pub(crate) mod keys;
 mod layers;
+mod nri;
 mod parts;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use error::Error;
 pub(crate) use layers::{Loaded, Origin};
+pub(crate) use nri::Nri;
 
 use crate::systemd::names;
 use ipnet::{IpNet, Ipv4Net};
@@ -46,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
+    pub(crate) nri: Nri,
     pub(crate) image: Image,
 }
 
@@ -170,6 +173,7 @@ impl Default for Config {
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),
+            nri: Nri::default(),
             image: Image::default(),
         }
     }
@@ -285,6 +289,7 @@ impl Config {
             ));
         }
         self.check_network()?;
+        self.nri.check()?;
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
         // `hull=debug,tonic=warn` is a filter by module.
         if !levels.contains(&self.log.level.as_str()) && !self.log.level.contains('=') {

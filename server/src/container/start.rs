@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, State as PodState};
-use crate::{explain, spec};
+use crate::{explain, nri, spec};
 use hull_image::Image;
 use hull_plan::{Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
@@ -43,7 +43,7 @@ pub(crate) fn plan(
     Ok((spec, plan))
 }
 
-/// The OCI spec of a container.
+/// The OCI spec of a container, with what plugins ask for in it.
 pub(crate) fn spec(
     node: &Node,
     pod: &PodId,
@@ -80,7 +80,11 @@ pub(crate) fn spec(
         defaults: &defaults,
         target_pid,
     };
-    spec::container(&request).map_err(|source| Error::Spec { source })
+    let spec = spec::container(&request).map_err(|source| Error::Spec { source })?;
+    match &record.adjust {
+        Some(asked) => nri::spec(&spec, asked).map_err(|source| Error::Adjust { source }),
+        None => Ok(spec),
+    }
 }
 
 /// Starts it, by the pod's monitor.

@@ -68,7 +68,9 @@ fn code(error: &Error) -> Code {
         | Error::Plan { .. }
         | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
-        Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::WrongState { .. } | Error::Adjust { .. } | Error::OthersLimits { .. } => {
+            Code::FailedPrecondition
+        }
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
@@ -76,6 +78,7 @@ fn code(error: &Error) -> Code {
         Error::Monitor { source, .. } => monitor_code(source),
         Error::Failed { .. }
         | Error::Parts { .. }
+        | Error::Plugins { .. }
         | Error::Store { .. }
         | Error::Log { .. }
         | Error::Stats { .. }

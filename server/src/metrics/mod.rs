@@ -78,9 +78,8 @@ fn container(
             given.add(table::FS_INODES_FREE, room.inodes_free, &[&device]);
         }
     }
-    if let Some(resources) = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref())
-    {
-        given.spec(resources);
+    if let Some(resources) = record.resources() {
+        given.spec(&resources);
     }
     Ok(api::ContainerMetrics { container_id: record.id.clone(), metrics: given.metrics })
 }

@@ -16,8 +16,8 @@ pub(crate) mod task;
 
 use crate::container::ContainerView;
 use crate::error::{Error, Result};
-use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
+use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -95,15 +95,48 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 /// What a pod's task can be asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Create { config: Box<cri::ContainerConfig>, reply: Reply<ContainerId> },
-    Start { id: ContainerId, reply: Reply<()> },
-    Stop { id: ContainerId, grace_s: u64, reply: Reply<()> },
-    Remove { id: ContainerId, reply: Reply<()> },
-    Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
-    ReopenLog { id: ContainerId, reply: Reply<()> },
-    UpdatePod { sizes: Box<Sizes>, reply: Reply<()> },
-    StopPod { reply: Reply<()> },
-    RemovePod { reply: Reply<()> },
+    Create {
+        config: Box<cri::ContainerConfig>,
+        reply: Reply<ContainerId>,
+    },
+    Start {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Stop {
+        id: ContainerId,
+        grace_s: u64,
+        reply: Reply<()>,
+    },
+    Remove {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Update {
+        id: ContainerId,
+        resources: Box<cri::LinuxContainerResources>,
+        reply: Reply<()>,
+    },
+    /// Other limits, as a plugin asks for them.
+    Limit {
+        id: ContainerId,
+        resources: Box<nri::LinuxResources>,
+        reply: Reply<()>,
+    },
+    ReopenLog {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    UpdatePod {
+        sizes: Box<Sizes>,
+        reply: Reply<()>,
+    },
+    StopPod {
+        reply: Reply<()>,
+    },
+    RemovePod {
+        reply: Reply<()>,
+    },
 }
 
 /// A handle on a pod's task.

@@ -59,6 +59,8 @@ pub(crate) enum Error {
     Spec { source: spec::Error },
     #[error("start its pause process: {failure}")]
     Pause { failure: Box<Failure> },
+    #[error("tell plugins of it")]
+    Plugins { source: hull_nri::Error },
     #[error("clear its cgroup")]
     ClearCgroup { source: hull_cgroup::Error },
 }
@@ -72,6 +74,7 @@ impl Error {
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
             Self::Attach { source } | Self::Detach { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
             Self::ClearCgroup { source } => source.hint(),
@@ -258,7 +261,8 @@ async fn have_pause_started(
 /// Takes it all away again, last part first.
 ///
 /// It stops at the first part that will not go, because taking away what lies below would make it
-/// harder to try again. `containers` are the cgroups of the pod's containers.
+/// harder to try again. `containers` are the cgroups of the pod's containers. The pod's links go with
+/// its network namespace a little later, and its addresses are kept for it until then.
 pub(crate) async fn take_down(
     node: &Arc<Node>,
     id: &PodId,
@@ -266,12 +270,13 @@ pub(crate) async fn take_down(
     containers: Vec<String>,
     client: Option<Client>,
 ) -> Result<(), Error> {
-    let (stopped, detached) = tokio::join!(
+    let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("network gone", detach(node, id, record.host_network()))
+        timed("network withdrawn", withdraw(node, id, record.host_network()))
     );
     stopped?;
-    detached?;
+    closed?;
+    timed("network let go", release(node, id, record.host_network())).await?;
     let dir = node.pod_dir(id);
     match fs::remove_dir_all(&dir) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -279,13 +284,23 @@ pub(crate) async fn take_down(
     }
 }
 
-async fn detach(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+/// Nobody is led to a pod that is going, and the next can have its ports at once.
+async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
     if host_network {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let detached = blocking(move || node.network.detach(id.as_str())).await;
-    detached.map_err(|source| Error::Detach { source })
+    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    withdrawn.map_err(|source| Error::Detach { source })
+}
+
+async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+    if host_network {
+        return Ok(());
+    }
+    let (node, id) = (Arc::clone(node), id.clone());
+    let released = blocking(move || node.network.release(id.as_str())).await;
+    released.map_err(|source| Error::Detach { source })
 }
 
 /// Ends every process of the pod: by its monitor where there is one, and by the cgroups in any case.

@@ -17,7 +17,7 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
-pub(crate) use container::{PodView, Request, container, defaults, exec};
+pub(crate) use container::{PodView, Request, container, defaults};
 pub(crate) use error::Error;
 pub(crate) use mounts::{SHM_SOURCE, image_source};
 pub(crate) use network::{bandwidth, dns};

@@ -5,6 +5,8 @@
 use cri_bench::isolation::{self, Lacks};
 use cri_bench::target::{Endpoint, Network, Target};
 use cri_bench::work::Work;
+use hull_proto::cri::LinuxContainerResources;
+use hull_tests::cri::{pod_security, resources, security};
 use hull_tests::{Must as _, Node, fixture, shell};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -115,14 +117,19 @@ async fn the_containers_that_are_measured_are_isolated() {
 async fn a_container_that_is_not_isolated_is_seen() {
     let node = Node::start().await;
     let target = target(&node).await;
-    let pod = target.run_pod(Network::Pod).await.must("run a pod");
+    let mut config = target.pod_config(Network::Pod);
+    pod_security(&mut config).privileged = true;
+    let pod = node.cri().run_pod_with(config).await.must("run a pod");
     let mut config = target.idle("bare", Network::Pod);
-    config.linux = None;
+    *resources(&mut config) = LinuxContainerResources::default();
+    security(&mut config).privileged = true;
     let container = target.create(&pod, config).await.must("create");
     target.start(&container).await.must("start");
     let lacks = isolation::of(node.cri().pid(&container).await).must("look");
-    for what in ["a seccomp filter", "a mask on /proc/kcore", "/proc/sys read-only"] {
+    for what in ["a seccomp filter", "/proc/sys read-only"] {
         assert!(lacks.0.contains(what), "{lacks:?} has not {what:?}");
     }
-    assert!(lacks.0.iter().any(|lacking| lacking.starts_with("the memory limit")), "{lacks:?}");
+    for what in ["a mask on", "the memory limit", "the CPU limit", "dropped capabilities"] {
+        assert!(lacks.0.iter().any(|lacking| lacking.starts_with(what)), "{lacks:?}: {what:?}");
+    }
 }

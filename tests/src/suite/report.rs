@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Specs that may be skipped: words in their names, how many there are, and why.
-pub const SKIPS: [(&str, usize, &str); 3] = [
+pub const SKIPS: [(&str, usize, &str); 2] = [
     ("[k8s.io] AppArmor ", 9, "this kernel has no AppArmor"),
     (" benchmark about ", 5, "measured by `make bench`; they want a file of parameters"),
-    ("[k8s.io] NRI ", 13, "NRI is not served yet: this line goes with the first version that does"),
 ];
 
 /// [`SKIPS`] as they are on this machine: nothing of AppArmor is skipped where the kernel has it.

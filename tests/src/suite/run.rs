@@ -92,6 +92,7 @@ impl Suite {
         command
             .arg(format!("-runtime-endpoint={endpoint}"))
             .arg(format!("-image-endpoint={endpoint}"))
+            .arg(format!("-nri-socket={}", node.nri_socket().display()))
             .args(["-ginkgo.no-color", "-ginkgo.timeout=20m"])
             .arg(format!("-ginkgo.json-report={}", json.display()))
             .args(mode.args())

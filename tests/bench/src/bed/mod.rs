@@ -134,6 +134,10 @@ pub async fn inside(args: &[String], parsed: &Args) -> u8 {
             bench.args(["--pull-image", &image]);
         }
     }
+    if parsed.logs.is_none() {
+        // Where they go with the bed, however it ends.
+        bench.arg("--logs").arg(Path::new(ROOT).join("logs"));
+    }
     bench.args(["--image", &busybox]).args(without_labels(args)).stdin(Stdio::null());
     let status = bench.status().await.must("run cri-bench");
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

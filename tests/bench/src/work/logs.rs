@@ -12,7 +12,7 @@ use crate::target::{Network, Target};
 use crate::{Error, Result};
 use hull_proto::cri as api;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -111,16 +111,15 @@ fn tail(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
 }
 
+/// Lines of the container: those in pieces (tag `P`) count with their last one (`F`).
 fn count_lines(path: &Path) -> Result<u64> {
     let failed = |source| Error::File { act: "read", path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut lines = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            return Ok(lines);
-        }
-        lines += buffer[..read].iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    let (mut line, mut lines) = (Vec::new(), 0);
+    while file.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        let tag = line.splitn(4, |byte| *byte == b' ').nth(2);
+        lines += u64::from(tag == Some(b"F"));
+        line.clear();
     }
+    Ok(lines)
 }
