@@ -4,6 +4,7 @@
 
 use super::Finding;
 use crate::config::Config;
+use crate::pod::driver::Driver;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -42,7 +43,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         room(&config.data_dir),
         socket(&config.socket),
         forwarding(),
+        bridged(),
     ]);
+    findings.push(driver(config));
     findings
 }
 
@@ -176,6 +179,36 @@ fn forwarding() -> Finding {
             "off, and hull may not turn it on",
             "sysctl net.ipv4.ip_forward=1; without it pods reach this host only",
         ),
+    }
+}
+
+/// Not needed by hull, but by what implements services on the node (kube-proxy): without it a pod does
+/// not reach one of its own node by a service's address.
+fn bridged() -> Finding {
+    const WHAT: &str = "br_netfilter";
+    match fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables") {
+        Ok(text) if text.trim() == "1" => Finding::good(WHAT, "on"),
+        Ok(_) => Finding::lacking(
+            WHAT,
+            "loaded, but bridge-nf-call-iptables is off",
+            "sysctl net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1; kube-proxy wants it",
+        ),
+        Err(_) => Finding::lacking(
+            WHAT,
+            "not loaded",
+            "modprobe br_netfilter, and put it in /etc/modules-load.d/hull.conf; kube-proxy wants it",
+        ),
+    }
+}
+
+fn driver(config: &Config) -> Finding {
+    const WHAT: &str = "cgroup driver";
+    let chosen = hull_cgroup::Host::detect().map(|host| Driver::choose(&config.cgroup, &host));
+    match chosen {
+        Ok(Ok(driver)) if driver.is_systemd() => Finding::good(WHAT, "systemd: one scope per pod"),
+        Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: hull itself"),
+        Ok(Err(err)) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
+        Err(err) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) enum Command {
 Examples:
   hull serve
   hull serve --config /etc/hull/config.toml --set log.format=json
-  kubelet --container-runtime-endpoint=unix:///run/hull/hull.sock --cgroup-driver=cgroupfs …
+  kubelet --container-runtime-endpoint=unix:///run/hull/hull.sock …
 
 Pods keep running when the daemon ends, however it ends. SIGTERM finishes the calls under way first.")]
     Serve(Serve),

@@ -7,7 +7,7 @@
 //! the container's own code (125 when hull itself failed).
 
 mod args;
-mod client;
+pub(crate) mod client;
 mod error;
 mod exec;
 mod follow;

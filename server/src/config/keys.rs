@@ -47,11 +47,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "cgroup.driver",
-        "Who makes cgroups: `auto` and `cgroupfs` mean hull itself, beneath the parent that the kubelet names. `systemd` is refused for now.",
+        "Who makes cgroups of pods: `cgroupfs` is hull itself, `systemd` makes one scope per pod in the slice that the kubelet names. `auto` is systemd where that is the init and cgroups are v2, else hull. A kubelet asks and follows.",
     ),
     key(
         "cgroup.parent",
-        "Parent cgroup of pods whose creator names none, such as those of `hull run`.",
+        "Parent cgroup of pods whose creator names none, such as those of `hull run`. The systemd driver makes a slice of it: `/a/b-c` is `a-b_c.slice`.",
     ),
     key(
         "network.mode",

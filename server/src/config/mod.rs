@@ -23,6 +23,7 @@ pub(crate) use error::Error;
 pub(crate) use layers::{Loaded, Origin};
 pub(crate) use nri::Nri;
 
+use crate::systemd::names;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -274,17 +275,17 @@ impl Config {
                 return Err((key, why));
             }
         }
-        if self.cgroup.driver == Driver::Systemd {
-            return Err(("cgroup.driver", "this version of hull has no systemd driver yet".into()));
-        }
         let parent = &self.cgroup.parent;
-        if !parent.starts_with('/')
-            || parent.len() < 2
-            || parent.split('/').any(|part| part == "..")
-        {
+        let is_path = parent.starts_with('/')
+            && parent.len() >= 2
+            && !parent.split('/').any(|part| part == "..");
+        let is_slice = self.cgroup.driver != Driver::Cgroupfs && names::slice(parent).is_ok();
+        if !is_path && !is_slice {
             return Err((
                 "cgroup.parent",
-                format!("`{parent}` is no absolute path below the root"),
+                format!(
+                    "`{parent}` is no absolute path below the root, and no slice for the systemd driver"
+                ),
             ));
         }
         self.check_network()?;
