@@ -22,7 +22,7 @@ use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Table};
 use crate::subnet::Subnet;
-use crate::{Error, PortMapping, pair, probe};
+use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, rates};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -112,7 +112,7 @@ impl Bridge {
         })
     }
 
-    /// Gives the pod its addresses, a link, routes, and host ports that lead to it.
+    /// Gives the pod its addresses, a link, routes, host ports that lead to it, and its rates.
     ///
     /// A pod that is attached already is attached anew, with the addresses that it has. Mappings
     /// without a host port are left out.
@@ -124,12 +124,13 @@ impl Bridge {
         pod: &Pod<'_>,
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
+        bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let host_link = pair::name_of(pod.id)?;
         if !host_link.ends_with(pod.short) {
             return Err(Error::BadPod { id: pod.id.to_owned() });
         }
-        let made = self.make(pod.id, host_link, netns, ports);
+        let made = self.make(pod.id, host_link, netns, ports, bandwidth);
         if made.is_err()
             && let Err(left) = self.detach(pod.id)
         {
@@ -197,16 +198,20 @@ impl Bridge {
 
     /// Whether pods can be attached on this host. Thorough until it first was well, then quick.
     ///
+    /// A table that others have taken away under pods is written anew.
+    ///
     /// # Errors
     /// What is missing, with the mend in [`Error::hint`].
     pub fn check(&self) -> Result<(), Error> {
-        host::find_bridge(&route_socket()?, &self.config)?;
+        let socket = route_socket()?;
+        host::find_bridge(&socket, &self.config)?;
         if !self.probed.load(Ordering::Relaxed) {
             let subnets = self.ipam().subnets().to_vec();
+            overlap::check(&socket, &self.config, &subnets)?;
             probe::try_out(&self.nft(), &host::layout(&self.config, &subnets))?;
             self.probed.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        self.mend_table()
     }
 
     /// Takes away what all pods share: bridge, table, state directory.
@@ -258,9 +263,10 @@ impl Bridge {
         host_link: String,
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
+        bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
-        let Ready { index: bridge, mtu } = self.ready(&socket)?;
+        let Ready { index: bridge, mtu, .. } = self.ready(&socket)?;
         // Somebody attaches it anew: what it has is not to be given back.
         self.leaving.recall(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
@@ -285,6 +291,7 @@ impl Bridge {
             mtu,
         };
         pair::make(&socket, &pair)?;
+        rates::limit(&socket, id, &host_link, bandwidth, mtu)?;
         inside::set_up(netns, &addresses)?;
         pair::settle(&socket, &host_link)?;
         // The bridge lets nothing through before its first port does.
@@ -317,6 +324,20 @@ impl Bridge {
             Some(ready) if host::is_still(socket, &self.config, ready)? => Ok(Some(ready)),
             _ => Ok(None),
         }
+    }
+
+    /// Writes the table anew if there are pods and it is not as it should be: whoever reloads a
+    /// firewall may have flushed all rules.
+    fn mend_table(&self) -> Result<(), Error> {
+        let ipam = self.ipam();
+        let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
+        drop(ipam);
+        let rules = host::layout(&self.config, &subnets).rule_counts();
+        if unused || host::has_table(&self.config, rules)? {
+            return Ok(());
+        }
+        info!(table = self.config.table, "nftables table was taken away under pods; written anew");
+        self.write_table()
     }
 
     /// Writes the table anew, with the host ports of all leases.

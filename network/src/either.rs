@@ -72,7 +72,8 @@ impl Network {
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
         match self {
             Self::Bridge(bridge) => {
-                let attached = bridge.attach(&request.pod, request.netns, request.ports)?;
+                let Request { pod, netns, ports, bandwidth, .. } = *request;
+                let attached = bridge.attach(&pod, netns, ports, bandwidth)?;
                 Ok(attached.ips.iter().map(IpNet::addr).collect())
             }
             Self::Cni(cni) => cni.attach(request),

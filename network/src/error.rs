@@ -18,6 +18,10 @@ pub enum Error {
     Subnets { subnets: String },
     #[error("change the pod subnets to {subnets}: pod {pod} has an address of the old ones")]
     SubnetInUse { subnets: String, pod: String },
+    #[error("use pod subnet {subnet}: this host has a route to {route} by {}", shown(link.as_deref()))]
+    SubnetOverlaps { subnet: IpNet, route: IpNet, link: Option<String> },
+    #[error("list the host's routes")]
+    ListRoutes { source: sys::Error },
     #[error("find a free address in {subnet}")]
     SubnetFull { subnet: IpNet },
     #[error("name a link after pod `{id}`: this is no pod id")]
@@ -58,6 +62,8 @@ pub enum Error {
     InsideTaken,
     #[error("make the pod's link {link}")]
     MakeLink { link: String, source: sys::Error },
+    #[error("limit the rate of the pod's link {link}")]
+    LimitRate { link: String, source: sys::Error },
     #[error("remove link {link}")]
     RemoveLink { link: String, source: sys::Error },
     #[error("enter the pod's network namespace")]
@@ -79,6 +85,8 @@ pub enum Error {
 const NFT_MODULES: &str =
     "modprobe -a nf_tables nf_conntrack nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet";
 
+const RATE_MODULES: &str = "modprobe -a ifb sch_tbf sch_ingress cls_u32 act_mirred";
+
 impl Error {
     /// What the operator can do about it, where we know.
     #[must_use]
@@ -88,6 +96,10 @@ impl Error {
                 Some("set `pod_cidr` under `[network]`, as in [\"10.88.0.0/16\"]".into())
             }
             Self::SubnetInUse { .. } => Some("remove the pods of this node first (drain it)".into()),
+            Self::SubnetOverlaps { route, .. } => {
+                let six = if route.addr().is_ipv4() { "" } else { "-6 " };
+                Some(format!("set another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
+            }
             Self::SubnetFull { subnet } => {
                 Some(format!("widen {subnet} under `[network]`, or lower the kubelet's `maxPods`"))
             }
@@ -114,12 +126,18 @@ impl Error {
             Self::StillAttached { .. } => Some("remove the pods first".into()),
             Self::MakeBridge { source, .. } => links_hint(source, "bridge"),
             Self::MakeLink { source, .. } => links_hint(source, "veth"),
+            Self::LimitRate { source, .. } => match source.errno() {
+                Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
+                    "load the kernel's modules: {RATE_MODULES}; or leave the pod's bandwidth annotations out"
+                )),
+                _ => permission(source),
+            },
             Self::Probe { what, source } => match *what {
                 PROBE_BRIDGE => links_hint(source, "bridge"),
                 PROBE_VETH => links_hint(source, "veth"),
                 _ => nft_hint(source),
             },
-            Self::Socket { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
+            Self::Socket { source } | Self::ListRoutes { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
             Self::MakeTable { source, .. }
             | Self::RemoveTable { source, .. }
             | Self::MakePorts { source, .. }
@@ -138,6 +156,10 @@ impl Error {
 pub(crate) const PROBE_BRIDGE: &str = "bridges";
 pub(crate) const PROBE_VETH: &str = "veth pairs";
 pub(crate) const PROBE_NFT: &str = "the nftables rules that pods need";
+
+fn shown(link: Option<&str>) -> String {
+    link.map_or_else(|| "no link".to_owned(), |link| format!("link {link}"))
+}
 
 fn permission(source: &sys::Error) -> Option<String> {
     matches!(source.errno(), Errno::PERM | Errno::ACCESS)

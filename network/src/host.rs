@@ -6,9 +6,9 @@
 //! thread at a time; looking takes no lock.
 
 use crate::netlink::{Socket, link, route};
-use crate::nft::{Layout, Table};
+use crate::nft::{Layout, RuleCounts, Table};
 use crate::subnet::Subnet;
-use crate::{Config, Error, sysctl};
+use crate::{Config, Error, overlap, sysctl};
 use hull_sys as sys;
 use rustix::io::Errno;
 use std::net::IpAddr;
@@ -24,6 +24,8 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 pub(crate) struct Ready {
     pub(crate) index: u32,
     pub(crate) mtu: u32,
+    /// Of the table.
+    pub(crate) rules: RuleCounts,
 }
 
 /// The pods' bridge, if there is one of its name. A link of another kind is an error.
@@ -54,6 +56,7 @@ pub(crate) fn make_bridge(
         Some(mtu) => mtu,
         None => mtu_elsewhere(socket),
     };
+    overlap::check(socket, config, subnets)?;
     let failed = |source| Error::MakeBridge { link: config.bridge.clone(), source };
     let bridge = match find_bridge(socket, config)? {
         Some(bridge) => bridge,
@@ -72,7 +75,7 @@ pub(crate) fn make_bridge(
         route::add_address(&mut batch, bridge.index, subnet.gateway_net(), &config.bridge);
     }
     batch.run().map_err(failed)?;
-    Ok(Ready { index: bridge.index, mtu })
+    Ok(Ready { index: bridge.index, mtu, rules: layout(config, subnets).rule_counts() })
 }
 
 fn new_bridge(socket: &Socket, config: &Config, subnets: &[Subnet], mtu: u32) -> sys::Result<()> {
@@ -111,8 +114,14 @@ pub(crate) fn is_still(socket: &Socket, config: &Config, ready: Ready) -> Result
     if !bridge.is_some_and(|bridge| bridge.index == ready.index && bridge.up) {
         return Ok(false);
     }
-    let there = Socket::netfilter().and_then(|socket| Table(&config.table).is_there(&socket));
-    there.map_err(|source| Error::MakeTable { table: config.table.clone(), source })
+    has_table(config, ready.rules)
+}
+
+/// Whether the table is there, with all its rules.
+pub(crate) fn has_table(config: &Config, rules: RuleCounts) -> Result<bool, Error> {
+    let whole =
+        Socket::netfilter().and_then(|socket| Table(&config.table).is_whole(&socket, rules));
+    whole.map_err(|source| Error::MakeTable { table: config.table.clone(), source })
 }
 
 /// What the table is to be made like.

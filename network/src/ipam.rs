@@ -5,11 +5,15 @@
 //! to both of. The next pod gets the address behind the last one given, so that an address given back
 //! rests for as long as there are others.
 //!
+//! What a pod is given costs the same however many pods there are: free addresses are found by
+//! [runs](crate::taken) of taken ones, holders of a port by its number.
+//!
 //! Pure: no disk, no kernel. [`leases`](crate::leases) keeps it over a restart.
 
-use crate::subnet::Subnet;
-use crate::{Error, PortMapping};
-use std::collections::{BTreeMap, HashSet};
+use crate::subnet::{Subnet, bits};
+use crate::taken::Runs;
+use crate::{Error, PortMapping, Protocol};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 /// What one pod has.
@@ -28,7 +32,10 @@ pub(crate) struct Lease {
 pub(crate) struct Ipam {
     subnets: Vec<Subnet>,
     leases: BTreeMap<String, Lease>,
-    taken: HashSet<IpAddr>,
+    taken_v4: Runs,
+    taken_v6: Runs,
+    /// Who has a host port, at whichever addresses.
+    ports: HashMap<(Protocol, u16), Vec<(String, PortMapping)>>,
     /// The last address given, by subnet.
     last: Vec<Option<IpAddr>>,
     sequence: u64,
@@ -61,7 +68,7 @@ impl Ipam {
     /// Takes over a lease that was given before a restart. Refused, naming the pod that has it, when
     /// an address of it is somebody else's.
     pub(crate) fn adopt(&mut self, pod: String, lease: Lease) -> Result<(), String> {
-        if let Some(ip) = lease.addresses.iter().find(|ip| self.taken.contains(*ip)) {
+        if let Some(ip) = lease.addresses.iter().find(|ip| self.taken(**ip).contains(bits(**ip))) {
             let holder = self.leases.iter().find(|(_, other)| other.addresses.contains(ip));
             return Err(holder.map(|(holder, _)| holder.clone()).unwrap_or_default());
         }
@@ -69,8 +76,7 @@ impl Ipam {
             self.sequence = lease.sequence;
             self.go_on_behind(&lease.addresses);
         }
-        self.taken.extend(&lease.addresses);
-        self.leases.insert(pod, lease);
+        self.enter(pod, lease);
         Ok(())
     }
 
@@ -94,8 +100,8 @@ impl Ipam {
         self.sequence += 1;
         let ports = ports.to_vec();
         let lease = Lease { sequence: self.sequence, addresses, ports, leaving: false };
-        self.taken.extend(&lease.addresses);
-        self.leases.insert(pod.to_owned(), lease.clone());
+        self.free(pod);
+        self.enter(pod.to_owned(), lease.clone());
         Ok(lease)
     }
 
@@ -108,18 +114,48 @@ impl Ipam {
 
     /// Its host ports are gone: another pod can have them.
     pub(crate) fn close_ports(&mut self, pod: &str) {
-        if let Some(lease) = self.leases.get_mut(pod).filter(|lease| lease.leaving) {
-            lease.ports.clear();
-        }
+        let lease = self.leases.get_mut(pod).filter(|lease| lease.leaving);
+        let ports = lease.map(|lease| std::mem::take(&mut lease.ports));
+        self.forget_ports(pod, &ports.unwrap_or_default());
     }
 
     /// Takes back what the pod has.
     pub(crate) fn free(&mut self, pod: &str) {
-        if let Some(lease) = self.leases.remove(pod) {
-            for ip in &lease.addresses {
-                self.taken.remove(ip);
+        let Some(lease) = self.leases.remove(pod) else { return };
+        for ip in lease.addresses {
+            self.taken_mut(ip).give_back(bits(ip));
+        }
+        self.forget_ports(pod, &lease.ports);
+    }
+
+    fn enter(&mut self, pod: String, lease: Lease) {
+        for ip in &lease.addresses {
+            self.taken_mut(*ip).take(bits(*ip));
+        }
+        for port in &lease.ports {
+            let holders = self.ports.entry((port.protocol, port.host_port)).or_default();
+            holders.push((pod.clone(), *port));
+        }
+        self.leases.insert(pod, lease);
+    }
+
+    fn forget_ports(&mut self, pod: &str, ports: &[PortMapping]) {
+        for port in ports {
+            let key = (port.protocol, port.host_port);
+            let Some(holders) = self.ports.get_mut(&key) else { continue };
+            holders.retain(|(holder, _)| holder != pod);
+            if holders.is_empty() {
+                self.ports.remove(&key);
             }
         }
+    }
+
+    fn taken(&self, ip: IpAddr) -> &Runs {
+        if ip.is_ipv4() { &self.taken_v4 } else { &self.taken_v6 }
+    }
+
+    fn taken_mut(&mut self, ip: IpAddr) -> &mut Runs {
+        if ip.is_ipv4() { &mut self.taken_v4 } else { &mut self.taken_v6 }
     }
 
     pub(crate) fn get(&self, pod: &str) -> Option<&Lease> {
@@ -142,18 +178,8 @@ impl Ipam {
 
     fn find_free(&self) -> Result<Vec<IpAddr>, Error> {
         let of = |(subnet, last): (&Subnet, &Option<IpAddr>)| {
-            let full = || Error::SubnetFull { subnet: subnet.net() };
-            let start = last.map_or(subnet.first(), |last| subnet.after(last));
-            // Of one more address than are taken, one is free, if the subnet has that many.
-            let tries = subnet.size().min(self.taken.len() as u128 + 1);
-            let mut candidate = start;
-            for _ in 0..tries {
-                if !self.taken.contains(&candidate) {
-                    return Ok(candidate);
-                }
-                candidate = subnet.after(candidate);
-            }
-            Err(full())
+            let free = subnet.free_after(*last, self.taken(subnet.gateway()));
+            free.ok_or_else(|| Error::SubnetFull { subnet: subnet.net() })
         };
         self.subnets.iter().zip(&self.last).map(of).collect()
     }
@@ -171,14 +197,11 @@ impl Ipam {
             if ports[..number].iter().any(|other| other.clashes(port)) {
                 return Err(Error::PortTwice { port: *port });
             }
-            for (holder, lease) in self.leases.iter().filter(|(holder, _)| *holder != pod) {
-                if let Some(held) = lease.ports.iter().find(|held| held.clashes(port)) {
-                    return Err(Error::PortTaken {
-                        port: *port,
-                        held: *held,
-                        holder: holder.clone(),
-                    });
-                }
+            let holders = self.ports.get(&(port.protocol, port.host_port));
+            let others = holders.into_iter().flatten().filter(|(holder, _)| holder != pod);
+            if let Some((holder, held)) = others.into_iter().find(|(_, held)| held.clashes(port)) {
+                let holder = holder.clone();
+                return Err(Error::PortTaken { port: *port, held: *held, holder });
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 use super::*;
 use crate::Protocol;
 use proptest::prelude::*;
+use std::collections::HashSet;
 
 fn ipam(subnets: &[&str]) -> Ipam {
     let subnets = subnets.iter().map(|text| Subnet::new(text.parse().unwrap()).unwrap());
@@ -78,6 +79,29 @@ fn other_subnets_only_when_no_pod_is_left_outside() {
     assert_eq!(address(&mut ipam, "a"), "10.1.0.2");
 }
 
+/// What is looked at for the next pod: one run of addresses, and the holders of its own port.
+#[test]
+fn the_next_of_four_thousand_pods_is_given_its_own_by_few_looks() {
+    let mut ipam = ipam(&["10.0.0.0/20", "fd00::/64"]);
+    for number in 0..4_000_u16 {
+        ipam.give(&format!("pod{number}"), &[port(number + 1)]).unwrap();
+    }
+    assert_eq!((ipam.taken_v4.all().len(), ipam.taken_v6.all().len()), (1, 1));
+    assert!(ipam.ports.values().all(|holders| holders.len() == 1));
+    assert_eq!(address(&mut ipam, "next"), "10.0.15.162");
+    let taken = ipam.give("other", &[port(2_000)]).unwrap_err();
+    assert!(taken.to_string().contains("pod pod1999 has"), "{taken}");
+    // The rest of the subnet, and one that was given back long ago.
+    for number in 0..91 {
+        ipam.give(&format!("more{number}"), &[]).unwrap();
+    }
+    ipam.give("last", &[]).unwrap();
+    ipam.free("pod3000");
+    assert_eq!(ipam.taken_v4.all().len(), 2);
+    assert_eq!(address(&mut ipam, "again"), "10.0.11.186");
+    check(&ipam);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Give(u8, Option<u16>),
@@ -114,8 +138,12 @@ fn check(ipam: &Ipam) {
             assert!(seen.insert(*ip), "{ip} was given twice");
         }
     }
-    assert_eq!(seen, ipam.taken, "an address is taken by nobody, or not taken");
+    let runs = [&ipam.taken_v4, &ipam.taken_v6].into_iter().flat_map(Runs::all);
+    let taken: u128 = runs.map(|(first, last)| last - first + 1).sum();
+    assert_eq!(seen.len() as u128, taken, "an address is taken by nobody");
+    assert!(seen.iter().all(|ip| ipam.taken(*ip).contains(bits(*ip))), "one is not taken");
     let ports: Vec<_> = ipam.leases.values().flat_map(|lease| &lease.ports).collect();
+    assert_eq!(ports.len(), ipam.ports.values().map(Vec::len).sum::<usize>());
     for (number, port) in ports.iter().enumerate() {
         assert!(!ports[..number].iter().any(|other| other.clashes(port)), "{port} was given twice");
     }

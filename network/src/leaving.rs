@@ -19,7 +19,7 @@ use crate::ipam::Ipam;
 use crate::leases::Leases;
 use crate::netlink::link::Heard;
 use crate::netlink::{Socket, link};
-use crate::{Error, pair};
+use crate::{Error, pair, rates};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -159,7 +159,8 @@ impl Leaving {
         // Held until it is done, so that nobody takes it back half way.
         let mut waiting = alone(&self.waiting);
         let Some(left) = waiting.pods.get(link) else { return };
-        if let Err(err) = self.leases.remove(&left.id) {
+        let unlimited = route_socket().and_then(|socket| rates::remove(&socket, &left.id, link));
+        if let Err(err) = unlimited.and_then(|()| self.leases.remove(&left.id)) {
             drop(waiting);
             return self.postpone(link, &err);
         }

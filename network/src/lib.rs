@@ -10,6 +10,8 @@
 //!                               └ table `inet hull`: host ports, masquerade, guard
 //! ```
 //!
+//! A pod with a rate has a token bucket on its link, and one on a link `hulq<11 hex>` for what it sends.
+//!
 //! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
 //! until after the last is gone. Names are worked out from the pod's id, and there is one teardown:
 //! [`Bridge::detach`], or [`Bridge::release`] for a pod whose processes are gone, which leaves the wait
@@ -32,11 +34,14 @@ mod leases;
 mod leaving;
 mod netlink;
 mod nft;
+mod overlap;
 mod pair;
 mod ports;
 mod probe;
+mod rates;
 mod subnet;
 mod sysctl;
+mod taken;
 
 pub use bridge::{Attachment, Bridge, Config, Pod};
 pub use cni::Cni;

@@ -5,7 +5,7 @@
 //! only happens to have the name is left alone.
 
 use crate::netlink::{Socket, link};
-use crate::{Error, host};
+use crate::{Error, host, rates};
 use rustix::io::Errno;
 use std::thread;
 use std::time::Duration;
@@ -66,11 +66,13 @@ pub(crate) fn settle(socket: &Socket, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the pod's link, if there is one and it is the pod's.
+/// Removes the pod's link, if there is one and it is the pod's, and what limited its rate.
 pub(crate) fn remove(socket: &Socket, id: &str, name: &str) -> Result<(), Error> {
-    let Some(found) = find(socket, id, name)? else { return Ok(()) };
-    let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
-    link::remove(socket, &found).map_err(failed)
+    if let Some(found) = find(socket, id, name)? {
+        let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
+        link::remove(socket, &found).map_err(failed)?;
+    }
+    rates::remove(socket, id, name)
 }
 
 /// The pod's link on the host, if there is one.

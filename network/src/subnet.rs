@@ -5,6 +5,7 @@
 //! IPv4. Addresses are counted by their distance from the network's own.
 
 use crate::Error;
+use crate::taken::Runs;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -61,20 +62,14 @@ impl Subnet {
         self.net.contains(&ip) && (self.first..=self.last).contains(&self.distance(ip))
     }
 
-    /// The address that pods get after this one; behind the last comes the first again.
-    pub(crate) fn after(&self, ip: IpAddr) -> IpAddr {
-        let next = self.distance(ip) + 1;
-        if (self.first..=self.last).contains(&next) { self.at(next) } else { self.at(self.first) }
-    }
-
-    /// The first that a pod gets.
-    pub(crate) fn first(&self) -> IpAddr {
-        self.at(self.first)
-    }
-
-    /// How many pods get an address in it.
-    pub(crate) fn size(&self) -> u128 {
-        self.last - self.first + 1
+    /// The next address that is not taken behind `last`; behind the last of all comes the first again.
+    pub(crate) fn free_after(&self, last: Option<IpAddr>, taken: &Runs) -> Option<IpAddr> {
+        let base = bits(self.net.addr());
+        let (first, end) = (base + self.first, base + self.last);
+        let behind = last.and_then(|last| bits(last).checked_add(1));
+        let start = behind.filter(|start| (first..=end).contains(start)).unwrap_or(first);
+        let found = taken.first_free(start, end).or_else(|| taken.first_free(first, end));
+        found.map(|ip| self.at(ip - base))
     }
 
     fn distance(&self, ip: IpAddr) -> u128 {
@@ -99,6 +94,14 @@ impl Subnet {
     }
 }
 
+/// An address as a number. IPv4's and IPv6's are counted apart.
+pub(crate) fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,8 +118,11 @@ mod tests {
     fn network_gateway_and_broadcast_are_no_pods() {
         let small = subnet("10.1.2.9/29");
         assert_eq!(small.gateway_net().to_string(), "10.1.2.9/29");
-        assert_eq!((small.first(), small.size()), (ip("10.1.2.10"), 5));
-        assert_eq!(small.after(ip("10.1.2.14")), ip("10.1.2.10"), "wraps before the broadcast");
+        let none = Runs::default();
+        assert_eq!(small.free_after(None, &none), Some(ip("10.1.2.10")));
+        let after = |last: &str| small.free_after(Some(ip(last)), &none);
+        assert_eq!(after("10.1.2.14"), Some(ip("10.1.2.10")), "wraps before the broadcast");
+        assert_eq!(after("192.0.2.1"), Some(ip("10.1.2.10")), "of another subnet");
         for not in ["10.1.2.8", "10.1.2.9", "10.1.2.15", "10.1.2.16", "10.1.2.7", "fd00::3"] {
             assert!(!small.gives(ip(not)), "{not}");
         }
@@ -128,8 +134,16 @@ mod tests {
 
     #[test]
     fn the_whole_address_space_does_not_overflow() {
-        assert_eq!(subnet("::/0").size(), u128::MAX - 1);
-        assert_eq!(subnet("0.0.0.0/0").size(), u128::from(u32::MAX) - 2);
+        for (net, last, first) in [
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::2"),
+            ("0.0.0.0/0", "255.255.255.254", "0.0.0.2"),
+        ] {
+            let (net, mut taken) = (subnet(net), Runs::default());
+            assert!(net.gives(ip(last)));
+            assert_eq!(net.free_after(Some(ip(last)), &taken), Some(ip(first)));
+            taken.take(bits(ip(last)));
+            assert_eq!(net.free_after(Some(ip(last)), &taken), Some(ip(first)));
+        }
     }
 
     #[test]
@@ -137,6 +151,9 @@ mod tests {
         for text in ["10.0.0.0/31", "10.0.0.1/32", "fd00::/127", "fd00::/128"] {
             Subnet::new(text.parse().unwrap()).unwrap_err();
         }
-        assert_eq!(subnet("10.0.0.0/30").size(), 1);
+        let (small, mut taken) = (subnet("10.0.0.0/30"), Runs::default());
+        assert_eq!(small.free_after(None, &taken), Some(ip("10.0.0.2")));
+        taken.take(bits(ip("10.0.0.2")));
+        assert_eq!(small.free_after(None, &taken), None, "room for one");
     }
 }

@@ -3,6 +3,7 @@
 
 use hull_proto::cri::{self as api};
 use hull_tests::cri::shell;
+use hull_tests::shell::run;
 use hull_tests::{Cri, Must as _, Node, eventually, fixture};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -133,6 +134,37 @@ async fn a_host_port_leads_to_the_pod_and_goes_with_it() {
     cri.remove_all_pods().await.unwrap();
     TcpStream::connect(("127.0.0.1", free)).unwrap_err();
     node.nothing_is_left().await;
+}
+
+/// How fast it really is, is measured where the links are made.
+#[tokio::test]
+async fn a_pods_bandwidth_annotations_become_rates_of_its_link_and_go_with_it() {
+    let mut node = Node::start().await;
+    let cri = node.cri();
+    let mut config = cri.pod_config("slow");
+    for (way, rate) in [("ingress", "8M"), ("egress", "16M")] {
+        config.annotations.insert(format!("kubernetes.io/{way}-bandwidth"), rate.into());
+    }
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let rates = || {
+        let queues = run("tc", ["qdisc", "show"]).good();
+        ["hull", "hulq"].map(|prefix| {
+            let of = format!("dev {prefix}{} ", &pod[..11]);
+            let mut lines = queues.lines().filter(|line| line.contains(&of));
+            let rate = lines.find(|line| line.contains("tbf")).and_then(|line| {
+                line.split(' ').skip_while(|word| *word != "rate").nth(1).map(str::to_owned)
+            });
+            rate.unwrap_or_default()
+        })
+    };
+    assert_eq!(rates(), ["8Mbit", "16Mbit"]);
+    node.kill();
+    node.start_again().await;
+    assert_eq!(rates(), ["8Mbit", "16Mbit"], "after a restart");
+    cri.remove_all_pods().await.unwrap();
+    node.nothing_is_left().await;
+    let left = run("ip", ["-o", "link", "show"]).good();
+    assert!(!left.contains(&pod[..11]), "{left}");
 }
 
 #[tokio::test]

@@ -274,9 +274,12 @@ mod tests {
             "{late}"
         );
         let pid: i32 = fs::read_to_string(told).unwrap().trim().parse().unwrap();
-        // Killed; perhaps not reaped by its new parent yet.
-        let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(status.is_empty() || status.contains(") Z "), "{status}");
+        // Killed; one that was just running ends a moment later.
+        let killed = Pid::from_raw(pid).unwrap();
+        let Ok(killed) = pidfd_open(killed, PidfdFlags::empty()) else { return };
+        let mut fds = [PollFd::new(&killed, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "it lives");
     }
 
     #[test]

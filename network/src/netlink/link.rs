@@ -79,6 +79,22 @@ pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32)
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, format!("RTM_NEWLINK({name}, bridge)"), &message);
 }
 
+/// Adds: make a link that needs nothing but its kind, switched on.
+pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &str, mtu: u32) {
+    let mut message = switched_on();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::from(kind))]),
+    ];
+    batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, format!("RTM_NEWLINK({name}, {kind})"), &message);
+    // The kernel takes this only for a link that is there.
+    let mut known = LinkMessage::default();
+    known.attributes =
+        vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
+    batch.push(NEW, 0, format!("RTM_NEWLINK({name}, alias)"), &known);
+}
+
 /// A pod's pair of links.
 #[derive(Debug)]
 pub(crate) struct Pair<'p> {

@@ -9,6 +9,8 @@
 
 pub(crate) mod link;
 pub(crate) mod route;
+pub(crate) mod routes;
+pub(crate) mod traffic;
 
 use hull_sys::{Error, Result};
 use netlink_packet_core::{

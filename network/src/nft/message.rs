@@ -3,9 +3,9 @@
 //!
 //! Numbers are those of include/uapi/linux/netfilter/nf_tables.h; all are big-endian on the wire.
 
-use crate::netlink::Socket;
+use crate::netlink::{Answer, Socket};
 use hull_sys::Result;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NlasIterator};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -15,9 +15,9 @@ const INET: u8 = 1;
 const UNSPEC: u8 = 0;
 
 pub(super) const NEW_TABLE: u16 = 0;
-pub(super) const GET_TABLE: u16 = 1;
 pub(super) const DELETE_TABLE: u16 = 2;
 pub(super) const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 pub(super) const NEW_RULE: u16 = 6;
 pub(super) const NEW_SET: u16 = 9;
 pub(super) const NEW_ELEMENT: u16 = 12;
@@ -112,17 +112,31 @@ impl Transaction {
     }
 }
 
-/// Whether the table is there.
-pub(super) fn has_table(socket: &Socket, table: &str) -> Result<bool> {
-    let attributes = Attributes::default().text(1, table);
+/// How many rules each of these chains has; `None` when the table or one of them is missing.
+pub(super) fn rule_counts(
+    socket: &Socket,
+    table: &str,
+    chains: &[&str],
+) -> Result<Option<Vec<u32>>> {
+    const USE: u16 = 6;
+    const HEADER: usize = 4;
     let mut batch = socket.batch();
-    let call = format!("NFT_MSG_GETTABLE(inet {table})");
-    batch.push_raw(SUBSYSTEM << 8 | GET_TABLE, NLM_F_ACK, call, &body(INET, 0, &attributes));
-    match batch.run() {
-        Ok(()) => Ok(true),
-        Err(err) if err.is_not_found() => Ok(false),
-        Err(err) => Err(err),
+    for chain in chains {
+        let attributes = Attributes::default().text(1, table).text(3, chain);
+        let call = format!("NFT_MSG_GETCHAIN(inet {table} {chain})");
+        batch.push_raw(SUBSYSTEM << 8 | GET_CHAIN, NLM_F_ACK, call, &body(INET, 0, &attributes));
     }
+    let answers = match batch.ask() {
+        Err(err) if err.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let count = |answer: &Answer| {
+        let mut attributes =
+            NlasIterator::new(answer.body.get(HEADER..)?).map_while(|one| one.ok());
+        let found = attributes.find(|one| one.kind() == USE)?;
+        found.value().first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    };
+    Ok(Some(answers.iter().filter_map(count).collect()))
 }
 
 fn body(family: u8, resource: u16, attributes: &Attributes) -> Vec<u8> {

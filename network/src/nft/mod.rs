@@ -12,4 +12,4 @@ pub(crate) mod table;
 
 pub(crate) use elements::Published;
 pub(crate) use message::Attributes;
-pub(crate) use table::{Layout, Table};
+pub(crate) use table::{Layout, RuleCounts, Table};

@@ -36,6 +36,24 @@ const MARK: u32 = 0x1000;
 /// More would not fit one list attribute, whose length has 16 bits.
 const ELEMENTS_MAX: usize = 256;
 
+/// Each chain's name, type, hook and priority.
+const CHAINS: [(&str, &str, u32, i32); 4] = {
+    const PREROUTING: u32 = 0;
+    const OUTPUT: u32 = 3;
+    const POSTROUTING: u32 = 4;
+    [
+        // Before connection tracking: there an answer to the node's loopback still has the node's
+        // other address as its destination, so only a forged packet has this one.
+        ("guard", "filter", PREROUTING, -300),
+        ("prerouting", "nat", PREROUTING, -100),
+        ("output", "nat", OUTPUT, -100),
+        ("postrouting", "nat", POSTROUTING, 100),
+    ]
+};
+
+/// How many rules the chains have, in the order of [`CHAINS`].
+pub(crate) type RuleCounts = [u32; CHAINS.len()];
+
 /// What the table is made for.
 #[derive(Debug)]
 pub(crate) struct Layout<'l> {
@@ -49,9 +67,10 @@ pub(crate) struct Layout<'l> {
 pub(crate) struct Table<'t>(pub(crate) &'t str);
 
 impl Table<'_> {
-    /// Whether it is there.
-    pub(crate) fn is_there(&self, socket: &Socket) -> Result<bool> {
-        message::has_table(socket, self.0)
+    /// Whether it is there with as many rules: who flushes rules may leave the table itself.
+    pub(crate) fn is_whole(&self, socket: &Socket, rules: RuleCounts) -> Result<bool> {
+        let names = CHAINS.map(|(name, ..)| name);
+        Ok(message::rule_counts(socket, self.0, &names)?.is_some_and(|found| found == rules))
     }
 
     /// Makes it as laid out, with these host ports and nothing else, whatever it was before.
@@ -165,51 +184,11 @@ impl Table<'_> {
     }
 
     fn chains(&self, changes: &mut Transaction, layout: &Layout<'_>) {
-        const PREROUTING: u32 = 0;
-        const OUTPUT: u32 = 3;
-        const POSTROUTING: u32 = 4;
-        // Before connection tracking: there an answer to the node's loopback still has the node's
-        // other address as its destination, so only a forged packet has this one.
-        self.chain(changes, "guard", "filter", PREROUTING, -300);
-        self.chain(changes, "prerouting", "nat", PREROUTING, -100);
-        self.chain(changes, "output", "nat", OUTPUT, -100);
-        self.chain(changes, "postrouting", "nat", POSTROUTING, 100);
-        if layout.families().contains(&Family::V4) {
-            self.rule(
-                changes,
-                "guard",
-                "the node's loopback is not for pods",
-                guard(layout.bridge),
-            );
+        for (name, kind, hook, priority) in CHAINS {
+            self.chain(changes, name, kind, hook, priority);
         }
-        let mark = marked(layout.bridge);
-        self.rule(changes, "prerouting", "pods to the node", mark);
-        for family in layout.families() {
-            for chain in ["prerouting", "output"] {
-                self.rule(changes, chain, "host ports at one address", family.lead_at());
-                self.rule(changes, chain, "host ports", family.lead());
-            }
-        }
-        for subnet in &layout.subnets {
-            let family = Family::of(subnet.addr());
-            if layout.masquerade {
-                self.rule(
-                    changes,
-                    "postrouting",
-                    "pods to elsewhere",
-                    leaving(layout.bridge, *subnet),
-                );
-            }
-            let looping = looping(layout.bridge, *subnet);
-            self.rule(changes, "postrouting", "pods to a host port of a pod", looping);
-            if family == Family::V4 {
-                self.rule(
-                    changes,
-                    "postrouting",
-                    "loopback to a host port",
-                    from_loopback(layout.bridge),
-                );
-            }
+        for (chain, why, expressions) in layout.rules() {
+            self.rule(changes, chain, why, expressions);
         }
     }
 
@@ -237,6 +216,41 @@ impl Table<'_> {
 }
 
 impl Layout<'_> {
+    /// How many rules each chain has.
+    pub(crate) fn rule_counts(&self) -> RuleCounts {
+        let rules = self.rules();
+        CHAINS.map(|(name, ..)| {
+            let of_chain = rules.iter().filter(|(chain, ..)| *chain == name).count();
+            u32::try_from(of_chain).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// All rules in their order: the chain, what the rule is for, what it says.
+    fn rules(&self) -> Vec<(&'static str, &'static str, Vec<Attributes>)> {
+        let mut rules = Vec::new();
+        if self.families().contains(&Family::V4) {
+            rules.push(("guard", "the node's loopback is not for pods", guard(self.bridge)));
+        }
+        rules.push(("prerouting", "pods to the node", marked(self.bridge)));
+        for family in self.families() {
+            for chain in ["prerouting", "output"] {
+                rules.push((chain, "host ports at one address", family.lead_at()));
+                rules.push((chain, "host ports", family.lead()));
+            }
+        }
+        for subnet in &self.subnets {
+            let mut out = |why, rule| rules.push(("postrouting", why, rule));
+            if self.masquerade {
+                out("pods to elsewhere", leaving(self.bridge, *subnet));
+            }
+            out("pods to a host port of a pod", looping(self.bridge, *subnet));
+            if Family::of(subnet.addr()) == Family::V4 {
+                out("loopback to a host port", from_loopback(self.bridge));
+            }
+        }
+        rules
+    }
+
     fn families(&self) -> Vec<Family> {
         self.subnets.iter().map(|subnet| Family::of(subnet.addr())).collect()
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tries the pod network: in a network namespace of its own, with the settings of this host, a pod is
+//! Tries the pod network: on this host the pods' subnets must be free; then, in a network namespace of its own, with the settings of this host, a pod is
 //! attached to a bridge and detached again. That wants bridge, veth, addresses, routes and nftables
 //! of the kernel, and leaves nothing, whatever fails.
 
 use super::Finding;
 use crate::config::Config;
-use hull_network::{Bridge, Pod};
+use hull_network::{Bandwidth, Bridge, Pod};
 use hull_sys::netns;
 use std::fmt::Write as _;
 use std::fs;
@@ -45,15 +45,22 @@ fn attach(config: &Config, leases: &Path) -> Result<(), (String, String)> {
     };
     let (host, pod) = (netns::create().map_err(no_netns)?, netns::create().map_err(no_netns)?);
     let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
+    // Routes are looked at where they are.
+    let told =
+        |err: hull_network::Error| (chain(&err), err.hint().unwrap_or_else(|| MEND.to_owned()));
+    Bridge::open(settings.clone()).and_then(|bridge| bridge.check()).map_err(told)?;
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
         let bridge = Bridge::open(settings)?;
-        bridge.attach(&Pod { id: &id, short: &id[..11] }, pod.as_fd(), &[])?;
+        bridge.attach(
+            &Pod { id: &id, short: &id[..11] },
+            pod.as_fd(),
+            &[],
+            Bandwidth::default(),
+        )?;
         bridge.detach(&id)
     });
-    tried
-        .map_err(no_netns)?
-        .map_err(|err| (chain(&err), err.hint().unwrap_or_else(|| MEND.to_owned())))
+    tried.map_err(no_netns)?.map_err(told)
 }
 
 /// An error and what it came from.

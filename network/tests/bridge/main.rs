@@ -9,171 +9,20 @@
     reason = "a test: what is unwrapped is what it claims, and what it prints is its result"
 )]
 
-use hull_network::{Attachment, Bridge, Config, Pod, PortMapping, Protocol};
+mod beside;
+mod overlap;
+mod rates;
+mod support;
+
+use hull_network::{Bandwidth, Bridge, Pod, PortMapping, Protocol};
 use hull_sys::netns;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::process::Command;
-use std::thread::JoinHandle;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Runs a test inside a fresh namespace that stands for the host.
-fn on_a_host(test: impl FnOnce() + Send) {
-    let host = match netns::create() {
-        Ok(host) => host,
-        Err(err) => {
-            assert!(
-                std::env::var_os("TESTS_MUST_RUN").is_none(),
-                "cannot make a network namespace: {err}"
-            );
-            eprintln!("NOT RUN: cannot make a network namespace: {err} (run as root)");
-            return;
-        }
-    };
-    hull_network::loopback_up(host.as_fd()).unwrap();
-    netns::within(host.as_fd(), test).unwrap();
-}
-
-struct Host {
-    bridge: Bridge,
-    dir: tempfile::TempDir,
-}
-
-/// A pod: its namespace, what it got.
-struct Attached {
-    netns: OwnedFd,
-    got: Attachment,
-}
-
-impl Attached {
-    fn ip(&self) -> IpAddr {
-        self.got.ips[0].addr()
-    }
-
-    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        netns::within(self.netns.as_fd(), work).unwrap()
-    }
-}
-
-fn config(dir: &tempfile::TempDir, pod_cidr: &[&str]) -> Config {
-    Config {
-        bridge: "hulltest0".into(),
-        pod_cidr: pod_cidr.iter().map(|net| net.parse().unwrap()).collect(),
-        mtu: None,
-        masquerade: true,
-        table: "hulltest".into(),
-        state_dir: dir.path().join("leases"),
-    }
-}
-
-impl Host {
-    fn new() -> Self {
-        Self::with(&["10.214.7.0/24"])
-    }
-
-    fn with(pod_cidr: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { bridge: Bridge::open(config(&dir, pod_cidr)).unwrap(), dir }
-    }
-
-    fn attach(&self, number: u32, ports: &[PortMapping]) -> Attached {
-        let netns = netns::create().unwrap();
-        let got = self.try_attach(number, &netns, ports).unwrap();
-        Attached { netns, got }
-    }
-
-    fn try_attach(
-        &self,
-        number: u32,
-        netns: &OwnedFd,
-        ports: &[PortMapping],
-    ) -> Result<Attachment, hull_network::Error> {
-        let id = id(number);
-        self.bridge.attach(&Pod { id: &id, short: &id[..11] }, netns.as_fd(), ports)
-    }
-}
-
-fn id(number: u32) -> String {
-    format!("{number:011x}{}", "0".repeat(53))
-}
-
-fn port(host_port: u16) -> PortMapping {
-    PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port, host_ip: None }
-}
-
-fn port_at(host_port: u16, host_ip: &str) -> PortMapping {
-    PortMapping { host_ip: Some(host_ip.parse().unwrap()), ..port(host_port) }
-}
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-/// Greets as many callers as are asked for, and tells who called. Called in the namespace to listen in.
-fn serve(at: SocketAddr, times: usize) -> JoinHandle<Vec<IpAddr>> {
-    let listener = TcpListener::bind(at).unwrap();
-    std::thread::spawn(move || {
-        let greet = |_| {
-            let (mut stream, peer) = listener.accept().unwrap();
-            stream.write_all(b"hello").unwrap();
-            peer.ip()
-        };
-        (0..times).map(greet).collect()
-    })
-}
-
-fn try_fetch(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).map(|_| text)
-}
-
-fn fetch(to: &str) -> String {
-    try_fetch(at(to)).unwrap_or_else(|err| panic!("{to}: {err}"))
-}
-
-fn run(program: &str, args: &[&str]) -> String {
-    let ran = Command::new(program).args(args).output().unwrap();
-    assert!(ran.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&ran.stderr));
-    String::from_utf8(ran.stdout).unwrap()
-}
-
-fn ip(line: &str) -> String {
-    run("ip", &line.split(' ').collect::<Vec<_>>())
-}
-
-fn links() -> Vec<String> {
-    // Without what changes when another link comes: indices, counters of the bridge.
-    let all = ip("-o link");
-    all.lines()
-        .map(|line| line.split(':').nth(1).unwrap().trim().split('@').next().unwrap().to_owned())
-        .collect()
-}
-
-fn table() -> String {
-    run("nft", &["list", "table", "inet", "hulltest"])
-}
-
-/// A neighbour of the host, with a link to it: 198.51.100.1 is the host, 198.51.100.2 the neighbour.
-fn neighbour() -> OwnedFd {
-    let outside = netns::create().unwrap();
-    let at = format!("/proc/{}/fd/{}", std::process::id(), outside.as_raw_fd());
-    ip(&format!("link add cable0 mtu 1400 type veth peer name cable1 mtu 1400 netns {at}"));
-    ip("addr add 198.51.100.1/24 dev cable0");
-    ip("addr add 2001:db8::1/64 dev cable0 nodad");
-    ip("link set cable0 up");
-    netns::within(outside.as_fd(), || {
-        ip("addr add 198.51.100.2/24 dev cable1");
-        ip("addr add 2001:db8::2/64 dev cable1 nodad");
-        ip("link set cable1 up");
-    })
-    .unwrap();
-    outside
-}
+use support::{
+    Host, PATIENCE, at, config, eventually, fetch, id, ip, links, neighbour, on_a_host, port,
+    port_at, run, serve, table, try_fetch,
+};
 
 #[test]
 fn pods_and_host_reach_each_other() {
@@ -442,11 +291,6 @@ fn detach_leaves_nothing_and_may_run_any_number_of_times() {
     });
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let look = || if holds() { Ok(()) } else { Err(what.to_owned()) };
-    hull_tests::eventually::blocking(PATIENCE, look).unwrap();
-}
-
 #[test]
 fn a_pod_let_go_keeps_its_address_until_its_link_is_gone() {
     // With its namespace, or by us when somebody holds on to that.
@@ -608,6 +452,7 @@ fn a_restart_keeps_what_was_given_and_mends_what_is_missing() {
         on_a_host(|| {
             let host = Host::new();
             let pod = host.attach(1, &[port(8080)]);
+            let before = pod.ip();
             let again = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
             assert_eq!(again.attachments(), [id(1)]);
             match broken {
@@ -619,8 +464,9 @@ fn a_restart_keeps_what_was_given_and_mends_what_is_missing() {
             for (bridge, number) in [(&again, 2), (&host.bridge, 3)] {
                 let netns = netns::create().unwrap();
                 let id = id(number);
-                let got = bridge.attach(&Pod { id: &id, short: &id[..11] }, netns.as_fd(), &[]);
-                assert_ne!(got.unwrap().ips[0].addr(), pod.ip(), "{broken}");
+                let pod = Pod { id: &id, short: &id[..11] };
+                let got = bridge.attach(&pod, netns.as_fd(), &[], Bandwidth::default());
+                assert_ne!(got.unwrap().ips[0].addr(), before, "{broken}");
                 let listening = serve(at("10.214.7.1:8099"), 1);
                 let said = netns::within(netns.as_fd(), || fetch("10.214.7.1:8099")).unwrap();
                 assert_eq!(said, "hello", "{broken}");

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Attaches pods one after the other, all of which stay, and tells what the first and the last hundred
+//! took: what one pod costs must not depend on how many there are.
+//!
+//! `many 1000`, as root. It works in a network namespace of its own. A bridge of the kernel has room
+//! for 1,023 pods.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a tool for people who work on the network: its output is its result"
+)]
+
+use hull_network::{Bandwidth, Bridge, Config, Pod, PortMapping, Protocol};
+use hull_sys::netns;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+const AT_A_TIME: usize = 100;
+
+fn main() {
+    let pods: u16 = std::env::args().nth(1).map_or(1000, |count| count.parse().unwrap());
+    let host = netns::create().unwrap();
+    hull_network::loopback_up(host.as_fd()).unwrap();
+    netns::within(host.as_fd(), || attach(pods)).unwrap();
+}
+
+fn attach(pods: u16) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        bridge: "many0".into(),
+        pod_cidr: vec!["10.213.0.0/16".parse().unwrap()],
+        mtu: None,
+        masquerade: true,
+        table: "many".into(),
+        state_dir: dir.path().join("state"),
+    };
+    let bridge = Bridge::open(config).unwrap();
+    let mut held = Vec::new();
+    let mut took = Vec::new();
+    for number in 0..pods {
+        let id = format!("{number:011x}{}", "6".repeat(53));
+        let netns = netns::create().unwrap();
+        let host_port = 20_000 + number;
+        let port =
+            PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port, host_ip: None };
+        let began = Instant::now();
+        let pod = Pod { id: &id, short: &id[..11] };
+        bridge.attach(&pod, netns.as_fd(), &[port], Bandwidth::default()).unwrap();
+        took.push(began.elapsed());
+        held.push((id, netns));
+    }
+    for (number, some) in took.chunks(AT_A_TIME).enumerate() {
+        let sum: Duration = some.iter().sum();
+        println!("{:>5}: mean {:?}, median {:?}", number * AT_A_TIME, sum / 100, median(some));
+    }
+    let (first, last) = (&took[..AT_A_TIME], &took[took.len() - AT_A_TIME..]);
+    let ratio = median(last).as_secs_f64() / median(first).as_secs_f64();
+    println!("last hundred / first hundred, by medians: {ratio:.2}");
+    let began = Instant::now();
+    held.iter().for_each(|(id, _)| bridge.detach(id).unwrap());
+    println!("detached in {:?}", began.elapsed());
+}
+
+fn median(some: &[Duration]) -> Duration {
+    let mut some = some.to_vec();
+    some.sort_unstable();
+    some[some.len() / 2]
+}
