@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
-use crate::Error;
+use crate::error::{Error, is, libc_errno};
 use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{ExitCounters, Limits, devices};
 use std::fs::File;
