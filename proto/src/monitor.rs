@@ -23,11 +23,13 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The version spoken here.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Verb::Attach`].
 pub const VERSION_ATTACH: u16 = 2;
+/// The first version of a daemon that knows [`Event::LogLost`].
+pub const VERSION_LOG_LOST: u16 = 3;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -285,4 +287,14 @@ pub enum Event {
     ExecExited(u64, Exit),
     /// The pause process ended: the sandbox is gone.
     PauseExited(Exit),
+    /// Output of a container could not be written to its log. Told when that begins, again when it is
+    /// over, and before the container's end. Since version 3.
+    LogLost {
+        /// Whose.
+        container: ContainerId,
+        /// How much of the log is missing by now, in bytes.
+        bytes: u64,
+        /// What the kernel said to the last write that failed.
+        errno: i32,
+    },
 }

@@ -23,6 +23,7 @@ mod v2;
 
 pub use counters::{Counters, Io};
 pub use error::Error;
+pub use events::Events;
 pub use group::{Cgroup, ExitCounters, children};
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};

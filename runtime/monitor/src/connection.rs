@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     /// Which one this is, in the order they came.
     pub(crate) number: u64,
+    /// What it speaks; 0 before it said hello.
+    pub(crate) version: u16,
     frames: Frames,
     fds: VecDeque<OwnedFd>,
     out: VecDeque<u8>,
@@ -50,7 +52,7 @@ impl Connection {
             return None;
         }
         let (frames, fds, out) = (Frames::default(), VecDeque::new(), VecDeque::new());
-        Some(Self { stream, number, frames, fds, out })
+        Some(Self { stream, number, version: 0, frames, fds, out })
     }
 
     /// Reads once; `false` when nothing was there. Never past a message with descriptors, so after

@@ -16,11 +16,14 @@
 
 mod attach;
 mod connection;
+mod ending;
 mod frame;
 pub mod log;
+mod losses;
 mod monitor;
 mod processes;
 mod setup;
+mod text;
 mod verbs;
 
 pub use frame::Frames;

@@ -6,19 +6,24 @@
 //! 2016-10-06T00:17:09.669794202Z stderr P a piece of a line that goes on, or that never ended
 //! ```
 //!
-//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted: the
-//! container never blocks on its log.
+//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, and there
+//! is news of it when that begins and when it is over: the container never blocks on its log.
 
+use crate::text::{HEAD, Text};
 use rustix::io::{Errno, write};
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longest piece of a line, in bytes, as the field has it.
 pub const PIECE_BYTES_MAX: usize = 16 << 10;
 /// Most text that is written at once: what a pipe holds, in lines of middling length.
 const TEXT_BYTES_MAX: usize = 124 << 10;
-/// Longest beginning of a line, with its end.
-const HEAD_BYTES_MAX: usize = 48;
+/// At most so often there is news of what is lost: a disk may be full and not in turns.
+const NEWS_EVERY: Duration = Duration::from_secs(10);
+/// Longest line of a log, with its end.
+const LINE_BYTES_MAX: usize = HEAD + PIECE_BYTES_MAX + 1;
+/// Bytes of a time.
+const TIME: usize = 30;
 const NANOS: i64 = 1_000_000_000;
 
 /// Which of the two.
@@ -32,8 +37,17 @@ pub enum Stream {
 
 /// Room for [`Log::take`] to work in: enough, so that it never grows. All logs can share one.
 #[must_use]
-pub fn room() -> Vec<u8> {
-    Vec::with_capacity(TEXT_BYTES_MAX)
+pub fn room() -> Text {
+    Text::with_room(TEXT_BYTES_MAX)
+}
+
+/// Output that is not in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// So far, in bytes of log.
+    pub bytes: u64,
+    /// What the last write that failed said.
+    pub errno: Errno,
 }
 
 /// One container's log.
@@ -42,8 +56,12 @@ pub struct Log {
     file: Option<OwnedFd>,
     /// The beginning of a line whose end has not come yet, per stream.
     rest: [Vec<u8>; 2],
-    /// Bytes of log that could not be written.
-    dropped: u64,
+    /// What could not be written.
+    lost: Option<Lost>,
+    /// The last batch was not all written.
+    failing: bool,
+    /// How much of the loss was told, and when.
+    told: Option<(u64, Instant)>,
     /// The last line in the file was cut off by an error.
     torn: bool,
 }
@@ -64,11 +82,33 @@ impl Log {
     /// Bytes that could not be written.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.lost.map_or(0, |lost| lost.bytes)
+    }
+
+    /// What was lost, when there is news of it: it has begun, or is over for now. `last` is when no
+    /// more output comes.
+    pub fn news(&mut self, last: bool) -> Option<Lost> {
+        let lost = self.lost?;
+        let now = Instant::now();
+        let is_news = match self.told {
+            None => true,
+            Some((bytes, at)) => {
+                bytes < lost.bytes && (last || (!self.failing && now >= at + NEWS_EVERY))
+            }
+        };
+        is_news.then(|| {
+            self.told = Some((lost.bytes, now));
+            lost
+        })
+    }
+
+    /// The loss is told again: whoever heard of it is gone.
+    pub fn forget_told(&mut self) {
+        self.told = None;
     }
 
     /// Takes output of one stream, as it was read. `text` is room to work in, see [`room`].
-    pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut Vec<u8>) {
+    pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut Text) {
         if self.file.is_none() {
             return;
         }
@@ -78,9 +118,8 @@ impl Log {
         let mut begin = 0;
         for end in memchr::memchr_iter(b'\n', output) {
             if rest.is_empty() && end - begin <= PIECE_BYTES_MAX {
-                // Nearly every line: two copies, the line end comes along.
-                text.extend_from_slice(&head);
-                text.extend_from_slice(&output[begin..=end]);
+                // Nearly every line; its end comes along.
+                text.line(&head, &output[begin..], end + 1 - begin);
             } else {
                 let last = self.pieces(&head, &mut rest, &output[begin..end], text);
                 line(&head, b'F', &[&rest, last], text);
@@ -100,10 +139,10 @@ impl Log {
     /// what is left of `rest` stays there. The last piece is never empty unless the line is.
     fn pieces<'a>(
         &mut self,
-        head: &[u8],
+        head: &[u8; HEAD],
         rest: &mut Vec<u8>,
         mut new: &'a [u8],
-        text: &mut Vec<u8>,
+        text: &mut Text,
     ) -> &'a [u8] {
         while rest.len() + new.len() > PIECE_BYTES_MAX {
             let (piece, left) = new.split_at(PIECE_BYTES_MAX - rest.len());
@@ -116,8 +155,8 @@ impl Log {
     }
 
     /// Leaves room for one more line of any length.
-    fn write_if_full(&mut self, text: &mut Vec<u8>) {
-        if text.len() > TEXT_BYTES_MAX - PIECE_BYTES_MAX - HEAD_BYTES_MAX {
+    fn write_if_full(&mut self, text: &mut Text) {
+        if text.left() < LINE_BYTES_MAX {
             self.write(text);
             text.clear();
         }
@@ -129,56 +168,66 @@ impl Log {
         if rest.is_empty() || self.file.is_none() {
             return;
         }
-        let mut text = Vec::new();
+        let mut text = Text::with_room(LINE_BYTES_MAX);
         line(&head(stream, now()), b'P', &[&rest], &mut text);
         self.write(&text);
     }
 
     fn write(&mut self, text: &[u8]) {
         // What was cut off stays the only line that is bad.
-        if self.torn && self.append(b"\n") == 1 {
-            self.torn = false;
-        }
-        let written = if self.torn { 0 } else { self.append(text) };
-        if written < text.len() {
+        let mended = if self.torn { self.append(b"\n") } else { Ok(()) };
+        let written = match mended {
+            Ok(()) => {
+                self.torn = false;
+                self.append(text)
+            }
+            Err((_, errno)) => Err((0, errno)),
+        };
+        self.failing = false;
+        if let Err((written, errno)) = written {
             self.torn |= text[..written].last().is_some_and(|byte| *byte != b'\n');
-            self.dropped += u64::try_from(text.len() - written).unwrap_or(0);
+            let bytes = self.dropped() + u64::try_from(text.len() - written).unwrap_or(0);
+            self.lost = Some(Lost { bytes, errno });
+            self.failing = true;
         }
     }
 
-    /// Writes until an error; gives how far it came.
-    fn append(&self, text: &[u8]) -> usize {
-        let Some(file) = &self.file else { return 0 };
+    /// Writes all, or until an error: that, and how far it came.
+    fn append(&self, text: &[u8]) -> Result<(), (usize, Errno)> {
+        let Some(file) = &self.file else { return Ok(()) };
         let mut done = 0;
         while done < text.len() {
             match write(file, &text[done..]) {
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
-                Err(_) => break,
+                Err(errno) => return Err((done, errno)),
             }
         }
-        done
+        Ok(())
     }
 }
 
-fn line(head: &[u8], tag: u8, parts: &[&[u8]], text: &mut Vec<u8>) {
-    let (tag_at, space) = (head.len() - 2, b' ');
-    text.extend_from_slice(&head[..tag_at]);
-    text.extend_from_slice(&[tag, space]);
+fn line(head: &[u8; HEAD], tag: u8, parts: &[&[u8]], text: &mut Text) {
+    text.push(&head[..HEAD - 2]);
+    text.push(&[tag, b' ']);
     for part in parts {
-        text.extend_from_slice(part);
+        text.push(part);
     }
-    text.push(b'\n');
+    text.push(b"\n");
 }
 
 /// What every whole line of a batch begins with: time, stream and tag.
-fn head(stream: Stream, at_ns: i64) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
-    timestamp(at_ns, &mut head);
-    head.extend_from_slice(match stream {
-        Stream::Stdout => b" stdout F ",
-        Stream::Stderr => b" stderr F ",
-    });
+fn head(stream: Stream, at_ns: i64) -> [u8; HEAD] {
+    let mut time = Vec::with_capacity(HEAD);
+    timestamp(at_ns, &mut time);
+    let mut head = *b"YYYY-mm-ddTHH:MM:SS.nnnnnnnnnZ stdout F ";
+    if stream == Stream::Stderr {
+        head[TIME..].copy_from_slice(b" stderr F ");
+    }
+    // Years of five digits are far away.
+    for (to, from) in head[..TIME].iter_mut().zip(time) {
+        *to = from;
+    }
     head
 }
 
@@ -242,14 +291,13 @@ mod tests {
         let mut text = room();
         for chunk in chunks {
             log.take(Stream::Stdout, chunk, &mut text);
-            assert!(text.capacity() <= TEXT_BYTES_MAX, "it grew");
         }
         log.end(Stream::Stdout);
         assert_eq!(log.dropped(), 0);
         file.rewind().unwrap();
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).unwrap();
-        text
+        let mut written = Vec::new();
+        file.read_to_end(&mut written).unwrap();
+        written
     }
 
     /// The program's output, from its log.

@@ -2,6 +2,7 @@
 //! The loop: one epoll over the listening socket, the daemon, SIGCHLD, status pipes and output.
 
 use crate::connection::{Asked, Broken, Connection};
+use crate::ending::Leaving;
 use crate::processes::{Container, Exec, Pause, Room};
 use hull_cgroup::Host;
 use hull_proto::id::{ContainerId, PodId};
@@ -13,6 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 /// Tokens of the fixed descriptors; the others are counted up from [`FIRST_FREE`].
 pub(crate) const LISTEN: u64 = 0;
@@ -23,14 +25,13 @@ const FIRST_FREE: u64 = 3;
 /// Reads of the daemon's requests before others get their turn.
 const TURN: usize = 64;
 
-/// How often what is ending is looked at again, in milliseconds, while something is: a process that
-/// left our sight (reparented to pause) gives us no SIGCHLD.
-const LOOK_MS: i64 = 2;
-
-/// How long it must be quiet before the room for output is given back, in milliseconds: mapping it
+/// How long it must be quiet before the room for output is given back: mapping it
 /// anew for every batch costs more than the writing. Also how often clients are looked at that are
 /// waited for.
-const QUIET_MS: i64 = 100;
+const QUIET: Duration = Duration::from_millis(100);
+
+/// What the kernel's clocks may be short of.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What a descriptor of the loop stands for.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub(crate) enum Watched {
     Stderr(ContainerId),
     /// Somebody attached to the container, who is owed output.
     Client(ContainerId),
+    /// A cgroup that is being emptied: each is looked at after every turn.
+    Emptying,
 }
 
 /// All there is to know.
@@ -58,6 +61,8 @@ pub(crate) struct Monitor {
     pub(crate) pause: Option<Pause>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
+    /// Of starts that failed.
+    pub(crate) leaving: Vec<Leaving>,
     pub(crate) watched: BTreeMap<u64, Watched>,
     pub(crate) next_token: u64,
     /// The request that asked for the end.
@@ -90,6 +95,7 @@ impl Monitor {
             pause: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
+            leaving: Vec::new(),
             watched: BTreeMap::new(),
             next_token: FIRST_FREE,
             shutdown: None,
@@ -103,7 +109,8 @@ impl Monitor {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
-            let wait = self.wait_ms().map(|ms| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 });
+            // Never shorter than what is waited for, or it would be looked at in vain.
+            let wait = self.wait().and_then(|wait| Timespec::try_from(wait + TICK).ok());
             let space = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(&self.epoll, space, wait.as_ref()) {
                 Ok(0) => self.room = None,
@@ -114,6 +121,7 @@ impl Monitor {
                 self.handle(event.data.u64(), event.flags);
             }
             self.look_at_ending();
+            self.tell_losses();
             self.pay_all();
             if self.is_over() {
                 return Ok(());
@@ -138,7 +146,7 @@ impl Monitor {
                 Some(Watched::Stdout(id)) => self.output(&id, crate::log::Stream::Stdout),
                 Some(Watched::Stderr(id)) => self.output(&id, crate::log::Stream::Stderr),
                 Some(Watched::Client(id)) => self.pay(&id),
-                None => {}
+                Some(Watched::Emptying) | None => {}
             },
         }
     }
@@ -248,12 +256,11 @@ impl Monitor {
     }
 
     /// How long to wait for events at most; for ever when nothing else is to be done.
-    fn wait_ms(&self) -> Option<i64> {
-        if self.shutdown.is_some() || self.containers.values().any(Container::is_ending) {
-            return Some(LOOK_MS);
-        }
+    fn wait(&self) -> Option<Duration> {
         let owing = self.containers.values().any(Container::is_owing);
-        (owing || self.room.is_some()).then_some(QUIET_MS)
+        let quiet = (owing || self.room.is_some()).then_some(QUIET);
+        let look = self.next_look().map(|at| at.saturating_duration_since(Instant::now()));
+        quiet.into_iter().chain(look).min()
     }
 
     /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half
@@ -271,5 +278,6 @@ impl Monitor {
             && self.daemon.is_none()
             && self.pause.is_none()
             && self.containers.is_empty()
+            && self.leaving.is_empty()
     }
 }

@@ -11,8 +11,10 @@
 
 use crate::attach::{self, Attached};
 use crate::connection::Asked;
+use crate::ending::Emptying;
 use crate::log::{Log, Stream};
 use crate::monitor::{Monitor, Watched};
+use crate::text::Text;
 use hull_cgroup::Cgroup;
 use hull_init::Starting;
 use hull_init::plan::IdMaps;
@@ -21,16 +23,12 @@ use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
 use hull_sys::Reaped;
 use rustix::io::{Errno, read};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How much output is read at a time, in bytes: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// Chunks of one stream before the others get their turn.
 const TURN: usize = 16;
-/// How long killed processes may hold up the word of a container's end.
-const ENDING_MAX: Duration = Duration::from_secs(10);
-/// How long a process whose start failed may take to go: it ends by itself, so this is not used up.
-const FAILED_MAX: Duration = Duration::from_millis(500);
 /// Reads of what an ended container left in a pipe. It is in there already and a pipe holds a mebibyte
 /// at most, so only a process that escaped, and goes on writing, gets as far as this.
 const DRAIN_READS_MAX: usize = 256;
@@ -48,12 +46,12 @@ pub(crate) struct OnItsWay {
 pub(crate) enum Stage {
     Starting(OnItsWay),
     Running(Started),
-    /// Reaped; the rest of the cgroup is being killed, until then at the latest.
+    /// Reaped; the rest of the cgroup is being killed.
     Ending {
         started: Started,
         how: ExitHow,
         at_ns: i64,
-        until: Instant,
+        emptying: Emptying,
     },
     Ended(Started, Exit),
 }
@@ -63,7 +61,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Room {
     chunk: Box<[u8]>,
-    text: Vec<u8>,
+    text: Text,
 }
 
 impl Room {
@@ -201,55 +199,6 @@ impl Monitor {
         self.event(Event::PauseExited(exit));
     }
 
-    fn container_ended(&mut self, id: &ContainerId, how: ExitHow, at_ns: i64) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        if let Stage::Running(started) = container.stage {
-            // The rest of it goes with its first process; what cannot be killed is waited for below.
-            let _gone = container.cgroup.kill();
-            let until = Instant::now() + ENDING_MAX;
-            container.stage = Stage::Ending { started, how, at_ns, until };
-        }
-        self.look_at(id);
-    }
-
-    /// Looks whether what is ending has ended.
-    pub(crate) fn look_at_ending(&mut self) {
-        let ending = self.containers.iter().filter(|(_, container)| container.is_ending());
-        let ids: Vec<_> = ending.map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.look_at(&id);
-        }
-    }
-
-    fn look_at(&mut self, id: &ContainerId) {
-        let Some(container) = self.containers.get(id) else { return };
-        let Stage::Ending { started, how, at_ns, until } = container.stage else { return };
-        // A cgroup that cannot be looked at any more is gone.
-        if container.cgroup.is_populated().unwrap_or(false) && Instant::now() < until {
-            // Again: without `cgroup.kill` something may have forked meanwhile.
-            let _gone = container.cgroup.kill();
-            return;
-        }
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.drain(id, stream);
-        }
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let counters = container.cgroup.exit_counters().unwrap_or_default();
-        let exit = Exit {
-            how,
-            at_ns,
-            oom_kills: counters.oom_kills,
-            memory_peak_bytes: counters.memory_peak_bytes,
-            pids_refused: counters.pids_refused,
-        };
-        container.stage = Stage::Ended(started, exit);
-        let forget = container.forget;
-        self.event(Event::ContainerExited(id.clone(), exit));
-        if forget {
-            self.forget(id);
-        }
-    }
-
     /// Removes what is left of an ended container.
     pub(crate) fn forget(&mut self, id: &ContainerId) {
         if let Some(container) = self.containers.remove(id) {
@@ -272,15 +221,12 @@ impl Monitor {
         }
         match result {
             Ok(()) => self.reply(request, Ok(Done::Started(started))),
-            Err(error) => {
-                self.discard(id);
-                self.reply(request, Err(step(&error)));
-            }
+            Err(error) => self.discard(id, request, step(&error)),
         }
     }
 
-    /// Takes away a container whose program never ran.
-    fn discard(&mut self, id: &ContainerId) {
+    /// Takes away a container whose program never ran, and then answers.
+    fn discard(&mut self, id: &ContainerId, request: Asked, failure: Failure) {
         let Some(mut container) = self.containers.remove(id) else { return };
         for output in [container.stdout.take(), container.stderr.take()].into_iter().flatten() {
             self.unwatch(&output.fd, output.token);
@@ -288,7 +234,7 @@ impl Monitor {
         // Its process ends by itself; killed, in case it hangs before that.
         let _gone =
             rustix::process::pidfd_send_signal(&container.pidfd, rustix::process::Signal::KILL);
-        let _gone = kill_and_remove(&container.cgroup);
+        self.leave(container.cgroup, request, failure);
     }
 
     /// Hears how the start of the pause process went, if there is news.
@@ -298,21 +244,19 @@ impl Monitor {
         let Some(result) = on_its_way.starting.poll() else { return };
         let Some(on_its_way) = pause.on_its_way.take() else { return };
         let started = Started { pid: pause.pid, at_ns: now_ns() };
-        let reply = match result {
-            Ok(()) => {
-                pause.started = Some(started);
-                Ok(Done::Started(started))
-            }
+        if result.is_ok() {
+            pause.started = Some(started);
+        }
+        self.unwatch(&on_its_way.starting.status, on_its_way.token);
+        match result {
+            Ok(()) => self.reply(on_its_way.request, Ok(Done::Started(started))),
             Err(error) => {
+                let Some(pause) = self.pause.take() else { return };
                 let _gone =
                     rustix::process::pidfd_send_signal(&pause.pidfd, rustix::process::Signal::KILL);
-                let _gone = kill_and_remove(&pause.cgroup);
-                self.pause = None;
-                Err(step(&error))
+                self.leave(pause.cgroup, on_its_way.request, step(&error));
             }
-        };
-        self.unwatch(&on_its_way.starting.status, on_its_way.token);
-        self.reply(on_its_way.request, reply);
+        }
     }
 
     /// Hears how the start of an exec went, if there is news.
@@ -354,7 +298,7 @@ impl Monitor {
     }
 
     /// Reads all that is there: the processes are gone, so no more comes.
-    fn drain(&mut self, id: &ContainerId, stream: Stream) {
+    pub(crate) fn drain(&mut self, id: &ContainerId, stream: Stream) {
         let mut room = self.room.take().unwrap_or_else(Room::new);
         for _ in 0..DRAIN_READS_MAX {
             match self.read_output(id, stream, &mut room) {
@@ -420,6 +364,7 @@ impl Monitor {
         self.pause.as_ref().is_none_or(|pause| pause.exit.is_some())
             && self.containers.values().all(ended)
             && self.execs.is_empty()
+            && self.leaving.is_empty()
     }
 }
 
@@ -429,11 +374,6 @@ enum Flow {
     /// Somebody attached must be waited for.
     Held,
     Closed,
-}
-
-/// Takes away the cgroup of a start that failed. What does not go the daemon clears by its path.
-pub(crate) fn kill_and_remove(cgroup: &Cgroup) -> Result<(), hull_cgroup::Error> {
-    cgroup.kill_and_remove(FAILED_MAX)
 }
 
 fn exit_of(how: ExitHow, at_ns: i64) -> Exit {

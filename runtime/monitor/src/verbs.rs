@@ -4,7 +4,7 @@
 use crate::connection::Asked;
 use crate::log::Log;
 use crate::monitor::{Monitor, Watched};
-use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, kill_and_remove, step};
+use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
 use hull_cgroup::{Cgroup, Limits};
 use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
@@ -26,7 +26,13 @@ impl Monitor {
         let Request { id, verb } = request;
         let id = Asked { connection, request: id };
         let answer = match verb {
-            Verb::Hello { .. } => Ok(Some(Done::Hello(self.hello()))),
+            Verb::Hello { version } => {
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.version = version;
+                }
+                self.forget_told_losses();
+                Ok(Some(Done::Hello(self.hello())))
+            }
             Verb::StartPause { .. } | Verb::StartContainer { .. } | Verb::Exec { .. }
                 if self.shutdown.is_some() =>
             {
@@ -119,8 +125,8 @@ impl Monitor {
                 Ok(None)
             }
             Err(failure) => {
-                let _left = kill_and_remove(&cgroup);
-                Err(failure)
+                self.leave(cgroup, request, failure);
+                Ok(None)
             }
         }
     }
@@ -160,8 +166,8 @@ impl Monitor {
                 Ok(None)
             }
             Err(failure) => {
-                let _left = kill_and_remove(&cgroup);
-                Err(failure)
+                self.leave(cgroup, request, failure);
+                Ok(None)
             }
         }
     }

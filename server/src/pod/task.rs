@@ -248,6 +248,9 @@ impl Task {
             }
             // Delivered to their callers by the connection.
             Notice::Event(monitor::Event::ExecExited(..)) => {}
+            Notice::Event(monitor::Event::LogLost { container, bytes, errno }) => {
+                self.log_lost(&container, bytes, errno);
+            }
             Notice::Lost => {
                 self.client = None;
                 if self.record.state.is_ready() {

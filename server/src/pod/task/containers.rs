@@ -192,6 +192,17 @@ impl Task {
         self.advance(id, Event::Exited { how, at_ns: exit.at_ns });
     }
 
+    /// The container goes on; who reads its log must know that it has a hole.
+    pub(super) fn log_lost(&self, id: &ContainerId, bytes: u64, errno: i32) {
+        let log = self.containers.get(id).map_or("", |held| held.record.log_path.as_str());
+        warn!(
+            container = %id.short(), log, lost_bytes = bytes,
+            error = %std::io::Error::from_raw_os_error(errno),
+            hint = "make room on the filesystem of the log, or have the kubelet rotate earlier (`containerLogMaxSize`)",
+            "output of a container is missing in its log"
+        );
+    }
+
     /// Every container that still counts as running has lost its monitor.
     pub(super) fn lose_containers(&mut self) {
         let running: Vec<_> = self
