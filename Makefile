@@ -40,9 +40,9 @@ lint: setup ## Format, clippy, tidy
 fmt: ## Format
 	@cargo fmt --all
 
-tools: $(TOOLS)/critest ## Build crictl and critest, the versions pinned in tests/tools/go.mod
+tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, the versions pinned in tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec

@@ -5,7 +5,7 @@
 //! <target>/debug/hull          the program under test, or $HULL_BIN
 //! <target>/fixtures/           Debian packages unpacked, layers made of them
 //! <target>/node-logs/<test>    the daemon's log of a test that failed
-//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL
+//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; kubeclient likewise
 //! ```
 
 use crate::must::Must;
@@ -71,6 +71,14 @@ pub fn hull() -> PathBuf {
 pub fn crictl() -> Option<PathBuf> {
     let path =
         env::var_os("CRICTL").map_or_else(|| root().join(".cache/bin/crictl"), PathBuf::from);
+    path.is_file().then_some(path)
+}
+
+/// kubectl's streaming client, when it is there.
+#[must_use]
+pub fn kubeclient() -> Option<PathBuf> {
+    let path = env::var_os("KUBECLIENT")
+        .map_or_else(|| root().join(".cache/bin/kubeclient"), PathBuf::from);
     path.is_file().then_some(path)
 }
 

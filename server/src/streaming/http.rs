@@ -113,14 +113,18 @@ type Begin = tokio::sync::mpsc::Sender<Begun>;
 fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> Response<String> {
     let mut parts = request.uri().path().trim_start_matches('/').splitn(2, '/');
     let (path, token) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let asked = streaming.tokens.take(token, Instant::now());
-    let Some(asked) = asked.filter(|asked| asked.path() == path) else {
-        return refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
+    let (tokens, now) = (&streaming.tokens, Instant::now());
+    let unknown =
+        || refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
+    let Some(asked) = tokens.see(token, now).filter(|asked| asked.path() == path) else {
+        return unknown();
     };
     let (speak, response) = match choose(&request, asked.used()) {
         Ok(chosen) => chosen,
         Err(refused) => return refused,
     };
+    // Of two that were accepted at once, one was first.
+    let Some(asked) = tokens.take(token, now) else { return unknown() };
     let upgrade = hyper::upgrade::on(request);
     if begin.try_send(Begun { asked, speak, upgrade }).is_err() {
         return refuse(StatusCode::BAD_REQUEST, "one session per connection");

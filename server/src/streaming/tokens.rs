@@ -2,7 +2,8 @@
 //! What was asked for over CRI and waits to be fetched over HTTP.
 //!
 //! The rule: a token is the only right to a session. It cannot be guessed, works once, and only for a
-//! minute; the table is bounded, so callers that never come fill it but cannot grow it.
+//! minute; a client whose offer is refused may come again with another one (kubectl's library does) until
+//! then; the table is bounded, so callers that never come fill it but cannot grow it.
 
 use crate::error::{Error, Result};
 use hull_proto::id::{ContainerId, PodId};
@@ -70,6 +71,13 @@ impl Tokens {
         Ok(token)
     }
 
+    /// What `token` stands for.
+    pub(super) fn see(&self, token: &str, now: Instant) -> Option<Asked> {
+        let waiting = self.waiting();
+        let (since, asked) = waiting.get(token)?;
+        (now.duration_since(*since) < VALID).then(|| asked.clone())
+    }
+
     /// What `token` stands for, once.
     pub(super) fn take(&self, token: &str, now: Instant) -> Option<Asked> {
         let (since, asked) = self.waiting().remove(token)?;
@@ -95,9 +103,12 @@ mod tests {
         let (tokens, now) = (Tokens::default(), Instant::now());
         let token = tokens.give(asked(), now).unwrap();
         assert_eq!(token.len(), 32);
+        assert_eq!(tokens.see(&token, now), Some(asked()));
         assert_eq!(tokens.take(&token, now), Some(asked()));
         assert_eq!(tokens.take(&token, now), None);
+        assert_eq!(tokens.see(&token, now), None);
         let token = tokens.give(asked(), now).unwrap();
+        assert_eq!(tokens.see(&token, now + VALID), None);
         assert_eq!(tokens.take(&token, now + VALID), None);
     }
 
