@@ -3,9 +3,10 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{container, read_log, shell, text};
+use hull_tests::shell::run;
 use hull_tests::{Must as _, Node, eventually};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Numbers at the ends of lines `n1`, `n2`, … of several log files.
 fn numbers(files: &[&Path]) -> Vec<u64> {
@@ -133,4 +134,45 @@ async fn hull_logs_follows_until_the_end() {
     let ran = node.hull(&["logs", "-f", &made]);
     assert_eq!(ran.stdout, "line 1\nline 2\nline 3\n", "{ran:?}");
     assert_eq!(ran.stderr, "bad\n", "{ran:?}");
+}
+
+/// A file system of 64 KiB; taken away again when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn at(dir: PathBuf) -> Self {
+        fs::create_dir(&dir).must("make a mount point");
+        let _nothing =
+            run("mount", ["-t", "tmpfs", "-o", "size=64k", "small", &dir.display().to_string()])
+                .good();
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ran = run("umount", ["-l", &self.0.display().to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn output_that_did_not_fit_on_the_disk_is_told_with_what_helps() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = hull_tests::fixture::busybox();
+    let _id = cri.pull(&image).await.unwrap();
+    let small = Small::at(node.host_dir().join("small"));
+    let mut config = cri.pod_config("web");
+    config.log_directory = small.0.display().to_string();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let script = "head -c 1000000 /dev/zero | tr '\\0' x; exit 3";
+    let made = cri.run(&pod, shell("main", &image, script)).await;
+    assert_eq!(cri.ended(&made).await.exit_code, 3);
+    let log = node.daemon_log();
+    let told = log.lines().find(|line| line.contains("missing in its log"));
+    let told = told.must("find it in the daemon's log");
+    for part in ["lost_bytes=", "No space left on device", "containerLogMaxSize", "WARN"] {
+        assert!(told.contains(part), "{told}");
+    }
+    cri.remove_all_pods().await.unwrap();
 }

@@ -11,21 +11,24 @@ use bytes::BytesMut;
 use hull_proto::id::PodId;
 use hull_streaming::channel::{CHUNK, Inbound, Outbound};
 use hull_streaming::session::{Session, Stream};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tracing::debug;
 
 /// Connections that may wait for their other stream.
 const HALVES_MAX: usize = 128;
+/// Connections of one client at a time: as many as it can have pairs of streams.
+const CONNECTIONS_MAX: usize = 256;
 /// How long a connection inside the pod may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,15 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 enum Half {
     Error(Outbound),
     Data(Inbound, Outbound),
+}
+
+impl Half {
+    /// Ends it: no other one will be waited for.
+    async fn refuse(self) {
+        match self {
+            Self::Error(output) | Self::Data(_, output) => output.end().await,
+        }
+    }
 }
 
 /// Serves the client until it goes or the pod is stopped.
@@ -51,20 +63,30 @@ pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
         };
         let Some(Stream { headers, input, output }) = stream else { break };
         let port = headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
-        let (Some(port), true) = (port, halves.len() < HALVES_MAX) else {
-            output.end().await;
+        let half = match headers.get("streamtype").map(String::as_str) {
+            Some("error") => Half::Error(output),
+            Some("data") => Half::Data(input, output),
+            _ => {
+                output.end().await;
+                continue;
+            }
+        };
+        let Some(port) = port else {
+            half.refuse().await;
             continue;
         };
         // Old clients pair by the order: there is one of each at a time then.
         let key = (headers.get("requestid").cloned().unwrap_or_default(), port);
-        let half = match headers.get("streamtype").map(String::as_str) {
-            Some("error") => Half::Error(output),
-            Some("data") => Half::Data(input, output),
-            _ => continue,
-        };
         match (halves.remove(&key), half) {
             (Some(Half::Error(error)), Half::Data(input, output))
             | (Some(Half::Data(input, output)), Half::Error(error)) => {
+                if connections.len() >= CONNECTIONS_MAX {
+                    let why = format!("{CONNECTIONS_MAX} connections are forwarded already\n");
+                    let _gone = error.write(why.into()).await;
+                    error.end().await;
+                    output.end().await;
+                    continue;
+                }
                 let (node, pod) = (Arc::clone(node), pod.clone());
                 connections.spawn(async move {
                     if let Err(err) = connection(&node, &pod, port, input, output).await {
@@ -74,6 +96,7 @@ pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
                     error.end().await;
                 });
             }
+            (_, half) if halves.len() >= HALVES_MAX => half.refuse().await,
             (_, half) => drop(halves.insert(key, half)),
         }
     }
@@ -131,22 +154,38 @@ async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStre
     let view = node.registry.pod(pod.as_str()).ok_or_else(gone)?.view();
     let State::Ready { pause_pid, .. } = view.record.state else { return Err(gone()) };
     let host_network = view.record.host_network();
-    let stream = blocking(move || {
+    // Only the sockets are made inside, and connected from here: a server that does not answer must hold
+    // up no thread.
+    let (four, six) = blocking(move || {
         if host_network {
-            return to_loopback(port);
+            return Ok(sockets());
         }
         let netns = File::open(format!("/proc/{pause_pid}/ns/net"))?;
-        hull_sys::netns::within(netns.as_fd(), || to_loopback(port)).map_err(io::Error::other)?
+        hull_sys::netns::within(netns.as_fd(), sockets).map_err(io::Error::other)
     })
     .await?;
-    stream.set_nonblocking(true)?;
+    let stream = match to_loopback(four, Ipv4Addr::LOCALHOST.into(), port).await {
+        Ok(stream) => stream,
+        // What IPv4 says is told: a pod may well have no IPv6 at all.
+        Err(err) => to_loopback(six, Ipv6Addr::LOCALHOST.into(), port).await.map_err(|_| err)?,
+    };
     stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
+    Ok(stream)
 }
 
-fn to_loopback(port: u16) -> io::Result<std::net::TcpStream> {
-    let to =
-        |ip: IpAddr| std::net::TcpStream::connect_timeout(&SocketAddr::new(ip, port), CONNECT_MAX);
-    // What IPv4 says is told: a pod may well have no IPv6 at all.
-    to(Ipv4Addr::LOCALHOST.into()).or_else(|err| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| err))
+/// A socket that belongs to the network namespace where it was made.
+type Made = rustix::io::Result<OwnedFd>;
+
+/// One for IPv4 and one for IPv6, which a kernel may not have.
+fn sockets() -> (Made, Made) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let make = |family| socket_with(family, SocketType::STREAM, flags, None);
+    (make(AddressFamily::INET), make(AddressFamily::INET6))
+}
+
+async fn to_loopback(socket: Made, ip: IpAddr, port: u16) -> io::Result<TcpStream> {
+    let socket = TcpSocket::from_std_stream(socket?.into());
+    let connecting = socket.connect(SocketAddr::new(ip, port));
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
+    tokio::time::timeout(CONNECT_MAX, connecting).await.map_err(late)?
 }
