@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance fuzz bench install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance fuzz bench bench-pull install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and ca
 bench: build ## Times of the verbs and memory of a pod, on a node of its own
 	@cargo build --release -p hull-tests --bin bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+
+bench-pull: build ## What pulls cost: time, processor, disk, memory
+	@cargo build --release -p hull-tests --bin bench_pull
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench_pull" $(ARGS)
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"
