@@ -121,6 +121,10 @@ async fn run(config: Config) -> Result<(), Error> {
     let node = Arc::new(open(config)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let images = Arc::clone(&node.images);
+    // After a boot: what a power cut has left is found before it is used. Who needs a layer before that
+    // looks itself.
+    drop(tokio::task::spawn_blocking(move || images.look_through()));
 
     let streaming = Streaming::start(Arc::clone(&node));
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;

@@ -64,6 +64,8 @@ pub(crate) async fn make(
             .images
             .find(&record.image_id)
             .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
+        let of_image = |source| Error::Image { image: image.id.clone(), source };
+        node.images.ready(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
         let mut known = (*record).clone();
         known.user = Some(user.clone());
