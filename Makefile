@@ -8,10 +8,10 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance fuzz bench bench-pull install uninstall clean
+.PHONY: help setup demo build test lint fmt tools conformance fuzz bench bench-oci bench-pull peers install uninstall clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing on a fresh Debian 12 (quick when all is there)
 	@scripts/setup
@@ -42,7 +42,7 @@ fmt: ## Format
 
 tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, the versions pinned in tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE names one of them: serial, websocket, parallel. ARGS go to critest: ARGS=-ginkgo.focus=exec
@@ -55,9 +55,17 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and cargo-fuzz; says so)
 	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
 
-bench: build ## Times of the verbs and memory of a pod, on a node of its own
-	@cargo build --release -p hull-tests --bin bench
-	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+# ARGS go to cri-bench: ARGS=--quick, ARGS="--only pods,exec --label Hull"; docs/bench.md has them all.
+bench: build ## Measure Hull and the peers that `scripts/peers` got, side by side
+	@cargo build --release -p cri-bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/side-by-side" $(ARGS)
+
+peers: setup ## Build or install the runtimes that `make bench` compares with
+	@scripts/peers
+
+bench-oci: build ## Times of `hull oci` beside runc and crun, where they are installed
+	@cargo build --release -p hull-tests --bin oci_bench
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
 
 bench-pull: build ## What pulls cost: time, processor, disk, memory
 	@cargo build --release -p hull-tests --bin bench_pull

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the two interfaces with a protobuf compiler in Rust, so that a builder needs no protoc.
+//! Compiles the interfaces with a protobuf compiler in Rust, so that a builder needs no protoc.
 
 #![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 
@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=cri");
+    println!("cargo:rerun-if-changed=nri");
+    if std::env::var_os("CARGO_FEATURE_NRI").is_some() {
+        plugins()?;
+    }
     if std::env::var_os("CARGO_FEATURE_CRI").is_none() {
         // The monitor links this crate without the gRPC half.
         return Ok(());
@@ -23,6 +27,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .message_attribute(".runtime.v1", "#[serde(rename_all = \"camelCase\", default)]")
         // Their Debug would print passwords: lib.rs writes one that does not.
         .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest", ".hull.v1.VerifyRequest"])
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
+/// The messages of the plugins' interface. Its services are not gRPC.
+fn plugins() -> Result<(), Box<dyn std::error::Error>> {
+    let mut compiler = protox::Compiler::new(["nri"])?;
+    compiler.open_files(["nri_v1alpha1.proto", "ttrpc.proto"])?;
+    tonic_prost_build::configure()
+        // What plugins asked for is kept in a container's record.
+        .message_attribute(".nri.v1alpha1", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(".nri.v1alpha1", "#[serde(rename_all = \"camelCase\", default)]")
+        // Sorted, so that what is sent and logged does not depend on chance.
+        .btree_map(".nri.v1alpha1")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

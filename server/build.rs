@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds the two programs that run in every pod, the monitor and pause, and hands their paths to
-//! `assets.rs`, which embeds them. They are built by a cargo of their own because they need another
+//! Builds the programs beside the daemon, the monitor and pause of every pod and the OCI runtime alone,
+//! and hands their paths to `assets.rs`, which embeds them. They are built by a cargo of their own because they need another
 //! target (static musl, where it is installed) and another profile than the daemon.
 
 #![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
@@ -19,12 +19,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let out = PathBuf::from(env::var("OUT_DIR")?).join("pod-programs");
     let target = target()?;
+    let host = env::var("HOST")?;
     let monitor = build(&root, &out, &target, "hull-monitor", "hull-monitor", &[])?;
     // Pause links to no library at all. rustc adds musl's own start-up files, so not that target.
-    let pause =
-        build(&root, &out, &env::var("HOST")?, "hull-sys", "pause", &["--features", "pause"])?;
+    let pause = build(&root, &out, &host, "hull-sys", "pause", &["--features", "pause"])?;
+    // libseccomp.a is the host's libc's; static too, so that no loader runs at each start.
+    let oci = build(&root, &out, &host, "hull-oci", "hull-oci", &[])?;
     println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
     println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
+    println!("cargo:rustc-env=HULL_OCI_PROGRAM={}", oci.display());
     Ok(())
 }
 

@@ -37,9 +37,9 @@ pub use auth::Auth;
 pub use error::{Cause, Error, Fault, Unreachable};
 pub use reference::Reference;
 pub use store::{
-    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Remote, Rootfs,
-    Store, Verified,
+    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Remote, Room,
+    Rootfs, Store, Verified,
 };
 pub use unpack::{Error as UnpackError, Limits};
-pub use view::{read_inside, view};
+pub use view::{Kind, kind_inside, read_inside, view};
 pub use watch::Wait;

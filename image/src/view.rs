@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::files;
 use hull_sys as sys;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -81,6 +81,45 @@ fn finish(overlay: &OwnedFd) -> sys::Result<OwnedFd> {
         .map_err(sys::Error::of(|| "fsmount(overlay, RDONLY|NODEV|NOSUID|NOEXEC)"))
 }
 
+/// What something in an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A device, fifo or socket.
+    Other,
+}
+
+/// What `path` of a view is, links resolved inside. `None` if there is no such thing.
+pub fn kind_inside(view: BorrowedFd<'_>, path: &str) -> Result<Option<Kind>, Error> {
+    let kind = || -> sys::Result<Option<Kind>> {
+        let Some(found) = find(view, path)? else { return Ok(None) };
+        let stat = fstat(&found).map_err(sys::Error::of(|| format!("fstat({path})")))?;
+        Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Directory,
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Kind::Other,
+        }))
+    };
+    kind().map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Opened without any effect: opening a device or a fifo for reading may have one.
+fn find(view: BorrowedFd<'_>, path: &str) -> sys::Result<Option<OwnedFd>> {
+    match sys::open_in_root(view, path, OFlags::PATH, ResolveFlags::empty()) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
+        Err(errno) => Err(sys::Error::new(errno, format!("openat2({path}, IN_ROOT)"))),
+    }
+}
+
 /// Reads at most `max_bytes` of the file `path` of a view, links resolved inside. `None` if there is
 /// no such file, or it is something else than a regular one.
 pub fn read_inside(
@@ -92,13 +131,7 @@ pub fn read_inside(
 }
 
 fn read(view: BorrowedFd<'_>, path: &str, max_bytes: usize) -> sys::Result<Option<Vec<u8>>> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // Opened without any effect first: opening a device or a fifo for reading may have one.
-    let found = match openat2(view, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        Ok(found) => found,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => return Ok(None),
-        Err(errno) => return Err(sys::Error::new(errno, format!("openat2({path}, IN_ROOT)"))),
-    };
+    let Some(found) = find(view, path)? else { return Ok(None) };
     let stat = fstat(&found).map_err(sys::Error::of(|| format!("fstat({path})")))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);

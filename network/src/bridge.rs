@@ -7,19 +7,22 @@
 //! ```
 //!
 //! The rule: addresses are given back last, so that nobody else gets one while a trace of its holder
-//! is left. An attach that fails is undone by [`Bridge::detach`]; there is no other teardown.
+//! is left. An attach that fails is undone by [`Bridge::detach`]. A pod whose processes are gone is
+//! [let go](Bridge::release): the same steps, the later ones once the kernel has taken the pair away.
 //!
 //! Locks: `ipam` is held for memory only. `table` is shared by those who add or take out elements, and
 //! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
 
+use crate::conntrack;
 use crate::host::{self, Ready, mac_of};
 use crate::inside::{self, Address};
 use crate::ipam::{Ipam, Lease};
 use crate::leases::Leases;
+use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Table};
 use crate::subnet::Subnet;
-use crate::{Error, PortMapping, probe};
+use crate::{Error, PortMapping, pair, probe};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -27,17 +30,8 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread;
-use std::time::Duration;
-use tracing::{debug, info, warn};
-
-/// Digits of a pod id in its link's name, which has room for 15 letters.
-const SHORT: usize = 11;
-const PREFIX: &str = "hull";
-/// How often a link just made is asked whether packets go through, and how long is waited between.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tracing::{info, warn};
 
 /// How the pod network is to be.
 #[derive(Debug, Clone)]
@@ -84,8 +78,9 @@ pub struct Attachment {
 #[derive(Debug)]
 pub struct Bridge {
     config: Config,
-    leases: Leases,
-    ipam: Mutex<Ipam>,
+    leases: Arc<Leases>,
+    ipam: Arc<Mutex<Ipam>>,
+    leaving: Arc<Leaving>,
     /// Once the bridge was made by us. Held while it is made, never while one looks at it.
     ready: Mutex<Option<Ready>>,
     making: Mutex<()>,
@@ -103,10 +98,13 @@ impl Bridge {
         let leases = Leases::new(config.state_dir.clone());
         let mut ipam = Ipam::new(subnets(&config.pod_cidr)?);
         leases.load(&mut ipam)?;
+        let (leases, ipam) = (Arc::new(leases), Arc::new(Mutex::new(ipam)));
+        let leaving = Arc::new(Leaving::new(Arc::clone(&leases), Arc::clone(&ipam)));
         Ok(Self {
             config,
             leases,
-            ipam: Mutex::new(ipam),
+            ipam,
+            leaving,
             ready: Mutex::new(None),
             making: Mutex::new(()),
             table: RwLock::new(()),
@@ -127,7 +125,7 @@ impl Bridge {
         netns: BorrowedFd<'_>,
         ports: &[PortMapping],
     ) -> Result<Attachment, Error> {
-        let host_link = link_of(pod.id)?;
+        let host_link = pair::name_of(pod.id)?;
         if !host_link.ends_with(pod.short) {
             return Err(Error::BadPod { id: pod.id.to_owned() });
         }
@@ -147,15 +145,44 @@ impl Bridge {
     /// # Errors
     /// When something will not go; then its addresses stay taken, and a further call goes on.
     pub fn detach(&self, id: &str) -> Result<(), Error> {
-        let host_link = link_of(id)?;
+        let host_link = pair::name_of(id)?;
+        self.leaving.recall(&host_link);
         let lease = self.ipam().leave(id);
         if let Some(lease) = &lease {
             self.withdraw(id, &lease.addresses, &lease.ports)?;
         }
-        self.remove_link(id, &host_link)?;
+        pair::remove(&route_socket()?, id, &host_link)?;
         self.leases.remove(id)?;
         self.ipam().free(id);
         Ok(())
+    }
+
+    /// Takes away the pod's host ports: others can have them from now on.
+    ///
+    /// # Errors
+    /// When they will not go; a further call goes on.
+    pub fn close_ports(&self, id: &str) -> Result<(), Error> {
+        let lease = self.ipam().leave(id).filter(|lease| !lease.ports.is_empty());
+        let Some(lease) = lease else { return Ok(()) };
+        self.withdraw(id, &lease.addresses, &lease.ports)?;
+        self.leases.write(id, &Lease { ports: Vec::new(), ..lease })?;
+        self.ipam().close_ports(id);
+        Ok(())
+    }
+
+    /// Lets go of a pod whose processes are gone: its host ports are closed when this returns, and its
+    /// addresses are given back as soon as the kernel has taken its links away.
+    ///
+    /// A namespace that lives on (somebody visits it, a connection is still being closed) has its
+    /// links taken away after a second. Nothing is lost when this process ends before that: the lease
+    /// is on disk until the last.
+    ///
+    /// # Errors
+    /// When the ports will not go, or nobody can watch over the rest; a further call goes on.
+    pub fn release(&self, id: &str) -> Result<(), Error> {
+        let host_link = pair::name_of(id)?;
+        self.close_ports(id)?;
+        self.leaving.add(id, host_link)
     }
 
     /// The pods that have an address, or a link on the bridge. For sweeping after a restart.
@@ -234,12 +261,14 @@ impl Bridge {
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
         let Ready { index: bridge, mtu } = self.ready(&socket)?;
+        // Somebody attaches it anew: what it has is not to be given back.
+        self.leaving.recall(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
         let (before, lease, subnets) = self.lease(id, &ports)?;
         self.leases.write(id, &lease)?;
         if let Some(before) = before {
             self.withdraw(id, &before.addresses, &before.ports)?;
-            self.remove_link(id, &host_link)?;
+            pair::remove(&socket, id, &host_link)?;
         }
         let addresses = with_gateways(&lease.addresses, &subnets);
         let Some(first) = addresses.first() else {
@@ -255,11 +284,11 @@ impl Bridge {
             mac,
             mtu,
         };
-        make_pair(&socket, &pair)?;
+        pair::make(&socket, &pair)?;
         inside::set_up(netns, &addresses)?;
-        settle(&socket, &host_link)?;
+        pair::settle(&socket, &host_link)?;
         // The bridge lets nothing through before its first port does.
-        settle(&socket, &self.config.bridge)?;
+        pair::settle(&socket, &self.config.bridge)?;
         self.publish(id, &lease)?;
         let ips = addresses.iter().map(|of| of.address).collect();
         Ok(Attachment { ips, gateway: first.gateway, mac, host_link, mtu })
@@ -305,16 +334,28 @@ impl Bridge {
         written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
     }
 
-    /// What the pod had, what it has now, and of which subnets.
+    /// What the pod had, what it has now, and of which subnets. With no address left it waits for those
+    /// that are about to be given back.
     fn lease(
         &self,
         id: &str,
         ports: &[PortMapping],
     ) -> Result<(Option<Lease>, Lease, Vec<Subnet>), Error> {
-        let mut ipam = self.ipam();
-        let before = ipam.get(id).cloned();
-        let lease = ipam.give(id, ports)?;
-        Ok((before, lease, ipam.subnets().to_vec()))
+        loop {
+            let left = self.leaving.gone_so_far();
+            let mut ipam = self.ipam();
+            let before = ipam.get(id).cloned();
+            match ipam.give(id, ports) {
+                Ok(lease) => return Ok((before, lease, ipam.subnets().to_vec())),
+                Err(full @ Error::SubnetFull { .. }) => {
+                    drop(ipam);
+                    if !self.leaving.wait_for_more_than(left) {
+                        return Err(full);
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
     }
 
     fn publish(&self, id: &str, lease: &Lease) -> Result<(), Error> {
@@ -331,10 +372,12 @@ impl Bridge {
             // the leases say, this one among them, is the truth.
             Err(err) if matches!(err.errno(), Errno::NOENT | Errno::BUSY | Errno::EXIST) => {
                 info!(pod = id, error = %err, "nftables table written anew");
-                self.write_table()
+                self.write_table()?;
             }
-            other => other.map_err(failed),
+            other => other.map_err(failed)?,
         }
+        conntrack::redirected(&socket, &lease.ports, &lease.addresses);
+        Ok(())
     }
 
     fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
@@ -343,20 +386,12 @@ impl Bridge {
         }
         let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let of = Published { pod: id, addresses, ports };
-        let taken = Socket::netfilter().and_then(|socket| self.nft().withdraw(&socket, &of));
+        let taken = Socket::netfilter().and_then(|socket| {
+            self.nft().withdraw(&socket, &of)?;
+            conntrack::withdrawn(&socket, ports, addresses);
+            Ok(())
+        });
         taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
-    }
-
-    /// Removes the pod's link, if there is one and it is the pod's.
-    fn remove_link(&self, id: &str, name: &str) -> Result<(), Error> {
-        let socket = route_socket()?;
-        let Some(found) = host::find(&socket, name)? else { return Ok(()) };
-        if !is_of(&found, id) {
-            debug!(pod = id, link = name, "link of that name is not this pod's; left alone");
-            return Ok(());
-        }
-        let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
-        link::remove(&socket, &found).map_err(failed)
     }
 
     /// The pods that have a link on our bridge.
@@ -364,11 +399,11 @@ impl Bridge {
         let socket = route_socket()?;
         let Some(bridge) = host::find(&socket, &self.config.bridge)? else { return Ok(Vec::new()) };
         let all = link::all(&socket)
-            .map_err(|source| Error::FindLink { link: format!("{PREFIX}*"), source })?;
+            .map_err(|source| Error::FindLink { link: format!("{}*", pair::PREFIX), source })?;
         let ours = all.into_iter().filter(|link| link.controller == Some(bridge.index));
         let pods = ours.filter_map(|link| {
             let id = link.alias?;
-            (link_of(&id).ok()? == link.name).then_some(id)
+            (pair::name_of(&id).ok()? == link.name).then_some(id)
         });
         Ok(pods.collect())
     }
@@ -379,57 +414,6 @@ impl Bridge {
 
     fn ipam(&self) -> MutexGuard<'_, Ipam> {
         alone(&self.ipam)
-    }
-}
-
-fn make_pair(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> {
-    let attempt = || {
-        let mut batch = socket.batch();
-        link::make_pair(&mut batch, pair);
-        batch.run()
-    };
-    let link = || pair.host.to_owned();
-    let failed = |source| Error::MakeLink { link: link(), source };
-    match attempt() {
-        Err(err) if err.errno() == Errno::EXIST => match host::find(socket, pair.host)? {
-            None => Err(Error::InsideTaken),
-            // Left behind, with no lease: state was cleared away under a running pod.
-            Some(found) if is_of(&found, pair.alias) => {
-                link::remove(socket, &found).map_err(failed)?;
-                attempt().map_err(failed)
-            }
-            Some(_) => Err(Error::LinkTaken { link: link() }),
-        },
-        other => other.map_err(failed),
-    }
-}
-
-/// Waits until packets go through the link: the kernel switches the far end on first and this one a
-/// moment later, and until then would drop the pod's first packets, which are repeated only after a
-/// second. Newer kernels (6.8) do it at once when asked.
-fn settle(socket: &Socket, name: &str) -> Result<(), Error> {
-    for _ in 0..SETTLE_TRIES {
-        match host::find(socket, name)? {
-            Some(link) if !link.passing => thread::sleep(SETTLE_PAUSE),
-            _ => return Ok(()),
-        }
-    }
-    warn!(link = name, "link is slow to let packets through");
-    Ok(())
-}
-
-/// Whether the link is this pod's, not another's that happens to have the name.
-fn is_of(link: &link::Link, id: &str) -> bool {
-    link.kind.as_deref() == Some("veth") && link.alias.as_deref() == Some(id)
-}
-
-fn link_of(id: &str) -> Result<String, Error> {
-    let hex = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    match id.get(..SHORT) {
-        Some(short) if hex => Ok(format!("{PREFIX}{short}")),
-        _ => {
-            Err(Error::BadPod { id: id.chars().take(64).flat_map(char::escape_default).collect() })
-        }
     }
 }
 
@@ -457,11 +441,11 @@ fn published<'l>(pod: &'l str, lease: &'l Lease) -> Published<'l> {
     Published { pod, addresses: &lease.addresses, ports: &lease.ports }
 }
 
-fn route_socket() -> Result<Socket, Error> {
+pub(crate) fn route_socket() -> Result<Socket, Error> {
     Socket::route().map_err(|source| Error::Socket { source })
 }
 
-fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is guarded is whole between any two statements, so a panic elsewhere left it whole.
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

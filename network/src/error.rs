@@ -40,6 +40,8 @@ pub enum Error {
     Sysctl { path: PathBuf, value: String, source: io::Error },
     #[error("speak to the kernel about links")]
     Socket { source: sys::Error },
+    #[error("watch links go")]
+    WatchLinks { source: io::Error },
     #[error("look for link {link}")]
     FindLink { link: String, source: sys::Error },
     #[error("use {link} as the pods' bridge: it is {kind}")]
@@ -70,6 +72,8 @@ pub enum Error {
     Probe { what: &'static str, source: sys::Error },
     #[error("remove the pod network: {count} pods are attached to it")]
     StillAttached { count: usize },
+    #[error(transparent)]
+    Cni(#[from] crate::cni::Error),
 }
 
 const NFT_MODULES: &str =
@@ -125,7 +129,8 @@ impl Error {
                 _ => permission(source),
             },
             Self::Enter { source } => permission(source),
-            Self::BadPod { .. } => None,
+            Self::Cni(source) => source.hint(),
+            Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
     }
 }

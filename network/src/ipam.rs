@@ -65,10 +65,12 @@ impl Ipam {
             let holder = self.leases.iter().find(|(_, other)| other.addresses.contains(ip));
             return Err(holder.map(|(holder, _)| holder.clone()).unwrap_or_default());
         }
-        self.sequence = self.sequence.max(lease.sequence);
+        if lease.sequence >= self.sequence {
+            self.sequence = lease.sequence;
+            self.go_on_behind(&lease.addresses);
+        }
         self.taken.extend(&lease.addresses);
         self.leases.insert(pod, lease);
-        self.resume();
         Ok(())
     }
 
@@ -102,6 +104,13 @@ impl Ipam {
         let lease = self.leases.get_mut(pod)?;
         lease.leaving = true;
         Some(lease.clone())
+    }
+
+    /// Its host ports are gone: another pod can have them.
+    pub(crate) fn close_ports(&mut self, pod: &str) {
+        if let Some(lease) = self.leases.get_mut(pod).filter(|lease| lease.leaving) {
+            lease.ports.clear();
+        }
     }
 
     /// Takes back what the pod has.
@@ -177,10 +186,14 @@ impl Ipam {
 
     /// Goes on behind the last lease given.
     fn resume(&mut self) {
+        let newest = self.leases.values().max_by_key(|lease| lease.sequence);
+        let addresses = newest.map_or(Vec::new(), |lease| lease.addresses.clone());
+        self.go_on_behind(&addresses);
+    }
+
+    fn go_on_behind(&mut self, addresses: &[IpAddr]) {
         for (number, subnet) in self.subnets.iter().enumerate() {
-            let newest = self.leases.values().max_by_key(|lease| lease.sequence);
-            let ip = newest.and_then(|lease| lease.addresses.iter().find(|ip| subnet.gives(**ip)));
-            self.last[number] = ip.copied();
+            self.last[number] = addresses.iter().copied().find(|ip| subnet.gives(*ip));
         }
     }
 }

@@ -139,7 +139,8 @@ fn read(path: &Path) -> Result<Record, String> {
     Ok(record)
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file whole and renames it into place.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -147,12 +148,13 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-fn set_aside(path: &Path, why: &str) {
+/// Sets aside a record that is not usable, for the operator.
+pub(crate) fn set_aside(path: &Path, why: &str) {
     let bad = path.with_extension("bad");
     match fs::rename(path, &bad) {
-        Ok(()) => warn!(set_aside = %bad.display(), why, "record of a pod's addresses not usable"),
+        Ok(()) => warn!(set_aside = %bad.display(), why, "record of a pod's network not usable"),
         Err(err) => {
-            warn!(path = %path.display(), why, error = %err, "record of a pod's addresses not usable, and not to be set aside")
+            warn!(path = %path.display(), why, error = %err, "record of a pod's network not usable, and not to be set aside")
         }
     }
 }

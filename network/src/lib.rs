@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The built-in pod network: a bridge, a link and addresses per pod, host ports, masquerading.
+//! Pod networks: the built-in one, and CNI plugins. [`Network`] is either.
+//!
+//! The built-in one is a bridge, with a link and addresses per pod, host ports and masquerading:
 //!
 //! ```text
 //!  pod netns            host netns
@@ -9,28 +11,36 @@
 //! ```
 //!
 //! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
-//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown,
-//! [`Bridge::detach`].
+//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown:
+//! [`Bridge::detach`], or [`Bridge::release`] for a pod whose processes are gone, which leaves the wait
+//! for the kernel to a thread.
 //!
 //! Everything here blocks, for about a millisecond; callers use a thread that may. Calls for the same
 //! pod must not overlap; calls for different pods may, in any number.
 //!
-//! Not here: making network namespaces (`hull-sys`), knowing what a pod is, network plugins.
+//! Not here: making network namespaces (`hull-sys`), knowing what a pod is.
 
 mod bridge;
+pub mod cni;
+mod conntrack;
+mod either;
 mod error;
 mod host;
 mod inside;
 mod ipam;
 mod leases;
+mod leaving;
 mod netlink;
 mod nft;
+mod pair;
 mod ports;
 mod probe;
 mod subnet;
 mod sysctl;
 
 pub use bridge::{Attachment, Bridge, Config, Pod};
+pub use cni::Cni;
+pub use either::{Bandwidth, Dns, Network, Request};
 pub use error::Error;
 pub use inside::{InterfaceStats, interface_stats, loopback_up};
 pub use ports::{PortMapping, Protocol};

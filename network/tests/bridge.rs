@@ -442,6 +442,62 @@ fn detach_leaves_nothing_and_may_run_any_number_of_times() {
     });
 }
 
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let look = || if holds() { Ok(()) } else { Err(what.to_owned()) };
+    hull_tests::eventually::blocking(PATIENCE, look).unwrap();
+}
+
+#[test]
+fn a_pod_let_go_keeps_its_address_until_its_link_is_gone() {
+    // With its namespace, or by us when somebody holds on to that.
+    for held in [false, true] {
+        on_a_host(|| {
+            let host = Host::new();
+            let before = host.attach(1, &[port(8085)]);
+            host.bridge.release(&id(1)).unwrap();
+            assert_eq!(host.bridge.attachments(), [id(1)]);
+            // What the next daemon would know, were this one killed now.
+            let next = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            assert_eq!(next.attachments(), [id(1)]);
+            assert_ne!(host.attach(2, &[port(8085)]).ip(), before.ip());
+            let _held = held.then_some(before.netns);
+            eventually("its address is given back", || host.bridge.attachments() == [id(2)]);
+            assert!(!links().contains(&before.got.host_link));
+            host.bridge.release(&id(1)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_pod_attached_anew_while_it_leaves_keeps_all_it_has() {
+    on_a_host(|| {
+        let host = Host::new();
+        let first = host.attach(1, &[]);
+        host.bridge.release(&id(1)).unwrap();
+        let again = host.attach(1, &[port(8086)]);
+        assert_eq!(again.ip(), first.ip());
+        drop(first.netns);
+        drop(host.attach(2, &[]));
+        host.bridge.release(&id(2)).unwrap();
+        eventually("the other is gone", || host.bridge.attachments() == [id(1)]);
+        assert!(links().contains(&again.got.host_link) && table().contains("8086"));
+    });
+}
+
+#[test]
+fn a_full_subnet_has_room_for_who_comes_right_after_one_that_left() {
+    on_a_host(|| {
+        let host = Host::with(&["10.214.7.0/30"]);
+        for number in 1..20 {
+            let pod = host.attach(number, &[]);
+            let refused = host.try_attach(99, &netns::create().unwrap(), &[]).unwrap_err();
+            assert!(refused.to_string().contains("free address"), "{refused}");
+            drop(pod);
+            host.bridge.release(&id(number)).unwrap();
+        }
+    });
+}
+
 #[test]
 fn opening_and_checking_touch_nothing() {
     on_a_host(|| {

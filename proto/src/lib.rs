@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What Hull speaks: CRI v1 to the kubelet, its own service to its command line, and the protocol
-//! between the daemon and the monitors. Also the ids, parsed once.
+//! between the daemon and the monitors; what NRI plugins and ttrpc put on the wire. Also the ids, parsed
+//! once.
 //!
 //! No logic and no I/O. The gRPC half is behind the feature `cri`, because the monitor links this
 //! crate too and must stay tiny.
@@ -59,6 +60,38 @@ pub mod admin {
             f.debug_struct("VerifyRequest").field("image", &self.image).finish_non_exhaustive()
         }
     }
+}
+
+/// The node resource interface, generated from `nri/nri_v1alpha1.proto`.
+#[cfg(feature = "nri")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    let_underscore_drop,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
+pub mod nri {
+    include!(concat!(env!("OUT_DIR"), "/nri.v1alpha1.rs"));
+}
+
+/// What ttrpc puts around a call, generated from `nri/ttrpc.proto`.
+#[cfg(feature = "nri")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    let_underscore_drop,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
+pub mod ttrpc {
+    include!(concat!(env!("OUT_DIR"), "/ttrpc.rs"));
 }
 
 /// The descriptor set of both interfaces, encoded.

@@ -2,15 +2,16 @@
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
 use crate::calls::Calls;
-use crate::config::Config;
+use crate::config::{Config, NetworkMode};
 use crate::cri::Cri;
 use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
-use crate::recover;
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
+use crate::{nri, recover, upkeep};
+use hull_network::{Bridge, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -60,8 +61,6 @@ pub(crate) enum Error {
     Monitors { source: monitors::Error },
     #[error("recover what was running")]
     Recover { source: VerbError },
-    #[error("leave ended monitors to the kernel")]
-    Children { source: hull_sys::Error },
     #[error("wait for signals")]
     Signals { source: io::Error },
     #[error("serve calls")]
@@ -87,7 +86,6 @@ impl Error {
             Self::Cgroups { source } => source.hint(),
             Self::Recover { source } => source.hint(),
             Self::Threads { .. }
-            | Self::Children { .. }
             | Self::Streaming { .. }
             | Self::Monitors { .. }
             | Self::Signals { .. }
@@ -110,16 +108,18 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    // Monitors are known by their connections; nobody waits for their exit codes.
-    hull_sys::ignore_children().map_err(|source| Error::Children { source })?;
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
     let listener = listen(&socket).await?;
-    let node = Arc::new(open(config)?);
+    let (plugins, plugin_host) = hull_nri::prepare();
+    let node = Arc::new(open(config, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
+    upkeep::start(&node);
+    // What they are told of first is what runs.
+    nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let images = Arc::clone(&node.images);
     // After a boot: what a power cut has left is found before it is used. Who needs a layer before that
@@ -167,7 +167,7 @@ async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Opens all that a node consists of.
-fn open(config: Config) -> Result<Node, Error> {
+fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
     let (images, problems) =
         hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
@@ -175,16 +175,12 @@ fn open(config: Config) -> Result<Node, Error> {
         tracing::error!(problem = %problem, "image record set aside");
     }
     let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
-    let mut bridge = config.bridge();
     let (subnets, aside) = told.load::<PodCidr>().map_err(directories)?;
     for bad in aside {
         tracing::error!(path = %bad.path.display(), why = %bad.why,
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
     }
-    if let Some(told) = subnets.into_iter().next() {
-        bridge.pod_cidr = told.subnets;
-    }
-    let network = hull_network::Bridge::open(bridge).map_err(|source| Error::Network { source })?;
+    let network = network(&config, subnets.into_iter().next())?;
     let monitors = Monitors::prepare().map_err(|source| Error::Monitors { source })?;
     let user_namespaces = monitors.try_user_namespaces(&config.data_dir);
     if let Err(why) = &user_namespaces {
@@ -200,11 +196,33 @@ fn open(config: Config) -> Result<Node, Error> {
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         told,
+        plugins,
         config,
     });
     store::make_dir(&node.run_dir()).map_err(directories)?;
     store::make_dir(&node.rootfs_dir()).map_err(directories)?;
     Ok(node)
+}
+
+/// The pods' network, with the subnets that the kubelet told an earlier daemon.
+fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
+    let failed = |source| Error::Network { source };
+    match config.network.mode {
+        NetworkMode::Bridge => {
+            let mut settings = config.bridge();
+            settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
+            Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
+        }
+        NetworkMode::Cni => {
+            let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
+            if let Some(told) = told
+                && let Err(err) = cni.set_pod_cidr(&told.subnets)
+            {
+                warn!(error = %Chain(&err), "network configuration not written; the kubelet's next start tries again");
+            }
+            Ok(Network::Cni(Box::new(cni)))
+        }
+    }
 }
 
 /// One daemon per state directory. The lock goes with the process.

@@ -4,7 +4,7 @@
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
 
-use crate::{monitors, pod, spec, store};
+use crate::{monitors, nri, pod, spec, store};
 use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +29,20 @@ pub(crate) enum Error {
     NameTaken { name: String, attempt: u32, holder: String },
     #[error("find image `{image}` on this node")]
     NoImage { image: String },
+    #[error("mount `{path}` of image {image}: {why}")]
+    SubPath { image: String, path: String, why: &'static str },
     #[error("use image `{image}`")]
     Image { image: String, source: hull_image::Error },
     #[error("make the root filesystem of container {container}")]
     Rootfs { container: String, source: hull_image::Error },
     #[error("work out what the container needs")]
     Spec { source: spec::Error },
+    #[error("go on")]
+    Plugins { source: hull_nri::Error },
+    #[error("go on")]
+    Adjust { source: nri::Error },
+    #[error("give container {container} the limits that an NRI plugin asks for")]
+    OthersLimits { container: String },
     #[error("plan the container's start")]
     Plan { source: hull_plan::Error },
     /// A step failed and was explained.
@@ -77,9 +85,17 @@ impl Error {
                 Some(format!("remove it first: `hull rm {holder}`, or count the attempt up"))
             }
             Self::NoImage { image } => Some(format!("pull it first: `hull pull {image}`")),
+            Self::SubPath { .. } => {
+                Some("correct the `subPath` of the volume mount, or the image of the volume".into())
+            }
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
+            Self::Adjust { source } => source.hint(),
+            Self::OthersLimits { .. } => {
+                Some("see why in the log, and which plugin asks for it".into())
+            }
             Self::Failed { failure, .. } => failure.mend.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),

@@ -29,11 +29,20 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Vie
             id: id.clone(),
             pod: PodId::from_random([1; 32]),
             record: held(&id, state),
+            execs: Arc::default(),
         };
         (id, Arc::new(view))
     });
     let containers: BTreeMap<_, _> = containers.collect();
-    Arc::new(View { id, record: Arc::new(record), containers, failure: None, client: None, gone })
+    Arc::new(View {
+        id,
+        record: Arc::new(record),
+        containers,
+        images: std::collections::BTreeSet::new(),
+        failure: None,
+        client: None,
+        gone,
+    })
 }
 
 fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
@@ -42,10 +51,12 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         pod: String::new(),
         config: hull_proto::cri::ContainerConfig::default(),
         image_id: String::new(),
+        image_volumes: Vec::new(),
         image_ref: String::new(),
         created_ns: 0,
         cgroup: String::new(),
         log_path: String::new(),
+        adjust: None,
         user: None,
         stop_signal: 15,
         state: state.clone(),

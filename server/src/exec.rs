@@ -7,10 +7,10 @@
 
 use crate::container::{self, State};
 use crate::error::{Error, Result};
+use crate::explain;
 use crate::monitors;
 use crate::node::{Node, blocking};
 use crate::pod::Pod;
-use crate::{explain, spec};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,6 +21,9 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 const SIGKILL: i32 = 9;
+/// Longest that a command that was killed at its limit is waited for. One that is stuck in the kernel
+/// does not keep its caller any longer.
+const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
 
@@ -70,7 +73,7 @@ pub(crate) async fn begin(
         .client
         .clone()
         .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
-    let process = process(node, &view, &shown.record, cmd, streams.tty)?;
+    let process = process(node, &view, &shown, cmd)?;
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
@@ -111,24 +114,27 @@ pub(crate) fn lost() -> Arc<Error> {
 }
 
 /// The process of an exec: as the container's own, with another command.
-pub(crate) fn process(
+fn process(
     node: &Arc<Node>,
     view: &crate::pod::View,
-    record: &container::ContainerRecord,
+    shown: &container::ContainerView,
     cmd: &[String],
-    tty: bool,
 ) -> Result<hull_plan::Process> {
     if cmd.is_empty() {
         return Err(Arc::new(Error::Invalid { field: "cmd", why: "it is empty".into() }));
     }
+    if let Some(known) = shown.execs.get() {
+        return Ok(known.with(cmd));
+    }
+    let record = &shown.record;
     let image = node
         .images
         .find(&record.image_id)
         .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
     let spec = container::start::spec(node, &view.id, &view.record, record, &image, None)?;
-    let process = spec::exec(&spec, cmd, tty).map_err(|source| Error::Spec { source })?;
-    let process = hull_plan::process(&process, &spec, &node.host);
-    Ok(process.map_err(|source| Error::Plan { source })?)
+    let made = hull_plan::Template::new(&spec, &node.host);
+    let made = made.map_err(|source| Error::Plan { source })?;
+    Ok(shown.execs.get_or_init(|| made).with(cmd))
 }
 
 /// A pipe for output: our side, and the process's.
@@ -155,6 +161,17 @@ pub(crate) struct Kill {
 }
 
 impl Kill {
+    /// Kills the process and waits until it is gone.
+    async fn finish(&mut self, ended: oneshot::Receiver<Exit>) {
+        if let Some(exec) = self.exec {
+            let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
+            // A monitor that is gone has taken its execs along.
+            let _gone = self.client.tell(verb, Vec::new()).await;
+        }
+        let _stuck = tokio::time::timeout(KILLED_WAIT_MAX, ended).await;
+        self.disarm();
+    }
+
     /// The process has ended.
     pub(crate) fn disarm(&mut self) {
         self.exec = None;
@@ -177,7 +194,7 @@ async fn gather(
     node: &Node,
     stdout: Receiver,
     stderr: Receiver,
-    Running { mut kill, ended }: Running,
+    Running { mut kill, mut ended }: Running,
     limit: Option<Duration>,
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
@@ -185,7 +202,6 @@ async fn gather(
     let (mut out, mut err) = (Collector::new(stdout, most), Collector::new(stderr, most));
     let exit = {
         let all = async {
-            tokio::pin!(ended);
             // Output is read while the process runs, or it would block on a full pipe.
             loop {
                 tokio::select! {
@@ -196,11 +212,16 @@ async fn gather(
             }
         };
         match limit {
-            Some(limit) => match tokio::time::timeout(limit, all).await {
-                Ok(exit) => exit,
-                Err(_) => return Err(Arc::new(Error::ExecTimeout { limit })),
-            },
-            None => all.await,
+            Some(limit) => tokio::time::timeout(limit, all).await.map_err(|_| limit),
+            None => Ok(all.await),
+        }
+    };
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(limit) => {
+            // Whoever hears of the limit finds nothing of the command any more.
+            kill.finish(ended).await;
+            return Err(Arc::new(Error::ExecTimeout { limit }));
         }
     };
     kill.disarm();

@@ -113,12 +113,7 @@ pub(crate) fn end(record: &ContainerRecord, how: &How) -> (&'static str, String)
 }
 
 fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
-    let limit = record
-        .config
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.resources.as_ref())
-        .map_or(0, |resources| resources.memory_limit_in_bytes);
+    let limit = record.resources().map_or(0, |resources| resources.memory_limit_in_bytes);
     let peak = seen.memory_peak_bytes.map_or(String::new(), |peak| format!(", peak {}", mib(peak)));
     if limit > 0 {
         let limit = u64::try_from(limit).unwrap_or(0);

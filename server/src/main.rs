@@ -18,15 +18,31 @@ mod explain;
 mod metrics;
 mod monitors;
 mod node;
+mod nri;
+mod oci;
 mod pod;
 mod recover;
 mod spec;
 mod stats;
 mod store;
 mod streaming;
+mod upkeep;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(words) = oci::asked() {
+        return cli::oci(&words);
+    }
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, word, path, index, name] = args.as_slice()
+        && word == hull_nri::GUARD
+    {
+        let err = hull_nri::guard(path, index, name);
+        // Nobody listens where that cannot be written.
+        let _gone = writeln!(std::io::stderr(), "error: cannot start NRI plugin {path}: {err}");
+        return ExitCode::FAILURE;
+    }
     cli::main(|config| daemon::serve(config).map_err(|err| daemon::shown(&err)))
 }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::monitors::Monitors;
 use crate::pod::registry::Registry;
-use crate::stats::Samples;
+use crate::stats::{Layers, Rates};
 use crate::store::Store;
 use hull_proto::id::{ContainerId, PodId};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) host: hull_plan::HostFacts,
     pub(crate) monitors: Monitors,
@@ -37,10 +37,12 @@ pub(crate) struct Node {
     pub(crate) containers: Store,
     /// What the kubelet told the node as a whole: see [`PodCidr`].
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
-    pub(crate) samples: Samples,
+    pub(crate) rates: Rates,
+    pub(crate) layers: Layers,
     pub(crate) events: Events,
     execs: AtomicU64,
 }
@@ -50,13 +52,14 @@ pub(crate) struct Node {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) images: Arc<hull_image::Store>,
-    pub(crate) network: hull_network::Bridge,
+    pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
     pub(crate) host: hull_plan::HostFacts,
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) told: Store,
+    pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
 
@@ -84,6 +87,7 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
         } = shared;
         // Numbers of execs must not meet those that an earlier daemon gave to processes that still
@@ -99,9 +103,11 @@ impl Node {
             pods,
             containers,
             told,
+            plugins,
             user_namespaces,
             registry: Registry::default(),
-            samples: Samples::default(),
+            rates: Rates::default(),
+            layers: Layers::default(),
             events: Events::default(),
             execs: AtomicU64::new(first),
         }

@@ -244,9 +244,10 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
     }
     for id in node.network.attachments() {
         if !pods.contains(&id) {
-            warn!(pod = %id, "network of a pod without a record swept");
+            // Of one that was stopped a moment before the last daemon ended, or a leak.
+            info!(pod = %id, "network of a pod without a record swept");
             let shared = Arc::clone(node);
-            if let Err(err) = blocking(move || shared.network.detach(&id)).await {
+            if let Err(err) = blocking(move || shared.network.release(&id)).await {
                 error!(error = %Chain(&err), "left network not taken away");
             }
         }

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What pods and containers use, read when asked for. No loop polls anything: CPU per second comes
-//! from the difference to the last time somebody asked.
+//! from the difference to the last time somebody asked ([`rates`]), and a writable layer is walked no more
+//! often than that is worth ([`layers`]).
+
+mod layers;
+mod rates;
+
+pub(crate) use layers::Layers;
+pub(crate) use rates::Rates;
 
 use crate::container::{ContainerView, State};
 use crate::error::Error;
@@ -8,38 +15,8 @@ use crate::node::{Node, now_ns};
 use crate::pod::{State as PodState, View};
 use hull_cgroup::{Cgroup, Stats};
 use hull_proto::cri;
-use hull_proto::id::ContainerId;
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
-
-/// The last CPU reading of everything that was asked after, by id.
-#[derive(Debug, Default)]
-pub(crate) struct Samples {
-    last: Mutex<HashMap<String, (i64, u64)>>,
-}
-
-impl Samples {
-    /// Nanoseconds of CPU per second since the last reading; 0 at the first.
-    fn rate(&self, id: &str, at_ns: i64, usage_ns: u64) -> u64 {
-        // Single inserts: a panic leaves nothing half done.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = last.insert(id.to_owned(), (at_ns, usage_ns));
-        let Some((then, usage)) = before else { return 0 };
-        let elapsed = u128::try_from(at_ns - then).unwrap_or(0);
-        if elapsed == 0 {
-            return 0;
-        }
-        let used = u128::from(usage_ns.saturating_sub(usage));
-        u64::try_from(used * 1_000_000_000 / elapsed).unwrap_or(u64::MAX)
-    }
-
-    /// Forgets a container.
-    pub(crate) fn forget(&self, id: &ContainerId) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
-    }
-}
 
 /// What one container uses. One that does not run has its writable layer only.
 pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::ContainerStats, Error> {
@@ -54,11 +31,11 @@ pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::Contai
         writable_layer: writable_layer(node, &record.id),
         ..Default::default()
     };
-    if matches!(record.state, State::Running { .. })
+    if let State::Running { since_ns, .. } = record.state
         && let Some(read) = read(node, &record.cgroup)?
     {
         let at = now_ns();
-        stats.cpu = Some(cpu(node, &record.id, at, &read));
+        stats.cpu = Some(cpu(node, &record.id, since_ns, at, &read));
         stats.memory = Some(memory(at, &read));
         stats.swap = Some(swap(at, &read));
         stats.io = read
@@ -76,7 +53,7 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Erro
     let at = now_ns();
     if let PodState::Ready { pause_pid, .. } = record.state {
         if let Some(read) = read(node, &record.cgroup)? {
-            linux.cpu = Some(cpu(node, &record.id, at, &read));
+            linux.cpu = Some(cpu(node, &record.id, record.created_ns, at, &read));
             linux.memory = Some(memory(at, &read));
             linux.io = read
                 .psi_io
@@ -124,11 +101,11 @@ fn value(value: u64) -> Option<cri::UInt64Value> {
     Some(cri::UInt64Value { value })
 }
 
-fn cpu(node: &Node, id: &str, at: i64, read: &Stats) -> cri::CpuUsage {
+fn cpu(node: &Node, id: &str, began: i64, at: i64, read: &Stats) -> cri::CpuUsage {
     cri::CpuUsage {
         timestamp: at,
         usage_core_nano_seconds: value(read.cpu_usage_ns),
-        usage_nano_cores: value(node.samples.rate(id, at, read.cpu_usage_ns)),
+        usage_nano_cores: value(node.rates.rate(id, began, at, read.cpu_usage_ns)),
         psi: read.psi_cpu.as_ref().map(pressure),
     }
 }
@@ -171,14 +148,14 @@ fn pressure(psi: &hull_cgroup::Psi) -> cri::PsiStats {
 
 pub(crate) fn writable_layer(node: &Node, container: &str) -> Option<cri::FilesystemUsage> {
     // A container that is being removed has none any more: not an error of the whole answer.
-    let usage = node.images.rootfs_usage(container).ok()?;
-    Some(filesystem(&usage))
+    let (usage, at) = node.layers.usage(node, container)?;
+    Some(filesystem(&usage, at))
 }
 
 /// As CRI wants it.
-pub(crate) fn filesystem(usage: &hull_image::FsUsage) -> cri::FilesystemUsage {
+pub(crate) fn filesystem(usage: &hull_image::FsUsage, at: i64) -> cri::FilesystemUsage {
     cri::FilesystemUsage {
-        timestamp: now_ns(),
+        timestamp: at,
         fs_id: Some(cri::FilesystemIdentifier {
             mountpoint: usage.mountpoint.to_string_lossy().into_owned(),
         }),
@@ -197,7 +174,7 @@ pub(crate) fn interfaces(pause_pid: i32) -> Option<Vec<hull_network::InterfaceSt
 }
 
 fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
-    let interfaces: Vec<_> = interfaces(pause_pid)?
+    let mut interfaces: Vec<_> = interfaces(pause_pid)?
         .into_iter()
         .map(|of| cri::NetworkInterfaceUsage {
             name: of.name,
@@ -207,6 +184,8 @@ fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
             tx_errors: value(of.tx_errors),
         })
         .collect();
-    let default_interface = interfaces.iter().find(|of| of.name == "eth0").cloned();
+    // The list is of those beside the default one.
+    let default = interfaces.iter().position(|of| of.name == "eth0");
+    let default_interface = default.map(|at| interfaces.remove(at));
     Some(cri::NetworkUsage { timestamp: at, default_interface, interfaces })
 }

@@ -177,7 +177,16 @@ fn is_zombie(dir: &Path) -> bool {
 /// kubelet's: it takes them away.
 fn files(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    for dir in ["state/pods", "state/containers", "state/run", "state/network", "data/containers"] {
+    let dirs = [
+        "state/pods",
+        "state/containers",
+        "state/run",
+        "state/network",
+        "state/cni",
+        "state/netns",
+        "data/containers",
+    ];
+    for dir in dirs {
         let mut paths = Vec::new();
         every_file(&root.join(dir), &mut paths);
         found.extend(paths.iter().map(|path| format!("file {}", path.display())));

@@ -7,6 +7,7 @@
 //!
 //! A helper that cannot do its part panics with what it tried: in a test that is the report.
 
+pub mod bundle;
 pub mod cri;
 pub mod debian;
 pub mod eventually;
@@ -17,6 +18,7 @@ pub mod layer;
 pub mod must;
 pub mod node;
 pub mod paths;
+pub mod plugin;
 pub mod registry;
 pub mod rust_source;
 pub mod session;

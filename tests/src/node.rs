@@ -50,6 +50,8 @@ pub struct Node {
     daemon: Option<Child>,
     cri: Cri,
     before: OnHost,
+    /// The network namespace that the daemon runs in, when it is not the host's.
+    netns: Option<PathBuf>,
     /// Holds the number as long as this lives.
     _claim: UnixListener,
 }
@@ -60,16 +62,42 @@ impl Node {
         Self::start_with("").await
     }
 
-    /// Starts a node with more in its config file.
+    /// Starts a node with more in its configuration, which may replace what stands there.
     pub async fn start_with(more: &str) -> Self {
         let (number, claim) = claim();
+        Self::start_claimed((number, claim), None, String::new(), more).await
+    }
+
+    /// Starts a node with more in the section `[network]`, and behind it, of its config file.
+    pub async fn start_on_network(settings: impl FnOnce(&Names) -> String) -> Self {
+        let (number, claim) = claim();
+        Self::start_claimed((number, claim), None, settings(&names(number)), "").await
+    }
+
+    /// Likewise, with the daemon in a network namespace that stands for another machine.
+    pub async fn start_in(netns: PathBuf, settings: impl FnOnce(&Names) -> String) -> Self {
+        let (number, claim) = claim();
+        Self::start_claimed((number, claim), Some(netns), settings(&names(number)), "").await
+    }
+
+    async fn start_claimed(
+        (number, claim): (u8, UnixListener),
+        netns: Option<PathBuf>,
+        network: String,
+        more: &str,
+    ) -> Self {
         let names = names(number);
         host::clear(&names);
-        for dir in ["state", "data", "logs", "seccomp", "host"] {
+        for dir in ["state", "data", "logs", "seccomp", "host", "plugins"] {
             fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
         }
-        fs::write(names.root.join("hull.toml"), config(number, &names, more))
+        fs::write(names.root.join("hull.toml"), config(number, &names, &network))
             .must("write the node's config");
+        if !more.is_empty() {
+            let dir = names.root.join("hull.toml.d");
+            fs::create_dir_all(&dir).must("make the directory of more config");
+            fs::write(dir.join("test.toml"), more).must("write the test's config");
+        }
         let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
         let log = paths::logs().join(format!("{test}-{number}.log"));
         drop(fs::remove_file(&log));
@@ -81,6 +109,7 @@ impl Node {
             daemon: None,
             cri,
             before: OnHost::default(),
+            netns,
             _claim: claim,
         };
         node.start_again().await;
@@ -106,7 +135,15 @@ impl Node {
     }
 
     fn launch(&self) -> Child {
-        Command::new("sh")
+        let mut command = match &self.netns {
+            None => Command::new("sh"),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).args(["--", "sh"]);
+                command
+            }
+        };
+        command
             .args(["-c", LAUNCH, "launch"])
             .arg(daemon_cgroup_dir(&self.names))
             .arg(&self.log)
@@ -200,6 +237,18 @@ impl Node {
         self.names.root.join("hull.sock")
     }
 
+    /// Where NRI plugins connect.
+    #[must_use]
+    pub fn nri_socket(&self) -> PathBuf {
+        self.names.root.join("nri.sock")
+    }
+
+    /// Where pre-installed NRI plugins and their configuration are looked for when the daemon starts.
+    #[must_use]
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.names.root.join("plugins")
+    }
+
     /// A directory on the host for the test's own files; goes with the node.
     #[must_use]
     pub fn host_dir(&self) -> PathBuf {
@@ -234,6 +283,18 @@ impl Node {
     #[must_use]
     pub fn gateway(&self) -> String {
         format!("10.213.{}.1", self.number)
+    }
+
+    /// The subnet of its pods.
+    #[must_use]
+    pub fn subnet(&self) -> String {
+        format!("10.213.{}.0/24", self.number)
+    }
+
+    /// A port of the host that no other node's tests use.
+    #[must_use]
+    pub fn host_port(&self) -> u16 {
+        20_000 + u16::from(self.number)
     }
 
     /// The daemon's log so far.
@@ -362,18 +423,21 @@ fn daemon_cgroup_dir(names: &Names) -> PathBuf {
     dir.join(names.daemon_cgroup.trim_start_matches('/'))
 }
 
-fn config(number: u8, names: &Names, more: &str) -> String {
+fn config(number: u8, names: &Names, network: &str) -> String {
     let at = |dir: &str| names.root.join(dir).display().to_string();
     format!(
         "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
          [log]\nlevel = \"debug\"\n\
          [cgroup]\nparent = {cgroup:?}\n\
-         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n\
-         [runtime]\nseccomp_root = {seccomp:?}\n{more}\n",
+         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
+         [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
+         [runtime]\nseccomp_root = {seccomp:?}\n",
         state = at("state"),
         data = at("data"),
         socket = at("hull.sock"),
         seccomp = at("seccomp"),
+        nri = at("nri.sock"),
+        plugins = at("plugins"),
         cgroup = names.cgroup,
         bridge = names.bridge,
         table = names.table,

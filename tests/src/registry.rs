@@ -50,19 +50,22 @@ impl Registry {
     /// Starts one that everybody may pull from.
     #[must_use]
     pub fn start() -> Self {
-        Self::serve(false)
+        Self::serve(own_dir(), false)
+    }
+
+    /// Likewise with its data in `dir`, which goes with it.
+    #[must_use]
+    pub fn start_in(dir: &Path) -> Self {
+        Self::serve(dir.to_owned(), false)
     }
 
     /// Starts one that wants [`USER`] and [`PASSWORD`].
     #[must_use]
     pub fn start_private() -> Self {
-        Self::serve(true)
+        Self::serve(own_dir(), true)
     }
 
-    fn serve(private: bool) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let dir = paths::fixtures().join(format!("registry-{}-{number}", std::process::id()));
+    fn serve(dir: PathBuf, private: bool) -> Self {
         fs::create_dir_all(&dir).must(format!("make {}", dir.display()));
         fs::write(dir.join("htpasswd"), HTPASSWD).must("write the registry's accounts");
         fs::write(dir.join("config.yml"), config(&dir, private))
@@ -182,6 +185,13 @@ impl Answer {
             body: body.to_owned(),
         }
     }
+}
+
+/// A directory that no other registry has.
+fn own_dir() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    paths::fixtures().join(format!("registry-{}-{number}", std::process::id()))
 }
 
 fn empty() -> Blob {

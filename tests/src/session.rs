@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hull_proto::cri as api;
+use std::net::SocketAddr;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -58,20 +59,39 @@ impl Heard {
     }
 }
 
-/// Opens the session at `url` with the newest protocol.
+/// Opens the session at `url` with the newest protocol, as a client that soon does not keep up.
 ///
 /// # Errors
 /// What the server or the connection said.
 pub async fn open(url: &str) -> Result<(Input, Output), String> {
-    let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let socket = TcpSocket::new_v4().map_err(|err| err.to_string())?;
     // Small, so that a client that does not read is noticed before megabytes have gone.
-    socket.set_recv_buffer_size(64 << 10).map_err(|err| err.to_string())?;
-    let address = address.parse().map_err(|_| format!("{url} names no address"))?;
+    connect(url, "v5.channel.k8s.io", Some(64 << 10)).await
+}
+
+/// Opens the session at `url` with a protocol that all runtimes know, and the system's buffers.
+///
+/// # Errors
+/// What the server or the connection said.
+pub async fn open_fast(url: &str) -> Result<(Input, Output), String> {
+    connect(url, "v4.channel.k8s.io", None).await
+}
+
+async fn connect(
+    url: &str,
+    protocol: &'static str,
+    buffer_bytes: Option<u32>,
+) -> Result<(Input, Output), String> {
+    let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let address: SocketAddr = address.parse().map_err(|_| format!("{url} names no address"))?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(|err| err.to_string())?;
+    if let Some(bytes) = buffer_bytes {
+        socket.set_recv_buffer_size(bytes).map_err(|err| err.to_string())?;
+    }
     let stream = socket.connect(address).await.map_err(|err| err.to_string())?;
     let mut request =
         url.replacen("http", "ws", 1).into_client_request().map_err(|err| err.to_string())?;
-    let protocol = HeaderValue::from_static("v5.channel.k8s.io");
+    let protocol = HeaderValue::from_static(protocol);
     request.headers_mut().insert("sec-websocket-protocol", protocol);
     let (client, _) = client_async(request, stream).await.map_err(|err| err.to_string())?;
     let (to, from) = client.split();

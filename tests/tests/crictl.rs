@@ -205,6 +205,109 @@ async fn run_does_all_at_once_and_events_and_attach_follow() {
     assert!(late.stderr.contains("exited"), "{late:?}");
 }
 
+/// Two pods, `one` and `two`, each with a container `main` that is told what it is; `one` has ended.
+fn two_pods(node: &Node, image: &str) -> [String; 4] {
+    let made = ["one", "two"].map(|name| {
+        let (pod_file, file) = configs(node, name, image, WAIT);
+        let pod = good(node, &["runp", "--runtime", "hull", &pod_file]);
+        let made = good(node, &["create", "--no-pull", &pod, &file, &pod_file]);
+        let _said = good(node, &["start", &made]);
+        (pod, made)
+    });
+    let [(pod_one, one), (pod_two, two)] = made;
+    let _said = good(node, &["stop", "--timeout", "1", &one]);
+    [pod_one, one, pod_two, two]
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_shown_in_every_form() {
+    if !there("lists_are_filtered_and_shown_in_every_form") {
+        return;
+    }
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let _said = good(&node, &["pull", &image]);
+    let [pod_one, one, pod_two, two] = two_pods(&node, &image);
+    for (args, wanted) in [
+        (&["ps", "-q", "--no-trunc"][..], &[&two][..]),
+        (&["ps", "-a", "-q", "--no-trunc", "--latest"], &[&two]),
+        (&["ps", "-q", "--no-trunc", "--state", "Exited"], &[&one]),
+        (&["ps", "-a", "-q", "--no-trunc", "--pod", &pod_one], &[&one]),
+        (&["ps", "-a", "-q", "--no-trunc", "--id", &one[..12]], &[&one]),
+        (&["ps", "-q", "--no-trunc", "--image", &image], &[&two]),
+        (&["ps", "-a", "-q", "--no-trunc", "--name", "no-such"], &[]),
+        (&["ps", "-q", "--no-trunc", "--label", "no=such"], &[]),
+        (&["pods", "-q", "--no-trunc", "--name", "one"], &[&pod_one]),
+        (&["pods", "-q", "--no-trunc", "--state", "ready", "--latest"], &[&pod_two]),
+        (&["pods", "-q", "--no-trunc", "--namespace", "elsewhere"], &[]),
+        (&["pods", "-q", "--no-trunc", "--id", &pod_two], &[&pod_two]),
+    ] {
+        let said = good(&node, args);
+        let said: BTreeSet<&str> = said.lines().collect();
+        assert_eq!(said, wanted.iter().map(|id| id.as_str()).collect(), "{args:?}");
+    }
+    for (args, says) in [
+        (&["ps", "-v"][..], "Attempt: 0"),
+        (&["ps", "-o", "yaml", "-r"], "podSandboxId"),
+        (&["pods", "-v"], "Namespace: tests"),
+        (&["images", "-v", "--digests", "--pinned"], "RepoDigests"),
+        (&["images", "--digests", "busybox"], ""),
+        (&["inspect", "-o", "yaml", &two], "CONTAINER_RUNNING"),
+        (&["inspect", "-o", "table", &one], "Exited"),
+        (&["inspectp", "-o", "go-template", "--template", "{{.status.state}}", &pod_one], "READY"),
+        (&["inspecti", "-q", "-o", "table", &image], "busybox"),
+        (&["info", "-q", "-o", "yaml"], "NetworkReady"),
+        (&["imagefsinfo", "-o", "table"], "/data"),
+        (&["stats", "--seconds", "0", "--id", &two], "main"),
+        (&["stats", "-a", "-o", "yaml"], &two),
+        (&["statsp", "--seconds", "0", "--id", &pod_two], "two"),
+        (&["metricsp", "-o", "yaml"], "container_last_seen"),
+        (&["exec", "--transport", "websocket", &two, "hostname"], ""),
+        (&["exec", "-s", "--timeout", "5", &two, "echo", "in time"], "in time"),
+    ] {
+        let said = good(&node, args);
+        assert!(said.contains(says), "{args:?}: {says:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn logs_are_cut_as_asked_and_everything_is_removed_at_once() {
+    if !there("logs_are_cut_as_asked_and_everything_is_removed_at_once") {
+        return;
+    }
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let script = format!("seq 1 5; {WAIT}");
+    let (pod_file, file) = configs(&node, "logs", &image, &script);
+    let made = good(&node, &["run", "--with-pull", &file, &pod_file]);
+    log_is(&node, &made, "1\n2\n3\n4\n5\nhello\n").await;
+    for (args, wanted) in [
+        (&["--tail", "2"][..], "5\nhello"),
+        (&["--stream", "stderr"], ""),
+        (&["--limit-bytes", "4", "--stream", "stdout"], "1\n2"),
+        (&["--since", "1h", "--tail", "1"], "hello"),
+    ] {
+        let said = finish(command(&node, &["logs"]).args(args).arg(&made)).good();
+        assert_eq!(said.trim(), wanted, "{args:?}");
+    }
+    assert!(good(&node, &["logs", "--timestamps", &made]).contains("T"));
+    let _said = good(&node, &["logs", "--reopen", &made]);
+    assert_eq!(good(&node, &["exec", "-s", &made, "echo", "on"]), "on");
+    let refused = crictl(&node, &["rm", &made]);
+    assert_ne!(refused.code, 0, "it runs: {refused:?}");
+    let _said = good(&node, &["rm", "--force", &made]);
+    let refused = crictl(&node, &["rmi", "localhost/none:1"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let [_, one, ..] = two_pods(&node, &image);
+    assert!(good(&node, &["rmi", "--prune"]).is_empty(), "the image is in use");
+    let _said = good(&node, &["stop", "--all"]);
+    let _said = good(&node, &["rm", "--all"]);
+    assert_ne!(crictl(&node, &["inspect", &one]).code, 0);
+    let _said = good(&node, &["rmp", "--all", "--force"]);
+    assert!(good(&node, &["rmi", "--prune"]).contains("Deleted"));
+    node.nothing_is_left().await;
+}
+
 #[test]
 fn no_subcommand_of_crictl_is_left_out() {
     if !there("no_subcommand_of_crictl_is_left_out") {

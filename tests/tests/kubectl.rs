@@ -191,45 +191,6 @@ async fn listens(cri: &Cri, id: &str) {
     .await;
 }
 
-/// All at once, each with bytes of its own, so that none gets another's.
-#[tokio::test]
-async fn a_hundred_connections_through_one_forward_come_back_as_they_were() {
-    if lacks_kubeclient("a_hundred_connections_through_one_forward_come_back_as_they_were") {
-        return;
-    }
-    const LENGTH: usize = 200_000;
-    let node = Node::start().await;
-    let (cri, pod, image) = node.pod("web").await;
-    let server = hull_tests::cri::shell("server", &image, "exec nc -ll -p 8080 -e cat");
-    let id = cri.run(&pod, server).await;
-    listens(&cri, &id).await;
-    for by in ["websocket", "spdy"] {
-        let (mut child, _says, port) = forwarding(by, &forward_url(&cri, &pod).await, 8080);
-        let connection = |number: usize| {
-            std::thread::spawn(move || {
-                let sent: Vec<u8> =
-                    (0..LENGTH).map(|at| ((at * 31 + number * 7) % 251).to_le_bytes()[0]).collect();
-                let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-                let mut half = stream.try_clone().unwrap();
-                let bytes = sent.clone();
-                let feed = std::thread::spawn(move || {
-                    half.write_all(&bytes).unwrap();
-                    half.shutdown(Shutdown::Write).unwrap();
-                });
-                let mut back = Vec::new();
-                let _length = stream.read_to_end(&mut back).unwrap();
-                feed.join().unwrap();
-                assert!(back == sent, "connection {number}: {} bytes came back", back.len());
-            })
-        };
-        for one in (0..100).map(connection).collect::<Vec<_>>() {
-            one.join().unwrap();
-        }
-        child.kill().unwrap();
-        let _status = child.wait().unwrap();
-    }
-}
-
 /// The server answers once it has seen the end of what it is sent, which only one half says.
 #[tokio::test]
 async fn a_forwarded_connection_is_closed_by_halves_and_ends_with_its_pod() {

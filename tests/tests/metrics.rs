@@ -105,6 +105,12 @@ async fn metrics_have_the_names_and_labels_that_are_described_and_values_that_ho
         "the file was in the page cache"
     );
     assert!(value(of, "container_fs_usage_bytes") >= 1_500_000);
+    let room = nix::sys::statvfs::statvfs(&node.data_dir()).must("ask for the filesystem");
+    assert_eq!(value(of, "container_fs_limit_bytes"), room.blocks() * room.fragment_size());
+    assert!(value(of, "container_fs_inodes_free") > 0);
+    assert_eq!(value(of, "container_threads_max"), 0, "there is no limit");
+    assert_eq!(value(of, "container_spec_memory_reservation_limit_bytes"), 0);
+    assert!(value(of, "container_ulimits_soft") >= 1024);
     assert!(value(&of_pod.metrics, "container_processes") >= 2, "pause and the container");
     assert!(value(&of_pod.metrics, "container_network_receive_packets_total") > 0);
     let tells_link =

@@ -145,6 +145,11 @@ async fn recursive_read_only_covers_the_mounts_below() {
     config.mounts = vec![read_only("/plain", false), read_only("/all", true)];
     let said = cri.output(&pod, config).await;
     assert_eq!(said.stdout, "plain\nrefused\n", "{said:?}");
+    // Kubelets ask for it only where it is told of.
+    let status = cri.runtime.clone().status(api::StatusRequest::default()).await.unwrap();
+    for handler in status.into_inner().runtime_handlers {
+        assert!(handler.features.unwrap().recursive_read_only_mounts, "{}", handler.name);
+    }
 }
 
 #[tokio::test]

@@ -15,16 +15,18 @@ const SPDX: &str = "// SPDX-License-Identifier: Apache-2.0";
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
 /// Who may link which of our crates, beside dev-dependencies.
-const MAY_LINK: [(&str, &[&str]); 10] = [
+const MAY_LINK: [(&str, &[&str]); 12] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
     ("hull-cgroup", &["hull-sys"]),
     ("hull-image", &["hull-sys"]),
     ("hull-network", &["hull-sys"]),
     ("hull-streaming", &[]),
+    ("hull-nri", &["hull-sys", "hull-proto"]),
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
+    ("hull-oci", &["hull-sys", "hull-cgroup", "hull-init", "hull-plan"]),
     (
         "hull",
         &[
@@ -34,13 +36,14 @@ const MAY_LINK: [(&str, &[&str]); 10] = [
             "hull-image",
             "hull-network",
             "hull-streaming",
+            "hull-nri",
             "hull-proto",
         ],
     ),
 ];
 
 /// What must not be in a crate's closure, and why.
-const NEVER: [(&str, &[&str], &str); 4] = [
+const NEVER: [(&str, &[&str], &str); 6] = [
     (
         "hull-monitor",
         &["serde", "serde_json", "oci-spec", "tokio", "tonic", "prost", "hull-plan"],
@@ -56,7 +59,17 @@ const NEVER: [(&str, &[&str], &str); 4] = [
         &["tokio", "hull-proto"],
         "planning is pure: do the waiting and the CRI in server/",
     ),
+    (
+        "hull-oci",
+        &["tokio", "clap", "tracing", "hull-proto"],
+        "it is started for every step of a container's life: it has to be there at once",
+    ),
     ("hull-cgroup", &["serde", "tokio"], "the monitor links it"),
+    (
+        "hull-nri",
+        &["tonic", "hull-plan", "oci-spec"],
+        "it knows no pods of ours: hand them in as its messages",
+    ),
 ];
 
 struct Source {

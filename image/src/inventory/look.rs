@@ -9,9 +9,8 @@ use super::item::{Item, What};
 use super::read::Reader;
 use super::verify::Finding;
 use crate::unpack::split;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat,
-};
+use hull_sys as sys;
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io;
@@ -46,11 +45,9 @@ impl<'a> Places<'a> {
         let last = if last.is_empty() { b".".as_slice() } else { last };
         let last = CString::new(last).map_err(|_| Errno::INVAL)?;
         if self.parent.as_ref().is_none_or(|(known, _)| known != above) {
-            let resolve =
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
             let name = if above.is_empty() { b".".as_slice() } else { above };
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = openat2(self.root, name, flags, Mode::empty(), resolve)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let fd = sys::open_in_root(self.root, name, flags, ResolveFlags::NO_XDEV)?;
             self.parent = Some((above.to_vec(), fd));
         }
         let parent = self.parent.as_ref().map_or(self.root, |(_, fd)| fd.as_fd());

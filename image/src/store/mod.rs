@@ -10,6 +10,7 @@
 //! <root>/boot                   the boot in which all layers were looked through
 //! <root>/tmp/                   what is half made or half removed; emptied at open
 //! <root>/empty/                 the layer of images that have none
+//! <root>/below/                 empty too, the lowest layer of image volumes
 //! ```
 //!
 //! The rule: a record is there after all of its layers, and goes before the first of them. So a
@@ -138,6 +139,15 @@ pub struct FsUsage {
     pub inodes: u64,
 }
 
+/// The filesystem that the store is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Its size.
+    pub bytes: u64,
+    /// Files, directories and so on that it can still hold.
+    pub inodes_free: u64,
+}
+
 /// Something that was set aside when the store was opened.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -235,6 +245,16 @@ impl Store {
         Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
     }
 
+    /// How large the filesystem of the store is. `statvfs(3)`.
+    pub fn room(&self) -> Result<Room, Error> {
+        let path = &self.inner.config.root;
+        let found = rustix::fs::statvfs(path)
+            .map_err(sys::Error::of(|| format!("statvfs({})", path.display())))
+            .map_err(|source| Error::Open { path: path.clone(), source })?;
+        let bytes = found.f_blocks.saturating_mul(found.f_frsize);
+        Ok(Room { bytes, inodes_free: found.f_favail })
+    }
+
     /// A nameless file beside the layers, for an archive that is to be imported.
     pub fn spool(&self) -> Result<File, Error> {
         use rustix::fs::{Mode, OFlags, open};
@@ -270,6 +290,7 @@ fn make_directories(root: &Path) -> sys::Result<()> {
     for name in ["images", "layers", "inventories", "blobs", "containers", "tmp"] {
         files::make_dir(&root.join(name), 0o700)?;
     }
+    files::make_dir(&root.join("below"), 0o755)?;
     files::make_dir(&root.join("empty"), 0o755)
 }
 

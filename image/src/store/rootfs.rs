@@ -58,6 +58,14 @@ impl Store {
         }
     }
 
+    /// What overlayfs needs to show an image without a writable layer: two layers at least.
+    #[must_use]
+    pub fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
+        let mut layers = image.layers.clone();
+        layers.push(self.inner.path("below"));
+        layers
+    }
+
     /// Removes the writable layer of a container. One that is not there is a success.
     pub fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
         let failed = |source| failed("remove", container, source);

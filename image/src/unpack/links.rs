@@ -9,7 +9,7 @@ use super::{Error, names, shown, tree};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, open, openat, openat2,
+    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, open, openat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -45,9 +45,8 @@ pub(crate) fn copy_up(
 }
 
 fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let name = if name.is_empty() { b".".as_slice() } else { name };
-    openat2(root, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    sys::open_in_root(root, name, flags, ResolveFlags::empty())
 }
 
 fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(OwnedFd, CString)> {

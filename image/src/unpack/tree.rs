@@ -15,8 +15,8 @@ use crate::inventory::What;
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags, chmodat, chownat, ftruncate,
-    futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, openat2, readlinkat, statat,
-    symlinkat, unlinkat, utimensat,
+    futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -124,9 +124,8 @@ impl Tree {
     }
 
     fn beneath(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let name = if name.is_empty() { b".".as_slice() } else { name };
-        openat2(&self.root, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        sys::open_in_root(self.root.as_fd(), name, flags, ResolveFlags::NO_XDEV)
     }
 
     /// Opens the directory that an entry goes to, and makes it if the archive does not list it.

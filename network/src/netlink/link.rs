@@ -14,12 +14,16 @@ use netlink_packet_route::link::{
 };
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Instant;
 
 const NEW: u16 = 16;
 const DELETE: u16 = 17;
 const GET: u16 = 18;
 const SET: u16 = 19;
 const HEADER: usize = 16;
+/// RTNLGRP_LINK.
+const LINK_GROUP: u32 = 1;
+const IFNAME: u16 = 3;
 /// Of `operstate`: packets go through. RFC 2863.
 const OPER_UP: u8 = 6;
 
@@ -187,6 +191,34 @@ pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
     Ok(batch.dump()?.iter().filter_map(read).collect())
 }
 
+/// What was heard of links.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// These are gone, by their names.
+    Gone(Vec<String>),
+    /// More happened than the kernel kept for us.
+    Missed,
+    /// Nothing, until the time was up.
+    Nothing,
+}
+
+/// A socket that hears of links from now on. `rtnetlink(7)`, RTMGRP_LINK.
+pub(crate) fn events() -> Result<Socket> {
+    Socket::listen(LINK_GROUP)
+}
+
+/// Waits for links to go, at most until then.
+pub(crate) fn hear(events: &Socket, until: Instant) -> Result<Heard> {
+    let messages = match events.hear(until) {
+        Err(err) if err.errno() == Errno::NOBUFS => return Ok(Heard::Missed),
+        other => other?,
+    };
+    let Some(messages) = messages else { return Ok(Heard::Nothing) };
+    let gone = messages.iter().filter(|message| message.kind == DELETE);
+    let name = |message: &Answer| text(message.body.get(HEADER..)?, IFNAME);
+    Ok(Heard::Gone(gone.filter_map(name).collect()))
+}
+
 fn switched_on() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.flags = LinkFlags::Up;
@@ -195,7 +227,6 @@ fn switched_on() -> LinkMessage {
 }
 
 fn read(answer: &Answer) -> Option<Link> {
-    const IFNAME: u16 = 3;
     const MTU: u16 = 4;
     const CONTROLLER: u16 = 10;
     const OPERSTATE: u16 = 16;

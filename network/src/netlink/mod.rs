@@ -16,10 +16,11 @@ use netlink_packet_core::{
     NLMSG_ERROR, NlasIterator,
 };
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const HEADER: usize = 16;
 /// What the kernel fills at most in one answer of a dump.
@@ -61,6 +62,40 @@ impl Socket {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_MAX))
             .map_err(Error::of(call))?;
         Ok(Self { socket, next: Cell::new(1) })
+    }
+
+    /// For what the kernel tells of links, addresses or routes unasked, from now on.
+    fn listen(group: u32) -> Result<Self> {
+        let mut heard = Self::route()?;
+        let call = || format!("bind(NETLINK_ROUTE, group {group})");
+        // The kernel passes over those who have no address.
+        heard.socket.bind_auto().map_err(Error::of_io(call))?;
+        heard.socket.add_membership(group).map_err(Error::of_io(call))?;
+        Ok(heard)
+    }
+
+    /// Waits for the next that is told; `None` when the time is up. ENOBUFS: something was missed.
+    fn hear(&self, until: Instant) -> Result<Option<Vec<Answer>>> {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) => return Ok(None),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new(errno, "poll(NETLINK_ROUTE)")),
+        }
+        let mut buffer = vec![0; ANSWER_BYTES];
+        match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((length, _)) => {
+                let answer = |message: Message<'_>| Answer {
+                    kind: message.kind,
+                    body: message.body.to_vec(),
+                };
+                Ok(Some(messages(&buffer[..length]).map(answer).collect()))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Some(Vec::new())),
+            Err(errno) => Err(Error::new(errno, "recv(NETLINK_ROUTE)")),
+        }
     }
 
     /// An empty batch.

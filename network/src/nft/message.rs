@@ -25,10 +25,10 @@ pub(super) const DELETE_ELEMENT: u16 = 14;
 
 /// Writes netlink attributes.
 #[derive(Debug, Default)]
-pub(super) struct Attributes(Vec<u8>);
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         // One that is too long is refused by the kernel as malformed; callers keep below.
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
@@ -48,7 +48,7 @@ impl Attributes {
         self.bytes(kind, &bytes)
     }
 
-    pub(super) fn nested(self, kind: u16, inner: Self) -> Self {
+    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
         const NESTED: u16 = 0x8000;
         self.bytes(kind | NESTED, &inner.0)
     }
@@ -62,6 +62,12 @@ impl Attributes {
     #[cfg(test)]
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+}
+
+impl AsRef<[u8]> for Attributes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -11,4 +11,5 @@ mod message;
 pub(crate) mod table;
 
 pub(crate) use elements::Published;
+pub(crate) use message::Attributes;
 pub(crate) use table::{Layout, Table};

@@ -42,8 +42,21 @@ pub struct Counters {
     pub oom_kills: Option<u64>,
     /// Most processes and threads allowed; `None` is without limit.
     pub pids_max: Option<u64>,
+    /// Memory kept back for it as far as possible, bytes; `None` is none.
+    pub memory_reserved_bytes: Option<u64>,
     /// By device, as `major:minor`.
     pub io: BTreeMap<String, Io>,
+    /// By size, as `2MB`.
+    pub huge_pages: BTreeMap<String, HugePages>,
+}
+
+/// Huge pages of one size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HugePages {
+    /// Bytes used.
+    pub usage_bytes: u64,
+    /// Most ever used; v2 does not keep it.
+    pub peak_bytes: Option<u64>,
 }
 
 /// What went to and from a device.
@@ -78,7 +91,9 @@ pub(crate) fn v2(dir: &Path) -> Result<Counters, Error> {
         memory_limit_hits: field(&events, "max"),
         oom_kills: field(&events, "oom_kill"),
         pids_max: number(&file("pids.max")?),
+        memory_reserved_bytes: number(&file("memory.low")?),
         io: io_stat(&file("io.stat")?),
+        huge_pages: huge_pages(dir, "current")?,
     })
 }
 
@@ -111,8 +126,39 @@ pub(crate) fn v1(cgroup: &Cgroup) -> Result<Counters, Error> {
         memory_limit_hits: number(&file("memory", "memory.failcnt")?),
         oom_kills: field(&file("memory", "memory.oom_control")?, "oom_kill"),
         pids_max: number(&file("pids", "pids.max")?),
+        // Without a reservation it is the largest multiple of a page.
+        memory_reserved_bytes: number(&file("memory", "memory.soft_limit_in_bytes")?)
+            .filter(|bytes| *bytes < crate::stats::NO_LIMIT),
         io,
+        huge_pages: match cgroup.v1("hugetlb") {
+            Some(dir) => huge_pages(&dir, "usage_in_bytes")?,
+            None => BTreeMap::new(),
+        },
     })
+}
+
+/// Files such as `hugetlb.2MB.current`, for each size that the kernel has.
+fn huge_pages(dir: &Path, usage: &str) -> Result<BTreeMap<String, HugePages>, Error> {
+    let mut by_size = BTreeMap::new();
+    // A cgroup that goes meanwhile has none.
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let size = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(usage)?.strip_suffix('.'));
+        // Also `hugetlb.2MB.rsvd.current`: what is reserved.
+        let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
+        let read = |file: &str| {
+            let text = read_if_there(dir, &format!("hugetlb.{size}.{file}"))?;
+            Ok::<_, Error>(text.as_deref().and_then(number))
+        };
+        let pages = HugePages {
+            usage_bytes: read(usage)?.unwrap_or(0),
+            peak_bytes: read("max_usage_in_bytes")?,
+        };
+        by_size.insert(size.to_owned(), pages);
+    }
+    Ok(by_size)
 }
 
 /// Lines such as `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
@@ -171,6 +217,25 @@ mod tests {
         });
         assert_eq!(by_device.len(), 1);
         assert_eq!(by_device["8:0"], WANTED);
+    }
+
+    #[test]
+    fn huge_pages_are_told_by_their_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("hugetlb.2MB.usage_in_bytes", "4194304\n"),
+            ("hugetlb.2MB.max_usage_in_bytes", "6291456\n"),
+            ("hugetlb.2MB.rsvd.usage_in_bytes", "1\n"),
+            ("hugetlb.1GB.usage_in_bytes", "0\n"),
+            ("cgroup.procs", ""),
+        ] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let found = huge_pages(dir.path(), "usage_in_bytes").unwrap();
+        let two = HugePages { usage_bytes: 4 << 20, peak_bytes: Some(6 << 20) };
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found["2MB"], two);
+        assert_eq!(found["1GB"], HugePages::default());
     }
 
     #[test]

@@ -49,6 +49,14 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// Processes that do not stand still.
+    #[error("freeze cgroup {path}: not all of its processes stand still after {waited:?}")]
+    NotFrozen {
+        /// Which.
+        path: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// A counter.
     #[error("read {}", path.display())]
     Read {
@@ -109,7 +117,7 @@ impl Error {
             Self::Make { source, .. } if is(source, libc_errno::EROFS) => {
                 Some("the cgroup filesystem is read-only: run hull on the host or in a privileged container".into())
             }
-            Self::NotEmpty { .. } => {
+            Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
                 Some("a process hangs in the kernel, usually on storage that does not answer; see /proc/PID/stack".into())
             }
             Self::BadPath { .. }
@@ -135,7 +143,7 @@ impl Error {
             Self::Devices { source, .. } => source.errno().raw_os_error(),
             Self::NoController { .. } | Self::NoHierarchy => libc_errno::ENODEV,
             Self::BadPath { .. } | Self::BadKey { .. } => libc_errno::EINVAL,
-            Self::NotEmpty { .. } => libc_errno::EBUSY,
+            Self::NotEmpty { .. } | Self::NotFrozen { .. } => libc_errno::EBUSY,
         }
     }
 }

@@ -3,12 +3,17 @@
 
 use crate::Error;
 use crate::error::{is, libc_errno};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, read as read_fd};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// Largest counter file that is read, in bytes. `memory.stat` has about 2 KiB.
 const BYTES_MAX: u64 = 64 << 10;
+/// How much of one is read at once, in bytes: most often all of it.
+const AT_ONCE: usize = 8 << 10;
 
 pub(crate) fn write(dir: &Path, file: &str, value: &str) -> Result<(), Error> {
     let path = dir.join(file);
@@ -49,6 +54,68 @@ fn read_path(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// A directory of which several files are read: the way to it, most of the work, is walked once.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
+        match Self::at(&path) {
+            Ok(fd) => Ok(Self { fd, path }),
+            Err(errno) => Err(Error::Read { path, source: errno.into() }),
+        }
+    }
+
+    /// `None` when it is not there.
+    pub(crate) fn open_if_there(path: PathBuf) -> Result<Option<Self>, Error> {
+        match Self::at(&path) {
+            Ok(fd) => Ok(Some(Self { fd, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::Read { path, source: errno.into() }),
+        }
+    }
+
+    fn at(path: &Path) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Result<String, Error> {
+        self.text(file).map_err(|source| Error::Read { path: self.path.join(file), source })
+    }
+
+    /// `None` where the kernel has no such file.
+    pub(crate) fn read_if_there(&self, file: &str) -> Result<Option<String>, Error> {
+        match self.text(file) {
+            Ok(text) => Ok(Some(text)),
+            Err(err) if is(&err, libc_errno::ENOENT) || is(&err, libc_errno::EOPNOTSUPP) => {
+                Ok(None)
+            }
+            Err(source) => Err(Error::Read { path: self.path.join(file), source }),
+        }
+    }
+
+    /// The number in a file; `None` for `max` and where there is no such file.
+    pub(crate) fn number(&self, file: &str) -> Result<Option<u64>, Error> {
+        Ok(self.read_if_there(file)?.as_deref().and_then(number))
+    }
+
+    fn text(&self, file: &str) -> io::Result<String> {
+        let fd = openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut bytes = [0; AT_ONCE];
+        let got = read_fd(&fd, &mut bytes)?;
+        let mut text = String::from_utf8_lossy(&bytes[..got]).into_owned();
+        // The kernel gives all that it has and that fits: only a full buffer leaves a rest.
+        if got == AT_ONCE {
+            File::from(fd).take(BYTES_MAX).read_to_string(&mut text)?;
+        }
+        Ok(text)
+    }
+}
+
 /// A number, or `None` for `max`.
 pub(crate) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
@@ -64,5 +131,18 @@ pub(crate) fn mkdir(path: &Path) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(source) => Err(Error::Make { path: path.to_owned(), source }),
+    }
+}
+
+/// Makes `path` below `root`, with those parents of it that are missing.
+pub(crate) fn mkdir_all(root: &Path, path: &Path) -> Result<(), Error> {
+    match (mkdir(path), path.parent()) {
+        (Err(Error::Make { source, .. }), Some(parent))
+            if is(&source, libc_errno::ENOENT) && path != root =>
+        {
+            mkdir_all(root, parent)?;
+            mkdir(path).map(drop)
+        }
+        (made, _) => made.map(drop),
     }
 }

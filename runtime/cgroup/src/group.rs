@@ -54,6 +54,14 @@ impl Cgroup {
         self.host.roots().map(|root| root.join(&self.path))
     }
 
+    pub(crate) fn version(&self) -> Version {
+        self.host.version()
+    }
+
+    pub(crate) fn shown(&self) -> String {
+        format!("/{}", self.path)
+    }
+
     /// Its directory in the v2 tree.
     pub(crate) fn unified(&self) -> Option<PathBuf> {
         self.host.unified().map(|root| root.join(&self.path))
@@ -175,7 +183,7 @@ impl Cgroup {
         if self.is_populated()? {
             self.kill()?;
             if !self.wait_empty(limit)? {
-                return Err(Error::NotEmpty { path: format!("/{}", self.path), waited: limit });
+                return Err(Error::NotEmpty { path: self.shown(), waited: limit });
             }
         }
         loop {
@@ -206,7 +214,7 @@ impl Cgroup {
     /// What it uses now.
     pub fn stats(&self) -> Result<Stats, Error> {
         match (self.host.version(), self.unified()) {
-            (Version::V2, Some(dir)) => stats::v2(&dir),
+            (Version::V2, Some(dir)) => stats::v2(dir),
             _ => stats::v1(self),
         }
     }

@@ -14,6 +14,7 @@ mod devices;
 mod error;
 mod events;
 mod files;
+mod freeze;
 mod group;
 mod host;
 mod limits;
@@ -21,7 +22,7 @@ mod stats;
 mod v1;
 mod v2;
 
-pub use counters::{Counters, Io};
+pub use counters::{Counters, HugePages, Io};
 pub use error::Error;
 pub use events::Events;
 pub use group::{Cgroup, ExitCounters, children};

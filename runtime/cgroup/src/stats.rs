@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a cgroup uses now. Read on demand; nothing is polled or kept.
 
-use crate::files::{field, number, read, read_if_there};
+use crate::files::{Dir, field, number, read_if_there};
 use crate::{Cgroup, Error};
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Above this a v1 limit means "none": the kernel shows the largest multiple of a page.
-const NO_LIMIT: u64 = 1 << 60;
+pub(crate) const NO_LIMIT: u64 = 1 << 60;
 
 /// What a cgroup uses.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,26 +61,26 @@ pub struct PsiLine {
     pub total_us: u64,
 }
 
-pub(crate) fn v2(dir: &Path) -> Result<Stats, Error> {
-    let cpu = read(dir, "cpu.stat")?;
-    let memory = read_if_there(dir, "memory.stat")?.unwrap_or_default();
-    let one = |file| Ok::<_, Error>(read_if_there(dir, file)?.as_deref().and_then(number));
-    let usage = one("memory.current")?.unwrap_or(0);
+pub(crate) fn v2(dir: PathBuf) -> Result<Stats, Error> {
+    let dir = Dir::open(dir)?;
+    let cpu = dir.read("cpu.stat")?;
+    let memory = dir.read_if_there("memory.stat")?.unwrap_or_default();
+    let usage = dir.number("memory.current")?.unwrap_or(0);
     let inactive = field(&memory, "inactive_file").unwrap_or(0);
     Ok(Stats {
         cpu_usage_ns: field(&cpu, "usage_usec").unwrap_or(0) * 1000,
         memory_usage_bytes: usage,
         working_set_bytes: usage.saturating_sub(inactive),
         rss_bytes: field(&memory, "anon").unwrap_or(0),
-        memory_limit_bytes: one("memory.max")?,
+        memory_limit_bytes: dir.number("memory.max")?,
         page_faults: field(&memory, "pgfault").unwrap_or(0),
         major_page_faults: field(&memory, "pgmajfault").unwrap_or(0),
-        swap_usage_bytes: one("memory.swap.current")?,
-        swap_limit_bytes: one("memory.swap.max")?,
-        pids: one("pids.current")?.unwrap_or(0),
-        psi_cpu: pressure(dir, "cpu.pressure")?,
-        psi_memory: pressure(dir, "memory.pressure")?,
-        psi_io: pressure(dir, "io.pressure")?,
+        swap_usage_bytes: dir.number("memory.swap.current")?,
+        swap_limit_bytes: dir.number("memory.swap.max")?,
+        pids: dir.number("pids.current")?.unwrap_or(0),
+        psi_cpu: pressure(Some(&dir), "cpu.pressure")?,
+        psi_memory: pressure(Some(&dir), "memory.pressure")?,
+        psi_io: pressure(Some(&dir), "io.pressure")?,
     })
 }
 
@@ -89,20 +89,16 @@ pub(crate) fn v1(cgroup: &Cgroup) -> Result<Stats, Error> {
         Some(dir) => Ok::<_, Error>(read_if_there(&dir, file)?.as_deref().and_then(number)),
         None => Ok(None),
     };
-    let memory = match cgroup.v1("memory") {
-        Some(dir) => read(&dir, "memory.stat")?,
-        None => String::new(),
-    };
-    let usage = one("memory", "memory.usage_in_bytes")?.unwrap_or(0);
+    let dir = cgroup.v1("memory").map(Dir::open).transpose()?;
+    let of_memory = |file| dir.as_ref().map_or(Ok(None), |dir| dir.number(file));
+    let memory = dir.as_ref().map_or(Ok(String::new()), |dir| dir.read("memory.stat"))?;
+    let usage = of_memory("memory.usage_in_bytes")?.unwrap_or(0);
     let inactive = field(&memory, "total_inactive_file").unwrap_or(0);
-    let limit = one("memory", "memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
-    let both = one("memory", "memory.memsw.usage_in_bytes")?;
-    let both_limit =
-        one("memory", "memory.memsw.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
-    let psi = |file| match cgroup.unified() {
-        Some(dir) => pressure(&dir, file),
-        None => Ok(None),
-    };
+    let limit = of_memory("memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
+    let both = of_memory("memory.memsw.usage_in_bytes")?;
+    let both_limit = of_memory("memory.memsw.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
+    let unified = cgroup.unified().map(Dir::open_if_there).transpose()?.flatten();
+    let psi = |file| pressure(unified.as_ref(), file);
     Ok(Stats {
         cpu_usage_ns: one("cpuacct", "cpuacct.usage")?.unwrap_or(0),
         memory_usage_bytes: usage,
@@ -120,8 +116,9 @@ pub(crate) fn v1(cgroup: &Cgroup) -> Result<Stats, Error> {
     })
 }
 
-fn pressure(dir: &Path, file: &str) -> Result<Option<Psi>, Error> {
-    Ok(read_if_there(dir, file)?.map(|text| parse_pressure(&text)))
+fn pressure(dir: Option<&Dir>, file: &str) -> Result<Option<Psi>, Error> {
+    let text = dir.map_or(Ok(None), |dir| dir.read_if_there(file))?;
+    Ok(text.as_deref().map(parse_pressure))
 }
 
 fn parse_pressure(text: &str) -> Psi {

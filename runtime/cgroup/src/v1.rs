@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The hierarchies of cgroup v1. `Documentation/admin-guide/cgroup-v1/`.
 
-use crate::error::{Error, is, libc_errno};
-use crate::files::{field, mkdir, number, read, read_if_there, write, write_if_there};
+use crate::Error;
+use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{Cgroup, DeviceKind, DeviceRule, ExitCounters, Limits, devices};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -11,17 +11,7 @@ use std::path::Path;
 /// would take no process.
 pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
     let dir = root.join(path);
-    match mkdir(&dir) {
-        Ok(_) => {}
-        Err(Error::Make { source, .. }) if is(&source, libc_errno::ENOENT) => {
-            let mut at = root.to_owned();
-            for part in path.split('/') {
-                at.push(part);
-                mkdir(&at)?;
-            }
-        }
-        Err(err) => return Err(err),
-    }
+    mkdir_all(root, &dir)?;
     if cpuset {
         fill_cpuset(root, &dir)?;
     }

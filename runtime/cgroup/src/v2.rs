@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
-use crate::error::{Error, is, libc_errno};
-use crate::files::{field, mkdir, number, read, read_if_there, write, write_if_there};
+use crate::Error;
+use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{ExitCounters, Limits, devices};
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -14,17 +14,7 @@ const WANTED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
 /// Makes `path` below `root`, with its parents, and hands the controllers down to it.
 pub(crate) fn make(root: &Path, path: &str, with_controllers: bool) -> Result<(), Error> {
     let dir = root.join(path);
-    match mkdir(&dir) {
-        Ok(_) => {}
-        Err(Error::Make { source, .. }) if is(&source, libc_errno::ENOENT) => {
-            let mut at = root.to_owned();
-            for part in path.split('/') {
-                at.push(part);
-                mkdir(&at)?;
-            }
-        }
-        Err(err) => return Err(err),
-    }
+    mkdir_all(root, &dir)?;
     if !with_controllers {
         return Ok(());
     }

@@ -6,9 +6,10 @@
 
 use crate::copy_up;
 use crate::ids::{group, user};
+use crate::image;
 use crate::mount::{
-    Done, Failed, MS_SLAVE, attach, attach_path, bits, clone_fd, clone_tree, new_mount, of,
-    overlay, propagation_bits,
+    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_fd, clone_tree, new_mount,
+    of, overlay, propagation_bits,
 };
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
 use crate::rootfs::{Make, Root, kind};
@@ -23,6 +24,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 struct Builder<'a> {
     root: Option<Root>,
+    /// What covers the first masked directory, and the first masked file.
+    empty: Option<OwnedFd>,
+    null: Option<OwnedFd>,
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
@@ -30,18 +34,28 @@ struct Builder<'a> {
     cgroup: &'a str,
 }
 
-/// Carries out all operations of `plan`. With `console`, that terminal becomes /dev/console.
-pub(crate) fn all(
+/// What comes last before the root is changed.
+pub(crate) struct Last<'a, F> {
+    /// That terminal becomes /dev/console.
+    pub(crate) console: Option<&'a str>,
+    /// The container's mounts are there, the host's paths too.
+    pub(crate) before_pivot: F,
+}
+
+/// Carries out all operations of `plan`.
+pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     host: &Host,
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],
-    console: Option<&str>,
+    last: Last<'_, F>,
 ) -> Result<(), StepError> {
     if plan.ops.is_empty() {
         return Ok(());
     }
-    let mut builder = Builder { root: None, slots, sources, host, cgroup: &plan.cgroup.path };
+    let (root, empty, null) = (None, None, None);
+    let mut builder =
+        Builder { root, empty, null, slots, sources, host, cgroup: &plan.cgroup.path };
     let number = |at: usize| Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
     if plan.namespaces.mount == Namespace::Inherit {
         // The host's own mounts would be changed, and its root taken away.
@@ -56,11 +70,15 @@ pub(crate) fn all(
         .map_err(|errno| of("open(/)")(errno).at(number(0)))?;
     hull_sys::mount_setattr(host_root.as_fd(), true, &slave)
         .map_err(|err| Failed::from(err).at(number(0)))?;
+    let mut before_pivot = Some(last.before_pivot);
     for (at, op) in plan.ops.iter().enumerate() {
-        if matches!(op, Op::Pivot)
-            && let Some(path) = console
+        if matches!(op, Op::Pivot | Op::MoveRoot)
+            && let Some(before_pivot) = before_pivot.take()
         {
-            builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
+            if let Some(path) = last.console {
+                builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
+            }
+            before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
         if plan.namespaces.user != Namespace::Inherit && builder.root.is_some() {
@@ -131,6 +149,7 @@ impl Builder<'_> {
                     (Some(tree), _) => tree,
                     (None, Source::Host(path)) => clone_tree(path, *recursive)?,
                     (None, Source::Slot(slot)) => self.slot(*slot)?,
+                    (None, Source::Image { lower, path, at }) => image::open(lower, path, at)?,
                 };
                 self.bind(&tree, op)
             }
@@ -159,6 +178,7 @@ impl Builder<'_> {
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
                 .map_err(of(format!("setdomainname({name})"))),
             Op::Pivot => self.pivot(),
+            Op::MoveRoot => self.move_root(),
         }
     }
 
@@ -269,10 +289,14 @@ impl Builder<'_> {
             let tree = clone_tree(&own, false)?;
             let attr = Attr { set: bits(attrs), propagation: MS_SLAVE, ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
-            self.attach(&tree, &format!("{target}/{name}"), Make::Directory)?;
+            // Names in a file system that is new and ours: nothing in it could lead elsewhere.
+            rustix::fs::mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755))
+                .map_err(of(format!("mkdirat({target}/{name})")))?;
+            attach_in(&tree, &tmpfs, &name).map_err(of(format!("move_mount({target}/{name})")))?;
             // Programs look for each controller by its own name.
             for alone in name.split(',').filter(|_| name.contains(',')) {
-                self.symlink(&name, &format!("{target}/{alone}"))?;
+                rustix::fs::symlinkat(name.as_str(), &tmpfs, alone)
+                    .map_err(of(format!("symlinkat({name}, {target}/{alone})")))?;
             }
         }
         if attrs.rdonly {
@@ -342,30 +366,34 @@ impl Builder<'_> {
         }
     }
 
-    fn mask(&self, path: &str) -> Done {
+    fn mask(&mut self, path: &str) -> Done {
         let root = self.root()?;
         let found = match root.find(path) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             other => other.map_err(of(format!("openat2({path})")))?,
         };
         let (of_what, ..) = kind(found.as_fd()).map_err(of(format!("statx({path})")))?;
-        let cover = if of_what == FileType::Directory {
-            let attrs = Attrs { rdonly: true, ..Attrs::default() };
-            new_mount(
-                "tmpfs",
-                "tmpfs",
-                &attrs,
-                &[("size".into(), Some("0k".into())), ("nr_blocks".into(), Some("1".into()))],
-            )?
-        } else {
-            let null = root.find("/dev/null").map_err(of("openat2(/dev/null)"))?;
-            let verified = kind(null.as_fd()).map_err(of("statx(/dev/null)"))?;
-            if verified != (FileType::CharacterDevice, 1, 3) {
-                return Err(of("statx(/dev/null) is not the null device")(Errno::NODEV));
-            }
-            clone_fd(null.as_fd(), false)?
+        let is_directory = of_what == FileType::Directory;
+        let cover = match if is_directory { &self.empty } else { &self.null } {
+            // A further view of the first one costs a tenth of a new file system.
+            Some(first) => clone_fd(first.as_fd(), false)?,
+            None if is_directory => empty_directory()?,
+            None => self.null_device()?,
         };
-        attach(&cover, found.as_fd()).map_err(of(format!("move_mount({path})")))
+        attach(&cover, found.as_fd()).map_err(of(format!("move_mount({path})")))?;
+        let first = if is_directory { &mut self.empty } else { &mut self.null };
+        first.get_or_insert(cover);
+        Ok(())
+    }
+
+    /// A view of the container's own null device, which must be one.
+    fn null_device(&self) -> Done<OwnedFd> {
+        let null = self.root()?.find("/dev/null").map_err(of("openat2(/dev/null)"))?;
+        let verified = kind(null.as_fd()).map_err(of("statx(/dev/null)"))?;
+        if verified != (FileType::CharacterDevice, 1, 3) {
+            return Err(of("statx(/dev/null) is not the null device")(Errno::NODEV));
+        }
+        clone_fd(null.as_fd(), false)
     }
 
     fn readonly(&self, path: &str) -> Done {
@@ -390,6 +418,21 @@ impl Builder<'_> {
         rustix::process::fchdir(self.root()?.fd()).map_err(of("fchdir(root)"))?;
         rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
         unmount(".", UnmountFlags::DETACH).map_err(of("umount2(., DETACH)"))?;
+        self.at_new_root()
+    }
+
+    /// Where the host's root cannot be pivoted away from, an initramfs: the root is moved over it. The
+    /// host's mounts stay below, out of reach of who cannot unmount.
+    fn move_root(&mut self) -> Done {
+        let root = self.root()?.fd();
+        rustix::process::fchdir(root).map_err(of("fchdir(root)"))?;
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(root, c"", CWD, c"/", flags).map_err(of("move_mount(/)"))?;
+        rustix::process::chroot(".").map_err(of("chroot(.)"))?;
+        self.at_new_root()
+    }
+
+    fn at_new_root(&mut self) -> Done {
         rustix::process::chdir("/").map_err(of("chdir(/)"))?;
         let root = rustix::fs::openat(
             CWD,
@@ -400,4 +443,12 @@ impl Builder<'_> {
         self.root = Some(Root::new(root.map_err(of("open(/)"))?));
         Ok(())
     }
+}
+
+/// An empty directory that stays empty.
+fn empty_directory() -> Done<OwnedFd> {
+    let attrs = Attrs { rdonly: true, ..Attrs::default() };
+    let options = [("size", "0k"), ("nr_blocks", "1")];
+    let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
+    new_mount("tmpfs", "tmpfs", &attrs, &options)
 }

@@ -28,9 +28,9 @@ impl Clone<'_> {
     pub(crate) fn run_inside(
         &self,
         user: BorrowedFd<'_>,
-        work: impl FnOnce(BorrowedFd<'_>) -> Result<Infallible, StepError>,
+        work: impl FnOnce(&mut OwnedFd) -> Result<Infallible, StepError>,
     ) -> Result<Starting, StepError> {
-        let (news, report) = status_pipe()?;
+        let (news, mut report) = status_pipe()?;
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
@@ -67,7 +67,7 @@ impl Clone<'_> {
                     }
                     Ok(Forked::Child) => {
                         drop(tell);
-                        match born().and_then(|()| work(report.as_fd())) {
+                        match born().and_then(|()| work(&mut report)) {
                             Err(error) => fail(&report, &error),
                             Ok(never) => match never {},
                         }

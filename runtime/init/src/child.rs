@@ -2,6 +2,7 @@
 //! Making the process: cgroup, clone, what the parent has to do for it, and the child's way to the
 //! exec.
 
+use crate::launch::{Launch, Turn};
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Namespaces, Plan, Process, Step, StepError};
 use crate::starting::{Starting, fail, status_pipe};
 use crate::{apply, ids, process, sources};
@@ -53,6 +54,18 @@ pub struct ExecTarget<'a> {
 /// The cgroup is made first and is there when this fails too: the caller removes it. `slots` are the
 /// detached mounts that the plan's binds name by number.
 pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
+    launch(host, plan, io, slots, &Launch::default())
+}
+
+/// As [`spawn`], with what goes beyond a plan. With hooks for the time before the root is changed it
+/// comes back when those have run; when one fails the process is gone.
+pub fn launch(
+    host: &Host,
+    plan: &Plan,
+    io: Io,
+    slots: &[OwnedFd],
+    how: &Launch<'_>,
+) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, &plan.cgroup.path)?;
     cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
     let mut joins = Joins::open(&plan.namespaces)?;
@@ -70,9 +83,11 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
         maps: &plan.id_maps,
         oom_score_adj: plan.process.oom_score_adj,
     };
+    let turn = Turn::of(how)?;
     let started = clone.run(|report| {
         // The host's /proc, which nobody in the container can have changed.
         let early = process::Early::open(&plan.process)?;
+        how.leave_keyring()?;
         joins.enter()?;
         if plan.namespaces.cgroup == Namespace::New {
             hull_sys::unshare(flags::NEWCGROUP)
@@ -82,13 +97,14 @@ pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Star
             Io::Terminal { path, .. } => Some(path.as_str()),
             Io::Streams { .. } => None,
         };
-        apply::all(host, plan, sources, slots, console)?;
-        Err(process::become_program(&plan.process, &io, early, report))
+        let before_pivot = || turn.child(how);
+        apply::all(host, plan, sources, slots, apply::Last { console, before_pivot })?;
+        Err(process::become_program(&plan.process, &io, early, report, how))
     });
     if let Some(before) = time {
         leave_time(&before)?;
     }
-    started
+    turn.parent(how, started?)
 }
 
 /// Lets the container's user open its own streams anew, as in `/dev/stdout`. Done by the parent: in a
@@ -138,6 +154,17 @@ pub fn exec(
     process: &Process,
     io: &Io,
 ) -> Result<Starting, StepError> {
+    launch_exec(host, target, process, io, &Launch::default())
+}
+
+/// As [`exec`], with what goes beyond a process. Its hooks are not looked at.
+pub fn launch_exec(
+    host: &Host,
+    target: &ExecTarget<'_>,
+    process: &Process,
+    io: &Io,
+    how: &Launch<'_>,
+) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, target.cgroup)?;
     // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
     // already be pointed at the pid namespace.
@@ -155,8 +182,9 @@ pub fn exec(
     };
     clone.run(|report| {
         let early = process::Early::open(process)?;
+        how.leave_keyring()?;
         join_all(target)?;
-        Err(process::become_program(process, io, early, report))
+        Err(process::become_program(process, io, early, report, how))
     })
 }
 
@@ -216,12 +244,12 @@ impl Clone<'_> {
     /// Clones; the child runs `work`, which does not come back unless it failed.
     pub(crate) fn run(
         &self,
-        work: impl FnOnce(BorrowedFd<'_>) -> Result<std::convert::Infallible, StepError>,
+        work: impl FnOnce(&mut OwnedFd) -> Result<std::convert::Infallible, StepError>,
     ) -> Result<Starting, StepError> {
         if let Some(user) = self.user {
             return self.run_inside(user, work);
         }
-        let (news, report) = status_pipe()?;
+        let (news, mut report) = status_pipe()?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
         let user = self.flags & flags::NEWUSER != 0;
         let (wait, go) = pipe_with(PipeFlags::CLOEXEC)
@@ -246,7 +274,7 @@ impl Clone<'_> {
             }
             Forked::Child => {
                 drop((news, go));
-                let failed = self.child(user, &wait).and_then(|()| work(report.as_fd()));
+                let failed = self.child(user, &wait).and_then(|()| work(&mut report));
                 match failed {
                     Err(error) => fail(&report, &error),
                     Ok(never) => match never {},

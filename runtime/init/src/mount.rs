@@ -99,6 +99,11 @@ pub(crate) fn attach(mount: &OwnedFd, at: BorrowedFd<'_>) -> Result<(), Errno> {
     move_mount(mount, c"", at, c"", flags)
 }
 
+/// Attaches onto what is directly in a directory; a link there is not followed.
+pub(crate) fn attach_in(mount: &OwnedFd, dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    move_mount(mount, c"", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
 pub(crate) fn attach_path(mount: &OwnedFd, at: &str) -> Done {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(mount, c"", CWD, at, flags).map_err(of(format!("move_mount({at})")))

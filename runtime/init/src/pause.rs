@@ -75,7 +75,7 @@ pub fn pause(
                 |errno| StepError::new(Step::Join(NamespaceKind::Net), errno, "setns(NEWNET)"),
             )?;
         }
-        child(plan, exe, report)
+        child(plan, exe, report.as_fd())
     })
 }
 

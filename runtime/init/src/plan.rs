@@ -118,6 +118,16 @@ pub enum Source {
     Host(String),
     /// A detached mount that the caller of `spawn` hands over, by its place in the list of slots.
     Slot(u32),
+    /// A part of an image, never to be written to: its layers as one tree, and in it what a path
+    /// names. Links of the image mean what they mean in a container of it.
+    Image {
+        /// Layer directories, topmost first; two or more, as overlayfs wants without an upper one.
+        lower: Vec<String>,
+        /// What of it, resolved beneath its root; empty for all.
+        path: Inside,
+        /// A directory of the host to put it together at, in the container's own mount namespace.
+        at: String,
+    },
 }
 
 /// One operation in the new mount namespace.
@@ -245,6 +255,8 @@ pub enum Op {
     Domainname(String),
     /// Becomes the root of the mount namespace; the host's goes.
     Pivot,
+    /// Likewise where the host's root cannot be pivoted away from (an initramfs): it is covered.
+    MoveRoot,
 }
 
 /// What a process becomes, for a container's first and for execs.
@@ -384,6 +396,8 @@ pub enum Step {
     PauseRoot,
     /// Setting the pod's hostname.
     Hostname,
+    /// The hook of this index.
+    Hook(u32),
 }
 
 /// The kinds of `namespaces(7)`.

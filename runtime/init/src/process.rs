@@ -7,6 +7,7 @@
 
 use crate::child::Io;
 use crate::ids;
+use crate::launch::Launch;
 use crate::plan::{Process, Step, StepError};
 use crate::sysctl;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -71,9 +72,10 @@ pub(crate) fn become_program(
     process: &Process,
     io: &Io,
     early: Early,
-    report: BorrowedFd<'_>,
+    report: &mut OwnedFd,
+    how: &Launch<'_>,
 ) -> StepError {
-    match prepare(process, io, &early, report).and_then(|()| run(process)) {
+    match prepare(process, io, &early, report, how).and_then(|()| run(process)) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -83,11 +85,16 @@ fn prepare(
     process: &Process,
     io: &Io,
     early: &Early,
-    report: BorrowedFd<'_>,
+    report: &mut OwnedFd,
+    how: &Launch<'_>,
 ) -> Result<(), StepError> {
     stdio(io, process)?;
     rlimits(process)?;
     scheduling(process)?;
+    // Whatever is open goes at the exec, also what others left open; what we open from here on does so
+    // by itself. Before the filter, as older profiles do not know the call.
+    hull_sys::close_range_on_exec(how.kept_fds.saturating_add(3))
+        .map_err(StepError::of(Step::Stdio))?;
     if !process.no_new_privs {
         seccomp(process)?;
     }
@@ -100,15 +107,19 @@ fn prepare(
     }
     inside_root()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    die_with_parent(report)?;
+    if !how.outlives {
+        die_with_parent(report.as_fd())?;
+    }
     early.write()?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
+    if how.gate.is_some() {
+        look_for_program(process)?;
+    }
+    how.wait(report)?;
     if process.no_new_privs {
         rustix::thread::set_no_new_privs(true)
             .map_err(|errno| StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)"))?;
     }
-    // Whatever is open goes at the exec, also what others left open.
-    hull_sys::close_range_on_exec(3).map_err(StepError::of(Step::Stdio))?;
     if process.no_new_privs {
         seccomp(process)?;
     }
@@ -297,6 +308,29 @@ fn run(process: &Process) -> Result<Infallible, StepError> {
         }
     }
     Err(last)
+}
+
+/// A program that is not there is better said now than when the container is started. Only that: the
+/// exec itself says everything else.
+fn look_for_program(process: &Process) -> Result<(), StepError> {
+    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
+        return Err(StepError::new(Step::Exec, Errno::NOENT, "execve() of nothing"));
+    };
+    let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
+    let there = if program.contains(&b'/') {
+        is_there(&c_string(program)?)
+    } else {
+        let dirs = path.split(|byte| *byte == b':');
+        let files: Result<Vec<_>, _> =
+            dirs.map(|dir| c_string(&[dir, b"/", program].concat())).collect();
+        files?.iter().any(is_there)
+    };
+    if there {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(program);
+    Err(StepError::new(Step::Exec, Errno::NOENT, format!("stat({shown})")))
 }
 
 /// ENOENT of a file that is there means its interpreter: that is the error to show.

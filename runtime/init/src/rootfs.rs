@@ -48,8 +48,7 @@ impl Root {
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let path =
             if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        hull_sys::open_in_root(self.fd(), path, flags, ResolveFlags::empty())
     }
 
     /// What `path` is inside; missing parts are made, the last as `last` says.
@@ -59,6 +58,13 @@ impl Root {
         match self.find(path) {
             Err(Errno::NOENT) => {}
             other => return other,
+        }
+        // Most often only the last part is missing. A link in its place is none of ours to follow here.
+        if let Ok((parent, name)) = split(path)
+            && let Ok(parent) = self.open(parent, OFlags::PATH | OFlags::DIRECTORY)
+            && let Ok(made) = make_one(&parent, name, last, mode)
+        {
+            return Ok(made);
         }
         let mut todo: VecDeque<String> = parts(path).collect();
         let (mut at, mut done, mut links) = (self.find("/")?, String::new(), 0);

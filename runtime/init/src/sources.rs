@@ -8,6 +8,7 @@
 
 use crate::child::write_maps;
 use crate::ids;
+use crate::image;
 use crate::mount::{
     Done, MS_SLAVE, clone_at, clone_tree, finish, new_mount, of, open_context, set_option,
 };
@@ -111,6 +112,14 @@ impl Maker<'_> {
                 }
                 Ok(Some(tree))
             }
+            Op::Bind { source: Source::Image { lower, path, .. }, id_maps, .. }
+                if self.user || id_maps.is_some() =>
+            {
+                let maps = id_maps.as_ref().unwrap_or(self.maps);
+                let user = self.namespace(maps)?;
+                let whole = mapped_overlay(lower, None, &[], maps, user)?;
+                image::part(whole, path).map(Some)
+            }
             Op::RootOverlay { lower, upper, options, .. } if self.user => {
                 let maps = self.maps;
                 let user = self.namespace(maps)?;
@@ -135,7 +144,8 @@ impl Maker<'_> {
             | Op::Sysctl { .. }
             | Op::Hostname(_)
             | Op::Domainname(_)
-            | Op::Pivot => Ok(None),
+            | Op::Pivot
+            | Op::MoveRoot => Ok(None),
         }
     }
 

@@ -3,8 +3,10 @@
 //! when the exec goes through, and carries a [`StepError`] when something failed before.
 
 use crate::plan::{Step, StepError};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
@@ -40,6 +42,38 @@ pub(crate) fn fail(report: &OwnedFd, error: &StepError) -> ! {
     hull_sys::exit_now(127)
 }
 
+/// What a status pipe has to tell, or `None` while the process is on its way. Never blocks.
+fn look(status: &OwnedFd, so_far: &mut Vec<u8>) -> Option<Result<(), StepError>> {
+    let mut chunk = [0; REPORT_BYTES_MAX];
+    loop {
+        match read(status.as_fd(), &mut chunk) {
+            Ok(0) if so_far.is_empty() => return Some(Ok(())),
+            Ok(0) => return Some(Err(decode(so_far))),
+            Ok(got) => so_far.extend_from_slice(&chunk[..got]),
+            Err(Errno::AGAIN) => return None,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Some(Err(StepError::new(Step::Pipe, errno, "read(status)"))),
+        }
+    }
+}
+
+/// Likewise, but blocks until it is known.
+pub(crate) fn reported(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<(), StepError> {
+    loop {
+        if let Some(done) = look(status, so_far) {
+            return done;
+        }
+        let mut fds = [PollFd::new(status, PollFlags::IN)];
+        // Interrupted: looked at again above.
+        let _woken = poll(&mut fds, None);
+    }
+}
+
+fn decode(report: &[u8]) -> StepError {
+    borsh::from_slice(report)
+        .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)"))
+}
+
 impl Starting {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd) -> Self {
         Self { pid, pidfd, status, report: Vec::new() }
@@ -47,17 +81,19 @@ impl Starting {
 
     /// How it went, or `None` while it is on its way. Never blocks.
     pub fn poll(&mut self) -> Option<Result<(), StepError>> {
-        let mut chunk = [0; REPORT_BYTES_MAX];
-        loop {
-            match read(self.status.as_fd(), &mut chunk) {
-                Ok(0) if self.report.is_empty() => return Some(Ok(())),
-                Ok(0) => return Some(Err(self.decode())),
-                Ok(got) => self.report.extend_from_slice(&chunk[..got]),
-                Err(Errno::AGAIN) => return None,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Some(Err(StepError::new(Step::Pipe, errno, "read(status)"))),
-            }
-        }
+        look(&self.status, &mut self.report)
+    }
+
+    /// Blocks until it is known how it went.
+    pub fn wait(&mut self) -> Result<(), StepError> {
+        reported(&self.status, &mut self.report)
+    }
+
+    /// Ends it, and takes it off the list of our children.
+    pub(crate) fn kill(&self) {
+        let kill = rustix::process::Signal::KILL;
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, kill);
+        let _ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 
     /// What failed, of a process that has ended and whose report nobody else writes to.
@@ -67,11 +103,6 @@ impl Starting {
             Some(Err(error)) => error,
             Some(Ok(())) | None => nothing(),
         }
-    }
-
-    fn decode(&self) -> StepError {
-        borsh::from_slice(&self.report)
-            .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)"))
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nothing here is waited for in place, and nothing is looked at without news: `cgroup.events` of the
-//! v2 tree is in the loop. Only where the kernel has no such tree a clock looks.
+//! v2 tree is in the loop. As the kernel tells of it once in ten milliseconds at most, the processes that
+//! are on their way out are as well. Only where there is no such tree a clock looks.
 
 use crate::connection::Asked;
 use crate::log::Stream;
@@ -17,7 +18,8 @@ use hull_cgroup::{Cgroup, Events};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Event, Exit, ExitHow, Failure};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use std::os::fd::AsFd as _;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long killed processes may hold up the word of a container's end.
@@ -28,11 +30,16 @@ const FAILED_MAX: Duration = Duration::from_secs(5);
 /// How often what the kernel tells nothing of is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How many processes of a cgroup are followed to their ends.
+const FOLLOWED_MAX: usize = 16;
+
 /// A cgroup that was killed and is not empty yet.
 #[derive(Debug)]
 pub(crate) struct Emptying {
     /// What the kernel tells, with its token in the loop.
     news: Option<(Events, u64)>,
+    /// Processes on their way out, likewise; each tells once.
+    followed: Vec<(OwnedFd, u64)>,
     /// Waited for no longer than this.
     until: Instant,
 }
@@ -67,23 +74,41 @@ impl Monitor {
     fn empty(&mut self, cgroup: &Cgroup, limit: Duration) -> Emptying {
         // What cannot be killed is waited for all the same.
         let _gone = cgroup.kill();
-        let (mut news, until) = (None, Instant::now() + limit);
-        // Told nothing, we look.
-        if let Ok(Some(events)) = cgroup.events() {
-            let (token, data) = (self.next_token, EventData::new_u64(self.next_token));
-            if epoll::add(&self.epoll, events.as_fd(), data, EventFlags::PRI).is_ok() {
-                self.next_token += 1;
-                self.watched.insert(token, Watched::Emptying);
-                news = Some((events, token));
+        let until = Instant::now() + limit;
+        let mut emptying = Emptying { news: None, followed: Vec::new(), until };
+        // Nearly always the first process was the only one.
+        if cgroup.is_populated().unwrap_or(false) {
+            // Told nothing, we look.
+            if let Ok(Some(events)) = cgroup.events() {
+                let token = self.tells_of_an_end(events.as_fd(), EventFlags::PRI);
+                emptying.news = token.map(|token| (events, token));
+            }
+            for pid in cgroup.procs().unwrap_or_default().into_iter().take(FOLLOWED_MAX) {
+                let Some(pid) = Pid::from_raw(pid) else { continue };
+                // Gone already is as good.
+                let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                let once = EventFlags::IN | EventFlags::ONESHOT;
+                let token = self.tells_of_an_end(pidfd.as_fd(), once);
+                emptying.followed.extend(token.map(|token| (pidfd, token)));
             }
         }
-        Emptying { news, until }
+        emptying
+    }
+
+    fn tells_of_an_end(&mut self, fd: BorrowedFd<'_>, flags: EventFlags) -> Option<u64> {
+        let token = self.next_token;
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), flags).ok()?;
+        self.next_token += 1;
+        self.watched.insert(token, Watched::Emptying);
+        Some(token)
     }
 
     /// It is not waited for any more.
     fn emptied(&mut self, emptying: &Emptying) {
-        if let Some((events, token)) = &emptying.news {
-            let _gone = epoll::delete(&self.epoll, events.as_fd());
+        let news = emptying.news.iter().map(|(events, token)| (events.as_fd(), token));
+        let followed = emptying.followed.iter().map(|(pidfd, token)| (pidfd.as_fd(), token));
+        for (fd, token) in news.chain(followed) {
+            let _gone = epoll::delete(&self.epoll, fd);
             self.watched.remove(token);
         }
     }
@@ -174,6 +199,7 @@ impl Monitor {
             // In a v1 hierarchy a task may be on its way out a moment longer than in another, and
             // there nobody tells.
             leaving.emptying.news = None;
+            leaving.emptying.followed = Vec::new();
             self.leaving.push(leaving);
             return;
         }

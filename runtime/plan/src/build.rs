@@ -5,9 +5,9 @@
 //! of the namespaces, then what takes rights away (read-only and masked paths), the pivot last but for
 //! the root's own attributes.
 
-use crate::{Error, HostFacts, limits, mounts, process};
+use crate::{Error, HostFacts, limits, mounts, process, refuse};
 use hull_init::Plan;
-use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op};
+use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 /// How a plan is to be made.
@@ -15,8 +15,8 @@ use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceTy
 pub struct Options {
     /// The root file system.
     pub root: Root,
-    /// Source texts of mounts that are handed over, and their slots.
-    pub slots: Vec<(String, u32)>,
+    /// Source texts of mounts that stand for something else than a path of the host.
+    pub sources: Vec<(String, Source)>,
     /// What is known of the host.
     pub host: HostFacts,
 }
@@ -66,13 +66,13 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     if spec.hooks().is_some() {
         return Err(Error::Unsupported { what: "OCI hooks", value: "hooks".into() });
     }
+    refuse::not_done(spec, linux, oci)?;
     let namespaces = namespaces(linux)?;
     let mut ops = vec![root(spec, &options.root)?];
     for mount in spec.mounts().iter().flatten() {
-        ops.push(mounts::op(mount, &options.slots)?);
+        ops.push(mounts::op(mount, &options.sources, bundle(&options.root))?);
     }
-    let has_dev = ops.iter().any(|op| matches!(op, Op::Mount { target, .. } if target == "/dev"));
-    if has_dev {
+    if makes_devices(&options.root, &ops) {
         devices(linux, &mut ops)?;
     }
     let process = process(oci, spec, &options.host)?;
@@ -107,6 +107,22 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
         ops,
         process,
     })
+}
+
+/// The directory that relative paths of a spec begin at.
+fn bundle(root: &Root) -> Option<&str> {
+    match root {
+        Root::Bundle(bundle) => Some(bundle),
+        Root::Overlay { .. } => None,
+    }
+}
+
+/// Devices and links belong into a /dev of the container's own: one that is mounted new, or a bundle's
+/// directory, as long as it is not the host's that is bound there.
+fn makes_devices(root: &Root, ops: &[Op]) -> bool {
+    ops.iter().any(|op| matches!(op, Op::Mount { target, .. } if target == "/dev"))
+        || bundle(root).is_some()
+            && !ops.iter().any(|op| matches!(op, Op::Bind { target, .. } if target == "/dev"))
 }
 
 fn root(spec: &Spec, root: &Root) -> Result<Op, Error> {

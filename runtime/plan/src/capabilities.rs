@@ -48,6 +48,12 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// All that are known, as specs write them.
+#[must_use]
+pub fn capability_names() -> Vec<String> {
+    NAMES.iter().map(|name| format!("CAP_{name}")).collect()
+}
+
 /// The bits of a set.
 pub(crate) fn bits(set: Option<&Set>) -> u64 {
     let Some(set) = set else { return 0 };

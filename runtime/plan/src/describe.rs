@@ -169,7 +169,7 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
             format!("host name `{name}` cannot be set: {why}"),
             None,
         ),
-        Op::Pivot => fs("root", format!("the root cannot be changed: {why}"), None),
+        Op::Pivot | Op::MoveRoot => fs("root", format!("the root cannot be changed: {why}"), None),
     }
 }
 
@@ -208,6 +208,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     let named = match source {
         Source::Host(path) => path.as_str(),
         Source::Slot(_) => "the pod's /dev/shm",
+        Source::Image { .. } => "an image volume",
     };
     // Which side it was is told by the call.
     let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
@@ -234,7 +235,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
 type Words = (Step, Layer, &'static str, &'static str, Option<&'static str>);
 
 /// In the order of the steps; numbers and kinds inside a step do not count.
-const WORDS: [Words; 16] = [
+const WORDS: [Words; 17] = [
     (Step::Cgroup, Layer::Cgroup, "cgroup", "its cgroup cannot be set up", None),
     (
         Step::Clone,
@@ -293,6 +294,7 @@ const WORDS: [Words; 16] = [
         "the pod's /dev/shm cannot be set up",
         Some("see `hull check`"),
     ),
+    (Step::Hook(0), Layer::Process, "hook", "a hook failed", None),
     (Step::Hostname, Layer::Namespace, "hostname", "the pod's host name cannot be set", None),
     (
         Step::Identity,
@@ -339,7 +341,7 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
     let in_path = !program.contains('/');
     let (what, mend) = match error.errno {
         ENOENT if in_path => (
-            format!("executable `{program}` not found in $PATH"),
+            format!("`{program}`: executable file not found in $PATH"),
             "correct the command, or install the program in the image",
         ),
         ENOENT => (

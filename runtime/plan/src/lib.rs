@@ -11,21 +11,26 @@ mod capabilities;
 mod describe;
 pub mod elf;
 mod error;
+mod hooks;
 mod host;
 mod limits;
 mod mounts;
 mod process;
+mod refuse;
+mod schedule;
 pub mod seccomp;
 
 pub use build::{Options, Root, check_sysctl, plan};
+pub use capabilities::capability_names;
 pub use describe::{Failure, Layer, describe, describe_pause, describe_process, is_exec};
 pub use error::Error;
+pub use hooks::hooks;
 pub use host::HostFacts;
 pub use hull_cgroup::Limits;
-pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces};
+pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Source};
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
-pub use process::process;
+pub use process::{Template, process};
 
 /// A plan, process or limits as they travel to a monitor.
 #[must_use]

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! OCI resources to cgroup limits.
 
-use crate::Error;
+use crate::{Error, refuse};
 use hull_cgroup::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 /// The limits in `resources`; what is not named there stays as it is.
 pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
+    refuse::limits_not_done(resources)?;
     let mut limits = Limits::default();
     if let Some(cpu) = resources.cpu() {
         limits.cpu_shares = cpu.shares();
@@ -16,12 +17,6 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
         limits.cpu_idle = cpu.idle().map(|idle| idle != 0);
         limits.cpuset_cpus.clone_from(cpu.cpus());
         limits.cpuset_mems.clone_from(cpu.mems());
-        if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0) {
-            return Err(Error::Unsupported {
-                what: "real-time CPU limits",
-                value: "realtimeRuntime".into(),
-            });
-        }
     }
     if let Some(memory) = resources.memory() {
         limits.memory_bytes = memory.limit();

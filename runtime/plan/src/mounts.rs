@@ -19,8 +19,13 @@ struct Parsed {
     data: Vec<(String, Option<String>)>,
 }
 
-/// The operation for one mount. `slots` are source texts that stand for mounts handed over.
-pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
+/// The operation for one mount. `sources` are source texts that stand for what is no path of the host;
+/// relative sources begin at `bundle`, where there is one.
+pub(crate) fn op(
+    mount: &Mount,
+    sources: &[(String, Source)],
+    bundle: Option<&str>,
+) -> Result<Op, Error> {
     let target = inside(&mount.destination().to_string_lossy())?;
     let fstype = mount.typ().clone().unwrap_or_default();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -28,13 +33,14 @@ pub(crate) fn op(mount: &Mount, slots: &[(String, u32)]) -> Result<Op, Error> {
     let id_maps = id_maps(mount)?;
     if fstype == "bind"
         || parsed.bind.is_some()
-        || slots.iter().any(|(text, _)| Some(text) == source.as_ref())
+        || sources.iter().any(|(text, _)| Some(text) == source.as_ref())
     {
         let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
-        let slot = slots.iter().find(|(text, _)| *text == source);
-        let source = match slot {
-            Some((_, slot)) => Source::Slot(*slot),
+        let known = sources.iter().find(|(text, _)| *text == source);
+        let source = match known {
+            Some((_, known)) => known.clone(),
             None if source.starts_with('/') => Source::Host(source),
+            None if let Some(bundle) = bundle => Source::Host(format!("{bundle}/{source}")),
             None => {
                 return Err(Error::Bad {
                     field: "mounts.source",
@@ -166,12 +172,6 @@ fn flag(option: &str, parsed: &mut Parsed) -> Result<bool, Error> {
         }
         _ => return Ok(false),
     }
-    if *copy_up {
-        return Err(Error::Unsupported {
-            what: "copying up into a tmpfs",
-            value: "tmpcopyup".into(),
-        });
-    }
     Ok(true)
 }
 
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn options_become_attributes_and_what_is_left_is_the_file_systems() {
         let text = r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]}"#;
-        let Op::Mount { attrs, options, .. } = op(&mount(text), &[]).unwrap() else {
+        let Op::Mount { attrs, options, .. } = op(&mount(text), &[], None).unwrap() else {
             panic!("no mount")
         };
         assert!(attrs.nosuid && attrs.strictatime && !attrs.rdonly);
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_slot_is_known_by_its_source() {
         let text = r#"{"destination":"/dev/shm","type":"bind","source":"hull:shm","options":["rbind","ro"]}"#;
-        let op = op(&mount(text), &[("hull:shm".into(), 3)]).unwrap();
+        let op = op(&mount(text), &[("hull:shm".into(), Source::Slot(3))], None).unwrap();
         assert!(matches!(
             op,
             Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }
@@ -223,9 +223,18 @@ mod tests {
     fn what_a_bind_cannot_have_is_refused() {
         let text =
             r#"{"destination":"/x","type":"bind","source":"/y","options":["bind","size=5"]}"#;
-        assert!(op(&mount(text), &[]).unwrap_err().to_string().contains("size"));
+        assert!(op(&mount(text), &[], None).unwrap_err().to_string().contains("size"));
         let text = r#"{"destination":"/x","type":"bind","source":"y"}"#;
-        op(&mount(text), &[]).unwrap_err();
+        op(&mount(text), &[], None).unwrap_err();
+    }
+
+    #[test]
+    fn a_relative_source_begins_at_the_bundle() {
+        let text = r#"{"destination":"/x","type":"bind","source":"data","options":["bind"]}"#;
+        let op = op(&mount(text), &[], Some("/bundle")).unwrap();
+        assert!(
+            matches!(op, Op::Bind { source: Source::Host(path), .. } if path == "/bundle/data")
+        );
     }
 
     proptest! {

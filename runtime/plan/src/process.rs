@@ -1,12 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process becomes, of a container's first and of execs.
 
-use crate::{Error, HostFacts, Process, capabilities, seccomp};
-use hull_init::plan::{Capabilities, Rlimit};
-use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process as Oci, Spec};
+use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
+use hull_init::plan::{Capabilities, Rlimit, Seccomp};
+use oci_spec::runtime::{
+    LinuxCapabilities, LinuxPersonalityDomain, PosixRlimit, PosixRlimitType, Process as Oci, Spec,
+};
+use std::sync::Arc;
+
+/// What all further processes of a container have in common. Made once: to work it out anew for every
+/// probe costs more than to run that. Its seccomp program is shared with whoever has the same profile.
+#[derive(Debug, Clone)]
+pub struct Template {
+    process: Process,
+    seccomp: Option<Arc<Seccomp>>,
+}
+
+impl Template {
+    /// Of the container that `spec` describes.
+    pub fn new(spec: &Spec, host: &HostFacts) -> Result<Self, Error> {
+        let own = spec.process().as_ref().ok_or(Error::Missing { field: "process" })?;
+        let mut process = unfiltered(own, spec, host)?;
+        process.args.clear();
+        Ok(Self { process, seccomp: filter(spec)? })
+    }
+
+    /// The process that runs `args`.
+    #[must_use]
+    pub fn with(&self, args: &[String]) -> Process {
+        let mut process = self.process.clone();
+        process.args = args.iter().map(|arg| arg.clone().into_bytes()).collect();
+        process.seccomp = self.seccomp.as_deref().cloned();
+        process
+    }
+}
 
 /// `process` as a plan wants it; the seccomp profile is the container's.
 pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {
+    let seccomp = filter(spec)?.as_deref().cloned();
+    Ok(Process { seccomp, ..unfiltered(process, spec, host)? })
+}
+
+fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(seccomp::shared).transpose()
+}
+
+fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {
     let args = process.args().clone().unwrap_or_default();
     if args.is_empty() {
         return Err(Error::Missing { field: "process.args" });
@@ -24,7 +64,6 @@ pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, 
         }
     }
     let named = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
-    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let bytes = |text: &String| text.clone().into_bytes();
     Ok(Process {
         args: args.iter().map(bytes).collect(),
@@ -36,18 +75,26 @@ pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, 
         umask: process.user().umask(),
         capabilities: sets(process.capabilities().as_ref()),
         no_new_privs: process.no_new_privileges().unwrap_or(false),
-        seccomp: filter.map(seccomp::compiled).transpose()?,
+        seccomp: None,
         apparmor: named(process.apparmor_profile()),
         selinux: named(process.selinux_label()),
-        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj: process.oom_score_adj(),
         terminal: process
             .console_size()
             .as_ref()
             .map(|size| (short(size.height()), short(size.width()))),
-        io_priority: None,
-        scheduler: None,
-        personality: None,
+        io_priority: process.io_priority().as_ref().map(schedule::io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(schedule::scheduler).transpose()?,
+        personality: personality(spec),
+    })
+}
+
+fn personality(spec: &Spec) -> Option<u64> {
+    let wanted = spec.linux().as_ref()?.personality().as_ref()?;
+    Some(match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
     })
 }
 
@@ -64,6 +111,19 @@ fn sets(sets: Option<&LinuxCapabilities>) -> Capabilities {
         permitted: capabilities::bits(sets.permitted().as_ref()),
         ambient: capabilities::bits(sets.ambient().as_ref()),
     }
+}
+
+fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
+    for (at, limit) in limits.iter().enumerate() {
+        if limits[..at].iter().any(|before| before.typ() == limit.typ()) {
+            return Err(Error::Bad {
+                field: "process.rlimits",
+                value: limit.typ().to_string(),
+                why: "it is there twice",
+            });
+        }
+    }
+    Ok(limits.iter().map(rlimit).collect())
 }
 
 fn rlimit(limit: &PosixRlimit) -> Rlimit {

@@ -23,7 +23,7 @@ use oci_spec::runtime::{
 };
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Compiled profiles that are kept. Each has about 10 KiB.
 const KEPT_MAX: usize = 64;
@@ -31,19 +31,24 @@ const EPERM: u32 = 1;
 
 /// The program of a profile.
 pub fn compiled(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
-    static KEPT: OnceLock<Mutex<HashMap<String, Seccomp>>> = OnceLock::new();
+    shared(profile).map(|program| (*program).clone())
+}
+
+/// The program of a profile, the same one for all who have that profile.
+pub(crate) fn shared(profile: &LinuxSeccomp) -> Result<Arc<Seccomp>, Error> {
+    static KEPT: OnceLock<Mutex<HashMap<String, Arc<Seccomp>>>> = OnceLock::new();
     let kept = KEPT.get_or_init(Mutex::default);
     let key = serde_json::to_string(profile).map_err(|source| Error::Profile { source })?;
     // Single inserts: a panic leaves nothing half done.
     if let Some(done) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return Ok(done.clone());
+        return Ok(Arc::clone(done));
     }
-    let done = compile(profile)?;
+    let done = Arc::new(compile(profile)?);
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     if kept.len() >= KEPT_MAX {
         kept.clear();
     }
-    kept.insert(key, done.clone());
+    kept.insert(key, Arc::clone(&done));
     Ok(done)
 }
 
@@ -96,12 +101,19 @@ fn add_rules(
         }
         let conditions: Vec<_> =
             rule.args().iter().flatten().map(condition).collect::<Result<_, _>>()?;
+        let args: Vec<_> = rule.args().iter().flatten().map(LinuxSeccompArg::index).collect();
+        let twice = args.iter().enumerate().any(|(at, index)| args[..at].contains(index));
+        // All must hold; of several on one argument, which the library takes one of, any: so profiles
+        // have been written for docker and runc.
+        let each = if twice { 1 } else { conditions.len().max(1) };
         for name in rule.names() {
             let Some(call) = number(name) else { continue };
             let added = if conditions.is_empty() {
                 filter.add_rule(then, call).map(drop)
             } else {
-                filter.add_rule_conditional(then, call, &conditions).map(drop)
+                conditions
+                    .chunks(each)
+                    .try_for_each(|some| filter.add_rule_conditional(then, call, some).map(drop))
             };
             added.map_err(|err| Error::Seccomp { why: format!("system call `{name}`: {err}") })?;
         }

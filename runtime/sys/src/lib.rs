@@ -14,6 +14,7 @@ mod exec;
 mod memfd;
 mod mount;
 pub mod netns;
+mod resolve;
 mod security;
 mod signals;
 mod spawn;
@@ -24,11 +25,13 @@ pub use error::{Error, Result, name_of};
 pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, mount_setattr};
+pub use resolve::open_in_root;
 pub use security::{
-    bpf_cgroup_device, install_seccomp, ioprio_set, personality, sched_setattr, setrlimit,
+    bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
+    sched_setattr, setrlimit,
 };
 pub use signals::{
-    Reaped, block_for_signalfd, controlling_terminal, ignore_children, pidfd_send_signal, reap_any,
-    reset_signals,
+    Reaped, block_for_signalfd, controlling_terminal, next_signal, pidfd_send_signal, reap_any,
+    reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};

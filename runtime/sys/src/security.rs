@@ -172,3 +172,14 @@ pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
         other => other,
     }
 }
+
+/// Gives the calling process a new session keyring of this name, and so no way to its maker's.
+/// `keyctl(2)`, KEYCTL_JOIN_SESSION_KEYRING.
+pub fn join_session_keyring(name: &str) -> Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let call = || format!("keyctl(JOIN_SESSION_KEYRING, {name})");
+    let text = std::ffi::CString::new(name).map_err(|_| Error::new(Errno::INVAL, call()))?;
+    // SAFETY: the kernel only reads the text, which lives past the call.
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, text.as_ptr()) };
+    if ret >= 0 { Ok(()) } else { Err(Error::last(call())) }
+}

@@ -33,13 +33,27 @@ pub fn block_for_signalfd() -> Result<OwnedFd> {
     fd.try_clone_to_owned().map_err(Error::of_io(|| "dup(signalfd)"))
 }
 
-/// Children of this process are reaped by the kernel at once: for a daemon that asks its children's
-/// end by other means. `sigaction(2)`, SIG_IGN of SIGCHLD.
-pub fn ignore_children() -> Result<()> {
-    // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn) }
-        .map_err(of("signal(SIGCHLD, SIG_IGN)"))?;
-    Ok(())
+/// Blocks every signal that can be blocked, and gives a descriptor that they are read from; see
+/// [`next_signal`]. `signalfd(2)`.
+pub fn signals_by_descriptor() -> Result<OwnedFd> {
+    let all = SigSet::all();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(of("sigprocmask(all)"))?;
+    let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(of("signalfd(all)"))?;
+    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(&fd);
+    fd.try_clone_to_owned().map_err(Error::of_io(|| "dup(signalfd)"))
+}
+
+/// The number of a signal that is pending there; `None` when none is.
+pub fn next_signal(signals: BorrowedFd<'_>) -> Option<i32> {
+    // `struct signalfd_siginfo`, which begins with the number.
+    let mut info = [0; 128];
+    match rustix::io::read(signals, &mut info) {
+        Ok(got) if got == info.len() => {
+            Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
+        }
+        _ => None,
+    }
 }
 
 /// Gives every signal its default action and unblocks all: what a program expects when it starts.

@@ -49,6 +49,17 @@ Examples:
 
 Pods keep running when the daemon ends, however it ends. SIGTERM finishes the calls under way first.")]
     Serve(Serve),
+    /// The OCI runtime alone, with runc's command line
+    #[command(after_help = "\
+Examples:
+  hull oci --help
+  hull oci create --bundle DIR web && hull oci start web
+  ln -s $(command -v hull) /usr/local/bin/hull-oci     as containerd and podman want it: one path")]
+    Oci {
+        /// Options, command and operands, as runc has them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Run a command in a new pod with one container
     #[command(after_help = RUN_HELP)]
     Run(Box<Run>),

@@ -49,6 +49,9 @@ pub(crate) fn main(
     serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
 ) -> ExitCode {
     let cli = Cli::parse_from(ctr::called_as(std::env::args_os()));
+    if let Command::Oci { words } = &cli.command {
+        return oci(words);
+    }
     if let Command::Serve(overrides) = &cli.command {
         let config = match serve_config(&cli, overrides) {
             Ok(config) => config,
@@ -68,6 +71,13 @@ pub(crate) fn main(
         Ok(threads) => threads.block_on(carry_out(cli)),
         Err(err) => err.report(FAILURE),
     }
+}
+
+/// Becomes the OCI runtime alone.
+pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
+    let source = crate::oci::become_runtime(words);
+    out::complain(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
+    ExitCode::from(FAILURE)
 }
 
 /// The daemon's configuration: the files, then the flags.
@@ -153,7 +163,11 @@ async fn plain(cli: &Cli) -> Result<()> {
         }
         Command::Version => version(cli).await,
         // Carried out before.
-        Command::Serve(_) | Command::Run(_) | Command::Exec(_) | Command::Check(_) => Ok(()),
+        Command::Serve(_)
+        | Command::Run(_)
+        | Command::Exec(_)
+        | Command::Check(_)
+        | Command::Oci { .. } => Ok(()),
     }
 }
 

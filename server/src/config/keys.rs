@@ -54,6 +54,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Parent cgroup of pods whose creator names none, such as those of `hull run`.",
     ),
     key(
+        "network.mode",
+        "Who makes the pods' network: `bridge`, hull itself, or `cni`, the network plugins of the cluster.",
+    ),
+    key(
         "network.bridge",
         "Name of the bridge that pods are attached to. Made at the first attach.",
     ),
@@ -74,6 +78,32 @@ pub(crate) const KEYS: &[Key] = &[
         "network.table",
         "Name of the nftables table that hull keeps its rules in, and touches no other.",
     ),
+    key(
+        "network.cni.conf_dir",
+        "Where network plugins are configured: *.conflist, *.conf and *.json. The first usable one by name is the pods' network. Read again when a file changes.",
+    ),
+    key("network.cni.bin_dirs", "Where the plugins' programs are, looked through in this order."),
+    key(
+        "network.cni.networks_max",
+        "How many networks of `conf_dir` a pod is attached to: eth0, eth1 and so on, in the order of their files.",
+    ),
+    unset(
+        "network.cni.conf_template",
+        "\"/etc/hull/cni.conflist.template\"",
+        "Written to `conf_dir` as 10-hull.conflist when the kubelet tells the node's pod subnets, unless another network is there: `{{.PodCIDR}}` stands for the first subnet, `{{.PodCIDRRanges}}` for host-local's `ranges`.",
+    ),
+    key(
+        "network.cni.netns_dir",
+        "Where pods' network namespaces are pinned for plugins and their agents, which expect them in /run/netns.",
+    ),
+    key(
+        "network.cni.plugin_timeout_s",
+        "How long one call of a plugin may take, in seconds. It is killed then, with all it started.",
+    ),
+    key(
+        "network.cni.gc_interval_s",
+        "How often plugins of CNI 1.1 are asked to take away what belongs to no pod, in seconds; they are asked when hull starts as well.",
+    ),
     key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
     key("runtime.seccomp_root", "Directory of seccomp profiles of type Localhost."),
     key(
@@ -87,6 +117,34 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.exec_drain_s",
         "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
+    ),
+    key(
+        "nri.enable",
+        "Whether plugins of the node resource interface (NRI) have a say in pods and containers.",
+    ),
+    key(
+        "nri.socket",
+        "Unix socket on which plugins connect. Root alone can: a plugin can do anything to a container.",
+    ),
+    key(
+        "nri.disable_connections",
+        "Whether only pre-installed plugins are used, and nobody can connect.",
+    ),
+    key(
+        "nri.plugin_path",
+        "Directory of pre-installed plugins, programs named like `10-example`. Started with the daemon, and ended with it.",
+    ),
+    key(
+        "nri.plugin_config_path",
+        "Directory of the pre-installed plugins' configuration: `10-example.conf`, else `example.conf`.",
+    ),
+    key(
+        "nri.registration_timeout_ms",
+        "How long a plugin may take to register, and again to take in what runs already, in milliseconds. Then it is let go.",
+    ),
+    key(
+        "nri.request_timeout_ms",
+        "How long a plugin may take to answer a call, in milliseconds. Then it is let go and the pod goes on without it, unless the plugin itself asked for another policy.",
     ),
     key("image.concurrent_layers", "Layers fetched at a time, per pull."),
     key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),

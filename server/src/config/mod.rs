@@ -14,12 +14,14 @@
 mod error;
 pub(crate) mod keys;
 mod layers;
+mod nri;
 mod parts;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use error::Error;
 pub(crate) use layers::{Loaded, Origin};
+pub(crate) use nri::Nri;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
+    pub(crate) nri: Nri,
     pub(crate) image: Image,
 }
 
@@ -85,6 +88,7 @@ pub(crate) enum Driver {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
+    pub(crate) mode: NetworkMode,
     pub(crate) bridge: String,
     #[serde(with = "subnets")]
     pub(crate) pod_cidr: Vec<IpNet>,
@@ -92,6 +96,29 @@ pub(crate) struct Network {
     pub(crate) mtu: Option<u32>,
     pub(crate) masquerade: bool,
     pub(crate) table: String,
+    pub(crate) cni: Cni,
+}
+
+/// Who makes the pods' network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkMode {
+    Bridge,
+    Cni,
+}
+
+/// `[network.cni]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cni {
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    pub(crate) networks_max: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conf_template: Option<PathBuf>,
+    pub(crate) netns_dir: PathBuf,
+    pub(crate) plugin_timeout_s: u64,
+    pub(crate) gc_interval_s: u64,
 }
 
 /// `[runtime]`
@@ -155,6 +182,7 @@ impl Default for Config {
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),
+            nri: Nri::default(),
             image: Image::default(),
         }
     }
@@ -176,11 +204,27 @@ impl Default for Network {
     fn default() -> Self {
         let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
         Self {
+            mode: NetworkMode::Bridge,
             bridge: "hull0".into(),
             pod_cidr: vec![pods.into()],
             mtu: None,
             masquerade: true,
             table: "hull".into(),
+            cni: Cni::default(),
+        }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            networks_max: 1,
+            conf_template: None,
+            netns_dir: "/run/netns".into(),
+            plugin_timeout_s: 90,
+            gc_interval_s: 600,
         }
     }
 }
@@ -266,6 +310,7 @@ impl Config {
             ));
         }
         self.check_network()?;
+        self.nri.check()?;
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
         // `hull=debug,tonic=warn` is a filter by module.
         if !levels.contains(&self.log.level.as_str()) && !self.log.level.contains('=') {
@@ -285,6 +330,14 @@ impl Config {
                 "network.pod_cidr",
                 "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into(),
             ));
+        }
+        let cni = &self.network.cni;
+        let dirs = [&cni.conf_dir, &cni.netns_dir];
+        if let Some(dir) = dirs.into_iter().chain(&cni.bin_dirs).find(|dir| !dir.is_absolute()) {
+            return Err(("network.cni", format!("`{}` is no absolute path", dir.display())));
+        }
+        if cni.networks_max == 0 || cni.plugin_timeout_s == 0 || cni.gc_interval_s == 0 {
+            return Err(("network.cni", "numbers there are at least 1".into()));
         }
         // IFNAMSIZ less the closing NUL.
         let name = &self.network.bridge;

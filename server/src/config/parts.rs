@@ -44,4 +44,18 @@ impl Config {
             state_dir: self.state_dir.join("network"),
         }
     }
+
+    /// That of network plugins.
+    pub(crate) fn cni(&self) -> hull_network::cni::Config {
+        let of = &self.network.cni;
+        hull_network::cni::Config {
+            conf_dir: of.conf_dir.clone(),
+            bin_dirs: of.bin_dirs.clone(),
+            networks_max: of.networks_max,
+            conf_template: of.conf_template.clone(),
+            plugin_timeout: Duration::from_secs(of.plugin_timeout_s),
+            netns_dir: of.netns_dir.clone(),
+            state_dir: self.state_dir.join("cni"),
+        }
+    }
 }

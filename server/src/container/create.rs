@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{ContainerRecord, State, User, log};
+use super::{ContainerRecord, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, blocking, now_ns};
+use crate::nri::{self, Adjusted};
 use crate::pod::PodRecord;
 use crate::spec;
 use crate::spec::userns::outside;
 use hull_image::Image;
+use hull_nri::Roster;
 use hull_plan::IdMaps;
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
+use hull_proto::nri::Event;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -30,10 +33,12 @@ pub(crate) fn record(
         id: id.to_string(),
         pod: pod.id.clone(),
         image_id: image.id.clone(),
+        image_volumes: volumes::find(node, &config)?,
         image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
         created_ns: now_ns(),
         cgroup: format!("{}/{id}", pod.cgroup),
         log_path,
+        adjust: None,
         user: None,
         stop_signal: spec::stop_signal(&config, &image.config)
             .map_err(|source| Error::Spec { source })?,
@@ -51,25 +56,76 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
     node.images.find(name).ok_or_else(|| Error::NoImage { image: name.to_owned() })
 }
 
-/// Makes its writable layer, finds out whom it runs as, and plans its start once, to refuse now what
-/// could not be started later.
+/// A container that is made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) user: User,
+    pub(crate) adjusted: Adjusted,
+    /// The plugins that know of it. Held until it can be seen.
+    pub(crate) roster: Arc<Roster>,
+}
+
+/// Has plugins adjust it, then makes it.
 pub(crate) async fn make(
     node: Arc<Node>,
     pod: PodId,
     pod_record: Arc<PodRecord>,
     record: Arc<ContainerRecord>,
+) -> Result<Made, Error> {
+    let roster = node.plugins.roster();
+    let adjusted = if roster.hears(Event::CreateContainer) {
+        adjusted(&node, &roster, &pod, &pod_record, &record).await?
+    } else {
+        Adjusted::default()
+    };
+    let mut known = (*record).clone();
+    known.adjust.clone_from(&adjusted.adjust);
+    if let Some(cgroup) = &adjusted.cgroup {
+        known.cgroup.clone_from(cgroup);
+    }
+    let user = make_rootfs(node, pod, pod_record, known).await?;
+    Ok(Made { user, adjusted, roster })
+}
+
+/// What plugins ask for in it.
+async fn adjusted(
+    node: &Arc<Node>,
+    roster: &Roster,
+    pod: &PodId,
+    pod_record: &Arc<PodRecord>,
+    record: &Arc<ContainerRecord>,
+) -> Result<Adjusted, Error> {
+    let (shared, mut known) = (Arc::clone(node), (**record).clone());
+    let (known, image) = blocking(move || {
+        let image = image_of(&shared, &known)?;
+        known.user = Some(user_of(&image, &known.config)?);
+        Ok::<_, Error>((known, image))
+    })
+    .await?;
+    nri::verbs::create(node, roster, pod, pod_record, &known, &image).await
+}
+
+fn image_of(node: &Node, record: &ContainerRecord) -> Result<Arc<Image>, Error> {
+    let found = node.images.find(&record.image_id);
+    found.ok_or_else(|| Error::NoImage { image: record.image_id.clone() })
+}
+
+/// Makes its writable layer, finds out whom it runs as, and plans its start once, to refuse now what
+/// could not be started later.
+async fn make_rootfs(
+    node: Arc<Node>,
+    pod: PodId,
+    pod_record: Arc<PodRecord>,
+    mut record: ContainerRecord,
 ) -> Result<User, Error> {
     blocking(move || {
-        let image = node
-            .images
-            .find(&record.image_id)
-            .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
+        let image = image_of(&node, &record)?;
         let of_image = |source| Error::Image { image: image.id.clone(), source };
         node.images.ready(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
-        let mut known = (*record).clone();
-        known.user = Some(user.clone());
-        super::start::plan(&node, &pod, &pod_record, &known, &image, None)?;
+        record.user = Some(user.clone());
+        super::start::plan(&node, &pod, &pod_record, &record, &image, None)?;
+        volumes::check(&node, &record)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {
             // An id that the pod has not shows as nobody's wherever it is; here it is its root's.

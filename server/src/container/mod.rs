@@ -11,13 +11,17 @@ pub(crate) mod remove;
 pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod stop;
+pub(crate) mod volumes;
 
-use hull_proto::cri;
+use crate::nri::resources::to_cri;
+use crate::spec;
 use hull_proto::id::{ContainerId, PodId};
+use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use state::State;
+pub(crate) use volumes::ImageVolume;
 
 /// What is kept of a container on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +32,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: cri::ContainerConfig,
     /// The image's id, `sha256:…`.
     pub(crate) image_id: String,
+    /// The images that its mounts are of.
+    #[serde(default)]
+    pub(crate) image_volumes: Vec<ImageVolume>,
     /// What `image_ref` shows: a digest reference where there is one, else the id.
     pub(crate) image_ref: String,
     /// Nanoseconds since the epoch.
@@ -36,6 +43,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) cgroup: String,
     /// Whole path of its log; empty without one.
     pub(crate) log_path: String,
+    /// What plugins asked for when it was made, and limits they set since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adjust: Option<Box<nri::ContainerAdjustment>>,
     /// Whom its first process runs as; known once it is made.
     pub(crate) user: Option<User>,
     /// Kernel number of the signal that asks it to stop.
@@ -53,6 +63,24 @@ pub(crate) struct User {
 }
 
 impl ContainerRecord {
+    /// The ids of the images that it needs.
+    pub(crate) fn images(&self) -> impl Iterator<Item = String> + '_ {
+        let volumes = self.image_volumes.iter().map(|volume| volume.image_id.clone());
+        std::iter::once(self.image_id.clone()).chain(volumes)
+    }
+
+    /// What it is to have: as the kubelet asked, and as plugins changed that.
+    pub(crate) fn resources(&self) -> Option<cri::LinuxContainerResources> {
+        let asked = self.config.linux.as_ref().and_then(|linux| linux.resources.clone());
+        let adjusted = self.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
+        let Some(adjusted) = adjusted.and_then(|linux| linux.resources.as_ref()) else {
+            return asked;
+        };
+        let mut resources = asked.unwrap_or_default();
+        spec::merge_resources(&mut resources, &to_cri(adjusted));
+        Some(resources)
+    }
+
     /// Its name and attempt.
     pub(crate) fn metadata(&self) -> (&str, u32) {
         self.config.metadata.as_ref().map_or(("", 0), |meta| (meta.name.as_str(), meta.attempt))
@@ -65,4 +93,9 @@ pub(crate) struct ContainerView {
     pub(crate) id: ContainerId,
     pub(crate) pod: PodId,
     pub(crate) record: Arc<ContainerRecord>,
+    pub(crate) execs: Execs,
 }
+
+/// What the container's execs have in common, once there was one. Whoever changes the config makes a
+/// new one.
+pub(crate) type Execs = Arc<OnceLock<hull_plan::Template>>;

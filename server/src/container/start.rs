@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{ContainerRecord, log};
+use super::{ContainerRecord, log, volumes};
 use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, State as PodState};
-use crate::{explain, spec};
+use crate::{explain, nri, spec};
 use hull_image::Image;
-use hull_plan::{Options, Plan, Root};
+use hull_plan::{Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Failure as MonitorFailure, SLOT_SHM, Started, Stdio, Verb};
 use oci_spec::runtime::Spec;
@@ -26,6 +26,8 @@ pub(crate) fn plan(
 ) -> Result<(Spec, Plan), Error> {
     let spec = spec(node, pod, pod_record, record, image, target_pid)?;
     let rootfs = node.images.rootfs(&record.id, image);
+    let mut sources = volumes::sources(node, record)?;
+    sources.push((spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let options = Options {
         root: Root::Overlay {
@@ -34,14 +36,14 @@ pub(crate) fn plan(
             options: Vec::new(),
             at: text(&node.rootfs_dir()),
         },
-        slots: vec![(spec::SHM_SOURCE.to_owned(), SLOT_SHM)],
+        sources,
         host: node.host.clone(),
     };
     let plan = hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })?;
     Ok((spec, plan))
 }
 
-/// The OCI spec of a container.
+/// The OCI spec of a container, with what plugins ask for in it.
 pub(crate) fn spec(
     node: &Node,
     pod: &PodId,
@@ -78,7 +80,11 @@ pub(crate) fn spec(
         defaults: &defaults,
         target_pid,
     };
-    spec::container(&request).map_err(|source| Error::Spec { source })
+    let spec = spec::container(&request).map_err(|source| Error::Spec { source })?;
+    match &record.adjust {
+        Some(asked) => nri::spec(&spec, asked).map_err(|source| Error::Adjust { source }),
+        None => Ok(spec),
+    }
 }
 
 /// Starts it, by the pod's monitor.

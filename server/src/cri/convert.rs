@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Views into CRI messages. Pure, but for the image's names, which may have changed meanwhile.
 
-use crate::container::{ContainerView, State as ContainerState};
+use crate::container::{ContainerView, State as ContainerState, volumes};
 use crate::explain;
 use crate::node::Node;
 use crate::pod::{State, View};
@@ -116,7 +116,6 @@ pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::Contai
             supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
         }),
     });
-    let linux = record.config.linux.as_ref().and_then(|linux| linux.resources.clone());
     api::ContainerStatus {
         id: record.id.clone(),
         metadata: record.config.metadata.clone(),
@@ -131,9 +130,9 @@ pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::Contai
         message,
         labels: record.config.labels.clone(),
         annotations: record.config.annotations.clone(),
-        mounts: record.config.mounts.clone(),
+        mounts: volumes::shown(record),
         log_path: record.log_path.clone(),
-        resources: Some(api::ContainerResources { linux, windows: None }),
+        resources: Some(api::ContainerResources { linux: record.resources(), windows: None }),
         image_id: record.image_id.clone(),
         user,
         stop_signal: crate::spec::signal_of_kernel(record.stop_signal) as i32,

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which pods and containers a list asks for: id prefix, state, pod, labels. All that is set must
-//! hold.
+//! hold. What is only being made is in no list.
 
 use super::convert;
-use crate::container::ContainerView;
-use crate::pod::View;
+use crate::container::{ContainerView, State as ContainerState};
+use crate::pod::{State, View};
 use hull_proto::cri as api;
 use std::collections::HashMap;
 
 pub(super) fn pod(by: Option<&api::PodSandboxFilter>, view: &View) -> bool {
+    if matches!(view.record.state, State::Building) {
+        // Nobody was told its id yet.
+        return false;
+    }
     let Some(by) = by else { return true };
     starts(&by.id, view.id.as_str())
         && by.state.as_ref().is_none_or(|state| state.state == convert::pod_state(view) as i32)
@@ -21,6 +25,10 @@ pub(super) fn pod_stats(by: Option<&api::PodSandboxStatsFilter>, view: &View) ->
 }
 
 pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerView) -> bool {
+    if matches!(view.record.state, ContainerState::Creating) {
+        // Likewise.
+        return false;
+    }
     let Some(by) = by else { return true };
     starts(&by.id, view.id.as_str())
         && starts(&by.pod_sandbox_id, view.pod.as_str())

@@ -3,12 +3,12 @@
 
 use super::batches::batched;
 use super::{Cri, status};
-use crate::node::blocking;
+use crate::node::{blocking, now_ns};
 use crate::stats;
 use hull_image::{Auth, Image, Reference};
 use hull_proto::cri as api;
 use hull_proto::cri::image_service_server::ImageService;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -68,13 +68,10 @@ impl ImageService for Cri {
         let name = required(name_of(request.into_inner().image))?;
         let node = Arc::clone(&self.node);
         let removed = blocking(move || {
-            let used: BTreeSet<String> = node
-                .registry
-                .views()
-                .iter()
-                .flat_map(|view| view.containers.values().map(|of| of.record.image_id.clone()))
-                .collect();
-            node.images.remove(&name, &|id| used.contains(id))
+            // Asked while the store holds its index: who begins to use an image shows that first
+            // and then looks whether it is still there.
+            let used = |id: &str| node.registry.views().iter().any(|view| view.images.contains(id));
+            node.images.remove(&name, &used)
         });
         removed.await.map_err(|err| status::of_image(&err))?;
         Ok(Response::new(api::RemoveImageResponse {}))
@@ -86,9 +83,10 @@ impl ImageService for Cri {
     ) -> Answer<api::ImageFsInfoResponse> {
         let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
         let written = self.node.images.rootfs_usage_known();
+        let now = now_ns();
         Ok(Response::new(api::ImageFsInfoResponse {
-            image_filesystems: vec![stats::filesystem(&usage)],
-            container_filesystems: vec![stats::filesystem(&written)],
+            image_filesystems: vec![stats::filesystem(&usage, now)],
+            container_filesystems: vec![stats::filesystem(&written, now)],
         }))
     }
 

@@ -30,8 +30,8 @@ impl RuntimeService for Cri {
     }
 
     async fn status(&self, request: Request<api::StatusRequest>) -> Answer<api::StatusResponse> {
-        let network = self.node.network.check();
-        let network = match network {
+        let node = Arc::clone(&self.node);
+        let network = match blocking(move || node.network.check()).await {
             Ok(()) => condition("NetworkReady", Ok(())),
             Err(err) => {
                 let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
@@ -94,7 +94,7 @@ impl RuntimeService for Cri {
         &self,
         request: Request<api::PodSandboxStatusRequest>,
     ) -> Answer<api::PodSandboxStatusResponse> {
-        self.pod_status(&request.into_inner()).map(Response::new)
+        self.pod_status(&request.into_inner()).await.map(Response::new)
     }
 
     async fn list_pod_sandbox(

@@ -2,7 +2,7 @@
 //! The verbs about pod sandboxes.
 
 use super::{Cri, convert, filter, status};
-use crate::error::Error;
+use crate::error::{Chain, Error};
 use crate::node::{blocking, new_pod_id, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
@@ -101,13 +101,13 @@ impl Cri {
         }
     }
 
-    pub(super) fn pod_status(
+    pub(super) async fn pod_status(
         &self,
         request: &api::PodSandboxStatusRequest,
     ) -> Result<api::PodSandboxStatusResponse, Status> {
         let view = self.pod(&request.pod_sandbox_id)?.view();
         let containers = view.containers.values();
-        let info = if request.verbose { self.pod_info(&view) } else { Default::default() };
+        let info = if request.verbose { self.pod_info(&view).await } else { Default::default() };
         Ok(api::PodSandboxStatusResponse {
             status: Some(convert::pod_status(&view)),
             info,
@@ -118,7 +118,13 @@ impl Cri {
         })
     }
 
-    fn pod_info(&self, view: &View) -> std::collections::HashMap<String, String> {
+    /// What people who look into a pod want to see; it takes as long as asking its network does.
+    async fn pod_info(&self, view: &View) -> std::collections::HashMap<String, String> {
+        let (node, id) = (Arc::clone(&self.node), view.id.clone());
+        let network = match blocking(move || node.network.check_pod(id.as_str())).await {
+            Ok(()) => "as it was made".to_owned(),
+            Err(err) => format!("cannot {}", Chain(&err)),
+        };
         let spec = spec::pause(&self.node, &view.record).ok().map(|(_, spec)| spec);
         let pid = match view.record.state {
             State::Ready { pause_pid, .. } => pause_pid,
@@ -132,6 +138,7 @@ impl Cri {
             "directory": self.node.pod_dir(&view.id),
             "config": view.record.config,
             "runtimeSpec": spec,
+            "network": network,
         });
         std::collections::HashMap::from([("info".into(), info.to_string())])
     }

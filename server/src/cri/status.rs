@@ -63,11 +63,14 @@ fn message(error: &dyn std::error::Error, hint: Option<String>) -> String {
 fn code(error: &Error) -> Code {
     match error {
         Error::NotFound { .. } | Error::NoImage { .. } => Code::NotFound,
-        Error::Invalid { .. } | Error::UnknownHandler { .. } | Error::Plan { .. } => {
-            Code::InvalidArgument
-        }
+        Error::Invalid { .. }
+        | Error::UnknownHandler { .. }
+        | Error::Plan { .. }
+        | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
-        Error::WrongState { .. } => Code::FailedPrecondition,
+        Error::WrongState { .. } | Error::Adjust { .. } | Error::OthersLimits { .. } => {
+            Code::FailedPrecondition
+        }
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
@@ -75,6 +78,7 @@ fn code(error: &Error) -> Code {
         Error::Monitor { source, .. } => monitor_code(source),
         Error::Failed { .. }
         | Error::Parts { .. }
+        | Error::Plugins { .. }
         | Error::Store { .. }
         | Error::Log { .. }
         | Error::Stats { .. }
@@ -98,6 +102,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         monitors::Error::Lost => Code::Unavailable,
         monitors::Error::Refused { .. }
         | monitors::Error::Programs { .. }
+        | monitors::Error::Reap { .. }
         | monitors::Error::Listen { .. }
         | monitors::Error::Spawn { .. }
         | monitors::Error::Connect { .. }

@@ -72,10 +72,14 @@ fn container(
         let device = layer.fs_id.map(|id| id.mountpoint).unwrap_or_default();
         given.add(table::FS_USAGE, number(layer.used_bytes), &[&device]);
         given.add(table::FS_INODES, number(layer.inodes_used), &[&device]);
+        // The store is there as long as we are; if it cannot be asked, its two numbers are left out.
+        if let Ok(room) = node.images.room() {
+            given.add(table::FS_LIMIT, room.bytes, &[&device]);
+            given.add(table::FS_INODES_FREE, room.inodes_free, &[&device]);
+        }
     }
-    if let Some(resources) = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref())
-    {
-        given.spec(resources);
+    if let Some(resources) = record.resources() {
+        given.spec(&resources);
     }
     Ok(api::ContainerMetrics { container_id: record.id.clone(), metrics: given.metrics })
 }
@@ -144,10 +148,21 @@ impl Given {
             self.add(table::FS_READS, io.reads, &[device]);
             self.add(table::FS_WRITTEN_BYTES, io.written_bytes, &[device]);
             self.add(table::FS_WRITES, io.writes, &[device]);
+            let (major, minor) = device.split_once(':').unwrap_or((device, ""));
+            for (operation, bytes) in [("Read", io.read_bytes), ("Write", io.written_bytes)] {
+                self.add(table::BLKIO_USAGE, bytes, &[device, major, minor, operation]);
+            }
+        }
+        for (size, pages) in &counters.huge_pages {
+            self.add(table::HUGETLB_USAGE, pages.usage_bytes, &[size]);
+            if let Some(peak) = pages.peak_bytes {
+                self.add(table::HUGETLB_PEAK, peak, &[size]);
+            }
         }
         self.processes(&cgroup.procs().map_err(failed)?);
         self.one(table::THREADS, read.pids);
-        self.some(table::THREADS_MAX, counters.pids_max);
+        self.one(table::THREADS_MAX, counters.pids_max.unwrap_or(0));
+        self.one(table::SPEC_MEMORY_RESERVATION, counters.memory_reserved_bytes.unwrap_or(0));
         self.one(table::LAST_SEEN, seconds(self.at_ns));
         for (psi, waiting, stalled) in [
             (read.psi_cpu, table::PRESSURE_CPU_WAITING, table::PRESSURE_CPU_STALLED),
@@ -198,6 +213,9 @@ impl Given {
                 sockets += u64::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
             }
         }
+        if let Some(limit) = pids.first().and_then(|pid| open_files_limit(*pid)) {
+            self.add(table::ULIMITS, limit, &["max_open_files"]);
+        }
         self.one(table::PROCESSES, u64::try_from(pids.len()).unwrap_or(u64::MAX));
         self.one(table::FILES, files);
         self.one(table::SOCKETS, sockets);
@@ -232,6 +250,13 @@ impl Given {
         self.one(table::SPEC_MEMORY_LIMIT, number(resources.memory_limit_in_bytes));
         self.one(table::SPEC_MEMORY_SWAP_LIMIT, number(resources.memory_swap_limit_in_bytes));
     }
+}
+
+/// The soft limit of open files, `proc_pid_limits(5)`; `None` when there is none, or no such process.
+fn open_files_limit(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 fn seconds(ns: i64) -> u64 {

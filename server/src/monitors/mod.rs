@@ -8,6 +8,7 @@
 //! Not here: what the answers mean. That is the pod's task's business.
 
 mod connection;
+mod reap;
 
 pub(crate) use connection::{Client, Notice};
 
@@ -32,6 +33,8 @@ const TRIED_BYTES_MAX: u64 = 4096;
 pub(crate) enum Error {
     #[error("keep the pod programs in memory")]
     Programs { source: hull_sys::Error },
+    #[error("hear of monitors that ended")]
+    Reap { source: io::Error },
     #[error("listen for the pod's monitor on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("start the pod's monitor")]
@@ -61,6 +64,7 @@ pub(crate) struct Monitors {
     /// outlive an upgrade.
     monitor: OwnedFd,
     pause: OwnedFd,
+    reaper: reap::Reaper,
 }
 
 impl Monitors {
@@ -72,6 +76,7 @@ impl Monitors {
         Ok(Self {
             monitor: keep("hull-monitor", assets::MONITOR)?,
             pause: keep("pause", assets::PAUSE)?,
+            reaper: reap::Reaper::start().map_err(|source| Error::Reap { source })?,
         })
     }
 
@@ -85,8 +90,9 @@ impl Monitors {
         let layer = |name| images.join(name).display().to_string();
         let (top, bottom) = (layer("empty"), layer("layers"));
         let args = ["hull-monitor", TRY_USER_NAMESPACES, &top, &bottom];
-        hull_sys::spawn_program(self.monitor.as_fd(), &args, &[(to_us.as_fd(), LISTEN_FD)])
-            .map_err(system)?;
+        let fds = [(to_us.as_fd(), LISTEN_FD)];
+        let pid = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds).map_err(system)?;
+        self.reaper.take(pid);
         drop(to_us);
         let mut why = String::new();
         // It says at most a line, and only ends: there is nothing in it to wait for.
@@ -113,8 +119,9 @@ impl Monitors {
         }
         let listener = UnixListener::bind(socket).map_err(listen)?;
         let fds = [(listener.as_fd(), LISTEN_FD), (self.pause.as_fd(), PAUSE_FD)];
-        hull_sys::spawn_program(self.monitor.as_fd(), &["hull-monitor", pod.as_str()], &fds)
-            .map_err(|source| Error::Spawn { source })?;
+        let args = ["hull-monitor", pod.as_str()];
+        let spawned = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds);
+        self.reaper.take(spawned.map_err(|source| Error::Spawn { source })?);
         // The backlog takes the connection even before the monitor gets to accept it.
         let (client, _) = self.reach(socket, notices).await?;
         Ok(client)

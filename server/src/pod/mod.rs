@@ -15,10 +15,10 @@ pub(crate) mod task;
 
 use crate::container::ContainerView;
 use crate::error::{Error, Result};
-use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
+use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +48,12 @@ impl PodRecord {
         self.namespaces().is_some_and(|options| options.network == node)
     }
 
+    /// `namespace/name`, as people call it.
+    pub(crate) fn full_name(&self) -> String {
+        let metadata = self.config.metadata.as_ref();
+        metadata.map_or_else(String::new, |of| format!("{}/{}", of.namespace, of.name))
+    }
+
     /// Has a user namespace of its own? Checked when it was asked for.
     pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
         crate::spec::userns::of_pod(&self.config).ok().flatten()
@@ -63,7 +69,10 @@ impl PodRecord {
 pub(crate) struct View {
     pub(crate) id: PodId,
     pub(crate) record: Arc<PodRecord>,
+    /// But for those that are still being made.
     pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    /// The ids of all images that its containers need, also of those that are being made.
+    pub(crate) images: BTreeSet<String>,
     /// Why it could not be built; set before it disappears.
     pub(crate) failure: Option<Arc<Error>>,
     /// Speaks to its monitor, while there is one.
@@ -85,15 +94,48 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 /// What a pod's task can be asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Create { config: Box<cri::ContainerConfig>, reply: Reply<ContainerId> },
-    Start { id: ContainerId, reply: Reply<()> },
-    Stop { id: ContainerId, grace_s: u64, reply: Reply<()> },
-    Remove { id: ContainerId, reply: Reply<()> },
-    Update { id: ContainerId, resources: Box<cri::LinuxContainerResources>, reply: Reply<()> },
-    ReopenLog { id: ContainerId, reply: Reply<()> },
-    UpdatePod { sizes: Box<Sizes>, reply: Reply<()> },
-    StopPod { reply: Reply<()> },
-    RemovePod { reply: Reply<()> },
+    Create {
+        config: Box<cri::ContainerConfig>,
+        reply: Reply<ContainerId>,
+    },
+    Start {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Stop {
+        id: ContainerId,
+        grace_s: u64,
+        reply: Reply<()>,
+    },
+    Remove {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Update {
+        id: ContainerId,
+        resources: Box<cri::LinuxContainerResources>,
+        reply: Reply<()>,
+    },
+    /// Other limits, as a plugin asks for them.
+    Limit {
+        id: ContainerId,
+        resources: Box<nri::LinuxResources>,
+        reply: Reply<()>,
+    },
+    ReopenLog {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    UpdatePod {
+        sizes: Box<Sizes>,
+        reply: Reply<()>,
+    },
+    StopPod {
+        reply: Reply<()>,
+    },
+    RemovePod {
+        reply: Reply<()>,
+    },
 }
 
 /// A handle on a pod's task.

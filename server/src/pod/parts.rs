@@ -14,7 +14,6 @@ use super::{PodRecord, files};
 use crate::monitors::{self, Client, Notice};
 use crate::node::{Node, blocking};
 use crate::{spec, store};
-use hull_network::PortMapping;
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -50,12 +49,16 @@ pub(crate) enum Error {
     OpenNetns { path: PathBuf, source: io::Error },
     #[error("attach its network")]
     Attach { source: hull_network::Error },
+    #[error("give it host port {port}: pod {holder} has {held}")]
+    HostPort { port: String, held: String, holder: String },
     #[error("detach its network")]
     Detach { source: hull_network::Error },
     #[error("work out its sandbox")]
     Spec { source: spec::Error },
     #[error("start its pause process: {failure}")]
     Pause { failure: Box<Failure> },
+    #[error("tell plugins of it")]
+    Plugins { source: hull_nri::Error },
     #[error("clear its cgroup")]
     ClearCgroup { source: hull_cgroup::Error },
 }
@@ -65,7 +68,11 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::MakeDirectory { source } => source.hint(),
+            Self::HostPort { holder, .. } => Some(format!(
+                "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
             Self::Attach { source } | Self::Detach { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
             Self::ClearCgroup { source } => source.hint(),
@@ -173,18 +180,39 @@ async fn attach(
     netns: Option<OwnedFd>,
 ) -> Result<Vec<IpAddr>, Error> {
     let Some(netns) = netns else { return Ok(Vec::new()) };
-    let (node, id) = (Arc::clone(node), id.clone());
-    let ports = ports(record).map_err(|source| Error::Spec { source })?;
+    let spec = |source| Error::Spec { source };
+    let ports = spec::ports(&record.config).map_err(spec)?;
+    let bandwidth = spec::bandwidth(&record.config.annotations).map_err(spec)?;
+    let (node, id, record) = (Arc::clone(node), id.clone(), record.clone());
     let attached = blocking(move || {
-        let pod = hull_network::Pod { id: id.as_str(), short: id.short() };
-        node.network.attach(&pod, netns.as_fd(), &ports)
+        let metadata = record.config.metadata.clone().unwrap_or_default();
+        let attached = node.network.attach(&hull_network::Request {
+            pod: hull_network::Pod { id: id.as_str(), short: id.short() },
+            namespace: &metadata.namespace,
+            name: &metadata.name,
+            uid: &metadata.uid,
+            netns: netns.as_fd(),
+            ports: &ports,
+            bandwidth,
+            dns: &spec::dns(&record.config),
+            cgroup: &record.cgroup,
+            annotations: &record.config.annotations,
+        });
+        attached.map_err(|source| attach_failed(&node, source))
     });
-    let attached = attached.await.map_err(|source| Error::Attach { source })?;
-    Ok(attached.ips.iter().map(ipnet::IpNet::addr).collect())
+    attached.await
 }
 
-fn ports(record: &PodRecord) -> Result<Vec<PortMapping>, spec::Error> {
-    spec::ports(&record.config)
+/// Whoever holds a port is told by the name that people gave it.
+fn attach_failed(node: &Node, source: hull_network::Error) -> Error {
+    let hull_network::Error::PortTaken { port, held, holder } = source else {
+        return Error::Attach { source };
+    };
+    Error::HostPort {
+        port: port.to_string(),
+        held: held.to_string(),
+        holder: node.registry.pod(&holder).map_or(holder, |pod| pod.view().record.full_name()),
+    }
 }
 
 async fn start_pause(
@@ -208,7 +236,8 @@ async fn start_pause(
 /// Takes it all away again, last part first.
 ///
 /// It stops at the first part that will not go, because taking away what lies below would make it
-/// harder to try again. `containers` are the cgroups of the pod's containers.
+/// harder to try again. `containers` are the cgroups of the pod's containers. The pod's links go with
+/// its network namespace a little later, and its addresses are kept for it until then.
 pub(crate) async fn take_down(
     node: &Arc<Node>,
     id: &PodId,
@@ -216,12 +245,13 @@ pub(crate) async fn take_down(
     containers: Vec<String>,
     client: Option<Client>,
 ) -> Result<(), Error> {
-    let (stopped, detached) = tokio::join!(
+    let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("network gone", detach(node, id, record.host_network()))
+        timed("network withdrawn", withdraw(node, id, record.host_network()))
     );
     stopped?;
-    detached?;
+    closed?;
+    timed("network let go", release(node, id, record.host_network())).await?;
     let dir = node.pod_dir(id);
     match fs::remove_dir_all(&dir) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -229,13 +259,23 @@ pub(crate) async fn take_down(
     }
 }
 
-async fn detach(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+/// Nobody is led to a pod that is going, and the next can have its ports at once.
+async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
     if host_network {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let detached = blocking(move || node.network.detach(id.as_str())).await;
-    detached.map_err(|source| Error::Detach { source })
+    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    withdrawn.map_err(|source| Error::Detach { source })
+}
+
+async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+    if host_network {
+        return Ok(());
+    }
+    let (node, id) = (Arc::clone(node), id.clone());
+    let released = blocking(move || node.network.release(id.as_str())).await;
+    released.map_err(|source| Error::Detach { source })
 }
 
 /// Ends every process of the pod: by its monitor where there is one, and by the cgroups in any case.

@@ -97,12 +97,20 @@ impl Registry {
 
     /// The pod with this id, or the only one whose id begins so.
     pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
-        only(self.read().pods.iter(), id).map(|(_, pod)| pod.clone())
+        let tables = self.read();
+        if let Ok(whole) = PodId::parse(id) {
+            return tables.pods.get(&whole).cloned();
+        }
+        only(tables.pods.iter(), id).map(|(_, pod)| pod.clone())
     }
 
     /// The container with this id, or the only one whose id begins so, and its pod.
     pub(crate) fn container(&self, id: &str) -> Option<(ContainerId, Pod)> {
         let tables = self.read();
+        if let Ok(whole) = ContainerId::parse(id) {
+            let pod = tables.pods.get(tables.containers.get(&whole)?)?.clone();
+            return Some((whole, pod));
+        }
         let (container, pod) = only(tables.containers.iter(), id)?;
         Some((container.clone(), tables.pods.get(pod)?.clone()))
     }

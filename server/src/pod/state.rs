@@ -26,7 +26,8 @@ pub(crate) enum State {
     },
     /// Its parts are being taken away, or could not be.
     Stopping,
-    /// Nothing of it is left on the host but its record, its logs and its containers' records.
+    /// Nothing of it is left on the host but its record, its logs and its containers' records; its links
+    /// go within a moment, and its addresses are kept until then.
     Stopped,
 }
 

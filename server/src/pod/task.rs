@@ -10,14 +10,16 @@
 use super::registry::Key;
 use super::state::{Event, State};
 use super::{Command, Pod, PodRecord, Reply, View, parts};
-use crate::container::{self, ContainerRecord, ContainerView};
+use crate::container::{self, ContainerRecord, ContainerView, create};
 use crate::error::{Chain, Error, Result};
 use crate::monitors::{Client, Notice};
 use crate::node::Node;
+use crate::nri::verbs;
 use crate::store;
+use hull_nri::Roster;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{self, Exit, Started};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +27,10 @@ use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
 
 mod containers;
+mod plugins;
 mod resize;
+mod teardown;
+mod update;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
@@ -33,14 +38,20 @@ const QUEUE: usize = 64;
 /// Work that was handed out and is done.
 #[derive(Debug)]
 enum Finished {
-    Built(std::result::Result<parts::Up, parts::Error>),
+    Built(std::result::Result<parts::Up, parts::Error>, Arc<Roster>),
+    ContainersEnded,
     TornDown(std::result::Result<(), parts::Error>),
-    Created(ContainerId, std::result::Result<container::User, Error>),
-    Started(ContainerId, std::result::Result<Started, Error>),
+    ToldOfEnd,
+    Created(ContainerId, std::result::Result<create::Made, Error>),
+    Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
     Stopped(ContainerId, u64, std::result::Result<(), Error>),
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
-    Updated(ContainerId, u64, std::result::Result<(), Error>),
+    Decided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
+    Updated(ContainerId, u64, std::result::Result<(), Error>, Option<Arc<Roster>>),
+    Resizable(Box<resize::Wanted>, std::result::Result<(), Error>),
+    /// A teardown that failed is tried again.
+    TearDownAgain,
     Nothing,
 }
 
@@ -48,6 +59,7 @@ enum Finished {
 #[derive(Debug)]
 struct Held {
     record: Arc<ContainerRecord>,
+    execs: container::Execs,
     /// For work that waits until it ended.
     state: watch::Sender<container::State>,
     /// Callers of Create, Start and Remove that wait for the same work.
@@ -65,6 +77,8 @@ struct Held {
     stop_asked: bool,
     /// It ended before we heard that it had started.
     early_exit: Option<Exit>,
+    /// The last that plugins are being told of it.
+    told: Option<plugins::Told>,
 }
 
 /// The task's own data.
@@ -85,6 +99,14 @@ pub(crate) struct Task {
     stop_waiters: Vec<Reply<()>>,
     remove_waiters: Vec<Reply<()>>,
     tearing_down: bool,
+    /// How often in a row it did not get through.
+    failed_teardowns: u32,
+    /// Plugins know of it.
+    known: bool,
+    /// They have not been told that it stops.
+    announced: bool,
+    /// They are being told that it goes.
+    leaving: bool,
     /// A pod that could not be built has been taken away, as far as that went.
     settled: bool,
     gone: bool,
@@ -109,6 +131,7 @@ pub(crate) fn prepare(
         id: id.clone(),
         record: Arc::clone(&record),
         containers: BTreeMap::new(),
+        images: BTreeSet::new(),
         failure: None,
         client: None,
         gone: false,
@@ -132,6 +155,10 @@ pub(crate) fn prepare(
         stop_waiters: Vec::new(),
         remove_waiters: Vec::new(),
         tearing_down: false,
+        failed_teardowns: 0,
+        known: false,
+        announced: false,
+        leaving: false,
         settled: false,
         gone: false,
         began: Instant::now(),
@@ -161,6 +188,9 @@ impl Start {
         task.containers.extend(before.into_iter().map(|(id, record)| (id, Held::new(record))));
         task.view.send_replace(Arc::new(task.shown()));
         task.record = now;
+        // A plugin that joins is told of every pod that there is.
+        task.known = true;
+        task.announced = !matches!(task.record.state, State::Stopped);
         task.client = client;
         task.containers.clear();
         for (id, record) in containers {
@@ -183,6 +213,7 @@ impl Held {
         let (state, _) = watch::channel(record.state.clone());
         Self {
             record: Arc::new(record),
+            execs: container::Execs::default(),
             state,
             creating: Vec::new(),
             unmade: None,
@@ -193,6 +224,7 @@ impl Held {
             updating: BTreeMap::new(),
             stop_asked: false,
             early_exit: None,
+            told: None,
         }
     }
 }
@@ -227,6 +259,7 @@ impl Task {
             Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply),
             Command::Remove { id, reply } => self.remove(&id, reply),
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply),
+            Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply),
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
             Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply),
             Command::StopPod { reply } => self.stop_pod(Some(reply)),
@@ -273,17 +306,27 @@ impl Task {
 
     fn finished(&mut self, finished: Finished) {
         match finished {
-            Finished::Built(Ok(up)) => self.built(up),
-            Finished::Built(Err(source)) => self.build_failed(source),
+            // The roster is held until what was built can be seen.
+            Finished::Built(Ok(up), _roster) => self.built(up),
+            Finished::Built(Err(source), _roster) => self.build_failed(source),
+            Finished::ContainersEnded => self.containers_ended(),
             Finished::TornDown(result) => self.torn_down(result),
+            Finished::ToldOfEnd => self.forget(),
             Finished::Created(id, result) => self.created(&id, result),
-            Finished::Started(id, result) => self.started(&id, result),
+            Finished::Started(id, result, roster) => self.started(&id, result, roster),
             Finished::Stopped(id, waiter, result) => self.stopped(&id, waiter, result),
             Finished::Killed(id, Ok(())) => self.removal_goes_on(&id),
             Finished::Killed(id, Err(err)) => self.removed(&id, Err(err)),
             Finished::Removed(id, result) => self.removed(&id, result),
-            Finished::Updated(id, waiter, result) => self.updated(&id, waiter, result),
-            Finished::Nothing => {}
+            Finished::Decided(id, waiter, result) => self.decided(&id, waiter, result),
+            Finished::Updated(id, waiter, result, roster) => {
+                self.updated(&id, waiter, result, roster);
+            }
+            Finished::Resizable(wanted, result) => self.resizable(*wanted, result),
+            Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {
+                self.tear_down();
+            }
+            Finished::TearDownAgain | Finished::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {
             self.remove_when_possible();
@@ -295,11 +338,18 @@ impl Task {
             (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
         let notices = self.notices_in.clone();
         self.work.spawn(async move {
-            Finished::Built(parts::bring_up(&node, &id, &record, notices).await)
+            let built = parts::bring_up(&node, &id, &record, notices).await;
+            let roster = node.plugins.roster();
+            let built = match built {
+                Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
+                Err(source) => Err(source),
+            };
+            Finished::Built(built, roster)
         });
     }
 
     fn built(&mut self, up: parts::Up) {
+        (self.known, self.announced) = (true, true);
         self.client = Some(up.client);
         if !matches!(self.record.state, State::Building) {
             // Stopped while it was being built.
@@ -312,116 +362,13 @@ impl Task {
 
     fn build_failed(&mut self, source: parts::Error) {
         warn!(error = %Chain(&source), "pod could not be built");
+        // One that a plugin refused others may have heard of.
+        self.known = matches!(source, parts::Error::Plugins { .. });
+        self.announced = self.known;
         self.failure = Some(Arc::new(Error::Parts { doing: "build", source }));
         self.transition(&Event::BuildFailed);
         // Nobody will ask for the removal of a pod whose id was never given out.
         self.tear_down();
-    }
-
-    fn stop_pod(&mut self, reply: Option<Reply<()>>) {
-        match self.record.state {
-            State::Stopped => {
-                answer(reply, Ok(()));
-                self.remove_when_possible();
-                return;
-            }
-            State::Building => {
-                self.transition(&Event::StopAsked);
-                self.stop_waiters.extend(reply);
-                return;
-            }
-            State::Ready { .. } => info!("stopping pod"),
-            State::Stopping => {}
-        }
-        self.transition(&Event::StopAsked);
-        self.stop_waiters.extend(reply);
-        self.tear_down();
-    }
-
-    /// Ends the containers, then the sandbox. One at a time; whoever asks meanwhile waits for it.
-    fn tear_down(&mut self) {
-        if self.tearing_down {
-            return;
-        }
-        self.tearing_down = true;
-        let (node, id, record) =
-            (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
-        let client = self.client.clone();
-        let cgroups = self.containers.values().map(|held| held.record.cgroup.clone()).collect();
-        let running: Vec<_> = self
-            .containers
-            .iter_mut()
-            .filter(|(_, held)| matches!(held.record.state, container::State::Running { .. }))
-            .map(|(id, held)| {
-                held.stop_asked = true;
-                (id.clone(), held.state.subscribe())
-            })
-            .collect();
-        self.work.spawn(async move {
-            if let Some(client) = &client {
-                container::stop::kill_all(client, running).await;
-            }
-            Finished::TornDown(parts::take_down(&node, &id, &record, cgroups, client).await)
-        });
-    }
-
-    fn torn_down(&mut self, result: std::result::Result<(), parts::Error>) {
-        self.tearing_down = false;
-        self.settled = true;
-        match result {
-            Ok(()) => {
-                self.client = None;
-                self.lose_containers();
-                self.transition(&Event::TornDown);
-                info!("pod stopped");
-                for waiter in self.stop_waiters.drain(..) {
-                    answer(Some(waiter), Ok(()));
-                }
-                if self.failure.is_some() {
-                    self.forget();
-                }
-            }
-            Err(source) => {
-                error!(error = %Chain(&source), "pod could not be torn down; it stays NOTREADY until the next try");
-                let error = Arc::new(Error::Parts { doing: "tear down", source });
-                for waiter in self.stop_waiters.drain(..).chain(self.remove_waiters.drain(..)) {
-                    answer(Some(waiter), Err(Arc::clone(&error)));
-                }
-                self.publish();
-            }
-        }
-    }
-
-    /// Goes on with a removal: the pod is stopped first, then its containers go, then its record.
-    fn remove_when_possible(&mut self) {
-        if self.remove_waiters.is_empty() || !matches!(self.record.state, State::Stopped) {
-            return;
-        }
-        if self.containers.is_empty() {
-            self.forget();
-            return;
-        }
-        let ids: Vec<_> = self.containers.keys().cloned().collect();
-        for id in ids {
-            self.begin_remove(&id);
-        }
-    }
-
-    /// The pod is gone: the record last.
-    fn forget(&mut self) {
-        let removed = self.node.pods.remove(self.id.as_str());
-        let result = removed.map_err(|source| Arc::new(Error::Store { source }));
-        if result.is_ok() {
-            self.node.registry.leave(&self.id, &self.key);
-            self.gone = true;
-        }
-        for waiter in self.remove_waiters.drain(..) {
-            answer(Some(waiter), result.clone());
-        }
-        // Those who wait for a pod that could not be built hear why only now, when nothing of it is
-        // left.
-        self.publish();
-        info!("pod removed");
     }
 
     fn transition(&mut self, event: &Event) {
@@ -452,11 +399,15 @@ impl Task {
     }
 
     fn shown(&self) -> View {
-        let containers = self.containers.iter().map(|(id, held)| {
+        // One that is being made, or could not be, has an id that nobody was told.
+        let told =
+            |held: &Held| held.record.state != container::State::Creating && held.unmade.is_none();
+        let containers = self.containers.iter().filter(|(_, held)| told(held)).map(|(id, held)| {
             let view = ContainerView {
                 id: id.clone(),
                 pod: self.id.clone(),
                 record: Arc::clone(&held.record),
+                execs: Arc::clone(&held.execs),
             };
             (id.clone(), Arc::new(view))
         });
@@ -465,6 +416,7 @@ impl Task {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),
+            images: self.containers.values().flat_map(|held| held.record.images()).collect(),
             failure: self.failure.clone().filter(|_| self.settled),
             client: self.client.clone(),
             gone: self.gone,

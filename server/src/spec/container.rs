@@ -8,7 +8,7 @@ use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -219,13 +219,4 @@ fn annotations(request: &Request<'_>) -> Value {
         "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
         "io.kubernetes.cri.sandbox-uid": metadata.uid,
     })
-}
-
-/// The process of an exec: the container's own with another command.
-pub(crate) fn exec(spec: &Spec, cmd: &[String], tty: bool) -> Result<Process, Error> {
-    let own = spec.process().as_ref().ok_or(Error::NoCommand)?;
-    let mut process = serde_json::to_value(own).map_err(|source| Error::Form { source })?;
-    process["args"] = json!(cmd);
-    process["terminal"] = json!(tty);
-    serde_json::from_value(process).map_err(|source| Error::Form { source })
 }

@@ -10,14 +10,14 @@ pub(crate) enum Error {
     NoCommand,
     #[error("take `{value}` as {field}: {why}")]
     Bad { field: &'static str, value: String, why: &'static str },
-    #[error("do {what}")]
-    Unsupported { what: String },
     #[error("take `{value}` as userns_options.{field}: {why}")]
     UserNamespace { field: &'static str, value: String, why: &'static str },
     #[error("give the pod a user namespace: this node cannot ({why})")]
     NoUserNamespaces { why: String },
     #[error("mount `{path}` read-only recursively: {why}")]
     RecursiveReadOnly { path: String, why: &'static str },
+    #[error("mount an image at `{path}`: {why}")]
+    ImageVolume { path: String, why: &'static str },
     #[error("give device `{path}`: it is not on this node")]
     NoDevice { path: String, source: std::io::Error },
     #[error("add capability `{name}`: there is none of that name")]
@@ -69,9 +69,9 @@ impl Error {
                 source.hint()
             }
             Self::User { source } => source.hint(),
-            Self::Unsupported { .. } => {
-                Some("take it out of the pod's spec; this version of hull does not have it".into())
-            }
+            Self::ImageVolume { .. } => Some(
+                "an `image` volume is mounted `readOnly`, with a `subPath` inside the image and no other source".into(),
+            ),
             Self::Bad { .. } | Self::Form { .. } => None,
         }
     }

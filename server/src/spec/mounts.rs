@@ -63,11 +63,14 @@ pub(super) fn all(
             mounts.push(file_mount(path, file, read_only, system.maps));
         }
     }
-    let mut volumes: Vec<_> = config.mounts.iter().collect();
+    let mut volumes: Vec<_> = config.mounts.iter().enumerate().collect();
     // A volume inside another one comes after it, whatever order they were named in.
-    volumes.sort_by_key(|mount| clean(&mount.container_path).matches('/').count());
-    for mount in volumes {
-        mounts.push(volume(mount)?);
+    volumes.sort_by_key(|(_, mount)| clean(&mount.container_path).matches('/').count());
+    for (number, mount) in volumes {
+        mounts.push(match &mount.image {
+            Some(_) => image_volume(number, mount, system.maps)?,
+            None => volume(mount)?,
+        });
     }
     Ok(mounts)
 }
@@ -103,8 +106,9 @@ fn mapped(mut mount: Value, maps: Option<&IdMaps>) -> Value {
 
 fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     let path = &mount.container_path;
-    if mount.image.is_some() {
-        return Err(Error::Unsupported { what: format!("image volumes (at `{path}`)") });
+    if !mount.image_sub_path.is_empty() {
+        let value = mount.image_sub_path.clone();
+        return Err(Error::Bad { field: "image_sub_path", value, why: "the mount has no image" });
     }
     if mount.host_path.is_empty() {
         return Err(Error::Bad {
@@ -148,9 +152,65 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     Ok(mapped(bind, maps.as_ref()))
 }
 
+/// Source of a mount that is an image volume: the config's mount of this number.
+pub(crate) fn image_source(number: usize) -> String {
+    format!("hull:image:{number}")
+}
+
+/// A part of an image. Always read-only; propagation is accepted as far as it asks for nothing that
+/// could be: nothing is ever mounted in an image.
+fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Result<Value, Error> {
+    let path = &mount.container_path;
+    let shared = cri::MountPropagation::PropagationBidirectional as i32;
+    let climbs = mount.image_sub_path.split('/').any(|part| part == "..");
+    let why = match mount {
+        _ if !path.starts_with('/') => Some("its path is not absolute"),
+        of if !of.readonly => Some("it has to be read-only"),
+        of if !of.host_path.is_empty() => Some("it has a path of the host too"),
+        of if of.propagation == shared => Some("the host cannot see what is mounted in it"),
+        of if of.image_sub_path.starts_with('/') => Some("its sub-path is absolute"),
+        of if of.image_sub_path.contains('\0') => Some("its sub-path holds a NUL"),
+        _ if climbs => Some("its sub-path climbs with `..`"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        return Err(Error::ImageVolume { path: path.clone(), why });
+    }
+    let maps = userns::of_mount(mount)?.or_else(|| maps.cloned());
+    let options = ["bind", "ro", "nosuid", "nodev"];
+    let bind = json!({"destination": clean(path), "type": "bind", "source": image_source(number), "options": options});
+    Ok(mapped(bind, maps.as_ref()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_volume_is_read_only_and_stays_in_its_image() {
+        let good = cri::Mount {
+            image: Some(cri::ImageSpec::default()),
+            host_path: String::new(),
+            image_sub_path: "etc/./ssl".into(),
+            ..mount(true, true, 1)
+        };
+        let made = image_volume(7, &good, None).unwrap();
+        assert_eq!(made["source"], "hull:image:7");
+        assert!(made["options"].as_array().unwrap().contains(&json!("ro")), "{made}");
+        let bad = [
+            cri::Mount { readonly: false, ..good.clone() },
+            cri::Mount { host_path: "/srv".into(), ..good.clone() },
+            cri::Mount { propagation: 2, ..good.clone() },
+            cri::Mount { image_sub_path: "/etc".into(), ..good.clone() },
+            cri::Mount { image_sub_path: "a/../../b".into(), ..good.clone() },
+            cri::Mount { image_sub_path: "a\0b".into(), ..good.clone() },
+            cri::Mount { container_path: "data".into(), ..good.clone() },
+        ];
+        for mount in bad {
+            image_volume(0, &mount, None).unwrap_err();
+        }
+        volume(&cri::Mount { image: None, host_path: "/srv".into(), ..good }).unwrap_err();
+    }
 
     fn mount(readonly: bool, recursive_read_only: bool, propagation: i32) -> cri::Mount {
         cri::Mount {

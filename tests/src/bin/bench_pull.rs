@@ -2,10 +2,13 @@
 //! `make bench-pull`: what a pull costs the daemon: time, processor, bytes written, memory.
 //!
 //! It drives any CRI socket (`--endpoint`, several times for peers side by side) and reads the costs of
-//! the process that listens there from /proc, so that all are measured by the same rule; children that the process
-//! has waited for are counted in. Without an endpoint it starts a node of its own. The images are made of files of this machine,
-//! compressed as builders do (gzip -6), and served by `docker-registry` on loopback. The first pull from a
-//! fresh registry warms the page cache of the registry and is not counted.
+//! the process that listens there from /proc, so that all are measured by the same rule; children that
+//! the process has waited for are counted in. Without an endpoint it starts a node of its own. The
+//! images are made of files of this machine, compressed as builders do (gzip -6), and served by
+//! `docker-registry` on loopback.
+//!
+//! Every pull is of an image of its own, and nothing is removed in between: ext4 does not give out inodes
+//! again that went a minute ago, and looking for others costs more than the whole pull.
 
 use hull_proto::cri as api;
 use hull_tests::image::{Blob, Image, Packed, digest};
@@ -68,46 +71,52 @@ fn main() {
         let images = images(&asked, &registry);
         if asked.endpoints.is_empty() {
             let node = Node::start_with("").await;
-            bench(&node.cri(), &node.socket(), &asked, &images).await;
+            bench(&node.cri(), &node.socket(), &images).await;
             if asked.images > 0 {
                 lists(&node.cri(), asked.images).await;
             }
         }
         for socket in &asked.endpoints {
             say(&format!("{}:", socket.display()));
-            bench(&Cri::at(socket, Path::new("/nowhere")), socket, &asked, &images).await;
+            bench(&Cri::at(socket, Path::new("/nowhere")), socket, &images).await;
         }
     });
 }
 
-/// What is pulled: a title and a reference.
-type Named = (String, String);
+/// What is pulled: a title, and a reference for every run.
+type Named = (String, Vec<String>);
 
 fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     let megabytes = |of: u64| of * 1_000_000 * asked.percent / 100;
     let of = [("eleven", 11, megabytes(650)), ("one", 1, megabytes(318))];
     of.map(|(name, layers, bytes)| {
-        let packed = packed(layers, bytes);
-        let size: usize = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
+        let mut size = 0;
+        let push = |run: usize| {
+            let packed = packed(layers, bytes, run);
+            size = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
+            registry.push(name, &run.to_string(), &packed)
+        };
+        let references = (0..asked.runs).map(push).collect();
         let title = format!(
             "{layers} gzip layer(s), {} MB unpacked, {} MB compressed",
             bytes / 1_000_000,
             size / 1_000_000
         );
-        (title, registry.push(name, "1", &packed))
+        (title, references)
     })
     .to_vec()
 }
 
-/// An image of files of this machine, `bytes` in all.
-fn packed(count: usize, bytes: u64) -> Packed {
+/// An image of files of this machine, `bytes` in all; each run has other layers.
+fn packed(count: usize, bytes: u64, run: usize) -> Packed {
     let mut files = Vec::new();
     for source in SOURCES {
         walk(Path::new(source), &mut files);
     }
     let mut files = files.into_iter();
     let each = bytes / count as u64;
-    let tars: Vec<Vec<u8>> = (0..count).map(|number| layer(number, each, &mut files)).collect();
+    let tars: Vec<Vec<u8>> =
+        (0..count).map(|number| layer(run * count + number, each, &mut files)).collect();
     let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
     let blobs: Vec<Blob> = std::thread::scope(|scope| {
         let pack = |tar| scope.spawn(move || gzip(tar));
@@ -173,12 +182,11 @@ struct Cost {
     peak_kib: u64,
 }
 
-async fn bench(cri: &Cri, socket: &Path, asked: &Asked, images: &[Named]) {
+async fn bench(cri: &Cri, socket: &Path, images: &[Named]) {
     let pid = listener(socket);
-    for (title, reference) in images {
-        let _warm = pull(cri, pid, reference).await;
+    for (title, references) in images {
         let mut costs = Vec::new();
-        for _ in 0..asked.runs {
+        for reference in references {
             costs.push(pull(cri, pid, reference).await);
         }
         costs.sort_by_key(|cost| cost.wall);
@@ -193,7 +201,7 @@ async fn bench(cri: &Cri, socket: &Path, asked: &Asked, images: &[Named]) {
     }
 }
 
-/// Pulls and removes again.
+/// Pulls once.
 async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
     // Resets the peak.
     let clear = format!("/proc/{pid}/clear_refs");
@@ -206,9 +214,6 @@ async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
         written: self::written(pid) - written,
         peak_kib: field(&format!("/proc/{pid}/status"), "VmHWM:"),
     };
-    let image = Some(api::ImageSpec { image: reference.into(), ..Default::default() });
-    let request = api::RemoveImageRequest { image };
-    let _gone = cri.image.clone().remove_image(request).await.must("remove the image");
     nix::unistd::sync();
     cost
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every image that critest 1.36 names, made of Debian packages.
+//! Every image that critest 1.37 names, made of Debian packages.
 //!
 //! | image | what the specs want of it |
 //! |---|---|

@@ -54,7 +54,7 @@ impl Suite {
     pub fn prepare(tools: &Path, dir: &Path, registry: &Registry, pushed: &Pushed) -> Self {
         let built = tools.join("critest");
         let mut bytes =
-            fs::read(&built).must(format!("read {} (`make critest` builds it)", built.display()));
+            fs::read(&built).must(format!("read {} (`make tools` builds it)", built.display()));
         let ours = pushed.digest.trim_start_matches("sha256:");
         let replaced = replace(&mut bytes, PINNED.as_bytes(), ours.as_bytes());
         assert!(
@@ -92,6 +92,7 @@ impl Suite {
         command
             .arg(format!("-runtime-endpoint={endpoint}"))
             .arg(format!("-image-endpoint={endpoint}"))
+            .arg(format!("-nri-socket={}", node.nri_socket().display()))
             .args(["-ginkgo.no-color", "-ginkgo.timeout=20m"])
             .arg(format!("-ginkgo.json-report={}", json.display()))
             .args(mode.args())

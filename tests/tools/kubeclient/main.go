@@ -20,12 +20,12 @@ import (
 	"os"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // Distinct from what a command in a test exits with.
@@ -116,8 +116,8 @@ func forward(config *restclient.Config, at *url.URL, ports []string) error {
 	if err != nil {
 		return err
 	}
-	older := spdy.NewDialer(upgrader, &http.Client{Transport: through}, http.MethodPost, at)
-	newer, err := portforward.NewSPDYOverWebsocketDialer(at, config)
+	older := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: through}, http.MethodPost, at)
+	newer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, config)
 	if err != nil {
 		return err
 	}
@@ -128,9 +128,9 @@ func forward(config *restclient.Config, at *url.URL, ports []string) error {
 	case "spdy":
 		dialer = older
 	default:
-		dialer = portforward.NewFallbackDialer(newer, older, refused)
+		dialer = portforward.NewFallbackDialerForStreaming(newer, older, refused)
 	}
-	forwarder, err := portforward.New(dialer, ports, nil, make(chan struct{}), os.Stdout, os.Stderr)
+	forwarder, err := portforward.NewForStreaming(dialer, ports, nil, make(chan struct{}), os.Stdout, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -94,3 +94,14 @@ fn a_broken_profile_is_an_error() {
     localhost(b"{\"defaultAction\": \"SCMP_ACT_NONSENSE\"}").unwrap_err();
     localhost(b"not json").unwrap_err();
 }
+
+#[test]
+fn several_conditions_on_one_argument_are_alternatives() {
+    let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["personality"],
+        "action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":0,"op":"SCMP_CMP_EQ"},
+        {"index":0,"value":8,"op":"SCMP_CMP_EQ"}]}]}"#;
+    let profile: LinuxSeccomp = serde_json::from_str(text).unwrap();
+    let program = compiled(&profile).unwrap().bpf;
+    let answers = [0, 8, 5].map(|argument| run(&program, 135, argument));
+    assert_eq!(answers, [ALLOW, ALLOW, ERRNO | 1]);
+}

@@ -2,17 +2,19 @@
 //! The half of a pod's task that is about its containers: decides by the container machine, records,
 //! and hands out the work.
 
+use super::plugins::told;
 use super::{Finished, Held, Task, answer};
 use crate::container::state::{Event, How, Seen};
-use crate::container::{self, ContainerRecord, State, create, log, remove, start, stop};
+use crate::container::{ContainerRecord, State, create, log, remove, start, stop};
 use crate::error::{Chain, Error, Result};
 use crate::monitors;
 use crate::node::{new_container_id, now_ns};
 use crate::pod::Reply;
 use crate::spec;
-use hull_proto::cri;
+use hull_nri::Roster;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Exit, ExitHow, Started, Verb};
+use hull_proto::{cri, nri};
 use std::sync::Arc;
 use tracing::{error, info, warn};
 
@@ -68,6 +70,8 @@ impl Task {
             Arc::clone(&held.record),
         );
         self.containers.insert(id.clone(), held);
+        // Its images are in use before the work looks for them.
+        self.publish();
         let done = id.clone();
         self.work.spawn(async move { Finished::Created(done, work.await) });
         Ok(Begun::New(id))
@@ -76,17 +80,21 @@ impl Task {
     pub(super) fn created(
         &mut self,
         id: &ContainerId,
-        result: std::result::Result<container::User, Error>,
+        result: std::result::Result<create::Made, Error>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(user) => {
+            Ok(create::Made { user, adjusted, roster }) => {
                 let waiters = std::mem::take(&mut held.creating);
-                Arc::make_mut(&mut held.record).user = Some(user);
-                self.advance(id, Event::Made);
-                for waiter in waiters {
-                    answer(Some(waiter), Ok(id.clone()));
+                let record = Arc::make_mut(&mut held.record);
+                record.user = Some(user);
+                record.adjust = adjusted.adjust;
+                if let Some(cgroup) = adjusted.cgroup {
+                    record.cgroup = cgroup;
                 }
+                self.advance(id, Event::Made);
+                let post = nri::Event::PostCreateContainer;
+                self.tell_then_answer(id, roster, post, waiters, Ok(id.clone()));
             }
             Err(err) => {
                 // Nobody knows this id: taken away by the same removal as any other, and told when
@@ -125,8 +133,16 @@ impl Task {
             Arc::clone(&held.record),
             self.target_pid(id),
         );
+        let Some(about) = self.about(id) else { return };
         let id = id.clone();
-        self.work.spawn(async move { Finished::Started(id, work.await) });
+        self.work.spawn(async move {
+            let roster = about.node.plugins.roster();
+            let started = match about.ask(&roster, nri::Event::StartContainer).await {
+                Ok(()) => work.await,
+                Err(refused) => Err(refused),
+            };
+            Finished::Started(id, started, roster)
+        });
     }
 
     /// The process whose pid namespace a container asks to join (NamespaceMode::TARGET).
@@ -144,6 +160,7 @@ impl Task {
         &mut self,
         id: &ContainerId,
         result: std::result::Result<Started, Error>,
+        roster: Arc<Roster>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
         let waiters = held.starting.take().unwrap_or_default();
@@ -161,9 +178,7 @@ impl Task {
                 Err(Arc::new(err))
             }
         };
-        for waiter in waiters {
-            answer(Some(waiter), result.clone());
-        }
+        self.tell_then_answer(id, roster, nri::Event::PostStartContainer, waiters, result);
         if let Some(exit) = early_exit {
             self.exited(id, exit);
         } else if self.client.is_none() {
@@ -190,6 +205,7 @@ impl Task {
         };
         info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container ended");
         self.advance(id, Event::Exited { how, at_ns: exit.at_ns });
+        self.tell_ended(id);
     }
 
     /// The container goes on; who reads its log must know that it has a hole.
@@ -213,6 +229,7 @@ impl Task {
             .collect();
         for id in running {
             self.advance(&id, Event::Exited { how: How::Lost, at_ns: now_ns() });
+            self.tell_ended(&id);
         }
     }
 
@@ -296,8 +313,13 @@ impl Task {
         let Some(held) = self.containers.get(id) else { return };
         let (node, client, record) =
             (Arc::clone(&self.node), self.client.clone(), Arc::clone(&held.record));
+        let (before, about) = (self.told_so_far(id), self.about(id));
         let id = id.clone();
         self.work.spawn(async move {
+            told(before).await;
+            if let Some(about) = about {
+                about.tell(&node.plugins.roster(), nri::Event::RemoveContainer).await;
+            }
             let removed = remove::remove(&node, client, &id, &record).await;
             Finished::Removed(id, removed)
         });
@@ -318,7 +340,8 @@ impl Task {
             Ok(()) => {
                 self.containers.remove(id);
                 self.node.registry.leave_container(id);
-                self.node.samples.forget(id);
+                self.node.rates.forget(id.as_str());
+                self.node.layers.forget(id.as_str());
                 info!(container = %id.short(), "container removed");
             }
             Err(err) => {
@@ -335,55 +358,6 @@ impl Task {
         for waiter in waiters {
             answer(Some(waiter), result.clone());
         }
-    }
-
-    pub(super) fn update(
-        &mut self,
-        id: &ContainerId,
-        resources: cri::LinuxContainerResources,
-        reply: Reply<()>,
-    ) {
-        let Some(held) = self.containers.get_mut(id) else {
-            return answer(Some(reply), Err(not_found(id)));
-        };
-        if !matches!(held.record.state, State::Created | State::Running { .. }) {
-            let err = wrong_state("update", id, &held.record.state);
-            return answer(Some(reply), Err(Arc::new(err)));
-        }
-        let limits = match spec::limits(&resources) {
-            Ok(limits) => limits,
-            Err(source) => return answer(Some(reply), Err(Arc::new(Error::Spec { source }))),
-        };
-        let runs = matches!(held.record.state, State::Running { .. });
-        let record = Arc::make_mut(&mut held.record);
-        let linux = record.config.linux.get_or_insert_default();
-        spec::merge_resources(linux.resources.get_or_insert_default(), &resources);
-        let waiter = self.next_waiter;
-        self.next_waiter += 1;
-        held.updating.insert(waiter, reply);
-        let client = self.client.clone().filter(|_| runs);
-        let id = id.clone();
-        self.work.spawn(async move {
-            let Some(client) = client else { return Finished::Updated(id, waiter, Ok(())) };
-            let verb = Verb::Update { container: id.clone(), limits: hull_plan::encode(&limits) };
-            let told = client.tell(verb, Vec::new()).await;
-            let told = told
-                .map_err(|source| Error::Monitor { doing: "set the container's limits", source });
-            Finished::Updated(id, waiter, told)
-        });
-    }
-
-    pub(super) fn updated(
-        &mut self,
-        id: &ContainerId,
-        waiter: u64,
-        result: std::result::Result<(), Error>,
-    ) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        let reply = held.updating.remove(&waiter);
-        self.save_container(id);
-        self.publish();
-        answer(reply, result.map_err(Arc::new));
     }
 
     pub(super) fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
@@ -419,7 +393,7 @@ impl Task {
         self.publish();
     }
 
-    fn save_container(&self, id: &ContainerId) {
+    pub(super) fn save_container(&self, id: &ContainerId) {
         let Some(held) = self.containers.get(id) else { return };
         if let Err(err) = self.node.containers.save(id.as_str(), &*held.record) {
             error!(container = %id, error = %Chain(&err), "container record not written");
@@ -452,10 +426,10 @@ async fn reopen(
     told.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }
 
-fn not_found(id: &ContainerId) -> Arc<Error> {
+pub(super) fn not_found(id: &ContainerId) -> Arc<Error> {
     Arc::new(Error::NotFound { kind: "container", id: id.to_string() })
 }
 
-fn wrong_state(verb: &'static str, id: &ContainerId, state: &State) -> Error {
+pub(super) fn wrong_state(verb: &'static str, id: &ContainerId, state: &State) -> Error {
     Error::WrongState { verb, kind: "container", id: id.to_string(), state: state.name() }
 }

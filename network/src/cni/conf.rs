@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Network configurations: the directory that network plugins are configured in, read whole.
+//!
+//! ```text
+//! <conf_dir>/10-calico.conflist     a network: a chain of plugins
+//!            20-bridge.conf         a network of one plugin (also *.json)
+//!            <network>/*.conf       further plugins of that network's chain, behind its own
+//! ```
+//!
+//! The rule: the first usable files by name are the networks, and a file that is not usable is named
+//! with the reason, never passed over in silence. Files are read anew when one of them changed, which
+//! is found out by looking at each use, so that neither a directory made later nor a symlink turned to
+//! another one is missed.
+
+use super::version::Version;
+use serde_json::{Map, Value};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Longest configuration file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most files that are looked at in one directory.
+const FILES_MAX: usize = 256;
+
+/// A network that pods can be attached to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Network {
+    pub(super) name: String,
+    /// Versions that the configuration is good for, lowest first.
+    pub(super) versions: Vec<Version>,
+    pub(super) disable_check: bool,
+    pub(super) disable_gc: bool,
+    /// In the order of ADD; at least one.
+    pub(super) plugins: Vec<Plugin>,
+    /// Where it was read.
+    pub(super) file: PathBuf,
+}
+
+/// A plugin of a chain.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Plugin {
+    /// Its `type`: the name of its program.
+    pub(super) program: String,
+    /// All that stands in its object, for the plugin to read.
+    pub(super) object: Map<String, Value>,
+}
+
+/// A file that is no usable configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// Which.
+    pub file: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// What a directory holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Found {
+    /// By the names of their files.
+    pub(super) networks: Vec<Network>,
+    pub(super) bad: Vec<Bad>,
+}
+
+/// What files there were, and in which state: equal as long as none changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Fingerprint(Vec<(PathBuf, u64, i64, i64, u64)>);
+
+/// The state of the directory now.
+pub(super) fn fingerprint(dir: &Path) -> io::Result<Fingerprint> {
+    let mut seen = Vec::new();
+    for path in files(dir, &["conf", "conflist", "json"])? {
+        seen.extend(state_of(path));
+    }
+    for folder in folders(dir)? {
+        for path in files(&folder, &["conf"])? {
+            seen.extend(state_of(path));
+        }
+    }
+    Ok(Fingerprint(seen))
+}
+
+fn state_of(path: PathBuf) -> Option<(PathBuf, u64, i64, i64, u64)> {
+    // One that has just gone will be missing from the listing the next time.
+    let of = fs::metadata(&path).ok()?;
+    Some((path, of.ino(), of.mtime(), of.mtime_nsec(), of.size()))
+}
+
+/// Reads all of the directory. One that is not there is empty.
+pub(super) fn read(dir: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    for file in files(dir, &["conf", "conflist", "json"])? {
+        let network = text_of(&file).and_then(|text| network(&file, &text));
+        let network = network.and_then(|network| with_folder(network, dir));
+        match network {
+            Ok(network) if found.networks.iter().any(|other| other.name == network.name) => {
+                let why = format!("another file before it has a network named `{}`", network.name);
+                found.bad.push(Bad { file, why });
+            }
+            Ok(network) => found.networks.push(network),
+            Err(why) => found.bad.push(Bad { file, why }),
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a network from the text of its file: a chain, or one plugin.
+pub(super) fn network(file: &Path, text: &str) -> Result<Network, String> {
+    let object: Map<String, Value> =
+        serde_json::from_str(text).map_err(|err| format!("it is no JSON object: {err}"))?;
+    let listed = file.extension().is_some_and(|ending| ending == "conflist")
+        || object.contains_key("plugins");
+    let name = name_of(&object)?;
+    let versions = versions_of(&object)?;
+    let plugins = match (listed, object.get("plugins")) {
+        (true, Some(Value::Array(list))) => list.iter().map(plugin).collect::<Result<_, _>>()?,
+        // They may all lie in the network's folder.
+        (true, None) => Vec::new(),
+        (true, Some(_)) => return Err("`plugins` is no list".into()),
+        (false, _) => vec![plugin(&Value::Object(object.clone()))?],
+    };
+    Ok(Network {
+        name,
+        versions,
+        disable_check: truth(&object, "disableCheck")?,
+        disable_gc: truth(&object, "disableGC")?,
+        plugins,
+        file: file.to_owned(),
+    })
+}
+
+/// Adds the plugins that lie in the folder of the network's name, unless its file says not to.
+fn with_folder(mut network: Network, dir: &Path) -> Result<Network, String> {
+    let only_inlined = {
+        let text = text_of(&network.file)?;
+        let object: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|err| err.to_string())?;
+        truth(&object, "loadOnlyInlinedPlugins")?
+    };
+    if !only_inlined {
+        let folder = dir.join(&network.name);
+        for file in files(&folder, &["conf"]).map_err(|err| err.to_string())? {
+            let read = text_of(&file).and_then(|text| {
+                let value: Value = serde_json::from_str(&text).map_err(|err| err.to_string())?;
+                plugin(&value)
+            });
+            let plugin = read.map_err(|why| format!("{}: {why}", file.display()))?;
+            network.plugins.push(plugin);
+        }
+    }
+    if network.plugins.is_empty() {
+        return Err("it has no plugins".into());
+    }
+    Ok(network)
+}
+
+fn plugin(value: &Value) -> Result<Plugin, String> {
+    let object = value.as_object().ok_or("a plugin is no JSON object")?;
+    let program = match object.get("type").and_then(Value::as_str) {
+        None | Some("") => return Err("a plugin has no `type`".into()),
+        Some(program) => program,
+    };
+    if program.contains('/') || program.contains('\0') || matches!(program, "." | "..") {
+        return Err(format!("plugin type {program:?} is no name of a program"));
+    }
+    if let Some(of) = object.get("capabilities")
+        && !of.as_object().is_some_and(|of| of.values().all(Value::is_boolean))
+    {
+        return Err(format!("`capabilities` of plugin `{program}` is no object of booleans"));
+    }
+    Ok(Plugin { program: program.to_owned(), object: object.clone() })
+}
+
+impl Plugin {
+    /// Whether it declares that it makes use of this capability argument.
+    pub(super) fn has(&self, capability: &str) -> bool {
+        let of = self.object.get("capabilities").and_then(|of| of.get(capability));
+        of.and_then(Value::as_bool).unwrap_or(false)
+    }
+}
+
+fn name_of(object: &Map<String, Value>) -> Result<String, String> {
+    let name = object.get("name").and_then(Value::as_str).ok_or("it has no `name`")?;
+    let inner = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '-');
+    if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) || !name.chars().all(inner)
+    {
+        return Err(format!(
+            "name {name:?} is not letters, digits, `_`, `.` and `-` behind a letter or digit"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// The versions that it is good for and we speak.
+fn versions_of(object: &Map<String, Value>) -> Result<Vec<Version>, String> {
+    let one = object.get("cniVersion").and_then(Value::as_str);
+    let list = object.get("cniVersions").and_then(Value::as_array);
+    let texts: Vec<&str> =
+        one.into_iter().chain(list.into_iter().flatten().filter_map(Value::as_str)).collect();
+    if texts.is_empty() {
+        return Err("it has no `cniVersion`; say which it is written for, 0.3.1 to 1.1.0".into());
+    }
+    let mut versions: Vec<Version> = texts.iter().filter_map(|text| Version::parse(text)).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.is_empty() {
+        return Err(format!(
+            "its `cniVersion` is {}; 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are spoken",
+            texts.join(", ")
+        ));
+    }
+    Ok(versions)
+}
+
+fn truth(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        // Old files have it as text, and libcni takes it.
+        Some(Value::String(text)) if text == "true" || text == "false" => Ok(text == "true"),
+        Some(_) => Err(format!("`{key}` is neither true nor false")),
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, String> {
+    let length = fs::metadata(file).map_err(|err| err.to_string())?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!("it has {length} bytes, more than {FILE_BYTES_MAX}"));
+    }
+    fs::read_to_string(file).map_err(|err| err.to_string())
+}
+
+/// The files of these endings, by name. A directory that is not there has none.
+fn files(dir: &Path, endings: &[&str]) -> io::Result<Vec<PathBuf>> {
+    let ending = |path: &PathBuf| {
+        path.extension().and_then(|of| of.to_str()).is_some_and(|of| endings.contains(&of))
+    };
+    let mut paths = entries(dir)?;
+    paths.retain(|path| ending(path) && path.is_file());
+    paths.truncate(FILES_MAX);
+    Ok(paths)
+}
+
+fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = entries(dir)?;
+    paths.retain(|path| path.is_dir());
+    paths.truncate(FILES_MAX);
+    Ok(paths)
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let paths: io::Result<Vec<PathBuf>> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAIN: &str = r#"{
+        "cniVersion": "0.4.0", "cniVersions": ["1.1.0", "9.9.9"], "name": "pods", "disableCheck": "true",
+        "plugins": [
+            {"type": "bridge", "ipam": {"type": "host-local"}},
+            {"type": "portmap", "capabilities": {"portMappings": true, "mac": false}}
+        ]
+    }"#;
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn named(name: &str) -> String {
+        CHAIN.replace("pods", name)
+    }
+
+    #[test]
+    fn a_chain_is_read_with_all_that_plugins_need() {
+        let network = network(Path::new("x.conflist"), CHAIN).unwrap();
+        assert_eq!(network.versions, [Version::V0_4_0, Version::V1_1_0]);
+        assert!(network.disable_check && !network.disable_gc);
+        let [bridge, portmap] = &network.plugins[..] else { panic!("two plugins") };
+        assert_eq!(bridge.object["ipam"]["type"], "host-local");
+        assert!(portmap.has("portMappings") && !portmap.has("mac") && !bridge.has("portMappings"));
+    }
+
+    #[test]
+    fn networks_come_by_file_name_and_bad_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "30-late.conflist", &named("late"));
+        write(dir.path(), "10-broken.conflist", "{\"name\": ");
+        write(
+            dir.path(),
+            "20-single.conf",
+            r#"{"cniVersion": "1.0.0", "name": "one", "type": "ptp"}"#,
+        );
+        write(dir.path(), "40-again.conflist", &named("late"));
+        write(dir.path(), "00-readme.txt", "not ours");
+        let found = read(dir.path()).unwrap();
+        let names: Vec<_> = found.networks.iter().map(|network| network.name.as_str()).collect();
+        assert_eq!(names, ["one", "late"]);
+        let bad: Vec<_> =
+            found.bad.iter().map(|bad| bad.file.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(bad, ["10-broken.conflist", "40-again.conflist"]);
+        assert_eq!(read(&dir.path().join("none")).unwrap(), Found::default());
+    }
+
+    #[test]
+    fn plugins_of_a_networks_folder_join_its_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "10.conflist", CHAIN);
+        write(dir.path(), "pods/20-tuning.conf", r#"{"type": "tuning"}"#);
+        write(dir.path(), "pods/10-sbr.conf", r#"{"type": "sbr"}"#);
+        write(dir.path(), "others/10.conf", r#"{"type": "vrf"}"#);
+        let programs = |found: &Found| -> Vec<String> {
+            found.networks[0].plugins.iter().map(|plugin| plugin.program.clone()).collect()
+        };
+        assert_eq!(programs(&read(dir.path()).unwrap()), ["bridge", "portmap", "sbr", "tuning"]);
+        let closed = CHAIN.replace("\"name\"", "\"loadOnlyInlinedPlugins\": true, \"name\"");
+        write(dir.path(), "10.conflist", &closed);
+        assert_eq!(programs(&read(dir.path()).unwrap()), ["bridge", "portmap"]);
+        write(dir.path(), "10.conflist", CHAIN);
+        write(dir.path(), "pods/30.conf", r#"{"mtu": 1}"#);
+        let found = read(dir.path()).unwrap();
+        assert!(
+            found.networks.is_empty() && found.bad[0].why.contains("pods/30.conf"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn every_change_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |dir: &Path| fingerprint(dir).unwrap();
+        let later = dir.path().join("later");
+        let none = at(&later);
+        write(&later, "10.conflist", CHAIN);
+        let one = at(&later);
+        assert_ne!(none, one);
+        assert_eq!(one, at(&later));
+        write(&later, "pods/10.conf", r#"{"type": "sbr"}"#);
+        let two = at(&later);
+        assert_ne!(one, two);
+        // Replaced by a file of the same size, as editors do.
+        write(&later, "new", CHAIN);
+        fs::rename(later.join("new"), later.join("10.conflist")).unwrap();
+        assert_ne!(two, at(&later));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, why) in [
+            ("[]", "no JSON object"),
+            (r#"{"cniVersion": "1.0.0", "plugins": [{"type": "x"}]}"#, "no `name`"),
+            (r#"{"cniVersion": "1.0.0", "name": "../x", "plugins": [{"type": "x"}]}"#, "../x"),
+            (r#"{"name": "a", "plugins": [{"type": "x"}]}"#, "no `cniVersion`"),
+            (r#"{"cniVersion": "2.0.0", "name": "a", "plugins": [{"type": "x"}]}"#, "2.0.0"),
+            (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": {}}"#, "no list"),
+            (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "../x"}]}"#, "../x"),
+            (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": [{}]}"#, "no `type`"),
+            (
+                r#"{"cniVersion": "1.0.0", "name": "a", "disableGC": 3, "plugins": [{"type": "x"}]}"#,
+                "disableGC",
+            ),
+            (
+                r#"{"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "x", "capabilities": []}]}"#,
+                "capabilities",
+            ),
+        ] {
+            let err = network(Path::new("x.conflist"), text).unwrap_err();
+            assert!(err.contains(why), "{text}: {err}");
+        }
+    }
+}

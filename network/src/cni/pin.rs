@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Network namespaces under a path, which plugins and their agents open: a bind mount of the namespace,
+//! named after the pod's id. It outlives the daemon and the pod's processes, until DEL succeeded.
+
+use super::error::Error;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The path of a pod's namespace.
+pub(super) fn path(dir: &Path, pod: &str) -> PathBuf {
+    dir.join(format!("hull-{pod}"))
+}
+
+/// Pins the namespace. What is pinned there already is replaced.
+pub(super) fn pin(path: &Path, netns: BorrowedFd<'_>) -> Result<(), Error> {
+    unpin(path)?;
+    let failed = |source| Error::Pin { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
+    }
+    let options = OpenOptions::new().write(true).create_new(true).mode(0o444).open(path);
+    drop(options.map_err(failed)?);
+    let from = format!("/proc/self/fd/{}", netns.as_raw_fd());
+    mount_bind(from, path).map_err(|errno| failed(errno.into()))
+}
+
+/// Takes the pin away, if there is one.
+pub(super) fn unpin(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Unpin { path: path.to_owned(), source };
+    match unmount(path, UnmountFlags::DETACH) {
+        // Nothing is mounted there; a pin may have been cut short.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    match fs::remove_file(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(failed),
+    }
+}
+
+/// What plugins are told of it: its path, or nothing when it is gone.
+pub(super) fn shown(path: &Path) -> String {
+    // A file that is no namespace would be a pin cut short.
+    let pinned = fs::read_link(path).is_err()
+        && rustix::fs::statfs(path).is_ok_and(|of| of.f_type == NSFS_MAGIC);
+    if pinned { path.display().to_string() } else { String::new() }
+}
+
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pods' network, whoever makes it: what a pod asks of it and what it gives.
+
+use crate::bridge::{Bridge, Pod};
+use crate::cni::{Cni, Collected};
+use crate::{Error, PortMapping};
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+/// What a pod asks of its network.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// Its id.
+    pub pod: Pod<'r>,
+    /// Its namespace, in Kubernetes.
+    pub namespace: &'r str,
+    /// Its name there.
+    pub name: &'r str,
+    /// Its uid there.
+    pub uid: &'r str,
+    /// Its network namespace, empty but for a loopback that is off.
+    pub netns: BorrowedFd<'r>,
+    /// Ports of the node that are to lead to it, and ports that it only tells of.
+    pub ports: &'r [PortMapping],
+    /// How fast it may be.
+    pub bandwidth: Bandwidth,
+    /// Its resolver's settings, for networks that serve names.
+    pub dns: &'r Dns,
+    /// The cgroup that it is in, below the hierarchies' roots.
+    pub cgroup: &'r str,
+    /// Its annotations.
+    pub annotations: &'r HashMap<String, String>,
+}
+
+/// Rates, in bits per second. `None`: as fast as it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// To the pod.
+    pub ingress_bits: Option<u64>,
+    /// From the pod.
+    pub egress_bits: Option<u64>,
+}
+
+/// A resolver's settings, as in resolv.conf(5).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// `nameserver`.
+    pub servers: Vec<String>,
+    /// `search`.
+    pub searches: Vec<String>,
+    /// `options`.
+    pub options: Vec<String>,
+}
+
+/// Who makes the pods' network.
+#[derive(Debug)]
+pub enum Network {
+    /// We do.
+    Bridge(Box<Bridge>),
+    /// Plugins do.
+    Cni(Box<Cni>),
+}
+
+impl Network {
+    /// Attaches the pod; its addresses, the first one first. Blocks.
+    ///
+    /// # Errors
+    /// When something cannot be made; nothing is left of the attempt then, but for what a later
+    /// [`Network::detach`] takes away.
+    pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
+        match self {
+            Self::Bridge(bridge) => {
+                let attached = bridge.attach(&request.pod, request.netns, request.ports)?;
+                Ok(attached.ips.iter().map(IpNet::addr).collect())
+            }
+            Self::Cni(cni) => cni.attach(request),
+        }
+    }
+
+    /// Takes away all that the pod has, any number of times. Blocks.
+    ///
+    /// # Errors
+    /// When something will not go; a further call goes on.
+    pub fn detach(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.detach(pod),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
+        }
+    }
+
+    /// Takes away what can go while the pod's processes are ending: its host ports, which others can
+    /// have from then on; all of it, where plugins made it and want its namespace for that. Blocks.
+    ///
+    /// # Errors
+    /// When something will not go; a further call goes on.
+    pub fn withdraw(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.close_ports(pod),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
+        }
+    }
+
+    /// Lets go of a pod whose processes are gone: what is not taken away when this returns goes soon,
+    /// and is not given to another before. Blocks.
+    ///
+    /// # Errors
+    /// When something will not go; a further call goes on.
+    pub fn release(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.release(pod),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
+        }
+    }
+
+    /// The pods that have anything of it. For sweeping after a restart.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<String> {
+        match self {
+            Self::Bridge(bridge) => bridge.attachments(),
+            Self::Cni(cni) => cni.attachments(),
+        }
+    }
+
+    /// Whether pods can be attached. Blocks.
+    ///
+    /// # Errors
+    /// What is missing, with the mend in [`Error::hint`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.check(),
+            Self::Cni(cni) => Ok(cni.check()?),
+        }
+    }
+
+    /// Whether the pod is attached as it should be, as far as that can be found out. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
+        match self {
+            // What it made is looked at by every attach; a pod's own link goes with its namespace.
+            Self::Bridge(_) => Ok(()),
+            Self::Cni(cni) => Ok(cni.check_pod(pod)?),
+        }
+    }
+
+    /// Tells the subnets that the node's pods have.
+    ///
+    /// # Errors
+    /// When they are not usable.
+    pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
+        match self {
+            Self::Bridge(bridge) => bridge.set_pod_cidr(pod_cidr),
+            Self::Cni(cni) => Ok(cni.set_pod_cidr(pod_cidr)?),
+        }
+    }
+
+    /// Takes away what belongs to no pod, where that does not happen by itself. Blocks.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub fn collect_garbage(&self) -> Result<Collected, Error> {
+        match self {
+            Self::Bridge(_) => Ok(Collected::Done(Vec::new())),
+            Self::Cni(cni) => Ok(cni.collect_garbage()?),
+        }
+    }
+}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The order of calls, what plugins are told, and plugins that fail in every way at every verb.
+
+use crate::support::{Host, TestPod, cni_error, on_a_host, sentence};
+use hull_network::cni::{Collected, Error, Verb};
+use hull_network::{Bandwidth, Dns};
+use serde_json::json;
+use std::fs;
+use std::time::Duration;
+
+const FAIL: &str = r#"echo '{"code": 107, "msg": "no such luck", "details": "really"}'; exit 1"#;
+
+#[test]
+fn a_pod_is_attached_by_the_chain_and_detached_by_it_backwards() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        host.chain("1.0.0", &["one", "two"]);
+        let pod = TestPod::new(1);
+        let ips = host.attach(&pod).unwrap();
+        assert_eq!(ips, ["10.9.0.7".parse::<std::net::IpAddr>().unwrap()]);
+
+        let calls = host.called();
+        let [one, two] = &calls[..] else { panic!("{calls:?}") };
+        assert_eq!((one.plugin.as_str(), two.plugin.as_str()), ("one", "two"));
+        assert_eq!(one.all["input"].get("prevResult"), None);
+        assert_eq!(two.all["input"]["prevResult"]["dns"]["domain"], "by-one");
+        assert_eq!(one.all["input"]["name"], "pods");
+        assert_eq!(one.all["id"], pod.id.as_str());
+        assert_eq!(one.all["if"], "eth0");
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod-1;K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-1",
+            pod.id
+        );
+        assert_eq!(one.all["args"], args.as_str());
+        // Plugins and their agents open the namespace by this path.
+        let pinned = fs::metadata(&one.netns).unwrap();
+        use std::os::unix::fs::MetadataExt as _;
+        let own = rustix::fs::fstat(&pod.netns).unwrap();
+        assert_eq!((pinned.dev(), pinned.ino()), (own.st_dev, own.st_ino));
+
+        host.cni.detach(&pod.id).unwrap();
+        let calls = host.called();
+        let order: Vec<_> = calls.iter().map(|of| format!("{} {}", of.verb, of.plugin)).collect();
+        assert_eq!(order, ["DEL two", "DEL one"]);
+        for call in &calls {
+            assert_eq!(call.all["input"]["prevResult"]["dns"]["domain"], "by-two");
+            assert_eq!(call.netns, one.netns);
+        }
+        assert_eq!(host.left(), [""; 0]);
+        host.cni.detach(&pod.id).unwrap();
+        assert_eq!(host.calls(), [""; 0], "what is gone is not asked for again");
+    });
+}
+
+#[test]
+fn a_plugin_is_told_of_what_it_declares_in_every_verb() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.conf(
+            "10.conflist",
+            r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "one", "capabilities": {
+                "portMappings": true, "bandwidth": true, "dns": true, "ipRanges": true, "cgroupPath": true,
+                "mac": true, "aliases": true, "ips": false}}]}"#,
+        );
+        host.cni
+            .set_pod_cidr(&["10.9.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()])
+            .unwrap();
+        let mut pod = TestPod::with_port(1, 8080, 80);
+        pod.bandwidth = Bandwidth { ingress_bits: Some(1_000_000), egress_bits: None };
+        pod.dns = Dns { servers: vec!["10.0.0.10".into()], ..Dns::default() };
+        for (key, value) in
+            [("mac", "02:00:00:00:00:07"), ("aliases", "web, db"), ("ips", "10.9.0.9")]
+        {
+            pod.annotations.insert(format!("network.hull.dev/{key}"), value.into());
+        }
+        host.attach(&pod).unwrap();
+        host.cni.check_pod(&pod.id).unwrap();
+        host.cni.detach(&pod.id).unwrap();
+        let expected = json!({
+            "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+            "bandwidth": {"ingressRate": 1_000_000, "ingressBurst": 2_147_483_647},
+            "dns": {"servers": ["10.0.0.10"], "searches": [], "options": []},
+            "ipRanges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
+            "cgroupPath": "/kubepods/pod1",
+            "mac": "02:00:00:00:00:07", "aliases": ["web", "db"],
+        });
+        let calls = host.called();
+        let verbs: Vec<_> = calls.iter().map(|of| of.verb.as_str()).collect();
+        assert_eq!(verbs, ["ADD", "CHECK", "DEL"]);
+        for call in calls {
+            assert_eq!(call.all["input"]["runtimeConfig"], expected, "{}", call.verb);
+            assert_eq!(call.all["input"].get("capabilities"), None);
+        }
+    });
+}
+
+#[test]
+fn a_pod_can_have_a_link_of_each_of_several_networks() {
+    on_a_host(|| {
+        let mut host = Host::with(&["one", "two"]);
+        host.again(|config| config.networks_max = 2);
+        host.conf("10.conf", r#"{"cniVersion": "1.0.0", "name": "first", "type": "one"}"#);
+        host.conf("20.conf", r#"{"cniVersion": "0.3.1", "name": "second", "type": "two"}"#);
+        host.conf("30.conf", r#"{"cniVersion": "1.0.0", "name": "third", "type": "missing"}"#);
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        host.cni.detach(&pod.id).unwrap();
+        let order: Vec<_> = host
+            .called()
+            .iter()
+            .map(|of| format!("{} {} {}", of.verb, of.plugin, of.all["if"]))
+            .collect();
+        assert_eq!(
+            order,
+            [r#"ADD one "eth0""#, r#"ADD two "eth1""#, r#"DEL two "eth1""#, r#"DEL one "eth0""#]
+        );
+    });
+}
+
+#[test]
+fn an_attach_that_fails_is_undone_and_says_why() {
+    let ways = [
+        (FAIL, "it says \"no such luck; really\" (code 107)"),
+        ("echo could not >&2; exit 4", "exit code 4; it last said: could not"),
+        ("kill -9 $$", "killed by signal 9"),
+        ("echo '{\"ips\": ['; exit 0", "its result is no JSON"),
+        ("echo nonsense; exit 0", "its result is no JSON"),
+        ("exit 0", "its result is no JSON"),
+        ("echo '[]'; exit 0", "a result is a JSON object"),
+        (
+            r#"echo '{"cniVersion": "1.0.0", "ips": [{"address": "x"}]}'; exit 0"#,
+            "invalid IP address",
+        ),
+        (r#"echo '{"cniVersion": "1.0.0"}'; exit 0"#, "gave its eth0 none"),
+        ("yes; exit 0", "more than 1048576 bytes"),
+    ];
+    for (shell, why) in ways {
+        on_a_host(|| {
+            let host = Host::with(&["one", "two"]);
+            host.chain("1.0.0", &["one", "two"]);
+            host.tell("two", "ADD", shell);
+            let err = sentence(&host.attach(&TestPod::new(1)).unwrap_err());
+            assert!(err.contains(why), "{shell}: {err}");
+            assert_eq!(host.calls(), ["ADD one", "ADD two", "DEL two", "DEL one"], "{shell}");
+            assert_eq!(host.left(), [""; 0], "{shell}");
+        });
+    }
+}
+
+#[test]
+fn a_plugin_that_hangs_holds_nobody_longer_than_its_time() {
+    on_a_host(|| {
+        let mut host = Host::with(&["one"]);
+        host.again(|config| config.plugin_timeout = Duration::from_millis(500));
+        host.chain("1.0.0", &["one"]);
+        host.tell("one", "ADD", "echo waiting for the agent >&2; sleep 600");
+        let err = host.attach(&TestPod::new(1)).unwrap_err();
+        let text = sentence(&err);
+        assert!(
+            text.contains("did not end within") && text.contains("waiting for the agent"),
+            "{text}"
+        );
+        assert!(text.contains("plugin_timeout_s"), "{text}");
+        assert_eq!(host.left(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_detach_that_fails_is_kept_and_asked_again_after_a_restart() {
+    on_a_host(|| {
+        let mut host = Host::with(&["one", "two"]);
+        host.chain("0.4.0", &["one", "two"]);
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        host.tell("one", "DEL", FAIL);
+        for _ in 0..2 {
+            let err = host.cni.detach(&pod.id).unwrap_err();
+            assert!(matches!(&err, Error::Refused { call, .. } if call.verb == Verb::Del), "{err}");
+            assert_eq!(host.cni.attachments(), std::slice::from_ref(&pod.id));
+        }
+        // Neither a restart nor another configuration makes it forget what it has to undo.
+        host.calls();
+        host.chain("1.0.0", &["two"]);
+        host.again(|_| {});
+        assert_eq!(host.cni.attachments(), std::slice::from_ref(&pod.id));
+        host.untell("one", "DEL");
+        let id = pod.id.clone();
+        // The pod's processes are gone meanwhile; the pin kept the namespace.
+        drop(pod);
+        host.cni.detach(&id).unwrap();
+        let calls = host.called();
+        let order: Vec<_> = calls.iter().map(|of| format!("{} {}", of.verb, of.plugin)).collect();
+        assert_eq!(order, ["DEL two", "DEL one"]);
+        assert_eq!(calls[0].all["input"]["cniVersion"], "0.4.0");
+        assert!(!calls[0].netns.is_empty());
+        assert_eq!(
+            calls[0].all["input"]["prevResult"]["cniVersion"], "0.4.0",
+            "converted for the chain"
+        );
+        assert_eq!(host.left(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_pod_whose_namespace_is_gone_is_detached_without_one() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.0.0", &["one"]);
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        let pinned = host.called()[0].netns.clone();
+        rustix::mount::unmount(&pinned, rustix::mount::UnmountFlags::DETACH).unwrap();
+        host.cni.detach(&pod.id).unwrap();
+        assert_eq!(host.called()[0].netns, "");
+        assert_eq!(host.left(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_pod_attached_again_is_detached_first() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.0.0", &["one"]);
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        host.attach(&pod).unwrap();
+        assert_eq!(host.calls(), ["ADD one", "DEL one", "ADD one"]);
+        host.cni.detach(&pod.id).unwrap();
+        assert_eq!(host.left(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_host_port_has_one_holder_who_is_named() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.0.0", &["one"]);
+        let (first, second) = (TestPod::with_port(1, 8080, 80), TestPod::with_port(2, 8080, 81));
+        host.attach(&first).unwrap();
+        let err = host.attach(&second).unwrap_err().to_string();
+        assert!(err.contains("8080") && err.contains(&first.id), "{err}");
+        assert_eq!(host.cni.attachments(), std::slice::from_ref(&first.id));
+        host.cni.detach(&first.id).unwrap();
+        host.attach(&second).unwrap();
+        host.cni.detach(&second.id).unwrap();
+    });
+}
+
+#[test]
+fn configurations_are_read_again_when_they_change() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        let err = host.cni.check().unwrap_err();
+        assert!(matches!(&err, Error::NoNetwork { bad, .. } if bad.is_empty()), "{err}");
+        assert!(err.hint().unwrap().contains("network.cni"));
+        host.conf("10.conflist", "{");
+        let err = host.cni.check().unwrap_err().to_string();
+        assert!(err.contains("10.conflist: it is no JSON object"), "{err}");
+        host.chain("1.0.0", &["two"]);
+        host.cni.check().unwrap();
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        host.conf("05.conf", r#"{"cniVersion": "1.0.0", "name": "new", "type": "one"}"#);
+        host.attach(&pod).unwrap();
+        host.cni.detach(&pod.id).unwrap();
+        assert_eq!(host.calls(), ["ADD two", "DEL two", "ADD one", "DEL one"]);
+    });
+}
+
+#[test]
+fn the_version_is_one_that_all_plugins_speak() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        host.conf(
+            "10.conflist",
+            r#"{"cniVersion": "0.4.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "pods",
+                "plugins": [{"type": "one"}, {"type": "two"}]}"#,
+        );
+        fs::write(host.bin("two.versions"), r#""0.3.1","0.4.0","1.0.0""#).unwrap();
+        let pod = TestPod::new(1);
+        host.attach(&pod).unwrap();
+        assert_eq!(host.called()[0].all["input"]["cniVersion"], "1.0.0");
+        host.cni.detach(&pod.id).unwrap();
+        host.chain("1.1.0", &["one", "two"]);
+        let err = sentence(&host.attach(&pod).unwrap_err());
+        assert!(err.contains("`two` speaks 0.3.1, 0.4.0, 1.0.0"), "{err}");
+        assert!(err.contains("10-pods.conflist"), "{err}");
+    });
+}
+
+#[test]
+fn a_missing_plugin_is_named_with_where_it_was_looked_for() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.0.0", &["one", "nowhere"]);
+        let err = host.attach(&TestPod::new(1)).unwrap_err();
+        let text = sentence(&err);
+        assert!(text.contains("`nowhere`") && text.contains("/usr/lib/cni"), "{text}");
+        assert!(matches!(cni_error(err), Error::NoProgram { .. }));
+        assert_eq!(host.calls(), [""; 0], "nothing was begun");
+        assert!(host.cni.check().unwrap_err().to_string().contains("nowhere"));
+    });
+}
+
+#[test]
+fn readiness_is_what_the_plugins_say() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        host.chain("1.1.0", &["one", "two"]);
+        host.cni.check().unwrap();
+        assert_eq!(host.calls(), ["STATUS one", "STATUS two"]);
+        host.tell("two", "STATUS", r#"echo '{"code": 50, "msg": "agent is down"}'; exit 1"#);
+        let err = host.cni.check().unwrap_err().to_string();
+        assert!(err.contains("`two` (STATUS)") && err.contains("agent is down"), "{err}");
+        // Older versions cannot tell.
+        host.chain("1.0.0", &["one", "two"]);
+        host.cni.check().unwrap();
+    });
+}
+
+#[test]
+fn garbage_is_collected_with_the_attachments_that_are_valid() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        host.chain("1.1.0", &["one", "two"]);
+        let (kept, gone) = (TestPod::new(1), TestPod::new(2));
+        host.attach(&kept).unwrap();
+        host.attach(&gone).unwrap();
+        host.cni.detach(&gone.id).unwrap();
+        host.calls();
+        host.tell("one", "GC", FAIL);
+        let Collected::Done(failed) = host.cni.collect_garbage().unwrap() else { panic!("busy") };
+        assert_eq!(failed.len(), 1, "the second is asked although the first failed: {failed:?}");
+        for call in host.called() {
+            let valid = &call.all["input"]["cni.dev/valid-attachments"];
+            assert_eq!(valid, &json!([{"containerID": kept.id, "ifname": "eth0"}]));
+        }
+        let off = r#"{"cniVersion": "1.1.0", "name": "pods", "disableGC": true, "plugins": [{"type": "one"}]}"#;
+        host.conf("10-pods.conflist", off);
+        host.cni.collect_garbage().unwrap();
+        assert_eq!(host.calls(), [""; 0]);
+        host.cni.detach(&kept.id).unwrap();
+    });
+}
+
+#[test]
+fn garbage_is_not_collected_while_a_pod_is_attached() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.1.0", &["one"]);
+        let (begun, go_on) = (host.bin("begun"), host.bin("go-on"));
+        let wait =
+            format!("mkfifo {0}; echo > {1}; read -r _ < {0}", go_on.display(), begun.display());
+        nix_fifo(&begun);
+        host.tell("one", "ADD", &wait);
+        let pod = TestPod::new(1);
+        std::thread::scope(|scope| {
+            // A thread is born where its maker is.
+            let attached = scope.spawn(|| host.attach(&pod));
+            // Opens when the plugin does.
+            fs::read(&begun).unwrap();
+            assert!(matches!(host.cni.collect_garbage().unwrap(), Collected::Busy));
+            fs::write(&go_on, "\n").unwrap();
+            attached.join().unwrap().unwrap();
+        });
+        assert!(matches!(host.cni.collect_garbage().unwrap(), Collected::Done(_)));
+        host.cni.detach(&pod.id).unwrap();
+    });
+}
+
+fn nix_fifo(path: &std::path::Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
+#[test]
+fn a_pod_with_a_name_that_would_forge_arguments_is_refused() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.chain("1.0.0", &["one"]);
+        let mut pod = TestPod::new(1);
+        pod.name = "web;K8S_POD_NAMESPACE=kube-system".into();
+        let err = cni_error(host.attach(&pod).unwrap_err());
+        assert!(matches!(err, Error::BadArgument { what: "name", .. }), "{err}");
+        assert_eq!(host.left(), [""; 0]);
+    });
+}

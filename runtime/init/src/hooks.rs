@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hooks of the OCI runtime spec: programs that are told the container's state on their stdin.
+//!
+//! The rule: a hook ends in its time or is killed, and one that fails is an error that shows what it
+//! said. It gets its own environment and nothing else's, and no descriptor of ours. This knows when
+//! each kind runs by being called then; see [`launch`](crate::launch).
+
+use crate::plan::{Step, StepError};
+use borsh::{BorshDeserialize, BorshSerialize};
+use hull_sys::{Forked, Strings, clone3};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long a hook may take that names no time itself.
+const SECONDS_DEFAULT: u32 = 600;
+/// What is kept of a hook's output for the error, in bytes. A report has to fit a pipe's write.
+const OUTPUT_BYTES_MAX: usize = 1024;
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[allow(missing_docs, reason = "named as in the spec")]
+pub enum HookKind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl HookKind {
+    /// As the spec names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Hook {
+    /// When.
+    pub kind: HookKind,
+    /// The program, an absolute path.
+    pub path: String,
+    /// Its arguments, the name first; empty: the path alone.
+    pub args: Vec<Vec<u8>>,
+    /// Its whole environment.
+    pub env: Vec<Vec<u8>>,
+    /// How long it may take.
+    pub timeout_s: Option<u32>,
+}
+
+/// The hooks of a container, and what they are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Hooks {
+    /// The state as JSON, open at its end: `{…,` to which status and process are put.
+    pub state: String,
+    /// All of them; those of a kind in their order.
+    pub list: Vec<Hook>,
+}
+
+impl Hooks {
+    /// Whether there is one of these kinds.
+    #[must_use]
+    pub fn has(&self, kinds: &[HookKind]) -> bool {
+        self.list.iter().any(|hook| kinds.contains(&hook.kind))
+    }
+
+    /// Runs those of `kinds`, one after the other; the first that fails ends it. The step of an error
+    /// is the hook's place in the list.
+    pub fn run(&self, kinds: &[HookKind], status: &str, pid: i32) -> Result<(), StepError> {
+        for (at, hook) in self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind)) {
+            let step = Step::Hook(u32::try_from(at).unwrap_or(u32::MAX));
+            let state = format!("{}\"status\":\"{status}\",\"pid\":{pid}}}\n", self.state);
+            run(hook, state.as_bytes())
+                .map_err(|(errno, call)| StepError::new(step, errno, call))?;
+        }
+        Ok(())
+    }
+}
+
+type Done<T = ()> = Result<T, (Errno, String)>;
+
+fn of(call: impl Into<String>) -> impl FnOnce(Errno) -> (Errno, String) {
+    move |errno| (errno, call.into())
+}
+
+fn run(hook: &Hook, state: &[u8]) -> Done {
+    let stdin = in_memory(state)?;
+    let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
+    rustix::io::ioctl_fionbio(&out, true).map_err(of("ioctl(FIONBIO)"))?;
+    let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
+    match clone3(0, None).map_err(failed)? {
+        Forked::Child => {
+            let (errno, call) = become_hook(hook, &stdin, &said);
+            // Into its own output, which the maker shows.
+            let _gone = write(&said, format!("{call}: {errno}").as_bytes());
+            hull_sys::exit_now(127)
+        }
+        Forked::Parent { pidfd, .. } => {
+            drop(said);
+            let limit = hook.timeout_s.unwrap_or(SECONDS_DEFAULT);
+            let (text, in_time) = listen(&pidfd, &out, Duration::from_secs(limit.into()));
+            if !in_time {
+                hull_sys::pidfd_send_signal(pidfd.as_fd(), 9).map_err(failed)?;
+            }
+            let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let status = status.map_err(of("waitid(hook)"))?;
+            if !in_time {
+                return Err((Errno::TIMEDOUT, format!("killed after {limit} s; it said {text:?}")));
+            }
+            match status.and_then(|status| how(&status)) {
+                None => Ok(()),
+                Some(how) => Err((Errno::CANCELED, format!("{how}; it said {text:?}"))),
+            }
+        }
+    }
+}
+
+/// `None` for success.
+fn how(status: &WaitIdStatus) -> Option<String> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(0), _) => None,
+        (Some(code), _) => Some(format!("exit code {code}")),
+        (None, signal) => Some(format!("killed by signal {}", signal.unwrap_or(0))),
+    }
+}
+
+/// A file: however long the state, who does not read it holds up nobody.
+fn in_memory(bytes: &[u8]) -> Done<OwnedFd> {
+    let file = memfd_create("state", MemfdFlags::CLOEXEC).map_err(of("memfd_create(state)"))?;
+    let mut left = bytes;
+    while !left.is_empty() {
+        let written = write(&file, left).map_err(of("write(state)"))?;
+        left = &left[written..];
+    }
+    seek(&file, SeekFrom::Start(0)).map_err(of("lseek(state)"))?;
+    Ok(file)
+}
+
+/// In the child; comes back only when it failed.
+fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) {
+    let prepared = || -> Done<(CString, Strings, Strings)> {
+        rustix::stdio::dup2_stdin(stdin).map_err(of("dup2(stdin)"))?;
+        rustix::stdio::dup2_stdout(said).map_err(of("dup2(stdout)"))?;
+        rustix::stdio::dup2_stderr(said).map_err(of("dup2(stderr)"))?;
+        let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
+        hull_sys::reset_signals().map_err(failed)?;
+        hull_sys::close_range_on_exec(3).map_err(failed)?;
+        let own_name = [hook.path.clone().into_bytes()];
+        let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
+        let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;
+        let args = Strings::new(args).map_err(of("arguments"))?;
+        Ok((path, args, Strings::new(&hook.env).map_err(of("environment"))?))
+    };
+    match prepared() {
+        Ok((path, args, env)) => {
+            let err = hull_sys::execve(&path, &args, &env);
+            (err.errno(), format!("execve({})", hook.path))
+        }
+        Err(failed) => failed,
+    }
+}
+
+/// Waits for its end, at most for `limit`, and keeps the beginning of what it says. Its children may
+/// hold the pipe for longer: that is not waited for.
+fn listen(pidfd: &OwnedFd, out: &OwnedFd, limit: Duration) -> (String, bool) {
+    let until = Instant::now() + limit;
+    let (mut said, mut open) = (Vec::new(), true);
+    let in_time = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(out, PollFlags::IN)];
+        let watched = if open { &mut fds[..] } else { &mut fds[..1] };
+        // Interrupted: looked at again below.
+        let _woken = poll(watched, Some(&wait));
+        let ended = !fds[0].revents().is_empty();
+        open = open && take(out, &mut said);
+        if ended || left.is_zero() {
+            break ended;
+        }
+    };
+    (String::from_utf8_lossy(&said).trim().to_owned(), in_time)
+}
+
+/// `false` at its end.
+fn take(out: &OwnedFd, said: &mut Vec<u8>) -> bool {
+    let mut chunk = [0; OUTPUT_BYTES_MAX];
+    loop {
+        match read(out, &mut chunk) {
+            Ok(0) => return false,
+            Ok(got) => {
+                let room = OUTPUT_BYTES_MAX - said.len();
+                said.extend_from_slice(&chunk[..got.min(room)]);
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}

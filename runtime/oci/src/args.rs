@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line, which is runc's: the same commands, options and places.
+//!
+//! An option that is not known is an error; one that is known and not done is refused by name.
+
+use crate::error::{Error, Result};
+use crate::resources::Update;
+use lexopt::prelude::*;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Options before the command.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(crate) root: PathBuf,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) global: Global,
+    pub(crate) command: Command,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Create(Create),
+    Run(Create),
+    Start {
+        id: String,
+    },
+    Exec(Box<Exec>),
+    Kill(Kill),
+    Delete {
+        id: String,
+        force: bool,
+    },
+    State {
+        id: String,
+    },
+    List(List),
+    Ps(Ps),
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    Update(Box<Update>),
+    Events {
+        id: String,
+    },
+    Features,
+    Spec {
+        bundle: Option<PathBuf>,
+    },
+    /// Only to be printed.
+    Text(String),
+}
+
+/// Where the streams of a process go, and what else it gets.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) preserve_fds: u32,
+    pub(crate) detach: bool,
+}
+
+/// `create`, and `run`.
+#[derive(Debug, Default)]
+pub(crate) struct Create {
+    pub(crate) id: String,
+    pub(crate) bundle: Option<PathBuf>,
+    pub(crate) streams: Streams,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    /// `run` leaves the container there when it has ended.
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Exec {
+    pub(crate) id: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) streams: Streams,
+    pub(crate) process: Option<PathBuf>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) tty: bool,
+    pub(crate) user: Option<String>,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) label: Option<String>,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) ignore_paused: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kill {
+    pub(crate) id: String,
+    pub(crate) signal: Option<String>,
+    pub(crate) all: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct List {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ps {
+    pub(crate) id: String,
+    pub(crate) json: bool,
+    /// Passed on to ps(1).
+    pub(crate) options: Vec<String>,
+}
+
+const ROOT_DEFAULT: &str = "/run/hull-oci";
+const DESCRIPTORS_MAX: u32 = 1024;
+
+const HELP: &str = "\
+hull oci [GLOBAL OPTIONS] COMMAND [OPTIONS] ID: an OCI runtime with runc's command line
+
+  create [-b DIR] [--console-socket S] [--pid-file F] [--no-pivot] [--no-new-keyring] [--preserve-fds N] ID
+  start ID
+  run    [as create] [-d] [--keep] ID
+  exec   [-t] [-d] [-p FILE] [--cwd DIR] [-e K=V] [-u UID[:GID]] [-g GID] [-c CAP] [--no-new-privs]
+         [--console-socket S] [--pid-file F] [--preserve-fds N] [--cgroup SUB] ID [COMMAND...]
+  kill   [-a] ID [SIGNAL]            delete [-f] ID
+  state ID                           list [-q] [-f table|json]
+  ps [-f table|json] ID              pause ID, resume ID
+  update [-r FILE] [--memory N …] ID events --stats ID
+  spec [-b DIR]                      features
+
+  --root DIR            where containers are kept (/run/hull-oci)
+  --log FILE            where errors are written too
+  --log-format F        text or json
+  --systemd-cgroup      refused: cgroups are made in cgroupfs
+  --debug               accepted
+";
+
+type Words = lexopt::Parser;
+
+fn usage(what: impl Into<String>) -> Error {
+    Error::Usage { what: what.into() }
+}
+
+impl From<lexopt::Error> for Error {
+    fn from(err: lexopt::Error) -> Self {
+        usage(err.to_string())
+    }
+}
+
+fn refuse<T>(what: &str, mend: &'static str) -> Result<T> {
+    Err(Error::NotSupported { what: what.into(), mend })
+}
+
+/// Reads the words after the program's name.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
+    let mut words = Words::from_iter(words);
+    let mut global = Global { root: ROOT_DEFAULT.into(), log: None, log_json: false };
+    let command = loop {
+        match words.next()? {
+            Some(Long("root")) => global.root = words.value()?.into(),
+            Some(Long("log")) => global.log = Some(words.value()?.into()),
+            Some(Long("log-format")) => global.log_json = is_json(&words.value()?, "text")?,
+            Some(Long("debug")) => drop(switch(&mut words)?),
+            Some(Long("systemd-cgroup")) => {
+                if switch(&mut words)? {
+                    return refuse(
+                        "--systemd-cgroup",
+                        "use the cgroupfs driver: SystemdCgroup=false for containerd, --cgroup-manager=cgroupfs for podman",
+                    );
+                }
+            }
+            Some(Long("rootless")) => {
+                if words.value()? == "true" {
+                    return refuse("--rootless", "run it as root");
+                }
+            }
+            // Long out of use, and still passed.
+            Some(Long("criu")) => drop(words.value()?),
+            Some(Long("version") | Short('v')) => break Command::Text(version()),
+            Some(Long("help") | Short('h')) | None => break Command::Text(HELP.into()),
+            Some(Value(name)) => break command(&name.string()?, &mut words)?,
+            Some(other) => return Err(other.unexpected().into()),
+        }
+    };
+    Ok(Invocation { global, command })
+}
+
+fn version() -> String {
+    format!("hull-oci version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), crate::features::SPEC_MAX)
+}
+
+fn command(name: &str, words: &mut Words) -> Result<Command> {
+    Ok(match name {
+        "create" => Command::Create(create(words, false)?),
+        "run" => Command::Run(create(words, true)?),
+        "exec" => Command::Exec(Box::new(exec(words)?)),
+        "kill" => Command::Kill(kill(words)?),
+        "delete" => {
+            let (id, force) = id_and_switch(words, "force", 'f')?;
+            Command::Delete { id, force }
+        }
+        "start" => Command::Start { id: only_id(words)? },
+        "state" => Command::State { id: only_id(words)? },
+        "pause" => Command::Pause { id: only_id(words)? },
+        "resume" => Command::Resume { id: only_id(words)? },
+        "list" => Command::List(list(words)?),
+        "ps" => Command::Ps(ps(words)?),
+        "update" => Command::Update(Box::new(update(words)?)),
+        "events" => match id_and_switch(words, "stats", 's')? {
+            (id, true) => Command::Events { id },
+            (_, false) => {
+                return refuse("events without --stats", "ask for one reading by --stats");
+            }
+        },
+        "features" => nothing_more(words).map(|()| Command::Features)?,
+        "spec" => Command::Spec { bundle: spec(words)? },
+        "help" => Command::Text(HELP.into()),
+        "checkpoint" | "restore" => return refuse(name, "use runc with CRIU for it"),
+        other => return Err(usage(format!("there is no command `{other}`"))),
+    })
+}
+
+/// A switch, which Go's programs pass as `--x=true` too.
+fn switch(words: &mut Words) -> Result<bool> {
+    match words.optional_value() {
+        None => Ok(true),
+        Some(value) if value == "true" || value == "1" => Ok(true),
+        Some(value) if value == "false" || value == "0" => Ok(false),
+        Some(value) => Err(usage(format!("{value:?} is neither true nor false"))),
+    }
+}
+
+fn is_json(value: &OsString, other: &str) -> Result<bool> {
+    match value {
+        value if value == "json" => Ok(true),
+        value if value == other => Ok(false),
+        value => Err(usage(format!("{value:?} is neither json nor {other}"))),
+    }
+}
+
+fn take_id(id: &mut String, word: OsString) -> Result<()> {
+    let word = word.string()?;
+    if !id.is_empty() {
+        return Err(usage(format!("`{word}` is one word too many")));
+    }
+    *id = word;
+    Ok(())
+}
+
+fn given(id: String) -> Result<String> {
+    if id.is_empty() { Err(usage("the container's id is missing")) } else { Ok(id) }
+}
+
+fn only_id(words: &mut Words) -> Result<String> {
+    let mut id = String::new();
+    while let Some(word) = words.next()? {
+        match word {
+            Value(word) => take_id(&mut id, word)?,
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    given(id)
+}
+
+fn nothing_more(words: &mut Words) -> Result<()> {
+    match words.next()? {
+        None => Ok(()),
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn id_and_switch(words: &mut Words, long: &str, short: char) -> Result<(String, bool)> {
+    let (mut id, mut on) = (String::new(), false);
+    while let Some(word) = words.next()? {
+        match word {
+            Long(name) if name == long => on = switch(words)?,
+            Short(name) if name == short => on = switch(words)?,
+            Value(word) => take_id(&mut id, word)?,
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok((given(id)?, on))
+}
+
+impl Streams {
+    /// Takes an option that `create`, `run` and `exec` share; its name otherwise.
+    fn take(&mut self, name: &str, words: &mut Words) -> Result<bool> {
+        match name {
+            "console-socket" => self.console_socket = Some(words.value()?.into()),
+            "pid-file" => self.pid_file = Some(words.value()?.into()),
+            "preserve-fds" => {
+                self.preserve_fds = words.value()?.parse()?;
+                if self.preserve_fds > DESCRIPTORS_MAX {
+                    return Err(usage(format!("--preserve-fds is at most {DESCRIPTORS_MAX}")));
+                }
+            }
+            "pidfd-socket" => return refuse("--pidfd-socket", "take the process from --pid-file"),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn create(words: &mut Words, runs: bool) -> Result<Create> {
+    let mut args = Create::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Short('b') => args.bundle = Some(words.value()?.into()),
+            Short('d') if runs => args.streams.detach = switch(words)?,
+            Long(name) => {
+                let name = name.to_owned();
+                match name.as_str() {
+                    "bundle" => args.bundle = Some(words.value()?.into()),
+                    "no-pivot" => args.no_pivot = switch(words)?,
+                    "no-new-keyring" => args.no_new_keyring = switch(words)?,
+                    "detach" if runs => args.streams.detach = switch(words)?,
+                    "keep" if runs => args.keep = switch(words)?,
+                    // We never reap what is not ours.
+                    "no-subreaper" if runs => drop(switch(words)?),
+                    name if args.streams.take(name, words)? => {}
+                    name => return Err(usage(format!("there is no option `--{name}`"))),
+                }
+            }
+            Value(word) => take_id(&mut args.id, word)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    args.streams.detach |= !runs;
+    args.id = given(args.id)?;
+    Ok(args)
+}
+
+fn exec(words: &mut Words) -> Result<Exec> {
+    let mut args = Exec::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Short('t') => args.tty = switch(words)?,
+            Short('d') => args.streams.detach = switch(words)?,
+            Short('p') => args.process = Some(words.value()?.into()),
+            Short('e') => args.env.push(words.value()?.string()?),
+            Short('u') => args.user = Some(words.value()?.string()?),
+            Short('g') => args.groups.push(words.value()?.parse()?),
+            Short('c') => args.capabilities.push(words.value()?.string()?),
+            Long(name) => {
+                let name = name.to_owned();
+                exec_option(&mut args, &name, words)?;
+            }
+            Value(id) => {
+                args.id = id.string()?;
+                // What follows is the command's, options and all.
+                let rest = words.raw_args()?.map(ValueExt::string);
+                args.args = rest.collect::<std::result::Result<_, _>>()?;
+                if args.args.first().is_some_and(|word| word == "--") {
+                    args.args.remove(0);
+                }
+                break;
+            }
+            other @ Short(_) => return Err(other.unexpected().into()),
+        }
+    }
+    args.id = given(args.id)?;
+    if args.args.is_empty() && args.process.is_none() {
+        return Err(usage("exec needs a command, or --process"));
+    }
+    Ok(args)
+}
+
+fn exec_option(args: &mut Exec, name: &str, words: &mut Words) -> Result<()> {
+    match name {
+        "tty" => args.tty = switch(words)?,
+        "detach" => args.streams.detach = switch(words)?,
+        "process" => args.process = Some(words.value()?.into()),
+        "cwd" => args.cwd = Some(words.value()?.string()?),
+        "env" => args.env.push(words.value()?.string()?),
+        "user" => args.user = Some(words.value()?.string()?),
+        "additional-gids" => args.groups.push(words.value()?.parse()?),
+        "process-label" => args.label = Some(words.value()?.string()?),
+        "apparmor" => args.apparmor = Some(words.value()?.string()?),
+        "no-new-privs" => args.no_new_privs = switch(words)?,
+        "cap" => args.capabilities.push(words.value()?.string()?),
+        "cgroup" => args.cgroup = Some(words.value()?.string()?),
+        "ignore-paused" => args.ignore_paused = switch(words)?,
+        name if args.streams.take(name, words)? => {}
+        name => return Err(usage(format!("there is no option `--{name}`"))),
+    }
+    Ok(())
+}
+
+fn kill(words: &mut Words) -> Result<Kill> {
+    let mut args = Kill { id: String::new(), signal: None, all: false };
+    while let Some(word) = words.next()? {
+        match word {
+            Long("all") | Short('a') => args.all = switch(words)?,
+            Value(word) if args.id.is_empty() => args.id = word.string()?,
+            Value(word) if args.signal.is_none() => args.signal = Some(word.string()?),
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    args.id = given(args.id)?;
+    Ok(args)
+}
+
+fn list(words: &mut Words) -> Result<List> {
+    let mut args = List { json: false, quiet: false };
+    while let Some(word) = words.next()? {
+        match word {
+            Long("format") | Short('f') => args.json = is_json(&words.value()?, "table")?,
+            Long("quiet") | Short('q') => args.quiet = switch(words)?,
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(args)
+}
+
+fn ps(words: &mut Words) -> Result<Ps> {
+    let mut args = Ps { id: String::new(), json: false, options: Vec::new() };
+    while let Some(word) = words.next()? {
+        match word {
+            Long("format") | Short('f') => args.json = is_json(&words.value()?, "table")?,
+            Value(id) => {
+                args.id = id.string()?;
+                let rest = words.raw_args()?.map(ValueExt::string);
+                args.options = rest.collect::<std::result::Result<_, _>>()?;
+                break;
+            }
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    args.id = given(args.id)?;
+    Ok(args)
+}
+
+fn spec(words: &mut Words) -> Result<Option<PathBuf>> {
+    let mut bundle = None;
+    while let Some(word) = words.next()? {
+        match word {
+            Long("bundle") | Short('b') => bundle = Some(words.value()?.into()),
+            Long("rootless") => {
+                if switch(words)? {
+                    return refuse("spec --rootless", "write the maps into config.json");
+                }
+            }
+            other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(bundle)
+}
+
+fn update(words: &mut Words) -> Result<Update> {
+    let mut args = Update::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Short('r') => args.file = Some(words.value()?.into()),
+            Long(name) => {
+                let name = name.to_owned();
+                args.take(&name, words.value()?.string()?)?;
+            }
+            Value(word) => take_id(&mut args.id, word)?,
+            other @ Short(_) => return Err(other.unexpected().into()),
+        }
+    }
+    args.id = given(args.id)?;
+    Ok(args)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Terminals: made here, their masters handed to whoever listens on the console socket.
+
+use crate::error::{Error, Result};
+use hull_init::Io;
+use rustix::io::IoSlice;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with,
+};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+/// A terminal for a process, and its master.
+pub(crate) fn terminal() -> Result<(Io, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).map_err(Error::of(|| "openpt()"))?;
+    grantpt(&master).map_err(Error::of(|| "grantpt()"))?;
+    unlockpt(&master).map_err(Error::of(|| "unlockpt()"))?;
+    let path = ptsname(&master, Vec::new()).map_err(Error::of(|| "ptsname()"))?;
+    let slave = ioctl_tiocgptpeer(&master, flags).map_err(Error::of(|| "ioctl(TIOCGPTPEER)"))?;
+    Ok((Io::Terminal { slave, path: path.to_string_lossy().into_owned() }, master))
+}
+
+/// Who takes the master. Connected before anything is made: a wrong path costs nothing then.
+#[derive(Debug)]
+pub(crate) struct Receiver(OwnedFd);
+
+impl Receiver {
+    pub(crate) fn connect(path: &Path) -> Result<Self> {
+        let call = || format!("connect({})", path.display());
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .map_err(Error::of(|| "socket(UNIX)"))?;
+        let address = SocketAddrUnix::new(path).map_err(Error::of(call))?;
+        connect(&socket, &address).map_err(Error::of(call))?;
+        Ok(Self(socket))
+    }
+
+    /// Hands over a master.
+    pub(crate) fn give(&self, master: &OwnedFd) -> Result<()> {
+        let fds = [master.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&fds));
+        // Receivers want a name along with it.
+        sendmsg(&self.0, &[IoSlice::new(b"/dev/ptmx")], &mut rights, SendFlags::NOSIGNAL)
+            .map(drop)
+            .map_err(Error::of(|| "sendmsg(console socket)"))
+    }
+}

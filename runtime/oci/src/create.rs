@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `create`, and `run`, which is create, start, wait and delete.
+//!
+//! ```text
+//! directory ─ record ─ gate ─ cgroup, process, hooks ─ it waits ─ record with its process
+//! ```
+//!
+//! The record is there before the first thing of the container is made. Killed anywhere on the way,
+//! what there is has a record or nothing but a directory, and `delete --force` takes it away.
+
+use crate::args::{Create, Global, Streams};
+use crate::console::{self, Receiver};
+use crate::delete::tear_down;
+use crate::error::{Error, Result};
+use crate::foreground;
+use crate::setup::{Setup, setup};
+use crate::status::{self, failed};
+use crate::store::Dir;
+use crate::{log, start};
+use hull_cgroup::{Cgroup, Host};
+use hull_init::plan::Step;
+use hull_init::{Io, Launch, StepError, gate};
+use rustix::io::fcntl_dupfd_cloexec;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What of a container's first process its maker holds.
+struct Made {
+    pidfd: OwnedFd,
+    /// Its terminal's, when nobody else takes it.
+    master: Option<OwnedFd>,
+}
+
+pub(crate) fn create(global: &Global, args: &Create) -> Result<()> {
+    make(global, args).map(drop)
+}
+
+/// The code is the container's own.
+pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
+    let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
+    let made = make(global, args)?;
+    let started = start::start(global, &args.id);
+    let code = match (started, signals) {
+        (Ok(()), None) => return Ok(0),
+        (Ok(()), Some(signals)) => {
+            foreground::attend(&made.pidfd, &signals, made.master.as_ref(), true)
+        }
+        (Err(err), _) => Err(err),
+    };
+    if code.is_err() || !args.keep {
+        let dir = Dir::open(&global.root, &args.id)?;
+        dir.lock()?;
+        let record = dir.record()?;
+        tear_down(global, &dir, record.as_ref())?;
+    }
+    code
+}
+
+fn make(global: &Global, args: &Create) -> Result<Made> {
+    let setup = setup(&global.root, args)?;
+    check_streams(&args.streams, setup.terminal)?;
+    let host = Host::detect().map_err(failed(&args.id))?;
+    let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
+    let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
+    // command but `delete --force` does anything with it.
+    let dir = Dir::create(&global.root, &args.id)?;
+    if cgroup.is_populated().map_err(failed(&args.id))? {
+        // Not torn down: those processes are somebody else's.
+        dir.remove()?;
+        return Err(Error::CgroupInUse { path: setup.record.cgroup });
+    }
+    let made = build(&dir, &setup, args, &host, receiver.as_ref());
+    if made.is_err()
+        && let Err(left) = tear_down(global, &dir, Some(&setup.record))
+    {
+        log::warn(global, &format!("container `{}` is left half made: cannot {left}", args.id));
+    }
+    made
+}
+
+fn build(
+    dir: &Dir,
+    setup: &Setup,
+    args: &Create,
+    host: &Host,
+    receiver: Option<&Receiver>,
+) -> Result<Made> {
+    dir.write_record(&setup.record)?;
+    if let Some(filter) = &setup.plan.process.seccomp {
+        dir.write_filter(&hull_plan::encode(filter))?;
+    }
+    let gate = gate::make(dir.as_fd()).map_err(Error::call)?;
+    let (io, master) = io(setup.terminal, args.streams.preserve_fds)?;
+    let keyring = format!("_ses.{}", args.id);
+    let launch = Launch {
+        outlives: true,
+        gate: Some(gate.as_fd()),
+        kept_fds: args.streams.preserve_fds,
+        keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
+        hooks: Some(&setup.hooks),
+    };
+    let described = |error: StepError| described(setup, &error);
+    let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;
+    started.wait().map_err(described)?;
+    let mut record = setup.record.clone();
+    record.first = Some(status::first(started.pid)?);
+    dir.write_record(&record)?;
+    let master = match (receiver, master) {
+        (Some(receiver), Some(master)) => receiver.give(&master).map(|()| None)?,
+        (_, master) => master,
+    };
+    if let Some(path) = &args.streams.pid_file {
+        write_pid(path, started.pid)?;
+    }
+    Ok(Made { pidfd: started.pidfd, master })
+}
+
+/// Why a step of the way failed, in words.
+fn described(setup: &Setup, error: &StepError) -> Error {
+    let id = setup.record.id.clone();
+    if let Step::Hook(at) = error.step {
+        return hook_failed(&setup.hooks, id, at, error);
+    }
+    Error::Start { id, failure: Box::new(hull_plan::describe(&setup.plan, error)) }
+}
+
+/// Names the hook.
+pub(crate) fn hook_failed(
+    hooks: &hull_init::Hooks,
+    id: String,
+    at: u32,
+    error: &StepError,
+) -> Error {
+    let hook = usize::try_from(at).ok().and_then(|at| hooks.list.get(at));
+    let hook = hook.map_or_else(
+        || "a hook".to_owned(),
+        |hook| format!("{} hook `{}`", hook.kind.name(), hook.path),
+    );
+    Error::Hook { id, hook, why: error.call.clone() }
+}
+
+/// A terminal goes to somebody, and only a terminal does.
+pub(crate) fn check_streams(streams: &Streams, terminal: bool) -> Result<()> {
+    let wrong = match (terminal, streams.detach, streams.console_socket.is_some()) {
+        (true, true, false) => "a terminal without --console-socket, where nobody stays to hold it",
+        (false, _, true) => "--console-socket without a terminal (`process.terminal`)",
+        (true, false, true) => "--console-socket for a process that is not detached",
+        _ => return check_kept(streams.preserve_fds),
+    };
+    Err(Error::Usage { what: wrong.into() })
+}
+
+fn check_kept(count: u32) -> Result<()> {
+    for number in 3..3 + count {
+        if rustix::fs::stat(format!("/proc/self/fd/{number}")).is_err() {
+            let what = format!("--preserve-fds {count}: descriptor {number} is not open");
+            return Err(Error::Usage { what });
+        }
+    }
+    Ok(())
+}
+
+/// The streams of a process: a terminal with its master, or ours. `kept` descriptors stay where they are.
+pub(crate) fn io(terminal: bool, kept: u32) -> Result<(Io, Option<OwnedFd>)> {
+    if terminal {
+        return console::terminal().map(|(io, master)| (io, Some(master)));
+    }
+    let above = i32::try_from(kept).unwrap_or(0) + 3;
+    let copy = |fd: BorrowedFd<'_>| {
+        fcntl_dupfd_cloexec(fd, above).map_err(Error::of(|| "fcntl(F_DUPFD_CLOEXEC)"))
+    };
+    let io = Io::Streams {
+        stdin: copy(rustix::stdio::stdin())?,
+        stdout: copy(rustix::stdio::stdout())?,
+        stderr: copy(rustix::stdio::stderr())?,
+    };
+    Ok((io, None))
+}
+
+/// Whole or not at all: who waits for the file finds a number in it.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::write(&new, pid.to_string())
+        .and_then(|()| std::fs::rename(&new, path))
+        .map_err(hull_sys::Error::of_io(|| format!("write({})", path.display())))
+        .map_err(Error::call)
+}

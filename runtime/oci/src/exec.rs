@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `exec`: a further process in a container, as the command line or a document says.
+
+use crate::args::{Exec, Global};
+use crate::console::Receiver;
+use crate::create::{check_streams, io, write_pid};
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::setup::host_facts;
+use crate::status::{self, Status, failed};
+use crate::store::{self, Dir};
+use crate::{foreground, home};
+use hull_cgroup::Host;
+use hull_init::plan::{IdMap, IdMaps};
+use hull_init::{ExecTarget, Launch, Process};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, Process as Oci, SpecBuilder, User,
+};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+/// The code is the process's own, unless it is detached.
+pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
+    let dir = Dir::open(&global.root, &args.id)?;
+    let none = || Error::NotRunning { action: "exec in", id: args.id.clone() };
+    let record = dir.record()?.ok_or_else(none)?;
+    let first = running(&dir, &record, args)?;
+    let oci = document(&record, args)?;
+    let terminal = oci.terminal() == Some(true);
+    check_streams(&args.streams, terminal)?;
+    let process = planned(&dir, &record, &oci)?;
+    let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
+    let (streams, master) = io(terminal, args.streams.preserve_fds)?;
+    let (maps, cgroup) = (id_maps(&record), cgroup(&record, args));
+    let target = ExecTarget {
+        pidfd: first.as_fd(),
+        id_maps: record.user_namespace.then_some(&maps),
+        cgroup: &cgroup,
+    };
+    let keyring = format!("_ses.{}", args.id);
+    let launch = Launch {
+        outlives: true,
+        kept_fds: args.streams.preserve_fds,
+        keyring: Some(&keyring),
+        ..Launch::default()
+    };
+    let host = Host::detect().map_err(failed(&args.id))?;
+    let described = |error| Error::Exec {
+        id: args.id.clone(),
+        failure: Box::new(hull_plan::describe_process(&process, &error)),
+    };
+    let mut started =
+        hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;
+    drop(streams);
+    started.wait().map_err(described)?;
+    if let Some(path) = &args.streams.pid_file {
+        write_pid(path, started.pid)?;
+    }
+    let master = match (receiver, master) {
+        (Some(receiver), Some(master)) => receiver.give(&master).map(|()| None)?,
+        (_, master) => master,
+    };
+    let resize = oci.console_size().is_none();
+    match signals {
+        Some(signals) => foreground::attend(&started.pidfd, &signals, master.as_ref(), resize),
+        None => Ok(0),
+    }
+}
+
+fn running(dir: &Dir, record: &Record, args: &Exec) -> Result<OwnedFd> {
+    let unfit = |status| Error::Unfit { action: "exec in", id: args.id.clone(), status };
+    match status::of(dir, record)? {
+        (Status::Created | Status::Running, Some(first)) => Ok(first),
+        (Status::Paused, Some(first)) if args.ignore_paused => Ok(first),
+        (Status::Stopped, _) => Err(Error::NotRunning { action: "exec in", id: args.id.clone() }),
+        (status, _) => Err(unfit(status)),
+    }
+}
+
+fn cgroup(record: &Record, args: &Exec) -> String {
+    match &args.cgroup {
+        Some(below) => format!("{}/{}", record.cgroup, below.trim_matches('/')),
+        None => record.cgroup.clone(),
+    }
+}
+
+fn id_maps(record: &Record) -> IdMaps {
+    let maps = |of: &[[u32; 3]]| -> Vec<IdMap> {
+        of.iter()
+            .map(|[inside, outside, length]| IdMap {
+                inside: *inside,
+                outside: *outside,
+                length: *length,
+            })
+            .collect()
+    };
+    IdMaps { uids: maps(&record.id_maps.0), gids: maps(&record.id_maps.1) }
+}
+
+/// What is to run, as a document: the one that is named, else the container's own with other
+/// arguments. What the command line says goes on top.
+fn document(record: &Record, args: &Exec) -> Result<Oci> {
+    let mut oci = match &args.process {
+        Some(path) => {
+            let bytes = store::read_bounded(path)?;
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::Document { path: path.clone(), source })?
+        }
+        None => {
+            let mut own = record.process.clone();
+            own.set_terminal(Some(args.tty));
+            own.set_console_size(None);
+            own
+        }
+    };
+    if !args.args.is_empty() {
+        oci.set_args(Some(args.args.clone()));
+    }
+    if args.tty {
+        oci.set_terminal(Some(true));
+    }
+    if let Some(cwd) = &args.cwd {
+        oci.set_cwd(cwd.into());
+    }
+    if !args.env.is_empty() {
+        let mut env = oci.env().clone().unwrap_or_default();
+        for entry in &args.env {
+            let name = entry.split_inclusive('=').next().unwrap_or_default();
+            env.retain(|old| !old.starts_with(name));
+            env.push(entry.clone());
+        }
+        oci.set_env(Some(env));
+    }
+    if let Some(user) = &args.user {
+        oci.set_user(parse_user(user, oci.user())?);
+        // HOME was the container's user's.
+        let env = oci.env().clone().unwrap_or_default();
+        let kept = env.into_iter().filter(|entry| !entry.starts_with("HOME="));
+        oci.set_env(Some(kept.collect()));
+    }
+    if !args.groups.is_empty() {
+        let mut user = oci.user().clone();
+        user.set_additional_gids(Some(args.groups.clone()));
+        oci.set_user(user);
+    }
+    if args.no_new_privs {
+        oci.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &args.apparmor {
+        oci.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &args.label {
+        oci.set_selinux_label(Some(label.clone()));
+    }
+    if !args.capabilities.is_empty() {
+        oci.set_capabilities(Some(with(oci.capabilities().as_ref(), &args.capabilities)?));
+    }
+    Ok(oci)
+}
+
+/// `UID[:GID]`; names are the image's, and looked up by who calls us.
+fn parse_user(text: &str, of_container: &User) -> Result<User> {
+    let number = |part: &str| {
+        part.parse::<u32>().map_err(|_| Error::BadValue {
+            value: text.chars().take(100).collect(),
+            what: "a user: write UID or UID:GID, in numbers",
+        })
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (number(uid)?, number(gid)?),
+        None => (number(text)?, of_container.gid()),
+    };
+    let mut user = of_container.clone();
+    user.set_uid(uid).set_gid(gid);
+    Ok(user)
+}
+
+/// The container's sets, and these in each of them.
+fn with(sets: Option<&LinuxCapabilities>, names: &[String]) -> Result<LinuxCapabilities> {
+    let mut more = Vec::new();
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        let found = serde_json::from_value::<Capability>(full.into());
+        more.push(
+            found.map_err(|_| Error::BadValue { value: name.clone(), what: "a capability" })?,
+        );
+    }
+    let mut sets = sets.cloned().unwrap_or_else(|| {
+        let none = Some(Capabilities::default());
+        let mut empty = LinuxCapabilities::default();
+        empty
+            .set_bounding(none.clone())
+            .set_effective(none.clone())
+            .set_inheritable(none.clone())
+            .set_permitted(none.clone())
+            .set_ambient(none);
+        empty
+    });
+    let joined = |old: &Option<Capabilities>| -> Option<Capabilities> {
+        Some(old.iter().flatten().copied().chain(more.iter().copied()).collect())
+    };
+    let (bounding, effective) = (joined(sets.bounding()), joined(sets.effective()));
+    let (permitted, inheritable) = (joined(sets.permitted()), joined(sets.inheritable()));
+    let ambient = joined(sets.ambient());
+    sets.set_bounding(bounding)
+        .set_effective(effective)
+        .set_permitted(permitted)
+        .set_inheritable(inheritable)
+        .set_ambient(ambient);
+    Ok(sets)
+}
+
+fn planned(dir: &Dir, record: &Record, oci: &Oci) -> Result<Process> {
+    let spec = SpecBuilder::default().build();
+    let spec = spec.map_err(|err| Error::BadValue { value: err.to_string(), what: "a spec" })?;
+    let mut process = hull_plan::process(oci, &spec, &host_facts())
+        .map_err(|source| Error::PlanProcess { source })?;
+    process.seccomp = match dir.filter()? {
+        Some(bytes) => Some(borsh::from_slice(&bytes).map_err(|err| Error::BadValue {
+            value: err.to_string(),
+            what: "the container's compiled seccomp filter",
+        })?),
+        None => None,
+    };
+    if let Some(first) = record.first {
+        // Its root as it is now, mounts and all.
+        let root = format!("/proc/{}/root", first.pid);
+        home::add(&mut process.env, process.uid, Path::new(&root));
+    }
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_numbers_and_keeps_the_containers_group() {
+        let mut own = User::default();
+        own.set_uid(1).set_gid(2);
+        let both = parse_user("7:8", &own).unwrap();
+        assert_eq!((both.uid(), both.gid()), (7, 8));
+        let one = parse_user("7", &own).unwrap();
+        assert_eq!((one.uid(), one.gid()), (7, 2));
+        for bad in ["", "root", "1:", "-1", "4294967296"] {
+            parse_user(bad, &own).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_capability_goes_into_every_set() {
+        let sets = with(None, &["net_admin".into(), "CAP_CHOWN".into()]).unwrap();
+        for set in [sets.bounding(), sets.effective(), sets.permitted(), sets.ambient()] {
+            assert_eq!(set.as_ref().map(|set| set.len()), Some(2));
+        }
+        with(None, &["FLY".into()]).unwrap_err();
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `state`, `list` and `ps`: what there is, as text.
+
+use crate::args::{Global, List, Ps};
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::status::{self, Status, failed};
+use crate::store::{self, Dir};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// The state as the runtime spec has it, with runc's additions.
+fn shown(record: &Record, status: Status) -> Value {
+    let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
+    json!({
+        "ociVersion": record.oci_version,
+        "id": record.id,
+        "pid": record.first.filter(|_| lives).map_or(0, |first| first.pid),
+        "status": status.to_string(),
+        "bundle": record.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created,
+        "annotations": record.annotations,
+        "owner": "root",
+    })
+}
+
+pub(crate) fn state(global: &Global, id: &str) -> Result<String> {
+    let dir = Dir::open(&global.root, id)?;
+    let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
+    let (status, _) = status::of(&dir, &record)?;
+    Ok(format!("{:#}\n", shown(&record, status)))
+}
+
+pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
+    let mut states = Vec::new();
+    for id in store::ids(&global.root)? {
+        let dir = match Dir::open(&global.root, &id) {
+            // Deleted meanwhile.
+            Err(Error::NoContainer { .. }) => continue,
+            other => other?,
+        };
+        if let Some(record) = dir.record()? {
+            states.push(shown(&record, status::of(&dir, &record)?.0));
+        }
+    }
+    if args.quiet {
+        return Ok(states.iter().map(|of| format!("{}\n", text(of, "id"))).collect());
+    }
+    if args.json {
+        return Ok(format!("{}\n", Value::Array(states)));
+    }
+    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
+    for of in &states {
+        let cells = ["id", "pid", "status", "bundle", "created", "owner"];
+        table.push(cells.map(|key| text(of, key)));
+    }
+    Ok(in_columns(&table))
+}
+
+fn text(of: &Value, key: &str) -> String {
+    of[key].as_str().map_or_else(|| of[key].to_string(), str::to_owned)
+}
+
+fn in_columns(table: &[[String; 6]]) -> String {
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let mut lines = String::new();
+    for row in table {
+        for (column, cell) in row.iter().enumerate().take(5) {
+            lines.push_str(&format!("{cell:<width$}   ", width = width(column)));
+        }
+        lines.push_str(&row[5]);
+        lines.push('\n');
+    }
+    lines
+}
+
+pub(crate) fn processes(global: &Global, args: &Ps) -> Result<String> {
+    let dir = Dir::open(&global.root, &args.id)?;
+    let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: args.id.clone() })?;
+    let mut pids = status::cgroup(&record)?.procs().map_err(failed(&args.id))?;
+    pids.sort_unstable();
+    if args.json {
+        return Ok(format!("{}\n", json!(pids)));
+    }
+    let mut ps = Command::new("ps");
+    if args.options.is_empty() {
+        ps.arg("-ef");
+    } else {
+        ps.args(&args.options);
+    }
+    let said = ps.output().map_err(hull_sys::Error::of_io(|| "execve(ps)")).map_err(Error::call)?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    let title = said.lines().next().unwrap_or_default();
+    let column = title.split_whitespace().position(|word| word == "PID");
+    let column = column.ok_or(Error::BadValue {
+        value: args.options.join(" "),
+        what: "options of ps: there is no column PID",
+    })?;
+    let ours = said.lines().skip(1).filter(|line| {
+        let pid = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid: i32| pids.binary_search(&pid).is_ok())
+    });
+    Ok([title].into_iter().chain(ours).map(|line| format!("{line}\n")).collect())
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a container may use and uses: `update`, `pause`, `resume`, `events --stats`.
+
+use crate::args::Global;
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::status::{self, Status, failed};
+use crate::store::{self, Dir};
+use hull_plan::Limits;
+use oci_spec::runtime::LinuxResources;
+use serde_json::json;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long processes may take to stand still.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+/// Largest document of limits that is read, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// What `update` is to change.
+#[derive(Debug, Default)]
+pub(crate) struct Update {
+    pub(crate) id: String,
+    /// A document of `linux.resources`; `-` is stdin.
+    pub(crate) file: Option<PathBuf>,
+    limits: Limits,
+}
+
+impl Update {
+    /// Takes an option by its name.
+    pub(crate) fn take(&mut self, name: &str, value: String) -> Result<()> {
+        let limits = &mut self.limits;
+        match name {
+            "resources" => self.file = Some(value.into()),
+            "blkio-weight" => limits.io_weight = Some(number(name, &value)?),
+            "cpu-period" => limits.cpu_period_us = Some(number(name, &value)?),
+            "cpu-quota" => limits.cpu_quota_us = Some(number(name, &value)?),
+            "cpu-burst" => limits.cpu_burst_us = Some(number(name, &value)?),
+            "cpu-share" => limits.cpu_shares = Some(number(name, &value)?),
+            "cpu-idle" => limits.cpu_idle = Some(number::<u8>(name, &value)? != 0),
+            "cpuset-cpus" => limits.cpuset_cpus = Some(value),
+            "cpuset-mems" => limits.cpuset_mems = Some(value),
+            "memory" => limits.memory_bytes = Some(bytes(name, &value)?),
+            "memory-reservation" => limits.memory_reservation_bytes = Some(bytes(name, &value)?),
+            "memory-swap" => limits.memory_swap_bytes = Some(bytes(name, &value)?),
+            "pids-limit" => limits.pids = Some(number(name, &value)?),
+            name => return Err(Error::Usage { what: format!("there is no option `--{name}`") }),
+        }
+        Ok(())
+    }
+}
+
+fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N> {
+    let wrong = |_| Error::Usage { what: format!("`{value}` is no number for --{name}") };
+    value.parse().map_err(wrong)
+}
+
+/// With k, m or g behind it, as runc takes it.
+fn bytes(name: &str, value: &str) -> Result<i64> {
+    let lower = value.to_ascii_lowercase();
+    let digits = lower.trim_end_matches('b');
+    let (digits, shift) = match digits.chars().last() {
+        Some('k') => (&digits[..digits.len() - 1], 10),
+        Some('m') => (&digits[..digits.len() - 1], 20),
+        Some('g') => (&digits[..digits.len() - 1], 30),
+        _ => (digits, 0),
+    };
+    let count: i64 = number(name, digits)?;
+    let product = count.checked_mul(1 << shift);
+    product.ok_or_else(|| Error::Usage { what: format!("`{value}` is too much for --{name}") })
+}
+
+fn open(global: &Global, id: &str) -> Result<(Dir, Record)> {
+    let dir = Dir::open(&global.root, id)?;
+    dir.lock()?;
+    let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
+    Ok((dir, record))
+}
+
+pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
+    let (dir, record) = open(global, &args.id)?;
+    if status::of(&dir, &record)?.0 == Status::Stopped {
+        return Err(Error::NotRunning { action: "update", id: args.id.clone() });
+    }
+    let cgroup = status::cgroup(&record)?;
+    if let Some(path) = &args.file {
+        let text = if path.as_os_str() == "-" {
+            let mut text = Vec::new();
+            let read = std::io::stdin().take(BYTES_MAX).read_to_end(&mut text);
+            read.map_err(hull_sys::Error::of_io(|| "read(stdin)")).map_err(Error::call)?;
+            text
+        } else {
+            store::read_bounded(path)?
+        };
+        let resources: LinuxResources = serde_json::from_slice(&text)
+            .map_err(|source| Error::Document { path: path.clone(), source })?;
+        let planned = |source| Error::Plan { id: args.id.clone(), source };
+        let mut limits = hull_plan::limits(&resources).map_err(planned)?;
+        // Rules come in addition to those that are there: an update is not for them.
+        limits.devices.clear();
+        cgroup.apply(&limits).map_err(failed(&args.id))?;
+    }
+    cgroup.apply(&args.limits).map_err(failed(&args.id))
+}
+
+pub(crate) fn pause(global: &Global, id: &str) -> Result<()> {
+    let (dir, record) = open(global, id)?;
+    match status::of(&dir, &record)?.0 {
+        Status::Created | Status::Running => {}
+        status @ (Status::Creating | Status::Paused | Status::Stopped) => {
+            return Err(Error::Unfit { action: "pause", id: id.into(), status });
+        }
+    }
+    status::cgroup(&record)?.freeze(FREEZE_LIMIT).map_err(failed(id))
+}
+
+pub(crate) fn resume(global: &Global, id: &str) -> Result<()> {
+    let (dir, record) = open(global, id)?;
+    let cgroup = status::cgroup(&record)?;
+    if !cgroup.is_frozen().map_err(failed(id))? {
+        let (status, _) = status::of(&dir, &record)?;
+        return Err(Error::Unfit { action: "resume", id: id.into(), status });
+    }
+    cgroup.thaw().map_err(failed(id))
+}
+
+/// One reading, in the form of runc's events.
+pub(crate) fn stats(global: &Global, id: &str) -> Result<String> {
+    let dir = Dir::open(&global.root, id)?;
+    let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
+    if status::of(&dir, &record)?.0 == Status::Stopped {
+        return Err(Error::NotRunning { action: "read the use of", id: id.into() });
+    }
+    let cgroup = status::cgroup(&record)?;
+    let stats = cgroup.stats().map_err(failed(id))?;
+    let more = cgroup.counters().map_err(failed(id))?;
+    let memory = |usage: u64, limit: Option<u64>| json!({"usage": usage, "limit": limit.unwrap_or(u64::MAX)});
+    let of = json!({
+        "type": "stats", "id": id,
+        "data": {
+            "cpu": {
+                "usage": {
+                    "total": stats.cpu_usage_ns, "user": more.cpu_user_ns, "kernel": more.cpu_system_ns,
+                },
+                "throttling": {
+                    "periods": more.cpu_periods, "throttledPeriods": more.cpu_throttled_periods,
+                    "throttledTime": more.cpu_throttled_ns,
+                },
+            },
+            "memory": {
+                "usage": memory(stats.memory_usage_bytes, stats.memory_limit_bytes),
+                "cache": more.memory_cache_bytes, "max": more.memory_peak_bytes,
+            },
+            "pids": {"current": stats.pids, "limit": more.pids_max},
+        },
+    });
+    Ok(format!("{of}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, size) in [("5", 5), ("2k", 2048), ("3M", 3 << 20), ("1gb", 1 << 30), ("-1", -1)]
+        {
+            assert_eq!(bytes("memory", text).unwrap(), size, "{text}");
+        }
+        for text in ["", "m", "1x", "9223372036854775807k"] {
+            bytes("memory", text).unwrap_err();
+        }
+    }
+}

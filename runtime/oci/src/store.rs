@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directories of the containers below `--root`.
+//!
+//! ```text
+//! <root>/<id>/record.json   written whole beside the old one and renamed over it
+//!             start         the gate at which it waits to be started; see hull_init::gate
+//!             filter        its seccomp filter, compiled, for execs
+//! <root>/filters@1/         compiled filters by their profile; no id has an `@`
+//! ```
+//!
+//! The rule: the directory is there before anything that it stands for, and until after the last of
+//! it. Making it is what takes an id.
+
+use crate::error::{Error, Result};
+use crate::record::{Record, VERSION};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+const RECORD: &str = "record.json";
+const RECORD_NEW: &str = "record.new";
+const FILTER: &str = "filter";
+/// Longest id: a file name of most file systems, with room for what others put to it.
+const ID_BYTES_MAX: usize = 200;
+/// Largest file that is read, in bytes.
+const BYTES_MAX: u64 = 16 << 20;
+
+/// Checks an id: a file name, and a cgroup's.
+pub(crate) fn checked(id: &str) -> Result<&str> {
+    let bad = |why| Err(Error::BadId { id: id.chars().take(ID_BYTES_MAX).collect(), why });
+    match id {
+        "" => bad("it is empty"),
+        "." | ".." => bad("it is no name"),
+        _ if id.len() > ID_BYTES_MAX => bad("it has more than 200 characters"),
+        _ if !id.chars().all(|c| c.is_ascii_alphanumeric() || "_+-.".contains(c)) => {
+            bad("it may have letters, digits, `_`, `+`, `-` and `.`")
+        }
+        _ => Ok(id),
+    }
+}
+
+/// One container's directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dir {
+    /// Takes `id`.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
+        let path = root.join(checked(id)?);
+        let make = || mkdirat(CWD, &path, Mode::RWXU);
+        let made = match make() {
+            Err(Errno::NOENT) => {
+                make_root(root)?;
+                make()
+            }
+            other => other,
+        };
+        match made {
+            Ok(()) => Self::open_path(path, id),
+            Err(Errno::EXIST) => Err(Error::Exists { id: id.into() }),
+            Err(errno) => Err(Error::of(|| format!("mkdir({})", path.display()))(errno)),
+        }
+    }
+
+    /// The one of a container that is there.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::open_path(root.join(checked(id)?), id)
+    }
+
+    fn open_path(path: PathBuf, id: &str) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(CWD, &path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self { path, fd }),
+            Err(Errno::NOENT) => Err(Error::NoContainer { id: id.into() }),
+            Err(errno) => Err(Error::of(|| format!("open({})", path.display()))(errno)),
+        }
+    }
+
+    /// Waits until no other command changes this container; until the directory is closed no other
+    /// does.
+    pub(crate) fn lock(&self) -> Result<()> {
+        flock(&self.fd, FlockOperation::LockExclusive)
+            .map_err(Error::of(|| format!("flock({})", self.path.display())))
+    }
+
+    /// `None` when the create that made the directory got no further.
+    pub(crate) fn record(&self) -> Result<Option<Record>> {
+        let path = || self.path.join(RECORD);
+        let Some(bytes) = self.read(RECORD)? else { return Ok(None) };
+        let record: Record = serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Document { path: path(), source })?;
+        if record.version > VERSION {
+            let why = format!("version {} is newer than this program", record.version);
+            return Err(Error::BadFile { path: path(), what: "a record", why });
+        }
+        Ok(Some(record))
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record)
+            .map_err(|source| Error::Document { path: self.path.join(RECORD), source })?;
+        self.write(RECORD_NEW, &text)?;
+        renameat(&self.fd, RECORD_NEW, &self.fd, RECORD)
+            .map_err(Error::of(|| format!("rename({}/{RECORD})", self.path.display())))
+    }
+
+    pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
+        self.read(FILTER)
+    }
+
+    pub(crate) fn write_filter(&self, bytes: &[u8]) -> Result<()> {
+        self.write(FILTER, bytes)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let shown = || format!("{}/{name}", self.path.display());
+        let file = match openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Error::of(|| format!("open({})", shown()))(errno)),
+        };
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(hull_sys::Error::of_io(|| format!("read({})", shown())))
+            .map_err(Error::call)?;
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let shown = || format!("{}/{name}", self.path.display());
+        let file = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(Error::of(|| format!("open({})", shown())))?;
+        File::from(file)
+            .write_all(bytes)
+            .map_err(hull_sys::Error::of_io(|| format!("write({})", shown())))
+            .map_err(Error::call)
+    }
+
+    /// The gate has done its part.
+    pub(crate) fn remove_gate(&self) -> Result<()> {
+        self.remove_file(hull_init::gate::NAME)
+    }
+
+    fn remove_file(&self, name: &str) -> Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => {
+                Err(Error::of(|| format!("unlink({}/{name})", self.path.display()))(errno))
+            }
+        }
+    }
+
+    /// Gives the id back. The record goes last, so that a removal that was cut short can be done again.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for name in [hull_init::gate::NAME, FILTER, RECORD_NEW, RECORD] {
+            self.remove_file(name)?;
+        }
+        match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::of(|| format!("rmdir({})", self.path.display()))(errno)),
+        }
+    }
+}
+
+/// A directory for root alone, with its parents.
+pub(crate) fn make_root(root: &Path) -> Result<()> {
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .map_err(hull_sys::Error::of_io(|| format!("mkdir({})", root.display())))
+        .map_err(Error::call)
+}
+
+/// The ids below a root, sorted; none when it is not there.
+pub(crate) fn ids(root: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) => {
+            let call = || format!("readdir({})", root.display());
+            return Err(Error::call(hull_sys::Error::of_io(call)(err)));
+        }
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut ids: Vec<String> = names.filter(|name| checked(name).is_ok()).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Reads a file that the caller names.
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let failed = hull_sys::Error::of_io(|| format!("read({})", path.display()));
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes))
+        .map(|_| bytes)
+        .map_err(|err| Error::call(failed(err)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_file_name_and_nothing_else() {
+        for good in ["a", "web-1", "A.b_c+d", &"x".repeat(ID_BYTES_MAX)] {
+            checked(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "filters@1", &"x".repeat(ID_BYTES_MAX + 1)] {
+            checked(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::create(&root.path().join("deep"), "one").unwrap();
+        let again = Dir::create(&root.path().join("deep"), "one").unwrap_err();
+        assert!(again.to_string().contains("already exists"), "{again}");
+        assert!(dir.record().unwrap().is_none());
+        dir.remove().unwrap();
+        dir.remove().unwrap();
+        assert!(ids(&root.path().join("deep")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a runtime spec can ask for and nobody here does: refused by name, so that nothing that was
+//! asked for is dropped.
+
+use crate::Error;
+use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
+
+fn refused(asked: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
+    match asked.iter().find(|(asked, ..)| *asked) {
+        Some((_, what, field)) => Err(Error::Unsupported { what, value: (*field).into() }),
+        None => Ok(()),
+    }
+}
+
+/// Fields of a container.
+pub(crate) fn not_done(spec: &Spec, linux: &Linux, process: &Process) -> Result<(), Error> {
+    let seccomp = linux.seccomp().as_ref();
+    refused(&[
+        (spec.vm().is_some(), "virtual machines", "vm"),
+        (linux.net_devices().is_some(), "moving network devices", "linux.netDevices"),
+        (linux.intel_rdt().is_some(), "resource director technology", "linux.intelRdt"),
+        (linux.memory_policy().is_some(), "memory policies", "linux.memoryPolicy"),
+        (
+            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
+            "SELinux labels of mounts",
+            "linux.mountLabel",
+        ),
+        (
+            linux
+                .personality()
+                .as_ref()
+                .is_some_and(|of| of.flags().as_ref().is_some_and(|flags| !flags.is_empty())),
+            "flags of a personality",
+            "linux.personality.flags",
+        ),
+        (
+            seccomp.is_some_and(|seccomp| seccomp.listener_path().is_some()),
+            "seccomp notification",
+            "linux.seccomp.listenerPath",
+        ),
+        (process.exec_cpu_affinity().is_some(), "CPU affinity of execs", "process.execCPUAffinity"),
+    ])
+}
+
+/// Limits of a cgroup.
+pub(crate) fn limits_not_done(resources: &LinuxResources) -> Result<(), Error> {
+    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    if let Some(io) = resources.block_io() {
+        let throttled = [
+            io.throttle_read_bps_device(),
+            io.throttle_write_bps_device(),
+            io.throttle_read_iops_device(),
+            io.throttle_write_iops_device(),
+        ];
+        refused(&[
+            (io.leaf_weight().is_some(), "block I/O limits", "resources.blockIO.leafWeight"),
+            (
+                some(io.weight_device().as_ref().map(Vec::len)),
+                "block I/O limits of a device",
+                "resources.blockIO.weightDevice",
+            ),
+            (
+                throttled.iter().any(|list| some(list.as_ref().map(Vec::len))),
+                "block I/O limits of a device",
+                "resources.blockIO.throttle…Device",
+            ),
+        ])?;
+    }
+    if let Some(network) = resources.network() {
+        refused(&[
+            (network.class_id().is_some(), "network classes", "resources.network.classID"),
+            (
+                some(network.priorities().as_ref().map(Vec::len)),
+                "network priorities",
+                "resources.network.priorities",
+            ),
+        ])?;
+    }
+    let cpu = resources.cpu().as_ref();
+    let memory = resources.memory().as_ref();
+    refused(&[
+        (
+            cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some_and(|of| of != 0)),
+            "real-time CPU limits",
+            "resources.cpu.realtimeRuntime",
+        ),
+        (
+            memory.is_some_and(|memory| memory.swappiness().is_some()),
+            "swappiness of a container",
+            "resources.memory.swappiness",
+        ),
+        (some(resources.rdma().as_ref().map(|of| of.len())), "RDMA limits", "resources.rdma"),
+    ])
+}

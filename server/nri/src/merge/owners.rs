@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which plugin set what, kept in the form in which validators are told it.
+
+use crate::Error;
+use hull_proto::nri::{Field, FieldOwners, OwningPlugins};
+
+/// Of all containers of one call.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    pub(super) all: OwningPlugins,
+}
+
+/// What one plugin claims of one container.
+#[derive(Debug)]
+pub(super) struct Claims<'a> {
+    fields: &'a mut FieldOwners,
+    plugin: &'a str,
+}
+
+impl Owners {
+    pub(super) fn of<'a>(&'a mut self, container: &str, plugin: &'a str) -> Claims<'a> {
+        Claims { fields: self.all.owners.entry(container.to_owned()).or_default(), plugin }
+    }
+}
+
+/// The key that `-key` takes away.
+pub(super) fn removed(key: &str) -> Option<&str> {
+    key.strip_prefix('-')
+}
+
+impl Claims<'_> {
+    /// A field as a whole.
+    pub(super) fn whole(&mut self, field: Field) -> Result<(), Error> {
+        let owner = self.fields.simple.get(&(field as i32)).cloned();
+        self.free(owner, field, "")?;
+        self.fields.simple.insert(field as i32, self.plugin.to_owned());
+        Ok(())
+    }
+
+    /// One entry of a field.
+    pub(super) fn entry(&mut self, field: Field, key: &str) -> Result<(), Error> {
+        let entries = self.fields.compound.get(&(field as i32));
+        let owner = entries.and_then(|of| of.owners.get(key)).cloned();
+        self.free(owner, field, key)?;
+        self.set(field, key, self.plugin.to_owned());
+        Ok(())
+    }
+
+    /// Takes a field from whoever has it. Only the same plugin may set it then.
+    pub(super) fn clear_whole(&mut self, field: Field) {
+        self.fields.simple.insert(field as i32, format!("-{}", self.plugin));
+    }
+
+    /// Likewise one entry; one that nobody has stays free.
+    pub(super) fn release(&mut self, field: Field, key: &str) {
+        let entries = self.fields.compound.get(&(field as i32));
+        if entries.is_some_and(|of| of.owners.contains_key(key)) {
+            self.set(field, key, format!("-{}", self.plugin));
+        }
+    }
+
+    /// A field that several may have a part in.
+    pub(super) fn share(&mut self, field: Field) {
+        let owners = self.fields.simple.entry(field as i32).or_default();
+        if !owners.is_empty() {
+            owners.push(',');
+        }
+        owners.push_str(self.plugin);
+    }
+
+    fn set(&mut self, field: Field, key: &str, owner: String) {
+        let entries = self.fields.compound.entry(field as i32).or_default();
+        entries.owners.insert(key.to_owned(), owner);
+    }
+
+    fn free(&self, owner: Option<String>, field: Field, key: &str) -> Result<(), Error> {
+        let Some(owner) = owner else { return Ok(()) };
+        if removed(&owner) == Some(self.plugin) {
+            return Ok(());
+        }
+        let first = removed(&owner).unwrap_or(&owner).to_owned();
+        let what = match key {
+            "" => field.as_str_name().to_owned(),
+            key => format!("{} `{}`", field.as_str_name(), key.escape_default()),
+        };
+        Err(Error::Conflict { first, second: self.plugin.to_owned(), what })
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What several plugins ask for, put together.
+
+use super::*;
+use hull_proto::nri::{
+    CdiDevice, Hook, Hooks, HugepageLimit, KeyValue, LinuxContainerAdjustment, LinuxDevice,
+    LinuxMemory, LinuxNamespace, LinuxPids, LinuxRdt, Mount, OptionalInt, OptionalInt64,
+    OptionalString, OptionalUInt64, PosixRlimit,
+};
+use std::collections::BTreeMap;
+
+fn container() -> Container {
+    Container {
+        id: "new".into(),
+        env: vec!["PATH=/bin".into(), "OLD=1".into()],
+        args: vec!["sleep".into()],
+        mounts: vec![mount("/data", "/host")],
+        annotations: map(&[("kept", "1"), ("old", "1")]),
+        ..Default::default()
+    }
+}
+
+fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    entries.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn mount(destination: &str, source: &str) -> Mount {
+    Mount { destination: destination.into(), source: source.into(), ..Default::default() }
+}
+
+fn variable(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.into(), value: value.into() }
+}
+
+fn env(variables: &[(&str, &str)]) -> ContainerAdjustment {
+    let env = variables.iter().map(|(key, value)| variable(key, value)).collect();
+    ContainerAdjustment { env, ..Default::default() }
+}
+
+fn linux(linux: LinuxContainerAdjustment) -> ContainerAdjustment {
+    ContainerAdjustment { linux: Some(linux), ..Default::default() }
+}
+
+fn memory(limit: i64) -> LinuxResources {
+    let limit = Some(OptionalInt64 { value: limit });
+    LinuxResources {
+        memory: Some(LinuxMemory { limit, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn resources(resources: LinuxResources) -> ContainerAdjustment {
+    linux(LinuxContainerAdjustment { resources: Some(resources), ..Default::default() })
+}
+
+fn update(id: &str, resources: LinuxResources) -> ContainerUpdate {
+    ContainerUpdate {
+        container_id: id.into(),
+        linux: Some(LinuxContainerUpdate { resources: Some(resources) }),
+        ignore_failure: false,
+    }
+}
+
+type Asked = (&'static str, ContainerAdjustment);
+
+/// Every kind of thing that has one owner, set once.
+fn each() -> Vec<Asked> {
+    [of_process(), of_linux(), of_limits()].concat()
+}
+
+fn of_process() -> Vec<Asked> {
+    let of = |set: fn(&mut ContainerAdjustment)| {
+        let mut adjustment = ContainerAdjustment::default();
+        set(&mut adjustment);
+        adjustment
+    };
+    let cpu_time = || PosixRlimit { r#type: "RLIMIT_CPU".into(), ..Default::default() };
+    let mut rlimit = of(|_| ());
+    rlimit.rlimits = vec![cpu_time()];
+    vec![
+        ("Annotations `a`", of(|all| all.annotations = map(&[("a", "1")]))),
+        ("Mounts `/m`", of(|all| all.mounts = vec![mount("/m", "/x")])),
+        ("Env `E`", env(&[("E", "1")])),
+        ("Args", of(|all| all.args = vec!["x".into()])),
+        ("Rlimits `RLIMIT_CPU`", rlimit),
+        (
+            "CdiDevices `v/c=d`",
+            of(|all| all.cdi_devices = vec![CdiDevice { name: "v/c=d".into() }]),
+        ),
+    ]
+}
+
+fn of_linux() -> Vec<Asked> {
+    let of = |set: fn(&mut LinuxContainerAdjustment)| {
+        let mut adjustment = LinuxContainerAdjustment::default();
+        set(&mut adjustment);
+        linux(adjustment)
+    };
+    vec![
+        ("Devices `/dev/d`", of(|all| all.devices = vec![device("/dev/d")])),
+        ("CgroupsPath", of(|all| all.cgroups_path = "/x".into())),
+        ("OomScoreAdj", of(|all| all.oom_score_adj = Some(OptionalInt { value: 1 }))),
+        ("IoPriority", of(|all| all.io_priority = Some(Default::default()))),
+        ("SeccompPolicy", of(|all| all.seccomp_policy = Some(Default::default()))),
+        ("Namespace `network`", of(|all| all.namespaces = vec![namespace("network")])),
+        ("Sysctl `net.x`", of(|all| all.sysctl = map(&[("net.x", "1")]))),
+        (
+            "LinuxNetDevices `eth1`",
+            of(|all| all.net_devices = [("eth1".to_owned(), Default::default())].into()),
+        ),
+        ("LinuxSched", of(|all| all.scheduler = Some(Default::default()))),
+        ("MemoryPolicy", of(|all| all.memory_policy = Some(Default::default()))),
+        ("RdtClosID", of(|all| all.rdt = Some(class_of_service("c")))),
+    ]
+}
+
+fn of_limits() -> Vec<Asked> {
+    let of = |set: fn(&mut LinuxResources)| {
+        let mut limits = LinuxResources::default();
+        set(&mut limits);
+        resources(limits)
+    };
+    let text = |value: &str| Some(OptionalString { value: value.into() });
+    let mut classes = [LinuxResources::default(), LinuxResources::default()];
+    classes[0].blockio_class = text("b");
+    classes[1].rdt_class = text("r");
+    let [blockio, rdt] = classes;
+    vec![
+        ("MemLimit", resources(memory(1))),
+        (
+            "CPUShares",
+            of(|all| all.cpu.get_or_insert_default().shares = Some(OptionalUInt64 { value: 2 })),
+        ),
+        ("CPUSetCPUs", of(|all| all.cpu.get_or_insert_default().cpus = "0".into())),
+        ("PidsLimit", of(|all| all.pids = Some(LinuxPids { limit: 5 }))),
+        ("HugepageLimits `2MB`", of(|all| all.hugepage_limits = vec![two_megabytes()])),
+        ("BlockioClass", resources(blockio)),
+        ("RdtClass", resources(rdt)),
+        ("CgroupsUnified `memory.high`", of(|all| all.unified = map(&[("memory.high", "1")]))),
+    ]
+}
+
+fn device(path: &str) -> LinuxDevice {
+    LinuxDevice { path: path.into(), ..Default::default() }
+}
+
+fn namespace(kind: &str) -> LinuxNamespace {
+    LinuxNamespace { r#type: kind.into(), path: String::new() }
+}
+
+fn class_of_service(name: &str) -> LinuxRdt {
+    LinuxRdt { clos_id: Some(OptionalString { value: name.into() }), ..Default::default() }
+}
+
+fn two_megabytes() -> HugepageLimit {
+    HugepageLimit { page_size: "2MB".into(), limit: 1 }
+}
+
+#[test]
+fn what_one_plugin_asks_for_comes_out_as_it_went_in() {
+    for (what, asked) in each() {
+        let mut creation = Creation::of(container());
+        creation.adjust(asked.clone(), "00-a").unwrap();
+        assert_eq!(creation.finish().0.adjust, asked, "{what}");
+    }
+}
+
+#[test]
+fn two_plugins_that_set_the_same_thing_are_both_named() {
+    for (what, asked) in each() {
+        let mut creation = Creation::of(container());
+        creation.adjust(asked.clone(), "00-a").unwrap();
+        let said = creation.adjust(asked, "10-b").unwrap_err().to_string();
+        assert_eq!(said, format!("do what NRI plugins `00-a` and `10-b` ask: both set {what}"));
+    }
+}
+
+#[test]
+fn the_next_plugin_sees_what_the_one_before_asked_for() {
+    let mut creation = Creation::of(container());
+    let mut asked = env(&[("NEW", "1"), ("-OLD", "")]);
+    asked.mounts = vec![mount("/data", "/elsewhere"), mount("/more", "/x")];
+    asked.annotations = map(&[("-old", ""), ("new", "2")]);
+    asked.args = vec!["echo".into()];
+    asked.linux = resources(memory(7)).linux;
+    creation.adjust(asked, "00-a").unwrap();
+    let seen = creation.seen();
+    assert_eq!(seen.env, ["PATH=/bin", "NEW=1"]);
+    assert_eq!(seen.mounts, [mount("/data", "/elsewhere"), mount("/more", "/x")]);
+    assert_eq!(seen.annotations, map(&[("kept", "1"), ("new", "2")]));
+    assert_eq!(seen.args, ["echo"]);
+    let limits = seen.linux.as_ref().unwrap().resources.clone().unwrap();
+    assert_eq!(limits.memory, memory(7).memory);
+}
+
+#[test]
+fn a_plugin_that_takes_away_may_set_what_another_has_set() {
+    let mut creation = Creation::of(container());
+    let mut first = env(&[("E", "1"), ("F", "1")]);
+    first.annotations = map(&[("a", "1")]);
+    first.mounts = vec![mount("/m", "/1")];
+    first.args = vec!["one".into()];
+    creation.adjust(first, "00-a").unwrap();
+    let mut second = env(&[("-E", ""), ("E", "2"), ("-F", "")]);
+    second.annotations = map(&[("-a", ""), ("a", "2")]);
+    second.mounts = vec![mount("-/m", ""), mount("/m", "/2")];
+    second.args = vec![String::new(), "two".into()];
+    creation.adjust(second, "10-b").unwrap();
+    let third = creation.adjust(env(&[("E", "3")]), "20-c").unwrap_err().to_string();
+    assert!(third.contains("`10-b` and `20-c`"), "{third}");
+    let adjust = creation.finish().0.adjust;
+    assert_eq!(adjust.env, [variable("E", "2"), variable("-F", "")]);
+    assert_eq!(adjust.annotations, map(&[("a", "2")]));
+    assert_eq!(adjust.mounts, [mount("/m", "/2")]);
+    assert_eq!(adjust.args, ["two"]);
+}
+
+#[test]
+fn what_a_plugin_takes_from_the_container_itself_is_told_on() {
+    let mut creation = Creation::of(container());
+    creation.adjust(env(&[("-OLD", "")]), "00-a").unwrap();
+    // Nobody had set it, so another plugin may.
+    creation.adjust(env(&[("OLD", "2")]), "10-b").unwrap();
+    assert_eq!(creation.seen().env, ["PATH=/bin", "OLD=2"]);
+    assert_eq!(creation.finish().0.adjust.env, [variable("-OLD", ""), variable("OLD", "2")]);
+}
+
+#[test]
+fn hooks_and_device_rules_of_several_plugins_add_up() {
+    let hook = |path: &str| Hook { path: path.into(), ..Default::default() };
+    let asks = |path: &str| ContainerAdjustment {
+        hooks: Some(Hooks { create_runtime: vec![hook(path)], ..Default::default() }),
+        ..Default::default()
+    };
+    let mut creation = Creation::of(container());
+    creation.adjust(asks("/a"), "00-a").unwrap();
+    creation.adjust(asks("/b"), "10-b").unwrap();
+    let (created, owners) = creation.finish();
+    assert_eq!(created.adjust.hooks.unwrap().create_runtime, [hook("/a"), hook("/b")]);
+    let hooks = hull_proto::nri::Field::OciHooks as i32;
+    assert_eq!(owners.owners["new"].simple[&hooks], "00-a,10-b");
+}
+
+#[test]
+fn a_namespace_that_one_took_away_is_not_brought_back_by_another() {
+    let namespace = |kind: &str| {
+        linux(LinuxContainerAdjustment {
+            namespaces: vec![LinuxNamespace { r#type: kind.into(), path: String::new() }],
+            ..Default::default()
+        })
+    };
+    let mut creation = Creation::of(container());
+    creation.adjust(namespace("-network"), "00-a").unwrap();
+    creation.adjust(namespace("network"), "10-b").unwrap_err();
+}
+
+#[test]
+fn a_new_container_is_not_updated() {
+    let mut creation = Creation::of(container());
+    let said = creation.update(vec![update("new", memory(1))], "00-a").unwrap_err();
+    assert!(matches!(said, Error::UpdatesNew { .. }));
+}
+
+#[test]
+fn updates_of_others_add_up_and_conflict_like_adjustments() {
+    let mut creation = Creation::of(container());
+    let mut cpus = LinuxResources::default();
+    cpus.cpu.get_or_insert_default().cpus = "0-1".into();
+    creation.update(vec![update("x", memory(1)), update("y", memory(2))], "00-a").unwrap();
+    creation.update(vec![update("x", cpus.clone())], "10-b").unwrap();
+    let said = creation.update(vec![update("y", memory(3))], "10-b").unwrap_err();
+    assert!(matches!(said, Error::Conflict { .. }), "{said}");
+    let mut passed_over = update("y", memory(3));
+    passed_over.ignore_failure = true;
+    creation.update(vec![passed_over], "10-b").unwrap();
+    creation.evict(vec![ContainerEviction { container_id: "z".into(), reason: "r".into() }; 2]);
+    let (created, _) = creation.finish();
+    let mut both = memory(1);
+    both.cpu = cpus.cpu;
+    assert_eq!(created.updates, [update("x", both), update("y", memory(2))]);
+    assert_eq!(created.evictions.len(), 1);
+}
+
+#[test]
+fn an_update_is_changed_on_its_way() {
+    let mut updates = Updates::of(Some(("x".into(), memory(5))));
+    updates.take(vec![update("x", memory(6)), update("y", memory(1))], "00-a").unwrap();
+    assert_eq!(updates.wanted(), Some(memory(6)));
+    updates.take(vec![update("x", memory(7))], "10-b").unwrap_err();
+    let done = updates.finish();
+    assert_eq!((done.resources, done.updates), (memory(6), vec![update("y", memory(1))]));
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is done for the node from time to time, whatever the kubelet asks: pods that are gone but for
+//! an attachment that a network plugin would not take away are detached again, and plugins are told
+//! which pods there are, so that they take away what belongs to none.
+//!
+//! Once after the recovery, and then at an interval. While pods are being attached or detached plugins
+//! must not be asked: then it is tried again a little later.
+
+use crate::config::NetworkMode;
+use crate::error::Chain;
+use crate::node::{Node, blocking};
+use hull_network::cni::Collected;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{debug, info, warn};
+
+/// How long is waited for a moment in which no pod is being attached.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Starts what goes on for as long as the daemon does.
+pub(crate) fn start(node: &Arc<Node>) {
+    if node.config.network.mode != NetworkMode::Cni {
+        return;
+    }
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        let interval = Duration::from_secs(node.config.network.cni.gc_interval_s);
+        loop {
+            detach_the_gone(&node).await;
+            let wait = if collect_garbage(&node).await { interval } else { BUSY };
+            tokio::time::sleep(wait).await;
+        }
+    });
+}
+
+/// Detaches pods that nobody knows any more. (A pod is entered before it is attached.)
+async fn detach_the_gone(node: &Arc<Node>) {
+    for id in node.network.attachments() {
+        if node.registry.pod(&id).is_some() {
+            continue;
+        }
+        let (shared, pod) = (Arc::clone(node), id.clone());
+        match blocking(move || shared.network.detach(&pod)).await {
+            Ok(()) => info!(pod = %id, "network of a pod that is gone taken away"),
+            Err(err) => {
+                warn!(pod = %id, error = %Chain(&err), "network of a pod that is gone not taken away")
+            }
+        }
+    }
+}
+
+/// Has plugins collect their garbage. False when it was no time for that.
+async fn collect_garbage(node: &Arc<Node>) -> bool {
+    let shared = Arc::clone(node);
+    match blocking(move || shared.network.collect_garbage()).await {
+        Ok(Collected::Busy) => return false,
+        Ok(Collected::Done(failed)) => {
+            for err in &failed {
+                warn!(error = %Chain(err), "network plugin did not collect its garbage");
+            }
+            debug!(failed = failed.len(), "network plugins were told which pods there are");
+        }
+        // NetworkReady says it to whom it concerns.
+        Err(err) => {
+            info!(error = %Chain(&err), "no network plugins to be told which pods there are")
+        }
+    }
+    true
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make bench`: Hull and whatever peers are here, started for the occasion and measured by `cri-bench`.
+//!
+//! `side-by-side [--label RUNTIME]… [ARGS OF cri-bench]`; a label chooses a runtime, without one all run.
+
+use clap::Parser as _;
+use cri_bench::args::Args;
+use cri_bench::bed;
+use hull_tests::Must as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let all: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.must("make a runtime");
+    let code = match all.split_first() {
+        Some((first, args)) if first == bed::INSIDE => {
+            runtime.block_on(bed::inside(args, &parsed(args)))
+        }
+        _ => {
+            // Refused here, before anything is started.
+            let _parsed = parsed(&all);
+            runtime.block_on(bed::outside(&all))
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn parsed(args: &[String]) -> Args {
+    Args::parse_from(std::iter::once("side-by-side").chain(args.iter().map(String::as_str)))
+}
