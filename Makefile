@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench bench-oci peers deb install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ peers: setup ## Build or install the runtimes that `make bench` compares with
 bench-oci: build ## Times of `hull oci` beside runc and crun, where they are installed
 	@cargo build --release -p hull-tests --bin oci_bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
+
+bench-pull: build ## What pulls cost: time, processor, disk, memory
+	@cargo build --release -p hull-tests --bin bench_pull
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench_pull" $(ARGS)
 
 deb: build ## A Debian package of the release binary, below target/debian
 	@scripts/deb

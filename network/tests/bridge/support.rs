@@ -178,9 +178,6 @@ pub(crate) fn neighbour() -> OwnedFd {
 }
 
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let look = || if holds() { Ok(()) } else { Err(what.to_owned()) };
+    hull_tests::eventually::blocking(PATIENCE, look).unwrap();
 }

@@ -149,6 +149,34 @@ pub(crate) const KEYS: &[Key] = &[
     key("image.concurrent_layers", "Layers fetched at a time, per pull."),
     key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),
     unset(
+        "image.config_path",
+        "\"/etc/containerd/certs.d\"",
+        "Directory of registries' settings in containerd's layout, `<host>/hosts.toml`. Read at every pull; goes before `[[image.registry]]`. Default: none.",
+    ),
+    unset(
+        "image.docker_config",
+        "\"/root/.docker/config.json\"",
+        "Docker's `config.json`, with accounts and credential helpers for pulls that bring no credentials. Read at every pull. Default: none.",
+    ),
+    unset(
+        "image.policy",
+        "\"/etc/hull/policy.toml\"",
+        "File that says which repositories are accepted, rejected, or must be signed and by whom. Default: all are accepted.",
+    ),
+    key(
+        "image.stall_s",
+        "How long hardly a byte may come before a connection to a registry counts as stalled and is made anew, in seconds. Time spent unpacking does not count.",
+    ),
+    key(
+        "image.layer_bytes_max",
+        "Most bytes that a layer may inflate to. More is taken for a bomb.",
+    ),
+    key(
+        "image.keep_blobs",
+        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs none of them.",
+    ),
+    key("image.layer_entries_max", "Most entries of a layer's archive."),
+    unset(
         "image.registry.host",
         "\"registry.example:5000\"",
         "Registry that the entry is about, as it stands in image names.",
