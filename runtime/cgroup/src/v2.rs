@@ -2,6 +2,7 @@
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
 use crate::Error;
+use crate::error::{is, libc_errno};
 use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{ExitCounters, Limits, devices};
 use std::fs::File;
