@@ -90,12 +90,20 @@ pub(crate) fn create(path: &Path) -> Result<File> {
         .map_err(Error::of(|| format!("open({}, CREATE)", path.display())))
 }
 
-/// Puts a file in place whole: written as `scratch`, made durable, renamed.
+/// Puts a file in place whole: written as `scratch`, made durable, renamed, and the name made durable.
 pub(crate) fn write_whole(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = create(scratch)?;
     file.write_all(bytes).map_err(Error::of_io(|| format!("write({})", scratch.display())))?;
     fsync(&file).map_err(Error::of(|| format!("fsync({})", scratch.display())))?;
-    rename(scratch, path)
+    rename(scratch, path)?;
+    // Without this the name itself is lost with the power, for the seconds until the file system's
+    // journal is written: what was acknowledged would not be there.
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let shown = parent.display();
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent =
+        open(parent, directory, Mode::empty()).map_err(Error::of(|| format!("open({shown})")))?;
+    fsync(&parent).map_err(Error::of(|| format!("fsync({shown})")))
 }
 
 /// Renames within the store.

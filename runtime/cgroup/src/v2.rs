@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
-use crate::error::{Error, is, libc_errno};
+use crate::Error;
+use crate::error::{is, libc_errno};
 use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{ExitCounters, Limits, devices};
 use std::fs::File;
