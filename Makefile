@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test lint fmt tools conformance fuzz bench bench-oci peers install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,28 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
+# A node with cgroup v2, systemd and AppArmor, emulated. KERNEL=oldest is Debian 12's own. CI runs what is
+# in tests/vm; the rest takes several times as long there as here.
+vm-programs: setup tools
+	@cargo build -p hull
+	@cargo build -p hull-tests --bins
+	@mkdir -p target/vm
+	@{ cargo test -p hull-tests --test vm --no-run && cargo test --workspace --no-run; } 2>&1 | tee target/vm/build.log | \
+	  sed -n '/\/\(tidy\|interface\)-/d; /unittests/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	@target/debug/fixtures
+
+test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test
+	@scripts/vm run suite $(T)
+
+conformance-vm: vm-programs ## Run critest in that VM, with systemd and AppArmor; MODE as above
+	@scripts/vm run conformance $(or $(MODE),serial)
+
+power-cuts: vm-programs ## Kill that VM at random moments, and look what it left; N=50 times
+	@scripts/vm cuts $(or $(N),50)
+
+vm: vm-programs ## A shell in that VM
+	@scripts/vm shell
+
 # SECONDS is for each target; T names some of them: make fuzz SECONDS=600 T="spdy headers"
 fuzz: setup ## Fuzz every parser of bytes that others send (needs nightly and cargo-fuzz; says so)
 	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
@@ -66,6 +88,13 @@ peers: setup ## Build or install the runtimes that `make bench` compares with
 bench-oci: build ## Times of `hull oci` beside runc and crun, where they are installed
 	@cargo build --release -p hull-tests --bin oci_bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
+
+bench-pull: build ## What pulls cost: time, processor, disk, memory
+	@cargo build --release -p hull-tests --bin bench_pull
+	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/bench_pull" $(ARGS)
+
+deb: build ## A Debian package of the release binary, below target/debian
+	@scripts/deb
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

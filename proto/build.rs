@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .message_attribute(".runtime.v1", "#[derive(serde::Serialize, serde::Deserialize)]")
         .message_attribute(".runtime.v1", "#[serde(rename_all = \"camelCase\", default)]")
         // Their Debug would print passwords: lib.rs writes one that does not.
-        .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest"])
+        .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest", ".hull.v1.VerifyRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256, Sha512};
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 /// A well-formed digest of a kind that we can check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,21 @@ pub(crate) enum Hasher {
 }
 
 impl Hasher {
+    /// Begins to compute a SHA-256 digest.
+    pub(crate) fn sha256() -> Self {
+        Self::Sha256(Sha256::new())
+    }
+
+    /// The first 32 bytes of the digest: all of SHA-256.
+    pub(crate) fn bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        match self {
+            Self::Sha256(hasher) => bytes.copy_from_slice(&hasher.finalize()),
+            Self::Sha512(hasher) => bytes.copy_from_slice(&hasher.finalize()[..32]),
+        }
+        bytes
+    }
+
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
@@ -122,6 +137,35 @@ impl<R: Read> Read for Hashing<R> {
         self.hasher.update(&buffer[..got]);
         self.count += got as u64;
         Ok(got)
+    }
+}
+
+/// Writes to `inner`, hashing what passes.
+pub(crate) struct Hashed<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Hashed<W> {
+    pub(crate) fn new(inner: W, hasher: Hasher) -> Self {
+        Self { inner, hasher }
+    }
+
+    /// The inner writer and the digest of everything.
+    pub(crate) fn finish(self) -> (W, Digest) {
+        (self.inner, self.hasher.finish())
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -163,7 +163,15 @@ pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Docum
     }
     let layers: Result<Vec<Descriptor>, Cause> =
         layers.into_iter().map(|layer| layer.check(what)).collect();
-    Ok(Document::Manifest(Manifest { config, layers: layers? }))
+    let layers = layers?;
+    if let Some(foreign) = layers.iter().find(|of| of.media_type.contains("foreign")) {
+        let why = format!(
+            "layer {} is a foreign one, which only its vendor gives out, and only for Windows",
+            foreign.digest
+        );
+        return Err(Cause::Document { what: what.to_owned(), why });
+    }
+    Ok(Document::Manifest(Manifest { config, layers }))
 }
 
 /// The images of an archive's index, without a choice.
@@ -175,6 +183,22 @@ pub(crate) fn parse_layout(bytes: &[u8]) -> Result<Vec<Descriptor>, Cause> {
         .filter(|of| !of.is_attestation())
         .map(|of| of.check("index.json"))
         .collect()
+}
+
+/// The layers of an artifact that carry the annotation `key`, and what it says.
+pub(crate) fn parse_signatures(
+    bytes: &[u8],
+    key: &str,
+) -> Result<Vec<(Descriptor, String)>, Cause> {
+    const WHAT: &str = "the signatures";
+    let mut found = Vec::new();
+    for layer in read(bytes, WHAT)?.layers.unwrap_or_default() {
+        let value = layer.annotations.as_ref().and_then(|of| of.get(key)).cloned();
+        if let Some(value) = value {
+            found.push((layer.check(WHAT)?, value));
+        }
+    }
+    Ok(found)
 }
 
 fn choose(
@@ -258,6 +282,15 @@ mod tests {
         assert!(matches!(err, Cause::NotAnImage { media_type } if media_type == chart));
         let err = parsed(&json!({"schemaVersion": 1, "fsLayers": []})).unwrap_err();
         assert!(err.to_string().contains("push the image again"), "{err}");
+    }
+
+    #[test]
+    fn a_foreign_layer_is_refused_by_name() {
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        let manifest =
+            json!({"config": descriptor(CONFIG_TYPES[0]), "layers": [descriptor(foreign)]});
+        let err = parsed(&manifest).unwrap_err().to_string();
+        assert!(err.contains("foreign"), "{err}");
     }
 
     #[test]

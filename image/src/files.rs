@@ -51,10 +51,28 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Opens a file of the store for reading.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        .map(File::from)
+        .map_err(Error::of(|| format!("open({})", path.display())))
+}
+
 /// Reads a file of at most `max` bytes.
 pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     let failed = || format!("read({})", path.display());
-    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+    let mut bytes = Vec::new();
+    open_file(path)?.take(max + 1).read_to_end(&mut bytes).map_err(Error::of_io(failed))?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(Errno::FBIG, failed()));
+    }
+    Ok(bytes)
+}
+
+/// Reads a file of the operator's, which may be a link, of at most `max` bytes.
+pub(crate) fn read_following(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let failed = || format!("read({})", path.display());
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::of(|| format!("open({})", path.display())))?;
     let mut bytes = Vec::new();
     File::from(file).take(max + 1).read_to_end(&mut bytes).map_err(Error::of_io(failed))?;
@@ -64,15 +82,28 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a file in place whole: written as `scratch`, made durable, renamed.
-pub(crate) fn write_whole(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
+/// Makes a file that is not there yet.
+pub(crate) fn create(path: &Path) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = open(scratch, flags, Mode::from_raw_mode(0o600))
-        .map_err(Error::of(|| format!("open({}, CREATE)", scratch.display())))?;
-    let mut file = File::from(file);
+    open(path, flags, Mode::from_raw_mode(0o600))
+        .map(File::from)
+        .map_err(Error::of(|| format!("open({}, CREATE)", path.display())))
+}
+
+/// Puts a file in place whole: written as `scratch`, made durable, renamed, and the name made durable.
+pub(crate) fn write_whole(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = create(scratch)?;
     file.write_all(bytes).map_err(Error::of_io(|| format!("write({})", scratch.display())))?;
     fsync(&file).map_err(Error::of(|| format!("fsync({})", scratch.display())))?;
-    rename(scratch, path)
+    rename(scratch, path)?;
+    // Without this the name itself is lost with the power, for the seconds until the file system's
+    // journal is written: what was acknowledged would not be there.
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let shown = parent.display();
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent =
+        open(parent, directory, Mode::empty()).map_err(Error::of(|| format!("open({shown})")))?;
+    fsync(&parent).map_err(Error::of(|| format!("fsync({shown})")))
 }
 
 /// Renames within the store.

@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One layer: compressed bytes in, a checked directory out, in one pass.
+//! One layer: compressed bytes in, a checked directory out, in one pass and on two threads.
 //!
 //! ```text
-//! bytes → digest of the blob → inflate → diff id → unpack
+//! bytes → digest of the blob → inflate ──chunks──→ diff id → unpack, inventory
+//!         (a thread of its own)                    (the caller's)
 //! ```
 //!
 //! The rule: a layer is good only if every byte, also those behind the archive's end, went through
 //! both digests and both are right.
+//!
+//! Two threads, because inflating takes about as long as all the rest: one layer alone keeps two
+//! processors busy. What is between them is bounded and used again.
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Cause, SharedIo};
-use crate::unpack::{self, Unpacked};
+use crate::inventory::Writer;
+use crate::unpack::{self, Limits, Unpacked};
+use crate::watch::Watch;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 const BUFFER_BYTES: usize = 128 << 10;
+/// Chunks between the two threads.
+const CHUNKS: usize = 8;
 /// Most bytes that unpacking may look back at within a zstd frame.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -35,25 +45,38 @@ impl Expected {
 
 /// Unpacks `bytes` into the empty directory `root` and checks all of it.
 pub(crate) fn unpack(
-    bytes: impl Read,
+    bytes: impl Read + Send,
     expected: &Expected,
     root: OwnedFd,
+    limits: Limits,
+    notes: &mut Writer,
+    watch: &Watch,
 ) -> Result<Unpacked, Cause> {
-    let kind = expected.blob.as_ref().map_or(&expected.diff_id, |(digest, _)| digest);
-    let mut blob = BufReader::with_capacity(BUFFER_BYTES, Hashing::new(bytes, kind.hasher()));
-    let inner = inflated(&mut blob, expected, root);
-    let failed = match inner {
-        // What is hostile, or our own trouble, is told as such.
-        Err(cause) if !is_damage(&cause) => return Err(cause),
-        other => other,
-    };
-    // Damage shows in many ways; the blob's digest says it best. So all of it is read.
+    let (full, plain) = sync_channel(CHUNKS);
+    let (back, empty) = sync_channel(CHUNKS);
+    // Damage shows in many ways; the blob's digest says it best. So all of it is read then.
+    let read_all = AtomicBool::new(false);
     let read = |source: io::Error| Cause::Layer {
         layer: expected.name(),
         source: unpack::Error::Read { source: SharedIo::new(source) },
     };
-    // What the buffer holds was counted already.
-    let (size, digest) = blob.into_inner().finish().map_err(read)?;
+    let (unpacked, blob) = std::thread::scope(|scope| {
+        let inflating = std::thread::Builder::new()
+            .name("inflate".into())
+            .spawn_scoped(scope, || inflate(bytes, expected, &full_into(full, empty), &read_all));
+        let plain = Plain { from: plain, back, chunk: Vec::new(), at: 0, watch };
+        let unpacked = checked(plain, expected, root, limits, notes, &read_all);
+        let blob = inflating.and_then(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the inflating thread panicked")))
+        });
+        (unpacked, blob)
+    });
+    match unpacked {
+        // What is hostile, or our own trouble, is told as such.
+        Err(cause) if !is_damage(&cause) => return Err(cause),
+        Ok(_) | Err(_) => {}
+    }
+    let (size, digest) = blob.map_err(read)?;
     if let Some((want, want_size)) = &expected.blob {
         let what = || format!("layer {want}");
         if size != *want_size {
@@ -67,7 +90,7 @@ pub(crate) fn unpack(
             });
         }
     }
-    failed
+    unpacked
 }
 
 fn is_damage(cause: &Cause) -> bool {
@@ -81,25 +104,120 @@ fn is_damage(cause: &Cause) -> bool {
     )
 }
 
-fn inflated(
-    blob: &mut impl BufRead,
+/// The unpacking side.
+fn checked(
+    plain: Plain<'_>,
     expected: &Expected,
     root: OwnedFd,
+    limits: Limits,
+    notes: &mut Writer,
+    read_all: &AtomicBool,
 ) -> Result<Unpacked, Cause> {
     let layer = |source| Cause::Layer { layer: expected.name(), source };
-    let read = |source| layer(unpack::Error::Read { source: SharedIo::new(source) });
-    let plain = decoder(blob).map_err(read)?;
     let plain = Hashing::new(plain, expected.diff_id.hasher());
-    let (unpacked, plain) = unpack::unpack(plain, root).map_err(layer)?;
-    let (_, diff_id) = plain.finish().map_err(read)?;
-    if diff_id != expected.diff_id {
-        return Err(Cause::WrongDiffId {
-            layer: expected.name(),
-            want: expected.diff_id.to_string(),
-            got: diff_id.to_string(),
-        });
+    let unpacked = unpack::unpack(plain, root, limits, notes).map_err(layer);
+    let unpacked = unpacked.and_then(|(unpacked, plain)| {
+        let read = |source| layer(unpack::Error::Read { source: SharedIo::new(source) });
+        let (_, diff_id) = plain.finish().map_err(read)?;
+        if diff_id != expected.diff_id {
+            return Err(Cause::WrongDiffId {
+                layer: expected.name(),
+                want: expected.diff_id.to_string(),
+                got: diff_id.to_string(),
+            });
+        }
+        Ok(unpacked)
+    });
+    if unpacked.as_ref().err().is_none_or(is_damage) {
+        read_all.store(true, Ordering::SeqCst);
     }
-    Ok(unpacked)
+    unpacked
+}
+
+/// Inflated bytes on their way, or why there are no more.
+type Chunk = io::Result<Vec<u8>>;
+
+struct Chunks {
+    full: SyncSender<Chunk>,
+    empty: Receiver<Vec<u8>>,
+}
+
+fn full_into(full: SyncSender<Chunk>, empty: Receiver<Vec<u8>>) -> Chunks {
+    Chunks { full, empty }
+}
+
+/// The inflating side. Gives size and digest of the blob, as far as it was read.
+fn inflate(
+    bytes: impl Read,
+    expected: &Expected,
+    chunks: &Chunks,
+    read_all: &AtomicBool,
+) -> io::Result<(u64, Digest)> {
+    let kind = expected.blob.as_ref().map_or(&expected.diff_id, |(digest, _)| digest);
+    let mut blob = BufReader::with_capacity(BUFFER_BYTES, Hashing::new(bytes, kind.hasher()));
+    let is_wanted = match send(&mut blob, chunks) {
+        Ok(is_wanted) => is_wanted,
+        Err(err) => chunks.full.send(Err(err)).is_ok(),
+    };
+    // Nobody takes it any more: the flag was set before that.
+    if !is_wanted && !read_all.load(Ordering::SeqCst) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    // What the buffer holds was counted already.
+    blob.into_inner().finish()
+}
+
+/// Inflates all of it; false if the other side wants no more.
+fn send(blob: &mut impl BufRead, chunks: &Chunks) -> io::Result<bool> {
+    let mut plain = decoder(blob)?;
+    loop {
+        let mut chunk = chunks.empty.try_recv().unwrap_or_default();
+        chunk.resize(BUFFER_BYTES, 0);
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match plain.read(&mut chunk[filled..])? {
+                0 => break,
+                got => filled += got,
+            }
+        }
+        let is_last = filled < chunk.len();
+        chunk.truncate(filled);
+        if chunks.full.send(Ok(chunk)).is_err() {
+            return Ok(false);
+        }
+        if is_last {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads what the other thread inflates.
+struct Plain<'a> {
+    from: Receiver<Chunk>,
+    back: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+    watch: &'a Watch,
+}
+
+impl Read for Plain<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            self.watch.unpacker_waits(true);
+            let next = self.from.recv();
+            self.watch.unpacker_waits(false);
+            let Ok(next) = next else { return Ok(0) };
+            let done = std::mem::replace(&mut self.chunk, next?);
+            self.watch.inflates(self.chunk.len() as u64);
+            self.at = 0;
+            // When there are enough of them it is simply given up.
+            drop(self.back.try_send(done));
+        }
+        let count = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
 }
 
 /// Inflates what is compressed. The bytes tell, not the media type: registries mix them up.

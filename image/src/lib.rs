@@ -14,25 +14,32 @@
 //! Not here: mounting root filesystems (the monitor does), and anything about pods.
 
 mod auth;
+mod credentials;
 mod digest;
 mod document;
 mod error;
 mod files;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+mod inventory;
 mod layer;
 mod pipe;
 mod platform;
+mod policy;
 mod reference;
 mod registry;
 mod store;
 mod unpack;
 mod view;
+mod watch;
 
 pub use auth::Auth;
 pub use error::{Cause, Error, Fault, Unreachable};
 pub use reference::Reference;
 pub use store::{
-    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Room, Rootfs,
-    Store,
+    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Remote, Room,
+    Rootfs, Store, Verified,
 };
-pub use unpack::Error as UnpackError;
+pub use unpack::{Error as UnpackError, Limits};
 pub use view::{Kind, kind_inside, read_inside, view};
+pub use watch::Wait;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bounded pipe between the network (async) and unpacking (a blocking thread).
+//! The bounded pipe between the network (async) and unpacking (a blocking thread), and a copy of what
+//! passes for who wants to keep it.
 
 use bytes::{Buf as _, Bytes};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write as _};
 use tokio::sync::mpsc;
 
 /// Chunks in flight. A chunk of HTTP is 8 to 64 KiB, so this is at most about a megabyte.
@@ -32,5 +34,27 @@ impl Read for Reader {
         let count = buffer.len().min(self.rest.len());
         self.rest.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+/// Reads from `inner`, and writes what passes into a file.
+pub(crate) struct Copied<R> {
+    inner: R,
+    into: Option<File>,
+}
+
+impl<R> Copied<R> {
+    pub(crate) fn new(inner: R, into: Option<File>) -> Self {
+        Self { inner, into }
+    }
+}
+
+impl<R: Read> Read for Copied<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        if let Some(file) = &mut self.into {
+            file.write_all(&buffer[..got])?;
+        }
+        Ok(got)
     }
 }

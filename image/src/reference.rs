@@ -84,6 +84,14 @@ impl Reference {
         &self.host
     }
 
+    /// Whether `address`, as people write addresses of registries, is that of the registry.
+    #[must_use]
+    pub fn is_on(&self, address: &str) -> bool {
+        let host = crate::credentials::bare(address);
+        let is_docker = matches!(host, OLD_DEFAULT_HOST | "registry-1.docker.io");
+        host == self.host || (is_docker && self.host == DEFAULT_HOST)
+    }
+
     /// The repository in the registry.
     #[must_use]
     pub fn repository(&self) -> &str {

@@ -148,16 +148,14 @@ fn work(network: &Network, go_on: bool) {
     loop {
         let number = u16::try_from(random() % u64::from(PODS)).unwrap();
         let id = format!("{number:011x}{}", "5".repeat(53));
-        if let Some(netns) = pods.remove(&number) {
-            if network.detach(&id).is_err() {
-                pods.insert(number, netns);
+        let there = match pods.remove(&number) {
+            Some(netns) => network.detach(&id).is_err().then_some(netns),
+            None => {
+                let netns = netns::create().unwrap();
+                attach(network, &id, number, &netns).is_ok().then_some(netns)
             }
-        } else {
-            let netns = netns::create().unwrap();
-            if attach(network, &id, number, &netns).is_ok() {
-                pods.insert(number, netns);
-            }
-        }
+        };
+        pods.extend(there.map(|netns| (number, netns)));
         if std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush()).is_err() {
             return;
         }

@@ -91,15 +91,15 @@ impl Network {
         }
     }
 
-    /// Takes away the pod's host ports: others can have them from now on. Plugins do that when they
-    /// detach. Blocks.
+    /// Takes away what can go while the pod's processes are ending: its host ports, which others can
+    /// have from then on; all of it, where plugins made it and want its namespace for that. Blocks.
     ///
     /// # Errors
-    /// When they will not go; a further call goes on.
-    pub fn close_ports(&self, pod: &str) -> Result<(), Error> {
+    /// When something will not go; a further call goes on.
+    pub fn withdraw(&self, pod: &str) -> Result<(), Error> {
         match self {
             Self::Bridge(bridge) => bridge.close_ports(pod),
-            Self::Cni(_) => Ok(()),
+            Self::Cni(cni) => Ok(cni.detach(pod)?),
         }
     }
 

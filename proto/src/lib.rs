@@ -54,6 +54,12 @@ pub mod admin {
             f.debug_struct("PullRequest").field("image", &self.image).finish_non_exhaustive()
         }
     }
+
+    impl std::fmt::Debug for VerifyRequest {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("VerifyRequest").field("image", &self.image).finish_non_exhaustive()
+        }
+    }
 }
 
 /// The node resource interface, generated from `nri/nri_v1alpha1.proto`.

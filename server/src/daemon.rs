@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
+use crate::apparmor::AppArmor;
 use crate::calls::Calls;
 use crate::config::{Config, NetworkMode};
 use crate::cri::Cri;
@@ -8,6 +9,8 @@ use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
+use crate::pod::driver::{self, Driver};
+use crate::service::{self, Service};
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
 use crate::{nri, recover, upkeep};
@@ -21,6 +24,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -57,6 +62,8 @@ pub(crate) enum Error {
     Network { source: hull_network::Error },
     #[error("find out about this host's cgroups")]
     Cgroups { source: hull_cgroup::Error },
+    #[error("choose the cgroup driver")]
+    Driver { source: driver::Error },
     #[error("prepare the pod programs")]
     Monitors { source: monitors::Error },
     #[error("recover what was running")]
@@ -84,6 +91,7 @@ impl Error {
             Self::Images { source } => source.hint(),
             Self::Network { source } => source.hint(),
             Self::Cgroups { source } => source.hint(),
+            Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
             Self::Threads { .. }
             | Self::Streaming { .. }
@@ -101,27 +109,46 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::Threads { source })?;
-    let served = runtime.block_on(run(config));
+    // It may wait for a program, and nothing waits for us yet.
+    let (apparmor, failed) = AppArmor::prepare(&config.state_dir);
+    if let Some(failed) = failed {
+        warn!(error = %Chain(&failed), hint = failed.hint(), "no default AppArmor profile");
+    }
+    let served = runtime.block_on(run(config, apparmor));
     // Monitors go on; blocking work that hangs on storage must not keep us from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-async fn run(config: Config) -> Result<(), Error> {
+async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
-    let listener = listen(&socket).await?;
+    let handed = service::handed_listener();
+    // systemd's own stays where it is: the next daemon is handed it.
+    let is_ours = handed.is_none();
+    let listener = match handed {
+        Some(handed) => adopt(handed, &socket)?,
+        None => listen(&socket).await?,
+    };
     let (plugins, plugin_host) = hull_nri::prepare();
-    let node = Arc::new(open(config, plugins)?);
+    let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     upkeep::start(&node);
     // What they are told of first is what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let service = Service::find();
+    service.say("READY=1");
+    let images = Arc::clone(&node.images);
+    // After a boot: what a power cut has left is found before it is used. Who needs a layer before that
+    // looks itself.
+    drop(tokio::task::spawn_blocking(move || images.look_through()));
 
+    tokio::spawn(Service::find().live(socket.clone()));
+    tokio::spawn(hear_denials(Arc::clone(&node)));
     let streaming = Streaming::start(Arc::clone(&node));
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
@@ -129,6 +156,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let (told, wait) = tokio::sync::watch::channel(false);
     let shutdown = async move {
         stop.await;
+        service.say("STOPPING=1");
         info!("told to end; calls under way are finished first");
         told.send_replace(true);
     };
@@ -152,18 +180,35 @@ async fn run(config: Config) -> Result<(), Error> {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(wait, &calls) => Ok(()),
     };
-    match fs::remove_file(&socket) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            warn!(error = %err, "socket not removed")
-        }
-        _ => {}
+    if is_ours {
+        remove(&socket);
     }
     info!("ended; pods go on running");
     served
 }
 
+/// Takes over the socket that systemd listened on.
+fn adopt(handed: std::os::unix::net::UnixListener, path: &Path) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Listen { path: path.to_owned(), source };
+    handed.set_nonblocking(true).map_err(failed)?;
+    let at = handed.local_addr().map_err(failed)?;
+    if at.as_pathname() != Some(path) {
+        warn!(handed = ?at, socket = %path.display(), "systemd listens elsewhere than `socket` says");
+    }
+    UnixListener::from_std(handed).map_err(failed)
+}
+
+fn remove(socket: &Path) {
+    match fs::remove_file(socket) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            warn!(error = %err, "socket not removed")
+        }
+        _ => {}
+    }
+}
+
 /// Opens all that a node consists of.
-fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
+fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
     let (images, problems) =
         hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
@@ -177,6 +222,9 @@ fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
     }
     let network = network(&config, subnets.into_iter().next())?;
+    let cgroups = hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?;
+    let driver = Driver::choose(&config.cgroup, &cgroups);
+    let driver = driver.map_err(|source| Error::Driver { source })?;
     let monitors = Monitors::prepare().map_err(|source| Error::Monitors { source })?;
     let user_namespaces = monitors.try_user_namespaces(&config.data_dir);
     if let Err(why) = &user_namespaces {
@@ -185,8 +233,10 @@ fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
-        cgroups: hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?,
+        cgroups,
+        driver,
         host: hull_plan::HostFacts::read(),
+        apparmor,
         monitors,
         user_namespaces,
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
@@ -198,6 +248,20 @@ fn open(config: Config, plugins: hull_nri::Plugins) -> Result<Node, Error> {
     store::make_dir(&node.run_dir()).map_err(directories)?;
     store::make_dir(&node.rootfs_dir()).map_err(directories)?;
     Ok(node)
+}
+
+/// Reads on in the kernel's log as it grows, so that the processes it names can still be looked at.
+async fn hear_denials(node: Arc<Node>) {
+    let Some(log) = node.denials.log() else { return };
+    #[expect(
+        deprecated,
+        reason = "what is deprecated is a descriptor that can change; a File's cannot"
+    )]
+    let Ok(log) = AsyncFd::with_interest(log, Interest::READABLE) else { return };
+    while let Ok(mut ready) = log.readable().await {
+        node.denials.read_on();
+        ready.clear_ready();
+    }
 }
 
 /// The pods' network, with the subnets that the kubelet told an earlier daemon.

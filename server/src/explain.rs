@@ -5,7 +5,7 @@
 //! program there, what kind of file is it, is its interpreter there?) is added here.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{How, Seen};
+use crate::container::state::{How, OutOfMemory, Seen};
 use crate::node::Node;
 use hull_image::Image;
 use hull_plan::{Failure, Plan, Process, elf};
@@ -98,10 +98,10 @@ pub(crate) fn end(record: &ContainerRecord, how: &How) -> (&'static str, String)
         How::Code { seen, .. } | How::Signal { seen, .. } if seen.oom_kills > 0 => {
             ("OOMKilled", out_of_memory(record, seen))
         }
-        How::Code { code, seen } => ("Error", pids(seen, format!("exited with code {code}"))),
+        How::Code { code, seen } => ("Error", noted(seen, format!("exited with code {code}"))),
         How::Signal { signal, seen } => {
             let by = if seen.stop_asked { ", sent because it was asked to stop" } else { "" };
-            ("Error", pids(seen, format!("killed by signal {signal}{by}")))
+            ("Error", noted(seen, format!("killed by signal {signal}{by}")))
         }
         How::NeverRan { why } => ("StartError", why.clone()),
         How::Lost => (
@@ -115,6 +115,23 @@ pub(crate) fn end(record: &ContainerRecord, how: &How) -> (&'static str, String)
 fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
     let limit = record.resources().map_or(0, |resources| resources.memory_limit_in_bytes);
     let peak = seen.memory_peak_bytes.map_or(String::new(), |peak| format!(", peak {}", mib(peak)));
+    let more = "give the pod more memory, or find out what grew in it";
+    match &seen.out_of_memory {
+        Some(OutOfMemory::Pod) => {
+            return format!("out of memory: the pod reached its limit{peak} (hint: {more})");
+        }
+        Some(OutOfMemory::Above { cgroup }) => {
+            return format!(
+                "out of memory: cgroup {cgroup}, above the pod, reached its limit{peak} (hint: see what else runs in it)"
+            );
+        }
+        Some(OutOfMemory::Node) => {
+            return format!(
+                "out of memory: the node had no more{peak} (hint: request as much memory as the pod needs, so that it runs where there is enough)"
+            );
+        }
+        Some(OutOfMemory::Container) | None => {}
+    }
     if limit > 0 {
         let limit = u64::try_from(limit).unwrap_or(0);
         return format!(
@@ -127,11 +144,18 @@ fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
     )
 }
 
-fn pids(seen: &Seen, text: String) -> String {
-    if seen.pids_refused == 0 {
-        return text;
+/// How it ended, and what was seen before that might be why.
+fn noted(seen: &Seen, mut text: String) -> String {
+    if seen.pids_refused > 0 {
+        let refused =
+            format!("; its pids limit refused {} new processes before", seen.pids_refused);
+        text.push_str(&refused);
     }
-    format!("{text}; its pids limit refused {} new processes before", seen.pids_refused)
+    for denial in &seen.denials {
+        text.push_str("; ");
+        text.push_str(denial);
+    }
+    text
 }
 
 fn mib(bytes: u64) -> String {

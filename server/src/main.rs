@@ -2,6 +2,7 @@
 //! Hull: a Kubernetes container runtime in one binary. `hull serve` is the daemon that a kubelet
 //! points `--container-runtime-endpoint` at; the other commands talk to it.
 
+mod apparmor;
 mod assets;
 mod calls;
 mod check;
@@ -11,6 +12,7 @@ mod container;
 mod cri;
 mod daemon;
 mod deadline;
+mod denials;
 mod error;
 mod events;
 mod exec;
@@ -22,10 +24,12 @@ mod nri;
 mod oci;
 mod pod;
 mod recover;
+mod service;
 mod spec;
 mod stats;
 mod store;
 mod streaming;
+mod systemd;
 mod upkeep;
 
 use std::io::Write as _;

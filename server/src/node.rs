@@ -11,9 +11,12 @@
 //! <data_dir>/                       images, layers, writable layers
 //! ```
 
+use crate::apparmor::AppArmor;
 use crate::config::Config;
+use crate::denials::Denials;
 use crate::events::Events;
 use crate::monitors::Monitors;
+use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
 use crate::stats::{Layers, Rates};
 use crate::store::Store;
@@ -31,7 +34,10 @@ pub(crate) struct Node {
     pub(crate) images: Arc<hull_image::Store>,
     pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
+    pub(crate) driver: Driver,
     pub(crate) host: hull_plan::HostFacts,
+    pub(crate) apparmor: AppArmor,
+    pub(crate) denials: Denials,
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
@@ -54,7 +60,9 @@ pub(crate) struct Shared {
     pub(crate) images: Arc<hull_image::Store>,
     pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::Host,
+    pub(crate) driver: Driver,
     pub(crate) host: hull_plan::HostFacts,
+    pub(crate) apparmor: AppArmor,
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
@@ -82,7 +90,9 @@ impl Node {
             images,
             network,
             cgroups,
+            driver,
             host,
+            apparmor,
             monitors,
             pods,
             containers,
@@ -98,7 +108,10 @@ impl Node {
             images,
             network,
             cgroups,
+            driver,
             host,
+            denials: listen(&apparmor),
+            apparmor,
             monitors,
             pods,
             containers,
@@ -137,6 +150,17 @@ impl Node {
     pub(crate) fn next_exec(&self) -> u64 {
         self.execs.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Hears what AppArmor denies, where there is one.
+fn listen(apparmor: &AppArmor) -> Denials {
+    if !apparmor.is_on() {
+        return Denials::default();
+    }
+    Denials::listen().unwrap_or_else(|err| {
+        tracing::warn!(error = %err, "the kernel's log cannot be read: what AppArmor denies will not be told");
+        Denials::default()
+    })
 }
 
 /// A new pod id.

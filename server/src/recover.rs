@@ -188,6 +188,8 @@ fn events_of(record: &ContainerRecord, fact: Option<&Fact>) -> Vec<ContainerEven
                 memory_peak_bytes: exit.memory_peak_bytes,
                 pids_refused: exit.pids_refused,
                 stop_asked: false,
+                out_of_memory: None,
+                denials: Vec::new(),
             };
             let how = match exit.how {
                 ExitHow::Code(code) => How::Code { code, seen },
@@ -271,7 +273,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
         config: hull_proto::cri::PodSandboxConfig::default(),
         handler: String::new(),
         created_ns: 0,
-        cgroup: own_cgroup(node, id),
+        cgroup: node.driver.own(id),
         cgroup_is_ours: true,
         state: State::Stopping,
     };
@@ -280,13 +282,8 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
     }
 }
 
-/// The cgroup of a pod whose kubelet names no parent.
-pub(crate) fn own_cgroup(node: &Node, id: &PodId) -> String {
-    format!("{}/pod{id}", node.config.cgroup.parent.trim_end_matches('/'))
-}
-
 async fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>) {
-    let parent = node.config.cgroup.parent.clone();
+    let parent = node.driver.own_parent();
     let names = match hull_cgroup::children(&node.cgroups, &parent) {
         Ok(names) => names,
         Err(err) => {
@@ -295,12 +292,12 @@ async fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>) {
         }
     };
     for name in names {
-        let Some(id) = name.strip_prefix("pod") else { continue };
-        if PodId::parse(id).is_err() || pods.contains(id) {
+        let Some(id) = node.driver.pod_of(&name) else { continue };
+        if pods.contains(id.as_str()) {
             continue;
         }
         warn!(cgroup = %name, "cgroup without a pod swept");
-        let (shared, path) = (Arc::clone(node), format!("{}/{name}", parent.trim_end_matches('/')));
+        let (shared, path) = (Arc::clone(node), format!("{parent}/{name}"));
         if let Err(err) = blocking(move || parts::clear_cgroup(&shared.cgroups, &path)).await {
             error!(error = %Chain(&err), "left cgroup not cleared");
         }

@@ -5,7 +5,7 @@
 //! Errors of verbs are returned as they came, because many tests are about them. Helpers that do
 //! several verbs panic.
 
-use crate::eventually::eventually;
+use crate::eventually::{eventually, patient};
 use crate::must::Must;
 use hull_proto::admin::hull_client::HullClient;
 use hull_proto::cri::image_service_client::ImageServiceClient;
@@ -76,7 +76,7 @@ impl Cri {
             }
         });
         // The address is never used: the connector above opens the socket.
-        let endpoint = Endpoint::from_static("http://localhost").timeout(VERB_MAX);
+        let endpoint = Endpoint::from_static("http://localhost").timeout(patient(VERB_MAX));
         let channel = endpoint.connect_with_connector_lazy(connect);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone())

@@ -7,13 +7,29 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longest wait. Generous, because a busy machine with two cores runs several nodes at once; a test
 /// that passes never waits for it.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(5);
+
+/// [`DEADLINE`], on this machine.
+#[must_use]
+pub fn deadline() -> Duration {
+    patient(DEADLINE)
+}
+
+/// A longest wait as it is on this machine: an emulated one sets `TESTS_SLOWER` to how many times
+/// slower it is.
+#[must_use]
+pub fn patient(wait: Duration) -> Duration {
+    static SLOWER: OnceLock<u32> = OnceLock::new();
+    let told = || std::env::var("TESTS_SLOWER").ok()?.parse().ok();
+    wait * *SLOWER.get_or_init(|| told().unwrap_or(1))
+}
 
 /// Asks `check` until it gives a value.
 pub async fn eventually<T, F, Fut>(what: impl Display, mut check: F) -> T
@@ -27,7 +43,8 @@ where
             Ok(value) => return value,
             Err(last) => last,
         };
-        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} until {what}; at last: {last}");
+        let most = deadline();
+        assert!(began.elapsed() < most, "waited {most:?} until {what}; at last: {last}");
         tokio::time::sleep(TICK).await;
     }
 }

@@ -207,7 +207,7 @@ fn every_file(dir: &Path, found: &mut Vec<PathBuf>) {
 /// Takes everything of the node away by force, the furniture too. For what a failed test left, and
 /// for what a test run left that was killed.
 pub fn clear(node: &Names) {
-    let gone = crate::eventually::blocking(crate::eventually::DEADLINE, || {
+    let gone = crate::eventually::blocking(crate::eventually::deadline(), || {
         let left = processes(node);
         for (pid, _) in &left {
             let pid = i32::try_from(*pid).must("name a process");

@@ -41,6 +41,36 @@ shift 2
 exec "$@" >> "$log" 2>&1
 "#;
 
+/// Who makes the cgroups of a node's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// Hull itself.
+    Cgroupfs,
+    /// systemd, where that is the init.
+    Systemd,
+}
+
+impl Driver {
+    /// What `HULL_TEST_DRIVER` names, for runs of a whole suite; hull itself when it names none.
+    #[must_use]
+    pub fn of_the_run() -> Self {
+        match std::env::var("HULL_TEST_DRIVER").as_deref() {
+            Ok("systemd") => Self::Systemd,
+            Ok("cgroupfs") | Err(_) => Self::Cgroupfs,
+            Ok(other) => panic!("HULL_TEST_DRIVER is cgroupfs or systemd, not {other}"),
+        }
+    }
+
+    /// As it stands in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
 /// A running daemon and all that is its own.
 #[derive(Debug)]
 pub struct Node {
@@ -64,34 +94,44 @@ impl Node {
 
     /// Starts a node with more in its configuration, which may replace what stands there.
     pub async fn start_with(more: &str) -> Self {
+        Self::start_under(Driver::of_the_run(), more).await
+    }
+
+    /// Likewise, with this cgroup driver.
+    pub async fn start_under(driver: Driver, more: &str) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed((number, claim), None, String::new(), more).await
+        Self::start_claimed((number, claim), None, driver, String::new(), more).await
     }
 
     /// Starts a node with more in the section `[network]`, and behind it, of its config file.
     pub async fn start_on_network(settings: impl FnOnce(&Names) -> String) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed((number, claim), None, settings(&names(number)), "").await
+        let driver = Driver::of_the_run();
+        let network = settings(&names(number, driver));
+        Self::start_claimed((number, claim), None, driver, network, "").await
     }
 
     /// Likewise, with the daemon in a network namespace that stands for another machine.
     pub async fn start_in(netns: PathBuf, settings: impl FnOnce(&Names) -> String) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed((number, claim), Some(netns), settings(&names(number)), "").await
+        let driver = Driver::of_the_run();
+        let network = settings(&names(number, driver));
+        Self::start_claimed((number, claim), Some(netns), driver, network, "").await
     }
 
     async fn start_claimed(
         (number, claim): (u8, UnixListener),
         netns: Option<PathBuf>,
+        driver: Driver,
         network: String,
         more: &str,
     ) -> Self {
-        let names = names(number);
+        let names = names(number, driver);
         host::clear(&names);
         for dir in ["state", "data", "logs", "seccomp", "host", "plugins"] {
             fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
         }
-        fs::write(names.root.join("hull.toml"), config(number, &names, &network))
+        fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network))
             .must("write the node's config");
         if !more.is_empty() {
             let dir = names.root.join("hull.toml.d");
@@ -166,11 +206,12 @@ impl Node {
     pub fn terminate(&mut self) {
         let mut child = self.daemon.take().must("find the daemon");
         kill(pid_of(&child), Signal::SIGTERM).must("send SIGTERM to the daemon");
-        let ended = eventually::blocking(DRAIN_MAX, || match child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("it still runs".to_owned()),
-            Err(err) => Err(err.to_string()),
-        });
+        let ended =
+            eventually::blocking(eventually::patient(DRAIN_MAX), || match child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err("it still runs".to_owned()),
+                Err(err) => Err(err.to_string()),
+            });
         match ended {
             Ok(status) => assert!(status.success(), "after SIGTERM the daemon ended with {status}"),
             Err(last) => {
@@ -332,7 +373,7 @@ impl Drop for Node {
         let left = if failed_already { None } else { self.settle() };
         if let Some(mut child) = self.daemon.take() {
             let _ = kill(pid_of(&child), Signal::SIGTERM);
-            let ended = eventually::blocking(Duration::from_secs(5), || {
+            let ended = eventually::blocking(eventually::patient(Duration::from_secs(5)), || {
                 if matches!(child.try_wait(), Ok(Some(_))) { Ok(()) } else { Err(String::new()) }
             });
             if ended.is_err() {
@@ -368,7 +409,7 @@ impl Node {
             Err(_) => return Some("removing the pods at the end of the test failed".into()),
         }
         let before = &self.before;
-        let gone = eventually::blocking(Duration::from_secs(5), || {
+        let gone = eventually::blocking(eventually::patient(Duration::from_secs(5)), || {
             let more = self.on_host().more_than(before);
             if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
         });
@@ -404,10 +445,13 @@ fn claim() -> (u8, UnixListener) {
     panic!("all numbers for test nodes are taken: {NUMBERS:?}")
 }
 
-fn names(number: u8) -> Names {
+fn names(number: u8, driver: Driver) -> Names {
     Names {
         root: PathBuf::from(format!("/var/tmp/hlt{number}")),
-        cgroup: format!("/hull-test-{number}"),
+        cgroup: match driver {
+            Driver::Cgroupfs => format!("/hull-test-{number}"),
+            Driver::Systemd => format!("/hulltest{number}.slice"),
+        },
         daemon_cgroup: format!("/hull-testd-{number}"),
         bridge: format!("hlt{number}"),
         table: format!("hulltest{number}"),
@@ -423,12 +467,12 @@ fn daemon_cgroup_dir(names: &Names) -> PathBuf {
     dir.join(names.daemon_cgroup.trim_start_matches('/'))
 }
 
-fn config(number: u8, names: &Names, network: &str) -> String {
+fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
     let at = |dir: &str| names.root.join(dir).display().to_string();
     format!(
         "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
          [log]\nlevel = \"debug\"\n\
-         [cgroup]\nparent = {cgroup:?}\n\
+         [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
          [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
          [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
          [runtime]\nseccomp_root = {seccomp:?}\n",
@@ -436,9 +480,13 @@ fn config(number: u8, names: &Names, network: &str) -> String {
         data = at("data"),
         socket = at("hull.sock"),
         seccomp = at("seccomp"),
+        driver = driver.name(),
+        cgroup = match driver {
+            Driver::Cgroupfs => &names.cgroup,
+            Driver::Systemd => names.cgroup.trim_start_matches('/'),
+        },
         nri = at("nri.sock"),
         plugins = at("plugins"),
-        cgroup = names.cgroup,
         bridge = names.bridge,
         table = names.table,
     )

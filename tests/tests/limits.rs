@@ -176,5 +176,5 @@ async fn a_tree_of_processes_ends_with_its_container() {
     assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
     cri.remove(&made).await.unwrap();
     let left = node.on_host();
-    assert!(!left.0.iter().any(|line| line.contains("983")), "{left}");
+    assert!(!left.0.iter().any(|line| line.contains("sleep 983")), "{left}");
 }

@@ -2,7 +2,7 @@
 //! `hull oci` as containerd's shim, podman and people use it: real bundles, runc's command line.
 
 use hull_tests::bundle::{Bundle, runtime};
-use hull_tests::eventually::{DEADLINE, blocking};
+use hull_tests::eventually::{blocking, deadline};
 use hull_tests::must::Must as _;
 use hull_tests::shell::{self, Ran, finish};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -19,7 +19,7 @@ fn until(bundle: &Bundle, id: &str, status: &str) {
         now if now == status => Ok(()),
         now => Err(now),
     };
-    blocking(DEADLINE, look).unwrap_or_else(|now| panic!("`{id}` is {now}, not {status}"));
+    blocking(deadline(), look).unwrap_or_else(|now| panic!("`{id}` is {now}, not {status}"));
 }
 
 #[track_caller]
@@ -182,7 +182,7 @@ fn signals_reach_the_first_process_or_all_of_them() {
             let text = fs::read_to_string(&log).unwrap_or_default();
             if text.contains(word) { Ok(()) } else { Err(text) }
         };
-        blocking(DEADLINE, look).unwrap_or_else(|log| panic!("no `{word}` in {log}"));
+        blocking(deadline(), look).unwrap_or_else(|log| panic!("no `{word}` in {log}"));
     };
     has("up");
     let _said = bundle.oci(&["kill", "one", "SIGUSR1"]).good();
@@ -361,7 +361,7 @@ fn limits_are_set_updated_and_read_and_a_container_stands_still() {
     assert_eq!(length(), paused);
     let _said = bundle.oci(&["resume", "one"]).good();
     let grows = || if length() > paused { Ok(()) } else { Err("it stands still".to_owned()) };
-    blocking(DEADLINE, grows).unwrap();
+    blocking(deadline(), grows).unwrap();
     let _said = bundle.oci(&["pause", "one"]).good();
     let _said = bundle.oci(&["delete", "-f", "one"]).good();
 }

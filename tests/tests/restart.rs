@@ -4,7 +4,7 @@
 
 use hull_proto::cri::{ContainerState, PodSandboxState};
 use hull_tests::cri::{idle, shell};
-use hull_tests::eventually::DEADLINE;
+use hull_tests::eventually::deadline;
 use hull_tests::{Node, eventually, fixture, node};
 use std::fs;
 use std::path::Path;
@@ -164,7 +164,7 @@ async fn a_pod_half_made_when_the_daemon_was_killed_is_taken_down() {
         });
         let began = Instant::now();
         while !seen.is_there(&node) && !starting.is_finished() {
-            assert!(began.elapsed() < DEADLINE, "{seen:?} never appeared");
+            assert!(began.elapsed() < deadline(), "{seen:?} never appeared");
             tokio::task::yield_now().await;
         }
         node.kill();

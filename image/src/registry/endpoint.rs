@@ -1,97 +1,135 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where a registry is really asked, and the HTTP clients for it.
+//! Where a registry is really asked, and in which order.
 //!
 //! The rule: plain HTTP only where it is configured, or on this machine itself. Credentials are for
-//! the registry that was named and are not shown to its mirrors.
-//!
-//! Clients are built when first needed: reading the CA certificates of the machine takes 20 ms and a
-//! megabyte.
+//! the registry that was named, or the server that the operator has put in its place; they are not
+//! shown to mirrors.
 
+use super::breaker::Breakers;
+use super::client::{self, Key};
+use super::directory;
+use super::hosts::{Host, Trust};
 use super::token::Tokens;
 use crate::error::Cause;
 use crate::reference::Reference;
-use crate::store::Registry;
-use reqwest::redirect;
+use crate::store::{Registry, Remote};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The registry of `docker.io` has another name than the names in it.
 const DOCKER_HOST: &str = "registry-1.docker.io";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may be silent before it counts as broken.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
-const REDIRECTS_MAX: usize = 10;
-const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// All HTTP of a store: clients by what they trust, and tokens by whose they are.
 pub(crate) struct Clients {
-    registries: Vec<Registry>,
-    built: Mutex<HashMap<Trust, reqwest::Client>>,
+    settings: Remote,
+    built: Mutex<HashMap<Key, reqwest::Client>>,
     pub(super) tokens: Tokens,
+    pub(super) breakers: Breakers,
 }
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clients").field("registries", &self.registries).finish_non_exhaustive()
+        f.debug_struct("Clients").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Trust {
-    skip_verify: bool,
-    ca_file: Option<PathBuf>,
-    /// A proxy is never asked for this machine.
-    is_loopback: bool,
 }
 
 /// A place to ask.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
-    /// `https://host[:port][/path]`, no slash at the end.
-    pub(super) base: String,
+    /// `https://host[:port][/path]/v2`, no slash at the end.
+    pub(super) api: String,
     /// For messages.
     pub(super) host: String,
-    /// The registry that was named, not a mirror.
+    /// The registry that was named, or what stands in its place, not a mirror.
     pub(super) is_registry: bool,
     /// What a mirror is told whom it stands for.
     pub(super) stands_for: Option<String>,
+    /// May be asked what a tag means; may be asked for content.
+    pub(super) resolves: bool,
+    pub(super) pulls: bool,
+    /// For this host and no other.
+    pub(super) headers: HeaderMap,
     pub(super) http: reqwest::Client,
 }
 
 impl Clients {
-    pub(crate) fn new(registries: Vec<Registry>) -> Self {
-        Self { registries, built: Mutex::default(), tokens: Tokens::default() }
+    pub(crate) fn new(settings: Remote) -> Self {
+        let (built, tokens, breakers) = Default::default();
+        Self { settings, built, tokens, breakers }
     }
 
-    /// Where to ask for what is on `host`: its mirrors in order, then itself.
+    /// How long nothing may come before a connection counts as stalled.
+    pub(super) fn stall(&self) -> Duration {
+        self.settings.stall
+    }
+
+    /// Where to ask for what is on `host`: its mirrors in order, then itself. Those that were not to
+    /// be reached a moment ago come behind all others.
     pub(super) fn endpoints(&self, host: &str) -> Result<Vec<Endpoint>, Cause> {
+        let hosts = self.hosts(host)?;
         let mut endpoints = Vec::new();
-        for mirror in self.settings(host).map(|of| of.mirrors.as_slice()).unwrap_or_default() {
-            let base = if mirror.contains("://") { mirror.clone() } else { self.base(mirror) };
-            let name = host_of(&base).to_owned();
+        let last = hosts.len() - 1;
+        for (number, of) in hosts.into_iter().enumerate() {
+            let name = host_of(&of.api).to_owned();
+            let is_itself = name == host || (host == "docker.io" && name == DOCKER_HOST);
+            let mut headers = HeaderMap::new();
+            for (name, value) in &of.headers {
+                // They were looked at when they were read.
+                if let (Ok(name), Ok(mut value)) =
+                    (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+                {
+                    value.set_sensitive(true);
+                    headers.append(name, value);
+                }
+            }
             endpoints.push(Endpoint {
-                http: self.client(&name)?,
-                base: base.trim_end_matches('/').trim_end_matches("/v2").to_owned(),
-                is_registry: name == host,
-                stands_for: Some(host.to_owned()),
-                host: name,
+                http: self.client(&name, of.trust)?,
+                is_registry: number == last || is_itself,
+                stands_for: (!is_itself).then(|| host.to_owned()),
+                resolves: of.resolves,
+                pulls: of.pulls,
+                headers,
+                api: of.api,
+                host: if is_itself { host.to_owned() } else { name },
             });
         }
-        endpoints.push(Endpoint {
-            base: self.base(host),
-            host: host.to_owned(),
-            is_registry: true,
-            stands_for: None,
-            http: self.client(host)?,
-        });
+        endpoints.sort_by_key(|of| self.breakers.is_open(&of.host));
         Ok(endpoints)
     }
 
+    fn hosts(&self, host: &str) -> Result<Vec<Host>, Cause> {
+        if let Some(root) = &self.settings.config_path
+            && let Some(hosts) = directory::find(root, host, &self.base(host))?
+        {
+            return Ok(hosts);
+        }
+        let settings = self.settings(host);
+        let mut hosts = Vec::new();
+        for mirror in settings.map(|of| of.mirrors.as_slice()).unwrap_or_default() {
+            let base = if mirror.contains("://") { mirror.clone() } else { self.base(mirror) };
+            hosts.push(self.host(&base));
+        }
+        hosts.push(self.host(&self.base(host)));
+        Ok(hosts)
+    }
+
+    fn host(&self, base: &str) -> Host {
+        let settings = self.settings(host_of(base));
+        let trust = Trust {
+            skip_verify: settings.is_some_and(|of| of.skip_verify),
+            ca: settings.and_then(|of| of.ca_file.clone()).into_iter().collect(),
+            ..Trust::default()
+        };
+        let base = base.trim_end_matches('/').trim_end_matches("/v2");
+        let api = format!("{base}/v2");
+        Host { api, resolves: true, pulls: true, trust, headers: Vec::new() }
+    }
+
     fn settings(&self, host: &str) -> Option<&Registry> {
-        self.registries.iter().find(|of| of.host == host)
+        self.settings.registries.iter().find(|of| of.host == host)
     }
 
     fn base(&self, host: &str) -> String {
@@ -103,63 +141,15 @@ impl Clients {
         format!("{}://{name}", if is_plain { "http" } else { "https" })
     }
 
-    fn client(&self, host: &str) -> Result<reqwest::Client, Cause> {
-        let settings = self.settings(host);
-        let trust = Trust {
-            skip_verify: settings.is_some_and(|of| of.skip_verify),
-            ca_file: settings.and_then(|of| of.ca_file.clone()),
-            is_loopback: Reference::is_loopback(host),
-        };
+    fn client(&self, host: &str, trust: Trust) -> Result<reqwest::Client, Cause> {
+        let key = Key::new(trust, Reference::is_loopback(host));
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = built.get(&trust) {
+        if let Some(client) = built.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(&trust)?;
-        built.insert(trust, client.clone());
+        let client = client::build(&key)?;
+        built.insert(key, client.clone());
         Ok(client)
-    }
-}
-
-fn build(trust: &Trust) -> Result<reqwest::Client, Cause> {
-    // Another crate of the process may have chosen a provider first: just as good.
-    let _chosen_already = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("hull/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE_TIMEOUT)
-        .redirect(redirect::Policy::custom(follow))
-        .tls_danger_accept_invalid_certs(trust.skip_verify);
-    if trust.is_loopback {
-        builder = builder.no_proxy();
-    }
-    if let Some(path) = &trust.ca_file {
-        let pem = crate::files::read(path, CA_FILE_BYTES_MAX)
-            .map_err(|source| Cause::CaFile { path: path.clone(), source })?;
-        let wrong = || Cause::Document {
-            what: path.display().to_string(),
-            why: "it has no CA certificate in PEM form".into(),
-        };
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| wrong())?;
-        if certificates.is_empty() {
-            return Err(wrong());
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(|err| Cause::Document {
-        what: "the TLS settings".into(),
-        why: super::exchange::words(&err),
-    })
-}
-
-/// Registries send us elsewhere for layers. reqwest leaves credentials out when the host changes.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if attempt.previous().len() > REDIRECTS_MAX {
-        attempt.error("too many redirects")
-    } else if was_secure && attempt.url().scheme() != "https" {
-        attempt.error("a redirect from HTTPS to plain HTTP")
-    } else {
-        attempt.follow()
     }
 }
 
@@ -176,9 +166,13 @@ mod tests {
         Registry { host: host.into(), ..Default::default() }
     }
 
+    fn clients(registries: Vec<Registry>) -> Clients {
+        Clients::new(Remote { registries, ..Default::default() })
+    }
+
     #[test]
     fn plain_http_is_for_this_machine_and_where_it_is_configured() {
-        let clients = Clients::new(vec![
+        let clients = clients(vec![
             Registry { plain_http: true, ..registry("plain.example.org") },
             Registry { skip_verify: true, ..registry("127.0.0.1:5001") },
         ]);
@@ -196,15 +190,43 @@ mod tests {
     #[test]
     fn mirrors_come_first_and_are_told_whom_they_stand_for() {
         let mirrors = vec!["http://127.0.0.1:5000/v2/".to_owned(), "mirror.example.org".to_owned()];
-        let clients = Clients::new(vec![Registry { mirrors, ..registry("registry.k8s.io") }]);
+        let clients = clients(vec![Registry { mirrors, ..registry("registry.k8s.io") }]);
         let endpoints = clients.endpoints("registry.k8s.io").unwrap();
-        let bases: Vec<&str> = endpoints.iter().map(|of| of.base.as_str()).collect();
+        let apis: Vec<&str> = endpoints.iter().map(|of| of.api.as_str()).collect();
         assert_eq!(
-            bases,
-            ["http://127.0.0.1:5000", "https://mirror.example.org", "https://registry.k8s.io"]
+            apis,
+            [
+                "http://127.0.0.1:5000/v2",
+                "https://mirror.example.org/v2",
+                "https://registry.k8s.io/v2"
+            ]
         );
         assert_eq!(endpoints[0].stands_for.as_deref(), Some("registry.k8s.io"));
         let named: Vec<bool> = endpoints.iter().map(|of| of.is_registry).collect();
         assert_eq!(named, [false, false, true], "credentials are for the registry itself");
+    }
+
+    #[test]
+    fn who_could_not_be_reached_comes_behind_the_others_for_a_while() {
+        let mirrors = vec!["one.example.org".to_owned(), "two.example.org".to_owned()];
+        let clients = clients(vec![Registry { mirrors, ..registry("registry.k8s.io") }]);
+        assert!(clients.breakers.failed("one.example.org").is_some());
+        let endpoints = clients.endpoints("registry.k8s.io").unwrap();
+        let hosts: Vec<&str> = endpoints.iter().map(|of| of.host.as_str()).collect();
+        assert_eq!(hosts, ["two.example.org", "registry.k8s.io", "one.example.org"]);
+    }
+
+    #[test]
+    fn a_server_that_stands_in_place_of_the_registry_is_the_only_one_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("docker.io");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("hosts.toml"), "server = \"https://inside.example.org\"").unwrap();
+        let settings = Remote { config_path: Some(dir.path().into()), ..Default::default() };
+        let endpoints = Clients::new(settings).endpoints("docker.io").unwrap();
+        let asked: Vec<(&str, bool)> =
+            endpoints.iter().map(|of| (of.api.as_str(), of.is_registry)).collect();
+        assert_eq!(asked, [("https://inside.example.org/v2", true)]);
+        assert_eq!(endpoints[0].stands_for.as_deref(), Some("docker.io"));
     }
 }

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One request to a registry: what it challenges is answered, what it asks to wait for is waited
-//! for, within limits, and what fails is put into words.
+//! for, within limits, redirects are followed, and what fails is put into words.
+//!
+//! The rule: credentials, and headers that the operator has set for a host, go to the scheme, host and
+//! port that they are for. A redirect elsewhere goes without them, and never from HTTPS to plain HTTP.
 
 use super::endpoint::Endpoint;
 use super::token::{Ask, Owner, secret};
 use super::{Session, challenge};
 use crate::auth::Auth;
 use crate::error::{Cause, Unreachable};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use crate::watch::{Wait, Watch};
+use reqwest::header::{
+    AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use std::time::Duration;
@@ -16,6 +22,7 @@ use std::time::Duration;
 const WAITS_MAX: u32 = 5;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+const REDIRECTS_MAX: usize = 10;
 /// Most of an error page that is read, and that is shown.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
 const SHOWN_CHARACTERS: usize = 300;
@@ -28,35 +35,48 @@ impl Session {
         path: &str,
         what: &str,
         headers: &HeaderMap,
+        watch: &Watch,
     ) -> Result<Response, Cause> {
         let url = self.url(endpoint, path, what)?;
         let ask =
             Ask { endpoint, repository: &self.repository, auth: self.auth_for(endpoint), what };
         let owner = Owner {
-            base: endpoint.base.clone(),
+            base: endpoint.api.clone(),
             repository: self.repository.clone(),
             credentials: Auth::key(ask.auth),
         };
         let mut authorization = self.clients.tokens.get(&owner);
         let (mut was_challenged, mut waits) = (false, 0);
         loop {
-            let mut request = endpoint.http.get(url.clone()).headers(headers.clone());
-            if let Some(header) = &authorization {
-                request = request.header(AUTHORIZATION, header.clone());
+            if let Some(wait) = self.clients.breakers.wait(&endpoint.host) {
+                watch.waits_for(Wait::Later);
+                tokio::time::sleep(wait.min(WAIT_MAX)).await;
             }
-            let response = request.send().await.map_err(|err| transport(&endpoint.host, &err))?;
+            watch.waits_for(Wait::Answer);
+            let mut bound = endpoint.headers.clone();
+            if let Some(header) = &authorization {
+                bound.insert(AUTHORIZATION, header.clone());
+            }
+            let sent = follow(endpoint, url.clone(), headers, &bound).await;
+            self.count(endpoint, &sent);
+            let response = sent?;
             let status = response.status();
             match status.as_u16() {
                 401 if !was_challenged => {
                     was_challenged = true;
+                    watch.waits_for(Wait::Token);
                     let (header, life) = answer(&ask, response).await?;
                     self.clients.tokens.keep(owner.clone(), header.clone(), life);
                     authorization = Some(header);
                 }
                 429 | 502..=504 if waits < WAITS_MAX => {
                     let wait = wait_of(&response, waits);
+                    if wait > WAIT_MAX {
+                        return Err(later(&ask, status, wait));
+                    }
                     waits += 1;
-                    tokio::time::sleep(wait).await;
+                    // Its other layers, and other pulls, wait too.
+                    self.clients.breakers.asks_to_wait(&endpoint.host, wait);
                 }
                 200..=299 => return Ok(response),
                 _ => return Err(refusal(&ask, status, response).await),
@@ -64,8 +84,24 @@ impl Session {
         }
     }
 
+    /// Remembers who answers and who does not.
+    fn count(&self, endpoint: &Endpoint, sent: &Result<Response, Cause>) {
+        match sent {
+            Ok(_) => self.clients.breakers.answered(&endpoint.host),
+            Err(Cause::Unreachable { .. }) => {
+                if let Some(left_alone) = self.clients.breakers.failed(&endpoint.host)
+                    && self.endpoints.len() > 1
+                {
+                    let for_s = left_alone.as_secs();
+                    tracing::warn!(host = %endpoint.host, for_s, "host is asked last for a while");
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
     fn url(&self, endpoint: &Endpoint, path: &str, what: &str) -> Result<Url, Cause> {
-        let text = format!("{}/v2/{}/{path}", endpoint.base, self.repository);
+        let text = format!("{}/{}/{path}", endpoint.api, self.repository);
         let mut url = Url::parse(&text).map_err(|err| Cause::Document {
             what: format!("the address of {what} at {}", endpoint.host),
             why: err.to_string(),
@@ -74,6 +110,60 @@ impl Session {
             url.query_pairs_mut().append_pair("ns", host);
         }
         Ok(url)
+    }
+}
+
+/// Sends a request, and again to wherever it is redirected. `bound` is for the first origin alone.
+pub(super) async fn follow(
+    endpoint: &Endpoint,
+    url: Url,
+    headers: &HeaderMap,
+    bound: &HeaderMap,
+) -> Result<Response, Cause> {
+    let origin = url.origin();
+    let of_registry = Url::parse(&endpoint.api).map(|api| api.origin());
+    let mut at = url;
+    for _ in 0..=REDIRECTS_MAX {
+        let mut all = headers.clone();
+        if at.origin() == origin {
+            all.extend(bound.clone());
+        }
+        let host = at.host_str().unwrap_or_default().to_owned();
+        let is_registry = of_registry.as_ref().is_ok_and(|of| *of == at.origin());
+        let shown = if is_registry { &endpoint.host } else { &host };
+        let request = endpoint.http.get(at.clone()).headers(all);
+        let response = request.send().await.map_err(|err| transport(shown, &err))?;
+        let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+        let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
+            return Ok(response);
+        };
+        let lost = |why: &str| Cause::Unreachable {
+            host: shown.clone(),
+            kind: Unreachable::Redirect,
+            said: why.to_owned(),
+        };
+        let next = location.to_str().ok().and_then(|text| at.join(text).ok());
+        let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));
+        let next = next.ok_or_else(|| lost("to something that is no address"))?;
+        if at.scheme() == "https" && next.scheme() != "https" {
+            return Err(lost("from HTTPS to plain HTTP"));
+        }
+        at = next;
+    }
+    Err(Cause::Unreachable {
+        host: endpoint.host.clone(),
+        kind: Unreachable::Redirect,
+        said: format!("more than {REDIRECTS_MAX} times"),
+    })
+}
+
+/// The registry asks for more patience than a pull has.
+fn later(ask: &Ask<'_>, status: StatusCode, wait: Duration) -> Cause {
+    Cause::Answer {
+        host: ask.endpoint.host.clone(),
+        status: status.as_u16(),
+        what: ask.what.to_owned(),
+        said: format!("it asks to come back in {} s", wait.as_secs()),
     }
 }
 
@@ -108,9 +198,9 @@ async fn answer(
 }
 
 /// The header for username and password, written by reqwest.
-fn basic(ask: &Ask<'_>, username: &str, password: &str) -> Result<HeaderValue, Cause> {
+pub(super) fn basic(ask: &Ask<'_>, username: &str, password: &str) -> Result<HeaderValue, Cause> {
     let request =
-        ask.endpoint.http.get(&ask.endpoint.base).basic_auth(username, Some(password)).build();
+        ask.endpoint.http.get(&ask.endpoint.api).basic_auth(username, Some(password)).build();
     request
         .ok()
         .and_then(|request| request.headers().get(AUTHORIZATION).cloned())
@@ -134,9 +224,36 @@ async fn refusal(ask: &Ask<'_>, status: StatusCode, response: Response) -> Cause
 }
 
 fn wait_of(response: &Response, waits: u32) -> Duration {
-    let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let told = header.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    told.unwrap_or(FIRST_WAIT * 2_u32.pow(waits)).min(WAIT_MAX)
+    let header = |name| response.headers().get(name).and_then(|of: &HeaderValue| of.to_str().ok());
+    let told = header(RETRY_AFTER).and_then(|text| told(text, header(DATE)));
+    told.unwrap_or(FIRST_WAIT * 2_u32.pow(waits))
+}
+
+/// Seconds, or the date of which the answer's own is told apart: clocks differ.
+fn told(text: &str, now: Option<&str>) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (then, now) = (date(text)?, date(now?)?);
+    Some(Duration::from_secs(then.saturating_sub(now)))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds, counted from anywhere: RFC 9110, 5.6.7.
+fn date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_whitespace().skip(1);
+    let day: u64 = words.next()?.parse().ok()?;
+    let name = words.next()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as u64;
+    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
+    let mut time = words.next()?.split(':').map(str::parse::<u64>);
+    let (hour, minute, second) = (time.next()?.ok()?, time.next()?.ok()?, time.next()?.ok()?);
+    // Years begin in March here, so that the day that comes and goes is the last one.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 #[derive(Deserialize)]
@@ -231,4 +348,25 @@ pub(super) fn words(error: &reqwest::Error) -> String {
         innermost = source;
     }
     innermost.to_string().chars().take(SHOWN_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_come_back_is_seconds_or_a_date() {
+        let now = Some("Tue, 28 Feb 2028 23:59:50 GMT");
+        for (text, wanted) in [
+            ("7", Some(7)),
+            ("Tue, 29 Feb 2028 00:00:00 GMT", Some(10)),
+            ("Wed, 01 Mar 2028 00:00:00 GMT", Some(86_410)),
+            ("Tue, 28 Feb 2028 00:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("Tue, 29 Foo 2028 00:00:00 GMT", None),
+        ] {
+            assert_eq!(told(text, now).map(|of| of.as_secs()), wanted, "{text}");
+        }
+        assert_eq!(told("Tue, 29 Feb 2028 00:00:00 GMT", None), None);
+    }
 }

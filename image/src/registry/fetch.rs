@@ -7,16 +7,18 @@
 
 use super::endpoint::Endpoint;
 use super::exchange::body;
+use super::pace::Pace;
 use super::{Session, exchange};
 use crate::digest::Digest;
 use crate::document::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
 use crate::error::{Cause, Unreachable};
+use crate::watch::{Wait, Watch};
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 use reqwest::{Response, StatusCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How often we try again without a byte having come, and how often at all.
@@ -42,15 +44,24 @@ impl Session {
         self.document(&path, &what, &headers, MANIFEST_BYTES_MAX, want.as_ref()).await
     }
 
+    /// A small blob: the config of an image, or what was signed.
+    pub(crate) async fn blob(
+        &self,
+        descriptor: &Descriptor,
+        what: String,
+        max: u64,
+    ) -> Result<Received, Cause> {
+        if descriptor.size > max {
+            return Err(Cause::TooLarge { what, max });
+        }
+        let path = format!("blobs/{}", descriptor.digest);
+        self.document(&path, &what, &plain_headers(), max, Some(&descriptor.digest)).await
+    }
+
     /// The config of an image.
     pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<Received, Cause> {
         let what = format!("config {}", descriptor.digest);
-        if descriptor.size > CONFIG_BYTES_MAX {
-            return Err(Cause::TooLarge { what, max: CONFIG_BYTES_MAX });
-        }
-        let path = format!("blobs/{}", descriptor.digest);
-        self.document(&path, &what, &plain_headers(), CONFIG_BYTES_MAX, Some(&descriptor.digest))
-            .await
+        self.blob(descriptor, what, CONFIG_BYTES_MAX).await
     }
 
     /// Asks the endpoints in order; the registry itself is the last.
@@ -63,14 +74,20 @@ impl Session {
         want: Option<&Digest>,
     ) -> Result<Received, Cause> {
         let mut last = None;
-        for endpoint in &self.endpoints {
+        // Only a digest can be asked of who may not say what a tag means.
+        let may = |of: &&Endpoint| if want.is_some() { of.pulls } else { of.resolves };
+        let asked: Vec<&Endpoint> = self.endpoints.iter().filter(may).collect();
+        for endpoint in asked {
             match self.document_of(endpoint, path, what, headers, max, want).await {
                 Ok(received) => return Ok(received),
                 Err(cause) => {
                     if !endpoint.is_registry {
                         tracing::warn!(mirror = %endpoint.host, error = %cause, "mirror not used");
                     }
-                    last = Some(cause);
+                    // The registry's own word counts most, whoever was asked last.
+                    if endpoint.is_registry || last.is_none() {
+                        last = Some(cause);
+                    }
                 }
             }
         }
@@ -86,8 +103,12 @@ impl Session {
         max: u64,
         want: Option<&Digest>,
     ) -> Result<Received, Cause> {
-        let response = self.get(endpoint, path, what, headers).await?;
-        let bytes = body(response, what, max, &endpoint.host).await?;
+        let response = self.get(endpoint, path, what, headers, &self.watch).await?;
+        let read = body(response, what, max, &endpoint.host);
+        let bytes = match tokio::time::timeout(self.clients.stall(), read).await {
+            Ok(read) => read?,
+            Err(_) => return Err(self.stalled(endpoint, what)),
+        };
         let digest = want.map_or_else(|| Digest::of(&bytes), |want| want.same_kind_of(&bytes));
         match want {
             Some(want) if *want != digest => Err(Cause::WrongDigest {
@@ -99,33 +120,47 @@ impl Session {
         }
     }
 
-    /// Sends the bytes of a layer into `into`, and tells `progress` how many came. Ends early, without
-    /// an error, when nobody takes them any more: the receiver knows why.
+    /// How many places may be asked for a layer.
+    pub(crate) fn places(&self) -> usize {
+        self.endpoints.iter().filter(|of| of.pulls).count()
+    }
+
+    /// Sends the bytes of a layer into `into`; the first `skipped` places are not asked. Ends early,
+    /// without an error, when nobody takes them any more: the receiver knows why.
     pub(crate) async fn layer(
         &self,
         descriptor: &Descriptor,
+        skipped: usize,
         into: mpsc::Sender<Bytes>,
-        mut progress: impl FnMut(u64),
+        watch: &Watch,
     ) -> Result<(), Cause> {
         let mut stream = Stream { descriptor, into, received: 0 };
         let (mut tries, mut without_progress) = (0, 0);
-        let mut endpoints = self.endpoints.iter();
+        let asked: Vec<&Endpoint> = self.endpoints.iter().filter(|of| of.pulls).collect();
+        let mut endpoints = asked.into_iter().skip(skipped).peekable();
         let mut endpoint = endpoints.next().ok_or_else(|| self.no_endpoint("a layer"))?;
         loop {
             let before = stream.received;
-            let cause = match self.attempt(endpoint, &mut stream, &mut progress).await {
+            let cause = match self.attempt(endpoint, &mut stream, watch).await {
                 Ok(()) => return Ok(()),
+                // More came than there is: what others have is no better behind that.
+                Err(cause @ Cause::WrongSize { .. }) => return Err(cause),
                 Err(cause) => cause,
             };
             tries += 1;
             without_progress = if stream.received > before { 0 } else { without_progress + 1 };
-            let is_last = tries >= TRIES_MAX || without_progress >= TRIES_WITHOUT_PROGRESS;
+            // Who has no other place to ask is more patient.
+            let patience = if endpoints.peek().is_some() { 1 } else { TRIES_WITHOUT_PROGRESS };
+            let is_last = tries >= TRIES_MAX || without_progress >= patience;
             if !matches!(cause, Cause::Unreachable { .. }) || is_last {
-                endpoint = endpoints.next().ok_or(cause)?;
-                without_progress = 0;
+                let next = endpoints.next().ok_or_else(|| cause.clone())?;
+                tracing::warn!(host = %endpoint.host, next = %next.host, error = %cause,
+                    layer = %descriptor.digest, "layer is asked of another host");
+                (endpoint, without_progress) = (next, 0);
                 continue;
             }
             tracing::debug!(layer = %descriptor.digest, at = stream.received, error = %cause, "layer resumed");
+            watch.waits_for(Wait::Retry);
             tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(without_progress)).await;
         }
     }
@@ -134,7 +169,7 @@ impl Session {
         &self,
         endpoint: &Endpoint,
         stream: &mut Stream<'_>,
-        progress: &mut impl FnMut(u64),
+        watch: &Watch,
     ) -> Result<(), Cause> {
         let digest = &stream.descriptor.digest;
         let what = format!("layer {digest}");
@@ -143,27 +178,34 @@ impl Session {
             let range = HeaderValue::from_str(&format!("bytes={}-", stream.received));
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let mut response = self.get(endpoint, &format!("blobs/{digest}"), &what, &headers).await?;
+        let path = format!("blobs/{digest}");
+        let mut response = self.get(endpoint, &path, &what, &headers, watch).await?;
         let mut skip = skipped(&response, stream.received).ok_or_else(|| Cause::Answer {
             host: endpoint.host.clone(),
             status: response.status().as_u16(),
             what: what.clone(),
             said: "another part of it than was asked for".into(),
         })?;
+        let mut pace = Pace::new(self.clients.stall());
         loop {
-            let chunk =
-                response.chunk().await.map_err(|err| exchange::transport(&endpoint.host, &err))?;
+            watch.waits_for(Wait::Bytes);
+            let began = Instant::now();
+            let chunk = tokio::time::timeout(pace.patience(), response.chunk()).await;
+            let chunk = chunk.map_err(|_| self.stalled(endpoint, &what))?;
+            let chunk = chunk.map_err(|err| exchange::transport(&endpoint.host, &err))?;
             let Some(mut chunk) = chunk else { break };
+            pace.came(chunk.len() as u64, began.elapsed());
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             drop(chunk.split_to(usize::try_from(known).unwrap_or(chunk.len())));
             if chunk.is_empty() {
                 continue;
             }
+            watch.waits_for(Wait::Inflate);
             if !stream.pass_on(chunk).await? {
                 return Ok(());
             }
-            progress(stream.received);
+            watch.received(stream.received);
         }
         if stream.received < stream.descriptor.size {
             return Err(Cause::Unreachable {
@@ -175,7 +217,16 @@ impl Session {
                 ),
             });
         }
+        watch.waits_for(Wait::Inflate);
         Ok(())
+    }
+
+    fn stalled(&self, endpoint: &Endpoint, what: &str) -> Cause {
+        Cause::Unreachable {
+            host: endpoint.host.clone(),
+            kind: Unreachable::Stalled,
+            said: format!("hardly anything of {what} in {} s", self.clients.stall().as_secs()),
+        }
     }
 
     fn no_endpoint(&self, what: &str) -> Cause {

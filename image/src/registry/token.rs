@@ -8,8 +8,8 @@ use super::endpoint::Endpoint;
 use super::exchange::{self, transport};
 use crate::auth::Auth;
 use crate::error::Cause;
-use reqwest::Url;
-use reqwest::header::HeaderValue;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Response, Url};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fmt;
@@ -96,7 +96,7 @@ impl Ask<'_> {
         let realm = challenge.get("realm").unwrap_or_default();
         let url = Url::parse(realm).ok().filter(|url| {
             url.scheme() == "https"
-                || (url.scheme() == "http" && self.endpoint.base.starts_with("http:"))
+                || (url.scheme() == "http" && self.endpoint.api.starts_with("http:"))
         });
         let url = url.ok_or_else(|| self.useless("it names no token server that may be asked"))?;
         let default_scope = format!("repository:{}:pull", self.repository);
@@ -129,11 +129,12 @@ impl Ask<'_> {
 
     async fn get(&self, mut url: Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
         url.query_pairs_mut().extend_pairs(fields);
-        let mut request = self.endpoint.http.get(url.clone());
+        let mut bound = HeaderMap::new();
         if let Some((username, password)) = self.auth.and_then(Auth::basic) {
-            request = request.basic_auth(username, Some(password));
+            bound.insert(AUTHORIZATION, exchange::basic(self, username, password)?);
         }
-        self.answer(request, &url).await
+        let sent = exchange::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
+        self.answer(sent?, &url).await
     }
 
     async fn post(&self, url: &Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
@@ -147,12 +148,13 @@ impl Ask<'_> {
             .post(url.clone())
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
-        self.answer(request, url).await
-    }
-
-    async fn answer(&self, request: reqwest::RequestBuilder, url: &Url) -> Result<Answer, Cause> {
         let server = url.host_str().unwrap_or_default();
         let response = request.send().await.map_err(|err| transport(server, &err))?;
+        self.answer(response, url).await
+    }
+
+    async fn answer(&self, response: Response, url: &Url) -> Result<Answer, Cause> {
+        let server = url.host_str().unwrap_or_default();
         let status = response.status();
         if matches!(status.as_u16(), 400 | 401 | 403) {
             let said = exchange::said(response).await;

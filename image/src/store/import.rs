@@ -15,6 +15,7 @@ use crate::error::{Cause, Error};
 use crate::layer::{Expected, decoder};
 use crate::reference::Reference;
 use crate::unpack::{Archive, clean};
+use crate::watch::Watch;
 use hull_sys as sys;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -200,6 +201,9 @@ impl Inner {
     }
 
     fn take(self: &Arc<Self>, contents: &Contents, found: &Found) -> Result<Imported, Cause> {
+        if let Some(policy) = &self.policy {
+            policy.check_import(&found.names)?;
+        }
         let id = Digest::of(&found.config);
         let (text, config) = record::checked_config(&found.config, &self.machine)?;
         if config.diff_ids.len() != found.layers.len() {
@@ -213,7 +217,14 @@ impl Inner {
                 Some(layer) => Made::Placed(layer),
                 None => {
                     let expected = Expected { blob: blob.clone(), diff_id: diff_id.clone() };
-                    self.make_layer(contents.part(path)?, &expected)?
+                    let watch = Watch::default();
+                    // A pull may be unpacking the same one.
+                    let turn = self.unpacking.wait(diff_id.hex());
+                    let _turn = tokio::runtime::Handle::current().block_on(turn);
+                    match self.present(&diff_id) {
+                        Some(layer) => Made::Placed(layer),
+                        None => self.make_layer(contents.part(path)?, &expected, &watch)?,
+                    }
                 }
             };
             made.push((Expected { blob: blob.clone(), diff_id }, layer));

@@ -7,6 +7,7 @@
 
 use super::record::{Layer, Record};
 use super::{Image, Problem};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::files;
 use crate::reference::Reference;
@@ -27,6 +28,8 @@ pub(super) struct Index {
     records: BTreeMap<String, Record>,
     images: BTreeMap<String, Arc<Image>>,
     layers: BTreeMap<String, Layer>,
+    /// Bytes and inodes of all layers.
+    taken: (u64, u64),
     held: HashMap<String, usize>,
 }
 
@@ -38,6 +41,7 @@ impl Index {
             records: BTreeMap::new(),
             images: BTreeMap::new(),
             layers: BTreeMap::new(),
+            taken: (0, 0),
             held: HashMap::new(),
         }
     }
@@ -66,6 +70,19 @@ impl Index {
                     files::remove_tree(&self.layer_path(&name))?;
                 }
             }
+            let blobs: BTreeSet<PathBuf> =
+                self.layers.values().filter_map(|layer| self.blob_path(layer)).collect();
+            for name in files::names(&self.root.join("blobs"))? {
+                let path = self.root.join("blobs").join(name);
+                if !blobs.contains(&path) {
+                    files::unlink(&path)?;
+                }
+            }
+            for name in files::names(&self.root.join("inventories"))? {
+                if !self.layers.contains_key(&name) {
+                    files::unlink(&self.inventory_path(&name))?;
+                }
+            }
         }
         Ok(problems)
     }
@@ -83,7 +100,7 @@ impl Index {
     fn show(&mut self, record: Record) -> Result<Arc<Image>, String> {
         let image = Arc::new(self.image_of(&record)?);
         for layer in &record.layers {
-            self.layers.insert(layer.name.clone(), layer.clone());
+            self.put(layer.clone());
         }
         self.images.insert(record.id.clone(), Arc::clone(&image));
         self.records.insert(record.id.clone(), record);
@@ -118,15 +135,73 @@ impl Index {
         self.root.join("layers").join(name)
     }
 
+    pub(super) fn inventory_path(&self, name: &str) -> PathBuf {
+        self.root.join("inventories").join(name)
+    }
+
+    /// Where a layer is as it travels, if it is kept.
+    fn blob_path(&self, layer: &Layer) -> Option<PathBuf> {
+        let digest = Digest::parse(&layer.blob.as_ref()?.digest)?;
+        Some(self.root.join("blobs").join(digest.hex()))
+    }
+
+    pub(super) fn layer_names(&self) -> impl Iterator<Item = String> {
+        self.layers.keys().cloned()
+    }
+
+    /// The record of an image, and the name in full if it was named and not by its id.
+    pub(super) fn record(&self, name: &str) -> Option<(Record, Option<String>)> {
+        let (id, full) = self.resolve(name)?;
+        Some((self.records.get(&id)?.clone(), full))
+    }
+
+    pub(super) fn has(&self, layer: &str) -> bool {
+        self.layers.contains_key(layer)
+    }
+
+    pub(super) fn layer(&self, name: &str) -> Option<Layer> {
+        self.layers.get(name).cloned()
+    }
+
+    /// The layers of an image, or all, each with the images that have it.
+    pub(super) fn layers_of(&self, name: Option<&str>) -> Option<Vec<(Layer, Vec<String>)>> {
+        let wanted = name.map(|name| self.resolve(name).map(|(id, _)| id).ok_or(()));
+        let wanted = wanted.transpose().ok()?;
+        let mut all: BTreeMap<&str, (Layer, Vec<String>)> = BTreeMap::new();
+        let is_wanted = |record: &&Record| wanted.as_ref().is_none_or(|id| *id == record.id);
+        for record in self.records.values().filter(is_wanted) {
+            for layer in &record.layers {
+                let known = self.layers.get(&layer.name).unwrap_or(layer);
+                let entry = all.entry(&layer.name).or_insert_with(|| (known.clone(), Vec::new()));
+                entry.1.push(record.id.clone());
+            }
+        }
+        Some(all.into_values().collect())
+    }
+
     pub(super) fn images(&self) -> Vec<Arc<Image>> {
         self.images.values().cloned().collect()
     }
 
     pub(super) fn usage(&self) -> (u64, u64) {
-        let sum = |(bytes, inodes): (u64, u64), layer: &Layer| {
-            (bytes + layer.bytes, inodes + layer.inodes)
-        };
-        self.layers.values().fold((0, 0), sum)
+        self.taken
+    }
+
+    /// Layers come and go here only, so that what they take is known without looking.
+    fn put(&mut self, layer: Layer) {
+        self.taken.0 += layer.bytes;
+        self.taken.1 += layer.inodes;
+        if let Some(old) = self.layers.insert(layer.name.clone(), layer) {
+            self.taken.0 -= old.bytes;
+            self.taken.1 -= old.inodes;
+        }
+    }
+
+    fn take(&mut self, name: &str) {
+        if let Some(old) = self.layers.remove(name) {
+            self.taken.0 -= old.bytes;
+            self.taken.1 -= old.inodes;
+        }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Image>> {
@@ -241,7 +316,11 @@ impl Index {
         for name in gone {
             let aside = self.root.join("tmp").join(files::unique("layer"));
             files::rename(&self.layer_path(&name), &aside)?;
-            self.layers.remove(&name);
+            files::unlink(&self.inventory_path(&name))?;
+            if let Some(blob) = self.layers.get(&name).and_then(|layer| self.blob_path(layer)) {
+                files::unlink(&blob)?;
+            }
+            self.take(&name);
             directories.push(aside);
         }
         Ok(directories)
@@ -256,7 +335,12 @@ impl Index {
 
     /// Puts a layer that was made in `made` into its place and holds it. One that is there without our
     /// knowledge, because its record cannot be read, is put aside whole: a container may run on it.
-    pub(super) fn place(&mut self, layer: Layer, made: &Path) -> sys::Result<Layer> {
+    pub(super) fn place(
+        &mut self,
+        layer: Layer,
+        made: &Path,
+        inventory: &Path,
+    ) -> sys::Result<Layer> {
         if let Some(known) = self.hold(&layer.name) {
             return Ok(known);
         }
@@ -265,10 +349,26 @@ impl Index {
             Err(err) if !err.is_not_found() => return Err(err),
             Ok(()) | Err(_) => {}
         }
+        files::rename(inventory, &self.inventory_path(&layer.name))?;
         files::rename(made, &path)?;
         *self.held.entry(layer.name.clone()).or_default() += 1;
-        self.layers.insert(layer.name.clone(), layer.clone());
+        self.put(layer.clone());
         Ok(layer)
+    }
+
+    /// A layer was put right: it is known by its new inventory, also in the records of its images.
+    pub(super) fn mended(&mut self, layer: &Layer) -> sys::Result<()> {
+        self.put(layer.clone());
+        let has = |record: &&Record| record.layers.iter().any(|of| of.name == layer.name);
+        let records: Vec<Record> = self.records.values().filter(has).cloned().collect();
+        for mut record in records {
+            for of in record.layers.iter_mut().filter(|of| of.name == layer.name) {
+                of.clone_from(layer);
+            }
+            record.write(&self.root)?;
+            self.records.insert(record.id.clone(), record);
+        }
+        Ok(())
     }
 
     pub(super) fn release(&mut self, name: &str) {

@@ -4,17 +4,21 @@
 //! The rule: a layer is made in `tmp` and renamed into place when it is whole and checked. A layer
 //! that is being made for one image is waited for by others, not made twice.
 
-use super::record::Layer;
+use super::record::{Blob, Layer};
 use super::{Inner, files};
 use crate::digest::Digest;
 use crate::error::Cause;
+use crate::inventory::{self, Writer};
 use crate::layer::{self, Expected};
+use crate::pipe::Copied;
 use crate::unpack::{self, Unpacked};
 use crate::view;
+use crate::watch::Watch;
 use hull_sys as sys;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,16 +65,26 @@ impl Drop for Held {
     }
 }
 
-/// A directory in `tmp` that goes away unless it was renamed.
+/// A directory or file in `tmp` that goes away unless it was renamed.
 #[derive(Debug)]
 pub(super) struct Scratch {
     path: PathBuf,
 }
 
+impl Scratch {
+    pub(super) fn new(inner: &Inner, kind: &str) -> Self {
+        Self { path: inner.path("tmp").join(files::unique(kind)) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(err) = files::remove_tree(&self.path) {
-            tracing::warn!(path = %self.path.display(), error = %err, "scratch directory left behind");
+            tracing::warn!(path = %self.path.display(), error = %err, "scratch left behind");
         }
     }
 }
@@ -89,35 +103,99 @@ pub(super) fn keep(what: &Digest) -> impl Fn(sys::Error) -> Cause + '_ {
 impl Inner {
     /// The layer with this diff id, if it is there.
     pub(super) fn present(self: &Arc<Self>, diff_id: &Digest) -> Option<Held> {
-        let layer = self.index().hold(diff_id.hex())?;
+        if self.doubts().broken.contains(diff_id.hex()) {
+            return None;
+        }
+        self.hold(diff_id.hex())
+    }
+
+    /// The layer in this directory, kept there as long as what is given.
+    pub(super) fn hold(self: &Arc<Self>, name: &str) -> Option<Held> {
+        let layer = self.index().hold(name)?;
         Some(Held { inner: Arc::clone(self), layer })
     }
 
-    fn place(self: &Arc<Self>, layer: Layer, made: &Path) -> sys::Result<Held> {
-        let layer = self.index().place(layer, made)?;
+    fn place(
+        self: &Arc<Self>,
+        mut layer: Layer,
+        made: &Path,
+        (inventory, digest): (Scratch, Digest),
+    ) -> sys::Result<Held> {
+        layer.inventory = Some(digest.to_string());
+        if self.doubts().broken.contains(&layer.name) && self.index().layer(&layer.name).is_some() {
+            // Containers may be running on what is good of it.
+            self.mend(&layer, made, inventory.path())?;
+            self.index().mended(&layer)?;
+            tracing::info!(layer = %layer.name, "broken layer repaired");
+        }
+        let layer = self.index().place(layer, made, inventory.path())?;
+        let mut doubts = self.doubts();
+        doubts.broken.remove(&layer.name);
+        doubts.unseen.remove(&layer.name);
+        drop(doubts);
         Ok(Held { inner: Arc::clone(self), layer })
     }
 
     /// Unpacks a layer. Blocks.
     pub(super) fn make_layer(
         self: &Arc<Self>,
-        bytes: impl Read,
+        bytes: impl Read + Send,
         expected: &Expected,
+        watch: &Watch,
     ) -> Result<Made, Cause> {
         let keep = keep(&expected.diff_id);
-        let scratch = Scratch { path: self.path("tmp").join(files::unique("layer")) };
+        let scratch = Scratch::new(self, "layer");
         files::make_dir(&scratch.path, 0o755).map_err(&keep)?;
         let root = files::open_dir(&scratch.path).map_err(&keep)?;
-        let unpacked = layer::unpack(bytes, expected, root)?;
+        let (inventory, mut notes) = self.begin_inventory().map_err(&keep)?;
+        let limits = self.config.limits;
+        let again = root.try_clone().map_err(sys::Error::of_io(|| "dup()")).map_err(&keep)?;
+        let kept = self.begin_blob(expected).map_err(&keep)?;
+        let (blob, file) = kept.unzip();
+        let bytes = Copied::new(bytes, file);
+        let unpacked = layer::unpack(bytes, expected, root, limits, &mut notes, watch)?;
+        if let (Some(blob), Some((digest, _))) = (&blob, &expected.blob) {
+            let place = self.path("blobs").join(digest.hex());
+            files::rename(blob.path(), &place).map_err(&keep)?;
+        }
         if !unpacked.links.is_empty() {
             return Ok(Made::Waiting { scratch, unpacked });
         }
-        let layer = Layer {
-            name: expected.diff_id.hex().to_owned(),
-            bytes: unpacked.bytes,
-            inodes: unpacked.inodes,
+        let inventory = if unpacked.replaced {
+            self.inventory_of(again.as_fd()).map_err(&keep)?
+        } else {
+            let written = notes.finish().map_err(sys::Error::of_io(|| "write(inventory)"));
+            (inventory, written.map_err(&keep)?)
         };
-        self.place(layer, &scratch.path).map(Made::Placed).map_err(&keep)
+        let layer = layer_of(expected, expected.diff_id.hex().to_owned(), &unpacked, 0);
+        self.place(layer, &scratch.path, inventory).map(Made::Placed).map_err(&keep)
+    }
+
+    /// A file for the layer as it travels, if those are kept.
+    fn begin_blob(&self, expected: &Expected) -> sys::Result<Option<(Scratch, File)>> {
+        if !self.config.keep_blobs || expected.blob.is_none() {
+            return Ok(None);
+        }
+        let scratch = Scratch::new(self, "blob");
+        let file = files::create(&scratch.path)?;
+        Ok(Some((scratch, file)))
+    }
+
+    fn begin_inventory(&self) -> sys::Result<(Scratch, Writer)> {
+        let scratch = Scratch::new(self, "inventory");
+        let file = files::create(&scratch.path)?;
+        let writer = Writer::new(file)
+            .map_err(sys::Error::of_io(|| format!("write({})", scratch.path.display())))?;
+        Ok((scratch, writer))
+    }
+
+    /// The inventory of what is there, whatever an archive says.
+    fn inventory_of(&self, root: BorrowedFd<'_>) -> sys::Result<(Scratch, Digest)> {
+        let (scratch, mut notes) = self.begin_inventory()?;
+        let written = inventory::walk(root, &mut notes).and_then(|()| notes.finish());
+        let digest =
+            written.map_err(sys::Error::of_io(|| format!("write({})", scratch.path.display())))?;
+        Ok((scratch, digest))
     }
 
     /// Finishes the layers that waited for those below them, lowest first. Blocks.
@@ -166,11 +244,19 @@ impl Inner {
         let copied = unpack::copy_up(root.as_fd(), view, &unpacked.links).map_err(failed)?;
         const CHAIN_SHOWN: usize = 32;
         let chain = Digest::of(chain.as_bytes());
-        let layer = Layer {
-            name: format!("{}-{}", expected.diff_id.hex(), &chain.hex()[..CHAIN_SHOWN]),
-            bytes: unpacked.bytes + copied,
-            inodes: unpacked.inodes + unpacked.links.len() as u64,
-        };
-        self.place(layer, made).map_err(&keep)
+        let name = format!("{}-{}", expected.diff_id.hex(), &chain.hex()[..CHAIN_SHOWN]);
+        let inventory = self.inventory_of(root.as_fd()).map_err(&keep)?;
+        self.place(layer_of(expected, name, unpacked, copied), made, inventory).map_err(&keep)
+    }
+}
+
+fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64) -> Layer {
+    let blob = expected.blob.as_ref();
+    Layer {
+        name,
+        bytes: unpacked.bytes + copied,
+        inodes: unpacked.inodes + unpacked.links.len() as u64,
+        blob: blob.map(|(digest, bytes)| Blob { digest: digest.to_string(), bytes: *bytes }),
+        inventory: None,
     }
 }

@@ -4,7 +4,10 @@
 //! ```text
 //! <root>/images/<id hex>.json   an image: its names, config, layers   (*.bad: set aside)
 //! <root>/layers/<diff id hex>/  a layer, unpacked, as overlayfs stacks it
+//! <root>/inventories/<layer>    what it holds: see [`inventory`](crate::inventory)
 //! <root>/containers/<id>/       upper and work of a container
+//! <root>/blobs/<digest hex>     it as it travels, if those are kept
+//! <root>/boot                   the boot in which all layers were looked through
 //! <root>/tmp/                   what is half made or half removed; emptied at open
 //! <root>/empty/                 the layer of images that have none
 //! <root>/below/                 empty too, the lowest layer of image volumes
@@ -16,22 +19,28 @@
 //!
 //! Not here: which image a container uses. The caller knows.
 
+mod export;
 mod import;
 mod index;
+mod integrity;
 mod layers;
+mod progress;
 mod pull;
 mod record;
 mod rootfs;
 
 pub use import::Imported;
-pub use pull::{Progress, ProgressState};
+pub use integrity::Verified;
+pub use progress::{Progress, ProgressState};
 pub use rootfs::Rootfs;
 
 use crate::error::Error;
 use crate::files;
 use crate::platform::Machine;
+use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
+use crate::unpack::Limits;
 use hull_sys as sys;
 use index::Index;
 use oci_spec::image::ImageConfiguration;
@@ -40,18 +49,49 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Settings of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// Where everything is kept.
     pub root: PathBuf,
-    /// What is special about some registries.
-    pub registries: Vec<Registry>,
+    /// How registries are talked to.
+    pub remote: Remote,
     /// How many layers of an image are pulled at a time.
     pub concurrent_layers: usize,
     /// Names of images that the kubelet shall not remove.
     pub pinned: Vec<String>,
+    /// How large a layer may be.
+    pub limits: Limits,
+    /// The file that says which images may come here.
+    pub policy: Option<PathBuf>,
+    /// Keep layers as they travel, too.
+    pub keep_blobs: bool,
+}
+
+/// How registries are talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// What is special about some registries.
+    pub registries: Vec<Registry>,
+    /// A directory of `<host>/hosts.toml`, which go before `registries`.
+    pub config_path: Option<PathBuf>,
+    /// Docker's `config.json`: credentials for pulls that bring none.
+    pub docker_config: Option<PathBuf>,
+    /// How long nothing may come before a connection counts as stalled.
+    pub stall: Duration,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            registries: Vec::new(),
+            config_path: None,
+            docker_config: None,
+            stall: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Settings of a registry.
@@ -143,6 +183,10 @@ struct Inner {
     pulls: Mutex<HashMap<pull::Key, pull::Running>>,
     /// One at a time unpacks a layer, whichever images it is of.
     unpacking: layers::Turns,
+    doubts: Mutex<integrity::Doubts>,
+    policy: Option<Policy>,
+    /// Bytes and inodes that containers have written, as measured last.
+    written: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 impl Store {
@@ -151,10 +195,12 @@ impl Store {
         let failed = |source| Error::Open { path: config.root.clone(), source };
         make_directories(&config.root).map_err(failed)?;
         sweep(&config.root.join("tmp")).map_err(failed)?;
+        let policy = config.policy.as_deref().map(Policy::read).transpose()?;
         let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
         let mut index = Index::new(&config.root, pinned.map(|of| of.to_string()).collect());
         let problems = index.load().map_err(failed)?;
-        let clients = Arc::new(Clients::new(config.registries.clone()));
+        let unseen = Inner::unseen(&config.root, index.layer_names());
+        let clients = Arc::new(Clients::new(config.remote.clone()));
         let inner = Inner {
             config,
             machine: Machine::this(),
@@ -162,6 +208,9 @@ impl Store {
             index: Mutex::new(index),
             pulls: Mutex::default(),
             unpacking: layers::Turns::default(),
+            doubts: Mutex::new(integrity::Doubts { unseen, ..Default::default() }),
+            policy,
+            written: Mutex::default(),
         };
         Ok((Self { inner: Arc::new(inner) }, problems))
     }
@@ -223,6 +272,10 @@ impl Inner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn doubts(&self) -> MutexGuard<'_, integrity::Doubts> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.config.root.join(name)
     }
@@ -234,7 +287,7 @@ fn make_directories(root: &Path) -> sys::Result<()> {
             .map_err(sys::Error::of_io(|| format!("mkdir({})", parent.display())))?;
     }
     files::make_dir(root, 0o700)?;
-    for name in ["images", "layers", "containers", "tmp"] {
+    for name in ["images", "layers", "inventories", "blobs", "containers", "tmp"] {
         files::make_dir(&root.join(name), 0o700)?;
     }
     files::make_dir(&root.join("below"), 0o755)?;

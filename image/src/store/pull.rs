@@ -6,48 +6,23 @@
 //! gets: the manifest is asked for with one's own, even if all layers are here.
 
 use super::layers::Made;
+use super::progress::{Progress, ProgressState, Sight};
 use super::record::{self, Record};
 use super::{Image, Inner, Store, files};
 use crate::auth::Auth;
+use crate::credentials;
 use crate::digest::Digest;
 use crate::document::{self, Descriptor, Document, Manifest};
 use crate::error::{Cause, Error};
 use crate::layer::Expected;
 use crate::pipe::pipe;
+use crate::policy::{self, Policy, Rule};
 use crate::reference::Reference;
 use crate::registry::Session;
+use crate::watch::{Wait, Watch};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
-
-/// A step of progress is told after so many bytes.
-const PROGRESS_BYTES: u64 = 512 << 10;
-
-/// How far a layer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// The layer's.
-    pub digest: String,
-    /// Bytes that came, compressed.
-    pub received: u64,
-    /// Bytes there are, compressed.
-    pub total: u64,
-    /// What happens with it.
-    pub state: ProgressState,
-}
-
-/// What happens with a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProgressState {
-    /// Others are first.
-    Waiting,
-    /// It comes, and is unpacked as it comes.
-    Receiving,
-    /// It is there.
-    Unpacked,
-    /// It was there before.
-    Present,
-}
 
 /// What makes two pulls the same: name and credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,35 +37,21 @@ type Busy = mpsc::Sender<()>;
 /// A layer with its place in the image.
 type Numbered = (usize, (Expected, Made));
 
+/// A layer on its way here.
+struct OnWay<'a> {
+    descriptor: &'a Descriptor,
+    expected: &'a Expected,
+    watch: Arc<Watch>,
+    busy: Busy,
+}
+
 type Outcome = Option<Result<Arc<Image>, Error>>;
 
 /// A pull that others may join.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
-    listeners: Arc<Listeners>,
+    sight: Arc<Sight>,
     outcome: watch::Receiver<Outcome>,
-}
-
-/// Who wants to know how far a pull is.
-#[derive(Debug, Default)]
-struct Listeners {
-    senders: Mutex<Vec<mpsc::Sender<Progress>>>,
-}
-
-impl Listeners {
-    fn join(&self, sender: Option<mpsc::Sender<Progress>>) {
-        self.senders.lock().unwrap_or_else(PoisonError::into_inner).extend(sender);
-    }
-
-    /// A listener that is too slow misses steps; it never slows the pull.
-    fn tell(&self, layer: &Descriptor, received: u64, state: ProgressState) {
-        let step =
-            Progress { digest: layer.digest.to_string(), received, total: layer.size, state };
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        senders.retain(|sender| {
-            !matches!(sender.try_send(step.clone()), Err(mpsc::error::TrySendError::Closed(_)))
-        });
-    }
 }
 
 impl Store {
@@ -104,8 +65,8 @@ impl Store {
     ) -> Result<Arc<Image>, Error> {
         let key = Key { reference: reference.clone(), credentials: Auth::key(auth) };
         let mut running = self.join_or_begin(&key, auth);
-        running.listeners.join(progress);
-        drop(running.listeners);
+        running.sight.join(progress);
+        drop(running.sight);
         let outcome = running.outcome.wait_for(Option::is_some).await;
         let broken = || Error::Broken { image: reference.to_string() };
         outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err(broken()))
@@ -120,14 +81,17 @@ impl Store {
             return running.clone();
         }
         let (told, outcome) = watch::channel(None);
-        let listeners = Arc::new(Listeners::default());
-        let running = Running { listeners: Arc::clone(&listeners), outcome };
+        let sight = Arc::new(Sight::default());
+        let running = Running { sight: Arc::clone(&sight), outcome };
         pulls.insert(key.clone(), running.clone());
         let (inner, key, auth) = (Arc::clone(&self.inner), key.clone(), auth.cloned());
         tokio::spawn(async move {
-            let pulled = inner.pull(&key.reference, auth, &listeners).await;
-            let result =
-                pulled.map_err(|source| Error::Pull { image: key.reference.to_string(), source });
+            let image = key.reference.to_string();
+            let pulled = tokio::select! {
+                pulled = inner.pull(&key.reference, auth, &sight) => pulled,
+                () = sight.watch(&image) => Err(ended()),
+            };
+            let result = pulled.map_err(|source| Error::Pull { image, source });
             inner.pulls.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             // Nobody may be waiting any more.
             told.send_replace(Some(result));
@@ -136,15 +100,37 @@ impl Store {
     }
 }
 
+/// What a name means: the manifest for this machine, and the digests on the way to it. The first is
+/// that of what the name means.
+struct Resolved {
+    manifest: Manifest,
+    digests: Vec<Digest>,
+}
+
 impl Inner {
     async fn pull(
         self: &Arc<Self>,
         reference: &Reference,
         auth: Option<Auth>,
-        listeners: &Arc<Listeners>,
+        sight: &Arc<Sight>,
     ) -> Result<Arc<Image>, Cause> {
-        let session = Arc::new(Session::new(Arc::clone(&self.clients), reference, auth)?);
-        let (manifest, digest) = self.resolve(&session, reference).await?;
+        let auth = match (auth, &self.config.remote.docker_config) {
+            (None, Some(path)) => credentials::find(path, reference.host()).await?,
+            (auth, _) => auth,
+        };
+        if let Some((policy, Rule::Reject(why))) = self.rule(reference) {
+            return Err(policy.refusal(why.clone()));
+        }
+        let watch = Arc::clone(&sight.watch);
+        let session = Session::new(Arc::clone(&self.clients), reference, auth, watch)?;
+        let session = Arc::new(session);
+        let Resolved { manifest, digests } = self.resolve(&session, reference).await?;
+        if let Some((policy, Rule::Signed(keys))) = self.rule(reference) {
+            let found = policy::signed(&session, &digests, keys).await?;
+            found.map_err(|why| {
+                policy.refusal(format!("{} must be signed: {why}", reference.name()))
+            })?;
+        }
         let received = session.config(&manifest.config).await?;
         let (text, config) = record::checked_config(&received.bytes, &self.machine)?;
         if config.diff_ids.len() != manifest.layers.len() {
@@ -157,30 +143,71 @@ impl Inner {
                 ),
             });
         }
-        let expected = manifest.layers.iter().zip(config.diff_ids);
-        let made = self.layers(&session, expected, listeners).await?;
+        let expected: Vec<_> = manifest.layers.iter().zip(config.diff_ids).collect();
+        self.has_room(&expected)?;
+        let made = self.layers(&session, expected, sight).await;
+        let made = made.map_err(|cause| self.how_much(cause, sight))?;
         let record = (manifest.config.digest, text);
-        let names = (reference.tagged(), Some(reference.digested(&digest)));
+        let names = (reference.tagged(), digests.first().map(|digest| reference.digested(digest)));
         let inner = Arc::clone(self);
-        blocking(move || {
+        sight.watch.waits_for(Wait::Sync);
+        let recorded = blocking(move || {
             inner.record(record, made, &names.0.into_iter().collect::<Vec<_>>(), names.1)
-        })
-        .await
+        });
+        recorded.await.map_err(|cause| self.how_much(cause, sight))
     }
 
-    /// Follows indexes to the manifest for this machine. The digest is that of what the name means.
-    async fn resolve(
-        &self,
-        session: &Session,
-        reference: &Reference,
-    ) -> Result<(Manifest, Digest), Cause> {
+    /// What the policy says, if there is one.
+    fn rule(&self, reference: &Reference) -> Option<(&Policy, &Rule)> {
+        self.policy.as_ref().map(|policy| (policy, policy.rule(reference)))
+    }
+
+    /// Whether what is missing could fit: it takes at least what it has compressed.
+    fn has_room(&self, layers: &[(&Descriptor, Digest)]) -> Result<(), Cause> {
+        let is_missing = |of: &&(&Descriptor, Digest)| !self.index().has(of.1.hex());
+        // Sizes are what somebody else says.
+        let sizes = layers.iter().filter(is_missing).map(|(of, _)| of.size);
+        let need = sizes.fold(0, u64::saturating_add);
+        let free = self.free();
+        if need <= free {
+            return Ok(());
+        }
+        Err(Cause::NoSpace { what: "the image".into(), need, free, path: self.config.root.clone() })
+    }
+
+    fn free(&self) -> u64 {
+        // Without an answer there is no reason to refuse anything.
+        let free = |of: rustix::fs::StatVfs| of.f_bavail.saturating_mul(of.f_frsize);
+        rustix::fs::statvfs(&self.config.root).map_or(u64::MAX, free)
+    }
+
+    /// A disk that is full says how much would have been needed, by what has come until then.
+    fn how_much(&self, cause: Cause, sight: &Sight) -> Cause {
+        if !cause.is_no_space() {
+            return cause;
+        }
+        let (received, total, inflated) = sight.bytes();
+        let ratio = u128::from(inflated.max(received)) * u128::from(total);
+        let need = u64::try_from(ratio / u128::from(received.max(1))).unwrap_or(u64::MAX);
+        Cause::NoSpace {
+            what: "the image".into(),
+            need: need.max(total),
+            free: self.free(),
+            path: self.config.root.clone(),
+        }
+    }
+
+    /// Follows indexes to the manifest for this machine.
+    async fn resolve(&self, session: &Session, reference: &Reference) -> Result<Resolved, Cause> {
         let first = session.manifest(reference.selector()).await?;
+        let mut digests = vec![first.digest];
         let mut document = document::parse(&first.bytes, "the manifest", &self.machine)?;
         for _ in 0..document::INDEX_DEPTH_MAX {
             match document {
-                Document::Manifest(manifest) => return Ok((manifest, first.digest)),
+                Document::Manifest(manifest) => return Ok(Resolved { manifest, digests }),
                 Document::Index(chosen) => {
                     let next = session.manifest(chosen.digest.as_str()).await?;
+                    digests.push(next.digest);
                     document = document::parse(&next.bytes, "the manifest", &self.machine)?;
                 }
             }
@@ -191,19 +218,21 @@ impl Inner {
     async fn layers<'a>(
         self: &'a Arc<Self>,
         session: &'a Arc<Session>,
-        layers: impl Iterator<Item = (&'a Descriptor, Digest)>,
-        listeners: &'a Arc<Listeners>,
+        layers: Vec<(&'a Descriptor, Digest)>,
+        sight: &'a Arc<Sight>,
     ) -> Result<Vec<(Expected, Made)>, Cause> {
         let mut tasks = Vec::new();
         // Every unpacker holds the sending end: the other end hears when the last has ended.
         let (busy, mut idle): (Busy, _) = mpsc::channel(1);
-        for (number, (descriptor, diff_id)) in layers.enumerate() {
-            listeners.tell(descriptor, 0, ProgressState::Waiting);
+        for (number, (descriptor, diff_id)) in layers.into_iter().enumerate() {
+            let watch = sight.layer(descriptor);
+            sight.state(&watch, ProgressState::Waiting);
             let expected =
                 Expected { blob: Some((descriptor.digest.clone(), descriptor.size)), diff_id };
             let busy = busy.clone();
             tasks.push(async move {
-                let made = self.layer(session, descriptor, &expected, listeners, busy).await?;
+                let on_way = OnWay { descriptor, expected: &expected, watch, busy };
+                let made = self.layer(session, &on_way, sight).await?;
                 Ok::<_, Cause>((number, (expected, made)))
             });
         }
@@ -221,36 +250,51 @@ impl Inner {
     async fn layer(
         self: &Arc<Self>,
         session: &Session,
-        descriptor: &Descriptor,
-        expected: &Expected,
-        listeners: &Arc<Listeners>,
-        busy: Busy,
+        on_way: &OnWay<'_>,
+        sight: &Sight,
     ) -> Result<Made, Cause> {
-        let _turn = self.unpacking.wait(expected.diff_id.hex()).await;
-        if let Some(layer) = self.present(&expected.diff_id) {
-            listeners.tell(descriptor, descriptor.size, ProgressState::Present);
+        let _turn = self.unpacking.wait(on_way.expected.diff_id.hex()).await;
+        if let Some(layer) = self.present(&on_way.expected.diff_id) {
+            sight.state(&on_way.watch, ProgressState::Present);
             return Ok(Made::Placed(layer));
         }
-        listeners.tell(descriptor, 0, ProgressState::Receiving);
-        let (into, bytes) = pipe();
-        let (inner, of) = (Arc::clone(self), expected.clone());
-        // In this order: what was made and is wanted no more goes before this counts as ended.
-        let unpacking = tokio::task::spawn_blocking(move || (inner.make_layer(bytes, &of), busy));
-        let mut told = 0;
-        let fetched = session
-            .layer(descriptor, into, |received| {
-                if received - told >= PROGRESS_BYTES {
-                    told = received;
-                    listeners.tell(descriptor, received, ProgressState::Receiving);
+        sight.state(&on_way.watch, ProgressState::Receiving);
+        let mut skipped = 0;
+        loop {
+            match self.fetch(session, on_way, skipped).await {
+                // What one has broken another may have whole.
+                Err(cause) if cause.is_damage() && skipped + 1 < session.places() => {
+                    skipped += 1;
+                    let layer = &on_way.descriptor.digest;
+                    tracing::warn!(%layer, error = %cause, "damaged layer is asked of the next host");
                 }
-            })
-            .await;
+                made => {
+                    let made = made?;
+                    sight.state(&on_way.watch, ProgressState::Unpacked);
+                    return Ok(made);
+                }
+            }
+        }
+    }
+
+    async fn fetch(
+        self: &Arc<Self>,
+        session: &Session,
+        on_way: &OnWay<'_>,
+        skipped: usize,
+    ) -> Result<Made, Cause> {
+        let OnWay { descriptor, expected, watch, busy } = on_way;
+        let (into, bytes) = pipe();
+        let (inner, of, busy) = (Arc::clone(self), (*expected).clone(), busy.clone());
+        let seen = Arc::clone(watch);
+        // In this order: what was made and is wanted no more goes before this counts as ended.
+        let unpacking =
+            tokio::task::spawn_blocking(move || (inner.make_layer(bytes, &of, &seen), busy));
+        let fetched = session.layer(descriptor, skipped, into, watch).await;
         // A stream that broke off is seen there as an end; why it ended is known here.
         let unpacked = unpacking.await.map_or_else(|_| Err(ended()), |(made, _busy)| made);
         fetched?;
-        let made = unpacked?;
-        listeners.tell(descriptor, descriptor.size, ProgressState::Unpacked);
-        Ok(made)
+        unpacked
     }
 
     /// Makes layers durable and lists the image. Blocks.

@@ -41,6 +41,28 @@ pub(crate) struct Layer {
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
+    /// What it came as: it can be fetched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<Blob>,
+    /// The digest of its inventory. Layers of older records have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inventory: Option<String>,
+}
+
+/// What a layer travels as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    pub(crate) digest: String,
+    pub(crate) bytes: u64,
+}
+
+impl Layer {
+    /// The digest of what it inflates to. Its directory has the same name, or one that begins so.
+    pub(crate) fn diff_id(&self) -> Option<Digest> {
+        let hex = self.name.split('-').next().unwrap_or_default();
+        let kind = if hex.len() == 128 { "sha512" } else { "sha256" };
+        Digest::parse(&format!("{kind}:{hex}"))
+    }
 }
 
 impl Record {
@@ -93,6 +115,11 @@ impl Record {
     /// The image's config, for any machine: it was checked when it came.
     pub(super) fn config(&self) -> Result<ImageConfiguration, String> {
         serde_json::from_str(&self.config).map_err(|err| err.to_string())
+    }
+
+    /// The image's config, to the byte.
+    pub(super) fn text(&self) -> &str {
+        &self.config
     }
 
     /// Whether it has no name left.

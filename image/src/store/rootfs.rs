@@ -9,7 +9,9 @@ use crate::error::Error;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 /// What overlayfs needs to make a container's root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,7 @@ impl Store {
         image: &Image,
         owner: &dyn Fn(u32, u32) -> (u32, u32),
     ) -> Result<Rootfs, Error> {
+        self.ready(image)?;
         let failed = |source| failed("make", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
         let rootfs = self.rootfs(container, image);
@@ -69,6 +72,7 @@ impl Store {
         let directory = self.rootfs_dir(container).map_err(failed)?;
         // Out of the way at once, so that a crash leaves something that is swept.
         let aside = self.inner.path("tmp").join(files::unique("rootfs"));
+        self.written().remove(container);
         match files::rename(&directory, &aside) {
             Ok(()) => files::remove_tree(&aside).map_err(failed),
             Err(err) if err.is_not_found() => Ok(()),
@@ -81,7 +85,21 @@ impl Store {
         let failed = |source| failed("measure", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
         let (bytes, inodes) = files::usage(&directory.join("upper")).map_err(failed)?;
+        self.written().insert(container.to_owned(), (bytes, inodes));
         Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
+    }
+
+    /// What all containers have written, each as it was measured last. Walks nothing: kubelets ask for
+    /// every container's share anyway, and then for the sum.
+    #[must_use]
+    pub fn rootfs_usage_known(&self) -> FsUsage {
+        let sum = |all: (u64, u64), of: &(u64, u64)| (all.0 + of.0, all.1 + of.1);
+        let (bytes, inodes) = self.written().values().fold((0, 0), sum);
+        FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes }
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<String, (u64, u64)>> {
+        self.inner.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The containers that have a writable layer.

@@ -5,9 +5,11 @@
 //! headers, sparse maps) is put together here, because every such part needs a limit, and values
 //! need not be text.
 //!
+//! When it records, what is no content is kept until it is asked for: headers, padding, the end.
+//!
 //! Not here: what names mean. They are passed on as they are written.
 
-use super::{Error, pax, sparse};
+use super::{Error, Limits, pax, sparse};
 use crate::error::SharedIo;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
@@ -16,8 +18,11 @@ use tar::{EntryType, Header};
 pub(crate) const BLOCK: u64 = 512;
 /// Longest extended header or long name.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
-/// Most entries of one layer. The largest images have about a tenth of that.
-const ENTRIES_MAX: u64 = 10_000_000;
+/// Longest content that nobody reads and that is recorded all the same.
+const SKIPPED_BYTES_MAX: u64 = 64 << 10;
+/// Longest that the archive may go on behind its end, and how much of that is recorded.
+const TRAILER_BYTES_MAX: u64 = 64 << 20;
+const TRAILER_RECORDED_MAX: u64 = 1 << 20;
 
 /// An entry of an archive. Its bytes are read from [`Archive::data`].
 #[derive(Debug, Clone)]
@@ -61,11 +66,62 @@ pub(crate) struct Archive<R> {
     /// Where the next header is.
     next: u64,
     entries: u64,
+    limits: Limits,
+    /// What passed and is no content, if it is wanted.
+    raw: Option<Vec<u8>>,
+    is_lossy: bool,
 }
 
 impl<R: Read> Archive<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, position: 0, data_end: 0, next: 0, entries: 0 }
+        Self {
+            reader,
+            position: 0,
+            data_end: 0,
+            next: 0,
+            entries: 0,
+            limits: Limits::NONE,
+            raw: None,
+            is_lossy: false,
+        }
+    }
+
+    /// Likewise, within limits, and keeps what is no content.
+    pub(super) fn recording(reader: R, limits: Limits) -> Self {
+        Self { limits, raw: Some(Vec::new()), ..Self::new(reader) }
+    }
+
+    /// What was no content since this was asked last.
+    pub(super) fn take_raw(&mut self) -> Vec<u8> {
+        self.raw.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether not everything was kept that would be needed to write the archive again.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.is_lossy
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        if let Some(raw) = &mut self.raw {
+            raw.extend_from_slice(bytes);
+        }
+    }
+
+    /// Reads what is behind the end.
+    pub(super) fn trailer(&mut self) -> Result<(), Error> {
+        let mut sink = Vec::new();
+        let raw = self.raw.as_mut().unwrap_or(&mut sink);
+        let part = (&mut self.reader).take(TRAILER_RECORDED_MAX).read_to_end(raw);
+        if (part.map_err(read_failed)? as u64) < TRAILER_RECORDED_MAX {
+            return Ok(());
+        }
+        self.is_lossy = true;
+        let mut rest = (&mut self.reader).take(TRAILER_BYTES_MAX);
+        io::copy(&mut rest, &mut io::sink()).map_err(read_failed)?;
+        if rest.limit() == 0 {
+            return Err(self.malformed("it goes on long after its end"));
+        }
+        Ok(())
     }
 
     /// Goes to the next entry, over what was not read of the last one.
@@ -111,7 +167,12 @@ impl<R: Read> Archive<R> {
 
     /// The bytes of the current entry.
     pub(crate) fn data(&mut self) -> Data<'_, R> {
-        Data { archive: self }
+        Data { archive: self, is_content: true }
+    }
+
+    /// The bytes of an entry that belong to its header.
+    pub(super) fn header_data(&mut self) -> Data<'_, R> {
+        Data { archive: self, is_content: false }
     }
 
     /// The reader, wherever it stands.
@@ -207,6 +268,9 @@ impl<R: Read> Archive<R> {
             }
         }
         self.position += filled as u64;
+        if let Some(raw) = &mut self.raw {
+            raw.extend_from_slice(&bytes[..filled]);
+        }
         // The end is a block of zeros. Some writers leave it out.
         if filled == 0 || (filled == bytes.len() && bytes.iter().all(|b| *b == 0)) {
             return Ok(None);
@@ -227,6 +291,9 @@ impl<R: Read> Archive<R> {
     fn begin_data(&mut self, size: u64) -> Result<(), Error> {
         let end = self.position.checked_add(size).filter(|end| end.checked_add(BLOCK).is_some());
         let end = end.ok_or_else(|| self.malformed("the size of an entry is too large"))?;
+        if end > self.limits.bytes {
+            return Err(Error::Limit { what: "bytes", max: self.limits.bytes });
+        }
         self.data_end = end;
         self.next = end.next_multiple_of(BLOCK);
         Ok(())
@@ -239,7 +306,7 @@ impl<R: Read> Archive<R> {
         }
         self.begin_data(size)?;
         let mut bytes = Vec::new();
-        self.data().read_to_end(&mut bytes).map_err(read_failed)?;
+        self.header_data().read_to_end(&mut bytes).map_err(read_failed)?;
         if bytes.len() as u64 != size {
             return Err(self.malformed("it ends within an extended header"));
         }
@@ -258,6 +325,7 @@ impl<R: Read> Archive<R> {
     pub(crate) fn header_block(&mut self) -> Result<[u8; 512], Error> {
         let mut block = [0; 512];
         self.reader.read_exact(&mut block).map_err(read_failed)?;
+        self.record(&block);
         self.position += BLOCK;
         self.data_end += BLOCK;
         self.next += BLOCK;
@@ -267,17 +335,25 @@ impl<R: Read> Archive<R> {
 
     fn count(&mut self) -> Result<(), Error> {
         self.entries += 1;
-        if self.entries > ENTRIES_MAX {
-            return Err(self.malformed("it has too many entries"));
+        if self.entries > self.limits.entries {
+            return Err(Error::Limit { what: "entries", max: self.limits.entries });
         }
         Ok(())
     }
 
     fn skip_to(&mut self, to: u64) -> Result<(), Error> {
         let left = to - self.position;
-        let skipped =
-            io::copy(&mut (&mut self.reader).take(left), &mut io::sink()).map_err(read_failed)?;
-        self.position += skipped;
+        let mut part = (&mut self.reader).take(left);
+        let skipped = match &mut self.raw {
+            Some(raw) if left <= SKIPPED_BYTES_MAX => {
+                part.read_to_end(raw).map(|bytes| bytes as u64)
+            }
+            raw => {
+                self.is_lossy |= raw.is_some();
+                io::copy(&mut part, &mut io::sink())
+            }
+        };
+        self.position += skipped.map_err(read_failed)?;
         // The padding of the last entry may be missing, its bytes not.
         if self.position < self.data_end {
             return Err(self.malformed("it ends within an entry"));
@@ -290,6 +366,7 @@ impl<R: Read> Archive<R> {
 /// Reads the current entry's bytes and no others.
 pub(crate) struct Data<'a, R> {
     archive: &'a mut Archive<R>,
+    is_content: bool,
 }
 
 impl<R: Read> Read for Data<'_, R> {
@@ -298,6 +375,9 @@ impl<R: Read> Read for Data<'_, R> {
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let got = self.archive.reader.read(&mut buffer[..want])?;
         self.archive.position += got as u64;
+        if !self.is_content {
+            self.archive.record(&buffer[..got]);
+        }
         Ok(got)
     }
 }

@@ -11,6 +11,7 @@
 //! never followed. A name that climbs out is an error: its author meant harm.
 
 mod archive;
+mod dress;
 mod links;
 mod names;
 mod pax;
@@ -19,9 +20,10 @@ mod tree;
 
 pub(crate) use archive::{Archive, Kind};
 pub(crate) use links::copy_up;
-pub(crate) use names::clean;
+pub(crate) use names::{clean, split};
 
 use crate::error::SharedIo;
+use crate::inventory::Writer;
 use hull_sys as sys;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -51,6 +53,14 @@ pub enum Error {
         /// Why.
         source: SharedIo,
     },
+    /// More than is allowed: it may be a bomb.
+    #[error("the archive has more than the {max} {what} that are allowed")]
+    Limit {
+        /// `bytes`, `entries`.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
     /// The filesystem.
     #[error("make entry `{entry}`")]
     Make {
@@ -78,6 +88,7 @@ impl Error {
             Self::Malformed { .. }
             | Self::Refused { .. }
             | Self::Read { .. }
+            | Self::Limit { .. }
             | Self::LinkToNothing { .. } => true,
             Self::Make { source, .. } => {
                 use rustix::io::Errno;
@@ -96,8 +107,43 @@ impl Error {
             Self::Malformed { .. }
             | Self::Refused { .. }
             | Self::Read { .. }
+            | Self::Limit { .. }
             | Self::LinkToNothing { .. } => None,
         }
+    }
+
+    /// What the operator can do about it, where we know.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Limit { what, .. } => Some(format!(
+                "if the image is to be trusted, raise `layer_{what}_max` under `[image]`"
+            )),
+            Self::Malformed { .. }
+            | Self::Refused { .. }
+            | Self::Read { .. }
+            | Self::Make { .. }
+            | Self::LinkToNothing { .. } => None,
+        }
+    }
+}
+
+/// How large a layer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that it inflates to.
+    pub bytes: u64,
+    /// Entries of its archive, extended headers among them.
+    pub entries: u64,
+}
+
+impl Limits {
+    pub(crate) const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX };
+}
+
+impl Default for Limits {
+    /// Some times what the largest images have.
+    fn default() -> Self {
+        Self { bytes: 128 << 30, entries: 5_000_000 }
     }
 }
 
@@ -107,17 +153,36 @@ pub(crate) struct Unpacked {
     /// About what it takes on disk.
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
+    /// Entries took the place of others: the inventory that was written is not what is there.
+    pub(crate) replaced: bool,
     /// Hard links to what this layer does not have: name and target, in the order written.
     pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Unpacks an archive into the directory `root`, which must be empty, and gives back the reader where
-/// the archive ends.
-pub(crate) fn unpack<R: Read>(reader: R, root: OwnedFd) -> Result<(Unpacked, R), Error> {
-    let mut archive = Archive::new(reader);
+/// the archive ends. What is in it goes into `notes`.
+pub(crate) fn unpack<R: Read>(
+    reader: R,
+    root: OwnedFd,
+    limits: Limits,
+    notes: &mut Writer,
+) -> Result<(Unpacked, R), Error> {
+    let noted = |source| Error::Make {
+        entry: "its inventory".into(),
+        source: sys::Error::of_io(|| "write(inventory)")(source),
+    };
+    let mut archive = Archive::recording(reader, limits);
     let mut tree = tree::Tree::new(root);
     while let Some(entry) = archive.next()? {
-        tree.add(&entry, &mut archive.data())?;
+        notes.raw(archive.take_raw()).map_err(noted)?;
+        if let Some((path, what)) = tree.add(&entry, &mut archive.data())? {
+            notes.entry(path, what).map_err(noted)?;
+        }
+    }
+    archive.trailer()?;
+    notes.raw(archive.take_raw()).map_err(noted)?;
+    if archive.is_lossy() {
+        notes.not_exact();
     }
     Ok((tree.finish()?, archive.into_inner()))
 }
@@ -130,5 +195,7 @@ fn shown(name: &[u8]) -> String {
     format!("{}{more}", String::from_utf8_lossy(cut).escape_debug())
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -125,7 +125,7 @@ impl Lines {
         let mut digits = Vec::new();
         loop {
             if self.at == self.block.len() {
-                archive.data().read_exact(&mut self.block).map_err(read_failed)?;
+                archive.header_data().read_exact(&mut self.block).map_err(read_failed)?;
                 self.at = 0;
                 self.read += BLOCK;
             }

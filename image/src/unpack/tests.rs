@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers unpacked on a real filesystem, good ones and hostile ones. Needs root.
 
-use super::{Error, Unpacked, copy_up, unpack};
+use super::{Error, Limits, Unpacked, copy_up, unpack};
+use crate::inventory::Writer;
 use crate::{files, view};
 use hull_tests::layer::Layer;
 use hull_tests::paths::cannot_run;
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 use tar::EntryType;
 
-fn can_run(test: &str) -> bool {
+pub(super) fn can_run(test: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
         cannot_run(test, "root, for devices and owners");
@@ -20,17 +21,27 @@ fn can_run(test: &str) -> bool {
     is_root
 }
 
-fn unpacked(tar: &[u8], into: &Path) -> Result<Unpacked, Error> {
-    files::make_dir(into, 0o755).unwrap();
-    unpack(tar, files::open_dir(into).unwrap()).map(|(unpacked, _)| unpacked)
+pub(super) fn unpacked(tar: &[u8], into: &Path) -> Result<Unpacked, Error> {
+    within(Limits::default(), tar, into)
 }
 
-fn temp() -> tempfile::TempDir {
+pub(super) fn within(limits: Limits, tar: &[u8], into: &Path) -> Result<Unpacked, Error> {
+    files::make_dir(into, 0o755).unwrap();
+    let mut notes = Writer::new(tempfile::tempfile().unwrap()).unwrap();
+    unpack(tar, files::open_dir(into).unwrap(), limits, &mut notes).map(|(unpacked, _)| unpacked)
+}
+
+pub(super) fn temp() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// A header of any kind with extended records before it.
-fn with_pax(records: &[(&str, &[u8])], kind: EntryType, path: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn with_pax(
+    records: &[(&str, &[u8])],
+    kind: EntryType,
+    path: &str,
+    data: &[u8],
+) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_pax_extensions(records.iter().copied()).unwrap();
     let mut header = tar::Header::new_ustar();
@@ -46,7 +57,7 @@ fn with_pax(records: &[(&str, &[u8])], kind: EntryType, path: &str, data: &[u8])
     builder.into_inner().unwrap()
 }
 
-fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub(super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let mut value = [0; 256];
     let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
     Some(value[..length].to_vec())

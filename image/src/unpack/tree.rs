@@ -6,14 +6,17 @@
 //! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
 
 use super::archive::{Entry, Kind};
+use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times};
 use super::names::{self, Meaning};
 use super::{Error, Unpacked, shown};
+use crate::digest::Hasher;
 use crate::files;
+use crate::inventory::What;
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev,
-    mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags, chmodat, chownat, ftruncate,
+    futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -29,8 +32,6 @@ const UNIT: u64 = 4096;
 const COPY_BYTES: usize = 256 << 10;
 /// Links on the way to one directory.
 const LINKS_MAX: u32 = 40;
-/// What overlayfs takes for "nothing of the layers below shows here".
-const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
 
 /// A layer's directory being filled.
 pub(super) struct Tree {
@@ -39,20 +40,26 @@ pub(super) struct Tree {
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Directories and their times, which making entries in them would change.
     times: HashMap<Vec<u8>, (i64, i64)>,
+    /// Names of links that wait for the layers below, and where in the list they are.
+    waiting: HashMap<Vec<u8>, usize>,
     done: Unpacked,
     buffer: Vec<u8>,
 }
 
 type Call<T> = Result<T, sys::Error>;
 
+/// Where something was made, and what it is.
+type Noted = Option<(Vec<u8>, What)>;
+
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
-        let done = Unpacked { bytes: UNIT, inodes: 1, links: Vec::new() };
-        Self { root, parent: None, times: HashMap::new(), done, buffer: vec![0; COPY_BYTES] }
+        let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
+        let (times, waiting) = Default::default();
+        Self { root, parent: None, times, waiting, done, buffer: vec![0; COPY_BYTES] }
     }
 
-    /// Makes what an entry says.
-    pub(super) fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), Error> {
+    /// Makes what an entry says, and tells what is there now because of it.
+    pub(super) fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<Noted, Error> {
         let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
         let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
         for (xattr, _) in &entry.xattrs {
@@ -62,32 +69,48 @@ impl Tree {
         }
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         if name.is_empty() {
-            return self.add_root(entry).map_err(made);
+            self.add_root(entry).map_err(made)?;
+            return Ok(Some((name, What::Directory)));
         }
         let (directory, last) = names::split(&name);
         let last_name = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
-        match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
-            Meaning::Nothing => Ok(()),
-            Meaning::Opaque => self.make_opaque(directory).map_err(made),
-            Meaning::Whiteout(gone) => self.white_out(directory, gone).map_err(made),
+        let what = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
+            Meaning::Nothing => None,
+            Meaning::Opaque => {
+                self.make_opaque(directory).map_err(made)?;
+                None
+            }
+            Meaning::Whiteout(gone) => {
+                let is_made = self.white_out(directory, gone).map_err(made)?;
+                let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+                let path = [directory, slash, gone].concat();
+                return Ok(is_made.then_some((path, What::Whiteout)));
+            }
             Meaning::Thing => {
                 // A name that comes again replaces what waits for the layers below.
-                self.done.links.retain(|(waiting, _)| *waiting != name);
+                if let Some(number) = self.waiting.remove(&name) {
+                    self.done.links[number].0.clear();
+                }
                 match &entry.kind {
-                    Kind::Link(target) => self.link(entry, &name, target),
-                    Kind::File | Kind::Sparse { .. } => self.file(entry, &name, &last_name, data),
+                    Kind::Link(target) => self.link(entry, &name, target)?,
+                    Kind::File | Kind::Sparse { .. } => {
+                        Some(self.file(entry, &name, &last_name, data)?)
+                    }
                     Kind::Directory
                     | Kind::Symlink(_)
                     | Kind::Char(..)
                     | Kind::Block(..)
-                    | Kind::Fifo => self.other(entry, &name, &last_name).map_err(made),
+                    | Kind::Fifo => Some(self.other(entry, &name, &last_name).map_err(made)?),
                 }
             }
-        }
+        };
+        Ok(what.map(|what| (name, what)))
     }
 
     /// Gives the directories their times and says what was made.
-    pub(super) fn finish(self) -> Result<Unpacked, Error> {
+    pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
+        // Those that were replaced later have lost their names.
+        self.done.links.retain(|(name, _)| !name.is_empty());
         for (name, time) in &self.times {
             let made = |source| Error::Make { entry: shown(name), source };
             // One that was replaced later has no times to restore.
@@ -122,28 +145,43 @@ impl Tree {
             |errno| sys::Error::new(errno, format!("openat2({}, DIRECTORY|IN_ROOT)", shown(name)));
         match self.beneath(name, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(fd) => return Ok(fd),
-            Err(Errno::NOENT) if !name.is_empty() && links > 0 => {}
+            Err(Errno::NOENT) if !name.is_empty() => {}
             Err(errno) => return Err(failed(errno)),
         }
+        // From the top: a layer may nest deeper than a stack does.
+        let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        for end in slashes.map(|(at, _)| at).chain([name.len()]) {
+            self.ensure_one(&name[..end], links)?;
+        }
+        self.beneath(name, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)
+    }
+
+    /// Likewise, when all above it is there.
+    fn ensure_one(&mut self, name: &[u8], links: u32) -> Call<()> {
+        let failed = |errno| sys::Error::new(errno, format!("mkdirat({})", shown(name)));
         let (above, last) = names::split(name);
-        let parent = self.ensure(above, links - 1)?;
+        let parent = self.beneath(above, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         match mkdirat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE)) {
             Ok(()) => {
                 chmodat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE), AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
                 self.count(0);
+                return Ok(());
             }
-            // A link to a directory of a lower layer: what it means is made in this layer.
-            Err(Errno::EXIST) => {
-                let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
-                let base: &[u8] = if target.starts_with(b"/") { b"" } else { above };
-                let joined = names::clean(&[base, b"/", &target].concat())
-                    .map_err(|_| failed(Errno::LOOP))?;
-                drop(self.ensure(&joined, links - 1)?);
-            }
-            Err(errno) => return Err(sys::Error::new(errno, format!("mkdirat({})", shown(name)))),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(errno)),
         }
-        self.beneath(name, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)
+        match self.beneath(name, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => return Ok(()),
+            Err(Errno::NOENT) if links > 0 => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        // A link to a directory of a lower layer: what it means is made in this layer.
+        let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
+        let base: &[u8] = if target.starts_with(b"/") { b"" } else { above };
+        let joined =
+            names::clean(&[base, b"/", &target].concat()).map_err(|_| failed(Errno::LOOP))?;
+        self.ensure(&joined, links - 1).map(drop)
     }
 
     fn count(&mut self, bytes: u64) {
@@ -171,18 +209,19 @@ impl Tree {
         opaque(dir.as_fd())
     }
 
-    fn white_out(&mut self, directory: &[u8], gone: &[u8]) -> Call<()> {
+    /// Whether there is a mark now.
+    fn white_out(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
         let gone = CString::new(gone).map_err(|_| sys::Error::new(Errno::INVAL, "mknodat(NUL)"))?;
         let parent = self.directory(directory)?;
         match mknodat(parent, &gone, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {
                 self.count(0);
-                Ok(())
+                Ok(true)
             }
             // The layer has one of its own: only that of the layers below is gone.
             Err(Errno::EXIST) => match openat(parent, &gone, files::DIRECTORY, Mode::empty()) {
-                Ok(dir) => opaque(dir.as_fd()),
-                Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Ok(dir) => opaque(dir.as_fd()).map(|()| false),
+                Err(Errno::NOTDIR | Errno::LOOP) => Ok(false),
                 Err(errno) => Err(sys::Error::new(errno, "openat(DIRECTORY)")),
             },
             Err(errno) => {
@@ -197,17 +236,21 @@ impl Tree {
         name: &[u8],
         last: &CString,
         data: &mut impl Read,
-    ) -> Result<(), Error> {
+    ) -> Result<What, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
+        let mut replaced = false;
         let parent = self.directory(names::split(name).0).map_err(made)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || openat(parent, last, flags, Mode::RUSR | Mode::WUSR);
-        let fd = clear_way(parent, last, create).map_err(made)?;
+        let fd = clear_way(parent, last, &mut replaced, create).map_err(made)?;
+        self.done.replaced |= replaced;
         let mut file = File::from(fd);
-        let written = match &entry.kind {
+        let mut hasher = Hasher::sha256();
+        let (written, length) = match &entry.kind {
             Kind::Sparse { map, length } => {
-                self.copy_pieces(entry, &mut file, data, map, *length)?
+                let pieces = (map.as_slice(), *length);
+                (self.copy_pieces(entry, &mut file, data, pieces, &mut hasher)?, *length)
             }
             Kind::File
             | Kind::Directory
@@ -215,14 +258,20 @@ impl Tree {
             | Kind::Link(_)
             | Kind::Char(..)
             | Kind::Block(..)
-            | Kind::Fifo => self.copy(entry, &mut file, data, entry.size)?,
+            | Kind::Fifo => {
+                (self.copy(entry, &mut file, data, entry.size, &mut hasher)?, entry.size)
+            }
         };
         dress(file.as_fd(), entry).map_err(made)?;
         futimens(&file, &times(entry.mtime))
             .map_err(sys::Error::of(|| "futimens()"))
             .map_err(made)?;
         self.count(written);
-        Ok(())
+        let digest = hasher.bytes();
+        if let Kind::Sparse { map, .. } = &entry.kind {
+            return Ok(What::Sparse { length, map: map.clone(), digest });
+        }
+        Ok(What::File { size: length, digest })
     }
 
     fn copy(
@@ -231,6 +280,7 @@ impl Tree {
         file: &mut File,
         data: &mut impl Read,
         size: u64,
+        hasher: &mut Hasher,
     ) -> Result<u64, Error> {
         let mut left = size;
         while left > 0 {
@@ -239,6 +289,7 @@ impl Tree {
             if got == 0 {
                 return Err(super::archive::read_failed(io::ErrorKind::UnexpectedEof.into()));
             }
+            hasher.update(&self.buffer[..got]);
             file.write_all(&self.buffer[..got])
                 .map_err(sys::Error::of_io(|| format!("write({got} bytes)")))
                 .map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
@@ -252,8 +303,8 @@ impl Tree {
         entry: &Entry,
         file: &mut File,
         data: &mut impl Read,
-        map: &[(u64, u64)],
-        length: u64,
+        (map, length): (&[(u64, u64)], u64),
+        hasher: &mut Hasher,
     ) -> Result<u64, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         ftruncate(&*file, length)
@@ -264,12 +315,12 @@ impl Tree {
             file.seek(SeekFrom::Start(*offset))
                 .map_err(sys::Error::of_io(|| "lseek()"))
                 .map_err(made)?;
-            written += self.copy(entry, file, data, *size)?;
+            written += self.copy(entry, file, data, *size, hasher)?;
         }
         Ok(written)
     }
 
-    fn link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<(), Error> {
+    fn link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<Option<What>, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         let refused = |why: &str| Error::Refused {
             entry: shown(&entry.path),
@@ -290,30 +341,48 @@ impl Tree {
         let parent = self.directory(directory).map_err(made)?;
         match found {
             Ok(dir) => {
-                clear_way(parent, &own, || linkat(&dir, &last, parent, &own, AtFlags::empty()))
-                    .map_err(made)
+                let mut replaced = false;
+                let make = || linkat(&dir, &last, parent, &own, AtFlags::empty());
+                clear_way(parent, &own, &mut replaced, make).map_err(made)?;
+                self.done.replaced |= replaced;
+                Ok(Some(What::Link(target)))
             }
             // A layer below has it: linked once that is there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
+                self.waiting.insert(name.to_vec(), self.done.links.len());
                 self.done.links.push((name.to_vec(), target));
-                Ok(())
+                Ok(None)
             }
             Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
         }
     }
 
-    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<()> {
-        let (kind, major, minor) = match &entry.kind {
-            Kind::Directory => return self.make_directory(entry, name, last),
-            Kind::Symlink(target) => return self.symlink(entry, name, last, target),
-            Kind::Char(major, minor) => (FileType::CharacterDevice, *major, *minor),
-            Kind::Block(major, minor) => (FileType::BlockDevice, *major, *minor),
-            Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => (FileType::Fifo, 0, 0),
+    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<What> {
+        let (kind, what) = match &entry.kind {
+            Kind::Directory => {
+                return self.make_directory(entry, name, last).map(|()| What::Directory);
+            }
+            Kind::Symlink(target) => {
+                let made = self.symlink(entry, name, last, target);
+                return made.map(|()| What::Symlink(target.clone()));
+            }
+            // A device of these numbers is a mark of overlayfs, wherever it comes from.
+            Kind::Char(0, 0) => (FileType::CharacterDevice, What::Whiteout),
+            Kind::Char(major, minor) => (FileType::CharacterDevice, What::Char(*major, *minor)),
+            Kind::Block(major, minor) => (FileType::BlockDevice, What::Block(*major, *minor)),
+            Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => {
+                (FileType::Fifo, What::Fifo)
+            }
         };
+        let device = if let What::Char(major, minor) | What::Block(major, minor) = what {
+            makedev(major, minor)
+        } else {
+            0
+        };
+        let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        clear_way(parent, last, || {
-            mknodat(parent, last, kind, Mode::empty(), makedev(major, minor))
-        })?;
+        let make = || mknodat(parent, last, kind, Mode::empty(), device);
+        clear_way(parent, last, &mut replaced, make)?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
@@ -322,13 +391,15 @@ impl Tree {
             .map_err(sys::Error::of(|| "fchmodat()"))?;
         utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "utimensat()"))?;
+        self.done.replaced |= replaced;
         self.count(0);
-        Ok(())
+        Ok(what)
     }
 
     fn symlink(&mut self, entry: &Entry, name: &[u8], last: &CString, target: &[u8]) -> Call<()> {
+        let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        clear_way(parent, last, || symlinkat(target, parent, last))?;
+        clear_way(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
@@ -342,18 +413,21 @@ impl Tree {
         }
         utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "utimensat()"))?;
+        self.done.replaced |= replaced;
         self.count(0);
         Ok(())
     }
 
     fn make_directory(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<()> {
+        let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
         let open = || openat(parent, last, files::DIRECTORY, Mode::empty());
         let (dir, is_new) = match open() {
             Ok(dir) => (dir, false),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
                 let was_whiteout = is_whiteout(parent, last);
-                clear_way(parent, last, || mkdirat(parent, last, Mode::RWXU))?;
+                let make = || mkdirat(parent, last, Mode::RWXU);
+                clear_way(parent, last, &mut replaced, make)?;
                 let dir = open().map_err(sys::Error::of(|| "openat(DIRECTORY)"))?;
                 if was_whiteout {
                     opaque(dir.as_fd())?;
@@ -363,6 +437,7 @@ impl Tree {
             Err(errno) => return Err(sys::Error::new(errno, "openat(DIRECTORY)")),
         };
         dress(dir.as_fd(), entry)?;
+        self.done.replaced |= replaced;
         if is_new {
             self.count(0);
         }
@@ -373,15 +448,17 @@ impl Tree {
     }
 }
 
-/// Runs `make`; if something is in the way, removes that and runs it again.
+/// Runs `make`; if something is in the way, removes that, says so and runs it again.
 fn clear_way<T>(
     parent: BorrowedFd<'_>,
     name: &CString,
+    replaced: &mut bool,
     make: impl Fn() -> Result<T, Errno>,
 ) -> Call<T> {
     let failed = |errno| sys::Error::new(errno, format!("make({})", name.to_string_lossy()));
     match make() {
         Err(Errno::EXIST) => {
+            *replaced = true;
             files::remove_at(parent, name)?;
             make().map_err(failed)
         }
@@ -389,67 +466,10 @@ fn clear_way<T>(
     }
 }
 
-/// Owner, mode and extended attributes of what is open.
-fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Call<()> {
-    let (uid, gid) = owner(entry)?;
-    fchown(fd, Some(uid), Some(gid))
-        .map_err(sys::Error::of(|| format!("fchown({}, {})", entry.uid, entry.gid)))?;
-    fchmod(fd, mode(entry))
-        .map_err(sys::Error::of(|| format!("fchmod({:o})", entry.mode & 0o7777)))?;
-    for (xattr, value) in kept(entry) {
-        ignoring_unsupported(fsetxattr(fd, xattr, value, XattrFlags::empty()), xattr)?;
-    }
-    Ok(())
-}
-
-/// The attributes that are an image's business. Labels and ACLs of the machine that built it are not.
-fn kept(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
-    let is_kept = |name: &str| name == "security.capability" || name.starts_with("user.");
-    entry
-        .xattrs
-        .iter()
-        .filter(move |(name, _)| is_kept(name) && !name.contains('\0'))
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-}
-
-/// `user.*` is nice to have: not every filesystem and file type takes it. Capabilities must be kept.
-fn ignoring_unsupported(result: Result<(), Errno>, name: &str) -> Call<()> {
-    match result {
-        Err(Errno::NOTSUP | Errno::PERM) if name.starts_with("user.") => Ok(()),
-        other => other.map_err(sys::Error::of(|| format!("setxattr({name})"))),
-    }
-}
-
-fn opaque(dir: BorrowedFd<'_>) -> Call<()> {
-    let (name, value) = OPAQUE;
-    fsetxattr(dir, name, value, XattrFlags::empty())
-        .map_err(sys::Error::of(|| format!("fsetxattr({name})")))
-}
-
 fn is_whiteout(parent: BorrowedFd<'_>, name: &CString) -> bool {
     statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
     })
-}
-
-/// -1 means "leave it" to the kernel, so that it must not come from an archive.
-fn owner(entry: &Entry) -> Call<(Uid, Gid)> {
-    let id = |raw: u64| {
-        u32::try_from(raw)
-            .ok()
-            .filter(|id| *id != u32::MAX)
-            .ok_or_else(|| sys::Error::new(Errno::INVAL, format!("chown({raw})")))
-    };
-    Ok((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
-}
-
-fn mode(entry: &Entry) -> Mode {
-    Mode::from_raw_mode(entry.mode & 0o7777)
-}
-
-fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Removes the entry `name` of `parent`, for callers that put a copy there.
@@ -459,7 +479,7 @@ pub(super) fn replace<T>(
     make: impl Fn() -> Result<T, Errno>,
 ) -> Call<T> {
     match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => clear_way(parent, name, make),
+        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => clear_way(parent, name, &mut false, make),
         Err(errno) => Err(sys::Error::new(errno, format!("unlinkat({})", name.to_string_lossy()))),
     }
 }

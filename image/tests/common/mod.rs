@@ -6,22 +6,23 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use hull_image::{Config, Image, Reference, Registry, Store};
+use hull_image::{Config, Image, Reference, Registry, Remote, Store};
 use hull_tests::image::{Blob, Packed};
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A store in a directory that goes away with it.
 pub(crate) struct TestStore {
     pub(crate) store: Store,
     pub(crate) dir: TempDir,
-    registries: Vec<Registry>,
+    config: Config,
 }
 
 impl TestStore {
@@ -30,17 +31,33 @@ impl TestStore {
     }
 
     pub(crate) fn with(registries: Vec<Registry>) -> Self {
+        Self::configured(|config| config.remote.registries = registries)
+    }
+
+    /// One with settings of the test's own.
+    pub(crate) fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), &registries);
-        Self { store, dir, registries }
+        let mut config = Config {
+            root: dir.path().join("store"),
+            remote: Remote { stall: Duration::from_secs(20), ..Default::default() },
+            concurrent_layers: 4,
+            pinned: vec!["pinned.example.org/one:1".into()],
+            ..Default::default()
+        };
+        change(&mut config);
+        Self { store: open(&config), dir, config }
     }
 
     /// Opens it once more, as a daemon that was started again.
     pub(crate) fn again(self) -> Self {
-        let Self { store, dir, registries } = self;
+        let Self { store, dir, config } = self;
         drop(store);
-        let store = open(dir.path(), &registries);
-        Self { store, dir, registries }
+        Self { store: open(&config), dir, config }
+    }
+
+    /// A path in the store.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.config.root.join(path)
     }
 
     /// Names in a directory of the store.
@@ -53,14 +70,8 @@ impl TestStore {
     }
 }
 
-fn open(dir: &Path, registries: &[Registry]) -> Store {
-    let config = Config {
-        root: dir.join("store"),
-        registries: registries.to_vec(),
-        concurrent_layers: 4,
-        pinned: vec!["pinned.example.org/one:1".into()],
-    };
-    let (store, problems) = Store::open(config).unwrap();
+fn open(config: &Config) -> Store {
+    let (store, problems) = Store::open(config.clone()).unwrap();
     assert!(problems.is_empty(), "{problems:?}");
     store
 }
@@ -108,6 +119,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// The connection breaks after so many bytes of the body.
     pub(crate) cut_after: Option<usize>,
+    /// Nothing more comes after so many bytes of the body, until the client has had enough.
+    pub(crate) hangs_after: Option<usize>,
 }
 
 impl Answer {
@@ -203,11 +216,15 @@ fn answer(stream: impl Read + Write, handler: &Handler, list: &Mutex<Vec<Asked>>
     }
     head.push_str("\r\n");
     let stream = stream.get_mut();
-    let end = answer.cut_after.unwrap_or(answer.body.len()).min(answer.body.len());
+    let end = answer.cut_after.or(answer.hangs_after).unwrap_or(answer.body.len());
+    let end = end.min(answer.body.len());
     // The client may have left: its business.
     let _gone =
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer.body[..end]));
     let _gone = stream.flush();
+    if answer.hangs_after.is_some() {
+        let _gone = stream.read(&mut [0]);
+    }
 }
 
 fn read(stream: &mut BufReader<impl Read>) -> Option<Asked> {

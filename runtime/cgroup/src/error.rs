@@ -83,6 +83,14 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// Giving it to a container's user.
+    #[error("give {} to the container's user", path.display())]
+    Delegate {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A `unified` key that is no file name.
     #[error("set unified key `{key}`: it is no name of a cgroup v2 file")]
     BadKey {
@@ -126,6 +134,7 @@ impl Error {
             | Self::Remove { .. }
             | Self::Read { .. }
             | Self::Write { .. }
+            | Self::Delegate { .. }
             | Self::BadKey { .. }
             | Self::Devices { .. } => None,
         }
@@ -139,6 +148,7 @@ impl Error {
             | Self::Make { source, .. }
             | Self::Remove { source, .. }
             | Self::Read { source, .. }
+            | Self::Delegate { source, .. }
             | Self::Write { source, .. } => source.raw_os_error().unwrap_or(5),
             Self::Devices { source, .. } => source.errno().raw_os_error(),
             Self::NoController { .. } | Self::NoHierarchy => libc_errno::ENODEV,

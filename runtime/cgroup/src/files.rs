@@ -28,7 +28,7 @@ pub(crate) fn write(dir: &Path, file: &str, value: &str) -> Result<(), Error> {
 pub(crate) fn write_if_there(dir: &Path, file: &str, value: &str) -> Result<bool, Error> {
     match write(dir, file, value) {
         Ok(()) => Ok(true),
-        Err(Error::Write { source, .. }) if is(&source, libc_errno::ENOENT) => Ok(false),
+        Err(Error::Write { source, .. }) if is_gone(&source) => Ok(false),
         Err(err) => Err(err),
     }
 }
@@ -43,9 +43,15 @@ pub(crate) fn read_if_there(dir: &Path, file: &str) -> Result<Option<String>, Er
     let path = dir.join(file);
     match read_path(&path) {
         Ok(text) => Ok(Some(text)),
-        Err(err) if is(&err, libc_errno::ENOENT) || is(&err, libc_errno::EOPNOTSUPP) => Ok(None),
+        Err(err) if is_gone(&err) || is(&err, libc_errno::EOPNOTSUPP) => Ok(None),
         Err(source) => Err(Error::Read { path, source }),
     }
+}
+
+/// Not there, or removed between its being opened and this. systemd removes an empty scope by itself,
+/// at the same moment as we do.
+fn is_gone(error: &io::Error) -> bool {
+    is(error, libc_errno::ENOENT) || is(error, libc_errno::ENODEV)
 }
 
 fn read_path(path: &Path) -> io::Result<String> {

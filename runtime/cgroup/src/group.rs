@@ -85,6 +85,22 @@ impl Cgroup {
         self.apply(limits)
     }
 
+    /// Makes it with its parents, in the v2 tree alone, and hands no controllers down: for a parent
+    /// that still holds a process.
+    pub fn make_leaf(&self) -> Result<(), Error> {
+        match self.host.unified() {
+            Some(root) => v2::make(root, &self.path, false),
+            None => Err(Error::NoHierarchy),
+        }
+    }
+
+    /// Gives its files for making and filling cgroups below it to a user, who cannot change its own
+    /// limits by that. On v2 alone, where that is safe (`cgroups(7)`, delegation).
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<(), Error> {
+        let (Version::V2, Some(dir)) = (self.host.version(), self.unified()) else { return Ok(()) };
+        v2::delegate(&dir, uid, gid)
+    }
+
     /// Sets those limits that are given.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
         match (self.host.version(), self.unified()) {
@@ -227,6 +243,29 @@ impl Cgroup {
         }
     }
 
+    /// Whose limit was reached when something in it was killed for want of memory: the path of this
+    /// cgroup, of one above it, or `None` for the whole host. On v2 alone; v1 does not tell.
+    ///
+    /// Each cgroup counts for itself (`memory.events.local`, Linux 5.2), and keeps that until it is
+    /// removed: there is nothing to be missed. The nearest one that ever ran out is taken.
+    pub fn out_of_memory(&self) -> Result<Option<String>, Error> {
+        let (Version::V2, Some(root)) = (self.host.version(), self.host.unified()) else {
+            return Err(Error::NoHierarchy);
+        };
+        let mut path = self.path.as_str();
+        loop {
+            let events = files::read_if_there(&root.join(path), "memory.events.local")?;
+            if events.is_some_and(|text| files::field(&text, "oom").is_some_and(|count| count > 0))
+            {
+                return Ok(Some(format!("/{path}")));
+            }
+            match path.rsplit_once('/') {
+                Some((above, _)) => path = above,
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// What was counted until now. Read once its processes have ended, and before it is removed.
     pub fn exit_counters(&self) -> Result<ExitCounters, Error> {
         match (self.host.version(), self.unified()) {
@@ -234,6 +273,11 @@ impl Cgroup {
             _ => v1::exit_counters(self),
         }
     }
+}
+
+/// Moves a process into the v2 cgroup whose directory is `dir`: see [`Host::own`].
+pub fn move_to(dir: &Path, pid: i32) -> Result<(), Error> {
+    files::write(dir, "cgroup.procs", &pid.to_string())
 }
 
 /// A directory and all below it, parents first; none when it is not there.

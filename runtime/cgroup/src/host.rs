@@ -127,6 +127,21 @@ impl Host {
         self.unified.as_deref()
     }
 
+    /// The directory of our own cgroup in the v2 tree, where there is one.
+    pub fn own(&self) -> Result<Option<PathBuf>, Error> {
+        let Some(root) = &self.unified else { return Ok(None) };
+        let own = unified_path("self")?;
+        Ok(own.map(|own| root.join(own.trim_start_matches('/'))))
+    }
+
+    /// The path of a process's cgroup in the v2 tree, where there is one.
+    pub fn unified_of(&self, pid: i32) -> Result<Option<String>, Error> {
+        if self.unified.is_none() {
+            return Ok(None);
+        }
+        unified_path(&pid.to_string())
+    }
+
     /// The v1 hierarchy of a controller.
     pub(crate) fn hierarchy(&self, controller: &str) -> Option<&Path> {
         let of = self.v1.iter().find(|of| of.controllers.iter().any(|name| name == controller))?;
@@ -137,6 +152,13 @@ impl Host {
     pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().map(|of| of.mountpoint.as_path()).chain(self.unified())
     }
+}
+
+/// What the v2 line of a process's `/proc/PID/cgroup` says.
+fn unified_path(process: &str) -> Result<Option<String>, Error> {
+    let path = PathBuf::from(format!("/proc/{process}/cgroup"));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
 }
 
 #[cfg(test)]

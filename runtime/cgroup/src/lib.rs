@@ -25,7 +25,7 @@ mod v2;
 pub use counters::{Counters, HugePages, Io};
 pub use error::Error;
 pub use events::Events;
-pub use group::{Cgroup, ExitCounters, children};
+pub use group::{Cgroup, ExitCounters, children, move_to};
 pub use host::{Hierarchy, Host, Version};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 pub use stats::{Psi, PsiLine, Stats};

@@ -2,10 +2,12 @@
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
 use crate::Error;
+use crate::error::{is, libc_errno};
 use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
 use crate::{ExitCounters, Limits, devices};
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::chown;
 use std::path::Path;
 
 /// Controllers handed down to containers, where the host has them.
@@ -31,6 +33,35 @@ pub(crate) fn make(root: &Path, path: &str, with_controllers: bool) -> Result<()
     for part in path.split('/') {
         write(&at, "cgroup.subtree_control", &order)?;
         at.push(part);
+    }
+    Ok(())
+}
+
+/// Files that whoever is handed a cgroup may write, where the kernel does not list them itself.
+const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+/// Most cgroups that a container may make below its own, and how deep.
+const DESCENDANTS_MAX: u32 = 1024;
+const DEPTH_MAX: u32 = 32;
+/// The kernel's own list, Linux 4.15.
+const DELEGATED_LIST: &str = "/sys/kernel/cgroup/delegate";
+
+pub(crate) fn delegate(dir: &Path, uid: u32, gid: u32) -> Result<(), Error> {
+    let list = std::fs::read_to_string(DELEGATED_LIST).unwrap_or_else(|_| DELEGATED.to_owned());
+    // The directory first: in it cgroups are made.
+    for file in std::iter::once("").chain(list.lines()) {
+        let path = dir.join(file);
+        match chown(&path, Some(uid), Some(gid)) {
+            Ok(()) => {}
+            // Of a controller that is not on here.
+            Err(err) if is(&err, libc_errno::ENOENT) => {}
+            Err(source) => return Err(Error::Delegate { path, source }),
+        }
+    }
+    // Each cgroup costs the kernel some KiB, and whoever walks them some time.
+    for (file, most) in
+        [("cgroup.max.descendants", DESCENDANTS_MAX), ("cgroup.max.depth", DEPTH_MAX)]
+    {
+        write(dir, file, &most.to_string())?;
     }
     Ok(())
 }

@@ -68,6 +68,9 @@ pub fn launch(
 ) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, &plan.cgroup.path)?;
     cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
+    if let Some((uid, gid)) = root_outside(plan) {
+        cgroup.delegate(uid, gid).map_err(|err| cgroup_error(&err))?;
+    }
     let mut joins = Joins::open(&plan.namespaces)?;
     let user = joins.take_user();
     let sources = sources::open(plan, user.as_ref().map(|file| file.as_fd()))?;
@@ -105,6 +108,15 @@ pub fn launch(
         leave_time(&before)?;
     }
     turn.parent(how, started?)
+}
+
+/// Whom root of the container's own user namespace is outside.
+fn root_outside(plan: &Plan) -> Option<(u32, u32)> {
+    let IdMaps { uids, gids } = &plan.id_maps;
+    if plan.namespaces.user == Namespace::Inherit || plan.namespaces.cgroup != Namespace::New {
+        return None;
+    }
+    sources::outside(uids, 0).zip(sources::outside(gids, 0))
 }
 
 /// Lets the container's user open its own streams anew, as in `/dev/stdout`. Done by the parent: in a

@@ -5,7 +5,7 @@ use crate::connection::Asked;
 use crate::log::Log;
 use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
-use hull_cgroup::{Cgroup, Limits};
+use hull_cgroup::{Cgroup, Limits, Version};
 use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
 use hull_proto::id::ContainerId;
@@ -291,10 +291,11 @@ impl Monitor {
                 stderr: next(streams.stderr)?,
             }
         };
+        let cgroup = self.cgroup_inside(container);
         let target = ExecTarget {
             pidfd: container.pidfd.as_fd(),
             id_maps: container.id_maps.as_ref(),
-            cgroup: &container.cgroup_path,
+            cgroup: &cgroup,
         };
         let starting =
             hull_init::exec(&self.host, &target, &process, &io).map_err(|error| step(&error))?;
@@ -302,6 +303,19 @@ impl Monitor {
         let on_its_way = self.on_its_way(starting, request, Watched::ExecStatus(exec))?;
         self.execs.insert(exec, Exec { pid, pidfd, on_its_way: Some(on_its_way) });
         Ok(None)
+    }
+
+    /// Where a further process of a container goes: into its cgroup; or where its first process is, when
+    /// that has made cgroups of its own, since a cgroup that hands controllers down takes no process.
+    fn cgroup_inside(&self, container: &Container) -> String {
+        let own = container.cgroup_path.as_str();
+        if container.id_maps.is_none() || self.host.version() != Version::V2 {
+            return own.to_owned();
+        }
+        let first = self.host.unified_of(container.pid).ok().flatten();
+        let below =
+            |path: &String| path.strip_prefix(own).is_some_and(|rest| rest.starts_with('/'));
+        first.filter(below).unwrap_or_else(|| own.to_owned())
     }
 
     fn signal(&mut self, target: &Target, signal: i32) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 
 use super::Finding;
 use crate::config::Config;
+use crate::pod::driver::Driver;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -37,7 +38,12 @@ const CAPABILITIES: [(u32, &str, bool); 16] = [
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![root()];
     findings.extend(capabilities());
-    findings.extend([upper(&config.data_dir), room(&config.data_dir), socket(&config.socket)]);
+    findings.extend([
+        upper(&config.data_dir),
+        room(&config.data_dir),
+        socket(&config.socket),
+        driver(config),
+    ]);
     findings
 }
 
@@ -155,6 +161,17 @@ fn socket(path: &Path) -> Finding {
             format!("connect({}): {err}", path.display()),
             "name another one with `socket` in the configuration",
         ),
+    }
+}
+
+fn driver(config: &Config) -> Finding {
+    const WHAT: &str = "cgroup driver";
+    let chosen = hull_cgroup::Host::detect().map(|host| Driver::choose(&config.cgroup, &host));
+    match chosen {
+        Ok(Ok(driver)) if driver.is_systemd() => Finding::good(WHAT, "systemd: one scope per pod"),
+        Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: hull itself"),
+        Ok(Err(err)) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
+        Err(err) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
     }
 }
 

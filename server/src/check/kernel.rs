@@ -2,6 +2,7 @@
 //! What the kernel must have: version, system calls, cgroups, filesystems, namespaces, seccomp.
 
 use super::Finding;
+use crate::apparmor;
 use hull_cgroup::{Host, Version};
 use hull_sys::Call;
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -17,7 +18,7 @@ const WANTED: [&str; 3] = ["cpuset", "io", "hugetlb"];
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = vec![version(), calls()];
     findings.extend(cgroups());
-    findings.extend([overlay(), namespaces(), user_namespaces(), seccomp()]);
+    findings.extend([overlay(), namespaces(), user_namespaces(), seccomp(), apparmor()]);
     findings
 }
 
@@ -173,6 +174,23 @@ fn seccomp() -> Finding {
         "the kernel has no seccomp filters",
         "use a kernel with CONFIG_SECCOMP_FILTER, or set runtime.default_seccomp = \"unconfined\" and use no profiles",
     )
+}
+
+fn apparmor() -> Finding {
+    const WHAT: &str = "AppArmor";
+    if !apparmor::is_on() {
+        return Finding::good(WHAT, "off; containers run without profiles");
+    }
+    // An empty file in its place is no program.
+    let parser = apparmor::parser().filter(|path| fs::metadata(path).is_ok_and(|of| of.len() > 0));
+    match parser {
+        Some(path) => Finding::good(WHAT, format!("on, profiles are loaded by {}", path.display())),
+        None => Finding::lacking(
+            WHAT,
+            "on, but apparmor_parser is not there: the default profile cannot be loaded",
+            "apt-get install apparmor",
+        ),
+    }
 }
 
 #[cfg(test)]

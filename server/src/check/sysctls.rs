@@ -8,7 +8,7 @@ use crate::config::{Config, NetworkMode};
 use std::fs;
 use std::io;
 
-const BRIDGED: &str = "bridge netfilter";
+const BRIDGED: &str = "br_netfilter";
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let ours = config.network.mode != NetworkMode::Cni;
@@ -61,7 +61,9 @@ fn bridged(value: Option<&str>, setting: &str) -> Finding {
         None => Finding::lacking(
             BRIDGED,
             format!("br_netfilter is not loaded: {wanted}"),
-            format!("modprobe br_netfilter, and sysctl {setting}=1, if kube-proxy runs here"),
+            format!(
+                "modprobe br_netfilter, put it in /etc/modules-load.d/hull.conf, and sysctl {setting}=1, if kube-proxy runs here"
+            ),
         ),
     }
 }

@@ -45,7 +45,7 @@ pub(crate) enum Command {
 Examples:
   hull serve
   hull serve --config /etc/hull/config.toml --set log.format=json
-  kubelet --container-runtime-endpoint=unix:///run/hull/hull.sock --cgroup-driver=cgroupfs …
+  kubelet --container-runtime-endpoint=unix:///run/hull/hull.sock …
 
 Pods keep running when the daemon ends, however it ends. SIGTERM finishes the calls under way first.")]
     Serve(Serve),
@@ -103,7 +103,12 @@ Examples:
   hull pull --user me:secret registry.example/app@sha256:…
   hull pull --user me --password-stdin registry.example/app < password")]
     Pull(Pull),
-    /// List images
+    /// List images, or compare them with what was stored
+    #[command(after_help = "\
+Examples:
+  hull images
+  hull images verify                             reads every file of every image
+  hull images verify --repair registry.example/app:1")]
     Images(Images),
     /// Remove images
     #[command(
@@ -117,6 +122,20 @@ Examples:
   docker save app:1 | hull import -
   hull import --name registry.example/app:1 layout.tar.gz")]
     Import(Import),
+    /// Write images as an archive: an OCI layout that `docker load` takes too
+    #[command(after_help = "\
+Examples:
+  hull export -o app.tar registry.example/app:1
+  hull export app:1 sidecar:2 | ssh node hull import -")]
+    Export(Export),
+    /// Understand what tools call `ctr` for: `images import`, `list`, `rm`
+    #[command(after_help = "\
+Example:
+  hull ctr --namespace=k8s.io images import --all-platforms -
+
+For tools that load images into a node by way of ctr: a link named `ctr` to hull does the same.
+Namespaces and snapshotters mean nothing here and are not looked at.")]
+    Ctr(Ctr),
     /// Show all that is known of a container, pod or image, as JSON
     #[command(after_help = "Example:\n  hull inspect web | jq .info.pid")]
     Inspect(Inspect),
@@ -331,6 +350,9 @@ pub(crate) struct Pull {
     /// Print the image's id and nothing else
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Print every step as a line of JSON, to stdout
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
     /// Images to fetch
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
@@ -338,12 +360,58 @@ pub(crate) struct Pull {
 
 /// `hull images`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Images {
+    #[command(subcommand)]
+    pub(crate) what: Option<ImagesWhat>,
     /// Whole ids and nothing else
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Only this one
     pub(crate) image: Option<String>,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesWhat {
+    /// Compare every file with what was stored; ends with 1 when something is not as it should be
+    Verify(Verify),
+}
+
+/// `hull images verify`
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Fetch again what is broken, and replace it file by file
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Account at the registry, for --repair
+    #[arg(short, long, value_name = "NAME[:PASSWORD]")]
+    pub(crate) user: Option<String>,
+    /// Read the password from stdin
+    #[arg(long, requires = "user")]
+    pub(crate) password_stdin: bool,
+    /// Only this one
+    pub(crate) image: Option<String>,
+}
+
+/// `hull export`
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Where to write it [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Images by name or id
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+/// `hull ctr`
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Ctr {
+    /// As for ctr
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) words: Vec<String>,
 }
 
 /// `hull rmi`

@@ -36,6 +36,11 @@ pub(crate) enum Error {
     Kernel { doing: &'static str, source: rustix::io::Errno },
     #[error("{doing}: the daemon's answer has no {lacks}")]
     Answer { doing: &'static str, lacks: &'static str },
+    #[error("do that: {text}")]
+    Usage { text: String },
+    /// Said already, line by line.
+    #[error("call all of it whole: {count} layers are not as they were stored")]
+    NotWhole { count: usize },
 }
 
 /// What a command gives.
@@ -71,11 +76,15 @@ impl Error {
             Self::NameTaken { name, .. } => {
                 Some(format!("`hull rm -f {name}` removes it; or leave --name out"))
             }
+            Self::NotWhole { .. } => {
+                Some("`hull images verify --repair` fetches again what is broken".into())
+            }
             Self::Running { .. } => Some("stop it first, or use `hull rm -f`".into()),
             Self::Channel { .. }
             | Self::BadFlag { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }
+            | Self::Usage { .. }
             | Self::Answer { .. } => None,
         }
     }

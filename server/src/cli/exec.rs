@@ -71,7 +71,7 @@ pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
         return TIMED_OUT;
     }
     let says = |words: &[&str]| words.iter().any(|word| status.message().contains(word));
-    if says(&["executable `"]) && says(&["` not found"]) {
+    if says(&["executable file not found in $PATH", "` not found: no such file or directory"]) {
         NOT_FOUND
     } else if says(&[
         "` may not be executed",
@@ -96,7 +96,13 @@ mod tests {
     #[test]
     fn codes_are_those_of_a_shell() {
         assert_eq!(
-            failure_code(&Status::unknown("cannot start: executable `x` not found in $PATH")),
+            failure_code(&Status::unknown("cannot start: `x`: executable file not found in $PATH")),
+            127
+        );
+        assert_eq!(
+            failure_code(&Status::unknown(
+                "cannot start: executable `/x` not found: no such file or directory"
+            )),
             127
         );
         assert_eq!(

@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull images`, `rmi`, `import`.
+//! `hull images`, `rmi`.
 
-use super::args::{Images, Import, Rmi};
+use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
 use super::out::{self, Table};
-use hull_proto::{admin, cri as api};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-
-/// How much of an archive goes into one message, in bytes.
-const CHUNK: usize = 1 << 20;
-/// Pieces of an archive that are read ahead.
-const AHEAD: usize = 4;
+use hull_proto::cri as api;
 
 fn named(image: &str) -> api::ImageSpec {
     api::ImageSpec { image: image.to_owned(), ..Default::default() }
@@ -75,71 +65,4 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
         out::print(&format!("{name}\n"))?;
     }
     Ok(())
-}
-
-/// Sends an archive to the daemon, which need not be able to open the file itself.
-pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
-    let archive = open(&args.file)?;
-    let (sender, chunks) = mpsc::channel(AHEAD);
-    let name = args.name.clone().unwrap_or_default();
-    let shown = args.file.display().to_string();
-    let reader = tokio::task::spawn_blocking(move || send(archive, &shown, name, &sender));
-    let answer = client.admin.import(ReceiverStream::new(chunks)).await;
-    // What the daemon says of a cut archive is worth less than why it was cut.
-    match reader.await {
-        Ok(read) => read?,
-        Err(join) => return Err(Error::io("read the archive")(io::Error::other(join))),
-    }
-    for image in answer?.into_inner().images {
-        let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
-        out::print(&format!("{} {names}\n", image.id))?;
-    }
-    Ok(())
-}
-
-fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin()));
-    }
-    let file = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
-    Ok(Box::new(file))
-}
-
-/// Reads the archive piece by piece. Ends early when the daemon wants no more.
-fn send(
-    mut archive: Box<dyn Read + Send>,
-    shown: &str,
-    mut name: String,
-    to: &mpsc::Sender<admin::ImportChunk>,
-) -> Result<()> {
-    loop {
-        let mut data = Vec::with_capacity(CHUNK);
-        let most = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-        let read = archive.by_ref().take(most).read_to_end(&mut data);
-        let read = read.map_err(Error::io(format!("read {shown}")))?;
-        let chunk = admin::ImportChunk { data, name: std::mem::take(&mut name) };
-        if read == 0 || to.blocking_send(chunk).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_archive_is_sent_whole_and_named_once() {
-        let (sender, mut chunks) = mpsc::channel(8);
-        let text: Vec<u8> = (0..=255).cycle().take(CHUNK + 7).collect();
-        send(Box::new(io::Cursor::new(text.clone())), "x", "n".into(), &sender).unwrap();
-        drop(sender);
-        let (mut all, mut names) = (Vec::new(), Vec::new());
-        while let Some(chunk) = chunks.blocking_recv() {
-            all.extend(chunk.data);
-            names.push(chunk.name);
-        }
-        assert!(all == text);
-        assert_eq!(names, ["n", ""]);
-    }
 }

@@ -6,8 +6,10 @@
 //! as `error: …` with what helps as `hint: …`, and ends with 0, with 1, or for `run` and `exec` with
 //! the container's own code (125 when hull itself failed).
 
+mod archives;
 mod args;
-mod client;
+pub(crate) mod client;
+mod ctr;
 mod error;
 mod exec;
 mod follow;
@@ -23,11 +25,12 @@ mod run;
 mod run_config;
 mod run_logs;
 mod stats;
+mod verify;
 mod wait;
 
 use crate::check;
 use crate::config::{Config, LogFormat, keys};
-use args::{Cli, Command, ConfigWhat, Serve};
+use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
 use clap::{CommandFactory as _, Parser as _};
 use client::Client;
 use error::{Error, Result};
@@ -45,7 +48,7 @@ const FAILURE: u8 = 1;
 pub(crate) fn main(
     serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
 ) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(ctr::called_as(std::env::args_os()));
     if let Command::Oci { words } = &cli.command {
         return oci(words);
     }
@@ -142,9 +145,14 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Stop(args) => objects::stop(connect(cli).await?, args).await,
         Command::Rm(args) => objects::remove(connect(cli).await?, args).await,
         Command::Pull(args) => pull::pull(connect(cli).await?, args).await,
-        Command::Images(args) => images::list(connect(cli).await?, args).await,
+        Command::Images(args) => match &args.what {
+            None => images::list(connect(cli).await?, args).await,
+            Some(ImagesWhat::Verify(args)) => verify::verify(connect(cli).await?, args).await,
+        },
         Command::Rmi(args) => images::remove(connect(cli).await?, args).await,
-        Command::Import(args) => images::import(connect(cli).await?, args).await,
+        Command::Import(args) => archives::import(connect(cli).await?, args).await,
+        Command::Export(args) => archives::export(connect(cli).await?, args).await,
+        Command::Ctr(args) => ctr::carry_out(connect(cli).await?, &args.words).await,
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
         Command::Config(args) => config(cli, args.what).await,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull pull`, and the pull before a `hull run`: progress goes to stderr, as bars on a terminal and
-//! as plain lines elsewhere.
+//! as plain lines elsewhere; with `--json` to stdout, a line per step.
 
 use super::args::Pull;
 use super::client::Client;
@@ -15,37 +15,43 @@ use std::io::{IsTerminal as _, Read as _};
 /// Longest password read from stdin, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
 /// One layer's line on a terminal.
-const TEMPLATE: &str = "{prefix} {msg:9} [{bar:30}] {bytes:>10} / {total_bytes}";
+const TEMPLATE: &str =
+    "{prefix} [{bar:30}] {bytes:>10} / {total_bytes:10} {binary_bytes_per_sec:>12} {msg}";
 /// Digits of a digest that are shown.
 const DIGITS: usize = 12;
 
 /// An account at a registry.
 #[derive(Clone, Default)]
 pub(crate) struct Account {
-    name: String,
-    password: String,
+    pub(crate) name: String,
+    pub(crate) password: String,
 }
 
 /// Fetches every image in turn and prints their ids.
 pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
-    let account = account(args)?;
+    let account = account(args.user.as_deref(), args.password_stdin)?;
     for image in &args.images {
+        if args.json {
+            follow(&mut client, image, &account, Shown::Json { image: image.clone() }).await?;
+            continue;
+        }
         let id = one(&mut client, image, &account, args.quiet).await?;
         out::print(&format!("{id}\n"))?;
     }
     Ok(())
 }
 
-fn account(args: &Pull) -> Result<Account> {
-    let Some(user) = &args.user else { return Ok(Account::default()) };
-    if args.password_stdin {
+/// The account that flags name.
+pub(crate) fn account(user: Option<&str>, password_stdin: bool) -> Result<Account> {
+    let Some(user) = user else { return Ok(Account::default()) };
+    if password_stdin {
         let mut password = String::new();
         std::io::stdin()
             .take(PASSWORD_BYTES_MAX)
             .read_to_string(&mut password)
             .map_err(Error::io("read the password from stdin"))?;
         let password = password.trim_end_matches(['\r', '\n']).to_owned();
-        return Ok(Account { name: user.clone(), password });
+        return Ok(Account { name: user.to_owned(), password });
     }
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     Ok(Account { name: name.to_owned(), password: password.to_owned() })
@@ -58,20 +64,28 @@ pub(crate) async fn one(
     account: &Account,
     quiet: bool,
 ) -> Result<String> {
+    follow(client, image, account, Shown::new(image, quiet)).await
+}
+
+async fn follow(
+    client: &mut Client,
+    image: &str,
+    account: &Account,
+    mut shown: Shown,
+) -> Result<String> {
     let request = api::PullRequest {
         image: image.to_owned(),
         username: account.name.clone(),
         password: account.password.clone(),
     };
     let mut stream = client.admin.pull(request).await?.into_inner();
-    let mut shown = Shown::new(image, quiet);
     while let Some(step) = stream.message().await? {
         if !step.done.is_empty() {
-            shown.end();
+            shown.end(&step.done)?;
             return Ok(step.done);
         }
         if let Some(layer) = step.layer {
-            shown.step(&layer);
+            shown.step(&layer)?;
         }
     }
     Err(Error::Answer { doing: "fetch the image", lacks: "end" })
@@ -80,8 +94,17 @@ pub(crate) async fn one(
 /// What is seen of a pull.
 enum Shown {
     Nothing,
-    Bars { all: MultiProgress, layers: HashMap<String, ProgressBar> },
-    Lines { layers: HashMap<String, i32> },
+    /// A line per step, for programs.
+    Json {
+        image: String,
+    },
+    Bars {
+        all: MultiProgress,
+        layers: HashMap<String, ProgressBar>,
+    },
+    Lines {
+        layers: HashMap<String, i32>,
+    },
 }
 
 impl Shown {
@@ -97,9 +120,10 @@ impl Shown {
         Self::Lines { layers: HashMap::new() }
     }
 
-    fn step(&mut self, layer: &api::LayerProgress) {
+    fn step(&mut self, layer: &api::LayerProgress) -> Result<()> {
         match self {
             Self::Nothing => {}
+            Self::Json { image } => return out::print(&json_step(image, layer)),
             Self::Bars { all, layers } => {
                 let bar = layers.entry(layer.digest.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(layer.total));
@@ -111,7 +135,7 @@ impl Shown {
                     bar.set_length(layer.total);
                 }
                 bar.set_position(layer.received);
-                bar.set_message(word(layer.state()));
+                bar.set_message(message(layer));
                 if matches!(layer.state(), State::Unpacked | State::Present) {
                     bar.finish();
                 }
@@ -125,13 +149,49 @@ impl Shown {
                 }
             }
         }
+        Ok(())
     }
 
-    fn end(&self) {
-        if let Self::Bars { layers, .. } = self {
-            layers.values().for_each(ProgressBar::finish);
+    fn end(&self, id: &str) -> Result<()> {
+        match self {
+            Self::Bars { layers, .. } => layers.values().for_each(ProgressBar::finish),
+            Self::Json { image } => {
+                let line = serde_json::json!({"image": image, "id": id});
+                return out::print(&format!("{line}\n"));
+            }
+            Self::Nothing | Self::Lines { .. } => {}
         }
+        Ok(())
     }
+}
+
+fn json_step(image: &str, layer: &api::LayerProgress) -> String {
+    let mut line = serde_json::json!({
+        "image": image, "layer": layer.digest, "state": name(layer.state()),
+        "received": layer.received, "total": layer.total,
+    });
+    if !layer.waits_for.is_empty() {
+        line["waitsFor"] = layer.waits_for.clone().into();
+    }
+    format!("{line}\n")
+}
+
+/// A state as programs see it.
+fn name(state: State) -> &'static str {
+    match state {
+        State::Waiting => "waiting",
+        State::Receiving => "receiving",
+        State::Unpacked => "unpacked",
+        State::Present => "present",
+    }
+}
+
+/// What is said of a layer beside its bar: what it waits for says most.
+fn message(layer: &api::LayerProgress) -> String {
+    if layer.state() == State::Receiving && !layer.waits_for.is_empty() {
+        return layer.waits_for.clone();
+    }
+    word(layer.state()).to_owned()
 }
 
 fn style() -> ProgressStyle {
@@ -177,7 +237,22 @@ mod tests {
             received: 0,
             total,
             state: state as i32,
+            waits_for: String::new(),
         }
+    }
+
+    #[test]
+    fn a_line_of_json_has_all_that_is_known_of_a_step() {
+        let mut layer = layer(State::Receiving, 2048);
+        let line: serde_json::Value = serde_json::from_str(&json_step("x", &layer)).unwrap();
+        assert_eq!(
+            (line["state"].as_str(), line["total"].as_u64()),
+            (Some("receiving"), Some(2048))
+        );
+        assert!(line.get("waitsFor").is_none());
+        layer.waits_for = "its turn".into();
+        let line: serde_json::Value = serde_json::from_str(&json_step("x", &layer)).unwrap();
+        assert_eq!(line["waitsFor"], "its turn");
     }
 
     #[test]

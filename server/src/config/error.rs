@@ -31,9 +31,6 @@ impl Error {
             Self::UnknownKey { nearest: None, .. } => {
                 Some("`hull config default` lists every setting".into())
             }
-            Self::BadValue { key, .. } if key == "cgroup.driver" => Some(
-                "leave it at `auto`, and start the kubelet with --cgroup-driver=cgroupfs".into(),
-            ),
             Self::BadValue { .. } | Self::Syntax { .. } => {
                 Some("`hull config default` shows every setting with its form".into())
             }

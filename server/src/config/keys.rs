@@ -47,11 +47,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "cgroup.driver",
-        "Who makes cgroups: `auto` and `cgroupfs` mean hull itself, beneath the parent that the kubelet names. `systemd` is refused for now.",
+        "Who makes cgroups of pods: `cgroupfs` is hull itself, `systemd` makes one scope per pod in the slice that the kubelet names. `auto` is systemd where that is the init and cgroups are v2, else hull. A kubelet asks and follows.",
     ),
     key(
         "cgroup.parent",
-        "Parent cgroup of pods whose creator names none, such as those of `hull run`.",
+        "Parent cgroup of pods whose creator names none, such as those of `hull run`. The systemd driver makes a slice of it: `/a/b-c` is `a-b_c.slice`.",
     ),
     key(
         "network.mode",
@@ -148,6 +148,34 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("image.concurrent_layers", "Layers fetched at a time, per pull."),
     key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),
+    unset(
+        "image.config_path",
+        "\"/etc/containerd/certs.d\"",
+        "Directory of registries' settings in containerd's layout, `<host>/hosts.toml`. Read at every pull; goes before `[[image.registry]]`. Default: none.",
+    ),
+    unset(
+        "image.docker_config",
+        "\"/root/.docker/config.json\"",
+        "Docker's `config.json`, with accounts and credential helpers for pulls that bring no credentials. Read at every pull. Default: none.",
+    ),
+    unset(
+        "image.policy",
+        "\"/etc/hull/policy.toml\"",
+        "File that says which repositories are accepted, rejected, or must be signed and by whom. Default: all are accepted.",
+    ),
+    key(
+        "image.stall_s",
+        "How long hardly a byte may come before a connection to a registry counts as stalled and is made anew, in seconds. Time spent unpacking does not count.",
+    ),
+    key(
+        "image.layer_bytes_max",
+        "Most bytes that a layer may inflate to. More is taken for a bomb.",
+    ),
+    key(
+        "image.keep_blobs",
+        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs none of them.",
+    ),
+    key("image.layer_entries_max", "Most entries of a layer's archive."),
     unset(
         "image.registry.host",
         "\"registry.example:5000\"",

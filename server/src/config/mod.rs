@@ -23,6 +23,7 @@ pub(crate) use error::Error;
 pub(crate) use layers::{Loaded, Origin};
 pub(crate) use nri::Nri;
 
+use crate::systemd::names;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -147,6 +148,16 @@ pub(crate) enum DefaultSeccomp {
 pub(crate) struct Image {
     pub(crate) concurrent_layers: usize,
     pub(crate) pinned: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) config_path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) docker_config: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) stall_s: u64,
+    pub(crate) layer_bytes_max: u64,
+    pub(crate) layer_entries_max: u64,
+    pub(crate) keep_blobs: bool,
     pub(crate) registry: Vec<Registry>,
 }
 
@@ -233,7 +244,19 @@ impl Default for Runtime {
 
 impl Default for Image {
     fn default() -> Self {
-        Self { concurrent_layers: 4, pinned: Vec::new(), registry: Vec::new() }
+        let hull_image::Limits { bytes, entries } = hull_image::Limits::default();
+        Self {
+            concurrent_layers: 4,
+            pinned: Vec::new(),
+            config_path: None,
+            docker_config: None,
+            policy: None,
+            stall_s: 60,
+            layer_bytes_max: bytes,
+            layer_entries_max: entries,
+            keep_blobs: false,
+            registry: Vec::new(),
+        }
     }
 }
 
@@ -274,17 +297,17 @@ impl Config {
                 return Err((key, why));
             }
         }
-        if self.cgroup.driver == Driver::Systemd {
-            return Err(("cgroup.driver", "this version of hull has no systemd driver yet".into()));
-        }
         let parent = &self.cgroup.parent;
-        if !parent.starts_with('/')
-            || parent.len() < 2
-            || parent.split('/').any(|part| part == "..")
-        {
+        let is_path = parent.starts_with('/')
+            && parent.len() >= 2
+            && !parent.split('/').any(|part| part == "..");
+        let is_slice = self.cgroup.driver != Driver::Cgroupfs && names::slice(parent).is_ok();
+        if !is_path && !is_slice {
             return Err((
                 "cgroup.parent",
-                format!("`{parent}` is no absolute path below the root"),
+                format!(
+                    "`{parent}` is no absolute path below the root, and no slice for the systemd driver"
+                ),
             ));
         }
         self.check_network()?;
@@ -297,16 +320,7 @@ impl Config {
                 format!("`{}` is none of {}", self.log.level, levels.join(", ")),
             ));
         }
-        if self.image.concurrent_layers == 0 {
-            return Err((
-                "image.concurrent_layers",
-                "at least 1 layer must be fetched at a time".into(),
-            ));
-        }
-        match self.image.registry.iter().find(|registry| registry.host.is_empty()) {
-            Some(_) => Err(("image.registry", "an entry has no `host`".into())),
-            None => Ok(()),
-        }
+        self.image.check()
     }
 
     fn check_network(&self) -> Result<(), (&'static str, String)> {
@@ -335,6 +349,34 @@ impl Config {
             ));
         }
         Ok(())
+    }
+}
+
+impl Image {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.concurrent_layers == 0 {
+            return Err((
+                "image.concurrent_layers",
+                "at least 1 layer must be fetched at a time".into(),
+            ));
+        }
+        if self.stall_s == 0 {
+            return Err(("image.stall_s", "at least 1 s must be waited for bytes".into()));
+        }
+        let paths = [
+            ("image.config_path", &self.config_path),
+            ("image.docker_config", &self.docker_config),
+            ("image.policy", &self.policy),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Err((key, format!("`{}` is no absolute path", path.display())));
+            }
+        }
+        match self.registry.iter().find(|registry| registry.host.is_empty()) {
+            Some(_) => Err(("image.registry", "an entry has no `host`".into())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,9 +16,20 @@ impl Config {
         };
         hull_image::Config {
             root: self.data_dir.clone(),
-            registries: self.image.registry.iter().map(registry).collect(),
+            remote: hull_image::Remote {
+                registries: self.image.registry.iter().map(registry).collect(),
+                config_path: self.image.config_path.clone(),
+                docker_config: self.image.docker_config.clone(),
+                stall: Duration::from_secs(self.image.stall_s),
+            },
             concurrent_layers: self.image.concurrent_layers,
             pinned: self.image.pinned.clone(),
+            limits: hull_image::Limits {
+                bytes: self.image.layer_bytes_max,
+                entries: self.image.layer_entries_max,
+            },
+            policy: self.image.policy.clone(),
+            keep_blobs: self.image.keep_blobs,
         }
     }
 

@@ -163,10 +163,13 @@ fn a_wrong_value_names_file_and_line() {
 }
 
 #[test]
-fn the_systemd_driver_is_refused_with_the_way_out() {
-    let (_dir, main) = written(&[("config.toml", "[cgroup]\ndriver = \"systemd\"\n")]);
+fn a_slice_is_a_parent_for_the_systemd_driver_only() {
+    let config = |driver: &str| format!("[cgroup]\ndriver = {driver:?}\nparent = \"pods.slice\"\n");
+    let (_dir, main) = written(&[("config.toml", &config("systemd"))]);
+    assert_eq!(Config::load(Some(&main)).unwrap().config.cgroup.driver, Driver::Systemd);
+    let (_dir, main) = written(&[("config.toml", &config("cgroupfs"))]);
     let err = Config::load(Some(&main)).unwrap_err();
-    assert!(err.hint().unwrap().contains("--cgroup-driver=cgroupfs"), "{err}");
+    assert!(err.to_string().contains("cgroup.parent"), "{err}");
     assert_eq!(Config::default().cgroup.driver, Driver::Auto);
 }
 

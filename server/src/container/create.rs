@@ -120,6 +120,8 @@ async fn make_rootfs(
 ) -> Result<User, Error> {
     blocking(move || {
         let image = image_of(&node, &record)?;
+        let of_image = |source| Error::Image { image: image.id.clone(), source };
+        node.images.ready(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
         record.user = Some(user.clone());
         super::start::plan(&node, &pod, &pod_record, &record, &image, None)?;

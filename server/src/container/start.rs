@@ -70,7 +70,7 @@ pub(crate) fn spec(
     let user = record.user.clone().unwrap_or_default();
     let user =
         spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
-    let defaults = spec::defaults(&node.config, &node.host);
+    let defaults = spec::defaults(&node.config, &node.host, &node.apparmor);
     let request = spec::Request {
         pod: &view,
         config: &record.config,

@@ -39,7 +39,7 @@ pub(crate) enum How {
 }
 
 /// What was counted when it ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Processes the out-of-memory killer took.
     pub(crate) oom_kills: u64,
@@ -49,6 +49,25 @@ pub(crate) struct Seen {
     pub(crate) pids_refused: u64,
     /// We had sent a stop signal before.
     pub(crate) stop_asked: bool,
+    /// Whose limit was reached when it ran out of memory, where the kernel tells.
+    #[serde(default)]
+    pub(crate) out_of_memory: Option<OutOfMemory>,
+    /// What was denied to it, in words; records of earlier versions have none.
+    #[serde(default)]
+    pub(crate) denials: Vec<String>,
+}
+
+/// Whose limit was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OutOfMemory {
+    /// The container's own.
+    Container,
+    /// Its pod's.
+    Pod,
+    /// Of a cgroup above the pod's.
+    Above { cgroup: String },
+    /// None: the node had no more.
+    Node,
 }
 
 /// What can happen to a container.

@@ -40,15 +40,16 @@ pub(crate) fn find(node: &Node, config: &cri::ContainerConfig) -> Result<Vec<Ima
     Ok(found)
 }
 
-/// Refuses what could not be mounted later: a sub-path that its image does not have.
+/// Refuses what could not be mounted later: a broken layer, a sub-path that its image does not have.
 pub(crate) fn check(node: &Node, record: &ContainerRecord) -> Result<(), Error> {
     for volume in &record.image_volumes {
         let path = sub_path(record, volume);
+        let image = image(node, &volume.image_id)?;
+        let failed = |source| Error::Image { image: image.id.clone(), source };
+        node.images.ready(&image).map_err(failed)?;
         if path.is_empty() {
             continue;
         }
-        let image = image(node, &volume.image_id)?;
-        let failed = |source| Error::Image { image: image.id.clone(), source };
         let view = hull_image::view(&image.layers).map_err(failed)?;
         let why = match hull_image::kind_inside(view.as_fd(), path).map_err(failed)? {
             Some(Kind::Directory | Kind::File) => continue,

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hull's own service, for its command line: pulls with progress, imports, the merged config.
+//! Hull's own service, for its command line: pulls with progress, archives in and out, comparing what is
+//! stored, the merged config.
 
 use super::{Cri, status};
 use crate::node::blocking;
-use hull_image::{Auth, Progress, ProgressState, Reference};
+use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;
-use std::io::{Seek as _, Write as _};
+use std::collections::BTreeSet;
+use std::io::{self, Seek as _, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -14,6 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Size of the pieces of an archive that is exported, and how many are made ahead.
+const PIECE_BYTES: usize = 512 << 10;
+const PIECES_AHEAD: usize = 4;
 /// Progress messages that may wait for a slow reader; older ones are worth nothing to it.
 const PROGRESS_QUEUE: usize = 64;
 
@@ -25,12 +30,7 @@ impl Hull for Cri {
     ) -> Result<Response<BoxStream<api::PullProgress>>, Status> {
         let request = request.into_inner();
         let reference = Reference::parse(&request.image).map_err(|err| status::of_image(&err))?;
-        let auth = if request.username.is_empty() {
-            None
-        } else {
-            let auth = Auth::from_parts(&request.username, &request.password, "", "", "");
-            Some(auth.map_err(|err| status::of_image(&err))?)
-        };
+        let auth = account(&request.username, &request.password)?;
         let (progress_in, mut progress) = mpsc::channel::<Progress>(PROGRESS_QUEUE);
         let (out, stream) = mpsc::channel(PROGRESS_QUEUE);
         let images = Arc::clone(&self.node.images);
@@ -87,6 +87,51 @@ impl Hull for Cri {
         Ok(Response::new(api::ImportResponse { images: images.collect() }))
     }
 
+    async fn export(
+        &self,
+        request: Request<api::ExportRequest>,
+    ) -> Result<Response<BoxStream<api::ExportChunk>>, Status> {
+        let names = request.into_inner().images;
+        let (out, stream) = mpsc::channel(PIECES_AHEAD);
+        let images = Arc::clone(&self.node.images);
+        tokio::task::spawn_blocking(move || {
+            let pieces = Pieces { out: out.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
+            if let Err(err) = images.export(&names, pieces) {
+                // Who asked may have left: then nobody wants to know.
+                let _left = out.blocking_send(Err(status::of_image(&err)));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<api::VerifyRequest>,
+    ) -> Result<Response<api::VerifyResponse>, Status> {
+        let request = request.into_inner();
+        let images = &self.node.images;
+        let auth = account(&request.username, &request.password)?;
+        let name = Some(request.image.as_str()).filter(|name| !name.is_empty());
+        let mut found = images.verify(name).await.map_err(|err| status::of_image(&err))?;
+        let (mut repaired, mut failed) = (Vec::new(), Vec::new());
+        if request.repair {
+            let broken: BTreeSet<String> = found
+                .iter()
+                .filter(|of| !of.is_whole())
+                .flat_map(|of| of.images.iter().cloned())
+                .collect();
+            for id in broken {
+                match images.repair(&id, auth.as_ref()).await {
+                    Ok(()) => repaired.push(id),
+                    Err(err) => failed.push(format!("{id}: {}", status::of_image(&err).message())),
+                }
+            }
+            found = images.verify(name).await.map_err(|err| status::of_image(&err))?;
+        }
+        let layers = found.into_iter().map(verified).collect();
+        Ok(Response::new(api::VerifyResponse { layers, repaired, failed }))
+    }
+
     async fn config(
         &self,
         _: Request<api::ConfigRequest>,
@@ -94,6 +139,50 @@ impl Hull for Cri {
         let toml = toml::to_string(&self.node.config)
             .map_err(|err| Status::internal(format!("cannot show the config: {err}")))?;
         Ok(Response::new(api::ConfigResponse { toml }))
+    }
+}
+
+fn account(username: &str, password: &str) -> Result<Option<Auth>, Status> {
+    if username.is_empty() {
+        return Ok(None);
+    }
+    let auth = Auth::from_parts(username, password, "", "", "");
+    auth.map(Some).map_err(|err| status::of_image(&err))
+}
+
+fn verified(of: Verified) -> api::VerifiedLayer {
+    let finding = |(path, why)| api::Finding { path, why };
+    api::VerifiedLayer {
+        diff_id: of.layer,
+        images: of.images,
+        bytes: of.bytes,
+        findings: of.findings.into_iter().map(finding).collect(),
+        unknown: of.unknown.unwrap_or_default(),
+    }
+}
+
+/// Sends what is written piece by piece; waits when the reader is slower.
+struct Pieces {
+    out: mpsc::Sender<Result<api::ExportChunk, Status>>,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let sent = self.out.blocking_send(Ok(api::ExportChunk { data }));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -111,6 +200,7 @@ fn layer(step: Progress) -> api::PullProgress {
             received: step.received,
             total: step.total,
             state: state as i32,
+            waits_for: step.wait.map(|wait| wait.to_string()).unwrap_or_default(),
         }),
         done: String::new(),
     }

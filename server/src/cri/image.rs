@@ -32,6 +32,8 @@ impl ImageService for Cri {
         let name = required(name_of(request.image))?;
         // An image that is not here is no error: the kubelet pulls it then.
         let found = self.node.images.find(&name);
+        // Nor is one that is broken: pulled again, it is repaired.
+        let found = found.filter(|image| self.node.images.is_whole(image));
         let mut info = HashMap::new();
         if let (true, Some(image)) = (request.verbose, &found) {
             let text = serde_json::json!({
@@ -53,7 +55,7 @@ impl ImageService for Cri {
         let request = request.into_inner();
         let name = required(name_of(request.image))?;
         let reference = Reference::parse(&name).map_err(|err| status::of_image(&err))?;
-        let auth = request.auth.map(auth).transpose()?;
+        let auth = request.auth.filter(|auth| is_for(auth, &reference)).map(auth).transpose()?;
         let pulled = self.node.images.pull(&reference, auth.as_ref(), None).await;
         let image = pulled.map_err(|err| status::of_image(&err))?;
         Ok(Response::new(api::PullImageResponse { image_ref: image.id.clone() }))
@@ -80,10 +82,11 @@ impl ImageService for Cri {
         _: Request<api::ImageFsInfoRequest>,
     ) -> Answer<api::ImageFsInfoResponse> {
         let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
-        let filesystem = stats::filesystem(&usage, now_ns());
+        let written = self.node.images.rootfs_usage_known();
+        let now = now_ns();
         Ok(Response::new(api::ImageFsInfoResponse {
-            image_filesystems: vec![filesystem.clone()],
-            container_filesystems: vec![filesystem],
+            image_filesystems: vec![stats::filesystem(&usage, now)],
+            container_filesystems: vec![stats::filesystem(&written, now)],
         }))
     }
 
@@ -128,6 +131,11 @@ pub(super) fn auth(auth: api::AuthConfig) -> Result<Auth, Status> {
         &auth.registry_token,
     )
     .map_err(|err| status::of_image(&err))
+}
+
+/// Credentials that say which registry they are for are not for others.
+fn is_for(auth: &api::AuthConfig, reference: &Reference) -> bool {
+    auth.server_address.is_empty() || reference.is_on(&auth.server_address)
 }
 
 fn shown(image: &Image) -> api::Image {

@@ -62,8 +62,9 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::RuntimeConfigRequest>,
     ) -> Answer<api::RuntimeConfigResponse> {
-        let linux =
-            api::LinuxRuntimeConfiguration { cgroup_driver: api::CgroupDriver::Cgroupfs as i32 };
+        let systemd = self.node.driver.is_systemd();
+        let driver = if systemd { api::CgroupDriver::Systemd } else { api::CgroupDriver::Cgroupfs };
+        let linux = api::LinuxRuntimeConfiguration { cgroup_driver: driver as i32 };
         Ok(Response::new(api::RuntimeConfigResponse { linux: Some(linux) }))
     }
 

@@ -6,7 +6,7 @@ use crate::error::{Chain, Error};
 use crate::node::{blocking, new_pod_id, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
-use crate::{recover, spec, stats};
+use crate::{spec, stats};
 use hull_proto::cri as api;
 use std::sync::Arc;
 use tonic::{Code, Status};
@@ -35,10 +35,13 @@ impl Cri {
             .enter(key, || {
                 let id = new_pod_id();
                 let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-                let ours = parent.is_empty();
+                let (cgroup, ours) = node
+                    .driver
+                    .place(&id, parent)
+                    .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
                 let record = PodRecord {
                     id: id.to_string(),
-                    cgroup: if ours { recover::own_cgroup(&node, &id) } else { parent.to_owned() },
+                    cgroup,
                     cgroup_is_ours: ours,
                     config: config.clone(),
                     handler: handler.clone(),
@@ -203,13 +206,6 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
         ("config.metadata.uid", &metadata.uid),
     ] {
         name(field, text)?;
-    }
-    let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-    if !parent.is_empty()
-        && (!parent.starts_with('/') || parent.split('/').any(|part| part == ".."))
-    {
-        let why = format!("`{}` is no absolute path without `..`", parent.escape_default());
-        return Err(status::invalid("config.linux.cgroup_parent", why));
     }
     if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
         let why = format!("`{}` is no absolute path", config.log_directory.escape_default());

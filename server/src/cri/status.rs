@@ -117,7 +117,7 @@ fn image_code(error: &hull_image::Error) -> Code {
     match error.fault() {
         Fault::BadReference => Code::InvalidArgument,
         Fault::NotFound => Code::NotFound,
-        Fault::Denied => Code::PermissionDenied,
+        Fault::Denied | Fault::Policy => Code::PermissionDenied,
         Fault::Unreachable => Code::Unavailable,
         Fault::InUse => Code::FailedPrecondition,
         Fault::Corrupt => Code::DataLoss,

@@ -105,13 +105,13 @@ impl Monitors {
         }
     }
 
-    /// Starts a monitor for `pod`, listening at `socket`, and connects to it.
+    /// Starts a monitor for `pod`, listening at `socket`, and connects to it. Gives its process id too.
     pub(crate) async fn start(
         &self,
         pod: &PodId,
         socket: &Path,
         notices: mpsc::Sender<Notice>,
-    ) -> Result<Client, Error> {
+    ) -> Result<(Client, i32), Error> {
         let listen = |source| Error::Listen { path: socket.to_owned(), source };
         match fs::remove_file(socket) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(listen(err)),
@@ -121,10 +121,11 @@ impl Monitors {
         let fds = [(listener.as_fd(), LISTEN_FD), (self.pause.as_fd(), PAUSE_FD)];
         let args = ["hull-monitor", pod.as_str()];
         let spawned = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds);
-        self.reaper.take(spawned.map_err(|source| Error::Spawn { source })?);
+        let pid = spawned.map_err(|source| Error::Spawn { source })?;
+        self.reaper.take(pid);
         // The backlog takes the connection even before the monitor gets to accept it.
         let (client, _) = self.reach(socket, notices).await?;
-        Ok(client)
+        Ok((client, pid))
     }
 
     /// Connects to the monitor that listens at `socket` and hears what it knows.

@@ -7,6 +7,7 @@
 //!   └──── View ◀──────┘   status and lists read the view and never wait for the task
 //! ```
 
+pub(crate) mod driver;
 pub(crate) mod files;
 pub(crate) mod parts;
 pub(crate) mod registry;

@@ -10,7 +10,7 @@
 //! all come here. Each part is found by a name worked out from the pod's id, and a part that is not
 //! there counts as gone; so it may run at any time, any number of times.
 
-use super::{PodRecord, files};
+use super::{PodRecord, driver, files};
 use crate::monitors::{self, Client, Notice};
 use crate::node::{Node, blocking};
 use crate::{spec, store};
@@ -43,6 +43,8 @@ pub(crate) enum Error {
     RemoveDirectory { path: PathBuf, source: io::Error },
     #[error("start its monitor")]
     Monitor { source: monitors::Error },
+    #[error("make its cgroup")]
+    Cgroup { source: driver::Error },
     #[error("make its network namespace")]
     Netns { source: hull_sys::Error },
     #[error("open its network namespace {}", path.display())]
@@ -76,6 +78,7 @@ impl Error {
             Self::Spec { source } => source.hint(),
             Self::Pause { failure } => failure.mend.clone(),
             Self::ClearCgroup { source } => source.hint(),
+            Self::Cgroup { source } => source.hint(),
             Self::WriteFiles { .. }
             | Self::RemoveDirectory { .. }
             | Self::Monitor { .. }
@@ -91,6 +94,12 @@ pub(crate) struct Up {
     pub(crate) client: Client,
     pub(crate) pause_pid: i32,
     pub(crate) ips: Vec<IpAddr>,
+}
+
+/// The monitor of a pod that is being built.
+struct Monitor<'a> {
+    client: &'a Client,
+    pid: i32,
 }
 
 /// Makes all parts, in order. After an error the caller runs [`take_down`].
@@ -119,10 +128,11 @@ pub(crate) async fn bring_up(
         let made = blocking(hull_sys::netns::create).await;
         made.map(Some).map_err(|source| Error::Netns { source })
     });
-    let (client, netns) = tokio::try_join!(monitor, netns)?;
+    let ((client, pid), netns) = tokio::try_join!(monitor, netns)?;
+    let monitor = Monitor { client: &client, pid };
 
     if id_maps.is_some() {
-        let (ips, pause_pid) = bring_up_mapped(node, id, record, &client).await?;
+        let (ips, pause_pid) = bring_up_mapped(node, id, record, &monitor).await?;
         write_hosts(&dir, record, &ips)?;
         return Ok(Up { client, pause_pid, ips });
     }
@@ -132,7 +142,7 @@ pub(crate) async fn bring_up(
     let for_pause = for_pause.map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
     let (ips, pause_pid) = tokio::join!(
         timed("network", attach(node, id, record, netns)),
-        timed("pause", start_pause(node, record, &client, for_pause))
+        timed("pause", start_pause(node, id, record, &monitor, for_pause))
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
     write_hosts(&dir, record, &ips)?;
@@ -153,9 +163,9 @@ async fn bring_up_mapped(
     node: &Arc<Node>,
     id: &PodId,
     record: &PodRecord,
-    client: &Client,
+    monitor: &Monitor<'_>,
 ) -> Result<(Vec<IpAddr>, i32), Error> {
-    let pause_pid = timed("pause", start_pause(node, record, client, None)).await?;
+    let pause_pid = timed("pause", start_pause(node, id, record, monitor, None)).await?;
     if record.host_network() {
         return Ok((Vec::new(), pause_pid));
     }
@@ -215,7 +225,22 @@ fn attach_failed(node: &Node, source: hull_network::Error) -> Error {
     }
 }
 
+/// Starts pause in the pod's cgroup.
 async fn start_pause(
+    node: &Node,
+    id: &PodId,
+    record: &PodRecord,
+    monitor: &Monitor<'_>,
+    netns: Option<OwnedFd>,
+) -> Result<i32, Error> {
+    let no_cgroup = |source| Error::Cgroup { source };
+    node.driver.make(&node.cgroups, id, &record.cgroup, monitor.pid).await.map_err(no_cgroup)?;
+    let pid = have_pause_started(node, record, monitor.client, netns).await?;
+    node.driver.give_back(monitor.pid).map_err(no_cgroup)?;
+    Ok(pid)
+}
+
+async fn have_pause_started(
     node: &Node,
     record: &PodRecord,
     client: &Client,
@@ -247,7 +272,7 @@ pub(crate) async fn take_down(
 ) -> Result<(), Error> {
     let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("host ports closed", close_ports(node, id, record))
+        timed("network withdrawn", withdraw(node, id, record.host_network()))
     );
     stopped?;
     closed?;
@@ -260,13 +285,13 @@ pub(crate) async fn take_down(
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.
-async fn close_ports(node: &Arc<Node>, id: &PodId, record: &PodRecord) -> Result<(), Error> {
-    if record.host_network() || spec::ports(&record.config).is_ok_and(|ports| ports.is_empty()) {
+async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+    if host_network {
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let closed = blocking(move || node.network.close_ports(id.as_str())).await;
-    closed.map_err(|source| Error::Detach { source })
+    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    withdrawn.map_err(|source| Error::Detach { source })
 }
 
 async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {

@@ -29,6 +29,7 @@ use tracing::{Instrument as _, error, info, warn};
 mod containers;
 mod plugins;
 mod resize;
+mod seen;
 mod teardown;
 mod update;
 

@@ -4,6 +4,7 @@
 use super::{
     Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user, userns,
 };
+use crate::apparmor::AppArmor;
 use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
@@ -33,14 +34,21 @@ pub(crate) struct Defaults {
     pub(crate) seccomp_root: PathBuf,
     /// Containers get a cgroup namespace.
     pub(crate) cgroup_namespace: bool,
+    /// Which profiles of AppArmor there are.
+    pub(crate) apparmor: AppArmor,
 }
 
 /// Of a node's config.
-pub(crate) fn defaults(config: &Config, host: &hull_plan::HostFacts) -> Defaults {
+pub(crate) fn defaults(
+    config: &Config,
+    host: &hull_plan::HostFacts,
+    apparmor: &AppArmor,
+) -> Defaults {
     Defaults {
         seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
         seccomp_root: config.runtime.seccomp_root.clone(),
         cgroup_namespace: host.cgroup_v2,
+        apparmor: apparmor.clone(),
     }
 }
 
@@ -74,6 +82,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         privileged: context.privileged,
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
         host_network,
+        own_cgroup: request.defaults.cgroup_namespace,
         maps: maps.as_ref(),
     };
     let mounts = mounts::all(pod, config, &system)?;
@@ -86,7 +95,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let args = command::args(config, image)?;
     let hostname = if host_network { String::new() } else { pod.config.hostname.clone() };
     let env = command::env(config, image, &hostname, &request.user.home)?;
-    let process = process(request, &context, &sets, &args, &env);
+    let process = process(request, &context, &sets, &args, &env)?;
     let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": context.readonly_rootfs},
@@ -132,7 +141,7 @@ fn process(
     sets: &security::Sets,
     args: &[String],
     env: &[String],
-) -> Value {
+) -> Result<Value, Error> {
     let user = request.user;
     // As execve(2) would have it for anybody but root: only what is ambient is effective.
     let effective = if user.uid == 0 { &sets.allowed } else { &sets.ambient };
@@ -153,13 +162,13 @@ fn process(
         "noNewPrivileges": context.no_new_privs,
         "oomScoreAdj": oom.map_or(0, |resources| resources.oom_score_adj),
     });
-    if let Some(profile) = security::apparmor(context) {
+    if let Some(profile) = security::apparmor(context, request.defaults)? {
         process["apparmorProfile"] = profile.into();
     }
     if let Some(label) = security::selinux(context) {
         process["selinuxLabel"] = label.into();
     }
-    process
+    Ok(process)
 }
 
 /// A namespace mode: the container's own options, else the pod's.

@@ -2,6 +2,7 @@
 //! Why a config cannot be turned into a spec. Texts read after "cannot".
 
 use super::user;
+use crate::apparmor;
 
 /// Why a config cannot be turned into a spec.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,8 @@ pub(crate) enum Error {
     ReadProfile { path: String, source: std::io::Error },
     #[error("use seccomp profile `{path}`")]
     Profile { path: String, source: hull_plan::Error },
+    #[error("use AppArmor profile `{name}`: it is not loaded on this node")]
+    NoAppArmorProfile { name: String },
     #[error("find its user")]
     User { source: user::Error },
     #[error("put the runtime spec together")]
@@ -65,6 +68,13 @@ impl Error {
             Self::ReadProfile { .. } => {
                 Some("put the profile on the node, below the kubelet's seccomp directory".into())
             }
+            Self::NoAppArmorProfile { name } if name == apparmor::DEFAULT => Some(
+                "see why in hull's log at its start; with apparmor_parser there, restart hull".into(),
+            ),
+            Self::NoAppArmorProfile { name } => Some(format!(
+                "load it: apparmor_parser --replace /etc/apparmor.d/{}",
+                name.trim_start_matches('/').replace('/', ".")
+            )),
             Self::Profile { source, .. } | Self::Limits { source } | Self::Sysctl { source } => {
                 source.hint()
             }

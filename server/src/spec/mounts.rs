@@ -19,6 +19,8 @@ pub(super) struct System<'a> {
     pub(super) privileged: bool,
     pub(super) host_ipc: bool,
     pub(super) host_network: bool,
+    /// It has a cgroup namespace.
+    pub(super) own_cgroup: bool,
     /// Of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
 }
@@ -30,6 +32,8 @@ pub(super) fn all(
     system: &System<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
+    // In namespaces of its own what is writable are files that were given to it: not its limits.
+    let cgroups = if system.own_cgroup && system.maps.is_some() { "rw" } else { writable };
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // The group of terminals, where there is one of that number.
     if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {
@@ -41,7 +45,7 @@ pub(super) fn all(
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": terminals}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
         sys(system, writable),
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", writable]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", cgroups]}),
     ];
     let taken = |path: &str| config.mounts.iter().any(|mount| clean(&mount.container_path) == path);
     if !taken("/dev/shm") {

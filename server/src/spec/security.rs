@@ -3,6 +3,7 @@
 
 use super::Error;
 use super::container::Defaults;
+use crate::apparmor::Wanted;
 use hull_plan::seccomp;
 use hull_proto::cri;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
@@ -187,9 +188,10 @@ fn localhost(file: &str, defaults: &Defaults) -> Result<LinuxSeccomp, Error> {
     seccomp::localhost(&json).map_err(|source| Error::Profile { path: shown, source })
 }
 
-/// Reads the deprecated field in one place.
+/// Reads the deprecated fields in one place.
 trait Deprecated {
     fn seccomp_profile(&self) -> String;
+    fn apparmor_profile_name(&self) -> String;
 }
 
 impl Deprecated for cri::LinuxContainerSecurityContext {
@@ -197,19 +199,56 @@ impl Deprecated for cri::LinuxContainerSecurityContext {
     fn seccomp_profile(&self) -> String {
         self.seccomp_profile_path.clone()
     }
+
+    #[allow(deprecated, reason = "older kubelets still fill it")]
+    fn apparmor_profile_name(&self) -> String {
+        self.apparmor_profile.clone()
+    }
 }
 
-/// The AppArmor profile to enter, if one is asked for by name.
-pub(super) fn apparmor(context: &cri::LinuxContainerSecurityContext) -> Option<String> {
+/// The AppArmor profile to enter.
+pub(super) fn apparmor(
+    context: &cri::LinuxContainerSecurityContext,
+    defaults: &Defaults,
+) -> Result<Option<String>, Error> {
+    let wanted = wanted_apparmor(context)?;
+    defaults.apparmor.profile(wanted).map_err(|name| Error::NoAppArmorProfile { name })
+}
+
+/// What is asked for. CRI says that naming none means the default; who is privileged has that only
+/// by the name of a profile of its own.
+fn wanted_apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<Wanted, Error> {
     use cri::security_profile::ProfileType;
-    let profile = context.apparmor.as_ref()?;
-    match ProfileType::try_from(profile.profile_type) {
-        Ok(ProfileType::Localhost) => {
-            Some(profile.localhost_ref.trim_start_matches("localhost/").to_owned())
-        }
-        // The default where there is none of ours: as the field does, it runs without.
-        Ok(ProfileType::RuntimeDefault | ProfileType::Unconfined) | Err(_) => None,
+    let bad = |field, value: &str, why| Error::Bad { field, value: value.to_owned(), why };
+    let named = |name: &str| match name.trim_start_matches("localhost/") {
+        "" => Err(bad("apparmor.localhost_ref", name, "it names no profile")),
+        name => Ok(Wanted::Named(name.to_owned())),
+    };
+    let wanted = match &context.apparmor {
+        Some(profile) => match ProfileType::try_from(profile.profile_type) {
+            Ok(ProfileType::Unconfined) => Wanted::Unconfined,
+            Ok(ProfileType::RuntimeDefault) => Wanted::Default { asked: true },
+            Ok(ProfileType::Localhost) => named(&profile.localhost_ref)?,
+            Err(_) => {
+                let value = profile.profile_type.to_string();
+                return Err(bad("apparmor.profile_type", &value, "there is none of that number"));
+            }
+        },
+        None => match context.apparmor_profile_name().as_str() {
+            "" => Wanted::Default { asked: false },
+            "unconfined" => Wanted::Unconfined,
+            "runtime/default" => Wanted::Default { asked: true },
+            text if text.starts_with("localhost/") => named(text)?,
+            text => {
+                let why = "it is none of runtime/default, unconfined and localhost/NAME";
+                return Err(bad("apparmor_profile", text, why));
+            }
+        },
+    };
+    if context.privileged && matches!(wanted, Wanted::Default { .. }) {
+        return Ok(Wanted::Unconfined);
     }
+    Ok(wanted)
 }
 
 /// The SELinux label, if one is asked for.
@@ -369,5 +408,24 @@ mod tests {
         assert_eq!(only.into_iter().collect::<Vec<_>>(), ["CAP_NET_ADMIN"]);
         assert_eq!(changed(&["all"], &["CAP_CHOWN"]).unwrap().allowed.len(), 40);
         assert!(matches!(changed(&["CAP_FLY"], &[]), Err(Error::NoCapability { .. })));
+    }
+
+    #[test]
+    #[allow(deprecated, reason = "older kubelets still fill it")]
+    fn a_profile_is_wanted_by_the_old_field_too() {
+        let wanted = |old: &str, privileged| {
+            wanted_apparmor(&cri::LinuxContainerSecurityContext {
+                apparmor_profile: old.into(),
+                privileged,
+                ..Default::default()
+            })
+        };
+        assert_eq!(wanted("", false).unwrap(), Wanted::Default { asked: false });
+        assert_eq!(wanted("runtime/default", false).unwrap(), Wanted::Default { asked: true });
+        assert_eq!(wanted("unconfined", false).unwrap(), Wanted::Unconfined);
+        assert_eq!(wanted("localhost/mine", false).unwrap(), Wanted::Named("mine".into()));
+        assert_eq!(wanted("", true).unwrap(), Wanted::Unconfined);
+        assert_eq!(wanted("localhost/mine", true).unwrap(), Wanted::Named("mine".into()));
+        assert!(wanted("mine", false).is_err() && wanted("localhost/", false).is_err());
     }
 }

@@ -3,8 +3,8 @@
 //! and hands out the work.
 
 use super::plugins::told;
-use super::{Finished, Held, Task, answer};
-use crate::container::state::{Event, How, Seen};
+use super::{Finished, Held, Task, answer, seen};
+use crate::container::state::{Event, How};
 use crate::container::{ContainerRecord, State, create, log, remove, start, stop};
 use crate::error::{Chain, Error, Result};
 use crate::monitors;
@@ -193,12 +193,7 @@ impl Task {
             held.early_exit = Some(exit);
             return;
         }
-        let seen = Seen {
-            oom_kills: exit.oom_kills,
-            memory_peak_bytes: exit.memory_peak_bytes,
-            pids_refused: exit.pids_refused,
-            stop_asked: held.stop_asked,
-        };
+        let seen = seen::of(&self.node, &self.record, id, &held.record, &exit, held.stop_asked);
         let how = match exit.how {
             ExitHow::Code(code) => How::Code { code, seen },
             ExitHow::Signal(signal) => How::Signal { signal, seen },

@@ -1,100 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why something of the image store failed, and how to mend it.
+//! Why content could not be brought in, and how to mend it.
 //!
-//! [`Error`] says what was asked of the store, [`Cause`] why content could not be brought in. Both are
-//! cheap to clone, because every caller that joined a pull gets its failure.
+//! The rule: no token, password or query of an address gets in here.
 
+use super::Fault;
 use crate::unpack;
 use hull_sys as sys;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-/// What could not be done. Reads after "cannot".
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    /// The name is none.
-    #[error("understand the image name `{text}`: {why}")]
-    Reference {
-        /// As it was given.
-        text: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The credentials are none.
-    #[error("understand the credentials: {why}")]
-    Credentials {
-        /// What is wrong with them.
-        why: &'static str,
-    },
-    /// The store's own directories.
-    #[error("open the image store in {}", path.display())]
-    Open {
-        /// The store.
-        path: PathBuf,
-        /// Why.
-        source: sys::Error,
-    },
-    /// A pull failed.
-    #[error("pull {image}")]
-    Pull {
-        /// What was pulled.
-        image: String,
-        /// Why.
-        source: Cause,
-    },
-    /// An import failed.
-    #[error("import the archive")]
-    Import {
-        /// Why.
-        source: Cause,
-    },
-    /// The image has containers.
-    #[error("remove image {image}: a container uses it")]
-    InUse {
-        /// As it was named.
-        image: String,
-    },
-    /// Records or layers could not be removed.
-    #[error("remove image {image}")]
-    Remove {
-        /// As it was named.
-        image: String,
-        /// Why.
-        source: sys::Error,
-    },
-    /// A container's writable layer.
-    #[error("{doing} the writable layer of container {container}")]
-    Rootfs {
-        /// `make`, `measure`, `remove`.
-        doing: &'static str,
-        /// Whose.
-        container: String,
-        /// Why.
-        source: sys::Error,
-    },
-    /// The layers could not be looked at together.
-    #[error("look into {layers} layers of an image")]
-    View {
-        /// How many.
-        layers: usize,
-        /// Why.
-        source: sys::Error,
-    },
-    /// A file of an image could not be read.
-    #[error("read {path} of an image")]
-    Read {
-        /// In the image.
-        path: String,
-        /// Why.
-        source: sys::Error,
-    },
-    /// A bug.
-    #[error("go on: the task of the pull of {image} ended without an answer")]
-    Broken {
-        /// What was pulled.
-        image: String,
-    },
-}
 
 /// Why content could not be brought in.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -223,13 +135,51 @@ pub enum Cause {
         /// What is wrong with it.
         why: String,
     },
-    /// A settings file.
-    #[error("read the registry's CA certificates {}", path.display())]
+    /// A file of certificates.
+    #[error("read the certificates {}", path.display())]
     CaFile {
         /// Which.
         path: PathBuf,
         /// Why.
         source: sys::Error,
+    },
+    /// Settings of a registry.
+    #[error("understand {}: {why}", path.display())]
+    HostsFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Credentials on this machine.
+    #[error("get credentials for {host} from {from}: {why}")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// The file or the helper.
+        from: String,
+        /// What went wrong, without what is secret.
+        why: String,
+    },
+    /// The policy does not allow it.
+    #[error("the policy does not allow it: {why}")]
+    Policy {
+        /// In words.
+        why: String,
+        /// The file that says so.
+        file: PathBuf,
+    },
+    /// The disk is too small for it.
+    #[error("keep {what}: it takes {need} bytes or more, and {free} are free on {}", path.display())]
+    NoSpace {
+        /// What.
+        what: String,
+        /// At least so much.
+        need: u64,
+        /// What there is.
+        free: u64,
+        /// Where.
+        path: PathBuf,
     },
 }
 
@@ -250,6 +200,10 @@ pub enum Unreachable {
     Tls,
     /// The connection broke, more often than we try again.
     Broken,
+    /// Nothing came for too long.
+    Stalled,
+    /// It sends us where we do not go.
+    Redirect,
     /// Anything else.
     Other,
 }
@@ -264,72 +218,28 @@ impl std::fmt::Display for Unreachable {
             Self::PlainHttp => "it talks plain HTTP, not HTTPS",
             Self::Tls => "TLS failed",
             Self::Broken => "the connection broke too often",
+            Self::Stalled => "it stalls",
+            Self::Redirect => "it redirects",
             Self::Other => "it cannot be talked to",
         })
     }
 }
 
-/// Whose fault something is, coarsely, for codes of a protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The name or the credentials make no sense.
-    BadReference,
-    /// There is no such image, or none for this machine.
-    NotFound,
-    /// The registry does not give it.
-    Denied,
-    /// The registry cannot be talked to now.
-    Unreachable,
-    /// A container uses it.
-    InUse,
-    /// What came is not what was announced, or hostile.
-    Corrupt,
-    /// This machine.
-    Other,
-}
-
-impl Error {
-    /// Whose fault it is.
-    #[must_use]
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Reference { .. } | Self::Credentials { .. } => Fault::BadReference,
-            Self::InUse { .. } => Fault::InUse,
-            Self::Pull { source, .. } | Self::Import { source } => source.fault(),
-            Self::Open { .. }
-            | Self::Remove { .. }
-            | Self::Rootfs { .. }
-            | Self::View { .. }
-            | Self::Read { .. }
-            | Self::Broken { .. } => Fault::Other,
-        }
-    }
-
-    /// What the operator can do about it, where we know.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Reference { .. } => Some("a name is [registry/]repository[:tag][@digest]".into()),
-            Self::InUse { .. } => {
-                Some("remove its containers first, or remove only a tag of it".into())
-            }
-            Self::Pull { source, .. } | Self::Import { source } => source.hint(),
-            Self::View { source, .. } if source.errno() == rustix::io::Errno::NAMETOOLONG => {
-                Some("so many layers need Linux 6.5 or newer".into())
-            }
-            Self::Open { source, .. }
-            | Self::Remove { source, .. }
-            | Self::Rootfs { source, .. } => disk_hint(source),
-            Self::Credentials { .. }
-            | Self::View { .. }
-            | Self::Read { .. }
-            | Self::Broken { .. } => None,
-        }
-    }
-}
-
 impl Cause {
-    fn fault(&self) -> Fault {
+    /// Whether what came is not what its digest says: another place may have it whole.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::WrongDigest { .. } | Self::WrongSize { .. })
+    }
+
+    /// Whether the disk was full.
+    pub(crate) fn is_no_space(&self) -> bool {
+        use rustix::io::Errno;
+        let kept = if let Self::Keep { source, .. } = self { Some(source) } else { None };
+        let layer = if let Self::Layer { source, .. } = self { source.system() } else { None };
+        kept.or(layer).is_some_and(|of| matches!(of.errno(), Errno::NOSPC | Errno::DQUOT))
+    }
+
+    pub(super) fn fault(&self) -> Fault {
         match self {
             Self::NotFound { .. } | Self::Platform { .. } => Fault::NotFound,
             Self::Denied { .. } => Fault::Denied,
@@ -342,11 +252,17 @@ impl Cause {
             | Self::Archive { .. }
             | Self::Document { .. } => Fault::Corrupt,
             Self::Layer { source, .. } if source.is_archives_fault() => Fault::Corrupt,
-            Self::Layer { .. } | Self::Keep { .. } | Self::CaFile { .. } => Fault::Other,
+            Self::Policy { .. } => Fault::Policy,
+            Self::Layer { .. }
+            | Self::Keep { .. }
+            | Self::CaFile { .. }
+            | Self::HostsFile { .. }
+            | Self::Credentials { .. }
+            | Self::NoSpace { .. } => Fault::Other,
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => {
                 Some("check repository and tag; a private repository may hide itself".into())
@@ -364,12 +280,22 @@ impl Cause {
             Self::Platform { .. } => {
                 Some("push an image for this machine's platform under that name".into())
             }
-            Self::Layer { source, .. } => source.system().and_then(disk_hint),
+            Self::Layer { source, .. } => {
+                source.hint().or_else(|| source.system().and_then(disk_hint))
+            }
             Self::Keep { source, .. } => disk_hint(source),
             Self::Archive { .. } => {
                 Some("give an OCI layout in a tar archive, or what `docker save` writes".into())
             }
-            Self::Document { .. }
+            Self::HostsFile { path, .. } => {
+                Some(format!("correct {}; it is read again at the next pull", path.display()))
+            }
+            Self::Policy { file, .. } => Some(format!("see {}", file.display())),
+            Self::NoSpace { .. } => {
+                Some("free space: `hull images` and `hull rmi`, or a larger disk".into())
+            }
+            Self::Credentials { .. }
+            | Self::Document { .. }
             | Self::Answer { .. }
             | Self::TooLarge { .. }
             | Self::NotAnImage { .. }
@@ -394,12 +320,15 @@ impl Unreachable {
             Self::Tls => Some(format!(
                 "set `plain_http` under `[[image.registry]]` with host = \"{host}\" to what it talks"
             )),
-            Self::Broken | Self::Other => None,
+            Self::Stalled => Some(
+                "check the network between; `stall_s` under `[image]` is how long is waited".into(),
+            ),
+            Self::Broken | Self::Redirect | Self::Other => None,
         }
     }
 }
 
-fn disk_hint(error: &sys::Error) -> Option<String> {
+pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
     use rustix::io::Errno;
     match error.errno() {
         Errno::NOSPC | Errno::DQUOT => {
@@ -416,6 +345,3 @@ fn disk_hint(error: &sys::Error) -> Option<String> {
 fn remark(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
 }
-
-/// Puts an I/O error that several may see.
-pub(crate) type SharedIo = Arc<std::io::Error>;

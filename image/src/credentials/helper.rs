@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Credential helpers: programs called `docker-credential-<name>` that get a registry's address on
+//! standard input and answer with JSON.
+//!
+//! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
+//! the last line of what it complains about. It is killed when its time is up.
+
+use crate::auth::Auth;
+use serde::Deserialize;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+const TIME_MAX: Duration = Duration::from_secs(60);
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const SAID_CHARACTERS: usize = 200;
+/// What a helper calls itself with when the secret is an identity token.
+const TOKEN_USER: &str = "<token>";
+/// What helpers say when they simply have nothing.
+const NOTHING: &str = "credentials not found";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    secret: String,
+}
+
+/// The program of a helper.
+pub(super) fn program(name: &str) -> String {
+    format!("docker-credential-{name}")
+}
+
+/// Asks a helper for the credentials of `server`. What goes wrong is said in words.
+pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String> {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || !name.bytes().all(is_name) {
+        return Err("it is no name of a helper".into());
+    }
+    let mut child = Command::new(program(name))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|err| format!("it cannot be started: {err}"))?;
+    let talked = tokio::time::timeout(TIME_MAX, talk(&mut child, server)).await;
+    let (answer, complaint) =
+        talked.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;
+    // Whether it ended well is seen by its answer: a daemon that leaves its children to the kernel
+    // gets no exit codes.
+    match serde_json::from_slice::<Answer>(&answer) {
+        Ok(Answer { secret, .. }) if secret.is_empty() => Ok(None),
+        Ok(Answer { username, secret }) => {
+            let auth = if username == TOKEN_USER {
+                Auth::from_parts("", "", "", &secret, "")
+            } else {
+                Auth::from_parts(&username, &secret, "", "", "")
+            };
+            auth.map(Some).map_err(|err| err.to_string())
+        }
+        Err(_) => {
+            let said = String::from_utf8_lossy(&answer).to_lowercase();
+            if said.contains(NOTHING) {
+                return Ok(None);
+            }
+            Err(format!("its answer is not what helpers answer{}", last_line(&complaint)))
+        }
+    }
+}
+
+async fn talk(child: &mut Child, server: &str) -> (Vec<u8>, Vec<u8>) {
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read has said what it has to say.
+        let _gone = stdin.write_all(server.as_bytes()).await;
+    }
+    tokio::join!(all(child.stdout.take()), all(child.stderr.take()))
+}
+
+async fn all(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What was read until then is what there is.
+        let _broken = from.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+fn last_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let line: String = text.trim().lines().last().unwrap_or_default().chars().collect();
+    let line: String = line.chars().filter(|c| !c.is_control()).take(SAID_CHARACTERS).collect();
+    if line.is_empty() { String::new() } else { format!("; it complains: {line}") }
+}

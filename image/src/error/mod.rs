@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why something of the image store failed, and how to mend it.
+//!
+//! [`Error`] says what was asked of the store, [`Cause`] why content could not be brought in. Both are
+//! cheap to clone, because every caller that joined a pull gets its failure.
+
+mod cause;
+
+pub use cause::{Cause, Unreachable};
+
+use cause::disk_hint;
+use hull_sys as sys;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What could not be done. Reads after "cannot".
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The name is none.
+    #[error("understand the image name `{text}`: {why}")]
+    Reference {
+        /// As it was given.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The credentials are none.
+    #[error("understand the credentials: {why}")]
+    Credentials {
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// The store's own directories.
+    #[error("open the image store in {}", path.display())]
+    Open {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        source: sys::Error,
+    },
+    /// A pull failed.
+    #[error("pull {image}")]
+    Pull {
+        /// What was pulled.
+        image: String,
+        /// Why.
+        source: Cause,
+    },
+    /// An import failed.
+    #[error("import the archive")]
+    Import {
+        /// Why.
+        source: Cause,
+    },
+    /// The image has containers.
+    #[error("remove image {image}: a container uses it")]
+    InUse {
+        /// As it was named.
+        image: String,
+    },
+    /// The policy of images.
+    #[error("understand the policy {}: {why}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A layer is not what was stored.
+    #[error("use image {image}: its layer {layer} is broken: {why}")]
+    BrokenLayer {
+        /// As it is named.
+        image: String,
+        /// Which.
+        layer: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no such image.
+    #[error("find image {image}: it is not here")]
+    NoImage {
+        /// As it was named.
+        image: String,
+    },
+    /// An image could not be written as an archive.
+    #[error("export {image}: {why}")]
+    Export {
+        /// As it was named.
+        image: String,
+        /// Why.
+        why: String,
+    },
+    /// Nobody knows where it came from.
+    #[error("fetch image {image} again: it was imported, and is of no registry")]
+    NoSource {
+        /// As it is named.
+        image: String,
+    },
+    /// Layers could not be compared.
+    #[error("compare layers with what was stored")]
+    Verify {
+        /// Why.
+        source: Cause,
+    },
+    /// Records or layers could not be removed.
+    #[error("remove image {image}")]
+    Remove {
+        /// As it was named.
+        image: String,
+        /// Why.
+        source: sys::Error,
+    },
+    /// A container's writable layer.
+    #[error("{doing} the writable layer of container {container}")]
+    Rootfs {
+        /// `make`, `measure`, `remove`.
+        doing: &'static str,
+        /// Whose.
+        container: String,
+        /// Why.
+        source: sys::Error,
+    },
+    /// The layers could not be looked at together.
+    #[error("look into {layers} layers of an image")]
+    View {
+        /// How many.
+        layers: usize,
+        /// Why.
+        source: sys::Error,
+    },
+    /// A file of an image could not be read.
+    #[error("read {path} of an image")]
+    Read {
+        /// In the image.
+        path: String,
+        /// Why.
+        source: sys::Error,
+    },
+    /// A bug.
+    #[error("go on: the task of the pull of {image} ended without an answer")]
+    Broken {
+        /// What was pulled.
+        image: String,
+    },
+}
+
+/// Whose fault something is, coarsely, for codes of a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The name or the credentials make no sense.
+    BadReference,
+    /// There is no such image, or none for this machine.
+    NotFound,
+    /// The registry does not give it.
+    Denied,
+    /// The registry cannot be talked to now.
+    Unreachable,
+    /// A container uses it.
+    InUse,
+    /// What came is not what was announced, or hostile.
+    Corrupt,
+    /// The operator does not want it here.
+    Policy,
+    /// This machine.
+    Other,
+}
+
+impl Error {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Reference { .. } | Self::Credentials { .. } => Fault::BadReference,
+            Self::InUse { .. } => Fault::InUse,
+            Self::Pull { source, .. } | Self::Import { source } | Self::Verify { source } => {
+                source.fault()
+            }
+            Self::NoImage { .. } => Fault::NotFound,
+            Self::Policy { .. } | Self::Export { .. } => Fault::Other,
+            Self::BrokenLayer { .. } | Self::NoSource { .. } => Fault::Corrupt,
+            Self::Open { .. }
+            | Self::Remove { .. }
+            | Self::Rootfs { .. }
+            | Self::View { .. }
+            | Self::Read { .. }
+            | Self::Broken { .. } => Fault::Other,
+        }
+    }
+
+    /// What the operator can do about it, where we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Reference { .. } => Some("a name is [registry/]repository[:tag][@digest]".into()),
+            Self::InUse { .. } => {
+                Some("remove its containers first, or remove only a tag of it".into())
+            }
+            Self::Pull { source, .. } | Self::Import { source } | Self::Verify { source } => {
+                source.hint()
+            }
+            Self::BrokenLayer { image, .. } => {
+                Some(format!("pull it again, or `hull images verify --repair {image}`"))
+            }
+            Self::NoSource { .. } => Some("import its archive again".into()),
+            Self::View { source, .. } if source.errno() == rustix::io::Errno::NAMETOOLONG => {
+                Some("so many layers need Linux 6.5 or newer".into())
+            }
+            Self::Open { source, .. }
+            | Self::Remove { source, .. }
+            | Self::Rootfs { source, .. } => disk_hint(source),
+            Self::Policy { path, .. } => {
+                Some(format!("correct {}, or unset `policy` under `[image]`", path.display()))
+            }
+            Self::Credentials { .. }
+            | Self::NoImage { .. }
+            | Self::Export { .. }
+            | Self::View { .. }
+            | Self::Read { .. }
+            | Self::Broken { .. } => None,
+        }
+    }
+}
+
+/// Puts an I/O error that several may see.
+pub(crate) type SharedIo = Arc<std::io::Error>;

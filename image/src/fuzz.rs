@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Entrances for fuzzing: each takes what somebody else sends, and panics when a promise is broken.
+//!
+//! Not for anybody else: behind the feature `fuzz`.
+
+use crate::document;
+use crate::files;
+use crate::inventory::{self, Reader, Rebuilt, Writer};
+use crate::platform::Machine;
+use crate::reference::Reference;
+use crate::registry;
+use crate::unpack::{self, Archive, Limits};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+/// Small enough that no input fills a disk.
+const LIMITS: Limits = Limits { bytes: 4 << 20, entries: 1000 };
+
+/// Reads an archive entry by entry. Whatever it is, it ends, and gives no more than there is.
+pub fn archive(bytes: &[u8]) {
+    let mut archive = Archive::new(bytes);
+    let mut read = 0;
+    while let Ok(Some(_)) = archive.next() {
+        let copied = io::copy(&mut archive.data(), &mut io::sink());
+        read += copied.unwrap_or(0);
+    }
+    assert!(read <= bytes.len() as u64, "more came out than went in");
+}
+
+/// Unpacks an archive into a directory of its own in `scratch`. What was unpacked is what its inventory
+/// says, the archive can be rebuilt from it if it says so, and nothing beside the directory has changed.
+pub fn unpack(bytes: &[u8], scratch: &Path) {
+    let (root, notes) = (scratch.join("layer"), scratch.join("inventory"));
+    let clear = || {
+        assert!(files::remove_tree(&root).is_ok(), "a layer that cannot be removed");
+        assert!(files::unlink(&notes).is_ok(), "an inventory that cannot be removed");
+    };
+    clear();
+    if let Some((done, digest)) = unpacked(bytes, &root, &notes) {
+        let items =
+            || files::open_file(&notes).ok().and_then(|file| Reader::open(file, &digest).ok());
+        let dir = files::open_dir(&root).ok();
+        if let (false, Some(items_of), Some(dir)) = (done.replaced, items(), &dir) {
+            let found = inventory::verify(dir.as_fd(), items_of);
+            assert!(matches!(&found, Ok(found) if found.is_empty()), "{found:?}");
+        }
+        let exact = items().and_then(|items| inventory::length(items).ok()).flatten();
+        if let (false, Some(length), Some(items), Some(dir)) = (done.replaced, exact, items(), dir)
+        {
+            let mut again = Vec::new();
+            let read = Rebuilt::new(dir, items).read_to_end(&mut again);
+            assert!(read.is_ok() && again.len() as u64 == length, "{read:?}");
+            assert!(bytes.starts_with(&again), "another archive was rebuilt");
+        }
+    }
+    clear();
+    let left = files::names(scratch).unwrap_or_default();
+    assert!(left.is_empty(), "made beside the layer: {left:?}");
+}
+
+fn unpacked(
+    bytes: &[u8],
+    root: &Path,
+    notes: &Path,
+) -> Option<(unpack::Unpacked, crate::digest::Digest)> {
+    files::make_dir(root, 0o755).ok()?;
+    let file: File = files::create(notes).ok()?;
+    let mut notes = Writer::new(file).ok()?;
+    let (done, _) = unpack::unpack(bytes, files::open_dir(root).ok()?, LIMITS, &mut notes).ok()?;
+    Some((done, notes.finish().ok()?))
+}
+
+/// Reads a manifest or index, a layout, a config, and signatures.
+pub fn documents(bytes: &[u8]) {
+    let machine = Machine::this();
+    let _either = document::parse(bytes, "it", &machine);
+    let _either = document::parse_layout(bytes);
+    let _either = document::parse_config(bytes, &machine);
+    let _either = document::parse_signatures(bytes, "key");
+}
+
+/// Parses a name. What is good says itself in full, and that is the same name.
+pub fn reference(text: &str) {
+    if let Ok(reference) = Reference::parse(text) {
+        let again = Reference::parse(&reference.to_string());
+        assert!(again.as_ref().is_ok_and(|again| *again == reference), "{text}: {again:?}");
+        let familiar = Reference::parse(&reference.familiar());
+        assert!(familiar.is_ok_and(|again| again == reference), "{text}");
+    }
+}
+
+/// Reads the settings of a registry.
+pub fn hosts(text: &str) {
+    if let Ok(hosts) = registry::parse_hosts(text, "https://registry.example.org", Path::new("/x"))
+    {
+        assert!(!hosts.is_empty(), "nobody to ask");
+        for host in hosts {
+            assert!(host.api.starts_with("http"), "{}", host.api);
+        }
+    }
+}
+
+/// Reads what a registry wants.
+pub fn challenge(header: &str) {
+    let _any = registry::parse_challenge(header);
+}
+
+/// Reads lines of an inventory.
+pub fn items(bytes: &[u8]) {
+    inventory::read_items(bytes);
+}

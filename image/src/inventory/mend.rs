@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Puts right what is wrong in a layer, file by file, from a copy that was unpacked anew.
+//!
+//! The rule: what is good stays where it is, for containers may be running on it; and what is not is
+//! replaced by a rename, so that nobody sees half of it.
+
+use super::look::Places;
+use super::read::Reader;
+use super::verify::{Finding, verify};
+use crate::digest::Digest;
+use crate::files;
+use hull_sys as sys;
+use rustix::fs::renameat;
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// Rounds of looking and mending: a directory that was missing hides what is wrong in it.
+const ROUNDS_MAX: usize = 64;
+
+/// Moves what is broken in `root` over from `good`, by the inventory in `file`.
+pub(crate) fn mend(
+    root: &OwnedFd,
+    good: &OwnedFd,
+    file: &File,
+    digest: &Digest,
+) -> sys::Result<()> {
+    let failed = |source: io::Error| sys::Error::of_io(|| "read(inventory)")(source);
+    for _ in 0..ROUNDS_MAX {
+        let again = file.try_clone().and_then(|mut file| {
+            io::Seek::rewind(&mut file)?;
+            Reader::open(file, digest)
+        });
+        let findings = verify(root.as_fd(), again.map_err(failed)?).map_err(failed)?;
+        if findings.is_empty() {
+            return Ok(());
+        }
+        for finding in &findings {
+            replace(root.as_fd(), good.as_fd(), finding)?;
+        }
+    }
+    Err(sys::Error::new(Errno::IO, "renameat(a layer that does not get whole)"))
+}
+
+fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
+    let (mut from, mut to) = (Places::new(good), Places::new(root));
+    let path = first_missing(&mut to, &finding.path);
+    let shown = || String::from_utf8_lossy(path).into_owned();
+    let failed = |errno| sys::Error::new(errno, format!("renameat({})", shown()));
+    let (into, name) = to.place(path).map_err(failed)?;
+    let (source, own) = match from.place(path) {
+        Ok(found) => found,
+        // It came over with its directory a moment ago.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(failed(errno)),
+    };
+    match renameat(source, &own, into, &name) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+            files::remove_at(into, &name)?;
+            renameat(source, &own, into, &name).map_err(failed)
+        }
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// The directory on the way to `path` that is missing, or the path itself: what is missing comes over
+/// as a whole.
+fn first_missing<'a>(places: &mut Places<'_>, path: &'a [u8]) -> &'a [u8] {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let mut above = slashes.map(|(at, _)| &path[..at]);
+    above.find(|above| matches!(places.stat(above), Err(Errno::NOENT))).unwrap_or(path)
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a layer holds, written down while it is unpacked: path, type, size and digest of everything,
+//! and between them the bytes of the archive that are no file's.
+//!
+//! ```text
+//! item    one thing of a layer, and its binary form
+//! write   items → <root>/inventories/<layer>, and the digest of that file
+//! read    the file → items, checked against its digest
+//! look    is everything there, of its type and size      (cheap: no content is read)
+//! verify  and of its content                              (reads everything)
+//! mend    what is wrong in a directory is replaced from a good one
+//! walk    an inventory of a directory as it is, for layers that are not what their archive says
+//! rebuild items and files → the archive, to the byte
+//! ```
+//!
+//! The rule: an inventory is only trusted when it has the digest that the image's record names, and
+//! nothing in it leads outside of the layer: its paths are resolved beneath the layer's descriptor.
+
+mod item;
+mod look;
+mod mend;
+mod read;
+mod rebuild;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+mod write;
+
+pub(crate) use item::What;
+pub(crate) use look::look;
+pub(crate) use mend::mend;
+pub(crate) use read::Reader;
+pub(crate) use rebuild::{Rebuilt, length};
+pub(crate) use verify::{Finding, verify};
+pub(crate) use walk::walk;
+pub(crate) use write::Writer;
+
+/// Reads items until something is wrong.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_items(mut bytes: &[u8]) {
+    while item::Item::read(&mut bytes).is_ok() {}
+}
+
+/// First bytes of an inventory. The number grows when the form changes.
+const MAGIC: &[u8] = b"hull layer inventory 1\n";

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writes an inventory: compressed, and its digest computed on the way.
+
+use super::MAGIC;
+use super::item::{Item, What};
+use crate::digest::{Digest, Hashed, Hasher};
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+
+/// Fast, and headers are mostly zeros.
+const LEVEL: i32 = 1;
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// An inventory being written.
+pub(crate) struct Writer {
+    out: zstd::Encoder<'static, Hashed<BufWriter<File>>>,
+    entries: u64,
+    is_exact: bool,
+}
+
+impl Writer {
+    /// Begins in an empty file.
+    pub(crate) fn new(file: File) -> io::Result<Self> {
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        let hashed = Hashed::new(file, Hasher::sha256());
+        let mut out = zstd::Encoder::new(hashed, LEVEL)?;
+        out.write_all(MAGIC)?;
+        Ok(Self { out, entries: 0, is_exact: true })
+    }
+
+    /// Adds bytes that are no content.
+    pub(crate) fn raw(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        Item::Raw(bytes).write(&mut self.out)
+    }
+
+    /// Adds something that is there.
+    pub(crate) fn entry(&mut self, path: Vec<u8>, what: What) -> io::Result<()> {
+        self.entries += 1;
+        Item::Entry { path, what }.write(&mut self.out)
+    }
+
+    /// Says that the archive cannot be rebuilt from this.
+    pub(crate) fn not_exact(&mut self) {
+        self.is_exact = false;
+    }
+
+    /// Ends it, and gives the digest of the file.
+    pub(crate) fn finish(mut self) -> io::Result<Digest> {
+        Item::End { entries: self.entries, exact: self.is_exact }.write(&mut self.out)?;
+        let (mut file, digest) = self.out.finish()?.finish();
+        file.flush()?;
+        Ok(digest)
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HTTP clients: what they trust, what they show of themselves, how they find names.
+//!
+//! Clients are built when first needed: reading the CA certificates of the machine takes 20 ms and a
+//! megabyte. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), never for
+//! this machine itself. Redirects are not followed here: see [`exchange`](super::exchange).
+
+use super::hosts::Trust;
+use crate::error::Cause;
+use crate::files;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
+/// A name that takes longer is told of: it is what a slow pull waits for.
+const SLOW_NAME: Duration = Duration::from_secs(2);
+
+/// What a client is found again by. Files that have changed since make another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    trust: Trust,
+    /// A proxy is never asked for this machine.
+    is_loopback: bool,
+    stamps: Vec<Option<(i64, i64, u64)>>,
+}
+
+impl Key {
+    pub(super) fn new(trust: Trust, is_loopback: bool) -> Self {
+        let keys = trust.client.iter().filter_map(|(_, key)| key.as_ref());
+        let certificates = trust.client.iter().map(|(certificate, _)| certificate);
+        let files = trust.ca.iter().chain(certificates).chain(keys);
+        let stamps = files.map(|path| stamp(path)).collect();
+        Self { trust, is_loopback, stamps }
+    }
+}
+
+fn stamp(path: &Path) -> Option<(i64, i64, u64)> {
+    let stat = std::fs::metadata(path).ok()?;
+    Some((stat.mtime(), stat.mtime_nsec(), stat.len()))
+}
+
+/// Builds a client.
+pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
+    // Another crate of the process may have chosen a provider first: just as good.
+    let _chosen_already = rustls::crypto::ring::default_provider().install_default();
+    let trust = &key.trust;
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("hull/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(trust.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
+        .redirect(redirect::Policy::none())
+        .dns_resolver(Arc::new(Names))
+        .tls_danger_accept_invalid_certs(trust.skip_verify);
+    if key.is_loopback {
+        builder = builder.no_proxy();
+    }
+    for path in &trust.ca {
+        let wrong = || wrong(path, "it has no CA certificate in PEM form");
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&read(path)?).map_err(|_| wrong())?;
+        if certificates.is_empty() {
+            return Err(wrong());
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    // TLS shows one certificate; which of several, servers do not tell us.
+    if let Some((certificate, key)) = trust.client.first() {
+        let mut pem = read(certificate)?;
+        if let Some(key) = key {
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+        }
+        let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
+            wrong(certificate, "it is no client certificate with its key, in PEM form")
+        })?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|err| Cause::Document {
+        what: "the TLS settings".into(),
+        why: super::exchange::words(&err),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Cause> {
+    files::read_following(path, PEM_FILE_BYTES_MAX)
+        .map_err(|source| Cause::CaFile { path: path.to_owned(), source })
+}
+
+fn wrong(path: &Path, why: &str) -> Cause {
+    Cause::Document { what: path.display().to_string(), why: why.into() }
+}
+
+/// The machine's resolver, and a word when it is slow.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let began = Instant::now();
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+            if began.elapsed() > SLOW_NAME {
+                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(host, took_ms, "name resolution is slow");
+            }
+            let addresses: Addrs = Box::new(found?.collect::<Vec<_>>().into_iter());
+            Ok(addresses)
+        })
+    }
+}

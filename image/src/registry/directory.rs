@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directory of registries' settings, laid out as containerd has it:
+//!
+//! ```text
+//! <config_path>/registry.example.org/hosts.toml
+//! <config_path>/registry.example.org_5000_/hosts.toml   the same as registry.example.org:5000/
+//! <config_path>/_default/hosts.toml                     registries without one of their own
+//! <config_path>/<host>/*.crt, *.cert + *.key            without hosts.toml: CAs and client certificates
+//! ```
+//!
+//! It is read for every pull, so that a change needs no restart.
+
+use super::hosts::{self, Host, Trust};
+use crate::error::Cause;
+use crate::files;
+use std::path::{Path, PathBuf};
+
+/// The settings for `host`, if the directory has any. `server` is its own address.
+pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<Host>>, Cause> {
+    for name in names(host) {
+        let directory = root.join(name);
+        let path = directory.join("hosts.toml");
+        let failed = |why: String| Cause::HostsFile { path: path.clone(), why };
+        match files::read_following(&path, hosts::FILE_BYTES_MAX) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|_| failed("it is no text".into()))?;
+                return hosts::parse(&text, server, &directory).map(Some).map_err(failed);
+            }
+            Err(err) if err.is_not_found() => {}
+            Err(err) => return Err(failed(err.to_string())),
+        }
+        match files::names(&directory) {
+            Ok(found) => {
+                let trust = by_names(&directory, &found).map_err(failed)?;
+                let mut hosts = hosts::parse("", server, &directory).map_err(failed)?;
+                for host in &mut hosts {
+                    host.trust.clone_from(&trust);
+                }
+                return Ok(Some(hosts));
+            }
+            Err(err) if err.is_not_found() => {}
+            Err(err) => return Err(failed(err.to_string())),
+        }
+    }
+    Ok(None)
+}
+
+/// The directories of a registry, the best first. A colon cannot be in a name everywhere.
+fn names(host: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Some((name, port)) = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+        names.push(format!("{name}_{port}_"));
+    }
+    names.extend([host.to_owned(), "_default".to_owned()]);
+    names
+}
+
+/// Docker's own layout: what files are is told by their names.
+fn by_names(directory: &Path, found: &[String]) -> Result<Trust, String> {
+    let mut trust = Trust::default();
+    for name in found {
+        let path = PathBuf::from(name);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => trust.ca.push(directory.join(name)),
+            Some("cert") => {
+                let key = path.with_extension("key");
+                if !found.iter().any(|of| Path::new(of) == key) {
+                    return Err(format!("beside {name} there must be {}", key.display()));
+                }
+                trust.client.push((directory.join(name), Some(directory.join(key))));
+            }
+            _ => {}
+        }
+    }
+    Ok(trust)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_directory_of_a_registry_is_found_by_every_name_that_it_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = |host: &str| find(dir.path(), host, "https://own").unwrap();
+        assert_eq!(find("registry.example.org:5000"), None);
+        let api = |host: &str| find(host).unwrap()[0].api.clone();
+        for (name, server) in [
+            ("_default", "https://default"),
+            ("registry.example.org:5000", "https://colon"),
+            ("registry.example.org_5000_", "https://underscore"),
+        ] {
+            let directory = dir.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("hosts.toml"), format!("server = {server:?}")).unwrap();
+            assert_eq!(api("registry.example.org:5000"), format!("{server}/v2"));
+        }
+        assert_eq!(api("other.example.org"), "https://default/v2");
+    }
+
+    #[test]
+    fn certificates_are_found_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("registry.example.org");
+        fs::create_dir(&own).unwrap();
+        for name in ["a.crt", "b.cert", "b.key", "readme"] {
+            fs::write(own.join(name), "").unwrap();
+        }
+        let hosts = find(dir.path(), "registry.example.org", "https://own").unwrap().unwrap();
+        assert_eq!(hosts[0].api, "https://own/v2");
+        assert_eq!(hosts[0].trust.ca, [own.join("a.crt")]);
+        assert_eq!(hosts[0].trust.client, [(own.join("b.cert"), Some(own.join("b.key")))]);
+        fs::remove_file(own.join("b.key")).unwrap();
+        let err = find(dir.path(), "registry.example.org", "https://own").unwrap_err();
+        assert!(err.to_string().contains("b.key"), "{err}");
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull import`, `export`: archives in and out, through the daemon piece by piece.
+
+use super::args::{Export, Import};
+use super::client::Client;
+use super::error::{Error, Result};
+use super::out;
+use hull_proto::admin;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::path::Path;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// How much of an archive goes into one message, in bytes.
+const CHUNK: usize = 1 << 20;
+/// Pieces of an archive that are read ahead.
+const AHEAD: usize = 4;
+
+/// Takes in an archive and prints what was in it.
+pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
+    for image in taken_in(&mut client, &args.file, args.name.as_deref()).await? {
+        let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
+        out::print(&format!("{} {names}\n", image.id))?;
+    }
+    Ok(())
+}
+
+/// Sends an archive to the daemon, which need not be able to open the file itself, and gives what it
+/// has taken in.
+pub(crate) async fn taken_in(
+    client: &mut Client,
+    file: &Path,
+    name: Option<&str>,
+) -> Result<Vec<admin::ImportedImage>> {
+    let archive = open(file)?;
+    let (sender, chunks) = mpsc::channel(AHEAD);
+    let name = name.unwrap_or_default().to_owned();
+    let shown = file.display().to_string();
+    let reader = tokio::task::spawn_blocking(move || send(archive, &shown, name, &sender));
+    let answer = client.admin.import(ReceiverStream::new(chunks)).await;
+    // What the daemon says of a cut archive is worth less than why it was cut.
+    match reader.await {
+        Ok(read) => read?,
+        Err(join) => return Err(Error::io("read the archive")(io::Error::other(join))),
+    }
+    Ok(answer?.into_inner().images)
+}
+
+/// Writes an archive of images. A file that cannot be finished is not left behind.
+pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Error::Usage {
+            text: "an archive does not go to a terminal: name a file with -o".into(),
+        });
+    }
+    let request = admin::ExportRequest { images: args.images.clone() };
+    let mut pieces = client.admin.export(request).await?.into_inner();
+    let Some(path) = &args.output else {
+        let mut stdout = io::stdout().lock();
+        while let Some(piece) = pieces.message().await? {
+            stdout.write_all(&piece.data).map_err(Error::io("write to stdout"))?;
+        }
+        return stdout.flush().map_err(Error::io("write to stdout"));
+    };
+    let shown = format!("write {}", path.display());
+    let file = File::options().write(true).create_new(true).open(path);
+    let mut file = file.map_err(Error::io(shown.clone()))?;
+    let written = async {
+        while let Some(piece) = pieces.message().await? {
+            file.write_all(&piece.data).map_err(Error::io(shown.clone()))?;
+        }
+        file.sync_all().map_err(Error::io(shown.clone()))
+    };
+    let written: Result<()> = written.await;
+    if written.is_err() {
+        // The error is what matters; half an archive would be taken for a whole one.
+        let _left = std::fs::remove_file(path);
+    }
+    written
+}
+
+fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
+    Ok(Box::new(file))
+}
+
+/// Reads the archive piece by piece. Ends early when the daemon wants no more.
+fn send(
+    mut archive: Box<dyn Read + Send>,
+    shown: &str,
+    mut name: String,
+    to: &mpsc::Sender<admin::ImportChunk>,
+) -> Result<()> {
+    loop {
+        let mut data = Vec::with_capacity(CHUNK);
+        let most = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        let read = archive.by_ref().take(most).read_to_end(&mut data);
+        let read = read.map_err(Error::io(format!("read {shown}")))?;
+        let chunk = admin::ImportChunk { data, name: std::mem::take(&mut name) };
+        if read == 0 || to.blocking_send(chunk).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_sent_whole_and_named_once() {
+        let (sender, mut chunks) = mpsc::channel(8);
+        let text: Vec<u8> = (0..=255).cycle().take(CHUNK + 7).collect();
+        send(Box::new(io::Cursor::new(text.clone())), "x", "n".into(), &sender).unwrap();
+        drop(sender);
+        let (mut all, mut names) = (Vec::new(), Vec::new());
+        while let Some(chunk) = chunks.blocking_recv() {
+            all.extend(chunk.data);
+            names.push(chunk.name);
+        }
+        assert!(all == text);
+        assert_eq!(names, ["n", ""]);
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull ctr`, or hull called by a link named `ctr`: as much of containerd's tool as programs use that
+//! load images into a node.
+//!
+//! ```text
+//! ctr [flags] images|image|i import [flags] FILE|-     list|ls [-q]     rm|remove|delete|del NAME…
+//! ```
+//!
+//! The rule: what would change the outcome is done or refused; flags that choose among what Hull has
+//! only one of (namespace, snapshotter, platform) are let pass.
+
+use super::client::Client;
+use super::error::{Error, Result};
+use super::{archives, images, out};
+use hull_proto::cri as api;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Flags with a value behind them; all others of ctr stand alone or carry it behind `=`.
+const WITH_VALUE: [&str; 14] = [
+    "-n",
+    "--namespace",
+    "-a",
+    "--address",
+    "--timeout",
+    "--connect-timeout",
+    "--snapshotter",
+    "--platform",
+    "--base-name",
+    "--index-name",
+    "--digests-prefix",
+    "--sync-fs-timeout",
+    "-l",
+    "--label",
+];
+/// Flags that ask for something that is not done here.
+const REFUSED: [&str; 4] =
+    ["--no-unpack", "--base-name", "--index-name", "--discard-unpacked-layers"];
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Import(String),
+    List { quiet: bool },
+    Remove(Vec<String>),
+}
+
+/// The arguments as `hull` wants them, when it was called as `ctr`.
+pub(crate) fn called_as(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let is_ctr =
+        args.first().and_then(|name| Path::new(name).file_name()).is_some_and(|name| name == "ctr");
+    if is_ctr {
+        args.insert(1, "ctr".into());
+    }
+    args
+}
+
+/// Does what ctr would.
+pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()> {
+    match parse(words).map_err(|text| Error::Usage { text })? {
+        Asked::Import(file) => {
+            for image in archives::taken_in(&mut client, Path::new(&file), None).await? {
+                for name in &image.names {
+                    out::print(&format!("{name:<60}saved\n"))?;
+                }
+            }
+            Ok(())
+        }
+        Asked::List { quiet } => list(&mut client, quiet).await,
+        Asked::Remove(names) => {
+            for name in &names {
+                if images::find(&mut client, name).await?.is_none() {
+                    return Err(Error::NotFound { kind: "image", name: name.clone() });
+                }
+                let image = api::ImageSpec { image: name.clone(), ..Default::default() };
+                let request = api::RemoveImageRequest { image: Some(image) };
+                client.images.remove_image(request).await?;
+                out::print(&format!("{name}\n"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn list(client: &mut Client, quiet: bool) -> Result<()> {
+    let images = client.images.list_images(api::ListImagesRequest::default()).await?.into_inner();
+    if !quiet {
+        out::print("REF TYPE DIGEST SIZE PLATFORMS LABELS\n")?;
+    }
+    for image in images.images {
+        for name in image.repo_tags.iter().chain(&image.repo_digests) {
+            let line = if quiet {
+                format!("{name}\n")
+            } else {
+                format!("{name} - {} {} - -\n", image.id, out::bytes(image.size))
+            };
+            out::print(&line)?;
+        }
+    }
+    Ok(())
+}
+
+fn parse(words: &[String]) -> Result<Asked, String> {
+    let (mut plain, mut flags) = (Vec::new(), Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "-" || !word.starts_with('-') {
+            plain.push(word.as_str());
+            continue;
+        }
+        let name = word.split('=').next().unwrap_or(word);
+        if REFUSED.contains(&name) {
+            return Err(format!("hull has nothing like ctr's {name}"));
+        }
+        flags.push(name);
+        // Behind `list` a single `-q` stands alone.
+        if WITH_VALUE.contains(&name) && !word.contains('=') && words.next().is_none() {
+            return Err(format!("{name} has no value"));
+        }
+    }
+    let has = |flag: &str| flags.contains(&flag);
+    match plain.as_slice() {
+        ["images" | "image" | "i", "import", file] => Ok(Asked::Import((*file).to_owned())),
+        ["images" | "image" | "i", "list" | "ls"] => {
+            Ok(Asked::List { quiet: has("-q") || has("--quiet") })
+        }
+        ["images" | "image" | "i", "rm" | "remove" | "delete" | "del", names @ ..]
+            if !names.is_empty() =>
+        {
+            Ok(Asked::Remove(names.iter().map(|name| (*name).to_owned()).collect()))
+        }
+        _ => Err(format!(
+            "of ctr, hull knows `images import FILE`, `images list` and `images rm NAME`, not `{}`",
+            plain.join(" ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Asked, String> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&words)
+    }
+
+    #[test]
+    fn what_tools_that_load_images_call_is_understood() {
+        for line in [
+            "--namespace=k8s.io images import --all-platforms --digests --snapshotter=overlayfs -",
+            "-n k8s.io images import -",
+            "-n=k8s.io i import --platform linux/amd64 -",
+            "-a /run/x.sock --namespace k8s.io image import --local -",
+        ] {
+            assert_eq!(parsed(line), Ok(Asked::Import("-".into())), "{line}");
+        }
+        assert_eq!(parsed("-n k8s.io images ls -q"), Ok(Asked::List { quiet: true }));
+        assert_eq!(parsed("images rm a b"), Ok(Asked::Remove(vec!["a".into(), "b".into()])));
+    }
+
+    #[test]
+    fn what_would_come_out_differently_is_refused() {
+        for line in [
+            "run x y",
+            "images import",
+            "images import --no-unpack -",
+            "images import --base-name x -",
+            "images rm",
+            "images import - -n",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_link_of_that_name_is_the_same() {
+        let args = |first: &str| {
+            called_as([first, "images"].into_iter().map(OsString::from))
+                .iter()
+                .map(|arg| arg.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(args("/usr/local/bin/ctr"), ["/usr/local/bin/ctr", "ctr", "images"]);
+        assert_eq!(args("/usr/local/bin/hull"), ["/usr/local/bin/hull", "images"]);
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull images verify`.
+
+use super::args::Verify;
+use super::client::Client;
+use super::error::{Error, Result};
+use super::{out, pull};
+use hull_proto::admin as api;
+
+/// Findings of one layer that are printed.
+const SHOWN_MAX: usize = 20;
+
+/// Has the daemon compare, and prints what is not as it was stored. That is an error.
+pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
+    let account = pull::account(args.user.as_deref(), args.password_stdin)?;
+    let request = api::VerifyRequest {
+        image: args.image.clone().unwrap_or_default(),
+        repair: args.repair,
+        username: account.name,
+        password: account.password,
+    };
+    let answer = client.admin.verify(request).await?.into_inner();
+    for image in &answer.repaired {
+        out::complain(&format!("repaired {}\n", out::short(image)));
+    }
+    for failure in &answer.failed {
+        out::complain(&format!("not repaired: {failure}\n"));
+    }
+    let broken = answer.layers.iter().filter(|layer| !is_whole(layer)).count();
+    for layer in answer.layers.iter().filter(|layer| !is_whole(layer)) {
+        out::print(&shown(layer))?;
+    }
+    if broken > 0 {
+        return Err(Error::NotWhole { count: broken });
+    }
+    let bytes = answer.layers.iter().map(|layer| layer.bytes).sum();
+    let (count, bytes) = (answer.layers.len(), out::bytes(bytes));
+    out::print(&format!("{count} layers, {bytes}: all as they were stored\n"))
+}
+
+fn is_whole(layer: &api::VerifiedLayer) -> bool {
+    layer.findings.is_empty() && layer.unknown.is_empty()
+}
+
+fn shown(layer: &api::VerifiedLayer) -> String {
+    let images: Vec<String> = layer.images.iter().map(|id| out::short(id)).collect();
+    let mut text = format!("layer {} of {}\n", layer.diff_id, images.join(", "));
+    if !layer.unknown.is_empty() {
+        text.push_str(&format!("  not compared: {}\n", layer.unknown));
+    }
+    for finding in layer.findings.iter().take(SHOWN_MAX) {
+        text.push_str(&format!("  /{}: {}\n", finding.path.escape_debug(), finding.why));
+    }
+    let more = layer.findings.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        text.push_str(&format!("  and {more} more\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_findings_the_first_are_shown_and_the_others_counted() {
+        let finding = |number: usize| api::Finding {
+            path: format!("f\n{number}"),
+            why: "it is missing".into(),
+        };
+        let layer = api::VerifiedLayer {
+            diff_id: "sha256:ab".into(),
+            images: vec![format!("sha256:{}", "cd".repeat(32))],
+            bytes: 1,
+            findings: (0..25).map(finding).collect(),
+            unknown: String::new(),
+        };
+        let text = shown(&layer);
+        assert!(text.starts_with("layer sha256:ab of cdcdcdcd"), "{text}");
+        assert!(
+            text.contains("  /f\\n0: it is missing\n") && text.ends_with("and 5 more\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where a pod's cgroup is, and who makes it: hull itself, or systemd.
+//!
+//! ```text
+//! cgroupfs   /kubepods/burstable/pod1/<pod-id>               made by the monitor, on the way
+//! systemd    …/kubepods-burstable-pod1.slice/hull-<pod-id>.scope/<pod-id>
+//! ```
+//!
+//! A scope is born with a process in it, and lives while there is one. The pod's monitor lends itself:
+//! it goes into the scope, from there into the pause process's own cgroup (what hands down
+//! controllers may hold no process), and comes back once pause is there. So it is not charged to the
+//! pod for longer than that.
+//!
+//! The rule: the kubelet and hull must use the same driver, or limits of pods mean nothing. A parent
+//! in the other's form is refused by name.
+
+use super::PodRecord;
+use crate::config;
+use crate::node::blocking;
+use crate::systemd::{self, Systemd, names};
+use hull_cgroup::{Cgroup, Host, Version};
+use hull_proto::id::PodId;
+use std::path::{Path, PathBuf};
+
+/// Is there when systemd is the init of this machine (sd_booted(3)).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
+
+/// Why a pod's cgroup could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("use the systemd cgroup driver: {why}")]
+    NoSystemd { why: &'static str },
+    #[error("use `{parent}` as slice for pods that name none: {why}")]
+    OwnParent { parent: String, why: &'static str },
+    #[error("find out which cgroup this daemon is in")]
+    Home { source: hull_cgroup::Error },
+    #[error("make its scope")]
+    Scope { source: systemd::Error },
+    #[error("use its scope")]
+    Inside { source: hull_cgroup::Error },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSystemd { .. } => Some(
+                "set `cgroup.driver = \"cgroupfs\"`; a kubelet asks hull for its driver and follows".into(),
+            ),
+            Self::OwnParent { .. } => {
+                Some("name a slice in `cgroup.parent`, such as \"hull.slice\"".into())
+            }
+            Self::Scope { source } => source.hint(),
+            Self::Home { source } | Self::Inside { source } => source.hint(),
+        }
+    }
+}
+
+/// Who makes cgroups of pods.
+#[derive(Debug)]
+pub(crate) enum Driver {
+    /// Hull itself.
+    Cgroupfs { parent: String },
+    /// systemd makes one scope per pod, and hull what is in it.
+    Systemd {
+        bus: Systemd,
+        /// The slice of pods that name none.
+        slice: String,
+        /// The daemon's own cgroup, where monitors belong.
+        home: PathBuf,
+    },
+}
+
+impl Driver {
+    /// The one that is set, or that fits this host.
+    pub(crate) fn choose(config: &config::Cgroup, host: &Host) -> Result<Self, Error> {
+        let v2 = host.version() == Version::V2;
+        let runs = Path::new(SYSTEMD_RUNS).is_dir();
+        let systemd = match config.driver {
+            config::Driver::Cgroupfs => false,
+            config::Driver::Auto => v2 && runs,
+            config::Driver::Systemd if !runs => {
+                return Err(Error::NoSystemd { why: "systemd is not the init of this machine" });
+            }
+            config::Driver::Systemd if !v2 => {
+                let why = "it wants cgroup v2: in v1 nothing below a scope is handed over safely";
+                return Err(Error::NoSystemd { why });
+            }
+            config::Driver::Systemd => true,
+        };
+        if !systemd {
+            return Ok(Self::Cgroupfs { parent: config.parent.trim_end_matches('/').to_owned() });
+        }
+        let slice = names::slice_of_path(&config.parent)
+            .map_err(|why| Error::OwnParent { parent: config.parent.clone(), why })?;
+        let home = host.own().map_err(|source| Error::Home { source })?;
+        let home = home.ok_or(Error::NoSystemd { why: "this daemon is in no v2 cgroup" })?;
+        Ok(Self::Systemd { bus: Systemd::default(), slice, home })
+    }
+
+    pub(crate) fn is_systemd(&self) -> bool {
+        matches!(self, Self::Systemd { .. })
+    }
+
+    /// The cgroup of a new pod whose creator named `parent`, and whether it is ours to take away;
+    /// or why that is no parent for this driver.
+    pub(crate) fn place(&self, pod: &PodId, parent: &str) -> Result<(String, bool), String> {
+        let shown = || parent.chars().take(200).flat_map(char::escape_default).collect::<String>();
+        match self {
+            Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.own(pod), true)),
+            Self::Cgroupfs { .. } if parent.starts_with('/') => {
+                if parent.split('/').any(|part| part == "..") {
+                    return Err(format!("`{}` is no absolute path without `..`", shown()));
+                }
+                Ok((parent.to_owned(), false))
+            }
+            Self::Cgroupfs { .. } if parent.ends_with(".slice") => Err(format!(
+                "`{}` is a slice of systemd, but hull makes cgroups itself here: set cgroup.driver = \"systemd\"",
+                shown()
+            )),
+            Self::Cgroupfs { .. } => Err(format!("`{}` is no absolute path without `..`", shown())),
+            Self::Systemd { .. } if parent.is_empty() => Ok((self.own(pod), true)),
+            Self::Systemd { .. } => {
+                let slice = names::slice(parent).map_err(|why| {
+                    format!("as parent cgroup under the systemd driver `{}` does not do: {why}; give the kubelet and hull the same driver (cgroup.driver = \"cgroupfs\" for this one)", shown())
+                })?;
+                Ok((format!("{}/{}", names::path(&slice), names::scope(pod)), true))
+            }
+        }
+    }
+
+    /// The cgroup of a pod whose creator names no parent.
+    pub(crate) fn own(&self, pod: &PodId) -> String {
+        match self {
+            Self::Cgroupfs { parent } => format!("{parent}/pod{pod}"),
+            Self::Systemd { slice, .. } => format!("{}/{}", names::path(slice), names::scope(pod)),
+        }
+    }
+
+    /// Where the cgroups of such pods are.
+    pub(crate) fn own_parent(&self) -> String {
+        match self {
+            Self::Cgroupfs { parent } => parent.clone(),
+            Self::Systemd { slice, .. } => names::path(slice),
+        }
+    }
+
+    /// The kubelet's own cgroup of a pod, where that is not the pod's itself.
+    pub(crate) fn above<'r>(&self, pod: &'r PodRecord) -> Option<&'r str> {
+        let named = pod.config.linux.as_ref().is_some_and(|of| !of.cgroup_parent.is_empty());
+        match self {
+            Self::Systemd { .. } if named => pod.cgroup.rsplit_once('/').map(|(above, _)| above),
+            Self::Systemd { .. } | Self::Cgroupfs { .. } => None,
+        }
+    }
+
+    /// The pod that a cgroup there belongs to, by its name.
+    pub(crate) fn pod_of(&self, name: &str) -> Option<PodId> {
+        match self {
+            Self::Cgroupfs { .. } => PodId::parse(name.strip_prefix("pod")?).ok(),
+            Self::Systemd { .. } => names::pod_of(name),
+        }
+    }
+
+    /// Has the cgroup `path` of `pod` made where the monitor cannot do that itself. The monitor is in
+    /// it then, until [`Driver::give_back`].
+    pub(crate) async fn make(
+        &self,
+        host: &Host,
+        pod: &PodId,
+        path: &str,
+        monitor: i32,
+    ) -> Result<(), Error> {
+        let Self::Systemd { bus, .. } = self else { return Ok(()) };
+        let (above, scope) = path.rsplit_once('/').unwrap_or(("", path));
+        let slice = above.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("-.slice");
+        let about = format!("Pod {}", pod.short());
+        let started = bus.start_scope(scope, slice, &about, monitor);
+        started.await.map_err(|source| Error::Scope { source })?;
+        let inside = |source| Error::Inside { source };
+        let leaf = Cgroup::at(host, &format!("{path}/{pod}")).map_err(inside)?;
+        blocking(move || leaf.make_leaf().and_then(|()| leaf.add(monitor, true)))
+            .await
+            .map_err(inside)
+    }
+
+    /// Takes the monitor out of its pod's cgroup again, once pause is in it.
+    pub(crate) fn give_back(&self, monitor: i32) -> Result<(), Error> {
+        let Self::Systemd { home, .. } = self else { return Ok(()) };
+        hull_cgroup::move_to(home, monitor).map_err(|source| Error::Inside { source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodId {
+        PodId::from_random([7; 32])
+    }
+
+    fn systemd() -> Driver {
+        Driver::Systemd {
+            bus: Systemd::default(),
+            slice: "hull.slice".into(),
+            home: PathBuf::from("/sys/fs/cgroup/system.slice/hull.service"),
+        }
+    }
+
+    #[test]
+    fn below_a_slice_the_pod_has_a_scope() {
+        let (path, ours) = systemd().place(&pod(), "kubepods-besteffort-pod1.slice").unwrap();
+        let slices = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice";
+        assert_eq!(path, format!("{slices}/hull-{}.scope", pod()));
+        assert!(ours, "the scope is ours, whosever the slice is");
+        let own = systemd().place(&pod(), "").unwrap().0;
+        assert_eq!(own, format!("/hull.slice/hull-{}.scope", pod()));
+        let name = own.rsplit('/').next().unwrap();
+        assert_eq!(systemd().pod_of(name), Some(pod()), "the sweep finds it again");
+    }
+
+    #[test]
+    fn a_parent_in_the_other_drivers_form_is_refused_with_the_mend() {
+        let why = systemd().place(&pod(), "/kubepods/burstable/pod1").unwrap_err();
+        assert!(why.contains("cgroup.driver = \"cgroupfs\""), "{why}");
+        let ours = Driver::Cgroupfs { parent: "/hull".into() };
+        let why = ours.place(&pod(), "kubepods-pod1.slice").unwrap_err();
+        assert!(why.contains("cgroup.driver = \"systemd\""), "{why}");
+        assert!(ours.place(&pod(), "/a/../b").is_err());
+        assert_eq!(ours.place(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
+    }
+}

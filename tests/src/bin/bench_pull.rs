@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `make bench-pull`: what a pull costs the daemon: time, processor, bytes written, memory.
+//!
+//! It drives any CRI socket (`--endpoint`, several times for peers side by side) and reads the costs of
+//! the process that listens there from /proc, so that all are measured by the same rule; children that
+//! the process has waited for are counted in. Without an endpoint it starts a node of its own. The
+//! images are made of files of this machine, compressed as builders do (gzip -6), and served by
+//! `docker-registry` on loopback.
+//!
+//! Every pull is of an image of its own, and nothing is removed in between: ext4 does not give out inodes
+//! again that went a minute ago, and looking for others costs more than the whole pull.
+
+use hull_proto::cri as api;
+use hull_tests::image::{Blob, Image, Packed, digest};
+use hull_tests::layer::{Compression, Layer};
+use hull_tests::registry::Registry;
+use hull_tests::shell::say;
+use hull_tests::{Cri, Must as _, Node};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde_json::json;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+bench_pull [--endpoint SOCKET]… [--runs N] [--percent N] [--images N]
+  --endpoint  a CRI socket, may be given again; without any a node of its own is started
+  --runs      pulls of each image (3); the median counts
+  --percent   sizes of the images, unpacked, in percent of 650 and 318 MB (100)
+  --images    images that are stored while lists are timed (1000; 0 leaves it out)";
+
+/// Where files are taken from, in this order.
+const SOURCES: [&str; 5] = ["/usr/lib", "/usr/local/go", "/usr/share", "/usr/bin", "/usr/include"];
+/// Larger files would make layers uneven.
+const FILE_BYTES_MAX: u64 = 24 << 20;
+/// `USER_HZ`.
+const TICKS_PER_S: f64 = 100.0;
+
+struct Asked {
+    endpoints: Vec<PathBuf>,
+    runs: usize,
+    percent: u64,
+    images: usize,
+}
+
+fn asked() -> Asked {
+    let mut asked = Asked { endpoints: Vec::new(), runs: 3, percent: 100, images: 1000 };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().must(format!("find a value after {arg}; {USAGE}"));
+        match arg.as_str() {
+            "--endpoint" => {
+                asked.endpoints.push(value().trim_start_matches("unix://").into());
+            }
+            "--runs" => asked.runs = value().parse().must("read --runs"),
+            "--percent" => asked.percent = value().parse().must("read --percent"),
+            "--images" => asked.images = value().parse().must("read --images"),
+            _ => panic!("{USAGE}"),
+        }
+    }
+    asked
+}
+
+fn main() {
+    let asked = asked();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.must("make a runtime").block_on(async {
+        let registry = Registry::start();
+        let images = images(&asked, &registry);
+        if asked.endpoints.is_empty() {
+            let node = Node::start_with("").await;
+            bench(&node.cri(), &node.socket(), &images).await;
+            if asked.images > 0 {
+                lists(&node.cri(), asked.images).await;
+            }
+        }
+        for socket in &asked.endpoints {
+            say(&format!("{}:", socket.display()));
+            bench(&Cri::at(socket, Path::new("/nowhere")), socket, &images).await;
+        }
+    });
+}
+
+/// What is pulled: a title, and a reference for every run.
+type Named = (String, Vec<String>);
+
+fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
+    let megabytes = |of: u64| of * 1_000_000 * asked.percent / 100;
+    let of = [("eleven", 11, megabytes(650)), ("one", 1, megabytes(318))];
+    of.map(|(name, layers, bytes)| {
+        let mut size = 0;
+        let push = |run: usize| {
+            let packed = packed(layers, bytes, run);
+            size = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
+            registry.push(name, &run.to_string(), &packed)
+        };
+        let references = (0..asked.runs).map(push).collect();
+        let title = format!(
+            "{layers} gzip layer(s), {} MB unpacked, {} MB compressed",
+            bytes / 1_000_000,
+            size / 1_000_000
+        );
+        (title, references)
+    })
+    .to_vec()
+}
+
+/// An image of files of this machine, `bytes` in all; each run has other layers.
+fn packed(count: usize, bytes: u64, run: usize) -> Packed {
+    let mut files = Vec::new();
+    for source in SOURCES {
+        walk(Path::new(source), &mut files);
+    }
+    let mut files = files.into_iter();
+    let each = bytes / count as u64;
+    let tars: Vec<Vec<u8>> =
+        (0..count).map(|number| layer(run * count + number, each, &mut files)).collect();
+    let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
+    let blobs: Vec<Blob> = std::thread::scope(|scope| {
+        let pack = |tar| scope.spawn(move || gzip(tar));
+        let running: Vec<_> = tars.into_iter().map(pack).collect();
+        running.into_iter().map(|of| of.join().ok().must("compress a layer")).collect()
+    });
+    let mut packed = Image::new(Vec::new(), json!({})).pack();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&packed.blobs[0].bytes).must("read a config");
+    config["rootfs"]["diff_ids"] = json!(diff_ids);
+    packed.blobs[0].bytes = config.to_string().into_bytes();
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&packed.manifest.bytes).must("read a manifest");
+    manifest["config"] = packed.blobs[0].descriptor();
+    manifest["layers"] = blobs.iter().map(Blob::descriptor).collect();
+    packed.manifest.bytes = manifest.to_string().into_bytes();
+    packed.blobs.extend(blobs);
+    packed
+}
+
+fn gzip(tar: Vec<u8>) -> Blob {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    out.write_all(&tar).must("compress a layer");
+    let bytes = out.finish().must("compress a layer");
+    Blob { media_type: Compression::Gzip.media_type().into(), bytes }
+}
+
+fn layer(number: usize, bytes: u64, files: &mut impl Iterator<Item = (PathBuf, u64)>) -> Vec<u8> {
+    let mut layer = Layer::new().file("which", 0o644, number.to_string());
+    let mut left = bytes;
+    for (path, size) in files {
+        let name = path.strip_prefix("/").must("shorten a path").display().to_string();
+        layer = layer.copy(&name, &path);
+        left = left.saturating_sub(size);
+        if left == 0 {
+            break;
+        }
+    }
+    assert!(left < bytes / 2, "this machine has too few files to make layers of");
+    layer.tar()
+}
+
+fn walk(dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for path in entries {
+        let Ok(stat) = fs::symlink_metadata(&path) else { continue };
+        if stat.is_dir() {
+            walk(&path, files);
+        } else if stat.is_file() && stat.len() <= FILE_BYTES_MAX {
+            files.push((path, stat.len()));
+        }
+    }
+}
+
+/// What a pull has cost.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    cpu_s: f64,
+    written: u64,
+    peak_kib: u64,
+}
+
+async fn bench(cri: &Cri, socket: &Path, images: &[Named]) {
+    let pid = listener(socket);
+    for (title, references) in images {
+        let mut costs = Vec::new();
+        for reference in references {
+            costs.push(pull(cri, pid, reference).await);
+        }
+        costs.sort_by_key(|cost| cost.wall);
+        let Cost { wall, cpu_s, written, peak_kib } = costs[costs.len() / 2];
+        say(&format!(
+            "{title}: {:.2} s, {cpu_s:.2} s CPU, {} MB written, peak RSS {} MiB; walls {:?}",
+            wall.as_secs_f64(),
+            written / 1_000_000,
+            peak_kib >> 10,
+            costs.iter().map(|cost| cost.wall.as_millis()).collect::<Vec<_>>(),
+        ));
+    }
+}
+
+/// Pulls once.
+async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
+    // Resets the peak.
+    let clear = format!("/proc/{pid}/clear_refs");
+    fs::write(&clear, "5").must(format!("write {clear}"));
+    let (cpu, written, began) = (cpu_s(pid), written(pid), Instant::now());
+    let _id = cri.pull(reference).await.must(format!("pull {reference}"));
+    let cost = Cost {
+        wall: began.elapsed(),
+        cpu_s: cpu_s(pid) - cpu,
+        written: self::written(pid) - written,
+        peak_kib: field(&format!("/proc/{pid}/status"), "VmHWM:"),
+    };
+    nix::unistd::sync();
+    cost
+}
+
+/// Who listens at a socket.
+fn listener(socket: &Path) -> i32 {
+    let stream = UnixStream::connect(socket).must(format!("connect to {}", socket.display()));
+    getsockopt(&stream, PeerCredentials).must("ask who listens").pid()
+}
+
+/// Of the process and the children that it has waited for.
+fn cpu_s(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).must("read its times");
+    let behind_name = stat.rsplit(')').next().must("read its times");
+    let ticks = |of: usize| behind_name.split_whitespace().nth(of).and_then(|of| of.parse().ok());
+    (11..15).map(|of| ticks(of).unwrap_or(0.0)).sum::<f64>() / TICKS_PER_S
+}
+
+fn written(pid: i32) -> u64 {
+    field(&format!("/proc/{pid}/io"), "write_bytes:")
+}
+
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).must(format!("read {path}"));
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    number.must(format!("find {name} in {path}"))
+}
+
+/// Times the lists that a kubelet asks for again and again, with many images stored.
+async fn lists(cri: &Cri, count: usize) {
+    let archive = many(count);
+    let chunks: Vec<_> = archive
+        .chunks(1 << 20)
+        .map(|data| hull_proto::admin::ImportChunk { data: data.to_vec(), name: String::new() })
+        .collect();
+    let began = Instant::now();
+    let request = futures_util::stream::iter(chunks);
+    let _imported = cri.admin.clone().import(request).await.must("import many images");
+    say(&format!("import of {count} images: {:.2} s", began.elapsed().as_secs_f64()));
+    let (mut list, mut info) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        let began = Instant::now();
+        let request = api::ListImagesRequest::default();
+        let all = cri.image.clone().list_images(request).await.must("list images");
+        assert!(all.into_inner().images.len() >= count);
+        list.push(began.elapsed());
+        let began = Instant::now();
+        let request = api::ImageFsInfoRequest::default();
+        let _info = cri.image.clone().image_fs_info(request).await.must("ask for the space taken");
+        info.push(began.elapsed());
+    }
+    for (verb, times) in [("ListImages", &mut list), ("ImageFsInfo", &mut info)] {
+        times.sort();
+        say(&format!(
+            "{verb}, {count} images: p50 {:.2} ms, p95 {:.2} ms",
+            times[times.len() / 2].as_secs_f64() * 1e3,
+            times[times.len() * 95 / 100].as_secs_f64() * 1e3
+        ));
+    }
+}
+
+/// A `docker save` archive of many images that share a layer.
+fn many(count: usize) -> Vec<u8> {
+    let tar = Layer::new().file("same", 0o644, "in all").tar();
+    let mut archive = Layer::new().file("layer.tar", 0o644, &tar);
+    let mut manifest = Vec::new();
+    for number in 0..count {
+        let image = Image::new(vec![tar.clone()], json!({"Env": [format!("NUMBER={number}")]}));
+        let config = format!("{number}.json");
+        archive = archive.file(&config, 0o644, &image.pack().blobs[0].bytes);
+        let name = format!("many.example.org/image-{number}:1");
+        manifest.push(json!({"Config": config, "RepoTags": [name], "Layers": ["layer.tar"]}));
+    }
+    archive.file("manifest.json", 0o644, json!(manifest).to_string()).tar()
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Fetches every Debian package that the tests' images are made of, for machines that have no network,
+//! by making each image once. What is there already is left as it is.
+
+use hull_tests::suite::images;
+use hull_tests::{debian, fixture};
+
+fn main() {
+    for image in [fixture::busybox_image(), fixture::coreutils_image(), fixture::nginx_image()] {
+        let _made = image.pack();
+    }
+    let _unpacked = debian::unpacked("coreutils");
+    let _pushed = images::push_all(fixture::registry());
+}

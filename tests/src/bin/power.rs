@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One life of a machine between two power cuts. Runs in the VM, which is killed at any moment
+//! (`make power-cuts`): first looks at what the last cut left, then makes work until the next.
+//!
+//! Its lines begin with `power:`. `stored IMAGE` is said once a pull was answered, `dropping IMAGE` before
+//! its removal is asked for; whoever pulls the plug keeps count and hands the list of what must be
+//! there to the next life, in `$1`. `wrong …` is a finding, `looked` says that there is no more.
+
+use hull_proto::cri as api;
+use hull_tests::cri::{idle, shell};
+use hull_tests::image::{Image, digest};
+use hull_tests::layer::Layer;
+use hull_tests::registry::Registry;
+use hull_tests::shell::{names, say};
+use hull_tests::{Cri, Must as _, eventually, fixture, paths};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Images that are pulled and dropped again.
+const IMAGES: u32 = 6;
+/// What takes turns side by side.
+const WORKERS: u32 = 3;
+const ROOT: &str = "/var/lib/power";
+
+fn main() {
+    let stored = std::env::args().nth(1).must("be told the list of what is stored");
+    let stored = fs::read_to_string(stored).unwrap_or_default();
+    let stored: BTreeSet<String> = stored.lines().map(str::to_owned).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.must("make a runtime").block_on(live(stored));
+}
+
+async fn live(stored: BTreeSet<String>) {
+    let registry = Registry::start();
+    for number in 0..IMAGES {
+        registry.push(&format!("power/{number}"), "1", &image(number).pack());
+    }
+    let root = Path::new(ROOT);
+    fs::create_dir_all(root.join("logs")).must("make the daemon's directories");
+    let config = root.join("hull.toml");
+    let text = format!(
+        "state_dir = \"{ROOT}/state\"\ndata_dir = \"{ROOT}/data\"\nsocket = \"/run/power.sock\"\n\
+         [[image.registry]]\nhost = \"registry.test\"\nmirrors = [\"http://{}/v2\"]\n",
+        registry.host
+    );
+    fs::write(&config, text).must("write the daemon's config");
+    let log = fs::File::options().create(true).append(true).open("/job/out/hull.log");
+    let log = log.must("open the daemon's log");
+    let mut daemon = Command::new(paths::hull())
+        .args(["serve", "--config"])
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .must("start the daemon");
+    let cri = Cri::at(Path::new("/run/power.sock"), &root.join("logs"));
+    eventually("the daemon answers", || {
+        let ended = daemon.try_wait().must("look after the daemon");
+        let mut runtime = cri.runtime.clone();
+        async move {
+            if let Some(status) = ended {
+                let log = fs::read_to_string("/job/out/hull.log").unwrap_or_default();
+                let last = log.lines().last().unwrap_or_default();
+                say(&format!("power: wrong the daemon does not start: {status}: {last}"));
+            }
+            let asked = runtime.version(api::VersionRequest::default()).await;
+            asked.map(drop).map_err(|status| status.to_string())
+        }
+    })
+    .await;
+    look(&cri, &stored).await;
+    say("power: looked");
+    let workers = (0..WORKERS).map(|worker| tokio::spawn(work(cri.clone(), worker)));
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.must("let a worker go on");
+    }
+}
+
+/// An image that can tell whether it is whole, in layers that take a while.
+fn image(number: u32) -> Image {
+    let mut layers = vec![fixture::busybox_layer().tar()];
+    let mut sums = String::new();
+    for part in 0..3 {
+        // Nothing that compresses well, and the same in every life.
+        let mut seed = u64::from(number * 31 + part + 1);
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33).to_le_bytes()
+        })
+        .flatten()
+        .take(400_000)
+        .collect();
+        let path = format!("data-{part}");
+        let sum = digest(&bytes);
+        sums.push_str(&format!("{}  /{path}\n", sum.trim_start_matches("sha256:")));
+        layers.push(Layer::new().file(&path, 0o644, bytes).tar());
+    }
+    layers.push(Layer::new().file("sums", 0o644, sums).tar());
+    Image::new(layers, json!({"Cmd": ["sh"]}))
+}
+
+fn name(number: u32) -> String {
+    format!("registry.test/power/{number}:1")
+}
+
+/// What the cut left: nothing that runs, nothing half made, and every image whole that is listed.
+async fn look(cri: &Cri, stored: &BTreeSet<String>) {
+    let wrong = |what: String| say(&format!("power: wrong {what}"));
+    // As a kubelet does after a reboot: what is listed is not ready, and can be taken away.
+    for pod in cri.pods().await {
+        if pod.state() != api::PodSandboxState::SandboxNotready {
+            wrong(format!("pod {} is ready after a reboot", pod.id));
+        }
+        for verb in ["stop", "remove"] {
+            let done = match verb {
+                "stop" => cri.stop_pod(&pod.id).await,
+                _ => cri.remove_pod(&pod.id).await,
+            };
+            if let Err(status) = done {
+                wrong(format!("cannot {verb} pod {}: {status}", pod.id));
+            }
+        }
+    }
+    for dir in ["data/containers", "state/run", "state/pods", "state/containers", "state/network"] {
+        let left = names(&Path::new(ROOT).join(dir));
+        let left: Vec<_> =
+            left.iter().filter(|name| name.len() == 64 || name.len() == 69).collect();
+        if !left.is_empty() {
+            wrong(format!("{dir} still has {left:?}"));
+        }
+    }
+    let request = api::ListImagesRequest::default();
+    let listed = cri.image.clone().list_images(request).await;
+    let listed = listed.must("list the images").into_inner().images;
+    let tags: BTreeSet<String> = listed.iter().flat_map(|image| image.repo_tags.clone()).collect();
+    for missing in stored.difference(&tags) {
+        wrong(format!("{missing} was stored and is not listed"));
+    }
+    if tags.is_empty() {
+        return;
+    }
+    let pod = cri.run_pod("look").await.must("run a pod after the cut");
+    for tag in &tags {
+        let said = cri
+            .output(&pod, shell(&digest(tag.as_bytes())[7..15], tag, "sha256sum -c /sums"))
+            .await;
+        if said.code != 0 {
+            wrong(format!("{tag} is listed and not whole: {said:?}"));
+        }
+    }
+    cri.remove_pod(&pod).await.must("remove the pod after the cut");
+}
+
+/// Pulls, runs, stops, drops, over and over. An error is no finding here: two of these meet.
+async fn work(cri: Cri, worker: u32) {
+    for turn in 0u32.. {
+        let tag = name((turn * WORKERS + worker) % IMAGES);
+        if cri.pull(&tag).await.is_err() {
+            continue;
+        }
+        say(&format!("power: stored {tag}"));
+        if let Ok(pod) = cri.run_pod(&format!("pod-{worker}-{turn}")).await {
+            if let Ok(made) = cri.create(&pod, idle("main", &tag)).await {
+                let started = cri.start(&made).await.is_ok();
+                if started {
+                    let write = ["sh", "-c", "head -c 300000 /data-0 > /written; rm /data-1"];
+                    let _ended = cri.exec(&made, &write).await;
+                }
+                let _stopped = cri.stop(&made, 0).await;
+            }
+            if turn % 2 == 0 {
+                let _removed = cri.remove_pod(&pod).await;
+            }
+        }
+        if turn % 3 == worker {
+            say(&format!("power: dropping {tag}"));
+            let image = Some(hull_tests::cri::image(&tag));
+            let request = api::RemoveImageRequest { image };
+            let _removed = cri.image.clone().remove_image(request).await;
+        }
+    }
+}

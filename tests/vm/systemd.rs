@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The systemd cgroup driver: one scope per pod, and what happens when D-Bus does not answer.
+
+use super::{cgroup_of, said, unit_is};
+use hull_proto::cri as api;
+use hull_tests::node::Driver;
+use hull_tests::{Node, fixture};
+use std::fs;
+
+#[tokio::test]
+async fn a_pod_has_one_scope_in_its_slice_and_the_scope_goes_with_it() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let first = cri.run_idle(&pod, "first", &image).await;
+    let second = cri.run_idle(&pod, "second", &image).await;
+    let scope = format!("hull-{pod}.scope");
+    for container in [&first, &second] {
+        let at = cgroup_of(cri.pid(container).await);
+        assert_eq!(at, format!("{}/{scope}/{container}", node.names().cgroup));
+    }
+    let shown = said("systemctl", &["show", &scope, "-p", "Slice,Delegate,TasksMax", "--value"]);
+    let slice = node.names().cgroup.trim_start_matches('/');
+    assert!(shown.contains(slice) && shown.contains("yes"), "{shown}");
+    assert!(shown.contains("infinity"), "no limit that nobody asked for: {shown}");
+    let config = cri.runtime.clone().runtime_config(api::RuntimeConfigRequest {}).await.unwrap();
+    let driver = config.into_inner().linux.unwrap().cgroup_driver();
+    assert_eq!(driver, api::CgroupDriver::Systemd);
+    cri.stop_pod(&pod).await.unwrap();
+    cri.remove_pod(&pod).await.unwrap();
+    unit_is(&scope, "inactive").await;
+}
+
+#[tokio::test]
+async fn the_monitor_is_not_charged_to_its_pod() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (_cri, pod, _image) = node.pod("web").await;
+    let scope = format!("/sys/fs/cgroup{}/hull-{pod}.scope", node.names().cgroup);
+    let inside = fs::read_to_string(format!("{scope}/{pod}/cgroup.procs")).unwrap();
+    assert_eq!(inside.lines().count(), 1, "pause alone: {inside}");
+    assert_eq!(fs::read_to_string(format!("{scope}/cgroup.procs")).unwrap(), "");
+}
+
+#[tokio::test]
+async fn the_kubelets_slice_is_where_its_pod_goes() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    cri.pull(&image).await.unwrap();
+    let mut config = cri.pod_config("web");
+    let slice = format!(
+        "{}-burstable-pod1_2.slice",
+        node.names().cgroup.trim_matches('/').trim_end_matches(".slice")
+    );
+    config.linux.get_or_insert_default().cgroup_parent = slice.clone();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let at = cgroup_of(cri.pid(&made).await);
+    assert!(at.ends_with(&format!("/{slice}/hull-{pod}.scope/{made}")), "{at}");
+
+    let mut config = cri.pod_config("other");
+    config.linux.get_or_insert_default().cgroup_parent = "/kubepods/burstable/pod1".into();
+    let refused = cri.run_pod_with(config).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("cgroup.driver = \"cgroupfs\""), "{refused}");
+    cri.remove_all_pods().await.unwrap();
+    // The slice above it too, which takes it along: systemd has made both on the way.
+    said("systemctl", &["stop", &slice.replace("-pod1_2", "")]);
+}
+
+/// D-Bus, back when this goes.
+struct Bus;
+
+impl Bus {
+    fn stop() -> Self {
+        said("systemctl", &["stop", "dbus.socket", "dbus.service"]);
+        Self
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        drop(hull_tests::shell::run("pkill", ["-CONT", "dbus-daemon"]));
+        drop(hull_tests::shell::run("systemctl", ["start", "dbus.socket", "dbus.service"]));
+    }
+}
+
+#[tokio::test]
+async fn without_d_bus_containers_start_and_pods_say_what_is_missing() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let bus = Bus::stop();
+    // The scope is ours: nothing of a container asks systemd.
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let said = cri.exec(&made, &["echo", "works"]).await.unwrap();
+    assert_eq!(said.stdout, "works\n");
+    let refused = cri.run_pod("second").await.unwrap_err();
+    assert!(refused.message().contains("D-Bus"), "{refused}");
+    assert!(refused.message().contains("systemctl status dbus"), "{refused}");
+    drop(bus);
+    // A new connection, without a restart of hull.
+    cri.run_pod("third").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_d_bus_that_does_not_answer_is_not_waited_for_forever() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, _pod, _image) = node.pod("web").await;
+    let bus = Bus;
+    said("pkill", &["-STOP", "dbus-daemon"]);
+    let refused = cri.run_pod("second").await.unwrap_err();
+    assert!(refused.message().contains("no answer in 30 s"), "{refused}");
+    drop(bus);
+    cri.run_pod("third").await.unwrap();
+    let listed = cri.pods().await;
+    assert_eq!(listed.len(), 2, "the one that was not made is not listed: {listed:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_killed_finds_its_scopes_again() {
+    let mut node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    node.kill();
+    node.start_again().await;
+    let cri = node.cri();
+    assert_eq!(cri.status(&made).await.state(), api::ContainerState::ContainerRunning);
+    cri.stop_pod(&pod).await.unwrap();
+    cri.remove_pod(&pod).await.unwrap();
+    unit_is(&format!("hull-{pod}.scope"), "inactive").await;
+}
