@@ -92,7 +92,12 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
         assert!(!Path::new(left).try_exists().unwrap(), "{left} is left");
     }
     assert!(!run("nft", ["list", "tables"]).stdout.contains("hull\n"));
-    assert!(run("systemctl", ["list-units", "--all", "hull*"]).stdout.contains("0 loaded units"));
+    eventually("systemd knows no unit of ours any more", || async {
+        let units = ["list-units", "--all", "--plain", "--no-legend", "hull.*", "hull-*"];
+        let shown = run("systemctl", units).stdout;
+        if shown.trim().is_empty() { Ok(()) } else { Err(shown) }
+    })
+    .await;
     said("dpkg", &["--purge", "hull"]);
     assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
 }
