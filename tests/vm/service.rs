@@ -92,14 +92,19 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
         assert!(!Path::new(left).try_exists().unwrap(), "{left} is left");
     }
     assert!(!run("nft", ["list", "tables"]).stdout.contains("hull\n"));
+    no_unit_is_known().await;
+    said("dpkg", &["--purge", "hull"]);
+    assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
+}
+
+/// systemd lets go of units a moment after they ended.
+async fn no_unit_is_known() {
     eventually("systemd knows no unit of ours any more", || async {
         let units = ["list-units", "--all", "--plain", "--no-legend", "hull.*", "hull-*"];
         let shown = run("systemctl", units).stdout;
         if shown.trim().is_empty() { Ok(()) } else { Err(shown) }
     })
     .await;
-    said("dpkg", &["--purge", "hull"]);
-    assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
 }
 
 /// What `hull check` says after `change`, in a mount namespace of its own.
