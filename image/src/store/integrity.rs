@@ -239,8 +239,14 @@ impl Inner {
     /// From now on nothing needs to be looked at until the next boot.
     fn remember_boot(&self) -> sys::Result<()> {
         let Some(now) = boot_id() else { return Ok(()) };
-        let scratch = self.path("tmp").join(files::unique("boot"));
-        files::write_whole(&self.path("boot"), &scratch, &now)
+        let path = self.path("boot");
+        if files::read(&path, BOOT_ID_BYTES_MAX).is_ok_and(|then| then == now) {
+            return Ok(());
+        }
+        // Not in `tmp`: what lies there is a pull or an import under way, and nothing else.
+        let scratch = self.path("boot.new");
+        files::unlink(&scratch)?;
+        files::write_whole(&path, &scratch, &now)
     }
 }
 
