@@ -5,6 +5,7 @@
 //! know by name is added by number; one that nobody knows is passed over, as it cannot be called
 //! either.
 
+mod compact;
 mod default;
 mod profile;
 
@@ -57,6 +58,12 @@ fn failed(err: SeccompError) -> Error {
 }
 
 fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    let whole = compile_whole(profile)?;
+    Ok(Seccomp { bpf: compact::compact(&whole).unwrap_or(whole), flags: flags(profile) })
+}
+
+/// The library's own program.
+fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
     // Set by the process itself, when it is time.
@@ -84,7 +91,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     // A tree instead of a list: the kernel runs the program once for every call there is when it is
     // installed, which as a list is most of what an exec costs.
     filter.set_ctl_optimize(2).map_err(failed)?;
-    Ok(Seccomp { bpf: program(&filter)?, flags: flags(profile) })
+    program(&filter)
 }
 
 fn add_rules(
