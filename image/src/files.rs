@@ -36,6 +36,14 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
+/// Makes an empty file, unless there is one.
+pub(crate) fn make_empty(path: &Path, mode: u32) -> Result<()> {
+    let failed = || format!("open({}, CREATE)", path.display());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::from_raw_mode(mode)).map_err(Error::of(failed))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(Error::of(failed))
+}
+
 /// The names in a directory, sorted.
 pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
     let failed = || format!("getdents64({})", path.display());

@@ -291,6 +291,7 @@ fn make_directories(root: &Path) -> sys::Result<()> {
         files::make_dir(&root.join(name), 0o700)?;
     }
     files::make_dir(&root.join("below"), 0o755)?;
+    rootfs::make_places(&root.join(rootfs::PLACES))?;
     files::make_dir(&root.join("empty"), 0o755)
 }
 

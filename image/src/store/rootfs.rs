@@ -13,10 +13,25 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
+/// Below all layers of a container's root lies this one: the places where every container has
+/// something mounted. An image seldom has all of them; those it lacks would be made in each container's own
+/// layer, which costs more inodes than all else of a start.
+pub(super) const PLACES: &str = "places";
+
+pub(super) fn make_places(root: &Path) -> sys::Result<()> {
+    for directory in ["", "dev", "etc", "proc", "sys"] {
+        files::make_dir(&root.join(directory), 0o755)?;
+    }
+    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+        files::make_empty(&root.join(file), 0o644)?;
+    }
+    Ok(())
+}
+
 /// What overlayfs needs to make a container's root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
-    /// The image's layers, topmost first.
+    /// The image's layers, topmost first, and what lies below every image.
     pub lower: Vec<PathBuf>,
     /// What the container writes.
     pub upper: PathBuf,
@@ -51,11 +66,9 @@ impl Store {
     #[must_use]
     pub fn rootfs(&self, container: &str, image: &Image) -> Rootfs {
         let directory = self.inner.path("containers").join(container);
-        Rootfs {
-            lower: image.layers.clone(),
-            upper: directory.join("upper"),
-            work: directory.join("work"),
-        }
+        let mut lower = image.layers.clone();
+        lower.push(self.inner.path(PLACES));
+        Rootfs { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 
     /// What overlayfs needs to show an image without a writable layer: two layers at least.

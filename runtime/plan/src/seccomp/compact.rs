@@ -157,8 +157,7 @@ impl Instruction {
     }
 
     fn bytes(&self) -> [u8; INSTRUCTION_BYTES] {
-        let ([c0, c1], [k0, k1, k2, k3]) =
-            (self.code.to_ne_bytes(), self.operand.to_ne_bytes());
+        let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_ne_bytes(), self.operand.to_ne_bytes());
         [c0, c1, self.yes, self.no, k0, k1, k2, k3]
     }
 
@@ -257,7 +256,9 @@ impl Program {
             match (now.code, held) {
                 (RETURN, _) => continue,
                 (LOAD, _) => ways.push((at + 1, Held::after_load(now.operand))),
-                (GO, _) => ways.push((at.checked_add(usize::try_from(now.operand).ok()?)? + 1, held)),
+                (GO, _) => {
+                    ways.push((at.checked_add(usize::try_from(now.operand).ok()?)? + 1, held))
+                }
                 (AND, Held::Word(_) | Held::Made) => ways.push((at + 1, Held::Made)),
                 (IF_EQUAL, Held::Arch) => drop(seen.archs.insert(now.operand)),
                 (IF_EQUAL | IF_GREATER | IF_AT_LEAST, Held::Number) => {

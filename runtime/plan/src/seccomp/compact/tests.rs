@@ -63,12 +63,8 @@ fn the_default_profile_decides_as_before_with_a_quarter_of_the_instructions() {
 
 #[test]
 fn conditions_on_arguments_decide_as_before() {
-    let condition = |index, value: u64, two: u64, op| {
-        serde_json::json!({"index": index, "value": value, "valueTwo": two, "op": op})
-    };
-    let rule = |names: &[&str], action, args: &[serde_json::Value]| {
-        serde_json::json!({"names": names, "action": action, "args": args})
-    };
+    let condition = |index, value: u64, two: u64, op| serde_json::json!({"index": index, "value": value, "valueTwo": two, "op": op});
+    let rule = |names: &[&str], action, args: &[serde_json::Value]| serde_json::json!({"names": names, "action": action, "args": args});
     let profile = serde_json::json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
