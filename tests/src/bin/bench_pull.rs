@@ -18,6 +18,7 @@ use hull_tests::shell::say;
 use hull_tests::{Cri, Must as _, Node};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -35,6 +36,8 @@ bench_pull [--endpoint SOCKET]… [--runs N] [--percent N] [--images N]
 const SOURCES: [&str; 5] = ["/usr/lib", "/usr/local/go", "/usr/share", "/usr/bin", "/usr/include"];
 /// Larger files would make layers uneven.
 const FILE_BYTES_MAX: u64 = 24 << 20;
+/// Of the filesystem.
+const BLOCK: u64 = 4096;
 /// `USER_HZ`.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -90,16 +93,18 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     let megabytes = |of: u64| of * 1_000_000 * asked.percent / 100;
     let of = [("eleven", 11, megabytes(650)), ("one", 1, megabytes(318))];
     of.map(|(name, layers, bytes)| {
-        let mut size = 0;
+        let (mut size, mut floor) = (0, 0);
         let push = |run: usize| {
-            let packed = packed(layers, bytes, run);
+            let (packed, least) = packed(layers, bytes, run);
+            floor = least;
             size = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
             registry.push(name, &run.to_string(), &packed)
         };
         let references = (0..asked.runs).map(push).collect();
         let title = format!(
-            "{layers} gzip layer(s), {} MB unpacked, {} MB compressed",
+            "{layers} gzip layer(s), {} MB unpacked ({} MB of blocks), {} MB compressed",
             bytes / 1_000_000,
+            floor / 1_000_000,
             size / 1_000_000
         );
         (title, references)
@@ -107,16 +112,17 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     .to_vec()
 }
 
-/// An image of files of this machine, `bytes` in all; each run has other layers.
-fn packed(count: usize, bytes: u64, run: usize) -> Packed {
+/// An image of files of this machine, `bytes` in all; each run has other layers. Gives the bytes of the blocks
+/// that its files and directories take as well: nothing that unpacks it can write less.
+fn packed(count: usize, bytes: u64, run: usize) -> (Packed, u64) {
     let mut files = Vec::new();
     for source in SOURCES {
         walk(Path::new(source), &mut files);
     }
     let mut files = files.into_iter();
     let each = bytes / count as u64;
-    let tars: Vec<Vec<u8>> =
-        (0..count).map(|number| layer(run * count + number, each, &mut files)).collect();
+    let (tars, blocks): (Vec<Vec<u8>>, Vec<u64>) =
+        (0..count).map(|number| layer(run * count + number, each, &mut files)).unzip();
     let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
     let blobs: Vec<Blob> = std::thread::scope(|scope| {
         let pack = |tar| scope.spawn(move || gzip(tar));
@@ -134,7 +140,7 @@ fn packed(count: usize, bytes: u64, run: usize) -> Packed {
     manifest["layers"] = blobs.iter().map(Blob::descriptor).collect();
     packed.manifest.bytes = manifest.to_string().into_bytes();
     packed.blobs.extend(blobs);
-    packed
+    (packed, blocks.iter().sum())
 }
 
 fn gzip(tar: Vec<u8>) -> Blob {
@@ -144,19 +150,27 @@ fn gzip(tar: Vec<u8>) -> Blob {
     Blob { media_type: Compression::Gzip.media_type().into(), bytes }
 }
 
-fn layer(number: usize, bytes: u64, files: &mut impl Iterator<Item = (PathBuf, u64)>) -> Vec<u8> {
+/// A layer, and the bytes of the blocks that it takes unpacked.
+fn layer(
+    number: usize,
+    bytes: u64,
+    files: &mut impl Iterator<Item = (PathBuf, u64)>,
+) -> (Vec<u8>, u64) {
     let mut layer = Layer::new().file("which", 0o644, number.to_string());
     let mut left = bytes;
+    let (mut blocks, mut directories) = (BLOCK, BTreeSet::new());
     for (path, size) in files {
         let name = path.strip_prefix("/").must("shorten a path").display().to_string();
         layer = layer.copy(&name, &path);
+        blocks += size.next_multiple_of(BLOCK);
+        directories.extend(path.ancestors().skip(1).map(Path::to_owned));
         left = left.saturating_sub(size);
         if left == 0 {
             break;
         }
     }
     assert!(left < bytes / 2, "this machine has too few files to make layers of");
-    layer.tar()
+    (layer.tar(), blocks + BLOCK * directories.len() as u64)
 }
 
 fn walk(dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
