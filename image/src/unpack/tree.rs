@@ -30,6 +30,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 const IMPLICIT: Dress = Dress { mode: 0o755, uid: 0, gid: 0 };
 /// Disk space is taken in such units, about.
 const UNIT: u64 = 4096;
+/// Longest target of a link that takes none, likewise.
+const LINK_IN_INODE: usize = 60;
 const COPY_BYTES: usize = 256 << 10;
 /// Links on the way to one directory.
 const LINKS_MAX: u32 = 40;
@@ -191,7 +193,7 @@ impl Tree {
                 chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
                 self.implied.push(name.to_vec());
-                self.count(0);
+                self.count(UNIT);
                 return Ok(());
             }
             Err(Errno::EXIST) => {}
@@ -212,7 +214,7 @@ impl Tree {
 
     fn count(&mut self, bytes: u64) {
         self.done.inodes += 1;
-        self.done.bytes += bytes.next_multiple_of(UNIT).max(if bytes == 0 { UNIT } else { 0 });
+        self.done.bytes += bytes.next_multiple_of(UNIT);
     }
 
     fn add_root(&mut self, entry: &Entry) -> Call<()> {
@@ -440,7 +442,8 @@ impl Tree {
         utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "utimensat()"))?;
         self.done.replaced |= replaced;
-        self.count(0);
+        // A short one lies in its inode.
+        self.count(if target.len() < LINK_IN_INODE { 0 } else { UNIT });
         Ok(())
     }
 
@@ -465,7 +468,7 @@ impl Tree {
         dress(dir.as_fd(), entry)?;
         self.done.replaced |= replaced;
         if is_new {
-            self.count(0);
+            self.count(UNIT);
         }
         // A link may have been replaced that the cached parent went through.
         self.parent = None;
