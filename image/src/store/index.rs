@@ -195,7 +195,7 @@ impl Index {
     }
 
     /// Where a layer is as it travels, if it is kept.
-    fn blob_path(&self, layer: &Layer) -> Option<PathBuf> {
+    pub(super) fn blob_path(&self, layer: &Layer) -> Option<PathBuf> {
         let digest = Digest::parse(&layer.blob.as_ref()?.digest)?;
         Some(self.root.join("blobs").join(digest.hex()))
     }
@@ -329,6 +329,12 @@ impl Index {
         }
         self.put_in_place(changed)?;
         Ok(ids.iter().filter_map(|id| self.images.get(id).cloned()).collect())
+    }
+
+    /// Gives an image one more tag, which is taken from any other image.
+    pub(super) fn tag(&mut self, record: Record, tag: String) -> sys::Result<Option<Arc<Image>>> {
+        let new = New { record, tags: vec![tag], digest: None };
+        Ok(self.add(vec![new])?.into_iter().next())
     }
 
     /// Writes records, then shows those that are in their place.
