@@ -26,16 +26,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
-bench_pull [--endpoint SOCKET]… [--runs N] [--percent N] [--images N]
-  --endpoint  a CRI socket, may be given again; without any a node of its own is started
+bench_pull [--endpoint SOCKET]… [--node] [--runs N] [--percent N] [--images N] [--large MB]
+  --endpoint  a CRI socket, may be given again
+  --node      a node of its own, which is measured first; goes without saying if there is no endpoint
   --runs      pulls of each image (3); the median counts
   --percent   sizes of the images, unpacked, in percent of 650 and 318 MB (100)
-  --images    images that are stored while lists are timed (1000; 0 leaves it out)";
+  --images    images that are stored while lists are timed on that node (1000; 0 leaves it out)
+  --large     pull one image of that size to that node instead: four layers, one file each";
 
 /// Where files are taken from, in this order.
 const SOURCES: [&str; 5] = ["/usr/lib", "/usr/local/go", "/usr/share", "/usr/bin", "/usr/include"];
 /// Larger files would make layers uneven.
 const FILE_BYTES_MAX: u64 = 24 << 20;
+/// As builders have it.
+const GZIP_LEVEL: u32 = 6;
 /// Of the filesystem.
 const BLOCK: u64 = 4096;
 /// `USER_HZ`.
@@ -43,13 +47,16 @@ const TICKS_PER_S: f64 = 100.0;
 
 struct Asked {
     endpoints: Vec<PathBuf>,
+    node: bool,
     runs: usize,
     percent: u64,
     images: usize,
+    large: u64,
 }
 
 fn asked() -> Asked {
-    let mut asked = Asked { endpoints: Vec::new(), runs: 3, percent: 100, images: 1000 };
+    let (endpoints, node, large) = (Vec::new(), false, 0);
+    let mut asked = Asked { endpoints, node, runs: 3, percent: 100, images: 1000, large };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().must(format!("find a value after {arg}; {USAGE}"));
@@ -57,6 +64,8 @@ fn asked() -> Asked {
             "--endpoint" => {
                 asked.endpoints.push(value().trim_start_matches("unix://").into());
             }
+            "--node" => asked.node = true,
+            "--large" => asked.large = value().parse().must("read --large"),
             "--runs" => asked.runs = value().parse().must("read --runs"),
             "--percent" => asked.percent = value().parse().must("read --percent"),
             "--images" => asked.images = value().parse().must("read --images"),
@@ -71,8 +80,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.must("make a runtime").block_on(async {
         let registry = Registry::start();
-        let images = images(&asked, &registry);
-        if asked.endpoints.is_empty() {
+        let images = if asked.large == 0 {
+            images(&asked, &registry)
+        } else {
+            vec![large(asked.large, &registry)]
+        };
+        if asked.node || asked.endpoints.is_empty() {
             let node = Node::start_with("").await;
             bench(&node.cri(), &node.socket(), &images).await;
             if asked.images > 0 {
@@ -112,6 +125,29 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     .to_vec()
 }
 
+/// An image that holds next to nothing back: hexadecimal digits of no pattern, which halve.
+fn large(megabytes: u64, registry: &Registry) -> Named {
+    const LAYERS: u64 = 4;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bytes = usize::try_from(megabytes * 1_000_000 / LAYERS).must("fit a layer into memory");
+    let tars = (0..LAYERS).map(|number| {
+        let mut state = number + 1;
+        let content = std::iter::repeat_with(|| {
+            // Xorshift.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            DIGITS[usize::from(state.to_le_bytes()[3] & 15)]
+        });
+        let content: Vec<u8> = content.take(bytes).collect();
+        Layer::new().file(&format!("large-{number}"), 0o644, content).tar()
+    });
+    let packed = of_layers(tars.collect(), 1);
+    let size: usize = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
+    let title = format!("{LAYERS} layers, {megabytes} MB, {} MB compressed", size / 1_000_000);
+    (title, vec![registry.push("large", "0", &packed)])
+}
+
 /// An image of files of this machine, `bytes` in all; each run has other layers. Gives the bytes of the blocks
 /// that its files and directories take as well: nothing that unpacks it can write less.
 fn packed(count: usize, bytes: u64, run: usize) -> (Packed, u64) {
@@ -123,9 +159,14 @@ fn packed(count: usize, bytes: u64, run: usize) -> (Packed, u64) {
     let each = bytes / count as u64;
     let (tars, blocks): (Vec<Vec<u8>>, Vec<u64>) =
         (0..count).map(|number| layer(run * count + number, each, &mut files)).unzip();
+    (of_layers(tars, GZIP_LEVEL), blocks.iter().sum())
+}
+
+/// An image of these archives, each compressed.
+fn of_layers(tars: Vec<Vec<u8>>, level: u32) -> Packed {
     let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
     let blobs: Vec<Blob> = std::thread::scope(|scope| {
-        let pack = |tar| scope.spawn(move || gzip(tar));
+        let pack = |tar| scope.spawn(move || gzip(tar, level));
         let running: Vec<_> = tars.into_iter().map(pack).collect();
         running.into_iter().map(|of| of.join().ok().must("compress a layer")).collect()
     });
@@ -140,11 +181,11 @@ fn packed(count: usize, bytes: u64, run: usize) -> (Packed, u64) {
     manifest["layers"] = blobs.iter().map(Blob::descriptor).collect();
     packed.manifest.bytes = manifest.to_string().into_bytes();
     packed.blobs.extend(blobs);
-    (packed, blocks.iter().sum())
+    packed
 }
 
-fn gzip(tar: Vec<u8>) -> Blob {
-    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+fn gzip(tar: Vec<u8>, level: u32) -> Blob {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
     out.write_all(&tar).must("compress a layer");
     let bytes = out.finish().must("compress a layer");
     Blob { media_type: Compression::Gzip.media_type().into(), bytes }
