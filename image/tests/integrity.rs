@@ -163,14 +163,14 @@ async fn a_layer_that_replaces_its_own_is_exported_from_its_blob() {
     let name = format!("{}/a/b:1", fake.host);
     let store = TestStore::new();
     store.pull(&name).await.unwrap();
-    let err = store.store.export(&[name.clone()], std::io::sink()).unwrap_err();
+    let err = store.store.export(std::slice::from_ref(&name), std::io::sink()).unwrap_err();
     assert!(told(&err).contains("replaces entries of its own"), "{}", told(&err));
     assert!(err.hint().unwrap().contains("keep_blobs"));
 
     let store = TestStore::configured(|config| config.keep_blobs = true);
     let image = store.pull(&name).await.unwrap();
     let archive = tempfile::tempfile().unwrap();
-    store.store.export(&[name.clone()], &archive).unwrap();
+    store.store.export(std::slice::from_ref(&name), &archive).unwrap();
     let elsewhere = TestStore::new();
     let imported = elsewhere.store.import(archive, None).await.unwrap();
     assert_eq!(imported[0].image.id, image.id);

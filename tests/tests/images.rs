@@ -96,9 +96,11 @@ async fn the_filesystem_of_images_is_told() {
 /// Bytes and inodes of all containers, and nobody asks for any one's.
 async fn written(cri: &Cri) -> (u64, u64) {
     let request = api::ImageFsInfoRequest::default();
-    let told = cri.image.clone().image_fs_info(request).await.unwrap().into_inner();
+    let told =
+        cri.image.clone().image_fs_info(request).await.must("ask for the space taken").into_inner();
     let usage = &told.container_filesystems[0];
-    (usage.used_bytes.unwrap().value, usage.inodes_used.unwrap().value)
+    let value = |of: Option<api::UInt64Value>| of.must("be told a number").value;
+    (value(usage.used_bytes), value(usage.inodes_used))
 }
 
 #[tokio::test]
