@@ -142,10 +142,14 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
-    let images = Arc::clone(&node.images);
-    // After a boot: what a power cut has left is found before it is used. Who needs a layer before that
-    // looks itself.
-    drop(tokio::task::spawn_blocking(move || images.look_through()));
+    let looking = Arc::clone(&node);
+    drop(tokio::task::spawn_blocking(move || {
+        // After a boot: what a power cut has left is found before it is used. Who needs a layer before
+        // that looks itself.
+        looking.images.look_through();
+        // What containers of an earlier daemon have written counts without anybody asking for each.
+        looking.layers.refresh(&looking);
+    }));
 
     tokio::spawn(Service::find().live(socket.clone()));
     tokio::spawn(hear_denials(Arc::clone(&node)));

@@ -173,7 +173,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "image.keep_blobs",
-        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs none of them.",
+        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs them only to export layers that replace their own entries.",
     ),
     key("image.layer_entries_max", "Most entries of a layer's archive."),
     unset(
