@@ -20,8 +20,9 @@ use crate::ipam::{Ipam, Lease};
 use crate::leases::Leases;
 use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
-use crate::nft::{Published, Table};
+use crate::nft::{Published, Sockets, Table};
 use crate::subnet::Subnet;
+use crate::sysctl::OfPods;
 use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, rates};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -85,6 +86,8 @@ pub struct Bridge {
     ready: Mutex<Option<Ready>>,
     making: Mutex<()>,
     table: RwLock<()>,
+    netfilter: Sockets,
+    inside: OfPods,
     probed: AtomicBool,
 }
 
@@ -108,6 +111,8 @@ impl Bridge {
             ready: Mutex::new(None),
             making: Mutex::new(()),
             table: RwLock::new(()),
+            netfilter: Sockets::default(),
+            inside: OfPods::default(),
             probed: AtomicBool::new(false),
         })
     }
@@ -226,7 +231,7 @@ impl Bridge {
         let _making = alone(&self.making);
         let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *alone(&self.ready) = None;
-        let removed = Socket::netfilter().and_then(|socket| self.nft().remove(&socket));
+        let removed = self.netfilter.with(|socket| self.nft().remove(socket));
         removed
             .map_err(|source| Error::RemoveTable { table: self.config.table.clone(), source })?;
         let socket = route_socket()?;
@@ -292,7 +297,7 @@ impl Bridge {
         };
         pair::make(&socket, &pair)?;
         rates::limit(&socket, id, &host_link, bandwidth, mtu)?;
-        inside::set_up(netns, &addresses)?;
+        inside::set_up(netns, &addresses, &self.inside)?;
         pair::settle(&socket, &host_link)?;
         // The bridge lets nothing through before its first port does.
         pair::settle(&socket, &self.config.bridge)?;
@@ -321,7 +326,9 @@ impl Bridge {
     fn still(&self, socket: &Socket) -> Result<Option<Ready>, Error> {
         let known = *alone(&self.ready);
         match known {
-            Some(ready) if host::is_still(socket, &self.config, ready)? => Ok(Some(ready)),
+            Some(ready) if host::is_still(socket, &self.netfilter, &self.config, ready)? => {
+                Ok(Some(ready))
+            }
             _ => Ok(None),
         }
     }
@@ -333,7 +340,7 @@ impl Bridge {
         let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
         drop(ipam);
         let rules = host::layout(&self.config, &subnets).rule_counts();
-        if unused || host::has_table(&self.config, rules)? {
+        if unused || host::has_table(&self.netfilter, &self.config, rules)? {
             return Ok(());
         }
         info!(table = self.config.table, "nftables table was taken away under pods; written anew");
@@ -350,8 +357,7 @@ impl Bridge {
         };
         let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
         let layout = host::layout(&self.config, &subnets);
-        let written =
-            Socket::netfilter().and_then(|socket| self.nft().replace(&socket, &layout, &all));
+        let written = self.netfilter.with(|socket| self.nft().replace(socket, &layout, &all));
         written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
     }
 
@@ -385,8 +391,7 @@ impl Bridge {
         }
         let failed = |source| Error::MakePorts { table: self.config.table.clone(), source };
         let shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let socket = Socket::netfilter().map_err(failed)?;
-        let added = self.nft().publish(&socket, &published(id, lease));
+        let added = self.netfilter.with(|socket| self.nft().publish(socket, &published(id, lease)));
         drop(shared);
         match added {
             // The table was taken away a moment ago, or has elements that no lease stands for: what
@@ -397,8 +402,11 @@ impl Bridge {
             }
             other => other.map_err(failed)?,
         }
-        conntrack::redirected(&socket, &lease.ports, &lease.addresses);
-        Ok(())
+        let forget = |socket: &Socket| {
+            conntrack::redirected(socket, &lease.ports, &lease.addresses);
+            Ok(())
+        };
+        self.netfilter.with(forget).map_err(failed)
     }
 
     fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
@@ -407,9 +415,9 @@ impl Bridge {
         }
         let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let of = Published { pod: id, addresses, ports };
-        let taken = Socket::netfilter().and_then(|socket| {
-            self.nft().withdraw(&socket, &of)?;
-            conntrack::withdrawn(&socket, ports, addresses);
+        let taken = self.netfilter.with(|socket| {
+            self.nft().withdraw(socket, &of)?;
+            conntrack::withdrawn(socket, ports, addresses);
             Ok(())
         });
         taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })

@@ -125,6 +125,9 @@ impl Error {
             }
             Self::StillAttached { .. } => Some("remove the pods first".into()),
             Self::MakeBridge { source, .. } => links_hint(source, "bridge"),
+            Self::MakeLink { source, .. } if source.errno() == Errno::XFULL => Some(
+                "a bridge of the kernel has room for 1,023 pods: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
+            ),
             Self::MakeLink { source, .. } => links_hint(source, "veth"),
             Self::LimitRate { source, .. } => match source.errno() {
                 Errno::OPNOTSUPP | Errno::NOENT => Some(format!(

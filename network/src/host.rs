@@ -6,7 +6,7 @@
 //! thread at a time; looking takes no lock.
 
 use crate::netlink::{Socket, link, route};
-use crate::nft::{Layout, RuleCounts, Table};
+use crate::nft::{Layout, RuleCounts, Sockets, Table};
 use crate::subnet::Subnet;
 use crate::{Config, Error, overlap, sysctl};
 use hull_sys as sys;
@@ -109,18 +109,26 @@ fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
 }
 
 /// Whether the bridge and the table are as `ready` says.
-pub(crate) fn is_still(socket: &Socket, config: &Config, ready: Ready) -> Result<bool, Error> {
+pub(crate) fn is_still(
+    socket: &Socket,
+    netfilter: &Sockets,
+    config: &Config,
+    ready: Ready,
+) -> Result<bool, Error> {
     let bridge = find_bridge(socket, config)?;
     if !bridge.is_some_and(|bridge| bridge.index == ready.index && bridge.up) {
         return Ok(false);
     }
-    has_table(config, ready.rules)
+    has_table(netfilter, config, ready.rules)
 }
 
 /// Whether the table is there, with all its rules.
-pub(crate) fn has_table(config: &Config, rules: RuleCounts) -> Result<bool, Error> {
-    let whole =
-        Socket::netfilter().and_then(|socket| Table(&config.table).is_whole(&socket, rules));
+pub(crate) fn has_table(
+    netfilter: &Sockets,
+    config: &Config,
+    rules: RuleCounts,
+) -> Result<bool, Error> {
+    let whole = netfilter.with(|socket| Table(&config.table).is_whole(socket, rules));
     whole.map_err(|source| Error::MakeTable { table: config.table.clone(), source })
 }
 

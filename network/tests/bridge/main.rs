@@ -10,6 +10,7 @@
 )]
 
 mod beside;
+mod inside;
 mod overlap;
 mod rates;
 mod support;
