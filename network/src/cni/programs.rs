@@ -135,16 +135,30 @@ impl Programs {
         })
     }
 
-    /// The plugin's program, in the first directory that has it.
+    /// Whether the program is there that the plugin has addresses from, if it names one.
+    pub(super) fn find_delegate(&self, network: &str, plugin: &Plugin) -> Result<(), Error> {
+        let named = plugin.object.get("ipam").and_then(|ipam| ipam.get("type"));
+        match named.and_then(Value::as_str).filter(|name| !name.is_empty()) {
+            Some(name) => self.find_named(network, name).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The plugin's program.
     fn find(&self, network: &str, plugin: &Plugin) -> Result<PathBuf, Error> {
+        self.find_named(network, &plugin.program)
+    }
+
+    /// A program, in the first directory that has it.
+    fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
         let runs = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
         };
-        let mut paths = self.dirs.iter().map(|dir| dir.join(&plugin.program));
+        let mut paths = self.dirs.iter().map(|dir| dir.join(name));
         paths.find(runs).ok_or_else(|| {
             let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
             Error::NoProgram {
-                program: plugin.program.clone(),
+                program: name.to_owned(),
                 network: network.to_owned(),
                 dirs: dirs.join(", "),
             }
