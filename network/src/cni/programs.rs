@@ -15,7 +15,8 @@ use std::io::Seek as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// A program's file as it was when it was asked: inode, modified, size.
 type State = (u64, i64, i64, u64);
@@ -120,8 +121,10 @@ impl Programs {
         env: &[(&'static str, String)],
         input: File,
     ) -> Result<Vec<u8>, Error> {
+        let began = Instant::now();
         let done = invoke::run(program, env, input, self.deadline)
             .map_err(|source| Error::Run { call: call.clone(), source })?;
+        debug!(%call, took_us = began.elapsed().as_micros(), "network plugin called");
         if done.status.success() {
             return Ok(done.answer);
         }
