@@ -39,6 +39,7 @@ mod pair;
 mod ports;
 mod probe;
 mod rates;
+mod records;
 mod subnet;
 mod sysctl;
 mod taken;
