@@ -12,7 +12,7 @@
     reason = "a tool for people who work on the network: its output is its result"
 )]
 
-use hull_network::{Bandwidth, Bridge, Config, Pod, PortMapping, Protocol};
+use hull_network::{Bandwidth, Bridge, Config, Links, Pod, PortMapping, Protocol};
 use hull_sys::netns;
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd as _;
@@ -30,6 +30,8 @@ fn main() {
 fn attach(pods: u16) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
+        links: Links::Bridge,
+        uplink: None,
         bridge: "many0".into(),
         pod_cidr: vec!["10.213.0.0/16".parse().unwrap()],
         mtu: None,

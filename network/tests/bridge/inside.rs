@@ -66,3 +66,29 @@ fn a_bridge_without_a_free_port_says_so_and_what_to_do() {
         assert_ne!(next.ip(), first.ip());
     });
 }
+
+/// Runs itself again where /proc/sys cannot be written and forwarding is off.
+#[test]
+fn forwarding_that_cannot_be_switched_on_is_named_with_the_mend() {
+    const AGAIN: &str = "HULL_TEST_READ_ONLY";
+    if std::env::var_os(AGAIN).is_none() {
+        let script = "echo 0 > /proc/sys/net/ipv4/ip_forward && mount --bind /proc/sys /proc/sys && \
+                      mount -o remount,bind,ro /proc/sys && \
+                      exec \"$0\" --exact inside::forwarding_that_cannot_be_switched_on_is_named_with_the_mend";
+        let again = Command::new("unshare")
+            .args(["--mount", "--net", "sh", "-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && said.contains("1 passed"), "{again:?}");
+        return;
+    }
+    let host = Host::new();
+    let refused = host.try_attach(1, &netns::create().unwrap(), &[]).unwrap_err();
+    let hint = refused.hint().unwrap_or_default();
+    assert!(refused.to_string().contains("set /proc/sys/net/ipv4/ip_forward to 1"), "{refused}");
+    assert!(hint.contains("echo 1 > /proc/sys/net/ipv4/ip_forward"), "{hint}");
+    assert!(host.bridge.attachments().is_empty());
+}

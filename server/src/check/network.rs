@@ -33,6 +33,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let records = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
     let looked = match config.network.mode {
         NetworkMode::Cni => plugins(config, &records),
+        NetworkMode::None => Ok(vec![Finding::good(WHAT, "none, as configured")]),
+        NetworkMode::Macvlan | NetworkMode::Ipvlan => try_out(config.bridge(), &records)
+            .map(|()| vec![Finding::good(WHAT, "links on the uplink and nftables work")]),
         NetworkMode::Bridge => attach(config, &records)
             .map(|()| vec![Finding::good(WHAT, "bridge, veth, addresses and nftables work")]),
     };
@@ -75,11 +78,9 @@ fn attach(config: &Config, leases: &Path) -> Result<(), Failed> {
         (err.to_string(), "use a kernel with CONFIG_NET_NS, and run as root".to_owned())
     };
     let (host, pod) = (netns::create().map_err(no_netns)?, netns::create().map_err(no_netns)?);
-    let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
-    let told =
-        |err: hull_network::Error| (chain(&err), err.hint().unwrap_or_else(|| MEND.to_owned()));
     // Routes are looked at where they are.
-    Bridge::open(settings.clone()).and_then(|bridge| bridge.check()).map_err(told)?;
+    try_out(config.bridge(), leases)?;
+    let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
         let bridge = Bridge::open(settings)?;
@@ -92,6 +93,18 @@ fn attach(config: &Config, leases: &Path) -> Result<(), Failed> {
         bridge.detach(&id)
     });
     tried.map_err(no_netns)?.map_err(told)
+}
+
+/// Looks whether pods could be attached: what of it is on this host is looked at, the rest tried where
+/// nobody sees it.
+fn try_out(settings: hull_network::Config, leases: &Path) -> Result<(), Failed> {
+    let settings = hull_network::Config { state_dir: leases.to_owned(), ..settings };
+    Bridge::open(settings).and_then(|bridge| bridge.check()).map_err(told)
+}
+
+fn told(err: hull_network::Error) -> Failed {
+    let mend = err.hint().unwrap_or_else(|| MEND.to_owned());
+    (chain(&err), mend)
 }
 
 /// An error and what it came from.
