@@ -272,11 +272,12 @@ async fn hear_denials(node: Arc<Node>) {
 fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
     let failed = |source| Error::Network { source };
     match config.network.mode {
-        NetworkMode::Bridge => {
+        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             let mut settings = config.bridge();
             settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
             Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
         }
+        NetworkMode::None => Ok(Network::None),
         NetworkMode::Cni => {
             let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
             if let Some(told) = told
