@@ -137,7 +137,12 @@ fn the_check_finds_this_node_fit_and_names_what_is_missing() {
         let broken = check_after(&change);
         assert!(broken.contains(mend), "after {change}: {broken}");
     }
-    // A module is the whole machine's: nothing mounts an overlay now.
+    // Modules are the whole machine's. One that is missing is so in a mount namespace too; nothing
+    // has an overlay mounted now, and nobody a bridge whose packets pass the host's rules.
+    said("sh", &["-c", "rmmod br_netfilter"]);
+    let broken = check_after("true");
+    said("modprobe", &["br_netfilter"]);
+    assert!(broken.contains("modprobe br_netfilter"), "{broken}");
     said(
         "sh",
         &["-c", "echo install overlay /bin/false > /etc/modprobe.d/none.conf; rmmod overlay"],
