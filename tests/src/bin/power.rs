@@ -4,7 +4,8 @@
 //!
 //! Its lines begin with `power:`. `stored IMAGE` is said once a pull was answered, `dropping IMAGE` before
 //! its removal is asked for; whoever pulls the plug keeps count and hands the list of what must be
-//! there to the next life, in `$1`. `wrong …` is a finding, `looked` says that there is no more.
+//! there to the next life, in `$1`. `at WORKER VERB` is what is under way, so that it can be told what a cut
+//! hit. `wrong …` is a finding, `looked` says that there is no more.
 
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, shell};
@@ -159,25 +160,33 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
 /// Pulls, runs, stops, drops, over and over. An error is no finding here: two of these meet.
 async fn work(cri: Cri, worker: u32) {
     for turn in 0u32.. {
+        let at = |verb: &str| say(&format!("power: at {worker} {verb}"));
         let tag = name((turn * WORKERS + worker) % IMAGES);
+        at("pull");
         if cri.pull(&tag).await.is_err() {
             continue;
         }
         say(&format!("power: stored {tag}"));
+        at("run");
         if let Ok(pod) = cri.run_pod(&format!("pod-{worker}-{turn}")).await {
+            at("start");
             if let Ok(made) = cri.create(&pod, idle("main", &tag)).await {
                 let started = cri.start(&made).await.is_ok();
                 if started {
+                    at("exec");
                     let write = ["sh", "-c", "head -c 300000 /data-0 > /written; rm /data-1"];
                     let _ended = cri.exec(&made, &write).await;
                 }
+                at("stop");
                 let _stopped = cri.stop(&made, 0).await;
             }
             if turn % 2 == 0 {
+                at("remove");
                 let _removed = cri.remove_pod(&pod).await;
             }
         }
         if turn % 3 == worker {
+            at("drop");
             say(&format!("power: dropping {tag}"));
             let image = Some(hull_tests::cri::image(&tag));
             let request = api::RemoveImageRequest { image };
