@@ -81,6 +81,15 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
     assert_eq!(monitors(), monitor);
     assert!(hull(&["ps"]).contains("keeps"));
 
+    // Nobody could say what runs: it stays, and so does what would take it away.
+    said("systemctl", &["stop", "hull.socket", "hull.service"]);
+    let refused = run("dpkg", ["--remove", "hull"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("systemctl start hull.socket hull"), "{refused:?}");
+    assert_eq!(monitors(), monitor);
+    said("systemctl", &["start", "hull.socket", "hull.service"]);
+    assert!(hull(&["exec", "keeps", "echo", "still"]).contains("still"));
+
     let removal = run("dpkg", ["--remove", "hull"]);
     let told = format!("{}{}", removal.stdout, removal.stderr);
     assert!(told.contains("keeps"), "running pods are told of: {told}");
