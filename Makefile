@@ -74,7 +74,7 @@ power-cuts: vm-programs ## Kill that VM at random moments, and look what it left
 bench-vm: build vm-programs ## Times of a pod's life in that VM with each cgroup driver; ARGS to cri-bench
 	@cargo build --release -p cri-bench
 	@cargo build --workspace --bin bench_drivers
-	@scripts/vm run bench $(ARGS)
+	@VM_HULL=target/release/hull scripts/vm run bench $(ARGS)
 
 vm: vm-programs ## A shell in that VM
 	@scripts/vm shell

@@ -112,8 +112,21 @@ fn name(number: u32) -> String {
 /// What the cut left: nothing that runs, nothing half made, and every image whole that is listed.
 async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     let wrong = |what: String| say(&format!("power: wrong {what}"));
-    // As a kubelet does after a reboot: what is listed is not ready, and can be taken away.
+    // As a kubelet does after a reboot: what is listed has a status, does not run, and can be taken away.
+    let request = api::ListContainersRequest::default();
+    let listed = cri.runtime.clone().list_containers(request).await;
+    for container in listed.must("list the containers").into_inner().containers {
+        let status =
+            cri.inspect(&container.id).await.map(|answer| answer.status.unwrap_or_default());
+        match status.as_ref().map(api::ContainerStatus::state) {
+            Ok(api::ContainerState::ContainerExited | api::ContainerState::ContainerCreated) => {}
+            _ => wrong(format!("container {} is {status:?} after a reboot", container.id)),
+        }
+    }
     for pod in cri.pods().await {
+        if let Err(status) = cri.pod_status(&pod.id).await {
+            wrong(format!("pod {} is listed and has no status: {status}", pod.id));
+        }
         if pod.state() != api::PodSandboxState::SandboxNotready {
             wrong(format!("pod {} is ready after a reboot", pod.id));
         }
