@@ -126,5 +126,6 @@ async fn files_are_whose_they_are_inside_and_nothing_of_the_host_changes_hands()
     }
     cri.remove_all_pods().await.unwrap();
     assert_eq!(of_pods(&node.names().root), BTreeSet::new());
+    drop(memory);
     node.nothing_is_left().await;
 }
