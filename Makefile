@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm conformance-vm power-cuts vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
+.PHONY: help setup demo build test test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,24 +51,30 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@cargo build -p hull-tests --bin conformance
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
-# A node with cgroup v2, systemd and AppArmor, emulated. KERNEL=oldest is Debian 12's own. CI runs what is
-# in tests/vm; the rest takes several times as long there as here.
+# A node with cgroup v2, systemd and AppArmor, emulated. KERNEL=oldest is Debian 12's own. P names programs
+# of tests (make test-vm P="vm limits"); without, it is all that need a kernel or a node.
 vm-programs: setup tools
 	@cargo build -p hull
-	@cargo build -p hull-tests --bins
+	@cargo build --workspace --bin conformance --bin power --bin fixtures
 	@mkdir -p target/vm
-	@{ cargo test -p hull-tests --test vm --no-run && cargo test --workspace --no-run; } 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\)-/d; /unittests/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
-test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test
-	@scripts/vm run suite $(T)
+test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test, P=program
+	@VM_PROGRAMS="$(P)" scripts/vm run suite $(T)
 
 conformance-vm: vm-programs ## Run critest in that VM, with systemd and AppArmor; MODE as above
 	@scripts/vm run conformance $(or $(MODE),serial)
 
 power-cuts: vm-programs ## Kill that VM at random moments, and look what it left; N=50 times
 	@scripts/vm cuts $(or $(N),50)
+
+# VM_APPEND adds to the kernel's command line: KERNEL=oldest VM_APPEND=systemd.unified_cgroup_hierarchy=0 has cgroup v1.
+bench-vm: build vm-programs ## Times of a pod's life in that VM with each cgroup driver; ARGS to cri-bench
+	@cargo build --release -p cri-bench
+	@cargo build --workspace --bin bench_drivers
+	@VM_HULL=target/release/hull scripts/vm run bench $(ARGS)
 
 vm: vm-programs ## A shell in that VM
 	@scripts/vm shell

@@ -191,6 +191,31 @@ async fn whose_memory_ran_out_is_told() {
 }
 
 #[tokio::test]
+async fn memory_that_ran_out_while_no_daemon_was_there_is_told() {
+    for driver in [Driver::Cgroupfs, Driver::Systemd] {
+        let mut node = Node::start_under(driver, "").await;
+        let (cri, pod, image) = node.pod("web").await;
+        let script = format!("until [ -e /gate/open ]; do sleep 0.2; done; {HUNGRY}");
+        let mut config = shell("main", &image, &script);
+        resources(&mut config).memory_limit_in_bytes = 8 << 20;
+        config.mounts = vec![hull_tests::cri::mount(&node.host_dir(), "/gate")];
+        let made = cri.run(&pod, config).await;
+        let process = format!("/proc/{}", cri.pid(&made).await);
+        node.kill();
+        let _gate = hull_tests::node::write(&node.host_dir(), "open", "");
+        hull_tests::eventually("the container has ended", || async {
+            let there = std::path::Path::new(&process).is_dir();
+            if there { Err("it runs".into()) } else { Ok(()) }
+        })
+        .await;
+        node.start_again().await;
+        let status = node.cri().ended(&made).await;
+        assert_eq!(status.reason, "OOMKilled", "{driver:?}: {status:?}");
+        assert!(status.message.contains("container limit 8 MiB"), "{driver:?}: {}", status.message);
+    }
+}
+
+#[tokio::test]
 async fn a_fork_that_the_limit_refuses_is_told() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;

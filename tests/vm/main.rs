@@ -7,6 +7,7 @@ mod apparmor;
 mod cgroup2;
 mod service;
 mod systemd;
+mod userns;
 
 use hull_tests::Must as _;
 

@@ -81,6 +81,15 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
     assert_eq!(monitors(), monitor);
     assert!(hull(&["ps"]).contains("keeps"));
 
+    // Nobody could say what runs: it stays, and so does what would take it away.
+    said("systemctl", &["stop", "hull.socket", "hull.service"]);
+    let refused = run("dpkg", ["--remove", "hull"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("systemctl start hull.socket hull"), "{refused:?}");
+    assert_eq!(monitors(), monitor);
+    said("systemctl", &["start", "hull.socket", "hull.service"]);
+    assert!(hull(&["exec", "keeps", "echo", "still"]).contains("still"));
+
     let removal = run("dpkg", ["--remove", "hull"]);
     let told = format!("{}{}", removal.stdout, removal.stderr);
     assert!(told.contains("keeps"), "running pods are told of: {told}");
@@ -137,7 +146,12 @@ fn the_check_finds_this_node_fit_and_names_what_is_missing() {
         let broken = check_after(&change);
         assert!(broken.contains(mend), "after {change}: {broken}");
     }
-    // A module is the whole machine's: nothing mounts an overlay now.
+    // Modules are the whole machine's. One that is missing is so in a mount namespace too; nothing
+    // has an overlay mounted now, and nobody a bridge whose packets pass the host's rules.
+    said("sh", &["-c", "rmmod br_netfilter"]);
+    let broken = check_after("true");
+    said("modprobe", &["br_netfilter"]);
+    assert!(broken.contains("modprobe br_netfilter"), "{broken}");
     said(
         "sh",
         &["-c", "echo install overlay /bin/false > /etc/modprobe.d/none.conf; rmmod overlay"],

@@ -3,6 +3,7 @@
 
 use super::{cgroup_of, said, unit_is};
 use hull_proto::cri as api;
+use hull_tests::cri::{idle, resources};
 use hull_tests::node::Driver;
 use hull_tests::{Node, fixture};
 use std::fs;
@@ -67,6 +68,79 @@ async fn the_kubelets_slice_is_where_its_pod_goes() {
     said("systemctl", &["stop", &slice.replace("-pod1_2", "")]);
 }
 
+/// systemd sets again what it knows of a unit whenever it reads its files anew, so nothing that a
+/// container was promised may be something that systemd knows otherwise.
+#[tokio::test]
+async fn limits_outlive_whatever_systemd_is_told() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    *resources(&mut config) = api::LinuxContainerResources {
+        cpu_quota: 50_000,
+        cpu_period: 100_000,
+        cpuset_cpus: "1".into(),
+        memory_limit_in_bytes: 64 << 20,
+        unified: [("pids.max".to_owned(), "20".to_owned())].into(),
+        ..Default::default()
+    };
+    let made = cri.run(&pod, config).await;
+    let linux = api::LinuxContainerResources {
+        cpu_shares: 2048,
+        cpu_quota: 70_000,
+        cpu_period: 100_000,
+        memory_limit_in_bytes: 80 << 20,
+        ..Default::default()
+    };
+    let request = api::UpdateContainerResourcesRequest {
+        container_id: made.clone(),
+        linux: Some(linux),
+        ..Default::default()
+    };
+    cri.runtime.clone().update_container_resources(request).await.unwrap();
+    let request = api::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.clone(),
+        resources: Some(api::LinuxContainerResources {
+            memory_limit_in_bytes: 80 << 20,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    cri.runtime.clone().update_pod_sandbox_resources(request).await.unwrap();
+
+    let dir = format!("/sys/fs/cgroup{}", cgroup_of(cri.pid(&made).await));
+    let limits = || {
+        ["memory.max", "cpu.max", "cpu.weight", "cpuset.cpus", "pids.max"]
+            .map(|name| fs::read_to_string(format!("{dir}/{name}")).unwrap().trim().to_owned())
+    };
+    let set = limits();
+    assert_eq!((&*set[0], &*set[1], &*set[4]), ("83886080", "70000 100000", "20"));
+    let slice = node.names().cgroup.trim_start_matches('/').to_owned();
+    let scope = format!("hull-{pod}.scope");
+    for told in [
+        vec!["daemon-reload"],
+        // As a kubelet does, and again for the scope itself, as nobody should.
+        vec!["set-property", "--runtime", &slice, "MemoryMax=512M", "CPUWeight=50", "TasksMax=200"],
+        vec!["set-property", "--runtime", &scope, "CPUWeight=70"],
+        vec!["daemon-reload"],
+        vec!["daemon-reexec"],
+    ] {
+        said("systemctl", &told);
+        assert_eq!(limits(), set, "after systemctl {told:?}");
+    }
+    // Another unit in the slice: systemd works out anew which controllers it has.
+    said("systemd-run", &["--slice", &slice, "--scope", "-p", "IOWeight=50", "true"]);
+    assert_eq!(limits(), set);
+    let denied = "mknod /tmp/disk b 254 0; head -c1 /tmp/disk > /dev/null || echo denied";
+    assert_eq!(cri.exec(&made, &["sh", "-c", denied]).await.unwrap().stdout, "denied\n");
+    // And the scope can still be divided.
+    let mut config = idle("second", &image);
+    resources(&mut config).memory_limit_in_bytes = 32 << 20;
+    let second = cri.run(&pod, config).await;
+    let dir = format!("/sys/fs/cgroup{}", cgroup_of(cri.pid(&second).await));
+    assert_eq!(fs::read_to_string(format!("{dir}/memory.max")).unwrap().trim(), "33554432");
+    said("systemctl", &["revert", &slice, &scope]);
+}
+
 /// D-Bus, back when this goes.
 struct Bus;
 
@@ -113,6 +187,31 @@ async fn a_d_bus_that_does_not_answer_is_not_waited_for_forever() {
     cri.run_pod("third").await.unwrap();
     let listed = cri.pods().await;
     assert_eq!(listed.len(), 2, "the one that was not made is not listed: {listed:?}");
+}
+
+#[tokio::test]
+async fn a_d_bus_that_ends_meanwhile_is_told_at_once() {
+    let node = Node::start_under(Driver::Systemd, "").await;
+    let (cri, _pod, _image) = node.pod("web").await;
+    let bus = Bus;
+    said("pkill", &["-STOP", "dbus-daemon"]);
+    let second = tokio::spawn({
+        let cri = cri.clone();
+        async move { cri.run_pod("second").await }
+    });
+    // It has made everything else, and asks systemd now.
+    hull_tests::eventually("the pod's monitor is there", || async {
+        let monitors = hull_tests::shell::run("pgrep", ["-xc", "hull-monitor"]).stdout;
+        if monitors.trim() == "2" { Ok(()) } else { Err(monitors) }
+    })
+    .await;
+    said("pkill", &["-KILL", "dbus-daemon"]);
+    let refused = second.await.unwrap().unwrap_err();
+    assert!(refused.message().contains("D-Bus"), "{refused}");
+    assert!(!refused.message().contains("no answer in"), "{refused}");
+    assert!(refused.message().contains("systemctl status dbus"), "{refused}");
+    drop(bus);
+    cri.run_pod("third").await.unwrap();
 }
 
 #[tokio::test]

@@ -68,18 +68,15 @@ impl Host {
     }
 
     fn parse(mountinfo: &str) -> Self {
+        let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
         let mut host = Self { unified: None, v1: Vec::new() };
-        for line in mountinfo.lines() {
-            let Some((head, tail)) = line.split_once(" - ") else { continue };
-            let mut tail = tail.split(' ');
-            let (fstype, options) = (tail.next(), tail.nth(1).unwrap_or_default());
-            let mut head = head.split(' ').skip(3);
-            let (Some("/"), Some(at)) = (head.next(), head.next()) else { continue };
-            let mountpoint = PathBuf::from(at);
-            match fstype {
-                Some("cgroup2") if host.unified.is_none() => host.unified = Some(mountpoint),
-                Some("cgroup") => {
-                    let controllers: Vec<String> = options
+        for mount in mounts.iter().filter(|of| of.is_hierarchy() && of.is_on_top(&mounts)) {
+            let mountpoint = PathBuf::from(mount.at);
+            match mount.fstype {
+                "cgroup2" if host.unified.is_none() => host.unified = Some(mountpoint),
+                "cgroup" => {
+                    let controllers: Vec<String> = mount
+                        .options
                         .split(',')
                         .filter(|name| CONTROLLERS.contains(name) || name.starts_with("name="))
                         .map(str::to_owned)
@@ -154,6 +151,59 @@ impl Host {
     }
 }
 
+/// One line of the table. `proc_pid_mountinfo(5)`.
+struct Mount<'t> {
+    id: u64,
+    /// The mount that it lies on.
+    on: u64,
+    /// What of its filesystem is mounted.
+    root: &'t str,
+    at: &'t str,
+    fstype: &'t str,
+    /// The filesystem's own options.
+    options: &'t str,
+}
+
+impl<'t> Mount<'t> {
+    fn parse(line: &'t str) -> Option<Self> {
+        let (head, tail) = line.split_once(" - ")?;
+        let (mut head, mut tail) = (head.split(' '), tail.split(' '));
+        Some(Self {
+            id: head.next()?.parse().ok()?,
+            on: head.next()?.parse().ok()?,
+            root: head.nth(1)?,
+            at: head.next()?,
+            fstype: tail.next()?,
+            options: tail.nth(1).unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is a whole one; a bind of a part is none.
+    fn is_hierarchy(&self) -> bool {
+        self.root == "/" && matches!(self.fstype, "cgroup2" | "cgroup")
+    }
+
+    /// Whether its path leads to it, and not to something mounted over it or over a directory above.
+    /// Goes the path down as the kernel does, from mount to mount.
+    fn is_on_top(&self, all: &[Self]) -> bool {
+        // Below the first mount of a table lies nothing that is in it.
+        let on = |of: &Self| all.iter().any(|below| below.id == of.on && of.on != of.id);
+        let mut reached: Option<&Self> = None;
+        let ends = self.at.match_indices('/').map(|(at, _)| at.max(1)).chain([self.at.len()]);
+        for end in ends {
+            let path = &self.at[..end];
+            // Of those in one place the last was mounted last; and others may lie on that one.
+            while let Some(over) = all.iter().rev().find(|of| {
+                of.at == path
+                    && reached.map_or(!on(of), |below| of.on == below.id && of.on != of.id)
+            }) {
+                reached = Some(over);
+            }
+        }
+        reached.is_some_and(|of| of.id == self.id)
+    }
+}
+
 /// What the v2 line of a process's `/proc/PID/cgroup` says.
 fn unified_path(process: &str) -> Result<Option<String>, Error> {
     let path = PathBuf::from(format!("/proc/{process}/cgroup"));
@@ -178,6 +228,36 @@ mod tests {
         assert_eq!(host.hierarchy("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(host.hierarchy("memory"), None, "a bind of a part is no hierarchy");
         assert_eq!(host.hierarchies().len(), 2);
+    }
+
+    #[test]
+    fn a_mount_that_another_covers_is_not_taken() {
+        let root = "25 1 254:0 / / rw - ext4 /dev/vda rw\n";
+        let first = "31 25 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let part = "90 31 0:27 /x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let again = "91 31 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let elsewhere = "92 25 0:27 / /mnt/cgroup rw - cgroup2 cgroup2 rw\n";
+        let above = "93 25 0:50 / /sys/fs rw - tmpfs tmpfs rw\n";
+        let on_above = "94 93 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let at = |parts: &[&str]| {
+            Host::parse(&parts.concat()).unified.map(|at| at.display().to_string())
+        };
+        let usual = Some("/sys/fs/cgroup".to_owned());
+        assert_eq!(at(&[root, first]), usual);
+        assert_eq!(at(&[root, first, part]), None, "only a part can be reached there");
+        assert_eq!(at(&[root, first, again]), usual, "the same once more");
+        assert_eq!(at(&[root, first, part, elsewhere]), Some("/mnt/cgroup".into()));
+        assert_eq!(at(&[root, first, above]), None, "a directory above is covered");
+        assert_eq!(at(&[root, first, above, on_above]), usual);
+        // As in a chroot: no line for the root, and what lies on it lies on nothing in the table.
+        assert_eq!(at(&[first]), usual);
+        // As with an initial file system that was left: the root lies over another, or on itself.
+        let initial = "1 1 0:1 / / rw - rootfs rootfs rw\n";
+        assert_eq!(at(&[initial, root, first]), usual);
+        assert_eq!(
+            at(&[initial, root, "31 1 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"]),
+            None
+        );
     }
 
     #[test]

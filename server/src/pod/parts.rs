@@ -234,7 +234,8 @@ async fn start_pause(
     netns: Option<OwnedFd>,
 ) -> Result<i32, Error> {
     let no_cgroup = |source| Error::Cgroup { source };
-    node.driver.make(&node.cgroups, id, &record.cgroup, monitor.pid).await.map_err(no_cgroup)?;
+    let made = node.driver.make(&node.cgroups, id, &record.cgroup, monitor.pid);
+    timed("cgroup", made).await.map_err(no_cgroup)?;
     let pid = have_pause_started(node, record, monitor.client, netns).await?;
     node.driver.give_back(monitor.pid).map_err(no_cgroup)?;
     Ok(pid)

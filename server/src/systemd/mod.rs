@@ -116,7 +116,10 @@ impl Systemd {
     }
 
     async fn start(&self, unit: &str, properties: &[(&str, Variant<'_>)]) -> Result<(), Error> {
-        let refused = |source| Error::Refused { unit: unit.to_owned(), source };
+        let refused = |source| match source {
+            zbus::Error::InputOutput(_) => Error::Broke { unit: unit.to_owned() },
+            source => Error::Refused { unit: unit.to_owned(), source },
+        };
         let manager = self.manager().await.map_err(|source| Error::Connect { source })?;
         // Listened to before the job is there: its end cannot be missed.
         let mut ends = manager.receive_job_removed().await.map_err(refused)?;

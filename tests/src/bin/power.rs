@@ -4,7 +4,8 @@
 //!
 //! Its lines begin with `power:`. `stored IMAGE` is said once a pull was answered, `dropping IMAGE` before
 //! its removal is asked for; whoever pulls the plug keeps count and hands the list of what must be
-//! there to the next life, in `$1`. `wrong …` is a finding, `looked` says that there is no more.
+//! there to the next life, in `$1`. `at WORKER VERB` is what is under way, so that it can be told what a cut
+//! hit. `wrong …` is a finding, `looked` says that there is no more.
 
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, shell};
@@ -111,8 +112,21 @@ fn name(number: u32) -> String {
 /// What the cut left: nothing that runs, nothing half made, and every image whole that is listed.
 async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     let wrong = |what: String| say(&format!("power: wrong {what}"));
-    // As a kubelet does after a reboot: what is listed is not ready, and can be taken away.
+    // As a kubelet does after a reboot: what is listed has a status, does not run, and can be taken away.
+    let request = api::ListContainersRequest::default();
+    let listed = cri.runtime.clone().list_containers(request).await;
+    for container in listed.must("list the containers").into_inner().containers {
+        let status =
+            cri.inspect(&container.id).await.map(|answer| answer.status.unwrap_or_default());
+        match status.as_ref().map(api::ContainerStatus::state) {
+            Ok(api::ContainerState::ContainerExited | api::ContainerState::ContainerCreated) => {}
+            _ => wrong(format!("container {} is {status:?} after a reboot", container.id)),
+        }
+    }
     for pod in cri.pods().await {
+        if let Err(status) = cri.pod_status(&pod.id).await {
+            wrong(format!("pod {} is listed and has no status: {status}", pod.id));
+        }
         if pod.state() != api::PodSandboxState::SandboxNotready {
             wrong(format!("pod {} is ready after a reboot", pod.id));
         }
@@ -159,25 +173,33 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
 /// Pulls, runs, stops, drops, over and over. An error is no finding here: two of these meet.
 async fn work(cri: Cri, worker: u32) {
     for turn in 0u32.. {
+        let at = |verb: &str| say(&format!("power: at {worker} {verb}"));
         let tag = name((turn * WORKERS + worker) % IMAGES);
+        at("pull");
         if cri.pull(&tag).await.is_err() {
             continue;
         }
         say(&format!("power: stored {tag}"));
+        at("run");
         if let Ok(pod) = cri.run_pod(&format!("pod-{worker}-{turn}")).await {
+            at("start");
             if let Ok(made) = cri.create(&pod, idle("main", &tag)).await {
                 let started = cri.start(&made).await.is_ok();
                 if started {
+                    at("exec");
                     let write = ["sh", "-c", "head -c 300000 /data-0 > /written; rm /data-1"];
                     let _ended = cri.exec(&made, &write).await;
                 }
+                at("stop");
                 let _stopped = cri.stop(&made, 0).await;
             }
             if turn % 2 == 0 {
+                at("remove");
                 let _removed = cri.remove_pod(&pod).await;
             }
         }
         if turn % 3 == worker {
+            at("drop");
             say(&format!("power: dropping {tag}"));
             let image = Some(hull_tests::cri::image(&tag));
             let request = api::RemoveImageRequest { image };

@@ -3,6 +3,7 @@
 
 use super::images::{HOSTS, Pushed};
 use super::report::Report;
+use crate::eventually::patient;
 use crate::must::Must;
 use crate::node::Node;
 use crate::registry::Registry;
@@ -10,9 +11,13 @@ use crate::{paths, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The digest that the suite pins in its program.
 const PINNED: &str = "9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf";
+
+/// Longest run of one mode; it takes one to three minutes.
+const SUITE_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// How the suite is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +98,8 @@ impl Suite {
             .arg(format!("-runtime-endpoint={endpoint}"))
             .arg(format!("-image-endpoint={endpoint}"))
             .arg(format!("-nri-socket={}", node.nri_socket().display()))
-            .args(["-ginkgo.no-color", "-ginkgo.timeout=20m"])
+            .arg("-ginkgo.no-color")
+            .arg(format!("-ginkgo.timeout={}s", patient(SUITE_MAX).as_secs()))
             .arg(format!("-ginkgo.json-report={}", json.display()))
             .args(mode.args())
             .args(more)
