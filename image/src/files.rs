@@ -5,7 +5,9 @@
 //! tree in it was made.
 
 use hull_sys::{Error, Result};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fsync, open, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, fsync, open, openat, renameat, syncfs, unlinkat,
+};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -34,6 +36,14 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
         Err(Errno::EXIST) => open_dir(path).map(drop),
         Err(errno) => Err(Error::new(errno, format!("mkdir({})", path.display()))),
     }
+}
+
+/// Makes an empty file, unless there is one.
+pub(crate) fn make_empty(path: &Path, mode: u32) -> Result<()> {
+    let failed = || format!("open({}, CREATE)", path.display());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::from_raw_mode(mode)).map_err(Error::of(failed))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(Error::of(failed))
 }
 
 /// The names in a directory, sorted.
@@ -92,18 +102,37 @@ pub(crate) fn create(path: &Path) -> Result<File> {
 
 /// Puts a file in place whole: written as `scratch`, made durable, renamed, and the name made durable.
 pub(crate) fn write_whole(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = create(scratch)?;
-    file.write_all(bytes).map_err(Error::of_io(|| format!("write({})", scratch.display())))?;
-    fsync(&file).map_err(Error::of(|| format!("fsync({})", scratch.display())))?;
+    let file = write_new(scratch, bytes)?;
+    sync(&file, scratch)?;
     rename(scratch, path)?;
-    // Without this the name itself is lost with the power, for the seconds until the file system's
-    // journal is written: what was acknowledged would not be there.
-    let Some(parent) = path.parent() else { return Ok(()) };
-    let shown = parent.display();
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent =
-        open(parent, directory, Mode::empty()).map_err(Error::of(|| format!("open({shown})")))?;
-    fsync(&parent).map_err(Error::of(|| format!("fsync({shown})")))
+    path.parent().map_or(Ok(()), sync_names)
+}
+
+/// Writes a file that is not there yet.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<File> {
+    let mut file = create(path)?;
+    file.write_all(bytes).map_err(Error::of_io(|| format!("write({})", path.display())))?;
+    Ok(file)
+}
+
+/// Makes a file durable.
+pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
+    fsync(file).map_err(Error::of(|| format!("fsync({})", path.display())))
+}
+
+/// Makes everything durable on the filesystem that `on` is of.
+pub(crate) fn sync_all(on: impl AsFd, path: &Path) -> Result<()> {
+    syncfs(on).map_err(Error::of(|| format!("syncfs({})", path.display())))
+}
+
+/// Makes the names in a directory durable. Without this a name is lost with the power, for the seconds until
+/// the filesystem's journal is written: what was acknowledged would not be there.
+pub(crate) fn sync_names(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd =
+        open(directory, flags, Mode::empty()).map_err(Error::of(|| format!("open({shown})")))?;
+    fsync(&fd).map_err(Error::of(|| format!("fsync({shown})")))
 }
 
 /// Renames within the store.

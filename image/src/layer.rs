@@ -238,3 +238,49 @@ pub(crate) fn decoder<'a>(bytes: &'a mut impl BufRead) -> io::Result<Box<dyn Rea
     }
     Ok(Box::new(all))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// What others may pass over: its magic number, its length, anything.
+    fn skippable(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        [&[0x5e, 0x2a, 0x4d, 0x18], &length[..], bytes].concat()
+    }
+
+    fn inflated(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        decoder(&mut bytes)?.read_to_end(&mut plain)?;
+        Ok(plain)
+    }
+
+    #[test]
+    fn layers_in_several_parts_are_inflated_whole() {
+        let (one, two) = (vec![1; 70_000], b"two".to_vec());
+        let both = [one.as_slice(), &two].concat();
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+        for packed in [
+            both.clone(),
+            // Of parallel compressors, and of those that can be looked into (estargz).
+            [gzip(&one), gzip(&two)].concat(),
+            [gzip(&one), gzip(b""), gzip(&two)].concat(),
+            [zstd(&one), zstd(&two)].concat(),
+            // zstd:chunked: where each file begins stands in frames that others skip.
+            [skippable(b"first"), zstd(&one), skippable(b"toc"), zstd(&two), skippable(b"footer")]
+                .concat(),
+        ] {
+            assert!(inflated(&packed).unwrap() == both, "{:02x?}", &packed[..4]);
+        }
+        assert_eq!(inflated(b"").unwrap(), b"");
+        assert!(inflated(&[gzip(&one), gzip(&two)[..8].to_vec()].concat()).is_err(), "cut");
+        assert!(inflated(&zstd(&one)[..20]).is_err(), "cut");
+    }
+}

@@ -131,8 +131,11 @@ impl Reference {
         let name =
             match (self.host == DEFAULT_HOST, self.repository.strip_prefix(DEFAULT_NAMESPACE)) {
                 (true, Some(word)) if !word.contains('/') => word.to_owned(),
-                (true, _) => self.repository.clone(),
-                (false, _) => self.name(),
+                // Its first part must not be taken for a registry.
+                (true, _) if split_host(&self.repository).1 == self.repository => {
+                    self.repository.clone()
+                }
+                (true | false, _) => self.name(),
             };
         match (&self.tag, &self.digest) {
             (Some(tag), None) => format!("{name}:{tag}"),
@@ -320,7 +323,14 @@ mod tests {
 
     #[test]
     fn what_goes_without_saying_is_not_said() {
-        for text in ["busybox:1", "user/app:1", "example.org/library/app:1"] {
+        for text in [
+            "busybox:1",
+            "user/app:1",
+            "example.org/library/app:1",
+            "docker.io/li.brary/app:1",
+            "docker.io/index.docker.io/app:1",
+            "docker.io/localhost/app:1",
+        ] {
             assert_eq!(Reference::parse(text).unwrap().familiar(), text);
         }
         assert_eq!(

@@ -132,3 +132,75 @@ async fn what_is_no_image_archive_is_told_so() {
     );
     assert!(store.store.list().is_empty() && store.names("tmp").is_empty());
 }
+
+/// An archive of several images, of which one is broken, leaves nothing; a good one has them all, and the
+/// tag that two of them claim is the last one's.
+#[tokio::test]
+async fn of_several_images_all_are_imported_or_none() {
+    if !can_run("of_several_images_all_are_imported_or_none") {
+        return;
+    }
+    let layer = Layer::new().file("same", 0o644, "in all").tar();
+    let archive = |last: &[u8], is_own: bool| {
+        let mut archive =
+            Layer::new().file("good.tar", 0o644, &layer).file("last.tar", 0o644, last);
+        let mut manifest = Vec::new();
+        for number in 0..5 {
+            let mut image =
+                Image::new(vec![layer.clone()], json!({"Env": [format!("N={number}")]}));
+            if number == 4 && is_own {
+                // A layer that is here already is not looked at again.
+                image.claimed_diff_ids = Some(vec![hull_tests::image::digest(b"another")]);
+            }
+            let config = format!("{number}.json");
+            archive = archive.file(&config, 0o644, &image.pack().blobs[0].bytes);
+            let layers = [if number == 4 { "last.tar" } else { "good.tar" }];
+            let tags = [format!("example.org/app:{number}"), "example.org/app:newest".into()];
+            manifest.push(json!({"Config": config, "RepoTags": tags, "Layers": layers}));
+        }
+        archive.file("manifest.json", 0o644, json!(manifest).to_string()).tar()
+    };
+    let store = TestStore::new();
+    let bad = Layer::new().file("other", 0o644, "than the config says").tar();
+    let err = import(&store, &archive(&bad, true), None).await.unwrap_err();
+    assert_eq!(err.fault(), Fault::Corrupt, "{}", told(&err));
+    assert!(store.store.list().is_empty() && store.names("images").is_empty());
+
+    let store = TestStore::new();
+    let imported = import(&store, &archive(&layer, false), None).await.unwrap();
+    assert_eq!(imported.len(), 5);
+    let store = store.again();
+    let names: Vec<usize> = store.store.list().iter().map(|of| of.repo_tags.len()).collect();
+    assert_eq!((names.len(), names.iter().sum::<usize>()), (5, 6), "{names:?}");
+    let newest = store.store.find("example.org/app:newest").unwrap();
+    assert_eq!(newest.id, store.store.find("example.org/app:4").unwrap().id);
+}
+
+#[tokio::test]
+async fn an_image_is_given_another_name_that_nobody_has() {
+    if !can_run("an_image_is_given_another_name_that_nobody_has") {
+        return;
+    }
+    let store = TestStore::new();
+    let one = import(&store, &oci_archive(&image().pack(), "example.org/app:1"), None).await;
+    let one = one.unwrap()[0].image.id.clone();
+    let mut other = image();
+    other.config = json!({"Cmd": ["/y"]});
+    let other = import(&store, &oci_archive(&other.pack(), "example.org/app:2"), None).await;
+    let other = other.unwrap()[0].image.id.clone();
+    let at = |name: &str| store.store.find(name).map(|image| image.id.clone());
+
+    store.store.tag(&one, "app:stable", false).unwrap();
+    store.store.tag("example.org/app:1", "app:stable", false).unwrap();
+    assert_eq!(at("docker.io/library/app:stable"), Some(one.clone()));
+    let err = store.store.tag(&other, "app:stable", false).unwrap_err();
+    assert!(err.fault() == Fault::Taken && told(&err).contains("another image"), "{}", told(&err));
+    store.store.tag(&other, "app:stable", true).unwrap();
+    assert_eq!((at("app:stable"), at("example.org/app:1")), (Some(other), Some(one.clone())));
+
+    assert_eq!(store.store.tag("nowhere:1", "x:1", true).unwrap_err().fault(), Fault::NotFound);
+    let digest = format!("x@{one}");
+    let err = store.store.tag(&one, &digest, true).unwrap_err();
+    assert_eq!(err.fault(), Fault::BadReference);
+    assert!(store.again().store.find("app:stable").is_some());
+}

@@ -151,6 +151,32 @@ async fn what_goes_out_as_an_archive_comes_back_as_the_same_image() {
     assert!(told(&err).contains("not what was stored"), "{}", told(&err));
 }
 
+/// Of a layer that replaces its own entries the files do not tell what the archive was.
+#[tokio::test]
+async fn a_layer_that_replaces_its_own_is_exported_from_its_blob() {
+    if !can_run("a_layer_that_replaces_its_own_is_exported_from_its_blob") {
+        return;
+    }
+    let layer = Layer::new().file("f", 0o644, "first").file("f", 0o644, "last");
+    let packed = Image::new(vec![layer.tar()], json!({})).pack();
+    let fake = Fake::start(serves(&packed, "a/b", "1"));
+    let name = format!("{}/a/b:1", fake.host);
+    let store = TestStore::new();
+    store.pull(&name).await.unwrap();
+    let err = store.store.export(std::slice::from_ref(&name), std::io::sink()).unwrap_err();
+    assert!(told(&err).contains("replaces entries of its own"), "{}", told(&err));
+    assert!(err.hint().unwrap().contains("keep_blobs"));
+
+    let store = TestStore::configured(|config| config.keep_blobs = true);
+    let image = store.pull(&name).await.unwrap();
+    let archive = tempfile::tempfile().unwrap();
+    store.store.export(std::slice::from_ref(&name), &archive).unwrap();
+    let elsewhere = TestStore::new();
+    let imported = elsewhere.store.import(archive, None).await.unwrap();
+    assert_eq!(imported[0].image.id, image.id);
+    assert_eq!(fs::read(lowest(&imported[0].image).join("f")).unwrap(), b"last");
+}
+
 #[tokio::test]
 async fn layers_as_they_travel_are_kept_when_that_is_wanted() {
     if !can_run("layers_as_they_travel_are_kept_when_that_is_wanted") {

@@ -286,6 +286,34 @@ async fn removing_takes_names_first_and_layers_that_nobody_needs() {
     assert_eq!(store.store.usage().unwrap().bytes, 0);
 }
 
+/// A removal that was cut short, between any two of its steps, is finished when the store is opened.
+#[tokio::test]
+async fn a_removal_that_was_cut_short_is_finished_at_the_next_start() {
+    if !can_run("a_removal_that_was_cut_short_is_finished_at_the_next_start") {
+        return;
+    }
+    let (registry, store) = (Registry::start(), TestStore::new());
+    let image = busybox_image().pack();
+    let name = registry.push("tests/cut", "1", &image);
+    store.pull(&name).await.unwrap();
+    let record = store.at("images").join(&store.names("images")[0]);
+    let layer = store.names("layers").remove(0);
+    // The record has gone; the layer is half gone, out of its place; its inventory is still there.
+    fs::remove_file(record).unwrap();
+    fs::rename(store.at("layers").join(&layer), store.at("tmp").join("layer-1")).unwrap();
+    let store = store.again();
+    for directory in ["images", "layers", "inventories", "tmp"] {
+        assert!(store.names(directory).is_empty(), "{directory}");
+    }
+    // The record alone has gone.
+    store.pull(&name).await.unwrap();
+    fs::remove_file(store.at("images").join(&store.names("images")[0])).unwrap();
+    let store = store.again();
+    assert!(store.names("layers").is_empty() && store.names("inventories").is_empty());
+    assert_eq!(store.store.usage().unwrap().bytes, 0);
+    store.pull(&name).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_tag_that_moves_leaves_the_old_image_its_digest() {
     if !can_run("a_tag_that_moves_leaves_the_old_image_its_digest") {

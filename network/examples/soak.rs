@@ -14,7 +14,7 @@
 )]
 
 use hull_network::{
-    Bandwidth, Bridge, Cni, Dns, Network, Pod, PortMapping, Protocol, Request, cni,
+    Bandwidth, Bridge, Cni, Dns, Links, Network, Pod, PortMapping, Protocol, Request, cni,
 };
 use hull_sys::netns;
 use std::collections::{BTreeMap, HashMap};
@@ -192,6 +192,8 @@ fn attach(
 fn open(mode: &str, dir: &Path) -> Network {
     if mode == "bridge" {
         let config = hull_network::Config {
+            links: Links::Bridge,
+            uplink: None,
             bridge: BRIDGE.into(),
             pod_cidr: vec!["10.213.255.0/24".parse().unwrap(), "fd00:50ac::/112".parse().unwrap()],
             mtu: None,

@@ -11,7 +11,7 @@
     reason = "a tool for people who work on the network: its output is its result"
 )]
 
-use hull_network::{Bandwidth, Bridge, Config, Pod};
+use hull_network::{Bandwidth, Bridge, Config, Links, Pod};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -77,6 +77,8 @@ fn gbit_per_s(from: &OwnedFd, bed: &Bed) -> f64 {
 
 fn ours(dir: &std::path::Path) -> Bed {
     let config = Config {
+        links: Links::Bridge,
+        uplink: None,
         bridge: "bed0".into(),
         pod_cidr: vec!["10.213.0.0/24".parse().unwrap()],
         mtu: None,

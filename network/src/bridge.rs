@@ -14,15 +14,17 @@
 //! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
 
 use crate::conntrack;
-use crate::host::{self, Ready, mac_of};
+use crate::eth0::{Eth0, Links};
+use crate::host::{self, Ready};
 use crate::inside::{self, Address};
 use crate::ipam::{Ipam, Lease};
 use crate::leases::Leases;
 use crate::leaving::Leaving;
 use crate::netlink::{Socket, link};
-use crate::nft::{Published, Table};
+use crate::nft::{Published, Sockets, Table};
 use crate::subnet::Subnet;
-use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, rates};
+use crate::sysctl::OfPods;
+use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, sublink};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -36,7 +38,11 @@ use tracing::{info, warn};
 /// How the pod network is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The bridge's name.
+    /// What pods' links are.
+    pub links: Links,
+    /// The link that macvlan and ipvlan links are made on. `None`: the one with the default route.
+    pub uplink: Option<String>,
+    /// The name of the bridge, or of the link that stands for it.
     pub bridge: String,
     /// Where pods' addresses come from: an IPv4 subnet, an IPv6 subnet, or one of each.
     pub pod_cidr: Vec<IpNet>,
@@ -66,9 +72,7 @@ pub struct Attachment {
     pub ips: Vec<IpNet>,
     /// The gateway of the first.
     pub gateway: IpAddr,
-    /// The hardware address of its eth0.
-    pub mac: [u8; 6],
-    /// The name of the end on the host.
+    /// The name of the end on the host, where its link has two.
     pub host_link: String,
     /// The MTU of both ends.
     pub mtu: u32,
@@ -85,6 +89,8 @@ pub struct Bridge {
     ready: Mutex<Option<Ready>>,
     making: Mutex<()>,
     table: RwLock<()>,
+    netfilter: Sockets,
+    inside: OfPods,
     probed: AtomicBool,
 }
 
@@ -108,6 +114,8 @@ impl Bridge {
             ready: Mutex::new(None),
             making: Mutex::new(()),
             table: RwLock::new(()),
+            netfilter: Sockets::default(),
+            inside: OfPods::default(),
             probed: AtomicBool::new(false),
         })
     }
@@ -132,7 +140,7 @@ impl Bridge {
         }
         let made = self.make(pod.id, host_link, netns, ports, bandwidth);
         if made.is_err()
-            && let Err(left) = self.detach(pod.id)
+            && let Err(left) = self.undo(pod.id, netns)
         {
             warn!(pod = pod.id, error = %left, "pod not attached, and not all of it taken away again");
         }
@@ -158,6 +166,13 @@ impl Bridge {
         Ok(())
     }
 
+    fn undo(&self, id: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.config.links != Links::Bridge {
+            sublink::remove(netns, inside::NAME, self.config.links)?;
+        }
+        self.detach(id)
+    }
+
     /// Takes away the pod's host ports: others can have them from now on.
     ///
     /// # Errors
@@ -181,6 +196,9 @@ impl Bridge {
     /// # Errors
     /// When the ports will not go, or nobody can watch over the rest; a further call goes on.
     pub fn release(&self, id: &str) -> Result<(), Error> {
+        if self.config.links != Links::Bridge {
+            return self.detach(id);
+        }
         let host_link = pair::name_of(id)?;
         self.close_ports(id)?;
         self.leaving.add(id, host_link)
@@ -205,10 +223,14 @@ impl Bridge {
     pub fn check(&self) -> Result<(), Error> {
         let socket = route_socket()?;
         host::find_bridge(&socket, &self.config)?;
+        if self.config.links != Links::Bridge {
+            sublink::uplink(&socket, &self.config)?;
+        }
         if !self.probed.load(Ordering::Relaxed) {
             let subnets = self.ipam().subnets().to_vec();
             overlap::check(&socket, &self.config, &subnets)?;
-            probe::try_out(&self.nft(), &host::layout(&self.config, &subnets))?;
+            let layout = host::layout(&self.config, &subnets);
+            probe::try_out(&self.nft(), &layout, self.config.links)?;
             self.probed.store(true, Ordering::Relaxed);
         }
         self.mend_table()
@@ -226,7 +248,7 @@ impl Bridge {
         let _making = alone(&self.making);
         let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *alone(&self.ready) = None;
-        let removed = Socket::netfilter().and_then(|socket| self.nft().remove(&socket));
+        let removed = self.netfilter.with(|socket| self.nft().remove(socket));
         removed
             .map_err(|source| Error::RemoveTable { table: self.config.table.clone(), source })?;
         let socket = route_socket()?;
@@ -266,7 +288,7 @@ impl Bridge {
         bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
-        let Ready { index: bridge, mtu, .. } = self.ready(&socket)?;
+        let ready = self.ready(&socket)?;
         // Somebody attaches it anew: what it has is not to be given back.
         self.leaving.recall(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
@@ -280,25 +302,20 @@ impl Bridge {
         let Some(first) = addresses.first() else {
             return Err(Error::Subnets { subnets: String::new() });
         };
-        let mac = mac_of(first.address.addr());
-        let pair = link::Pair {
-            host: &host_link,
-            bridge,
-            alias: id,
+        let eth0 = Eth0 {
+            config: &self.config,
+            ready,
+            id,
+            host_link: &host_link,
             netns,
-            inside: inside::NAME,
-            mac,
-            mtu,
+            addresses: &addresses,
+            bandwidth,
+            settings: &self.inside,
         };
-        pair::make(&socket, &pair)?;
-        rates::limit(&socket, id, &host_link, bandwidth, mtu)?;
-        inside::set_up(netns, &addresses)?;
-        pair::settle(&socket, &host_link)?;
-        // The bridge lets nothing through before its first port does.
-        pair::settle(&socket, &self.config.bridge)?;
+        eth0.make(&socket)?;
         self.publish(id, &lease)?;
         let ips = addresses.iter().map(|of| of.address).collect();
-        Ok(Attachment { ips, gateway: first.gateway, mac, host_link, mtu })
+        Ok(Attachment { ips, gateway: first.gateway, host_link, mtu: ready.mtu })
     }
 
     /// The bridge and table, made or repaired if need be.
@@ -321,7 +338,9 @@ impl Bridge {
     fn still(&self, socket: &Socket) -> Result<Option<Ready>, Error> {
         let known = *alone(&self.ready);
         match known {
-            Some(ready) if host::is_still(socket, &self.config, ready)? => Ok(Some(ready)),
+            Some(ready) if host::is_still(socket, &self.netfilter, &self.config, ready)? => {
+                Ok(Some(ready))
+            }
             _ => Ok(None),
         }
     }
@@ -333,7 +352,7 @@ impl Bridge {
         let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
         drop(ipam);
         let rules = host::layout(&self.config, &subnets).rule_counts();
-        if unused || host::has_table(&self.config, rules)? {
+        if unused || host::has_table(&self.netfilter, &self.config, rules)? {
             return Ok(());
         }
         info!(table = self.config.table, "nftables table was taken away under pods; written anew");
@@ -350,8 +369,7 @@ impl Bridge {
         };
         let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
         let layout = host::layout(&self.config, &subnets);
-        let written =
-            Socket::netfilter().and_then(|socket| self.nft().replace(&socket, &layout, &all));
+        let written = self.netfilter.with(|socket| self.nft().replace(socket, &layout, &all));
         written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
     }
 
@@ -385,8 +403,7 @@ impl Bridge {
         }
         let failed = |source| Error::MakePorts { table: self.config.table.clone(), source };
         let shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let socket = Socket::netfilter().map_err(failed)?;
-        let added = self.nft().publish(&socket, &published(id, lease));
+        let added = self.netfilter.with(|socket| self.nft().publish(socket, &published(id, lease)));
         drop(shared);
         match added {
             // The table was taken away a moment ago, or has elements that no lease stands for: what
@@ -397,8 +414,11 @@ impl Bridge {
             }
             other => other.map_err(failed)?,
         }
-        conntrack::redirected(&socket, &lease.ports, &lease.addresses);
-        Ok(())
+        let forget = |socket: &Socket| {
+            conntrack::redirected(socket, &lease.ports, &lease.addresses);
+            Ok(())
+        };
+        self.netfilter.with(forget).map_err(failed)
     }
 
     fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
@@ -407,9 +427,9 @@ impl Bridge {
         }
         let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let of = Published { pod: id, addresses, ports };
-        let taken = Socket::netfilter().and_then(|socket| {
-            self.nft().withdraw(&socket, &of)?;
-            conntrack::withdrawn(&socket, ports, addresses);
+        let taken = self.netfilter.with(|socket| {
+            self.nft().withdraw(socket, &of)?;
+            conntrack::withdrawn(socket, ports, addresses);
             Ok(())
         });
         taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })

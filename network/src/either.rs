@@ -3,7 +3,7 @@
 
 use crate::bridge::{Bridge, Pod};
 use crate::cni::{Cni, Collected};
-use crate::{Error, PortMapping};
+use crate::{Error, PortMapping, inside};
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -61,6 +61,8 @@ pub enum Network {
     Bridge(Box<Bridge>),
     /// Plugins do.
     Cni(Box<Cni>),
+    /// Nobody: pods have loopback alone.
+    None,
 }
 
 impl Network {
@@ -77,6 +79,7 @@ impl Network {
                 Ok(attached.ips.iter().map(IpNet::addr).collect())
             }
             Self::Cni(cni) => cni.attach(request),
+            Self::None => loopback_alone(request),
         }
     }
 
@@ -88,6 +91,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.detach(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
+            Self::None => Ok(()),
         }
     }
 
@@ -100,6 +104,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.close_ports(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
+            Self::None => Ok(()),
         }
     }
 
@@ -112,6 +117,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.release(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
+            Self::None => Ok(()),
         }
     }
 
@@ -121,6 +127,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.attachments(),
             Self::Cni(cni) => cni.attachments(),
+            Self::None => Vec::new(),
         }
     }
 
@@ -132,6 +139,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.check(),
             Self::Cni(cni) => Ok(cni.check()?),
+            Self::None => Ok(()),
         }
     }
 
@@ -144,6 +152,7 @@ impl Network {
             // What it made is looked at by every attach; a pod's own link goes with its namespace.
             Self::Bridge(_) => Ok(()),
             Self::Cni(cni) => Ok(cni.check_pod(pod)?),
+            Self::None => Ok(()),
         }
     }
 
@@ -155,6 +164,7 @@ impl Network {
         match self {
             Self::Bridge(bridge) => bridge.set_pod_cidr(pod_cidr),
             Self::Cni(cni) => Ok(cni.set_pod_cidr(pod_cidr)?),
+            Self::None => Ok(()),
         }
     }
 
@@ -164,8 +174,20 @@ impl Network {
     /// When nobody can be asked.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
         match self {
-            Self::Bridge(_) => Ok(Collected::Done(Vec::new())),
+            Self::Bridge(_) | Self::None => Ok(Collected::Done(Vec::new())),
             Self::Cni(cni) => Ok(cni.collect_garbage()?),
         }
     }
+}
+
+/// Switches the pod's loopback on. What it cannot have is refused.
+fn loopback_alone(request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
+    if request.ports.iter().any(|port| port.host_port != 0) {
+        return Err(Error::NoNetwork { what: "a host port" });
+    }
+    if request.bandwidth != Bandwidth::default() {
+        return Err(Error::NoNetwork { what: "a rate" });
+    }
+    inside::loopback_up(request.netns)?;
+    Ok(Vec::new())
 }

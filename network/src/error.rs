@@ -48,10 +48,12 @@ pub enum Error {
     WatchLinks { source: io::Error },
     #[error("look for link {link}")]
     FindLink { link: String, source: sys::Error },
-    #[error("use {link} as the pods' bridge: it is {kind}")]
-    NotABridge { link: String, kind: String },
-    #[error("make bridge {link}")]
-    MakeBridge { link: String, source: sys::Error },
+    #[error("use {link} as the pods' {wanted}: it is {kind}")]
+    NotABridge { link: String, wanted: &'static str, kind: String },
+    #[error("make {kind} {link}")]
+    MakeBridge { link: String, kind: &'static str, source: sys::Error },
+    #[error("find the link that pods' links are made on: {}", no_uplink(named.as_deref()))]
+    NoUplink { named: Option<String> },
     #[error("make nftables table `inet {table}`")]
     MakeTable { table: String, source: sys::Error },
     #[error("remove nftables table `inet {table}`")]
@@ -62,6 +64,12 @@ pub enum Error {
     InsideTaken,
     #[error("make the pod's link {link}")]
     MakeLink { link: String, source: sys::Error },
+    #[error("make the pod's {link}, a {kind} link")]
+    MakeSubLink { link: String, kind: &'static str, source: sys::Error },
+    #[error("give the pod {ip}: a link of an earlier pod still has it")]
+    AddressLingers { ip: IpAddr, source: sys::Error },
+    #[error("limit the pod's rate: its link is of kind {kind} and has no end on the host")]
+    NoRates { kind: &'static str },
     #[error("limit the rate of the pod's link {link}")]
     LimitRate { link: String, source: sys::Error },
     #[error("remove link {link}")]
@@ -78,6 +86,8 @@ pub enum Error {
     Probe { what: &'static str, source: sys::Error },
     #[error("remove the pod network: {count} pods are attached to it")]
     StillAttached { count: usize },
+    #[error("give the pod {what}: the pod network is `none`")]
+    NoNetwork { what: &'static str },
     #[error(transparent)]
     Cni(#[from] crate::cni::Error),
 }
@@ -124,7 +134,21 @@ impl Error {
                 Some(format!("check space and permissions of {}", path.display()))
             }
             Self::StillAttached { .. } => Some("remove the pods first".into()),
-            Self::MakeBridge { source, .. } => links_hint(source, "bridge"),
+            Self::MakeBridge { source, kind, .. } | Self::MakeSubLink { source, kind, .. } => {
+                links_hint(source, kind)
+            }
+            Self::NoUplink { .. } => Some(
+                "set `uplink` under `[network]` to a link of this node (see `ip link`), or `mode = \"bridge\"`".into(),
+            ),
+            Self::AddressLingers { .. } => Some(
+                "the next try gets another address; see what holds the earlier pod's network namespace with `lsns -t net`".into(),
+            ),
+            Self::NoRates { .. } => Some(
+                "leave the pod's bandwidth annotations out, or set `mode = \"bridge\"` under `[network]`".into(),
+            ),
+            Self::MakeLink { source, .. } if source.errno() == Errno::XFULL => Some(
+                "a bridge of the kernel has room for 1,023 pods: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
+            ),
             Self::MakeLink { source, .. } => links_hint(source, "veth"),
             Self::LimitRate { source, .. } => match source.errno() {
                 Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
@@ -135,6 +159,8 @@ impl Error {
             Self::Probe { what, source } => match *what {
                 PROBE_BRIDGE => links_hint(source, "bridge"),
                 PROBE_VETH => links_hint(source, "veth"),
+                PROBE_MACVLAN => links_hint(source, "macvlan"),
+                PROBE_IPVLAN => links_hint(source, "ipvlan"),
                 _ => nft_hint(source),
             },
             Self::Socket { source } | Self::ListRoutes { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
@@ -148,6 +174,9 @@ impl Error {
             },
             Self::Enter { source } => permission(source),
             Self::Cni(source) => source.hint(),
+            Self::NoNetwork { .. } => Some(
+                "set another `mode` under `[network]`, or run the pod on the host's network".into(),
+            ),
             Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
     }
@@ -155,10 +184,19 @@ impl Error {
 
 pub(crate) const PROBE_BRIDGE: &str = "bridges";
 pub(crate) const PROBE_VETH: &str = "veth pairs";
+pub(crate) const PROBE_MACVLAN: &str = "macvlan links";
+pub(crate) const PROBE_IPVLAN: &str = "ipvlan links";
 pub(crate) const PROBE_NFT: &str = "the nftables rules that pods need";
 
 fn shown(link: Option<&str>) -> String {
     link.map_or_else(|| "no link".to_owned(), |link| format!("link {link}"))
+}
+
+fn no_uplink(named: Option<&str>) -> String {
+    named.map_or_else(
+        || "there is no default route to tell it".to_owned(),
+        |name| format!("there is no link {name}"),
+    )
 }
 
 fn permission(source: &sys::Error) -> Option<String> {
@@ -168,7 +206,12 @@ fn permission(source: &sys::Error) -> Option<String> {
 
 fn links_hint(source: &sys::Error, module: &str) -> Option<String> {
     match source.errno() {
-        Errno::OPNOTSUPP => Some(format!("load the kernel module: modprobe {module}")),
+        Errno::OPNOTSUPP if module == "bridge" => {
+            Some("load the kernel module: modprobe bridge".into())
+        }
+        Errno::OPNOTSUPP => Some(format!(
+            "load the kernel module: modprobe {module}; without it set another `mode` under `[network]`"
+        )),
         _ => permission(source),
     }
 }

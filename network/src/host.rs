@@ -6,9 +6,9 @@
 //! thread at a time; looking takes no lock.
 
 use crate::netlink::{Socket, link, route};
-use crate::nft::{Layout, RuleCounts, Table};
+use crate::nft::{Layout, RuleCounts, Sockets, Table};
 use crate::subnet::Subnet;
-use crate::{Config, Error, overlap, sysctl};
+use crate::{Config, Error, Links, overlap, sublink, sysctl};
 use hull_sys as sys;
 use rustix::io::Errno;
 use std::net::IpAddr;
@@ -23,19 +23,22 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) index: u32,
+    /// The index of the link that pods' links are on; none with a bridge.
+    pub(crate) uplink: Option<u32>,
     pub(crate) mtu: u32,
     /// Of the table.
     pub(crate) rules: RuleCounts,
 }
 
-/// The pods' bridge, if there is one of its name. A link of another kind is an error.
+/// The pods' bridge, or what stands for it, if there is one of its name. A link of another kind is an
+/// error.
 pub(crate) fn find_bridge(socket: &Socket, config: &Config) -> Result<Option<link::Link>, Error> {
     let found = find(socket, &config.bridge)?;
     match found {
-        Some(link) if link.kind.as_deref() != Some("bridge") => {
+        Some(link) if link.kind.as_deref() != Some(config.links.name()) => {
             let kind =
-                link.kind.map_or_else(|| "no bridge".to_owned(), |kind| format!("a {kind} link"));
-            Err(Error::NotABridge { link: link.name, kind })
+                link.kind.map_or_else(|| "of hardware".to_owned(), |kind| format!("a {kind} link"));
+            Err(Error::NotABridge { link: link.name, wanted: config.links.name(), kind })
         }
         other => Ok(other),
     }
@@ -52,17 +55,24 @@ pub(crate) fn make_bridge(
     config: &Config,
     subnets: &[Subnet],
 ) -> Result<Ready, Error> {
-    let mtu = match config.mtu {
-        Some(mtu) => mtu,
-        None => mtu_elsewhere(socket),
+    let uplink = match config.links {
+        Links::Bridge => None,
+        Links::Macvlan | Links::Ipvlan => Some(sublink::uplink(socket, config)?),
     };
+    let mtu = match (config.mtu, &uplink) {
+        (Some(mtu), _) => mtu,
+        (None, Some(uplink)) => uplink.mtu,
+        (None, None) => mtu_elsewhere(socket),
+    };
+    let on = uplink.map(|uplink| uplink.index);
     overlap::check(socket, config, subnets)?;
-    let failed = |source| Error::MakeBridge { link: config.bridge.clone(), source };
+    let kind = config.links.name();
+    let failed = |source| Error::MakeBridge { link: config.bridge.clone(), kind, source };
     let bridge = match find_bridge(socket, config)? {
         Some(bridge) => bridge,
         None => {
-            new_bridge(socket, config, subnets, mtu).map_err(failed)?;
-            info!(bridge = config.bridge, mtu, "pod bridge made");
+            new_bridge(socket, config, subnets, mtu, on).map_err(failed)?;
+            info!(link = config.bridge, kind, mtu, "pod bridge made");
             let gone =
                 || failed(sys::Error::new(Errno::NODEV, format!("RTM_GETLINK({})", config.bridge)));
             find_bridge(socket, config)?.ok_or_else(gone)?
@@ -75,13 +85,25 @@ pub(crate) fn make_bridge(
         route::add_address(&mut batch, bridge.index, subnet.gateway_net(), &config.bridge);
     }
     batch.run().map_err(failed)?;
-    Ok(Ready { index: bridge.index, mtu, rules: layout(config, subnets).rule_counts() })
+    Ok(Ready { index: bridge.index, uplink: on, mtu, rules: layout(config, subnets).rule_counts() })
 }
 
-fn new_bridge(socket: &Socket, config: &Config, subnets: &[Subnet], mtu: u32) -> sys::Result<()> {
+fn new_bridge(
+    socket: &Socket,
+    config: &Config,
+    subnets: &[Subnet],
+    mtu: u32,
+    on: Option<u32>,
+) -> sys::Result<()> {
     let mac = subnets.first().map_or([2, 0, 0, 0, 0, 1], |subnet| mac_of(subnet.gateway()));
     let mut batch = socket.batch();
-    link::make_bridge(&mut batch, &config.bridge, mac, mtu);
+    match on {
+        None => link::make_bridge(&mut batch, &config.bridge, mac, mtu),
+        Some(uplink) => {
+            let (name, kind) = (config.bridge.as_str(), config.links);
+            link::make_sub(&mut batch, &link::Sub { name, kind, uplink, mac, mtu }, None);
+        }
+    }
     match batch.run() {
         // Somebody else was as quick. What it is, is looked at next.
         Err(err) if err.errno() == Errno::EXIST => Ok(()),
@@ -95,8 +117,6 @@ fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
     sysctl::set_if_known(&["ipv6", "conf", bridge, "accept_ra"], "0")?;
     for subnet in subnets {
         let forwarding: &[&str] = if subnet.is_ipv4() {
-            // Host ports are reached over the node's loopback; `guard` in the table keeps pods out.
-            sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
             &["ipv4", "ip_forward"]
         } else {
             &["ipv6", "conf", "all", "forwarding"]
@@ -104,23 +124,35 @@ fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
         if sysctl::set(forwarding, "1")? {
             info!(setting = %sysctl::path(forwarding).display(), "forwarding switched on, as pods need it");
         }
+        if subnet.is_ipv4() {
+            // Host ports are reached over the node's loopback; `guard` in the table keeps pods out.
+            sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
+        }
     }
     Ok(())
 }
 
 /// Whether the bridge and the table are as `ready` says.
-pub(crate) fn is_still(socket: &Socket, config: &Config, ready: Ready) -> Result<bool, Error> {
+pub(crate) fn is_still(
+    socket: &Socket,
+    netfilter: &Sockets,
+    config: &Config,
+    ready: Ready,
+) -> Result<bool, Error> {
     let bridge = find_bridge(socket, config)?;
     if !bridge.is_some_and(|bridge| bridge.index == ready.index && bridge.up) {
         return Ok(false);
     }
-    has_table(config, ready.rules)
+    has_table(netfilter, config, ready.rules)
 }
 
 /// Whether the table is there, with all its rules.
-pub(crate) fn has_table(config: &Config, rules: RuleCounts) -> Result<bool, Error> {
-    let whole =
-        Socket::netfilter().and_then(|socket| Table(&config.table).is_whole(&socket, rules));
+pub(crate) fn has_table(
+    netfilter: &Sockets,
+    config: &Config,
+    rules: RuleCounts,
+) -> Result<bool, Error> {
+    let whole = netfilter.with(|socket| Table(&config.table).is_whole(socket, rules));
     whole.map_err(|source| Error::MakeTable { table: config.table.clone(), source })
 }
 
@@ -146,16 +178,18 @@ pub(crate) fn mac_of(ip: IpAddr) -> link::Mac {
     [0x0a, 0x68, a, b, c, d]
 }
 
-/// The MTU of the link with the default route.
-fn mtu_elsewhere(socket: &Socket) -> u32 {
-    let of = |target: &str| {
+/// The link with the default route.
+pub(crate) fn link_elsewhere(socket: &Socket) -> Option<link::Link> {
+    ELSEWHERE.into_iter().find_map(|target| {
         let target: IpAddr = target.parse().ok()?;
         let index = route::link_towards(socket, target).ok()??;
-        link::at(socket, index).ok()?.map(|link| link.mtu)
-    };
+        link::at(socket, index).ok()?
+    })
+}
+
+/// The MTU of the link with the default route.
+fn mtu_elsewhere(socket: &Socket) -> u32 {
     // Loopback has one of 64 KiB, which no other link can take.
-    ELSEWHERE
-        .into_iter()
-        .find_map(of)
-        .map_or(MTU_DEFAULT, |mtu| if mtu > 9216 { MTU_DEFAULT } else { mtu })
+    let mtu = link_elsewhere(socket).map_or(MTU_DEFAULT, |link| link.mtu);
+    if mtu > 9216 { MTU_DEFAULT } else { mtu }
 }

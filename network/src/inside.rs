@@ -3,8 +3,9 @@
 //!
 //! Each call visits the namespace with a thread of its own, so that no other thread is ever elsewhere.
 
+use crate::Error;
 use crate::netlink::{Socket, link, route};
-use crate::{Error, sysctl};
+use crate::sysctl::OfPods;
 use hull_sys::{self as sys, netns};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -78,15 +79,34 @@ pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Err
 }
 
 /// Switches loopback and eth0 on, and gives eth0 its addresses and default routes.
-pub(crate) fn set_up(netns: BorrowedFd<'_>, addresses: &[Address]) -> Result<(), Error> {
+pub(crate) fn set_up(
+    netns: BorrowedFd<'_>,
+    addresses: &[Address],
+    settings: &OfPods,
+) -> Result<(), Error> {
     let done = netns::within(netns, || {
-        // A neighbour on the bridge must not be able to announce itself as this pod's router.
-        if addresses.iter().any(|of| of.gateway.is_ipv6()) {
-            sysctl::set_if_known(&["ipv6", "conf", NAME, "accept_ra"], "0")?;
+        for (setting, value) in ipv6_settings(addresses) {
+            settings.set_if_known(&["ipv6", "conf", NAME, setting], value)?;
         }
         configure(addresses).map_err(|source| Error::Inside { source })
     });
     done.map_err(|source| Error::Enter { source })?
+}
+
+/// How eth0 is to keep to IPv6, set before it is switched on.
+///
+/// With an address of its own: nobody on the bridge may announce itself as its router, and its link-local
+/// address is not asked after, which is worked out from a hardware address that nobody else has. (The bridge
+/// would send the question to all pods, and with hairpin back to who asks.)
+///
+/// With none it speaks no IPv6: it would only listen to announcements of routers, and tell all others that
+/// it is there, with each of which that costs them more. Loopback keeps `::1`.
+fn ipv6_settings(addresses: &[Address]) -> &'static [(&'static str, &'static str)] {
+    if addresses.iter().any(|of| of.gateway.is_ipv6()) {
+        &[("accept_ra", "0"), ("accept_dad", "0")]
+    } else {
+        &[("disable_ipv6", "1")]
+    }
 }
 
 fn configure(addresses: &[Address]) -> sys::Result<()> {

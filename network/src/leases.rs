@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Leases on disk, so that a restarted daemon gives nobody an address that a running pod has.
-//!
-//! ```text
-//! <state_dir>/<pod-id>.json   the pod's addresses and host ports
-//!             *.new           a write that was cut short; swept at the next start
-//!             *.bad           a file that could not be read; set aside for the operator
-//! ```
-//!
-//! The rule: a file is written whole and renamed into place, and one that cannot be read never keeps
-//! the daemon from starting. Nothing is made on disk before the first pod is attached.
+//! Leases on disk, so that a restarted daemon gives nobody an address that a running pod has: the pod's
+//! addresses and host ports, in `<state_dir>/<pod-id>.json`, kept as all [`records`](crate::records) are.
 
 use crate::ipam::{Ipam, Lease};
+use crate::records::{self, Failed, Records, set_aside};
 use crate::{Error, PortMapping};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use tracing::warn;
-
-const VERSION: u32 = 1;
+use std::path::PathBuf;
 
 /// A lease as it is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,36 +21,35 @@ struct Record {
     ports: Vec<PortMapping>,
 }
 
+impl records::Record for Record {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// The directory of leases.
 #[derive(Debug)]
-pub(crate) struct Leases {
-    dir: PathBuf,
-}
+pub(crate) struct Leases(Records<Record>);
 
 impl Leases {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self(Records::new(dir))
     }
 
     /// Hands every lease on disk to `ipam`.
     pub(crate) fn load(&self, ipam: &mut Ipam) -> Result<(), Error> {
-        let failed = |source| Error::ReadLeases { path: self.dir.clone(), source };
-        let entries = match fs::read_dir(&self.dir) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed)?,
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            match path.extension().and_then(|ending| ending.to_str()) {
-                Some("new") => fs::remove_file(&path).map_err(failed)?,
-                Some("json") => match read(&path) {
-                    Ok(record) => found.push((path, record)),
-                    Err(why) => set_aside(&path, &why),
-                },
-                _ => {}
-            }
-        }
+        let failed = |source| Error::ReadLeases { path: self.0.dir().to_owned(), source };
+        let mut found = self.0.load().map_err(failed)?;
         // Of two that claim the same, the later one was written by a daemon that did not know the first.
         found.sort_by_key(|(_, record)| record.sequence);
         for (path, record) in found {
@@ -77,38 +65,25 @@ impl Leases {
     /// Records the pod's lease.
     pub(crate) fn write(&self, pod: &str, lease: &Lease) -> Result<(), Error> {
         let record = Record {
-            version: VERSION,
+            version: <Record as records::Record>::VERSION,
             pod: pod.to_owned(),
             sequence: lease.sequence,
             addresses: lease.addresses.clone(),
             ports: lease.ports.clone(),
         };
-        let path = self.path(pod);
-        let written = serde_json::to_vec(&record).map_err(io::Error::from).and_then(|bytes| {
-            match replace(&path, &bytes) {
-                // The first lease of all, or somebody has cleared the directory away.
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                    DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-                    replace(&path, &bytes)
-                }
-                other => other,
-            }
-        });
-        written.map_err(|source| Error::WriteLease { path, source })
+        let failed = |Failed { path, source }| Error::WriteLease { path, source };
+        self.0.write(&record).map_err(failed)
     }
 
     /// Removes the pod's lease, if there is one.
     pub(crate) fn remove(&self, pod: &str) -> Result<(), Error> {
-        let path = self.path(pod);
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| Error::RemoveLease { path, source }),
-        }
+        let failed = |Failed { path, source }| Error::RemoveLease { path, source };
+        self.0.remove(pod).map_err(failed)
     }
 
     /// Removes the directory, unless something was set aside in it.
     pub(crate) fn remove_all(&self) -> Result<(), Error> {
-        match fs::remove_dir(&self.dir) {
+        match fs::remove_dir(self.0.dir()) {
             Err(err)
                 if matches!(
                     err.kind(),
@@ -117,44 +92,9 @@ impl Leases {
             {
                 Ok(())
             }
-            other => other.map_err(|source| Error::RemoveLease { path: self.dir.clone(), source }),
-        }
-    }
-
-    fn path(&self, pod: &str) -> PathBuf {
-        self.dir.join(format!("{pod}.json"))
-    }
-}
-
-fn read(path: &Path) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|err| err.to_string())?;
-    let record: Record = serde_json::from_slice(&text).map_err(|err| err.to_string())?;
-    if record.version > VERSION {
-        return Err(format!("version {} is newer than this hull knows", record.version));
-    }
-    let named = path.file_stem().and_then(|stem| stem.to_str());
-    if named != Some(&record.pod) {
-        return Err(format!("it is of pod {}", record.pod));
-    }
-    Ok(record)
-}
-
-/// Writes a file whole and renames it into place.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    fs::rename(&new, path)
-}
-
-/// Sets aside a record that is not usable, for the operator.
-pub(crate) fn set_aside(path: &Path, why: &str) {
-    let bad = path.with_extension("bad");
-    match fs::rename(path, &bad) {
-        Ok(()) => warn!(set_aside = %bad.display(), why, "record of a pod's network not usable"),
-        Err(err) => {
-            warn!(path = %path.display(), why, error = %err, "record of a pod's network not usable, and not to be set aside")
+            other => {
+                other.map_err(|source| Error::RemoveLease { path: self.0.dir().to_owned(), source })
+            }
         }
     }
 }

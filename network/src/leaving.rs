@@ -20,7 +20,7 @@ use crate::leases::Leases;
 use crate::netlink::link::Heard;
 use crate::netlink::{Socket, link};
 use crate::{Error, pair, rates};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub(crate) struct Leaving {
 struct Waiting {
     /// By the names of their links.
     pods: BTreeMap<String, Left>,
+    /// The same links by when they are looked after.
+    due: BTreeSet<(Instant, String)>,
     /// The thread is there.
     watched: bool,
     /// How many have gone, ever.
@@ -58,6 +60,20 @@ struct Left {
     id: String,
     /// When its link is removed by us.
     until: Instant,
+}
+
+impl Waiting {
+    fn insert(&mut self, link: String, left: Left) {
+        self.remove(&link);
+        self.due.insert((left.until, link.clone()));
+        self.pods.insert(link, left);
+    }
+
+    fn remove(&mut self, link: &str) -> Option<Left> {
+        let left = self.pods.remove(link)?;
+        self.due.remove(&(left.until, link.to_owned()));
+        Some(left)
+    }
 }
 
 impl Leaving {
@@ -78,7 +94,7 @@ impl Leaving {
             waiting.watched = true;
         }
         let left = Left { id: id.to_owned(), until: Instant::now() + GONE_MAX };
-        waiting.pods.insert(link.clone(), left);
+        waiting.insert(link.clone(), left);
         drop(waiting);
         // From here on the thread hears of it; what was gone before it does not.
         if pair::find(&route_socket()?, id, &link)?.is_none() {
@@ -89,7 +105,7 @@ impl Leaving {
 
     /// Keeps what the pod has: when this returns it has all of it, or nothing any more.
     pub(crate) fn recall(&self, link: &str) {
-        alone(&self.waiting).pods.remove(link);
+        alone(&self.waiting).remove(link);
     }
 
     /// How many have given back what they had: for [`Self::wait_for_more_than`].
@@ -109,7 +125,7 @@ impl Leaving {
         while let Some(until) = self.until() {
             match link::hear(events, until) {
                 Ok(Heard::Gone(links)) => links.iter().for_each(|link| self.finish(link)),
-                Ok(Heard::Missed) => self.look(|_| true),
+                Ok(Heard::Missed) => self.look(None),
                 Ok(Heard::Nothing) => {}
                 Err(err) => {
                     // Without ears it still can look, when the time of each is up.
@@ -117,25 +133,27 @@ impl Leaving {
                     thread::sleep(until.saturating_duration_since(Instant::now()));
                 }
             }
-            let now = Instant::now();
-            self.look(|left| left.until <= now);
+            self.look(Some(Instant::now()));
         }
     }
 
     /// When the first is to be looked after; `None` when all have gone, and with them the thread.
     fn until(&self) -> Option<Instant> {
         let mut waiting = alone(&self.waiting);
-        let first = waiting.pods.values().map(|left| left.until).min();
+        let first = waiting.due.first().map(|(until, _)| *until);
         waiting.watched = first.is_some();
         first
     }
 
-    /// Looks whether those links are gone, and removes the ones that are late.
-    fn look(&self, of: impl Fn(&Left) -> bool) {
+    /// Looks whether the links that are due then are gone, or all; removes the ones that are late.
+    fn look(&self, due: Option<Instant>) {
         let waiting = alone(&self.waiting);
-        let some = waiting.pods.iter().filter(|(_, left)| of(left));
-        let some: Vec<_> =
-            some.map(|(link, left)| (link.clone(), left.id.clone(), left.until)).collect();
+        let some = waiting.due.iter().take_while(|(until, _)| due.is_none_or(|due| *until <= due));
+        let of = |(until, link): &(Instant, String)| {
+            let id = waiting.pods.get(link)?.id.clone();
+            Some((link.clone(), id, *until))
+        };
+        let some: Vec<_> = some.filter_map(of).collect();
         drop(waiting);
         for (link, id, until) in some {
             match self.is_gone(&id, &link, until <= Instant::now()) {
@@ -165,17 +183,19 @@ impl Leaving {
             return self.postpone(link, &err);
         }
         alone(&self.ipam).free(&left.id);
-        waiting.pods.remove(link);
+        waiting.remove(link);
         waiting.gone += 1;
         drop(waiting);
         self.one_less.notify_all();
     }
 
     fn postpone(&self, link: &str, err: &Error) {
-        if let Some(left) = alone(&self.waiting).pods.get_mut(link) {
+        let mut waiting = alone(&self.waiting);
+        if let Some(mut left) = waiting.remove(link) {
             left.until = Instant::now() + RETRY;
             warn!(pod = left.id, error = %err, source = ?std::error::Error::source(err), hint = err.hint(),
                 "addresses of a pod that has gone are not given back; tried again in {RETRY:?}");
+            waiting.insert(link.to_owned(), left);
         }
     }
 }

@@ -10,6 +10,8 @@
 //!                               └ table `inet hull`: host ports, masquerade, guard
 //! ```
 //!
+//! Instead of the bridge it can be links on the node's uplink, each in its pod (`sublink`).
+//!
 //! A pod with a rate has a token bucket on its link, and one on a link `hulq<11 hex>` for what it sends.
 //!
 //! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
@@ -27,6 +29,7 @@ pub mod cni;
 mod conntrack;
 mod either;
 mod error;
+mod eth0;
 mod host;
 mod inside;
 mod ipam;
@@ -39,6 +42,8 @@ mod pair;
 mod ports;
 mod probe;
 mod rates;
+mod records;
+mod sublink;
 mod subnet;
 mod sysctl;
 mod taken;
@@ -47,5 +52,6 @@ pub use bridge::{Attachment, Bridge, Config, Pod};
 pub use cni::Cni;
 pub use either::{Bandwidth, Dns, Network, Request};
 pub use error::Error;
+pub use eth0::Links;
 pub use inside::{InterfaceStats, interface_stats, loopback_up};
 pub use ports::{PortMapping, Protocol};

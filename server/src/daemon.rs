@@ -142,10 +142,14 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
-    let images = Arc::clone(&node.images);
-    // After a boot: what a power cut has left is found before it is used. Who needs a layer before that
-    // looks itself.
-    drop(tokio::task::spawn_blocking(move || images.look_through()));
+    let looking = Arc::clone(&node);
+    drop(tokio::task::spawn_blocking(move || {
+        // After a boot: what a power cut has left is found before it is used. Who needs a layer before
+        // that looks itself.
+        looking.images.look_through();
+        // What containers of an earlier daemon have written counts without anybody asking for each.
+        looking.layers.refresh(&looking);
+    }));
 
     tokio::spawn(Service::find().live(socket.clone()));
     tokio::spawn(hear_denials(Arc::clone(&node)));
@@ -268,11 +272,12 @@ async fn hear_denials(node: Arc<Node>) {
 fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
     let failed = |source| Error::Network { source };
     match config.network.mode {
-        NetworkMode::Bridge => {
+        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             let mut settings = config.bridge();
             settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
             Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
         }
+        NetworkMode::None => Ok(Network::None),
         NetworkMode::Cni => {
             let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
             if let Some(told) = told

@@ -2,7 +2,7 @@
 //! `hull oci`: hands over to the embedded program, before anything of this one is set up.
 //!
 //! That program is of its own because the daemon must not link what makes processes, and because it
-//! runs for every step of a container's life: it is there in a third of a millisecond. It is started
+//! runs for every step of a container's life: it must be there at once. It is started
 //! from a sealed file in memory, which a container that gets hold of it cannot change.
 
 use crate::assets;

@@ -9,6 +9,7 @@
 
 pub mod bundle;
 pub mod cri;
+pub mod crictl;
 pub mod debian;
 pub mod eventually;
 pub mod fixture;

@@ -165,6 +165,43 @@ async fn a_node_is_ready_when_a_network_is_there_without_a_restart() {
 }
 
 #[tokio::test]
+async fn hull_check_judges_the_set_up_of_plugins() {
+    let Some(node) = node("hull check of network plugins").await else { return };
+    let config = node.names().root.join("hull.toml").display().to_string();
+    let checked = || run(paths::hull(), ["--config", &config, "check"]);
+    let of_network = |text: &str| -> String {
+        let mut lines = text.lines().skip_while(|line| !line.contains("pod network"));
+        let first = lines.next().unwrap_or_default().to_owned();
+        lines.fold(first, |text, line| text + "\n" + line)
+    };
+    let none = checked();
+    let said = of_network(&none.stdout);
+    assert!(none.code == 1 && said.starts_with("MISSING"), "{none:?}");
+    assert!(said.contains("net.d has no *.conflist") && said.contains("mend: install"), "{said}");
+
+    configure(&node, "missing");
+    let said = of_network(&checked().stdout);
+    assert!(said.starts_with("MISSING") && said.contains("find CNI plugin `missing`"), "{said}");
+    assert!(said.contains("mend: install `missing`") && said.contains("bin_dirs"), "{said}");
+
+    configure(&node, "watched");
+    let conf_dir = dir(node.names()).join("net.d");
+    fs::write(conf_dir.join("00-broken.conflist"), "{").must("write a broken file");
+    let said = of_network(&checked().stdout);
+    assert!(said.starts_with("ok"), "{said}");
+    assert!(said.contains("`pods` (watched, portmap; CNI 1.0.0) of "), "{said}");
+    assert!(
+        said.contains("lacking") && said.contains("00-broken.conflist is not usable"),
+        "{said}"
+    );
+    // It looks and attaches nothing.
+    let calls = fs::read_to_string(dir(node.names()).join("bin/calls")).unwrap_or_default();
+    assert!(!calls.contains("ADD"), "{calls}");
+    fs::remove_file(conf_dir.join("00-broken.conflist")).must("remove the broken file");
+    assert_eq!(network_ready(&node.cri()).await, Ok(()), "the daemon is as it was");
+}
+
+#[tokio::test]
 async fn a_plugin_that_will_not_let_go_is_asked_until_it_does() {
     let Some(mut node) = node("a failing DEL").await else { return };
     configure(&node, "watched");

@@ -6,7 +6,7 @@ use hull_tests::cri::{container, image as spec, shell};
 use hull_tests::image::{self, Image, docker_archive, oci_archive, this_arch};
 use hull_tests::layer::{Compression, Layer};
 use hull_tests::registry::{PASSWORD, Registry, USER};
-use hull_tests::{Cri, Must as _, Node, fixture, node};
+use hull_tests::{Cri, Must as _, Node, eventually, fixture, node};
 use serde_json::json;
 use std::fs;
 use tar::EntryType;
@@ -91,6 +91,47 @@ async fn the_filesystem_of_images_is_told() {
         node.data_dir().starts_with(mountpoint)
             || mountpoint.starts_with(node.data_dir().to_str().unwrap())
     );
+}
+
+/// Bytes and inodes of all containers, and nobody asks for any one's.
+async fn written(cri: &Cri) -> (u64, u64) {
+    let request = api::ImageFsInfoRequest::default();
+    let told =
+        cri.image.clone().image_fs_info(request).await.must("ask for the space taken").into_inner();
+    let usage = &told.container_filesystems[0];
+    let value = |of: Option<api::UInt64Value>| of.must("be told a number").value;
+    (value(usage.used_bytes), value(usage.inodes_used))
+}
+
+#[tokio::test]
+async fn what_containers_write_counts_though_nobody_asks_for_each() {
+    const BYTES: u64 = 5 << 20;
+    let mut node = Node::start().await;
+    let cri = node.cri();
+    let reference = fixture::busybox();
+    cri.pull(&reference).await.unwrap();
+    assert_eq!(written(&cri).await, (0, 0));
+    let pod = cri.run_pod("web").await.unwrap();
+    let script = "dd if=/dev/zero of=/written bs=1M count=5 && exec sleep 1000";
+    let main = container("main", &reference, &["sh", "-c", script]);
+    let id = cri.create(&pod, main).await.unwrap();
+    assert_eq!(written(&cri).await.1, 1, "one directory, from the moment that it is there");
+    cri.start(&id).await.unwrap();
+    let is_counted = || async {
+        let (bytes, _) = written(&cri).await;
+        if bytes > BYTES { Ok(()) } else { Err(format!("{bytes} bytes are")) }
+    };
+    eventually("what it wrote is counted", is_counted).await;
+
+    node.restart().await;
+    let cri = node.cri();
+    let is_counted = || async {
+        let (bytes, _) = written(&cri).await;
+        if bytes > BYTES { Ok(()) } else { Err(format!("{bytes} bytes are")) }
+    };
+    eventually("it still is", is_counted).await;
+    cri.remove_pod(&pod).await.unwrap();
+    assert_eq!(written(&cri).await, (0, 0));
 }
 
 #[tokio::test]

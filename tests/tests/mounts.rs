@@ -178,3 +178,17 @@ async fn the_kernels_filesystems_are_mounted_as_the_field_does() {
     );
     assert!(!said.contains("shared:"), "nothing of a container is shared by default: {said}");
 }
+
+#[tokio::test]
+async fn what_every_container_has_mounted_leaves_nothing_in_its_own_layer() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let seen = cri.exec(&made, &["sh", "-c", "cat /etc/hosts; ls /dev/null /proc/1 /sys/class"]);
+    let seen = seen.await.unwrap();
+    assert_eq!(seen.code, 0, "{seen:?}");
+    assert!(seen.stdout.contains("localhost"), "{seen:?}");
+    let layer = node.data_dir().join("containers").join(&made).join("upper");
+    let names: Vec<_> = fs::read_dir(&layer).unwrap().map(|of| of.unwrap().path()).collect();
+    assert_eq!(names, [PathBuf::new(); 0], "made in {}", layer.display());
+}

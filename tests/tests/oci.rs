@@ -351,17 +351,21 @@ fn limits_are_set_updated_and_read_and_a_container_stands_still() {
     fs::write(&document, json!({"pids": {"limit": 55}}).to_string()).unwrap();
     let _said = bundle.oci(&["update", "-r", &document.display().to_string(), "one"]).good();
     assert_eq!(limit(), 55);
+    let log = bundle.scratch().join("log");
+    let length = || fs::metadata(&log).unwrap().len();
+    let grown = |beyond: u64| match fs::metadata(&log) {
+        Ok(log) if log.len() > beyond => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    blocking(deadline(), || grown(0)).unwrap();
     let _said = bundle.oci(&["pause", "one"]).good();
     assert_eq!(bundle.status("one"), "paused");
     refused(&bundle.oci(&["exec", "one", "true"]), &["paused"]);
-    let log = bundle.scratch().join("log");
-    let length = || fs::metadata(&log).unwrap().len();
     let paused = length();
     let _said = bundle.oci(&["list"]).good();
     assert_eq!(length(), paused);
     let _said = bundle.oci(&["resume", "one"]).good();
-    let grows = || if length() > paused { Ok(()) } else { Err("it stands still".to_owned()) };
-    blocking(deadline(), grows).unwrap();
+    blocking(deadline(), || grown(paused)).unwrap();
     let _said = bundle.oci(&["pause", "one"]).good();
     let _said = bundle.oci(&["delete", "-f", "one"]).good();
 }

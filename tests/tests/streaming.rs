@@ -1,31 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Exec with streams, attach and port-forward, as crictl does them.
 
+use hull_tests::crictl::{Forward, TRANSPORTS, crictl, lacks_crictl};
 use hull_tests::shell::{Ran, finish, run};
-use hull_tests::{Must as _, Node, eventually, paths};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use hull_tests::{Must as _, Node, eventually};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-
-/// Both ways in which a client may carry its streams.
-const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
-
-/// crictl against this node, not started yet.
-fn crictl(node: &Node, args: &[&str]) -> Command {
-    let endpoint = format!("unix://{}", node.socket().display());
-    let mut command = Command::new(paths::crictl().must("find crictl"));
-    command.args(["--config", "/dev/null", "--runtime-endpoint", &endpoint]);
-    command.args(args);
-    command
-}
-
-fn lacks_crictl(test: &str) -> bool {
-    let lacks = paths::crictl().is_none();
-    if lacks {
-        paths::cannot_run(test, "crictl (`make tools`)");
-    }
-    lacks
-}
 
 /// Runs a command with `input` and gives its output byte by byte.
 fn fed(command: &mut Command, input: &[u8]) -> (i32, Vec<u8>, String) {
@@ -203,7 +184,8 @@ async fn a_port_of_a_pod_is_reached_through_its_loopback() {
     })
     .await;
     for by in TRANSPORTS {
-        let (mut forward, port) = listening(&node, by, &pod, 8080);
+        let forward = Forward::start(&node, by, &pod, 8080);
+        let port = forward.port;
         // Several at a time: they share one connection to the node.
         let fetch = |_| {
             std::thread::spawn(move || {
@@ -218,7 +200,6 @@ async fn a_port_of_a_pod_is_reached_through_its_loopback() {
             let back = fetching.join().unwrap();
             assert!(back.ends_with(&page), "{by}: {} bytes came back", back.len());
         }
-        end(&mut forward);
     }
 }
 
@@ -244,31 +225,12 @@ async fn a_port_of_a_pod_on_the_hosts_network_is_the_hosts() {
         }
     });
     for by in TRANSPORTS {
-        let (mut forward, near) = listening(&node, by, &pod, port);
-        let mut stream = TcpStream::connect(("127.0.0.1", near)).unwrap();
+        let forward = Forward::start(&node, by, &pod, port);
+        let mut stream = TcpStream::connect(("127.0.0.1", forward.port)).unwrap();
         stream.write_all(b"hello").unwrap();
         let mut back = [0; 5];
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"hello", "{by}");
-        end(&mut forward);
     }
     answers.join().unwrap();
-}
-
-/// crictl that forwards a port of the host to one of the pod's, and listens.
-fn listening(node: &Node, by: &str, pod: &str, to: u16) -> (Child, u16) {
-    // Free a moment ago, which is the best that crictl lets us do.
-    let free = TcpListener::bind("127.0.0.1:0").must("find a free port");
-    let port = free.local_addr().must("name the free port").port();
-    drop(free);
-    let ports = format!("{port}:{to}");
-    let mut command = crictl(node, &["port-forward", "--transport", by, pod, &ports]);
-    let mut forward = command.stdout(Stdio::piped()).spawn().must("start crictl");
-    // A connection made only to see whether it listens would go through to the pod.
-    let mut says = BufReader::new(forward.stdout.take().must("read what crictl says")).lines();
-    let said = says.find(|line| !line.as_ref().is_ok_and(|line| !line.contains("Forwarding")));
-    said.must("hear that crictl listens").must("read what crictl says");
-    // It goes on to speak, and must not be stopped by a closed pipe.
-    std::thread::spawn(move || says.for_each(drop));
-    (forward, port)
 }

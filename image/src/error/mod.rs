@@ -52,6 +52,24 @@ pub enum Error {
         /// Why.
         source: Cause,
     },
+    /// An image could not be given another name.
+    #[error("give image {image} the name {name}")]
+    Tag {
+        /// As it was named.
+        image: String,
+        /// The name.
+        name: String,
+        /// Why.
+        source: Cause,
+    },
+    /// Another image has the name.
+    #[error("give image {image} the name {name}: another image has it")]
+    NameTaken {
+        /// As it was named.
+        image: String,
+        /// The name.
+        name: String,
+    },
     /// The image has containers.
     #[error("remove image {image}: a container uses it")]
     InUse {
@@ -89,6 +107,16 @@ pub enum Error {
         image: String,
         /// Why.
         why: String,
+    },
+    /// A layer of an image is not what its archive says from start to end.
+    #[error(
+        "export {image}: its layer {layer} replaces entries of its own, so its archive cannot be made of its files"
+    )]
+    NoArchive {
+        /// As it was named.
+        image: String,
+        /// Its diff id.
+        layer: String,
     },
     /// Nobody knows where it came from.
     #[error("fetch image {image} again: it was imported, and is of no registry")]
@@ -157,6 +185,8 @@ pub enum Fault {
     Unreachable,
     /// A container uses it.
     InUse,
+    /// Another image has the name.
+    Taken,
     /// What came is not what was announced, or hostile.
     Corrupt,
     /// The operator does not want it here.
@@ -172,11 +202,13 @@ impl Error {
         match self {
             Self::Reference { .. } | Self::Credentials { .. } => Fault::BadReference,
             Self::InUse { .. } => Fault::InUse,
-            Self::Pull { source, .. } | Self::Import { source } | Self::Verify { source } => {
-                source.fault()
-            }
+            Self::NameTaken { .. } => Fault::Taken,
+            Self::Pull { source, .. }
+            | Self::Import { source }
+            | Self::Tag { source, .. }
+            | Self::Verify { source } => source.fault(),
             Self::NoImage { .. } => Fault::NotFound,
-            Self::Policy { .. } | Self::Export { .. } => Fault::Other,
+            Self::Policy { .. } | Self::Export { .. } | Self::NoArchive { .. } => Fault::Other,
             Self::BrokenLayer { .. } | Self::NoSource { .. } => Fault::Corrupt,
             Self::Open { .. }
             | Self::Remove { .. }
@@ -195,13 +227,19 @@ impl Error {
             Self::InUse { .. } => {
                 Some("remove its containers first, or remove only a tag of it".into())
             }
-            Self::Pull { source, .. } | Self::Import { source } | Self::Verify { source } => {
-                source.hint()
-            }
+            Self::Pull { source, .. }
+            | Self::Import { source }
+            | Self::Tag { source, .. }
+            | Self::Verify { source } => source.hint(),
+            Self::NameTaken { .. } => Some("remove that name first, or force it".into()),
             Self::BrokenLayer { image, .. } => {
                 Some(format!("pull it again, or `hull images verify --repair {image}`"))
             }
             Self::NoSource { .. } => Some("import its archive again".into()),
+            Self::NoArchive { .. } => Some(
+                "set `keep_blobs = true` under `[image]`, remove the image and pull it again"
+                    .into(),
+            ),
             Self::View { source, .. } if source.errno() == rustix::io::Errno::NAMETOOLONG => {
                 Some("so many layers need Linux 6.5 or newer".into())
             }

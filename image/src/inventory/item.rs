@@ -4,6 +4,7 @@
 //!
 //! Pure. The rule: what is read is bounded before it is kept.
 
+use rustix::fs::Stat;
 use std::io::{self, Read, Write};
 
 /// Longest field that is read: a header's extension with some room.
@@ -16,10 +17,35 @@ const PIECES_MAX: u64 = 1 << 20;
 pub(crate) enum Item {
     /// Bytes of the archive that are no content: headers, padding, the end.
     Raw(Vec<u8>),
-    /// Something that is there. The path is cleaned.
-    Entry { path: Vec<u8>, what: What },
+    /// Something that is there. The path is cleaned. What links to something else wears nothing of its
+    /// own, and the first form of inventories did not say what anything wears.
+    Entry { path: Vec<u8>, what: What, dress: Option<Dress> },
     /// The last line. Exact: the archive can be rebuilt from this.
     End { entries: u64, exact: bool },
+}
+
+/// Whose a thing is, and what may be done with it: the twelve bits of its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dress {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Dress {
+    /// What something wears now.
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }
+    }
+}
+
+/// How an inventory is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Without what things wear, and without directories that the archive only implies.
+    First,
+    /// With everything.
+    Second,
 }
 
 /// What is there.
@@ -82,7 +108,7 @@ const RAW: u8 = b'R';
 const END: u8 = b'E';
 
 impl Item {
-    /// Appends the binary form.
+    /// Appends the binary form, which is the second.
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw(bytes) => {
@@ -94,16 +120,17 @@ impl Item {
                 number(to, *entries)?;
                 to.write_all(&[u8::from(*exact)])
             }
-            Self::Entry { path, what } => {
+            Self::Entry { path, what, dress } => {
                 to.write_all(&[what.tag()])?;
                 field(to, path)?;
-                write_what(what, to)
+                write_what(what, to)?;
+                write_dress(dress.as_ref(), to)
             }
         }
     }
 
     /// Reads the next item.
-    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
+    pub(super) fn read(from: &mut impl Read, form: Form) -> io::Result<Self> {
         let tag = byte(from)?;
         match tag {
             RAW => return Ok(Self::Raw(read_field(from)?)),
@@ -111,8 +138,26 @@ impl Item {
             _ => {}
         }
         let path = read_field(from)?;
-        Ok(Self::Entry { path, what: read_what(tag, from)? })
+        let what = read_what(tag, from)?;
+        let dress = match form {
+            Form::First => None,
+            Form::Second => read_dress(from)?,
+        };
+        Ok(Self::Entry { path, what, dress })
     }
+}
+
+/// Nothing is a zero; else the mode and one.
+fn write_dress(dress: Option<&Dress>, to: &mut impl Write) -> io::Result<()> {
+    let Some(dress) = dress else { return number(to, 0) };
+    number(to, u64::from(dress.mode) + 1)?;
+    number(to, u64::from(dress.uid))?;
+    number(to, u64::from(dress.gid))
+}
+
+fn read_dress(from: &mut impl Read) -> io::Result<Option<Dress>> {
+    let Some(mode) = read_u32(from)?.checked_sub(1) else { return Ok(None) };
+    Ok(Some(Dress { mode, uid: read_u32(from)?, gid: read_u32(from)? }))
 }
 
 fn write_what(what: &What, to: &mut impl Write) -> io::Result<()> {
@@ -156,8 +201,8 @@ fn read_what(tag: u8, from: &mut impl Read) -> io::Result<What> {
         b'd' => What::Directory,
         b'l' => What::Symlink(read_field(from)?),
         b'h' => What::Link(read_field(from)?),
-        b'c' => What::Char(device(from)?, device(from)?),
-        b'b' => What::Block(device(from)?, device(from)?),
+        b'c' => What::Char(read_u32(from)?, read_u32(from)?),
+        b'b' => What::Block(read_u32(from)?, read_u32(from)?),
         b'p' => What::Fifo,
         b'w' => What::Whiteout,
         _ => return Err(wrong("an item is of no known kind")),
@@ -202,8 +247,8 @@ fn read_number(from: &mut impl Read) -> io::Result<u64> {
     Err(wrong("a number is too long"))
 }
 
-fn device(from: &mut impl Read) -> io::Result<u32> {
-    u32::try_from(read_number(from)?).map_err(|_| wrong("the number of a device is too large"))
+fn read_u32(from: &mut impl Read) -> io::Result<u32> {
+    u32::try_from(read_number(from)?).map_err(|_| wrong("a number is too large"))
 }
 
 fn read_field(from: &mut impl Read) -> io::Result<Vec<u8>> {
@@ -246,12 +291,21 @@ mod tests {
         ]
     }
 
+    fn dress() -> impl Strategy<Value = Option<Dress>> {
+        let worn = (0_u32..0o10000, any::<u32>(), any::<u32>());
+        proptest::option::of(worn.prop_map(|(mode, uid, gid)| Dress { mode, uid, gid }))
+    }
+
     proptest! {
         #[test]
-        fn what_was_written_is_read(path in proptest::collection::vec(any::<u8>(), 0..300), what in what()) {
+        fn what_was_written_is_read(
+            path in proptest::collection::vec(any::<u8>(), 0..300),
+            what in what(),
+            dress in dress(),
+        ) {
             let all = [
                 Item::Raw(path.clone()),
-                Item::Entry { path, what },
+                Item::Entry { path, what, dress },
                 Item::End { entries: 1, exact: true },
             ];
             let mut bytes = Vec::new();
@@ -260,14 +314,16 @@ mod tests {
             }
             let mut from = bytes.as_slice();
             for item in &all {
-                prop_assert_eq!(&Item::read(&mut from).unwrap(), item);
+                prop_assert_eq!(&Item::read(&mut from, Form::Second).unwrap(), item);
             }
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut from = bytes.as_slice();
-            while Item::read(&mut from).is_ok() {}
+            for form in [Form::First, Form::Second] {
+                let mut from = bytes.as_slice();
+                while Item::read(&mut from, form).is_ok() {}
+            }
         }
     }
 }

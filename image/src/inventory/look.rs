@@ -2,15 +2,15 @@
 //! Whether everything of an inventory is there, of its type and size. No content is read: about two
 //! microseconds per file, so that a layer can be looked through before it is first used after a boot.
 //!
-//! That finds what power cuts leave: files that are missing, empty or cut. It does not find bytes
-//! that were altered; [`verify`](super::verify()) does.
+//! That finds what power cuts leave: files that are missing, empty or cut. It does not find bytes, modes
+//! or owners that were altered, nor what was added; [`verify`](super::verify()) does.
 
 use super::item::{Item, What};
 use super::read::Reader;
-use super::verify::Finding;
+use super::verify::{Finding, Flaw};
 use crate::unpack::split;
 use hull_sys as sys;
-use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, fstat, readlinkat, statat};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io;
@@ -20,9 +20,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 pub(crate) fn look(root: BorrowedFd<'_>, items: Reader) -> io::Result<Option<Finding>> {
     let mut places = Places::new(root);
     for item in items {
-        let Item::Entry { path, what } = item? else { continue };
+        let Item::Entry { path, what, .. } = item? else { continue };
         if let Err(why) = places.shape(&path, &what) {
-            return Ok(Some(Finding { path, why }));
+            return Ok(Some(Finding { path, why, flaw: Flaw::Content }));
         }
     }
     Ok(None)
@@ -31,7 +31,13 @@ pub(crate) fn look(root: BorrowedFd<'_>, items: Reader) -> io::Result<Option<Fin
 /// Finds things beneath a descriptor. Most lie in the directory of the one before.
 pub(super) struct Places<'a> {
     root: BorrowedFd<'a>,
-    parent: Option<(Vec<u8>, OwnedFd)>,
+    parent: Option<Parent>,
+}
+
+struct Parent {
+    path: Vec<u8>,
+    fd: OwnedFd,
+    inode: u64,
 }
 
 impl<'a> Places<'a> {
@@ -44,14 +50,22 @@ impl<'a> Places<'a> {
         let (above, last) = split(path);
         let last = if last.is_empty() { b".".as_slice() } else { last };
         let last = CString::new(last).map_err(|_| Errno::INVAL)?;
-        if self.parent.as_ref().is_none_or(|(known, _)| known != above) {
+        if self.parent.as_ref().is_none_or(|known| known.path != above) {
             let name = if above.is_empty() { b".".as_slice() } else { above };
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             let fd = sys::open_in_root(self.root, name, flags, ResolveFlags::NO_XDEV)?;
-            self.parent = Some((above.to_vec(), fd));
+            let inode = fstat(&fd)?.st_ino;
+            self.parent = Some(Parent { path: above.to_vec(), fd, inode });
         }
-        let parent = self.parent.as_ref().map_or(self.root, |(_, fd)| fd.as_fd());
+        let parent = self.parent.as_ref().map_or(self.root, |parent| parent.fd.as_fd());
         Ok((parent, last))
+    }
+
+    /// What names a place however it was come to, over links too: the directory that it really is in, and its
+    /// name there.
+    pub(super) fn really(&mut self, path: &[u8]) -> Result<(u64, CString), Errno> {
+        let (_, last) = self.place(path)?;
+        Ok((self.parent.as_ref().map_or(0, |parent| parent.inode), last))
     }
 
     pub(super) fn stat(&mut self, path: &[u8]) -> Result<Stat, Errno> {
@@ -60,7 +74,7 @@ impl<'a> Places<'a> {
     }
 
     /// Whether it is there, of its type and size; else what is wrong, in words.
-    pub(super) fn shape(&mut self, path: &[u8], what: &What) -> Result<(), String> {
+    pub(super) fn shape(&mut self, path: &[u8], what: &What) -> Result<Stat, String> {
         let stat = self.stat(path).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => "it is missing".to_owned(),
             errno => format!("it cannot be looked at: {errno}"),
@@ -80,16 +94,23 @@ impl<'a> Places<'a> {
         }
         match what {
             What::File { size, .. } | What::Sparse { length: size, .. } => {
-                sized(*size, u64::try_from(stat.st_size).unwrap_or(0))
+                sized(*size, u64::try_from(stat.st_size).unwrap_or(0))?;
             }
-            What::Char(major, minor) | What::Block(major, minor) => {
-                let is_same = stat.st_rdev == rustix::fs::makedev(*major, *minor);
-                if is_same { Ok(()) } else { Err("it is another device".into()) }
+            What::Char(major, minor) | What::Block(major, minor)
+                if stat.st_rdev != rustix::fs::makedev(*major, *minor) =>
+            {
+                return Err("it is another device".into());
             }
-            What::Whiteout if stat.st_rdev != 0 => Err("it is another device".into()),
-            What::Symlink(target) => self.leads_to(path, target),
-            What::Directory | What::Fifo | What::Link(_) | What::Whiteout => Ok(()),
+            What::Whiteout if stat.st_rdev != 0 => return Err("it is another device".into()),
+            What::Symlink(target) => self.leads_to(path, target)?,
+            What::Directory
+            | What::Fifo
+            | What::Link(_)
+            | What::Char(..)
+            | What::Block(..)
+            | What::Whiteout => {}
         }
+        Ok(stat)
     }
 
     fn leads_to(&mut self, path: &[u8], target: &[u8]) -> Result<(), String> {

@@ -4,13 +4,14 @@
 //! The rule: what is good stays where it is, for containers may be running on it; and what is not is
 //! replaced by a rename, so that nobody sees half of it.
 
+use super::item::Dress;
 use super::look::Places;
 use super::read::Reader;
-use super::verify::{Finding, verify};
+use super::verify::{Finding, Flaw, verify};
 use crate::digest::Digest;
 use crate::files;
 use hull_sys as sys;
-use rustix::fs::renameat;
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, openat, renameat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -37,7 +38,11 @@ pub(crate) fn mend(
             return Ok(());
         }
         for finding in &findings {
-            replace(root.as_fd(), good.as_fd(), finding)?;
+            match finding.flaw {
+                Flaw::Content => replace(root.as_fd(), good.as_fd(), finding)?,
+                Flaw::Dress(dress) => put_on(root.as_fd(), finding, dress)?,
+                Flaw::Added => remove(root.as_fd(), finding)?,
+            }
         }
     }
     Err(sys::Error::new(Errno::IO, "renameat(a layer that does not get whole)"))
@@ -62,6 +67,30 @@ fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys
             renameat(source, &own, into, &name).map_err(failed)
         }
         Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// A directory stays, with all that is good in it.
+fn put_on(root: BorrowedFd<'_>, finding: &Finding, dress: Dress) -> sys::Result<()> {
+    let shown = || String::from_utf8_lossy(&finding.path).into_owned();
+    let failed = |errno| sys::Error::new(errno, format!("fchmod({})", shown()));
+    let mut places = Places::new(root);
+    let (parent, name) = places.place(&finding.path).map_err(failed)?;
+    let dir = openat(parent, &name, files::DIRECTORY, Mode::empty()).map_err(failed)?;
+    fchown(&dir, Some(Uid::from_raw(dress.uid)), Some(Gid::from_raw(dress.gid))).map_err(failed)?;
+    fchmod(&dir, Mode::from_raw_mode(dress.mode)).map_err(failed)
+}
+
+fn remove(root: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
+    let mut places = Places::new(root);
+    match places.place(&finding.path) {
+        Ok((parent, name)) => files::remove_at(parent, &name),
+        // It went with what it was in.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(errno) => {
+            let shown = String::from_utf8_lossy(&finding.path);
+            Err(sys::Error::new(errno, format!("unlinkat({shown})")))
+        }
     }
 }
 

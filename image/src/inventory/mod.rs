@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a layer holds, written down while it is unpacked: path, type, size and digest of everything,
-//! and between them the bytes of the archive that are no file's.
+//! What a layer holds, written down while it is unpacked: path, type, size, digest, mode and owner of
+//! everything, and between them the bytes of the archive that are no file's.
 //!
 //! ```text
 //! item    one thing of a layer, and its binary form
 //! write   items → <root>/inventories/<layer>, and the digest of that file
 //! read    the file → items, checked against its digest
 //! look    is everything there, of its type and size      (cheap: no content is read)
-//! verify  and of its content                              (reads everything)
+//! verify  and of its content, mode and owner, and is nothing else there    (reads everything)
 //! mend    what is wrong in a directory is replaced from a good one
 //! walk    an inventory of a directory as it is, for layers that are not what their archive says
 //! rebuild items and files → the archive, to the byte
@@ -27,7 +27,7 @@ mod verify;
 mod walk;
 mod write;
 
-pub(crate) use item::What;
+pub(crate) use item::{Dress, What};
 pub(crate) use look::look;
 pub(crate) use mend::mend;
 pub(crate) use read::Reader;
@@ -38,9 +38,13 @@ pub(crate) use write::Writer;
 
 /// Reads items until something is wrong.
 #[cfg(feature = "fuzz")]
-pub(crate) fn read_items(mut bytes: &[u8]) {
-    while item::Item::read(&mut bytes).is_ok() {}
+pub(crate) fn read_items(bytes: &[u8]) {
+    for form in [item::Form::First, item::Form::Second] {
+        let mut from = bytes;
+        while item::Item::read(&mut from, form).is_ok() {}
+    }
 }
 
-/// First bytes of an inventory. The number grows when the form changes.
-const MAGIC: &[u8] = b"hull layer inventory 1\n";
+/// First bytes of an inventory. The number grows when the form changes; older forms stay readable.
+const MAGIC: &[u8] = b"hull layer inventory 2\n";
+const MAGIC_FIRST: &[u8] = b"hull layer inventory 1\n";

@@ -3,8 +3,8 @@
 //!
 //! The rule: the whole file is hashed before the first item of it is given out.
 
-use super::MAGIC;
-use super::item::Item;
+use super::item::{Form, Item};
+use super::{MAGIC, MAGIC_FIRST};
 use crate::digest::{Digest, Hashing};
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
@@ -13,6 +13,7 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 pub(crate) struct Reader {
     from: Option<zstd::Decoder<'static, BufReader<File>>>,
     entries: u64,
+    form: Form,
 }
 
 impl Reader {
@@ -26,15 +27,22 @@ impl Reader {
         let mut from = zstd::Decoder::new(file)?;
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic)?;
-        if magic != MAGIC {
-            return Err(wrong("the inventory is of a form that this hull does not read"));
-        }
-        Ok(Self { from: Some(from), entries: 0 })
+        let form = match &magic[..] {
+            MAGIC => Form::Second,
+            MAGIC_FIRST => Form::First,
+            _ => return Err(wrong("the inventory is of a form that this hull does not read")),
+        };
+        Ok(Self { from: Some(from), entries: 0, form })
+    }
+
+    /// Whether it names everything that is there, so that anything else was added.
+    pub(super) fn names_all(&self) -> bool {
+        self.form == Form::Second
     }
 
     fn read(&mut self) -> io::Result<Option<Item>> {
         let Some(from) = &mut self.from else { return Ok(None) };
-        let item = Item::read(from)?;
+        let item = Item::read(from, self.form)?;
         match &item {
             Item::Entry { .. } => self.entries += 1,
             Item::End { entries, .. } => {

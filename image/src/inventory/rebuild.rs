@@ -51,7 +51,7 @@ impl Rebuilt {
             (_, Some(item)) => match item? {
                 Item::Raw(raw) => Part::Raw(Cursor::new(raw)),
                 Item::End { .. } => return Ok(false),
-                Item::Entry { path, what } if what.content() > 0 => {
+                Item::Entry { path, what, .. } if what.content() > 0 => {
                     let bytes = what.content();
                     let mut pieces =
                         if let What::Sparse { map, .. } = what { map } else { vec![(0, bytes)] };

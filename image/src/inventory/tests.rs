@@ -7,9 +7,10 @@ use crate::files;
 use crate::unpack::{Limits, Unpacked, unpack};
 use hull_tests::layer::Layer;
 use hull_tests::paths::cannot_run;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
 use std::path::{Path, PathBuf};
 use tar::EntryType;
 
@@ -138,6 +139,79 @@ fn what_is_missing_cut_altered_or_another_thing_is_found() {
 }
 
 #[test]
+fn what_was_added_or_given_another_mode_or_owner_is_found() {
+    if !can_run("what_was_added_or_given_another_mode_or_owner_is_found") {
+        return;
+    }
+    let unpacked = Unpack::new(&everything());
+    fs::set_permissions(unpacked.at("d/file"), Permissions::from_mode(0o4644)).unwrap();
+    fs::set_permissions(unpacked.at("d"), Permissions::from_mode(0o755)).unwrap();
+    lchown(unpacked.at("d/soft"), Some(7), None).unwrap();
+    chown(unpacked.at("long"), None, Some(8)).unwrap();
+    fs::write(unpacked.at("long/new"), "x").unwrap();
+    fs::create_dir_all(unpacked.at("d/dir/in-it")).unwrap();
+    fs::hard_link(unpacked.at("d/file"), unpacked.at("d/again")).unwrap();
+    let mut found = unpacked.verified();
+    found.sort();
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["d", "d/again", "d/dir", "d/file", "d/soft", "long", "long/new"]);
+    assert_eq!(found[0].1, "it should have mode 1777 and owner 0:0 and has mode 755 and owner 0:0");
+    assert!(found[2].1.contains("added") && found[5].1.contains("0:8"), "{found:?}");
+    assert_eq!(unpacked.looked(), None, "a look through after a boot is for what power cuts leave");
+
+    let (kept, good) = (inode_at(&unpacked.at("d")), Unpack::new(&everything()));
+    mend(&unpacked.root(), &good.root(), &good.file(), &good.digest).unwrap();
+    assert_eq!(unpacked.verified(), []);
+    assert_eq!(inode_at(&unpacked.at("d")), kept, "a directory is not replaced for its mode");
+}
+
+/// Entries that give a directory other modes, also by way of a link, leave the last of them; directories
+/// that no entry names are known all the same.
+#[test]
+fn what_an_archive_itself_changes_or_implies_is_as_it_should_be() {
+    if !can_run("what_an_archive_itself_changes_or_implies_is_as_it_should_be") {
+        return;
+    }
+    let tar = Layer::new()
+        .dir("usr", 0o2775)
+        .file("usr/implied/file", 0o644, "x")
+        .dir("usr/lib", 0o700)
+        .symlink("lib", "usr/lib")
+        .file("lib/by-link", 0o644, "x")
+        .dir("lib/sub", 0o700)
+        .dir("usr/lib/sub", 0o755)
+        .dir("usr/lib", 0o755)
+        .whiteout("other/implied/gone")
+        .tar();
+    let unpacked = Unpack::new(&tar);
+    assert!(!unpacked.done.replaced);
+    assert_eq!(unpacked.verified(), []);
+}
+
+/// Such an inventory has no modes and owners, and does not tell what is implied.
+#[test]
+fn an_inventory_of_the_first_form_is_still_read() {
+    if !can_run("an_inventory_of_the_first_form_is_still_read") {
+        return;
+    }
+    let mut unpacked = Unpack::new(&Layer::new().file("d/f", 0o644, "x").tar());
+    let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha256 as sha2::Digest>::new(),
+        b"x",
+    ))
+    .into();
+    let bytes = [b"hull layer inventory 1\nf\x03d/f\x01", &digest[..], b"E\x01\x01"].concat();
+    let bytes = zstd::encode_all(&bytes[..], 1).unwrap();
+    unpacked.digest = Digest::of(&bytes);
+    fs::write(unpacked.dir.path().join("inventory"), bytes).unwrap();
+    assert_eq!(unpacked.verified(), []);
+    fs::write(unpacked.at("added"), "x").unwrap();
+    assert_eq!(unpacked.verified(), []);
+    fs::write(unpacked.at("d/f"), "y").unwrap();
+    assert_eq!(unpacked.verified().len(), 1);
+}
+
+#[test]
 fn an_inventory_that_was_altered_is_not_believed() {
     let unpacked = Unpack::new(&Layer::new().file("x", 0o644, "x").tar());
     let path = unpacked.dir.path().join("inventory");
@@ -166,6 +240,10 @@ fn a_broken_layer_is_mended_in_place() {
 
 fn inode(of: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(of)
+}
+
+fn inode_at(path: &Path) -> u64 {
+    inode(&fs::metadata(path).unwrap())
 }
 
 #[test]

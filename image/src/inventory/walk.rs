@@ -4,12 +4,12 @@
 //! For layers that are not what their archive says from start to end: entries that replace others,
 //! and hard links into layers below. The archive cannot be rebuilt from it.
 
-use super::item::What;
+use super::item::{Dress, What};
 use super::verify::digest;
 use super::write::Writer;
 use crate::files;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, major, minor, openat, openat2,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, major, minor, openat, openat2,
     readlinkat, statat,
 };
 use std::collections::HashMap;
@@ -20,15 +20,25 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes down everything beneath `root`.
-pub(crate) fn walk(root: BorrowedFd<'_>, into: &mut Writer) -> io::Result<()> {
-    into.not_exact();
-    let mut walked = Walk { into, links: HashMap::new(), buffer: vec![0; BUFFER_BYTES] };
+/// Something that a walk came by.
+pub(super) struct Seen<'a> {
+    pub(super) parent: BorrowedFd<'a>,
+    pub(super) inode_of_parent: u64,
+    pub(super) name: &'a CStr,
+    pub(super) path: &'a [u8],
+}
+
+/// Shows everything beneath `root`, and goes on into what `see` says is a directory worth that.
+pub(super) fn each(
+    root: BorrowedFd<'_>,
+    mut see: impl FnMut(&Seen<'_>) -> io::Result<bool>,
+) -> io::Result<()> {
     let mut left = vec![Vec::<u8>::new()];
     while let Some(path) = left.pop() {
         let name = if path.is_empty() { &b"."[..] } else { &path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let dir = openat2(root, name, files::DIRECTORY, Mode::empty(), resolve)?;
+        let inode_of_parent = fstat(&dir)?.st_ino;
         for entry in Dir::read_from(&dir)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -37,12 +47,21 @@ pub(crate) fn walk(root: BorrowedFd<'_>, into: &mut Writer) -> io::Result<()> {
             }
             let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
             let inner = [&path, slash, name.to_bytes()].concat();
-            if walked.add(dir.as_fd(), name, &inner)? {
+            let seen = Seen { parent: dir.as_fd(), inode_of_parent, name, path: &inner };
+            if see(&seen)? {
                 left.push(inner);
             }
         }
     }
     Ok(())
+}
+
+/// Writes down everything beneath `root`, and itself.
+pub(crate) fn walk(root: BorrowedFd<'_>, into: &mut Writer) -> io::Result<()> {
+    into.not_exact();
+    into.entry(Vec::new(), What::Directory, Some(Dress::of(&fstat(root)?)))?;
+    let mut walked = Walk { into, links: HashMap::new(), buffer: vec![0; BUFFER_BYTES] };
+    each(root, |seen| walked.add(seen.parent, seen.name, seen.path))
 }
 
 struct Walk<'a> {
@@ -60,7 +79,7 @@ impl Walk<'_> {
         let is_directory = kind == FileType::Directory;
         if !is_directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                self.into.entry(path.to_vec(), What::Link(first.clone()))?;
+                self.into.entry(path.to_vec(), What::Link(first.clone()), None)?;
                 return Ok(false);
             }
             self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
@@ -77,7 +96,7 @@ impl Walk<'_> {
             // Unpacking makes none.
             FileType::Socket | FileType::Unknown => return Ok(false),
         };
-        self.into.entry(path.to_vec(), what)?;
+        self.into.entry(path.to_vec(), what, Some(Dress::of(&stat)))?;
         Ok(is_directory)
     }
 

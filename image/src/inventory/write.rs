@@ -2,7 +2,7 @@
 //! Writes an inventory: compressed, and its digest computed on the way.
 
 use super::MAGIC;
-use super::item::{Item, What};
+use super::item::{Dress, Item, What};
 use crate::digest::{Digest, Hashed, Hasher};
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -37,9 +37,14 @@ impl Writer {
     }
 
     /// Adds something that is there.
-    pub(crate) fn entry(&mut self, path: Vec<u8>, what: What) -> io::Result<()> {
+    pub(crate) fn entry(
+        &mut self,
+        path: Vec<u8>,
+        what: What,
+        dress: Option<Dress>,
+    ) -> io::Result<()> {
         self.entries += 1;
-        Item::Entry { path, what }.write(&mut self.out)
+        Item::Entry { path, what, dress }.write(&mut self.out)
     }
 
     /// Says that the archive cannot be rebuilt from this.

@@ -31,9 +31,9 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(trust: Trust, is_loopback: bool) -> Self {
-        let keys = trust.client.iter().filter_map(|(_, key)| key.as_ref());
-        let certificates = trust.client.iter().map(|(certificate, _)| certificate);
-        let files = trust.ca.iter().chain(certificates).chain(keys);
+        let client = trust.client.as_ref();
+        let key = client.and_then(|(_, key)| key.as_ref());
+        let files = trust.ca.iter().chain(client.map(|(certificate, _)| certificate)).chain(key);
         let stamps = files.map(|path| stamp(path)).collect();
         Self { trust, is_loopback, stamps }
     }
@@ -67,8 +67,7 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
         }
         builder = builder.tls_certs_merge(certificates);
     }
-    // TLS shows one certificate; which of several, servers do not tell us.
-    if let Some((certificate, key)) = trust.client.first() {
+    if let Some((certificate, key)) = &trust.client {
         let mut pem = read(certificate)?;
         if let Some(key) = key {
             pem.push(b'\n');

@@ -67,7 +67,10 @@ fn by_names(directory: &Path, found: &[String]) -> Result<Trust, String> {
                 if !found.iter().any(|of| Path::new(of) == key) {
                     return Err(format!("beside {name} there must be {}", key.display()));
                 }
-                trust.client.push((directory.join(name), Some(directory.join(key))));
+                let pair = (directory.join(name), Some(directory.join(key)));
+                if trust.client.replace(pair).is_some() {
+                    return Err(hosts::ONE_CERTIFICATE.into());
+                }
             }
             _ => {}
         }
@@ -110,7 +113,13 @@ mod tests {
         let hosts = find(dir.path(), "registry.example.org", "https://own").unwrap().unwrap();
         assert_eq!(hosts[0].api, "https://own/v2");
         assert_eq!(hosts[0].trust.ca, [own.join("a.crt")]);
-        assert_eq!(hosts[0].trust.client, [(own.join("b.cert"), Some(own.join("b.key")))]);
+        assert_eq!(hosts[0].trust.client, Some((own.join("b.cert"), Some(own.join("b.key")))));
+        for name in ["c.cert", "c.key"] {
+            fs::write(own.join(name), "").unwrap();
+        }
+        let err = find(dir.path(), "registry.example.org", "https://own").unwrap_err();
+        assert!(err.to_string().contains("several client certificates"), "{err}");
+        fs::remove_file(own.join("c.cert")).unwrap();
         fs::remove_file(own.join("b.key")).unwrap();
         let err = find(dir.path(), "registry.example.org", "https://own").unwrap_err();
         assert!(err.to_string().contains("b.key"), "{err}");

@@ -23,6 +23,10 @@ pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most hosts of one registry.
 const HOSTS_MAX: usize = 64;
 
+/// Why several client certificates of one host are refused.
+pub(super) const ONE_CERTIFICATE: &str =
+    "it has several client certificates, and a connection shows one: leave the one that it wants";
+
 /// One place to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
@@ -41,8 +45,9 @@ pub(crate) struct Host {
 pub(crate) struct Trust {
     pub(crate) skip_verify: bool,
     pub(crate) ca: Vec<PathBuf>,
-    /// Certificates with their keys; a key that is missing is in the same file.
-    pub(crate) client: Vec<(PathBuf, Option<PathBuf>)>,
+    /// A certificate with its key, which may be in the same file. TLS shows one, so several are refused: which
+    /// of them a server wants could only be guessed.
+    pub(crate) client: Option<(PathBuf, Option<PathBuf>)>,
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -125,15 +130,19 @@ fn host(address: &str, raw: RawHost, beside: &Path) -> Result<Host, String> {
     let wrong = |why: &str| format!("`{}`: {why}", address.escape_debug());
     let (resolves, pulls) = capabilities(raw.capabilities.as_deref()).map_err(|why| wrong(&why))?;
     let path = |path: PathBuf| beside.join(path);
-    let mut client = Vec::new();
-    for pair in raw.client.map(OneOrMany::into_vec).unwrap_or_default() {
+    let client = raw.client.map(OneOrMany::into_vec).unwrap_or_default();
+    if client.len() > 1 {
+        return Err(wrong(ONE_CERTIFICATE));
+    }
+    let client = client.into_iter().next().map(|pair| {
         let mut parts = pair.into_vec().into_iter();
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(certificate), key, None) => client
-                .push((path(certificate), key.filter(|key| !key.as_os_str().is_empty()).map(path))),
-            _ => return Err(wrong("`client` is a certificate, or a certificate and its key")),
+            (Some(certificate), key, None) => {
+                Ok((path(certificate), key.filter(|key| !key.as_os_str().is_empty()).map(path)))
+            }
+            _ => Err(wrong("`client` is a certificate, or a certificate and its key")),
         }
-    }
+    });
     let mut headers = Vec::new();
     for (name, values) in raw.header.unwrap_or_default() {
         for value in values.into_vec() {
@@ -153,7 +162,7 @@ fn host(address: &str, raw: RawHost, beside: &Path) -> Result<Host, String> {
         trust: Trust {
             skip_verify: raw.skip_verify.unwrap_or(false),
             ca: raw.ca.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(path).collect(),
-            client,
+            client: client.transpose()?,
             connect_timeout: timeout
                 .map(|of| of.ok_or_else(|| wrong("`dial_timeout` is none like \"10s\"")))
                 .transpose()?,
@@ -266,7 +275,7 @@ mod tests {
             [host."https://mirror.example.org"]
             capabilities = ["pull"]
             ca = ["/abs/ca.pem", "rel.pem"]
-            client = [["cert.pem", "key.pem"], "both.pem", ["own.pem", ""]]
+            client = [["cert.pem", "key.pem"]]
             dial_timeout = "1m30s"
             [host."https://mirror.example.org".header]
             x-one = "1"
@@ -276,10 +285,13 @@ mod tests {
         let at = |name: &str| PathBuf::from("/etc/certs.d/x").join(name);
         assert_eq!((hosts[0].resolves, hosts[0].pulls), (false, true));
         assert_eq!(hosts[0].trust.ca, [PathBuf::from("/abs/ca.pem"), at("rel.pem")]);
-        assert_eq!(
-            hosts[0].trust.client,
-            [(at("cert.pem"), Some(at("key.pem"))), (at("both.pem"), None), (at("own.pem"), None)]
-        );
+        assert_eq!(hosts[0].trust.client, Some((at("cert.pem"), Some(at("key.pem")))));
+        for text in
+            ["client = \"both.pem\"", "client = [\"both.pem\"]", "client = [[\"both.pem\", \"\"]]"]
+        {
+            let both = parsed(text).unwrap().remove(0).trust.client;
+            assert_eq!(both, Some((at("both.pem"), None)), "{text}");
+        }
         assert_eq!(hosts[0].trust.connect_timeout, Some(Duration::from_secs(90)));
         let headers: Vec<(&str, &str)> =
             hosts[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -298,6 +310,7 @@ mod tests {
             ("[host.\"https://u:p@x\"]", "credentials"),
             ("[host.\"https://x\"]\ndial_timeout = \"soon\"", "dial_timeout"),
             ("[host.\"https://x\"]\nclient = [[\"a\", \"b\", \"c\"]]", "client"),
+            ("[host.\"https://x\"]\nclient = [[\"a\", \"b\"], \"c\"]", "several client"),
             ("[host.\"https://x\".header]\n\"a b\" = \"c\"", "header"),
         ] {
             let err = parsed(text).unwrap_err();

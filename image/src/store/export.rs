@@ -7,19 +7,22 @@
 //! blobs/sha256/…               configs, manifests, and layers as they were before compression
 //! ```
 //!
-//! The rule: what is written has the digest that names it. No compressed copy of a layer is kept, so its
-//! archive is rebuilt from its files to the byte; one whose files were altered ends the export.
+//! The rule: what is written has the digest that names it. No compressed copy of a layer needs to be kept: its
+//! archive is rebuilt from its files to the byte; one whose files were altered ends the export. Of a layer
+//! that replaces its own entries the files do not tell all. Its archive is inflated from the blob, if that is kept.
 //! An image keeps its id that way; its manifest is another, since its layers are not compressed.
 
 use super::layers::Held;
 use super::record::Record;
-use super::{Inner, Store};
+use super::{Inner, Store, files};
 use crate::digest::{Digest, Hashing};
 use crate::error::Error;
 use crate::inventory::{self, Rebuilt};
+use crate::layer::decoder;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tar::{Builder, Header};
 
@@ -41,6 +44,8 @@ struct Archived {
     held: Held,
     diff_id: Digest,
     bytes: u64,
+    /// It as it travels, if the files do not tell all of it.
+    blob: Option<PathBuf>,
 }
 
 impl Store {
@@ -78,12 +83,18 @@ impl Inner {
             let items = self.items(held.layer()).map_err(|err| failed(err.to_string()))?;
             let bytes = items.map(inventory::length).transpose();
             let bytes = bytes.map_err(|err| failed(err.to_string()))?.flatten();
-            let bytes = bytes.ok_or_else(|| {
-                failed(format!(
-                    "the archive of its layer {diff_id} cannot be rebuilt from its files"
-                ))
-            })?;
-            layers.push(Archived { held, diff_id, bytes });
+            let (bytes, blob) = match bytes {
+                Some(bytes) => (bytes, None),
+                None => {
+                    let blob = self.index().blob_path(of).filter(|path| path.is_file());
+                    let none =
+                        || Error::NoArchive { image: name.to_owned(), layer: diff_id.to_string() };
+                    let blob = blob.ok_or_else(none)?;
+                    let bytes = inflated(&blob, |plain| io::copy(plain, &mut io::sink()));
+                    (bytes.map_err(|err| failed(err.to_string()))?, Some(blob))
+                }
+            };
+            layers.push(Archived { held, diff_id, bytes, blob });
         }
         let tags = match full {
             Some(full) if record.tags.contains(&full) => vec![full],
@@ -98,13 +109,26 @@ impl Inner {
                 format!("layer {} is not what was stored: `hull images verify`", layer.diff_id);
             io::Error::new(io::ErrorKind::InvalidData, why)
         };
-        let items = self.items(layer.held.layer())?.ok_or_else(altered)?;
-        let root = self.open_layer(layer.held.layer())?;
-        let mut bytes = Hashing::new(Rebuilt::new(root, items), layer.diff_id.hasher());
-        add(archive, &blob(&layer.diff_id), layer.bytes, &mut bytes)?;
-        let (_, digest) = bytes.finish()?;
+        let mut write = |from: &mut dyn Read| {
+            let mut bytes = Hashing::new(from, layer.diff_id.hasher());
+            add(archive, &blob(&layer.diff_id), layer.bytes, &mut bytes)?;
+            bytes.finish()
+        };
+        let (_, digest) = if let Some(blob) = &layer.blob {
+            inflated(blob, write)?
+        } else {
+            let items = self.items(layer.held.layer())?.ok_or_else(altered)?;
+            let root = self.open_layer(layer.held.layer())?;
+            write(&mut Rebuilt::new(root, items))?
+        };
         if digest == layer.diff_id { Ok(()) } else { Err(altered()) }
     }
+}
+
+/// Reads a blob without its compression.
+fn inflated<T>(blob: &Path, read: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
+    let mut file = BufReader::new(files::open_file(blob).map_err(io::Error::other)?);
+    read(&mut decoder(&mut file)?)
 }
 
 fn documents(archive: &mut Builder<impl Write>, images: &[Leaving]) -> io::Result<()> {

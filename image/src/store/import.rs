@@ -6,7 +6,7 @@
 //! go the same way as those of a pull.
 
 use super::layers::Made;
-use super::pull::blocking;
+use super::pull::{Ready, blocking};
 use super::record;
 use super::{Image, Inner, Store};
 use crate::digest::Digest;
@@ -118,19 +118,23 @@ impl Inner {
         } else {
             return Err(no_archive("neither index.json nor manifest.json is in it"));
         };
+        if found.is_empty() {
+            return Err(no_archive("there is no image in it"));
+        }
         let is_only = found.len() == 1;
-        let mut imported = Vec::new();
+        let mut ready = Vec::new();
         for of in &mut found {
             match name {
                 Some(name) if is_only || of.names.is_empty() => of.names = vec![name.clone()],
                 _ => {}
             }
-            imported.push(self.take(&contents, of)?);
+            ready.push(self.take(&contents, of)?);
         }
-        if imported.is_empty() {
-            return Err(no_archive("there is no image in it"));
-        }
-        Ok(imported)
+        let names: Vec<Vec<String>> = ready.iter().map(|of| of.tags.clone()).collect();
+        // All at once: one wait for the disk, and all of the archive or nothing.
+        let images = self.record(ready)?;
+        let imported = |(image, names)| Imported { image, names };
+        Ok(images.into_iter().zip(names).map(imported).collect())
     }
 
     /// The archive without compression.
@@ -200,7 +204,8 @@ impl Inner {
         Err(no_archive("there are too many indexes in indexes"))
     }
 
-    fn take(self: &Arc<Self>, contents: &Contents, found: &Found) -> Result<Imported, Cause> {
+    /// Makes the layers of an image that are not here yet.
+    fn take(self: &Arc<Self>, contents: &Contents, found: &Found) -> Result<Ready, Cause> {
         if let Some(policy) = &self.policy {
             policy.check_import(&found.names)?;
         }
@@ -233,8 +238,7 @@ impl Inner {
         // Without any name the image is still found by its id.
         let digest = found.digest.as_ref().zip(found.names.first());
         let digest = digest.map(|(digest, name)| name.digested(digest));
-        let image = self.record((id, text), made, &tags, digest)?;
-        Ok(Imported { image, names: tags })
+        Ok(Ready { id, config: text, made, tags, digest })
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! The rule: a change is written first and then made here, so what is listed is on disk. Layers that
 //! a pull has found or made are held until it is done, so that removing another image does not take
-//! them away from under it.
+//! them away from under it. Who needs a layer is counted as images come and go: nothing here looks at
+//! all of them but what lists all of them.
 
-use super::record::{Layer, Record};
+use super::record::{self, Layer, Record};
 use super::{Image, Problem};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -27,10 +28,32 @@ pub(super) struct Index {
     pinned: BTreeSet<String>,
     records: BTreeMap<String, Record>,
     images: BTreeMap<String, Arc<Image>>,
-    layers: BTreeMap<String, Layer>,
+    /// Ids by tag and by digest of a repository.
+    names: HashMap<String, String>,
+    layers: BTreeMap<String, Kept>,
+    /// Layers that nobody needs.
+    loose: BTreeSet<String>,
     /// Bytes and inodes of all layers.
     taken: (u64, u64),
-    held: HashMap<String, usize>,
+}
+
+/// A layer that is here.
+#[derive(Debug)]
+struct Kept {
+    layer: Layer,
+    /// How often records name it.
+    needed: usize,
+    /// How many pulls and imports have it under way.
+    held: usize,
+}
+
+/// An image whose layers are all there and durable.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) record: Record,
+    /// Taken from any other image.
+    pub(super) tags: Vec<String>,
+    pub(super) digest: Option<String>,
 }
 
 impl Index {
@@ -40,9 +63,10 @@ impl Index {
             pinned,
             records: BTreeMap::new(),
             images: BTreeMap::new(),
+            names: HashMap::new(),
             layers: BTreeMap::new(),
+            loose: BTreeSet::new(),
             taken: (0, 0),
-            held: HashMap::new(),
         }
     }
 
@@ -71,7 +95,7 @@ impl Index {
                 }
             }
             let blobs: BTreeSet<PathBuf> =
-                self.layers.values().filter_map(|layer| self.blob_path(layer)).collect();
+                self.layers.values().filter_map(|kept| self.blob_path(&kept.layer)).collect();
             for name in files::names(&self.root.join("blobs"))? {
                 let path = self.root.join("blobs").join(name);
                 if !blobs.contains(&path) {
@@ -101,10 +125,41 @@ impl Index {
         let image = Arc::new(self.image_of(&record)?);
         for layer in &record.layers {
             self.put(layer.clone());
+            self.count(&layer.name, |kept| kept.needed += 1);
+        }
+        // Behind the new one's, whose layers are mostly the same.
+        self.hide(&record.id);
+        for name in record.tags.iter().chain(&record.digests) {
+            self.names.insert(name.clone(), record.id.clone());
         }
         self.images.insert(record.id.clone(), Arc::clone(&image));
         self.records.insert(record.id.clone(), record);
         Ok(image)
+    }
+
+    /// Takes a record out of sight, if there is one.
+    fn hide(&mut self, id: &str) {
+        self.images.remove(id);
+        let Some(old) = self.records.remove(id) else { return };
+        for layer in &old.layers {
+            self.count(&layer.name, |kept| kept.needed -= 1);
+        }
+        for name in old.tags.iter().chain(&old.digests) {
+            if self.names.get(name).is_some_and(|of| of == id) {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    /// Changes who needs a layer.
+    fn count(&mut self, layer: &str, change: impl FnOnce(&mut Kept)) {
+        let Some(kept) = self.layers.get_mut(layer) else { return };
+        change(kept);
+        if kept.needed == 0 && kept.held == 0 {
+            self.loose.insert(layer.to_owned());
+        } else {
+            self.loose.remove(layer);
+        }
     }
 
     fn image_of(&self, record: &Record) -> Result<Image, String> {
@@ -140,7 +195,7 @@ impl Index {
     }
 
     /// Where a layer is as it travels, if it is kept.
-    fn blob_path(&self, layer: &Layer) -> Option<PathBuf> {
+    pub(super) fn blob_path(&self, layer: &Layer) -> Option<PathBuf> {
         let digest = Digest::parse(&layer.blob.as_ref()?.digest)?;
         Some(self.root.join("blobs").join(digest.hex()))
     }
@@ -160,7 +215,7 @@ impl Index {
     }
 
     pub(super) fn layer(&self, name: &str) -> Option<Layer> {
-        self.layers.get(name).cloned()
+        self.layers.get(name).map(|kept| kept.layer.clone())
     }
 
     /// The layers of an image, or all, each with the images that have it.
@@ -171,7 +226,7 @@ impl Index {
         let is_wanted = |record: &&Record| wanted.as_ref().is_none_or(|id| *id == record.id);
         for record in self.records.values().filter(is_wanted) {
             for layer in &record.layers {
-                let known = self.layers.get(&layer.name).unwrap_or(layer);
+                let known = self.layers.get(&layer.name).map_or(layer, |kept| &kept.layer);
                 let entry = all.entry(&layer.name).or_insert_with(|| (known.clone(), Vec::new()));
                 entry.1.push(record.id.clone());
             }
@@ -191,16 +246,24 @@ impl Index {
     fn put(&mut self, layer: Layer) {
         self.taken.0 += layer.bytes;
         self.taken.1 += layer.inodes;
-        if let Some(old) = self.layers.insert(layer.name.clone(), layer) {
-            self.taken.0 -= old.bytes;
-            self.taken.1 -= old.inodes;
+        match self.layers.get_mut(&layer.name) {
+            Some(kept) => {
+                self.taken.0 -= kept.layer.bytes;
+                self.taken.1 -= kept.layer.inodes;
+                kept.layer = layer;
+            }
+            None => {
+                self.loose.insert(layer.name.clone());
+                self.layers.insert(layer.name.clone(), Kept { layer, needed: 0, held: 0 });
+            }
         }
     }
 
     fn take(&mut self, name: &str) {
+        self.loose.remove(name);
         if let Some(old) = self.layers.remove(name) {
-            self.taken.0 -= old.bytes;
-            self.taken.1 -= old.inodes;
+            self.taken.0 -= old.layer.bytes;
+            self.taken.1 -= old.layer.inodes;
         }
     }
 
@@ -219,10 +282,8 @@ impl Index {
                 Some(digest) => reference.digested(digest),
                 None => reference.to_string(),
             };
-            let has =
-                |record: &&Record| record.tags.contains(&full) || record.digests.contains(&full);
-            if let Some(record) = self.records.values().find(has) {
-                return Some((record.id.clone(), Some(full)));
+            if let Some(id) = self.names.get(&full) {
+                return Some((id.clone(), Some(full)));
             }
         }
         let hex = name.strip_prefix(ID_KIND).unwrap_or(name);
@@ -239,33 +300,56 @@ impl Index {
         }
     }
 
-    /// Records an image whose layers are all there and durable. Its tag is taken from any other image.
-    pub(super) fn add(
-        &mut self,
-        mut record: Record,
-        tags: &[String],
-        digest: Option<String>,
-    ) -> Result<Arc<Image>, sys::Error> {
-        if let Some(old) = self.records.get(&record.id) {
-            record.tags.clone_from(&old.tags);
-            record.digests.clone_from(&old.digests);
+    /// Records images: durable all together, then in place and seen one by one.
+    pub(super) fn add(&mut self, new: Vec<New>) -> sys::Result<Vec<Arc<Image>>> {
+        let mut changed: BTreeMap<String, Record> = BTreeMap::new();
+        let mut owners: HashMap<String, String> = HashMap::new();
+        let mut ids = Vec::new();
+        for New { mut record, tags, digest } in new {
+            if let Some(old) = changed.get(&record.id).or_else(|| self.records.get(&record.id)) {
+                record.tags.clone_from(&old.tags);
+                record.digests.clone_from(&old.digests);
+            }
+            for tag in tags {
+                let owner = owners.get(&tag).or_else(|| self.names.get(&tag));
+                if let Some(other) = owner.filter(|owner| **owner != record.id)
+                    && let Some(known) = changed.get(other).or_else(|| self.records.get(other))
+                {
+                    // Without any name it stays until it is removed by its id: a container may use it.
+                    let mut other = known.clone();
+                    other.tags.remove(&tag);
+                    changed.insert(other.id.clone(), other);
+                }
+                owners.insert(tag.clone(), record.id.clone());
+                record.tags.insert(tag);
+            }
+            record.digests.extend(digest);
+            ids.push(record.id.clone());
+            changed.insert(record.id.clone(), record);
         }
-        record.tags.extend(tags.iter().cloned());
-        record.digests.extend(digest);
-        record.write(&self.root)?;
-        let broken = |why| sys::Error::new(rustix::io::Errno::INVAL, format!("parse({why})"));
-        let image = self.show(record).map_err(broken)?;
-        let has = |record: &&Record| {
-            record.id != image.id && tags.iter().any(|tag| record.tags.contains(tag))
-        };
-        let others: Vec<Record> = self.records.values().filter(has).cloned().collect();
-        for mut other in others {
-            other.tags.retain(|tag| !tags.contains(tag));
-            // Without any name it stays until it is removed by its id: a container may use it.
-            other.write(&self.root)?;
-            self.show(other).map_err(broken)?;
+        self.put_in_place(changed)?;
+        Ok(ids.iter().filter_map(|id| self.images.get(id).cloned()).collect())
+    }
+
+    /// Gives an image one more tag, which is taken from any other image.
+    pub(super) fn tag(&mut self, record: Record, tag: String) -> sys::Result<Option<Arc<Image>>> {
+        let new = New { record, tags: vec![tag], digest: None };
+        Ok(self.add(vec![new])?.into_iter().next())
+    }
+
+    /// Writes records, then shows those that are in their place.
+    fn put_in_place(&mut self, records: BTreeMap<String, Record>) -> sys::Result<()> {
+        let staged = record::stage(&self.root, records.values())?;
+        let mut put = Ok(());
+        for (record, scratch) in records.into_values().zip(&staged) {
+            put = files::rename(scratch.path(), &record.path(&self.root));
+            if put.is_err() {
+                break;
+            }
+            self.show(record).map_err(broken)?;
         }
-        Ok(image)
+        files::sync_names(&self.root.join("images"))?;
+        put
     }
 
     /// Removes names, maybe the image, and gives the directories to be removed.
@@ -285,39 +369,26 @@ impl Index {
         }
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         if !record.is_nameless() {
-            record.write(&self.root).map_err(failed)?;
-            let broken = |why| sys::Error::new(rustix::io::Errno::INVAL, format!("parse({why})"));
-            self.show(record).map_err(broken).map_err(failed)?;
+            self.put_in_place(BTreeMap::from([(id, record)])).map_err(failed)?;
             return Ok(Vec::new());
         }
         if used(&id) {
             return Err(Error::InUse { image: name.to_owned() });
         }
         files::unlink(&record.path(&self.root)).map_err(failed)?;
-        self.records.remove(&id);
-        self.images.remove(&id);
+        self.hide(&id);
         self.collect().map_err(failed)
     }
 
     /// Takes layers that nobody needs out of their place, so that they can be removed at leisure.
     pub(super) fn collect(&mut self) -> sys::Result<Vec<PathBuf>> {
-        let needed: BTreeSet<&String> = self
-            .records
-            .values()
-            .flat_map(|record| record.layers.iter().map(|layer| &layer.name))
-            .collect();
-        let gone: Vec<String> = self
-            .layers
-            .keys()
-            .filter(|name| !needed.contains(name) && !self.held.contains_key(*name))
-            .cloned()
-            .collect();
         let mut directories = Vec::new();
-        for name in gone {
+        while let Some(name) = self.loose.first().cloned() {
             let aside = self.root.join("tmp").join(files::unique("layer"));
             files::rename(&self.layer_path(&name), &aside)?;
             files::unlink(&self.inventory_path(&name))?;
-            if let Some(blob) = self.layers.get(&name).and_then(|layer| self.blob_path(layer)) {
+            let blob = self.layers.get(&name).and_then(|kept| self.blob_path(&kept.layer));
+            if let Some(blob) = blob {
                 files::unlink(&blob)?;
             }
             self.take(&name);
@@ -328,8 +399,8 @@ impl Index {
 
     /// Finds a layer that is there and holds it.
     pub(super) fn hold(&mut self, name: &str) -> Option<Layer> {
-        let layer = self.layers.get(name)?.clone();
-        *self.held.entry(name.to_owned()).or_default() += 1;
+        let layer = self.layer(name)?;
+        self.count(name, |kept| kept.held += 1);
         Some(layer)
     }
 
@@ -351,8 +422,8 @@ impl Index {
         }
         files::rename(inventory, &self.inventory_path(&layer.name))?;
         files::rename(made, &path)?;
-        *self.held.entry(layer.name.clone()).or_default() += 1;
         self.put(layer.clone());
+        self.count(&layer.name, |kept| kept.held += 1);
         Ok(layer)
     }
 
@@ -360,25 +431,23 @@ impl Index {
     pub(super) fn mended(&mut self, layer: &Layer) -> sys::Result<()> {
         self.put(layer.clone());
         let has = |record: &&Record| record.layers.iter().any(|of| of.name == layer.name);
-        let records: Vec<Record> = self.records.values().filter(has).cloned().collect();
-        for mut record in records {
+        let mut records: BTreeMap<String, Record> = BTreeMap::new();
+        for mut record in self.records.values().filter(has).cloned() {
             for of in record.layers.iter_mut().filter(|of| of.name == layer.name) {
                 of.clone_from(layer);
             }
-            record.write(&self.root)?;
-            self.records.insert(record.id.clone(), record);
+            records.insert(record.id.clone(), record);
         }
-        Ok(())
+        self.put_in_place(records)
     }
 
     pub(super) fn release(&mut self, name: &str) {
-        if let Some(count) = self.held.get_mut(name) {
-            *count -= 1;
-            if *count == 0 {
-                self.held.remove(name);
-            }
-        }
+        self.count(name, |kept| kept.held -= 1);
     }
+}
+
+fn broken(why: String) -> sys::Error {
+    sys::Error::new(rustix::io::Errno::INVAL, format!("parse({why})"))
 }
 
 /// A tag takes the digests of its repository with it if it is the last tag of that repository.

@@ -149,7 +149,7 @@ impl Inner {
         doubts.unseen.remove(name);
         match seen {
             Ok(None) => None,
-            Ok(Some(Finding { path, why })) => {
+            Ok(Some(Finding { path, why, .. })) => {
                 doubts.broken.insert(name.to_owned());
                 Some(format!("{}: {why}", String::from_utf8_lossy(&path)))
             }

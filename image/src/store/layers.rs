@@ -72,8 +72,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(inner: &Inner, kind: &str) -> Self {
-        Self { path: inner.path("tmp").join(files::unique(kind)) }
+    pub(super) fn new(root: &Path, kind: &str) -> Self {
+        Self { path: root.join("tmp").join(files::unique(kind)) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -144,7 +144,7 @@ impl Inner {
         watch: &Watch,
     ) -> Result<Made, Cause> {
         let keep = keep(&expected.diff_id);
-        let scratch = Scratch::new(self, "layer");
+        let scratch = Scratch::new(&self.config.root, "layer");
         files::make_dir(&scratch.path, 0o755).map_err(&keep)?;
         let root = files::open_dir(&scratch.path).map_err(&keep)?;
         let (inventory, mut notes) = self.begin_inventory().map_err(&keep)?;
@@ -176,13 +176,13 @@ impl Inner {
         if !self.config.keep_blobs || expected.blob.is_none() {
             return Ok(None);
         }
-        let scratch = Scratch::new(self, "blob");
+        let scratch = Scratch::new(&self.config.root, "blob");
         let file = files::create(&scratch.path)?;
         Ok(Some((scratch, file)))
     }
 
     fn begin_inventory(&self) -> sys::Result<(Scratch, Writer)> {
-        let scratch = Scratch::new(self, "inventory");
+        let scratch = Scratch::new(&self.config.root, "inventory");
         let file = files::create(&scratch.path)?;
         let writer = Writer::new(file)
             .map_err(sys::Error::of_io(|| format!("write({})", scratch.path.display())))?;

@@ -34,7 +34,7 @@ pub use integrity::Verified;
 pub use progress::{Progress, ProgressState};
 pub use rootfs::Rootfs;
 
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::files;
 use crate::platform::Machine;
 use crate::policy::Policy;
@@ -227,6 +227,30 @@ impl Store {
         self.inner.index().find(name)
     }
 
+    /// Gives an image another name. With `force` the name is taken from another image that has it. The policy
+    /// decides on the name as on one that comes from an archive.
+    pub fn tag(&self, image: &str, name: &str, force: bool) -> Result<Arc<Image>, Error> {
+        let new = Reference::parse(name)?;
+        let no_tag = || Error::Reference {
+            text: name.to_owned(),
+            why: "what is given has a tag, no digest",
+        };
+        let tag = new.tagged().ok_or_else(no_tag)?;
+        let failed = |source| Error::Tag { image: image.to_owned(), name: tag.clone(), source };
+        if let Some(policy) = &self.inner.policy {
+            policy.check_import(&[new]).map_err(failed)?;
+        }
+        let missing = || Error::NoImage { image: image.to_owned() };
+        let mut index = self.inner.index();
+        let (record, _) = index.record(image).ok_or_else(missing)?;
+        let is_others = |of: Arc<Image>| of.id != record.id;
+        if !force && index.find(&tag).is_some_and(is_others) {
+            return Err(Error::NameTaken { image: image.to_owned(), name: tag });
+        }
+        let keep = |source| failed(Cause::Keep { what: format!("image {image}"), source });
+        index.tag(record, tag.clone()).map_err(keep)?.ok_or_else(missing)
+    }
+
     /// Removes a name, or all of an image's when `name` is its id or its last tag. Then layers go that
     /// no image needs. An image with containers (`used`, asked with its id) keeps its last name.
     /// Removing what is not there is a success.
@@ -291,6 +315,7 @@ fn make_directories(root: &Path) -> sys::Result<()> {
         files::make_dir(&root.join(name), 0o700)?;
     }
     files::make_dir(&root.join("below"), 0o755)?;
+    rootfs::make_places(&root.join(rootfs::PLACES))?;
     files::make_dir(&root.join("empty"), 0o755)
 }
 

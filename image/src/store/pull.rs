@@ -5,6 +5,7 @@
 //! same with the same credentials meanwhile joins it. Others' credentials never decide what one
 //! gets: the manifest is asked for with one's own, even if all layers are here.
 
+use super::index::New;
 use super::layers::Made;
 use super::progress::{Progress, ProgressState, Sight};
 use super::record::{self, Record};
@@ -36,6 +37,17 @@ type Busy = mpsc::Sender<()>;
 
 /// A layer with its place in the image.
 type Numbered = (usize, (Expected, Made));
+
+/// An image of which everything is here, to be made durable and listed.
+pub(super) struct Ready {
+    pub(super) id: Digest,
+    /// To the byte.
+    pub(super) config: String,
+    /// Lowest first.
+    pub(super) made: Vec<(Expected, Made)>,
+    pub(super) tags: Vec<String>,
+    pub(super) digest: Option<String>,
+}
 
 /// A layer on its way here.
 struct OnWay<'a> {
@@ -147,14 +159,18 @@ impl Inner {
         self.has_room(&expected)?;
         let made = self.layers(&session, expected, sight).await;
         let made = made.map_err(|cause| self.how_much(cause, sight))?;
-        let record = (manifest.config.digest, text);
-        let names = (reference.tagged(), digests.first().map(|digest| reference.digested(digest)));
+        let ready = Ready {
+            id: manifest.config.digest,
+            config: text,
+            made,
+            tags: reference.tagged().into_iter().collect(),
+            digest: digests.first().map(|digest| reference.digested(digest)),
+        };
         let inner = Arc::clone(self);
         sight.watch.waits_for(Wait::Sync);
-        let recorded = blocking(move || {
-            inner.record(record, made, &names.0.into_iter().collect::<Vec<_>>(), names.1)
-        });
-        recorded.await.map_err(|cause| self.how_much(cause, sight))
+        let recorded = blocking(move || inner.record(vec![ready])).await;
+        let recorded = recorded.map_err(|cause| self.how_much(cause, sight))?;
+        recorded.into_iter().next().ok_or_else(ended)
     }
 
     /// What the policy says, if there is one.
@@ -297,34 +313,36 @@ impl Inner {
         unpacked
     }
 
-    /// Makes layers durable and lists the image. Blocks.
-    pub(super) fn record(
-        self: &Arc<Self>,
-        (id, config): (Digest, String),
-        made: Vec<(Expected, Made)>,
-        tags: &[String],
-        digest: Option<String>,
-    ) -> Result<Arc<Image>, Cause> {
-        let keep = |source| Cause::Keep { what: format!("image {id}"), source };
-        let held = self.settle(made)?;
-        let directory = files::open_dir(&self.path("layers")).map_err(keep)?;
-        rustix::fs::syncfs(&directory)
-            .map_err(hull_sys::Error::of(|| "syncfs(layers)"))
+    /// Makes layers durable and lists their images. Blocks.
+    pub(super) fn record(self: &Arc<Self>, ready: Vec<Ready>) -> Result<Vec<Arc<Image>>, Cause> {
+        let what = match ready.as_slice() {
+            [only] => format!("image {}", only.id),
+            many => format!("{} images", many.len()),
+        };
+        let keep = |source| Cause::Keep { what: what.clone(), source };
+        let (mut new, mut held) = (Vec::new(), Vec::new());
+        for Ready { id, config, made, tags, digest } in ready {
+            let layers = self.settle(made)?;
+            let records = layers.iter().map(|of| of.layer().clone()).collect();
+            new.push(New { record: Record::new(&id, config, records), tags, digest });
+            held.extend(layers);
+        }
+        let directory = self.path("layers");
+        files::open_dir(&directory)
+            .and_then(|layers| files::sync_all(&layers, &directory))
             .map_err(keep)?;
-        let layers = held.iter().map(|of| of.layer().clone()).collect();
-        let record = Record::new(&id, config, layers);
-        let (image, unneeded) = {
+        let (images, unneeded) = {
             let mut index = self.index();
-            (index.add(record, tags, digest).map_err(keep)?, index.collect())
+            (index.add(new).map_err(keep)?, index.collect())
         };
         drop(held);
-        // The image is there. What cannot be removed now is swept when the store is opened.
+        // The images are there. What cannot be removed now is swept when the store is opened.
         let removed = unneeded
             .and_then(|all| all.iter().try_for_each(|directory| files::remove_tree(directory)));
         if let Err(err) = removed {
             tracing::warn!(error = %err, "layers that no image needs left behind");
         }
-        Ok(image)
+        Ok(images)
     }
 }
 

@@ -5,6 +5,7 @@
 //! default, so that older records stay readable. The config is kept to the byte, so its digest, which
 //! is the image's id, can be checked at any time.
 
+use super::layers::Scratch;
 use crate::digest::Digest;
 use crate::document;
 use crate::files;
@@ -95,17 +96,6 @@ impl Record {
         Ok(record)
     }
 
-    /// Writes it in place of the old one.
-    pub(super) fn write(&self, root: &Path) -> sys::Result<()> {
-        let failed = |_| sys::Error::new(rustix::io::Errno::INVAL, format!("encode({})", self.id));
-        let bytes = serde_json::to_vec(self).map_err(failed)?;
-        files::write_whole(
-            &self.path(root),
-            &root.join("tmp").join(files::unique("record")),
-            &bytes,
-        )
-    }
-
     /// Where it is on disk.
     pub(super) fn path(&self, root: &Path) -> PathBuf {
         let name = Digest::parse(&self.id).map(|id| file_name(&id)).unwrap_or_default();
@@ -126,6 +116,30 @@ impl Record {
     pub(super) fn is_nameless(&self) -> bool {
         self.tags.is_empty() && self.digests.is_empty()
     }
+}
+
+/// Writes records beside their places, and makes them durable: one by itself, several with all that is on
+/// the filesystem, which is one wait for the disk instead of many.
+pub(super) fn stage<'a>(
+    root: &Path,
+    records: impl IntoIterator<Item = &'a Record>,
+) -> sys::Result<Vec<Scratch>> {
+    let mut staged = Vec::new();
+    let mut last = None;
+    for record in records {
+        let failed =
+            |_| sys::Error::new(rustix::io::Errno::INVAL, format!("encode({})", record.id));
+        let bytes = serde_json::to_vec(record).map_err(failed)?;
+        let scratch = Scratch::new(root, "record");
+        last = Some(files::write_new(scratch.path(), &bytes)?);
+        staged.push(scratch);
+    }
+    match last {
+        Some(file) if staged.len() == 1 => files::sync(&file, staged[0].path())?,
+        Some(file) => files::sync_all(&file, root)?,
+        None => {}
+    }
+    Ok(staged)
 }
 
 fn file_name(id: &Digest) -> String {

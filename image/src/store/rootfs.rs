@@ -13,10 +13,25 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
+/// Below all layers of a container's root lies this one: the places where every container has
+/// something mounted. An image seldom has all of them; those it lacks would be made in each container's own
+/// layer, which costs more inodes than all else of a start.
+pub(super) const PLACES: &str = "places";
+
+pub(super) fn make_places(root: &Path) -> sys::Result<()> {
+    for directory in ["", "dev", "etc", "proc", "sys"] {
+        files::make_dir(&root.join(directory), 0o755)?;
+    }
+    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+        files::make_empty(&root.join(file), 0o644)?;
+    }
+    Ok(())
+}
+
 /// What overlayfs needs to make a container's root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
-    /// The image's layers, topmost first.
+    /// The image's layers, topmost first, and what lies below every image.
     pub lower: Vec<PathBuf>,
     /// What the container writes.
     pub upper: PathBuf,
@@ -44,6 +59,8 @@ impl Store {
             // The root directory of the container has the mode of this one, and the owner.
             like(&rootfs.upper, top, owner).map_err(failed)?;
         }
+        // From now on it counts, with next to nothing in it.
+        self.rootfs_usage(container)?;
         Ok(rootfs)
     }
 
@@ -51,11 +68,9 @@ impl Store {
     #[must_use]
     pub fn rootfs(&self, container: &str, image: &Image) -> Rootfs {
         let directory = self.inner.path("containers").join(container);
-        Rootfs {
-            lower: image.layers.clone(),
-            upper: directory.join("upper"),
-            work: directory.join("work"),
-        }
+        let mut lower = image.layers.clone();
+        lower.push(self.inner.path(PLACES));
+        Rootfs { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 
     /// What overlayfs needs to show an image without a writable layer: two layers at least.
@@ -72,25 +87,29 @@ impl Store {
         let directory = self.rootfs_dir(container).map_err(failed)?;
         // Out of the way at once, so that a crash leaves something that is swept.
         let aside = self.inner.path("tmp").join(files::unique("rootfs"));
-        self.written().remove(container);
-        match files::rename(&directory, &aside) {
-            Ok(()) => files::remove_tree(&aside).map_err(failed),
-            Err(err) if err.is_not_found() => Ok(()),
-            Err(err) => Err(failed(err)),
+        let moved = files::rename(&directory, &aside);
+        if moved.as_ref().is_err_and(|err| !err.is_not_found()) {
+            return moved.map_err(failed);
         }
+        // After it is out of the way: who measures it now finds it gone, and counts it no more.
+        self.written().remove(container);
+        if moved.is_ok() { files::remove_tree(&aside).map_err(failed) } else { Ok(()) }
     }
 
     /// What a container has written. Walks it.
     pub fn rootfs_usage(&self, container: &str) -> Result<FsUsage, Error> {
         let failed = |source| failed("measure", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
-        let (bytes, inodes) = files::usage(&directory.join("upper")).map_err(failed)?;
-        self.written().insert(container.to_owned(), (bytes, inodes));
+        let upper = directory.join("upper");
+        let (bytes, inodes) = files::usage(&upper).map_err(failed)?;
+        let mut written = self.written();
+        files::open_dir(&upper).map_err(failed)?;
+        written.insert(container.to_owned(), (bytes, inodes));
+        drop(written);
         Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
     }
 
-    /// What all containers have written, each as it was measured last. Walks nothing: kubelets ask for
-    /// every container's share anyway, and then for the sum.
+    /// What all containers have written, each as it was measured last. Walks nothing.
     #[must_use]
     pub fn rootfs_usage_known(&self) -> FsUsage {
         let sum = |all: (u64, u64), of: &(u64, u64)| (all.0 + of.0, all.1 + of.1);

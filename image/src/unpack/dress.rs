@@ -5,6 +5,7 @@
 //! clears those too). Of the attributes only those are kept that are an image's business.
 
 use super::archive::Entry;
+use crate::inventory::{Dress, What};
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr};
 use rustix::io::Errno;
@@ -61,6 +62,23 @@ pub(super) fn owner(entry: &Entry) -> Call<(Uid, Gid)> {
             .ok_or_else(|| sys::Error::new(Errno::INVAL, format!("chown({raw})")))
     };
     Ok((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
+}
+
+/// What a thing wears that was made of an entry, if it is one by itself.
+pub(super) fn worn(entry: &Entry, what: &What) -> Call<Option<Dress>> {
+    let mode = match what {
+        What::Link(_) | What::Whiteout => return Ok(None),
+        // Nobody can change what the mode of a link says.
+        What::Symlink(_) => 0o777,
+        What::File { .. }
+        | What::Sparse { .. }
+        | What::Directory
+        | What::Char(..)
+        | What::Block(..)
+        | What::Fifo => entry.mode & 0o7777,
+    };
+    let (uid, gid) = owner(entry)?;
+    Ok(Some(Dress { mode, uid: uid.as_raw(), gid: gid.as_raw() }))
 }
 
 pub(super) fn mode(entry: &Entry) -> Mode {

@@ -5,7 +5,7 @@
 //! file is copied up, as overlayfs would have done, and the links among the waiting ones are links
 //! to the copy.
 
-use super::{Error, names, shown, tree};
+use super::{Error, names, shown, way};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
@@ -84,7 +84,7 @@ fn copy(root: BorrowedFd<'_>, from: &File, name: &[u8]) -> sys::Result<u64> {
     let (parent, own) = parent_of(root, name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let make = || openat(&parent, &own, flags, Mode::RUSR | Mode::WUSR);
-    let mut into = File::from(tree::replace(parent.as_fd(), &own, make)?);
+    let mut into = File::from(way::replace(parent.as_fd(), &own, make)?);
     let bytes =
         io::copy(&mut &*from, &mut into).map_err(sys::Error::of_io(|| "copy_file_range()"))?;
     let stat = fstat(from).map_err(sys::Error::of(|| "fstat()"))?;

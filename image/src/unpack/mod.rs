@@ -4,6 +4,7 @@
 //! ```text
 //! archive  bytes → entries                         names  what a name asks for
 //! tree     entries → files beneath one descriptor  links  hard links to what lies in layers below
+//! dress    what they wear                          way    what is in an entry's way
 //! ```
 //!
 //! The rule: whatever the archive says, nothing outside the directory is made, changed or read. Every
@@ -17,6 +18,7 @@ mod names;
 mod pax;
 mod sparse;
 mod tree;
+mod way;
 
 pub(crate) use archive::{Archive, Kind};
 pub(crate) use links::copy_up;
@@ -175,8 +177,8 @@ pub(crate) fn unpack<R: Read>(
     let mut tree = tree::Tree::new(root);
     while let Some(entry) = archive.next()? {
         notes.raw(archive.take_raw()).map_err(noted)?;
-        if let Some((path, what)) = tree.add(&entry, &mut archive.data())? {
-            notes.entry(path, what).map_err(noted)?;
+        for (path, what, dress) in tree.add(&entry, &mut archive.data())? {
+            notes.entry(path, what, dress).map_err(noted)?;
         }
     }
     archive.trailer()?;

@@ -92,6 +92,43 @@ fn everything_is_made_as_it_was_packed() {
     assert_eq!(stat("implicit/deep/file").mode() & 0o7777, 0o600);
 }
 
+/// What images are said to take, without a look at any file.
+#[test]
+fn what_a_layer_takes_is_what_the_disk_says() {
+    if !can_run("what_a_layer_takes_is_what_the_disk_says") {
+        return;
+    }
+    let dir = temp();
+    let mut layer = Layer::new().dir("d", 0o755);
+    for number in 0..300 {
+        let (name, size) = (format!("d/{}/f{number}", number % 7), number * 97 % 20_000);
+        layer = layer.file(&name, 0o644, vec![1; size]);
+        layer = layer.symlink(&format!("{name}-link"), "../somewhere");
+        layer = layer.hard_link(&format!("{name}-same"), &name);
+    }
+    let layer = layer.symlink("long", &"x/".repeat(40)).whiteout("gone").char_device("null", 1, 3);
+    let root = dir.path().join("layer");
+    let done = unpacked(&layer.tar(), &root).unwrap();
+    fs::File::open(&root).map(rustix::fs::syncfs).unwrap().unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut bytes, mut directories) = (0, 0);
+    let mut left = vec![root];
+    while let Some(path) = left.pop() {
+        let stat = fs::symlink_metadata(&path).unwrap();
+        if seen.insert(stat.ino()) {
+            bytes += stat.blocks() * 512;
+        }
+        if stat.is_dir() {
+            directories += 1;
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert_eq!(done.inodes, seen.len() as u64);
+    // Not every filesystem has blocks for directories and links.
+    let off = done.bytes.abs_diff(bytes);
+    assert!(off <= 4096 * (directories + 1), "{} and {bytes}", done.bytes);
+}
+
 #[test]
 fn whiteouts_hide_only_what_lies_below() {
     if !can_run("whiteouts_hide_only_what_lies_below") {

@@ -6,17 +6,18 @@
 //! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
 
 use super::archive::{Entry, Kind};
-use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times};
+use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times, worn};
 use super::names::{self, Meaning};
+use super::way::{clear_way, is_whiteout};
 use super::{Error, Unpacked, shown};
 use crate::digest::Hasher;
 use crate::files;
-use crate::inventory::What;
+use crate::inventory::{Dress, What};
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags, chmodat, chownat, ftruncate,
-    futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, chmodat, chownat,
+    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -25,10 +26,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// Mode of directories that the archive does not list.
-const IMPLICIT_MODE: u32 = 0o755;
+/// What directories wear that the archive does not list.
+const IMPLICIT: Dress = Dress { mode: 0o755, uid: 0, gid: 0 };
 /// Disk space is taken in such units, about.
 const UNIT: u64 = 4096;
+/// Longest target of a link that takes none, likewise.
+const LINK_IN_INODE: usize = 60;
 const COPY_BYTES: usize = 256 << 10;
 /// Links on the way to one directory.
 const LINKS_MAX: u32 = 40;
@@ -42,24 +45,43 @@ pub(super) struct Tree {
     times: HashMap<Vec<u8>, (i64, i64)>,
     /// Names of links that wait for the layers below, and where in the list they are.
     waiting: HashMap<Vec<u8>, usize>,
+    /// Directories that were made on the way, since this was asked last.
+    implied: Vec<Vec<u8>>,
     done: Unpacked,
     buffer: Vec<u8>,
 }
 
 type Call<T> = Result<T, sys::Error>;
 
-/// Where something was made, and what it is.
-type Noted = Option<(Vec<u8>, What)>;
+/// Something that was made: where, what it is, and what it wears.
+pub(super) type Noted = (Vec<u8>, What, Option<Dress>);
 
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
-        let (times, waiting) = Default::default();
-        Self { root, parent: None, times, waiting, done, buffer: vec![0; COPY_BYTES] }
+        let (times, waiting, implied) = Default::default();
+        Self { root, parent: None, times, waiting, implied, done, buffer: vec![0; COPY_BYTES] }
     }
 
     /// Makes what an entry says, and tells what is there now because of it.
-    pub(super) fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<Noted, Error> {
+    pub(super) fn add(
+        &mut self,
+        entry: &Entry,
+        data: &mut impl Read,
+    ) -> Result<impl Iterator<Item = Noted>, Error> {
+        let made = self.make(entry, data)?;
+        let worn = made.as_ref().map(|(_, what)| worn(entry, what)).transpose();
+        let worn = worn.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
+        let made = made.map(|(name, what)| (name, what, worn.flatten()));
+        let implied = std::mem::take(&mut self.implied).into_iter();
+        Ok(implied.map(|name| (name, What::Directory, Some(IMPLICIT))).chain(made))
+    }
+
+    fn make(
+        &mut self,
+        entry: &Entry,
+        data: &mut impl Read,
+    ) -> Result<Option<(Vec<u8>, What)>, Error> {
         let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
         let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
         for (xattr, _) in &entry.xattrs {
@@ -161,11 +183,17 @@ impl Tree {
         let failed = |errno| sys::Error::new(errno, format!("mkdirat({})", shown(name)));
         let (above, last) = names::split(name);
         let parent = self.beneath(above, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
-        match mkdirat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE)) {
+        let mode = Mode::from_raw_mode(IMPLICIT.mode);
+        match mkdirat(&parent, last, mode) {
             Ok(()) => {
-                chmodat(&parent, last, Mode::from_raw_mode(IMPLICIT_MODE), AtFlags::empty())
+                let (uid, gid) = (Uid::from_raw(IMPLICIT.uid), Gid::from_raw(IMPLICIT.gid));
+                // One with set-group-id hands its group and that on.
+                chownat(&parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(sys::Error::of(|| format!("chownat({})", shown(name))))?;
+                chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
-                self.count(0);
+                self.implied.push(name.to_vec());
+                self.count(UNIT);
                 return Ok(());
             }
             Err(Errno::EXIST) => {}
@@ -186,7 +214,7 @@ impl Tree {
 
     fn count(&mut self, bytes: u64) {
         self.done.inodes += 1;
-        self.done.bytes += bytes.next_multiple_of(UNIT).max(if bytes == 0 { UNIT } else { 0 });
+        self.done.bytes += bytes.next_multiple_of(UNIT);
     }
 
     fn add_root(&mut self, entry: &Entry) -> Call<()> {
@@ -414,7 +442,8 @@ impl Tree {
         utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "utimensat()"))?;
         self.done.replaced |= replaced;
-        self.count(0);
+        // A short one lies in its inode.
+        self.count(if target.len() < LINK_IN_INODE { 0 } else { UNIT });
         Ok(())
     }
 
@@ -439,47 +468,11 @@ impl Tree {
         dress(dir.as_fd(), entry)?;
         self.done.replaced |= replaced;
         if is_new {
-            self.count(0);
+            self.count(UNIT);
         }
         // A link may have been replaced that the cached parent went through.
         self.parent = None;
         self.times.insert(name.to_vec(), entry.mtime);
         Ok(())
-    }
-}
-
-/// Runs `make`; if something is in the way, removes that, says so and runs it again.
-fn clear_way<T>(
-    parent: BorrowedFd<'_>,
-    name: &CString,
-    replaced: &mut bool,
-    make: impl Fn() -> Result<T, Errno>,
-) -> Call<T> {
-    let failed = |errno| sys::Error::new(errno, format!("make({})", name.to_string_lossy()));
-    match make() {
-        Err(Errno::EXIST) => {
-            *replaced = true;
-            files::remove_at(parent, name)?;
-            make().map_err(failed)
-        }
-        other => other.map_err(failed),
-    }
-}
-
-fn is_whiteout(parent: BorrowedFd<'_>, name: &CString) -> bool {
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-    })
-}
-
-/// Removes the entry `name` of `parent`, for callers that put a copy there.
-pub(super) fn replace<T>(
-    parent: BorrowedFd<'_>,
-    name: &CString,
-    make: impl Fn() -> Result<T, Errno>,
-) -> Call<T> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => clear_way(parent, name, &mut false, make),
-        Err(errno) => Err(sys::Error::new(errno, format!("unlinkat({})", name.to_string_lossy()))),
     }
 }

@@ -250,7 +250,7 @@ pub(crate) fn serves(
     packed: &Packed,
     name: &str,
     tag: &str,
-) -> impl Fn(&Asked) -> Answer + Send + Sync + Clone + 'static {
+) -> impl Fn(&Asked) -> Answer + Send + Sync + Clone + use<> {
     let mut blobs: HashMap<String, Blob> = HashMap::new();
     for blob in &packed.blobs {
         blobs.insert(format!("/v2/{name}/blobs/{}", blob.digest()), blob.clone());

@@ -89,6 +89,17 @@ pub enum Collected {
     Busy,
 }
 
+/// What a set-up of plugins that works is like.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Those that pods are attached to, in words.
+    pub networks: Vec<String>,
+    /// Address plugins that are named and not there: who names them may do without.
+    pub missing: Vec<Error>,
+    /// Files that are not usable.
+    pub bad: Vec<Bad>,
+}
+
 impl Cni {
     /// Reads what pods are attached to. Runs nothing.
     ///
@@ -159,6 +170,30 @@ impl Cni {
             }
         }
         Ok(())
+    }
+
+    /// Judges the set-up as a whole: what the networks are, and what is wrong with the rest. Runs plugins
+    /// as [`Cni::check`] does.
+    ///
+    /// # Errors
+    /// When pods could not be attached, with the mend in [`Error::hint`].
+    pub fn inspect(&self) -> Result<Inspected, Error> {
+        self.check()?;
+        let networks = self.networks()?;
+        let shown = |(network, version): &(Network, version::Version)| {
+            let plugins: Vec<&str> = network.plugins.iter().map(|of| of.program.as_str()).collect();
+            let (name, file) = (&network.name, network.file.display());
+            format!("`{name}` ({}; CNI {}) of {file}", plugins.join(", "), version.text())
+        };
+        let delegates = networks.iter().flat_map(|(network, _)| {
+            let missing = |plugin| self.programs.find_delegate(&network.name, plugin).err();
+            network.plugins.iter().filter_map(missing)
+        });
+        Ok(Inspected {
+            networks: networks.iter().map(shown).collect(),
+            missing: delegates.collect(),
+            bad: self.found()?.bad.clone(),
+        })
     }
 
     /// Asks the plugins whether the pod is attached as they left it. Where none can tell, it is.

@@ -15,7 +15,8 @@ use std::io::Seek as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// A program's file as it was when it was asked: inode, modified, size.
 type State = (u64, i64, i64, u64);
@@ -120,8 +121,10 @@ impl Programs {
         env: &[(&'static str, String)],
         input: File,
     ) -> Result<Vec<u8>, Error> {
+        let began = Instant::now();
         let done = invoke::run(program, env, input, self.deadline)
             .map_err(|source| Error::Run { call: call.clone(), source })?;
+        debug!(%call, took_us = began.elapsed().as_micros(), "network plugin called");
         if done.status.success() {
             return Ok(done.answer);
         }
@@ -135,16 +138,30 @@ impl Programs {
         })
     }
 
-    /// The plugin's program, in the first directory that has it.
+    /// Whether the program is there that the plugin has addresses from, if it names one.
+    pub(super) fn find_delegate(&self, network: &str, plugin: &Plugin) -> Result<(), Error> {
+        let named = plugin.object.get("ipam").and_then(|ipam| ipam.get("type"));
+        match named.and_then(Value::as_str).filter(|name| !name.is_empty()) {
+            Some(name) => self.find_named(network, name).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The plugin's program.
     fn find(&self, network: &str, plugin: &Plugin) -> Result<PathBuf, Error> {
+        self.find_named(network, &plugin.program)
+    }
+
+    /// A program, in the first directory that has it.
+    fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
         let runs = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
         };
-        let mut paths = self.dirs.iter().map(|dir| dir.join(&plugin.program));
+        let mut paths = self.dirs.iter().map(|dir| dir.join(name));
         paths.find(runs).ok_or_else(|| {
             let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
             Error::NoProgram {
-                program: plugin.program.clone(),
+                program: name.to_owned(),
                 network: network.to_owned(),
                 dirs: dirs.join(", "),
             }

@@ -6,22 +6,17 @@
 //! ```
 //!
 //! The rule: the record is there before the first plugin is run for the pod, and until DEL of every
-//! attachment succeeded. Files are written and set aside as [`leases`](crate::leases) are.
+//! attachment succeeded. Files are written and set aside as all [`records`](crate::records) are.
 
 use super::conf::Plugin;
 use super::error::Error;
 use super::version::Version;
 use crate::PortMapping;
-use crate::leases::{replace, set_aside};
+use crate::records::{self, Failed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-
-const VERSION: u32 = 1;
+use std::path::PathBuf;
 
 /// What a pod is attached to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +50,7 @@ pub(super) struct Attachment {
 impl Record {
     pub(super) fn new(pod: &str, namespace: &str, name: &str) -> Self {
         Self {
-            version: VERSION,
+            version: <Self as records::Record>::VERSION,
             pod: pod.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -100,82 +95,53 @@ impl Attachment {
     }
 }
 
+impl records::Record for Record {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.attachments.iter().find(|of| Version::parse(&of.version).is_none()) {
+            Some(of) => Err(format!("it is of CNI version {}", of.version)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The directory of records.
 #[derive(Debug)]
-pub(super) struct Records {
-    dir: PathBuf,
-}
+pub(super) struct Records(records::Records<Record>);
 
 impl Records {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self(records::Records::new(dir))
     }
 
-    /// All records. One that cannot be read is set aside.
+    /// All records, by pod. One that cannot be read is set aside.
     pub(super) fn load(&self) -> Result<BTreeMap<String, Record>, Error> {
-        let failed = |source| Error::ReadRecords { dir: self.dir.clone(), source };
-        let entries = match fs::read_dir(&self.dir) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            other => other.map_err(failed)?,
-        };
-        let mut all = BTreeMap::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            match path.extension().and_then(|ending| ending.to_str()) {
-                Some("new") => fs::remove_file(&path).map_err(failed)?,
-                Some("json") => match read(&path) {
-                    Ok(record) => drop(all.insert(record.pod.clone(), record)),
-                    Err(why) => set_aside(&path, &why),
-                },
-                _ => {}
-            }
-        }
-        Ok(all)
+        let failed = |source| Error::ReadRecords { dir: self.0.dir().to_owned(), source };
+        let all = self.0.load().map_err(failed)?;
+        Ok(all.into_iter().map(|(_, record)| (record.pod.clone(), record)).collect())
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
-        let path = self.path(&record.pod);
-        let written = serde_json::to_vec(record).map_err(io::Error::from).and_then(|bytes| {
-            match replace(&path, &bytes) {
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                    DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-                    replace(&path, &bytes)
-                }
-                other => other,
-            }
-        });
-        written.map_err(|source| Error::WriteRecord { path, source })
+        let failed = |Failed { path, source }| Error::WriteRecord { path, source };
+        self.0.write(record).map_err(failed)
     }
 
     pub(super) fn remove(&self, pod: &str) -> Result<(), Error> {
-        let path = self.path(pod);
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| Error::RemoveRecord { path, source }),
-        }
+        let failed = |Failed { path, source }| Error::RemoveRecord { path, source };
+        self.0.remove(pod).map_err(failed)
     }
 
     /// Where a call about the pod is marked while it is under way.
     pub(super) fn call(&self, pod: &str) -> PathBuf {
-        self.dir.join(format!("{pod}.call"))
-    }
-
-    fn path(&self, pod: &str) -> PathBuf {
-        self.dir.join(format!("{pod}.json"))
-    }
-}
-
-fn read(path: &Path) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|err| err.to_string())?;
-    let record: Record = serde_json::from_slice(&text).map_err(|err| err.to_string())?;
-    if record.version > VERSION {
-        return Err(format!("version {} is newer than this hull knows", record.version));
-    }
-    if path.file_stem().and_then(|stem| stem.to_str()) != Some(&record.pod) {
-        return Err(format!("it is of pod {}", record.pod));
-    }
-    match record.attachments.iter().find(|of| Version::parse(&of.version).is_none()) {
-        Some(of) => Err(format!("it is of CNI version {}", of.version)),
-        None => Ok(record),
+        self.0.dir().join(format!("{pod}.call"))
     }
 }

@@ -9,7 +9,7 @@
 use super::args::ranges;
 use super::conf;
 use super::error::Error;
-use crate::leases::replace;
+use crate::records::replace;
 use ipnet::IpNet;
 use std::fs;
 use std::path::Path;

@@ -5,12 +5,14 @@
 //! form, changes nothing.
 
 use super::{Answer, Batch, LIST, Socket, text};
+use crate::Links;
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan,
+    InfoPortData, InfoPortKind, InfoVeth, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, MacVlanMode,
 };
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -93,6 +95,41 @@ pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &
     known.attributes =
         vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
     batch.push(NEW, 0, format!("RTM_NEWLINK({name}, alias)"), &known);
+}
+
+/// A link on another one.
+#[derive(Debug)]
+pub(crate) struct Sub<'s> {
+    pub(crate) name: &'s str,
+    /// Macvlan or ipvlan.
+    pub(crate) kind: Links,
+    /// The index of the link that it is on.
+    pub(crate) uplink: u32,
+    /// Of ipvlan it is the uplink's.
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+}
+
+/// Adds: make a link on another one, switched off; in that network namespace, or here.
+pub(crate) fn make_sub(batch: &mut Batch<'_>, sub: &Sub<'_>, netns: Option<BorrowedFd<'_>>) {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(sub.name.to_owned()),
+        LinkAttribute::Link(sub.uplink),
+        LinkAttribute::Mtu(sub.mtu),
+    ];
+    let (kind, data) = if sub.kind == Links::Ipvlan {
+        (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(IpVlanMode::L2)]))
+    } else {
+        message.attributes.push(LinkAttribute::Address(sub.mac.to_vec()));
+        (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]))
+    };
+    message.attributes.extend(netns.map(|netns| LinkAttribute::NetNsFd(netns.as_raw_fd())));
+    message
+        .attributes
+        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+    let call = format!("RTM_NEWLINK({}, {} on {})", sub.name, sub.kind.name(), sub.uplink);
+    batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, call, &message);
 }
 
 /// A pod's pair of links.

@@ -10,8 +10,10 @@
 )]
 
 mod beside;
+mod inside;
 mod overlap;
 mod rates;
+mod sublinks;
 mod support;
 
 use hull_network::{Bandwidth, Bridge, Pod, PortMapping, Protocol};

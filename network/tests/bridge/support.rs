@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hosts, pods and neighbours for tests of the bridge, and what they say to each other.
 
-use hull_network::{Attachment, Bandwidth, Bridge, Config, Pod, PortMapping, Protocol};
+use hull_network::{Attachment, Bandwidth, Bridge, Config, Links, Pod, PortMapping, Protocol};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -52,6 +52,8 @@ impl Attached {
 
 pub(crate) fn config(dir: &tempfile::TempDir, pod_cidr: &[&str]) -> Config {
     Config {
+        links: Links::Bridge,
+        uplink: None,
         bridge: "hulltest0".into(),
         pod_cidr: pod_cidr.iter().map(|net| net.parse().unwrap()).collect(),
         mtu: None,

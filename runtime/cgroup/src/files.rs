@@ -4,10 +4,10 @@
 use crate::Error;
 use crate::error::{is, libc_errno};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::{Errno, read as read_fd};
+use rustix::io::{Errno, read as read_fd, write as write_fd};
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Largest counter file that is read, in bytes. `memory.stat` has about 2 KiB.
@@ -16,12 +16,30 @@ const BYTES_MAX: u64 = 64 << 10;
 const AT_ONCE: usize = 8 << 10;
 
 pub(crate) fn write(dir: &Path, file: &str, value: &str) -> Result<(), Error> {
+    write_each(dir, file, std::iter::once(value.to_owned()))
+}
+
+/// Writes one value after the other to a file that takes one at a time.
+pub(crate) fn write_each(
+    dir: &Path,
+    file: &str,
+    values: impl Iterator<Item = String>,
+) -> Result<(), Error> {
     let path = dir.join(file);
-    File::options()
-        .write(true)
-        .open(&path)
-        .and_then(|mut opened| opened.write_all(value.as_bytes()))
-        .map_err(|source| Error::Write { path, value: value.to_owned(), source })
+    let mut opened = None;
+    for value in values {
+        let fd = match opened.take() {
+            Some(fd) => Ok(fd),
+            None => openat(CWD, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()),
+        };
+        // The kernel takes such a value whole or not at all.
+        let written = fd.and_then(|fd| write_fd(&fd, value.as_bytes()).map(|_| fd));
+        match written {
+            Ok(fd) => opened = Some(fd),
+            Err(errno) => return Err(Error::Write { path, value, source: errno.into() }),
+        }
+    }
+    Ok(())
 }
 
 /// As [`write`], but says whether the file is there at all.
@@ -55,8 +73,18 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn read_path(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(BYTES_MAX).read_to_string(&mut text)?;
+    read_at(CWD, path)
+}
+
+fn read_at(dir: BorrowedFd<'_>, path: &Path) -> io::Result<String> {
+    let fd = openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = [0; AT_ONCE];
+    let got = read_fd(&fd, &mut bytes)?;
+    let mut text = String::from_utf8_lossy(&bytes[..got]).into_owned();
+    // The kernel gives all that it has and that fits: only a full buffer leaves a rest.
+    if got == AT_ONCE {
+        File::from(fd).take(BYTES_MAX).read_to_string(&mut text)?;
+    }
     Ok(text)
 }
 
@@ -110,15 +138,7 @@ impl Dir {
     }
 
     fn text(&self, file: &str) -> io::Result<String> {
-        let fd = openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut bytes = [0; AT_ONCE];
-        let got = read_fd(&fd, &mut bytes)?;
-        let mut text = String::from_utf8_lossy(&bytes[..got]).into_owned();
-        // The kernel gives all that it has and that fits: only a full buffer leaves a rest.
-        if got == AT_ONCE {
-            File::from(fd).take(BYTES_MAX).read_to_string(&mut text)?;
-        }
-        Ok(text)
+        read_at(self.fd.as_fd(), Path::new(file))
     }
 }
 
@@ -140,15 +160,15 @@ pub(crate) fn mkdir(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Makes `path` below `root`, with those parents of it that are missing.
-pub(crate) fn mkdir_all(root: &Path, path: &Path) -> Result<(), Error> {
+/// Makes `path` below `root`, with those parents of it that are missing. Whether it was not there.
+pub(crate) fn mkdir_all(root: &Path, path: &Path) -> Result<bool, Error> {
     match (mkdir(path), path.parent()) {
         (Err(Error::Make { source, .. }), Some(parent))
             if is(&source, libc_errno::ENOENT) && path != root =>
         {
             mkdir_all(root, parent)?;
-            mkdir(path).map(drop)
+            mkdir(path)
         }
-        (made, _) => made.map(drop),
+        (made, _) => made,
     }
 }

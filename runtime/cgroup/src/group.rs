@@ -182,12 +182,12 @@ impl Cgroup {
     /// Removes it and the sub-cgroups that were made in it, in every hierarchy. Not there is fine.
     pub fn remove(&self) -> Result<(), Error> {
         for dir in self.dirs() {
+            // Most have nothing in them, and are looked through only when this fails.
+            if remove_one(&dir).is_ok() {
+                continue;
+            }
             for dir in tree(&dir)?.into_iter().rev() {
-                match fs::remove_dir(&dir) {
-                    Ok(()) => {}
-                    Err(err) if is(&err, libc_errno::ENOENT) => {}
-                    Err(source) => return Err(Error::Remove { path: dir, source }),
-                }
+                remove_one(&dir).map_err(|source| Error::Remove { path: dir, source })?;
             }
         }
         Ok(())
@@ -278,6 +278,14 @@ impl Cgroup {
 /// Moves a process into the v2 cgroup whose directory is `dir`: see [`Host::own`].
 pub fn move_to(dir: &Path, pid: i32) -> Result<(), Error> {
     files::write(dir, "cgroup.procs", &pid.to_string())
+}
+
+/// Not there is fine.
+fn remove_one(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(err) if !is(&err, libc_errno::ENOENT) => Err(err),
+        _ => Ok(()),
+    }
 }
 
 /// A directory and all below it, parents first; none when it is not there.

@@ -2,7 +2,9 @@
 //! The hierarchies of cgroup v1. `Documentation/admin-guide/cgroup-v1/`.
 
 use crate::Error;
-use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
+use crate::files::{
+    field, mkdir_all, number, read, read_if_there, write, write_each, write_if_there,
+};
 use crate::{Cgroup, DeviceKind, DeviceRule, ExitCounters, Limits, devices};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -11,9 +13,9 @@ use std::path::Path;
 /// would take no process.
 pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
     let dir = root.join(path);
-    mkdir_all(root, &dir)?;
+    let new = mkdir_all(root, &dir)?;
     if cpuset {
-        fill_cpuset(root, &dir)?;
+        fill_cpuset(root, &dir, new)?;
     }
     Ok(())
 }
@@ -21,16 +23,18 @@ pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
 /// Gives the cpuset at `dir` what its parent has, where it has nothing yet, and before that the
 /// parent. Whoever finds one empty fills it: another that makes the same parent may be between its
 /// mkdir and its write.
-fn fill_cpuset(root: &Path, dir: &Path) -> Result<(), Error> {
+fn fill_cpuset(root: &Path, dir: &Path, new: bool) -> Result<(), Error> {
     let Some(parent) = dir.parent().filter(|_| dir != root) else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if !read(dir, file)?.trim().is_empty() {
+        if !new && !read(dir, file)?.trim().is_empty() {
             continue;
         }
-        if read(parent, file)?.trim().is_empty() {
-            fill_cpuset(root, parent)?;
+        let mut of_parent = read(parent, file)?;
+        if of_parent.trim().is_empty() {
+            fill_cpuset(root, parent, false)?;
+            of_parent = read(parent, file)?;
         }
-        write(dir, file, read(parent, file)?.trim())?;
+        write(dir, file, of_parent.trim())?;
     }
     Ok(())
 }
@@ -152,9 +156,9 @@ fn limit_devices(cgroup: &Cgroup, rules: &[DeviceRule]) -> Result<(), Error> {
         return hull_sys::bpf_cgroup_device(unified.as_fd(), &devices::program(rules))
             .map_err(|source| Error::Devices { path: String::new(), source });
     };
-    for rule in rules {
-        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-        write(&dir, file, &device_text(rule))?;
+    for some in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let file = if some[0].allow { "devices.allow" } else { "devices.deny" };
+        write_each(&dir, file, some.iter().map(device_text))?;
     }
     Ok(())
 }

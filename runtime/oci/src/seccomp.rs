@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Filters that are kept. Each has about 10 KiB.
 const KEPT_MAX: usize = 64;
-const DIRECTORY: &str = "filters@1";
+const DIRECTORY: &str = "filters@2";
 
 /// The filter of a profile.
 pub(crate) fn filter(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {

@@ -22,8 +22,9 @@ pub(crate) struct Setup {
     pub(crate) terminal: bool,
 }
 
-/// Where a container without a `cgroupsPath`, or with a relative one, is put.
-const CGROUP_PARENT: &str = "/hull-oci";
+/// The cgroup of a container without a `cgroupsPath` is this and its id. It has no parent of its own,
+/// which nobody could take away in the end.
+const CGROUP_PREFIX: &str = "/hull-oci-";
 
 /// null, zero, full, random, urandom, tty, console, ptmx, and the terminals behind that.
 const OWN_DEVICES: [(u32, Option<u32>); 9] = [
@@ -165,8 +166,8 @@ fn cgroup_path(spec: &mut Spec, id: &str) -> String {
     let named = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy().into_owned());
     let path = match named.filter(|path| !path.is_empty()) {
         Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("{CGROUP_PARENT}/{path}"),
-        None => format!("{CGROUP_PARENT}/{id}"),
+        Some(path) => format!("/{path}"),
+        None => format!("{CGROUP_PREFIX}{id}"),
     };
     linux.set_cgroups_path(Some(path.clone().into()));
     path

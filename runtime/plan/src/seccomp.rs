@@ -5,6 +5,7 @@
 //! know by name is added by number; one that nobody knows is passed over, as it cannot be called
 //! either.
 
+mod compact;
 mod default;
 mod profile;
 
@@ -21,11 +22,10 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator as Operator,
 };
-use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Compiled profiles that are kept. Each has about 10 KiB.
+/// Profiles that are kept, and their programs. Each has some tens of KiB.
 const KEPT_MAX: usize = 64;
 const EPERM: u32 = 1;
 
@@ -36,19 +36,20 @@ pub fn compiled(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
 
 /// The program of a profile, the same one for all who have that profile.
 pub(crate) fn shared(profile: &LinuxSeccomp) -> Result<Arc<Seccomp>, Error> {
-    static KEPT: OnceLock<Mutex<HashMap<String, Arc<Seccomp>>>> = OnceLock::new();
-    let kept = KEPT.get_or_init(Mutex::default);
-    let key = serde_json::to_string(profile).map_err(|source| Error::Profile { source })?;
-    // Single inserts: a panic leaves nothing half done.
-    if let Some(done) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    // A list: to compare a few profiles is quicker than to make a key of one.
+    static KEPT: Mutex<Vec<(LinuxSeccomp, Arc<Seccomp>)>> = Mutex::new(Vec::new());
+    // Single pushes: a panic leaves nothing half done.
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, done)) = kept.iter().find(|(known, _)| known == profile) {
         return Ok(Arc::clone(done));
     }
+    drop(kept);
     let done = Arc::new(compile(profile)?);
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if kept.len() >= KEPT_MAX {
         kept.clear();
     }
-    kept.insert(key, Arc::clone(&done));
+    kept.push((profile.clone(), Arc::clone(&done)));
     Ok(done)
 }
 
@@ -57,6 +58,12 @@ fn failed(err: SeccompError) -> Error {
 }
 
 fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    let whole = compile_whole(profile)?;
+    Ok(Seccomp { bpf: compact::compact(&whole).unwrap_or(whole), flags: flags(profile) })
+}
+
+/// The library's own program.
+fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
     // Set by the process itself, when it is time.
@@ -84,7 +91,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     // A tree instead of a list: the kernel runs the program once for every call there is when it is
     // installed, which as a list is most of what an exec costs.
     filter.set_ctl_optimize(2).map_err(failed)?;
-    Ok(Seccomp { bpf: program(&filter)?, flags: flags(profile) })
+    program(&filter)
 }
 
 fn add_rules(

@@ -24,7 +24,7 @@ pub use clone::{Forked, clone3, flags, unshare};
 pub use error::{Error, Result, name_of};
 pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
-pub use mount::{Attr, mount_setattr};
+pub use mount::{Attr, cut_power, mount_setattr};
 pub use resolve::open_in_root;
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,

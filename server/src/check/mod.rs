@@ -2,9 +2,9 @@
 //! `hull check`: what this host lacks for running pods, each with the mend, before a kubelet is
 //! pointed at it. The daemon need not run.
 //!
-//! The rule: things are tried rather than looked up where that leaves nothing behind. The network is
-//! checked by attaching a pod in a network namespace made for it, so that the host's own links and
-//! rules are not touched.
+//! The rule: things are tried rather than looked up where that leaves nothing behind. The
+//! built-in network is checked by attaching a pod in a network namespace made for it, so that the host's
+//! own links and rules are not touched; that of plugins by what there is of them.
 
 mod host;
 mod kernel;
@@ -63,7 +63,7 @@ pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
     let mut findings = kernel::findings();
     findings.extend(host::findings(config));
     findings.extend(sysctls::findings(config));
-    findings.push(network::finding(config));
+    findings.extend(network::findings(config));
     let (text, fit) = report(&findings, quiet);
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

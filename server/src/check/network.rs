@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tries the pod network: on this host the pods' subnets must be free; then, in a network namespace of its own, with the settings of this host, a pod is
-//! attached to a bridge and detached again. That wants bridge, veth, addresses, routes and nftables
-//! of the kernel, and leaves nothing, whatever fails.
+//! Whether pods get a network here.
+//!
+//! The built-in one is tried: on this host the pods' subnets must be free; then, in a network namespace
+//! of its own, with the settings of this host, a pod is attached to a bridge and detached again. That
+//! wants bridge, veth, addresses, routes and nftables of the kernel, and leaves nothing, whatever fails.
+//!
+//! Plugins are judged by their set-up: there is a network, its programs are there and speak its version,
+//! and those that can tell say that they are ready. None is asked to attach anything.
 
 use super::Finding;
 use crate::config::{Config, NetworkMode};
-use hull_network::{Bandwidth, Bridge, Pod};
+use hull_network::{Bandwidth, Bridge, Cni, Pod};
 use hull_sys::netns;
 use std::fmt::Write as _;
 use std::fs;
@@ -14,43 +19,68 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 const WHAT: &str = "pod network";
+const PLUGINS: &str = "network plugins";
 const MEND: &str = "modprobe -a bridge veth nf_tables nft_masq nft_nat, and put them in /etc/modules-load.d/hull.conf";
 
-pub(super) fn finding(config: &Config) -> Finding {
+/// What failed, and its mend.
+type Failed = (String, String);
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if !rustix::process::geteuid().is_root() {
-        return Finding::lacking(WHAT, "not tried: needs root", "sudo hull check");
+        return vec![Finding::lacking(WHAT, "not tried: needs root", "sudo hull check")];
     }
-    // Where the daemon's leases lie nothing may be touched: it may be running.
-    let leases = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
-    let tried = attach(config, &leases);
-    let removed = match fs::remove_dir_all(&leases) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    // Where the daemon's records lie nothing may be touched: it may be running.
+    let records = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
+    let looked = match config.network.mode {
+        NetworkMode::Cni => plugins(config, &records),
+        NetworkMode::None => Ok(vec![Finding::good(WHAT, "none, as configured")]),
+        NetworkMode::Macvlan | NetworkMode::Ipvlan => try_out(config.bridge(), &records)
+            .map(|()| vec![Finding::good(WHAT, "links on the uplink and nftables work")]),
+        NetworkMode::Bridge => attach(config, &records)
+            .map(|()| vec![Finding::good(WHAT, "bridge, veth, addresses and nftables work")]),
     };
-    match (tried, removed) {
-        (Ok(()), Ok(())) => Finding::good(WHAT, "bridge, veth, addresses and nftables work"),
-        (Ok(()), Err(err)) => Finding::lacking(
+    let mut findings =
+        looked.unwrap_or_else(|(found, mend)| vec![Finding::missing(WHAT, found, mend)]);
+    match fs::remove_dir_all(&records) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => findings.push(Finding::lacking(
             WHAT,
-            format!("remove {}: {err}", leases.display()),
+            format!("remove {}: {err}", records.display()),
             "remove it by hand",
-        ),
-        (Err((found, mend)), _) => Finding::missing(WHAT, found, mend),
+        )),
+        _ => {}
     }
+    findings
 }
 
-/// Attaches and detaches; what failed and its mend.
-fn attach(config: &Config, leases: &Path) -> Result<(), (String, String)> {
+/// Looks at the set-up of plugins.
+fn plugins(config: &Config, records: &Path) -> Result<Vec<Finding>, Failed> {
+    let failed = |err: hull_network::cni::Error| {
+        let mend = err.hint().unwrap_or_else(|| "see the network plugin's documentation".into());
+        (chain(&err), mend)
+    };
+    let settings = hull_network::cni::Config { state_dir: records.to_owned(), ..config.cni() };
+    let seen = Cni::open(settings).and_then(|cni| cni.inspect()).map_err(failed)?;
+    let mut findings = vec![Finding::good(WHAT, seen.networks.join("; "))];
+    findings.extend(seen.missing.into_iter().map(|missing| {
+        let (found, mend) = failed(missing);
+        Finding::lacking(PLUGINS, found, mend)
+    }));
+    findings.extend(seen.bad.iter().map(|bad| {
+        let found = format!("{} is not usable: {}", bad.file.display(), bad.why);
+        Finding::lacking(PLUGINS, found, "mend that file, or take it away")
+    }));
+    Ok(findings)
+}
+
+/// Attaches and detaches.
+fn attach(config: &Config, leases: &Path) -> Result<(), Failed> {
     let no_netns = |err: hull_sys::Error| {
         (err.to_string(), "use a kernel with CONFIG_NET_NS, and run as root".to_owned())
     };
     let (host, pod) = (netns::create().map_err(no_netns)?, netns::create().map_err(no_netns)?);
-    let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
     // Routes are looked at where they are.
-    let told =
-        |err: hull_network::Error| (chain(&err), err.hint().unwrap_or_else(|| MEND.to_owned()));
-    if config.network.mode != NetworkMode::Cni {
-        Bridge::open(settings.clone()).and_then(|bridge| bridge.check()).map_err(told)?;
-    }
+    try_out(config.bridge(), leases)?;
+    let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
         let bridge = Bridge::open(settings)?;
@@ -63,6 +93,18 @@ fn attach(config: &Config, leases: &Path) -> Result<(), (String, String)> {
         bridge.detach(&id)
     });
     tried.map_err(no_netns)?.map_err(told)
+}
+
+/// Looks whether pods could be attached: what of it is on this host is looked at, the rest tried where
+/// nobody sees it.
+fn try_out(settings: hull_network::Config, leases: &Path) -> Result<(), Failed> {
+    let settings = hull_network::Config { state_dir: leases.to_owned(), ..settings };
+    Bridge::open(settings).and_then(|bridge| bridge.check()).map_err(told)
+}
+
+fn told(err: hull_network::Error) -> Failed {
+    let mend = err.hint().unwrap_or_else(|| MEND.to_owned());
+    (chain(&err), mend)
 }
 
 /// An error and what it came from.

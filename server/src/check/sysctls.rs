@@ -11,6 +11,9 @@ use std::io;
 const BRIDGED: &str = "br_netfilter";
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    if config.network.mode == NetworkMode::None {
+        return Vec::new();
+    }
     let ours = config.network.mode != NetworkMode::Cni;
     let has = |ipv4: bool| config.network.pod_cidr.iter().any(|net| net.addr().is_ipv4() == ipv4);
     let mut findings = Vec::new();
@@ -23,7 +26,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     // Plugins have bridges or none, and look after themselves.
     for (ipv4, name) in [(true, "iptables"), (false, "ip6tables")] {
         let setting = format!("net.bridge.bridge-nf-call-{name}");
-        if ours && has(ipv4) {
+        if config.network.mode == NetworkMode::Bridge && has(ipv4) {
             findings.push(bridged(read(&setting).ok().as_deref(), &setting));
         }
     }

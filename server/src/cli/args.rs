@@ -128,7 +128,7 @@ Examples:
   hull export -o app.tar registry.example/app:1
   hull export app:1 sidecar:2 | ssh node hull import -")]
     Export(Export),
-    /// Understand what tools call `ctr` for: `images import`, `list`, `rm`
+    /// Understand what tools call `ctr` for: `images import`, `list`, `tag`, `rm`
     #[command(after_help = "\
 Example:
   hull ctr --namespace=k8s.io images import --all-platforms -

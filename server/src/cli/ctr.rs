@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! ctr [flags] images|image|i import [flags] FILE|-     list|ls [-q]     rm|remove|delete|del NAME…
+//!                            tag [--force] NAME NAME…
 //! ```
 //!
 //! The rule: what would change the outcome is done or refused; flags that choose among what Hull has
@@ -12,7 +13,7 @@
 use super::client::Client;
 use super::error::{Error, Result};
 use super::{archives, images, out};
-use hull_proto::cri as api;
+use hull_proto::{admin, cri as api};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -43,6 +44,7 @@ enum Asked {
     Import(String),
     List { quiet: bool },
     Remove(Vec<String>),
+    Tag { image: String, names: Vec<String>, force: bool },
 }
 
 /// The arguments as `hull` wants them, when it was called as `ctr`.
@@ -68,6 +70,14 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
             Ok(())
         }
         Asked::List { quiet } => list(&mut client, quiet).await,
+        Asked::Tag { image, names, force } => {
+            for name in names {
+                let request = admin::TagRequest { image: image.clone(), name, force };
+                let tagged = client.admin.tag(request).await?.into_inner();
+                out::print(&format!("{}\n", tagged.name))?;
+            }
+            Ok(())
+        }
         Asked::Remove(names) => {
             for name in &names {
                 if images::find(&mut client, name).await?.is_none() {
@@ -128,13 +138,22 @@ fn parse(words: &[String]) -> Result<Asked, String> {
         ["images" | "image" | "i", "rm" | "remove" | "delete" | "del", names @ ..]
             if !names.is_empty() =>
         {
-            Ok(Asked::Remove(names.iter().map(|name| (*name).to_owned()).collect()))
+            Ok(Asked::Remove(owned(names)))
+        }
+        ["images" | "image" | "i", "tag", image, names @ ..] if !names.is_empty() => {
+            let (image, names) = ((*image).to_owned(), owned(names));
+            Ok(Asked::Tag { image, names, force: has("--force") })
         }
         _ => Err(format!(
-            "of ctr, hull knows `images import FILE`, `images list` and `images rm NAME`, not `{}`",
+            "of ctr, hull knows `images import FILE`, `images list`, `images tag NAME NAME` and \
+             `images rm NAME`, not `{}`",
             plain.join(" ")
         )),
     }
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +177,9 @@ mod tests {
         }
         assert_eq!(parsed("-n k8s.io images ls -q"), Ok(Asked::List { quiet: true }));
         assert_eq!(parsed("images rm a b"), Ok(Asked::Remove(vec!["a".into(), "b".into()])));
+        let tag = |force| Asked::Tag { image: "sha256:1".into(), names: vec!["a:1".into()], force };
+        assert_eq!(parsed("-n k8s.io images tag sha256:1 a:1"), Ok(tag(false)));
+        assert_eq!(parsed("images tag --local --force sha256:1 a:1"), Ok(tag(true)));
     }
 
     #[test]
@@ -168,6 +190,7 @@ mod tests {
             "images import --no-unpack -",
             "images import --base-name x -",
             "images rm",
+            "images tag a",
             "images import - -n",
         ] {
             assert!(parsed(line).is_err(), "{line}");

@@ -55,11 +55,16 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "network.mode",
-        "Who makes the pods' network: `bridge`, hull itself, or `cni`, the network plugins of the cluster.",
+        "Who makes the pods' network: `bridge`, hull itself; `macvlan` or `ipvlan`, hull with links on `uplink` instead of a bridge; `cni`, the network plugins of the cluster; or `none`: pods have loopback alone.",
+    ),
+    unset(
+        "network.uplink",
+        "\"eth0\"",
+        "Link of the node that pods' links are made on with `macvlan` and `ipvlan`. Unset: the one with the default route.",
     ),
     key(
         "network.bridge",
-        "Name of the bridge that pods are attached to. Made at the first attach.",
+        "Name of the bridge that pods are attached to, or of the node's own link on `uplink`. Made at the first attach.",
     ),
     key(
         "network.pod_cidr",
@@ -68,7 +73,7 @@ pub(crate) const KEYS: &[Key] = &[
     unset(
         "network.mtu",
         "1450",
-        "MTU of pod links, in bytes. Unset: that of the interface with the default route.",
+        "MTU of pod links, in bytes. Unset: that of `uplink`, or of the interface with the default route.",
     ),
     key(
         "network.masquerade",
@@ -173,7 +178,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "image.keep_blobs",
-        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs none of them.",
+        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs them only to export layers that replace their own entries.",
     ),
     key("image.layer_entries_max", "Most entries of a layer's archive."),
     unset(

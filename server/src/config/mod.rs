@@ -90,6 +90,8 @@ pub(crate) enum Driver {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
     pub(crate) mode: NetworkMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uplink: Option<String>,
     pub(crate) bridge: String,
     #[serde(with = "subnets")]
     pub(crate) pod_cidr: Vec<IpNet>,
@@ -105,7 +107,10 @@ pub(crate) struct Network {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NetworkMode {
     Bridge,
+    Macvlan,
+    Ipvlan,
     Cni,
+    None,
 }
 
 /// `[network.cni]`
@@ -206,6 +211,7 @@ impl Default for Network {
         let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
         Self {
             mode: NetworkMode::Bridge,
+            uplink: None,
             bridge: "hull0".into(),
             pod_cidr: vec![pods.into()],
             mtu: None,

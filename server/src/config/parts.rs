@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hands each part of the daemon its own settings, in its own type.
 
-use super::Config;
+use super::{Config, NetworkMode};
 use std::time::Duration;
 
 impl Config {
@@ -36,6 +36,14 @@ impl Config {
     /// The pod network's.
     pub(crate) fn bridge(&self) -> hull_network::Config {
         hull_network::Config {
+            links: match self.network.mode {
+                NetworkMode::Bridge | NetworkMode::Cni | NetworkMode::None => {
+                    hull_network::Links::Bridge
+                }
+                NetworkMode::Macvlan => hull_network::Links::Macvlan,
+                NetworkMode::Ipvlan => hull_network::Links::Ipvlan,
+            },
+            uplink: self.network.uplink.clone(),
             bridge: self.network.bridge.clone(),
             pod_cidr: self.network.pod_cidr.clone(),
             mtu: self.network.mtu,

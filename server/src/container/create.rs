@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{ContainerRecord, State, User, log, volumes};
+use super::{ContainerRecord, Planned, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, blocking, now_ns};
 use crate::nri::{self, Adjusted};
@@ -60,6 +60,7 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) user: User,
+    pub(crate) planned: Planned,
     pub(crate) adjusted: Adjusted,
     /// The plugins that know of it. Held until it can be seen.
     pub(crate) roster: Arc<Roster>,
@@ -83,8 +84,8 @@ pub(crate) async fn make(
     if let Some(cgroup) = &adjusted.cgroup {
         known.cgroup.clone_from(cgroup);
     }
-    let user = make_rootfs(node, pod, pod_record, known).await?;
-    Ok(Made { user, adjusted, roster })
+    let (user, planned) = make_rootfs(node, pod, pod_record, known).await?;
+    Ok(Made { user, planned, adjusted, roster })
 }
 
 /// What plugins ask for in it.
@@ -117,14 +118,14 @@ async fn make_rootfs(
     pod: PodId,
     pod_record: Arc<PodRecord>,
     mut record: ContainerRecord,
-) -> Result<User, Error> {
+) -> Result<(User, Planned), Error> {
     blocking(move || {
         let image = image_of(&node, &record)?;
         let of_image = |source| Error::Image { image: image.id.clone(), source };
         node.images.ready(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
         record.user = Some(user.clone());
-        super::start::plan(&node, &pod, &pod_record, &record, &image, None)?;
+        let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, None)?;
         volumes::check(&node, &record)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {
@@ -138,7 +139,7 @@ async fn make_rootfs(
         node.images
             .create_rootfs(&record.id, &image, &owner)
             .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-        Ok(user)
+        Ok((user, Planned::of(planned)))
     })
     .await
 }

@@ -96,6 +96,25 @@ pub(crate) struct ContainerView {
     pub(crate) execs: Execs,
 }
 
+/// The plan that CreateContainer made, kept for the start, which needs not make it anew. It is for a container with the same config, in the same pod, that joins no other's process.
+#[derive(Debug, Default)]
+pub(crate) struct Planned(Option<Box<hull_plan::Plan>>);
+
+impl Planned {
+    pub(crate) fn of(plan: hull_plan::Plan) -> Self {
+        Self(Some(Box::new(plan)))
+    }
+
+    /// The plan, once.
+    pub(crate) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    pub(crate) fn into_plan(self) -> Option<hull_plan::Plan> {
+        self.0.map(|plan| *plan)
+    }
+}
+
 /// What the container's execs have in common, once there was one. Whoever changes the config makes a
 /// new one.
 pub(crate) type Execs = Arc<OnceLock<hull_plan::Template>>;

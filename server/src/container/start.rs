@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{ContainerRecord, log, volumes};
+use super::{ContainerRecord, Planned, log, volumes};
 use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
@@ -15,7 +15,7 @@ use oci_spec::runtime::Spec;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The OCI spec of a container and the plan made from it.
+/// The plan of a container's start.
 pub(crate) fn plan(
     node: &Node,
     pod: &PodId,
@@ -23,7 +23,7 @@ pub(crate) fn plan(
     record: &ContainerRecord,
     image: &Image,
     target_pid: Option<i32>,
-) -> Result<(Spec, Plan), Error> {
+) -> Result<Plan, Error> {
     let spec = spec(node, pod, pod_record, record, image, target_pid)?;
     let rootfs = node.images.rootfs(&record.id, image);
     let mut sources = volumes::sources(node, record)?;
@@ -39,8 +39,7 @@ pub(crate) fn plan(
         sources,
         host: node.host.clone(),
     };
-    let plan = hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })?;
-    Ok((spec, plan))
+    hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })
 }
 
 /// The OCI spec of a container, with what plugins ask for in it.
@@ -87,16 +86,22 @@ pub(crate) fn spec(
     }
 }
 
+/// What is started, and in what.
+pub(crate) struct Order {
+    pub(crate) node: Arc<Node>,
+    pub(crate) client: Option<Client>,
+    pub(crate) pod: PodId,
+    pub(crate) pod_record: Arc<PodRecord>,
+    pub(crate) record: Arc<ContainerRecord>,
+    pub(crate) planned: Planned,
+    /// The process whose pid namespace it joins.
+    pub(crate) target_pid: Option<i32>,
+}
+
 /// Starts it, by the pod's monitor.
-pub(crate) async fn start(
-    node: Arc<Node>,
-    client: Option<Client>,
-    pod: PodId,
-    pod_record: Arc<PodRecord>,
-    record: Arc<ContainerRecord>,
-    target_pid: Option<i32>,
-) -> Result<Started, Error> {
+pub(crate) async fn start(order: Order) -> Result<Started, Error> {
     const DOING: &str = "start the container";
+    let Order { node, client, pod, pod_record, record, planned, target_pid } = order;
     let client = client.ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
     let image = node
         .images
@@ -106,7 +111,10 @@ pub(crate) async fn start(
         let (node, pod_record, record, image) =
             (Arc::clone(&node), Arc::clone(&pod_record), Arc::clone(&record), Arc::clone(&image));
         blocking(move || {
-            let (_spec, plan) = plan(&node, &pod, &pod_record, &record, &image, target_pid)?;
+            let plan = match planned.into_plan().filter(|_| target_pid.is_none()) {
+                Some(plan) => plan,
+                None => plan(&node, &pod, &pod_record, &record, &image, target_pid)?,
+            };
             Ok::<_, Error>((plan, log::open(&pod_record.config, &record.config)?))
         })
         .await?

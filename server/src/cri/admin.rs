@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hull's own service, for its command line: pulls with progress, archives in and out, comparing what is
-//! stored, the merged config.
+//! Hull's own service, for its command line: pulls with progress, archives in and out, names, comparing
+//! what is stored, the merged config.
 
 use super::{Cri, status};
 use crate::node::blocking;
@@ -85,6 +85,18 @@ impl Hull for Cri {
             .into_iter()
             .map(|of| api::ImportedImage { id: of.image.id.clone(), names: of.names });
         Ok(Response::new(api::ImportResponse { images: images.collect() }))
+    }
+
+    async fn tag(
+        &self,
+        request: Request<api::TagRequest>,
+    ) -> Result<Response<api::TagResponse>, Status> {
+        let api::TagRequest { image, name, force } = request.into_inner();
+        let full = Reference::parse(&name).map_err(|err| status::of_image(&err))?.to_string();
+        let images = Arc::clone(&self.node.images);
+        let tagged = blocking(move || images.tag(&image, &name, force)).await;
+        tagged.map_err(|err| status::of_image(&err))?;
+        Ok(Response::new(api::TagResponse { name: full }))
     }
 
     async fn export(

@@ -83,6 +83,8 @@ impl ImageService for Cri {
     ) -> Answer<api::ImageFsInfoResponse> {
         let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
         let written = self.node.images.rootfs_usage_known();
+        let node = Arc::clone(&self.node);
+        drop(tokio::task::spawn_blocking(move || node.layers.refresh(&node)));
         let now = now_ns();
         Ok(Response::new(api::ImageFsInfoResponse {
             image_filesystems: vec![stats::filesystem(&usage, now)],

@@ -120,6 +120,7 @@ fn image_code(error: &hull_image::Error) -> Code {
         Fault::Denied | Fault::Policy => Code::PermissionDenied,
         Fault::Unreachable => Code::Unavailable,
         Fault::InUse => Code::FailedPrecondition,
+        Fault::Taken => Code::AlreadyExists,
         Fault::Corrupt => Code::DataLoss,
         Fault::Other => Code::Unknown,
     }

@@ -61,6 +61,7 @@ enum Finished {
 struct Held {
     record: Arc<ContainerRecord>,
     execs: container::Execs,
+    planned: container::Planned,
     /// For work that waits until it ended.
     state: watch::Sender<container::State>,
     /// Callers of Create, Start and Remove that wait for the same work.
@@ -215,6 +216,7 @@ impl Held {
         Self {
             record: Arc::new(record),
             execs: container::Execs::default(),
+            planned: container::Planned::default(),
             state,
             creating: Vec::new(),
             unmade: None,

@@ -9,7 +9,7 @@ use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,6 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
             "cgroupsPath": request.cgroup,
             "resources": resources,
             "devices": devices.nodes,
-            "seccomp": seccomp,
             "maskedPaths": security::masked(&context),
             "readonlyPaths": security::read_only(&context),
         },
@@ -116,7 +115,11 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         spec["linux"]["uidMappings"] = userns::oci(&maps.uids);
         spec["linux"]["gidMappings"] = userns::oci(&maps.gids);
     }
-    serde_json::from_value(spec).map_err(|source| Error::Form { source })
+    let mut spec: Spec = serde_json::from_value(spec).map_err(|source| Error::Form { source })?;
+    if let (Some(linux), Some(profile)) = (spec.linux_mut(), seccomp) {
+        linux.set_seccomp(Some(LinuxSeccomp::clone(&profile)));
+    }
+    Ok(spec)
 }
 
 /// Refuses what a container in a user namespace cannot share with the host though its pod does not.

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the field gives a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -141,7 +142,7 @@ pub(super) fn seccomp(
     context: &cri::LinuxContainerSecurityContext,
     sets: &Sets,
     defaults: &Defaults,
-) -> Result<Option<LinuxSeccomp>, Error> {
+) -> Result<Option<Arc<LinuxSeccomp>>, Error> {
     use cri::security_profile::ProfileType;
     // As with both peers: who is privileged is not confined, whatever profile stands beside it.
     if context.privileged {
@@ -175,7 +176,7 @@ pub(super) fn seccomp(
                 seccomp::runtime_default(Some(&set)).map_err(|source| Error::Form { source })?;
             Ok(Some(profile))
         }
-        ProfileType::Localhost => localhost(&file, defaults).map(Some),
+        ProfileType::Localhost => localhost(&file, defaults).map(Arc::new).map(Some),
     }
 }
 

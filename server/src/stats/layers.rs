@@ -3,12 +3,13 @@
 //!
 //! The rule: a walk is good for [`WORTH`] times what it took, so asking costs a hundredth of a CPU at
 //! most, however many files there are and however often it is asked; up to [`AGE_MAX`], because
-//! eviction goes by it. An answer tells when it was true.
+//! eviction goes by it. An answer tells when it was true. Who asks for the sum of all is told it as it is
+//! known, and waits for no walk: those that are due are made behind its back, for who asks next.
 
 use crate::node::{Node, now_ns};
 use hull_image::FsUsage;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 const WORTH: u32 = 100;
@@ -26,6 +27,8 @@ struct Walk {
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     last: Mutex<HashMap<String, Walk>>,
+    /// Held by who makes the walks that are due.
+    refreshing: Mutex<()>,
 }
 
 impl Layers {
@@ -42,6 +45,21 @@ impl Layers {
         let told = (walk.usage.clone(), walk.at_ns);
         self.lock().insert(container.to_owned(), walk);
         Some(told)
+    }
+
+    /// Walks all layers whose last walk is not good any more, unless somebody does already. Blocks.
+    pub(crate) fn refresh(&self, node: &Node) {
+        let _turn = match self.refreshing.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let there: BTreeSet<String> = node.images.rootfs_ids().into_iter().collect();
+        self.lock().retain(|container, _| there.contains(container));
+        for container in &there {
+            // One that is being removed has none any more.
+            let _gone = self.usage(node, container);
+        }
     }
 
     /// Forgets a container.

@@ -59,17 +59,20 @@ pub async fn serve(mut session: Session, client: DuplexStream, bytes: &[u8]) -> 
         let mut away = vec![0; PIPE_BYTES];
         while from.read(&mut away).await.is_ok_and(|read| read > 0) {}
     };
-    let mut alive = session.alive.clone();
-    let streams = async {
-        let mut streams = JoinSet::new();
-        while let Some(stream) = session.streams.recv().await {
-            streams.spawn(copy(stream, Arc::clone(&given)));
-        }
-        streams.join_all().await;
+    let served = async {
+        let mut alive = session.alive.clone();
+        let streams = async {
+            let mut streams = JoinSet::new();
+            while let Some(stream) = session.streams.recv().await {
+                streams.spawn(copy(stream, Arc::clone(&given)));
+            }
+            streams.join_all().await;
+        };
+        let ((), ()) = tokio::join!(streams, alive.gone());
+        session.finish().await;
     };
-    let ((), (), ()) = tokio::join!(send, streams, alive.gone());
-    // All is said, so the farewell is not waited for: whoever still reads sees the end.
-    tokio::join!(session.finish(), take);
+    // The client takes what it is sent all the while: one that does not holds up the farewell for seconds.
+    let ((), (), ()) = tokio::join!(send, take, served);
     given.load(Ordering::Relaxed)
 }
 

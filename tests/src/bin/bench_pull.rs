@@ -18,6 +18,7 @@ use hull_tests::shell::say;
 use hull_tests::{Cri, Must as _, Node};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -25,28 +26,37 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
-bench_pull [--endpoint SOCKET]… [--runs N] [--percent N] [--images N]
-  --endpoint  a CRI socket, may be given again; without any a node of its own is started
+bench_pull [--endpoint SOCKET]… [--node] [--runs N] [--percent N] [--images N] [--large MB]
+  --endpoint  a CRI socket, may be given again
+  --node      a node of its own, which is measured first; goes without saying if there is no endpoint
   --runs      pulls of each image (3); the median counts
   --percent   sizes of the images, unpacked, in percent of 650 and 318 MB (100)
-  --images    images that are stored while lists are timed (1000; 0 leaves it out)";
+  --images    images that are stored while lists are timed on that node (1000; 0 leaves it out)
+  --large     pull one image of that size to that node instead: four layers, one file each";
 
 /// Where files are taken from, in this order.
 const SOURCES: [&str; 5] = ["/usr/lib", "/usr/local/go", "/usr/share", "/usr/bin", "/usr/include"];
 /// Larger files would make layers uneven.
 const FILE_BYTES_MAX: u64 = 24 << 20;
+/// As builders have it.
+const GZIP_LEVEL: u32 = 6;
+/// Of the filesystem.
+const BLOCK: u64 = 4096;
 /// `USER_HZ`.
 const TICKS_PER_S: f64 = 100.0;
 
 struct Asked {
     endpoints: Vec<PathBuf>,
+    node: bool,
     runs: usize,
     percent: u64,
     images: usize,
+    large: u64,
 }
 
 fn asked() -> Asked {
-    let mut asked = Asked { endpoints: Vec::new(), runs: 3, percent: 100, images: 1000 };
+    let (endpoints, node, large) = (Vec::new(), false, 0);
+    let mut asked = Asked { endpoints, node, runs: 3, percent: 100, images: 1000, large };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().must(format!("find a value after {arg}; {USAGE}"));
@@ -54,6 +64,8 @@ fn asked() -> Asked {
             "--endpoint" => {
                 asked.endpoints.push(value().trim_start_matches("unix://").into());
             }
+            "--node" => asked.node = true,
+            "--large" => asked.large = value().parse().must("read --large"),
             "--runs" => asked.runs = value().parse().must("read --runs"),
             "--percent" => asked.percent = value().parse().must("read --percent"),
             "--images" => asked.images = value().parse().must("read --images"),
@@ -68,8 +80,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.must("make a runtime").block_on(async {
         let registry = Registry::start();
-        let images = images(&asked, &registry);
-        if asked.endpoints.is_empty() {
+        let images = if asked.large == 0 {
+            images(&asked, &registry)
+        } else {
+            vec![large(asked.large, &registry)]
+        };
+        if asked.node || asked.endpoints.is_empty() {
             let node = Node::start_with("").await;
             bench(&node.cri(), &node.socket(), &images).await;
             if asked.images > 0 {
@@ -90,16 +106,18 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     let megabytes = |of: u64| of * 1_000_000 * asked.percent / 100;
     let of = [("eleven", 11, megabytes(650)), ("one", 1, megabytes(318))];
     of.map(|(name, layers, bytes)| {
-        let mut size = 0;
+        let (mut size, mut floor) = (0, 0);
         let push = |run: usize| {
-            let packed = packed(layers, bytes, run);
+            let (packed, least) = packed(layers, bytes, run);
+            floor = least;
             size = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
             registry.push(name, &run.to_string(), &packed)
         };
         let references = (0..asked.runs).map(push).collect();
         let title = format!(
-            "{layers} gzip layer(s), {} MB unpacked, {} MB compressed",
+            "{layers} gzip layer(s), {} MB unpacked ({} MB of blocks), {} MB compressed",
             bytes / 1_000_000,
+            floor / 1_000_000,
             size / 1_000_000
         );
         (title, references)
@@ -107,19 +125,48 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
     .to_vec()
 }
 
-/// An image of files of this machine, `bytes` in all; each run has other layers.
-fn packed(count: usize, bytes: u64, run: usize) -> Packed {
+/// An image that holds next to nothing back: hexadecimal digits of no pattern, which halve.
+fn large(megabytes: u64, registry: &Registry) -> Named {
+    const LAYERS: u64 = 4;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bytes = usize::try_from(megabytes * 1_000_000 / LAYERS).must("fit a layer into memory");
+    let tars = (0..LAYERS).map(|number| {
+        let mut state = number + 1;
+        let content = std::iter::repeat_with(|| {
+            // Xorshift.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            DIGITS[usize::from(state.to_le_bytes()[3] & 15)]
+        });
+        let content: Vec<u8> = content.take(bytes).collect();
+        Layer::new().file(&format!("large-{number}"), 0o644, content).tar()
+    });
+    let packed = of_layers(tars.collect(), 1);
+    let size: usize = packed.blobs.iter().map(|blob| blob.bytes.len()).sum();
+    let title = format!("{LAYERS} layers, {megabytes} MB, {} MB compressed", size / 1_000_000);
+    (title, vec![registry.push("large", "0", &packed)])
+}
+
+/// An image of files of this machine, `bytes` in all; each run has other layers. Gives the bytes of the blocks
+/// that its files and directories take as well: nothing that unpacks it can write less.
+fn packed(count: usize, bytes: u64, run: usize) -> (Packed, u64) {
     let mut files = Vec::new();
     for source in SOURCES {
         walk(Path::new(source), &mut files);
     }
     let mut files = files.into_iter();
     let each = bytes / count as u64;
-    let tars: Vec<Vec<u8>> =
-        (0..count).map(|number| layer(run * count + number, each, &mut files)).collect();
+    let (tars, blocks): (Vec<Vec<u8>>, Vec<u64>) =
+        (0..count).map(|number| layer(run * count + number, each, &mut files)).unzip();
+    (of_layers(tars, GZIP_LEVEL), blocks.iter().sum())
+}
+
+/// An image of these archives, each compressed.
+fn of_layers(tars: Vec<Vec<u8>>, level: u32) -> Packed {
     let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
     let blobs: Vec<Blob> = std::thread::scope(|scope| {
-        let pack = |tar| scope.spawn(move || gzip(tar));
+        let pack = |tar| scope.spawn(move || gzip(tar, level));
         let running: Vec<_> = tars.into_iter().map(pack).collect();
         running.into_iter().map(|of| of.join().ok().must("compress a layer")).collect()
     });
@@ -137,26 +184,34 @@ fn packed(count: usize, bytes: u64, run: usize) -> Packed {
     packed
 }
 
-fn gzip(tar: Vec<u8>) -> Blob {
-    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+fn gzip(tar: Vec<u8>, level: u32) -> Blob {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
     out.write_all(&tar).must("compress a layer");
     let bytes = out.finish().must("compress a layer");
     Blob { media_type: Compression::Gzip.media_type().into(), bytes }
 }
 
-fn layer(number: usize, bytes: u64, files: &mut impl Iterator<Item = (PathBuf, u64)>) -> Vec<u8> {
+/// A layer, and the bytes of the blocks that it takes unpacked.
+fn layer(
+    number: usize,
+    bytes: u64,
+    files: &mut impl Iterator<Item = (PathBuf, u64)>,
+) -> (Vec<u8>, u64) {
     let mut layer = Layer::new().file("which", 0o644, number.to_string());
     let mut left = bytes;
+    let (mut blocks, mut directories) = (BLOCK, BTreeSet::new());
     for (path, size) in files {
         let name = path.strip_prefix("/").must("shorten a path").display().to_string();
         layer = layer.copy(&name, &path);
+        blocks += size.next_multiple_of(BLOCK);
+        directories.extend(path.ancestors().skip(1).map(Path::to_owned));
         left = left.saturating_sub(size);
         if left == 0 {
             break;
         }
     }
     assert!(left < bytes / 2, "this machine has too few files to make layers of");
-    layer.tar()
+    (layer.tar(), blocks + BLOCK * directories.len() as u64)
 }
 
 fn walk(dir: &Path, files: &mut Vec<(PathBuf, u64)>) {

@@ -2,9 +2,12 @@
 //! RuntimeDefault: what a container may call unless its pod says otherwise. The same calls as the
 //! field's default profiles let pass, so that what runs there runs here.
 
+use super::KEPT_MAX;
 use crate::capabilities;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Let pass for everybody.
 const ALLOWED: &str = "
@@ -75,12 +78,30 @@ const ENOSYS: u32 = 38;
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const AF_VSOCK: u64 = 40;
 
-/// The default profile for a process that may have these capabilities.
+/// The default profile for a process that may have these capabilities. Worked out once for each set of
+/// them.
 ///
 /// # Errors
 /// Never, unless the profile here is not in the OCI form.
-pub fn runtime_default(bounding: Option<&Capabilities>) -> Result<LinuxSeccomp, serde_json::Error> {
+pub fn runtime_default(
+    bounding: Option<&Capabilities>,
+) -> Result<Arc<LinuxSeccomp>, serde_json::Error> {
+    static KNOWN: Mutex<BTreeMap<u64, Arc<LinuxSeccomp>>> = Mutex::new(BTreeMap::new());
     let have = capabilities::bits(bounding);
+    // Single inserts: a panic leaves nothing half done.
+    if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&have) {
+        return Ok(Arc::clone(known));
+    }
+    let made = Arc::new(made(have)?);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= KEPT_MAX {
+        known.clear();
+    }
+    known.insert(have, Arc::clone(&made));
+    Ok(made)
+}
+
+fn made(have: u64) -> Result<LinuxSeccomp, serde_json::Error> {
     let has = |number: u32| have >> number & 1 == 1;
     let mut rules = vec![
         allow(ALLOWED, &Value::Null),

@@ -10,12 +10,16 @@ const ERRNO: u32 = 0x0005_0000;
 
 /// What the kernel would answer to a call with this first argument.
 fn run(program: &[u8], call: i64, argument: u64) -> u32 {
-    let mut data = Vec::new();
-    data.extend(u32::try_from(call).unwrap().to_le_bytes());
-    data.extend(X86_64.to_le_bytes());
-    data.extend(0u64.to_le_bytes());
-    data.extend(argument.to_le_bytes());
-    data.resize(64, 0);
+    let mut data = [0; 16];
+    data[0] = u32::try_from(call).unwrap();
+    data[1] = X86_64;
+    data[4] = (argument & 0xffff_ffff) as u32;
+    data[5] = (argument >> 32) as u32;
+    interpret(program, &data)
+}
+
+/// What the kernel would answer to a call with this `struct seccomp_data`, in words.
+pub(super) fn interpret(program: &[u8], data: &[u32; 16]) -> u32 {
     let items: Vec<_> = program.chunks_exact(8).collect();
     let (mut at, mut a, mut x, mut memory) = (0, 0u32, 0u32, [0u32; 16]);
     loop {
@@ -23,8 +27,7 @@ fn run(program: &[u8], call: i64, argument: u64) -> u32 {
         let code = u16::from_le_bytes([item[0], item[1]]);
         let (yes, no) = (usize::from(item[2]), usize::from(item[3]));
         let k = u32::from_le_bytes(item[4..8].try_into().unwrap());
-        let word =
-            |at: u32| u32::from_le_bytes(data[at as usize..at as usize + 4].try_into().unwrap());
+        let word = |at: u32| data[at as usize / 4];
         at += 1;
         match code {
             0x20 => a = word(k),

@@ -84,7 +84,8 @@ impl Task {
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(create::Made { user, adjusted, roster }) => {
+            Ok(create::Made { user, planned, adjusted, roster }) => {
+                held.planned = planned;
                 let waiters = std::mem::take(&mut held.creating);
                 let record = Arc::make_mut(&mut held.record);
                 record.user = Some(user);
@@ -125,14 +126,16 @@ impl Task {
             }
         }
         held.starting = Some(vec![reply]);
-        let work = start::start(
-            Arc::clone(&self.node),
-            self.client.clone(),
-            self.id.clone(),
-            Arc::clone(&self.record),
-            Arc::clone(&held.record),
-            self.target_pid(id),
-        );
+        let (record, planned) = (Arc::clone(&held.record), held.planned.take());
+        let work = start::start(start::Order {
+            node: Arc::clone(&self.node),
+            client: self.client.clone(),
+            pod: self.id.clone(),
+            pod_record: Arc::clone(&self.record),
+            record,
+            planned,
+            target_pid: self.target_pid(id),
+        });
         let Some(about) = self.about(id) else { return };
         let id = id.clone();
         self.work.spawn(async move {

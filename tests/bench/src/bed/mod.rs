@@ -117,8 +117,8 @@ pub async fn inside(args: &[String], parsed: &Args) -> u8 {
     let mut bench = Command::new(beside("cri-bench"));
     let mut labels = Vec::new();
     for runtime in Runtime::found() {
-        if !parsed.labels.is_empty() && !parsed.labels.iter().any(|label| label == runtime.label())
-        {
+        let named = parsed.labels.iter().any(|label| label == runtime.label());
+        if !named && (runtime.is_extra() || !parsed.labels.is_empty()) {
             continue;
         }
         let place = runtime.prepare(&pause);

@@ -2,7 +2,7 @@
 //! The runtimes of the bed: what each needs to be there, and its configuration.
 //!
 //! All have the same kind of network: a bridge with addresses of the node's own and host ports; Hull by
-//! itself, the others by the plugins bridge, host-local and portmap. What is not set is the runtime's default.
+//! itself and, where that is asked for by its label, by plugins too; the others by the plugins bridge, host-local and portmap. What is not set is the runtime's default.
 
 use super::Place;
 use hull_tests::{Must as _, paths};
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runtime {
     Hull,
+    /// With plugins, as the others.
+    HullCni,
     ContainerdRunc,
     ContainerdCrun,
     Crio,
@@ -44,13 +46,20 @@ fn plugins() -> Option<PathBuf> {
 impl Runtime {
     /// Those that can be started here, Hull first.
     pub(super) fn found() -> Vec<Self> {
-        let all = [Self::Hull, Self::ContainerdRunc, Self::ContainerdCrun, Self::Crio];
+        let all =
+            [Self::Hull, Self::HullCni, Self::ContainerdRunc, Self::ContainerdCrun, Self::Crio];
         all.into_iter().filter(|runtime| runtime.is_there()).collect()
+    }
+
+    /// Whether it takes part only when its label is named.
+    pub(super) fn is_extra(self) -> bool {
+        self == Self::HullCni
     }
 
     fn is_there(self) -> bool {
         let needs: &[&str] = match self {
             Self::Hull => return true,
+            Self::HullCni => &["iptables"],
             Self::ContainerdRunc => &["containerd", "containerd-shim-runc-v2", "runc", "iptables"],
             Self::ContainerdCrun => &["containerd", "containerd-shim-runc-v2", "crun", "iptables"],
             Self::Crio => &["crio", "pinns", "conmon", "crun", "iptables"],
@@ -62,6 +71,7 @@ impl Runtime {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Hull => "Hull",
+            Self::HullCni => "Hull, CNI",
             Self::ContainerdRunc => "containerd+runc",
             Self::ContainerdCrun => "containerd+crun",
             Self::Crio => "CRI-O+crun",
@@ -72,6 +82,7 @@ impl Runtime {
     fn network(self) -> (&'static str, u8) {
         match self {
             Self::Hull => ("hullbench", 201),
+            Self::HullCni => ("hclbench", 205),
             Self::ContainerdRunc => ("cdrbench", 202),
             Self::ContainerdCrun => ("cdcbench", 203),
             Self::Crio => ("criobench", 204),
@@ -82,6 +93,7 @@ impl Runtime {
     pub(super) fn prepare(self, pause: &str) -> Place {
         let name = match self {
             Self::Hull => "hull",
+            Self::HullCni => "hull-cni",
             Self::ContainerdRunc => "containerd-runc",
             Self::ContainerdCrun => "containerd-crun",
             Self::Crio => "crio",
@@ -92,7 +104,7 @@ impl Runtime {
             place.write("net.d/10-bench.conflist", &self.conflist(&dir));
         }
         let command: Vec<String> = match self {
-            Self::Hull => {
+            Self::Hull | Self::HullCni => {
                 place.write("hull.toml", &self.hull(&place, &dir));
                 let program = paths::hull().display().to_string();
                 [&program, "serve", "--config", &format!("{dir}/hull.toml")]
@@ -164,10 +176,20 @@ impl Runtime {
 
     fn hull(self, place: &Place, dir: &str) -> String {
         let (bridge, subnet) = self.network();
+        let network = if self == Self::HullCni {
+            format!(
+                "mode = \"cni\"\n[network.cni]\nconf_dir = \"{dir}/net.d\"\nbin_dirs = [{:?}]\n",
+                plugin_dir()
+            )
+        } else {
+            format!("bridge = \"{bridge}\"\npod_cidr = [\"10.{subnet}.0.0/16\"]\n")
+        };
         format!(
-            "state_dir = \"/run/hull\"\ndata_dir = \"{dir}/data\"\nsocket = {socket:?}\n\
+            "state_dir = \"/run/{name}\"\ndata_dir = \"{dir}/data\"\nsocket = {socket:?}\n\
              [cgroup]\nparent = {pods:?}\n\
-             [network]\nbridge = \"{bridge}\"\npod_cidr = [\"10.{subnet}.0.0/16\"]\n",
+             [nri]\nsocket = \"/run/{name}/nri.sock\"\n\
+             [network]\n{network}",
+            name = place.name,
             socket = place.socket(),
             pods = place.pods(),
         )
