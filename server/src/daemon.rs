@@ -30,7 +30,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Longest message either way, in bytes: what the kubelet's client takes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -149,6 +149,11 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         looking.images.look_through();
         // What containers of an earlier daemon have written counts without anybody asking for each.
         looking.layers.refresh(&looking);
+        // Of what the start has run, little is run again.
+        match hull_sys::let_go_of_code() {
+            Ok(bytes) => debug!(bytes, "let go of the program's pages"),
+            Err(err) => debug!(error = %err, "the program's pages stay"),
+        }
     }));
 
     tokio::spawn(Service::find().live(socket.clone()));

@@ -14,6 +14,7 @@ mod exec;
 mod memfd;
 mod mount;
 pub mod netns;
+mod program;
 mod resolve;
 mod security;
 mod signals;
@@ -25,6 +26,7 @@ pub use error::{Error, Result, name_of};
 pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
+pub use program::let_go_of_code;
 pub use resolve::open_in_root;
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
