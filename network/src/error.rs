@@ -134,9 +134,6 @@ impl Error {
                 Some(format!("check space and permissions of {}", path.display()))
             }
             Self::StillAttached { .. } => Some("remove the pods first".into()),
-            Self::MakeBridge { source, kind, .. } | Self::MakeSubLink { source, kind, .. } => {
-                links_hint(source, kind)
-            }
             Self::NoUplink { .. } => Some(
                 "set `uplink` under `[network]` to a link of this node (see `ip link`), or `mode = \"bridge\"`".into(),
             ),
@@ -146,39 +143,63 @@ impl Error {
             Self::NoRates { .. } => Some(
                 "leave the pod's bandwidth annotations out, or set `mode = \"bridge\"` under `[network]`".into(),
             ),
-            Self::MakeLink { source, .. } if source.errno() == Errno::XFULL => Some(
-                "a bridge of the kernel has room for 1,023 pods: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
-            ),
-            Self::MakeLink { source, .. } => links_hint(source, "veth"),
-            Self::LimitRate { source, .. } => match source.errno() {
-                Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
-                    "load the kernel's modules: {RATE_MODULES}; or leave the pod's bandwidth annotations out"
-                )),
-                _ => permission(source),
-            },
-            Self::Probe { what, source } => match *what {
-                PROBE_BRIDGE => links_hint(source, "bridge"),
-                PROBE_VETH => links_hint(source, "veth"),
-                PROBE_MACVLAN => links_hint(source, "macvlan"),
-                PROBE_IPVLAN => links_hint(source, "ipvlan"),
-                _ => nft_hint(source),
-            },
-            Self::Socket { source } | Self::ListRoutes { source } | Self::FindLink { source, .. } | Self::RemoveLink { source, .. } => permission(source),
-            Self::MakeTable { source, .. }
-            | Self::RemoveTable { source, .. }
-            | Self::MakePorts { source, .. }
-            | Self::RemovePorts { source, .. } => nft_hint(source),
-            Self::Inside { source } => match source.errno() {
-                Errno::ACCESS => Some("IPv6 is switched off in the pod: allow it (net.ipv6.conf.default.disable_ipv6=0), or leave IPv6 out of `pod_cidr`".into()),
-                _ => permission(source),
-            },
-            Self::Enter { source } => permission(source),
             Self::Cni(source) => source.hint(),
             Self::NoNetwork { .. } => Some(
                 "set another `mode` under `[network]`, or run the pod on the host's network".into(),
             ),
+            Self::MakeBridge { source, kind, .. } | Self::MakeSubLink { source, kind, .. } => {
+                links_hint(source, kind)
+            }
+            Self::MakeLink { source, .. } => pair_hint(source),
+            Self::LimitRate { source, .. } => rate_hint(source),
+            Self::Probe { what, source } => probe_hint(what, source),
+            Self::MakeTable { source, .. }
+            | Self::RemoveTable { source, .. }
+            | Self::MakePorts { source, .. }
+            | Self::RemovePorts { source, .. } => nft_hint(source),
+            Self::Inside { source } => inside_hint(source),
+            Self::Socket { source }
+            | Self::ListRoutes { source }
+            | Self::FindLink { source, .. }
+            | Self::RemoveLink { source, .. }
+            | Self::Enter { source } => permission(source),
             Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
+    }
+}
+
+fn pair_hint(source: &hull_sys::Error) -> Option<String> {
+    match source.errno() {
+        Errno::XFULL => Some(
+            "a bridge of the kernel has room for 1,023 pods: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
+        ),
+        _ => links_hint(source, "veth"),
+    }
+}
+
+fn rate_hint(source: &hull_sys::Error) -> Option<String> {
+    match source.errno() {
+        Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
+            "load the kernel's modules: {RATE_MODULES}; or leave the pod's bandwidth annotations out"
+        )),
+        _ => permission(source),
+    }
+}
+
+fn probe_hint(what: &str, source: &hull_sys::Error) -> Option<String> {
+    match what {
+        PROBE_BRIDGE => links_hint(source, "bridge"),
+        PROBE_VETH => links_hint(source, "veth"),
+        PROBE_MACVLAN => links_hint(source, "macvlan"),
+        PROBE_IPVLAN => links_hint(source, "ipvlan"),
+        _ => nft_hint(source),
+    }
+}
+
+fn inside_hint(source: &hull_sys::Error) -> Option<String> {
+    match source.errno() {
+        Errno::ACCESS => Some("IPv6 is switched off in the pod: allow it (net.ipv6.conf.default.disable_ipv6=0), or leave IPv6 out of `pod_cidr`".into()),
+        _ => permission(source),
     }
 }
 

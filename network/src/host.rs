@@ -113,8 +113,6 @@ fn new_bridge(
 
 fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
     let bridge = config.bridge.as_str();
-    // No neighbour on the bridge may announce itself as the node's router.
-    sysctl::set_if_known(&["ipv6", "conf", bridge, "accept_ra"], "0")?;
     for subnet in subnets {
         let forwarding: &[&str] = if subnet.is_ipv4() {
             &["ipv4", "ip_forward"]
@@ -124,10 +122,12 @@ fn settings(config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
         if sysctl::set(forwarding, "1")? {
             info!(setting = %sysctl::path(forwarding).display(), "forwarding switched on, as pods need it");
         }
-        if subnet.is_ipv4() {
-            // Host ports are reached over the node's loopback; `guard` in the table keeps pods out.
-            sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
-        }
+    }
+    // No neighbour on the bridge may announce itself as the node's router.
+    sysctl::set_if_known(&["ipv6", "conf", bridge, "accept_ra"], "0")?;
+    if subnets.iter().any(Subnet::is_ipv4) {
+        // Host ports are reached over the node's loopback; `guard` in the table keeps pods out.
+        sysctl::set(&["ipv4", "conf", bridge, "route_localnet"], "1")?;
     }
     Ok(())
 }

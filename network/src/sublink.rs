@@ -76,10 +76,10 @@ pub(crate) fn remove(netns: BorrowedFd<'_>, name: &str, kind: Links) -> Result<(
 
 /// Tells an address that its last holder still has from other failures.
 pub(crate) fn lingering(err: Error, ip: IpAddr) -> Error {
-    match err {
-        Error::Inside { source } if matches!(source.errno(), Errno::BUSY | Errno::ADDRINUSE) => {
-            Error::AddressLingers { ip, source }
-        }
-        other => other,
+    let Error::Inside { source } = err else { return err };
+    if matches!(source.errno(), Errno::BUSY | Errno::ADDRINUSE) {
+        Error::AddressLingers { ip, source }
+    } else {
+        Error::Inside { source }
     }
 }

@@ -69,15 +69,7 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
     assert!(hull(&["ps"]).contains("keeps"), "the call started it again");
     unit_is("hull.service", "active").await;
 
-    // A daemon that hangs is replaced; it looks alive to everybody but its callers.
-    let before = main_pid();
-    said("kill", &["-STOP", &before]);
-    eventually("the watchdog has replaced it", || async {
-        let now = main_pid();
-        if now != before && now != "0" { Ok(()) } else { Err(format!("still {now}")) }
-    })
-    .await;
-    unit_is("hull.service", "active").await;
+    hangs_and_is_replaced().await;
     assert_eq!(monitors(), monitor);
     assert!(hull(&["ps"]).contains("keeps"));
 
@@ -104,6 +96,18 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
     no_unit_is_known().await;
     said("dpkg", &["--purge", "hull"]);
     assert!(!Path::new("/var/lib/hull").try_exists().unwrap());
+}
+
+/// A daemon that hangs looks alive to everybody but its callers.
+async fn hangs_and_is_replaced() {
+    let before = main_pid();
+    said("kill", &["-STOP", &before]);
+    eventually("the watchdog has replaced it", || async {
+        let now = main_pid();
+        if now != before && now != "0" { Ok(()) } else { Err(format!("still {now}")) }
+    })
+    .await;
+    unit_is("hull.service", "active").await;
 }
 
 /// systemd lets go of units a moment after they ended.

@@ -27,19 +27,23 @@ fn a_pod_without_an_ipv6_address_speaks_none_but_to_itself() {
 }
 
 #[test]
-fn all_addresses_of_a_pod_are_usable_when_it_is_attached_and_no_router_but_the_node_is_taken() {
+fn a_pods_addresses_are_usable_at_once_and_no_router_but_the_node_is_taken() {
     on_a_host(|| {
         let host = Host::with(&["10.214.7.0/24", "fd00:214::/64"]);
         let pod = host.attach(1, &[]);
-        let addresses = pod.within(|| ip("-6 -o addr show dev eth0"));
-        assert!(!addresses.contains("tentative"), "{addresses}");
+        let addresses = pod.within(|| ip("-6 -o addr show dev eth0 scope global"));
         assert!(
-            addresses.contains("fd00:214::2/64") && addresses.contains("fe80::"),
+            addresses.contains("fd00:214::2/64") && !addresses.contains("tentative"),
             "{addresses}"
         );
-        let setting = pod
-            .within(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra").unwrap());
-        assert_eq!(setting.trim(), "0");
+        let links = pod.within(|| ip("-6 -o addr show dev eth0 scope link"));
+        assert!(links.contains("fe80::"), "{links}");
+        // Nor is its link-local address asked after, which would come back by the hairpin.
+        for setting in ["accept_ra", "accept_dad"] {
+            let path = format!("/proc/sys/net/ipv6/conf/eth0/{setting}");
+            let set = pod.within(|| std::fs::read_to_string(&path).unwrap());
+            assert_eq!(set.trim(), "0", "{setting}");
+        }
     });
 }
 
