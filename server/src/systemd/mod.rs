@@ -116,9 +116,11 @@ impl Systemd {
     }
 
     async fn start(&self, unit: &str, properties: &[(&str, Variant<'_>)]) -> Result<(), Error> {
-        let refused = |source| match source {
-            zbus::Error::InputOutput(_) => Error::Broke { unit: unit.to_owned() },
-            source => Error::Refused { unit: unit.to_owned(), source },
+        let refused = |source| {
+            if matches!(source, zbus::Error::InputOutput(_)) {
+                return Error::Broke { unit: unit.to_owned() };
+            }
+            Error::Refused { unit: unit.to_owned(), source }
         };
         let manager = self.manager().await.map_err(|source| Error::Connect { source })?;
         // Listened to before the job is there: its end cannot be missed.
