@@ -142,19 +142,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
-    let looking = Arc::clone(&node);
-    drop(tokio::task::spawn_blocking(move || {
-        // After a boot: what a power cut has left is found before it is used. Who needs a layer before
-        // that looks itself.
-        looking.images.look_through();
-        // What containers of an earlier daemon have written counts without anybody asking for each.
-        looking.layers.refresh(&looking);
-        // Of what the start has run, little is run again.
-        match hull_sys::let_go_of_code() {
-            Ok(bytes) => debug!(bytes, "let go of the program's pages"),
-            Err(err) => debug!(error = %err, "the program's pages stay"),
-        }
-    }));
+    look_through(&node);
 
     tokio::spawn(Service::find().live(socket.clone()));
     tokio::spawn(hear_denials(Arc::clone(&node)));
@@ -194,6 +182,23 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     }
     info!("ended; pods go on running");
     served
+}
+
+/// What may take its time, beside the first calls.
+fn look_through(node: &Arc<Node>) {
+    let node = Arc::clone(node);
+    drop(tokio::task::spawn_blocking(move || {
+        // After a boot: what a power cut has left is found before it is used. Who needs a layer before
+        // that looks itself.
+        node.images.look_through();
+        // What containers of an earlier daemon have written counts without anybody asking for each.
+        node.layers.refresh(&node);
+        // Of what the start has run, little is run again.
+        match hull_sys::let_go_of_code() {
+            Ok(bytes) => debug!(bytes, "let go of the program's pages"),
+            Err(err) => debug!(error = %err, "the program's pages stay"),
+        }
+    }));
 }
 
 /// Takes over the socket that systemd listened on.

@@ -244,10 +244,13 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
             _ => {}
         }
     }
+    // A stopped pod has no network; but what it had is given back only when the kernel has taken its links
+    // away, and the last daemon may have ended before that.
+    let networked = views.iter().filter(|view| !matches!(view.record.state, State::Stopped));
+    let networked: BTreeSet<_> = networked.map(|view| view.id.to_string()).collect();
     for id in node.network.attachments() {
-        if !pods.contains(&id) {
-            // Of one that was stopped a moment before the last daemon ended, or a leak.
-            info!(pod = %id, "network of a pod without a record swept");
+        if !networked.contains(&id) {
+            info!(pod = %id, "network of a pod that has none any more swept");
             let shared = Arc::clone(node);
             if let Err(err) = blocking(move || shared.network.release(&id)).await {
                 error!(error = %Chain(&err), "left network not taken away");

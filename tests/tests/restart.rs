@@ -229,6 +229,28 @@ async fn a_pod_stopped_before_the_restart_stays_stopped() {
 }
 
 #[tokio::test]
+async fn an_address_that_was_still_held_when_the_daemon_was_killed_is_given_back_by_the_next() {
+    let mut node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let pid = cri.pid(&made).await;
+    // Whoever visits the namespace keeps it, and the pod's link, beyond the answer to the stop.
+    let visited = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    cri.stop_pod(&pod).await.unwrap();
+    node.kill();
+    let lease = node.state_dir().join("network").join(format!("{pod}.json"));
+    assert!(lease.exists(), "it was given back before the link had gone");
+    node.start_again().await;
+    eventually("the pod's address is given back", || async {
+        if lease.exists() { Err(format!("{} is there", lease.display())) } else { Ok(()) }
+    })
+    .await;
+    drop(visited);
+    cri.remove_pod(&pod).await.unwrap();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn a_record_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     let mut node = Node::start().await;
     let (cri, good, image) = node.pod("good").await;
