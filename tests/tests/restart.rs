@@ -239,10 +239,14 @@ async fn an_address_that_was_still_held_when_the_daemon_was_killed_is_given_back
     cri.stop_pod(&pod).await.unwrap();
     node.kill();
     let lease = node.state_dir().join("network").join(format!("{pod}.json"));
-    assert!(lease.exists(), "it was given back before the link had gone");
+    assert!(lease.try_exists().unwrap(), "it was given back before the link had gone");
     node.start_again().await;
     eventually("the pod's address is given back", || async {
-        if lease.exists() { Err(format!("{} is there", lease.display())) } else { Ok(()) }
+        if lease.try_exists().unwrap() {
+            Err(format!("{} is there", lease.display()))
+        } else {
+            Ok(())
+        }
     })
     .await;
     drop(visited);
