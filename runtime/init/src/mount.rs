@@ -166,8 +166,9 @@ pub(crate) fn overlay(
             attach_path(&mount, at)?;
             Ok(mount)
         }
-        Err(failed) if failed.errno == Errno::INVAL && failed.call.contains("lowerdir+") => {
-            old_overlay(lower, &named, at)
+        // A kernel that does not know it says so at once (since Linux 6.5), or when all is put together.
+        Err(failed) if failed.errno == Errno::INVAL => {
+            old_overlay(lower, &named, at).map_err(|_| failed)
         }
         Err(failed) => Err(failed),
     }
