@@ -47,7 +47,7 @@ impl Bundle {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("oci-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
-        let bundle = Self { dir, cgroup: format!("/hull-tests/{name}") };
+        let bundle = Self { dir, cgroup: format!("/hull-{name}") };
         for part in ["b/rootfs", "t", "out"] {
             fs::create_dir_all(bundle.dir.join(part)).must("make a bundle");
         }
