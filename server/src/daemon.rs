@@ -18,6 +18,7 @@ use hull_network::{Bridge, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
+use rustix::fd::OwnedFd;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -145,7 +146,9 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     look_through(&node);
 
     tokio::spawn(Service::find().live(socket.clone()));
-    tokio::spawn(hear_denials(Arc::clone(&node)));
+    for source in node.denials.sources() {
+        tokio::spawn(hear_denials(Arc::clone(&node), source));
+    }
     let streaming = Streaming::start(Arc::clone(&node));
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
@@ -264,17 +267,17 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
     Ok(node)
 }
 
-/// Reads on in the kernel's log as it grows, so that the processes it names can still be looked at.
-async fn hear_denials(node: Arc<Node>) {
-    let Some(log) = node.denials.log() else { return };
+/// Hears denials as they come, so that the processes they name can still be looked at.
+async fn hear_denials(node: Arc<Node>, source: OwnedFd) {
     #[expect(
         deprecated,
-        reason = "what is deprecated is a descriptor that can change; a File's cannot"
+        reason = "what is deprecated is a descriptor that can change; an OwnedFd's cannot"
     )]
-    let Ok(log) = AsyncFd::with_interest(log, Interest::READABLE) else { return };
-    while let Ok(mut ready) = log.readable().await {
-        node.denials.read_on();
+    let Ok(source) = AsyncFd::with_interest(source, Interest::READABLE) else { return };
+    while let Ok(mut ready) = source.readable().await {
+        // Before it is read: what comes meanwhile is another event.
         ready.clear_ready();
+        node.denials.read_on();
     }
 }
 

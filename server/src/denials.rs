@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What AppArmor has denied to containers, as the kernel tells it in its log. `dmesg(1)`.
+//! What AppArmor has denied to containers, as the kernel tells it. `dmesg(1)`, `auditd(8)`.
 //!
 //! ```text
-//! /dev/kmsg ──▶ parse ──▶ whose process? (its cgroup names the container) ──▶ the last few, kept
+//! /dev/kmsg ──┐
+//!             ├─▶ parse ──▶ whose process? (its cgroup names the container) ──▶ the last few, kept once
+//! audit     ──┘
 //! ```
 //!
-//! The rule: the log is read on before anybody is told of an end, so what was denied to a container's
-//! first process is never missed. Of a process that is gone before we look, only the number is known;
-//! it counts for the container whose first process had that number.
+//! The rule: what there is to read is read before anybody is told of an end. Of a process that is gone
+//! before we look, only the number is known; it counts for the container whose first process had that number.
+//! The kernel hands records out by a thread of its own, so one of the very last moment can come later than the end.
 //!
 //! Not here: whether a denial was why something ended. It stands beside the exit code.
 
+mod source;
+
 use hull_proto::id::ContainerId;
+use rustix::fd::OwnedFd;
+use source::Source;
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-const LOG: &str = "/dev/kmsg";
-/// Longest record of the kernel's log (`PRINTK_MESSAGE_MAX`).
-const RECORD_BYTES_MAX: usize = 8192;
 /// Denials kept; a container that ends looks through them.
 const KEPT: usize = 256;
 /// Of one container, told in its message.
@@ -29,6 +30,8 @@ const TOLD_MAX: usize = 3;
 /// One denial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Denial {
+    /// Time and number that the kernel gave the record: the same wherever it is read.
+    stamp: String,
     pid: i32,
     container: Option<ContainerId>,
     /// `open of /proc/kcore (r)`.
@@ -44,26 +47,28 @@ pub(crate) struct Denials {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// `None` where there is no AppArmor, or the log may not be read.
-    log: Option<File>,
+    /// None where there is no AppArmor, or nothing may be read.
+    sources: Vec<Source>,
     last: VecDeque<Denial>,
 }
 
 impl Denials {
-    /// Listens from now on. Where the log cannot be read, hears nothing.
+    /// Listens from now on, wherever something can be heard. The error is the log's, when it is nowhere.
     pub(crate) fn listen() -> Result<Self, std::io::Error> {
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let mut log = File::options().read(true).custom_flags(nonblocking).open(LOG)?;
-        let _at = log.seek(SeekFrom::End(0))?;
-        Ok(Self { inner: Mutex::new(Inner { log: Some(log), last: VecDeque::new() }) })
+        let sources: Vec<Source> = match (Source::log(), Source::audit()) {
+            (Err(err), Err(_)) => return Err(err),
+            (log, audit) => log.into_iter().chain(audit).collect(),
+        };
+        Ok(Self { inner: Mutex::new(Inner { sources, last: VecDeque::new() }) })
     }
 
-    /// The log, to be waited for.
-    pub(crate) fn log(&self) -> Option<File> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).log.as_ref()?.try_clone().ok()
+    /// What is read, to be waited for.
+    pub(crate) fn sources(&self) -> Vec<OwnedFd> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.sources.iter().filter_map(|source| source.try_clone().ok()).collect()
     }
 
-    /// Takes what the log has by now. The processes it names are looked at while they are there.
+    /// Takes what there is by now. The processes it names are looked at while they are there.
     pub(crate) fn read_on(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).read_on();
     }
@@ -90,33 +95,26 @@ impl Denials {
 
 impl Inner {
     fn read_on(&mut self) {
-        let Some(log) = &mut self.log else { return };
-        let mut record = vec![0; RECORD_BYTES_MAX];
-        loop {
-            match log.read(&mut record) {
-                Ok(0) => return,
-                Ok(count) => {
-                    let text = String::from_utf8_lossy(&record[..count]);
-                    let Some(mut denial) = parse(&text) else { continue };
-                    denial.container = container_of(denial.pid);
-                    if self.last.len() == KEPT {
-                        self.last.pop_front();
-                    }
-                    self.last.push_back(denial);
+        for source in &mut self.sources {
+            while let Some(text) = source.next() {
+                let Some(mut denial) = parse(&text) else { continue };
+                if self.last.iter().any(|known| known.stamp == denial.stamp) {
+                    continue;
                 }
-                // EPIPE: it was overwritten before we read it; the next read goes on behind that.
-                Err(err) if err.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => {}
-                // Nothing more for now.
-                Err(_) => return,
+                denial.container = container_of(denial.pid);
+                if self.last.len() == KEPT {
+                    self.last.pop_front();
+                }
+                self.last.push_back(denial);
             }
         }
     }
 }
 
-/// A record of the log, when it tells of a denial. Names in it are the container's own words.
-fn parse(record: &str) -> Option<Denial> {
-    let text = record.lines().next()?;
-    if !text.contains("apparmor=\"DENIED\"") {
+/// A record, when it tells of a denial. Names in it are the container's own words.
+fn parse(text: &str) -> Option<Denial> {
+    let (stamp, said) = text.split_once(": ")?;
+    if !said.starts_with("apparmor=\"DENIED\"") {
         return None;
     }
     let profile = value(text, "profile")?;
@@ -130,6 +128,7 @@ fn parse(record: &str) -> Option<Denial> {
     }
     let shown = |text: String| text.chars().take(200).flat_map(char::escape_default).collect();
     Some(Denial {
+        stamp: stamp.to_owned(),
         pid: value(text, "pid")?.parse().ok()?,
         container: None,
         what: shown(what),
@@ -166,15 +165,15 @@ fn container_of(pid: i32) -> Option<ContainerId> {
 mod tests {
     use super::*;
 
-    const RECORD: &str = "5,1234,5678,-;audit: type=1400 audit(1764158888.123:45): apparmor=\"DENIED\" operation=\"open\" class=\"file\" profile=\"hull-default\" name=\"/proc/kcore\" pid=4242 comm=\"cat\" requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0\n SUBSYSTEM=x\n";
+    const RECORD: &str = "audit(1764158888.123:45): apparmor=\"DENIED\" operation=\"open\" class=\"file\" profile=\"hull-default\" name=\"/proc/kcore\" pid=4242 comm=\"cat\" requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0";
 
     #[test]
-    fn a_denial_is_read_from_the_kernels_log() {
+    fn a_denial_is_what_the_kernel_says_it_is() {
         let denial = parse(RECORD).unwrap();
         assert_eq!((denial.pid, denial.profile.as_str()), (4242, "hull-default"));
         assert_eq!(denial.what, "open of /proc/kcore (r)");
         assert_eq!(parse(&RECORD.replace("DENIED", "ALLOWED")), None);
-        assert_eq!(parse("6,1,2,-;usb 1-1: new device\n"), None);
+        assert_eq!(parse("audit(1.2:3): avc:  denied  { read } for  pid=1"), None);
     }
 
     #[test]
@@ -188,7 +187,7 @@ mod tests {
         let id = |byte| ContainerId::from_random([byte; 32]);
         let denial = |pid, container| Denial { pid, container, ..parse(RECORD).unwrap() };
         let last = [denial(1, None), denial(2, Some(id(2))), denial(1, None)].into();
-        let denials = Denials { inner: Mutex::new(Inner { log: None, last }) };
+        let denials = Denials { inner: Mutex::new(Inner { sources: Vec::new(), last }) };
         assert_eq!(denials.of(&id(1), Some(1)).len(), 1, "the same is told once");
         assert_eq!(denials.of(&id(2), Some(9)).len(), 1);
         assert_eq!(denials.of(&id(3), None), Vec::<String>::new());

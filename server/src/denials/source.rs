@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the kernel tells what it denied: its log, and audit's multicast group. `netlink(7)`,
+//! `capabilities(7)` (`CAP_AUDIT_READ`), `Documentation/ABI/testing/dev-kmsg` of Linux.
+//!
+//! The rule: only the kernel's own words count. The log can be written by whoever may open it, and audit
+//! carries messages of processes; both mark what is not the kernel's.
+//!
+//! Neither is enough. Where auditd runs, nothing of audit is in the log; in a network namespace of one's
+//! own (a node that is itself a container) the group is silent; and the log drops what comes too fast.
+//! So both are heard.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use std::io;
+
+const LOG: &str = "/dev/kmsg";
+/// Longest record of the kernel's log (`PRINTK_MESSAGE_MAX`), and of audit (`MAX_AUDIT_MESSAGE_LENGTH`, with header).
+const RECORD_BYTES_MAX: usize = 9216;
+/// `AUDIT_AVC`: what a security module has to say. Below it are messages of processes.
+const AVC: u16 = 1400;
+/// `AUDIT_NLGRP_READLOG`, as a mask of groups.
+const READ_LOG: u32 = 1;
+/// `nlmsghdr`: length (4 bytes), type (2), flags (2), sequence (4), port (4).
+const HEADER_BYTES: usize = 16;
+
+/// One of the two.
+#[derive(Debug)]
+pub(super) enum Source {
+    Log(OwnedFd),
+    Audit(OwnedFd),
+}
+
+impl Source {
+    /// The kernel's log, from its end on.
+    pub(super) fn log() -> Result<Self, io::Error> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let log = rustix::fs::open(LOG, flags, Mode::empty())?;
+        rustix::fs::seek(&log, SeekFrom::End(0))?;
+        Ok(Self::Log(log))
+    }
+
+    /// What auditd would be told, beside it.
+    pub(super) fn audit() -> Result<Self, io::Error> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(AUDIT))?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, READ_LOG))?;
+        Ok(Self::Audit(socket))
+    }
+
+    /// To be waited for by somebody else.
+    pub(super) fn try_clone(&self) -> Result<OwnedFd, io::Error> {
+        match self {
+            Self::Log(file) | Self::Audit(file) => file.try_clone(),
+        }
+    }
+
+    /// The next record of a security module, as it begins with `audit(`; `None`: no more for now.
+    pub(super) fn next(&mut self) -> Option<String> {
+        let mut record = [0; RECORD_BYTES_MAX];
+        loop {
+            let read = match self {
+                Self::Log(log) => rustix::io::read(&*log, &mut record)
+                    .map(|count| (count, of_log(&record[..count]))),
+                Self::Audit(socket) => {
+                    rustix::net::recvfrom(&*socket, record.as_mut_slice(), RecvFlags::empty()).map(
+                        |(bytes, _, from)| {
+                            let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+                            let kernel = from.is_some_and(|from| from.pid() == 0);
+                            (bytes, kernel.then(|| of_audit(&record[..bytes])).flatten())
+                        },
+                    )
+                }
+            };
+            match read {
+                Ok((0, _)) => return None,
+                Ok((_, Some(text))) => return Some(text),
+                // Somebody else's; or records were lost before we read them, and the next read goes on behind.
+                Ok((_, None)) | Err(Errno::PIPE | Errno::NOBUFS | Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// Of a line like `5,1234,5678,-;audit: type=1400 audit(…`. A number of eight or more, and it is not the kernel's.
+fn of_log(record: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(record);
+    let (head, line) = text.lines().next()?.split_once(';')?;
+    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    let said = line.strip_prefix("audit: type=1400 ")?;
+    (priority < 8 && said.starts_with("audit(")).then(|| said.to_owned())
+}
+
+/// Of a message of netlink. Its length is what was received: the kernel's own count differs between the ways it sends.
+fn of_audit(message: &[u8]) -> Option<String> {
+    let (header, text) = message.split_at_checked(HEADER_BYTES)?;
+    let kind = u16::from_ne_bytes([header[4], header[5]]);
+    let text = String::from_utf8_lossy(text);
+    let said = text.trim_end_matches(['\0', '\n']);
+    (kind == AVC && said.starts_with("audit(")).then(|| said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_counts_as_far_as_the_kernel_wrote_it() {
+        let said = "audit(1.2:3): apparmor=\"DENIED\"";
+        let line =
+            |priority, text: &str| of_log(format!("{priority},1,2,-;{text}\n X=y\n").as_bytes());
+        assert_eq!(line(5, &format!("audit: type=1400 {said}")).as_deref(), Some(said));
+        assert_eq!(line(13, &format!("audit: type=1400 {said}")), None, "written by a process");
+        assert_eq!(line(5, &format!("audit: type=1107 {said}")), None, "a process's message");
+        assert_eq!(line(6, "usb 1-1: new device"), None);
+        assert_eq!(of_log(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn of_audit_only_what_a_security_module_said() {
+        let message = |kind: u16, text: &str| {
+            let mut bytes = vec![0; HEADER_BYTES];
+            bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+            bytes.extend(text.as_bytes());
+            of_audit(&bytes)
+        };
+        let said = "audit(1.2:3): apparmor=\"DENIED\"";
+        assert_eq!(message(AVC, said).as_deref(), Some(said));
+        assert_eq!(message(AVC, &format!("{said}\0")).as_deref(), Some(said));
+        assert_eq!(message(1107, said), None);
+        assert_eq!(of_audit(&[0; 9]), None);
+    }
+}
