@@ -231,7 +231,9 @@ impl Layout<'_> {
         if self.families().contains(&Family::V4) {
             rules.push(("guard", "the node's loopback is not for pods", guard(self.bridge)));
         }
-        rules.push(("prerouting", "pods to the node", marked(self.bridge)));
+        for subnet in &self.subnets {
+            rules.push(("prerouting", "pods to the node", marked(*subnet)));
+        }
         for family in self.families() {
             for chain in ["prerouting", "output"] {
                 rules.push((chain, "host ports at one address", family.lead_at()));
@@ -284,9 +286,11 @@ impl Family {
     }
 }
 
-/// `iifname BRIDGE fib daddr type local meta mark set meta mark | MARK`
-fn marked(bridge: &str) -> Vec<Attributes> {
-    let mut rule = Vec::from(by(Meta::InName, Is::Equal, bridge));
+/// `ip saddr SUBNET fib daddr type local meta mark set meta mark | MARK`
+///
+/// By where it comes from and not by which link: what a pod with an ipvlan link sends to the node comes in by the uplink.
+fn marked(subnet: IpNet) -> Vec<Attributes> {
+    let mut rule = from(subnet);
     rule.extend(expr::is_local_destination());
     rule.extend(expr::add_mark(MARK));
     rule

@@ -6,6 +6,7 @@ use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -160,6 +161,15 @@ pub(crate) fn links() -> Vec<String> {
 
 pub(crate) fn table() -> String {
     run("nft", &["list", "table", "inet", "hulltest"])
+}
+
+/// Has bridged packets pass the IP rules, as nodes with kube-proxy have it, or not; in this namespace.
+pub(crate) fn bridge_netfilter(on: bool) {
+    let setting = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    if !setting.try_exists().unwrap() {
+        run("modprobe", &["br_netfilter"]);
+    }
+    std::fs::write(setting, if on { "1" } else { "0" }).unwrap();
 }
 
 /// A neighbour of the host, with a link to it: 198.51.100.1 is the host, 198.51.100.2 the neighbour.
