@@ -55,7 +55,7 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 # of tests (make test-vm P="vm limits"); without, it is all that need a kernel or a node.
 vm-programs: setup tools
 	@cargo build -p hull
-	@cargo build --workspace --bin conformance --bin power --bin fixtures
+	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
 	  sed -n '/\/\(tidy\|interface\|quick\|seeds\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }

@@ -127,7 +127,10 @@ fn a_process_that_escaped_does_not_hold_up_the_end() {
         fs::read_to_string(pod.shared().join("pid")).ok()?.trim().parse().ok()
     });
     pod.must_end(pid);
-    let elsewhere = hull_cgroup::Cgroup::at(&pod.host, &pod.cgroup).unwrap();
+    // Beside the container's: the pod's own has controllers for those below and holds no process itself.
+    let elsewhere = format!("{}/elsewhere", pod.cgroup);
+    let elsewhere = hull_cgroup::Cgroup::at(&pod.host, &elsewhere).unwrap();
+    elsewhere.create(&hull_cgroup::Limits::default()).unwrap();
     elsewhere.add(pid, true).unwrap();
     go(&pod, "go");
     assert_eq!(daemon.exit(&id).how, ExitHow::Code(0));
@@ -135,6 +138,7 @@ fn a_process_that_escaped_does_not_hold_up_the_end() {
     eventually("the escaped one ends of SIGPIPE", || {
         elsewhere.procs().unwrap().is_empty().then_some(())
     });
+    elsewhere.kill_and_remove(support::WAIT).unwrap();
 }
 
 #[test]
