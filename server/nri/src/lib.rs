@@ -133,9 +133,13 @@ impl Host {
         start_installed(&shared);
         let Some(socket) = &shared.settings.socket else { return inbox };
         match listen(socket) {
-            Ok(listener) => {
+            Ok((listener, name)) => {
                 info!(socket = %socket.display(), "plugins can connect");
-                tokio::spawn(accept(Arc::clone(&shared), listener));
+                let accepting = accept(Arc::clone(&shared), listener);
+                tokio::spawn(async move {
+                    accepting.await;
+                    drop(name);
+                });
             }
             Err(err) => {
                 error!(error = %err, hint = err.hint(), "plugins cannot connect; pods are served without them");
@@ -171,8 +175,40 @@ fn start_installed(shared: &Arc<Shared>) {
     }
 }
 
+/// The socket's name in its directory. It is taken away when this goes, which is with the tasks of a daemon
+/// that ends, unless another program has put its own socket there.
+#[derive(Debug)]
+struct Name {
+    path: PathBuf,
+    /// Device and inode.
+    is: (u64, u64),
+}
+
+impl Name {
+    fn of(path: &std::path::Path) -> std::io::Result<Self> {
+        let is = identity(path)?;
+        Ok(Self { path: path.to_owned(), is })
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.is)
+            && let Err(err) = std::fs::remove_file(&self.path)
+        {
+            warn!(socket = %self.path.display(), error = %err, "plugins' socket not removed");
+        }
+    }
+}
+
+fn identity(path: &std::path::Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
 /// Listens at `path`. What an earlier daemon left there is replaced; what answers there is not.
-fn listen(path: &std::path::Path) -> Result<UnixListener, Error> {
+fn listen(path: &std::path::Path) -> Result<(UnixListener, Name), Error> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let failed = |why: String| Error::Listen { path: path.to_owned(), why };
     if let Some(parent) = path.parent() {
@@ -191,7 +227,8 @@ fn listen(path: &std::path::Path) -> Result<UnixListener, Error> {
     let listener = UnixListener::bind(path).map_err(|err| failed(err.to_string()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(|err| failed(err.to_string()))?;
-    Ok(listener)
+    let name = Name::of(path).map_err(|err| failed(err.to_string()))?;
+    Ok((listener, name))
 }
 
 async fn accept(shared: Arc<Shared>, listener: UnixListener) {

@@ -52,6 +52,43 @@ const LONG: Duration = Duration::from_secs(20);
 /// For one that does not, though it must get as far as that.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// What a daemon that ends leaves at the socket's path, when `meanwhile` happened to it.
+fn left_at_the_end(meanwhile: impl FnOnce(&std::path::Path)) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("nri.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (_plugins, host) = prepare();
+        drop(host.start(settings(&dir, LONG)));
+        drop(UnixStream::connect(&socket).await.unwrap());
+    });
+    meanwhile(&socket);
+    drop(runtime);
+    socket.try_exists().unwrap()
+}
+
+#[test]
+fn the_socket_goes_with_the_daemon_and_nobody_elses_does() {
+    assert!(!left_at_the_end(|_| {}));
+    assert!(left_at_the_end(|socket| {
+        // Made first: an inode that is free could be given again.
+        let other = socket.with_extension("new");
+        drop(std::os::unix::net::UnixListener::bind(&other).unwrap());
+        std::fs::rename(other, socket).unwrap();
+    }));
+    assert!(!left_at_the_end(|socket| std::fs::remove_file(socket).unwrap()));
+}
+
+fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {
+    Settings {
+        socket: Some(dir.path().join("nri.sock")),
+        plugin_path: dir.path().join("none"),
+        config_path: dir.path().join("none"),
+        times: Times { registration: LONG, request },
+        version: "test".into(),
+    }
+}
+
 /// A daemon's side with a plugin of index and name `10-odd` that has joined.
 async fn with(
     configure: ConfigureResponse,
@@ -61,13 +98,7 @@ async fn with(
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("nri.sock");
     let (plugins, host) = prepare();
-    let mut asks = host.start(Settings {
-        socket: Some(socket.clone()),
-        plugin_path: dir.path().join("none"),
-        config_path: dir.path().join("none"),
-        times: Times { registration: LONG, request },
-        version: "test".into(),
-    });
+    let mut asks = host.start(settings(&dir, request));
     tokio::spawn(async move {
         while let Some(ask) = asks.recv().await {
             if let Ask::State { reply } = ask {
