@@ -322,8 +322,12 @@ async fn a_checkpoint_says_what_it_would_take() {
     let mut runtime = node.cri().runtime;
     let refused =
         runtime.checkpoint_container(api::CheckpointContainerRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("CRIU"), "{refused:?}");
+    let of_pod = runtime.checkpoint_pod(api::CheckpointPodRequest::default()).await.unwrap_err();
+    let restored = runtime.restore_pod(api::RestorePodRequest::default()).await.unwrap_err();
+    for refused in [refused, of_pod, restored] {
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("CRIU"), "{refused:?}");
+    }
 }
 
 #[tokio::test]

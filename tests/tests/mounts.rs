@@ -5,6 +5,7 @@ use hull_proto::cri::{self as api, MountPropagation};
 use hull_tests::cri::{mount, shell};
 use hull_tests::{Must as _, Node, eventually, node};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A directory on the host that is a shared mount of its own, taken away on drop.
@@ -60,6 +61,40 @@ async fn files_and_directories_of_the_host_are_there() {
     assert_eq!(said.stdout, "one\none\n1\n", "{said:?}");
     assert_eq!(fs::read_to_string(dir.join("two.txt")).unwrap(), "two\n");
     assert!(said.stderr.contains("Read-only"), "{said:?}");
+}
+
+/// Kubernetes 1.37 has options of a volume; a kubelet asks whether the runtime knows them.
+#[tokio::test]
+async fn options_of_a_volume_take_rights_away() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let features = cri.runtime.clone().status(api::StatusRequest::default()).await.unwrap();
+    assert!(features.into_inner().features.unwrap().mount_options);
+    let dir = node.host_dir();
+    let script = node::write(&dir, "script", "#!/bin/sh\necho ran\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let narrow = api::Mount {
+        mount_options: ["noexec", "nosuid", "nodev"].map(String::from).to_vec(),
+        ..mount(&dir, "/narrow")
+    };
+    let mut config = shell(
+        "probe",
+        &image,
+        "/plain/script; /narrow/script 2>&1 || echo refused; echo x > /narrow/written; grep -o 'nosuid,nodev,noexec' /proc/mounts | tail -1",
+    );
+    config.mounts = vec![mount(&dir, "/plain"), narrow.clone()];
+    let said = cri.output(&pod, config.clone()).await;
+    assert!(said.stdout.starts_with("ran\n"), "{said:?}");
+    assert!(said.stdout.ends_with("refused\nnosuid,nodev,noexec\n"), "{said:?}");
+    assert!(dir.join("written").try_exists().unwrap());
+
+    config.metadata.get_or_insert_default().name = "wide".into();
+    config.mounts = vec![api::Mount { mount_options: vec!["suid".into()], ..narrow }];
+    let refused = cri.create(&pod, config).await.unwrap_err();
+    assert!(
+        refused.message().contains("`suid`") && refused.message().contains("noexec"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ impl RuntimeService for Cri {
             features: Some(api::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: self.node.user_namespaces.is_ok(),
+                mount_options: true,
             }),
         }))
     }
@@ -239,7 +240,21 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::CheckpointContainerRequest>,
     ) -> Answer<api::CheckpointContainerResponse> {
-        Err(status::no_criu())
+        Err(status::no_criu("checkpoint the container", "ContainerCheckpoint"))
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        _: Request<api::CheckpointPodRequest>,
+    ) -> Answer<api::CheckpointPodResponse> {
+        Err(status::no_criu("checkpoint the pod", "PodLevelCheckpointRestore"))
+    }
+
+    async fn restore_pod(
+        &self,
+        _: Request<api::RestorePodRequest>,
+    ) -> Answer<api::RestorePodResponse> {
+        Err(status::no_criu("restore the pod", "PodLevelCheckpointRestore"))
     }
 
     async fn get_container_events(

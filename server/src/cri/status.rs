@@ -20,11 +20,13 @@ pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
     of(Error::Invalid { field, why: why.into() })
 }
 
-/// CheckpointContainer needs CRIU, which no setting names yet.
-pub(crate) fn no_criu() -> Status {
+/// Checkpoints need CRIU, which no setting names yet.
+pub(crate) fn no_criu(doing: &str, gate: &str) -> Status {
     Status::new(
         Code::FailedPrecondition,
-        "cannot checkpoint the container: CRIU is not configured (hint: turn off the kubelet's feature gate ContainerCheckpoint; hull needs no CRIU for anything else)",
+        format!(
+            "cannot {doing}: CRIU is not configured (hint: turn off the kubelet's feature gate {gate}; hull needs no CRIU for anything else)"
+        ),
     )
 }
 

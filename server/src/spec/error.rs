@@ -17,6 +17,8 @@ pub(crate) enum Error {
     NoUserNamespaces { why: String },
     #[error("mount `{path}` read-only recursively: {why}")]
     RecursiveReadOnly { path: String, why: &'static str },
+    #[error("mount at `{path}` with option `{option}`: it is none of {known}")]
+    MountOption { path: String, option: String, known: String },
     #[error("mount an image at `{path}`: {why}")]
     ImageVolume { path: String, why: &'static str },
     #[error("give device `{path}`: it is not on this node")]
@@ -52,6 +54,9 @@ impl Error {
             Self::NoCommand => Some("set `command` in the container's spec".into()),
             Self::RecursiveReadOnly { .. } => Some(
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
+            ),
+            Self::MountOption { .. } => Some(
+                "take it out of the mount's options; whether it is writable and how mounts spread are fields of their own".into(),
             ),
             Self::UserNamespace { .. } => Some(
                 "the kubelet gives a pod with `hostUsers: false` one range of ids, from container id 0 on".into(),

@@ -151,9 +151,27 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         options.push("rro");
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
+    options.extend(narrowing(mount)?);
     let maps = userns::of_mount(mount)?;
     let bind = json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options});
     Ok(mapped(bind, maps.as_ref()))
+}
+
+/// The options that a mount has beside the others. Those that take something away, and no others: what could
+/// give a right, or change what the config says elsewhere, is refused.
+fn narrowing(mount: &cri::Mount) -> Result<Vec<&str>, Error> {
+    const KNOWN: [&str; 7] =
+        ["noexec", "nodev", "nosuid", "nosymfollow", "noatime", "nodiratime", "relatime"];
+    let options = mount.mount_options.iter().map(String::as_str);
+    options
+        .map(|option| {
+            KNOWN.contains(&option).then_some(option).ok_or_else(|| Error::MountOption {
+                path: mount.container_path.clone(),
+                option: option.to_owned(),
+                known: KNOWN.join(", "),
+            })
+        })
+        .collect()
 }
 
 /// Source of a mount that is an image volume: the config's mount of this number.
@@ -181,7 +199,8 @@ fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Res
         return Err(Error::ImageVolume { path: path.clone(), why });
     }
     let maps = userns::of_mount(mount)?.or_else(|| maps.cloned());
-    let options = ["bind", "ro", "nosuid", "nodev"];
+    let mut options = vec!["bind", "ro", "nosuid", "nodev"];
+    options.extend(narrowing(mount)?);
     let bind = json!({"destination": clean(path), "type": "bind", "source": image_source(number), "options": options});
     Ok(mapped(bind, maps.as_ref()))
 }
@@ -214,6 +233,33 @@ mod tests {
             image_volume(0, &mount, None).unwrap_err();
         }
         volume(&cri::Mount { image: None, host_path: "/srv".into(), ..good }).unwrap_err();
+    }
+
+    #[test]
+    fn options_that_take_something_away_are_taken_and_no_others() {
+        let with = |options: &[&str]| cri::Mount {
+            mount_options: options.iter().map(|&of| of.into()).collect(),
+            ..mount(false, false, 0)
+        };
+        let made = volume(&with(&["noexec", "nodev", "nosuid"])).unwrap();
+        assert_eq!(
+            made["options"],
+            json!(["rbind", "rprivate", "rw", "noexec", "nodev", "nosuid"])
+        );
+        let image = cri::Mount {
+            image: Some(cri::ImageSpec::default()),
+            host_path: String::new(),
+            readonly: true,
+            ..with(&["noexec"])
+        };
+        let made = image_volume(0, &image, None).unwrap();
+        assert!(made["options"].as_array().unwrap().contains(&json!("noexec")), "{made}");
+        for other in ["", "rw", "suid", "rshared", "remount", "size=1g", "noexec,suid"] {
+            let refused = volume(&with(&["noexec", other])).unwrap_err();
+            assert!(refused.to_string().contains(&format!("`{other}`")), "{refused}");
+        }
+        image_volume(0, &cri::Mount { mount_options: vec!["rw".into()], ..image }, None)
+            .unwrap_err();
     }
 
     fn mount(readonly: bool, recursive_read_only: bool, propagation: i32) -> cri::Mount {
