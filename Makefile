@@ -52,7 +52,7 @@ conformance: setup tools ## Run critest in full against a fresh node, in every m
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/debug/hull" "$${CARGO_TARGET_DIR:-target}/debug/conformance" $(MODE) $(if $(ARGS),-- $(ARGS))
 
 # A node with cgroup v2, systemd and AppArmor, emulated. KERNEL=oldest is Debian 12's own. P names programs
-# of tests (make test-vm P="vm limits"); without, it is all that need a kernel or a node.
+# of tests (make test-vm P="vm limits"); without either, it is all that need a kernel or a node, and critest.
 vm-programs: setup tools
 	@cargo build -p hull
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
@@ -61,8 +61,9 @@ vm-programs: setup tools
 	  sed -n '/\/\(tidy\|interface\|quick\|seeds\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
-test-vm: vm-programs ## Run the tests that need a node in a VM of its own; T=name as for test, P=program
-	@VM_PROGRAMS="$(P)" scripts/vm run suite $(T)
+test-vm: vm-programs ## Run the tests that need a node in a VM of its own, and critest; T=name as for test, P=program
+	@failed=0; VM_PROGRAMS="$(P)" scripts/vm run suite $(T) || failed=1; \
+	 $(if $(P)$(T),,scripts/vm run conformance serial || failed=1;) exit $$failed
 
 conformance-vm: vm-programs ## Run critest in that VM, with systemd and AppArmor; MODE as above
 	@scripts/vm run conformance $(or $(MODE),serial)
