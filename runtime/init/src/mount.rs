@@ -144,39 +144,58 @@ pub(crate) fn finish(context: &OwnedFd, fstype: &str, attrs: &Attrs) -> Done<Own
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(of(format!("fsmount({fstype})")))
 }
 
-/// The overlay, attached at `at`; the descriptor of its root.
+/// The overlay, attached at `at`; the descriptor of its root. Layers of any number and length.
 pub(crate) fn overlay(
     lower: &[String],
     upper: Option<&(String, String)>,
     options: &[(String, Option<String>)],
     at: &str,
 ) -> Done<OwnedFd> {
-    let mut named = Vec::new();
+    // One layer at a time: Linux 6.8. The older form is one text of at most a page.
+    let mut all: Vec<_> =
+        lower.iter().map(|dir| ("lowerdir+".to_owned(), Some(dir.clone()))).collect();
     if let Some((upper, work)) = upper {
-        named.push(("upperdir".to_owned(), Some(upper.clone())));
-        named.push(("workdir".to_owned(), Some(work.clone())));
+        all.push(("upperdir".to_owned(), Some(upper.clone())));
+        all.push(("workdir".to_owned(), Some(work.clone())));
     }
-    named.extend(options.iter().cloned());
-    // One layer at a time, of any number and length: Linux 6.8. The older form is one text of at
-    // most a page.
-    let each = lower.iter().map(|dir| ("lowerdir+".to_owned(), Some(dir.clone())));
-    let all: Vec<_> = each.chain(named.iter().cloned()).collect();
+    all.extend(options.iter().cloned());
     match new_mount("overlay", "overlay", &Attrs::default(), &all) {
         Ok(mount) => {
             attach_path(&mount, at)?;
             Ok(mount)
         }
-        // A kernel that does not know it says so at once (since Linux 6.5), or when all is put together.
+        // A kernel that does not know it says so at once (since Linux 6.5), or when all is put together. And
+        // this form takes no path of more than 255 bytes.
         Err(failed) if failed.errno == Errno::INVAL => {
-            old_overlay(lower, &named, at).map_err(|_| failed)
+            old_overlay(lower, upper, options, at).map_err(|_| failed)
         }
         Err(failed) => Err(failed),
     }
 }
 
-fn old_overlay(lower: &[String], named: &[(String, Option<String>)], at: &str) -> Done<OwnedFd> {
-    let mut data = format!("lowerdir={}", lower.join(":"));
-    for (key, value) in named {
+/// By the older form. The page has room for two hundred layers when they are named by descriptors, and then no
+/// path has a character that means something there.
+fn old_overlay(
+    lower: &[String],
+    upper: Option<&(String, String)>,
+    options: &[(String, Option<String>)],
+    at: &str,
+) -> Done<OwnedFd> {
+    let mut held = Vec::with_capacity(lower.len() + 2);
+    let mut named = |dir: &String| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, dir, flags, Mode::empty())
+            .map_err(of(format!("open({dir})")))?;
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir));
+        held.push(dir);
+        Ok(name)
+    };
+    let layers: Vec<_> = lower.iter().map(&mut named).collect::<Done<_>>()?;
+    let mut data = format!("lowerdir={}", layers.join(":"));
+    if let Some((upper, work)) = upper {
+        data += &format!(",upperdir={},workdir={}", named(upper)?, named(work)?);
+    }
+    for (key, value) in options {
         data.push(',');
         data.push_str(key);
         if let Some(value) = value {

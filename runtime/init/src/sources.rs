@@ -23,7 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Detached mounts, by the index of the operation that attaches them.
 pub(crate) type Sources = HashMap<usize, OwnedFd>;
@@ -249,17 +249,13 @@ fn mapped_overlay(
     for dir in lower {
         let tree = clone_tree(dir, false)?;
         map_ids(&tree, false, user)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let layer = rustix::fs::openat(&tree, ".", flags, Mode::empty())
-            .map_err(of(format!("open({dir})")))?;
-        fsconfig_set_fd(&context, "lowerdir+", &layer)
-            .map_err(of(format!("fsconfig(overlay, lowerdir+, descriptor of {dir})")))?;
+        set_layer(&context, "lowerdir+", dir, (&tree, "."))?;
         trees.push(tree);
     }
     if let Some((upper, work)) = upper {
         give_root(upper, maps)?;
-        set_option(&context, "overlay", "upperdir", Some(upper))?;
-        set_option(&context, "overlay", "workdir", Some(work))?;
+        set_layer(&context, "upperdir", upper, (CWD, upper))?;
+        set_layer(&context, "workdir", work, (CWD, work))?;
     }
     for (key, value) in options {
         set_option(&context, "overlay", key, value.as_deref())?;
@@ -267,6 +263,16 @@ fn mapped_overlay(
     let mount = finish(&context, "overlay", &Attrs::default());
     drop(trees);
     mount
+}
+
+/// Gives the overlay the directory `shown`, which is found beneath the first of `at`. By descriptor: a path
+/// would be taken up to 255 bytes.
+fn set_layer(context: &OwnedFd, option: &str, shown: &str, at: (impl AsFd, &str)) -> Done {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let layer = rustix::fs::openat(at.0, at.1, flags, Mode::empty())
+        .map_err(of(format!("open({shown})")))?;
+    fsconfig_set_fd(context, option, &layer)
+        .map_err(of(format!("fsconfig(overlay, {option}, descriptor of {shown})")))
 }
 
 /// The top of the upper layer is the container's `/`: it must belong to its root.

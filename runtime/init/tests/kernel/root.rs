@@ -15,6 +15,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 pub(crate) const TESTS: &[Test] = &[
     ("root::what_is_written_goes_to_the_upper_layer", written),
     ("root::more_layers_than_fit_a_page", many_layers),
+    ("root::layers_and_upper_layer_with_long_and_odd_paths", long_paths),
     ("root::a_directory_can_be_the_root", directory_root),
     ("root::a_bind_is_read_only_with_all_below", read_only_bind),
     ("root::flags_of_a_bind_are_set_and_cleared", bind_flags),
@@ -55,6 +56,37 @@ fn many_layers(fixture: &Fixture) {
         lower.insert(usize::try_from(number).unwrap(), layer.display().to_string());
     }
     assert_eq!(fixture.run(&plan).out, "0100", "the first of them lies on top");
+}
+
+/// Longer than what the newer form of mounting takes (255 bytes), in sum than what the older one does, with what
+/// the older form splits at; with and without a user namespace.
+fn long_paths(fixture: &Fixture) {
+    let deep = fixture.path(&format!("{}/a,b:c\\d", "d".repeat(240)));
+    fs::create_dir_all(&deep).unwrap();
+    let make = |name: &str| {
+        let layer = deep.join(name);
+        fs::create_dir_all(&layer).unwrap();
+        layer.display().to_string()
+    };
+    for user in [Namespace::Inherit, Namespace::New] {
+        let mut plan = fixture.plan("ls /layers | wc -l; echo new > /new", Vec::new());
+        let way = if user == Namespace::New { "mapped" } else { "plain" };
+        let Op::RootOverlay { lower, upper, .. } = &mut plan.ops[0] else { unreachable!() };
+        for number in 0..60 {
+            let layer = make(&format!("{way}-{number}"));
+            fs::create_dir_all(format!("{layer}/layers")).unwrap();
+            fs::write(format!("{layer}/layers/{number}"), "").unwrap();
+            lower.insert(0, layer);
+        }
+        let written = make(&format!("{way}-upper"));
+        *upper = Some((written.clone(), make(&format!("{way}-work"))));
+        plan.namespaces.user = user;
+        if plan.namespaces.user == Namespace::New {
+            plan.id_maps = crate::users::maps(100_000);
+        }
+        assert_eq!(fixture.run(&plan).out, "60", "{way}");
+        assert_eq!(fs::read_to_string(format!("{written}/new")).unwrap(), "new\n", "{way}");
+    }
 }
 
 fn directory_root(fixture: &Fixture) {

@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("users::ids_without_a_map_are_refused", unmapped),
 ];
 
-fn maps(outside: u32) -> IdMaps {
+pub(crate) fn maps(outside: u32) -> IdMaps {
     let range = vec![IdMap { inside: 0, outside, length: 65_536 }];
     IdMaps { uids: range.clone(), gids: range }
 }
