@@ -5,6 +5,7 @@
 mod apparmor;
 mod assets;
 mod calls;
+mod cdi;
 mod check;
 mod cli;
 mod config;

@@ -128,7 +128,7 @@ impl Node {
     ) -> Self {
         let names = names(number, driver);
         host::clear(&names);
-        for dir in ["state", "data", "logs", "seccomp", "host", "plugins"] {
+        for dir in ["state", "data", "logs", "seccomp", "cdi", "host", "plugins"] {
             fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
         }
         fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network))
@@ -300,6 +300,12 @@ impl Node {
     #[must_use]
     pub fn seccomp_dir(&self) -> PathBuf {
         self.names.root.join("seccomp")
+    }
+
+    /// Where device files lie.
+    #[must_use]
+    pub fn cdi_dir(&self) -> PathBuf {
+        self.names.root.join("cdi")
     }
 
     /// The names it goes by.
@@ -475,7 +481,7 @@ fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
          [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
          [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
          [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
-         [runtime]\nseccomp_root = {seccomp:?}\n",
+         [runtime]\nseccomp_root = {seccomp:?}\ncdi_spec_dirs = [{cdi:?}]\n",
         state = at("state"),
         data = at("data"),
         socket = at("hull.sock"),
@@ -486,6 +492,7 @@ fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
             Driver::Systemd => names.cgroup.trim_start_matches('/'),
         },
         nri = at("nri.sock"),
+        cdi = at("cdi"),
         plugins = at("plugins"),
         bridge = names.bridge,
         table = names.table,

@@ -112,6 +112,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
     key("runtime.seccomp_root", "Directory of seccomp profiles of type Localhost."),
     key(
+        "runtime.cdi_spec_dirs",
+        "Directories of the device files (`*.json`, `*.yaml`) of the container device interface (CDI). Read when a container asks for a device; of the same device in several, the last directory's counts.",
+    ),
+    key(
         "runtime.default_seccomp",
         "Seccomp profile of containers whose caller names none: `unconfined` (as CRI has it; kubelets always name one) or `runtime/default`. Privileged containers are never confined.",
     ),

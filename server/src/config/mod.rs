@@ -133,6 +133,7 @@ pub(crate) struct Cni {
 pub(crate) struct Runtime {
     pub(crate) shm_bytes: u64,
     pub(crate) seccomp_root: PathBuf,
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
@@ -241,6 +242,7 @@ impl Default for Runtime {
         Self {
             shm_bytes: 64 << 20,
             seccomp_root: "/var/lib/kubelet/seccomp".into(),
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             default_seccomp: DefaultSeccomp::Unconfined,
             exec_output_bytes_max: 16 << 20,
             exec_drain_s: 5,
@@ -285,7 +287,8 @@ impl Config {
             ("socket", &self.socket),
             ("runtime.seccomp_root", &self.runtime.seccomp_root),
         ];
-        for (key, path) in absolute {
+        let cdi = self.runtime.cdi_spec_dirs.iter().map(|dir| ("runtime.cdi_spec_dirs", dir));
+        for (key, path) in absolute.into_iter().chain(cdi) {
             if !path.is_absolute() {
                 return Err((key, format!("`{}` is no absolute path", path.display())));
             }

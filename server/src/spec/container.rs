@@ -5,6 +5,7 @@ use super::{
     Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user, userns,
 };
 use crate::apparmor::AppArmor;
+use crate::cdi;
 use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
@@ -32,6 +33,8 @@ pub(crate) struct Defaults {
     pub(crate) seccomp: bool,
     /// Where localhost profiles lie.
     pub(crate) seccomp_root: PathBuf,
+    /// Where CDI devices are described.
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     /// Containers get a cgroup namespace.
     pub(crate) cgroup_namespace: bool,
     /// Which profiles of AppArmor there are.
@@ -47,6 +50,7 @@ pub(crate) fn defaults(
     Defaults {
         seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
         seccomp_root: config.runtime.seccomp_root.clone(),
+        cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
         cgroup_namespace: host.cgroup_v2,
         apparmor: apparmor.clone(),
     }
@@ -115,6 +119,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         spec["linux"]["uidMappings"] = userns::oci(&maps.uids);
         spec["linux"]["gidMappings"] = userns::oci(&maps.gids);
     }
+    cdi::inject(&mut spec, &cdi::asked(config), &request.defaults.cdi_spec_dirs)?;
     let mut spec: Spec = serde_json::from_value(spec).map_err(|source| Error::Form { source })?;
     if let (Some(linux), Some(profile)) = (spec.linux_mut(), seccomp) {
         linux.set_seccomp(Some(LinuxSeccomp::clone(&profile)));

@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Profile { path: String, source: hull_plan::Error },
     #[error("use AppArmor profile `{name}`: it is not loaded on this node")]
     NoAppArmorProfile { name: String },
+    #[error(transparent)]
+    Cdi { source: crate::cdi::Error },
     #[error("find its user")]
     User { source: user::Error },
     #[error("put the runtime spec together")]
@@ -39,6 +41,12 @@ pub(crate) enum Error {
     Limits { source: hull_plan::Error },
     #[error("set the pod's sysctls")]
     Sysctl { source: hull_plan::Error },
+}
+
+impl From<crate::cdi::Error> for Error {
+    fn from(source: crate::cdi::Error) -> Self {
+        Self::Cdi { source }
+    }
 }
 
 impl From<user::Error> for Error {
@@ -51,6 +59,7 @@ impl Error {
     /// What the user can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
+            Self::Cdi { source } => source.hint(),
             Self::NoCommand => Some("set `command` in the container's spec".into()),
             Self::RecursiveReadOnly { .. } => Some(
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
