@@ -90,11 +90,6 @@ impl AppArmor {
         (Self { on: true, default: is_loaded(DEFAULT) != Some(false) && failed.is_none() }, failed)
     }
 
-    /// The kernel has it, and it is on.
-    pub(crate) fn is_on(&self) -> bool {
-        self.on
-    }
-
     /// The profile to enter; or the name of the one that is wanted and not loaded.
     pub(crate) fn profile(&self, wanted: Wanted) -> Result<Option<String>, String> {
         match wanted {

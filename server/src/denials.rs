@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What AppArmor has denied to containers, as the kernel tells it. `dmesg(1)`, `auditd(8)`.
+//! What AppArmor and seccomp have denied to containers, as the kernel tells it. `dmesg(1)`, `auditd(8)`.
+//!
+//! Of seccomp the kernel tells what it killed for, and what a profile with the flag
+//! `SECCOMP_FILTER_FLAG_LOG` refused. `seccomp(2)`.
 //!
 //! ```text
 //! /dev/kmsg ──┐
@@ -17,7 +20,7 @@ mod source;
 
 use hull_proto::id::ContainerId;
 use rustix::fd::OwnedFd;
-use source::Source;
+use source::{Record, Source, Speaker};
 use std::collections::VecDeque;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -34,9 +37,8 @@ struct Denial {
     stamp: String,
     pid: i32,
     container: Option<ContainerId>,
-    /// `open of /proc/kcore (r)`.
+    /// `AppArmor profile hull-default denied open of /proc/kcore (r)`.
     what: String,
-    profile: String,
 }
 
 /// The last denials on this node.
@@ -47,7 +49,7 @@ pub(crate) struct Denials {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// None where there is no AppArmor, or nothing may be read.
+    /// None where nothing may be read.
     sources: Vec<Source>,
     last: VecDeque<Denial>,
 }
@@ -83,9 +85,8 @@ impl Denials {
         };
         let mut told: Vec<String> = Vec::new();
         for denial in inner.last.iter().rev().filter(is_its) {
-            let text = format!("AppArmor profile {} denied {}", denial.profile, denial.what);
-            if !told.contains(&text) && told.len() < TOLD_MAX {
-                told.push(text);
+            if !told.contains(&denial.what) && told.len() < TOLD_MAX {
+                told.push(denial.what.clone());
             }
         }
         told.reverse();
@@ -96,8 +97,8 @@ impl Denials {
 impl Inner {
     fn read_on(&mut self) {
         for source in &mut self.sources {
-            while let Some(text) = source.next() {
-                let Some(mut denial) = parse(&text) else { continue };
+            while let Some(record) = source.next() {
+                let Some(mut denial) = parse(&record) else { continue };
                 if self.last.iter().any(|known| known.stamp == denial.stamp) {
                     continue;
                 }
@@ -112,28 +113,47 @@ impl Inner {
 }
 
 /// A record, when it tells of a denial. Names in it are the container's own words.
-fn parse(text: &str) -> Option<Denial> {
-    let (stamp, said) = text.split_once(": ")?;
+fn parse(record: &Record) -> Option<Denial> {
+    let (stamp, said) = record.text.split_once(": ")?;
+    let what = match record.speaker {
+        Speaker::SecurityModule => of_apparmor(said)?,
+        Speaker::Seccomp => of_seccomp(said)?,
+    };
+    let pid = value(said, "pid")?.parse().ok()?;
+    Some(Denial { stamp: stamp.to_owned(), pid, container: None, what })
+}
+
+fn of_apparmor(said: &str) -> Option<String> {
     if !said.starts_with("apparmor=\"DENIED\"") {
         return None;
     }
-    let profile = value(text, "profile")?;
-    let operation = value(text, "operation").unwrap_or_else(|| "an operation".into());
-    let mut what = operation;
-    if let Some(name) = value(text, "name") {
+    let profile = shown(&value(said, "profile")?);
+    let mut what = value(said, "operation").unwrap_or_else(|| "an operation".into());
+    if let Some(name) = value(said, "name") {
         what = format!("{what} of {name}");
     }
-    if let Some(mask) = value(text, "denied_mask") {
+    if let Some(mask) = value(said, "denied_mask") {
         what = format!("{what} ({mask})");
     }
-    let shown = |text: String| text.chars().take(200).flat_map(char::escape_default).collect();
-    Some(Denial {
-        stamp: stamp.to_owned(),
-        pid: value(text, "pid")?.parse().ok()?,
-        container: None,
-        what: shown(what),
-        profile: shown(profile),
+    Some(format!("AppArmor profile {profile} denied {}", shown(&what)))
+}
+
+fn of_seccomp(said: &str) -> Option<String> {
+    let hex = |key| u32::from_str_radix(value(said, key)?.trim_start_matches("0x"), 16).ok();
+    let number = value(said, "syscall")?.parse().ok()?;
+    let call = hull_plan::seccomp::call_name(hex("arch")?, number)
+        .unwrap_or_else(|| format!("number {number}"));
+    // SECCOMP_RET_ACTION_FULL of what the filter said.
+    Some(match hex("code")? & 0xffff_0000 {
+        0x8000_0000 => format!("its seccomp profile kills for system call {call}"),
+        0 => format!("its seccomp profile ends the thread for system call {call}"),
+        0x0003_0000 | 0x0005_0000 => format!("its seccomp profile denied system call {call}"),
+        _ => return None,
     })
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_default).collect()
 }
 
 /// The value of ` key=`: quoted, plain, or as hex where the kernel found it odd.
@@ -165,27 +185,49 @@ fn container_of(pid: i32) -> Option<ContainerId> {
 mod tests {
     use super::*;
 
-    const RECORD: &str = "audit(1764158888.123:45): apparmor=\"DENIED\" operation=\"open\" class=\"file\" profile=\"hull-default\" name=\"/proc/kcore\" pid=4242 comm=\"cat\" requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0";
+    const OPEN: &str = "audit(1764158888.123:45): apparmor=\"DENIED\" operation=\"open\" class=\"file\" profile=\"hull-default\" name=\"/proc/kcore\" pid=4242 comm=\"cat\" requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0";
+    const MKDIR: &str = "audit(1764158888.123:46): auid=4294967295 uid=0 gid=0 ses=4294967295 subj=unconfined pid=4242 comm=\"mkdir\" exe=\"/bin/busybox\" sig=31 arch=c000003e syscall=83 compat=0 ip=0x7f00 code=0x80000000";
+
+    fn apparmor(text: &str) -> Option<Denial> {
+        parse(&Record { speaker: Speaker::SecurityModule, text: text.into() })
+    }
+
+    fn seccomp(text: &str) -> Option<String> {
+        Some(parse(&Record { speaker: Speaker::Seccomp, text: text.into() })?.what)
+    }
 
     #[test]
     fn a_denial_is_what_the_kernel_says_it_is() {
-        let denial = parse(RECORD).unwrap();
-        assert_eq!((denial.pid, denial.profile.as_str()), (4242, "hull-default"));
-        assert_eq!(denial.what, "open of /proc/kcore (r)");
-        assert_eq!(parse(&RECORD.replace("DENIED", "ALLOWED")), None);
-        assert_eq!(parse("audit(1.2:3): avc:  denied  { read } for  pid=1"), None);
+        let denial = apparmor(OPEN).unwrap();
+        assert_eq!((denial.pid, denial.stamp.as_str()), (4242, "audit(1764158888.123:45)"));
+        assert_eq!(denial.what, "AppArmor profile hull-default denied open of /proc/kcore (r)");
+        assert_eq!(apparmor(&OPEN.replace("DENIED", "ALLOWED")), None);
+        assert_eq!(apparmor("audit(1.2:3): avc:  denied  { read } for  pid=1"), None);
+    }
+
+    #[test]
+    fn a_system_call_has_its_name_and_what_became_of_it() {
+        let kills = "its seccomp profile kills for system call mkdir";
+        assert_eq!(seccomp(MKDIR).unwrap(), kills);
+        let denied = MKDIR.replace("code=0x80000000", "code=0x50001");
+        assert_eq!(seccomp(&denied).unwrap(), "its seccomp profile denied system call mkdir");
+        let logged = MKDIR.replace("code=0x80000000", "code=0x7ffc0000");
+        assert_eq!(seccomp(&logged), None, "it was let through");
+        let unknown = MKDIR.replace("syscall=83", "syscall=9999");
+        assert!(seccomp(&unknown).unwrap().ends_with("system call number 9999"));
+        assert_eq!(seccomp("audit(1.2:3): pid=1 syscall=x"), None);
     }
 
     #[test]
     fn an_odd_name_comes_as_hex_and_is_shown_escaped() {
-        let odd = RECORD.replace("\"/proc/kcore\"", "2F746D702F0A21");
-        assert_eq!(parse(&odd).unwrap().what, "open of /tmp/\\n! (r)");
+        let odd = OPEN.replace("\"/proc/kcore\"", "2F746D702F0A21");
+        assert!(apparmor(&odd).unwrap().what.ends_with("denied open of /tmp/\\n! (r)"));
     }
 
     #[test]
     fn who_is_gone_is_known_by_its_number_and_nobody_elses_is_told() {
         let id = |byte| ContainerId::from_random([byte; 32]);
-        let denial = |pid, container| Denial { pid, container, ..parse(RECORD).unwrap() };
+        let denial = |pid, container| Denial { pid, container, ..apparmor(OPEN).unwrap() };
         let last = [denial(1, None), denial(2, Some(id(2))), denial(1, None)].into();
         let denials = Denials { inner: Mutex::new(Inner { sources: Vec::new(), last }) };
         assert_eq!(denials.of(&id(1), Some(1)).len(), 1, "the same is told once");

@@ -110,7 +110,7 @@ impl Node {
             cgroups,
             driver,
             host,
-            denials: listen(&apparmor),
+            denials: listen(),
             apparmor,
             monitors,
             pods,
@@ -152,13 +152,10 @@ impl Node {
     }
 }
 
-/// Hears what AppArmor denies, where there is one.
-fn listen(apparmor: &AppArmor) -> Denials {
-    if !apparmor.is_on() {
-        return Denials::default();
-    }
+/// Hears what AppArmor and seccomp deny.
+fn listen() -> Denials {
     Denials::listen().unwrap_or_else(|err| {
-        tracing::warn!(error = %err, "the kernel's log cannot be read: what AppArmor denies will not be told");
+        tracing::warn!(error = %err, "the kernel's log cannot be read: what AppArmor and seccomp deny will not be told");
         Denials::default()
     })
 }

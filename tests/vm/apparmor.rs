@@ -4,12 +4,12 @@
 use super::said;
 use hull_proto::cri as api;
 use hull_proto::cri::security_profile::ProfileType;
+use hull_tests::Node;
 use hull_tests::cri::{idle, security, shell};
-use hull_tests::{Node, node};
 
 const CURRENT: &str = "cat /proc/self/attr/current";
 
-fn profile(kind: ProfileType, name: &str) -> Option<api::SecurityProfile> {
+pub(crate) fn profile(kind: ProfileType, name: &str) -> Option<api::SecurityProfile> {
     Some(api::SecurityProfile { profile_type: kind as i32, localhost_ref: name.into() })
 }
 
@@ -71,55 +71,6 @@ async fn a_profile_that_is_not_loaded_is_named_with_the_command() {
         assert!(refused.message().contains("AppArmor profile `no-such`"), "{refused}");
         assert!(refused.message().contains("apparmor_parser --replace"), "{refused}");
     }
-}
-
-/// The status of a container that ended since its profile denied it to write this file of `/tmp`.
-async fn denied(node: &Node, file: &str) -> api::ContainerStatus {
-    let (cri, pod, image) = node.pod("web").await;
-    let text = "profile hull-test-no-write flags=(attach_disconnected) {\n  file,\n  signal,\n  deny /tmp/** w,\n}\n";
-    // A rule that says `deny` is silent; `audit deny` is what operators write who want to see.
-    let path = node::write(&node.host_dir(), "profile", &text.replace("deny", "audit deny"));
-    said("apparmor_parser", &["--skip-cache", "--replace", path.to_str().unwrap()]);
-    let tries = format!("cat /proc/self/attr/current; echo x > /tmp/{file} || exit 7");
-    let mut config = shell("main", &image, &tries);
-    security(&mut config).apparmor = profile(ProfileType::Localhost, "hull-test-no-write");
-    let made = cri.run(&pod, config).await;
-    let status = cri.ended(&made).await;
-    said("apparmor_parser", &["--remove", path.to_str().unwrap()]);
-    assert_ne!(status.exit_code, 0, "{status:?}");
-    status
-}
-
-fn tells(status: &api::ContainerStatus, file: &str) {
-    let wanted = "AppArmor profile hull-test-no-write denied";
-    let told = &status.message;
-    assert!(told.contains(wanted) && told.contains(&format!("/tmp/{file}")), "{told}");
-    assert_eq!(told.matches(wanted).count(), 1, "heard twice, told once: {told}");
-}
-
-#[tokio::test]
-async fn what_a_profile_denied_is_in_the_containers_message() {
-    let node = Node::start().await;
-    tells(&denied(&node, "forbidden").await, "forbidden");
-}
-
-/// Who has auditd has nothing of this in the kernel's log.
-#[tokio::test]
-async fn what_a_profile_denied_is_told_where_auditd_takes_it() {
-    let node = Node::start().await;
-    let mut auditd = std::process::Command::new("auditd").arg("-n").spawn().unwrap();
-    hull_tests::eventually("the kernel speaks to auditd", || async {
-        let status = said("auditctl", &["-s"]);
-        if status.contains(&format!("pid {}\n", auditd.id())) { Ok(()) } else { Err(status) }
-    })
-    .await;
-    let status = denied(&node, "audited").await;
-    let pid = rustix::process::Pid::from_child(&auditd);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    auditd.wait().unwrap();
-    tells(&status, "audited");
-    let log = said("dmesg", &[]);
-    assert!(!log.contains("/tmp/audited"), "it came by the log after all: {log}");
 }
 
 #[tokio::test]

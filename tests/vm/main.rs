@@ -5,6 +5,7 @@
 
 mod apparmor;
 mod cgroup2;
+mod denials;
 mod service;
 mod systemd;
 mod userns;

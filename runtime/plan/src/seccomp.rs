@@ -137,6 +137,24 @@ fn number(name: &str) -> Option<ScmpSyscall> {
     Some(ScmpSyscall::from(call.id()))
 }
 
+/// The name of a system call, by the number that it has on an architecture of `AUDIT_ARCH_*`
+/// (`linux/audit.h`); `None` for one that is not known.
+#[must_use]
+pub fn call_name(audit_arch: u32, number: i32) -> Option<String> {
+    let arch = match audit_arch {
+        0xc000_003e => ScmpArch::X8664,
+        0x4000_0003 => ScmpArch::X86,
+        0xc000_00b7 => ScmpArch::Aarch64,
+        0x4000_0028 => ScmpArch::Arm,
+        _ => return None,
+    };
+    if let Ok(name) = ScmpSyscall::from(number).get_name_by_arch(arch) {
+        return Some(name);
+    }
+    let number = usize::try_from(number).ok().filter(|_| arch == ScmpArch::native())?;
+    syscalls::Sysno::new(number).map(|call| call.name().to_owned())
+}
+
 fn program(filter: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
     let pipe = |err: std::io::Error| Error::Seccomp { why: err.to_string() };
     // The largest program the kernel takes is half of what a pipe holds.

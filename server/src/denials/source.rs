@@ -19,12 +19,39 @@ use std::io;
 const LOG: &str = "/dev/kmsg";
 /// Longest record of the kernel's log (`PRINTK_MESSAGE_MAX`), and of audit (`MAX_AUDIT_MESSAGE_LENGTH`, with header).
 const RECORD_BYTES_MAX: usize = 9216;
-/// `AUDIT_AVC`: what a security module has to say. Below it are messages of processes.
+/// `AUDIT_AVC`: what a security module has to say.
 const AVC: u16 = 1400;
+/// `AUDIT_SECCOMP`: what a seccomp filter killed, or was to log.
+const SECCOMP: u16 = 1326;
 /// `AUDIT_NLGRP_READLOG`, as a mask of groups.
 const READ_LOG: u32 = 1;
 /// `nlmsghdr`: length (4 bytes), type (2), flags (2), sequence (4), port (4).
 const HEADER_BYTES: usize = 16;
+
+/// Who says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    SecurityModule,
+    Seccomp,
+}
+
+/// What one of them says. The text begins with `audit(`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) speaker: Speaker,
+    pub(super) text: String,
+}
+
+impl Record {
+    fn of(kind: u16, text: &str) -> Option<Self> {
+        let speaker = match kind {
+            AVC => Speaker::SecurityModule,
+            SECCOMP => Speaker::Seccomp,
+            _ => return None,
+        };
+        text.starts_with("audit(").then(|| Self { speaker, text: text.to_owned() })
+    }
+}
 
 /// One of the two.
 #[derive(Debug)]
@@ -58,8 +85,8 @@ impl Source {
         }
     }
 
-    /// The next record of a security module, as it begins with `audit(`; `None`: no more for now.
-    pub(super) fn next(&mut self) -> Option<String> {
+    /// The next record; `None`: no more for now.
+    pub(super) fn next(&mut self) -> Option<Record> {
         let mut record = [0; RECORD_BYTES_MAX];
         loop {
             let read = match self {
@@ -77,7 +104,7 @@ impl Source {
             };
             match read {
                 Ok((0, _)) => return None,
-                Ok((_, Some(text))) => return Some(text),
+                Ok((_, Some(record))) => return Some(record),
                 // Somebody else's; or records were lost before we read them, and the next read goes on behind.
                 Ok((_, None)) | Err(Errno::PIPE | Errno::NOBUFS | Errno::INTR) => {}
                 Err(_) => return None,
@@ -87,51 +114,56 @@ impl Source {
 }
 
 /// Of a line like `5,1234,5678,-;audit: type=1400 audit(…`. A number of eight or more, and it is not the kernel's.
-fn of_log(record: &[u8]) -> Option<String> {
+fn of_log(record: &[u8]) -> Option<Record> {
     let text = String::from_utf8_lossy(record);
     let (head, line) = text.lines().next()?.split_once(';')?;
     let priority: u32 = head.split(',').next()?.parse().ok()?;
-    let said = line.strip_prefix("audit: type=1400 ")?;
-    (priority < 8 && said.starts_with("audit(")).then(|| said.to_owned())
+    let (kind, said) = line.strip_prefix("audit: type=")?.split_once(' ')?;
+    if priority < 8 { Record::of(kind.parse().ok()?, said) } else { None }
 }
 
 /// Of a message of netlink. Its length is what was received: the kernel's own count differs between the ways it sends.
-fn of_audit(message: &[u8]) -> Option<String> {
+fn of_audit(message: &[u8]) -> Option<Record> {
     let (header, text) = message.split_at_checked(HEADER_BYTES)?;
     let kind = u16::from_ne_bytes([header[4], header[5]]);
     let text = String::from_utf8_lossy(text);
-    let said = text.trim_end_matches(['\0', '\n']);
-    (kind == AVC && said.starts_with("audit(")).then(|| said.to_owned())
+    Record::of(kind, text.trim_end_matches(['\0', '\n']))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SAID: &str = "audit(1.2:3): apparmor=\"DENIED\"";
+
+    fn record(speaker: Speaker) -> Option<Record> {
+        Some(Record { speaker, text: SAID.into() })
+    }
+
     #[test]
     fn the_log_counts_as_far_as_the_kernel_wrote_it() {
-        let said = "audit(1.2:3): apparmor=\"DENIED\"";
         let line =
             |priority, text: &str| of_log(format!("{priority},1,2,-;{text}\n X=y\n").as_bytes());
-        assert_eq!(line(5, &format!("audit: type=1400 {said}")).as_deref(), Some(said));
-        assert_eq!(line(13, &format!("audit: type=1400 {said}")), None, "written by a process");
-        assert_eq!(line(5, &format!("audit: type=1107 {said}")), None, "a process's message");
+        let of = |kind| format!("audit: type={kind} {SAID}");
+        assert_eq!(line(5, &of(1400)), record(Speaker::SecurityModule));
+        assert_eq!(line(5, &of(1326)), record(Speaker::Seccomp));
+        assert_eq!(line(13, &of(1400)), None, "written by a process");
+        assert_eq!(line(5, &of(1107)), None, "a process's message");
         assert_eq!(line(6, "usb 1-1: new device"), None);
         assert_eq!(of_log(b"\xff\xfe"), None);
     }
 
     #[test]
-    fn of_audit_only_what_a_security_module_said() {
+    fn of_audit_only_what_was_denied() {
         let message = |kind: u16, text: &str| {
             let mut bytes = vec![0; HEADER_BYTES];
             bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
             bytes.extend(text.as_bytes());
             of_audit(&bytes)
         };
-        let said = "audit(1.2:3): apparmor=\"DENIED\"";
-        assert_eq!(message(AVC, said).as_deref(), Some(said));
-        assert_eq!(message(AVC, &format!("{said}\0")).as_deref(), Some(said));
-        assert_eq!(message(1107, said), None);
+        assert_eq!(message(AVC, SAID), record(Speaker::SecurityModule));
+        assert_eq!(message(SECCOMP, &format!("{SAID}\0")), record(Speaker::Seccomp));
+        assert_eq!(message(1107, SAID), None);
         assert_eq!(of_audit(&[0; 9]), None);
     }
 }

@@ -108,3 +108,12 @@ fn several_conditions_on_one_argument_are_alternatives() {
     let answers = [0, 8, 5].map(|argument| run(&program, 135, argument));
     assert_eq!(answers, [ALLOW, ALLOW, ERRNO | 1]);
 }
+
+#[test]
+fn a_call_has_the_name_of_its_architecture() {
+    assert_eq!(call_name(0xc000_003e, 83).as_deref(), Some("mkdir"));
+    assert_eq!(call_name(0x4000_0003, 39).as_deref(), Some("mkdir"));
+    assert_eq!(call_name(0xc000_00b7, 34).as_deref(), Some("mkdirat"));
+    assert_eq!(call_name(0xc000_003e, 100_000), None);
+    assert_eq!(call_name(7, 83), None);
+}
