@@ -331,7 +331,7 @@ impl Cni {
     /// Runs DEL of all chains, last first, then lets go of the namespace and the record.
     fn undo(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
-        underway::end_left(&self.records.call(pod))?;
+        underway::end_left(&self.records.call(pod), underway::FINISH_MAX)?;
         for attachment in record.attachments.iter().rev() {
             for plugin in attachment.plugins().iter().rev() {
                 self.again(Verb::Del, &record, attachment, plugin)?;

@@ -8,15 +8,24 @@
 //!
 //! The lock belongs to the open file, which the plugin shares as its stdin. So it is held for as long as
 //! either the daemon or the plugin has it, however the daemon ends.
+//!
+//! The rule: such a plugin may finish, within [`FINISH_MAX`]. One that is killed leaves what it was about to
+//! write down: host-local keeps an address for good whose file has no owner in it yet.
 
 use super::error::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a plugin of an earlier daemon may go on before it is killed.
+pub(super) const FINISH_MAX: Duration = Duration::from_secs(10);
 
 /// The stdin of a call under way. Gone from disk when the call has ended.
 #[derive(Debug)]
@@ -52,8 +61,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Ends what an earlier daemon left under way at `path`, if there is anything.
-pub(super) fn end_left(path: &Path) -> Result<(), Error> {
+/// Waits for what an earlier daemon left under way at `path`, if there is anything, and ends it after `limit`.
+pub(super) fn end_left(path: &Path, limit: Duration) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Input { path: path.to_owned(), source };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -62,8 +71,15 @@ pub(super) fn end_left(path: &Path) -> Result<(), Error> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            tracing::warn!(call = %path.display(), "network plugin of an earlier daemon still runs; ended");
-            kill_holders(path);
+            tracing::info!(call = %path.display(), "network plugin of an earlier daemon still runs; waited for");
+            if !wait_for_holders(path, limit) {
+                tracing::warn!(call = %path.display(), "network plugin of an earlier daemon does not end; killed");
+                for pid in holders(path) {
+                    // It may have ended meanwhile.
+                    let _gone = getpgid(Some(pid))
+                        .and_then(|group| kill_process_group(group, Signal::KILL));
+                }
+            }
             // Killed processes close their files at once, unless they hang in the kernel.
             flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         }
@@ -72,45 +88,64 @@ pub(super) fn end_left(path: &Path) -> Result<(), Error> {
     fs::remove_file(path).map_err(failed)
 }
 
-/// Kills every process group with a process whose stdin is this file.
-fn kill_holders(path: &Path) {
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid else { continue };
-        let stdin = fs::read_link(entry.path().join("fd/0"));
-        if stdin.is_ok_and(|stdin| stdin == path)
-            && let Ok(group) = getpgid(Some(pid))
-        {
-            // It may have ended meanwhile.
-            let _gone = kill_process_group(group, Signal::KILL);
+/// Whether all processes whose stdin is this file have ended within `limit`.
+fn wait_for_holders(path: &Path, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        // One that is gone by now has no descriptor.
+        let running: Vec<OwnedFd> =
+            holders(path).filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
+        if running.is_empty() {
+            return true;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let mut ends: Vec<_> =
+            running.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+        let ended = poll(&mut ends, Timespec::try_from(left).ok().as_ref());
+        if left.is_zero() || ended == Ok(0) {
+            return false;
         }
     }
+}
+
+/// The processes whose stdin is this file.
+fn holders(path: &Path) -> impl Iterator<Item = Pid> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter(move |entry| {
+        fs::read_link(entry.path().join("fd/0")).is_ok_and(|stdin| stdin == path)
+    })
+    .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::CommandExt as _;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
     use std::process::{Command, Stdio};
 
+    /// A plugin whose daemon was killed: the file stays.
+    fn left(path: &Path, script: &str) -> std::process::Child {
+        let (under_way, file) = UnderWay::begin(path.to_owned(), b"{}").unwrap();
+        std::mem::forget(under_way);
+        let mut plugin = Command::new("sh");
+        plugin.args(["-c", script]).stdin(Stdio::from(file)).process_group(0).spawn().unwrap()
+    }
+
     #[test]
-    fn a_call_that_outlived_its_daemon_is_ended() {
+    fn a_call_that_outlived_its_daemon_may_finish_and_is_killed_when_it_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("x.call");
-        let (under_way, file) = UnderWay::begin(path.clone(), b"{}").unwrap();
-        let mut plugin = Command::new("sleep")
-            .arg("600")
-            .stdin(Stdio::from(file))
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        // As if we had been killed: the file stays.
-        std::mem::forget(under_way);
-        end_left(&path).unwrap();
-        assert!(!plugin.wait().unwrap().success());
+        let mut quick = left(&path, "sleep 0.2; exit 7");
+        // Nobody here waits for it meanwhile, as nobody does for a child of a daemon that is gone.
+        end_left(&path, Duration::from_secs(60)).unwrap();
+        assert_eq!(quick.wait().unwrap().code(), Some(7));
         assert!(!path.try_exists().unwrap());
-        end_left(&path).unwrap();
+
+        let mut hangs = left(&path, "sleep 600; exit 7");
+        end_left(&path, Duration::from_millis(10)).unwrap();
+        assert_eq!(hangs.wait().unwrap().signal(), Some(9));
+        assert!(!path.try_exists().unwrap());
+        end_left(&path, FINISH_MAX).unwrap();
     }
 
     #[test]
