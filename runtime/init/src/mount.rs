@@ -151,7 +151,10 @@ pub(crate) fn overlay(
     options: &[(String, Option<String>)],
     at: &str,
 ) -> Done<OwnedFd> {
-    // One layer at a time: Linux 6.8. The older form is one text of at most a page.
+    // The older form is one text of at most a page.
+    if !takes_layers_one_by_one() {
+        return old_overlay(lower, upper, options, at);
+    }
     let mut all: Vec<_> =
         lower.iter().map(|dir| ("lowerdir+".to_owned(), Some(dir.clone()))).collect();
     if let Some((upper, work)) = upper {
@@ -164,13 +167,23 @@ pub(crate) fn overlay(
             attach_path(&mount, at)?;
             Ok(mount)
         }
-        // A kernel that does not know it says so at once (since Linux 6.5), or when all is put together. And
-        // this form takes no path of more than 255 bytes.
+        // This form takes no path of more than 255 bytes.
         Err(failed) if failed.errno == Errno::INVAL => {
             old_overlay(lower, upper, options, at).map_err(|_| failed)
         }
         Err(failed) => Err(failed),
     }
+}
+
+/// Linux 6.8 (`Documentation/filesystems/overlayfs.rst`). Known by its number: an older one that is asked writes
+/// a line of protest into its log, and says no only when all is put together.
+fn takes_layers_one_by_one() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let mut numbers =
+        release.split(|of: char| !of.is_ascii_digit()).map(|of| of.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 8)
 }
 
 /// By the older form. The page has room for two hundred layers when they are named by descriptors, and then no
