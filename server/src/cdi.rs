@@ -40,7 +40,7 @@ pub(crate) enum Error {
     Unsupported { name: String, what: &'static str },
     #[error("give CDI device `{name}`: look at {path} on this node")]
     Node { name: String, path: String, source: std::io::Error },
-    #[error("give CDI device `{name}`: {path} on this node is no device")]
+    #[error("give CDI device `{name}`: {path} on this node is no device of its type")]
     NoNode { name: String, path: String },
 }
 
@@ -108,8 +108,15 @@ impl All {
     fn read(dirs: &[PathBuf]) -> Self {
         let mut all = Self { files: BTreeMap::new(), broken: Vec::new() };
         for (rank, dir) in dirs.iter().enumerate() {
-            // One that is not there has none.
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let entries = match std::fs::read_dir(dir) {
+                Ok(entries) => entries.flatten(),
+                // One that is not there has none.
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(err) => {
+                    all.broken.push(format!("{}: {err}", dir.display()));
+                    continue;
+                }
+            };
             for path in entries
                 .map(|entry| entry.path())
                 .filter(|path| is_file_of_ours(path))

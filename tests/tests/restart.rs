@@ -67,6 +67,8 @@ async fn what_runs_goes_on_and_is_known_again() {
             node.kill();
         } else {
             node.terminate();
+            // What a killed one leaves the next replaces; this one takes it along.
+            assert!(!node.nri_socket().try_exists().unwrap());
         }
         assert!(Path::new(&format!("/proc/{pid}")).is_dir(), "the container ended with the daemon");
         node.start_again().await;

@@ -92,9 +92,12 @@ pub(super) fn end_left(path: &Path, limit: Duration) -> Result<(), Error> {
 fn wait_for_holders(path: &Path, limit: Duration) -> bool {
     let until = Instant::now() + limit;
     loop {
-        // One that is gone by now has no descriptor.
-        let running: Vec<OwnedFd> =
-            holders(path).filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
+        let opened = holders(path).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        // One that is gone by now is none any more.
+        let running: Result<Vec<OwnedFd>, Errno> =
+            opened.filter(|of| !matches!(of, Err(Errno::SRCH))).collect();
+        // Who cannot be waited for is not waited for.
+        let Ok(running) = running else { return false };
         if running.is_empty() {
             return true;
         }

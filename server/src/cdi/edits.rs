@@ -3,6 +3,7 @@
 
 use super::Error;
 use super::file::{DeviceNode, Edits, Mount};
+use crate::spec::edit::{list, parents_first, set_variable};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt};
@@ -16,7 +17,7 @@ pub(super) fn apply(spec: &mut Value, name: &str, edits: &Edits) -> Result<(), E
     let nodes: Vec<_> =
         edits.device_nodes.iter().map(|of| node(name, of, user)).collect::<Result<_, _>>()?;
     for variable in &edits.env {
-        env(list(&mut spec["process"], "env"), variable);
+        set_variable(list(&mut spec["process"], "env"), variable);
     }
     for (node, rule) in nodes {
         let devices = list(&mut spec["linux"], "devices");
@@ -42,16 +43,6 @@ fn id(spec: &Value, key: &str) -> Option<u32> {
     u32::try_from(id).ok().filter(|id| *id != 0)
 }
 
-fn env(have: &mut Vec<Value>, variable: &str) {
-    let name = |text: &str| text.split('=').next().map(str::to_owned);
-    let new = name(variable);
-    let same = |of: &&mut Value| of.as_str().and_then(name) == new;
-    match have.iter_mut().find(same) {
-        Some(place) => *place = variable.into(),
-        None => have.push(variable.into()),
-    }
-}
-
 /// The node and the rule that allows it. A fifo needs none.
 fn node(
     name: &str,
@@ -75,6 +66,10 @@ fn node(
         ("u", _) => "c",
         (kind, _) => kind,
     };
+    // Its numbers come from the host then, where it must be of that type.
+    if found.is_some() && of.major.is_none() && on_host != Some(kind) {
+        return Err(Error::NoNode { name: name.to_owned(), path: path.clone() });
+    }
     let device = found.as_ref().map(MetadataExt::rdev).unwrap_or_default();
     let major = of.major.unwrap_or_else(|| rustix::fs::major(device).into());
     let minor = of.minor.unwrap_or_else(|| rustix::fs::minor(device).into());
@@ -118,19 +113,5 @@ fn mounts(spec: &mut Value, edits: &[Mount]) {
             "destination": mount.container_path, "type": kind, "source": mount.host_path, "options": options,
         }));
     }
-    // One inside another comes after it.
-    mounts.sort_by_key(|of| of["destination"].as_str().map_or(0, depth));
-}
-
-fn depth(path: &str) -> usize {
-    path.split('/').filter(|part| !part.is_empty()).count()
-}
-
-/// A list in an object, which is made when it is not there.
-#[expect(clippy::expect_used, reason = "the line before makes it a list")]
-fn list<'v>(of: &'v mut Value, key: &str) -> &'v mut Vec<Value> {
-    if !of[key].is_array() {
-        of[key] = json!([]);
-    }
-    of[key].as_array_mut().expect("it was made one above")
+    parents_first(mounts);
 }

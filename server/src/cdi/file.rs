@@ -163,7 +163,7 @@ fn absolute(path: &str) -> Result<(), String> {
 }
 
 /// Letters and digits, with `inner` between them.
-pub(super) fn is_name(text: &str, inner: &[u8]) -> bool {
+fn is_name(text: &str, inner: &[u8]) -> bool {
     let bytes = text.as_bytes();
     let ends = bytes.first().zip(bytes.last());
     ends.is_some_and(|(first, last)| first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())

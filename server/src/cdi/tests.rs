@@ -93,6 +93,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
         "v.com/c",
         r#"{"name":"hooked","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/x"}]}},
            {"name":"gone","containerEdits":{"deviceNodes":[{"path":"/dev/gone-from-here"}]}},
+           {"name":"other","containerEdits":{"deviceNodes":[{"path":"/dev/x","hostPath":"/dev/null","type":"b"}]}},
            {"name":"file","containerEdits":{"deviceNodes":[{"path":"/dev/x","hostPath":"/etc/passwd"}]}}"#,
         "{}",
     );
@@ -101,6 +102,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
         ("v.com/c=hooked", "OCI hooks"),
         ("v.com/c=gone", "/dev/gone-from-here"),
         ("v.com/c=file", "no device"),
+        ("v.com/c=other", "/dev/null on this node is no device of its type"),
         ("v.com/c=none", "broken.yaml"),
         ("v.com/c", "vendor.com/class=name"),
     ] {
@@ -112,6 +114,9 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
     let off = inject(&mut spec(0), &["v.com/c=x".into()], &[]).unwrap_err();
     assert!(off.hint().unwrap().contains("/etc/cdi"), "{off}");
     inject(&mut spec(0), &[], &[]).unwrap();
+    // A directory that is none is told, not taken for an empty one.
+    let none = inject(&mut spec(0), &["v.com/c=x".into()], &[dirs.0.path().join("etc/a.json")]);
+    assert!(none.unwrap_err().to_string().contains("Not a directory"));
 }
 
 #[test]

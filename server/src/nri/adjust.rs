@@ -5,6 +5,7 @@
 //! refused where the kubelet's own wishes are: in the plan.
 
 use super::{Error, resources};
+use crate::spec::edit;
 use hull_proto::nri;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -20,9 +21,9 @@ pub(crate) fn spec(spec: &Spec, asked: &nri::ContainerAdjustment) -> Result<Spec
     if !asked.args.is_empty() {
         all["process"]["args"] = json!(asked.args);
     }
-    env(resources::list(&mut all["process"], "env"), &asked.env);
+    env(edit::list(&mut all["process"], "env"), &asked.env);
     for limit in &asked.rlimits {
-        let limits = resources::list(&mut all["process"], "rlimits");
+        let limits = edit::list(&mut all["process"], "rlimits");
         limits.retain(|of| of["type"] != limit.r#type.as_str());
         limits.push(json!({"type": limit.r#type, "hard": limit.hard, "soft": limit.soft}));
     }
@@ -91,19 +92,11 @@ fn set_or_remove(all: &mut Value, map: &str, key: &str, value: &str) {
     }
 }
 
-/// In place where there is one, else at the end.
 fn env(have: &mut Vec<Value>, asked: &[nri::KeyValue]) {
-    let named =
-        |of: &Value, key: &str| of.as_str().is_some_and(|text| text.split('=').next() == Some(key));
     for variable in asked {
-        if let Some(gone) = variable.key.strip_prefix('-') {
-            have.retain(|of| !named(of, gone));
-            continue;
-        }
-        let text = Value::from(format!("{}={}", variable.key, variable.value));
-        match have.iter_mut().find(|of| named(of, &variable.key)) {
-            Some(place) => *place = text,
-            None => have.push(text),
+        match variable.key.strip_prefix('-') {
+            Some(gone) => have.retain(|of| !edit::is_variable(of, gone)),
+            None => edit::set_variable(have, &format!("{}={}", variable.key, variable.value)),
         }
     }
 }
@@ -112,7 +105,7 @@ fn mounts(all: &mut Value, asked: &[nri::Mount]) {
     if asked.is_empty() {
         return;
     }
-    let have = resources::list(all, "mounts");
+    let have = edit::list(all, "mounts");
     for mount in asked {
         let gone = mount.destination.strip_prefix('-');
         let destination = gone.unwrap_or(&mount.destination);
@@ -125,11 +118,7 @@ fn mounts(all: &mut Value, asked: &[nri::Mount]) {
             }));
         }
     }
-    // Parents before what lies in them; otherwise as they were.
-    have.sort_by_key(|of| {
-        let path = of["destination"].as_str().unwrap_or_default();
-        path.split('/').filter(|part| !part.is_empty()).count()
-    });
+    edit::parents_first(have);
 }
 
 fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), Error> {
@@ -157,7 +146,7 @@ fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), E
     for namespace in &asked.namespaces {
         let gone = namespace.r#type.strip_prefix('-');
         let kind = gone.unwrap_or(&namespace.r#type);
-        let have = resources::list(&mut all["linux"], "namespaces");
+        let have = edit::list(&mut all["linux"], "namespaces");
         have.retain(|of| of["type"] != kind);
         if gone.is_none() {
             let mut new = json!({"type": kind});
@@ -178,7 +167,7 @@ fn devices(linux: &mut Value, asked: &[nri::LinuxDevice]) {
     for device in asked {
         let gone = device.path.strip_prefix('-');
         let path = gone.unwrap_or(&device.path);
-        resources::list(linux, "devices").retain(|of| of["path"] != path);
+        edit::list(linux, "devices").retain(|of| of["path"] != path);
         if gone.is_some() {
             continue;
         }
@@ -195,8 +184,8 @@ fn devices(linux: &mut Value, asked: &[nri::LinuxDevice]) {
                 node[key] = value.into();
             }
         }
-        resources::list(linux, "devices").push(node);
-        resources::list(&mut linux["resources"], "devices").push(json!({
+        edit::list(linux, "devices").push(node);
+        edit::list(&mut linux["resources"], "devices").push(json!({
             "allow": true, "type": device.r#type, "major": device.major, "minor": device.minor,
             "access": "rwm",
         }));

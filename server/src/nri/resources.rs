@@ -3,6 +3,7 @@
 //! node cannot set is an error that names it.
 
 use super::Error;
+use crate::spec::edit;
 use hull_plan::Limits;
 use hull_proto::{cri, nri};
 use serde_json::{Map, Value, json};
@@ -152,7 +153,7 @@ pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(
     set("cpu", "mems", text(cpu.mems));
     set("pids", "limit", from.pids.map(|of| of.limit.into()));
     for page in &from.hugepage_limits {
-        let pages = list(into, "hugepageLimits");
+        let pages = edit::list(into, "hugepageLimits");
         pages.retain(|of| of["pageSize"] != page.page_size.as_str());
         let bytes = i64::try_from(page.limit).unwrap_or(i64::MAX);
         pages.push(json!({"pageSize": page.page_size, "limit": bytes}));
@@ -172,18 +173,9 @@ pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(
                 of.insert(key.into(), number.value.into());
             }
         }
-        list(into, "devices").push(of.into());
+        edit::list(into, "devices").push(of.into());
     }
     Ok(())
-}
-
-/// A list in an object, which is made when it is not there.
-#[expect(clippy::expect_used, reason = "the line before makes it a list")]
-pub(super) fn list<'v>(of: &'v mut Value, key: &str) -> &'v mut Vec<Value> {
-    if !of[key].is_array() {
-        of[key] = json!([]);
-    }
-    of[key].as_array_mut().expect("it was made one above")
 }
 
 /// For the cgroup of a container that runs.

@@ -7,6 +7,7 @@
 
 mod command;
 mod container;
+pub(crate) mod edit;
 mod error;
 mod mounts;
 mod network;
