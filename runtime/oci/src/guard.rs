@@ -49,7 +49,7 @@ fn is_guarded() -> bool {
         return true;
     }
     let seals = File::open(SELF).map(|file| fcntl_get_seals(&file));
-    seals.is_ok_and(|seals| seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
+    seals.is_ok_and(|seals| seals.is_ok_and(|seals| seals.contains(SealFlags::FUTURE_WRITE)))
 }
 
 /// `None` where that cannot be had, as for a file in memory.

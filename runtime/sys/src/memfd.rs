@@ -12,7 +12,9 @@ use std::os::fd::OwnedFd;
 /// Puts `bytes` into a file in memory that is sealed against every change, to be executed by
 /// descriptor: a container that gets hold of it through /proc cannot alter what the host runs.
 ///
-/// `memfd_create(2)`, Linux 3.17; MFD_EXEC 6.3, left out where the kernel does not know it.
+/// `memfd_create(2)`, Linux 3.17; MFD_EXEC 6.3, left out where the kernel does not know it. F_SEAL_FUTURE_WRITE 5.1:
+/// it refuses what F_SEAL_WRITE refuses but a writable mapping that is there already, and here is none. The
+/// latter waits until nobody in the kernel holds a page, and gives up with EBUSY when somebody does a moment longer.
 pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let call = || format!("memfd_create({name})");
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -23,7 +25,7 @@ pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let mut file = File::from(fd.map_err(Error::of(call))?);
     file.write_all(bytes)
         .map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
     fcntl_add_seals(&file, seals).map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
     Ok(file.into())
 }
@@ -40,5 +42,35 @@ pub fn random(bytes: &mut [u8]) {
             Err(Errno::INTR) => {}
             Err(errno) => panic!("getrandom: {errno}"),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+mod tests {
+    use super::*;
+    use rustix::fs::{FallocateFlags, fallocate, fcntl_add_seals};
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+    use std::os::fd::AsRawFd as _;
+
+    #[test]
+    fn nobody_can_change_what_is_sealed_by_any_way_in() {
+        let sealed = sealed_memfd("test", b"program").unwrap();
+        let path = format!("/proc/self/fd/{}", sealed.as_raw_fd());
+        let again = File::options().read(true).write(true).open(&path).unwrap();
+        let errno = |err: std::io::Error| Errno::from_io_error(&err).unwrap();
+        assert_eq!(errno((&again).write_all(b"x").unwrap_err()), Errno::PERM);
+        assert_eq!(errno(again.set_len(0).unwrap_err()), Errno::PERM);
+        assert_eq!(errno(again.set_len(100).unwrap_err()), Errno::PERM);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert_eq!(fallocate(&again, hole, 0, 1).unwrap_err(), Errno::PERM);
+        assert_eq!(fcntl_add_seals(&again, SealFlags::WRITE).unwrap_err(), Errno::PERM);
+        // SAFETY: a new mapping, of an address that the kernel chooses; refused, so nothing uses it.
+        let mapped = unsafe {
+            let both = ProtFlags::READ | ProtFlags::WRITE;
+            mmap(std::ptr::null_mut(), 7, both, MapFlags::SHARED, &again, 0)
+        };
+        assert_eq!(mapped.unwrap_err(), Errno::PERM);
+        assert_eq!(std::fs::read(path).unwrap(), b"program");
     }
 }
