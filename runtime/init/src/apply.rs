@@ -5,13 +5,16 @@
 //! inside the root is attached by descriptor, onto a descriptor.
 
 use crate::copy_up;
-use crate::ids::{group, user};
+use crate::cover::Covers;
+use crate::device;
 use crate::image;
 use crate::mount::{
-    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_fd, clone_tree, new_mount,
+    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_tree, new_mount,
     of, overlay, propagation_bits,
 };
+use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
+use crate::procfs::Procfs;
 use crate::rootfs::{Make, Root, kind};
 use crate::sources::Sources;
 use crate::sysctl;
@@ -24,9 +27,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 struct Builder<'a> {
     root: Option<Root>,
-    /// What covers the first masked directory, and the first masked file.
-    empty: Option<OwnedFd>,
-    null: Option<OwnedFd>,
+    places: Places,
+    covers: Covers,
+    /// Where a procfs comes from, when it must be the one of a pid namespace that we are not in.
+    procfs: Option<Procfs>,
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
@@ -36,6 +40,8 @@ struct Builder<'a> {
 
 /// What comes last before the root is changed.
 pub(crate) struct Last<'a, F> {
+    /// The procfs of the pid namespace that the program will be in, when that is not ours.
+    pub(crate) procfs: Option<Procfs>,
     /// That terminal becomes /dev/console.
     pub(crate) console: Option<&'a str>,
     /// The container's mounts are there, the host's paths too.
@@ -53,9 +59,16 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     if plan.ops.is_empty() {
         return Ok(());
     }
-    let (root, empty, null) = (None, None, None);
-    let mut builder =
-        Builder { root, empty, null, slots, sources, host, cgroup: &plan.cgroup.path };
+    let mut builder = Builder {
+        root: None,
+        places: Places::default(),
+        covers: Covers::default(),
+        procfs: last.procfs,
+        slots,
+        sources,
+        host,
+        cgroup: &plan.cgroup.path,
+    };
     let number = |at: usize| Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
     if plan.namespaces.mount == Namespace::Inherit {
         // The host's own mounts would be changed, and its root taken away.
@@ -85,6 +98,9 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
             become_root_inside()?;
         }
     }
+    if before_pivot.is_none() {
+        builder.covers.verify().map_err(|(at, failed)| failed.at(number(at)))?;
+    }
     Ok(())
 }
 
@@ -103,7 +119,44 @@ pub(crate) fn become_root_inside() -> Result<(), StepError> {
 
 impl Builder<'_> {
     fn root(&self) -> Done<&Root> {
-        self.root.as_ref().ok_or(Failed { errno: Errno::INVAL, call: "no root yet".into() })
+        self.root.as_ref().ok_or_else(no_root)
+    }
+
+    /// The container's root is there: what follows is made in it.
+    fn begin(&mut self, mount: OwnedFd) -> Done {
+        self.places.add(mount.as_fd())?;
+        self.root = Some(Root::new(mount));
+        Ok(())
+    }
+
+    /// Attaches a new file system, which is this container's alone.
+    fn file_system(&mut self, at: usize, mount: OwnedFd, fstype: &str, target: &str) -> Done {
+        let is_kernels = matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2");
+        let root = self.root.as_ref().ok_or_else(no_root)?;
+        if is_kernels || is_strict(target) {
+            let place = self.places.directory(root, target, fstype)?;
+            attach(&mount, place.as_fd()).map_err(of(format!("move_mount({target})")))?;
+        } else {
+            self.attach(&mount, target, Make::Directory)?;
+        }
+        self.places.add(mount.as_fd())?;
+        self.covers.covered(target);
+        if is_kernels {
+            self.covers.expect(target, &mount, at)?;
+        }
+        if matches!(fstype, "proc" | "sysfs") {
+            self.places.add_kernel(target, mount);
+        }
+        Ok(())
+    }
+
+    /// The place for a bind at `target`.
+    fn place(&self, target: &str, make: Make) -> Done<OwnedFd> {
+        let root = self.root()?;
+        if is_strict(target) {
+            return self.places.place(root, target, make);
+        }
+        root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))
     }
 
     fn clone_peer(&mut self, at: usize, op: &Op) -> Done {
@@ -127,22 +180,22 @@ impl Builder<'_> {
                     Some(mount) => attach_path(&mount, place).map(|()| mount)?,
                     None => overlay(lower, upper.as_ref(), options, place)?,
                 };
-                self.root = Some(Root::new(mount));
-                Ok(())
+                self.begin(mount)
             }
             Op::RootBind { source } => {
                 let tree = self.sources.remove(&at).map_or_else(|| clone_tree(source, true), Ok)?;
                 attach_path(&tree, source)?;
-                self.root = Some(Root::new(tree));
-                Ok(())
+                self.begin(tree)
             }
             Op::Mount { fstype, source, target, attrs, options, copy_up } => {
-                let mount = if *copy_up {
-                    self.filled(fstype, source, target, attrs, options)?
-                } else {
-                    new_mount(fstype, source, attrs, options)?
+                let mount = match &self.procfs {
+                    Some(procfs) if fstype == "proc" => {
+                        procfs.mount(self.places.first_of(fstype), attrs, options)?
+                    }
+                    _ if *copy_up => self.filled(fstype, source, target, attrs, options)?,
+                    _ => new_mount(fstype, source, attrs, options)?,
                 };
-                self.attach(&mount, target, Make::Directory)
+                self.file_system(at, mount, fstype, target)
             }
             Op::Bind { source, recursive, .. } => {
                 let tree = match (self.sources.remove(&at), source) {
@@ -153,15 +206,26 @@ impl Builder<'_> {
                 };
                 self.bind(&tree, op)
             }
-            Op::Cgroups { target, attrs } => self.cgroups(target, attrs),
+            Op::Cgroups { target, attrs } => self.cgroups(at, target, attrs),
             Op::Device { path, .. } => match self.sources.remove(&at) {
-                Some(node) => self.attach(&node, path, Make::File),
-                None => self.device(op),
+                Some(node) => {
+                    self.attach(&node, path, Make::File)?;
+                    self.places.add(node.as_fd())
+                }
+                None => device::make(self.root()?, &self.places, op),
             },
-            Op::Symlink { content, path } => self.symlink(content, path),
+            Op::Symlink { content, path } => {
+                device::symlink(self.root()?, &self.places, content, path)
+            }
             Op::Mkdir { path, mode } => self.mkdir(path, *mode),
-            Op::Mask { path } => self.mask(path),
-            Op::Readonly { path } => self.readonly(path),
+            Op::Mask { path } => {
+                let root = self.root.as_ref().ok_or_else(no_root)?;
+                self.covers.mask(root, &self.places, path, at)
+            }
+            Op::Readonly { path } => {
+                let root = self.root.as_ref().ok_or_else(no_root)?;
+                self.covers.readonly(root, &self.places, path, at)
+            }
             Op::RootReadonly => {
                 let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
                 Ok(hull_sys::mount_setattr(self.root()?.fd(), false, &attr)?)
@@ -192,8 +256,7 @@ impl Builder<'_> {
 
     /// Attaches a detached mount inside the root.
     fn attach(&self, mount: &OwnedFd, target: &str, make: Make) -> Done {
-        let root = self.root()?;
-        let at = root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))?;
+        let at = self.place(target, make)?;
         attach(mount, at.as_fd()).map_err(of(format!("move_mount({target})")))
     }
 
@@ -225,7 +288,7 @@ impl Builder<'_> {
         Ok(mount)
     }
 
-    fn bind(&self, tree: &OwnedFd, op: &Op) -> Done {
+    fn bind(&mut self, tree: &OwnedFd, op: &Op) -> Done {
         let Op::Bind { target, recursive, attrs, recursive_attrs, clear, propagation, .. } = op
         else {
             return Ok(());
@@ -252,8 +315,8 @@ impl Builder<'_> {
             let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
         }
-        let root = self.root()?;
-        let at = root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))?;
+        let at = self.place(target, make)?;
+        self.covers.covered(target);
         let (found, ..) = kind(at.as_fd()).map_err(of(format!("statx({target})")))?;
         // The kernel says EINVAL to both, as it does to much else.
         match (is_directory, found == FileType::Directory) {
@@ -268,17 +331,21 @@ impl Builder<'_> {
     }
 
     /// The cgroup tree as the container sees it.
-    fn cgroups(&self, target: &str, attrs: &Attrs) -> Done {
+    fn cgroups(&mut self, at: usize, target: &str, attrs: &Attrs) -> Done {
         // What the parent found: in a cgroup namespace the roots of the mounts read otherwise.
         let host = self.host;
         if host.hierarchies().is_empty() {
             let mount = new_mount("cgroup2", "cgroup", attrs, &[])?;
-            return self.attach(&mount, target, Make::Directory);
+            return self.file_system(at, mount, "cgroup2", target);
         }
         let options = [("mode".to_owned(), Some("755".to_owned()))];
         let plain = Attrs { rdonly: false, ..*attrs };
         let tmpfs = new_mount("tmpfs", "tmpfs", &plain, &options)?;
-        self.attach(&tmpfs, target, Make::Directory)?;
+        let root = self.root.as_ref().ok_or_else(no_root)?;
+        let place = self.places.directory(root, target, "cgroup")?;
+        attach(&tmpfs, place.as_fd()).map_err(of(format!("move_mount({target})")))?;
+        self.covers.covered(target);
+        self.covers.expect(target, &tmpfs, at)?;
         let unified = host.unified().map(|path| ("unified".to_owned(), path));
         let named = host.hierarchies().iter().map(|of| {
             let name = of.controllers.join(",");
@@ -306,57 +373,6 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn device(&self, op: &Op) -> Done {
-        let Op::Device { path, block, fifo, major, minor, mode, uid, gid } = op else {
-            return Ok(());
-        };
-        let root = self.root()?;
-        let (parent, name) = root.parent_of(path).map_err(of(format!("make(parent of {path})")))?;
-        let kind = match (fifo, block) {
-            (true, _) => FileType::Fifo,
-            (false, true) => FileType::BlockDevice,
-            (false, false) => FileType::CharacterDevice,
-        };
-        let number = if *fifo { 0 } else { rustix::fs::makedev(*major, *minor) };
-        match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(*mode), number) {
-            Ok(()) => {}
-            // The image may bring it: what counts is that it is the one that was asked for.
-            Err(Errno::EXIST) if self.is_device(path, kind, *major, *minor) => {}
-            Err(errno) => return Err(of(format!("mknodat({path})"))(errno)),
-        }
-        let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let owner = user(*uid).zip(group(*gid)).ok_or(Errno::INVAL);
-        owner
-            .and_then(|(uid, gid)| {
-                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), nofollow)
-            })
-            .map_err(of(format!("fchownat({path}, {uid}, {gid})")))?;
-        // The mode of mknod went through the umask.
-        rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(*mode), rustix::fs::AtFlags::empty())
-            .map_err(of(format!("fchmodat({path})")))
-    }
-
-    fn is_device(&self, path: &str, of: FileType, major: u32, minor: u32) -> bool {
-        let found = self.root().ok().and_then(|root| root.find(path).ok());
-        let found = found.and_then(|found| kind(found.as_fd()).ok());
-        found.is_some_and(|(kind, found_major, found_minor)| {
-            kind == of && (of == FileType::Fifo || (found_major, found_minor) == (major, minor))
-        })
-    }
-
-    fn symlink(&self, content: &str, path: &str) -> Done {
-        let (parent, name) =
-            self.root()?.parent_of(path).map_err(of(format!("make(parent of {path})")))?;
-        match rustix::fs::symlinkat(content, &parent, name) {
-            Err(Errno::EXIST) => {
-                let have = rustix::fs::readlinkat(&parent, name, Vec::new());
-                let same = have.is_ok_and(|have| have.as_bytes() == content.as_bytes());
-                if same { Ok(()) } else { Err(of(format!("symlinkat({path})"))(Errno::EXIST)) }
-            }
-            other => other.map_err(of(format!("symlinkat({content}, {path})"))),
-        }
-    }
-
     fn mkdir(&self, path: &str, mode: u32) -> Done {
         let found = self.root()?.find_or_make(path, Make::Directory, mode);
         let found = found.map_err(of(format!("mkdir({path})")))?;
@@ -364,47 +380,6 @@ impl Builder<'_> {
             (FileType::Directory, ..) => Ok(()),
             _ => Err(of(format!("mkdir({path})"))(Errno::NOTDIR)),
         }
-    }
-
-    fn mask(&mut self, path: &str) -> Done {
-        let root = self.root()?;
-        let found = match root.find(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            other => other.map_err(of(format!("openat2({path})")))?,
-        };
-        let (of_what, ..) = kind(found.as_fd()).map_err(of(format!("statx({path})")))?;
-        let is_directory = of_what == FileType::Directory;
-        let cover = match if is_directory { &self.empty } else { &self.null } {
-            // A further view of the first one costs a tenth of a new file system.
-            Some(first) => clone_fd(first.as_fd(), false)?,
-            None if is_directory => empty_directory()?,
-            None => self.null_device()?,
-        };
-        attach(&cover, found.as_fd()).map_err(of(format!("move_mount({path})")))?;
-        let first = if is_directory { &mut self.empty } else { &mut self.null };
-        first.get_or_insert(cover);
-        Ok(())
-    }
-
-    /// A view of the container's own null device, which must be one.
-    fn null_device(&self) -> Done<OwnedFd> {
-        let null = self.root()?.find("/dev/null").map_err(of("openat2(/dev/null)"))?;
-        let verified = kind(null.as_fd()).map_err(of("statx(/dev/null)"))?;
-        if verified != (FileType::CharacterDevice, 1, 3) {
-            return Err(of("statx(/dev/null) is not the null device")(Errno::NODEV));
-        }
-        clone_fd(null.as_fd(), false)
-    }
-
-    fn readonly(&self, path: &str) -> Done {
-        let found = match self.root()?.find(path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            other => other.map_err(of(format!("openat2({path})")))?,
-        };
-        let tree = clone_fd(found.as_fd(), true)?;
-        let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
-        hull_sys::mount_setattr(tree.as_fd(), true, &attr)?;
-        attach(&tree, found.as_fd()).map_err(of(format!("move_mount({path})")))
     }
 
     fn console(&self, path: &str) -> Done {
@@ -445,10 +420,6 @@ impl Builder<'_> {
     }
 }
 
-/// An empty directory that stays empty.
-fn empty_directory() -> Done<OwnedFd> {
-    let attrs = Attrs { rdonly: true, ..Attrs::default() };
-    let options = [("size", "0k"), ("nr_blocks", "1")];
-    let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-    new_mount("tmpfs", "tmpfs", &attrs, &options)
+fn no_root() -> Failed {
+    Failed { errno: Errno::INVAL, call: "no root yet".into() }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A process born into a user namespace that exists, such as its pod's.
+//! A process born into a user namespace that exists, such as its pod's, with a pid namespace of its own.
 //!
 //! ```text
-//! monitor ─ clone3 ─▶ in between: cgroups, score, setns(user, pid) ─ clone3(PARENT) ─▶ container
+//! monitor ─ clone3 ─▶ in between: cgroups, score, setns(user) ─ clone3(PARENT) ─▶ container
 //!    ▲                     └─ tells the container's number, ends
 //!    └── parent of both
 //! ```
@@ -11,14 +11,14 @@
 //! namespace must belong to the pod's; but who enters a user namespace loses the rights to come back.
 //! So somebody in between enters, and the container is made as its sibling.
 
-use crate::child::{Clone, cgroup_error, enter_pid_namespace};
+use crate::child::{Clone, cgroup_error};
 use crate::plan::{NamespaceKind, Step, StepError};
-use crate::process::set_oom_score;
+use crate::process::{Birth, lead_session, not_traceable, set_oom_score};
 use crate::starting::{Starting, fail, status_pipe};
 use hull_sys::{Forked, clone3, flags};
-use rustix::io::{Errno, read, write};
+use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -46,7 +46,7 @@ impl Clone<'_> {
                 match Pid::from_raw(pid).filter(|_| got == number.len()) {
                     // Ours, and not waited for yet: the number is still its own.
                     Some(made) => rustix::process::pidfd_open(made, PidfdFlags::empty())
-                        .map(|pidfd| Starting::new(pid, pidfd, news))
+                        .map(|pidfd| Starting::new(pid, pidfd, news, Birth::InPlace))
                         .map_err(|errno| StepError::new(Step::Clone, errno, "pidfd_open()")),
                     None => Err(Starting::failure(news, pidfd)),
                 }
@@ -85,23 +85,12 @@ impl Clone<'_> {
         move_into_link_name_space(user, Some(LinkNameSpaceType::User)).map_err(|errno| {
             StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
         })?;
-        if let Some(pid) = self.pid {
-            enter_pid_namespace(pid)?;
-        }
         clone3(self.flags | flags::PARENT, None).map_err(StepError::of(Step::Clone))
     }
-}
-
-/// Our memory and descriptors are the monitor's.
-fn not_traceable() -> Result<(), StepError> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno: Errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
 }
 
 fn born() -> Result<(), StepError> {
     // Changed credentials may have undone it.
     not_traceable()?;
-    rustix::process::setsid()
-        .map(drop)
-        .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))
+    lead_session()
 }

@@ -1,42 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making the process: cgroup, clone, what the parent has to do for it, and the child's way to the
 //! exec.
+//!
+//! ```text
+//! a pid namespace of its own, or the host's        one that others are in (an exec, a shared one)
+//!
+//! parent ─ clone3 ─▶ mounts, root, identity        parent ─ clone3 ─▶ mounts, root, identity,
+//!                    exec                                             descriptors closed
+//!                                                             └─ clone(PARENT) ─▶ exec
+//! ```
+//!
+//! The rule: nobody is seen in a pid namespace of others before its root, its identity and its descriptors
+//! are the container's. Until then `/proc/<pid>/root` would be the host's.
 
 use crate::launch::{Launch, Turn};
-use crate::plan::{IdMaps, Namespace, NamespaceKind, Namespaces, Plan, Process, Step, StepError};
+use crate::namespaces::{
+    JoinedNamespaces, enter_pid_namespace, enter_time, join_all, leave_time, new_flags,
+};
+use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepError};
+use crate::process::Birth;
 use crate::starting::{Starting, fail, status_pipe};
-use crate::{apply, ids, process, sources};
+use crate::streams::Io;
+use crate::{apply, process, procfs, sources};
 use hull_cgroup::{Cgroup, Host};
 use hull_sys::{Forked, clone3, flags};
-use rustix::fs::FileType;
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::{
-    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-
-/// Standard streams of a new process.
-#[derive(Debug)]
-pub enum Io {
-    /// One descriptor each.
-    Streams {
-        /// 0.
-        stdin: OwnedFd,
-        /// 1.
-        stdout: OwnedFd,
-        /// 2.
-        stderr: OwnedFd,
-    },
-    /// A terminal for all three, to become the controlling one.
-    Terminal {
-        /// The terminal's own side.
-        slave: OwnedFd,
-        /// Its path on the host, bound to /dev/console of a container.
-        path: String,
-    },
-}
 
 /// A running container that a further process joins.
 #[derive(Debug)]
@@ -71,27 +63,33 @@ pub fn launch(
     if let Some((uid, gid)) = root_outside(plan) {
         cgroup.delegate(uid, gid).map_err(|err| cgroup_error(&err))?;
     }
-    let mut joins = Joins::open(&plan.namespaces)?;
-    let user = joins.take_user();
-    let sources = sources::open(plan, user.as_ref().map(|file| file.as_fd()))?;
-    own_streams(&io, plan);
-    let new = new_flags(&plan.namespaces);
+    let mut joined = JoinedNamespaces::open(&plan.namespaces, how.processes)?;
+    let mut new = new_flags(&plan.namespaces);
+    if joined.pid.is_some() && new & flags::NEWUSER != 0 {
+        // Who is in a new user namespace may not enter a pid namespace of the host's any more.
+        let made = sources::user_namespace(&plan.id_maps);
+        joined.user = Some(made.map_err(|failed| failed.at(Step::IdMaps))?);
+        new &= !flags::NEWUSER;
+    }
+    let sources = sources::open(plan, joined.user.as_ref().map(|file| file.as_fd()))?;
+    let procfs = procfs(&joined, how)?;
+    io.chown_for(plan);
     let time = enter_time(&plan.namespaces)?;
     let clone = Clone {
         host,
         cgroup: &cgroup,
         flags: new,
-        pid: joins.pid.as_ref().map(|file| file.as_fd()),
-        user: user.as_ref().map(|file| file.as_fd()),
+        pid: joined.pid.as_ref().map(|file| file.as_fd()),
+        user: joined.user.as_ref().map(|file| file.as_fd()),
         maps: &plan.id_maps,
         oom_score_adj: plan.process.oom_score_adj,
     };
-    let turn = Turn::of(how)?;
+    let (turn, birth) = (Turn::of(how)?, clone.birth());
     let started = clone.run(|report| {
         // The host's /proc, which nobody in the container can have changed.
         let early = process::Early::open(&plan.process)?;
         how.leave_keyring()?;
-        joins.enter()?;
+        joined.enter()?;
         if plan.namespaces.cgroup == Namespace::New {
             hull_sys::unshare(flags::NEWCGROUP)
                 .map_err(StepError::of(Step::Join(NamespaceKind::Cgroup)))?;
@@ -101,13 +99,30 @@ pub fn launch(
             Io::Streams { .. } => None,
         };
         let before_pivot = || turn.child(how);
-        apply::all(host, plan, sources, slots, apply::Last { console, before_pivot })?;
-        Err(process::become_program(&plan.process, &io, early, report, how))
+        let last = apply::Last { procfs, console, before_pivot };
+        apply::all(host, plan, sources, slots, last)?;
+        process::become_program(&plan.process, &io, early, report, how, birth)
     });
     if let Some(before) = time {
         leave_time(&before)?;
     }
     turn.parent(how, started?)
+}
+
+/// Where the procfs of a joined pid namespace comes from.
+fn procfs(
+    joined: &JoinedNamespaces,
+    how: &Launch<'_>,
+) -> Result<Option<procfs::Procfs>, StepError> {
+    let Some(pid) = &joined.pid else { return Ok(None) };
+    let same = |of_pod: &&procfs::PodProcfs| {
+        procfs::identity(pid.as_fd()).is_ok_and(|of| of == of_pod.namespace)
+    };
+    let found = match how.procfs.filter(same) {
+        Some(of_pod) => of_pod.copy(),
+        None => procfs::of_namespace(pid.as_fd()),
+    };
+    found.map(Some).map_err(StepError::of(Step::Join(NamespaceKind::Pid)))
 }
 
 /// Whom root of the container's own user namespace is outside.
@@ -119,47 +134,7 @@ fn root_outside(plan: &Plan) -> Option<(u32, u32)> {
     sources::outside(uids, 0).zip(sources::outside(gids, 0))
 }
 
-/// Lets the container's user open its own streams anew, as in `/dev/stdout`. Done by the parent: in a
-/// user namespace the child has no right to give away what is the host's. Refused is no reason to
-/// fail.
-fn own_streams(io: &Io, plan: &Plan) {
-    let maps = (plan.namespaces.user != Namespace::Inherit).then_some(&plan.id_maps);
-    io.give_inside(plan.process.uid, plan.process.gid, maps);
-}
-
-impl Io {
-    /// To whom these ids mean inside.
-    fn give_inside(&self, uid: u32, gid: u32, maps: Option<&IdMaps>) {
-        match maps {
-            Some(IdMaps { uids, gids }) => {
-                self.give(sources::outside(uids, uid), sources::outside(gids, gid));
-            }
-            None => self.give(Some(uid), Some(gid)),
-        }
-    }
-
-    fn give(&self, uid: Option<u32>, gid: Option<u32>) {
-        let (uid, gid) = (uid.and_then(ids::user), gid.and_then(ids::group));
-        match self {
-            Self::Terminal { slave, .. } => {
-                // The group stays the one of all terminals.
-                let _refused = rustix::fs::fchown(slave, uid, None);
-            }
-            Self::Streams { stdin, stdout, stderr } => {
-                for stream in [stdin, stdout, stderr] {
-                    let is_pipe = rustix::fs::fstat(stream)
-                        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-                    // Never /dev/null or a file of the host.
-                    if is_pipe {
-                        let _refused = rustix::fs::fchown(stream, uid, gid);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Starts a further process in a container. No program in between, no second fork.
+/// Starts a further process in a container.
 pub fn exec(
     host: &Host,
     target: &ExecTarget<'_>,
@@ -178,16 +153,14 @@ pub fn launch_exec(
     how: &Launch<'_>,
 ) -> Result<Starting, StepError> {
     let cgroup = cgroup(host, target.cgroup)?;
-    // Only the first process's pidfd gives its namespaces; for the clone it is the parent that must
-    // already be pointed at the pid namespace.
     let maps = IdMaps::default();
-    io.give_inside(process.uid, process.gid, target.id_maps);
+    io.chown_inside(process.uid, process.gid, target.id_maps);
     let clone = Clone {
         host,
         cgroup: &cgroup,
         flags: 0,
         pid: Some(target.pidfd),
-        // All namespaces are entered at once, none is made: nobody is needed in between.
+        // Entered with all others: none is made.
         user: None,
         maps: &maps,
         oom_score_adj: process.oom_score_adj,
@@ -195,29 +168,8 @@ pub fn launch_exec(
     clone.run(|report| {
         let early = process::Early::open(process)?;
         how.leave_keyring()?;
-        join_all(target)?;
-        Err(process::become_program(process, io, early, report, how))
-    })
-}
-
-/// All namespaces at once; those that are the host's are entered again, which does nothing.
-fn join_all(target: &ExecTarget<'_>) -> Result<(), StepError> {
-    let mut kinds = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP;
-    if target.id_maps.is_some() {
-        kinds |= ThreadNameSpaceType::USER;
-    }
-    let joined = move_into_thread_name_spaces(target.pidfd, kinds | ThreadNameSpaceType::TIME);
-    let joined = match joined {
-        // A kernel without time namespaces (before Linux 5.6, or not configured).
-        Err(Errno::INVAL) => move_into_thread_name_spaces(target.pidfd, kinds),
-        other => other,
-    };
-    joined.map_err(|errno| {
-        StepError::new(Step::Join(NamespaceKind::Mount), errno, "setns(pidfd of the container)")
+        join_all(target.pidfd, target.id_maps.is_some())?;
+        process::become_program(process, io, early, report, how, Birth::Sibling)
     })
 }
 
@@ -242,9 +194,9 @@ pub(crate) struct Clone<'a> {
     pub(crate) host: &'a Host,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) flags: u64,
-    /// A descriptor whose pid namespace the child is born into.
+    /// A descriptor whose pid namespace the program will be in.
     pub(crate) pid: Option<BorrowedFd<'a>>,
-    /// A user namespace that the child is born into, and what it makes belongs to.
+    /// A user namespace that the process enters, and what it makes belongs to.
     pub(crate) user: Option<BorrowedFd<'a>>,
     /// Of a user namespace that `flags` makes.
     pub(crate) maps: &'a IdMaps,
@@ -253,28 +205,31 @@ pub(crate) struct Clone<'a> {
 }
 
 impl Clone<'_> {
+    /// In which process the program will run: this clone's, or a sibling's when it joins a pid namespace.
+    pub(crate) fn birth(&self) -> Birth {
+        if self.pid.is_some() { Birth::Sibling } else { Birth::InPlace }
+    }
+
     /// Clones; the child runs `work`, which does not come back unless it failed.
     pub(crate) fn run(
         &self,
         work: impl FnOnce(&mut OwnedFd) -> Result<std::convert::Infallible, StepError>,
     ) -> Result<Starting, StepError> {
-        if let Some(user) = self.user {
+        if let (Birth::InPlace, Some(user)) = (self.birth(), self.user) {
             return self.run_inside(user, work);
         }
         let (news, mut report) = status_pipe()?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
-        let user = self.flags & flags::NEWUSER != 0;
-        let (wait, go) = pipe_with(PipeFlags::CLOEXEC)
+        let flags = if self.pid.is_some() { 0 } else { self.flags };
+        let handshake = (flags & flags::NEWUSER != 0)
+            .then(|| pipe_with(PipeFlags::CLOEXEC))
+            .transpose()
             .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
-        let visit = self.pid.map(visit_pid_namespace).transpose()?;
-        let forked = clone3(self.flags, into.as_ref().map(OwnedFd::as_fd));
-        if let (Some(home), Ok(Forked::Parent { .. }) | Err(_)) = (visit, &forked) {
-            leave_pid_namespace(&home)?;
-        }
+        let forked = clone3(flags, into.as_ref().map(OwnedFd::as_fd));
         match forked.map_err(StepError::of(Step::Clone))? {
             Forked::Parent { pid, pidfd } => {
                 drop(report);
-                if user {
+                if let Some((_, go)) = handshake {
                     // The child waits; when this fails the closed pipe ends it.
                     self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
                     write_maps(pid, self.maps)?;
@@ -282,11 +237,15 @@ impl Clone<'_> {
                     write(&go, b"g")
                         .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
                 }
-                Ok(Starting::new(pid, pidfd, news))
+                Ok(Starting::new(pid, pidfd, news, self.birth()))
             }
             Forked::Child => {
-                drop((news, go));
-                let failed = self.child(user, &wait).and_then(|()| work(&mut report));
+                drop((news, into));
+                let wait = handshake.map(|(wait, go)| {
+                    drop(go);
+                    wait
+                });
+                let failed = self.child(wait).and_then(|()| work(&mut report));
                 match failed {
                     Err(error) => fail(&report, &error),
                     Ok(never) => match never {},
@@ -296,23 +255,31 @@ impl Clone<'_> {
     }
 
     /// What every child does first.
-    fn child(&self, user: bool, wait: &OwnedFd) -> Result<(), StepError> {
-        // Our memory and descriptors are the monitor's: nobody in a pid namespace that we are in or
-        // about to enter may trace us. The exec makes the program itself open to that again.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))?;
-        if user {
-            let mut byte = [0];
-            let got = read(wait, &mut byte).unwrap_or(0);
-            if got == 0 {
-                return Err(StepError::new(Step::IdMaps, Errno::CANCELED, "read(go)"));
+    fn child(&self, wait: Option<OwnedFd>) -> Result<(), StepError> {
+        process::not_traceable()?;
+        match wait {
+            Some(wait) => {
+                if read(&wait, &mut [0]) != Ok(1) {
+                    return Err(StepError::new(Step::IdMaps, Errno::CANCELED, "read(go)"));
+                }
             }
-        } else {
-            self.enter_cgroups()?;
+            None => self.enter_cgroups()?,
         }
-        rustix::process::setsid()
-            .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))?;
-        Ok(())
+        let Some(pid) = self.pid else { return process::lead_session() };
+        process::set_oom_score("self/oom_score_adj", self.oom_score_adj)?;
+        // While the rights over it are there. It is our children's, not ours.
+        enter_pid_namespace(pid)?;
+        if let Some(user) = self.user {
+            let link = LinkNameSpaceType::User;
+            move_into_link_name_space(user, Some(link)).map_err(|errno| {
+                StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
+            })?;
+            process::not_traceable()?;
+        }
+        if self.flags == 0 {
+            return Ok(());
+        }
+        hull_sys::unshare(self.flags).map_err(StepError::of(Step::Clone))
     }
 
     /// The calling process enters the v1 trees; the v2 tree was entered by its clone, if there is one.
@@ -324,126 +291,6 @@ impl Clone<'_> {
         // 0 is whoever writes.
         self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))
     }
-}
-
-/// Points our future children at another pid namespace; gives the way back.
-fn visit_pid_namespace(of: BorrowedFd<'_>) -> Result<fs::File, StepError> {
-    let path = "/proc/self/ns/pid";
-    let home = fs::File::open(path).map_err(|err| join_error(NamespaceKind::Pid, &err, path))?;
-    enter_pid_namespace(of)?;
-    Ok(home)
-}
-
-/// Points our future children at another pid namespace.
-pub(crate) fn enter_pid_namespace(of: BorrowedFd<'_>) -> Result<(), StepError> {
-    // A pidfd or a namespace's own descriptor: setns takes both, each by its own flags.
-    let entered = move_into_thread_name_spaces(of, ThreadNameSpaceType::PROCESS_ID);
-    let entered = match entered {
-        Err(Errno::INVAL) => move_into_link_name_space(of, Some(LinkNameSpaceType::ProcessID)),
-        other => other,
-    };
-    entered.map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(NEWPID)"))
-}
-
-fn leave_pid_namespace(home: &fs::File) -> Result<(), StepError> {
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::ProcessID))
-        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Pid), errno, "setns(back)"))
-}
-
-fn join_error(kind: NamespaceKind, err: &std::io::Error, path: &str) -> StepError {
-    let errno = Errno::from_io_error(err).unwrap_or(Errno::IO);
-    StepError::new(Step::Join(kind), errno, format!("open({path})"))
-}
-
-/// Namespaces to enter, opened while host paths can still be named.
-struct Joins {
-    pid: Option<fs::File>,
-    others: Vec<(NamespaceKind, LinkNameSpaceType, fs::File)>,
-}
-
-impl Joins {
-    fn open(namespaces: &Namespaces) -> Result<Self, StepError> {
-        let kinds = [
-            (&namespaces.user, NamespaceKind::User, LinkNameSpaceType::User),
-            (&namespaces.net, NamespaceKind::Net, LinkNameSpaceType::Network),
-            (&namespaces.ipc, NamespaceKind::Ipc, LinkNameSpaceType::InterProcessCommunication),
-            (&namespaces.uts, NamespaceKind::Uts, LinkNameSpaceType::HostNameAndNISDomainName),
-            (&namespaces.cgroup, NamespaceKind::Cgroup, LinkNameSpaceType::ControlGroup),
-            (&namespaces.mount, NamespaceKind::Mount, LinkNameSpaceType::Mount),
-        ];
-        let mut others = Vec::new();
-        for (of, kind, raw) in kinds {
-            if let Namespace::Join(path) = of {
-                let file = fs::File::open(path).map_err(|err| join_error(kind, &err, path))?;
-                others.push((kind, raw, file));
-            }
-        }
-        let pid = match &namespaces.pid {
-            Namespace::Join(path) => {
-                let kind = NamespaceKind::Pid;
-                Some(fs::File::open(path).map_err(|err| join_error(kind, &err, path))?)
-            }
-            Namespace::Inherit | Namespace::New => None,
-        };
-        Ok(Self { pid, others })
-    }
-
-    /// The user namespace is entered before the process is made.
-    fn take_user(&mut self) -> Option<fs::File> {
-        let at = self.others.iter().position(|(kind, ..)| *kind == NamespaceKind::User)?;
-        Some(self.others.remove(at).2)
-    }
-
-    fn enter(&self) -> Result<(), StepError> {
-        for (kind, raw, file) in &self.others {
-            move_into_link_name_space(file.as_fd(), Some(*raw))
-                .map_err(|errno| StepError::new(Step::Join(*kind), errno, "setns()"))?;
-        }
-        Ok(())
-    }
-}
-
-fn new_flags(namespaces: &Namespaces) -> u64 {
-    [
-        (&namespaces.mount, flags::NEWNS),
-        (&namespaces.pid, flags::NEWPID),
-        (&namespaces.net, flags::NEWNET),
-        (&namespaces.ipc, flags::NEWIPC),
-        (&namespaces.uts, flags::NEWUTS),
-        (&namespaces.user, flags::NEWUSER),
-    ]
-    .into_iter()
-    .filter(|(of, _)| **of == Namespace::New)
-    .fold(0, |all, (_, flag)| all | flag)
-}
-
-/// A new time namespace is for children: made here, with its offsets, before the clone.
-fn enter_time(namespaces: &Namespaces) -> Result<Option<fs::File>, StepError> {
-    let kind = NamespaceKind::Time;
-    let path = "/proc/self/ns/time";
-    let file = match &namespaces.time {
-        Namespace::Inherit => return Ok(None),
-        Namespace::New => fs::File::open(path).map_err(|err| join_error(kind, &err, path))?,
-        Namespace::Join(of) => {
-            let home = fs::File::open(path).map_err(|err| join_error(kind, &err, path))?;
-            let file = fs::File::open(of).map_err(|err| join_error(kind, &err, of))?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Time))
-                .map_err(|errno| StepError::new(Step::Join(kind), errno, "setns(NEWTIME)"))?;
-            return Ok(Some(home));
-        }
-    };
-    hull_sys::unshare(flags::NEWTIME).map_err(StepError::of(Step::Join(kind)))?;
-    for (clock, seconds, nanoseconds) in &namespaces.time_offsets {
-        let line = format!("{clock} {seconds} {nanoseconds}\n");
-        fs::write("/proc/self/timens_offsets", line)
-            .map_err(|err| join_error(kind, &err, "/proc/self/timens_offsets"))?;
-    }
-    Ok(Some(file))
-}
-
-fn leave_time(home: &fs::File) -> Result<(), StepError> {
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Time))
-        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::Time), errno, "setns(back)"))
 }
 
 /// `user_namespaces(7)`: each map in one write.

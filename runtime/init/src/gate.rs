@@ -70,7 +70,7 @@ pub fn open(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>>, 
         Err(errno) => return Err(Error::new(errno, format!("sendmsg({NAME})"))),
     }
     drop(report);
-    Ok(Some(reported(&news, &mut Vec::new())))
+    Ok(Some(reported(&news)))
 }
 
 /// In the child: says that it is ready, by the end of its report, and waits to be told. From then on

@@ -160,7 +160,7 @@ fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) 
         rustix::stdio::dup2_stderr(said).map_err(of("dup2(stderr)"))?;
         let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
         hull_sys::reset_signals().map_err(failed)?;
-        hull_sys::close_range_on_exec(3).map_err(failed)?;
+        hull_sys::close_all_but(3, &[]).map_err(failed)?;
         let own_name = [hook.path.clone().into_bytes()];
         let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
         let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;

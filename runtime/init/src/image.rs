@@ -7,6 +7,7 @@
 
 use crate::mount::{Done, clone_fd, of, overlay};
 use crate::rootfs::{Root, kind};
+use hull_sys::Attr;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -33,5 +34,9 @@ pub(crate) fn part(whole: OwnedFd, path: &str) -> Done<OwnedFd> {
     if !matches!(of_kind, FileType::Directory | FileType::RegularFile) {
         return Err(of(format!("openat2({path}, in the image)"))(Errno::MEDIUMTYPE));
     }
-    clone_fd(found.as_fd(), false)
+    let part = clone_fd(found.as_fd(), false)?;
+    // A device that an image brings belongs to the host.
+    let attr = Attr { set: Attr::NODEV, ..Attr::default() };
+    hull_sys::mount_setattr(part.as_fd(), false, &attr)?;
+    Ok(part)
 }

@@ -14,7 +14,9 @@
 
 use crate::gate;
 use crate::hooks::{HookKind, Hooks};
+use crate::namespaces::Processes;
 use crate::plan::{Step, StepError};
+use crate::procfs::PodProcfs;
 use crate::starting::Starting;
 use rustix::io::{Errno, read, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -30,8 +32,12 @@ pub struct Launch<'a> {
     pub gate: Option<BorrowedFd<'a>>,
     /// How many descriptors from 3 on the program gets.
     pub kept_fds: u32,
-    /// The session keyring that it gets instead of its maker's.
+    /// The session keyring that it gets instead of its maker's: one of this name, made if missing.
     pub keyring: Option<&'a str>,
+    /// Processes whose namespaces the plan joins; `None` when it names them by any path.
+    pub processes: Option<Processes<'a>>,
+    /// The procfs of the pod's shared pid namespace, for a plan that joins it.
+    pub procfs: Option<&'a PodProcfs>,
     /// Programs that run on the way.
     pub hooks: Option<&'a Hooks>,
 }
@@ -40,7 +46,7 @@ impl Launch<'_> {
     /// In the child: leaves the maker's session keyring.
     pub(crate) fn leave_keyring(&self) -> Result<(), StepError> {
         let Some(name) = self.keyring else { return Ok(()) };
-        match hull_sys::join_session_keyring(name) {
+        match hull_sys::join_session_keyring(Some(name)) {
             // A kernel without keys has none to keep apart.
             Err(err) if err.errno() == Errno::NOSYS => Ok(()),
             other => other.map_err(StepError::of(Step::Identity)),
@@ -101,7 +107,7 @@ impl Turn {
     pub(crate) fn parent(
         &self,
         how: &Launch<'_>,
-        started: Starting,
+        mut started: Starting,
     ) -> Result<Starting, StepError> {
         let Some((ours, theirs)) = &self.ends else { return Ok(started) };
         drop(theirs.take());
@@ -112,7 +118,7 @@ impl Turn {
         }
         let ran = how.hooks.map_or(Ok(()), |hooks| hooks.run(&OF_MAKER, "creating", started.pid));
         if let Err(error) = ran {
-            started.kill();
+            started.kill_and_reap();
             return Err(error);
         }
         // One that ended meanwhile has left its report.

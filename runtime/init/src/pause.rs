@@ -8,26 +8,39 @@
 use crate::apply::become_root_inside;
 use crate::child::{Clone, cgroup_error};
 use crate::ids;
-use crate::mount::{MS_PRIVATE, attach, clone_fd_errno};
-use crate::plan::{IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
-use crate::process::die_with_parent;
-use crate::starting::Starting;
+use crate::mount::{MS_PRIVATE, attach, clone_fd_errno, new_mount};
+use crate::plan::{Attrs, IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
+use crate::process::{die_with_parent, not_traceable};
+use crate::procfs::{PodProcfs, identity};
+use crate::starting::{Starting, fail};
 use crate::sysctl;
 use hull_cgroup::{Cgroup, Host};
 use hull_sys::{Attr, flags};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, read, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, unmount,
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, ThreadNameSpaceType,
     move_into_link_name_space, move_into_thread_name_spaces,
 };
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// A pause process on its way.
+#[derive(Debug)]
+pub struct StartedPause {
+    /// Itself.
+    pub starting: Starting,
+    /// The procfs of its pid namespace, when that is a new one: for the containers that join it.
+    pub procfs: Option<PodProcfs>,
+}
 
 /// Starts the pause process from the program behind `exe`. With `netns` it joins that network, else
 /// it gets a new one if the plan says so.
@@ -36,7 +49,7 @@ pub fn pause(
     plan: &PausePlan,
     netns: Option<OwnedFd>,
     exe: BorrowedFd<'_>,
-) -> Result<Starting, StepError> {
+) -> Result<StartedPause, StepError> {
     let cgroup = Cgroup::at(host, &plan.cgroup.path).map_err(|err| cgroup_error(&err))?;
     cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
     let mut new = flags::NEWNS;
@@ -69,19 +82,26 @@ pub fn pause(
         maps: &maps,
         oom_score_adj: plan.oom_score_adj,
     };
-    clone.run(|report| {
+    let handover = (plan.namespaces.pid == Namespace::New).then(Handover::new).transpose()?;
+    let starting = clone.run(|report| {
+        // Without a name: the pod's own, which nobody else can join.
+        leave_keyring()?;
         if let Some(netns) = &netns {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
                 |errno| StepError::new(Step::Join(NamespaceKind::Net), errno, "setns(NEWNET)"),
             )?;
         }
-        child(plan, exe, report.as_fd())
-    })
+        child(plan, exe, handover.as_ref(), report.as_fd())
+    })?;
+    let procfs = handover.map_or(Ok(None), |handover| handover.take(&starting))?;
+    Ok(StartedPause { starting, procfs })
 }
 
+/// Comes back only when it failed, and then before its descriptors are closed.
 fn child(
     plan: &PausePlan,
     exe: BorrowedFd<'_>,
+    handover: Option<&Handover>,
     report: BorrowedFd<'_>,
 ) -> Result<Infallible, StepError> {
     if plan.namespaces.user == Namespace::New {
@@ -101,26 +121,112 @@ fn child(
         let _refused = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
     stdio()?;
-    root(plan.shm_bytes).map_err(|(errno, call)| StepError::new(Step::PauseRoot, errno, call))?;
+    let root_failed = |(errno, call)| StepError::new(Step::PauseRoot, errno, call);
+    match handover {
+        Some(handover) => {
+            let procfs = new_procfs().map_err(root_failed)?;
+            root(plan.shm_bytes).map_err(root_failed)?;
+            handover.give(&procfs)?;
+        }
+        None => root(plan.shm_bytes).map_err(root_failed)?,
+    }
     drop_rights(plan)?;
+    // Changed credentials may have undone it.
+    not_traceable()?;
     die_with_parent(report)?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
-    hull_sys::close_range_on_exec(3).map_err(StepError::of(Step::Stdio))?;
     let args = hull_sys::Strings::new(&[b"pause".to_vec()])
         .map_err(|errno| StepError::new(Step::Exec, errno, "arguments"))?;
     let env = hull_sys::Strings::new(&[])
         .map_err(|errno| StepError::new(Step::Exec, errno, "environment"))?;
+    hull_sys::close_all_but(3, &[exe, report]).map_err(StepError::of(Step::Stdio))?;
+    // Nothing that is owned may be dropped from here on.
     let error = hull_sys::execveat(exe, &args, &env);
-    Err(StepError::new(Step::Exec, error.errno(), error.to_string()))
+    fail(report, &StepError::new(Step::Exec, error.errno(), error.to_string()))
 }
 
+fn leave_keyring() -> Result<(), StepError> {
+    match hull_sys::join_session_keyring(None) {
+        // A kernel without keys has none to keep apart.
+        Err(err) if err.errno() == Errno::NOSYS => Ok(()),
+        other => other.map_err(StepError::of(Step::Identity)),
+    }
+}
+
+/// How the monitor gets a descriptor of the mount namespace in which the pod's procfs is: the child stops in
+/// it, and goes on in a copy without the procfs.
+struct Handover {
+    /// The monitor's and the child's: each side takes its own, and closes the other.
+    ends: (Cell<Option<OwnedFd>>, Cell<Option<OwnedFd>>),
+}
+
+fn broken() -> StepError {
+    StepError::new(Step::Pipe, Errno::PIPE, "handing over the pod's procfs")
+}
+
+impl Handover {
+    fn new() -> Result<Self, StepError> {
+        let (flags, kind) = (SocketFlags::CLOEXEC, SocketType::STREAM);
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
+            .map_err(|errno| StepError::new(Step::Pipe, errno, "socketpair()"))?;
+        Ok(Self { ends: (Cell::new(Some(ours)), Cell::new(Some(theirs))) })
+    }
+
+    /// The child's side: the procfs goes on top of the pod's /dev/shm, and is left behind.
+    fn give(&self, procfs: &OwnedFd) -> Result<(), StepError> {
+        let failed =
+            |call: &'static str| move |errno| StepError::new(Step::PauseRoot, errno, call);
+        drop(self.ends.0.take());
+        let end = self.ends.1.take().ok_or_else(broken)?;
+        let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed("open(/)"))?;
+        attach(procfs, root.as_fd()).map_err(failed("move_mount(procfs)"))?;
+        write(&end, b"r").map_err(|_| broken())?;
+        if read(&end, &mut [0]) != Ok(1) {
+            return Err(broken());
+        }
+        hull_sys::unshare(flags::NEWNS).map_err(StepError::of(Step::PauseRoot))?;
+        // `..` of the root is what is mounted on top of it.
+        unmount("/..", UnmountFlags::DETACH).map_err(failed("umount2(procfs)"))
+    }
+
+    /// The monitor's side.
+    fn take(&self, starting: &Starting) -> Result<Option<PodProcfs>, StepError> {
+        drop(self.ends.1.take());
+        let end = self.ends.0.take().ok_or_else(broken)?;
+        if read(&end, &mut [0]) != Ok(1) {
+            // It has ended; its report says why.
+            return Ok(None);
+        }
+        // Our child, which waits: the number is its own.
+        let open = |name: &str| {
+            let path = format!("/proc/{}/ns/{name}", starting.pid);
+            fs::File::open(&path).map_err(|err| {
+                let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
+                StepError::new(Step::PauseRoot, errno, format!("open({path})"))
+            })
+        };
+        let (holder, pid) = (open("mnt")?.into(), open("pid")?);
+        let namespace = identity(pid.as_fd())
+            .map_err(|errno| StepError::new(Step::PauseRoot, errno, "fstat(pid namespace)"))?;
+        write(&end, b"g").map_err(|_| broken())?;
+        Ok(Some(PodProcfs { holder, namespace }))
+    }
+}
+
+/// A procfs of our pid namespace, while the host's is seen (as it must be in a user namespace).
+fn new_procfs() -> Result<OwnedFd, (Errno, String)> {
+    let attrs = Attrs { nosuid: true, nodev: true, noexec: true, ..Attrs::default() };
+    new_mount("proc", "proc", &attrs, &[]).map_err(|failed| (failed.errno, failed.call))
+}
+
+/// A pipe from itself to itself: pause neither reads nor writes, and nothing of the host may be there.
 fn stdio() -> Result<(), StepError> {
-    let failed = |errno| StepError::new(Step::Stdio, errno, "open(/dev/null)");
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed)?;
-    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
-    rustix::stdio::dup2_stdout(&null).map_err(failed)?;
-    rustix::stdio::dup2_stderr(&null).map_err(failed)
+    let failed = |errno| StepError::new(Step::Stdio, errno, "pipe2(CLOEXEC)");
+    let (reads, writes) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    rustix::stdio::dup2_stdin(&reads).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&writes).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&writes).map_err(failed)
 }
 
 /// Makes a tmpfs the root, and the only mount, of this mount namespace.

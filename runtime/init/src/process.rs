@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The last stretch: from root in the new namespaces to the program.
 //!
-//! The order matters. Limits while we may still set them; the bounding set before the identity; the
-//! identity with capabilities kept; the capability sets; then no-new-privs and the filter, as late as
+//! The order matters. Limits while we may still set them; every descriptor closed that is not the
+//! program's, before a path of the container is looked up; the bounding set before the identity; the
+//! identity with capabilities kept; the capability sets. Where others can see the process, what follows is
+//! done by a sibling that is born with all of that ([`Birth`]): no-new-privs and the filter, as late as
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
-use crate::child::Io;
 use crate::ids;
 use crate::launch::Launch;
 use crate::plan::{Process, Step, StepError};
+use crate::starting::{fail, tell_birth};
+use crate::streams::Io;
 use crate::sysctl;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
-use rustix::termios::Winsize;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -57,9 +59,10 @@ impl Early {
         Ok(Self { labels })
     }
 
-    fn write(&self) -> Result<(), StepError> {
-        for (file, text) in &self.labels {
-            rustix::io::write(file, text.as_bytes()).map_err(|errno| {
+    /// Writes the labels, for the next exec of this process or of one that it makes.
+    fn write(self) -> Result<(), StepError> {
+        for (file, text) in self.labels {
+            rustix::io::write(&file, text.as_bytes()).map_err(|errno| {
                 StepError::new(Step::SecurityModule, errno, format!("write(attr/exec, {text})"))
             })?;
         }
@@ -67,82 +70,123 @@ impl Early {
     }
 }
 
-/// Becomes the program, or says which step failed. `report` is our end of the status pipe.
+/// In which process the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// In the one that was cloned for it.
+    InPlace,
+    /// In a sibling of that, made when everything is the container's: the first step of the two that can be
+    /// seen in a pid namespace of others.
+    Sibling,
+}
+
+/// Becomes the program, or reports which step failed and ends. `report` is our end of the status pipe.
 pub(crate) fn become_program(
     process: &Process,
     io: &Io,
     early: Early,
     report: &mut OwnedFd,
     how: &Launch<'_>,
-) -> StepError {
-    match prepare(process, io, &early, report, how).and_then(|()| run(process)) {
-        Ok(never) => match never {},
-        Err(error) => error,
+    birth: Birth,
+) -> ! {
+    let cwd = match prepare(process, io, early, report, how) {
+        Ok(cwd) => cwd,
+        Err(error) => fail(&*report, &error),
+    };
+    // From here on nothing that is owned may be dropped: the descriptors are closed.
+    if birth == Birth::InPlace {
+        finish(process, io, cwd, report, how);
     }
+    let same = &mut *report;
+    let error = hull_sys::become_sibling(move |pid| {
+        if let Err(error) = tell_birth(same, pid).and_then(|()| lead_session()) {
+            fail(&*same, &error);
+        }
+        finish(process, io, cwd, same, how)
+    });
+    fail(&*report, &StepError::of(Step::Clone)(error))
 }
 
+/// Whether the working directory could be entered already.
+type Cwd = Result<(), StepError>;
+
+/// Everything that needs rights, and the end of every descriptor that is not the program's.
 fn prepare(
     process: &Process,
     io: &Io,
-    early: &Early,
-    report: &mut OwnedFd,
+    early: Early,
+    report: &OwnedFd,
     how: &Launch<'_>,
-) -> Result<(), StepError> {
-    stdio(io, process)?;
+) -> Result<Cwd, StepError> {
+    io.install(process)?;
     rlimits(process)?;
     scheduling(process)?;
-    // Whatever is open goes at the exec, also what others left open; what we open from here on does so
-    // by itself. Before the filter, as older profiles do not know the call.
-    hull_sys::close_range_on_exec(how.kept_fds.saturating_add(3))
+    early.write()?;
+    // Truly closed, and before any path of the container is looked up: through one that is open, if only
+    // until the exec, `/proc/self/fd/<number>/..` leads out. Before the filter, as older profiles do not
+    // know the call.
+    let kept: Vec<_> = [Some(report.as_fd()), how.gate].into_iter().flatten().collect();
+    hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
         .map_err(StepError::of(Step::Stdio))?;
     if !process.no_new_privs {
         seccomp(process)?;
     }
+    // Only the user may be allowed in (NFS), or only root.
     let cwd = enter_cwd(process);
     identity(process)?;
     capabilities(process)?;
-    // Only the user may be allowed in (NFS), or only root.
-    if cwd.is_err() {
-        enter_cwd(process)?;
-    }
-    inside_root()?;
+    // Changed credentials may have undone it.
+    not_traceable()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    if !how.outlives {
-        die_with_parent(report.as_fd())?;
-    }
-    early.write()?;
-    hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
-    if how.gate.is_some() {
-        look_for_program(process)?;
-    }
-    how.wait(report)?;
-    if process.no_new_privs {
-        rustix::thread::set_no_new_privs(true)
-            .map_err(|errno| StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)"))?;
-    }
-    if process.no_new_privs {
-        seccomp(process)?;
-    }
-    Ok(())
+    Ok(cwd)
 }
 
-fn stdio(io: &Io, process: &Process) -> Result<(), StepError> {
-    let failed = |errno| StepError::new(Step::Stdio, errno, "dup2()");
-    let (stdin, stdout, stderr) = match io {
-        Io::Streams { stdin, stdout, stderr } => (stdin, stdout, stderr),
-        Io::Terminal { slave, .. } => {
-            hull_sys::controlling_terminal(slave.as_fd()).map_err(StepError::of(Step::Stdio))?;
-            if let Some((rows, columns)) = process.terminal.filter(|size| *size != (0, 0)) {
-                let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-                rustix::termios::tcsetwinsize(slave, size)
-                    .map_err(|errno| StepError::new(Step::Stdio, errno, "ioctl(TIOCSWINSZ)"))?;
-            }
-            (slave, slave, slave)
+/// The last steps, which need no right that the container does not have.
+fn finish(
+    process: &Process,
+    io: &Io,
+    cwd: Cwd,
+    report: &mut OwnedFd,
+    how: &Launch<'_>,
+) -> ! {
+    let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
+        io.control()?;
+        cwd.or_else(|_| enter_cwd(process))?;
+        inside_root()?;
+        if !how.outlives {
+            die_with_parent(report.as_fd())?;
         }
+        hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
+        if how.gate.is_some() {
+            look_for_program(process)?;
+        }
+        how.wait(report)?;
+        if process.no_new_privs {
+            rustix::thread::set_no_new_privs(true).map_err(|errno| {
+                StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)")
+            })?;
+            seccomp(process)?;
+        }
+        run(process)
     };
-    rustix::stdio::dup2_stdin(stdin).map_err(failed)?;
-    rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
-    rustix::stdio::dup2_stderr(stderr).map_err(failed)
+    match last(report) {
+        Ok(never) => match never {},
+        Err(error) => fail(&*report, &error),
+    }
+}
+
+/// Our memory is the monitor's: nobody who sees us may trace us or look into it. The exec makes the program
+/// itself open to that again.
+pub(crate) fn not_traceable() -> Result<(), StepError> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
+}
+
+/// `setsid(2)`: a session of its own, for the terminal and for signals to a group.
+pub(crate) fn lead_session() -> Result<(), StepError> {
+    rustix::process::setsid()
+        .map(drop)
+        .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))
 }
 
 fn rlimits(process: &Process) -> Result<(), StepError> {

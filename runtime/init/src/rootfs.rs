@@ -104,6 +104,39 @@ impl Root {
         Ok(at)
     }
 
+    /// As [`Root::find_or_make`], but nothing on the way, nor the last part, may be a symbolic link
+    /// (`ELOOP`). What is missing is made where `may_make` allows it in that directory.
+    pub(crate) fn find_or_make_plain(
+        &self,
+        path: &str,
+        last: Make,
+        may_make: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<OwnedFd> {
+        let no_links = ResolveFlags::NO_SYMLINKS;
+        let whole = path.trim_start_matches('/');
+        match hull_sys::open_in_root(self.fd(), whole, OFlags::PATH, no_links) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let mut todo: VecDeque<String> = parts(path).collect();
+        let mut at = self.find("/")?;
+        while let Some(name) = todo.pop_front() {
+            let (make, flags) = if todo.is_empty() {
+                (last, OFlags::PATH)
+            } else {
+                (Make::Directory, OFlags::PATH | OFlags::DIRECTORY)
+            };
+            at = match hull_sys::open_in_root(at.as_fd(), name.as_str(), flags, no_links) {
+                Err(Errno::NOENT) => {
+                    may_make(at.as_fd())?;
+                    make_one(&at, &name, make, 0o755)?
+                }
+                other => other?,
+            };
+        }
+        Ok(at)
+    }
+
     /// The directory that holds the last part of `path`, made where missing, and that part's name.
     pub(crate) fn parent_of<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str)> {
         let (parent, name) = split(path)?;
@@ -149,6 +182,16 @@ fn make_one(parent: &OwnedFd, name: &str, what: Make, mode: u32) -> Result<Owned
             openat2(parent, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), only_here)
         }
     }
+}
+
+/// The number of the mount that a descriptor lies on. `statx(2)`, STATX_MNT_ID, Linux 5.8.
+pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    // An older kernel leaves the bit out of what it answers.
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(Errno::NOSYS);
+    }
+    Ok(stat.stx_mnt_id)
 }
 
 /// What kind of file a descriptor is, and its device numbers.

@@ -209,7 +209,7 @@ fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Done {
 }
 
 /// A user namespace with these maps and no process in it.
-fn user_namespace(maps: &IdMaps) -> Done<OwnedFd> {
+pub(crate) fn user_namespace(maps: &IdMaps) -> Done<OwnedFd> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
     match clone3(flags::NEWUSER, None)? {
         Forked::Child => {
@@ -260,7 +260,8 @@ fn mapped_overlay(
     for (key, value) in options {
         set_option(&context, "overlay", key, value.as_deref())?;
     }
-    let mount = finish(&context, "overlay", &Attrs::default());
+    // A device that an image brings belongs to the host, whoever owns the node in the image.
+    let mount = finish(&context, "overlay", &Attrs { nodev: true, ..Attrs::default() });
     drop(trees);
     mount
 }

@@ -3,25 +3,46 @@
 //! when the exec goes through, and carries a [`StepError`] when something failed before.
 
 use crate::plan::{Step, StepError};
+use crate::process::Birth;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::os::fd::{AsFd as _, OwnedFd};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
 const REPORT_BYTES_MAX: usize = 4096;
 
+/// The first byte of the message that tells a sibling's number; no [`StepError`] begins with it.
+const BIRTH: u8 = 0xb0;
+/// That message, in bytes: the byte and the number.
+const BIRTH_BYTES: usize = 1 + size_of::<i32>();
+
+/// Whose number and descriptor a [`Starting`] has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The program's.
+    Program,
+    /// Of the process that is about to make the program's. With `kill`, that one is not wanted any more.
+    Maker { kill: bool },
+}
+
 /// A process that is on its way.
 #[derive(Debug)]
 pub struct Starting {
-    /// In our pid namespace.
+    /// In our pid namespace. Changes once in [`Starting::update`] for a process in a pid namespace of others.
     pub pid: i32,
-    /// The process, for waiting and signals.
+    /// The process, for waiting and signals. Changes likewise.
     pub pidfd: OwnedFd,
     /// Readable when there is news; see [`Starting::poll`].
     pub status: OwnedFd,
+    whose: Whose,
+    /// Who made the program's process, until it has been waited for.
+    maker: Option<OwnedFd>,
     report: Vec<u8>,
+    end: Option<Result<(), StepError>>,
 }
 
 /// The two ends of a status pipe.
@@ -33,7 +54,7 @@ pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
 }
 
 /// In the child: tells what failed, and ends.
-pub(crate) fn fail(report: &OwnedFd, error: &StepError) -> ! {
+pub(crate) fn fail(report: impl AsFd, error: &StepError) -> ! {
     if let Ok(mut bytes) = borsh::to_vec(error) {
         bytes.truncate(REPORT_BYTES_MAX);
         // With the parent gone there is nobody to tell.
@@ -42,66 +63,157 @@ pub(crate) fn fail(report: &OwnedFd, error: &StepError) -> ! {
     hull_sys::exit_now(127)
 }
 
-/// What a status pipe has to tell, or `None` while the process is on its way. Never blocks.
-fn look(status: &OwnedFd, so_far: &mut Vec<u8>) -> Option<Result<(), StepError>> {
+/// In a sibling: tells its parent the number that it has for it. In the pipe before anything else happens.
+pub(crate) fn tell_birth(report: &OwnedFd, pid: i32) -> Result<(), StepError> {
+    let mut message = [BIRTH; BIRTH_BYTES];
+    message[1..].copy_from_slice(&pid.to_ne_bytes());
+    write(report, &message)
+        .map(drop)
+        .map_err(|errno| StepError::new(Step::Pipe, errno, "write(status)"))
+}
+
+/// Reads what is there of a status pipe; true at its end. Never blocks.
+fn read_available(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<bool, StepError> {
     let mut chunk = [0; REPORT_BYTES_MAX];
     loop {
         match read(status.as_fd(), &mut chunk) {
-            Ok(0) if so_far.is_empty() => return Some(Ok(())),
-            Ok(0) => return Some(Err(decode(so_far))),
+            Ok(0) => return Ok(true),
             Ok(got) => so_far.extend_from_slice(&chunk[..got]),
-            Err(Errno::AGAIN) => return None,
+            Err(Errno::AGAIN) => return Ok(false),
             Err(Errno::INTR) => {}
-            Err(errno) => return Some(Err(StepError::new(Step::Pipe, errno, "read(status)"))),
+            Err(errno) => return Err(StepError::new(Step::Pipe, errno, "read(status)")),
         }
     }
 }
 
-/// Likewise, but blocks until it is known.
-pub(crate) fn reported(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<(), StepError> {
-    loop {
-        if let Some(done) = look(status, so_far) {
-            return done;
-        }
-        let mut fds = [PollFd::new(status, PollFlags::IN)];
-        // Interrupted: looked at again above.
-        let _woken = poll(&mut fds, None);
-    }
+fn wait_for_news(status: &OwnedFd) {
+    let mut fds = [PollFd::new(status, PollFlags::IN)];
+    // Interrupted: the callers look again.
+    let _woken = poll(&mut fds, None);
 }
 
-fn decode(report: &[u8]) -> StepError {
-    borsh::from_slice(report)
-        .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)"))
+/// Blocks until a status pipe has told how it went.
+pub(crate) fn reported(status: &OwnedFd) -> Result<(), StepError> {
+    let mut report = Vec::new();
+    while !read_available(status, &mut report)? {
+        wait_for_news(status);
+    }
+    decode(&report)
+}
+
+/// Nothing is a success: the pipe was closed by the exec.
+fn decode(report: &[u8]) -> Result<(), StepError> {
+    if report.is_empty() {
+        return Ok(());
+    }
+    Err(borsh::from_slice(report)
+        .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)")))
 }
 
 impl Starting {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd) -> Self {
-        Self { pid, pidfd, status, report: Vec::new() }
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, birth: Birth) -> Self {
+        let whose = match birth {
+            Birth::InPlace => Whose::Program,
+            Birth::Sibling => Whose::Maker { kill: false },
+        };
+        Self { pid, pidfd, status, whose, maker: None, report: Vec::new(), end: None }
+    }
+
+    /// Takes what news there is; true when `pid` and `pidfd` have become the program's. Never blocks. To be
+    /// called before a child that has ended is taken off the list of children, or its number may be one that
+    /// nobody knows.
+    pub fn update(&mut self) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        let ended = read_available(&self.status, &mut self.report);
+        let is_born = self.take_birth();
+        match (ended, self.whose) {
+            (Ok(false), _) => {}
+            (Ok(true), Whose::Maker { .. }) if self.report.is_empty() => {
+                let call = "read(status): the process ended before its program ran";
+                self.end = Some(Err(StepError::new(Step::Pipe, Errno::CHILD, call)));
+            }
+            (Ok(true), _) => self.end = Some(decode(&self.report)),
+            (Err(error), _) => self.end = Some(Err(error)),
+        }
+        is_born
+    }
+
+    /// Takes the number of the program's process out of the report.
+    fn take_birth(&mut self) -> bool {
+        let Whose::Maker { kill } = self.whose else { return false };
+        let Some((message, rest)) = self.report.split_at_checked(BIRTH_BYTES) else { return false };
+        if message.first() != Some(&BIRTH) {
+            return false;
+        }
+        let number = message[1..].try_into().map(i32::from_ne_bytes).ok();
+        let made = number.and_then(Pid::from_raw);
+        self.report = rest.to_vec();
+        self.whose = Whose::Program;
+        // Our child, and not waited for yet: the number is still its own.
+        match made.map(|made| (made, pidfd_open(made, PidfdFlags::empty()))) {
+            Some((made, Ok(pidfd))) => {
+                // Its maker has nothing left to do but to hold the status pipe open.
+                let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.pid = made.as_raw_nonzero().get();
+                self.maker = Some(std::mem::replace(&mut self.pidfd, pidfd));
+                if kill {
+                    let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                }
+                true
+            }
+            _ => {
+                let call = "pidfd_open(the new process)";
+                self.end = Some(Err(StepError::new(Step::Clone, Errno::SRCH, call)));
+                false
+            }
+        }
     }
 
     /// How it went, or `None` while it is on its way. Never blocks.
     pub fn poll(&mut self) -> Option<Result<(), StepError>> {
-        look(&self.status, &mut self.report)
+        self.update();
+        self.end.clone()
     }
 
-    /// Blocks until it is known how it went.
+    /// Blocks until it is known how it went. Who made the program's process is then no child any more.
     pub fn wait(&mut self) -> Result<(), StepError> {
-        reported(&self.status, &mut self.report)
+        loop {
+            if let Some(end) = self.poll() {
+                if let Some(maker) = self.maker.take() {
+                    let _ended = waitid(WaitId::PidFd(maker.as_fd()), WaitIdOptions::EXITED);
+                }
+                return end;
+            }
+            wait_for_news(&self.status);
+        }
     }
 
-    /// Ends it, and takes it off the list of our children.
-    pub(crate) fn kill(&self) {
-        let kill = rustix::process::Signal::KILL;
-        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, kill);
+    /// Kills it, also when its program's process is only about to be made.
+    pub fn kill(&mut self) {
+        self.update();
+        if let Whose::Maker { kill } = &mut self.whose {
+            *kill = true;
+        }
+        let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Kills it, and takes it off the list of our children.
+    pub(crate) fn kill_and_reap(&mut self) {
+        self.kill();
         let _ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        if self.update() {
+            self.kill();
+            let _ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
     }
 
     /// What failed, of a process that has ended and whose report nobody else writes to.
     pub(crate) fn failure(status: OwnedFd, pidfd: OwnedFd) -> StepError {
-        let nothing = || StepError::new(Step::Pipe, Errno::PIPE, "read(status)");
-        match Self::new(0, pidfd, status).poll() {
+        match Self::new(0, pidfd, status, Birth::InPlace).poll() {
             Some(Err(error)) => error,
-            Some(Ok(())) | None => nothing(),
+            Some(Ok(())) | None => StepError::new(Step::Pipe, Errno::PIPE, "read(status)"),
         }
     }
 }

@@ -10,7 +10,6 @@ use hull_proto::monitor::{Done, Event, Failure, Message};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -192,9 +191,7 @@ impl Monitor {
     /// more. Its end is still taken, as every child's.
     fn lose_daemon(&mut self) {
         self.daemon = None;
-        for exec in self.execs.values() {
-            let _gone = pidfd_send_signal(&exec.pidfd, Signal::KILL);
-        }
+        self.execs.values_mut().for_each(Exec::kill);
     }
 
     fn requests(&mut self) {

@@ -16,8 +16,8 @@ use crate::log::{Log, Stream};
 use crate::monitor::{Monitor, Watched};
 use crate::text::Text;
 use hull_cgroup::Cgroup;
-use hull_init::Starting;
 use hull_init::plan::IdMaps;
+use hull_init::{PodProcfs, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
 use hull_sys::Reaped;
@@ -104,6 +104,8 @@ pub(crate) struct Container {
     pub(crate) forget: bool,
     /// The connection that asked for its start, or took that over.
     pub(crate) asked_by: u64,
+    /// The session keyring of all its processes: a name that nobody in it can guess beforehand.
+    pub(crate) keyring: String,
 }
 
 /// The pause process.
@@ -115,6 +117,8 @@ pub(crate) struct Pause {
     pub(crate) started: Option<Started>,
     pub(crate) exit: Option<Exit>,
     pub(crate) cgroup: Cgroup,
+    /// Of a pid namespace that the containers share.
+    pub(crate) procfs: Option<PodProcfs>,
 }
 
 /// A further process in a container.
@@ -125,7 +129,38 @@ pub(crate) struct Exec {
     pub(crate) on_its_way: Option<OnItsWay>,
 }
 
+impl Exec {
+    /// Takes the news of its start; its number may become another once. See [`Starting::update`].
+    fn update(&mut self) {
+        if let Some(on_its_way) = &mut self.on_its_way
+            && on_its_way.starting.update()
+            && let Ok(pidfd) = on_its_way.starting.pidfd.try_clone()
+        {
+            (self.pid, self.pidfd) = (on_its_way.starting.pid, pidfd);
+        }
+    }
+
+    /// Kills it, wherever it is on its way.
+    pub(crate) fn kill(&mut self) {
+        if let Some(on_its_way) = &mut self.on_its_way {
+            on_its_way.starting.kill();
+        }
+        self.update();
+        let _gone = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+}
+
 impl Container {
+    /// Takes the news of its start; its number may become another once. See [`Starting::update`].
+    fn update(&mut self) {
+        if let Stage::Starting(on_its_way) = &mut self.stage
+            && on_its_way.starting.update()
+            && let Ok(pidfd) = on_its_way.starting.pidfd.try_clone()
+        {
+            (self.pid, self.pidfd) = (on_its_way.starting.pid, pidfd);
+        }
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.stage, Stage::Ending { .. })
     }
@@ -153,13 +188,22 @@ pub(crate) fn now_ns() -> i64 {
 impl Monitor {
     /// Takes every child that has ended.
     pub(crate) fn reap(&mut self) {
-        while let Some(reaped) = hull_sys::reap_any() {
+        while let Some(pid) = hull_sys::next_ended() {
+            // Whose number it is must be known before it is free for another.
+            self.update_starts();
+            let Some(reaped) = hull_sys::reap(pid) else { return };
             let (pid, how) = match reaped {
                 Reaped::Code(pid, code) => (pid, ExitHow::Code(code)),
                 Reaped::Signal(pid, signal) => (pid, ExitHow::Signal(signal)),
             };
             self.ended(pid, how);
         }
+    }
+
+    /// Takes the news of all starts that are under way.
+    fn update_starts(&mut self) {
+        self.containers.values_mut().for_each(Container::update);
+        self.execs.values_mut().for_each(Exec::update);
     }
 
     fn ended(&mut self, pid: i32, how: ExitHow) {
@@ -211,6 +255,7 @@ impl Monitor {
     /// Hears how the start of a container went, if there is news.
     pub(crate) fn settle(&mut self, id: &ContainerId) {
         let Some(container) = self.containers.get_mut(id) else { return };
+        container.update();
         let Stage::Starting(on_its_way) = &mut container.stage else { return };
         let Some(result) = on_its_way.starting.poll() else { return };
         let (request, token) = (on_its_way.request, on_its_way.token);
@@ -262,6 +307,7 @@ impl Monitor {
     /// Hears how the start of an exec went, if there is news.
     pub(crate) fn settle_exec(&mut self, number: u64) {
         let Some(exec) = self.execs.get_mut(&number) else { return };
+        exec.update();
         let Some(on_its_way) = &mut exec.on_its_way else { return };
         let Some(result) = on_its_way.starting.poll() else { return };
         let started = Started { pid: exec.pid, at_ns: now_ns() };

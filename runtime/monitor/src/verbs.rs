@@ -7,7 +7,7 @@ use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
 use hull_cgroup::{Cgroup, Limits, Version};
 use hull_init::plan::{Namespace, Op, Source};
-use hull_init::{ExecTarget, Io, PausePlan, Plan, Process, Starting};
+use hull_init::{ExecTarget, Io, Launch, PausePlan, Plan, Process, StartedPause, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
     Done, Event, Fact, Failure, HelloReply, Request, SLOT_SHM, Stdio, Streams, Target, VERSION,
@@ -16,7 +16,7 @@ use hull_proto::monitor::{
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A verb that answers later gives `None`.
 type Answer = Result<Option<Done>, Failure>;
@@ -138,11 +138,12 @@ impl Monitor {
         netns: Option<OwnedFd>,
         cgroup: &Cgroup,
     ) -> Result<Pause, Failure> {
-        let starting = hull_init::pause(&self.host, plan, netns, self.pause_program.as_fd());
-        let starting = starting.map_err(|error| step(&error))?;
+        let started = hull_init::pause(&self.host, plan, netns, self.pause_program.as_fd());
+        let StartedPause { starting, procfs } = started.map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = Some(self.on_its_way(starting, request, Watched::PauseStatus)?);
-        Ok(Pause { pid, pidfd, on_its_way, started: None, exit: None, cgroup: cgroup.clone() })
+        let cgroup = cgroup.clone();
+        Ok(Pause { pid, pidfd, on_its_way, started: None, exit: None, cgroup, procfs })
     }
 
     fn start_container(
@@ -184,8 +185,15 @@ impl Monitor {
         cgroup: &Cgroup,
     ) -> Result<Container, Failure> {
         let stdin_once = pipes.stdin_once;
-        let starting =
-            hull_init::spawn(&self.host, &plan, pipes.io, slots).map_err(|error| step(&error))?;
+        let (keyring, processes) = (keyring(), self.processes());
+        let launch = Launch {
+            keyring: Some(&keyring),
+            processes: Some(&processes),
+            procfs: self.pause.as_ref().and_then(|pause| pause.procfs.as_ref()),
+            ..Launch::default()
+        };
+        let starting = hull_init::launch(&self.host, &plan, pipes.io, slots, &launch)
+            .map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = self.on_its_way(starting, request, Watched::Status(id.clone()))?;
         let stdout = self.watch_output(pipes.stdout, Watched::Stdout(id.clone()))?;
@@ -209,7 +217,16 @@ impl Monitor {
             attached: Vec::new(),
             forget: false,
             asked_by: request.connection,
+            keyring,
         })
+    }
+
+    /// Whose namespaces a container of the pod may join: running, and our children.
+    fn processes(&self) -> Vec<(i32, BorrowedFd<'_>)> {
+        let pause = self.pause.iter().filter(|of| of.started.is_some() && of.exit.is_none());
+        let pause = pause.map(|of| (of.pid, of.pidfd.as_fd()));
+        let running = self.containers.values().filter(|of| matches!(of.stage, Stage::Running(_)));
+        pause.chain(running.map(|of| (of.pid, of.pidfd.as_fd()))).collect()
     }
 
     /// Answers a daemon that asks for a start which an earlier one asked for: that one is gone, and
@@ -297,8 +314,9 @@ impl Monitor {
             id_maps: container.id_maps.as_ref(),
             cgroup: &cgroup,
         };
-        let starting =
-            hull_init::exec(&self.host, &target, &process, &io).map_err(|error| step(&error))?;
+        let launch = Launch { keyring: Some(&container.keyring), ..Launch::default() };
+        let starting = hull_init::launch_exec(&self.host, &target, &process, &io, &launch)
+            .map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = self.on_its_way(starting, request, Watched::ExecStatus(exec))?;
         self.execs.insert(exec, Exec { pid, pidfd, on_its_way: Some(on_its_way) });
@@ -332,7 +350,11 @@ impl Monitor {
                 Some(_) => return Ok(()),
                 None => return Err(Failure::NoSuchContainer),
             },
-            Target::Exec(exec) => match self.execs.get(exec) {
+            Target::Exec(exec) => match self.execs.get_mut(exec) {
+                Some(exec) if signal == Signal::KILL.as_raw() => {
+                    exec.kill();
+                    return Ok(());
+                }
                 Some(exec) => &exec.pidfd,
                 None => return Ok(()),
             },
@@ -408,6 +430,14 @@ fn copy(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
     fd.try_clone().map_err(|err| Failure::System(format!("dup(): {err}")))
 }
 
+/// The name of a new session keyring. Whoever knew it could make one of that name first.
+fn keyring() -> String {
+    let mut bytes = [0; 16];
+    hull_sys::random(&mut bytes);
+    bytes.iter().fold("_ses.".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+}
+
+/// Stands for the container's own null device.
 fn null() -> Result<OwnedFd, Failure> {
     rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Failure::System(format!("open(/dev/null): {errno}")))

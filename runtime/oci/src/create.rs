@@ -99,6 +99,7 @@ fn build(
         kept_fds: args.streams.preserve_fds,
         keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
         hooks: Some(&setup.hooks),
+        ..Launch::default()
     };
     let described = |error: StepError| described(setup, &error);
     let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;

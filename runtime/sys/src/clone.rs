@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! New processes and namespaces: `clone3(2)`, `unshare(2)`.
+//! New processes and namespaces: `clone3(2)`, `clone(2)`, `unshare(2)`.
 
 use crate::{Error, Result};
 use rustix::io::Errno;
@@ -87,4 +87,59 @@ pub fn unshare(flags: u64) -> Result<()> {
     // SAFETY: new namespaces change what the thread sees, not its memory or descriptors.
     let ret = unsafe { libc::unshare(raw) };
     if ret == 0 { Ok(()) } else { Err(Error::last(format!("unshare({flags:#x})"))) }
+}
+
+/// What the sibling of [`become_sibling`] is to do, with the number that its parent has for it.
+struct Sibling<F> {
+    work: Option<F>,
+    pid: libc::pid_t,
+}
+
+/// Stack of such a sibling, in bytes: it prepares an exec and runs the hooks of a start.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Goes on in a sibling, which is in the pid namespace that `setns(2)` or `unshare(2)` chose for children,
+/// and ends the calling process when the sibling has become a program or has ended.
+///
+/// `clone(2)` with CLONE_PARENT, CLONE_VM and CLONE_VFORK. It is the call that seccomp profiles of
+/// containers allow, and the number is in memory before the sibling takes its first step.
+///
+/// `work` gets the sibling's number in the caller's pid namespace and must end by an exec or [`exit_now`].
+/// Comes back only when no sibling could be made.
+#[must_use]
+pub fn become_sibling<F: FnOnce(i32) -> std::convert::Infallible>(work: F) -> Error {
+    const PARENT: libc::c_int = 0x8000;
+    extern "C" fn enter<F: FnOnce(i32) -> std::convert::Infallible>(
+        arg: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: `arg` is the `Sibling<F>` below. Its owner is suspended until this process execs or
+        // ends (CLONE_VFORK), and never touches it again: so it is ours alone.
+        let sibling = unsafe { &mut *arg.cast::<Sibling<F>>() };
+        match sibling.work.take().map(|work| work(sibling.pid)) {
+            Some(never) => match never {},
+            None => crate::exit_now(127),
+        }
+    }
+    // Kept until the end of the process: the sibling runs on it.
+    let stack = Box::leak(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
+    let top = stack.as_mut_ptr_range().end;
+    let mut sibling = Sibling { work: Some(work), pid: 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | PARENT | libc::CLONE_PARENT_SETTID;
+    // SAFETY: the stack is as large as said, aligned, and lives as long as this address space; the
+    // argument and the number lie in the frame of a caller that is suspended meanwhile.
+    let pid = unsafe {
+        libc::clone(
+            enter::<F>,
+            top.cast(),
+            flags,
+            (&raw mut sibling).cast(),
+            &raw mut sibling.pid,
+            std::ptr::null_mut::<libc::c_void>(),
+            std::ptr::null_mut::<libc::pid_t>(),
+        )
+    };
+    if pid > 0 {
+        crate::exit_now(0);
+    }
+    Error::last("clone(PARENT|VM|VFORK)")
 }

@@ -64,10 +64,32 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Marks every descriptor from `first` on close-on-exec. `close_range(2)`, Linux 5.11.
-pub fn close_range_on_exec(first: u32) -> crate::Result<()> {
-    const CLOEXEC: u32 = 4;
-    // SAFETY: only a flag of open descriptors changes; none is closed here.
-    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOEXEC) };
-    if ret == 0 { Ok(()) } else { Err(Error::last(format!("close_range({first}, ~0, CLOEXEC)"))) }
+/// Closes every descriptor from `first` on but those of `kept`. For a new process just before its
+/// exec: the kernel resolves the path of a program while close-on-exec descriptors are still open, so
+/// a flag is not enough (CVE-2024-21626). `close_range(2)`, Linux 5.9.
+///
+/// Whatever the caller still owns of the closed ones must not be dropped afterwards: the process must
+/// exec or end by [`exit_now`].
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> crate::Result<()> {
+    let mut numbers: Vec<u32> =
+        kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let mut next = first;
+    for number in numbers {
+        if number < next {
+            continue;
+        }
+        if number > next {
+            close_range(next, number - 1)?;
+        }
+        next = number + 1;
+    }
+    close_range(next, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> crate::Result<()> {
+    // SAFETY: plain numbers. The contract of `close_all_but` is that nobody uses or drops an owner of
+    // one of these descriptors afterwards.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("close_range({first}, {last})"))) }
 }

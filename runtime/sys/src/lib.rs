@@ -21,19 +21,19 @@ mod signals;
 mod spawn;
 
 pub use calls::Call;
-pub use clone::{Forked, clone3, flags, unshare};
+pub use clone::{Forked, become_sibling, clone3, flags, unshare};
 pub use error::{Error, Result, name_of};
-pub use exec::{Strings, close_range_on_exec, execve, execveat, exit_now};
+pub use exec::{Strings, close_all_but, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use program::let_go_of_code;
-pub use resolve::open_in_root;
+pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
     sched_setattr, setrlimit,
 };
 pub use signals::{
-    Reaped, block_for_signalfd, controlling_terminal, next_signal, pidfd_send_signal, reap_any,
-    reset_signals, signals_by_descriptor,
+    Reaped, block_for_signalfd, controlling_terminal, next_ended, next_signal, pidfd_send_signal,
+    reap, reap_any, reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};

@@ -173,13 +173,16 @@ pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     }
 }
 
-/// Gives the calling process a new session keyring of this name, and so no way to its maker's.
+/// Gives the calling process another session keyring, and so no way to its maker's: the one of this name,
+/// which is made if there is none; without a name a new one that nobody else can join.
 /// `keyctl(2)`, KEYCTL_JOIN_SESSION_KEYRING.
-pub fn join_session_keyring(name: &str) -> Result<()> {
+pub fn join_session_keyring(name: Option<&str>) -> Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    let call = || format!("keyctl(JOIN_SESSION_KEYRING, {name})");
-    let text = std::ffi::CString::new(name).map_err(|_| Error::new(Errno::INVAL, call()))?;
+    let call = || format!("keyctl(JOIN_SESSION_KEYRING, {})", name.unwrap_or("NULL"));
+    let text = name.map(std::ffi::CString::new).transpose();
+    let text = text.map_err(|_| Error::new(Errno::INVAL, call()))?;
+    let pointer = text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
     // SAFETY: the kernel only reads the text, which lives past the call.
-    let ret = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, text.as_ptr()) };
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, pointer) };
     if ret >= 0 { Ok(()) } else { Err(Error::last(call())) }
 }

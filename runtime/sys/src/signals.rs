@@ -80,13 +80,32 @@ pub fn reset_signals() -> Result<()> {
 
 /// Takes one child that has ended, of any kind; `None` when there is none. `waitpid(2)`.
 pub fn reap_any() -> Option<Reaped> {
-    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+    take(None)
+}
+
+fn take(which: Option<nix::unistd::Pid>) -> Option<Reaped> {
+    match waitpid(which, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(pid, code)) => Some(Reaped::Code(pid.as_raw(), code)),
         Ok(WaitStatus::Signaled(pid, signal, _)) => {
             Some(Reaped::Signal(pid.as_raw(), signal as i32))
         }
         _ => None,
     }
+}
+
+/// Takes this child, if it has ended. `waitpid(2)`.
+#[must_use]
+pub fn reap(pid: i32) -> Option<Reaped> {
+    take(Some(nix::unistd::Pid::from_raw(pid)))
+}
+
+/// The number of a child that has ended and that [`reap_any`] has not taken yet; `None` when there is
+/// none. `waitid(2)`, WNOWAIT.
+#[must_use]
+pub fn next_ended() -> Option<i32> {
+    use nix::sys::wait::{Id, waitid};
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look).ok()?.pid().map(nix::unistd::Pid::as_raw)
 }
 
 /// Makes `terminal` the controlling terminal of our session. `ioctl_tty(2)`, TIOCSCTTY.

@@ -5,7 +5,7 @@ use hull_cgroup::{Cgroup, Host};
 use hull_init::plan::{
     Attrs, Capabilities, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op, Source,
 };
-use hull_init::{ExecTarget, Io, Plan, Process, Starting, StepError};
+use hull_init::{ExecTarget, Io, Launch, Plan, Process, Starting, StepError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -171,8 +171,18 @@ impl Fixture {
 
     /// Starts a container and waits until its program runs, or a step has failed.
     pub(crate) fn start(&self, plan: &Plan, slots: &[OwnedFd]) -> Result<Running, StepError> {
+        self.start_as(plan, slots, &Launch::default())
+    }
+
+    /// Likewise, with what goes beyond a plan.
+    pub(crate) fn start_as(
+        &self,
+        plan: &Plan,
+        slots: &[OwnedFd],
+        how: &Launch<'_>,
+    ) -> Result<Running, StepError> {
         let (ours, stdin, out, io) = streams();
-        let starting = hull_init::spawn(&self.host, plan, io, slots)?;
+        let starting = hull_init::launch(&self.host, plan, io, slots, how)?;
         drop(stdin);
         let mut running = running(starting, out, Some(ours), &plan.cgroup.path)?;
         running.id_maps =
@@ -195,6 +205,25 @@ impl Fixture {
         let ended = self.run(&self.plan(script, ops));
         assert_eq!(ended.code, 0, "{}", ended.out);
         ended.out
+    }
+
+    /// Runs a container on these streams; its exit code.
+    pub(crate) fn run_on(&self, plan: &Plan, streams: [OwnedFd; 3]) -> Result<i32, StepError> {
+        let [stdin, stdout, stderr] = streams;
+        let io = Io::Streams { stdin, stdout, stderr };
+        let mut starting = hull_init::spawn(&self.host, plan, io, &[])?;
+        outcome(&mut starting)?;
+        Ok(wait(starting.pidfd.as_fd()))
+    }
+
+    /// Runs a container with this input; what it wrote.
+    pub(crate) fn run_with_stdin(&self, plan: &Plan, stdin: OwnedFd) -> String {
+        let (out, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let code = self.run_on(plan, [stdin, stdout.try_clone().unwrap(), stdout]);
+        let mut text = String::new();
+        File::from(out).read_to_string(&mut text).unwrap();
+        assert_eq!(code, Ok(0), "{text}");
+        text.trim_end().to_owned()
     }
 
     /// The step at which the start fails.
@@ -240,6 +269,12 @@ impl Drop for Fixture {
     }
 }
 
+/// Gives the container a user namespace of its own.
+pub(crate) fn mapped_root(plan: &mut Plan) {
+    plan.namespaces.user = Namespace::New;
+    plan.id_maps = crate::users::maps(100_000);
+}
+
 /// Our side of stdin, a spare of theirs, our side of the output, and what the process gets.
 fn streams() -> (OwnedFd, OwnedFd, File, Io) {
     let (stdin, ours) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -258,10 +293,12 @@ pub(crate) fn outcome(starting: &mut Starting) -> Result<(), StepError> {
         readable(starting.status.as_fd());
         match starting.poll() {
             Some(Err(error)) => {
+                // Also who made it.
+                let _known = starting.wait();
                 wait(starting.pidfd.as_fd());
                 return Err(error);
             }
-            Some(done) => return done,
+            Some(Ok(())) => return starting.wait(),
             None => {}
         }
     }

@@ -15,6 +15,7 @@ mod exec;
 mod failures;
 mod fixture;
 mod identity;
+mod isolation;
 mod pod;
 mod root;
 mod users;
@@ -30,7 +31,15 @@ fn main() -> ExitCode {
     let list = wanted.iter().any(|arg| arg == "--list");
     wanted.retain(|arg| !arg.starts_with('-'));
     let tests =
-        [root::TESTS, identity::TESTS, exec::TESTS, failures::TESTS, pod::TESTS, users::TESTS]
+        [
+            root::TESTS,
+            identity::TESTS,
+            exec::TESTS,
+            failures::TESTS,
+            pod::TESTS,
+            users::TESTS,
+            isolation::TESTS,
+        ]
             .concat();
     let chosen: Vec<Test> = tests
         .into_iter()

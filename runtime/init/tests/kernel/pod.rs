@@ -4,11 +4,12 @@
 use crate::Test;
 use crate::fixture::{Fixture, bind_of, device, outcome, wait};
 use hull_init::plan::{IdMaps, Namespace, Namespaces, PausePlan, Source, Step};
-use hull_init::{Starting, StepError};
+use hull_cgroup::Host;
+use hull_init::{PodProcfs, StartedPause, Starting, StepError};
 use hull_sys::pidfd_send_signal;
 use rustix::io::Errno;
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 pub(crate) const TESTS: &[Test] = &[
     ("pod::pause_holds_namespaces_and_nothing_else", holds),
@@ -73,15 +74,40 @@ pub(crate) fn plan(fixture: &Fixture) -> PausePlan {
     }
 }
 
-fn start(fixture: &Fixture, plan: &PausePlan) -> Result<Starting, StepError> {
+fn start(fixture: &Fixture, plan: &PausePlan) -> Result<Pod, StepError> {
     let netns = hull_sys::netns::create().unwrap();
     let exe = program(fixture);
-    let mut starting = hull_init::pause(&fixture.host, plan, Some(netns), exe.as_fd())?;
-    outcome(&mut starting)?;
-    Ok(starting)
+    Pod::start(&fixture.host, plan, Some(netns), exe.as_fd())
 }
 
-pub(crate) fn stop(pause: &Starting) {
+/// A pause process that runs.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    starting: Starting,
+    pub(crate) procfs: Option<PodProcfs>,
+}
+
+impl Pod {
+    pub(crate) fn start(
+        host: &Host,
+        plan: &PausePlan,
+        netns: Option<OwnedFd>,
+        exe: BorrowedFd<'_>,
+    ) -> Result<Self, StepError> {
+        let StartedPause { mut starting, procfs } = hull_init::pause(host, plan, netns, exe)?;
+        outcome(&mut starting)?;
+        Ok(Self { starting, procfs })
+    }
+}
+
+impl std::ops::Deref for Pod {
+    type Target = Starting;
+    fn deref(&self) -> &Starting {
+        &self.starting
+    }
+}
+
+pub(crate) fn stop(pause: &Pod) {
     pidfd_send_signal(pause.pidfd.as_fd(), 15).unwrap();
     assert_eq!(wait(pause.pidfd.as_fd()), 0);
 }
@@ -144,13 +170,13 @@ fn shm(fixture: &Fixture) {
     assert_eq!(hull_init::pod_shm(pause.pidfd.as_fd()).unwrap_err().errno(), Errno::SRCH);
 }
 
-fn with_pid_namespace(fixture: &Fixture) -> Starting {
+pub(crate) fn with_pid_namespace(fixture: &Fixture) -> Pod {
     let mut plan = plan(fixture);
     plan.namespaces.pid = Namespace::New;
     start(fixture, &plan).unwrap()
 }
 
-fn in_pid_namespace(fixture: &Fixture, pause: &Starting, script: &str) -> hull_init::Plan {
+pub(crate) fn in_pid_namespace(fixture: &Fixture, pause: &Pod, script: &str) -> hull_init::Plan {
     let mut plan = fixture.plan(script, Vec::new());
     plan.namespaces.pid = Namespace::Join(format!("/proc/{}/ns/pid", pause.pid));
     plan
@@ -201,6 +227,6 @@ fn failures(fixture: &Fixture) {
     bad.hostname = Some("x".repeat(65));
     assert_eq!(start(fixture, &bad).unwrap_err().step, Step::Hostname);
     let text = hull_sys::sealed_memfd("pause", b"no program").unwrap();
-    let mut starting = hull_init::pause(&fixture.host, &plan(fixture), None, text.as_fd()).unwrap();
-    assert_eq!(outcome(&mut starting).unwrap_err().step, Step::Exec);
+    let mut pause = hull_init::pause(&fixture.host, &plan(fixture), None, text.as_fd()).unwrap();
+    assert_eq!(outcome(&mut pause.starting).unwrap_err().step, Step::Exec);
 }

@@ -209,7 +209,8 @@ fn links_out(fixture: &Fixture) {
     }
     fs::remove_dir(fixture.path("image/dev")).unwrap();
     symlink(&outside, fixture.path("image/dev")).unwrap();
-    fixture.says("test -c /dev/null", vec![device("/dev/null", 1, 3)]);
+    let error = fixture.failure(&fixture.plan("true", vec![device("/dev/null", 1, 3)]));
+    assert_eq!((error.step, error.errno), (Step::Op(2), Errno::LOOP.raw_os_error()), "{error:?}");
     let mkdir = Op::Mkdir { path: "/evil0/made".into(), mode: 0o755 };
     let link = Op::Symlink { content: "x".into(), path: "/evil1/link".into() };
     fixture.says("test -d /evil0/made", vec![mkdir, link]);

@@ -2,10 +2,10 @@
 //! User namespaces and mapped ids.
 
 use crate::Test;
-use crate::fixture::{Fixture, bind, bind_of, device, mount, mount_with, outcome, shell};
-use crate::pod;
+use crate::fixture::{Fixture, bind, bind_of, device, mount, mount_with, shell};
+use crate::pod::{self, Pod};
 use hull_init::plan::{Attrs, IdMap, IdMaps, Namespace, Op, Source, Step};
-use hull_init::{Plan, Starting};
+use hull_init::Plan;
 use rustix::io::Errno;
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -69,20 +69,18 @@ fn unmapped(fixture: &Fixture) {
 }
 
 /// A pause process with a user namespace, and a network that belongs to it.
-fn pod(fixture: &Fixture, pid: Namespace) -> Starting {
+fn pod(fixture: &Fixture, pid: Namespace) -> Pod {
     let mut plan = pod::plan(fixture);
     (plan.namespaces.user, plan.namespaces.net, plan.namespaces.pid) =
         (Namespace::New, Namespace::New, pid);
     plan.id_maps = maps(100_000);
     plan.sysctls = vec![("net.ipv4.ip_unprivileged_port_start".into(), "7".into())];
     let exe = pod::program(fixture);
-    let mut starting = hull_init::pause(&fixture.host, &plan, None, exe.as_fd()).unwrap();
-    outcome(&mut starting).unwrap();
-    starting
+    Pod::start(&fixture.host, &plan, None, exe.as_fd()).unwrap()
 }
 
 /// A container of it, with all that a container has mounted.
-fn member(fixture: &Fixture, pause: &Starting, script: &str) -> Plan {
+fn member(fixture: &Fixture, pause: &Pod, script: &str) -> Plan {
     let read_only = Attrs { rdonly: true, ..Attrs::default() };
     let ops = vec![
         mount_with("tmpfs", "/dev", &[("mode", "755")]),

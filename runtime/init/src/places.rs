@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which mounts of a container's root are its own, and where the kernel's file systems go.
+//!
+//! The rule: procfs, sysfs and cgroup are mounted on ordinary directories only, which no symbolic link led
+//! to. What is masked in them is found beneath the very mount that was made. Nothing is made in, or changed
+//! on, a volume at /dev: whoever else has that volume could have prepared it, and the host would keep it.
+
+use crate::mount::{Done, Failed, of};
+use crate::rootfs::{Make, Root, kind, mount_id};
+use rustix::fs::{FileType, OFlags, ResolveFlags, fstatfs};
+use rustix::io::Errno;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// `SYSFS_MAGIC`, include/uapi/linux/magic.h.
+const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
+/// Below these, no symbolic link leads to a mount point.
+const STRICT: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// A procfs or sysfs of the container.
+#[derive(Debug)]
+struct KernelMount {
+    target: String,
+    mount: OwnedFd,
+}
+
+/// The mounts that were made for this container alone.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Mount ids of the root and of file systems that are new: nobody else can change what is in them.
+    own: Vec<u64>,
+    kernel: Vec<KernelMount>,
+}
+
+/// Whether a mount point there must be reached without a link.
+pub(crate) fn is_strict(target: &str) -> bool {
+    STRICT.iter().any(|top| rest_below(target, top).is_some())
+}
+
+/// What follows `top` in `path`; empty for `top` itself.
+fn rest_below<'a>(path: &'a str, top: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(top)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+impl Places {
+    /// Notes a mount that is this container's alone.
+    pub(crate) fn add(&mut self, mount: BorrowedFd<'_>) -> Done {
+        self.own.push(mount_id(mount).map_err(of("statx(mount id)"))?);
+        Ok(())
+    }
+
+    /// Notes a procfs or sysfs, by a descriptor of its root.
+    pub(crate) fn add_kernel(&mut self, target: &str, mount: OwnedFd) {
+        self.kernel.push(KernelMount { target: target.to_owned(), mount });
+    }
+
+    /// A second view of a procfs that is mounted already.
+    pub(crate) fn first_of(&self, fstype: &str) -> Option<BorrowedFd<'_>> {
+        let top = if fstype == "proc" { "/proc" } else { "/sys" };
+        self.kernel.iter().find(|of| of.target == top).map(|of| of.mount.as_fd())
+    }
+
+    /// Whether what `fd` names lies on a mount that is this container's alone.
+    pub(crate) fn owns(&self, fd: BorrowedFd<'_>) -> Done<bool> {
+        Ok(self.own.contains(&mount_id(fd).map_err(of("statx(mount id)"))?))
+    }
+
+    /// The directory at which `fstype` is mounted: an ordinary one, made where missing.
+    pub(crate) fn directory(&self, root: &Root, target: &str, fstype: &str) -> Done<OwnedFd> {
+        let found = self.place(root, target, Make::Directory)?;
+        let (of_kind, ..) = kind(found.as_fd()).map_err(of(format!("statx({target})")))?;
+        if of_kind != FileType::Directory {
+            return Err(of(format!("mount({fstype}): {target} is not a directory"))(Errno::NOTDIR));
+        }
+        let in_sysfs = || fstatfs(&found).is_ok_and(|stat| stat.f_type == SYSFS_MAGIC);
+        let allowed = match fstype {
+            "proc" | "sysfs" => self.owns(found.as_fd())?,
+            // Under a sysfs of the host, where nobody can prepare anything.
+            "cgroup" | "cgroup2" => self.owns(found.as_fd())? || in_sysfs(),
+            _ => true,
+        };
+        if allowed {
+            return Ok(found);
+        }
+        Err(of(format!("mount({fstype}): {target} lies in a volume"))(Errno::XDEV))
+    }
+
+    /// A mount point below /dev, /proc or /sys, made where missing if its directory is the container's own.
+    pub(crate) fn place(&self, root: &Root, target: &str, make: Make) -> Done<OwnedFd> {
+        let mut may_make = |parent: BorrowedFd<'_>| {
+            // The kubelet's own /dev/termination-log needs a place in every container.
+            match self.owns(parent) {
+                Ok(true) => Ok(()),
+                Ok(false) if make == Make::File => Ok(()),
+                Ok(false) => Err(Errno::XDEV),
+                Err(Failed { errno, .. }) => Err(errno),
+            }
+        };
+        root.find_or_make_plain(target, make, &mut may_make).map_err(|errno| {
+            let why = match errno {
+                Errno::LOOP => " is, or lies behind, a symbolic link",
+                Errno::XDEV => " is missing in the volume that is mounted there",
+                _ => "",
+            };
+            of(format!("open({target}){why}"))(errno)
+        })
+    }
+
+    /// What there is to mask or to make read-only at `path`: found in the very procfs or sysfs that was
+    /// mounted, if it lies in one. `None` when it is not there.
+    pub(crate) fn find(&self, root: &Root, path: &str) -> Done<Option<OwnedFd>> {
+        let inside = self.kernel.iter().rev().find_map(|of| {
+            rest_below(path, &of.target).filter(|rest| !rest.is_empty()).map(|rest| (of, rest))
+        });
+        let found = match inside {
+            Some((of, rest)) => {
+                let only_here = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                rustix::fs::openat2(&of.mount, rest, flags, rustix::fs::Mode::empty(), only_here)
+            }
+            None => root.find(path),
+        };
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(of(format!("openat2({path})"))(errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_is_strict() {
+        assert!(is_strict("/dev") && is_strict("/dev/pts") && is_strict("/sys/fs/cgroup"));
+        assert!(!is_strict("/device") && !is_strict("/data/dev") && !is_strict("/"));
+    }
+}
