@@ -9,8 +9,8 @@ use crate::cover::Covers;
 use crate::device;
 use crate::image;
 use crate::mount::{
-    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_tree, new_mount,
-    of, overlay, propagation_bits,
+    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_tree, new_mount, of,
+    overlay, propagation_bits,
 };
 use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};

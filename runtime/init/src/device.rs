@@ -49,17 +49,16 @@ pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Done {
     };
     let (kind_found, found_major, found_minor) =
         kind(node.as_fd()).map_err(of(format!("statx({path})")))?;
-    let found =
-        if *fifo { (kind_found, 0, 0) } else { (kind_found, found_major, found_minor) };
+    let found = if *fifo { (kind_found, 0, 0) } else { (kind_found, found_major, found_minor) };
     if found != asked {
         return Err(of(format!("mknodat({path})"))(Errno::EXIST));
     }
     if !is_own || !places.owns(node.as_fd())? {
         return Ok(());
     }
-    let (uid, gid) = user(*uid).zip(group(*gid)).ok_or_else(|| {
-        of(format!("fchownat({path}, {uid}, {gid})"))(Errno::INVAL)
-    })?;
+    let (uid, gid) = user(*uid)
+        .zip(group(*gid))
+        .ok_or_else(|| of(format!("fchownat({path}, {uid}, {gid})"))(Errno::INVAL))?;
     rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         .map_err(of(format!("fchownat({path})")))?;
     Ok(hull_sys::chmod_by_descriptor(node.as_fd(), mode)?)
@@ -69,11 +68,8 @@ pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Done {
 pub(crate) fn symlink(root: &Root, places: &Places, content: &str, path: &str) -> Done {
     let (parent, name) = parent(root, places, path)?;
     let is_own = places.owns(parent.as_fd())?;
-    let made = if is_own {
-        rustix::fs::symlinkat(content, &parent, name)
-    } else {
-        Err(Errno::EXIST)
-    };
+    let made =
+        if is_own { rustix::fs::symlinkat(content, &parent, name) } else { Err(Errno::EXIST) };
     match made {
         Err(Errno::EXIST) => match rustix::fs::readlinkat(&parent, name, Vec::new()) {
             Ok(have) if have.as_bytes() == content.as_bytes() => Ok(()),

@@ -121,11 +121,7 @@ fn process_of<'a>(
     })
 }
 
-fn still_there(
-    process: BorrowedFd<'_>,
-    path: &str,
-    kind: NamespaceKind,
-) -> Result<(), StepError> {
+fn still_there(process: BorrowedFd<'_>, path: &str, kind: NamespaceKind) -> Result<(), StepError> {
     let failed = |errno| StepError::new(Step::Join(kind), errno, format!("open({path})"));
     let mut fds = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed)?;

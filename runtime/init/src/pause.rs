@@ -174,8 +174,7 @@ impl Handover {
 
     /// The child's side: the procfs goes on top of the pod's /dev/shm, and is left behind.
     fn give(&self, procfs: &OwnedFd) -> Result<(), StepError> {
-        let failed =
-            |call: &'static str| move |errno| StepError::new(Step::PauseRoot, errno, call);
+        let failed = |call: &'static str| move |errno| StepError::new(Step::PauseRoot, errno, call);
         drop(self.ends.0.take());
         let end = self.ends.1.take().ok_or_else(broken)?;
         let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

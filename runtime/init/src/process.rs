@@ -142,13 +142,7 @@ fn prepare(
 }
 
 /// The last steps, which need no right that the container does not have.
-fn finish(
-    process: &Process,
-    io: &Io,
-    cwd: Cwd,
-    report: &mut OwnedFd,
-    how: &Launch<'_>,
-) -> ! {
+fn finish(process: &Process, io: &Io, cwd: Cwd, report: &mut OwnedFd, how: &Launch<'_>) -> ! {
     let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
         io.control()?;
         cwd.or_else(|_| enter_cwd(process))?;

@@ -110,8 +110,7 @@ pub(crate) fn of_namespace(namespace: BorrowedFd<'_>) -> Result<Procfs, hull_sys
             .map(Procfs::Namespace)
             .map_err(hull_sys::Error::of(|| "dup(pid namespace)"));
     }
-    let wanted =
-        identity(namespace).map_err(hull_sys::Error::of(|| "fstat(pid namespace)"))?;
+    let wanted = identity(namespace).map_err(hull_sys::Error::of(|| "fstat(pid namespace)"))?;
     for pid in processes() {
         if let Some(found) = of_process(pid, wanted) {
             return Ok(Procfs::Mount(found));

@@ -143,9 +143,8 @@ fn inside(given: &OwnedFd, is_input: bool) -> Result<Stream<'_>, StepError> {
 /// The container's /dev/null, if that is the null device and no link led there.
 fn own_null() -> Result<OwnedFd, Errno> {
     let only = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let open = |flags: OFlags| {
-        openat2(CWD, "/dev/null", flags | OFlags::CLOEXEC, Mode::empty(), only)
-    };
+    let open =
+        |flags: OFlags| openat2(CWD, "/dev/null", flags | OFlags::CLOEXEC, Mode::empty(), only);
     let verified = |fd: OwnedFd| if kind(fd.as_fd())? == NULL { Ok(fd) } else { Err(Errno::NODEV) };
     drop(verified(open(OFlags::PATH)?)?);
     // Opened a second time, so looked at a second time.

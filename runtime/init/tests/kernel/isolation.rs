@@ -24,7 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("isolation::an_exec_is_never_seen_with_the_hosts_root", exec_seen),
     ("isolation::a_neighbour_is_never_seen_with_the_hosts_root", start_seen),
     ("isolation::a_shared_procfs_is_that_of_the_pods_processes", shared_procfs),
-    ("isolation::an_exec_is_never_seen_with_the_hosts_root_in_a_user_namespace", exec_seen_in_userns),
+    (
+        "isolation::an_exec_is_never_seen_with_the_hosts_root_in_a_user_namespace",
+        exec_seen_in_userns,
+    ),
     ("isolation::no_standard_stream_is_the_hosts_null_device", null_streams),
     ("isolation::devices_of_an_image_do_not_open_in_a_user_namespace", image_devices),
     ("isolation::a_process_of_another_pod_is_not_joined", foreign_process),
@@ -179,7 +182,8 @@ fn nothing_made(fixture: &Fixture) {
     let volume = fixture.path("outside");
     let at = || bind(&volume.display().to_string(), "/dev");
     let link = Op::Symlink { content: "/proc/kcore".into(), path: "/dev/core".into() };
-    for op in [device("/dev/null", 1, 3), link, mount("tmpfs", "/dev/shm"), device("/dev/a/b", 1, 3)]
+    for op in
+        [device("/dev/null", 1, 3), link, mount("tmpfs", "/dev/shm"), device("/dev/a/b", 1, 3)]
     {
         let error = fixture.failure(&fixture.plan("true", vec![at(), op]));
         let expected = (Step::Op(3), Errno::XDEV.raw_os_error());

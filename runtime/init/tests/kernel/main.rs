@@ -30,17 +30,16 @@ fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     let list = wanted.iter().any(|arg| arg == "--list");
     wanted.retain(|arg| !arg.starts_with('-'));
-    let tests =
-        [
-            root::TESTS,
-            identity::TESTS,
-            exec::TESTS,
-            failures::TESTS,
-            pod::TESTS,
-            users::TESTS,
-            isolation::TESTS,
-        ]
-            .concat();
+    let tests = [
+        root::TESTS,
+        identity::TESTS,
+        exec::TESTS,
+        failures::TESTS,
+        pod::TESTS,
+        users::TESTS,
+        isolation::TESTS,
+    ]
+    .concat();
     let chosen: Vec<Test> = tests
         .into_iter()
         .filter(|(name, _)| {

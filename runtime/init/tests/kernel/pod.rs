@@ -3,8 +3,8 @@
 
 use crate::Test;
 use crate::fixture::{Fixture, bind_of, device, outcome, wait};
-use hull_init::plan::{IdMaps, Namespace, Namespaces, PausePlan, Source, Step};
 use hull_cgroup::Host;
+use hull_init::plan::{IdMaps, Namespace, Namespaces, PausePlan, Source, Step};
 use hull_init::{PodProcfs, StartedPause, Starting, StepError};
 use hull_sys::pidfd_send_signal;
 use rustix::io::Errno;
