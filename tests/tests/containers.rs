@@ -381,6 +381,35 @@ async fn the_stop_signal_is_the_configs_or_the_images() {
     assert_eq!(stop("of-config", api::Signal::Sigusr2).await, 42);
 }
 
+/// What the kubelet is told of an image's user (`runAsNonRoot`) is what a container of it runs as.
+#[tokio::test]
+async fn a_user_is_read_in_one_way() {
+    let node = Node::start().await;
+    let (cri, pod, _image) = node.pod("web").await;
+    let image = |name: &str, user: &'static str| {
+        fixture::pushed(name, || fixture::busybox_image().set("User", json!(user)))
+    };
+    for (name, user) in [("plus", "+1000"), ("space", " 0"), ("parts", "7:8:9"), ("group", "7:")] {
+        let image = image(&format!("user-{name}"), user);
+        let _id = cri.pull(&image).await.unwrap();
+        let status = cri.image_status(&image).await.unwrap().unwrap();
+        assert_eq!((status.uid, status.username.as_str()), (None, user), "{user:?}");
+        let refused = cri.create(&pod, shell(name, &image, "id")).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{user:?}: {refused}");
+        assert!(refused.message().contains("USER"), "{user:?}: {refused}");
+    }
+    let image = image("user-zeros", "0007:8");
+    let _id = cri.pull(&image).await.unwrap();
+    let status = cri.image_status(&image).await.unwrap().unwrap();
+    assert_eq!(status.uid.map(|uid| uid.value), Some(7));
+    let said = cri.output(&pod, shell("zeros", &image, "id -u; id -g")).await;
+    assert_eq!(said.stdout, "7\n8\n", "{said:?}");
+    let mut config = shell("name", &image, "id");
+    security(&mut config).run_as_username = "+0".into();
+    let refused = cri.create(&pod, config).await.unwrap_err();
+    assert!(refused.message().contains("run_as_username"), "{refused}");
+}
+
 #[tokio::test]
 async fn dynamically_linked_programs_run() {
     let node = Node::start().await;

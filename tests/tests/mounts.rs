@@ -2,10 +2,10 @@
 //! Mounts of a container: what it sees of the host and what the host sees of it.
 
 use hull_proto::cri::{self as api, MountPropagation};
-use hull_tests::cri::{mount, shell};
+use hull_tests::cri::{mount, security, shell};
 use hull_tests::{Must as _, Node, eventually, node};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A directory on the host that is a shared mount of its own, taken away on drop.
@@ -226,4 +226,94 @@ async fn what_every_container_has_mounted_leaves_nothing_in_its_own_layer() {
     let layer = node.data_dir().join("containers").join(&made).join("upper");
     let names: Vec<_> = fs::read_dir(&layer).unwrap().map(|of| of.unwrap().path()).collect();
     assert!(names.is_empty(), "made in {}: {names:?}", layer.display());
+}
+
+/// Name, kind, mode, owner and device number of all in the host's /dev, but for terminals that come and go.
+fn devices_of_the_host() -> Vec<String> {
+    let mut found: Vec<_> = fs::read_dir("/dev")
+        .must("list /dev")
+        .map(|entry| entry.must("list /dev"))
+        .filter(|entry| entry.file_name() != "pts")
+        .map(|entry| {
+            let of = fs::symlink_metadata(entry.path()).must("look at a device");
+            format!(
+                "{:?} {:o} {}:{} {:x}",
+                entry.file_name(),
+                of.mode(),
+                of.uid(),
+                of.gid(),
+                of.rdev()
+            )
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn the_hosts_dev_is_there_as_it_is_and_stays_so() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = hull_tests::fixture::busybox();
+    let mut config = cri.pod_config("web");
+    hull_tests::cri::pod_security(&mut config).privileged = true;
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let before = devices_of_the_host();
+    for (name, privileged) in [("plain", false), ("privileged", true)] {
+        let script = "ls -a /dev | sort; echo x > /dev/null; head -c 2 /dev/zero | wc -c";
+        let mut config = shell(name, &image, script);
+        security(&mut config).privileged = privileged;
+        config.mounts = vec![mount(Path::new("/dev"), "/dev")];
+        let said = cri.output(&pod, config).await;
+        assert_eq!(said.code, 0, "{name}: {said:?}");
+        assert!(said.stdout.ends_with("\n2\n"), "{name}: {said:?}");
+        for entry in fs::read_dir("/dev").unwrap() {
+            let entry = entry.unwrap().file_name().into_string().unwrap();
+            assert!(said.stdout.lines().any(|line| line == entry), "{name}: {entry}: {said:?}");
+        }
+        assert_eq!(devices_of_the_host(), before, "{name}");
+    }
+    // One file, and one directory below it; the rest is the container's own.
+    let mut config = shell(
+        "one",
+        &image,
+        "readlink /dev/core; readlink /dev/ptmx; echo x > /dev/null; ls /dev/net",
+    );
+    config.mounts =
+        vec![mount(Path::new("/dev/null"), "/dev/null"), mount(&node.host_dir(), "/dev/net")];
+    let _file = node::write(&node.host_dir(), "mine", "");
+    let said = cri.output(&pod, config).await;
+    assert_eq!(said.stdout, "/proc/kcore\npts/ptmx\nmine\n", "{said:?}");
+    assert_eq!(devices_of_the_host(), before);
+}
+
+#[tokio::test]
+async fn nothing_is_made_in_a_volume_at_dev_or_below() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    for at in ["/dev", "/dev/", "/dev/shm", "/dev/pts", "/dev/mqueue", "/dev/./pts/"] {
+        let dir = node.host_dir().join(format!("volume{}", at.replace(['/', '.'], "-")));
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let _file = node::write(&dir, "mine", "");
+        // With what is masked, which takes a null device, of the container's own here.
+        let mut config = shell("probe", &image, &format!("ls {at}"));
+        config.mounts = vec![mount(&dir, at)];
+        if at.trim_end_matches('/') == "/dev" {
+            // A volume that has none of it.
+            config.mounts.push(mount(Path::new("/dev/null"), "/dev/null"));
+            let _null = node::write(&dir, "null", "");
+        }
+        let said = cri.output(&pod, config).await;
+        assert_eq!(said.code, 0, "{at}: {said:?}");
+        let mut have: Vec<_> = hull_tests::shell::names(&dir);
+        have.retain(|name| name != "null");
+        assert_eq!(have, ["mine"], "{at}");
+        let mode = fs::metadata(&dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{at}");
+        let all = cri.runtime.clone().list_containers(api::ListContainersRequest::default()).await;
+        for one in all.unwrap().into_inner().containers {
+            cri.remove(&one.id).await.unwrap();
+        }
+    }
 }

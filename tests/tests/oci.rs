@@ -308,6 +308,56 @@ fn a_container_has_what_its_spec_says() {
     assert_eq!(lines[8..], ["1", "1:5", "5", "00000000", "0027", "kept"], "{ran:?}");
 }
 
+/// As with runc: what a spec does not allow is denied, whether it has rules or not. The device has no driver: the
+/// kernel asks for the right to open it before it looks for one.
+#[test]
+fn without_device_rules_nothing_opens_but_what_every_container_has() {
+    let script = "head -c 3 /dev/zero | wc -c; (head -c 1 < /dev/given) 2>&1 | tail -1";
+    let bundle = Bundle::shell(script);
+    let one = json!([{"allow": true, "type": "c", "major": 1, "minor": 98, "access": "rwm"}]);
+    for (id, resources) in [
+        ("none", Value::Null),
+        ("empty", json!({"devices": []})),
+        ("other", json!({"devices": one})),
+        ("limits", json!({"pids": {"limit": 100}})),
+    ] {
+        bundle.change(|config| {
+            let linux = &mut config["linux"];
+            linux["devices"] =
+                json!([{"path": "/dev/given", "type": "c", "major": 1, "minor": 99}]);
+            if resources.is_null() {
+                let _had = linux.as_object_mut().unwrap().remove("resources");
+            } else {
+                linux["resources"] = resources.clone();
+            }
+        });
+        let ran = bundle.oci(&["run", "-b", &bundle.path(), id]);
+        let (zeros, refused) = ran.stdout.split_once('\n').unwrap_or_default();
+        assert_eq!(zeros, "3", "{id}: {ran:?}");
+        assert!(refused.contains("Operation not permitted"), "{id}: {ran:?}");
+    }
+    bundle.change(|config| {
+        config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    });
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "all"]);
+    assert!(ran.stdout.contains("No such device"), "{ran:?}");
+}
+
+/// The masks of the spec that it writes are those of pods.
+#[test]
+fn the_spec_to_begin_with_hides_what_a_pod_hides() {
+    let bundle = Bundle::new();
+    let dir = bundle.scratch().join("new");
+    fs::create_dir_all(&dir).unwrap();
+    let _said = bundle.oci(&["spec", "--bundle", &dir.display().to_string()]).good();
+    let text = fs::read_to_string(dir.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let masked = config["linux"]["maskedPaths"].as_array().unwrap();
+    for path in ["/proc/interrupts", "/proc/latency_stats", "/sys/devices/virtual/powercap"] {
+        assert!(masked.contains(&json!(path)), "{path}: {masked:?}");
+    }
+}
+
 fn shell_words(command: &std::process::Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")

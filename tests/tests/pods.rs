@@ -92,6 +92,47 @@ async fn a_container_may_look_into_anothers_processes() {
 }
 
 #[tokio::test]
+async fn a_target_that_cannot_be_looked_into_is_refused() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let other = cri.run_pod("other").await.unwrap();
+    let elsewhere = cri.run(&other, shell("target", &image, "exec sleep 986")).await;
+    let ended = cri.run(&pod, shell("ended", &image, "true")).await;
+    let _status = cri.ended(&ended).await;
+    let created = cri.make(&pod, shell("created", &image, "true")).await;
+    let debug = |target: &str| {
+        let mut debug = shell("debug", &image, "ps");
+        let options = security(&mut debug).namespace_options.get_or_insert_default();
+        options.pid = NamespaceMode::Target.into();
+        options.target_id = target.to_owned();
+        debug
+    };
+    for (target, says) in [
+        ("", "needs an id"),
+        (elsewhere.as_str(), "this pod has no such container"),
+        ("nobody\x1b[2J", "\\u{1b}[2J"),
+        (&ended, "not running"),
+        (&created, "not running"),
+    ] {
+        let refused = cri.create(&pod, debug(target)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(says), "{says:?} in {refused}");
+    }
+    // It was running when the container was made, and is not when that is started.
+    let target = cri.run_idle(&pod, "target", &image).await;
+    let made = cri.make(&pod, debug(&target)).await;
+    cri.stop(&target, 0).await.unwrap();
+    let refused = cri.start(&made).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("not running"), "{refused}");
+    let mut config = cri.pod_config("bad");
+    pod_namespaces(&mut config).pid = NamespaceMode::Target.into();
+    let refused = cri.run_pod_with(config).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("namespace_options.pid"), "{refused}");
+}
+
+#[tokio::test]
 async fn on_the_hosts_network_a_pod_has_the_hosts_links() {
     let node = Node::start().await;
     let cri = node.cri();

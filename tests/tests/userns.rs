@@ -241,3 +241,57 @@ async fn the_node_says_that_it_can() {
     }
     assert!(status.features.unwrap().user_namespaces_host_network);
 }
+
+/// The host's root owns the host's devices, and the pod's root is somebody else.
+#[tokio::test]
+async fn a_privileged_pod_has_no_device_that_only_the_hosts_root_may_open() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let mut config = mapped(&cri, "web");
+    hull_tests::cri::pod_security(&mut config).privileged = true;
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let script = "find /dev -type b; find /dev -type c ! -perm -6 ! -path '/dev/pts/*'; echo only; \
+        stat -c '%u:%g %n' /dev/null /dev/kmsg; echo x > /dev/null && echo null; \
+        (echo x > /dev/kmsg) 2>/dev/null || echo refused; mknod /tmp-node b 7 0 2>/dev/null || echo not made";
+    let mut privileged = shell("privileged", &image, script);
+    security(&mut privileged).privileged = true;
+    // Given by name, it is still the host's.
+    privileged.devices = vec![api::Device {
+        container_path: "/dev/kmsg".into(),
+        host_path: "/dev/kmsg".into(),
+        permissions: "rw".into(),
+    }];
+    let mode = fs::metadata("/dev/kmsg").unwrap().mode();
+    let said = cri.output(&pod, privileged).await.stdout;
+    let (closed, rest) = said.split_once("only\n").unwrap();
+    let kmsg = if mode & 6 == 6 { "" } else { "/dev/kmsg\n" };
+    assert_eq!(closed, kmsg, "{said}");
+    if mode & 2 == 0 {
+        assert_eq!(rest, "0:0 /dev/null\n65534:65534 /dev/kmsg\nnull\nrefused\nnot made\n");
+    }
+}
+
+/// `procMount: Unmasked`: a kubelet sends empty lists.
+#[tokio::test]
+async fn proc_is_bare_where_nothing_of_it_is_to_be_hidden() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let pod = cri.run_pod_with(mapped(&cri, "web")).await.unwrap();
+    let covered =
+        "grep -c ' /proc/' /proc/self/mountinfo; grep -c ' /sys/firmware' /proc/self/mountinfo";
+    let bare = cri.output(&pod, shell("bare", &image, covered)).await;
+    assert_eq!(bare.stdout, "0\n0\n", "{bare:?}");
+    // So a container in it can have a /proc of its own.
+    let script = "mkdir -p /inner && unshare -p -f -m mount -t proc proc /inner && echo nested";
+    let mut nested = shell("nested", &image, script);
+    security(&mut nested).capabilities =
+        Some(api::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+    let nested = cri.output(&pod, nested).await;
+    assert_eq!(nested.stdout, "nested\n", "{nested:?}");
+    // With any list, everything that is hidden by default is.
+    let mut listed =
+        shell("listed", &image, "cat /proc/keys; wc -c < /proc/timer_list; ls /proc/scsi");
+    security(&mut listed).masked_paths = vec!["/proc/kcore".into()];
+    let listed = cri.output(&pod, listed).await;
+    assert_eq!(listed.stdout, "0\n", "{listed:?}");
+}

@@ -158,16 +158,22 @@ fn limit_devices(cgroup: &Cgroup, rules: &[DeviceRule]) -> Result<(), Error> {
     };
     for some in rules.chunk_by(|one, next| one.allow == next.allow) {
         let file = if some[0].allow { "devices.allow" } else { "devices.deny" };
-        write_each(&dir, file, some.iter().map(device_text))?;
+        write_each(&dir, file, some.iter().flat_map(device_texts))?;
     }
     Ok(())
 }
 
-fn device_text(rule: &DeviceRule) -> String {
-    let kind = match rule.kind {
-        DeviceKind::All => 'a',
-        DeviceKind::Block => 'b',
-        DeviceKind::Char => 'c',
+/// A rule as the files take it. To the kernel `a` is every device and every access, whatever stands behind it: a
+/// rule for both kinds that is narrower is two rules.
+fn device_texts(rule: &DeviceRule) -> Vec<String> {
+    let all = (None, None, true, true, true);
+    let kinds: &[char] = match rule.kind {
+        DeviceKind::All if (rule.major, rule.minor, rule.read, rule.write, rule.mknod) == all => {
+            &['a']
+        }
+        DeviceKind::All => &['b', 'c'],
+        DeviceKind::Block => &['b'],
+        DeviceKind::Char => &['c'],
     };
     let number = |of: Option<u32>| of.map_or("*".to_owned(), |of| of.to_string());
     let mut access = String::new();
@@ -176,7 +182,8 @@ fn device_text(rule: &DeviceRule) -> String {
             access.push(letter);
         }
     }
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+    let text = |kind| format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor));
+    kinds.iter().map(text).collect()
 }
 
 /// Kills without `cgroup.kill`: freezes, so that nothing forks away, kills all, thaws.
@@ -228,6 +235,11 @@ mod tests {
             write: true,
             mknod: false,
         };
-        assert_eq!(device_text(&rule), "c 1:* rw");
+        assert_eq!(device_texts(&rule), ["c 1:* rw"]);
+        let both = DeviceRule { kind: DeviceKind::All, ..rule.clone() };
+        assert_eq!(device_texts(&both), ["b 1:* rw", "c 1:* rw"], "not all that there is");
+        let all = DeviceRule { major: None, mknod: true, ..both.clone() };
+        assert_eq!(device_texts(&all), ["a *:* rwm"]);
+        assert_eq!(device_texts(&DeviceRule { write: false, ..all })[0], "b *:* rm");
     }
 }

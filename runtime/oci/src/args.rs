@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::resources::Update;
+use hull_plan::accounts;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -348,7 +349,7 @@ fn exec(words: &mut Words) -> Result<Exec> {
             Short('p') => args.process = Some(words.value()?.into()),
             Short('e') => args.env.push(words.value()?.string()?),
             Short('u') => args.user = Some(words.value()?.string()?),
-            Short('g') => args.groups.push(words.value()?.parse()?),
+            Short('g') => args.groups.push(group(&words.value()?.string()?)?),
             Short('c') => args.capabilities.push(words.value()?.string()?),
             Long(name) => {
                 let name = name.to_owned();
@@ -374,6 +375,12 @@ fn exec(words: &mut Words) -> Result<Exec> {
     Ok(args)
 }
 
+fn group(text: &str) -> Result<u32> {
+    let what = "a group: write its number";
+    accounts::id(text)
+        .map_err(|_| Error::BadValue { value: text.chars().take(100).collect(), what })
+}
+
 fn exec_option(args: &mut Exec, name: &str, words: &mut Words) -> Result<()> {
     match name {
         "tty" => args.tty = switch(words)?,
@@ -382,7 +389,7 @@ fn exec_option(args: &mut Exec, name: &str, words: &mut Words) -> Result<()> {
         "cwd" => args.cwd = Some(words.value()?.string()?),
         "env" => args.env.push(words.value()?.string()?),
         "user" => args.user = Some(words.value()?.string()?),
-        "additional-gids" => args.groups.push(words.value()?.parse()?),
+        "additional-gids" => args.groups.push(group(&words.value()?.string()?)?),
         "process-label" => args.label = Some(words.value()?.string()?),
         "apparmor" => args.apparmor = Some(words.value()?.string()?),
         "no-new-privs" => args.no_new_privs = switch(words)?,

@@ -13,6 +13,7 @@ use crate::{foreground, home};
 use hull_cgroup::Host;
 use hull_init::plan::{IdMap, IdMaps};
 use hull_init::{ExecTarget, Launch, Process};
+use hull_plan::accounts::{Account, UserSpec};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, Process as Oci, SpecBuilder, User,
 };
@@ -159,18 +160,17 @@ fn document(record: &Record, args: &Exec) -> Result<Oci> {
     Ok(oci)
 }
 
-/// `UID[:GID]`; names are the image's, and looked up by who calls us.
+/// `UID[:GID]`; names are the image's, and looked up by the program that calls this one.
 fn parse_user(text: &str, of_container: &User) -> Result<User> {
-    let number = |part: &str| {
-        part.parse::<u32>().map_err(|_| Error::BadValue {
-            value: text.chars().take(100).collect(),
-            what: "a user: write UID or UID:GID, in numbers",
-        })
+    let what = "a user: write UID or UID:GID, in numbers";
+    let bad = || Error::BadValue { value: text.chars().take(100).collect(), what };
+    let number = |of| match of {
+        Account::Id(id) => Ok(id),
+        Account::Name(_) => Err(bad()),
     };
-    let (uid, gid) = match text.split_once(':') {
-        Some((uid, gid)) => (number(uid)?, number(gid)?),
-        None => (number(text)?, of_container.gid()),
-    };
+    let asked = UserSpec::parse(text).map_err(|_| bad())?;
+    let uid = number(asked.user)?;
+    let gid = asked.group.map_or(Ok(of_container.gid()), number)?;
     let mut user = of_container.clone();
     user.set_uid(uid).set_gid(gid);
     Ok(user)
@@ -244,7 +244,8 @@ mod tests {
         assert_eq!((both.uid(), both.gid()), (7, 8));
         let one = parse_user("7", &own).unwrap();
         assert_eq!((one.uid(), one.gid()), (7, 2));
-        for bad in ["", "root", "1:", "-1", "4294967296"] {
+        for bad in ["", "root", "1:", "-1", "+1", "1:+2", " 1", "1:2:3", "4294967295", "4294967296"]
+        {
             parse_user(bad, &own).unwrap_err();
         }
     }

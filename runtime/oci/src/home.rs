@@ -2,6 +2,7 @@
 //! `HOME` of a process whose environment has none: from the container's own /etc/passwd, as runc does
 //! it. The file is the image's: read beneath its root, at most a part of it.
 
+use hull_plan::accounts;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use std::fs::File;
 use std::io::Read as _;
@@ -16,11 +17,11 @@ pub(crate) fn add(env: &mut Vec<Vec<u8>>, uid: u32, root: &Path) {
     if env.iter().any(|entry| entry.starts_with(b"HOME=")) {
         return;
     }
-    let home = passwd(root).and_then(|text| of(&text, uid)).unwrap_or_else(|| "/".into());
+    let home = passwd(root).and_then(|file| of(&file, uid)).unwrap_or_else(|| "/".into());
     env.push(format!("HOME={home}").into_bytes());
 }
 
-fn passwd(root: &Path) -> Option<String> {
+fn passwd(root: &Path) -> Option<Vec<u8>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::open(root, flags, Mode::empty()).ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -31,15 +32,11 @@ fn passwd(root: &Path) -> Option<String> {
     }
     let mut bytes = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(bytes)
 }
 
-fn of(passwd: &str, uid: u32) -> Option<String> {
-    passwd.lines().find_map(|line| {
-        let fields: Vec<_> = line.split(':').collect();
-        let [_, _, number, _, _, home, ..] = fields[..] else { return None };
-        (number.parse() == Ok(uid) && home.starts_with('/')).then(|| home.to_owned())
-    })
+fn of(passwd: &[u8], uid: u32) -> Option<String> {
+    accounts::passwd(passwd).find(|of| of.uid == uid).map(|of| of.home.to_owned())
 }
 
 #[cfg(test)]
@@ -48,9 +45,9 @@ mod tests {
 
     #[test]
     fn the_home_is_the_users_and_only_an_absolute_one() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\napp:x:7:7::home:/bin/sh\n";
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\napp:x:7:7::home:/bin/sh\n";
         assert_eq!(of(passwd, 0).as_deref(), Some("/root"));
-        assert_eq!(of(passwd, 7), None);
+        assert_eq!(of(passwd, 7).as_deref(), Some("/"));
         assert_eq!(of(passwd, 8), None);
     }
 }

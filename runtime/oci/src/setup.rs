@@ -5,9 +5,9 @@ use crate::args::Create;
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
 use crate::{home, seccomp, store, time};
-use hull_cgroup::{DeviceKind, DeviceRule};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
+use hull_plan::defaults::with_device_rules;
 use hull_plan::{HostFacts, Namespace, Options, Root};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
@@ -25,19 +25,6 @@ pub(crate) struct Setup {
 /// The cgroup of a container without a `cgroupsPath` is this and its id. It has no parent of its own,
 /// which nobody could take away in the end.
 const CGROUP_PREFIX: &str = "/hull-oci-";
-
-/// null, zero, full, random, urandom, tty, console, ptmx, and the terminals behind that.
-const OWN_DEVICES: [(u32, Option<u32>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
-];
 
 /// Reads the bundle, and works out what is to be made.
 pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
@@ -67,7 +54,8 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
         }
         plan.process.seccomp = Some(seccomp::filter(root, &profile)?);
     }
-    allow_own_devices(&mut plan.cgroup.limits.devices);
+    let rules = std::mem::take(&mut plan.cgroup.limits.devices);
+    plan.cgroup.limits.devices = with_device_rules(rules);
     home::add(&mut plan.process.env, plan.process.uid, &rootfs);
     if args.no_pivot {
         for op in plan.ops.iter_mut().filter(|op| matches!(op, Op::Pivot)) {
@@ -83,28 +71,6 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
     };
     let terminal = record.process.terminal() == Some(true);
     Ok(Setup { plan, hooks: steps, record, terminal })
-}
-
-/// What every container has: the devices that it is given, terminals, and any node to be made (which
-/// by itself opens nothing). Last, as the last rule counts. Without rules there is no control at all.
-fn allow_own_devices(rules: &mut Vec<DeviceRule>) {
-    if rules.is_empty() {
-        return;
-    }
-    let rule = |kind, major, minor, opens| DeviceRule {
-        allow: true,
-        kind,
-        major,
-        minor,
-        read: opens,
-        write: opens,
-        mknod: true,
-    };
-    rules.push(rule(DeviceKind::Char, None, None, false));
-    rules.push(rule(DeviceKind::Block, None, None, false));
-    for (major, minor) in OWN_DEVICES {
-        rules.push(rule(DeviceKind::Char, Some(major), minor, true));
-    }
 }
 
 fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {

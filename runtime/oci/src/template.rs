@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::features::SPEC_MAX;
+use hull_plan::defaults::{READONLY_PATHS, masked_paths};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write as _;
@@ -77,14 +78,8 @@ fn spec() -> Value {
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": namespaces,
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
-                "/proc/scsi",
-            ],
-            "readonlyPaths": [
-                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-            ],
+            "maskedPaths": masked_paths(),
+            "readonlyPaths": READONLY_PATHS,
         },
     })
 }

@@ -5,10 +5,13 @@
 //! of the namespaces, then what takes rights away (read-only and masked paths), the pivot last but for
 //! the root's own attributes.
 
+use crate::defaults::{DEVICES, LINKS};
 use crate::{Error, HostFacts, limits, mounts, process, refuse};
 use hull_init::Plan;
 use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
-use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec,
+};
 
 /// How a plan is to be made.
 #[derive(Debug, Clone)]
@@ -39,26 +42,6 @@ pub enum Root {
     Bundle(String),
 }
 
-/// Devices that every container has: path, major, minor.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// Links that every container has: path, content.
-const LINKS: [(&str, &str); 6] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/core", "/proc/kcore"),
-    ("/dev/ptmx", "pts/ptmx"),
-];
-
 /// Plans the start of `spec`.
 pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     let linux = spec.linux().as_ref().ok_or(Error::Missing { field: "linux" })?;
@@ -72,9 +55,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     for mount in spec.mounts().iter().flatten() {
         ops.push(mounts::op(mount, &options.sources, bundle(&options.root))?);
     }
-    if makes_devices(&options.root, &ops) {
-        devices(linux, &mut ops)?;
-    }
+    devices(linux, &mut ops)?;
     let process = process(oci, spec, &options.host)?;
     ops.push(Op::Mkdir { path: process.cwd.clone(), mode: 0o755 });
     settings(spec, linux, &namespaces, &mut ops)?;
@@ -117,12 +98,23 @@ fn bundle(root: &Root) -> Option<&str> {
     }
 }
 
-/// Devices and links belong into a /dev of the container's own: one that is mounted new, or a bundle's
-/// directory, as long as it is not the host's that is bound there.
-fn makes_devices(root: &Root, ops: &[Op]) -> bool {
-    ops.iter().any(|op| matches!(op, Op::Mount { target, .. } if target == "/dev"))
-        || bundle(root).is_some()
-            && !ops.iter().any(|op| matches!(op, Op::Bind { target, .. } if target == "/dev"))
+/// Whether what is made at `path` lands in a file system of the container's own: its root, or one that is mounted
+/// new. Nothing is made or changed in a tree that was bound there, which belongs to whoever gave it: the host with
+/// its `/dev`, or another container that shares a volume. What has to be in such a tree is there or is not.
+fn is_own(ops: &[Op], path: &str) -> bool {
+    let covers = |target: &str| {
+        path.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let last = ops.iter().rev().find_map(|op| {
+        if let Op::Mount { target, fstype, .. } = op {
+            covers(target).then_some(matches!(fstype.as_str(), "tmpfs" | "ramfs"))
+        } else if let Op::Bind { target, .. } | Op::Cgroups { target, .. } = op {
+            covers(target).then_some(false)
+        } else {
+            None
+        }
+    });
+    last.unwrap_or(true)
 }
 
 fn root(spec: &Spec, root: &Root) -> Result<Op, Error> {
@@ -199,11 +191,13 @@ pub(crate) fn ranges(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
         .collect()
 }
 
+/// Device nodes and links, where they are the container's own ([`is_own`]).
 fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
-    let own = linux.devices().as_deref().unwrap_or_default();
+    let asked = linux.devices().as_deref().unwrap_or_default();
+    let mut made = Vec::new();
     for (path, major, minor) in DEVICES {
-        if own.iter().all(|device| device.path().to_string_lossy() != path) {
-            ops.push(Op::Device {
+        if asked.iter().all(|device| device.path().to_string_lossy() != path) {
+            made.push(Op::Device {
                 path: path.into(),
                 block: false,
                 fifo: false,
@@ -215,30 +209,37 @@ fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
             });
         }
     }
-    for device in own {
-        let number = |of: i64| {
-            u32::try_from(of).map_err(|_| Error::Bad {
-                field: "linux.devices",
-                value: of.to_string(),
-                why: "it is no device number",
-            })
-        };
-        let fifo = device.typ() == LinuxDeviceType::P;
-        ops.push(Op::Device {
-            path: mounts::inside(&device.path().to_string_lossy())?,
-            block: device.typ() == LinuxDeviceType::B,
-            fifo,
-            major: if fifo { 0 } else { number(device.major())? },
-            minor: if fifo { 0 } else { number(device.minor())? },
-            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-            uid: device.uid().unwrap_or(0),
-            gid: device.gid().unwrap_or(0),
-        });
-    }
+    made.extend(asked.iter().map(device).collect::<Result<Vec<_>, _>>()?);
     for (path, content) in LINKS {
-        ops.push(Op::Symlink { content: content.into(), path: path.into() });
+        made.push(Op::Symlink { content: content.into(), path: path.into() });
     }
+    made.retain(|op| {
+        let (Op::Device { path, .. } | Op::Symlink { path, .. }) = op else { return true };
+        is_own(ops, path)
+    });
+    ops.append(&mut made);
     Ok(())
+}
+
+fn device(device: &LinuxDevice) -> Result<Op, Error> {
+    let number = |of: i64| {
+        u32::try_from(of).map_err(|_| Error::Bad {
+            field: "linux.devices",
+            value: of.to_string(),
+            why: "it is not a device number",
+        })
+    };
+    let fifo = device.typ() == LinuxDeviceType::P;
+    Ok(Op::Device {
+        path: mounts::inside(&device.path().to_string_lossy())?,
+        block: device.typ() == LinuxDeviceType::B,
+        fifo,
+        major: if fifo { 0 } else { number(device.major())? },
+        minor: if fifo { 0 } else { number(device.minor())? },
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
 }
 
 /// Hostname and sysctls, where the namespace is not the host's.
@@ -283,5 +284,63 @@ pub fn check_sysctl(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
         (true, _) => refuse(" here: the pod uses the host's IPC namespace"),
         (_, true) => refuse(" here: the pod uses the host's network"),
         (false, false) => refuse(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn mount(kind: &str, target: &str) -> Value {
+        json!({"destination": target, "type": kind, "source": "/srv", "options": []})
+    }
+
+    /// Paths of devices and links that a container with these mounts gets.
+    fn made(mounts: &[Value], devices: &Value) -> Vec<String> {
+        let spec = json!({
+            "ociVersion": "1.2.1", "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+            "mounts": mounts,
+            "linux": {"cgroupsPath": "/x", "namespaces": [{"type": "mount"}], "devices": devices},
+        });
+        let options = Options {
+            root: Root::Bundle("/bundle".into()),
+            sources: Vec::new(),
+            host: HostFacts::default(),
+        };
+        let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
+        let path = |op: Op| {
+            let (Op::Device { path, .. } | Op::Symlink { path, .. }) = op else { return None };
+            Some(path)
+        };
+        plan.ops.into_iter().filter_map(path).collect()
+    }
+
+    #[test]
+    fn nothing_is_made_in_a_tree_that_somebody_else_gave() {
+        let fuse = json!([
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+            {"path": "/dev/dri/card0", "type": "c", "major": 226, "minor": 0},
+        ]);
+        let (dev, all) = (mount("tmpfs", "/dev"), 14);
+        assert_eq!(made(&[], &fuse).len(), all);
+        assert_eq!(made(std::slice::from_ref(&dev), &fuse).len(), all);
+        let with = |more: Value| made(&[dev.clone(), more], &fuse);
+        assert_eq!(with(mount("bind", "/dev")), [""; 0]);
+        assert_eq!(with(mount("bind", "/devices")).len(), all);
+        // As volumes are: whatever the file system, it is not new.
+        assert_eq!(with(mount("devtmpfs", "/dev")), [""; 0]);
+        let without = |more: &[Value], missing: &[&str]| {
+            let made = made(&[std::slice::from_ref(&dev), more].concat(), &fuse);
+            assert_eq!(made.len(), all - missing.len(), "{missing:?}");
+            assert!(missing.iter().all(|of| !made.iter().any(|path| path == of)), "{made:?}");
+        };
+        without(&[mount("bind", "/dev/null")], &["/dev/null"]);
+        without(&[mount("bind", "/dev/./dri/")], &["/dev/dri/card0"]);
+        without(&[mount("bind", "/dev/core")], &["/dev/core"]);
+        without(&[mount("bind", "/dev/shm"), mount("bind", "/dev/pts")], &[]);
+        // What is mounted new on top of it is the container's again.
+        assert_eq!(made(&[mount("bind", "/dev"), dev.clone()], &fuse).len(), all);
     }
 }

@@ -6,8 +6,10 @@
 //! same knowledge: what a failed step means ([`describe`]), and what kind of file a program is
 //! ([`elf`]).
 
+pub mod accounts;
 mod build;
 mod capabilities;
+pub mod defaults;
 mod describe;
 pub mod elf;
 mod error;

@@ -65,15 +65,37 @@ fn device(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, Error> {
             });
         }
     };
-    // -1 is any.
-    let number = |of: Option<i64>| of.and_then(|of| u32::try_from(of).ok());
     Ok(DeviceRule {
         allow: rule.allow(),
         kind,
-        major: number(rule.major()),
-        minor: number(rule.minor()),
+        major: number(rule.major())?,
+        minor: number(rule.minor())?,
         read: access.contains('r'),
         write: access.contains('w'),
         mknod: access.contains('m'),
     })
+}
+
+/// A device number; none and -1 are any.
+fn number(of: Option<i64>) -> Result<Option<u32>, Error> {
+    let Some(of) = of.filter(|of| *of != -1) else { return Ok(None) };
+    u32::try_from(of).map(Some).map_err(|_| Error::Bad {
+        field: "linux.resources.devices",
+        value: of.to_string(),
+        why: "it is not a device number",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_none_is_not_any_device() {
+        assert_eq!(number(None).unwrap(), None);
+        assert_eq!(number(Some(-1)).unwrap(), None);
+        assert_eq!(number(Some(7)).unwrap(), Some(7));
+        number(Some(-2)).unwrap_err();
+        number(Some(1 << 32)).unwrap_err();
+    }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process becomes, of a container's first and of execs.
 
+use crate::accounts::ID_MAX;
 use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
 use hull_init::plan::{Capabilities, Rlimit, Seccomp};
 use oci_spec::runtime::{
@@ -63,16 +64,26 @@ fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, E
             return Err(Error::NoModule { module, label: label.clone() });
         }
     }
+    let user = process.user();
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    // The number above is "leave it as it is" to setresuid(2): that would be root.
+    if let Some(id) = [user.uid(), user.gid()].iter().chain(&groups).find(|id| **id > ID_MAX) {
+        return Err(Error::Bad {
+            field: "process.user",
+            value: id.to_string(),
+            why: "it stands for no id to the kernel",
+        });
+    }
     let named = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
     let bytes = |text: &String| text.clone().into_bytes();
     Ok(Process {
         args: args.iter().map(bytes).collect(),
         env: process.env().iter().flatten().map(bytes).collect(),
         cwd,
-        uid: process.user().uid(),
-        gid: process.user().gid(),
-        groups: process.user().additional_gids().clone().unwrap_or_default(),
-        umask: process.user().umask(),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups,
+        umask: user.umask(),
         capabilities: sets(process.capabilities().as_ref()),
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         seccomp: None,
@@ -147,4 +158,24 @@ fn rlimit(limit: &PosixRlimit) -> Rlimit {
         Type::RlimitRttime => 15,
     };
     Rlimit { resource, soft: limit.soft(), hard: limit.hard() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_id_is_never_taken_for_the_one_there_is() {
+        for user in [
+            json!({"uid": u32::MAX, "gid": 0}),
+            json!({"uid": 0, "gid": u32::MAX}),
+            json!({"uid": 0, "gid": 0, "additionalGids": [7, u32::MAX]}),
+        ] {
+            let oci = json!({"cwd": "/", "args": ["true"], "user": user});
+            let oci = serde_json::from_value(oci).unwrap();
+            let refused = process(&oci, &Spec::default(), &HostFacts::default()).unwrap_err();
+            assert!(refused.to_string().contains("4294967295"), "{refused}");
+        }
+    }
 }

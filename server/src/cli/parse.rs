@@ -2,6 +2,7 @@
 //! What the values of flags mean. Pure.
 
 use super::error::{Error, Result};
+use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use std::net::IpAddr;
 
@@ -151,26 +152,18 @@ fn decimal(text: &str, scale: u128) -> Option<u128> {
     Some(number(whole)? * scale + number(part)? * scale / below)
 }
 
-/// `user[:group]`, each a number or a name; CRI has no field for a group's name.
+/// `USER[:GROUP]`, the user a number or a name; CRI has no field for a group's name.
 pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) -> Result<()> {
-    let bad = |why: &str| bad("--user", text, why);
-    let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
-    };
-    let number =
-        |text: &str| text.parse::<u32>().ok().map(|id| api::Int64Value { value: i64::from(id) });
-    match number(user) {
-        Some(uid) => into.run_as_user = Some(uid),
-        None if user.is_empty() => return Err(bad("it is not USER[:GROUP]")),
-        None if user.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
-            return Err(bad("the user is neither a name nor a number below 4294967296"));
-        }
-        None => into.run_as_username = user.to_owned(),
+    let asked = UserSpec::parse(text).map_err(|err| bad("--user", text, &err.to_string()))?;
+    let number = |id| Some(api::Int64Value { value: i64::from(id) });
+    match asked.user {
+        Account::Id(uid) => into.run_as_user = number(uid),
+        Account::Name(name) => into.run_as_username = name,
     }
-    if let Some(group) = group {
-        let gid = number(group).ok_or_else(|| bad("the group must be a number"))?;
-        into.run_as_group = Some(gid);
+    match asked.group {
+        None => {}
+        Some(Account::Id(gid)) => into.run_as_group = number(gid),
+        Some(Account::Name(_)) => return Err(bad("--user", text, "the group must be a number")),
     }
     Ok(())
 }

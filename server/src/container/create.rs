@@ -72,6 +72,7 @@ pub(crate) async fn make(
     pod: PodId,
     pod_record: Arc<PodRecord>,
     record: Arc<ContainerRecord>,
+    target_pid: Option<i32>,
 ) -> Result<Made, Error> {
     let roster = node.plugins.roster();
     let adjusted = if roster.hears(Event::CreateContainer) {
@@ -84,7 +85,7 @@ pub(crate) async fn make(
     if let Some(cgroup) = &adjusted.cgroup {
         known.cgroup.clone_from(cgroup);
     }
-    let (user, planned) = make_rootfs(node, pod, pod_record, known).await?;
+    let (user, planned) = make_rootfs(node, pod, pod_record, known, target_pid).await?;
     Ok(Made { user, planned, adjusted, roster })
 }
 
@@ -118,6 +119,7 @@ async fn make_rootfs(
     pod: PodId,
     pod_record: Arc<PodRecord>,
     mut record: ContainerRecord,
+    target_pid: Option<i32>,
 ) -> Result<(User, Planned), Error> {
     blocking(move || {
         let image = image_of(&node, &record)?;
@@ -125,7 +127,7 @@ async fn make_rootfs(
         node.images.ready(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
         record.user = Some(user.clone());
-        let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, None)?;
+        let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, target_pid)?;
         volumes::check(&node, &record)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {

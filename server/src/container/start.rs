@@ -80,10 +80,12 @@ pub(crate) fn spec(
         target_pid,
     };
     let spec = spec::container(&request).map_err(|source| Error::Spec { source })?;
-    match &record.adjust {
-        Some(asked) => nri::spec(&spec, asked).map_err(|source| Error::Adjust { source }),
-        None => Ok(spec),
-    }
+    let mut spec = match &record.adjust {
+        Some(asked) => nri::spec(&spec, asked).map_err(|source| Error::Adjust { source })?,
+        None => spec,
+    };
+    spec::keep_owners(&mut spec);
+    Ok(spec)
 }
 
 /// What is started, and in what.

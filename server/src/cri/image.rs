@@ -4,8 +4,9 @@
 use super::batches::batched;
 use super::{Cri, status};
 use crate::node::{blocking, now_ns};
-use crate::stats;
+use crate::{spec, stats};
 use hull_image::{Auth, Image, Reference};
+use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use hull_proto::cri::image_service_server::ImageService;
 use std::collections::HashMap;
@@ -141,18 +142,24 @@ fn is_for(auth: &api::AuthConfig, reference: &Reference) -> bool {
 }
 
 fn shown(image: &Image) -> api::Image {
-    let user =
-        image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
-    // `user:group` and bare numbers: CRI wants the number or the name, never both.
-    let user = user.split(':').next().unwrap_or_default().to_owned();
-    let uid = user.parse::<i64>().ok().map(|value| api::Int64Value { value });
+    // `USER:GROUP`, a name or a number: CRI wants the number or the name, never both. With a text that is neither
+    // the kubelet says that it cannot verify the user, and so does the start of a container.
+    let (uid, username) = match spec::user::of_image(&image.config) {
+        Ok(None) => (None, String::new()),
+        Ok(Some(UserSpec { user: Account::Id(uid), .. })) => (Some(i64::from(uid)), String::new()),
+        Ok(Some(UserSpec { user: Account::Name(name), .. })) => (None, name),
+        Err(_) => {
+            let text = image.config.config().as_ref().and_then(|of| of.user().clone());
+            (None, text.unwrap_or_default())
+        }
+    };
     api::Image {
         id: image.id.clone(),
         repo_tags: image.repo_tags.clone(),
         repo_digests: image.repo_digests.clone(),
         size: image.size,
-        username: if uid.is_some() { String::new() } else { user },
-        uid,
+        username,
+        uid: uid.map(|value| api::Int64Value { value }),
         spec: Some(api::ImageSpec { image: image.id.clone(), ..Default::default() }),
         pinned: image.pinned,
     }

@@ -2,7 +2,7 @@
 //! A container's OCI runtime spec, put together.
 
 use super::{
-    Error, OCI_VERSION, command, mounts, namespace_options, resources, security, user, userns,
+    Error, OCI_VERSION, command, devices, mounts, namespaces, resources, security, user, userns,
 };
 use crate::apparmor::AppArmor;
 use crate::cdi;
@@ -65,7 +65,8 @@ pub(crate) struct Request<'a> {
     pub(crate) user: &'a user::Resolved,
     pub(crate) cgroup: &'a str,
     pub(crate) defaults: &'a Defaults,
-    /// The process whose pid namespace is joined, with NamespaceMode::TARGET.
+    /// The process whose pid namespace is joined, with NamespaceMode::TARGET. Without it the container has one of
+    /// its own in the spec, which is then for those who only read it.
     pub(crate) target_pid: Option<i32>,
 }
 
@@ -74,13 +75,15 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let Request { pod, config, image, .. } = request;
     let maps = userns::of_pod(pod.config)?;
     userns::check_container(config, pod.config)?;
+    namespaces::check_container(config)?;
     userns::check_user(request.user, maps.as_ref())?;
     check_shared(request, maps.is_some())?;
     let context =
         config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let sets = security::capabilities(&context)?;
     let seccomp = security::seccomp(&context, &sets, request.defaults)?;
-    let devices = security::devices(config, context.privileged)?;
+    let devices = devices::devices(config, context.privileged, maps.is_some())?;
+    let hidden = security::hidden(&context, maps.is_some());
     let host_network = mode(request, |options| options.network) == NamespaceMode::Node;
     let system = mounts::System {
         privileged: context.privileged,
@@ -107,12 +110,12 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         "mounts": mounts,
         "annotations": annotations(request),
         "linux": {
-            "namespaces": namespaces(request, maps.is_some()),
+            "namespaces": joined(request, maps.is_some()),
             "cgroupsPath": request.cgroup,
             "resources": resources,
             "devices": devices.nodes,
-            "maskedPaths": security::masked(&context),
-            "readonlyPaths": security::read_only(&context),
+            "maskedPaths": hidden.masked,
+            "readonlyPaths": hidden.read_only,
         },
     });
     if let Some(maps) = &maps {
@@ -181,16 +184,10 @@ fn process(
 
 /// A namespace mode: the container's own options, else the pod's.
 fn mode(request: &Request<'_>, of: impl Fn(&cri::NamespaceOption) -> i32) -> NamespaceMode {
-    let of_pod = request.pod.config.linux.as_ref();
-    let of_pod = of_pod.and_then(|linux| linux.security_context.as_ref());
-    let of_pod = of_pod.and_then(|context| context.namespace_options.as_ref());
-    let options = namespace_options(request.config).or(of_pod);
-    options
-        .and_then(|options| NamespaceMode::try_from(of(options)).ok())
-        .unwrap_or(NamespaceMode::Pod)
+    namespaces::mode(request.config, request.pod.config, of)
 }
 
-fn namespaces(request: &Request<'_>, user_namespace: bool) -> Value {
+fn joined(request: &Request<'_>, user_namespace: bool) -> Value {
     let pause = request.pod.pause_pid;
     let of_pause = |kind: &str| format!("/proc/{pause}/ns/{kind}");
     let mut namespaces = vec![json!({"type": "mount"})];

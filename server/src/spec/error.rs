@@ -13,6 +13,8 @@ pub(crate) enum Error {
     Bad { field: &'static str, value: String, why: &'static str },
     #[error("take `{value}` as userns_options.{field}: {why}")]
     UserNamespace { field: &'static str, value: String, why: &'static str },
+    #[error("join the processes of container `{target}` (target_id): {why}")]
+    NoTarget { target: String, why: &'static str },
     #[error("give the pod a user namespace: this node cannot ({why})")]
     NoUserNamespaces { why: String },
     #[error("mount `{path}` read-only recursively: {why}")]
@@ -69,6 +71,9 @@ impl Error {
             ),
             Self::UserNamespace { .. } => Some(
                 "the kubelet gives a pod with `hostUsers: false` one range of ids, from container id 0 on".into(),
+            ),
+            Self::NoTarget { .. } => Some(
+                "name a running container of the same pod (`kubectl debug --target`)".into(),
             ),
             Self::NoUserNamespaces { .. } => Some(
                 "take `hostUsers: false` out of the pod's spec; it needs Linux 6.15 and a data directory on a filesystem with mapped ids (ext4, xfs, btrfs)".into(),

@@ -7,9 +7,11 @@
 
 mod command;
 mod container;
+mod devices;
 pub(crate) mod edit;
 mod error;
 mod mounts;
+mod namespaces;
 mod network;
 mod resources;
 mod sandbox;
@@ -19,8 +21,10 @@ pub(crate) mod user;
 pub(crate) mod userns;
 
 pub(crate) use container::{PodView, Request, container, defaults};
+pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;
 pub(crate) use mounts::{SHM_SOURCE, image_source};
+pub(crate) use namespaces::mode as namespace_mode;
 pub(crate) use network::{bandwidth, dns};
 pub(crate) use resources::{limits, merge_resources};
 pub(crate) use sandbox::{pause, ports};

@@ -48,7 +48,13 @@ pub(super) fn all(
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", cgroups]}),
     ];
     let taken = |path: &str| config.mounts.iter().any(|mount| clean(&mount.container_path) == path);
-    if !taken("/dev/shm") {
+    // A volume at /dev, or below, is what is there: nothing is mounted, and so no place made, in it or behind it.
+    let given = |path: &str| {
+        let at = |mount: &cri::Mount| Path::new(path).starts_with(clean(&mount.container_path));
+        path.starts_with("/dev") && config.mounts.iter().any(at)
+    };
+    mounts.retain(|mount| !mount["destination"].as_str().is_some_and(given));
+    if !given("/dev/shm") {
         let source = if system.host_ipc { "/dev/shm" } else { SHM_SOURCE };
         mounts.push(json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "nosuid", "nodev", "noexec"]}));
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A pod's sandbox: the pause process's plan, the same as an OCI spec for those who look, and ports.
 
-use super::{Error, OCI_VERSION, userns};
+use super::{Error, OCI_VERSION, namespaces, user, userns};
 use crate::node::Node;
 use crate::pod::PodRecord;
 use hull_network::{PortMapping, Protocol};
@@ -25,6 +25,7 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     let new_unless_host = |of: i32| {
         if mode(of) == NamespaceMode::Node { Namespace::Inherit } else { Namespace::New }
     };
+    namespaces::check_pod(&options)?;
     let id_maps = userns::of_pod(config)?;
     if let (Some(_), Err(why)) = (&id_maps, &node.user_namespaces) {
         return Err(Error::NoUserNamespaces { why: why.clone() });
@@ -50,11 +51,13 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
         hull_plan::check_sysctl(name, &namespaces).map_err(|source| Error::Sysctl { source })?;
     }
     let id_maps = id_maps.unwrap_or_default();
-    let id = |of: &Option<cri::Int64Value>, ranges: &[IdMap]| {
-        let asked = of.as_ref().and_then(|value| u32::try_from(value.value).ok());
+    let id = |field, of: &Option<cri::Int64Value>, ranges: &[IdMap]| {
         // In a small user namespace nobody has another number.
         let inside = |id: &u32| ranges.is_empty() || userns::is_inside(ranges, *id);
-        asked.or(Some(PAUSE_USER).filter(inside)).unwrap_or(0)
+        match of {
+            Some(asked) => user::id(field, asked.value),
+            None => Ok(Some(PAUSE_USER).filter(inside).unwrap_or(0)),
+        }
     };
     let own_name = namespaces.uts == Namespace::New && !config.hostname.is_empty();
     let plan = PausePlan {
@@ -66,8 +69,8 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
         },
         sysctls,
         shm_bytes: node.config.runtime.shm_bytes,
-        uid: id(&context.run_as_user, &id_maps.uids),
-        gid: id(&context.run_as_group, &id_maps.gids),
+        uid: id("run_as_user", &context.run_as_user, &id_maps.uids)?,
+        gid: id("run_as_group", &context.run_as_group, &id_maps.gids)?,
         id_maps,
         oom_score_adj: Some(OOM_SCORE),
     };

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container may do: capabilities, seccomp, masked and read-only paths, devices.
+//! What a container may do: capabilities, seccomp, security modules, masked and read-only paths.
 
 use super::Error;
 use super::container::Defaults;
 use crate::apparmor::Wanted;
-use hull_plan::seccomp;
+use hull_plan::{defaults, seccomp};
 use hull_proto::cri;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What the field gives a container that asks for nothing.
@@ -74,22 +73,6 @@ const ALL_CAPABILITIES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
-const MASKED: [&str; 11] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// The five sets, by name.
 pub(super) struct Sets {
     pub(super) allowed: BTreeSet<String>,
@@ -262,128 +245,38 @@ pub(super) fn selinux(context: &cri::LinuxContainerSecurityContext) -> Option<St
     Some(parts.map(String::as_str).join(":"))
 }
 
-/// What is hidden: the config's, or the field's list. crictl and others send none.
-pub(super) fn masked(context: &cri::LinuxContainerSecurityContext) -> Vec<String> {
-    list(context, &context.masked_paths, &MASKED)
+/// Paths of /proc and /sys that are hidden from a container, and those that are read-only to it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Hidden {
+    pub(super) masked: Vec<String>,
+    pub(super) read_only: Vec<String>,
 }
 
-/// What is read-only likewise.
-pub(super) fn read_only(context: &cri::LinuxContainerSecurityContext) -> Vec<String> {
-    list(context, &context.readonly_paths, &READ_ONLY)
-}
-
-fn list(
-    context: &cri::LinuxContainerSecurityContext,
-    given: &[String],
-    defaults: &[&str],
-) -> Vec<String> {
-    if context.privileged {
-        Vec::new()
-    } else if given.is_empty() {
-        defaults.iter().map(ToString::to_string).collect()
-    } else {
-        given.to_vec()
+/// What the config hides, and at least what every container has hidden: kubelets and other clients send lists of
+/// their own age, or none.
+///
+/// A kubelet asks for `procMount: Unmasked` by empty lists, which the API server admits only with
+/// `hostUsers: false`. There they are honoured: the kernel keeps the root of a user namespace from what the host's
+/// root may do in /proc, and only without covers may a nested container mount its own. Elsewhere empty lists are those
+/// of a client that sends none, and mean the default.
+pub(super) fn hidden(context: &cri::LinuxContainerSecurityContext, user_namespace: bool) -> Hidden {
+    let none = context.masked_paths.is_empty() && context.readonly_paths.is_empty();
+    if context.privileged || (user_namespace && none) {
+        return Hidden::default();
     }
-}
-
-/// Devices to make and rules for them.
-#[derive(Debug, Default)]
-pub(super) struct Devices {
-    pub(super) nodes: Vec<Value>,
-    pub(super) rules: Vec<Value>,
-}
-
-/// None but the usual; with what the config names; all of the host's when privileged.
-pub(super) fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Devices, Error> {
-    if privileged {
-        let mut devices =
-            Devices { rules: vec![json!({"allow": true, "access": "rwm"})], ..Devices::default() };
-        host_devices(Path::new("/dev"), "/dev", 0, &mut devices.nodes);
-        return Ok(devices);
-    }
-    let mut devices =
-        Devices { rules: vec![json!({"allow": false, "access": "rwm"})], ..Devices::default() };
-    for kind in ["c", "b"] {
-        devices.rules.push(json!({"allow": true, "type": kind, "access": "m"}));
-    }
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        devices.rules.push(
-            json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}),
-        );
-    }
-    // Terminals of the container's own devpts.
-    devices.rules.push(json!({"allow": true, "type": "c", "major": 136, "access": "rwm"}));
-    for device in &config.devices {
-        add_device(device, &mut devices)?;
-    }
-    Ok(devices)
-}
-
-fn add_device(device: &cri::Device, devices: &mut Devices) -> Result<(), Error> {
-    let missing = |source| Error::NoDevice { path: device.host_path.clone(), source };
-    let inside =
-        if device.container_path.is_empty() { &device.host_path } else { &device.container_path };
-    let access = if device.permissions.is_empty() { "rwm" } else { device.permissions.as_str() };
-    let path = fs::canonicalize(&device.host_path).map_err(missing)?;
-    let found = fs::metadata(&path).map_err(missing)?;
-    let mut nodes = Vec::new();
-    if found.is_dir() {
-        host_devices(&path, inside, 0, &mut nodes);
-    } else if let Some(node) = node(&found, inside) {
-        nodes.push(node);
-    } else {
-        return Err(Error::Bad {
-            field: "devices.host_path",
-            value: device.host_path.clone(),
-            why: "it is no device",
-        });
-    }
-    for node in &nodes {
-        devices.rules.push(json!({
-            "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access,
-        }));
-    }
-    devices.nodes.extend(nodes);
-    Ok(())
-}
-
-/// Deepest directory of devices that is looked into.
-const DEPTH_MAX: usize = 4;
-/// What a container has of its own below /dev.
-const OWN: [&str; 7] = ["pts", "shm", "mqueue", "fd", "console", "ptmx", "hugepages"];
-
-fn host_devices(dir: &Path, inside: &str, depth: usize, nodes: &mut Vec<Value>) {
-    // A directory that goes away meanwhile has no devices.
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if depth == 0 && inside == "/dev" && OWN.contains(&name.as_str()) {
-            continue;
+    let with = |mut all: Vec<String>, given: &[String]| {
+        for path in given {
+            if !all.contains(path) {
+                all.push(path.clone());
+            }
         }
-        let (path, inside) = (entry.path(), format!("{}/{name}", inside.trim_end_matches('/')));
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        if found.is_dir() && depth < DEPTH_MAX {
-            host_devices(&path, &inside, depth + 1, nodes);
-        } else if let Some(node) = node(&found, &inside) {
-            nodes.push(node);
-        }
-    }
-}
-
-fn node(found: &fs::Metadata, inside: &str) -> Option<Value> {
-    let kind = found.file_type();
-    let kind = if kind.is_char_device() {
-        "c"
-    } else if kind.is_block_device() {
-        "b"
-    } else {
-        return None;
+        all
     };
-    let device = found.rdev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    Some(json!({
-        "path": inside, "type": kind, "major": major, "minor": minor,
-        "fileMode": found.mode() & 0o7777, "uid": found.uid(), "gid": found.gid(),
-    }))
+    let read_only = defaults::READONLY_PATHS.iter().map(ToString::to_string).collect();
+    Hidden {
+        masked: with(defaults::masked_paths(), &context.masked_paths),
+        read_only: with(read_only, &context.readonly_paths),
+    }
 }
 
 #[cfg(test)]
@@ -409,6 +302,33 @@ mod tests {
         assert_eq!(only.into_iter().collect::<Vec<_>>(), ["CAP_NET_ADMIN"]);
         assert_eq!(changed(&["all"], &["CAP_CHOWN"]).unwrap().allowed.len(), 40);
         assert!(matches!(changed(&["CAP_FLY"], &[]), Err(Error::NoCapability { .. })));
+    }
+
+    #[test]
+    fn empty_lists_are_unmasked_only_in_a_user_namespace() {
+        let context = |masked: &[&str], read_only: &[&str], privileged| {
+            let list = |of: &[&str]| of.iter().map(ToString::to_string).collect();
+            cri::LinuxContainerSecurityContext {
+                masked_paths: list(masked),
+                readonly_paths: list(read_only),
+                privileged,
+                ..Default::default()
+            }
+        };
+        let default = hidden(&context(&[], &[], false), false);
+        assert_eq!(default.masked, defaults::masked_paths());
+        assert_eq!(default.read_only, defaults::READONLY_PATHS);
+        assert_eq!(hidden(&context(&[], &[], false), true), Hidden::default());
+        // The list of a kubelet that is older than this one, in any pod.
+        for user_namespace in [false, true] {
+            let old = hidden(&context(&["/proc/kcore", "/etc/x"], &[], false), user_namespace);
+            let all = [defaults::masked_paths(), vec!["/etc/x".into()]].concat();
+            assert_eq!((old.masked, old.read_only), (all, default.read_only.clone()));
+            let one = hidden(&context(&[], &["/proc/sys"], false), user_namespace);
+            assert_eq!(one, default);
+            let privileged = hidden(&context(&["/proc/kcore"], &[], true), user_namespace);
+            assert_eq!(privileged, Hidden::default());
+        }
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Task {
                 holder: id.to_string(),
             });
         }
+        let target_pid = self.target_pid(&config)?;
         let id = new_container_id();
         let record = create::record(&self.node, &self.record, &id, config)?;
         self.node
@@ -68,6 +69,7 @@ impl Task {
             self.id.clone(),
             Arc::clone(&self.record),
             Arc::clone(&held.record),
+            target_pid,
         );
         self.containers.insert(id.clone(), held);
         // Its images are in use before the work looks for them.
@@ -108,6 +110,8 @@ impl Task {
 
     pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
         let ready = self.record.state.is_ready();
+        let config = self.containers.get(id).map(|held| Arc::clone(&held.record));
+        let target = config.map_or(Ok(None), |record| self.target_pid(&record.config));
         let Some(held) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
@@ -125,6 +129,10 @@ impl Task {
                 return answer(Some(reply), Err(Arc::new(err)));
             }
         }
+        let target_pid = match target {
+            Ok(target_pid) => target_pid,
+            Err(err) => return answer(Some(reply), Err(Arc::new(err))),
+        };
         held.starting = Some(vec![reply]);
         let (record, planned) = (Arc::clone(&held.record), held.planned.take());
         let work = start::start(start::Order {
@@ -134,7 +142,7 @@ impl Task {
             pod_record: Arc::clone(&self.record),
             record,
             planned,
-            target_pid: self.target_pid(id),
+            target_pid,
         });
         let Some(about) = self.about(id) else { return };
         let id = id.clone();
@@ -148,15 +156,23 @@ impl Task {
         });
     }
 
-    /// The process whose pid namespace a container asks to join (NamespaceMode::TARGET).
-    fn target_pid(&self, id: &ContainerId) -> Option<i32> {
-        let held = self.containers.get(id)?;
-        let options = spec::namespace_options(&held.record.config)?;
-        if options.pid != cri::NamespaceMode::Target as i32 {
-            return None;
+    /// The process whose pid namespace a container asks to join (`NamespaceMode::TARGET`), which must be that of a
+    /// running container of this pod; `None` with another mode.
+    fn target_pid(&self, config: &cri::ContainerConfig) -> std::result::Result<Option<i32>, Error> {
+        let mode = spec::namespace_mode(config, &self.record.config, |options| options.pid);
+        if mode != cri::NamespaceMode::Target {
+            return Ok(None);
         }
-        let target = self.containers.iter().find(|(id, _)| id.as_str() == options.target_id)?.1;
-        if let State::Running { pid, .. } = target.record.state { Some(pid) } else { None }
+        let target = spec::namespace_options(config).map_or("", |of| of.target_id.as_str());
+        let found = self.containers.iter().find(|(id, _)| id.as_str() == target);
+        let why = match found.map(|(_, held)| &held.record.state) {
+            Some(State::Running { pid, .. }) => return Ok(Some(*pid)),
+            Some(_) => "it is not running",
+            None if target.is_empty() => "namespace mode TARGET needs an id",
+            None => "this pod has no such container",
+        };
+        let target = target.chars().take(80).flat_map(char::escape_default).collect();
+        Err(Error::Spec { source: spec::Error::NoTarget { target, why } })
     }
 
     pub(super) fn started(
