@@ -39,6 +39,14 @@ impl RuntimeService for Cri {
                 condition("NetworkReady", Err(format!("{}{hint}", crate::error::Chain(&err))))
             }
         };
+        // Not the runtime's readiness: for that a kubelet would evict what runs here, and runs on.
+        let data_dir = condition(
+            "DataDirWritable",
+            self.node.images.check_writable().map_err(|err| {
+                let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+                format!("cannot {}{hint}", crate::error::Chain(&err))
+            }),
+        );
         let features = api::RuntimeHandlerFeatures {
             recursive_read_only_mounts: true,
             user_namespaces: self.node.user_namespaces.is_ok(),
@@ -48,7 +56,7 @@ impl RuntimeService for Cri {
         let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
         Ok(Response::new(api::StatusResponse {
             status: Some(api::RuntimeStatus {
-                conditions: vec![condition("RuntimeReady", Ok(())), network],
+                conditions: vec![condition("RuntimeReady", Ok(())), network, data_dir],
             }),
             info,
             runtime_handlers: handlers.to_vec(),
@@ -378,7 +386,13 @@ impl Cri {
 fn condition(r#type: &str, state: Result<(), String>) -> api::RuntimeCondition {
     let (reason, message) = match &state {
         Ok(()) => (String::new(), String::new()),
-        Err(why) => (format!("{type}False").replace("ReadyFalse", "NotReady"), why.clone()),
+        Err(why) => {
+            let reason = match r#type.strip_suffix("Ready") {
+                Some(what) => format!("{what}NotReady"),
+                None => format!("{type}False"),
+            };
+            (reason, why.clone())
+        }
     };
     let message = shown(message, MESSAGE_BYTES_MAX);
     api::RuntimeCondition { r#type: r#type.into(), status: state.is_ok(), reason, message }
