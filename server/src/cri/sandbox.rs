@@ -156,6 +156,7 @@ impl Cri {
 
     pub(super) async fn pod_stats(&self, id: &str) -> Result<api::PodSandboxStats, Status> {
         let view = self.pod(id)?.view();
+        view.hold_pause().await;
         let node = Arc::clone(&self.node);
         blocking(move || stats::pod(&node, &view)).await.map_err(status::of)
     }
@@ -164,9 +165,8 @@ impl Cri {
         &self,
         by: Option<api::PodSandboxStatsFilter>,
     ) -> Result<Vec<api::PodSandboxStats>, Status> {
-        let node = Arc::clone(&self.node);
+        let (node, views) = (Arc::clone(&self.node), self.held_views().await);
         blocking(move || {
-            let views = node.registry.views();
             let wanted = views.iter().filter(|view| {
                 view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view)
             });
@@ -178,10 +178,16 @@ impl Cri {
 }
 
 impl Cri {
+    /// All pods, the pause process of each held.
+    async fn held_views(&self) -> Vec<Arc<View>> {
+        let views = self.node.registry.views();
+        futures_util::future::join_all(views.iter().map(|view| view.hold_pause())).await;
+        views
+    }
+
     pub(super) async fn list_pod_metrics(&self) -> Result<Vec<api::PodSandboxMetrics>, Status> {
-        let node = Arc::clone(&self.node);
+        let (node, views) = (Arc::clone(&self.node), self.held_views().await);
         blocking(move || {
-            let views = node.registry.views();
             let wanted = views.iter().filter(|view| view.record.state.is_ready());
             wanted.map(|view| crate::metrics::pod(&node, view)).collect::<Result<_, _>>()
         })
