@@ -85,9 +85,10 @@ fn code(error: &Error) -> Code {
         | Error::Plan { .. }
         | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
-        Error::WrongState { .. } | Error::Adjust { .. } | Error::OthersLimits { .. } => {
-            Code::FailedPrecondition
-        }
+        Error::WrongState { .. }
+        | Error::Adjust { .. }
+        | Error::OthersLimits { .. }
+        | Error::ProfileLost { .. } => Code::FailedPrecondition,
         Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
@@ -98,6 +99,7 @@ fn code(error: &Error) -> Code {
         | Error::Plugins { .. }
         | Error::Store { .. }
         | Error::Log { .. }
+        | Error::LogFile { .. }
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
         | Error::WillNotDie { .. } => Code::Unknown,
