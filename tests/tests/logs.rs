@@ -177,15 +177,18 @@ async fn output_that_did_not_fit_on_the_disk_is_told_with_what_helps() {
     cri.remove_all_pods().await.unwrap();
 }
 
-/// Ways to put something else than a file of its own in a log's place.
-fn impostors(host: &Path) -> [(&'static str, Box<dyn Fn(&Path) + '_>); 4] {
-    let made = |ran: hull_tests::shell::Ran| drop(ran.good());
-    [
-        ("hard links", Box::new(move |log| fs::hard_link(host, log).unwrap())),
-        ("symbolic link", Box::new(move |log| std::os::unix::fs::symlink(host, log).unwrap())),
-        ("device", Box::new(move |log| made(run("mknod", [log.to_str().unwrap(), "c", "1", "5"])))),
-        ("FIFO", Box::new(move |log| made(run("mkfifo", [log.to_str().unwrap()])))),
-    ]
+/// What may be put in a log's place instead of a file of its own, as a message names it.
+const IMPOSTORS: [&str; 4] = ["hard links", "symbolic link", "device", "FIFO"];
+
+/// Puts it there. `host` is a file that is no log.
+fn put(what: &str, host: &Path, log: &Path) {
+    let text = log.display().to_string();
+    match what {
+        "hard links" => fs::hard_link(host, log).must("link the host's file"),
+        "symbolic link" => std::os::unix::fs::symlink(host, log).must("point to the host's file"),
+        "device" => drop(run("mknod", [text.as_str(), "c", "1", "5"]).good()),
+        _ => drop(run("mkfifo", [text.as_str()]).good()),
+    }
 }
 
 #[tokio::test]
@@ -197,15 +200,15 @@ async fn a_log_is_opened_only_onto_a_file_of_its_own() {
     let runs = cri.run(&pod, shell("runs", &image, "echo up; sleep 100000")).await;
     let log = PathBuf::from(cri.status(&runs).await.log_path);
     let aside = log.with_extension("aside");
-    for (round, (what, put)) in impostors(&host).into_iter().enumerate() {
+    for (round, what) in IMPOSTORS.into_iter().enumerate() {
         let made = cri.make(&pod, shell(&format!("new-{round}"), &image, "echo out")).await;
         let path = PathBuf::from(cri.status(&made).await.log_path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        put(&path);
+        put(what, &host, &path);
         let refused = cri.start(&made).await.unwrap_err();
         assert!(refused.message().contains(what), "start, {what}: {refused}");
         fs::rename(&log, &aside).unwrap();
-        put(&log);
+        put(what, &host, &log);
         for restarted in [false, true] {
             if restarted {
                 node.kill();

@@ -5,7 +5,7 @@
 //! ```text
 //! bytes ─▶ shown ──────▶ one line, for terminals and logs
 //! lines ─▶ shown_lines ▶ the same for text whose line ends are its own
-//! JSON ──▶ shown_json ─▶ the same document, hidden characters as \uXXXX
+//! JSON ──▶ shown_json ─▶ the same document, hidden characters as \u and four digits
 //! ```
 //!
 //! The rule: what is hidden or changes how other text is displayed is written out. That is every
