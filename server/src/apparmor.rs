@@ -13,8 +13,9 @@
 //! none, on a node where the default cannot be loaded, runs without, and the daemon says so at start.
 
 use crate::store;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -150,7 +151,9 @@ fn load_default(dir: &Path) -> Result<(), Error> {
         return Err(Error::Load { said });
     }
     store::make_dir(dir).map_err(|source| Error::Directory { source })?;
-    fs::write(&path, TEXT).map_err(|source| Error::Note { path, source })
+    let note = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    note.and_then(|mut note| note.write_all(TEXT.as_bytes()))
+        .map_err(|source| Error::Note { path, source })
 }
 
 #[cfg(test)]

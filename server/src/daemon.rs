@@ -4,6 +4,7 @@
 use crate::apparmor::AppArmor;
 use crate::calls::Calls;
 use crate::config::{Config, NetworkMode};
+use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
@@ -21,7 +22,7 @@ use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fd::OwnedFd;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,6 +233,10 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
     for problem in problems {
         tracing::error!(problem = %problem, "image record set aside");
     }
+    if let Err(err) = images.check_writable() {
+        tracing::error!(error = %Chain(&err), hint = err.hint(),
+            "data_dir is read-only: what is there is served, pulls and new containers are refused");
+    }
     let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
     let (subnets, aside) = told.load::<PodCidr>().map_err(directories)?;
     for bad in aside {
@@ -258,6 +263,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         user_namespaces,
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
+        plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
         told,
         plugins,
         config,
@@ -310,7 +316,11 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
+        .map_err(|source| Error::Lock { path: path.clone(), source })?;
+    // One that an earlier release made, too.
+    file.set_permissions(fs::Permissions::from_mode(0o600))
         .map_err(|source| Error::Lock { path: path.clone(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -56,10 +56,16 @@ pub(crate) enum Error {
     Store { source: store::Error },
     #[error("open log file `{path}`")]
     Log { path: String, source: hull_sys::Error },
+    #[error("open log file `{path}`: it is {what}")]
+    LogFile { path: String, what: &'static str },
     #[error("read the counters of its cgroup")]
     Stats { source: hull_cgroup::Error },
     #[error("run the command: it did not end within {limit:?}")]
     ExecTimeout { limit: Duration },
+    #[error(
+        "run the command: container {container} is confined by a seccomp profile that was not recorded and is not configured any more"
+    )]
+    ProfileLost { container: String },
     #[error("make pipes for the command")]
     ExecPipes { source: std::io::Error },
     #[error("show container {container}'s output any further: this client fell too far behind")]
@@ -99,13 +105,16 @@ impl Error {
             Self::Failed { failure, .. } => failure.mend.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
-            Self::Log { .. } => Some(
-                "the log path must be a file below the pod's log directory, without symbolic links".into(),
+            Self::Log { .. } | Self::LogFile { .. } => Some(
+                "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there".into(),
             ),
             Self::Stats { source } => source.hint(),
             Self::WillNotDie { stack, .. } => {
                 Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
             }
+            Self::ProfileLost { .. } => Some(
+                "restart the container, or set `runtime.default_seccomp` as it was when the container was made".into(),
+            ),
             Self::ExecTimeout { .. } => Some("raise the probe's `timeoutSeconds`, or make the command quicker".into()),
             Self::FellBehind { .. } => {
                 Some("attach again, or read the container's log, which is complete".into())

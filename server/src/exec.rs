@@ -5,13 +5,13 @@
 //! in bytes and, once the process has ended, in time: a grandchild that keeps the pipe open cannot
 //! hold anything here.
 
-use crate::container::{self, State};
+use crate::container::{self, ContainerRecord, State};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::monitors;
 use crate::node::{Node, blocking};
-use crate::pod::Pod;
-use hull_proto::id::ContainerId;
+use crate::pod::{Pod, PodRecord};
+use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
@@ -73,7 +73,7 @@ pub(crate) async fn begin(
         .client
         .clone()
         .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
-    let process = process(node, &view, &shown, cmd)?;
+    let process = process(node, &view, &shown, cmd).await?;
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
@@ -114,10 +114,10 @@ pub(crate) fn lost() -> Arc<Error> {
 }
 
 /// The process of an exec: as the container's own, with another command.
-fn process(
+async fn process(
     node: &Arc<Node>,
     view: &crate::pod::View,
-    shown: &container::ContainerView,
+    shown: &Arc<container::ContainerView>,
     cmd: &[String],
 ) -> Result<hull_plan::Process> {
     if cmd.is_empty() {
@@ -126,15 +126,46 @@ fn process(
     if let Some(known) = shown.execs.get() {
         return Ok(known.with(cmd));
     }
-    let record = &shown.record;
+    let (node, pod, pod_record) = (Arc::clone(node), view.id.clone(), Arc::clone(&view.record));
+    let of = Arc::clone(shown);
+    let made = blocking(move || template(&node, &pod, &pod_record, &of.record)).await?;
+    Ok(shown.execs.get_or_init(|| made).with(cmd))
+}
+
+/// What all execs of a container have in common: what CreateContainer resolved, and nothing that was
+/// looked at since.
+fn template(
+    node: &Node,
+    pod: &PodId,
+    pod_record: &PodRecord,
+    record: &ContainerRecord,
+) -> std::result::Result<hull_plan::Template, Error> {
+    if let Some(plan) = node.plans.load(&record.id) {
+        let oom_score_adj = container::start::oom_score(record).or(plan.process.oom_score_adj);
+        return Ok(hull_plan::Template::of(hull_plan::Process { oom_score_adj, ..plan.process }));
+    }
+    // Made by a release that kept no plans: worked out again, unless that would let an exec do what
+    // the container itself may not.
     let image = node
         .images
         .find(&record.image_id)
         .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
-    let spec = container::start::spec(node, &view.id, &view.record, record, &image, None)?;
+    let spec = container::start::spec(node, pod, pod_record, record, &image, None)?;
     let made = hull_plan::Template::new(&spec, &node.host);
     let made = made.map_err(|source| Error::Plan { source })?;
-    Ok(shown.execs.get_or_init(|| made).with(cmd))
+    if !made.is_confined() && is_confined(record) {
+        return Err(Error::ProfileLost { container: record.id.clone() });
+    }
+    Ok(made)
+}
+
+/// Whether seccomp filters the container's first process, as the kernel has it. `proc(5)`, `Seccomp` in
+/// /proc/pid/status.
+fn is_confined(record: &ContainerRecord) -> bool {
+    let State::Running { pid, .. } = record.state else { return false };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() != "0")
 }
 
 /// A pipe for output: our side, and the process's.

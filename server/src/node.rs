@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! <state_dir>/pods, containers      records
+//! <state_dir>/plans                 what was resolved for each container when it was made
 //! <state_dir>/run/<pod-id>/         monitor.sock, hosts, hostname, resolv.conf
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
 //!                                   mount namespace, so that the host has no such mount
@@ -13,6 +14,7 @@
 
 use crate::apparmor::AppArmor;
 use crate::config::Config;
+use crate::container::plans::Plans;
 use crate::denials::Denials;
 use crate::events::Events;
 use crate::monitors::Monitors;
@@ -41,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
+    /// What was resolved for each container when it was made.
+    pub(crate) plans: Plans,
     /// What the kubelet told the node as a whole: see [`PodCidr`].
     pub(crate) told: Store,
     pub(crate) plugins: hull_nri::Plugins,
@@ -66,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
+    pub(crate) plans: Plans,
     pub(crate) told: Store,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
@@ -96,6 +101,7 @@ impl Node {
             monitors,
             pods,
             containers,
+            plans,
             told,
             plugins,
             user_namespaces,
@@ -115,6 +121,7 @@ impl Node {
             monitors,
             pods,
             containers,
+            plans,
             told,
             plugins,
             user_namespaces,

@@ -221,6 +221,9 @@ async fn remove_container(node: &Arc<Node>, id: &ContainerId) {
         error!(container = %id, error = %Chain(&err), "writable layer not removed");
         return;
     }
+    if let Err(err) = node.plans.remove(id.as_str()) {
+        error!(container = %id, error = %Chain(&err), "kept plan not removed");
+    }
     if let Err(err) = node.containers.remove(id.as_str()) {
         error!(container = %id, error = %Chain(&err), "container record not removed");
     }
@@ -265,6 +268,8 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
             remove_container(node, &id).await;
         }
     }
+    let shared = Arc::clone(node);
+    blocking(move || shared.plans.sweep(&containers)).await;
     sweep_cgroups(node, &pods).await;
 }
 

@@ -12,10 +12,9 @@ pub(crate) use rates::Rates;
 use crate::container::{ContainerView, State};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
-use crate::pod::{State as PodState, View};
+use crate::pod::View;
 use hull_cgroup::{Cgroup, Stats};
 use hull_proto::cri;
-use std::fs::File;
 use std::os::fd::AsFd as _;
 
 /// What one container uses. One that does not run has its writable layer only.
@@ -51,7 +50,7 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Erro
     let record = &view.record;
     let mut linux = cri::LinuxPodSandboxStats::default();
     let at = now_ns();
-    if let PodState::Ready { pause_pid, .. } = record.state {
+    if record.state.is_ready() {
         if let Some(read) = read(node, &record.cgroup)? {
             linux.cpu = Some(cpu(node, &record.id, record.created_ns, at, &read));
             linux.memory = Some(memory(at, &read));
@@ -63,7 +62,7 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Erro
                 Some(cri::ProcessUsage { timestamp: at, process_count: value(read.pids) });
         }
         if !record.host_network() {
-            linux.network = network(at, pause_pid);
+            linux.network = network(at, view);
         }
     }
     for container_view in view.containers.values() {
@@ -165,16 +164,16 @@ pub(crate) fn filesystem(usage: &hull_image::FsUsage, at: i64) -> cri::Filesyste
 }
 
 /// What the links of a pod have let through, but for loopback.
-pub(crate) fn interfaces(pause_pid: i32) -> Option<Vec<hull_network::InterfaceStats>> {
+pub(crate) fn interfaces(view: &View) -> Option<Vec<hull_network::InterfaceStats>> {
     // The pause process may end at any time; then there is no network to show.
-    let netns = File::open(format!("/proc/{pause_pid}/ns/net")).ok()?;
+    let netns = view.netns()?;
     let mut links = hull_network::interface_stats(netns.as_fd()).ok()?;
     links.retain(|link| link.name != "lo");
     Some(links)
 }
 
-fn network(at: i64, pause_pid: i32) -> Option<cri::NetworkUsage> {
-    let mut interfaces: Vec<_> = interfaces(pause_pid)?
+fn network(at: i64, view: &View) -> Option<cri::NetworkUsage> {
+    let mut interfaces: Vec<_> = interfaces(view)?
         .into_iter()
         .map(|of| cri::NetworkInterfaceUsage {
             name: of.name,

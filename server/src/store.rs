@@ -4,6 +4,7 @@
 //! ```text
 //! pods/<pod-id>.json              the pod: its config as asked for, and its state
 //! containers/<container-id>.json  likewise
+//! plans/<container-id>            what was resolved when it was made: `container::plans`
 //! *.new                           a write that was cut short; swept at start
 //! *.bad                           a record that could not be read, set aside for a person to see
 //! ```
@@ -12,7 +13,7 @@
 //! whatever of ours is on the host has a record, while a record may stand for nothing yet.
 //! `recover` lives off that.
 //!
-//! A file is written whole beside the old one and renamed over it. Only the object's own task
+//! A file is written whole beside the old one and renamed over it, readable for its owner alone. Only the object's own task
 //! writes it, so there are no locks here. No fsync: the directory is on /run, which does not outlive
 //! a power cut any more than the processes do.
 //!
@@ -20,9 +21,9 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The version written. Older ones are read as long as they are named in [`Store::load`].
@@ -93,19 +94,12 @@ impl Store {
         let path = self.path(id);
         let encoded = serde_json::to_vec(&Versioned { version: VERSION, record })
             .map_err(|source| Error::Encode { path: path.clone(), source })?;
-        let new = self.dir.join(format!("{id}.new"));
-        fs::write(&new, encoded)
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(|source| Error::Write { path, source })
+        write_whole(&path, &self.dir.join(format!("{id}.new")), &encoded)
     }
 
     /// Removes the record of `id`; one that is not there counts as removed.
     pub(crate) fn remove(&self, id: &str) -> Result<(), Error> {
-        let path = self.path(id);
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| Error::Remove { path, source }),
-        }
+        remove_file(self.path(id))
     }
 
     /// Reads all records. One that cannot be read is set aside, so that it never keeps the daemon
@@ -159,6 +153,30 @@ fn set_aside(path: PathBuf, why: String) -> SetAside {
     }
 }
 
+/// Puts a file in place whole, for its owner alone: written as `new`, which is replaced, then renamed.
+pub(crate) fn write_whole(path: &Path, new: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let written = || {
+        remove_if_there(new)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+        file.write_all(bytes)?;
+        fs::rename(new, path)
+    };
+    written().map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// Removes a file; one that is not there counts as removed.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes a file of ours; one that is not there counts as removed.
+pub(crate) fn remove_file(path: PathBuf) -> Result<(), Error> {
+    remove_if_there(&path).map_err(|source| Error::Remove { path, source })
+}
+
 /// Makes a directory that only root may enter, with its parents.
 pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
@@ -171,6 +189,7 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn what_was_saved_is_loaded_and_what_was_removed_is_not() {
@@ -184,6 +203,8 @@ mod tests {
         let (records, bad) = store.load::<String>().unwrap();
         assert_eq!(records, ["second"]);
         assert!(bad.is_empty());
+        let mode = fs::metadata(store.path("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
     }
 
     #[test]

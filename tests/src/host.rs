@@ -180,6 +180,7 @@ fn files(root: &Path) -> Vec<String> {
     let dirs = [
         "state/pods",
         "state/containers",
+        "state/plans",
         "state/run",
         "state/network",
         "state/cni",

@@ -176,3 +176,60 @@ async fn output_that_did_not_fit_on_the_disk_is_told_with_what_helps() {
     }
     cri.remove_all_pods().await.unwrap();
 }
+
+/// What may be put in a log's place instead of a file of its own, as a message names it.
+const IMPOSTORS: [&str; 4] = ["hard links", "symbolic link", "device", "FIFO"];
+
+/// Puts it there. `host` is a file that is no log.
+fn put(what: &str, host: &Path, log: &Path) {
+    let text = log.display().to_string();
+    match what {
+        "hard links" => fs::hard_link(host, log).must("link the host's file"),
+        "symbolic link" => std::os::unix::fs::symlink(host, log).must("point to the host's file"),
+        "device" => drop(run("mknod", [text.as_str(), "c", "1", "5"]).good()),
+        _ => drop(run("mkfifo", [text.as_str()]).good()),
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_opened_only_onto_a_file_of_its_own() {
+    let mut node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    // Beside the logs, on the same filesystem.
+    let host = hull_tests::node::write(&node.host_dir(), "host-file", "the host's\n");
+    let runs = cri.run(&pod, shell("runs", &image, "echo up; sleep 100000")).await;
+    let log = PathBuf::from(cri.status(&runs).await.log_path);
+    let aside = log.with_extension("aside");
+    for (round, what) in IMPOSTORS.into_iter().enumerate() {
+        let made = cri.make(&pod, shell(&format!("new-{round}"), &image, "echo out")).await;
+        let path = PathBuf::from(cri.status(&made).await.log_path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        put(what, &host, &path);
+        let refused = cri.start(&made).await.unwrap_err();
+        assert!(refused.message().contains(what), "start, {what}: {refused}");
+        fs::rename(&log, &aside).unwrap();
+        put(what, &host, &log);
+        for restarted in [false, true] {
+            if restarted {
+                node.kill();
+                node.start_again().await;
+            }
+            let container_id = runs.clone();
+            let request = api::ReopenContainerLogRequest { container_id };
+            let refused = cri.runtime.clone().reopen_container_log(request).await.unwrap_err();
+            assert!(refused.message().contains(what), "{restarted}, {what}: {refused}");
+        }
+        let shown = node.hull(&["logs", &runs]);
+        assert!(shown.code != 0 || what == "hard links", "{what}: {shown:?}");
+        fs::remove_file(&log).unwrap();
+        fs::rename(&aside, &log).unwrap();
+    }
+    // A directory on the way, or the pod's own, that is a link.
+    let own = log.parent().unwrap();
+    let moved = own.with_extension("moved");
+    fs::rename(own, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, own).unwrap();
+    let request = api::ReopenContainerLogRequest { container_id: runs.clone() };
+    cri.runtime.clone().reopen_container_log(request).await.unwrap_err();
+    assert_eq!(fs::read_to_string(&host).unwrap(), "the host's\n");
+}

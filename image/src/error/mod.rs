@@ -38,6 +38,14 @@ pub enum Error {
         /// Why.
         source: sys::Error,
     },
+    /// The store's filesystem takes nothing.
+    #[error("write to the image store in {}", path.display())]
+    ReadOnly {
+        /// The store.
+        path: PathBuf,
+        /// Why.
+        source: sys::Error,
+    },
     /// A pull failed.
     #[error("pull {image}")]
     Pull {
@@ -211,6 +219,7 @@ impl Error {
             Self::Policy { .. } | Self::Export { .. } | Self::NoArchive { .. } => Fault::Other,
             Self::BrokenLayer { .. } | Self::NoSource { .. } => Fault::Corrupt,
             Self::Open { .. }
+            | Self::ReadOnly { .. }
             | Self::Remove { .. }
             | Self::Rootfs { .. }
             | Self::View { .. }
@@ -243,6 +252,9 @@ impl Error {
             Self::View { source, .. } if source.errno() == rustix::io::Errno::NAMETOOLONG => {
                 Some("so many layers need Linux 6.5 or newer".into())
             }
+            Self::ReadOnly { .. } => Some(
+                "make its filesystem writable again (`mount -o remount,rw`); after an I/O error `dmesg` says why it is not".into(),
+            ),
             Self::Open { source, .. }
             | Self::Remove { source, .. }
             | Self::Rootfs { source, .. } => disk_hint(source),

@@ -41,6 +41,7 @@ impl Store {
     /// has none in the archive, and replaces the names of the only one.
     pub async fn import(&self, archive: File, name: Option<&str>) -> Result<Vec<Imported>, Error> {
         let name = name.map(Reference::parse).transpose()?;
+        self.check_writable()?;
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.import(archive, name.as_ref()))
             .await

@@ -70,11 +70,12 @@ impl Index {
         }
     }
 
-    /// Reads all records, sets aside those that cannot be read, sweeps layers without a record.
-    pub(super) fn load(&mut self) -> sys::Result<Vec<Problem>> {
+    /// Reads all records. In a store that is `writable`, sets aside those that cannot be read and sweeps
+    /// layers without a record.
+    pub(super) fn load(&mut self, writable: bool) -> sys::Result<Vec<Problem>> {
         let directory = self.root.join("images");
         let mut problems = Vec::new();
-        for name in files::names(&directory)? {
+        for name in super::names_if_there(&directory)? {
             let path = directory.join(&name);
             if name.ends_with(".bad") {
                 problems.push(Problem { path, why: "it was set aside before".into() });
@@ -82,13 +83,17 @@ impl Index {
             }
             let added = Record::read(&path).and_then(|record| self.check_layers(record));
             if let Err(why) = added.and_then(|record| self.show(record)) {
+                if !writable {
+                    problems.push(Problem { path, why });
+                    continue;
+                }
                 let aside = directory.join(format!("{name}.bad"));
                 files::rename(&path, &aside)?;
                 problems.push(Problem { path: aside, why });
             }
         }
         // A container may run on layers whose record we cannot read.
-        if problems.is_empty() {
+        if problems.is_empty() && writable {
             for name in files::names(&self.root.join("layers"))? {
                 if !self.layers.contains_key(&name) {
                     files::remove_tree(&self.layer_path(&name))?;

@@ -191,14 +191,23 @@ struct Inner {
 
 impl Store {
     /// Opens the store in `config.root`, makes it if it is not there, and sweeps what a crash left.
+    /// One that cannot be written to is opened as it is: what is in it can be used, see
+    /// [`check_writable`](Self::check_writable).
     pub fn open(config: Config) -> Result<(Self, Vec<Problem>), Error> {
         let failed = |source| Error::Open { path: config.root.clone(), source };
-        make_directories(&config.root).map_err(failed)?;
-        sweep(&config.root.join("tmp")).map_err(failed)?;
+        let made = make_directories(&config.root);
+        let writable = match made.and_then(|()| writable(&config.root)) {
+            Ok(()) => true,
+            Err(err) if is_refused(&err) => false,
+            Err(err) => return Err(failed(err)),
+        };
+        if writable {
+            sweep(&config.root.join("tmp")).map_err(failed)?;
+        }
         let policy = config.policy.as_deref().map(Policy::read).transpose()?;
         let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
         let mut index = Index::new(&config.root, pinned.map(|of| of.to_string()).collect());
-        let problems = index.load().map_err(failed)?;
+        let problems = index.load(writable).map_err(failed)?;
         let unseen = Inner::unseen(&config.root, index.layer_names());
         let clients = Arc::new(Clients::new(config.remote.clone()));
         let inner = Inner {
@@ -213,6 +222,13 @@ impl Store {
             written: Mutex::default(),
         };
         Ok((Self { inner: Arc::new(inner) }, problems))
+    }
+
+    /// Whether images and containers can be brought in: the filesystem may be read-only, from the start
+    /// or since an I/O error. `access(2)`.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        let root = &self.inner.config.root;
+        writable(root).map_err(|source| Error::ReadOnly { path: root.clone(), source })
     }
 
     /// All images.
@@ -231,6 +247,7 @@ impl Store {
     /// decides on the name as on one that comes from an archive.
     pub fn tag(&self, image: &str, name: &str, force: bool) -> Result<Arc<Image>, Error> {
         let new = Reference::parse(name)?;
+        self.check_writable()?;
         let no_tag = || Error::Reference {
             text: name.to_owned(),
             why: "what is given has a tag, no digest",
@@ -255,6 +272,7 @@ impl Store {
     /// no image needs. An image with containers (`used`, asked with its id) keeps its last name.
     /// Removing what is not there is a success.
     pub fn remove(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+        self.check_writable()?;
         let removal = self.inner.index().remove(name, used)?;
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         for directory in removal {
@@ -282,6 +300,7 @@ impl Store {
     /// A nameless file beside the layers, for an archive that is to be imported.
     pub fn spool(&self) -> Result<File, Error> {
         use rustix::fs::{Mode, OFlags, open};
+        self.check_writable()?;
         let path = self.inner.path("tmp");
         open(&path, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
             .map(File::from)
@@ -317,6 +336,28 @@ fn make_directories(root: &Path) -> sys::Result<()> {
     files::make_dir(&root.join("below"), 0o755)?;
     rootfs::make_places(&root.join(rootfs::PLACES))?;
     files::make_dir(&root.join("empty"), 0o755)
+}
+
+/// Whether something can be made in the store at `root`.
+fn writable(root: &Path) -> sys::Result<()> {
+    let path = root.join("tmp");
+    let how = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(&path, how)
+        .map_err(sys::Error::of(|| format!("access({}, W_OK)", path.display())))
+}
+
+/// Whether a directory is there but not to be written to.
+fn is_refused(error: &sys::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(error.errno(), Errno::ROFS | Errno::ACCESS | Errno::PERM)
+}
+
+/// The names in a directory of the store; none in one that could not be made.
+fn names_if_there(path: &Path) -> sys::Result<Vec<String>> {
+    match files::names(path) {
+        Err(err) if err.is_not_found() => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 fn sweep(directory: &Path) -> sys::Result<()> {

@@ -75,6 +75,7 @@ impl Store {
         auth: Option<&Auth>,
         progress: Option<mpsc::Sender<Progress>>,
     ) -> Result<Arc<Image>, Error> {
+        self.check_writable()?;
         let key = Key { reference: reference.clone(), credentials: Auth::key(auth) };
         let mut running = self.join_or_begin(&key, auth);
         running.sight.join(progress);

@@ -49,6 +49,7 @@ impl Store {
         owner: &dyn Fn(u32, u32) -> (u32, u32),
     ) -> Result<Rootfs, Error> {
         self.ready(image)?;
+        self.check_writable()?;
         let failed = |source| failed("make", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
         let rootfs = self.rootfs(container, image);
@@ -85,6 +86,11 @@ impl Store {
     pub fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
         let failed = |source| failed("remove", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
+        // On a read-only filesystem moving what is not there fails otherwise than by its absence.
+        if files::open_dir(&directory).is_err_and(|err| err.is_not_found()) {
+            self.written().remove(container);
+            return Ok(());
+        }
         // Out of the way at once, so that a crash leaves something that is swept.
         let aside = self.inner.path("tmp").join(files::unique("rootfs"));
         let moved = files::rename(&directory, &aside);

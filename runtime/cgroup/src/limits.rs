@@ -40,6 +40,41 @@ pub struct Limits {
     pub unified: Vec<(String, String)>,
 }
 
+impl Limits {
+    /// Takes over what `newer` says; the rules for devices stay when it has none.
+    pub fn overlay(&mut self, newer: Self) {
+        fn take<T>(have: &mut Option<T>, newer: Option<T>) {
+            if newer.is_some() {
+                *have = newer;
+            }
+        }
+        take(&mut self.cpu_shares, newer.cpu_shares);
+        take(&mut self.cpu_quota_us, newer.cpu_quota_us);
+        take(&mut self.cpu_period_us, newer.cpu_period_us);
+        take(&mut self.cpu_burst_us, newer.cpu_burst_us);
+        take(&mut self.cpu_idle, newer.cpu_idle);
+        take(&mut self.cpuset_cpus, newer.cpuset_cpus);
+        take(&mut self.cpuset_mems, newer.cpuset_mems);
+        take(&mut self.memory_bytes, newer.memory_bytes);
+        take(&mut self.memory_swap_bytes, newer.memory_swap_bytes);
+        take(&mut self.memory_reservation_bytes, newer.memory_reservation_bytes);
+        take(&mut self.oom_kill_disable, newer.oom_kill_disable);
+        take(&mut self.pids, newer.pids);
+        take(&mut self.io_weight, newer.io_weight);
+        for page in newer.hugepages {
+            self.hugepages.retain(|have| have.page_size != page.page_size);
+            self.hugepages.push(page);
+        }
+        if !newer.devices.is_empty() {
+            self.devices = newer.devices;
+        }
+        for (key, value) in newer.unified {
+            self.unified.retain(|(have, _)| *have != key);
+            self.unified.push((key, value));
+        }
+    }
+}
+
 /// A limit of one huge page size.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct HugepageLimit {
@@ -77,4 +112,45 @@ pub enum DeviceKind {
     Block,
     /// Character.
     Char,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_limits_win_and_what_they_leave_out_stays() {
+        let page = |bytes| HugepageLimit { page_size: "2MB".into(), bytes };
+        let rule = DeviceRule {
+            allow: false,
+            kind: DeviceKind::All,
+            major: None,
+            minor: None,
+            read: true,
+            write: true,
+            mknod: true,
+        };
+        let mut limits = Limits {
+            cpu_shares: Some(2),
+            memory_bytes: Some(1),
+            hugepages: vec![page(1)],
+            devices: vec![rule],
+            unified: vec![("a".into(), "1".into()), ("b".into(), "1".into())],
+            ..Limits::default()
+        };
+        let kept = limits.devices.clone();
+        limits.overlay(Limits {
+            memory_bytes: Some(-1),
+            pids: Some(5),
+            hugepages: vec![page(2)],
+            unified: vec![("a".into(), "2".into())],
+            ..Limits::default()
+        });
+        assert_eq!(
+            (limits.cpu_shares, limits.memory_bytes, limits.pids),
+            (Some(2), Some(-1), Some(5))
+        );
+        assert_eq!((limits.hugepages, limits.devices), (vec![page(2)], kept));
+        assert_eq!(limits.unified, [("b".into(), "1".into()), ("a".into(), "2".into())]);
+    }
 }

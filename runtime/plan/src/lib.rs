@@ -41,6 +41,12 @@ pub fn encode<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).unwrap_or_default()
 }
 
+/// A plan as [`encode`] gives it. `None` when it is another version's, or cut short.
+#[must_use]
+pub fn decode_plan(bytes: &[u8]) -> Option<Plan> {
+    borsh::from_slice(bytes).ok()
+}
+
 /// A step's error as a monitor sends it.
 #[must_use]
 pub fn decode_step(bytes: &[u8]) -> Option<StepError> {

@@ -26,6 +26,20 @@ impl Template {
         Ok(Self { process, seccomp: filter(spec)? })
     }
 
+    /// Of the process that a container's plan starts.
+    #[must_use]
+    pub fn of(mut process: Process) -> Self {
+        process.args.clear();
+        let seccomp = process.seccomp.take().map(Arc::new);
+        Self { process, seccomp }
+    }
+
+    /// Whether a seccomp profile confines it.
+    #[must_use]
+    pub fn is_confined(&self) -> bool {
+        self.seccomp.is_some()
+    }
+
     /// The process that runs `args`.
     #[must_use]
     pub fn with(&self, args: &[String]) -> Process {

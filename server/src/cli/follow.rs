@@ -9,6 +9,7 @@
 use super::error::{Error, Result};
 use super::logline::{Printer, parse};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -73,8 +74,15 @@ impl Tail {
     }
 
     fn open_file(&self) -> Result<Option<File>> {
-        match File::open(&self.path) {
-            Ok(file) => Ok(Some(file)),
+        // Others may write to the directory: what is no file of its own is not shown for one.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = rustix::fs::open(&self.path, flags, Mode::empty());
+        match opened.map(File::from).map_err(io::Error::from) {
+            Ok(file) if file.metadata().is_ok_and(|of| of.is_file()) => Ok(Some(file)),
+            Ok(_) => {
+                let refused = io::Error::other("it is not a regular file");
+                Err(Error::io(format!("open log {}", self.path.display()))(refused))
+            }
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io(format!("open log {}", self.path.display()))(source)),
         }
@@ -269,6 +277,19 @@ mod tests {
         {
             assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{last}");
         }
+    }
+
+    #[test]
+    fn what_somebody_put_in_its_place_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        Tail::open(&path, None).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        // It would wait for a writer for ever.
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
+        Tail::open(&path, None).unwrap_err();
     }
 
     #[tokio::test]

@@ -112,8 +112,8 @@ fn image_of(node: &Node, record: &ContainerRecord) -> Result<Arc<Image>, Error> 
     found.ok_or_else(|| Error::NoImage { image: record.image_id.clone() })
 }
 
-/// Makes its writable layer, finds out whom it runs as, and plans its start once, to refuse now what
-/// could not be started later.
+/// Makes its writable layer, finds out whom it runs as, and plans its start once: to refuse now what
+/// could not be started later, and to keep what was resolved for the start and for execs.
 async fn make_rootfs(
     node: Arc<Node>,
     pod: PodId,
@@ -128,6 +128,7 @@ async fn make_rootfs(
         let user = user_of(&image, &record.config)?;
         record.user = Some(user.clone());
         let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, target_pid)?;
+        node.plans.save(&record.id, &planned).map_err(|source| Error::Store { source })?;
         volumes::check(&node, &record)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {

@@ -4,14 +4,24 @@
 //!
 //! A log path cannot leave the pod's log directory: it is checked as text, and opened beneath the
 //! directory's descriptor without following links.
+//!
+//! Whoever may write to the node's logs (a log collector, a pod with that directory as a volume) can
+//! put anything there between two opens. So what is there is looked at without opening it, and only
+//! a regular file with one name is opened, by its own descriptor: never a device or FIFO, whose
+//! opening alone does something, and never another name of a file that lies elsewhere. Each open,
+//! by StartContainer, ReopenContainerLog or a daemon that was started again, is this one.
 
 use crate::error::Error;
 use hull_proto::cri;
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+
+/// How often a log is looked for that somebody makes and removes meanwhile.
+const TRIES_MAX: usize = 8;
 
 /// Whole path of the log; empty when none is asked for.
 pub(crate) fn path(
@@ -61,8 +71,9 @@ pub(crate) fn open(
         failed(format!("mkdir({directory})"))(errno)
     })?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = openat(rustix::fs::CWD, directory.as_str(), flags, Mode::empty())
-        .map_err(failed(format!("open({directory})")))?;
+    // Its parents are the node's own, and may be links; the directory is the pod's.
+    let mut at = openat(CWD, directory.as_str(), flags | OFlags::NOFOLLOW, Mode::empty())
+        .map_err(failed(format!("open({directory}, NOFOLLOW)")))?;
     let mut parts: Vec<_> = Path::new(&config.log_path).components().collect();
     let name = parts.pop().map(|part| part.as_os_str().to_owned()).unwrap_or_default();
     for part in parts {
@@ -74,25 +85,75 @@ pub(crate) fn open(
         at = beneath(&at, part, flags, Mode::empty())
             .map_err(failed(format!("openat2({})", part.display())))?;
     }
-    let flags =
-        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = beneath(&at, &name, flags, Mode::from_raw_mode(0o640))
-        .map_err(failed(format!("openat2({})", name.display())))?;
-    Ok(Some(file))
+    match open_regular(&at, &name) {
+        Ok(file) => Ok(Some(file)),
+        Err(Refused::Errno(errno)) => Err(failed(format!("openat2({})", name.display()))(errno)),
+        Err(Refused::Not(what)) => Err(Error::LogFile { path: whole, what }),
+    }
 }
 
-fn beneath(
-    at: &OwnedFd,
-    name: &std::ffi::OsStr,
-    flags: OFlags,
-    mode: Mode,
-) -> Result<OwnedFd, Errno> {
+/// Why a log is not opened.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    Errno(Errno),
+    /// What is there instead of a regular file.
+    Not(&'static str),
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+/// Opens the regular file `name` for appending, or makes it.
+fn open_regular(at: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Refused> {
+    let how = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    for _ in 0..TRIES_MAX {
+        match beneath(at, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(found) => {
+                check_regular(&found)?;
+                // The very file that was looked at, whatever has its name by now. `proc(5)`.
+                let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+                return Ok(openat(CWD, itself, how, Mode::empty())?);
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        match beneath(at, name, how | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o640)) {
+            // Somebody else made it in between.
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Refused::Errno(Errno::AGAIN))
+}
+
+fn check_regular(found: &OwnedFd) -> Result<(), Refused> {
+    let stat = rustix::fs::fstat(found)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile if stat.st_nlink > 1 => {
+            Err(Refused::Not("a file with further names (hard links)"))
+        }
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(Refused::Not("a symbolic link")),
+        FileType::Directory => Err(Refused::Not("a directory")),
+        FileType::CharacterDevice | FileType::BlockDevice => Err(Refused::Not("a device")),
+        FileType::Fifo => Err(Refused::Not("a FIFO")),
+        FileType::Socket => Err(Refused::Not("a socket")),
+        FileType::Unknown => Err(Refused::Not("not a file")),
+    }
+}
+
+fn beneath(at: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     openat2(at.as_fd(), name, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Chain;
+    use std::os::unix::net::UnixListener;
 
     fn configs(directory: &str, path: &str) -> (cri::PodSandboxConfig, cri::ContainerConfig) {
         (
@@ -124,6 +185,56 @@ mod tests {
         fs::remove_file(logs.join("web")).unwrap();
         fs::create_dir(logs.join("web")).unwrap();
         std::os::unix::fs::symlink("/etc/motd", logs.join("web/0.log")).unwrap();
+        open(&pod, &container).unwrap_err();
+    }
+
+    #[test]
+    fn only_a_regular_file_with_one_name_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        let (pod, container) = configs(logs.to_str().unwrap(), "web/0.log");
+        let first = open(&pod, &container).unwrap().unwrap();
+        rustix::io::write(&first, b"1").unwrap();
+        rustix::io::write(open(&pod, &container).unwrap().unwrap(), b"2").unwrap();
+        let log = logs.join("web/0.log");
+        assert_eq!(fs::read(&log).unwrap(), b"12", "an old one is gone on with");
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "host").unwrap();
+        let put: [(&str, &dyn Fn()); 6] = [
+            ("hard links", &|| fs::hard_link(&elsewhere, &log).unwrap()),
+            ("symbolic link", &|| std::os::unix::fs::symlink(&elsewhere, &log).unwrap()),
+            ("symbolic link", &|| std::os::unix::fs::symlink("/nowhere", &log).unwrap()),
+            ("FIFO", &|| node(&log, FileType::Fifo, 0)),
+            ("device", &|| node(&log, FileType::CharacterDevice, rustix::fs::makedev(1, 5))),
+            ("socket", &|| drop(UnixListener::bind(&log).unwrap())),
+        ];
+        for (what, put) in put {
+            fs::remove_file(&log).unwrap();
+            put();
+            let refused = open(&pod, &container).unwrap_err();
+            assert!(Chain(&refused).to_string().contains(what), "{what}: {refused}");
+        }
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"host");
+        fs::remove_file(&log).unwrap();
+        fs::create_dir(&log).unwrap();
+        assert!(open(&pod, &container).unwrap_err().to_string().contains("directory"));
+    }
+
+    /// A FIFO would hold up whoever opens it, and a reader must not be told.
+    fn node(path: &Path, kind: FileType, device: u64) {
+        rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o666), device).unwrap();
+    }
+
+    #[test]
+    fn the_pods_own_directory_is_no_link_though_those_above_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real");
+        fs::create_dir_all(real.join("pod")).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let (pod, container) = configs(link.join("pod").to_str().unwrap(), "0.log");
+        open(&pod, &container).unwrap().unwrap();
+        let (pod, container) = configs(link.to_str().unwrap(), "0.log");
         open(&pod, &container).unwrap_err();
     }
 

@@ -7,6 +7,7 @@
 
 pub(crate) mod create;
 pub(crate) mod log;
+pub(crate) mod plans;
 pub(crate) mod remove;
 pub(crate) mod start;
 pub(crate) mod state;
@@ -96,7 +97,7 @@ pub(crate) struct ContainerView {
     pub(crate) execs: Execs,
 }
 
-/// The plan that CreateContainer made, kept for the start, which needs not make it anew. It is for a container with the same config, in the same pod, that joins no other's process.
+/// The plan that CreateContainer made, cached so that StartContainer does not read it back from [`plans`].
 #[derive(Debug, Default)]
 pub(crate) struct Planned(Option<Box<hull_plan::Plan>>);
 

@@ -11,7 +11,7 @@ use hull_proto::monitor::Verb;
 use std::sync::Arc;
 use tracing::debug;
 
-/// Removes its cgroup and its writable layer. The log stays: it is the kubelet's.
+/// Removes its cgroup, its writable layer and its kept plan. The log stays: it is the kubelet's.
 pub(crate) async fn remove(
     node: &Arc<Node>,
     client: Option<Client>,
@@ -32,7 +32,8 @@ pub(crate) async fn remove(
         })?;
         node.images
             .remove_rootfs(&record.id)
-            .map_err(|source| Error::Rootfs { container: record.id.clone(), source })
+            .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
+        node.plans.remove(&record.id).map_err(|source| Error::Store { source })
     })
     .await
 }

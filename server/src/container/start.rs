@@ -8,9 +8,10 @@ use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, State as PodState};
 use crate::{explain, nri, spec};
 use hull_image::Image;
-use hull_plan::{Options, Plan, Root, Source};
+use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Failure as MonitorFailure, SLOT_SHM, Started, Stdio, Verb};
+use hull_proto::nri::LinuxResources;
 use oci_spec::runtime::Spec;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,42 @@ pub(crate) fn plan(
         host: node.host.clone(),
     };
     hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })
+}
+
+/// What may have changed since the plan was made: limits, and the process whose pid namespace it joins.
+fn bring_up_to_date(
+    plan: &mut Plan,
+    record: &ContainerRecord,
+    target_pid: Option<i32>,
+) -> Result<(), Error> {
+    if let Some(pid) = target_pid {
+        plan.namespaces.pid = Namespace::Join(format!("/proc/{pid}/ns/pid"));
+    }
+    if let Some(resources) = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref())
+    {
+        let limits = spec::limits(resources).map_err(|source| Error::Spec { source })?;
+        plan.cgroup.limits.overlay(limits);
+    }
+    let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
+    if let Some(resources) = plugins.and_then(|linux| linux.resources.clone()) {
+        // Its rules for devices were for a container that was about to be made, and are in the plan.
+        let resources = LinuxResources { devices: Vec::new(), ..resources };
+        let limits =
+            nri::resources::limits(&resources).map_err(|source| Error::Adjust { source })?;
+        plan.cgroup.limits.overlay(limits);
+    }
+    plan.process.oom_score_adj = oom_score(record).or(plan.process.oom_score_adj);
+    Ok(())
+}
+
+/// The out-of-memory score of its processes: a plugin's wish at its making, else the kubelet's last.
+pub(crate) fn oom_score(record: &ContainerRecord) -> Option<i32> {
+    let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
+    let of_plugins = plugins.and_then(|linux| linux.oom_score_adj.as_ref());
+    let asked = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    of_plugins
+        .map(|score| i32::try_from(score.value).unwrap_or(i32::MAX))
+        .or(asked.map(|resources| i32::try_from(resources.oom_score_adj).unwrap_or(i32::MAX)))
 }
 
 /// The OCI spec of a container, with what plugins ask for in it.
@@ -113,10 +150,13 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
         let (node, pod_record, record, image) =
             (Arc::clone(&node), Arc::clone(&pod_record), Arc::clone(&record), Arc::clone(&image));
         blocking(move || {
-            let plan = match planned.into_plan().filter(|_| target_pid.is_none()) {
+            let kept = planned.into_plan().or_else(|| node.plans.load(&record.id));
+            let mut plan = match kept {
                 Some(plan) => plan,
+                // Made by a release that kept no plans.
                 None => plan(&node, &pod, &pod_record, &record, &image, target_pid)?,
             };
+            bring_up_to_date(&mut plan, &record, target_pid)?;
             Ok::<_, Error>((plan, log::open(&pod_record.config, &record.config)?))
         })
         .await?

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::node::{PodCidr, blocking};
 use hull_proto::cri as api;
 use hull_proto::cri::runtime_service_server::RuntimeService;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -38,6 +39,14 @@ impl RuntimeService for Cri {
                 condition("NetworkReady", Err(format!("{}{hint}", crate::error::Chain(&err))))
             }
         };
+        // Not the runtime's readiness: for that a kubelet would evict what runs here, and runs on.
+        let data_dir = condition(
+            "DataDirWritable",
+            self.node.images.check_writable().map_err(|err| {
+                let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
+                format!("cannot {}{hint}", crate::error::Chain(&err))
+            }),
+        );
         let features = api::RuntimeHandlerFeatures {
             recursive_read_only_mounts: true,
             user_namespaces: self.node.user_namespaces.is_ok(),
@@ -47,7 +56,7 @@ impl RuntimeService for Cri {
         let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
         Ok(Response::new(api::StatusResponse {
             status: Some(api::RuntimeStatus {
-                conditions: vec![condition("RuntimeReady", Ok(())), network],
+                conditions: vec![condition("RuntimeReady", Ok(())), network, data_dir],
             }),
             info,
             runtime_handlers: handlers.to_vec(),
@@ -367,14 +376,24 @@ impl Cri {
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": format!("{:?}", self.node.cgroups.version()),
         });
-        HashMap::from([("config".into(), config), ("hull".into(), version.to_string())])
+        HashMap::from([
+            ("config".into(), shown_json(&config).into_owned()),
+            ("hull".into(), version.to_string()),
+        ])
     }
 }
 
 fn condition(r#type: &str, state: Result<(), String>) -> api::RuntimeCondition {
     let (reason, message) = match &state {
         Ok(()) => (String::new(), String::new()),
-        Err(why) => (format!("{type}False").replace("ReadyFalse", "NotReady"), why.clone()),
+        Err(why) => {
+            let reason = match r#type.strip_suffix("Ready") {
+                Some(what) => format!("{what}NotReady"),
+                None => format!("{type}False"),
+            };
+            (reason, why.clone())
+        }
     };
+    let message = shown(message, MESSAGE_BYTES_MAX);
     api::RuntimeCondition { r#type: r#type.into(), status: state.is_ok(), reason, message }
 }

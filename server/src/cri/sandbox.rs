@@ -8,6 +8,7 @@ use crate::pod::registry::Key;
 use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
 use crate::{spec, stats};
 use hull_proto::cri as api;
+use hull_sys::text::shown_json;
 use std::sync::Arc;
 use tonic::{Code, Status};
 
@@ -143,7 +144,8 @@ impl Cri {
             "runtimeSpec": spec,
             "network": network,
         });
-        std::collections::HashMap::from([("info".into(), info.to_string())])
+        let info = shown_json(&info.to_string()).into_owned();
+        std::collections::HashMap::from([("info".into(), info)])
     }
 
     pub(super) fn list_pods(&self, by: Option<&api::PodSandboxFilter>) -> Vec<api::PodSandbox> {
@@ -154,6 +156,7 @@ impl Cri {
 
     pub(super) async fn pod_stats(&self, id: &str) -> Result<api::PodSandboxStats, Status> {
         let view = self.pod(id)?.view();
+        view.hold_pause().await;
         let node = Arc::clone(&self.node);
         blocking(move || stats::pod(&node, &view)).await.map_err(status::of)
     }
@@ -162,9 +165,8 @@ impl Cri {
         &self,
         by: Option<api::PodSandboxStatsFilter>,
     ) -> Result<Vec<api::PodSandboxStats>, Status> {
-        let node = Arc::clone(&self.node);
+        let (node, views) = (Arc::clone(&self.node), self.held_views().await);
         blocking(move || {
-            let views = node.registry.views();
             let wanted = views.iter().filter(|view| {
                 view.record.state.is_ready() && filter::pod_stats(by.as_ref(), view)
             });
@@ -176,10 +178,16 @@ impl Cri {
 }
 
 impl Cri {
+    /// All pods, the pause process of each held.
+    async fn held_views(&self) -> Vec<Arc<View>> {
+        let views = self.node.registry.views();
+        futures_util::future::join_all(views.iter().map(|view| view.hold_pause())).await;
+        views
+    }
+
     pub(super) async fn list_pod_metrics(&self) -> Result<Vec<api::PodSandboxMetrics>, Status> {
-        let node = Arc::clone(&self.node);
+        let (node, views) = (Arc::clone(&self.node), self.held_views().await);
         blocking(move || {
-            let views = node.registry.views();
             let wanted = views.iter().filter(|view| view.record.state.is_ready());
             wanted.map(|view| crate::metrics::pod(&node, view)).collect::<Result<_, _>>()
         })

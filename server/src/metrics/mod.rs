@@ -10,7 +10,7 @@ mod table;
 use crate::container::{ContainerView, State};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
-use crate::pod::{State as PodState, View};
+use crate::pod::View;
 use crate::stats;
 use hull_cgroup::{Cgroup, Counters, Psi, Stats};
 use hull_proto::cri as api;
@@ -38,10 +38,8 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<api::PodSandboxMetrics, Er
     let record = &view.record;
     let mut given = Given::of_pod(view);
     given.cgroup(node, &record.cgroup)?;
-    if let PodState::Ready { pause_pid, .. } = record.state
-        && !record.host_network()
-    {
-        given.network(pause_pid);
+    if record.state.is_ready() && !record.host_network() {
+        given.network(view);
     }
     given.one(table::START_TIME, seconds(record.created_ns));
     let mut containers = Vec::new();
@@ -226,8 +224,8 @@ impl Given {
         self.some(stalled, psi.map(|psi| psi.full.total_us / SECOND_US));
     }
 
-    fn network(&mut self, pause_pid: i32) {
-        for link in stats::interfaces(pause_pid).unwrap_or_default() {
+    fn network(&mut self, view: &View) {
+        for link in stats::interfaces(view).unwrap_or_default() {
             let of = [link.name.as_str()];
             self.add(table::NETWORK_RX_BYTES, link.rx_bytes, &of);
             self.add(table::NETWORK_RX_PACKETS, link.rx_packets, &of);

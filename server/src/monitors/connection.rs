@@ -6,17 +6,18 @@
 //! connection breaks, every waiting caller hears [`Error::Lost`] and the pod's task gets
 //! [`Notice::Lost`], once.
 
-use super::Error;
+use super::{Error, Pause};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
-    Done, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, Request, Started, Streams,
-    VERSION, VERSION_ATTACH, Verb,
+    Done, Event, Exit, FRAME_BYTES_MAX, Fact, Failure, HelloReply, Message, Request, Started,
+    Streams, VERSION, VERSION_ATTACH, Verb,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,8 @@ pub(crate) struct Client {
     /// What the monitor speaks; 0 before it said hello.
     pub(super) version: u16,
     calls: mpsc::Sender<Call>,
+    /// The pod's pause process, once somebody wanted something of it.
+    pause: Arc<OnceLock<Pause>>,
 }
 
 type Answer = Result<Done, Error>;
@@ -76,7 +79,7 @@ impl Client {
             // The pod's task may be gone already; then nobody is interested.
             let _gone = notices.send(Notice::Lost).await;
         });
-        Ok(Self { version: 0, calls })
+        Ok(Self { version: 0, calls, pause: Arc::default() })
     }
 
     /// Asks for `verb` and waits for the answer.
@@ -127,6 +130,31 @@ impl Client {
             return Err(Error::CannotAttach { version: self.version });
         }
         self.tell(Verb::Attach { container, streams }, fds).await
+    }
+
+    /// The pod's pause process, which has the number `pid` if it runs.
+    ///
+    /// # Errors
+    /// It has ended, or the monitor has.
+    pub(crate) async fn pause(&self, pid: i32) -> io::Result<&Pause> {
+        if let Some(known) = self.pause.get() {
+            return Ok(known);
+        }
+        let gone = |why: &str| io::Error::new(io::ErrorKind::NotConnected, why.to_owned());
+        let found = Pause::open(pid)?;
+        let hello = self.hello().await.map_err(|err| gone(&err.to_string()))?;
+        // It is the monitor's child, and was not waited for yet: so nobody else had the number before.
+        match hello.pause {
+            Some(Fact::Running(started)) if started.pid == pid => {
+                Ok(self.pause.get_or_init(|| found))
+            }
+            _ => Err(gone("the pod's pause process has ended")),
+        }
+    }
+
+    /// What [`pause`](Self::pause) gave before.
+    pub(crate) fn known_pause(&self) -> Option<&Pause> {
+        self.pause.get()
     }
 
     pub(super) async fn hello(&self) -> Result<HelloReply, Error> {

@@ -8,9 +8,11 @@
 //! Not here: what the answers mean. That is the pod's task's business.
 
 mod connection;
+mod pause;
 mod reap;
 
 pub(crate) use connection::{Client, Notice};
+pub(crate) use pause::Pause;
 
 use crate::assets;
 use hull_proto::id::PodId;
@@ -21,6 +23,7 @@ use hull_proto::monitor::{
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
@@ -118,6 +121,8 @@ impl Monitors {
             _ => {}
         }
         let listener = UnixListener::bind(socket).map_err(listen)?;
+        // Its directory lets nobody in who could have been quicker.
+        fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(listen)?;
         let fds = [(listener.as_fd(), LISTEN_FD), (self.pause.as_fd(), PAUSE_FD)];
         let args = ["hull-monitor", pod.as_str()];
         let spawned = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds);

@@ -82,6 +82,24 @@ pub(crate) struct View {
     pub(crate) gone: bool,
 }
 
+impl View {
+    /// Gets hold of the pause process, for what is read of the pod without waiting. One that has ended
+    /// meanwhile is not held: there is nothing to read.
+    pub(crate) async fn hold_pause(&self) {
+        if let (Some(client), State::Ready { pause_pid, .. }) = (&self.client, &self.record.state)
+            && !self.record.host_network()
+            && let Err(err) = client.pause(*pause_pid).await
+        {
+            tracing::debug!(pod = %self.id.short(), error = %err, "pause process not held");
+        }
+    }
+
+    /// The pod's network namespace, when its pause process is held and runs.
+    pub(crate) fn netns(&self) -> Option<std::os::fd::OwnedFd> {
+        self.client.as_ref()?.known_pause()?.netns().ok()
+    }
+}
+
 /// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Sizes {

@@ -47,8 +47,8 @@ pub(crate) enum Error {
     Cgroup { source: driver::Error },
     #[error("make its network namespace")]
     Netns { source: hull_sys::Error },
-    #[error("open its network namespace {}", path.display())]
-    OpenNetns { path: PathBuf, source: io::Error },
+    #[error("open the network namespace of its pause process")]
+    OpenNetns { source: io::Error },
     #[error("attach its network")]
     Attach { source: hull_network::Error },
     #[error("give it host port {port}: pod {holder} has {held}")]
@@ -169,9 +169,9 @@ async fn bring_up_mapped(
     if record.host_network() {
         return Ok((Vec::new(), pause_pid));
     }
-    let path = PathBuf::from(format!("/proc/{pause_pid}/ns/net"));
-    let netns = fs::File::open(&path).map_err(|source| Error::OpenNetns { path, source })?;
-    let ips = timed("network", attach(node, id, record, Some(netns.into()))).await?;
+    let failed = |source| Error::OpenNetns { source };
+    let netns = monitor.client.pause(pause_pid).await.map_err(failed)?.netns().map_err(failed)?;
+    let ips = timed("network", attach(node, id, record, Some(netns))).await?;
     Ok((ips, pause_pid))
 }
 

@@ -13,7 +13,6 @@ use hull_streaming::channel::{CHUNK, Inbound, Outbound};
 use hull_streaming::session::{Session, Stream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -154,13 +153,15 @@ async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStre
     let view = node.registry.pod(pod.as_str()).ok_or_else(gone)?.view();
     let State::Ready { pause_pid, .. } = view.record.state else { return Err(gone()) };
     let host_network = view.record.host_network();
+    let netns = if host_network {
+        None
+    } else {
+        Some(view.client.as_ref().ok_or_else(gone)?.pause(pause_pid).await?.netns()?)
+    };
     // Only the sockets are made inside, and connected from here: a server that does not answer must hold
     // up no thread.
     let (four, six) = blocking(move || {
-        if host_network {
-            return Ok(sockets());
-        }
-        let netns = File::open(format!("/proc/{pause_pid}/ns/net"))?;
+        let Some(netns) = netns else { return Ok(sockets()) };
         hull_sys::netns::within(netns.as_fd(), sockets).map_err(io::Error::other)
     })
     .await?;

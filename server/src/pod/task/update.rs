@@ -136,7 +136,6 @@ impl Task {
             overlay(linux.resources.get_or_insert_default(), &plugins);
         }
         held.execs = container::Execs::default();
-        held.planned = container::Planned::default();
         let client = self.client.clone().filter(|_| runs);
         let id = id.clone();
         self.work.spawn(async move {
