@@ -8,7 +8,7 @@ use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;
 use std::collections::BTreeSet;
-use std::io::{self, Seek as _, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -75,9 +75,6 @@ impl Hull for Cri {
                 |err| Status::unknown(format!("cannot keep the archive while it arrives: {err}")),
             )?;
         }
-        spool
-            .rewind()
-            .map_err(|err| Status::unknown(format!("cannot read the archive again: {err}")))?;
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;
         let images = imported
