@@ -5,7 +5,7 @@
 //! limit. Addresses (`urls`) that a document wants us to fetch from are not even read.
 
 use crate::digest::Digest;
-use crate::error::Cause;
+use crate::error::{Cause, NAME_MAX, shown};
 use crate::platform::Machine;
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
@@ -112,7 +112,7 @@ impl RawDescriptor {
     fn check(self, what: &str) -> Result<Descriptor, Cause> {
         let digest = Digest::parse(&self.digest).ok_or_else(|| Cause::Document {
             what: what.to_owned(),
-            why: format!("`{}` is not a sha256 or sha512 digest", self.digest.escape_debug()),
+            why: format!("`{}` is not a sha256 or sha512 digest", shown(&self.digest, NAME_MAX)),
         })?;
         let mut names = Vec::new();
         for key in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
@@ -250,7 +250,7 @@ pub(crate) fn parse_config(bytes: &[u8], machine: &Machine) -> Result<ImageConfi
         .iter()
         .map(|text| {
             Digest::parse(text)
-                .ok_or_else(|| wrong(format!("diff id `{}` is no digest", text.escape_debug())))
+                .ok_or_else(|| wrong(format!("diff id `{}` is no digest", shown(text, NAME_MAX))))
         })
         .collect();
     Ok(ImageConfig { diff_ids: diff_ids? })

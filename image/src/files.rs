@@ -4,6 +4,7 @@
 //! The rule: removing never follows a link and never leaves the directory it was given, however the
 //! tree in it was made.
 
+use crate::error::{NAME_MAX, shown};
 use hull_sys::{Error, Result};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, fsync, open, openat, renameat, syncfs, unlinkat,
@@ -226,7 +227,7 @@ fn open_any_mode(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
 }
 
 fn failed<'a>(call: &'a str, name: &'a CStr) -> impl Fn(Errno) -> Error + 'a {
-    move |errno| Error::new(errno, format!("{call}({})", name.to_string_lossy()))
+    move |errno| Error::new(errno, format!("{call}({})", shown(name.to_bytes(), NAME_MAX)))
 }
 
 /// Bytes on disk and inodes of a tree. Does not follow links or leave the tree; what is deeper than

@@ -16,7 +16,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Small enough that no input fills a disk.
-const LIMITS: Limits = Limits { bytes: 4 << 20, entries: 1000 };
+const LIMITS: Limits = Limits { bytes: 4 << 20, entries: 1000, archive_bytes: 4 << 20 };
 
 /// Reads an archive entry by entry. Whatever it is, it ends, and gives no more than there is.
 pub fn archive(bytes: &[u8]) {

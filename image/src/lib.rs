@@ -38,7 +38,7 @@ pub use error::{Cause, Error, Fault, Unreachable};
 pub use reference::Reference;
 pub use store::{
     Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Remote, Room,
-    Rootfs, Store, Verified,
+    Rootfs, Spool, Store, Verified,
 };
 pub use unpack::{Error as UnpackError, Limits};
 pub use view::{Kind, kind_inside, read_inside, view};

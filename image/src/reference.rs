@@ -2,19 +2,18 @@
 //! Names of images: `[registry/]repository[:tag][@digest]`.
 //!
 //! Short names are widened as everybody is used to: `busybox` is `docker.io/library/busybox:latest`.
-//! The rule: a [`Reference`] is well formed, so its parts may be put into a URL.
+//! The rule: a [`Reference`] is well formed, so its parts may be put into a URL, and its registry is in
+//! its one spelling ([`host`]). Names are compared as references, never as texts.
 //!
 //! Not here: what a name stands for at the moment. The store knows.
 
+pub(crate) mod host;
+
 use crate::digest::Digest;
 use crate::error::Error;
+use host::{DEFAULT_HOST, DEFAULT_HOST_ALIASES};
 use std::fmt;
-use std::net::IpAddr;
 
-/// The registry of names that do not name one.
-const DEFAULT_HOST: &str = "docker.io";
-/// An old name of it.
-const OLD_DEFAULT_HOST: &str = "index.docker.io";
 /// Where it keeps repositories of one word.
 const DEFAULT_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
@@ -34,7 +33,7 @@ pub struct Reference {
 impl Reference {
     /// Parses a name as a person or a pod writes it.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        Self::read(text).map_err(|why| Error::Reference { text: shortened(text), why })
+        Self::read(text).map_err(|why| Error::Reference { text: text.to_owned(), why })
     }
 
     fn read(text: &str) -> Result<Self, &'static str> {
@@ -59,7 +58,7 @@ impl Reference {
             Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
             _ => (rest, None),
         };
-        check_host(host)?;
+        let host = host::normal(host)?;
         check_repository(repository)?;
         if let Some(tag) = tag {
             check_tag(tag)?;
@@ -75,10 +74,40 @@ impl Reference {
             (None, Some(_)) => None,
             (None, None) => Some(DEFAULT_TAG.to_owned()),
         };
-        Ok(Self { host: host.to_owned(), repository, tag, digest })
+        Ok(Self { host, repository, tag, digest })
     }
 
-    /// The registry: `host` or `host:port`.
+    /// A repository, as rules name it: without tag and digest.
+    pub(crate) fn repository_alone(text: &str) -> Result<Self, &'static str> {
+        let last = text.rsplit('/').next().unwrap_or(text);
+        // A name without a slash has no registry, hence no port.
+        if last.contains([':', '@']) {
+            return Err("a rule is for a repository, without tag and digest");
+        }
+        Self::read(text)
+    }
+
+    /// The beginning of names, with the whole of the registry, in the one spelling.
+    pub(crate) fn beginning(text: &str) -> Result<String, &'static str> {
+        let (host, rest) = split_host(text);
+        Ok(format!("{}/{rest}", host::normal(host)?))
+    }
+
+    /// The same repository at `host`, which is in its normal form.
+    pub(crate) fn at(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), ..self.clone() }
+    }
+
+    /// Every way to write `host/repository` that is known to mean it.
+    pub(crate) fn spellings(&self) -> impl Iterator<Item = String> {
+        let with_port = format!("{}:{}", self.host, host::port_of(&self.host));
+        let aliases = DEFAULT_HOST_ALIASES.iter().filter(|_| self.host == DEFAULT_HOST);
+        let hosts = [self.host.clone(), with_port].into_iter();
+        let hosts = hosts.chain(aliases.map(|alias| (*alias).to_owned()));
+        hosts.map(|host| format!("{host}/{}", self.repository))
+    }
+
+    /// The registry: `host` or `host:port`, in its one spelling.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -87,9 +116,7 @@ impl Reference {
     /// Whether `address`, as people write addresses of registries, is that of the registry.
     #[must_use]
     pub fn is_on(&self, address: &str) -> bool {
-        let host = crate::credentials::bare(address);
-        let is_docker = matches!(host, OLD_DEFAULT_HOST | "registry-1.docker.io");
-        host == self.host || (is_docker && self.host == DEFAULT_HOST)
+        host::normal_or_lower(crate::credentials::bare(address)) == self.host
     }
 
     /// The repository in the registry.
@@ -157,15 +184,6 @@ impl Reference {
     pub(crate) fn digested(&self, digest: &Digest) -> String {
         format!("{}@{digest}", self.name())
     }
-
-    /// Whether the registry runs on this machine, so that plain HTTP harms nobody.
-    pub(crate) fn is_loopback(host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => host.split(':').next().unwrap_or_default(),
-        };
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
 }
 
 /// The full form: nothing left out.
@@ -185,7 +203,6 @@ impl fmt::Display for Reference {
 /// The first part names a registry if it cannot be part of a repository's name.
 fn split_host(name: &str) -> (&str, &str) {
     match name.split_once('/') {
-        Some((OLD_DEFAULT_HOST, rest)) => (DEFAULT_HOST, rest),
         Some((first, rest)) if names_host(first) => (first, rest),
         _ => (DEFAULT_HOST, name),
     }
@@ -195,40 +212,6 @@ fn names_host(first: &str) -> bool {
     first == "localhost"
         || first.contains(['.', ':'])
         || first.bytes().any(|b| b.is_ascii_uppercase())
-}
-
-fn check_host(host: &str) -> Result<(), &'static str> {
-    const WRONG: &str = "the registry is not a host name or address";
-    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
-        let (address, port) = rest.split_once(']').ok_or(WRONG)?;
-        let address_bytes = |b: u8| b.is_ascii_hexdigit() || b == b':';
-        if address.is_empty() || !address.bytes().all(address_bytes) {
-            return Err(WRONG);
-        }
-        (None, port)
-    } else {
-        match host.find(':') {
-            Some(colon) => (Some(&host[..colon]), &host[colon..]),
-            None => (Some(host), ""),
-        }
-    };
-    if !port.is_empty() {
-        let digits = port.strip_prefix(':').ok_or(WRONG)?;
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err("the port of the registry is not a number");
-        }
-    }
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(word)
-    };
-    match name {
-        Some(name) if !name.split('.').all(label) => Err(WRONG),
-        _ => Ok(()),
-    }
 }
 
 fn check_repository(repository: &str) -> Result<(), &'static str> {
@@ -266,16 +249,6 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
     if good { Ok(()) } else { Err("the tag is not 1 to 128 letters, digits, `_`, `.` or `-`") }
 }
 
-/// What may be repeated in a message.
-fn shortened(text: &str) -> String {
-    const SHOWN_CHARACTERS: usize = 300;
-    let mut shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +273,12 @@ mod tests {
             ("127.0.0.1:5000/a/b/c", "127.0.0.1:5000/a/b/c:latest"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
             ("[2001:db8::1]/x:t", "[2001:db8::1]/x:t"),
-            ("UPPER/x", "UPPER/x:latest"),
+            ("UPPER/x", "upper:443/x:latest"),
+            ("REG.example.org:443/x", "reg.example.org/x:latest"),
+            ("registry-1.docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("index.docker.io:443/user/app", "docker.io/user/app:latest"),
+            ("registry:443/x", "registry:443/x:latest"),
+            ("127.1:5000/x", "127.0.0.1:5000/x:latest"),
             ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10"),
             ("a__b/c.d/e--f", "docker.io/a__b/c.d/e--f:latest"),
             ("localhost:5000", "docker.io/library/localhost:5000"),
@@ -374,14 +352,24 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_only_this_machine() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
-            assert!(Reference::is_loopback(host), "{host}");
+    fn a_message_shows_a_name_on_one_line_and_not_all_of_it() {
+        let text = format!("a\nb\u{1b}[2J\u{202e}{}", "x".repeat(10_000));
+        let err = Reference::parse(&text).unwrap_err().to_string();
+        assert!(!err.contains(['\n', '\u{1b}', '\u{202e}']) && err.len() < 700, "{err}");
+        assert!(err.contains("a\\nb\\u{1b}[2J"), "{err}");
+    }
+
+    #[test]
+    fn credentials_for_an_address_are_for_every_spelling_of_it() {
+        let of = |name: &str| Reference::parse(name).unwrap();
+        for address in ["https://REG.example.org/v1/", "reg.example.org:443", "reg.example.org"] {
+            assert!(of("reg.example.org/x").is_on(address), "{address}");
         }
-        for host in
-            ["localhost.example.org", "128.0.0.1", "[::2]", "127.0.0.1.example.org", "docker.io"]
-        {
-            assert!(!Reference::is_loopback(host), "{host}");
+        for address in ["https://index.docker.io/v1/", "registry-1.docker.io", "docker.io"] {
+            assert!(of("busybox").is_on(address), "{address}");
+        }
+        for address in ["reg.example.org:80", "u@reg.example.org", "reg.example.org.evil", ""] {
+            assert!(!of("reg.example.org/x").is_on(address), "{address}");
         }
     }
 

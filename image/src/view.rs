@@ -4,7 +4,7 @@
 //! The rule: the tree is never attached to the host's mounts, so it is gone when the descriptor is,
 //! also when we are killed; and no path inside can lead outside of it.
 
-use crate::error::Error;
+use crate::error::{Error, NAME_MAX, shown};
 use crate::files;
 use hull_sys as sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
@@ -96,7 +96,8 @@ pub enum Kind {
 pub fn kind_inside(view: BorrowedFd<'_>, path: &str) -> Result<Option<Kind>, Error> {
     let kind = || -> sys::Result<Option<Kind>> {
         let Some(found) = find(view, path)? else { return Ok(None) };
-        let stat = fstat(&found).map_err(sys::Error::of(|| format!("fstat({path})")))?;
+        let stat = fstat(&found)
+            .map_err(sys::Error::of(|| format!("fstat({})", shown(path, NAME_MAX))))?;
         Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Directory,
             FileType::RegularFile => Kind::File,
@@ -116,7 +117,9 @@ fn find(view: BorrowedFd<'_>, path: &str) -> sys::Result<Option<OwnedFd>> {
     match sys::open_in_root(view, path, OFlags::PATH, ResolveFlags::empty()) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
-        Err(errno) => Err(sys::Error::new(errno, format!("openat2({path}, IN_ROOT)"))),
+        Err(errno) => {
+            Err(sys::Error::new(errno, format!("openat2({}, IN_ROOT)", shown(path, NAME_MAX))))
+        }
     }
 }
 
@@ -132,17 +135,18 @@ pub fn read_inside(
 
 fn read(view: BorrowedFd<'_>, path: &str, max_bytes: usize) -> sys::Result<Option<Vec<u8>>> {
     let Some(found) = find(view, path)? else { return Ok(None) };
-    let stat = fstat(&found).map_err(sys::Error::of(|| format!("fstat({path})")))?;
+    let stat =
+        fstat(&found).map_err(sys::Error::of(|| format!("fstat({})", shown(path, NAME_MAX))))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
     let again = format!("/proc/self/fd/{}", found.as_raw_fd());
     let file = open(&again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(sys::Error::of(|| format!("open({again} of {path})")))?;
+        .map_err(sys::Error::of(|| format!("open({again} of {})", shown(path, NAME_MAX))))?;
     let mut bytes = Vec::new();
     File::from(file)
         .take(max_bytes as u64)
         .read_to_end(&mut bytes)
-        .map_err(sys::Error::of_io(|| format!("read({path})")))?;
+        .map_err(sys::Error::of_io(|| format!("read({})", shown(path, NAME_MAX))))?;
     Ok(Some(bytes))
 }

@@ -97,6 +97,124 @@ async fn links_in_an_archive_are_followed_within_it() {
     assert!(store.again().store.find(&packed.id()).is_some(), "without a name it has its id");
 }
 
+/// In an archive as in a root: what climbs above it is at it.
+#[tokio::test]
+async fn links_that_climb_out_of_an_archive_stop_at_its_root() {
+    if !can_run("links_that_climb_out_of_an_archive_stop_at_its_root") {
+        return;
+    }
+    let of = image();
+    let packed = of.pack();
+    let manifest =
+        json!([{"Config": "c.json", "RepoTags": null, "Layers": ["1/layer.tar", "2/layer.tar"]}]);
+    let archive = Layer::new()
+        .file("c.json", 0o644, &packed.blobs[0].bytes)
+        .file("shared/one.tar", 0o644, &of.layers[0].0)
+        .hostile(tar::EntryType::Symlink, "1/layer.tar", "../../../shared/one.tar", b"")
+        .file("2/real.tar", 0o644, &of.layers[1].0)
+        .hostile(tar::EntryType::Link, "2/layer.tar", "../../2/real.tar", b"")
+        .file("manifest.json", 0o644, manifest.to_string());
+    let store = TestStore::new();
+    import(&store, &archive.tar(), None).await.unwrap();
+    assert!(store.store.find(&packed.id()).is_some());
+}
+
+#[tokio::test]
+async fn an_archive_has_limits_that_its_error_names() {
+    let small = TestStore::configured(|config| config.limits.archive_bytes = 1 << 20);
+    let usual = TestStore::new();
+    let zeros = Layer::new().file("zeros", 0o644, vec![0; 8 << 20]).tar();
+    let many = (0..100_001).fold(Layer::new(), |layer, _| layer.file("x", 0o644, ""));
+    let deep = format!("{}/", "d".repeat(200)).repeat(18);
+    let names = (0..5000)
+        .fold(Layer::new(), |layer, number| layer.file(&format!("{deep}{number}"), 0o644, ""));
+    let saved = json!({"Config": "c", "Layers": []});
+    let documents = Layer::new().file("c", 0o644, vec![b' '; 1 << 20]).file(
+        "manifest.json",
+        0o644,
+        json!(vec![saved; 200]).to_string(),
+    );
+    for (store, archive, says) in [
+        (
+            &small,
+            zeros,
+            "1048576 bytes that are allowed (hint: if the archive is to be trusted, raise `archive_bytes_max`",
+        ),
+        (&usual, many.tar(), "100000 entries that are allowed"),
+        (&usual, names.tar(), "16777216 bytes of names that are allowed"),
+        (&usual, documents.tar(), "134217728 bytes of documents that are allowed"),
+    ] {
+        for how in [Compression::Gzip, Compression::Zstd] {
+            let err = import(store, &how.pack(&archive), None).await.unwrap_err();
+            assert!(err.fault() == Fault::Corrupt && told(&err).contains(says), "{}", told(&err));
+        }
+    }
+    assert!(small.names("tmp").is_empty() && usual.names("tmp").is_empty());
+    // One that is not compressed takes its room as it comes.
+    let mut spool = small.store.spool().unwrap();
+    spool.write_all(&[0; 1 << 20]).unwrap();
+    let err = spool.write_all(b"x").unwrap_err();
+    assert!(err.to_string().contains("archive_bytes_max"), "{err}");
+}
+
+/// What an older hull kept under the spelling that somebody gave.
+#[tokio::test]
+async fn names_of_older_records_are_found_in_every_spelling() {
+    if !can_run("names_of_older_records_are_found_in_every_spelling") {
+        return;
+    }
+    let store = TestStore::new();
+    let mut other = image();
+    other.config = json!({"Cmd": ["/y"]});
+    let mut ids = Vec::new();
+    for (of, name) in [(image(), "reg.example.org/app:1"), (other, "reg.example.org/app:2")] {
+        let imported = import(&store, &oci_archive(&of.pack(), name), None).await.unwrap();
+        ids.push(imported[0].image.id.clone());
+    }
+    let respell = |id: &str, tags: serde_json::Value| {
+        let path = store.at("images").join(format!("{}.json", &id[7..]));
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let digest = record["digests"][0].as_str().unwrap();
+        record["digests"] = json!([digest.replace("reg.example.org", "Reg.Example.org:0443")]);
+        record["tags"] = tags;
+        std::fs::write(&path, record.to_string()).unwrap();
+    };
+    respell(
+        &ids[0],
+        json!(["REG.example.org:443/app:1", "registry-1.docker.io/library/app:1", "UPPER/app:1"]),
+    );
+    // A tag that the first has too, and here it is as it should be.
+    respell(&ids[1], json!(["index.docker.io/library/app:2", "reg.example.org/app:1"]));
+    let store = store.again();
+    let at = |name: &str| store.store.find(name).map(|image| image.id.clone());
+    for name in [
+        "app:1",
+        "docker.io/app:1",
+        "registry-1.docker.io/library/app:1",
+        "upper:443/app:1",
+        "UPPER/app:1",
+    ] {
+        assert_eq!(at(name).as_ref(), Some(&ids[0]), "{name}");
+    }
+    for name in ["app:2", "reg.example.org/app:1", "REG.example.org:443/app:1"] {
+        assert_eq!(at(name).as_ref(), Some(&ids[1]), "{name}");
+    }
+    let digest = store.store.find("app:2").unwrap().repo_digests[0].clone();
+    assert!(digest.starts_with("reg.example.org/app@"), "{digest}");
+    assert_eq!(
+        at(&digest.replace("reg.example.org", "reg.EXAMPLE.org:443")).as_ref(),
+        Some(&ids[1])
+    );
+    let tags = &store.store.find("app:1").unwrap().repo_tags;
+    assert_eq!(*tags, ["docker.io/library/app:1", "upper:443/app:1"]);
+    store.store.remove("index.docker.io/library/app:2", &|_| false).unwrap();
+    assert_eq!(at("app:2"), None);
+    let again = store.again();
+    let left = again.store.find("reg.example.org/app:1").unwrap();
+    assert_eq!((&left.id, left.repo_tags.len()), (&ids[1], 1));
+}
+
 #[tokio::test]
 async fn what_is_no_image_archive_is_told_so() {
     if !can_run("what_is_no_image_archive_is_told_so") {

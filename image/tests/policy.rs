@@ -143,6 +143,60 @@ async fn what_is_rejected_is_not_even_asked_for_and_archives_obey_too() {
     }
 }
 
+/// A rule that is written one way holds for pulls, imports and tags that are written another.
+#[tokio::test]
+async fn no_spelling_of_a_name_gets_round_a_rule() {
+    if !can_run("no_spelling_of_a_name_gets_round_a_rule") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(serves(&packed(), "a/b", "1"));
+    let port = fake.host.rsplit(':').next().unwrap();
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "LocalHost",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "0.0.0.0",
+    ];
+    for rule in ["127.0.0.1", "localhost", "[0:0::1]"] {
+        let policy = format!(
+            "default = \"accept\"\n[[repository]]\nmatch = \"{rule}:{port}/*\"\nrule = \"reject\"\n\
+             [[repository]]\nmatch = \"REG.invalid:443/*\"\nrule = \"reject\"\n\
+             [[repository]]\nmatch = \"registry-1.docker.io/library/*\"\nrule = \"reject\""
+        );
+        let store = governed(dir.path(), &policy);
+        for host in hosts {
+            let err = store.pull(&format!("{host}:{port}/a/b:1")).await.unwrap_err();
+            assert_eq!(err.fault(), Fault::Policy, "{rule} {host}: {}", told(&err));
+        }
+        for name in [
+            "reg.invalid/x",
+            "reg.invalid:0443/x",
+            "Reg.Invalid/x",
+            "busybox",
+            "index.docker.io/busybox",
+            "docker.io:443/library/busybox",
+        ] {
+            let err = store.pull(name).await.unwrap_err();
+            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+            let archive = dir.path().join("archive");
+            fs::write(&archive, hull_tests::image::oci_archive(&packed(), &format!("{name}:1")))
+                .unwrap();
+            let err =
+                store.store.import(fs::File::open(&archive).unwrap(), None).await.unwrap_err();
+            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+            let err = store.store.tag("none", name, false).unwrap_err();
+            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+        }
+    }
+    assert!(fake.log().is_empty());
+}
+
 #[test]
 fn a_policy_that_cannot_be_read_keeps_the_store_shut() {
     let dir = tempfile::tempdir().unwrap();

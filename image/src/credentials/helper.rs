@@ -6,6 +6,7 @@
 //! the last line of what it complains about. It is killed when its time is up.
 
 use crate::auth::Auth;
+use crate::error::shown;
 use serde::Deserialize;
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::process::{Child, Command};
 
 const TIME_MAX: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-const SAID_CHARACTERS: usize = 200;
+const SAID_BYTES: usize = 200;
 /// What a helper calls itself with when the secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 /// What helpers say when they simply have nothing.
@@ -92,7 +93,6 @@ async fn all(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 fn last_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let line: String = text.trim().lines().last().unwrap_or_default().chars().collect();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(SAID_CHARACTERS).collect();
+    let line = shown(text.trim().lines().last().unwrap_or_default(), SAID_BYTES);
     if line.is_empty() { String::new() } else { format!("; it complains: {line}") }
 }

@@ -6,7 +6,8 @@
 //! {"auths": {"registry.example.org": {"auth": "…"}}, "credHelpers": {"other.example.org": "ecr-login"}}
 //! ```
 //!
-//! The rule: what a registry gets is what stands under its own name, and a helper that is named and
+//! The rule: what a registry gets is what stands under its own name, in any spelling of it (the one that
+//! names use first), and a helper that is named and
 //! fails is an error: a pull without credentials would say "not found" instead. The file is read
 //! for every pull; nothing of it is kept.
 
@@ -15,6 +16,7 @@ mod helper;
 use crate::auth::Auth;
 use crate::error::Cause;
 use crate::files;
+use crate::reference::host::normal_or_lower;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,10 +93,14 @@ fn place(mut file: File, host: &str) -> Place {
         vec![host.to_owned()]
     };
     let is_it = |key: &str| names.iter().any(|name| name == key) || bare(key) == host;
-    if let Some((key, helper)) = file.cred_helpers.iter().find(|(key, _)| is_it(key)) {
+    let spells_it = |key: &str| normal_or_lower(bare(key)) == host;
+    let helpers = &file.cred_helpers;
+    let helper = helpers.iter().find(|(key, _)| is_it(key));
+    if let Some((key, helper)) = helper.or_else(|| helpers.iter().find(|(key, _)| spells_it(key))) {
         return Place::Helper(helper.clone(), key.clone());
     }
-    let key = file.auths.keys().find(|key| is_it(key)).cloned();
+    let keys = || file.auths.keys();
+    let key = keys().find(|key| is_it(key)).or_else(|| keys().find(|key| spells_it(key))).cloned();
     let entry = key.as_ref().and_then(|key| file.auths.remove(key)).filter(|of| !of.is_empty());
     match entry {
         Some(entry) => Place::Here(entry),
@@ -144,10 +150,31 @@ mod tests {
         };
         assert_eq!(user("registry.example.org").await.as_deref(), Some("u"));
         assert_eq!(user("docker.io").await.as_deref(), Some("d"));
-        assert_eq!(user("registry.example.org:443").await, None);
         assert_eq!(user("other.example.org").await, None);
         let other = found(text, "other.example.org:5000").await.unwrap().unwrap();
         assert_eq!(other.identity_token(), Some("t"));
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_found_in_every_spelling_and_in_its_own_first() {
+        let text = r#"{"auths": {
+            "A.example.org:443": {"username": "spelled", "password": "p"},
+            "a.example.org:80": {"username": "another", "password": "p"},
+            "https://[0:0::1]:5000/v2/": {"username": "six", "password": "p"},
+            "registry-1.docker.io": {"username": "docker", "password": "p"},
+            "B.example.org": {"username": "spelled", "password": "p"},
+            "b.example.org": {"username": "own", "password": "p"},
+            "user@c.example.org": {"username": "none", "password": "p"}}}"#;
+        for (host, wanted) in [
+            ("a.example.org", Some("spelled")),
+            ("b.example.org", Some("own")),
+            ("[::1]:5000", Some("six")),
+            ("docker.io", Some("docker")),
+            ("c.example.org", None),
+        ] {
+            let auth = found(text, host).await.unwrap();
+            assert_eq!(auth.as_ref().and_then(|of| Some(of.basic()?.0)), wanted, "{host}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! The rule: no token, password or query of an address gets in here.
 
-use super::Fault;
+use super::{Fault, NAME_MAX, REASON_MAX, shown};
 use crate::unpack;
 use hull_sys as sys;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cause {
     /// The registry does not have it.
-    #[error("{host} does not have {what}")]
+    #[error("{} does not have {}", shown(host, NAME_MAX), shown(what, NAME_MAX))]
     NotFound {
         /// The registry.
         host: String,
@@ -20,7 +20,7 @@ pub enum Cause {
         what: String,
     },
     /// The registry does not give it to these credentials.
-    #[error("{host} denies access to {what}{}", remark(.said))]
+    #[error("{} denies access to {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.said))]
     Denied {
         /// Who.
         host: String,
@@ -32,7 +32,7 @@ pub enum Cause {
         with_credentials: bool,
     },
     /// The registry could not be talked to.
-    #[error("{host}: {kind}{}", remark(.said))]
+    #[error("{}: {kind}{}", shown(host, NAME_MAX), remark(.said))]
     Unreachable {
         /// The registry.
         host: String,
@@ -42,7 +42,7 @@ pub enum Cause {
         said: String,
     },
     /// The registry gave an answer that we cannot use.
-    #[error("{host} answered HTTP {status} when asked for {what}{}", remark(.said))]
+    #[error("{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.said))]
     Answer {
         /// The registry.
         host: String,
@@ -54,7 +54,12 @@ pub enum Cause {
         said: String,
     },
     /// Not what its digest says.
-    #[error("{what} is corrupt: it should have digest {want} but has {got}")]
+    #[error(
+        "{} is corrupt: it should have digest {} but has {}",
+        shown(what, NAME_MAX),
+        shown(want, NAME_MAX),
+        shown(got, NAME_MAX)
+    )]
     WrongDigest {
         /// Manifest, config, layer.
         what: String,
@@ -64,7 +69,7 @@ pub enum Cause {
         got: String,
     },
     /// Not as long as announced.
-    #[error("{what} is corrupt: it should have {want} bytes but has {got}")]
+    #[error("{} is corrupt: it should have {want} bytes but has {got}", shown(what, NAME_MAX))]
     WrongSize {
         /// Manifest, config, layer.
         what: String,
@@ -74,7 +79,12 @@ pub enum Cause {
         got: u64,
     },
     /// The layer is another than the image's config says.
-    #[error("layer {layer} unpacks to {got}, but the image's config says {want}")]
+    #[error(
+        "layer {} unpacks to {}, but the image's config says {}",
+        shown(layer, NAME_MAX),
+        shown(got, NAME_MAX),
+        shown(want, NAME_MAX)
+    )]
     WrongDiffId {
         /// Its blob.
         layer: String,
@@ -84,21 +94,33 @@ pub enum Cause {
         got: String,
     },
     /// Larger than we take.
-    #[error("{what} is larger than the {max} bytes that are allowed")]
+    #[error("{} is larger than the {max} bytes that are allowed", shown(what, NAME_MAX))]
     TooLarge {
         /// Manifest, config, answer.
         what: String,
         /// The limit.
         max: u64,
     },
+    /// An archive that inflates to more than we take, or holds more.
+    #[error("the archive has more than the {max} {what} that are allowed")]
+    ArchiveTooLarge {
+        /// `bytes`, `entries`, …
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
     /// Something else than an image.
-    #[error("it is not a container image but {media_type}")]
+    #[error("it is not a container image but {}", shown(media_type, NAME_MAX))]
     NotAnImage {
         /// What it is.
         media_type: String,
     },
     /// There is no image for this machine.
-    #[error("there is no image for {want}, only for {there}")]
+    #[error(
+        "there is no image for {}, only for {}",
+        shown(want, NAME_MAX),
+        shown(there, REASON_MAX)
+    )]
     Platform {
         /// This machine.
         want: String,
@@ -106,7 +128,7 @@ pub enum Cause {
         there: String,
     },
     /// A document that cannot be read.
-    #[error("{what} cannot be read: {why}")]
+    #[error("{} cannot be read: {}", shown(what, NAME_MAX), shown(why, REASON_MAX))]
     Document {
         /// Which.
         what: String,
@@ -114,7 +136,7 @@ pub enum Cause {
         why: String,
     },
     /// A layer that cannot be unpacked.
-    #[error("unpack layer {layer}")]
+    #[error("unpack layer {}", shown(layer, NAME_MAX))]
     Layer {
         /// Its digest.
         layer: String,
@@ -122,7 +144,7 @@ pub enum Cause {
         source: unpack::Error,
     },
     /// Our own disk.
-    #[error("keep {what}")]
+    #[error("keep {}", shown(what, NAME_MAX))]
     Keep {
         /// What.
         what: String,
@@ -130,7 +152,7 @@ pub enum Cause {
         source: sys::Error,
     },
     /// The archive is none, or lacks something.
-    #[error("it is not an image archive: {why}")]
+    #[error("it is not an image archive: {}", shown(why, REASON_MAX))]
     Archive {
         /// What is wrong with it.
         why: String,
@@ -144,7 +166,7 @@ pub enum Cause {
         source: sys::Error,
     },
     /// Settings of a registry.
-    #[error("understand {}: {why}", path.display())]
+    #[error("understand {}: {}", path.display(), shown(why, REASON_MAX))]
     HostsFile {
         /// Which.
         path: PathBuf,
@@ -152,7 +174,12 @@ pub enum Cause {
         why: String,
     },
     /// Credentials on this machine.
-    #[error("get credentials for {host} from {from}: {why}")]
+    #[error(
+        "get credentials for {} from {}: {}",
+        shown(host, NAME_MAX),
+        shown(from, NAME_MAX),
+        shown(why, REASON_MAX)
+    )]
     Credentials {
         /// The registry.
         host: String,
@@ -162,7 +189,7 @@ pub enum Cause {
         why: String,
     },
     /// The policy does not allow it.
-    #[error("the policy does not allow it: {why}")]
+    #[error("the policy does not allow it: {}", shown(why, REASON_MAX))]
     Policy {
         /// In words.
         why: String,
@@ -170,7 +197,7 @@ pub enum Cause {
         file: PathBuf,
     },
     /// The disk is too small for it.
-    #[error("keep {what}: it takes {need} bytes or more, and {free} are free on {}", path.display())]
+    #[error("keep {}: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
     NoSpace {
         /// What.
         what: String,
@@ -248,6 +275,7 @@ impl Cause {
             | Self::WrongSize { .. }
             | Self::WrongDiffId { .. }
             | Self::TooLarge { .. }
+            | Self::ArchiveTooLarge { .. }
             | Self::NotAnImage { .. }
             | Self::Archive { .. }
             | Self::Document { .. } => Fault::Corrupt,
@@ -287,6 +315,9 @@ impl Cause {
             Self::Archive { .. } => {
                 Some("give an OCI layout in a tar archive, or what `docker save` writes".into())
             }
+            Self::ArchiveTooLarge { what: "bytes", .. } => Some(
+                "if the archive is to be trusted, raise `archive_bytes_max` under `[image]`".into(),
+            ),
             Self::HostsFile { path, .. } => {
                 Some(format!("correct {}; it is read again at the next pull", path.display()))
             }
@@ -298,6 +329,7 @@ impl Cause {
             | Self::Document { .. }
             | Self::Answer { .. }
             | Self::TooLarge { .. }
+            | Self::ArchiveTooLarge { .. }
             | Self::NotAnImage { .. }
             | Self::CaFile { .. } => None,
         }
@@ -343,5 +375,5 @@ pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
 }
 
 fn remark(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
+    if said.is_empty() { String::new() } else { format!(": {}", shown(said, REASON_MAX)) }
 }

@@ -3,10 +3,15 @@
 //!
 //! [`Error`] says what was asked of the store, [`Cause`] why content could not be brought in. Both are
 //! cheap to clone, because every caller that joined a pull gets its failure.
+//!
+//! The rule: what a registry, an archive or a caller has said is made fit for a terminal and a log
+//! where it becomes a message: every field is [`shown`], on one line and not all of it.
 
 mod cause;
+mod text;
 
 pub use cause::{Cause, Unreachable};
+pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
 
 use cause::disk_hint;
 use hull_sys as sys;
@@ -17,7 +22,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The name is none.
-    #[error("understand the image name `{text}`: {why}")]
+    #[error("understand the image name `{}`: {why}", shown(text, NAME_MAX))]
     Reference {
         /// As it was given.
         text: String,
@@ -47,7 +52,7 @@ pub enum Error {
         source: sys::Error,
     },
     /// A pull failed.
-    #[error("pull {image}")]
+    #[error("pull {}", shown(image, NAME_MAX))]
     Pull {
         /// What was pulled.
         image: String,
@@ -61,7 +66,7 @@ pub enum Error {
         source: Cause,
     },
     /// An image could not be given another name.
-    #[error("give image {image} the name {name}")]
+    #[error("give image {} the name {}", shown(image, NAME_MAX), shown(name, NAME_MAX))]
     Tag {
         /// As it was named.
         image: String,
@@ -71,7 +76,11 @@ pub enum Error {
         source: Cause,
     },
     /// Another image has the name.
-    #[error("give image {image} the name {name}: another image has it")]
+    #[error(
+        "give image {} the name {}: another image has it",
+        shown(image, NAME_MAX),
+        shown(name, NAME_MAX)
+    )]
     NameTaken {
         /// As it was named.
         image: String,
@@ -79,13 +88,13 @@ pub enum Error {
         name: String,
     },
     /// The image has containers.
-    #[error("remove image {image}: a container uses it")]
+    #[error("remove image {}: a container uses it", shown(image, NAME_MAX))]
     InUse {
         /// As it was named.
         image: String,
     },
     /// The policy of images.
-    #[error("understand the policy {}: {why}", path.display())]
+    #[error("understand the policy {}: {}", path.display(), shown(why, REASON_MAX))]
     Policy {
         /// The file.
         path: PathBuf,
@@ -93,7 +102,12 @@ pub enum Error {
         why: String,
     },
     /// A layer is not what was stored.
-    #[error("use image {image}: its layer {layer} is broken: {why}")]
+    #[error(
+        "use image {}: its layer {} is broken: {}",
+        shown(image, NAME_MAX),
+        shown(layer, NAME_MAX),
+        shown(why, REASON_MAX)
+    )]
     BrokenLayer {
         /// As it is named.
         image: String,
@@ -103,13 +117,13 @@ pub enum Error {
         why: String,
     },
     /// There is no such image.
-    #[error("find image {image}: it is not here")]
+    #[error("find image {}: it is not here", shown(image, NAME_MAX))]
     NoImage {
         /// As it was named.
         image: String,
     },
     /// An image could not be written as an archive.
-    #[error("export {image}: {why}")]
+    #[error("export {}: {}", shown(image, NAME_MAX), shown(why, REASON_MAX))]
     Export {
         /// As it was named.
         image: String,
@@ -118,7 +132,9 @@ pub enum Error {
     },
     /// A layer of an image is not what its archive says from start to end.
     #[error(
-        "export {image}: its layer {layer} replaces entries of its own, so its archive cannot be made of its files"
+        "export {}: its layer {} replaces entries of its own, so its archive cannot be made of its files",
+        shown(image, NAME_MAX),
+        shown(layer, NAME_MAX)
     )]
     NoArchive {
         /// As it was named.
@@ -127,7 +143,7 @@ pub enum Error {
         layer: String,
     },
     /// Nobody knows where it came from.
-    #[error("fetch image {image} again: it was imported, and is of no registry")]
+    #[error("fetch image {} again: it was imported, and is of no registry", shown(image, NAME_MAX))]
     NoSource {
         /// As it is named.
         image: String,
@@ -139,7 +155,7 @@ pub enum Error {
         source: Cause,
     },
     /// Records or layers could not be removed.
-    #[error("remove image {image}")]
+    #[error("remove image {}", shown(image, NAME_MAX))]
     Remove {
         /// As it was named.
         image: String,
@@ -147,7 +163,7 @@ pub enum Error {
         source: sys::Error,
     },
     /// A container's writable layer.
-    #[error("{doing} the writable layer of container {container}")]
+    #[error("{doing} the writable layer of container {}", shown(container, NAME_MAX))]
     Rootfs {
         /// `make`, `measure`, `remove`.
         doing: &'static str,
@@ -165,7 +181,7 @@ pub enum Error {
         source: sys::Error,
     },
     /// A file of an image could not be read.
-    #[error("read {path} of an image")]
+    #[error("read {} of an image", shown(path, NAME_MAX))]
     Read {
         /// In the image.
         path: String,
@@ -173,7 +189,7 @@ pub enum Error {
         source: sys::Error,
     },
     /// A bug.
-    #[error("go on: the task of the pull of {image} ended without an answer")]
+    #[error("go on: the task of the pull of {} ended without an answer", shown(image, NAME_MAX))]
     Broken {
         /// What was pulled.
         image: String,

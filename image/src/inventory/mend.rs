@@ -9,6 +9,7 @@ use super::look::Places;
 use super::read::Reader;
 use super::verify::{Finding, Flaw, verify};
 use crate::digest::Digest;
+use crate::error::{NAME_MAX, shown};
 use crate::files;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, openat, renameat};
@@ -51,7 +52,7 @@ pub(crate) fn mend(
 fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
     let (mut from, mut to) = (Places::new(good), Places::new(root));
     let path = first_missing(&mut to, &finding.path);
-    let shown = || String::from_utf8_lossy(path).into_owned();
+    let shown = || shown(path, NAME_MAX);
     let failed = |errno| sys::Error::new(errno, format!("renameat({})", shown()));
     let (into, name) = to.place(path).map_err(failed)?;
     let (source, own) = match from.place(path) {
@@ -72,7 +73,7 @@ fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys
 
 /// A directory stays, with all that is good in it.
 fn put_on(root: BorrowedFd<'_>, finding: &Finding, dress: Dress) -> sys::Result<()> {
-    let shown = || String::from_utf8_lossy(&finding.path).into_owned();
+    let shown = || shown(&finding.path, NAME_MAX);
     let failed = |errno| sys::Error::new(errno, format!("fchmod({})", shown()));
     let mut places = Places::new(root);
     let (parent, name) = places.place(&finding.path).map_err(failed)?;
@@ -88,7 +89,7 @@ fn remove(root: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
         // It went with what it was in.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => {
-            let shown = String::from_utf8_lossy(&finding.path);
+            let shown = shown(&finding.path, NAME_MAX);
             Err(sys::Error::new(errno, format!("unlinkat({shown})")))
         }
     }

@@ -9,8 +9,10 @@
 //! keys = ["team.pub"]                              # beside this file, or absolute
 //! ```
 //!
-//! The rule: the longest `match` decides, and a file that cannot be read lets nothing in. What a
-//! signature is and how it is checked is [`cosign`]'s business.
+//! The rule: the longest `match` decides, and a file that cannot be read lets nothing in. Names and rules
+//! are compared in the one spelling of references, so it does not matter how either is written. This
+//! machine has several addresses, which may or may not be one registry: the strictest rule for any of
+//! them holds. What a signature is and how it is checked is [`cosign`]'s business.
 //!
 //! Not here: images that are here already. They came in by the policy of their day.
 
@@ -21,11 +23,14 @@ pub(crate) use cosign::signed;
 use crate::error::{Cause, Error};
 use crate::files;
 use crate::reference::Reference;
+use crate::reference::host::{is_this_machine, port_of};
 use cosign::Key;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Names of this machine that are tried beside those in rules.
+const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// What the file says of a repository.
 #[derive(Debug, Clone)]
@@ -38,6 +43,16 @@ pub(crate) enum Rule {
     Signed(Vec<Key>),
 }
 
+impl Rule {
+    fn strictness(&self) -> u8 {
+        match self {
+            Self::Accept => 0,
+            Self::Signed(_) => 1,
+            Self::Reject(_) => 2,
+        }
+    }
+}
+
 /// The file.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -48,14 +63,48 @@ pub(crate) struct Policy {
 }
 
 #[derive(Debug, Clone)]
-struct Pattern {
-    text: String,
-    is_prefix: bool,
+enum Pattern {
+    /// `host/repository`.
+    Is(String),
+    /// `host/repo*`: the host is whole.
+    BeginsWith(String),
+    /// `host*`: the `*` stands within the host, or right behind it.
+    HostBeginsWith(String),
 }
 
 impl Pattern {
-    fn matches(&self, name: &str) -> bool {
-        if self.is_prefix { name.starts_with(&self.text) } else { name == self.text }
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("`{text}` is no pattern: {why}");
+        let beginning = text.strip_suffix('*');
+        let exact = beginning.unwrap_or(text);
+        if exact.contains('*') || exact.is_empty() {
+            return Err(wrong("`*` stands at the end"));
+        }
+        match beginning {
+            None => Reference::repository_alone(text).map(|of| Self::Is(of.name())),
+            Some(text) if text.contains('/') => Reference::beginning(text).map(Self::BeginsWith),
+            Some(text) => Ok(Self::HostBeginsWith(text.to_ascii_lowercase())),
+        }
+        .map_err(wrong)
+    }
+
+    fn matches(&self, reference: &Reference) -> bool {
+        match self {
+            Self::Is(text) => reference.name() == *text,
+            Self::BeginsWith(text) => reference.name().starts_with(text),
+            Self::HostBeginsWith(text) => reference.spellings().any(|name| name.starts_with(text)),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Is(text) | Self::BeginsWith(text) | Self::HostBeginsWith(text) => text,
+        }
+    }
+
+    /// The more exact, the larger.
+    fn weight(&self) -> (usize, bool) {
+        (self.text().len(), matches!(self, Self::Is(_)))
     }
 }
 
@@ -95,7 +144,11 @@ impl Policy {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, String> {
-        let raw: RawPolicy = toml::from_str(text).map_err(|err| err.to_string())?;
+        let raw: RawPolicy = toml::from_str(text).map_err(|err| {
+            let before = err.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
+            format!("line {line}: {}", err.message())
+        })?;
         let default = match raw.default {
             RawRule::Accept => Rule::Accept,
             RawRule::Reject => Rule::Reject("no repository of it is this one's".into()),
@@ -104,23 +157,38 @@ impl Policy {
         let mut repositories = Vec::new();
         for raw in raw.repository {
             let rule = rule_of(&raw, path)?;
-            let text = raw.r#match.strip_suffix('*');
-            let is_prefix = text.is_some();
-            let text = text.unwrap_or(&raw.r#match).to_owned();
-            if text.is_empty() || text.contains('*') {
-                return Err(format!("`{}` is no pattern: `*` stands at the end", raw.r#match));
-            }
-            repositories.push((Pattern { text, is_prefix }, rule));
+            repositories.push((Pattern::parse(&raw.r#match)?, rule));
         }
         Ok(Self { path: path.to_owned(), default, repositories })
     }
 
     /// What the file says of this image.
     pub(crate) fn rule(&self, reference: &Reference) -> &Rule {
-        let name = reference.name();
-        let found = self.repositories.iter().filter(|(pattern, _)| pattern.matches(&name));
-        let best = found.max_by_key(|(pattern, _)| (pattern.text.len(), !pattern.is_prefix));
-        best.map_or(&self.default, |(_, rule)| rule)
+        let own = self.best(reference).unwrap_or(&self.default);
+        if !is_this_machine(reference.host()) {
+            return own;
+        }
+        let port = port_of(reference.host());
+        let by_rules = self.repositories.iter().filter_map(|(pattern, _)| {
+            let (host, _) = pattern.text().split_once('/')?;
+            (is_this_machine(host) && port_of(host) == port).then(|| host.to_owned())
+        });
+        let by_nature = THIS_MACHINE.iter().map(|name| format!("{name}:{port}"));
+        let mut strictest = own;
+        for host in by_nature.chain(by_rules) {
+            let Ok(host) = crate::reference::host::normal(&host) else { continue };
+            if let Some(rule) = self.best(&reference.at(&host))
+                && rule.strictness() > strictest.strictness()
+            {
+                strictest = rule;
+            }
+        }
+        strictest
+    }
+
+    fn best(&self, reference: &Reference) -> Option<&Rule> {
+        let found = self.repositories.iter().filter(|(pattern, _)| pattern.matches(reference));
+        found.max_by_key(|(pattern, _)| pattern.weight()).map(|(_, rule)| rule)
     }
 
     /// Why an image may not come here.
@@ -212,6 +280,105 @@ mod tests {
         }
     }
 
+    fn governed(pattern: &str, rule: &str, name: &str) -> bool {
+        let policy =
+            format!("default = \"accept\"\n[[repository]]\nmatch = {pattern:?}\nrule = {rule:?}");
+        decides(&policy, name) != "accept"
+    }
+
+    #[test]
+    fn a_rule_holds_for_every_spelling_of_a_name_and_of_itself() {
+        let spellings = [
+            "reg.invalid",
+            "REG.invalid",
+            "reg.invalid:443",
+            "Reg.Invalid:0443",
+            "reg.invalid:00443",
+        ];
+        for host in spellings {
+            for name in spellings {
+                for rest in ["team/x", "team/*", "*"] {
+                    let (pattern, name) = (format!("{host}/{rest}"), format!("{name}/team/x:1"));
+                    assert!(governed(&pattern, "reject", &name), "{pattern}: {name}");
+                }
+            }
+        }
+        for pattern in ["reg.invalid*", "REG.inv*", "reg.invalid:443*", "reg.invalid:4*"] {
+            for name in spellings {
+                assert!(governed(pattern, "reject", &format!("{name}/x")), "{pattern}: {name}");
+            }
+        }
+        let docker = [
+            "busybox",
+            "library/busybox",
+            "docker.io/busybox",
+            "Docker.io:443/library/busybox",
+            "index.docker.io/library/busybox",
+            "registry-1.docker.io/library/busybox",
+            "registry-1.docker.io:443/busybox",
+            "registry.hub.docker.com/library/busybox",
+        ];
+        for pattern in docker.into_iter().chain([
+            "docker.io/*",
+            "registry-1.docker.io/*",
+            "library/*",
+            "index.docker.io*",
+        ]) {
+            for name in docker {
+                assert!(governed(pattern, "reject", name), "{pattern}: {name}");
+            }
+        }
+        for (pattern, name) in [
+            ("reg.invalid/*", "reg.invalid:80/x"),
+            ("reg.invalid/*", "reg.invalid.evil/x"),
+            ("index.docker.io*", "docker.io.evil/x"),
+            ("reg.invalid:443*", "reg.invalid:5000/x"),
+            ("docker.io/library/*", "docker.io/user/x"),
+        ] {
+            assert!(!governed(pattern, "reject", name), "{pattern}: {name}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_said_of_this_machine_the_strictest_holds() {
+        let hosts = [
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.1:5000",
+            "[::1]:5000",
+            "[0::1]:5000",
+            "[::ffff:127.0.0.1]:5000",
+            "127.0.0.2:5000",
+            "0.0.0.0:5000",
+            "[::]:5000",
+            "LOCALHOST:5000",
+            "registry.localhost:5000",
+        ];
+        for host in hosts {
+            for name in hosts {
+                let (pattern, name) = (format!("{host}/*"), format!("{name}/x"));
+                assert!(governed(&pattern, "reject", &name), "{pattern}: {name}");
+            }
+        }
+        for pattern in ["localhost*", "127.*", "127.0.0.1:*", "[::1]*"] {
+            assert!(governed(pattern, "reject", "127.0.0.2:5000/x"), "{pattern}");
+        }
+        for name in ["localhost", "localhost:80", "127.0.0.1:80", "0.0.0.0:80", "[::1]"] {
+            assert!(governed("127.0.0.1/*", "reject", &format!("{name}/x")), "{name}");
+            assert!(!governed("127.0.0.1:5000/*", "reject", &format!("{name}/x")), "{name}");
+        }
+        // Leave for one address is no leave for the next: another program may listen there.
+        let policy = r#"
+            default = "reject"
+            [[repository]]
+            match = "127.0.0.1:5000/*"
+            rule = "accept"
+        "#;
+        assert_eq!(decides(policy, "127.1:5000/x"), "accept");
+        assert_ne!(decides(policy, "[::1]:5000/x"), "accept");
+        assert_ne!(decides(policy, "localhost:5000/x"), "accept");
+    }
+
     #[test]
     fn a_file_that_is_not_understood_is_an_error() {
         for (text, said) in [
@@ -224,6 +391,19 @@ mod tests {
                 "at the end",
             ),
             ("default = \"accept\"\n[[repository]]\nmatch = \"a\"\nrule = \"signed\"", "by no key"),
+            (
+                "default = \"accept\"\n[[repository]]\nmatch = \"a.b/c:1\"\nrule = \"reject\"",
+                "without tag",
+            ),
+            (
+                "default = \"accept\"\n[[repository]]\nmatch = \"a.b./c\"\nrule = \"reject\"",
+                "host name",
+            ),
+            (
+                "default = \"accept\"\n[[repository]]\nmatch = \"a.b./*\"\nrule = \"reject\"",
+                "host name",
+            ),
+            ("\ndefault = \"maybe\"", "line 2"),
             (
                 "default = \"accept\"\n[[repository]]\nmatch = \"a\"\nrule = \"accept\"\nkeys = [\"k\"]",
                 "nothing is done with",

@@ -4,6 +4,8 @@
 //! ```text
 //! <config_path>/registry.example.org/hosts.toml
 //! <config_path>/registry.example.org_5000_/hosts.toml   the same as registry.example.org:5000/
+//! <config_path>/REG.example.org_443_/hosts.toml         any other spelling of reg.example.org, unless it
+//!                                                       has a directory by its own name
 //! <config_path>/_default/hosts.toml                     registries without one of their own
 //! <config_path>/<host>/*.crt, *.cert + *.key            without hosts.toml: CAs and client certificates
 //! ```
@@ -13,11 +15,12 @@
 use super::hosts::{self, Host, Trust};
 use crate::error::Cause;
 use crate::files;
+use crate::reference::host;
 use std::path::{Path, PathBuf};
 
 /// The settings for `host`, if the directory has any. `server` is its own address.
 pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<Host>>, Cause> {
-    for name in names(host) {
+    for name in names(root, host) {
         let directory = root.join(name);
         let path = directory.join("hosts.toml");
         let failed = |why: String| Cause::HostsFile { path: path.clone(), why };
@@ -46,13 +49,29 @@ pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<H
 }
 
 /// The directories of a registry, the best first. A colon cannot be in a name everywhere.
-fn names(host: &str) -> Vec<String> {
+fn names(root: &Path, host: &str) -> Vec<String> {
     let mut names = Vec::new();
     if let Some((name, port)) = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
         names.push(format!("{name}_{port}_"));
     }
-    names.extend([host.to_owned(), "_default".to_owned()]);
+    names.push(host.to_owned());
+    // The directory may be a link; one that cannot be listed says so when a file in it is read.
+    let found = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut others: Vec<String> = found
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !names.contains(name) && spells(name, host))
+        .collect();
+    others.sort();
+    names.extend(others);
+    names.push("_default".to_owned());
     names
+}
+
+/// Whether a directory's name is another spelling of `host`.
+fn spells(name: &str, host: &str) -> bool {
+    let with_port = name.strip_suffix('_').and_then(|name| name.rsplit_once('_'));
+    let with_port = with_port.map(|(name, port)| format!("{name}:{port}"));
+    host::normal(with_port.as_deref().unwrap_or(name)).is_ok_and(|of| of == host)
 }
 
 /// Docker's own layout: what files are is told by their names.
@@ -100,6 +119,23 @@ mod tests {
             assert_eq!(api("registry.example.org:5000"), format!("{server}/v2"));
         }
         assert_eq!(api("other.example.org"), "https://default/v2");
+        for (name, server) in [
+            ("Other.Example.org_443_", "https://spelled"),
+            ("registry-1.docker.io", "https://docker"),
+            ("[0:0::1]_5000_", "https://six"),
+            ("other.example.org_444_", "https://another"),
+        ] {
+            let directory = dir.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("hosts.toml"), format!("server = {server:?}")).unwrap();
+        }
+        assert_eq!(api("other.example.org"), "https://spelled/v2");
+        assert_eq!(api("docker.io"), "https://docker/v2");
+        assert_eq!(api("[::1]:5000"), "https://six/v2");
+        let own = dir.path().join("other.example.org");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("hosts.toml"), "server = \"https://own\"").unwrap();
+        assert_eq!(api("other.example.org"), "https://own/v2");
     }
 
     #[test]

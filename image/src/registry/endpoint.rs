@@ -3,7 +3,7 @@
 //!
 //! The rule: plain HTTP only where it is configured, or on this machine itself. Credentials are for
 //! the registry that was named, or the server that the operator has put in its place; they are not
-//! shown to mirrors.
+//! shown to mirrors. Settings are found by the one spelling of a host, whichever they are written in.
 
 use super::breaker::Breakers;
 use super::client::{self, Key};
@@ -11,8 +11,9 @@ use super::directory;
 use super::hosts::{Host, Trust};
 use super::token::Tokens;
 use crate::error::Cause;
-use crate::reference::Reference;
+use crate::reference::host::{is_loopback, normal_or_lower};
 use crate::store::{Registry, Remote};
+use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::fmt;
@@ -53,10 +54,15 @@ pub(super) struct Endpoint {
     /// For this host and no other.
     pub(super) headers: HeaderMap,
     pub(super) http: reqwest::Client,
+    /// For redirects to other origins: trusts the same, shows no client certificate.
+    pub(super) http_elsewhere: reqwest::Client,
 }
 
 impl Clients {
-    pub(crate) fn new(settings: Remote) -> Self {
+    pub(crate) fn new(mut settings: Remote) -> Self {
+        for of in &mut settings.registries {
+            of.host = normal_or_lower(&of.host);
+        }
         let (built, tokens, breakers) = Default::default();
         Self { settings, built, tokens, breakers }
     }
@@ -74,7 +80,9 @@ impl Clients {
         let last = hosts.len() - 1;
         for (number, of) in hosts.into_iter().enumerate() {
             let name = host_of(&of.api).to_owned();
-            let is_itself = name == host || (host == "docker.io" && name == DOCKER_HOST);
+            // Its name without TLS is another place.
+            let is_itself =
+                normal_or_lower(&name) == host && scheme(&of.api) == scheme(&self.base(host));
             let mut headers = HeaderMap::new();
             for (name, value) in &of.headers {
                 // They were looked at when they were read.
@@ -85,8 +93,10 @@ impl Clients {
                     headers.append(name, value);
                 }
             }
+            let trust_elsewhere = Trust { client: None, ..of.trust.clone() };
             endpoints.push(Endpoint {
                 http: self.client(&name, of.trust)?,
+                http_elsewhere: self.client(&name, trust_elsewhere)?,
                 is_registry: number == last || is_itself,
                 stands_for: (!is_itself).then(|| host.to_owned()),
                 resolves: of.resolves,
@@ -110,6 +120,13 @@ impl Clients {
         let mut hosts = Vec::new();
         for mirror in settings.map(|of| of.mirrors.as_slice()).unwrap_or_default() {
             let base = if mirror.contains("://") { mirror.clone() } else { self.base(mirror) };
+            let is_good = |url: Url| url.username().is_empty() && url.password().is_none();
+            if !Url::parse(&base).is_ok_and(is_good) {
+                return Err(Cause::Document {
+                    what: format!("the address of a mirror of {host}"),
+                    why: "it is no URL, or has credentials in it".into(),
+                });
+            }
             hosts.push(self.host(&base));
         }
         hosts.push(self.host(&self.base(host)));
@@ -129,20 +146,21 @@ impl Clients {
     }
 
     fn settings(&self, host: &str) -> Option<&Registry> {
+        let host = normal_or_lower(host);
         self.settings.registries.iter().find(|of| of.host == host)
     }
 
     fn base(&self, host: &str) -> String {
         let settings = self.settings(host);
         let wants_tls = settings.is_some_and(|of| of.ca_file.is_some() || of.skip_verify);
-        let is_plain = settings.is_some_and(|of| of.plain_http)
-            || (Reference::is_loopback(host) && !wants_tls);
+        let is_plain =
+            settings.is_some_and(|of| of.plain_http) || (is_loopback(host) && !wants_tls);
         let name = if host == "docker.io" { DOCKER_HOST } else { host };
         format!("{}://{name}", if is_plain { "http" } else { "https" })
     }
 
     fn client(&self, host: &str, trust: Trust) -> Result<reqwest::Client, Cause> {
-        let key = Key::new(trust, Reference::is_loopback(host));
+        let key = Key::new(trust, is_loopback(host));
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = built.get(&key) {
             return Ok(client.clone());
@@ -151,6 +169,10 @@ impl Clients {
         built.insert(key, client.clone());
         Ok(client)
     }
+}
+
+fn scheme(base: &str) -> &str {
+    base.split_once("://").map_or("", |(scheme, _)| scheme)
 }
 
 fn host_of(base: &str) -> &str {
@@ -204,6 +226,49 @@ mod tests {
         assert_eq!(endpoints[0].stands_for.as_deref(), Some("registry.k8s.io"));
         let named: Vec<bool> = endpoints.iter().map(|of| of.is_registry).collect();
         assert_eq!(named, [false, false, true], "credentials are for the registry itself");
+    }
+
+    #[test]
+    fn settings_are_found_by_every_spelling_of_the_registry() {
+        let mirrors = vec!["https://Mirror.example.org:443".to_owned()];
+        let clients = clients(vec![
+            Registry { mirrors, ..registry("Registry-1.docker.io:443") },
+            Registry { plain_http: true, ..registry("PLAIN.example.org:8080") },
+        ]);
+        let apis: Vec<String> =
+            clients.endpoints("docker.io").unwrap().into_iter().map(|of| of.api).collect();
+        assert_eq!(apis, ["https://Mirror.example.org:443/v2", "https://registry-1.docker.io/v2"]);
+        assert_eq!(clients.base("plain.example.org:8080"), "http://plain.example.org:8080");
+    }
+
+    #[test]
+    fn a_mirror_is_the_registry_itself_in_any_spelling_but_not_without_tls() {
+        for (mirror, is_registry) in [
+            ("https://REG.example.org:443", true),
+            ("https://reg.example.org/v2", true),
+            ("http://reg.example.org", false),
+            ("http://reg.example.org:443", false),
+            ("https://reg.example.org:8443", false),
+            ("https://reg.example.org.evil", false),
+        ] {
+            let clients = clients(vec![Registry {
+                mirrors: vec![mirror.into()],
+                ..registry("reg.example.org")
+            }]);
+            let first = clients.endpoints("reg.example.org").unwrap().remove(0);
+            assert_eq!(first.is_registry, is_registry, "{mirror}");
+        }
+        for mirror in ["https://user:secret@mirror.example.org", "https://"] {
+            let clients = clients(vec![Registry {
+                mirrors: vec![mirror.into()],
+                ..registry("reg.example.org")
+            }]);
+            let err = clients.endpoints("reg.example.org").unwrap_err().to_string();
+            assert!(
+                err.contains("a mirror of reg.example.org") && !err.contains("secret"),
+                "{err}"
+            );
+        }
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! for, within limits, redirects are followed, and what fails is put into words.
 //!
 //! The rule: credentials, and headers that the operator has set for a host, go to the scheme, host and
-//! port that they are for. A redirect elsewhere goes without them, and never from HTTPS to plain HTTP.
+//! port (the origin, RFC 6454) that they are for, until a redirect leaves it. A redirect
+//! elsewhere goes without them, also when it leads back, and never from HTTPS to plain HTTP. A challenge
+//! is answered only for the origin that was asked; from another origin it is an error that names that host.
 
 use super::endpoint::Endpoint;
 use super::token::{Ask, Owner, secret};
 use super::{Session, challenge};
 use crate::auth::Auth;
-use crate::error::{Cause, Unreachable};
+use crate::error::{Cause, Unreachable, shown};
 use crate::watch::{Wait, Watch};
 use reqwest::header::{
     AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -25,7 +27,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const REDIRECTS_MAX: usize = 10;
 /// Most of an error page that is read, and that is shown.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
-const SHOWN_CHARACTERS: usize = 300;
+const SHOWN_BYTES: usize = 300;
+
+/// An answer at the end of all redirects.
+pub(super) struct Answered {
+    pub(super) response: Response,
+    /// The host that gave it, if a redirect left the origin that was asked.
+    elsewhere: Option<String>,
+}
 
 impl Session {
     /// GETs `path` of the repository. `what` is for messages.
@@ -59,18 +68,18 @@ impl Session {
             }
             let sent = follow(endpoint, url.clone(), headers, &bound).await;
             self.count(endpoint, &sent);
-            let response = sent?;
-            let status = response.status();
+            let answered = sent?;
+            let status = answered.response.status();
             match status.as_u16() {
-                401 if !was_challenged => {
+                401 if !was_challenged && answered.elsewhere.is_none() => {
                     was_challenged = true;
                     watch.waits_for(Wait::Token);
-                    let (header, life) = answer(&ask, response).await?;
+                    let (header, life) = answer(&ask, answered.response).await?;
                     self.clients.tokens.keep(owner.clone(), header.clone(), life);
                     authorization = Some(header);
                 }
                 429 | 502..=504 if waits < WAITS_MAX => {
-                    let wait = wait_of(&response, waits);
+                    let wait = wait_of(&answered.response, waits);
                     if wait > WAIT_MAX {
                         return Err(later(&ask, status, wait));
                     }
@@ -78,14 +87,14 @@ impl Session {
                     // Its other layers, and other pulls, wait too.
                     self.clients.breakers.asks_to_wait(&endpoint.host, wait);
                 }
-                200..=299 => return Ok(response),
-                _ => return Err(refusal(&ask, status, response).await),
+                200..=299 => return Ok(answered.response),
+                _ => return Err(refusal(&ask, status, answered).await),
             }
         }
     }
 
     /// Remembers who answers and who does not.
-    fn count(&self, endpoint: &Endpoint, sent: &Result<Response, Cause>) {
+    fn count(&self, endpoint: &Endpoint, sent: &Result<Answered, Cause>) {
         match sent {
             Ok(_) => self.clients.breakers.answered(&endpoint.host),
             Err(Cause::Unreachable { .. }) => {
@@ -113,48 +122,71 @@ impl Session {
     }
 }
 
-/// Sends a request, and again to wherever it is redirected. `bound` is for the first origin alone.
+/// Sends a request, and again to wherever it is redirected. `bound` is for the origin of `url`, until a
+/// redirect leads away from it.
 pub(super) async fn follow(
     endpoint: &Endpoint,
     url: Url,
     headers: &HeaderMap,
     bound: &HeaderMap,
-) -> Result<Response, Cause> {
+) -> Result<Answered, Cause> {
     let origin = url.origin();
     let of_registry = Url::parse(&endpoint.api).map(|api| api.origin());
-    let mut at = url;
+    let (mut at, mut has_left) = (url, false);
     for _ in 0..=REDIRECTS_MAX {
+        // Another origin chose this address, also when it is one of the first origin's.
+        has_left |= at.origin() != origin;
         let mut all = headers.clone();
-        if at.origin() == origin {
+        if !has_left {
             all.extend(bound.clone());
         }
-        let host = at.host_str().unwrap_or_default().to_owned();
+        let host = host_and_port(&at);
         let is_registry = of_registry.as_ref().is_ok_and(|of| *of == at.origin());
-        let shown = if is_registry { &endpoint.host } else { &host };
-        let request = endpoint.http.get(at.clone()).headers(all);
-        let response = request.send().await.map_err(|err| transport(shown, &err))?;
+        let asked = if is_registry { endpoint.host.clone() } else { host };
+        let http = if has_left { &endpoint.http_elsewhere } else { &endpoint.http };
+        let sent = http.get(at.clone()).headers(all).send().await;
+        let response = sent.map_err(|err| transport(&asked, &err))?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
-            return Ok(response);
+            return Ok(Answered { response, elsewhere: has_left.then_some(asked) });
         };
-        let lost = |why: &str| Cause::Unreachable {
-            host: shown.clone(),
+        at = target(&at, location).map_err(|why| Cause::Unreachable {
+            host: asked,
             kind: Unreachable::Redirect,
             said: why.to_owned(),
-        };
-        let next = location.to_str().ok().and_then(|text| at.join(text).ok());
-        let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));
-        let next = next.ok_or_else(|| lost("to something that is no address"))?;
-        if at.scheme() == "https" && next.scheme() != "https" {
-            return Err(lost("from HTTPS to plain HTTP"));
-        }
-        at = next;
+        })?;
     }
     Err(Cause::Unreachable {
         host: endpoint.host.clone(),
         kind: Unreachable::Redirect,
         said: format!("more than {REDIRECTS_MAX} times"),
     })
+}
+
+/// Where a redirect leads, or why nobody goes there.
+fn target(at: &Url, location: &HeaderValue) -> Result<Url, &'static str> {
+    let next = location.to_str().ok().and_then(|text| at.join(text).ok());
+    let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));
+    let next = next.ok_or("to something that is no address")?;
+    if at.scheme() == "https" && next.scheme() != "https" {
+        return Err("from HTTPS to plain HTTP");
+    }
+    // The client would make a header of them.
+    if has_credentials(&next) {
+        return Err("to an address with credentials in it");
+    }
+    Ok(next)
+}
+
+/// Whether an address has a part before `@`.
+pub(super) fn has_credentials(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+/// Host and port of an address, for messages: path and query may hold secrets.
+pub(super) fn host_and_port(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The registry asks for more patience than a pull has.
@@ -207,11 +239,22 @@ pub(super) fn basic(ask: &Ask<'_>, username: &str, password: &str) -> Result<Hea
         .ok_or_else(|| ask.denied("username and password cannot be sent".into()))
 }
 
-async fn refusal(ask: &Ask<'_>, status: StatusCode, response: Response) -> Cause {
+async fn refusal(ask: &Ask<'_>, status: StatusCode, answered: Answered) -> Cause {
+    let Answered { response, elsewhere } = answered;
     let said = said(response).await;
-    let (host, what) = (ask.endpoint.host.clone(), ask.what.to_owned());
+    let what = ask.what.to_owned();
+    let host = elsewhere.clone().unwrap_or_else(|| ask.endpoint.host.clone());
     match status.as_u16() {
-        401 | 403 => ask.denied(said),
+        401 if elsewhere.is_some() => Cause::Answer {
+            host,
+            status: status.as_u16(),
+            what,
+            said: format!(
+                "{} redirects there, and credentials for the one are not for the other",
+                ask.endpoint.host
+            ),
+        },
+        401 | 403 if elsewhere.is_none() => ask.denied(said),
         404 => Cause::NotFound { host, what },
         // Go's servers say so to who speaks plain HTTP to a TLS port.
         400 if said.contains("HTTP request to an HTTPS server") => Cause::Unreachable {
@@ -286,7 +329,7 @@ pub(super) async fn said(response: Response) -> String {
         Err(_) if bytes.trim_ascii_start().starts_with(b"<") => String::new(),
         Err(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
     };
-    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARACTERS).collect()
+    shown(text, SHOWN_BYTES)
 }
 
 /// Reads a body of at most `max` bytes.
@@ -347,7 +390,7 @@ pub(super) fn words(error: &reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string().chars().take(SHOWN_CHARACTERS).collect()
+    shown(innermost.to_string(), SHOWN_BYTES)
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ fn api(address: &str, override_path: bool) -> Result<String, &'static str> {
     let text = if address.contains("://") {
         address.to_owned()
     } else {
-        let is_here = crate::reference::Reference::is_loopback(address);
+        let is_here = crate::reference::host::is_loopback(address);
         format!("{}://{address}", if is_here { "http" } else { "https" })
     };
     let url = reqwest::Url::parse(&text).map_err(|_| "it is no address")?;

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tokens: how one is got for a challenge, and kept while it is good.
 //!
-//! The rule: a token is found again only by the credentials it was given for.
+//! The rule: a token is found again only by the credentials it was given for. A token server may be
+//! another host than the registry that names it, but is asked over TLS, unless the registry itself is
+//! spoken to without, and then not further away than the registry is: plain HTTP on loopback is
+//! allowed because it does not leave this machine.
 
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
 use super::exchange::{self, transport};
 use crate::auth::Auth;
 use crate::error::Cause;
+use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 use serde::Deserialize;
@@ -93,12 +97,7 @@ impl Ask<'_> {
         &self,
         challenge: &Challenge,
     ) -> Result<(HeaderValue, Option<Duration>), Cause> {
-        let realm = challenge.get("realm").unwrap_or_default();
-        let url = Url::parse(realm).ok().filter(|url| {
-            url.scheme() == "https"
-                || (url.scheme() == "http" && self.endpoint.api.starts_with("http:"))
-        });
-        let url = url.ok_or_else(|| self.useless("it names no token server that may be asked"))?;
+        let url = self.token_server(challenge).map_err(|why| self.useless(why))?;
         let default_scope = format!("repository:{}:pull", self.repository);
         let mut fields = Vec::new();
         if let Some(service) = challenge.get("service") {
@@ -127,6 +126,26 @@ impl Ask<'_> {
         ))
     }
 
+    /// The address that a challenge names, or why credentials do not go there.
+    fn token_server(&self, challenge: &Challenge) -> Result<Url, &'static str> {
+        let realm = challenge.get("realm").unwrap_or_default();
+        let url = Url::parse(realm).map_err(|_| "it names no token server")?;
+        let api = Url::parse(&self.endpoint.api).ok();
+        let of_registry = api.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let own = url.host_str().unwrap_or_default();
+        // Loopback is without TLS by default: nobody decided that for another host.
+        let is_near = is_loopback(own) || own == of_registry || !is_loopback(of_registry);
+        match url.scheme() {
+            _ if exchange::has_credentials(&url) => {
+                Err("the address of its token server has credentials in it")
+            }
+            "https" => Ok(url),
+            "http" if self.endpoint.api.starts_with("http:") && is_near => Ok(url),
+            "http" => Err("its token server is to be asked without TLS"),
+            _ => Err("it names no token server that may be asked"),
+        }
+    }
+
     async fn get(&self, mut url: Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
         url.query_pairs_mut().extend_pairs(fields);
         let mut bound = HeaderMap::new();
@@ -134,7 +153,7 @@ impl Ask<'_> {
             bound.insert(AUTHORIZATION, exchange::basic(self, username, password)?);
         }
         let sent = exchange::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
-        self.answer(sent?, &url).await
+        self.answer(sent?.response, &url).await
     }
 
     async fn post(&self, url: &Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {

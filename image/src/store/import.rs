@@ -4,6 +4,9 @@
 //! The archive is read twice: once to see what is where, then from place to place. So it must be a
 //! file; a compressed one is inflated into another first. Nothing of it is unpacked but layers, which
 //! go the same way as those of a pull.
+//!
+//! The rule: everything that grows with the archive has a limit: what it inflates to on the disk, what is
+//! remembered of its entries and what is read of its documents in memory.
 
 use super::layers::Made;
 use super::pull::{Ready, blocking};
@@ -11,21 +14,27 @@ use super::record;
 use super::{Image, Inner, Store};
 use crate::digest::Digest;
 use crate::document::{self, CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX};
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, NAME_MAX, shown};
 use crate::layer::{Expected, decoder};
 use crate::reference::Reference;
-use crate::unpack::{Archive, clean};
+use crate::unpack::{Archive, Limits, clean, split, target};
 use crate::watch::Watch;
 use hull_sys as sys;
 use serde::Deserialize;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 const BUFFER_BYTES: usize = 128 << 10;
 const LINKS_MAX: usize = 8;
+/// Most entries of an archive of images. One with a thousand images of a dozen layers has fewer.
+const ARCHIVE_ENTRIES_MAX: u64 = 100_000;
+/// Most bytes of the names of all its entries, and of all its documents: both are in memory at once.
+const ARCHIVE_NAME_BYTES_MAX: u64 = 16 << 20;
+const ARCHIVE_DOCUMENT_BYTES_MAX: u64 = 128 << 20;
 
 /// An image that came out of an archive.
 #[derive(Debug, Clone)]
@@ -39,9 +48,16 @@ pub struct Imported {
 impl Store {
     /// Imports all images of an archive that are for this machine. `name` is given to an image that
     /// has none in the archive, and replaces the names of the only one.
-    pub async fn import(&self, archive: File, name: Option<&str>) -> Result<Vec<Imported>, Error> {
+    ///
+    /// It is read from its start, wherever it stands.
+    pub async fn import(
+        &self,
+        archive: impl Into<File>,
+        name: Option<&str>,
+    ) -> Result<Vec<Imported>, Error> {
         let name = name.map(Reference::parse).transpose()?;
         self.check_writable()?;
+        let archive = archive.into();
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.import(archive, name.as_ref()))
             .await
@@ -53,6 +69,8 @@ impl Store {
 struct Contents {
     file: Arc<File>,
     places: HashMap<Vec<u8>, Place>,
+    /// How many bytes of documents were read.
+    read: Cell<u64>,
 }
 
 enum Place {
@@ -148,18 +166,26 @@ impl Inner {
         if !is_compressed {
             return Ok(archive);
         }
-        let store = self.path("tmp");
-        use rustix::fs::{Mode, OFlags, open};
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let spool = open(&store, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(sys::Error::of(|| format!("open({}, TMPFILE)", store.display())))
-            .map_err(spooled)?;
-        let mut spool = File::from(spool);
+        let mut spool = self.spool().map_err(spooled)?;
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, archive);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
         let mut plain = decoder(&mut reader).map_err(failed)?;
-        io::copy(&mut plain, &mut spool).map_err(failed)?;
-        Ok(spool)
+        let max = self.config.limits.archive_bytes;
+        let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
+        loop {
+            let got = plain.read(&mut buffer).map_err(failed)?;
+            if got == 0 {
+                return Ok(spool);
+            }
+            written += got as u64;
+            if written > max {
+                return Err(Cause::ArchiveTooLarge { what: "bytes", max });
+            }
+            spool
+                .write_all(&buffer[..got])
+                .map_err(sys::Error::of_io(|| "write(the inflated archive)"))
+                .map_err(spooled)?;
+        }
     }
 
     fn of_layout(&self, contents: &Contents) -> Result<Vec<Found>, Cause> {
@@ -285,26 +311,37 @@ impl Contents {
         let failed = |err: io::Error| no_archive(err.to_string());
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let mut places = HashMap::new();
-        let mut archive = Archive::new(reader);
-        while let Some(entry) = archive.next().map_err(|err| no_archive(err.to_string()))? {
+        let (mut places, mut name_bytes) = (HashMap::new(), 0);
+        let limits = Limits { entries: ARCHIVE_ENTRIES_MAX, ..Limits::NONE };
+        let mut archive = Archive::within(reader, limits);
+        while let Some(entry) = archive.next().map_err(no_more)? {
             use crate::unpack::Kind;
             let Ok(path) = clean(&entry.path) else {
                 return Err(no_archive("a path in it climbs out of it"));
             };
+            let link = |beside: &[u8], to: &[u8]| {
+                target(beside, to).map_err(|_| no_archive("a link in it leads to no path"))
+            };
             let place = match entry.kind {
                 Kind::File => Place::Bytes { offset: entry.offset, size: entry.size },
-                Kind::Link(target) => Place::Link(clean(&target).unwrap_or_default()),
-                Kind::Symlink(target) => Place::Link(beside(&path, &target)),
+                Kind::Link(to) => Place::Link(link(b"", &to)?),
+                Kind::Symlink(to) => Place::Link(link(split(&path).0, &to)?),
                 Kind::Sparse { .. }
                 | Kind::Directory
                 | Kind::Char(..)
                 | Kind::Block(..)
                 | Kind::Fifo => continue,
             };
+            let of_link = if let Place::Link(to) = &place { to.len() } else { 0 };
+            name_bytes += (path.len() + of_link) as u64;
+            if name_bytes > ARCHIVE_NAME_BYTES_MAX {
+                let what = "bytes of names";
+                return Err(Cause::ArchiveTooLarge { what, max: ARCHIVE_NAME_BYTES_MAX });
+            }
             places.insert(path, place);
         }
-        Ok(Self { file: Arc::new(archive.into_inner().into_inner()), places })
+        let file = Arc::new(archive.into_inner().into_inner());
+        Ok(Self { file, places, read: Cell::new(0) })
     }
 
     fn part(&self, path: &[u8]) -> Result<Part, Cause> {
@@ -322,16 +359,19 @@ impl Contents {
                 None => break,
             }
         }
-        Err(no_archive(format!("{} is not in it", String::from_utf8_lossy(path).escape_debug())))
+        Err(no_archive(format!("{} is not in it", shown(path, NAME_MAX))))
     }
 
     fn whole(&self, path: &[u8], max: u64) -> Result<Vec<u8>, Cause> {
         let mut part = self.part(path)?;
         if part.end - part.at > max {
-            return Err(Cause::TooLarge {
-                what: String::from_utf8_lossy(path).escape_debug().to_string(),
-                max,
-            });
+            return Err(Cause::TooLarge { what: shown(path, NAME_MAX), max });
+        }
+        // The same document may be named again and again.
+        self.read.set(self.read.get() + (part.end - part.at));
+        if self.read.get() > ARCHIVE_DOCUMENT_BYTES_MAX {
+            let what = "bytes of documents";
+            return Err(Cause::ArchiveTooLarge { what, max: ARCHIVE_DOCUMENT_BYTES_MAX });
         }
         let mut bytes = Vec::new();
         part.read_to_end(&mut bytes).map_err(|err| no_archive(err.to_string()))?;
@@ -352,8 +392,10 @@ impl Contents {
     }
 }
 
-/// What a link at `path` means in an archive.
-fn beside(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let directory = path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &path[..slash]);
-    clean(&[directory, b"/", target].concat()).unwrap_or_default()
+/// Why there are no more entries.
+fn no_more(error: crate::unpack::Error) -> Cause {
+    if let crate::unpack::Error::Limit { what, max } = error {
+        return Cause::ArchiveTooLarge { what, max };
+    }
+    no_archive(error.to_string())
 }

@@ -74,22 +74,23 @@ impl Index {
     /// layers without a record.
     pub(super) fn load(&mut self, writable: bool) -> sys::Result<Vec<Problem>> {
         let directory = self.root.join("images");
-        let mut problems = Vec::new();
+        let (mut problems, mut records) = (Vec::new(), Vec::new());
         for name in super::names_if_there(&directory)? {
             let path = directory.join(&name);
             if name.ends_with(".bad") {
                 problems.push(Problem { path, why: "it was set aside before".into() });
                 continue;
             }
-            let added = Record::read(&path).and_then(|record| self.check_layers(record));
-            if let Err(why) = added.and_then(|record| self.show(record)) {
-                if !writable {
-                    problems.push(Problem { path, why });
-                    continue;
-                }
-                let aside = directory.join(format!("{name}.bad"));
-                files::rename(&path, &aside)?;
-                problems.push(Problem { path: aside, why });
+            match Record::read(&path).and_then(|record| self.check_layers(record)) {
+                Ok(record) => records.push(record),
+                Err(why) => problems.push(set_aside(&path, why, writable)?),
+            }
+        }
+        record::respell(&mut records);
+        for record in records {
+            let path = record.path(&self.root);
+            if let Err(why) = self.show(record) {
+                problems.push(set_aside(&path, why, writable)?);
             }
         }
         // A container may run on layers whose record we cannot read.
@@ -449,6 +450,17 @@ impl Index {
     pub(super) fn release(&mut self, name: &str) {
         self.count(name, |kept| kept.held -= 1);
     }
+}
+
+/// Keeps a record that cannot be used under another name.
+fn set_aside(path: &Path, why: String, writable: bool) -> sys::Result<Problem> {
+    if !writable {
+        return Ok(Problem { path: path.to_owned(), why });
+    }
+    let mut aside = path.to_owned().into_os_string();
+    aside.push(".bad");
+    files::rename(path, Path::new(&aside))?;
+    Ok(Problem { path: aside.into(), why })
 }
 
 fn broken(why: String) -> sys::Error {

@@ -17,7 +17,7 @@ use super::record::Layer;
 use super::{Image, Inner, Store, files};
 use crate::auth::Auth;
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, NAME_MAX};
 use crate::inventory::{self, Finding, Reader};
 use crate::reference::Reference;
 use hull_sys as sys;
@@ -151,7 +151,7 @@ impl Inner {
             Ok(None) => None,
             Ok(Some(Finding { path, why, .. })) => {
                 doubts.broken.insert(name.to_owned());
-                Some(format!("{}: {why}", String::from_utf8_lossy(&path)))
+                Some(format!("{}: {why}", crate::error::shown(&path, NAME_MAX)))
             }
             Err(err) => {
                 doubts.broken.insert(name.to_owned());
@@ -197,7 +197,7 @@ impl Inner {
         });
         match compared {
             Ok(Some(findings)) => {
-                let shown = |of: Finding| (String::from_utf8_lossy(&of.path).into_owned(), of.why);
+                let shown = |of: Finding| (crate::error::shown(&of.path, NAME_MAX), of.why);
                 verified.findings = findings.into_iter().map(shown).collect();
             }
             Ok(None) => {

@@ -102,6 +102,10 @@ pub(super) fn keep(what: &Digest) -> impl Fn(sys::Error) -> Cause + '_ {
 
 impl Inner {
     /// The layer with this diff id, if it is there.
+    ///
+    /// A pull that names it gets it without fetching it: sharing layers by content, as containerd and
+    /// CRI-O do, takes a diff id for the right to a layer. See "Credentials and shared layers" in
+    /// docs/operate.md.
     pub(super) fn present(self: &Arc<Self>, diff_id: &Digest) -> Option<Held> {
         if self.doubts().broken.contains(diff_id.hex()) {
             return None;

@@ -28,11 +28,13 @@ mod progress;
 mod pull;
 mod record;
 mod rootfs;
+mod spool;
 
 pub use import::Imported;
 pub use integrity::Verified;
 pub use progress::{Progress, ProgressState};
 pub use rootfs::Rootfs;
+pub use spool::Spool;
 
 use crate::error::{Cause, Error};
 use crate::files;
@@ -46,7 +48,6 @@ use index::Index;
 use oci_spec::image::ImageConfiguration;
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -295,17 +296,6 @@ impl Store {
             .map_err(|source| Error::Open { path: path.clone(), source })?;
         let bytes = found.f_blocks.saturating_mul(found.f_frsize);
         Ok(Room { bytes, inodes_free: found.f_favail })
-    }
-
-    /// A nameless file beside the layers, for an archive that is to be imported.
-    pub fn spool(&self) -> Result<File, Error> {
-        use rustix::fs::{Mode, OFlags, open};
-        self.check_writable()?;
-        let path = self.inner.path("tmp");
-        open(&path, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-            .map(File::from)
-            .map_err(sys::Error::of(|| format!("open({}, TMPFILE)", path.display())))
-            .map_err(|source| Error::Open { path: self.inner.config.root.clone(), source })
     }
 }
 

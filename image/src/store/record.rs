@@ -10,10 +10,11 @@ use crate::digest::Digest;
 use crate::document;
 use crate::files;
 use crate::platform::Machine;
+use crate::reference::Reference;
 use hull_sys as sys;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Version of records that this build writes, and the newest it reads.
@@ -116,6 +117,32 @@ impl Record {
     pub(super) fn is_nameless(&self) -> bool {
         self.tags.is_empty() && self.digests.is_empty()
     }
+}
+
+/// Puts names into the one spelling: an older hull kept them as they were given. A tag that two images then
+/// have stays with the one that had it so, or else with the first.
+pub(super) fn respell(records: &mut [Record]) {
+    let mut owners: HashMap<String, (String, bool)> = HashMap::new();
+    for record in &*records {
+        for tag in &record.tags {
+            let name = spelled(tag);
+            let is_same = name == *tag;
+            let owner = owners.entry(name).or_insert_with(|| (record.id.clone(), is_same));
+            if is_same && !owner.1 {
+                *owner = (record.id.clone(), is_same);
+            }
+        }
+    }
+    for record in records {
+        let is_own = |name: &String| owners.get(name).is_some_and(|(id, _)| *id == record.id);
+        record.tags = record.tags.iter().map(|tag| spelled(tag)).filter(is_own).collect();
+        record.digests = record.digests.iter().map(|name| spelled(name)).collect();
+    }
+}
+
+/// A name that cannot be read, which none should be, stays as it is.
+fn spelled(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |of| of.to_string())
 }
 
 /// Writes records beside their places, and makes them durable: one by itself, several with all that is on

@@ -86,7 +86,12 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Likewise, within limits, and keeps what is no content.
+    /// The same within limits.
+    pub(crate) fn within(reader: R, limits: Limits) -> Self {
+        Self { limits, ..Self::new(reader) }
+    }
+
+    /// The same within limits, and keeps what is no content.
     pub(super) fn recording(reader: R, limits: Limits) -> Self {
         Self { limits, raw: Some(Vec::new()), ..Self::new(reader) }
     }

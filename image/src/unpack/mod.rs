@@ -9,7 +9,8 @@
 //!
 //! The rule: whatever the archive says, nothing outside the directory is made, changed or read. Every
 //! name is resolved by the kernel beneath the directory's descriptor, and the last part of a name is
-//! never followed. A name that climbs out is an error: its author meant harm.
+//! never followed. A name that climbs out is an error: its author meant harm. Where a link leads stops at
+//! the root, as it does in the container.
 
 mod archive;
 mod dress;
@@ -22,7 +23,7 @@ mod way;
 
 pub(crate) use archive::{Archive, Kind};
 pub(crate) use links::copy_up;
-pub(crate) use names::{clean, split};
+pub(crate) use names::{clean, split, target};
 
 use crate::error::SharedIo;
 use crate::inventory::Writer;
@@ -129,23 +130,26 @@ impl Error {
     }
 }
 
-/// How large a layer may be.
+/// How large a layer, or an archive of images, may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that it inflates to.
+    /// Bytes that a layer inflates to.
     pub bytes: u64,
-    /// Entries of its archive, extended headers among them.
+    /// Entries of a layer's archive, extended headers among them.
     pub entries: u64,
+    /// Bytes that an archive of images inflates to.
+    pub archive_bytes: u64,
 }
 
 impl Limits {
-    pub(crate) const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX };
+    pub(crate) const NONE: Self =
+        Self { bytes: u64::MAX, entries: u64::MAX, archive_bytes: u64::MAX };
 }
 
 impl Default for Limits {
     /// Some times what the largest images have.
     fn default() -> Self {
-        Self { bytes: 128 << 30, entries: 5_000_000 }
+        Self { bytes: 128 << 30, entries: 5_000_000, archive_bytes: 256 << 30 }
     }
 }
 
@@ -192,9 +196,7 @@ pub(crate) fn unpack<R: Read>(
 /// A name as it may be shown.
 fn shown(name: &[u8]) -> String {
     const SHOWN_BYTES: usize = 200;
-    let cut = &name[..name.len().min(SHOWN_BYTES)];
-    let more = if cut.len() < name.len() { "…" } else { "" };
-    format!("{}{more}", String::from_utf8_lossy(cut).escape_debug())
+    crate::error::shown(name, SHOWN_BYTES)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names in a layer: cleaned, and told apart from the marks that remove what lies below.
 //!
-//! Pure. The rule: a cleaned name has no `..`, no empty part and no leading slash.
+//! Pure. The rule: a cleaned name has no `..`, no empty part and no leading slash. An entry's own name that
+//! climbs above the root is refused; where a link leads stops at the root, as it does when the kernel
+//! resolves it in a container (`path_resolution(7)`: `..` of the root is the root).
 
 /// What a name in a layer asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,16 +27,30 @@ const NAME_BYTES_MAX: usize = 4096 - 256;
 
 /// Cleans a name. The root itself is empty. A leading slash means the layer's root, as everywhere.
 pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, Refused> {
+    cleaned(&[], name, || Err(Refused("the name climbs out of the layer")))
+}
+
+/// What a link means in the directory `beside`, which is cleaned.
+pub(crate) fn target(beside: &[u8], target: &[u8]) -> Result<Vec<u8>, Refused> {
+    let beside = if target.starts_with(b"/") { b"" } else { beside };
+    cleaned(beside, target, || Ok(()))
+}
+
+fn cleaned(
+    beside: &[u8],
+    name: &[u8],
+    at_root: impl Fn() -> Result<(), Refused>,
+) -> Result<Vec<u8>, Refused> {
     if name.contains(&0) {
         return Err(Refused("the name contains NUL"));
     }
     let mut parts: Vec<&[u8]> = Vec::new();
-    for part in name.split(|b| *b == b'/') {
+    for part in beside.split(|b| *b == b'/').chain(name.split(|b| *b == b'/')) {
         match part {
             b"" | b"." => {}
             b".." => {
                 if parts.pop().is_none() {
-                    return Err(Refused("the name climbs out of the layer"));
+                    at_root()?;
                 }
             }
             _ if part.len() > PART_BYTES_MAX => {
@@ -89,6 +105,23 @@ mod tests {
     }
 
     #[test]
+    fn where_links_lead_stops_at_the_root() {
+        for (beside, link, wanted) in [
+            ("", "../../etc/passwd", "etc/passwd"),
+            ("a/b", "../c", "a/c"),
+            ("a/b", "../../../../c/../d", "d"),
+            ("a/b", "/../c", "c"),
+            ("a", "..", ""),
+            ("a", "/", ""),
+            ("a/b", "", "a/b"),
+        ] {
+            let got = target(beside.as_bytes(), link.as_bytes()).unwrap();
+            assert_eq!(got, wanted.as_bytes(), "{beside} {link}");
+        }
+        assert!(target(b"a", b"x\0y").is_err() && target(b"a", &[b'a'; 256]).is_err());
+    }
+
+    #[test]
     fn marks_are_told_apart() {
         assert_eq!(meaning(b"file"), Ok(Meaning::Thing));
         assert_eq!(meaning(b".wh.file"), Ok(Meaning::Whiteout(b"file")));
@@ -102,7 +135,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_cleaned_name_is_inside(name in "[a./]{0,30}") {
-            if let Ok(clean) = clean(name.as_bytes()) {
+            for clean in clean(name.as_bytes()).into_iter().chain(target(b"a/a", name.as_bytes())) {
                 let parts: Vec<&[u8]> = clean.split(|b| *b == b'/').collect();
                 prop_assert!(clean.is_empty() || parts.iter().all(|part| !matches!(*part, b"" | b"." | b"..")));
             }

@@ -287,7 +287,6 @@ fn names_that_climb_are_refused_by_name() {
     for (number, (kind, path, link)) in [
         (EntryType::Regular, "../escaped", ""),
         (EntryType::Directory, "a/../../escaped", ""),
-        (EntryType::Link, "passwd", "../../etc/passwd"),
         (EntryType::Regular, "a/.wh..", ""),
     ]
     .into_iter()
@@ -298,6 +297,60 @@ fn names_that_climb_are_refused_by_name() {
         let text = err.to_string();
         assert!(matches!(err, Error::Refused { .. }) && text.contains(path), "{path}: {text}");
     }
+}
+
+/// As the kernel has it in a container, and other tools when they unpack: above the root is the root.
+#[test]
+fn where_links_lead_stops_at_the_root() {
+    if !can_run("where_links_lead_stops_at_the_root") {
+        return;
+    }
+    let dir = temp();
+    let root = dir.path().join("layer");
+    let link =
+        |layer: Layer, path: &str, to: &str| layer.hostile(EntryType::Symlink, path, to, b"");
+    let mut layer = Layer::new()
+        .file("etc/passwd", 0o644, "mine")
+        .hostile(EntryType::Link, "passwd", "../../etc/passwd", b"")
+        .hostile(EntryType::Link, "deep/passwd", "a/../../../etc/./passwd", b"")
+        .hostile(EntryType::Link, "of-below", "../../../etc/group", b"")
+        .dir("usr/lib/x", 0o755);
+    for (path, to) in [
+        ("climbs", "../../../made/here"),
+        ("a/b/climbs", "../../../../made/there"),
+        ("absolute", "/../../made/elsewhere"),
+        // `..` is counted from where a link is, not from how it is called.
+        ("lib", "usr/lib/x"),
+        ("lib/up", "../../up"),
+        ("lib/over", "../../../../over"),
+    ] {
+        layer = link(layer, path, to);
+    }
+    for name in ["climbs", "a/b/climbs", "absolute", "lib/up", "lib/over"] {
+        layer = layer.hostile(EntryType::Regular, &format!("{name}/file"), "", name.as_bytes());
+    }
+    let done = unpacked(&layer.tar(), &root).unwrap();
+    let inode = |path: &str| fs::metadata(root.join(path)).unwrap().ino();
+    assert_eq!(inode("passwd"), inode("etc/passwd"));
+    assert_eq!(inode("deep/passwd"), inode("etc/passwd"));
+    assert_eq!(done.links, [(b"of-below".to_vec(), b"etc/group".to_vec())]);
+    for (path, name) in [
+        ("made/here", "climbs"),
+        ("made/there", "a/b/climbs"),
+        ("made/elsewhere", "absolute"),
+        ("usr/up", "lib/up"),
+        ("over", "lib/over"),
+    ] {
+        assert_eq!(fs::read(root.join(path).join("file")).unwrap(), name.as_bytes(), "{path}");
+    }
+    // What links say stays as it was written.
+    assert_eq!(fs::read_link(root.join("climbs")).unwrap(), Path::new("../../../made/here"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let err = unpacked(
+        &Layer::new().hostile(EntryType::Link, "self", "../self", b"").tar(),
+        &dir.path().join("self"),
+    );
+    assert!(err.unwrap_err().to_string().contains("names itself"));
 }
 
 /// What is outside of a layer, to be found unchanged.

@@ -16,8 +16,8 @@ use crate::inventory::{Dress, What};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, chmodat, chownat,
-    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
-    symlinkat, utimensat,
+    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlink,
+    readlinkat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -206,10 +206,20 @@ impl Tree {
         }
         // A link to a directory of a lower layer: what it means is made in this layer.
         let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
-        let base: &[u8] = if target.starts_with(b"/") { b"" } else { above };
-        let joined =
-            names::clean(&[base, b"/", &target].concat()).map_err(|_| failed(Errno::LOOP))?;
+        let beside = self.place_of(&parent).unwrap_or_else(|| above.to_owned());
+        let joined = names::target(&beside, &target).map_err(|_| failed(Errno::LOOP))?;
         self.ensure(&joined, links - 1).map(drop)
+    }
+
+    /// The name of a directory of this layer without links on the way: `..` behind it depends on that.
+    fn place_of(&self, dir: &OwnedFd) -> Option<Vec<u8>> {
+        let path = |fd: &OwnedFd| {
+            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            readlink(link, Vec::new()).map(CString::into_bytes).ok()
+        };
+        let (root, dir) = (path(&self.root)?, path(dir)?);
+        let inside = dir.strip_prefix(root.as_slice())?;
+        names::clean(inside).ok()
     }
 
     fn count(&mut self, bytes: u64) {
@@ -253,7 +263,7 @@ impl Tree {
                 Err(errno) => Err(sys::Error::new(errno, "openat(DIRECTORY)")),
             },
             Err(errno) => {
-                Err(sys::Error::new(errno, format!("mknodat({}, c, 0, 0)", gone.to_string_lossy())))
+                Err(sys::Error::new(errno, format!("mknodat({}, c, 0, 0)", shown(gone.as_bytes()))))
             }
         }
     }
@@ -354,7 +364,7 @@ impl Tree {
             entry: shown(&entry.path),
             why: format!("as a hard link, {why}"),
         };
-        let target = names::clean(target).map_err(|names::Refused(why)| refused(why))?;
+        let target = names::target(b"", target).map_err(|names::Refused(why)| refused(why))?;
         if target == name {
             return Err(refused("it names itself"));
         }

@@ -3,6 +3,7 @@
 //!
 //! The rule: only the last part of a name is touched, in a parent that is open, and it is never followed.
 
+use super::shown;
 use crate::files;
 use hull_sys as sys;
 use rustix::fs::{AtFlags, FileType, statat, unlinkat};
@@ -19,7 +20,7 @@ pub(super) fn clear_way<T>(
     replaced: &mut bool,
     make: impl Fn() -> Result<T, Errno>,
 ) -> Call<T> {
-    let failed = |errno| sys::Error::new(errno, format!("make({})", name.to_string_lossy()));
+    let failed = |errno| sys::Error::new(errno, format!("make({})", shown(name.as_bytes())));
     match make() {
         Err(Errno::EXIST) => {
             *replaced = true;
@@ -45,6 +46,6 @@ pub(super) fn replace<T>(
 ) -> Call<T> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => clear_way(parent, name, &mut false, make),
-        Err(errno) => Err(sys::Error::new(errno, format!("unlinkat({})", name.to_string_lossy()))),
+        Err(errno) => Err(sys::Error::new(errno, format!("unlinkat({})", shown(name.as_bytes())))),
     }
 }

@@ -11,7 +11,8 @@ use hull_tests::image::{Blob, Packed};
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -271,4 +272,27 @@ pub(crate) fn serves(
             }
         }
     }
+}
+
+/// A CA and a certificate for 127.0.0.1 that it signed, made by openssl.
+pub(crate) fn tls(dir: &Path) -> rustls::ServerConfig {
+    let script = r#"
+set -e
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca \
+    -addext basicConstraints=critical,CA:TRUE
+openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=127.0.0.1
+printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > extensions
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile extensions
+openssl x509 -in cert.pem -outform der -out cert.der
+openssl pkcs8 -topk8 -nocrypt -in key.pem -outform der -out key.der
+"#;
+    let made = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(read("key.der"));
+    let _chosen_already = rustls::crypto::ring::default_provider().install_default();
+    rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![read("cert.der").into()], key.into())
+        .unwrap()
 }

@@ -185,6 +185,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs them only to export layers that replace their own entries.",
     ),
     key("image.layer_entries_max", "Most entries of a layer's archive."),
+    key(
+        "image.archive_bytes_max",
+        "Most bytes of an archive that is imported, and that a compressed one may inflate to. They lie in `data_dir` until it is imported.",
+    ),
     unset(
         "image.registry.host",
         "\"registry.example:5000\"",

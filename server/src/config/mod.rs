@@ -163,6 +163,7 @@ pub(crate) struct Image {
     pub(crate) stall_s: u64,
     pub(crate) layer_bytes_max: u64,
     pub(crate) layer_entries_max: u64,
+    pub(crate) archive_bytes_max: u64,
     pub(crate) keep_blobs: bool,
     pub(crate) registry: Vec<Registry>,
 }
@@ -252,7 +253,7 @@ impl Default for Runtime {
 
 impl Default for Image {
     fn default() -> Self {
-        let hull_image::Limits { bytes, entries } = hull_image::Limits::default();
+        let hull_image::Limits { bytes, entries, archive_bytes } = hull_image::Limits::default();
         Self {
             concurrent_layers: 4,
             pinned: Vec::new(),
@@ -262,6 +263,7 @@ impl Default for Image {
             stall_s: 60,
             layer_bytes_max: bytes,
             layer_entries_max: entries,
+            archive_bytes_max: archive_bytes,
             keep_blobs: false,
             registry: Vec::new(),
         }

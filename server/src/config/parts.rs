@@ -27,6 +27,7 @@ impl Config {
             limits: hull_image::Limits {
                 bytes: self.image.layer_bytes_max,
                 entries: self.image.layer_entries_max,
+                archive_bytes: self.image.archive_bytes_max,
             },
             policy: self.image.policy.clone(),
             keep_blobs: self.image.keep_blobs,

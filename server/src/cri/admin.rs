@@ -9,7 +9,7 @@ use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::BTreeSet;
-use std::io::{self, Seek as _, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -79,9 +79,6 @@ impl Hull for Cri {
                 },
             )?;
         }
-        spool.rewind().map_err(|err| {
-            status::plain(Code::Unknown, &format!("cannot read the archive again: {err}"))
-        })?;
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;
         let images = imported
