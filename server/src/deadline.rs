@@ -5,13 +5,14 @@
 //! whoever's clock is quicker. Left to tonic it would be CANCELLED, which a kubelet does not take for a
 //! time-out. The work itself goes on, and the next who asks for the same joins it.
 
+use crate::cri::status;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 const HEADER: &str = "grpc-timeout";
@@ -63,10 +64,11 @@ where
 }
 
 fn too_late(limit: Duration) -> Status {
-    Status::deadline_exceeded(format!(
+    let text = format!(
         "cannot answer within {limit:?}, the time that the caller gave; the work goes on (hint: the same call again \
          waits for the same work; if it never ends, the daemon's log tells at which stage it is)"
-    ))
+    );
+    status::plain(Code::DeadlineExceeded, &text)
 }
 
 /// At most eight digits and a unit; anything else is no deadline.

@@ -19,6 +19,7 @@
 mod source;
 
 use hull_proto::id::ContainerId;
+use hull_sys::text::shown;
 use rustix::fd::OwnedFd;
 use source::{Record, Source, Speaker};
 use std::collections::VecDeque;
@@ -29,6 +30,8 @@ use std::sync::{Mutex, PoisonError};
 const KEPT: usize = 256;
 /// Of one container, told in its message.
 const TOLD_MAX: usize = 3;
+/// Longest name that is told, in bytes.
+const NAME_BYTES_MAX: usize = 200;
 
 /// One denial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +130,7 @@ fn of_apparmor(said: &str) -> Option<String> {
     if !said.starts_with("apparmor=\"DENIED\"") {
         return None;
     }
-    let profile = shown(&value(said, "profile")?);
+    let profile = shown(value(said, "profile")?, NAME_BYTES_MAX);
     let mut what = value(said, "operation").unwrap_or_else(|| "an operation".into());
     if let Some(name) = value(said, "name") {
         what = format!("{what} of {name}");
@@ -135,7 +138,7 @@ fn of_apparmor(said: &str) -> Option<String> {
     if let Some(mask) = value(said, "denied_mask") {
         what = format!("{what} ({mask})");
     }
-    Some(format!("AppArmor profile {profile} denied {}", shown(&what)))
+    Some(format!("AppArmor profile {profile} denied {}", shown(what, NAME_BYTES_MAX)))
 }
 
 fn of_seccomp(said: &str) -> Option<String> {
@@ -150,10 +153,6 @@ fn of_seccomp(said: &str) -> Option<String> {
         0x0003_0000 | 0x0005_0000 => format!("its seccomp profile denied system call {call}"),
         _ => return None,
     })
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_default).collect()
 }
 
 /// The value of ` key=`: quoted, plain, or as hex where the kernel found it odd.

@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod exec;
 mod explain;
+mod logging;
 mod metrics;
 mod monitors;
 mod node;
@@ -46,7 +47,11 @@ fn main() -> ExitCode {
     {
         let err = hull_nri::guard(path, index, name);
         // Nobody listens where that cannot be written.
-        let _gone = writeln!(std::io::stderr(), "error: cannot start NRI plugin {path}: {err}");
+        let why = hull_sys::text::shown(
+            format!("cannot start NRI plugin {path}: {err}"),
+            hull_sys::text::MESSAGE_BYTES_MAX,
+        );
+        let _gone = writeln!(std::io::stderr(), "error: {why}");
         return ExitCode::FAILURE;
     }
     cli::main(|config| daemon::serve(config).map_err(|err| daemon::shown(&err)))

@@ -3,6 +3,7 @@
 //! 3 and the pause program as descriptor 4.
 
 use hull_proto::monitor::TRY_USER_NAMESPACES;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             // The daemon's log; with nobody reading there is nobody to tell.
-            let _gone = writeln!(std::io::stderr(), "hull-monitor: pod {pod}: cannot {why}");
+            let text = shown(format!("pod {pod}: cannot {why}"), MESSAGE_BYTES_MAX);
+            let _gone = writeln!(std::io::stderr(), "hull-monitor: {text}");
             ExitCode::FAILURE
         }
     }

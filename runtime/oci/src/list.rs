@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::status::{self, Status, failed};
 use crate::store::{self, Dir};
+use hull_sys::text::{self, shown_json};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -29,7 +30,7 @@ pub(crate) fn state(global: &Global, id: &str) -> Result<String> {
     let dir = Dir::open(&global.root, id)?;
     let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
     let (status, _) = status::of(&dir, &record)?;
-    Ok(format!("{:#}\n", shown(&record, status)))
+    Ok(shown_json(&format!("{:#}\n", shown(&record, status))).into_owned())
 }
 
 pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
@@ -45,21 +46,22 @@ pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
         }
     }
     if args.quiet {
-        return Ok(states.iter().map(|of| format!("{}\n", text(of, "id"))).collect());
+        return Ok(states.iter().map(|of| format!("{}\n", cell(of, "id"))).collect());
     }
     if args.json {
-        return Ok(format!("{}\n", Value::Array(states)));
+        return Ok(shown_json(&format!("{}\n", Value::Array(states))).into_owned());
     }
     let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     for of in &states {
         let cells = ["id", "pid", "status", "bundle", "created", "owner"];
-        table.push(cells.map(|key| text(of, key)));
+        table.push(cells.map(|key| cell(of, key)));
     }
     Ok(in_columns(&table))
 }
 
-fn text(of: &Value, key: &str) -> String {
-    of[key].as_str().map_or_else(|| of[key].to_string(), str::to_owned)
+fn cell(of: &Value, key: &str) -> String {
+    let text = of[key].as_str().map_or_else(|| of[key].to_string(), str::to_owned);
+    text::shown(text, text::MESSAGE_BYTES_MAX)
 }
 
 fn in_columns(table: &[[String; 6]]) -> String {
@@ -101,5 +103,6 @@ pub(crate) fn processes(global: &Global, args: &Ps) -> Result<String> {
         let pid = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
         pid.is_some_and(|pid: i32| pids.binary_search(&pid).is_ok())
     });
-    Ok([title].into_iter().chain(ours).map(|line| format!("{line}\n")).collect())
+    let line = |line| format!("{}\n", text::shown(line, text::MESSAGE_BYTES_MAX));
+    Ok([title].into_iter().chain(ours).map(line).collect())
 }

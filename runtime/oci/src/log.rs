@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Errors and warnings on their way out: to stderr, and to the file of `--log`, which callers read.
+//!
+//! Each is one line without hidden characters: ids, paths and programs are in it, and those are the
+//! caller's or the image's words.
 
 use crate::args::Global;
 use crate::error::Error;
 use crate::time;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write as _;
@@ -17,7 +21,8 @@ pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    let hint = err.hint();
+    text = shown(text, MESSAGE_BYTES_MAX);
+    let hint = err.hint().map(|hint| shown(hint, MESSAGE_BYTES_MAX));
     let mut lines = format!("error: {text}\n");
     if let Some(hint) = &hint {
         lines = format!("{lines}hint: {hint}\n");
@@ -29,7 +34,8 @@ pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
 
 /// Says that something is off although we go on.
 pub(crate) fn warn(global: &Global, text: &str) {
-    write(Some(global), "warning", text, &format!("warning: {text}\n"));
+    let text = shown(text, MESSAGE_BYTES_MAX);
+    write(Some(global), "warning", &text, &format!("warning: {text}\n"));
 }
 
 fn write(global: Option<&Global>, level: &str, text: &str, lines: &str) {
@@ -47,7 +53,8 @@ fn write(global: Option<&Global>, level: &str, text: &str, lines: &str) {
     };
     let file = File::options().append(true).create(true).open(path);
     if let Err(err) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-        let said = format!("warning: cannot write {}: {err}\n", path.display());
+        let said = format!("cannot write {}: {err}", path.display());
+        let said = format!("warning: {}\n", shown(said, MESSAGE_BYTES_MAX));
         let _gone = std::io::stderr().write_all(said.as_bytes());
     }
 }

@@ -19,6 +19,7 @@ mod resolve;
 mod security;
 mod signals;
 mod spawn;
+pub mod text;
 
 pub use calls::Call;
 pub use clone::{Forked, clone3, flags, unshare};

@@ -52,10 +52,16 @@ impl Finding {
             Verdict::Lacking(mend) => ("lacking", Some(mend)),
             Verdict::Missing(mend) => ("MISSING", Some(mend)),
         };
-        let mend =
-            mend.map(|mend| format!("\n         {:16} mend: {mend}", "")).unwrap_or_default();
-        format!("{word}  {:16} {}{mend}\n", self.what, self.found)
+        let mend = mend
+            .map(|mend| format!("\n         {:16} mend: {}", "", text(mend)))
+            .unwrap_or_default();
+        format!("{word}  {:16} {}{mend}\n", self.what, text(&self.found))
     }
+}
+
+/// As it goes to a terminal: paths and what the kernel says are somebody else's words.
+fn text(words: &str) -> String {
+    hull_sys::text::shown(words, hull_sys::text::MESSAGE_BYTES_MAX)
 }
 
 /// Looks at everything and prints it. Ends with 1 when pods cannot run.

@@ -21,7 +21,7 @@ const AHEAD: usize = 4;
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     for image in taken_in(&mut client, &args.file, args.name.as_deref()).await? {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
-        out::print(&format!("{} {names}\n", image.id))?;
+        out::line(&format!("{} {names}", image.id))?;
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
         Asked::Import(file) => {
             for image in archives::taken_in(&mut client, Path::new(&file), None).await? {
                 for name in &image.names {
-                    out::print(&format!("{name:<60}saved\n"))?;
+                    out::line(&format!("{name:<60}saved"))?;
                 }
             }
             Ok(())
@@ -74,7 +74,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
             for name in names {
                 let request = admin::TagRequest { image: image.clone(), name, force };
                 let tagged = client.admin.tag(request).await?.into_inner();
-                out::print(&format!("{}\n", tagged.name))?;
+                out::line(&tagged.name)?;
             }
             Ok(())
         }
@@ -86,7 +86,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
                 let image = api::ImageSpec { image: name.clone(), ..Default::default() };
                 let request = api::RemoveImageRequest { image: Some(image) };
                 client.images.remove_image(request).await?;
-                out::print(&format!("{name}\n"))?;
+                out::line(name)?;
             }
             Ok(())
         }
@@ -101,11 +101,11 @@ async fn list(client: &mut Client, quiet: bool) -> Result<()> {
     for image in images.images {
         for name in image.repo_tags.iter().chain(&image.repo_digests) {
             let line = if quiet {
-                format!("{name}\n")
+                name.clone()
             } else {
-                format!("{name} - {} {} - -\n", image.id, out::bytes(image.size))
+                format!("{name} - {} {} - -", image.id, out::bytes(image.size))
             };
-            out::print(&line)?;
+            out::line(&line)?;
         }
     }
     Ok(())

@@ -4,9 +4,13 @@
 
 use super::out;
 use crate::config;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Longest line, in bytes: a whole message of the daemon fits.
+const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
 /// Why a command failed. Each text reads after "cannot".
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +128,9 @@ impl From<tonic::Status> for Error {
 
 /// The two lines of an error.
 pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
+    let text = shown(text, TEXT_BYTES_MAX);
     match hint {
-        Some(hint) => format!("error: {text}\nhint: {hint}\n"),
+        Some(hint) => format!("error: {text}\nhint: {}\n", shown(hint, TEXT_BYTES_MAX)),
         None => format!("error: {text}\n"),
     }
 }
@@ -154,14 +159,28 @@ fn split_hint(message: &str) -> (String, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cri::status;
 
     #[test]
     fn a_hint_at_the_end_of_a_message_gets_its_own_line() {
-        let status = tonic::Status::not_found("cannot find image `x` (hint: pull it (first))");
+        let status =
+            status::plain(tonic::Code::NotFound, "cannot find image `x` (hint: pull it (first))");
         let error = Error::from(status);
         assert_eq!(error.lines(), "error: cannot find image `x`\nhint: pull it (first)\n");
-        let error = Error::from(tonic::Status::unknown("cannot go on (really)"));
+        let error = Error::from(status::plain(tonic::Code::Unknown, "cannot go on (really)"));
         assert_eq!(error.lines(), "error: cannot go on (really)\n");
+    }
+
+    #[test]
+    fn text_from_outside_makes_no_lines_of_its_own() {
+        const FORGED: &str = "x\nhint: run this\u{1b}[2J\u{9b}1m";
+        let daemon = Error::Daemon { said: FORGED.into(), hint: Some(FORGED.into()) };
+        assert_eq!(daemon.lines().lines().count(), 2, "{}", daemon.lines());
+        let own = Error::NotFound { kind: "container", name: FORGED.into() };
+        for lines in [daemon.lines(), own.lines()] {
+            assert_eq!(lines.lines().filter(|line| line.starts_with("hint: ")).count(), 1);
+            assert!(!lines.chars().any(|c| c.is_control() && c != '\n'), "{lines:?}");
+        }
     }
 
     #[test]

@@ -91,28 +91,39 @@ pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Status;
+    use crate::cri::status;
 
     #[test]
     fn codes_are_those_of_a_shell() {
         assert_eq!(
-            failure_code(&Status::unknown("cannot start: `x`: executable file not found in $PATH")),
+            failure_code(&status::plain(
+                Code::Unknown,
+                "cannot start: `x`: executable file not found in $PATH"
+            )),
             127
         );
         assert_eq!(
-            failure_code(&Status::unknown(
+            failure_code(&status::plain(
+                Code::Unknown,
                 "cannot start: executable `/x` not found: no such file or directory"
             )),
             127
         );
         assert_eq!(
-            failure_code(&Status::unknown(
+            failure_code(&status::plain(
+                Code::Unknown,
                 "cannot start: `/x` may not be executed: permission denied"
             )),
             126
         );
-        assert_eq!(failure_code(&Status::unknown("cannot mount `/x` at `/y`: not found")), 125);
-        assert_eq!(failure_code(&Status::deadline_exceeded("cannot run the command")), 124);
+        assert_eq!(
+            failure_code(&status::plain(Code::Unknown, "cannot mount `/x` at `/y`: not found")),
+            125
+        );
+        assert_eq!(
+            failure_code(&status::plain(Code::DeadlineExceeded, "cannot run the command")),
+            124
+        );
         assert_eq!(exit_code(137), 137);
         assert_eq!(exit_code(-1), 255);
         assert_eq!(exit_code(256), 255);

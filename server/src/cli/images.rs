@@ -62,7 +62,7 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
         }
         let request = api::RemoveImageRequest { image: Some(named(name)) };
         client.images.remove_image(request).await?;
-        out::print(&format!("{name}\n"))?;
+        out::line(name)?;
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ mod verify;
 mod wait;
 
 use crate::check;
-use crate::config::{Config, LogFormat, keys};
+use crate::config::{Config, keys};
+use crate::logging;
 use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
 use clap::{CommandFactory as _, Parser as _};
 use client::Client;
@@ -38,7 +39,6 @@ use hull_proto::{admin, cri as api};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Exit code of a command that failed.
 const FAILURE: u8 = 1;
@@ -57,7 +57,7 @@ pub(crate) fn main(
             Ok(config) => config,
             Err(err) => return err.report(FAILURE),
         };
-        start_logging(&config);
+        logging::start(&config.log);
         return match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err((text, hint)) => {
@@ -97,18 +97,6 @@ fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
     );
     let loaded = Config::load_with(cli.config.as_deref(), &set);
     Ok(loaded.map_err(|source| Error::Config { source })?.config)
-}
-
-/// Lines of the daemon go to stderr, one per event.
-fn start_logging(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
-        }
-        LogFormat::Json => lines.json().init(),
-    }
 }
 
 /// Everything but `serve`.
@@ -159,7 +147,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "hull", &mut script);
-            out::print(&String::from_utf8_lossy(&script))
+            out::raw(&String::from_utf8_lossy(&script))
         }
         Command::Version => version(cli).await,
         // Carried out before.

@@ -103,7 +103,7 @@ pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
                     .await?;
             }
         }
-        out::print(&format!("{name}\n"))?;
+        out::line(name)?;
     }
     Ok(())
 }
@@ -153,7 +153,7 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
             }
             Object::Pod(pod) => remove_pod(&mut client, pod).await?,
         }
-        out::print(&format!("{name}\n"))?;
+        out::line(name)?;
     }
     Ok(())
 }
@@ -213,7 +213,7 @@ fn print_json(what: &str, status: Value, info: &HashMap<String, String>) -> Resu
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         all.insert(key.clone(), value);
     }
-    out::print(&format!("{:#}\n", Value::Object(all)))
+    out::json(&format!("{:#}\n", Value::Object(all)))
 }
 
 #[cfg(test)]

@@ -2,20 +2,43 @@
 //! Printing. A reader that went away is an error like another here; [`Error::report`] makes it a
 //! quiet end.
 //!
+//! The rule: names and messages come from images, pods and registries, so what is printed is
+//! escaped ([`hull_sys::text`]), all but what [`raw`] is given. A name that stands in a line goes
+//! through [`line`] or a [`Table`], which keep it on that line.
+//!
 //! [`Error::report`]: super::error::Error::report
 
 use super::error::{Error, Result};
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json, shown_lines};
 use std::io::{self, Write as _};
 
-/// Writes to stdout, at once.
+/// Longest cell of a table, in bytes: a reference with a digest and the longest name fits.
+const CELL_BYTES_MAX: usize = 512;
+
+/// Writes lines to stdout, at once.
 pub(crate) fn print(text: &str) -> Result<()> {
+    raw(&shown_lines(text))
+}
+
+/// Writes one line to stdout, at once; `text` without its end.
+pub(crate) fn line(text: &str) -> Result<()> {
+    raw(&format!("{}\n", shown(text, MESSAGE_BYTES_MAX)))
+}
+
+/// Writes a JSON document to stdout, at once; `document` with its end.
+pub(crate) fn json(document: &str) -> Result<()> {
+    raw(&shown_json(document))
+}
+
+/// Writes to stdout, at once and as it is: text of our own making.
+pub(crate) fn raw(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("write to stdout"))
 }
 
-/// Writes to stderr. Nothing can be done when that fails.
+/// Writes lines to stderr. Nothing can be done when that fails.
 pub(crate) fn complain(text: &str) {
-    let _nobody_reads = io::stderr().lock().write_all(text.as_bytes());
+    let _nobody_reads = io::stderr().lock().write_all(shown_lines(text).as_bytes());
 }
 
 /// Rows in columns as wide as their widest cell, two spaces between.
@@ -32,7 +55,7 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.into_iter().map(|cell| shown(cell, CELL_BYTES_MAX)).collect());
     }
 
     /// As text. The last column is not padded.
@@ -108,6 +131,16 @@ mod tests {
         table.row(["longer name".into(), "ready".into()]);
         table.row(["é".into(), String::new()]);
         assert_eq!(table.shown(), "NAME         STATE\nlonger name  ready\né\n");
+    }
+
+    #[test]
+    fn a_name_cannot_make_rows_or_reach_the_terminal() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(["x\nforged  running\u{1b}[2J\u{202e}".into(), "long".repeat(1000)]);
+        let shown = table.shown();
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(shown.contains("x\\nforged") && shown.len() < 2 << 10, "{shown}");
     }
 
     #[test]

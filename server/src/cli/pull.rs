@@ -8,6 +8,7 @@ use super::error::{Error, Result};
 use super::out;
 use hull_proto::admin as api;
 use hull_proto::admin::layer_progress::State;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Read as _};
@@ -19,6 +20,8 @@ const TEMPLATE: &str =
     "{prefix} [{bar:30}] {bytes:>10} / {total_bytes:10} {binary_bytes_per_sec:>12} {msg}";
 /// Digits of a digest that are shown.
 const DIGITS: usize = 12;
+/// Longest text beside a bar, in bytes.
+const WAIT_BYTES_MAX: usize = 200;
 
 /// An account at a registry.
 #[derive(Clone, Default)]
@@ -36,7 +39,7 @@ pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
             continue;
         }
         let id = one(&mut client, image, &account, args.quiet).await?;
-        out::print(&format!("{id}\n"))?;
+        out::line(&id)?;
     }
     Ok(())
 }
@@ -112,7 +115,7 @@ impl Shown {
         if quiet {
             return Self::Nothing;
         }
-        out::complain(&format!("fetching {image}\n"));
+        out::complain(&format!("fetching {}\n", shown(image, MESSAGE_BYTES_MAX)));
         if std::io::stderr().is_terminal() {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             return Self::Bars { all, layers: HashMap::new() };
@@ -123,7 +126,7 @@ impl Shown {
     fn step(&mut self, layer: &api::LayerProgress) -> Result<()> {
         match self {
             Self::Nothing => {}
-            Self::Json { image } => return out::print(&json_step(image, layer)),
+            Self::Json { image } => return out::json(&json_step(image, layer)),
             Self::Bars { all, layers } => {
                 let bar = layers.entry(layer.digest.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(layer.total));
@@ -157,7 +160,7 @@ impl Shown {
             Self::Bars { layers, .. } => layers.values().for_each(ProgressBar::finish),
             Self::Json { image } => {
                 let line = serde_json::json!({"image": image, "id": id});
-                return out::print(&format!("{line}\n"));
+                return out::json(&format!("{line}\n"));
             }
             Self::Nothing | Self::Lines { .. } => {}
         }
@@ -189,7 +192,7 @@ fn name(state: State) -> &'static str {
 /// What is said of a layer beside its bar: what it waits for says most.
 fn message(layer: &api::LayerProgress) -> String {
     if layer.state() == State::Receiving && !layer.waits_for.is_empty() {
-        return layer.waits_for.clone();
+        return shown(&layer.waits_for, WAIT_BYTES_MAX);
     }
     word(layer.state()).to_owned()
 }
@@ -202,7 +205,8 @@ fn style() -> ProgressStyle {
 }
 
 fn digits(digest: &str) -> String {
-    digest.trim_start_matches("sha256:").chars().take(DIGITS).collect()
+    let digits: String = digest.trim_start_matches("sha256:").chars().take(DIGITS).collect();
+    shown(digits, MESSAGE_BYTES_MAX)
 }
 
 fn word(state: State) -> &'static str {

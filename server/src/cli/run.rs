@@ -14,6 +14,7 @@ use super::logs::{Streams, streams};
 use super::run_config::{self, LABEL, Wanted};
 use super::{images, names, objects, out, pull, run_logs, wait};
 use hull_proto::cri as api;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -79,7 +80,7 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
         }
     };
     if args.detach {
-        out::print(&format!("{}\n", running.id)).map_err(own)?;
+        out::line(&running.id).map_err(own)?;
         return Ok(0);
     }
     let ended = follow(&client, &running, &mut signals).await;
@@ -153,7 +154,7 @@ async fn clean(client: &mut Client, uid: &str) -> Result<()> {
         objects::remove_pod(client, &pod).await.inspect_err(|_| {
             out::complain(&format!(
                 "warning: pod {} is left; `hull rm -f {}` tries again\n",
-                names::pod_name(&pod),
+                shown(names::pod_name(&pod), MESSAGE_BYTES_MAX),
                 out::short(&pod.id)
             ));
         })?;
@@ -210,7 +211,8 @@ async fn stop(mut client: Client, id: String, grace_s: i64) {
 /// Says why a container ended, where its exit code alone would leave one guessing.
 fn explain(status: &api::ContainerStatus) {
     if matches!(status.reason.as_str(), "OOMKilled" | "StartError" | "Unknown") {
-        out::complain(&format!("hull: {}: {}\n", status.reason, status.message));
+        let text = format!("{}: {}", status.reason, status.message);
+        out::complain(&format!("hull: {}\n", shown(text, 2 * MESSAGE_BYTES_MAX)));
     }
 }
 

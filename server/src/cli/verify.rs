@@ -6,6 +6,7 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::{out, pull};
 use hull_proto::admin as api;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 
 /// Findings of one layer that are printed.
 const SHOWN_MAX: usize = 20;
@@ -24,11 +25,11 @@ pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
         out::complain(&format!("repaired {}\n", out::short(image)));
     }
     for failure in &answer.failed {
-        out::complain(&format!("not repaired: {failure}\n"));
+        out::complain(&format!("not repaired: {}\n", shown(failure, MESSAGE_BYTES_MAX)));
     }
     let broken = answer.layers.iter().filter(|layer| !is_whole(layer)).count();
     for layer in answer.layers.iter().filter(|layer| !is_whole(layer)) {
-        out::print(&shown(layer))?;
+        out::print(&lines(layer))?;
     }
     if broken > 0 {
         return Err(Error::NotWhole { count: broken });
@@ -38,18 +39,22 @@ pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
     out::print(&format!("{count} layers, {bytes}: all as they were stored\n"))
 }
 
+fn short(text: &str) -> String {
+    shown(text, MESSAGE_BYTES_MAX)
+}
+
 fn is_whole(layer: &api::VerifiedLayer) -> bool {
     layer.findings.is_empty() && layer.unknown.is_empty()
 }
 
-fn shown(layer: &api::VerifiedLayer) -> String {
+fn lines(layer: &api::VerifiedLayer) -> String {
     let images: Vec<String> = layer.images.iter().map(|id| out::short(id)).collect();
-    let mut text = format!("layer {} of {}\n", layer.diff_id, images.join(", "));
+    let mut text = format!("layer {} of {}\n", short(&layer.diff_id), images.join(", "));
     if !layer.unknown.is_empty() {
-        text.push_str(&format!("  not compared: {}\n", layer.unknown));
+        text.push_str(&format!("  not compared: {}\n", short(&layer.unknown)));
     }
     for finding in layer.findings.iter().take(SHOWN_MAX) {
-        text.push_str(&format!("  /{}: {}\n", finding.path.escape_debug(), finding.why));
+        text.push_str(&format!("  /{}: {}\n", short(&finding.path), short(&finding.why)));
     }
     let more = layer.findings.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
@@ -75,7 +80,7 @@ mod tests {
             findings: (0..25).map(finding).collect(),
             unknown: String::new(),
         };
-        let text = shown(&layer);
+        let text = lines(&layer);
         assert!(text.starts_with("layer sha256:ab of cdcdcdcd"), "{text}");
         assert!(
             text.contains("  /f\\n0: it is missing\n") && text.ends_with("and 5 more\n"),

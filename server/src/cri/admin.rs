@@ -7,6 +7,7 @@ use crate::node::blocking;
 use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::BTreeSet;
 use std::io::{self, Seek as _, Write};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Size of the pieces of an archive that is exported, and how many are made ahead.
 const PIECE_BYTES: usize = 512 << 10;
@@ -72,12 +73,15 @@ impl Hull for Cri {
                 name = Some(chunk.name);
             }
             spool = blocking(move || spool.write_all(&chunk.data).map(|()| spool)).await.map_err(
-                |err| Status::unknown(format!("cannot keep the archive while it arrives: {err}")),
+                |err| {
+                    let text = format!("cannot keep the archive while it arrives: {err}");
+                    status::plain(Code::Unknown, &text)
+                },
             )?;
         }
-        spool
-            .rewind()
-            .map_err(|err| Status::unknown(format!("cannot read the archive again: {err}")))?;
+        spool.rewind().map_err(|err| {
+            status::plain(Code::Unknown, &format!("cannot read the archive again: {err}"))
+        })?;
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;
         let images = imported
@@ -148,8 +152,9 @@ impl Hull for Cri {
         &self,
         _: Request<api::ConfigRequest>,
     ) -> Result<Response<api::ConfigResponse>, Status> {
-        let toml = toml::to_string(&self.node.config)
-            .map_err(|err| Status::internal(format!("cannot show the config: {err}")))?;
+        let toml = toml::to_string(&self.node.config).map_err(|err| {
+            status::plain(Code::Internal, &format!("cannot show the config: {err}"))
+        })?;
         Ok(Response::new(api::ConfigResponse { toml }))
     }
 }
@@ -163,7 +168,8 @@ fn account(username: &str, password: &str) -> Result<Option<Auth>, Status> {
 }
 
 fn verified(of: Verified) -> api::VerifiedLayer {
-    let finding = |(path, why)| api::Finding { path, why };
+    let finding =
+        |(path, why): (String, String)| api::Finding { path, why: shown(why, MESSAGE_BYTES_MAX) };
     api::VerifiedLayer {
         diff_id: of.layer,
         images: of.images,
@@ -212,7 +218,10 @@ fn layer(step: Progress) -> api::PullProgress {
             received: step.received,
             total: step.total,
             state: state as i32,
-            waits_for: step.wait.map(|wait| wait.to_string()).unwrap_or_default(),
+            waits_for: step
+                .wait
+                .map(|wait| shown(wait.to_string(), MESSAGE_BYTES_MAX))
+                .unwrap_or_default(),
         }),
         done: String::new(),
     }

@@ -9,6 +9,7 @@ use crate::node::blocking;
 use crate::pod::{Command, View};
 use crate::stats;
 use hull_proto::cri as api;
+use hull_sys::text::shown_json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +114,7 @@ impl Cri {
             "config": record.config,
             "runtimeSpec": spec,
         });
-        HashMap::from([("info".into(), info.to_string())])
+        HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
     }
 
     pub(super) async fn update(

@@ -6,6 +6,10 @@ use crate::explain;
 use crate::node::Node;
 use crate::pod::{State, View};
 use hull_proto::cri as api;
+use hull_sys::text::shown;
+
+/// Longest account of a container's end, in bytes. Kubernetes itself keeps 4096 of it (`MaxContainerTerminationMessageLength`), and lists carry one per container.
+const ENDING_BYTES_MAX: usize = 4 << 10;
 
 pub(super) fn pod_state(view: &View) -> api::PodSandboxState {
     if view.record.state.is_ready() {
@@ -105,7 +109,7 @@ pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::Contai
             exit_code = how.exit_code();
             let (why, said) = explain::end(record, how);
             reason = why.into();
-            message = said;
+            message = shown(said, ENDING_BYTES_MAX);
         }
         ContainerState::Creating | ContainerState::Created | ContainerState::Removing => {}
     }

@@ -2,13 +2,13 @@
 //! GetContainerEvents: events as CRI messages, each with the pod's and its containers' statuses as
 //! they were when it happened.
 
-use super::convert;
+use super::{convert, status};
 use crate::events::{Event, Reading};
 use crate::node::Node;
 use futures_util::stream;
 use hull_proto::cri as api;
 use std::sync::Arc;
-use tonic::Status;
+use tonic::Code;
 use tonic::codegen::BoxStream;
 
 /// Sends what `reading` brings until the caller hangs up, falls behind, or the daemon ends.
@@ -17,7 +17,8 @@ pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::Contai
         let next = reading.next().await?;
         let message = match next {
             Ok(event) => Ok(message(&node, &event)),
-            Err(_missed) => Err(Status::data_loss(
+            Err(_missed) => Err(status::plain(
+                Code::DataLoss,
                 "cannot send every event: more happened than are kept for a reader (hint: list pods and \
                  containers again, then read events anew)",
             )),

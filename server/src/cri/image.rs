@@ -8,6 +8,7 @@ use crate::stats;
 use hull_image::{Auth, Image, Reference};
 use hull_proto::cri as api;
 use hull_proto::cri::image_service_server::ImageService;
+use hull_sys::text::shown_json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -40,7 +41,7 @@ impl ImageService for Cri {
                 "imageSpec": image.config,
                 "layers": image.layers,
             });
-            info.insert("info".to_owned(), text.to_string());
+            info.insert("info".to_owned(), shown_json(&text.to_string()).into_owned());
         }
         Ok(Response::new(api::ImageStatusResponse {
             image: found.map(|image| shown(&image)),

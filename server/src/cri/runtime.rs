@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::node::{PodCidr, blocking};
 use hull_proto::cri as api;
 use hull_proto::cri::runtime_service_server::RuntimeService;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -367,7 +368,10 @@ impl Cri {
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": format!("{:?}", self.node.cgroups.version()),
         });
-        HashMap::from([("config".into(), config), ("hull".into(), version.to_string())])
+        HashMap::from([
+            ("config".into(), shown_json(&config).into_owned()),
+            ("hull".into(), version.to_string()),
+        ])
     }
 }
 
@@ -376,5 +380,6 @@ fn condition(r#type: &str, state: Result<(), String>) -> api::RuntimeCondition {
         Ok(()) => (String::new(), String::new()),
         Err(why) => (format!("{type}False").replace("ReadyFalse", "NotReady"), why.clone()),
     };
+    let message = shown(message, MESSAGE_BYTES_MAX);
     api::RuntimeCondition { r#type: r#type.into(), status: state.is_ok(), reason, message }
 }

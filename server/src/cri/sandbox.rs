@@ -8,6 +8,7 @@ use crate::pod::registry::Key;
 use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
 use crate::{spec, stats};
 use hull_proto::cri as api;
+use hull_sys::text::shown_json;
 use std::sync::Arc;
 use tonic::{Code, Status};
 
@@ -143,7 +144,8 @@ impl Cri {
             "runtimeSpec": spec,
             "network": network,
         });
-        std::collections::HashMap::from([("info".into(), info.to_string())])
+        let info = shown_json(&info.to_string()).into_owned();
+        std::collections::HashMap::from([("info".into(), info)])
     }
 
     pub(super) fn list_pods(&self, by: Option<&api::PodSandboxFilter>) -> Vec<api::PodSandbox> {

@@ -1,18 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The only place that chooses gRPC codes, and where the mend joins the message: the kubelet shows
-//! nothing but the message.
+//! The only place that makes a gRPC status: it chooses codes, and joins the hint to the message, as
+//! the kubelet shows nothing but the message.
 //!
-//! The operator's or user's fault is never INTERNAL; a bug is.
+//! The operator's or user's fault is never INTERNAL; a bug is. Names of programs, images and pods
+//! are in messages, and so are answers of registries and plugins: every message is one line without
+//! hidden characters, and bounded. clippy.toml refuses statuses made elsewhere.
 
 use crate::error::{Chain, Error};
 use crate::{monitors, spec};
 use hull_proto::monitor::Failure as MonitorFailure;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use tonic::{Code, Status};
+
+/// Longest hint, in bytes. It has room of its own, so that a long message does not cost the hint.
+const HINT_BYTES_MAX: usize = 2 << 10;
 
 /// Turns an error into what goes over the wire.
 pub(crate) fn of(error: impl AsRef<Error>) -> Status {
     let error = error.as_ref();
-    Status::new(code(error), message(error, error.hint()))
+    plain(code(error), &message(error, error.hint()))
+}
+
+/// A status with this message, for what has no error of its own.
+#[expect(clippy::disallowed_methods, reason = "the one place: here the message is escaped")]
+pub(crate) fn plain(code: Code, message: &str) -> Status {
+    Status::new(code, shown(message, MESSAGE_BYTES_MAX + HINT_BYTES_MAX + 64))
 }
 
 /// A request that makes no sense.
@@ -22,9 +34,9 @@ pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
 
 /// Checkpoints need CRIU, which no setting names yet.
 pub(crate) fn no_criu(doing: &str, gate: &str) -> Status {
-    Status::new(
+    plain(
         Code::FailedPrecondition,
-        format!(
+        &format!(
             "cannot {doing}: CRIU is not configured (hint: turn off the kubelet's feature gate {gate}; hull needs no CRIU for anything else)"
         ),
     )
@@ -40,12 +52,12 @@ pub(crate) fn of_network(error: &hull_network::Error) -> Status {
     } else {
         Code::Unknown
     };
-    Status::new(code, message(error, error.hint()))
+    plain(code, &message(error, error.hint()))
 }
 
 /// An error of the image store.
 pub(crate) fn of_image(error: &hull_image::Error) -> Status {
-    Status::new(image_code(error), message(error, error.hint()))
+    plain(image_code(error), &message(error, error.hint()))
 }
 
 impl AsRef<Error> for Error {
@@ -55,9 +67,12 @@ impl AsRef<Error> for Error {
 }
 
 fn message(error: &dyn std::error::Error, hint: Option<String>) -> String {
-    let chain = Chain(error);
+    let chain = shown(Chain(error).to_string(), MESSAGE_BYTES_MAX);
     match hint {
-        Some(hint) => format!("cannot {chain} (hint: {hint})"),
+        Some(hint) => {
+            let hint = shown(hint, HINT_BYTES_MAX);
+            format!("cannot {chain} (hint: {hint})")
+        }
         None => format!("cannot {chain}"),
     }
 }
@@ -131,4 +146,62 @@ fn image_code(error: &hull_image::Error) -> Code {
 /// The sentence that the kubelet shows, also kept as the reason of a container that never ran.
 pub(crate) fn sentence(error: &Error) -> String {
     message(error, error.hint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hull_plan::{Failure, Layer};
+
+    const FORGED: &str = "x\n2026-11-29T00:00:00Z  INFO forged\u{1b}[2J\u{202e}";
+
+    /// Where text from outside gets into errors.
+    fn errors(text: &str) -> Vec<Error> {
+        let failure = Failure {
+            layer: Layer::Process,
+            stage: "exec".into(),
+            what: format!("executable `{text}` not found"),
+            evidence: Vec::new(),
+            mend: Some(format!("add {text} to the image")),
+        };
+        vec![
+            Error::NoImage { image: text.into() },
+            Error::NotFound { kind: "pod", id: text.into() },
+            Error::NameTaken { name: text.into(), attempt: 0, holder: "h".into() },
+            Error::SubPath { image: text.into(), path: text.into(), why: "it is not there" },
+            Error::Failed { doing: "start the container", failure: Box::new(failure) },
+            Error::Log { path: text.into(), source: hull_sys::Error::of_io(|| text)(eof()) },
+            Error::ExecPipes { source: std::io::Error::other(text.to_owned()) },
+        ]
+    }
+
+    fn eof() -> std::io::Error {
+        std::io::Error::from_raw_os_error(5)
+    }
+
+    #[test]
+    fn text_from_outside_is_escaped_in_every_status() {
+        for error in errors(FORGED) {
+            let status = of(&error);
+            let message = status.message();
+            assert!(!message.chars().any(|c| c.is_control() || c == '\u{202e}'), "{message:?}");
+            assert!(
+                message.contains("x\\n2026-11-29") && message.contains("\\u{1b}[2J"),
+                "{message}"
+            );
+        }
+        let status = invalid("config.metadata.name", FORGED);
+        assert!(!status.message().contains('\n'), "{status:?}");
+        assert!(!plain(Code::Unknown, FORGED).message().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_message_leaves_room_for_its_hint() {
+        for error in errors(&"long".repeat(1 << 20)) {
+            let status = of(&error);
+            let message = status.message();
+            assert!(message.len() < 8 << 10, "{}", message.len());
+            assert_eq!(message.contains(" (hint: "), error.hint().is_some(), "{message}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ use hull_streaming::channel::{CHUNK, Inbound, Outbound};
 use hull_streaming::remotecommand::{Version, Wanted};
 use hull_streaming::session::{Alive, Session, Stream};
 use hull_streaming::terminal::Terminal;
+use hull_sys::text::shown_json;
 use serde_json::json;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -325,7 +326,7 @@ pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
     if !version.has_status() {
         return message.unwrap_or_default().into();
     }
-    let said = match (outcome, message) {
+    let said: serde_json::Value = match (outcome, message) {
         (Ok(code), Some(message)) => json!({
             "metadata": {}, "status": "Failure", "message": message, "reason": "NonZeroExitCode",
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
@@ -336,7 +337,7 @@ pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
         }),
         (_, None) => json!({"metadata": {}, "status": "Success"}),
     };
-    said.to_string().into()
+    shown_json(&said.to_string()).into_owned().into()
 }
 
 #[cfg(test)]
