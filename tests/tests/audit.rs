@@ -167,7 +167,10 @@ async fn a_privileged_container_reaches_the_host_by_everything_that_it_has() {
     for id in ["capabilities", "proc-writable", "sys-writable", "cgroup-writable"] {
         assert!(found(&report, id)[0].starts_with("host: "), "{id}: {report}");
     }
-    assert!(found(&report, "proc-writable")[0].contains("/proc/sysrq-trigger"), "{report}");
+    assert!(
+        found(&report, "proc-writable")[0].contains("/proc/sys/kernel/core_pattern"),
+        "{report}"
+    );
     assert_eq!(found(&report, "no-seccomp").len(), 1, "{report}");
     let findings = report["findings"].as_array().unwrap();
     let of = |id: &str| findings.iter().find(|finding| finding["id"] == id).must(id.to_owned());
@@ -182,9 +185,9 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     let options = pod_namespaces(&mut config);
     (options.network, options.pid) = (NamespaceMode::Node.into(), NamespaceMode::Node.into());
     let pod = cri.run_pod_with(config).await.unwrap();
-    let script =
-        "nc -l -p 28431 -s 127.0.0.1 & trap 'exit 0' TERM; while true; do sleep 1000 & wait; done";
-    let mut one = shell("one", &image, script);
+    let port = node.host_port();
+    let script = format!("exec httpd -f -p 127.0.0.1:{port} -h /etc");
+    let mut one = shell("one", &image, &script);
     let options = security(&mut one).namespace_options.as_mut().unwrap();
     (options.network, options.pid) = (NamespaceMode::Node.into(), NamespaceMode::Node.into());
     security(&mut one).capabilities =
@@ -193,7 +196,11 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     let report = eventually("it listens", || async {
         let report = audit(&node, &id);
         let what = found(&report, "host-network").concat();
-        if what.contains("tcp 127.0.0.1:28431") { Ok(report) } else { Err(report.to_string()) }
+        if what.contains(&format!("tcp 127.0.0.1:{port}")) {
+            Ok(report)
+        } else {
+            Err(report.to_string())
+        }
     })
     .await;
     assert_eq!(report["level"], "privileged");
@@ -367,7 +374,7 @@ async fn an_unmasked_proc_is_found_wherever_it_is_mounted() {
     assert!(open[0].starts_with("none: ") && open[0].contains("/proc/keys"), "{report}");
     let writable = found(&report, "proc-writable");
     assert!(
-        writable[0].starts_with("none: ") && writable[0].contains("/proc/sysrq-trigger"),
+        writable[0].starts_with("none: ") && writable[0].contains("/proc/sys/kernel/core_pattern"),
         "{report}"
     );
     // Another procfs that the container mounts for itself is found as well.
@@ -457,4 +464,19 @@ async fn what_does_not_run_is_an_error_that_says_so() {
     assert!(ran.stderr.contains("it does not run") && ran.stderr.contains("hull ps -a"), "{ran:?}");
     let ran = node.hull(&["audit", "nobody"]);
     assert!(ran.code == 1 && ran.stderr.contains("nobody"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn what_the_daemon_keeps_is_out_of_reach_of_other_users_of_the_node() {
+    use std::os::unix::fs::MetadataExt as _;
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let _id = cri.run_idle(&pod, "one", &image).await;
+    let of_state = ["pods", "containers", "run"].map(|name| node.state_dir().join(name));
+    let of_data = ["images", "layers", "containers", "tmp"].map(|name| node.data_dir().join(name));
+    for path in of_state.into_iter().chain(of_data).chain([node.socket()]) {
+        let found = std::fs::symlink_metadata(&path).must(format!("look at {}", path.display()));
+        assert_eq!(found.mode() & 0o077, 0, "{} has mode {:o}", path.display(), found.mode());
+        assert_eq!((found.uid(), found.gid()), (0, 0), "{}", path.display());
+    }
 }

@@ -23,6 +23,8 @@ mod origin;
 mod pss;
 mod report;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use facts::Given;
 pub(crate) use gather::{Error, gather};

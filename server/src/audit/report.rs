@@ -179,8 +179,10 @@ impl Shown {
         if !self.capabilities.ambient.is_empty() {
             line("", format!("ambient: {}", list(&self.capabilities.ambient)));
         }
-        let filters =
-            self.seccomp.filters.map_or(String::new(), |count| format!(", {count} filters"));
+        let filters = self
+            .seccomp
+            .filters
+            .map_or(String::new(), |count| format!(", filters of a thread: {count} at least"));
         line("seccomp", format!("{}{filters}", self.seccomp.mode));
         line("no_new_privs", if self.no_new_privs { "yes".into() } else { "no".into() });
         line("module", self.lsm.shown());

@@ -36,8 +36,8 @@ fn capabilities(facts: &Facts, widest: &Widest, all: &mut Vec<Finding>) {
         } else {
             format!("securityContext.capabilities.drop: [{}]", plain.join(", "))
         };
-        let inside = if facts.is_mapped() { ", in its own user namespace only" } else { "" };
-        let what = format!("capabilities{inside}: {}", shown.join(", "));
+        let inside = if facts.is_mapped() { "in its own user namespace only: " } else { "" };
+        let what = format!("{inside}{}", shown.join(", "));
         all.push(Finding { id: "capabilities", what, reach, fix });
     }
 }
