@@ -4,6 +4,7 @@
 
 mod apparmor;
 mod assets;
+mod audit;
 mod calls;
 mod cdi;
 mod check;

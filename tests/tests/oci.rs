@@ -243,6 +243,30 @@ fn hooks_run_in_their_order_and_are_told_the_state() {
 }
 
 #[test]
+fn a_hook_has_its_own_environment_and_not_the_containers() {
+    let bundle = Bundle::new();
+    let log = bundle.scratch().join("log");
+    bind_scratch(&bundle);
+    bundle.change(|config| {
+        // Where hooks of others execute what the image names here (CVE-2025-23266).
+        config["process"]["env"] = json!(["PATH=/bin", "LD_PRELOAD=/evil.so", "OF_IMAGE=yes"]);
+        let hook = |log: &str| {
+            let script = format!("tr '\\0' '\\n' < /proc/$$/environ >> {log}; echo -- >> {log}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["OF_HOOK=yes", "PATH=/bin:/usr/bin"]}])
+        };
+        config["hooks"] = json!({
+            "createRuntime": hook(&log.display().to_string()), "startContainer": hook("/t/log"),
+        });
+    });
+    let _said = bundle.create("one").good();
+    let _said = bundle.oci(&["start", "one"]).good();
+    let text = fs::read_to_string(&log).unwrap();
+    let parts: Vec<&str> = text.split("--\n").filter(|part| !part.is_empty()).collect();
+    assert_eq!(parts, ["OF_HOOK=yes\nPATH=/bin:/usr/bin\n"; 2], "{text}");
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+}
+
+#[test]
 fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
     let bundle = Bundle::new();
     let hook =

@@ -150,11 +150,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The place for a bind at `target`.
-    fn place(&self, target: &str, make: Make) -> Done<OwnedFd> {
+    /// A mount point at `target`. The kubelet's own bind at /dev/termination-log needs a place in a volume
+    /// too; nothing else is made in one at /dev.
+    fn place(&self, target: &str, make: Make, of_bind: bool) -> Done<OwnedFd> {
         let root = self.root()?;
         if is_strict(target) {
-            return self.places.place(root, target, make);
+            return self.places.place(root, target, make, of_bind && make == Make::File);
         }
         root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))
     }
@@ -256,7 +257,7 @@ impl Builder<'_> {
 
     /// Attaches a detached mount inside the root.
     fn attach(&self, mount: &OwnedFd, target: &str, make: Make) -> Done {
-        let at = self.place(target, make)?;
+        let at = self.place(target, make, false)?;
         attach(mount, at.as_fd()).map_err(of(format!("move_mount({target})")))
     }
 
@@ -315,7 +316,7 @@ impl Builder<'_> {
             let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
         }
-        let at = self.place(target, make)?;
+        let at = self.place(target, make, true)?;
         self.covers.covered(target);
         let (found, ..) = kind(at.as_fd()).map_err(of(format!("statx({target})")))?;
         // The kernel says EINVAL to both, as it does to much else.

@@ -88,7 +88,7 @@ fn parent<'a>(root: &Root, places: &Places, path: &'a str) -> Done<(OwnedFd, &'a
     let failed = || of(format!("make(parent of {path})"));
     match path.rsplit_once('/') {
         Some((parent, name)) if is_strict(parent) && !matches!(name, "" | "." | "..") => {
-            Ok((places.place(root, parent, Make::Directory)?, name))
+            Ok((places.place(root, parent, Make::Directory, false)?, name))
         }
         _ => root.parent_of(path).map_err(failed()),
     }

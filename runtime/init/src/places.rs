@@ -67,7 +67,7 @@ impl Places {
 
     /// The directory at which `fstype` is mounted: an ordinary one, made where missing.
     pub(crate) fn directory(&self, root: &Root, target: &str, fstype: &str) -> Done<OwnedFd> {
-        let found = self.place(root, target, Make::Directory)?;
+        let found = self.place(root, target, Make::Directory, false)?;
         let (of_kind, ..) = kind(found.as_fd()).map_err(of(format!("statx({target})")))?;
         if of_kind != FileType::Directory {
             return Err(of(format!("mount({fstype}): {target} is not a directory"))(Errno::NOTDIR));
@@ -85,14 +85,19 @@ impl Places {
         Err(of(format!("mount({fstype}): {target} lies in a volume"))(Errno::XDEV))
     }
 
-    /// A mount point below /dev, /proc or /sys, made where missing if its directory is the container's own.
-    pub(crate) fn place(&self, root: &Root, target: &str, make: Make) -> Done<OwnedFd> {
+    /// A mount point below /dev, /proc or /sys, made where missing if its directory is the container's own;
+    /// with `anywhere` also in a volume.
+    pub(crate) fn place(
+        &self,
+        root: &Root,
+        target: &str,
+        make: Make,
+        anywhere: bool,
+    ) -> Done<OwnedFd> {
         let mut may_make = |parent: BorrowedFd<'_>| {
-            // The kubelet's own /dev/termination-log needs a place in every container.
             match self.owns(parent) {
-                Ok(true) => Ok(()),
-                Ok(false) if make == Make::File => Ok(()),
-                Ok(false) => Err(Errno::XDEV),
+                Ok(own) if own || anywhere => Ok(()),
+                Ok(_) => Err(Errno::XDEV),
                 Err(Failed { errno, .. }) => Err(errno),
             }
         };

@@ -2,6 +2,7 @@
 //! The command line as clap sees it: names, help and examples. No logic; what a flag means is
 //! worked out in [`parse`](super::parse) and in the commands.
 
+use super::audit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -141,6 +142,9 @@ Namespaces and snapshotters mean nothing here and are not looked at.")]
     Inspect(Inspect),
     /// Show what running pods and containers use
     Stats(Stats),
+    /// Show how a running container is isolated, as the kernel has it, and what would close it
+    #[command(after_help = audit::HELP)]
+    Audit(audit::Audit),
     /// Tell what this host lacks for running pods, and how to mend it
     #[command(
         after_help = "The daemon need not run. Ends with 1 when something is missing that pods cannot do without."

@@ -3,7 +3,7 @@
 //! known to help, one line `hint: …`.
 
 use super::out;
-use crate::config;
+use crate::{audit, config};
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +42,12 @@ pub(crate) enum Error {
     Answer { doing: &'static str, lacks: &'static str },
     #[error("do that: {text}")]
     Usage { text: String },
+    #[error("audit {what}")]
+    NotRunning { what: String },
+    #[error("audit container `{name}`: cannot {source}")]
+    Audit { name: String, source: audit::Error },
+    #[error("read or write JSON")]
+    Json { source: serde_json::Error },
     /// Said already, line by line.
     #[error("call all of it whole: {count} layers are not as they were stored")]
     NotWhole { count: usize },
@@ -84,7 +90,12 @@ impl Error {
                 Some("`hull images verify --repair` fetches again what is broken".into())
             }
             Self::Running { .. } => Some("stop it first, or use `hull rm -f`".into()),
+            Self::NotRunning { .. } => Some(
+                "only what runs has an isolation; `hull ps -a` lists what ended, and how".into(),
+            ),
+            Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Channel { .. }
+            | Self::Json { .. }
             | Self::BadFlag { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }

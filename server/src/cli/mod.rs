@@ -8,6 +8,7 @@
 
 mod archives;
 mod args;
+mod audit;
 pub(crate) mod client;
 mod ctr;
 mod error;
@@ -143,6 +144,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Ctr(args) => ctr::carry_out(connect(cli).await?, &args.words).await,
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
+        Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
         Command::Config(args) => config(cli, args.what).await,
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Capabilities by number, name and what each is worth to somebody who has broken in.
+
+use super::facts::Reach;
+
+/// Names by number, `capability.h`. A number beyond the last is shown as `CAP_<number>`.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What the Baseline level lets a container have, by name.
+const BASELINE: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// A set of capabilities, as the kernel has it: one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Caps(pub(crate) u64);
+
+impl Caps {
+    /// Whether the capability of this name is in it. A name that is not known is not.
+    pub(crate) fn has(self, name: &str) -> bool {
+        let number = NAMES.iter().position(|known| *known == name);
+        number.is_some_and(|number| self.0 & (1 << number) != 0)
+    }
+
+    /// Both sets together.
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Names without `CAP_`, by number.
+    pub(crate) fn names(self) -> Vec<String> {
+        let numbers = (0..64_usize).filter(|number| self.0 & (1 << number) != 0);
+        numbers
+            .map(|number| NAMES.get(number).map_or_else(|| number.to_string(), ToString::to_string))
+            .collect()
+    }
+
+    /// What the Baseline level does not let a container add, and a container that asks for nothing has
+    /// not: NET_RAW is in the default set of runtimes, which the level leaves to them.
+    pub(crate) fn beyond_baseline(self) -> Vec<String> {
+        let allowed = |name: &String| BASELINE.contains(&name.as_str()) || name == "NET_RAW";
+        self.names().into_iter().filter(|name| !allowed(name)).collect()
+    }
+}
+
+/// How far a capability alone reaches when it is one of the host's (no user namespace is between), and
+/// why. `None` for those that reach no farther than the container.
+pub(crate) fn worth(name: &str) -> Option<(Reach, &'static str)> {
+    Some(match name {
+        "SYS_ADMIN" => (Reach::Host, "mounts, and most of what only root may"),
+        "SYS_MODULE" => (Reach::Host, "loads modules into the kernel"),
+        "SYS_RAWIO" => (Reach::Host, "reads and writes ports and memory of the machine"),
+        "DAC_READ_SEARCH" => (Reach::Host, "opens any file of a filesystem by its handle"),
+        "BPF" => (Reach::Host, "loads programs into the kernel"),
+        "PERFMON" => (Reach::Host, "reads the kernel's memory by tracing"),
+        "MAC_ADMIN" | "MAC_OVERRIDE" => (Reach::Host, "changes or passes by the security module"),
+        "SYS_BOOT" => (Reach::Node, "restarts the machine"),
+        "SYS_TIME" => (Reach::Node, "sets the clock of the machine"),
+        "SYSLOG" => (Reach::Node, "reads the kernel's log and addresses"),
+        "SYS_RESOURCE" => (Reach::Node, "passes by limits of resources"),
+        "SYS_NICE" => (Reach::Node, "takes processors from others"),
+        "AUDIT_CONTROL" | "AUDIT_READ" => (Reach::Node, "reads or changes the machine's audit"),
+        "SYS_PACCT" | "SYS_TTY_CONFIG" | "WAKE_ALARM" | "BLOCK_SUSPEND" => {
+            (Reach::Node, "changes settings of the machine")
+        }
+        "IPC_LOCK" => (Reach::Node, "locks memory without limit"),
+        "NET_RAW" => (Reach::Node, "forges packets to neighbours on the pod network"),
+        "NET_ADMIN" => (Reach::Pod, "changes links, routes and filters of the pod's network"),
+        "SYS_PTRACE" => (Reach::Pod, "reads and steers processes that it can see"),
+        "CHECKPOINT_RESTORE" => (Reach::Pod, "reads memory maps and sets process ids"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_have_names_also_beyond_those_that_are_known() {
+        assert_eq!(Caps(1 << 21 | 1).names(), ["CHOWN", "SYS_ADMIN"]);
+        assert_eq!(Caps(1 << 63).names(), ["63"]);
+        assert!(Caps(1 << 13).has("NET_RAW") && !Caps(1 << 13).has("nothing"));
+        assert_eq!(Caps(u64::MAX).names().len(), 64);
+    }
+
+    #[test]
+    fn the_runtimes_default_is_within_baseline_and_a_bit_of_a_newer_kernel_is_not() {
+        assert_eq!(Caps(0xa804_25fb).beyond_baseline(), Vec::<String>::new());
+        assert_eq!(Caps(0xa804_25fb | 1 << 21 | 1 << 50).beyond_baseline(), ["SYS_ADMIN", "50"]);
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Judgement of facts that no test's host has all of: security modules, maps, threads of several kinds.
+
+use super::caps::Caps;
+use super::facts::{DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Reach, Shared, Thread};
+use super::judge::{Finding, findings};
+use super::mounts::Table;
+use super::pss::{self, Level};
+use std::collections::BTreeMap;
+
+const SYS_ADMIN: u64 = 1 << 21;
+const SYS_RAWIO: u64 = 1 << 17;
+const MKNOD: u64 = 1 << 27;
+
+/// What every container has mounted.
+const TABLE: &str = "\
+10 9 0:50 / / rw - overlay overlay rw
+11 10 0:51 / /proc rw - proc proc rw
+12 11 0:51 /sys /proc/sys ro - proc proc rw
+13 11 0:52 /null /proc/kcore rw - tmpfs tmpfs rw
+14 11 0:53 / /proc/acpi ro - tmpfs tmpfs rw
+15 10 0:54 / /sys ro - sysfs sysfs ro
+16 15 0:55 / /sys/fs/cgroup ro - cgroup2 cgroup2 rw
+";
+
+/// Of a container that meets Restricted.
+fn restricted() -> Facts {
+    let thread = Thread {
+        uids: [1000].into(),
+        gids: [1000].into(),
+        permitted: Caps::default(),
+        effective: Caps::default(),
+        bounding: Caps::default(),
+        ambient: Caps::default(),
+        no_new_privs: true,
+        seccomp: 2,
+        filters: Some(1),
+        nested: false,
+    };
+    let namespaces = [
+        ("mnt", Shared::Own),
+        ("pid", Shared::Own),
+        ("net", Shared::Pod),
+        ("ipc", Shared::Pod),
+        ("uts", Shared::Pod),
+        ("user", Shared::Host),
+    ];
+    Facts {
+        pid: 1,
+        namespaces: BTreeMap::from(namespaces),
+        threads: vec![thread],
+        more_threads: false,
+        uid_map: vec![IdRange { inside: 0, outside: 0, length: u32::MAX }],
+        gid_map: Vec::new(),
+        lsm: Lsm::AppArmor("hull-default (enforce)".into()),
+        mounts: Table::parse(TABLE),
+        host_mounts: Vec::new(),
+        nodes: Vec::new(),
+        unseen: Vec::new(),
+        rules: DeviceRules::Ebpf,
+        listening: Vec::new(),
+        kernel_has: ["/proc/kcore", "/proc/acpi", "/proc/sys/kernel/core_pattern"].into(),
+        host_ports: Vec::new(),
+        sysctls: Vec::new(),
+    }
+}
+
+fn mapped(mut facts: Facts) -> Facts {
+    facts.namespaces.insert("user", Shared::Pod);
+    facts.uid_map = vec![IdRange { inside: 0, outside: 200_000, length: 65_536 }];
+    facts.threads[0].uids = [200_000].into();
+    facts
+}
+
+/// Level, and what keeps it from the next.
+fn level(facts: &Facts) -> (Level, String) {
+    let standard = pss::judge(facts);
+    (standard.level, standard.next.map_or(String::new(), |next| next.reason))
+}
+
+#[track_caller]
+fn one(facts: &Facts, id: &str) -> Finding {
+    let mut these = findings(facts).into_iter().filter(|finding| finding.id == id);
+    let Some(only) = these.next() else { panic!("no {id} in {:?}", findings(facts)) };
+    assert!(these.next().is_none(), "{id} twice");
+    only
+}
+
+#[test]
+fn what_is_closed_has_no_finding() {
+    assert_eq!(findings(&restricted()), []);
+    assert_eq!(level(&restricted()), (Level::Restricted, String::new()));
+    // Root inside is not root there.
+    assert_eq!(findings(&mapped(restricted())), []);
+    assert_eq!(level(&mapped(restricted())).0, Level::Restricted);
+}
+
+#[test]
+fn each_rule_of_the_standards_keeps_from_its_level() {
+    type Change = fn(&mut Facts);
+    let cases: [(Change, Level, &str); 13] = [
+        (|of| _ = of.namespaces.insert("ipc", Shared::Host), Level::Privileged, "host's ipc"),
+        (|of| _ = of.namespaces.insert("pid", Shared::Host), Level::Privileged, "host's pid"),
+        (|of| of.threads[0].bounding = Caps(SYS_ADMIN), Level::Privileged, "SYS_ADMIN"),
+        (|of| of.host_ports = vec![80], Level::Privileged, "80"),
+        (|of| of.lsm = Lsm::AppArmor("unconfined".into()), Level::Privileged, "AppArmor"),
+        (|of| of.lsm = Lsm::AppArmor("mine (complain)".into()), Level::Privileged, "AppArmor"),
+        (
+            |of| of.lsm = Lsm::SELinux("system_u:system_r:spc_t:s0".into()),
+            Level::Privileged,
+            "spc_t",
+        ),
+        (|of| of.sysctls = vec!["kernel.msgmax".into()], Level::Privileged, "kernel.msgmax"),
+        (|of| of.kernel_has = ["/proc/keys"].into(), Level::Privileged, "/proc/keys"),
+        (|of| of.threads[0].no_new_privs = false, Level::Baseline, "no_new_privs"),
+        (|of| of.threads[0].uids = [1000, 0].into(), Level::Baseline, "root"),
+        (|of| of.threads[0].seccomp = 0, Level::Baseline, "seccomp"),
+        (|of| of.threads[0].bounding = Caps(1), Level::Baseline, "CHOWN"),
+    ];
+    for (change, expected, reason) in cases {
+        let mut facts = restricted();
+        change(&mut facts);
+        let (level, why) = level(&facts);
+        assert_eq!(level, expected, "{why}");
+        assert!(why.contains(reason), "{reason:?} in {why:?}");
+    }
+    for fine in ["container_t", "container_kvm_t"] {
+        let mut facts = restricted();
+        facts.lsm = Lsm::SELinux(format!("system_u:system_r:{fine}:s0:c1,c2"));
+        facts.threads[0].bounding = Caps(1 << 10);
+        facts.sysctls = vec!["net.ipv4.tcp_rmem".into()];
+        assert_eq!(level(&facts).0, Level::Restricted, "{fine}");
+    }
+}
+
+#[test]
+fn the_widest_thread_counts_and_one_in_a_namespace_of_its_own_making_does_not() {
+    let mut facts = restricted();
+    let thread = facts.threads[0].clone();
+    facts.threads.push(Thread {
+        permitted: Caps(u64::MAX),
+        bounding: Caps(u64::MAX),
+        nested: true,
+        ..thread.clone()
+    });
+    assert_eq!(level(&facts).0, Level::Restricted);
+    facts.threads.push(Thread { permitted: Caps(SYS_ADMIN), ..thread.clone() });
+    assert_eq!(one(&facts, "capabilities").reach, Reach::Host);
+    facts.threads[2] = Thread { seccomp: 0, filters: Some(0), ..thread };
+    assert_eq!(facts.widest().filters, Some(0));
+    one(&facts, "no-seccomp");
+}
+
+#[test]
+fn a_user_namespace_counts_only_without_the_hosts_root_in_it() {
+    let mut facts = mapped(restricted());
+    facts.threads[0].permitted = Caps(SYS_ADMIN);
+    assert_eq!(one(&facts, "capabilities").reach, Reach::None);
+    facts.uid_map = vec![IdRange { inside: 7, outside: 0, length: 1 }, facts.uid_map[0]];
+    assert_eq!(one(&facts, "capabilities").reach, Reach::Host);
+}
+
+#[test]
+fn a_bounding_set_counts_as_long_as_files_may_give_rights() {
+    let mut facts = restricted();
+    facts.threads[0].bounding = Caps(SYS_ADMIN);
+    assert_eq!(findings(&facts), []);
+    facts.threads[0].no_new_privs = false;
+    assert_eq!(one(&facts, "capabilities").reach, Reach::Host);
+}
+
+#[test]
+fn a_procfs_is_judged_wherever_and_however_it_is_mounted() {
+    for (line, path) in [
+        ("20 10 0:51 / /hidden/p rw - proc proc rw", "/hidden/p/sys/kernel/core_pattern"),
+        ("20 10 0:51 /sys/kernel /k rw - proc proc rw", "/k/core_pattern"),
+        (
+            "20 12 0:51 /sys/kernel /proc/sys/kernel rw - proc proc rw",
+            "/proc/sys/kernel/core_pattern",
+        ),
+    ] {
+        let mut facts = restricted();
+        facts.mounts = Table::parse(&format!("{TABLE}{line}\n"));
+        let finding = one(&facts, "proc-writable");
+        assert_eq!(finding.reach, Reach::Host);
+        assert!(finding.what.contains(path), "{finding:?}");
+        assert_eq!(one(&mapped(facts), "proc-writable").reach, Reach::None);
+    }
+    let mut facts = restricted();
+    facts.mounts = Table::parse(&TABLE.replace("/proc/kcore", "/elsewhere"));
+    assert_eq!(one(&facts, "proc-unmasked").reach, Reach::None);
+    facts.threads[0].bounding = Caps(SYS_RAWIO);
+    assert_eq!(one(&facts, "proc-unmasked").reach, Reach::Host);
+}
+
+#[test]
+fn devices_count_as_far_as_rules_and_owners_let_them_open() {
+    let node = |kind, major, minor, uid, mode| Node {
+        path: "/dev/x".into(),
+        kind,
+        major,
+        minor,
+        mode,
+        uid,
+    };
+    let mut facts = restricted();
+    facts.nodes = vec![node('c', 1, 3, 0, 0o666), node('c', 136, 0, 0, 0o620)];
+    assert_eq!(findings(&facts), []);
+    facts.nodes.push(node('b', 8, 0, 0, 0o660));
+    assert_eq!(one(&facts, "devices").reach, Reach::Host);
+    facts.rules = DeviceRules::V1(vec!["c 1:3 rwm".into()]);
+    assert_eq!(findings(&facts), []);
+    facts.rules = DeviceRules::V1(vec!["a *:* rwm".into()]);
+    facts.threads[0].bounding = Caps(MKNOD);
+    assert_eq!(one(&facts, "device-rules").reach, Reach::Host);
+    let mut facts = mapped(facts);
+    assert_eq!(one(&facts, "devices").reach, Reach::None, "its owner has no number inside");
+    facts.nodes[2].uid = 200_000;
+    assert_eq!(one(&facts, "devices").reach, Reach::Host);
+}
+
+#[test]
+fn mounts_of_the_host_reach_as_far_as_they_lead() {
+    let mount = |host: &str, writable| HostMount {
+        container_path: "/m".into(),
+        host_path: host.into(),
+        writable,
+        idmapped: false,
+        shared: false,
+        sockets: Vec::new(),
+    };
+    for (host, writable, reach) in [
+        ("/", true, Reach::Host),
+        ("/", false, Reach::Node),
+        ("/etc/cron.d", true, Reach::Host),
+        ("/var", true, Reach::Host),
+        ("/var/lib/kubelet/pods", false, Reach::Node),
+        ("/proc", false, Reach::Node),
+        ("/dev", true, Reach::Host),
+        ("/srv/data", true, Reach::Node),
+        ("/srv/data", false, Reach::None),
+        ("/etcetera", false, Reach::None),
+    ] {
+        let mut facts = restricted();
+        facts.host_mounts = vec![mount(host, writable)];
+        assert_eq!(one(&facts, "host-path").reach, reach, "{host} {writable}");
+        assert_eq!(level(&facts).0, Level::Privileged);
+        let mut facts = mapped(facts);
+        assert_eq!(one(&facts, "host-path").reach, Reach::None, "{host}");
+        facts.host_mounts[0].idmapped = true;
+        assert_eq!(one(&facts, "host-path").reach, reach, "{host} with mapped ids");
+    }
+    let mut facts = restricted();
+    facts.host_mounts = vec![HostMount { shared: true, ..mount("/srv", false) }];
+    facts.threads[0].bounding = Caps(SYS_ADMIN);
+    assert_eq!(one(&facts, "mounts-reach-host").reach, Reach::Host);
+}
