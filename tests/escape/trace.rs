@@ -15,7 +15,6 @@ use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -80,7 +79,7 @@ impl Moment {
 #[derive(Debug)]
 pub(crate) struct Tracer {
     /// Its end is the sign for the thread to end: a child of the thread reads from here.
-    bell: Option<OwnedFd>,
+    bell: Option<std::io::PipeWriter>,
     thread: Option<JoinHandle<Vec<Moment>>>,
 }
 
@@ -101,44 +100,53 @@ impl Tracer {
         })
     }
 
-    /// Starts a program, and traces it and what it makes. Gives the program too.
-    pub(crate) fn of_command(command: &Command) -> (Self, Child) {
-        // A shell that waits at a pipe until it is traced, and then becomes the program.
-        let (hold, go) = std::io::pipe().must("make a pipe");
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#"read -r _ <&0; exec "$@" < /dev/null"#, "sh"]);
-        shell.arg(command.get_program()).args(command.get_args());
-        let child = shell.stdin(hold).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.must("start a shell");
-        let pid = i32::try_from(child.id()).must("name a process");
-        let tracer = Self::start(move || seize_threads(pid));
-        drop(go);
-        (tracer, child)
-    }
-
     fn start(seize: impl FnOnce() -> HashSet<Pid> + Send + 'static) -> Self {
         let (heard, bell) = std::io::pipe().must("make a pipe");
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             // The thread's own child: its end is told by the same waitpid as everything else.
             let ringer = Command::new("cat").stdin(heard).stdout(Stdio::null()).spawn();
-            let ringer = ringer.must("start `cat`");
-            let seized = seize();
+            let ringer = pid_of(&ringer.must("start `cat`"));
+            let mut trace = Trace::of(seize());
             tell.send(()).must("tell that tracing has begun");
-            let mut trace = Trace { roots: seized, programs: HashSet::new(), moments: Vec::new() };
-            trace.run(Pid::from_raw(i32::try_from(ringer.id()).must("name a process")));
+            let _code = trace.run(ringer);
             trace.moments
         });
         told.recv().must("begin to trace");
-        Self { bell: Some(bell.into()), thread: Some(thread) }
+        Self { bell: Some(bell), thread: Some(thread) }
     }
 
     /// Ends tracing and gives what was seen.
     pub(crate) fn moments(mut self) -> Vec<Moment> {
         drop(self.bell.take());
-        let thread = self.thread.take().must("find the tracing thread");
-        thread.join().unwrap_or_else(|_| panic!("the tracing thread panicked"))
+        joined(self.thread.take().must("find the tracing thread"))
     }
+}
+
+/// Runs a program to its end, traced with what it makes. What was seen, and its exit code.
+pub(crate) fn run(command: &Command) -> (Vec<Moment>, i32) {
+    // A shell that waits at a pipe until it is traced, and then becomes the program.
+    let (hold, go) = std::io::pipe().must("make a pipe");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"read -r _; exec "$@" < /dev/null"#, "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.stdin(hold).stdout(Stdio::null()).stderr(Stdio::null());
+    joined(std::thread::spawn(move || {
+        // Nobody but this thread may wait for it: its stops would be taken for its end.
+        let shell = pid_of(&shell.spawn().must("start a shell"));
+        let mut trace = Trace::of(seize_threads(shell.as_raw()));
+        drop(go);
+        let code = trace.run(shell);
+        (trace.moments, code)
+    }))
+}
+
+fn joined<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|_| panic!("the tracing thread panicked"))
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).must("name a process"))
 }
 
 fn options() -> Options {
@@ -177,15 +185,19 @@ struct Trace {
 }
 
 impl Trace {
-    fn run(&mut self, ringer: Pid) {
+    fn of(roots: HashSet<Pid>) -> Self {
+        Self { roots, programs: HashSet::new(), moments: Vec::new() }
+    }
+
+    /// Until `last` has ended; its exit code.
+    fn run(&mut self, last: Pid) -> i32 {
         // Of this thread's children and tracees alone: others wait for theirs elsewhere.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
             match waitpid(None, Some(flags)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == last => return code,
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == last => return 128 + signal as i32,
                 Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-                    if pid == ringer {
-                        return;
-                    }
                     self.roots.remove(&pid);
                     self.programs.remove(&pid);
                 }
@@ -199,8 +211,6 @@ impl Trace {
                 }
                 Ok(WaitStatus::Stopped(pid, signal)) => self.go_on(pid, Some(signal)),
                 Ok(WaitStatus::Continued(_) | WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                // Nobody is left, not even the ringer.
-                Err(Errno::ECHILD) => return,
                 Err(errno) => panic!("cannot wait for what is traced: {errno}"),
             }
         }

@@ -8,7 +8,7 @@
 //! auditor hunt MARKER       looks for MARKER, a path of the host, through every new process, until killed
 //! auditor tamper            changes mode, group and time of its standard streams' files
 //! auditor key-add NAME      adds a key to the session keyring, then waits
-//! auditor key-find NAME     looks for that key
+//! auditor key-find NAME …   looks for keys
 //! ```
 //!
 //! It is one static file and is put into images by `tests/escape`. It changes nothing but with `tamper`.
@@ -45,7 +45,9 @@ fn main() -> ExitCode {
             say(&kernel::add_key(name));
             forever()
         }
-        ["key-find", name] => kernel::find_key(name),
+        ["key-find", names @ ..] => {
+            names.iter().map(|name| kernel::find_key(name)).collect::<Vec<_>>().join("\n")
+        }
         _ => return ExitCode::from(2),
     };
     say(&text);
