@@ -38,10 +38,13 @@ impl Null {
     }
 
     fn put_back(&self) {
-        let (mode, uid, gid, ..) = self.before;
+        let (mode, uid, gid, seconds, _) = self.before;
         chown(Self::PATH, Some(uid), Some(gid)).must("give /dev/null back");
         let mode = Permissions::from_mode(mode & 0o7777);
         fs::set_permissions(Self::PATH, mode).must("put the mode of /dev/null back");
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.unsigned_abs());
+        let null = fs::File::open(Self::PATH).must("open /dev/null");
+        null.set_modified(time).must("put the time of /dev/null back");
     }
 }
 

@@ -67,12 +67,12 @@ const REFUSED: &[&str] = &[
 const LET_THROUGH: [(&str, &str); 8] = [
     ("getpid", "ok"),
     ("close_range", "EINVAL"),
-    ("faccessat2", "EINVAL"),
+    ("faccessat2", "EFAULT"),
     ("openat2", "EINVAL"),
     ("pidfd_open", "EINVAL"),
     ("prctl", "EINVAL"),
     ("seccomp", "EINVAL"),
-    ("memfd_create", "EINVAL"),
+    ("memfd_create", "EFAULT"),
 ];
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;

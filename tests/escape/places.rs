@@ -20,6 +20,10 @@ type Odd = (&'static str, fn(Layer) -> Layer);
 const IMAGES: &[Odd] = &[
     ("proc-hidden", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/dev/p").symlink("dev/p", "/hidden")),
     ("proc-volume", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/vol/p")),
+    // What the link leads to is covered by the volume, once that is mounted.
+    ("proc-volume-hidden", |l| {
+        l.dirs(&["dev", "sys", "hidden", "vol"]).symlink("proc", "/vol/p").symlink("vol/p", "/hidden")
+    }),
     ("proc-volume-link", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/vol/link")),
     ("proc-link", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/hidden")),
     ("proc-relative", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "../../hidden")),
@@ -34,6 +38,12 @@ const IMAGES: &[Odd] = &[
     }),
     ("sys-hidden", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/dev/s").symlink("dev/s", "/hidden")),
     ("sys-volume", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/vol/s")),
+    ("sys-volume-hidden", |l| {
+        l.dirs(&["dev", "proc", "hidden", "vol"]).symlink("sys", "/vol/s").symlink("vol/s", "/hidden")
+    }),
+    ("dev-volume-hidden", |l| {
+        l.dirs(&["proc", "sys", "hidden", "vol"]).symlink("dev", "/vol/d").symlink("vol/d", "/hidden")
+    }),
     ("sys-link", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/hidden")),
     ("sys-file", |l| l.dirs(&["dev", "proc"]).file("sys", 0o644, "x")),
     ("sys-firmware", |l| l.dirs(&["dev", "proc", "sys", "hidden"]).symlink("sys/firmware", "/hidden")),

@@ -109,10 +109,10 @@ impl Driver {
         match self {
             Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.own(pod), true)),
             Self::Cgroupfs { .. } if parent.starts_with('/') => {
-                if parent.split('/').any(|part| part == "..") {
-                    return Err(format!("`{}` is no absolute path without `..`", shown()));
-                }
-                Ok((parent.to_owned(), false))
+                let path = plain(parent).ok_or_else(|| {
+                    format!("`{}` is not an absolute path below the root, without `.` and `..`", shown())
+                })?;
+                Ok((path, false))
             }
             Self::Cgroupfs { .. } if parent.ends_with(".slice") => Err(format!(
                 "`{}` is a slice of systemd, but hull makes cgroups itself here: set cgroup.driver = \"systemd\"",
@@ -191,6 +191,14 @@ impl Driver {
     }
 }
 
+/// An absolute path with one slash between its parts; `None` for the root of the tree, which is not one
+/// pod's to limit and to clear, and for a path with `.` or `..`.
+fn plain(parent: &str) -> Option<String> {
+    let parts: Vec<&str> = parent.split('/').filter(|part| !part.is_empty()).collect();
+    let climbs = parts.iter().any(|part| matches!(*part, "." | ".."));
+    (!parts.is_empty() && !climbs).then(|| format!("/{}", parts.join("/")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +236,9 @@ mod tests {
         assert!(why.contains("cgroup.driver = \"systemd\""), "{why}");
         assert!(ours.place(&pod(), "/a/../b").is_err());
         assert_eq!(ours.place(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
+        for root in ["/", "//", "/.", "/a/.", "/./a"] {
+            assert!(ours.place(&pod(), root).is_err(), "{root}: such a pod could never be cleared");
+        }
+        assert_eq!(ours.place(&pod(), "//a///b/").unwrap().0, "/a/b");
     }
 }
