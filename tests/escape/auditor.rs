@@ -72,7 +72,8 @@ impl Report {
     /// A set of capabilities.
     #[track_caller]
     pub(crate) fn capabilities(&self, set: &str) -> u64 {
-        u64::from_str_radix(self.process(set), 16).must(format!("read {set} of {}", self.0["process"]))
+        u64::from_str_radix(self.process(set), 16)
+            .must(format!("read {set} of {}", self.0["process"]))
     }
 
     /// How the system call `name` was answered.

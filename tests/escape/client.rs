@@ -13,9 +13,30 @@ use tonic::Status;
 /// Texts that no field wants.
 fn odd_texts() -> Vec<String> {
     let mut texts: Vec<String> = [
-        "\x1b[31mred\x1b[0m", "line\nlevel=error forged", "\r\x07bell", "nul\0inside", "../../../../etc/shadow",
-        "/proc/self/fd/3/../../..", "/", ".", "..", " ", "\u{202e}txt.exe", "\u{feff}", "%s%n%x", "${HOME}",
-        "$(reboot)", "a/b\\c", "-rf", "--help", "sha256:", "@", ":", "localhost/../../x", "\u{9b}31m", "\u{2028}",
+        "\x1b[31mred\x1b[0m",
+        "line\nlevel=error forged",
+        "\r\x07bell",
+        "nul\0inside",
+        "../../../../etc/shadow",
+        "/proc/self/fd/3/../../..",
+        "/",
+        ".",
+        "..",
+        " ",
+        "\u{202e}txt.exe",
+        "\u{feff}",
+        "%s%n%x",
+        "${HOME}",
+        "$(reboot)",
+        "a/b\\c",
+        "-rf",
+        "--help",
+        "sha256:",
+        "@",
+        ":",
+        "localhost/../../x",
+        "\u{9b}31m",
+        "\u{2028}",
     ]
     .map(str::to_owned)
     .into();
@@ -46,11 +67,13 @@ const POD_FIELDS: &[PodField] = &[
         });
     }),
     ("host_ip", |c, t| {
-        let port = api::PortMapping { container_port: 1, host_port: 0, host_ip: t.into(), protocol: 0 };
+        let port =
+            api::PortMapping { container_port: 1, host_port: 0, host_ip: t.into(), protocol: 0 };
         c.port_mappings = vec![port];
     }),
     ("seccomp", |c, t| {
-        pod_security(c).seccomp = Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
+        pod_security(c).seccomp =
+            Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
     }),
     ("target_id", |c, t| pod_namespaces(c).target_id = t.into()),
 ];
@@ -70,7 +93,11 @@ const CONTAINER_FIELDS: &[ContainerField] = &[
     ("host_path", |c, t| c.mounts = vec![mount(Path::new(t), "/x")]),
     ("container_path", |c, t| c.mounts = vec![mount(Path::new("/nowhere-of-hull"), t)]),
     ("device", |c, t| {
-        c.devices = vec![api::Device { container_path: t.into(), host_path: t.into(), permissions: t.into() }];
+        c.devices = vec![api::Device {
+            container_path: t.into(),
+            host_path: t.into(),
+            permissions: t.into(),
+        }];
     }),
     ("cdi", |c, t| c.cdi_devices = vec![api::CdiDevice { name: t.into() }]),
     ("user", |c, t| security(c).run_as_username = t.into()),
@@ -80,10 +107,12 @@ const CONTAINER_FIELDS: &[ContainerField] = &[
     ("masked", |c, t| security(c).masked_paths = vec![t.into()]),
     ("read_only", |c, t| security(c).readonly_paths = vec![t.into()]),
     ("seccomp", |c, t| {
-        security(c).seccomp = Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
+        security(c).seccomp =
+            Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
     }),
     ("apparmor", |c, t| {
-        security(c).apparmor = Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
+        security(c).apparmor =
+            Some(api::SecurityProfile { profile_type: 2, localhost_ref: t.into() });
     }),
     ("cpuset", |c, t| resources(c).cpuset_cpus = t.into()),
     ("unified", |c, t| drop(resources(c).unified.insert(t.into(), t.into()))),
@@ -135,7 +164,9 @@ async fn odd_texts_in_a_pods_config_are_taken_or_refused_and_never_believed() {
             set(&mut config, &text);
             // The directory of logs is the kubelet's to choose; nothing is to be left of an odd one.
             match cri.run_pod_with(config).await {
-                Err(refused) => wrong.extend(faults(&format!("{field}: {}", shown(&text)), &refused)),
+                Err(refused) => {
+                    wrong.extend(faults(&format!("{field}: {}", shown(&text)), &refused))
+                }
                 Ok(pod) => {
                     cri.stop_pod(&pod).await.must("stop a pod");
                     cri.remove_pod(&pod).await.must("remove a pod");
@@ -161,7 +192,8 @@ async fn odd_texts_and_numbers_in_a_containers_config_are_taken_or_refused_and_n
         for text in odd_texts() {
             let mut config = idle("odd", &image);
             set(&mut config, &text);
-            wrong.extend(container(&cri, &pod, &format!("{field}: {}", shown(&text)), config).await);
+            wrong
+                .extend(container(&cri, &pod, &format!("{field}: {}", shown(&text)), config).await);
         }
     }
     for (field, set) in NUMBER_FIELDS {
@@ -200,7 +232,8 @@ async fn odd_texts_and_numbers_in_requests_are_refused_cleanly() {
         check("image_status", cri.image_status(&text).await.map(drop));
         check("exec of it", cri.exec(&main, &[&text]).await.map(drop));
         check("exec in it", cri.exec(&text, &["true"]).await.map(drop));
-        let request = api::PortForwardRequest { pod_sandbox_id: text.clone(), port: vec![-1, 0, 70_000] };
+        let request =
+            api::PortForwardRequest { pod_sandbox_id: text.clone(), port: vec![-1, 0, 70_000] };
         check("port_forward", cri.runtime.clone().port_forward(request).await.map(drop));
         let request = api::ReopenContainerLogRequest { container_id: text.clone() };
         check("reopen_log", cri.runtime.clone().reopen_container_log(request).await.map(drop));
@@ -214,7 +247,11 @@ async fn odd_texts_and_numbers_in_requests_are_refused_cleanly() {
     }
     for number in ODD_NUMBERS {
         let ran = cri.exec_for(&main, &["true"], number).await;
-        wrong.extend(ran.err().map(|refused| faults(&format!("timeout {number}"), &refused)).unwrap_or_default());
+        wrong.extend(
+            ran.err()
+                .map(|refused| faults(&format!("timeout {number}"), &refused))
+                .unwrap_or_default(),
+        );
     }
     let stopped = cri.stop(&main, i64::MIN).await;
     wrong.extend(stopped.err().map(|refused| faults("grace", &refused)).unwrap_or_default());

@@ -88,7 +88,9 @@ async fn the_files_behind_the_standard_streams_are_not_the_hosts() {
         // Sees into pause, where that is the first process.
         add_capability(&mut main, "SYS_PTRACE");
         let main = cri.run(&pod, main).await;
-        for command in [&[AUDITOR, "tamper"][..], &["sh", "-c", "chmod 0667 /proc/1/fd/* /proc/[0-9]*/fd/0"]] {
+        for command in
+            [&[AUDITOR, "tamper"][..], &["sh", "-c", "chmod 0667 /proc/1/fd/* /proc/[0-9]*/fd/0"]]
+        {
             let _said = cri.exec(&main, command).await.unwrap();
             after(&null, &format!("{name}, {command:?}"), &mut wrong);
             for tty in [false, true] {
@@ -138,12 +140,16 @@ async fn links_planted_in_a_volume_at_dev_change_nothing_of_the_host() {
     cri.pull(&image).await.unwrap();
     let pod = cri.run_pod("web").await.unwrap();
     let before = state(&file);
-    for name in ["null", "zero", "tty", "full", "console", "ptmx", "pts", "shm", "mqueue", "core", "fd", "stdin"] {
+    for name in [
+        "null", "zero", "tty", "full", "console", "ptmx", "pts", "shm", "mqueue", "core", "fd",
+        "stdin",
+    ] {
         for target in [&file, &dir] {
             let volume = node.host_dir().join(format!("volume-{name}-{}", target.ends_with("dir")));
             fs::create_dir(&volume).unwrap();
             // As a first container would plant it.
-            let mut plant = shell("plant", &fixture::busybox(), &format!("ln -s {} /v/{name}", at(target)));
+            let mut plant =
+                shell("plant", &fixture::busybox(), &format!("ln -s {} /v/{name}", at(target)));
             plant.mounts = vec![mount(&volume, "/v")];
             let planter = cri.run(&pod, plant).await;
             assert_eq!(cri.ended(&planter).await.exit_code, 0);
@@ -158,7 +164,12 @@ async fn links_planted_in_a_volume_at_dev_change_nothing_of_the_host() {
                 cri.remove(made).await.unwrap();
             }
             assert_eq!(state(&file), before, "/dev/{name} -> {}", target.display());
-            assert_eq!(hull_tests::shell::names(&dir), [""; 0], "/dev/{name} -> {}", target.display());
+            assert_eq!(
+                hull_tests::shell::names(&dir),
+                [""; 0],
+                "/dev/{name} -> {}",
+                target.display()
+            );
             assert_eq!(fs::read_link(volume.join(name)).unwrap(), planted, "it was replaced");
             let names = hull_tests::shell::names(&volume);
             assert_eq!(names, [name], "something was made in the volume at /dev");
@@ -173,12 +184,15 @@ async fn the_hosts_dev_at_dev_starts_and_stays_as_it_was() {
     let pod = cri.run_pod("web").await.unwrap();
     let list = || -> Vec<(String, u32)> {
         let names = hull_tests::shell::names(Path::new("/dev"));
-        let mode = |name: &String| fs::symlink_metadata(Path::new("/dev").join(name)).map_or(0, |is| is.mode());
+        let mode = |name: &String| {
+            fs::symlink_metadata(Path::new("/dev").join(name)).map_or(0, |is| is.mode())
+        };
         names.into_iter().map(|name| (name.clone(), mode(&name))).collect()
     };
     let before = list();
     for privileged in [false, true] {
-        let mut config = auditor::container(&format!("privileged-{privileged}"), &image, &["say", "started"]);
+        let mut config =
+            auditor::container(&format!("privileged-{privileged}"), &image, &["say", "started"]);
         security(&mut config).privileged = privileged;
         config.mounts = vec![mount(Path::new("/dev"), "/dev")];
         let made = cri.make(&pod, config).await;
@@ -227,7 +241,9 @@ async fn device_nodes_that_an_image_brings_do_not_open() {
         }
         let seen = auditor::audit(&cri, pod, config).await;
         let nodes = seen.0["devices"].as_array().cloned().unwrap_or_default();
-        let brought = nodes.iter().filter(|node| node["path"].as_str().is_some_and(|path| path.starts_with("/nodes/")));
+        let brought = nodes
+            .iter()
+            .filter(|node| node["path"].as_str().is_some_and(|path| path.starts_with("/nodes/")));
         let brought: Vec<_> = brought.collect();
         assert_eq!(brought.len(), 7, "{name}: {nodes:#?}");
         for node in brought {

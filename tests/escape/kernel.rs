@@ -95,7 +95,10 @@ async fn the_default_profile_refuses_what_those_of_moby_and_containerd_refuse() 
         }
         assert_eq!(seen.call("clone3"), "ENOSYS", "{name}: its flags cannot be seen by a filter");
         let future = seen.call("a call of the future");
-        assert!(matches!(future, "EPERM" | "ENOSYS"), "{name}: an unknown call got through: {future}");
+        assert!(
+            matches!(future, "EPERM" | "ENOSYS"),
+            "{name}: an unknown call got through: {future}"
+        );
         for (call, says) in LET_THROUGH {
             assert_eq!(seen.call(call), says, "{name}: {call}");
         }
@@ -190,7 +193,11 @@ async fn keys_of_the_daemons_session_and_of_other_containers_are_out_of_reach() 
     for config in [cri.pod_config("one"), shared, mapped(&cri, "mapped")] {
         let pod = cri.run_pod_with(config.clone()).await.unwrap();
         for name in ["first", "second"] {
-            let find = auditor::container("finds", &image, &[&["key-find"], words(&keys).as_slice()].concat());
+            let find = auditor::container(
+                "finds",
+                &image,
+                &[&["key-find"], words(&keys).as_slice()].concat(),
+            );
             let said = cri.output(&pod, find).await;
             assert!(!said.stdout.contains("found"), "a key of elsewhere: {said:?}");
             // Without a filter: the default one refuses keys altogether.
@@ -201,7 +208,8 @@ async fn keys_of_the_daemons_session_and_of_other_containers_are_out_of_reach() 
                 if text.contains('\n') { Ok(text) } else { Err(text) }
             })
             .await;
-            let ring = said.trim().strip_prefix("added ").must(format!("add a key: {said}")).to_owned();
+            let ring =
+                said.trim().strip_prefix("added ").must(format!("add a key: {said}")).to_owned();
             assert!(!rings.contains(&ring), "two containers have the session keyring {ring}");
             rings.push(ring);
             let find = [&[AUDITOR, "key-find"], words(&keys).as_slice()].concat();

@@ -30,7 +30,8 @@ impl Outside {
 
     /// Whether it shares a namespace of this kind with the host.
     pub(crate) fn shares(self, kind: &str) -> bool {
-        self.namespace(kind) == Self(std::process::id().try_into().must("name this process")).namespace(kind)
+        self.namespace(kind)
+            == Self(std::process::id().try_into().must("name this process")).namespace(kind)
     }
 
     /// A line of its status.
@@ -50,7 +51,8 @@ impl Outside {
     /// the standard streams is its own.
     #[track_caller]
     pub(crate) fn stands_inside(self) {
-        let file = |path: &Path| fs::metadata(path).map(|is| (is.dev(), is.ino())).unwrap_or_default();
+        let file =
+            |path: &Path| fs::metadata(path).map(|is| (is.dev(), is.ino())).unwrap_or_default();
         let host = file(Path::new("/"));
         assert_ne!(file(&self.path("root/")), host, "the root of {} is the host's", self.0);
         let above = self.path("cwd/../../../../../../../../../../..");
@@ -59,7 +61,13 @@ impl Outside {
             let path = self.path(&format!("fd/{name}"));
             let target = fs::read_link(&path).unwrap_or_default();
             let climbed = path.join("../../../../../../../../../../..");
-            assert_ne!(file(&climbed), host, "{name} of {} is of the host: {}", self.0, target.display());
+            assert_ne!(
+                file(&climbed),
+                host,
+                "{name} of {} is of the host: {}",
+                self.0,
+                target.display()
+            );
         }
     }
 
@@ -88,9 +96,8 @@ impl Outside {
         // A mount below a procfs, of one of its own directories, has no files of these names.
         let can_write = |path: &Path| {
             let opened = fs::OpenOptions::new().write(true).open(path);
-            opened.is_ok_and(|file| {
-                file.metadata().is_ok_and(|is| !is.file_type().is_char_device())
-            })
+            opened
+                .is_ok_and(|file| file.metadata().is_ok_and(|is| !is.file_type().is_char_device()))
         };
         for name in SETTINGS {
             let path = at.join(name);

@@ -18,11 +18,15 @@ type Odd = (&'static str, fn(Layer) -> Layer);
 
 /// `proc -> dev/p`, `dev/p -> hidden`: what the link leads to is covered once /dev is mounted.
 const IMAGES: &[Odd] = &[
-    ("proc-hidden", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/dev/p").symlink("dev/p", "/hidden")),
+    ("proc-hidden", |l| {
+        l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/dev/p").symlink("dev/p", "/hidden")
+    }),
     ("proc-volume", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/vol/p")),
     // What the link leads to is covered by the volume, once that is mounted.
     ("proc-volume-hidden", |l| {
-        l.dirs(&["dev", "sys", "hidden", "vol"]).symlink("proc", "/vol/p").symlink("vol/p", "/hidden")
+        l.dirs(&["dev", "sys", "hidden", "vol"])
+            .symlink("proc", "/vol/p")
+            .symlink("vol/p", "/hidden")
     }),
     ("proc-volume-link", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/vol/link")),
     ("proc-link", |l| l.dirs(&["dev", "sys", "hidden"]).symlink("proc", "/hidden")),
@@ -36,25 +40,37 @@ const IMAGES: &[Odd] = &[
         let l = l.dirs(&["dev", "sys", "proc", "hidden"]).symlink("proc/sys", "/hidden");
         l.symlink("proc/keys", "/hidden/keys").file("proc/kcore", 0o644, "x")
     }),
-    ("sys-hidden", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/dev/s").symlink("dev/s", "/hidden")),
+    ("sys-hidden", |l| {
+        l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/dev/s").symlink("dev/s", "/hidden")
+    }),
     ("sys-volume", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/vol/s")),
     ("sys-volume-hidden", |l| {
-        l.dirs(&["dev", "proc", "hidden", "vol"]).symlink("sys", "/vol/s").symlink("vol/s", "/hidden")
+        l.dirs(&["dev", "proc", "hidden", "vol"])
+            .symlink("sys", "/vol/s")
+            .symlink("vol/s", "/hidden")
     }),
     ("dev-volume-hidden", |l| {
-        l.dirs(&["proc", "sys", "hidden", "vol"]).symlink("dev", "/vol/d").symlink("vol/d", "/hidden")
+        l.dirs(&["proc", "sys", "hidden", "vol"])
+            .symlink("dev", "/vol/d")
+            .symlink("vol/d", "/hidden")
     }),
     ("sys-link", |l| l.dirs(&["dev", "proc", "hidden"]).symlink("sys", "/hidden")),
     ("sys-file", |l| l.dirs(&["dev", "proc"]).file("sys", 0o644, "x")),
-    ("sys-firmware", |l| l.dirs(&["dev", "proc", "sys", "hidden"]).symlink("sys/firmware", "/hidden")),
-    ("cgroup-link", |l| l.dirs(&["dev", "proc", "sys", "sys/fs", "hidden"]).symlink("sys/fs/cgroup", "/hidden")),
+    ("sys-firmware", |l| {
+        l.dirs(&["dev", "proc", "sys", "hidden"]).symlink("sys/firmware", "/hidden")
+    }),
+    ("cgroup-link", |l| {
+        l.dirs(&["dev", "proc", "sys", "sys/fs", "hidden"]).symlink("sys/fs/cgroup", "/hidden")
+    }),
     ("dev-link", |l| l.dirs(&["proc", "sys", "hidden"]).symlink("dev", "/hidden")),
     ("dev-volume", |l| l.dirs(&["proc", "sys", "hidden"]).symlink("dev", "/vol/d")),
     ("dev-to-proc", |l| l.dirs(&["proc", "sys"]).symlink("dev", "/proc")),
     ("dev-file", |l| l.dirs(&["proc", "sys"]).file("dev", 0o644, "x")),
     ("dev-shm-link", |l| l.dirs(&["proc", "sys", "dev", "hidden"]).symlink("dev/shm", "/hidden")),
     ("dev-pts-link", |l| l.dirs(&["proc", "sys", "dev", "hidden"]).symlink("dev/pts", "/hidden")),
-    ("dev-mqueue-link", |l| l.dirs(&["proc", "sys", "dev", "hidden"]).symlink("dev/mqueue", "/proc")),
+    ("dev-mqueue-link", |l| {
+        l.dirs(&["proc", "sys", "dev", "hidden"]).symlink("dev/mqueue", "/proc")
+    }),
 ];
 
 /// A volume with places for what an image's links lead to.
@@ -84,9 +100,13 @@ async fn tried(cri: &Cri, pod: &str, config: ContainerConfig) -> Result<Vec<Stri
 
 /// A refusal says which place it is about, and is not called a fault of ours.
 fn complaint(name: &str, refused: &Status) -> Option<String> {
-    let place = format!("/{}", name.split('-').next().unwrap_or_default().replace("cgroup", "sys/fs/cgroup"));
+    let place = format!(
+        "/{}",
+        name.split('-').next().unwrap_or_default().replace("cgroup", "sys/fs/cgroup")
+    );
     let is_named = refused.message().contains(&place) && refused.code() != Code::Internal;
-    (!is_named).then(|| format!("{name}: the refusal does not name {place}, or is internal: {refused}"))
+    (!is_named)
+        .then(|| format!("{name}: the refusal does not name {place}, or is internal: {refused}"))
 }
 
 #[tokio::test]
@@ -104,7 +124,9 @@ async fn an_image_with_odd_places_to_mount_at_is_refused_or_as_confined_as_other
             default_seccomp(&mut config);
             config.mounts = vec![mount(&volume, "/vol")];
             match tried(&cri, pod, config).await {
-                Ok(holes) => wrong.extend(holes.into_iter().map(|hole| format!("{name}, {of}: {hole}"))),
+                Ok(holes) => {
+                    wrong.extend(holes.into_iter().map(|hole| format!("{name}, {of}: {hole}")))
+                }
                 Err(refused) => wrong.extend(complaint(name, &refused)),
             }
         }
@@ -125,9 +147,21 @@ async fn a_volume_in_the_way_of_a_mask_is_refused_or_leaves_no_hole() {
     let volume = volume(&node);
     let pod = cri.run_pod("plain").await.unwrap();
     let places = [
-        "/proc", "/proc/", "/./proc", "/tmp/../proc", "/proc/sys", "/proc/sys/kernel", "/proc/keys",
-        "/proc/self", "/proc/1", "/proc/self/attr", "/proc/thread-self", "/sys", "/sys/firmware",
-        "/sys/fs/cgroup", "/sys/kernel",
+        "/proc",
+        "/proc/",
+        "/./proc",
+        "/tmp/../proc",
+        "/proc/sys",
+        "/proc/sys/kernel",
+        "/proc/keys",
+        "/proc/self",
+        "/proc/1",
+        "/proc/self/attr",
+        "/proc/thread-self",
+        "/sys",
+        "/sys/firmware",
+        "/sys/fs/cgroup",
+        "/sys/kernel",
     ];
     for place in places {
         let mut config = auditor::container("main", &image, &["wait"]);
@@ -135,7 +169,9 @@ async fn a_volume_in_the_way_of_a_mask_is_refused_or_leaves_no_hole() {
         config.mounts = vec![mount(&volume, place)];
         match tried(&cri, &pod, config).await {
             Ok(holes) => wrong.extend(holes.into_iter().map(|hole| format!("{place}: {hole}"))),
-            Err(refused) if refused.code() == Code::Internal => wrong.push(format!("{place}: {refused}")),
+            Err(refused) if refused.code() == Code::Internal => {
+                wrong.push(format!("{place}: {refused}"))
+            }
             Err(_) => {}
         }
     }

@@ -112,7 +112,8 @@ fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
             set.must("find a set of capabilities").push(json!("CAP_SYS_PTRACE"));
         }
         let scratch = bundle.scratch().display().to_string();
-        let mount = json!({"destination": "/t", "source": scratch, "type": "bind", "options": ["rbind"]});
+        let mount =
+            json!({"destination": "/t", "source": scratch, "type": "bind", "options": ["rbind"]});
         config["mounts"].as_array_mut().must("find the mounts").push(mount);
     });
     bundle.up("one");

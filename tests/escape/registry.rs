@@ -95,7 +95,10 @@ fn answer(stream: TcpStream, list: &Mutex<Vec<Asked>>, script: &Script) -> std::
 /// A whole answer.
 fn say(to: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
     let length = body.len();
-    write!(to, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n")?;
+    write!(
+        to,
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+    )?;
     to.write_all(body)
 }
 
@@ -111,7 +114,9 @@ fn endless(to: &mut dyn Write, piece: &[u8]) -> std::io::Result<()> {
 }
 
 fn manifest(config: &str, layers: &str) -> String {
-    format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{config},"layers":[{layers}]}}"#)
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{config},"layers":[{layers}]}}"#
+    )
 }
 
 fn descriptor(kind: &str, of: &str, size: &str) -> String {
@@ -132,9 +137,8 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
     let (config, nothing) = (digest(b"{}"), "x".repeat(64));
     let config = |size: &str| descriptor("config.v1+json", &config, size);
     let layer = |of: &str, size: &str| descriptor("layer.v1.tar+gzip", of, size);
-    let document = |to: &mut dyn Write, text: String| {
-        say(to, "200 OK", &typed(MANIFEST), text.as_bytes())
-    };
+    let document =
+        |to: &mut dyn Write, text: String| say(to, "200 OK", &typed(MANIFEST), text.as_bytes());
     match name {
         "html" => say(to, "200 OK", &typed("text/html"), b"<html><body>Sign in</body></html>"),
         "html-as-manifest" => document(to, "<html>\x1b[31mSign in\r\n</html>".into()),
@@ -164,7 +168,8 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
             say(to, "200 OK", &typed(INDEX), text.as_bytes())
         }
         "wrong-header-digest" => {
-            let headers = format!("{}Docker-Content-Digest: sha256:{}\r\n", typed(MANIFEST), "0".repeat(64));
+            let headers =
+                format!("{}Docker-Content-Digest: sha256:{}\r\n", typed(MANIFEST), "0".repeat(64));
             say(to, "200 OK", &headers, manifest(&config("2"), "").as_bytes())
         }
         "endless-headers" => {
@@ -180,11 +185,17 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
             endless(to, b"            ")
         }
         "immense-manifest" => {
-            write!(to, "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nContent-Length: 99999999999\r\n\r\n")?;
+            write!(
+                to,
+                "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nContent-Length: 99999999999\r\n\r\n"
+            )?;
             endless(to, b"            ")
         }
         "chunks" => {
-            write!(to, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n")?;
+            write!(
+                to,
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n"
+            )?;
             endless(to, b"            ")
         }
         "two-lengths" => {
@@ -215,7 +226,8 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
             say(to, "401 Unauthorized", "WWW-Authenticate: Basic realm=\"\x1b[31m\"\r\n", b"")
         }
         "bearer-to-file" => {
-            let challenge = "WWW-Authenticate: Bearer realm=\"file:///etc/shadow\",service=\"x\"\r\n";
+            let challenge =
+                "WWW-Authenticate: Bearer realm=\"file:///etc/shadow\",service=\"x\"\r\n";
             say(to, "401 Unauthorized", challenge, b"")
         }
         "retry-forever" => say(to, "429 Too Many Requests", "Retry-After: 99999999999\r\n", b""),
@@ -224,11 +236,38 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
 }
 
 const LIES: [&str; 32] = [
-    "html", "html-as-manifest", "empty", "null", "deep", "deep-object", "no-digest", "odd-digest",
-    "negative", "immense", "float", "many-layers", "self-index", "wrong-header-digest",
-    "endless-headers", "endless-header", "endless-manifest", "immense-manifest", "chunks",
-    "two-lengths", "no-http", "loop", "to-file", "escape-codes", "escape-codes-raw", "bad-blob",
-    "long-blob", "short-blob", "basic-forever", "bearer-to-file", "retry-forever", "nothing",
+    "html",
+    "html-as-manifest",
+    "empty",
+    "null",
+    "deep",
+    "deep-object",
+    "no-digest",
+    "odd-digest",
+    "negative",
+    "immense",
+    "float",
+    "many-layers",
+    "self-index",
+    "wrong-header-digest",
+    "endless-headers",
+    "endless-header",
+    "endless-manifest",
+    "immense-manifest",
+    "chunks",
+    "two-lengths",
+    "no-http",
+    "loop",
+    "to-file",
+    "escape-codes",
+    "escape-codes-raw",
+    "bad-blob",
+    "long-blob",
+    "short-blob",
+    "basic-forever",
+    "bearer-to-file",
+    "retry-forever",
+    "nothing",
 ];
 
 /// What is wrong with a refusal: not one clean line, or called a fault of ours.
@@ -264,7 +303,9 @@ pub(crate) async fn lives_on(node: &Node) {
     assert!(!log.contains("panicked"), "the daemon panicked: {log}");
     let odd = log.lines().find(|line| line.chars().any(|c| c.is_control() && c != '\t'));
     assert!(odd.is_none(), "a control character in the daemon's log: {odd:?}");
-    let forged = log.lines().find(|line| line.starts_with("level=error forged") || line.starts_with("forged"));
+    let forged = log
+        .lines()
+        .find(|line| line.starts_with("level=error forged") || line.starts_with("forged"));
     assert!(forged.is_none(), "a line of the log was forged: {forged:?}");
 }
 
@@ -293,7 +334,8 @@ async fn credentials_go_to_nobody_but_the_registry_that_they_are_for() {
     let cri = node.cri();
     let challenges = [
         "Basic realm=\"files\"".to_owned(),
-        "Bearer realm=\"http://ORIGIN/token\",service=\"files\",scope=\"repository:x:pull\"".to_owned(),
+        "Bearer realm=\"http://ORIGIN/token\",service=\"files\",scope=\"repository:x:pull\""
+            .to_owned(),
         "Bearer realm=\"file:///token\", Basic realm=\"x\"".to_owned(),
     ];
     for challenge in challenges {
@@ -333,7 +375,10 @@ async fn credentials_go_to_nobody_but_the_registry_that_they_are_for() {
         let secrets = ["dGVuYW50OnNlY3JldA", "identity-secret", "registry-secret", "secret"];
         for asked in thief.log() {
             let stolen = secrets.iter().find(|secret| asked.head.contains(**secret));
-            assert!(stolen.is_none(), "{challenge}: a redirect's host was given {stolen:?}: {asked:?}");
+            assert!(
+                stolen.is_none(),
+                "{challenge}: a redirect's host was given {stolen:?}: {asked:?}"
+            );
         }
         assert!(!thief.log().is_empty(), "the redirect was not followed, so nothing was tried");
     }

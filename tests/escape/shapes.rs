@@ -4,8 +4,8 @@
 
 use crate::auditor::{self, AUDITOR, Report};
 use crate::outside::Outside;
-use hull_proto::cri::{self as api, ContainerConfig, NamespaceMode, PodSandboxConfig};
 use hull_proto::cri::security_profile::ProfileType;
+use hull_proto::cri::{self as api, ContainerConfig, NamespaceMode, PodSandboxConfig};
 use hull_tests::bundle::Bundle;
 use hull_tests::cri::{mount, pod_namespaces, security};
 use hull_tests::shell::say;
@@ -33,6 +33,15 @@ const WRITABLE: [&str; 9] = [
     "/proc/sysvipc/",
     "/proc/net",
     "/proc/allocinfo",
+];
+/// Filesystems of the kernel, and where alone they may be.
+const PLACES: [(&str, &str); 6] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("cgroup", "/sys/fs/cgroup"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("devpts", "/dev/"),
+    ("mqueue", "/dev/mqueue"),
 ];
 /// Device nodes of every container: null, zero, full, random, urandom, tty, console, ptmx.
 const NODES: [(u64, u64); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
@@ -82,6 +91,12 @@ fn is_confined(report: &Report, name: &str) {
     for descriptor in seen["fds"].as_array().into_iter().flatten() {
         assert!(descriptor["fd"].as_u64() <= Some(2), "{name}: it was handed {descriptor}");
     }
+    for (kind, place) in PLACES {
+        for line in report.mounts_of(kind) {
+            let at = line.split(' ').nth(4).unwrap_or_default();
+            assert!(at.starts_with(place), "{name}: {kind} is mounted at {at}: {line}");
+        }
+    }
     for (mount, of) in seen["proc"].as_object().into_iter().flatten() {
         for (file, said) in of["guarded"].as_object().into_iter().flatten() {
             let is_directory = said["entries"].is_u64();
@@ -98,6 +113,9 @@ fn is_confined(report: &Report, name: &str) {
             let said = report.proc_file(mount, dir);
             assert!(said.is_null() || said["entries"] == 0, "{name}: {mount}/{dir}: {said}");
         }
+    }
+    for (dir, entries) in seen["sys_guarded"].as_object().into_iter().flatten() {
+        assert_eq!(*entries, 0, "{name}: {dir} is not masked");
     }
     let beyond = |path: &String| !WRITABLE.iter().any(|known| path.starts_with(known));
     let writable: Vec<String> = report.writable().into_iter().filter(beyond).collect();
@@ -159,7 +177,11 @@ async fn default_and_restricted_containers_have_what_was_asked_for_and_nothing_e
     for set in ["CapEff", "CapPrm", "CapInh"] {
         assert_eq!(seen.capabilities(set), 0, "{set}");
     }
-    assert!(seen.writable().iter().all(|path| path.starts_with("/proc/pressure/")), "{:?}", seen.writable());
+    assert!(
+        seen.writable().iter().all(|path| path.starts_with("/proc/pressure/")),
+        "{:?}",
+        seen.writable()
+    );
     assert!(seen.process("Uid").starts_with("1000\t1000"), "{}", seen.process("Uid"));
 
     // With a terminal the document comes through it.
@@ -189,7 +211,10 @@ async fn execs_have_what_their_container_has() {
         for tty in [false, true] {
             let (_to, mut from) = session::exec(&cri, &main, &[AUDITOR, "audit"], tty).await;
             let heard = from.rest().await;
-            let seen = Report::read(&String::from_utf8_lossy(&heard.stdout), &format!("{name}, tty {tty}"));
+            let seen = Report::read(
+                &String::from_utf8_lossy(&heard.stdout),
+                &format!("{name}, tty {tty}"),
+            );
             is_confined(&seen, &name);
             rights(&seen, &name, DEFAULT_CAPABILITIES, true, 2);
         }
@@ -232,7 +257,8 @@ async fn added_rights_are_those_that_were_added() {
     let (cri, image) = (node.cri(), auditor::image());
     let pod = cri.run_pod("web").await.unwrap();
     for (name, bit) in [("SYS_PTRACE", SYS_PTRACE), ("SYS_ADMIN", SYS_ADMIN)] {
-        let mut config = auditor::container(&name.to_lowercase().replace('_', "-"), &image, &["audit"]);
+        let mut config =
+            auditor::container(&name.to_lowercase().replace('_', "-"), &image, &["audit"]);
         default_seccomp(&mut config);
         add_capability(&mut config, name);
         let seen = auditor::audit(&cri, &pod, config).await;
@@ -305,7 +331,7 @@ async fn the_host_sees_what_was_asked_for() {
             let known = ["/", "/volume", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
             assert!(known.contains(&place.as_str()), "{name}: {place} in {:#?}", process.mounts());
         }
-        assert!(!fs::metadata(format!("/proc/{}/root{root}", process.0)).is_ok(), "{name}");
+        assert!(fs::metadata(format!("/proc/{}/root{root}", process.0)).is_err(), "{name}");
     }
 }
 

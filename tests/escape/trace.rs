@@ -196,7 +196,9 @@ impl Trace {
         loop {
             match waitpid(None, Some(flags)) {
                 Ok(WaitStatus::Exited(pid, code)) if pid == last => return code,
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == last => return 128 + signal as i32,
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == last => {
+                    return 128 + signal as i32;
+                }
                 Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
                     self.roots.remove(&pid);
                     self.programs.remove(&pid);
@@ -266,7 +268,8 @@ impl Trace {
             Some(libc::SYS_execveat) => words.get(2),
             _ => return,
         };
-        let path = path.and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+        let path =
+            path.and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
         let program = path.map_or_else(String::new, |at| text_at(pid, at));
         self.moments.extend(moment(pid, program));
     }
@@ -286,7 +289,8 @@ fn text_at(pid: Pid, at: u64) -> String {
 
 fn moment(pid: Pid, program: String) -> Option<Moment> {
     let at = |name: &str| format!("/proc/{pid}/{name}");
-    let place = |path: String| fs::metadata(path).map(|is| (is.dev(), is.ino())).unwrap_or_default();
+    let place =
+        |path: String| fs::metadata(path).map(|is| (is.dev(), is.ino())).unwrap_or_default();
     let link = |name: &str| fs::read_link(at(name)).unwrap_or_default();
     let mut descriptors = Vec::new();
     for name in hull_tests::shell::names(&PathBuf::from(at("fd"))) {

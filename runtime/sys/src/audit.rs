@@ -229,23 +229,15 @@ pub fn find_key(name: &str) -> Result<Vec<u8>> {
     let text = CString::new(name).map_err(|_| Error::new(Errno::INVAL, call()))?;
     // SAFETY: the kernel reads both texts to their NUL; they live past the call.
     let key = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            SEARCH,
-            SESSION_KEYRING,
-            c"user".as_ptr(),
-            text.as_ptr(),
-            0,
-        )
+        libc::syscall(libc::SYS_keyctl, SEARCH, SESSION_KEYRING, c"user".as_ptr(), text.as_ptr(), 0)
     };
     if key < 0 {
         return Err(Error::last(call()));
     }
     let mut content = vec![0_u8; 4096];
     // SAFETY: the kernel writes at most `content.len()` bytes to `content`.
-    let got = unsafe {
-        libc::syscall(libc::SYS_keyctl, READ, key, content.as_mut_ptr(), content.len())
-    };
+    let got =
+        unsafe { libc::syscall(libc::SYS_keyctl, READ, key, content.as_mut_ptr(), content.len()) };
     let length = usize::try_from(got).map_err(|_| Error::last(format!("keyctl(READ, {key})")))?;
     content.truncate(length);
     Ok(content)

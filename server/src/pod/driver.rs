@@ -110,7 +110,10 @@ impl Driver {
             Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.own(pod), true)),
             Self::Cgroupfs { .. } if parent.starts_with('/') => {
                 let path = plain(parent).ok_or_else(|| {
-                    format!("`{}` is not an absolute path below the root, without `.` and `..`", shown())
+                    format!(
+                        "`{}` is not an absolute path below the root, without `.` and `..`",
+                        shown()
+                    )
                 })?;
                 Ok((path, false))
             }

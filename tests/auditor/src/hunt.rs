@@ -7,7 +7,7 @@
 
 use rustix::fs::{CWD, Mode, OFlags};
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
 /// How many numbers ahead of the newest process are tried.
@@ -19,7 +19,7 @@ pub(crate) fn run(marker: &str) -> ! {
     crate::say("ready");
     let own = own_links();
     for _ in 1..THREADS {
-        let (marker, own) = (marker.to_owned(), own.clone());
+        let (marker, own) = (marker.to_owned(), own);
         std::thread::spawn(move || hunt(&marker, &own));
     }
     hunt(marker, &own)
@@ -33,7 +33,8 @@ fn own_links() -> (u64, u64) {
 fn hunt(marker: &str, root: &(u64, u64)) -> ! {
     let mut newest = 0;
     loop {
-        newest = listed().into_iter().inspect(|pid| look(*pid, marker, *root)).max().unwrap_or(newest);
+        newest =
+            listed().into_iter().inspect(|pid| look(*pid, marker, *root)).max().unwrap_or(newest);
         // The listing takes longer than a birth: the next ones by their numbers.
         for _ in 0..200 {
             for pid in newest + 1..=newest + AHEAD {
@@ -58,17 +59,7 @@ fn look(pid: u32, marker: &str, own_root: (u64, u64)) {
     if has_marker(&format!("{cwd}/../../../../../../../../.."), marker) {
         crate::say(&format!("ESCAPED by the directory of {pid}: {marker}"));
     }
-    // Programs of the runtime, which no image has: a sealed memory file or a host's path.
-    if let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) {
-        let bytes = program.as_os_str().as_bytes();
-        if bytes.starts_with(b"/memfd:hull-monitor") || bytes.starts_with(b"/memfd:hull-oci") {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(CWD, format!("/proc/{pid}/exe"), flags, Mode::empty());
-            if opened.is_ok() {
-                crate::say(&format!("ESCAPED by the program of {pid}: {}", program.display()));
-            }
-        }
-    }
+    overwrite_program(pid);
     for descriptor in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         let path: PathBuf = descriptor.path();
         let is_directory = rustix::fs::stat(&path)
@@ -77,6 +68,26 @@ fn look(pid: u32, marker: &str, own_root: (u64, u64)) {
         if is_directory && has_marker(&climbed, marker) {
             crate::say(&format!("ESCAPED by the descriptor {} of {pid}: {marker}", path.display()));
         }
+    }
+}
+
+/// Tries to write to the runtime's own program: as long as it runs it cannot be opened for that, so a
+/// descriptor for reading is opened again. What would be written is what stands there.
+fn overwrite_program(pid: u32) {
+    let path = format!("/proc/{pid}/exe");
+    let Ok(program) = fs::read_link(&path) else { return };
+    if !program.to_string_lossy().contains("hull") {
+        return;
+    }
+    let open = |path: &str, flags: OFlags| {
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+    };
+    let Ok(held) = open(&path, OFlags::RDONLY) else { return };
+    let again = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let written =
+        open(&again, OFlags::WRONLY).and_then(|file| rustix::io::pwrite(&file, &[0x7f], 0));
+    if written.is_ok() {
+        crate::say(&format!("ESCAPED: the program of {pid} can be written: {}", program.display()));
     }
 }
 

@@ -24,11 +24,7 @@ pub(crate) fn calls() -> Value {
 /// Numbers of the socket families that a filter lets through to the kernel.
 pub(crate) fn families() -> Value {
     let passes = |family: &u16| {
-        let tried = socket(
-            AddressFamily::from_raw(*family),
-            SocketType::from_raw(NO_TYPE),
-            None,
-        );
+        let tried = socket(AddressFamily::from_raw(*family), SocketType::from_raw(NO_TYPE), None);
         matches!(tried, Ok(_) | Err(rustix::io::Errno::INVAL))
     };
     json!((0..FAMILIES).filter(passes).collect::<Vec<_>>())

@@ -9,8 +9,19 @@ use std::path::Path;
 
 /// Lines of /proc/self/status that say what the process may do.
 const RIGHTS: [&str; 13] = [
-    "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
-    "Seccomp_filters", "Pid", "NSpid",
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+    "Pid",
+    "NSpid",
 ];
 
 /// Directories, program, rights and id maps.
@@ -127,7 +138,9 @@ pub(crate) fn signals() -> Value {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.parse().ok().and_then(rustix::process::Pid::from_raw) else { continue };
+        let Some(pid) = name.parse().ok().and_then(rustix::process::Pid::from_raw) else {
+            continue;
+        };
         let may = match rustix::process::test_kill_process(pid) {
             Ok(()) => "ok".into(),
             Err(errno) => hull_sys::name_of(errno),

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let text = match words.as_slice() {
         ["audit"] => json!({
             "process": look::process(), "fds": look::descriptors(), "mounts": mounts::table(),
-            "proc": mounts::proc_files(), "sys_writable": mounts::sys_writable(),
+            "proc": mounts::proc_files(), "sys_writable": mounts::sys_writable(), "sys_guarded": mounts::sys_guarded(),
             "devices": look::devices(), "syscalls": kernel::calls(), "families": kernel::families(),
             "session_keyring": kernel::keyring(), "abstract_sockets": look::abstract_sockets(),
             "signals": look::signals(),

@@ -10,9 +10,25 @@ use std::path::{Path, PathBuf};
 /// Files and directories of procfs that a container without more rights must not get at: the masked
 /// and read-only paths of moby's and containerd's defaults, and files below them that matter.
 const GUARDED: &[&str] = &[
-    "acpi", "asound", "bus", "fs", "interrupts", "irq", "kcore", "keys", "latency_stats", "sched_debug",
-    "scsi", "sysrq-trigger", "sys", "sys/kernel/core_pattern", "sys/kernel/modprobe",
-    "sys/kernel/hostname", "sys/vm/drop_caches", "timer_list", "timer_stats",
+    "acpi",
+    "asound",
+    "bus",
+    "fs",
+    "interrupts",
+    "irq",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "sys",
+    "sys/kernel/core_pattern",
+    "sys/kernel/modprobe",
+    "sys/kernel/hostname",
+    "sys/vm/drop_caches",
+    "timer_list",
+    "timer_stats",
 ];
 /// Most entries of a tree that are looked at.
 const ENTRIES_MAX: u32 = 50_000;
@@ -26,7 +42,9 @@ struct Mount {
 
 fn mounts() -> Vec<Mount> {
     // Where /proc is something else, procfs may be mounted elsewhere: that is what is looked for.
-    let text = ["/proc/self/mountinfo", "/hidden/self/mountinfo"].iter().find_map(|path| fs::read_to_string(path).ok());
+    let text = ["/proc/self/mountinfo", "/hidden/self/mountinfo"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok());
     let parse = |line: &str| {
         let (front, back) = line.split_once(" - ")?;
         Some(Mount {
@@ -47,7 +65,9 @@ pub(crate) fn table() -> Value {
 /// which other files outside of processes' directories can be written.
 pub(crate) fn proc_files() -> Value {
     let mut found = Map::new();
-    let places = mounts().into_iter().filter(|mount| mount.kind == "proc" && mount.place.join("self").is_symlink());
+    let places = mounts()
+        .into_iter()
+        .filter(|mount| mount.kind == "proc" && mount.place.join("self").is_symlink());
     for place in places.map(|mount| mount.place) {
         let guarded: Map<_, _> = GUARDED
             .iter()
@@ -55,7 +75,8 @@ pub(crate) fn proc_files() -> Value {
             .collect();
         let mut writable = Vec::new();
         walk(&place, &mut 0, &mut writable);
-        found.insert(place.display().to_string(), json!({"guarded": guarded, "writable": writable}));
+        found
+            .insert(place.display().to_string(), json!({"guarded": guarded, "writable": writable}));
     }
     Value::Object(found)
 }
@@ -82,6 +103,19 @@ fn is_null(path: &Path) -> bool {
 
 fn writable(path: &Path) -> bool {
     rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// Directories of sysfs that tell of the machine, with how many names each shows.
+pub(crate) fn sys_guarded() -> Value {
+    let mut places =
+        vec![PathBuf::from("/sys/firmware"), PathBuf::from("/sys/devices/virtual/powercap")];
+    for entry in fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {
+        places.push(entry.path().join("thermal_throttle"));
+    }
+    let count = |path: &PathBuf| fs::read_dir(path).ok().map(|names| names.flatten().count());
+    let shown =
+        places.iter().filter_map(|path| Some((path.display().to_string(), json!(count(path)?))));
+    Value::Object(shown.collect())
 }
 
 /// Files of the sysfs mounts that can be written.
