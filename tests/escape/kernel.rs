@@ -72,7 +72,7 @@ const LET_THROUGH: [(&str, &str); 8] = [
     ("pidfd_open", "EINVAL"),
     ("prctl", "EINVAL"),
     ("seccomp", "EINVAL"),
-    ("memfd_create", "EFAULT"),
+    ("memfd_create", "EINVAL"),
 ];
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;

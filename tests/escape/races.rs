@@ -76,27 +76,6 @@ async fn a_container_that_starts_beside_others_shows_nothing_of_the_host() {
     }
 }
 
-#[tokio::test]
-async fn the_hosts_pid_namespace_alone_shows_nothing_of_the_hosts_files() {
-    // What CAP_SYS_PTRACE with hostPID gives is the host: asked for, and told by `hull audit`. What is
-    // tried is that hostPID alone gives no link of the monitor's or of processes on their way.
-    let node = Node::start().await;
-    let (cri, image) = (node.cri(), auditor::image());
-    let marker = node::write(&node.host_dir(), "marker", "of the host");
-    let mut config = cri.pod_config("host-pid");
-    hull_tests::cri::pod_namespaces(&mut config).pid = NamespaceMode::Node.into();
-    let pod = cri.run_pod_with(config).await.unwrap();
-    let words = ["hunt", &marker.display().to_string()];
-    let mut hunting = auditor::container("hunter", &image, &words);
-    processes_of(&mut hunting, NamespaceMode::Node);
-    let hunter = cri.run(&pod, hunting).await;
-    hunts(&cri, &hunter).await;
-    for _ in 0..rounds() {
-        assert_eq!(cri.exec(&hunter, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
-    }
-    found_nothing(&cri, &hunter).await;
-}
-
 #[test]
 fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
     let bundle = Bundle::new();

@@ -24,6 +24,11 @@ use std::path::{Path, PathBuf};
 
 /// Is there when systemd is the init of this machine (sd_booted(3)).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
+/// Longest name of a file, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+/// Longest parent, in bytes: with the mount before it and two ids and a file behind it, a path stays
+/// below PATH_MAX (4096).
+const PARENT_BYTES_MAX: usize = 2048;
 
 /// Why a pod's cgroup could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -195,11 +200,14 @@ impl Driver {
 }
 
 /// An absolute path with one slash between its parts; `None` for the root of the tree, which is not one
-/// pod's to limit and to clear, and for a path with `.` or `..`.
+/// pod's to limit and to clear, for a path with `.` or `..`, and for one that no file of the kernel's could
+/// be reached by (PATH_MAX and NAME_MAX, `path_resolution(7)`).
 fn plain(parent: &str) -> Option<String> {
     let parts: Vec<&str> = parent.split('/').filter(|part| !part.is_empty()).collect();
     let climbs = parts.iter().any(|part| matches!(*part, "." | ".."));
-    (!parts.is_empty() && !climbs).then(|| format!("/{}", parts.join("/")))
+    let too_long = parts.iter().any(|part| part.len() > NAME_BYTES_MAX);
+    let path = format!("/{}", parts.join("/"));
+    (!parts.is_empty() && !climbs && !too_long && path.len() <= PARENT_BYTES_MAX).then_some(path)
 }
 
 #[cfg(test)]
@@ -241,6 +249,9 @@ mod tests {
         assert_eq!(ours.place(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
         for root in ["/", "//", "/.", "/a/.", "/./a"] {
             assert!(ours.place(&pod(), root).is_err(), "{root}: such a pod could never be cleared");
+        }
+        for long in ["/x".repeat(2000), format!("/{}", "x".repeat(256))] {
+            assert!(ours.place(&pod(), &long).is_err(), "such a pod could never be cleared");
         }
         assert_eq!(ours.place(&pod(), "//a///b/").unwrap().0, "/a/b");
     }
