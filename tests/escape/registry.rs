@@ -127,79 +127,97 @@ fn typed(kind: &str) -> String {
     format!("Content-Type: {kind}\r\n")
 }
 
-/// One lie: the name of the image that it is told about, and how.
+/// The lie of the image `name`: its manifest, its blobs, or how the answer itself is made.
 fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
     let name = asked.path.trim_start_matches("/v2/").split('/').next().unwrap_or_default();
     if asked.path == "/v2/" {
         return say(to, "200 OK", "", b"{}");
     }
-    let is_manifest = asked.path.contains("/manifests/");
+    if asked.path.contains("/manifests/")
+        && let Some((kind, text)) = document(name)
+    {
+        return say(to, "200 OK", &typed(kind), text.as_bytes());
+    }
+    if asked.path.ends_with(&digest(b"{}")) {
+        return say(to, "200 OK", "", b"{}");
+    }
+    match name {
+        "html" => say(to, "200 OK", &typed("text/html"), b"<html><body>Sign in</body></html>"),
+        "bad-blob" => say(to, "200 OK", "", b"lie.."),
+        "short-blob" => say(to, "200 OK", "", b"lay"),
+        "long-blob" => {
+            write!(to, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            endless(to, b"layer")
+        }
+        _ => odd_answer(name, asked, to),
+    }
+}
+
+/// Type and text of a manifest that is none, or is not true.
+fn document(name: &str) -> Option<(&'static str, String)> {
     let (config, nothing) = (digest(b"{}"), "x".repeat(64));
     let config = |size: &str| descriptor("config.v1+json", &config, size);
     let layer = |of: &str, size: &str| descriptor("layer.v1.tar+gzip", of, size);
-    let document =
-        |to: &mut dyn Write, text: String| say(to, "200 OK", &typed(MANIFEST), text.as_bytes());
+    let x = digest(b"x");
+    let text = match name {
+        "html-as-manifest" => "<html>\x1b[31mSign in\r\n</html>".into(),
+        "empty" => String::new(),
+        "null" => "null".into(),
+        "deep" => "[".repeat(1 << 20),
+        "deep-object" => r#"{"a":"#.repeat(200_000),
+        "no-digest" => manifest(&config("2").replace("sha256:", "md5:"), ""),
+        "odd-digest" => manifest(&config("2"), &layer(&format!("sha256:../../{nothing}"), "1")),
+        "negative" => manifest(&config("-2"), &layer(&x, "-1")),
+        "immense" => manifest(&config("2"), &layer(&x, "18446744073709551615")),
+        "float" => manifest(&config("1e30"), &layer(&x, "1e30")),
+        "many-layers" => manifest(&config("2"), &vec![layer(&x, "1"); 20_000].join(",")),
+        "bad-blob" | "long-blob" | "short-blob" => {
+            manifest(&config("2"), &layer(&digest(b"layer"), "5"))
+        }
+        "self-index" => return Some((INDEX, self_index())),
+        _ => return None,
+    };
+    Some((MANIFEST, text))
+}
+
+/// An index of one image, which is an index again, by a digest that it does not have.
+fn self_index() -> String {
+    let (own, arch) = (digest(b"index"), hull_tests::image::this_arch());
+    let platform = format!(r#"{{"os":"linux","architecture":"{arch}"}}"#);
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{INDEX}","digest":"{own}","size":5,"platform":{platform}}}]}}"#
+    )
+}
+
+/// What is odd about the answer and not about what it brings.
+fn odd_answer(name: &str, asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
+    let head = |more: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\n{more}");
+    // The beginning of an answer without an end, and what follows for ever.
+    let forever: Option<(String, &[u8])> = match name {
+        "endless-headers" => Some((head(""), b"X-More: and more and more and more\r\n")),
+        "endless-header" => Some((head("X-Long: "), b"and more ")),
+        "endless-manifest" => Some((head("Connection: close\r\n\r\n"), b"            ")),
+        "immense-manifest" => Some((head("Content-Length: 99999999999\r\n\r\n"), b"            ")),
+        "chunks" => {
+            let chunk = head("Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n");
+            Some((chunk, b"            "))
+        }
+        _ => None,
+    };
+    if let Some((begin, piece)) = forever {
+        to.write_all(begin.as_bytes())?;
+        return endless(to, piece);
+    }
+    let challenge = |text: &str| format!("WWW-Authenticate: {text}\r\n");
     match name {
-        "html" => say(to, "200 OK", &typed("text/html"), b"<html><body>Sign in</body></html>"),
-        "html-as-manifest" => document(to, "<html>\x1b[31mSign in\r\n</html>".into()),
-        "empty" => document(to, String::new()),
-        "null" => document(to, "null".into()),
-        "deep" => document(to, "[".repeat(1 << 20)),
-        "deep-object" => document(to, r#"{"a":"#.repeat(200_000)),
-        "no-digest" => document(to, manifest(&config("2").replace("sha256:", "md5:"), "")),
-        "odd-digest" => {
-            document(to, manifest(&config("2"), &layer(&format!("sha256:../../{nothing}"), "1")))
-        }
-        "negative" => document(to, manifest(&config("-2"), &layer(&digest(b"x"), "-1"))),
-        "immense" if is_manifest => {
-            document(to, manifest(&config("2"), &layer(&digest(b"x"), "18446744073709551615")))
-        }
-        "float" => document(to, manifest(&config("1e30"), &layer(&digest(b"x"), "1e30"))),
-        "many-layers" => {
-            let all = vec![layer(&digest(b"x"), "1"); 20_000].join(",");
-            document(to, manifest(&config("2"), &all))
-        }
-        "self-index" => {
-            let own = digest(b"index");
-            let text = format!(
-                r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{INDEX}","digest":"{own}","size":5,"platform":{{"os":"linux","architecture":"{}"}}}}]}}"#,
-                hull_tests::image::this_arch()
-            );
-            say(to, "200 OK", &typed(INDEX), text.as_bytes())
+        "two-lengths" => {
+            to.write_all(head("Content-Length: 5\r\nContent-Length: 7\r\n\r\nhello").as_bytes())
         }
         "wrong-header-digest" => {
-            let headers =
-                format!("{}Docker-Content-Digest: sha256:{}\r\n", typed(MANIFEST), "0".repeat(64));
-            say(to, "200 OK", &headers, manifest(&config("2"), "").as_bytes())
-        }
-        "endless-headers" => {
-            write!(to, "HTTP/1.1 200 OK\r\n")?;
-            endless(to, b"X-More: and more and more and more\r\n")
-        }
-        "endless-header" => {
-            write!(to, "HTTP/1.1 200 OK\r\nX-Long: ")?;
-            endless(to, b"and more ")
-        }
-        "endless-manifest" => {
-            write!(to, "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nConnection: close\r\n\r\n")?;
-            endless(to, b"            ")
-        }
-        "immense-manifest" => {
-            write!(
-                to,
-                "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nContent-Length: 99999999999\r\n\r\n"
-            )?;
-            endless(to, b"            ")
-        }
-        "chunks" => {
-            write!(
-                to,
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n"
-            )?;
-            endless(to, b"            ")
-        }
-        "two-lengths" => {
-            write!(to, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello")
+            let config = descriptor("config.v1+json", &digest(b"{}"), "2");
+            let header = format!("Docker-Content-Digest: sha256:{}\r\n", "0".repeat(64));
+            let headers = typed(MANIFEST) + &header;
+            say(to, "200 OK", &headers, manifest(&config, "").as_bytes())
         }
         "no-http" => to.write_all(b"SSH-2.0-OpenSSH_9.2\r\n"),
         "loop" => {
@@ -212,23 +230,10 @@ fn lie(asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
             say(to, "404 Not Found", &typed("application/json"), text.as_bytes())
         }
         "escape-codes-raw" => say(to, "500 \x1b[2J", "", b"\x1b]0;title\x07\nforged line\n"),
-        "bad-blob" | "long-blob" | "short-blob" if is_manifest => {
-            document(to, manifest(&config("2"), &layer(&digest(b"layer"), "5")))
-        }
-        _ if asked.path.ends_with(&digest(b"{}")) => say(to, "200 OK", "", b"{}"),
-        "bad-blob" => say(to, "200 OK", "", b"lie.."),
-        "short-blob" => say(to, "200 OK", "", b"lay"),
-        "long-blob" => {
-            write!(to, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            endless(to, b"layer")
-        }
-        "basic-forever" => {
-            say(to, "401 Unauthorized", "WWW-Authenticate: Basic realm=\"\x1b[31m\"\r\n", b"")
-        }
+        "basic-forever" => say(to, "401 Unauthorized", &challenge("Basic realm=\"\x1b[31m\""), b""),
         "bearer-to-file" => {
-            let challenge =
-                "WWW-Authenticate: Bearer realm=\"file:///etc/shadow\",service=\"x\"\r\n";
-            say(to, "401 Unauthorized", challenge, b"")
+            let text = "Bearer realm=\"file:///etc/shadow\",service=\"x\"";
+            say(to, "401 Unauthorized", &challenge(text), b"")
         }
         "retry-forever" => say(to, "429 Too Many Requests", "Retry-After: 99999999999\r\n", b""),
         _ => say(to, "404 Not Found", "", b""),
