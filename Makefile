@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup demo build test test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
+.PHONY: help setup demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ build: setup ## Build the release binary
 test: setup tools ## Run every test, or those that T=name names
 	@cargo build -p hull
 	@cargo test --workspace --no-fail-fast -- $(T)
+
+# ROUNDS is for each race; T names tests as above: make adversary ROUNDS=2000 T=races
+adversary: setup tools ## Attack Hull from containers, images, a registry and a client; every race 500 times
+	@cargo build -p hull
+	@ADVERSARY_ROUNDS=$(or $(ROUNDS),500) cargo test -p hull-tests --test escape -- $(T)
 
 lint: setup ## Format, clippy, tidy
 	@cargo fmt --all --check

@@ -130,8 +130,18 @@ impl Layer {
 
     /// Adds a character device.
     #[must_use]
-    pub fn char_device(mut self, path: &str, major: u32, minor: u32) -> Self {
-        let mut header = header(EntryType::Char, 0o666, 0);
+    pub fn char_device(self, path: &str, major: u32, minor: u32) -> Self {
+        self.device(EntryType::Char, path, major, minor)
+    }
+
+    /// Adds a block device.
+    #[must_use]
+    pub fn block_device(self, path: &str, major: u32, minor: u32) -> Self {
+        self.device(EntryType::Block, path, major, minor)
+    }
+
+    fn device(mut self, kind: EntryType, path: &str, major: u32, minor: u32) -> Self {
+        let mut header = header(kind, 0o666, 0);
         header.set_device_major(major).must("set a device number");
         header.set_device_minor(minor).must("set a device number");
         self.tar.append_data(&mut header, path, &[][..]).must(format!("add {path} to a layer"));

@@ -7,6 +7,8 @@
 
 #![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
+#[cfg(feature = "audit")]
+pub mod audit;
 mod calls;
 mod clone;
 mod error;

@@ -24,6 +24,11 @@ use std::path::{Path, PathBuf};
 
 /// Is there when systemd is the init of this machine (sd_booted(3)).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
+/// Longest name of a file, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+/// Longest parent, in bytes: with the mount before it and two ids and a file behind it, a path stays
+/// below PATH_MAX (4096).
+const PARENT_BYTES_MAX: usize = 2048;
 
 /// Why a pod's cgroup could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +114,13 @@ impl Driver {
         match self {
             Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.own(pod), true)),
             Self::Cgroupfs { .. } if parent.starts_with('/') => {
-                if parent.split('/').any(|part| part == "..") {
-                    return Err(format!("`{}` is no absolute path without `..`", shown()));
-                }
-                Ok((parent.to_owned(), false))
+                let path = plain(parent).ok_or_else(|| {
+                    format!(
+                        "`{}` is not an absolute path below the root, without `.` and `..`",
+                        shown()
+                    )
+                })?;
+                Ok((path, false))
             }
             Self::Cgroupfs { .. } if parent.ends_with(".slice") => Err(format!(
                 "`{}` is a slice of systemd, but hull makes cgroups itself here: set cgroup.driver = \"systemd\"",
@@ -191,6 +199,17 @@ impl Driver {
     }
 }
 
+/// An absolute path with one slash between its parts; `None` for the root of the tree, which is not one
+/// pod's to limit and to clear, for a path with `.` or `..`, and for one that no file of the kernel's could
+/// be reached by (PATH_MAX and NAME_MAX, `path_resolution(7)`).
+fn plain(parent: &str) -> Option<String> {
+    let parts: Vec<&str> = parent.split('/').filter(|part| !part.is_empty()).collect();
+    let climbs = parts.iter().any(|part| matches!(*part, "." | ".."));
+    let too_long = parts.iter().any(|part| part.len() > NAME_BYTES_MAX);
+    let path = format!("/{}", parts.join("/"));
+    (!parts.is_empty() && !climbs && !too_long && path.len() <= PARENT_BYTES_MAX).then_some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +247,12 @@ mod tests {
         assert!(why.contains("cgroup.driver = \"systemd\""), "{why}");
         assert!(ours.place(&pod(), "/a/../b").is_err());
         assert_eq!(ours.place(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
+        for root in ["/", "//", "/.", "/a/.", "/./a"] {
+            assert!(ours.place(&pod(), root).is_err(), "{root}: such a pod could never be cleared");
+        }
+        for long in ["/x".repeat(2000), format!("/{}", "x".repeat(256))] {
+            assert!(ours.place(&pod(), &long).is_err(), "such a pod could never be cleared");
+        }
+        assert_eq!(ours.place(&pod(), "//a///b/").unwrap().0, "/a/b");
     }
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The auditor in images and containers, and its answers as values.
+
+use hull_proto::cri::ContainerConfig;
+use hull_tests::image::Image;
+use hull_tests::layer::Layer;
+use hull_tests::{Cri, Must as _, fixture};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Where it lies in images.
+pub(crate) const AUDITOR: &str = "/bin/auditor";
+
+/// The program.
+pub(crate) const PROGRAM: &[u8] = include_bytes!(env!("HULL_AUDITOR_PROGRAM"));
+
+/// busybox and the auditor.
+pub(crate) fn image() -> String {
+    fixture::pushed("auditor", || {
+        let layer = fixture::busybox_layer().file("bin/auditor", 0o755, PROGRAM);
+        Image::new(vec![layer.tar()], json!({"Cmd": [AUDITOR, "audit"]}))
+    })
+}
+
+/// An image with nothing in it but the auditor and what `more` adds: no /proc, /dev, /sys of its own.
+pub(crate) fn image_with(name: &str, more: impl FnOnce(Layer) -> Layer) -> String {
+    fixture::pushed(name, || {
+        let layer = Layer::new().dirs(&["bin", "etc"]).file("bin/auditor", 0o755, PROGRAM);
+        let layer = layer.file("etc/passwd", 0o644, fixture::PASSWD);
+        Image::new(vec![more(layer).tar()], json!({"Cmd": [AUDITOR, "wait"]}))
+    })
+}
+
+/// A container that runs the auditor with these words.
+pub(crate) fn container(name: &str, image: &str, words: &[&str]) -> ContainerConfig {
+    hull_tests::cri::container(name, image, &[&[AUDITOR], words].concat())
+}
+
+/// The auditor as a program of the host, in `dir`.
+pub(crate) fn on_host(dir: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("outside");
+    std::fs::write(&path, PROGRAM).must("write the auditor");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&path, mode).must("make the auditor executable");
+    path
+}
+
+/// Runs a container to its end and reads what its auditor saw.
+pub(crate) async fn audit(cri: &Cri, pod: &str, config: ContainerConfig) -> Report {
+    let said = cri.output(pod, config).await;
+    Report::read(&said.stdout, &format!("{said:?}"))
+}
+
+/// What an auditor saw.
+#[derive(Debug)]
+pub(crate) struct Report(pub(crate) Value);
+
+impl Report {
+    #[track_caller]
+    pub(crate) fn read(text: &str, context: &str) -> Self {
+        let document = text.lines().find(|line| line.starts_with('{'));
+        let document = document.and_then(|line| serde_json::from_str(line).ok());
+        Self(document.must(format!("read what the auditor saw; it said {context}")))
+    }
+
+    /// A value of `process`, as text.
+    pub(crate) fn process(&self, name: &str) -> &str {
+        self.0["process"][name].as_str().unwrap_or_default()
+    }
+
+    /// A set of capabilities.
+    #[track_caller]
+    pub(crate) fn capabilities(&self, set: &str) -> u64 {
+        u64::from_str_radix(self.process(set), 16)
+            .must(format!("read {set} of {}", self.0["process"]))
+    }
+
+    /// How the system call `name` was answered.
+    pub(crate) fn call(&self, name: &str) -> &str {
+        self.0["syscalls"][name].as_str().unwrap_or_default()
+    }
+
+    /// The socket families that reach the kernel.
+    pub(crate) fn families(&self) -> Vec<u64> {
+        let list = self.0["families"].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_u64).collect()
+    }
+
+    /// Texts of a list.
+    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
+        let list = self.0[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).collect()
+    }
+
+    /// Lines of the mount table whose filesystem is of this type.
+    pub(crate) fn mounts_of(&self, kind: &str) -> Vec<&str> {
+        let marker = format!(" - {kind} ");
+        self.list("mounts").into_iter().filter(|line| line.contains(&marker)).collect()
+    }
+
+    /// What a guarded file of a procfs said.
+    pub(crate) fn proc_file(&self, mount: &str, name: &str) -> &Value {
+        &self.0["proc"][mount]["guarded"][name]
+    }
+
+    /// Files that can be written although no default lets them: of procfs and of sysfs.
+    pub(crate) fn writable(&self) -> Vec<String> {
+        let mut found: Vec<String> =
+            self.list("sys_writable").into_iter().map(str::to_owned).collect();
+        for (_, of) in self.0["proc"].as_object().into_iter().flatten() {
+            let files = of["writable"].as_array().map(Vec::as_slice).unwrap_or_default();
+            found.extend(files.iter().filter_map(Value::as_str).map(str::to_owned));
+        }
+        found
+    }
+}
