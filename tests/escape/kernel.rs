@@ -168,7 +168,7 @@ async fn abstract_sockets_of_the_host_are_out_of_sight() {
 /// Gives the calling thread, and so what it starts, a session keyring with a key in it, as a login does.
 /// False where the kernel has no keys.
 fn in_a_session_with(key: &str) -> bool {
-    let joined = hull_sys::join_session_keyring("hull-tests");
+    let joined = hull_sys::join_session_keyring(Some("hull-tests"));
     if joined.is_err() {
         say(&format!("NOT CHECKED: this kernel has no keys: {joined:?}"));
         return false;
