@@ -31,9 +31,32 @@ pub(crate) fn image_with(name: &str, more: impl FnOnce(Layer) -> Layer) -> Strin
     })
 }
 
-/// A container that runs the auditor with these words.
+/// What kubelets since 1.33 mask by name, where a pod does not ask for `procMount: Unmasked`.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// What they have read-only.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A container that runs the auditor with these words, masked as kubelets ask for.
 pub(crate) fn container(name: &str, image: &str, words: &[&str]) -> ContainerConfig {
-    hull_tests::cri::container(name, image, &[&[AUDITOR], words].concat())
+    let mut config = hull_tests::cri::container(name, image, &[&[AUDITOR], words].concat());
+    let context = hull_tests::cri::security(&mut config);
+    context.masked_paths = MASKED.map(str::to_owned).into();
+    context.readonly_paths = READ_ONLY.map(str::to_owned).into();
+    config
 }
 
 /// The auditor as a program of the host, in `dir`.

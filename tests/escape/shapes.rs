@@ -284,6 +284,33 @@ async fn root_of_a_user_namespace_has_nothing_of_the_hosts() {
 }
 
 #[tokio::test]
+async fn who_names_no_masks_has_the_runtimes_and_unmasked_reaches_nothing_of_the_hosts() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), auditor::image());
+    for config in [cri.pod_config("plain"), mapped(&cri, "mapped")] {
+        let name = config.hostname.clone();
+        let pod = cri.run_pod_with(config).await.unwrap();
+        let mut main = auditor::container("main", &image, &["audit"]);
+        default_seccomp(&mut main);
+        security(&mut main).masked_paths.clear();
+        security(&mut main).readonly_paths.clear();
+        let seen = auditor::audit(&cri, &pod, main).await;
+        if name == "plain" {
+            is_confined(&seen, &name);
+        }
+        // Where the pod has a user namespace that may mean `procMount: Unmasked`: then the settings are
+        // there to be seen, and root inside is not the root that may write them.
+        for (mount, of) in seen.0["proc"].as_object().into_iter().flatten() {
+            for (file, said) in of["guarded"].as_object().into_iter().flatten() {
+                let is_closed = said["write"] != "ok" || said["masked"] == true;
+                // Its own host name is its own to set.
+                assert!(is_closed || file.ends_with("hostname"), "{name}: {mount}/{file}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_host_sees_what_was_asked_for() {
     let node = Node::start().await;
     let (cri, image) = (node.cri(), auditor::image());

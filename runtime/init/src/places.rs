@@ -94,12 +94,10 @@ impl Places {
         make: Make,
         anywhere: bool,
     ) -> Done<OwnedFd> {
-        let mut may_make = |parent: BorrowedFd<'_>| {
-            match self.owns(parent) {
-                Ok(own) if own || anywhere => Ok(()),
-                Ok(_) => Err(Errno::XDEV),
-                Err(Failed { errno, .. }) => Err(errno),
-            }
+        let mut may_make = |parent: BorrowedFd<'_>| match self.owns(parent) {
+            Ok(own) if own || anywhere => Ok(()),
+            Ok(_) => Err(Errno::XDEV),
+            Err(Failed { errno, .. }) => Err(errno),
         };
         root.find_or_make_plain(target, make, &mut may_make).map_err(|errno| {
             let why = match errno {

@@ -90,7 +90,12 @@ impl Error {
             Self::NoAnswer { .. } => Some(
                 "something mounted in the container does not answer; the other findings need it, so stop the container",
             ),
-            _ => None,
+            Self::Kernel { .. }
+            | Self::Read { .. }
+            | Self::Form { .. }
+            | Self::Cgroup { .. }
+            | Self::Namespace { .. }
+            | Self::Thread { .. } => None,
         }
     }
 }

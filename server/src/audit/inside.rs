@@ -161,7 +161,12 @@ impl Looker {
             }
             FileType::BlockDevice => 'b',
             FileType::CharacterDevice => 'c',
-            _ => return,
+            FileType::Directory
+            | FileType::RegularFile
+            | FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::Unknown => return,
         };
         let (major, minor) = (major(found.st_rdev), minor(found.st_rdev));
         self.nodes.push(Node {
