@@ -194,7 +194,7 @@ async fn keys_of_the_daemons_session_and_of_other_containers_are_out_of_reach() 
         let pod = cri.run_pod_with(config.clone()).await.unwrap();
         for name in ["first", "second"] {
             let find = auditor::container(
-                "finds",
+                &format!("finds-{name}"),
                 &image,
                 &[&["key-find"], words(&keys).as_slice()].concat(),
             );
