@@ -193,8 +193,11 @@ async fn keys_of_the_daemons_session_and_of_other_containers_are_out_of_reach() 
     for config in [cri.pod_config("one"), shared, mapped(&cri, "mapped")] {
         let pod = cri.run_pod_with(config.clone()).await.unwrap();
         for name in ["first", "second"] {
-            let find = [&["key-find"], words(&keys).as_slice()].concat();
-            let find = auditor::container(&format!("finds-{name}"), &image, &find);
+            let find = auditor::container(
+                &format!("finds-{name}"),
+                &image,
+                &[&["key-find"], words(&keys).as_slice()].concat(),
+            );
             let said = cri.output(&pod, find).await;
             assert!(!said.stdout.contains("found"), "a key of elsewhere: {said:?}");
             // Without a filter: the default one refuses keys altogether.

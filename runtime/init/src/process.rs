@@ -155,6 +155,11 @@ fn finish(process: &Process, io: &Io, cwd: Cwd, report: &mut OwnedFd, how: &Laun
             look_for_program(process)?;
         }
         how.wait(report)?;
+        if how.gate.is_some() {
+            // Not needed any more, and of the host's file system.
+            hull_sys::close_all_but(how.kept_fds.saturating_add(3), &[report.as_fd()])
+                .map_err(StepError::of(Step::Stdio))?;
+        }
         if process.no_new_privs {
             rustix::thread::set_no_new_privs(true).map_err(|errno| {
                 StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)")

@@ -140,6 +140,17 @@ impl Starting {
         is_born
     }
 
+    /// Its process `pid` has ended: nobody writes a report any more, though who made it may still have the
+    /// pipe open for a moment. False when that was only the one that makes the program's, and the program's
+    /// own may be about to tell its number.
+    pub fn ended(&mut self) -> bool {
+        self.update();
+        if self.whose == Whose::Program && self.end.is_none() {
+            self.end = Some(decode(&self.report));
+        }
+        self.end.is_some()
+    }
+
     /// Takes the number of the program's process out of the report.
     fn take_birth(&mut self) -> bool {
         let Whose::Maker { kill } = self.whose else { return false };

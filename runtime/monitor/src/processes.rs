@@ -33,6 +33,9 @@ const TURN: usize = 16;
 /// at most, so only a process that escaped, and goes on writing, gets as far as this.
 const DRAIN_READS_MAX: usize = 256;
 
+/// No process has this number: of a start whose program's process has not told its own yet.
+const NOBODY: i32 = 0;
+
 /// A process between clone and exec, and who waits for it.
 #[derive(Debug)]
 pub(crate) struct OnItsWay {
@@ -216,13 +219,27 @@ impl Monitor {
         }
         let container = self.containers.iter().find(|(_, of)| of.pid == pid && of.is_unreaped());
         if let Some(id) = container.map(|(id, _)| id.clone()) {
-            // Whether it ever ran its program is in the status pipe, which is closed by now.
+            if let Some(container) = self.containers.get_mut(&id)
+                && let Stage::Starting(on_its_way) = &mut container.stage
+                && !on_its_way.starting.ended()
+            {
+                container.pid = NOBODY;
+                return;
+            }
+            // Whether it ever ran its program is known by now.
             self.settle(&id);
             self.container_ended(&id, how, at_ns);
             return;
         }
         let exec = self.execs.iter().find(|(_, exec)| exec.pid == pid).map(|(number, _)| *number);
         if let Some(number) = exec {
+            if let Some(exec) = self.execs.get_mut(&number)
+                && let Some(on_its_way) = &mut exec.on_its_way
+                && !on_its_way.starting.ended()
+            {
+                exec.pid = NOBODY;
+                return;
+            }
             self.settle_exec(number);
             if self.execs.remove(&number).is_some() {
                 let exit = exit_of(how, at_ns);
