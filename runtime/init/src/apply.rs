@@ -122,6 +122,11 @@ impl Builder<'_> {
         self.root.as_ref().ok_or_else(no_root)
     }
 
+    /// Changes flags of the root mount.
+    fn set_root(&self, recursive: bool, attr: &Attr) -> Done {
+        Ok(hull_sys::mount_setattr(self.root()?.fd(), recursive, attr)?)
+    }
+
     /// The container's root is there: what follows is made in it.
     fn begin(&mut self, mount: OwnedFd) -> Done {
         self.places.add(mount.as_fd())?;
@@ -228,12 +233,11 @@ impl Builder<'_> {
                 self.covers.readonly(root, &self.places, path, at)
             }
             Op::RootReadonly => {
-                let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
-                Ok(hull_sys::mount_setattr(self.root()?.fd(), false, &attr)?)
+                self.set_root(false, &Attr { set: Attr::RDONLY, ..Attr::default() })
             }
             Op::RootPropagation(propagation) => {
-                let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
-                Ok(hull_sys::mount_setattr(self.root()?.fd(), true, &attr)?)
+                let propagation = propagation_bits(*propagation);
+                self.set_root(true, &Attr { propagation, ..Attr::default() })
             }
             Op::Sysctl { name, value } => {
                 sysctl::write(name, value).map_err(|(errno, call)| Failed { errno, call })
