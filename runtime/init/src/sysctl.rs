@@ -18,7 +18,8 @@ pub(crate) fn verified_proc() -> Result<OwnedFd, Errno> {
 
 /// Opens a file of /proc to write to it; nothing that is mounted inside of /proc is entered.
 pub(crate) fn open_proc(path: &str, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    let resolve = resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let resolve =
+        resolve | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     openat2(verified_proc()?, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 

@@ -116,6 +116,25 @@ const ENODEV: i32 = 19;
 const ENOTDIR: i32 = 20;
 const EROFS: i32 = 30;
 const EINVAL: i32 = 22;
+const EXDEV: i32 = 18;
+const ELOOP: i32 = 40;
+
+/// What helps when a place below /dev, /proc or /sys is not what it must be; see `hull_init`'s places.
+fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
+    let strict = ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
+    match error.errno {
+        ELOOP if strict => Some(
+            "the image, or a volume, has a symbolic link on that path: make it a directory in the image",
+        ),
+        EXDEV if error.call.contains("another mount is seen") => Some(
+            "something else is mounted over it: remove the volume that covers this path, or report it as a fault of Hull",
+        ),
+        EXDEV => Some(
+            "a volume is mounted there, and nothing is made in it: mount the volume elsewhere, or make what is missing in it",
+        ),
+        _ => None,
+    }
+}
 
 fn of_op(op: &Op, error: &StepError) -> Failure {
     let why = reason(error);
@@ -135,22 +154,28 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
             fs("root", format!("root `{source}` cannot be mounted: {why}"), None)
         }
         Op::Mount { fstype, target, options, .. } => new_mount(fstype, target, options, error),
-        Op::Cgroups { target, .. } => {
-            fs("mount", format!("the cgroup tree cannot be mounted at `{target}`: {why}"), None)
-        }
+        Op::Cgroups { target, .. } => fs(
+            "mount",
+            format!("the cgroup tree cannot be mounted at `{target}`: {why}"),
+            place_hint(target, error),
+        ),
         Op::Device { path, major, minor, .. } => fs(
             "device",
             format!("device `{path}` ({major}:{minor}) cannot be made: {why}"),
-            Some("check that the device is there on the node"),
+            place_hint(path, error).or(Some("check that the device is there on the node")),
         ),
         Op::Symlink { path, .. } => {
-            fs("link", format!("link `{path}` cannot be made: {why}"), None)
+            fs("link", format!("link `{path}` cannot be made: {why}"), place_hint(path, error))
         }
         Op::Mkdir { path, .. } => mkdir(path, error),
-        Op::Mask { path } => fs("mask", format!("`{path}` cannot be masked: {why}"), None),
-        Op::Readonly { path } => {
-            fs("read-only", format!("`{path}` cannot be made read-only: {why}"), None)
+        Op::Mask { path } => {
+            fs("mask", format!("`{path}` cannot be masked: {why}"), place_hint(path, error))
         }
+        Op::Readonly { path } => fs(
+            "read-only",
+            format!("`{path}` cannot be made read-only: {why}"),
+            place_hint(path, error),
+        ),
         Op::RootReadonly => {
             fs("read-only", format!("the root cannot be made read-only: {why}"), None)
         }
@@ -183,7 +208,8 @@ fn new_mount(
     let mend = match error.errno {
         ENODEV => Some("the node's kernel has no such file system: load its module"),
         EINVAL => Some("one of the options is not known to this kernel"),
-        _ => None,
+        ENOTDIR => Some("the image has a file there: make it a directory in the image"),
+        _ => place_hint(target, error),
     };
     let (options, why) = (options.join(","), reason(error));
     let what = format!("{fstype} ({options}) cannot be mounted at `{target}`: {why}");
@@ -218,6 +244,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
         (false, ENOTDIR) => {
             format!("one of `{named}` and `{target}` is a file and the other a directory")
         }
+        (false, ELOOP | EXDEV) if let Some(hint) = place_hint(target, error) => hint.to_owned(),
         (false, EROFS) => format!(
             "the image has no `{target}` and it cannot be made on a read-only filesystem: make it in the image"
         ),
