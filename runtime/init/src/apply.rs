@@ -75,7 +75,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         return Err(of("mount without a mount namespace")(Errno::INVAL).at(number(0)));
     }
     for (at, op) in plan.ops.iter().enumerate() {
-        builder.clone_peer(at, op).map_err(|failed| failed.at(number(at)))?;
+        builder.clone_source(at, op, true).map_err(|failed| failed.at(number(at)))?;
     }
     // What the container mounts must not show on the host; what the host mounts later may come in.
     let slave = Attr { propagation: MS_SLAVE, ..Attr::default() };
@@ -83,6 +83,9 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         .map_err(|errno| of("open(/)")(errno).at(number(0)))?;
     hull_sys::mount_setattr(host_root.as_fd(), true, &slave)
         .map_err(|err| Failed::from(err).at(number(0)))?;
+    for (at, op) in plan.ops.iter().enumerate() {
+        builder.clone_source(at, op, false).map_err(|failed| failed.at(number(at)))?;
+    }
     let mut before_pivot = Some(last.before_pivot);
     for (at, op) in plan.ops.iter().enumerate() {
         if matches!(op, Op::Pivot | Op::MoveRoot)
@@ -165,13 +168,11 @@ impl Builder<'_> {
         root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))
     }
 
-    fn clone_peer(&mut self, at: usize, op: &Op) -> Done {
-        if let Op::Bind {
-            source: Source::Host(path),
-            recursive,
-            propagation: Some(Propagation::Shared),
-            ..
-        } = op
+    /// Clones the source of a bind before anything of the container is mounted: one that has the place of the
+    /// root below it would bring the root along, not masked yet. `shared` ones while they are the host's peers.
+    fn clone_source(&mut self, at: usize, op: &Op, shared: bool) -> Done {
+        if let Op::Bind { source: Source::Host(path), recursive, propagation, .. } = op
+            && (*propagation == Some(Propagation::Shared)) == shared
             && !self.sources.contains_key(&at)
         {
             self.sources.insert(at, clone_tree(path, *recursive)?);

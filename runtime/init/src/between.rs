@@ -28,7 +28,7 @@ impl Clone<'_> {
     pub(crate) fn run_inside(
         &self,
         user: BorrowedFd<'_>,
-        work: impl FnOnce(&mut OwnedFd) -> Result<Infallible, StepError>,
+        work: impl FnOnce(&mut OwnedFd, Birth<'_>) -> Result<Infallible, StepError>,
     ) -> Result<Starting, StepError> {
         let (news, mut report) = status_pipe()?;
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
@@ -46,7 +46,7 @@ impl Clone<'_> {
                 match Pid::from_raw(pid).filter(|_| got == number.len()) {
                     // Ours, and not waited for yet: the number is still its own.
                     Some(made) => rustix::process::pidfd_open(made, PidfdFlags::empty())
-                        .map(|pidfd| Starting::new(pid, pidfd, news, Birth::InPlace))
+                        .map(|pidfd| Starting::new(pid, pidfd, news, None))
                         .map_err(|errno| StepError::new(Step::Clone, errno, "pidfd_open()")),
                     None => Err(Starting::failure(news, pidfd)),
                 }
@@ -67,7 +67,7 @@ impl Clone<'_> {
                     }
                     Ok(Forked::Child) => {
                         drop(tell);
-                        match born().and_then(|()| work(&mut report)) {
+                        match born().and_then(|()| work(&mut report, Birth::InPlace)) {
                             Err(error) => fail(&report, &error),
                             Ok(never) => match never {},
                         }

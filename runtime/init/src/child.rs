@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The rule: nobody is seen in a pid namespace of others before its root, its identity and its descriptors
-//! are the container's. Until then `/proc/<pid>/root` would be the host's.
+//! are the container's. Until then `/proc/<pid>/root` would be the host's. Nothing that it says is believed but
+//! the reason of a failure: its number comes from the kernel.
 
 use crate::launch::{Launch, Turn};
 use crate::namespaces::{
@@ -23,7 +24,7 @@ use crate::starting::{Starting, fail, status_pipe};
 use crate::streams::Io;
 use crate::{apply, process, procfs, sources};
 use hull_cgroup::{Cgroup, Host};
-use hull_sys::{Forked, clone3, flags};
+use hull_sys::{BirthSlot, Forked, clone3, flags};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -84,8 +85,8 @@ pub fn launch(
         maps: &plan.id_maps,
         oom_score_adj: plan.process.oom_score_adj,
     };
-    let (turn, birth) = (Turn::of(how)?, clone.birth());
-    let started = clone.run(|report| {
+    let turn = Turn::of(how)?;
+    let started = clone.run(|report, birth| {
         // The host's /proc, which nobody in the container can have changed.
         let early = process::Early::open(&plan.process)?;
         how.leave_keyring()?;
@@ -165,11 +166,11 @@ pub fn launch_exec(
         maps: &maps,
         oom_score_adj: process.oom_score_adj,
     };
-    clone.run(|report| {
+    clone.run(|report, birth| {
         let early = process::Early::open(process)?;
         how.leave_keyring()?;
         join_all(target.pidfd, target.id_maps.is_some())?;
-        process::become_program(process, io, early, report, how, Birth::Sibling)
+        process::become_program(process, io, early, report, how, birth)
     })
 }
 
@@ -205,19 +206,16 @@ pub(crate) struct Clone<'a> {
 }
 
 impl Clone<'_> {
-    /// In which process the program will run: this clone's, or a sibling's when it joins a pid namespace.
-    pub(crate) fn birth(&self) -> Birth {
-        if self.pid.is_some() { Birth::Sibling } else { Birth::InPlace }
-    }
-
     /// Clones; the child runs `work`, which does not come back unless it failed.
     pub(crate) fn run(
         &self,
-        work: impl FnOnce(&mut OwnedFd) -> Result<std::convert::Infallible, StepError>,
+        work: impl FnOnce(&mut OwnedFd, Birth<'_>) -> Result<std::convert::Infallible, StepError>,
     ) -> Result<Starting, StepError> {
-        if let (Birth::InPlace, Some(user)) = (self.birth(), self.user) {
+        if let (None, Some(user)) = (self.pid, self.user) {
             return self.run_inside(user, work);
         }
+        let slot = self.pid.map(|_| BirthSlot::new()).transpose();
+        let slot = slot.map_err(StepError::of(Step::Clone))?;
         let (news, mut report) = status_pipe()?;
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
         let flags = if self.pid.is_some() { 0 } else { self.flags };
@@ -237,7 +235,7 @@ impl Clone<'_> {
                     write(&go, b"g")
                         .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
                 }
-                Ok(Starting::new(pid, pidfd, news, self.birth()))
+                Ok(Starting::new(pid, pidfd, news, slot))
             }
             Forked::Child => {
                 drop((news, into));
@@ -245,7 +243,8 @@ impl Clone<'_> {
                     drop(go);
                     wait
                 });
-                let failed = self.child(wait).and_then(|()| work(&mut report));
+                let birth = slot.as_ref().map_or(Birth::InPlace, Birth::Sibling);
+                let failed = self.child(wait).and_then(|()| work(&mut report, birth));
                 match failed {
                     Err(error) => fail(&report, &error),
                     Ok(never) => match never {},

@@ -79,12 +79,14 @@ pub(crate) fn wait(gate: BorrowedFd<'_>, report: &mut OwnedFd) -> Result<(), Ste
     let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
     // Onto the same number: the pipe's last writer is gone with that.
     dup3(gate, report, DupFlags::CLOEXEC).map_err(failed("dup3(gate)"))?;
+    // The gate goes with the report from here on: nothing else of it may be open at the exec.
+    hull_sys::close_now(gate);
     loop {
         let mut word = [0; 2];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
         let mut words = [IoSliceMut::new(&mut word)];
-        match recvmsg(gate, &mut words, &mut rights, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(&*report, &mut words, &mut rights, RecvFlags::CMSG_CLOEXEC) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(failed("recvmsg(gate)")(errno)),

@@ -16,6 +16,7 @@ mod child;
 mod copy_up;
 mod cover;
 mod device;
+mod filter;
 pub mod gate;
 pub mod hooks;
 mod ids;

@@ -83,7 +83,7 @@ pub fn pause(
         oom_score_adj: plan.oom_score_adj,
     };
     let handover = (plan.namespaces.pid == Namespace::New).then(Handover::new).transpose()?;
-    let starting = clone.run(|report| {
+    let starting = clone.run(|report, _| {
         // Without a name: the pod's own, which nobody else can join.
         leave_keyring()?;
         if let Some(netns) = &netns {

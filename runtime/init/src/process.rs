@@ -7,12 +7,14 @@
 //! done by a sibling that is born with all of that ([`Birth`]): no-new-privs and the filter, as late as
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
+use crate::filter::passes;
 use crate::ids;
 use crate::launch::Launch;
 use crate::plan::{Process, Step, StepError};
-use crate::starting::{fail, tell_birth};
+use crate::starting::fail;
 use crate::streams::Io;
 use crate::sysctl;
+use hull_sys::BirthSlot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
@@ -71,13 +73,13 @@ impl Early {
 }
 
 /// In which process the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Birth {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Birth<'a> {
     /// In the one that was cloned for it.
     InPlace,
-    /// In a sibling of that, made when everything is the container's: the first step of the two that can be
-    /// seen in a pid namespace of others.
-    Sibling,
+    /// In a sibling of that, made when everything is the container's: the first of the two that can be seen in
+    /// a pid namespace of others. The kernel puts its number where it cannot reach.
+    Sibling(&'a BirthSlot),
 }
 
 /// Becomes the program, or reports which step failed and ends. `report` is our end of the status pipe.
@@ -87,28 +89,57 @@ pub(crate) fn become_program(
     early: Early,
     report: &mut OwnedFd,
     how: &Launch<'_>,
-    birth: Birth,
+    birth: Birth<'_>,
 ) -> ! {
-    let cwd = match prepare(process, io, early, report, how) {
-        Ok(cwd) => cwd,
+    let ready = match prepare(process, io, early, report, how, birth) {
+        Ok(ready) => ready,
         Err(error) => fail(&*report, &error),
     };
     // From here on nothing that is owned may be dropped: the descriptors are closed.
-    if birth == Birth::InPlace {
-        finish(process, io, cwd, report, how);
+    let Birth::Sibling(slot) = birth else { finish(process, io, ready, report, how) };
+    match hull_sys::fork_sibling(slot) {
+        // Nothing is left to do for who made it.
+        Ok(false) => hull_sys::exit_now(0),
+        Ok(true) => match lead_session() {
+            Ok(()) => finish(process, io, ready, report, how),
+            Err(error) => fail(&*report, &error),
+        },
+        Err(error) => fail(&*report, &StepError::of(Step::Clone)(error)),
     }
-    let same = &mut *report;
-    let error = hull_sys::become_sibling(move |pid| {
-        if let Err(error) = tell_birth(same, pid).and_then(|()| lead_session()) {
-            fail(&*same, &error);
-        }
-        finish(process, io, cwd, same, how)
-    });
-    fail(&*report, &StepError::of(Step::Clone)(error))
 }
 
-/// Whether the working directory could be entered already.
-type Cwd = Result<(), StepError>;
+/// What is left for the last steps.
+struct Ready {
+    /// Whether the working directory could be entered already.
+    cwd: Result<(), StepError>,
+    filter: Filter,
+}
+
+/// When the seccomp filter is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    /// Before the identity, where that is the only moment with the right to: without no-new-privs.
+    WithRights,
+    /// Before a sibling is born, so that nobody ever sees it without: the filter lets the last steps pass.
+    BeforeBirth,
+    /// Just before the exec, under no-new-privs.
+    Last,
+}
+
+impl Filter {
+    fn of(process: &Process, birth: Birth<'_>) -> Self {
+        let is_sibling = matches!(birth, Birth::Sibling(_));
+        let lets_through =
+            process.seccomp.as_ref().is_none_or(|filter| passes(filter, &hull_sys::LAST_CALLS));
+        match (is_sibling, process.no_new_privs, lets_through) {
+            (true, true, true) => Self::BeforeBirth,
+            (false, false, _) | (true, false, true) => Self::WithRights,
+            // Without no-new-privs a filter that forbids processes would forbid our own sibling too, and a
+            // sibling with the right to install one must not be seen. So this one gets no-new-privs.
+            (false, true, _) | (true, _, false) => Self::Last,
+        }
+    }
+}
 
 /// Everything that needs rights, and the end of every descriptor that is not the program's.
 fn prepare(
@@ -117,7 +148,8 @@ fn prepare(
     early: Early,
     report: &OwnedFd,
     how: &Launch<'_>,
-) -> Result<Cwd, StepError> {
+    birth: Birth<'_>,
+) -> Result<Ready, StepError> {
     io.install(process)?;
     rlimits(process)?;
     scheduling(process)?;
@@ -128,7 +160,11 @@ fn prepare(
     let kept: Vec<_> = [Some(report.as_fd()), how.gate].into_iter().flatten().collect();
     hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
         .map_err(StepError::of(Step::Stdio))?;
-    if !process.no_new_privs {
+    if let Birth::Sibling(slot) = birth {
+        slot.keep_from_children().map_err(StepError::of(Step::Clone))?;
+    }
+    let filter = Filter::of(process, birth);
+    if filter == Filter::WithRights {
         seccomp(process)?;
     }
     // Only the user may be allowed in (NFS), or only root.
@@ -138,14 +174,17 @@ fn prepare(
     // Changed credentials may have undone it.
     not_traceable()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    Ok(cwd)
+    if filter == Filter::BeforeBirth {
+        no_new_privs_and_filter(process)?;
+    }
+    Ok(Ready { cwd, filter })
 }
 
 /// The last steps, which need no right that the container does not have.
-fn finish(process: &Process, io: &Io, cwd: Cwd, report: &mut OwnedFd, how: &Launch<'_>) -> ! {
+fn finish(process: &Process, io: &Io, ready: Ready, report: &mut OwnedFd, how: &Launch<'_>) -> ! {
     let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
         io.control()?;
-        cwd.or_else(|_| enter_cwd(process))?;
+        ready.cwd.or_else(|_| enter_cwd(process))?;
         inside_root()?;
         if !how.outlives {
             die_with_parent(report.as_fd())?;
@@ -155,16 +194,8 @@ fn finish(process: &Process, io: &Io, cwd: Cwd, report: &mut OwnedFd, how: &Laun
             look_for_program(process)?;
         }
         how.wait(report)?;
-        if how.gate.is_some() {
-            // Not needed any more, and of the host's file system.
-            hull_sys::close_all_but(how.kept_fds.saturating_add(3), &[report.as_fd()])
-                .map_err(StepError::of(Step::Stdio))?;
-        }
-        if process.no_new_privs {
-            rustix::thread::set_no_new_privs(true).map_err(|errno| {
-                StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)")
-            })?;
-            seccomp(process)?;
+        if ready.filter == Filter::Last {
+            no_new_privs_and_filter(process)?;
         }
         run(process)
     };
@@ -172,6 +203,12 @@ fn finish(process: &Process, io: &Io, cwd: Cwd, report: &mut OwnedFd, how: &Laun
         Ok(never) => match never {},
         Err(error) => fail(&*report, &error),
     }
+}
+
+fn no_new_privs_and_filter(process: &Process) -> Result<(), StepError> {
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|errno| StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)"))?;
+    seccomp(process)
 }
 
 /// Our memory is the monitor's: nobody who sees us may trace us or look into it. The exec makes the program

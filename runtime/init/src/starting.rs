@@ -3,7 +3,7 @@
 //! when the exec goes through, and carries a [`StepError`] when something failed before.
 
 use crate::plan::{Step, StepError};
-use crate::process::Birth;
+use hull_sys::BirthSlot;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,18 +15,14 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
 const REPORT_BYTES_MAX: usize = 4096;
 
-/// The first byte of the message that tells a sibling's number; no [`StepError`] begins with it.
-const BIRTH: u8 = 0xb0;
-/// That message, in bytes: the byte and the number.
-const BIRTH_BYTES: usize = 1 + size_of::<i32>();
-
 /// Whose number and descriptor a [`Starting`] has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Whose {
     /// The program's.
     Program,
-    /// Of the process that is about to make the program's. With `kill`, that one is not wanted any more.
-    Maker { kill: bool },
+    /// Of the process that is about to make the program's, whose number the kernel will put into `slot`. With
+    /// `kill`, that one is not wanted any more.
+    Maker { slot: BirthSlot, kill: bool },
 }
 
 /// A process that is on its way.
@@ -61,15 +57,6 @@ pub(crate) fn fail(report: impl AsFd, error: &StepError) -> ! {
         let _gone = write(report, &bytes);
     }
     hull_sys::exit_now(127)
-}
-
-/// In a sibling: tells its parent the number that it has for it. In the pipe before anything else happens.
-pub(crate) fn tell_birth(report: &OwnedFd, pid: i32) -> Result<(), StepError> {
-    let mut message = [BIRTH; BIRTH_BYTES];
-    message[1..].copy_from_slice(&pid.to_ne_bytes());
-    write(report, &message)
-        .map(drop)
-        .map_err(|errno| StepError::new(Step::Pipe, errno, "write(status)"))
 }
 
 /// Reads what is there of a status pipe; true at its end. Never blocks.
@@ -111,11 +98,9 @@ fn decode(report: &[u8]) -> Result<(), StepError> {
 }
 
 impl Starting {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, birth: Birth) -> Self {
-        let whose = match birth {
-            Birth::InPlace => Whose::Program,
-            Birth::Sibling => Whose::Maker { kill: false },
-        };
+    /// With `slot`, the process is the one that makes the program's.
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, slot: Option<BirthSlot>) -> Self {
+        let whose = slot.map_or(Whose::Program, |slot| Whose::Maker { slot, kill: false });
         Self { pid, pidfd, status, whose, maker: None, report: Vec::new(), end: None }
     }
 
@@ -128,7 +113,7 @@ impl Starting {
         }
         let ended = read_available(&self.status, &mut self.report);
         let is_born = self.take_birth();
-        match (ended, self.whose) {
+        match (ended, &self.whose) {
             (Ok(false), _) => {}
             (Ok(true), Whose::Maker { .. }) if self.report.is_empty() => {
                 let call = "read(status): the process ended before its program ran";
@@ -145,29 +130,21 @@ impl Starting {
     /// own may be about to tell its number.
     pub fn ended(&mut self) -> bool {
         self.update();
-        if self.whose == Whose::Program && self.end.is_none() {
+        if matches!(self.whose, Whose::Program) && self.end.is_none() {
             self.end = Some(decode(&self.report));
         }
         self.end.is_some()
     }
 
-    /// Takes the number of the program's process out of the report.
+    /// Takes the number of the program's process, if the kernel has put it down.
     fn take_birth(&mut self) -> bool {
-        let Whose::Maker { kill } = self.whose else { return false };
-        let Some((message, rest)) = self.report.split_at_checked(BIRTH_BYTES) else { return false };
-        if message.first() != Some(&BIRTH) {
-            return false;
-        }
-        let number = message[1..].try_into().map(i32::from_ne_bytes).ok();
-        let made = number.and_then(Pid::from_raw);
-        self.report = rest.to_vec();
+        let Whose::Maker { slot, kill } = &self.whose else { return false };
+        let (Some(number), kill) = (slot.get(), *kill) else { return false };
         self.whose = Whose::Program;
         // Our child, and not waited for yet: the number is still its own.
-        match made.map(|made| (made, pidfd_open(made, PidfdFlags::empty()))) {
-            Some((made, Ok(pidfd))) => {
-                // Its maker has nothing left to do but to hold the status pipe open.
-                let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
-                self.pid = made.as_raw_nonzero().get();
+        match Pid::from_raw(number).map(|made| pidfd_open(made, PidfdFlags::empty())) {
+            Some(Ok(pidfd)) => {
+                self.pid = number;
                 self.maker = Some(std::mem::replace(&mut self.pidfd, pidfd));
                 if kill {
                     let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -204,7 +181,7 @@ impl Starting {
     /// Kills it, also when its program's process is only about to be made.
     pub fn kill(&mut self) {
         self.update();
-        if let Whose::Maker { kill } = &mut self.whose {
+        if let Whose::Maker { kill, .. } = &mut self.whose {
             *kill = true;
         }
         let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -222,7 +199,7 @@ impl Starting {
 
     /// What failed, of a process that has ended and whose report nobody else writes to.
     pub(crate) fn failure(status: OwnedFd, pidfd: OwnedFd) -> StepError {
-        match Self::new(0, pidfd, status, Birth::InPlace).poll() {
+        match Self::new(0, pidfd, status, None).poll() {
             Some(Err(error)) => error,
             Some(Ok(())) | None => StepError::new(Step::Pipe, Errno::PIPE, "read(status)"),
         }

@@ -5,6 +5,8 @@ use crate::{Error, Result};
 use rustix::io::Errno;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Flags of `clone3(2)`, as the kernel numbers them.
 #[allow(missing_docs, reason = "named as in the man page")]
@@ -89,57 +91,73 @@ pub fn unshare(flags: u64) -> Result<()> {
     if ret == 0 { Ok(()) } else { Err(Error::last(format!("unshare({flags:#x})"))) }
 }
 
-/// What the sibling of [`become_sibling`] is to do, with the number that its parent has for it.
-struct Sibling<F> {
-    work: Option<F>,
-    pid: libc::pid_t,
+/// Where the kernel puts the number of a sibling ([`fork_sibling`]): a page that its maker and their parent
+/// share, and that the sibling has not. So nobody who reaches into the sibling can name another process.
+#[derive(Debug)]
+pub struct BirthSlot {
+    number: NonNull<AtomicI32>,
 }
 
-/// Stack of such a sibling, in bytes: it prepares an exec and runs the hooks of a start.
-const STACK_BYTES: usize = 256 << 10;
+/// In bytes; the kernel maps whole pages.
+const SLOT_BYTES: usize = size_of::<AtomicI32>();
 
-/// Goes on in a sibling, which is in the pid namespace that `setns(2)` or `unshare(2)` chose for children,
-/// and ends the calling process when the sibling has become a program or has ended.
-///
-/// `clone(2)` with CLONE_PARENT, CLONE_VM and CLONE_VFORK. It is the call that seccomp profiles of
-/// containers allow, and the number is in memory before the sibling takes its first step.
-///
-/// `work` gets the sibling's number in the caller's pid namespace and must end by an exec or [`exit_now`].
-/// Comes back only when no sibling could be made.
-#[must_use]
-pub fn become_sibling<F: FnOnce(i32) -> std::convert::Infallible>(work: F) -> Error {
-    const PARENT: libc::c_int = 0x8000;
-    extern "C" fn enter<F: FnOnce(i32) -> std::convert::Infallible>(
-        arg: *mut libc::c_void,
-    ) -> libc::c_int {
-        // SAFETY: `arg` is the `Sibling<F>` below. Its owner is suspended until this process execs or
-        // ends (CLONE_VFORK), and never touches it again: so it is ours alone.
-        let sibling = unsafe { &mut *arg.cast::<Sibling<F>>() };
-        match sibling.work.take().map(|work| work(sibling.pid)) {
-            Some(never) => match never {},
-            None => crate::exit_now(127),
+impl BirthSlot {
+    /// Made by the parent, before it clones the maker. `mmap(2)`, MAP_SHARED | MAP_ANONYMOUS.
+    pub fn new() -> Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), SLOT_BYTES, protection, flags, -1, 0) };
+        let failed = || Error::last("mmap(SHARED)");
+        if page == libc::MAP_FAILED {
+            return Err(failed());
         }
+        NonNull::new(page.cast()).map(|number| Self { number }).ok_or_else(failed)
     }
-    // Kept until the end of the process: the sibling runs on it.
-    let stack = Box::leak(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
-    let top = stack.as_mut_ptr_range().end;
-    let mut sibling = Sibling { work: Some(work), pid: 0 };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | PARENT | libc::CLONE_PARENT_SETTID;
-    // SAFETY: the stack is as large as said, aligned, and lives as long as this address space; the
-    // argument and the number lie in the frame of a caller that is suspended meanwhile.
+
+    /// The sibling's number in the maker's pid namespace, once there is one. It is there before the sibling
+    /// takes its first step.
+    #[must_use]
+    pub fn get(&self) -> Option<i32> {
+        // SAFETY: the mapping lives as long as `self`, is aligned, and all that is done to it is atomic.
+        let number = unsafe { self.number.as_ref() };
+        Some(number.load(Ordering::Acquire)).filter(|number| *number != 0)
+    }
+
+    /// In the maker: children of it do not get the page. `madvise(2)`, MADV_DONTFORK.
+    pub fn keep_from_children(&self) -> Result<()> {
+        let page = self.number.as_ptr().cast();
+        // SAFETY: our own mapping; only what a later fork copies changes.
+        let ret = unsafe { libc::madvise(page, SLOT_BYTES, libc::MADV_DONTFORK) };
+        if ret == 0 { Ok(()) } else { Err(Error::last("madvise(DONTFORK)")) }
+    }
+}
+
+impl Drop for BirthSlot {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, unmapped once; nobody has a reference any more.
+        unsafe { libc::munmap(self.number.as_ptr().cast(), SLOT_BYTES) };
+    }
+}
+
+/// The flags of [`fork_sibling`], as the first argument of the call.
+#[allow(clippy::cast_sign_loss, reason = "bits")]
+pub(crate) const SIBLING: u64 = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as u64;
+
+/// Makes a sibling of the calling process, a child of its parent, in the pid namespace that `setns(2)` chose
+/// for children. It gets a copy of all memory, but for `slot`. True in the sibling.
+///
+/// `clone(2)` and not `clone3(2)`, which seccomp profiles of containers answer with ENOSYS.
+pub fn fork_sibling(slot: &BirthSlot) -> Result<bool> {
+    // SAFETY: without CLONE_VM the sibling gets copies of all memory, and with no stack given goes on on its
+    // own copy of ours. The kernel writes the number into a mapping that lives past the call.
     let pid = unsafe {
-        libc::clone(
-            enter::<F>,
-            top.cast(),
-            flags,
-            (&raw mut sibling).cast(),
-            &raw mut sibling.pid,
-            std::ptr::null_mut::<libc::c_void>(),
-            std::ptr::null_mut::<libc::pid_t>(),
-        )
+        libc::syscall(libc::SYS_clone, SIBLING, 0_usize, slot.number.as_ptr(), 0_usize, 0_usize)
     };
-    if pid > 0 {
-        crate::exit_now(0);
+    match pid {
+        0 => Ok(true),
+        pid if pid > 0 => Ok(false),
+        _ => Err(Error::last("clone(PARENT)")),
     }
-    Error::last("clone(PARENT|VM|VFORK)")
 }

@@ -24,9 +24,9 @@ mod spawn;
 pub mod text;
 
 pub use calls::Call;
-pub use clone::{Forked, become_sibling, clone3, flags, unshare};
+pub use clone::{BirthSlot, Forked, clone3, flags, fork_sibling, unshare};
 pub use error::{Error, Result, name_of};
-pub use exec::{Strings, close_all_but, execve, execveat, exit_now};
+pub use exec::{LAST_CALLS, Strings, close_all_but, close_now, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use program::let_go_of_code;

@@ -4,8 +4,8 @@
 use crate::Test;
 use crate::fixture::{Fixture, bind, bind_of, device, mapped_root, mount, program, shell};
 use crate::pod::{self, in_pid_namespace, with_pid_namespace};
-use hull_init::plan::{Capabilities, Namespace, Op, Plan, Source, Step};
-use hull_init::{Launch, StepError};
+use hull_init::plan::{Capabilities, Namespace, Op, Plan, Seccomp, Source, Step};
+use hull_init::{Launch, Process, StepError};
 use rustix::io::Errno;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -31,6 +31,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("isolation::no_standard_stream_is_the_hosts_null_device", null_streams),
     ("isolation::devices_of_an_image_do_not_open_in_a_user_namespace", image_devices),
     ("isolation::a_process_of_another_pod_is_not_joined", foreign_process),
+    ("isolation::an_exec_is_never_seen_without_its_filter", filter_seen),
+    (
+        "isolation::an_exec_under_a_filter_that_forbids_processes_runs_all_the_same",
+        filter_without_clone,
+    ),
+    ("isolation::a_volume_around_the_place_of_the_root_does_not_bring_it_along", root_in_a_volume),
 ];
 
 const SYS_PTRACE: u64 = 1 << 19;
@@ -333,6 +339,66 @@ fn image_devices(fixture: &Fixture) {
     let script = "head -c 1 /vol/full > /dev/null 2>&1 || echo refused";
     let ops = vec![bind_of(of_image, "/vol"), device("/dev/null", 1, 3)];
     assert_eq!(fixture.says(script, ops), "refused");
+}
+
+/// A filter that answers EPERM to one call.
+fn refusing(call: u32) -> Seccomp {
+    let item = |code: u16, yes: u8, no: u8, k: u32| {
+        [&code.to_ne_bytes()[..], &[yes, no], &k.to_ne_bytes()].concat()
+    };
+    let bpf = [
+        item(0x20, 0, 0, 0),
+        item(0x15, 0, 1, call),
+        item(0x06, 0, 0, 0x0005_0001),
+        item(0x06, 0, 0, 0x7fff_0000),
+    ];
+    Seccomp { bpf: bpf.concat(), flags: 0 }
+}
+
+fn filter_seen(fixture: &Fixture) {
+    // Who has the name of this program is on the way to its own.
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    let script = format!(
+        "echo looking; while [ ! -e /tmp/end ]; do for s in /proc/[0-9]*/status; do \
+           read -r _ name 2>&- < $s; [ \"$name\" = \"{}\" ] || continue; \
+           grep -q 'Seccomp:.2' $s 2>&- || [ ! -e $s ] || echo FOUND $s; done; done; echo ended",
+        name.trim()
+    );
+    for no_new_privs in [true, false] {
+        let plan = fixture.plan(&script, vec![mount("tmpfs", "/tmp")]);
+        let mut running = fixture.start(&plan, &[]).unwrap();
+        assert_eq!(running.line(), "looking");
+        // acct(2): nobody needs it.
+        let filtered =
+            Process { seccomp: Some(refusing(163)), no_new_privs, ..program(&["/bin/true"]) };
+        for _ in 0..60 {
+            assert_eq!(fixture.exec(&running, &filtered).unwrap().code, 0);
+        }
+        let end = Process { args: program(&["/bin/touch", "/tmp/end"]).args, ..filtered };
+        assert_eq!(fixture.exec(&running, &end).unwrap().code, 0);
+        assert_eq!(running.wait().out, "ended");
+    }
+}
+
+fn filter_without_clone(fixture: &Fixture) {
+    let running = fixture.start(&fixture.plan("cat", Vec::new()), &[]).unwrap();
+    let (no_clone, _) = hull_sys::LAST_CALLS[0];
+    for no_new_privs in [true, false] {
+        let process = Process {
+            seccomp: Some(refusing(no_clone)),
+            no_new_privs,
+            ..program(&["/bin/grep", "Seccomp:", "/proc/self/status"])
+        };
+        let ended = fixture.exec(&running, &process).unwrap();
+        assert_eq!((ended.code, ended.out.as_str()), (0, "Seccomp:\t2"));
+    }
+    running.wait();
+}
+
+fn root_in_a_volume(fixture: &Fixture) {
+    let around = bind(&fixture.text(""), "/mnt");
+    let script = "ls /mnt/root | wc -l; ls /mnt | grep -c '^image$'";
+    assert_eq!(fixture.says(script, vec![around]), "0\n1");
 }
 
 fn foreign_process(fixture: &Fixture) {
