@@ -6,6 +6,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Cause, NAME_MAX, shown};
+use crate::limits::DOCUMENT_VALUES;
 use crate::platform::Machine;
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
@@ -134,8 +135,22 @@ impl RawDescriptor {
 }
 
 fn read(bytes: &[u8], what: &str) -> Result<Raw, Cause> {
+    few_values(bytes, what)?;
     serde_json::from_slice(bytes)
         .map_err(|err| Cause::Document { what: what.to_owned(), why: err.to_string() })
+}
+
+/// Refuses what takes many times its bytes in memory. Commas and brackets within strings count too: that
+/// is still far more than any image has.
+pub(crate) fn few_values(bytes: &[u8], what: &str) -> Result<(), Cause> {
+    let max = DOCUMENT_VALUES.default;
+    let values = bytes.iter().filter(|byte| matches!(byte, b',' | b'{' | b'[')).count();
+    if values as u64 <= max {
+        return Ok(());
+    }
+    let name = DOCUMENT_VALUES.name;
+    let why = format!("it has more than the {max} values that are allowed (`{name}`)");
+    Err(Cause::Document { what: what.to_owned(), why })
 }
 
 /// Reads a manifest or an index, and chooses from an index.
@@ -235,7 +250,9 @@ pub(crate) struct ImageConfig {
 
 /// Reads a config and checks that it is for this machine.
 pub(crate) fn parse_config(bytes: &[u8], machine: &Machine) -> Result<ImageConfig, Cause> {
-    let wrong = |why: String| Cause::Document { what: "the image's config".into(), why };
+    const WHAT: &str = "the image's config";
+    let wrong = |why: String| Cause::Document { what: WHAT.into(), why };
+    few_values(bytes, WHAT)?;
     let platform: Platform = serde_json::from_slice(bytes).map_err(|err| wrong(err.to_string()))?;
     // Machine-made images of long ago do not say what they are for.
     let is_said = !platform.os.is_empty() && !platform.architecture.is_empty();

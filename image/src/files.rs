@@ -5,9 +5,12 @@
 //! tree in it was made.
 
 use crate::error::{NAME_MAX, shown};
+use crate::limits::Work;
+use crate::tree::{self, Tree};
 use hull_sys::{Error, Result};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, fsync, open, openat, renameat, syncfs, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fsync, open, openat,
+    renameat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -163,8 +166,12 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
 
 /// Likewise for `name` in `parent`.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let mut removal = Removal { top: parent, moved: 0, left: vec![name.to_owned()] };
-    while let Some(name) = removal.left.pop() {
+    let mut removal = Removal { top: parent, aside: unique("tree"), moved: 0 };
+    removal.remove(parent, name, 0)?;
+    let mut removed = 0;
+    while removed < removal.moved {
+        removed += 1;
+        let name = removal.name_of(removed)?;
         removal.remove(parent, &name, 0)?;
     }
     Ok(())
@@ -173,12 +180,17 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
 struct Removal<'a> {
     /// Where directories that lie too deep are moved to.
     top: BorrowedFd<'a>,
+    /// What their names begin with. A number follows, so that none is remembered, however many there are.
+    aside: String,
     moved: u64,
-    /// What is still to be removed there.
-    left: Vec<CString>,
 }
 
 impl Removal<'_> {
+    fn name_of(&self, number: u64) -> Result<CString> {
+        CString::new(format!("removed-{}-{number}", self.aside))
+            .map_err(|_| Error::new(Errno::INVAL, "renameat(a name with NUL)"))
+    }
+
     fn remove(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
         match unlinkat(parent, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -186,12 +198,13 @@ impl Removal<'_> {
             Err(errno) => return Err(failed("unlinkat", name)(errno)),
         }
         if depth >= OPEN_DIRECTORIES_MAX {
+            if unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
+                return Ok(());
+            }
             // A container may nest directories deeper than we have descriptors or stack.
-            self.moved += 1;
-            let up = CString::new(format!("removed-{}-{}", unique("tree"), self.moved));
-            let up = up.map_err(|_| failed("renameat", name)(Errno::INVAL))?;
+            let up = self.name_of(self.moved + 1)?;
             renameat(parent, name, self.top, &up).map_err(failed("renameat", name))?;
-            self.left.push(up);
+            self.moved += 1;
             return Ok(());
         }
         let dir = open_any_mode(parent, name)?;
@@ -230,42 +243,31 @@ fn failed<'a>(call: &'a str, name: &'a CStr) -> impl Fn(Errno) -> Error + 'a {
     move |errno| Error::new(errno, format!("{call}({})", shown(name.to_bytes(), NAME_MAX)))
 }
 
-/// Bytes on disk and inodes of a tree. Does not follow links or leave the tree; what is deeper than
-/// a path can be long is left out.
-pub(crate) fn usage(root: &Path) -> Result<(u64, u64)> {
-    let root_fd = open_dir(root)?;
-    let (mut bytes, mut inodes) = (0, 0);
-    let mut left = vec![Vec::<u8>::new()];
-    while let Some(path) = left.pop() {
-        let shown = if path.is_empty() { &b"."[..] } else { &path };
-        let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-        let dir = match rustix::fs::openat2(&root_fd, shown, DIRECTORY, Mode::empty(), resolve) {
-            Ok(dir) => dir,
-            // It went, or changed, while we looked: a container may be running in it.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => continue,
-            Err(errno) => {
-                return Err(Error::new(errno, format!("openat2({}, BENEATH)", root.display())));
-            }
-        };
-        let failed = || format!("getdents64({})", root.display());
-        for entry in Dir::read_from(&dir).map_err(Error::of(failed))? {
-            let Ok(entry) = entry else { break };
-            let name = entry.file_name();
-            if name == c".." || (name == c"." && !path.is_empty()) {
-                continue;
-            }
-            let Ok(stat) = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
-            inodes += 1;
-            bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-            if name != c"." && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                left.push([&path, slash, name.to_bytes()].concat());
-            }
-        }
-    }
+/// Bytes on disk and inodes of a tree, itself included, while a container may be running in it. Does not
+/// follow links or leave the tree.
+pub(crate) fn usage(root: &Path, work: &Work) -> Result<(u64, u64)> {
+    let taken = |stat: &Stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    let top = open_dir(root)?;
+    let stat =
+        rustix::fs::fstat(&top).map_err(Error::of(|| format!("fstat({})", root.display())))?;
+    let (mut bytes, mut inodes) = (taken(&stat), 1);
+    tree::each(top.as_fd(), Tree::Changing, work, |seen| {
+        let stat = rustix::fs::statat(seen.parent, seen.name, AtFlags::SYMLINK_NOFOLLOW);
+        let Ok(stat) = stat else { return Ok(false) };
+        inodes += 1;
+        bytes += taken(&stat);
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    })
+    .map_err(Error::of_io(|| format!("getdents64({})", root.display())))?;
     Ok((bytes, inodes))
+}
+
+/// The time of a last change, to be put back, and nothing else.
+pub(crate) fn modified(stat: &Stat) -> Timestamps {
+    let nothing = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let tv_nsec = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let last_modification = Timespec { tv_sec: stat.st_mtime, tv_nsec };
+    Timestamps { last_access: nothing, last_modification }
 }
 
 /// A name that nothing else has.

@@ -6,17 +6,24 @@
 use crate::document;
 use crate::files;
 use crate::inventory::{self, Reader, Rebuilt, Writer};
+use crate::limits::{Limits, Work};
 use crate::platform::Machine;
 use crate::reference::Reference;
 use crate::registry;
-use crate::unpack::{self, Archive, Limits};
+use crate::unpack::{self, Archive};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Small enough that no input fills a disk.
-const LIMITS: Limits = Limits { bytes: 4 << 20, entries: 1000, archive_bytes: 4 << 20 };
+const LIMITS: Limits = Limits {
+    bytes: 4 << 20,
+    entries: 1000,
+    apparent_bytes: 1 << 40,
+    seconds: 60,
+    archive_bytes: 4 << 20,
+};
 
 /// Reads an archive entry by entry. Whatever it is, it ends, and gives no more than there is.
 pub fn archive(bytes: &[u8]) {
@@ -43,7 +50,7 @@ pub fn unpack(bytes: &[u8], scratch: &Path) {
             || files::open_file(&notes).ok().and_then(|file| Reader::open(file, &digest).ok());
         let dir = files::open_dir(&root).ok();
         if let (false, Some(items_of), Some(dir)) = (done.replaced, items(), &dir) {
-            let found = inventory::verify(dir.as_fd(), items_of);
+            let found = inventory::verify(dir.as_fd(), items_of, &Work::default());
             assert!(matches!(&found, Ok(found) if found.is_empty()), "{found:?}");
         }
         let exact = items().and_then(|items| inventory::length(items).ok()).flatten();

@@ -13,9 +13,10 @@
 //! processors busy. What is between them is bounded and used again.
 
 use crate::digest::{Digest, Hashing};
-use crate::error::{Cause, SharedIo};
+use crate::error::Cause;
 use crate::inventory::Writer;
-use crate::unpack::{self, Limits, Unpacked};
+use crate::limits::{Limits, Shift, Work, ZSTD_WINDOW_BYTES};
+use crate::unpack::{self, Unpacked};
 use crate::watch::Watch;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -25,8 +26,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 const BUFFER_BYTES: usize = 128 << 10;
 /// Chunks between the two threads.
 const CHUNKS: usize = 8;
-/// Most bytes that unpacking may look back at within a zstd frame.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// What a layer must turn out to be.
 #[derive(Debug, Clone)]
@@ -51,6 +50,7 @@ pub(crate) fn unpack(
     limits: Limits,
     notes: &mut Writer,
     watch: &Watch,
+    work: &Work,
 ) -> Result<Unpacked, Cause> {
     let (full, plain) = sync_channel(CHUNKS);
     let (back, empty) = sync_channel(CHUNKS);
@@ -58,13 +58,16 @@ pub(crate) fn unpack(
     let read_all = AtomicBool::new(false);
     let read = |source: io::Error| Cause::Layer {
         layer: expected.name(),
-        source: unpack::Error::Read { source: SharedIo::new(source) },
+        source: unpack::Error::of_read(source),
     };
     let (unpacked, blob) = std::thread::scope(|scope| {
-        let inflating = std::thread::Builder::new()
-            .name("inflate".into())
-            .spawn_scoped(scope, || inflate(bytes, expected, &full_into(full, empty), &read_all));
-        let plain = Plain { from: plain, back, chunk: Vec::new(), at: 0, watch };
+        let inflating =
+            std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, || {
+                let shift = work.shift(limits.seconds);
+                inflate(bytes, expected, &full_into(full, empty), &read_all, &shift)
+            });
+        let shift = work.shift(limits.seconds);
+        let plain = Plain { from: plain, back, chunk: Vec::new(), at: 0, watch, shift };
         let unpacked = checked(plain, expected, root, limits, notes, &read_all);
         let blob = inflating.and_then(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the inflating thread panicked")))
@@ -117,7 +120,7 @@ fn checked(
     let plain = Hashing::new(plain, expected.diff_id.hasher());
     let unpacked = unpack::unpack(plain, root, limits, notes).map_err(layer);
     let unpacked = unpacked.and_then(|(unpacked, plain)| {
-        let read = |source| layer(unpack::Error::Read { source: SharedIo::new(source) });
+        let read = |source| layer(unpack::Error::of_read(source));
         let (_, diff_id) = plain.finish().map_err(read)?;
         if diff_id != expected.diff_id {
             return Err(Cause::WrongDiffId {
@@ -152,10 +155,11 @@ fn inflate(
     expected: &Expected,
     chunks: &Chunks,
     read_all: &AtomicBool,
+    shift: &Shift,
 ) -> io::Result<(u64, Digest)> {
     let kind = expected.blob.as_ref().map_or(&expected.diff_id, |(digest, _)| digest);
     let mut blob = BufReader::with_capacity(BUFFER_BYTES, Hashing::new(bytes, kind.hasher()));
-    let is_wanted = match send(&mut blob, chunks) {
+    let is_wanted = match send(&mut blob, chunks, shift) {
         Ok(is_wanted) => is_wanted,
         Err(err) => chunks.full.send(Err(err)).is_ok(),
     };
@@ -168,9 +172,10 @@ fn inflate(
 }
 
 /// Inflates all of it; false if the other side wants no more.
-fn send(blob: &mut impl BufRead, chunks: &Chunks) -> io::Result<bool> {
+fn send(blob: &mut impl BufRead, chunks: &Chunks, shift: &Shift) -> io::Result<bool> {
     let mut plain = decoder(blob)?;
     loop {
+        shift.check()?;
         let mut chunk = chunks.empty.try_recv().unwrap_or_default();
         chunk.resize(BUFFER_BYTES, 0);
         let mut filled = 0;
@@ -198,11 +203,13 @@ struct Plain<'a> {
     chunk: Vec<u8>,
     at: usize,
     watch: &'a Watch,
+    shift: Shift,
 }
 
 impl Read for Plain<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.chunk.len() {
+            self.shift.check()?;
             self.watch.unpacker_waits(true);
             let next = self.from.recv();
             self.watch.unpacker_waits(false);
@@ -233,7 +240,7 @@ pub(crate) fn decoder<'a>(bytes: &'a mut impl BufRead) -> io::Result<Box<dyn Rea
     }
     if is_zstd {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(all)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+        decoder.window_log_max(ZSTD_WINDOW_BYTES.default.ilog2())?;
         return Ok(Box::new(decoder));
     }
     Ok(Box::new(all))

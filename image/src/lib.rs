@@ -21,25 +21,30 @@ mod error;
 mod files;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod holes;
 mod inventory;
 mod layer;
+pub mod limits;
 mod pipe;
 mod platform;
 mod policy;
 mod reference;
 mod registry;
+mod spill;
 mod store;
+mod tree;
 mod unpack;
 mod view;
 mod watch;
 
 pub use auth::Auth;
 pub use error::{Cause, Error, Fault, Unreachable};
+pub use limits::Limits;
 pub use reference::Reference;
 pub use store::{
-    Config, FsUsage, Image, Imported, Problem, Progress, ProgressState, Registry, Remote, Room,
-    Rootfs, Spool, Store, Verified,
+    Config, FsUsage, Image, Imported, Measure, Problem, Progress, ProgressState, Registry, Remote,
+    Room, Rootfs, Spool, Store, Verified,
 };
-pub use unpack::{Error as UnpackError, Limits};
+pub use unpack::Error as UnpackError;
 pub use view::{Kind, kind_inside, read_inside, view};
 pub use watch::Wait;

@@ -196,7 +196,7 @@ fn look_through(node: &Arc<Node>) {
         // that looks itself.
         node.images.look_through();
         // What containers of an earlier daemon have written counts without anybody asking for each.
-        node.layers.refresh(&node);
+        node.layers.refresh(&node.images);
         // Of what the start has run, little is run again.
         match hull_sys::let_go_of_code() {
             Ok(bytes) => debug!(bytes, "let go of the program's pages"),

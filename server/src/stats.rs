@@ -147,7 +147,7 @@ fn pressure(psi: &hull_cgroup::Psi) -> cri::PsiStats {
 
 pub(crate) fn writable_layer(node: &Node, container: &str) -> Option<cri::FilesystemUsage> {
     // A container that is being removed has none any more: not an error of the whole answer.
-    let (usage, at) = node.layers.usage(node, container)?;
+    let (usage, at) = node.layers.usage(&node.images, container)?;
     Some(filesystem(&usage, at))
 }
 

@@ -11,6 +11,7 @@ use super::verify::{Finding, Flaw, verify};
 use crate::digest::Digest;
 use crate::error::{NAME_MAX, shown};
 use crate::files;
+use crate::limits::Work;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, openat, renameat};
 use rustix::io::Errno;
@@ -27,6 +28,7 @@ pub(crate) fn mend(
     good: &OwnedFd,
     file: &File,
     digest: &Digest,
+    work: &Work,
 ) -> sys::Result<()> {
     let failed = |source: io::Error| sys::Error::of_io(|| "read(inventory)")(source);
     for _ in 0..ROUNDS_MAX {
@@ -34,7 +36,7 @@ pub(crate) fn mend(
             io::Seek::rewind(&mut file)?;
             Reader::open(file, digest)
         });
-        let findings = verify(root.as_fd(), again.map_err(failed)?).map_err(failed)?;
+        let findings = verify(root.as_fd(), again.map_err(failed)?, work).map_err(failed)?;
         if findings.is_empty() {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 
 /// Its items, one after the other. The end is the last that is given.
 pub(crate) struct Reader {
+    file: File,
     from: Option<zstd::Decoder<'static, BufReader<File>>>,
     entries: u64,
     form: Form,
@@ -18,13 +19,22 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Opens an inventory that must have this digest.
-    pub(crate) fn open(mut file: File, digest: &Digest) -> io::Result<Self> {
+    pub(crate) fn open(file: File, digest: &Digest) -> io::Result<Self> {
         let (_, got) = Hashing::new(&file, digest.hasher()).finish()?;
         if got != *digest {
             return Err(wrong("the inventory is not the one that was written"));
         }
+        Self::begin(file)
+    }
+
+    /// The same from its start.
+    pub(super) fn again(self) -> io::Result<Self> {
+        Self::begin(self.file)
+    }
+
+    fn begin(mut file: File) -> io::Result<Self> {
         file.seek(SeekFrom::Start(0))?;
-        let mut from = zstd::Decoder::new(file)?;
+        let mut from = zstd::Decoder::new(file.try_clone()?)?;
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic)?;
         let form = match &magic[..] {
@@ -32,7 +42,7 @@ impl Reader {
             MAGIC_FIRST => Form::First,
             _ => return Err(wrong("the inventory is of a form that this hull does not read")),
         };
-        Ok(Self { from: Some(from), entries: 0, form })
+        Ok(Self { file, from: Some(from), entries: 0, form })
     }
 
     /// Whether it names everything that is there, so that anything else was added.

@@ -4,7 +4,8 @@
 use super::{Finding, Reader, Rebuilt, Writer, length, look, mend, verify, walk};
 use crate::digest::Digest;
 use crate::files;
-use crate::unpack::{Limits, Unpacked, unpack};
+use crate::limits::{Limits, Work};
+use crate::unpack::{Unpacked, unpack};
 use hull_tests::layer::Layer;
 use hull_tests::paths::cannot_run;
 use std::fs::{self, File, Permissions};
@@ -54,7 +55,7 @@ impl Unpack {
     }
 
     fn verified(&self) -> Vec<(String, String)> {
-        let findings = verify(self.root().as_fd(), self.items()).unwrap();
+        let findings = verify(self.root().as_fd(), self.items(), &Work::default()).unwrap();
         let shown = |of: Finding| (String::from_utf8(of.path).unwrap(), of.why);
         findings.into_iter().map(shown).collect()
     }
@@ -160,7 +161,7 @@ fn what_was_added_or_given_another_mode_or_owner_is_found() {
     assert_eq!(unpacked.looked(), None, "a look through after a boot is for what power cuts leave");
 
     let (kept, good) = (inode_at(&unpacked.at("d")), Unpack::new(&everything()));
-    mend(&unpacked.root(), &good.root(), &good.file(), &good.digest).unwrap();
+    mend(&unpacked.root(), &good.root(), &good.file(), &good.digest, &Work::default()).unwrap();
     assert_eq!(unpacked.verified(), []);
     assert_eq!(inode_at(&unpacked.at("d")), kept, "a directory is not replaced for its mode");
 }
@@ -233,7 +234,7 @@ fn a_broken_layer_is_mended_in_place() {
     fs::write(broken.at("d/empty"), "x").unwrap();
     fs::remove_file(broken.at("gone")).unwrap();
     fs::create_dir_all(broken.at("gone/with/things")).unwrap();
-    mend(&broken.root(), &good.root(), &good.file(), &good.digest).unwrap();
+    mend(&broken.root(), &good.root(), &good.file(), &good.digest, &Work::default()).unwrap();
     assert_eq!(broken.verified(), []);
     assert_eq!(fs::metadata(broken.at("d/file")).map(|of| inode(&of)).unwrap(), kept);
 }
@@ -257,7 +258,7 @@ fn a_layer_that_replaces_its_own_is_written_down_as_it_is() {
     assert!(unpacked.done.replaced);
     let path = unpacked.dir.path().join("walked");
     let mut notes = Writer::new(files::create(&path).unwrap()).unwrap();
-    walk(unpacked.root().as_fd(), &mut notes).unwrap();
+    walk(unpacked.root().as_fd(), &mut notes, &Work::default(), 60).unwrap();
     unpacked.digest = notes.finish().unwrap();
     fs::rename(&path, unpacked.dir.path().join("inventory")).unwrap();
     assert_eq!(unpacked.verified(), []);
@@ -265,4 +266,67 @@ fn a_layer_that_replaces_its_own_is_written_down_as_it_is() {
     fs::write(unpacked.at("e"), "23").unwrap();
     assert_eq!(unpacked.verified().len(), 1, "one file, with two names");
     assert!(Path::new(&unpacked.at("a/b")).is_file());
+}
+
+#[test]
+fn directories_that_are_listed_again_wear_what_the_last_line_says_and_others_are_found() {
+    if !can_run("directories_that_are_listed_again_wear_what_the_last_line_says") {
+        return;
+    }
+    let mut layer = Layer::new();
+    for mode in [0o700, 0o755] {
+        for number in 0..2000 {
+            layer = layer.dir(&format!("d{number}"), mode);
+        }
+    }
+    let unpacked = Unpack::new(&layer.tar());
+    assert_eq!(unpacked.verified(), []);
+    fs::set_permissions(unpacked.at("d1999"), Permissions::from_mode(0o711)).unwrap();
+    let found = unpacked.verified();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].0 == "d1999" && found[0].1.contains("755"), "{found:?}");
+}
+
+#[test]
+fn holes_are_not_read_and_bytes_beside_them_are_compared() {
+    if !can_run("holes_are_not_read_and_bytes_beside_them_are_compared") {
+        return;
+    }
+    let mut unpacked = Unpack::new(&Layer::new().file("file", 0o644, "x").tar());
+    let file = File::options().write(true).open(unpacked.at("file")).unwrap();
+    // Reading all of it would take an hour.
+    file.set_len(4 << 40).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"far away", 3 << 40).unwrap();
+    let path = unpacked.dir.path().join("walked");
+    let mut notes = Writer::new(files::create(&path).unwrap()).unwrap();
+    walk(unpacked.root().as_fd(), &mut notes, &Work::default(), 60).unwrap();
+    unpacked.digest = notes.finish().unwrap();
+    fs::rename(&path, unpacked.dir.path().join("inventory")).unwrap();
+    assert_eq!(unpacked.verified(), []);
+    std::os::unix::fs::FileExt::write_all_at(&file, b"F", 3 << 40).unwrap();
+    assert_eq!(unpacked.verified(), [("file".into(), "its content was altered".into())]);
+}
+
+#[test]
+fn comparing_ends_with_who_wants_it_and_finds_nothing_wrong_then() {
+    if !can_run("comparing_ends_with_who_wants_it_and_finds_nothing_wrong_then") {
+        return;
+    }
+    let unpacked = Unpack::new(&everything());
+    let (work, guard) = Work::guarded();
+    drop(guard);
+    assert!(verify(unpacked.root().as_fd(), unpacked.items(), &work).is_err());
+    let mut notes = Writer::new(tempfile::tempfile().unwrap()).unwrap();
+    assert!(walk(unpacked.root().as_fd(), &mut notes, &work, 60).is_err());
+}
+
+#[test]
+fn headers_of_any_length_are_read_back() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut notes = Writer::new(file.reopen().unwrap()).unwrap();
+    let long = vec![b'a'; 9 << 20];
+    notes.raw(&long).unwrap();
+    let digest = notes.finish().unwrap();
+    let items = Reader::open(file.reopen().unwrap(), &digest).unwrap();
+    assert_eq!(length(items).unwrap(), Some(long.len() as u64));
 }

@@ -7,10 +7,11 @@
 use super::item::{Dress, Item, What};
 use super::look::Places;
 use super::read::Reader;
-use super::walk::{Seen, each};
 use crate::digest::Hasher;
+use crate::limits::Work;
+use crate::tree::{Seen, Tree, each};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -42,26 +43,30 @@ pub(crate) enum Flaw {
 }
 
 /// Finds everything that is not as it should be, up to a thousand things.
-pub(crate) fn verify(root: BorrowedFd<'_>, items: Reader) -> io::Result<Vec<Finding>> {
+pub(crate) fn verify(
+    root: BorrowedFd<'_>,
+    mut items: Reader,
+    work: &Work,
+) -> io::Result<Vec<Finding>> {
     let names_all = items.names_all();
     let mut places = Places::new(root);
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut findings, mut known) = (Vec::new(), Known::default());
-    let mut directories: BTreeMap<u64, Finding> = BTreeMap::new();
-    for item in items {
+    let mut directories: HashMap<u64, Dress> = HashMap::new();
+    for item in &mut items {
+        work.check()?;
         let Item::Entry { path, what, dress } = item? else { continue };
         let place = places.really(&path).ok().map(|(inode, name)| known.add(inode, &name));
         let checked = places.shape(&path, &what).and_then(|stat| {
-            content(&mut places, &path, &what, &mut buffer)?;
+            content(&mut places, &path, &what, &mut buffer, work)?;
             Ok(dress.filter(|dress| *dress != Dress::of(&stat)).map(|dress| (dress, stat)))
         });
         match (checked, place) {
             // An archive may name a directory several times: it wears what the last one says.
             (Ok(None), Some(place)) if what == What::Directory => drop(directories.remove(&place)),
             (Ok(None), _) => {}
-            (Ok(Some((want, stat))), Some(place)) if what == What::Directory => {
-                let finding = Finding { path, why: worn(want, &stat), flaw: Flaw::Dress(want) };
-                directories.insert(place, finding);
+            (Ok(Some((want, _))), Some(place)) if what == What::Directory => {
+                directories.insert(place, want);
             }
             (Ok(Some((want, stat))), _) => {
                 findings.push(Finding { path, why: worn(want, &stat), flaw: Flaw::Content });
@@ -69,12 +74,19 @@ pub(crate) fn verify(root: BorrowedFd<'_>, items: Reader) -> io::Result<Vec<Find
             (Err(why), _) => findings.push(Finding { path, why, flaw: Flaw::Content }),
         }
         if findings.len() >= FINDINGS_MAX {
-            return Ok(findings);
+            break;
         }
     }
-    findings.extend(directories.into_values());
+    // What was not read to its end looks as if it were wrong.
+    work.check()?;
+    if findings.len() >= FINDINGS_MAX {
+        return Ok(findings);
+    }
+    if !directories.is_empty() {
+        badly_dressed(&mut places, items.again()?, &known, directories, &mut findings)?;
+    }
     if names_all {
-        each(root, |seen| {
+        each(root, Tree::Still, work, |seen| {
             let is_known = known.has(seen);
             if !is_known && findings.len() < FINDINGS_MAX {
                 let (path, why) = (seen.path.to_vec(), "it was added".to_owned());
@@ -86,6 +98,28 @@ pub(crate) fn verify(root: BorrowedFd<'_>, items: Reader) -> io::Result<Vec<Find
     Ok(findings)
 }
 
+/// Tells of the directories that wear what they should not. Their paths are read once more: nearly always
+/// there are none, and an inventory may be made so that all seem to until its end.
+fn badly_dressed(
+    places: &mut Places<'_>,
+    items: Reader,
+    known: &Known,
+    mut directories: HashMap<u64, Dress>,
+    findings: &mut Vec<Finding>,
+) -> io::Result<()> {
+    for item in items {
+        let Item::Entry { path, what: What::Directory, .. } = item? else { continue };
+        let Ok((inode, name)) = places.really(&path) else { continue };
+        let Some(want) = directories.remove(&known.hash(inode, &name)) else { continue };
+        let Ok(stat) = places.stat(&path) else { continue };
+        findings.push(Finding { path, why: worn(want, &stat), flaw: Flaw::Dress(want) });
+        if findings.len() >= FINDINGS_MAX || directories.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Places that an inventory names. Kept as hashes under a key of this process, for a layer may have millions.
 #[derive(Default)]
 struct Known {
@@ -95,13 +129,17 @@ struct Known {
 
 impl Known {
     fn add(&mut self, inode_of_parent: u64, name: &CStr) -> u64 {
-        let place = self.keys.hash_one((inode_of_parent, name));
+        let place = self.hash(inode_of_parent, name);
         self.places.insert(place);
         place
     }
 
+    fn hash(&self, inode_of_parent: u64, name: &CStr) -> u64 {
+        self.keys.hash_one((inode_of_parent, name))
+    }
+
     fn has(&self, seen: &Seen<'_>) -> bool {
-        self.places.contains(&self.keys.hash_one((seen.inode_of_parent, seen.name)))
+        self.places.contains(&self.hash(seen.inode_of_parent, seen.name))
     }
 }
 
@@ -121,6 +159,7 @@ fn content(
     path: &[u8],
     what: &What,
     buffer: &mut [u8],
+    work: &Work,
 ) -> Result<(), String> {
     let (pieces, want) = match what {
         What::File { size, digest } => (vec![(0, *size)], digest),
@@ -138,21 +177,24 @@ fn content(
     // Its type was looked at: nothing that has effects when it is opened.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = openat(parent, &last, flags, Mode::empty()).map_err(|err| failed(&err))?;
-    let got = digest(&File::from(file), &pieces, buffer).map_err(|err| failed(&err))?;
+    let check = || work.check();
+    let got = digest(&File::from(file), &pieces, buffer, &check).map_err(|err| failed(&err))?;
     if got == *want { Ok(()) } else { Err("its content was altered".into()) }
 }
 
-/// The digest of parts of a file, one after the other.
+/// The digest of parts of a file, one after the other, as long as `check` lets it go on.
 pub(super) fn digest(
     mut file: &File,
     pieces: &[(u64, u64)],
     buffer: &mut [u8],
+    check: &dyn Fn() -> io::Result<()>,
 ) -> io::Result<[u8; 32]> {
     let mut hasher = Hasher::sha256();
     for (offset, bytes) in pieces {
         file.seek(SeekFrom::Start(*offset))?;
         let mut part = file.take(*bytes);
         loop {
+            check()?;
             let got = part.read(buffer)?;
             if got == 0 {
                 break;

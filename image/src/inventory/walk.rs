@@ -7,86 +7,89 @@
 use super::item::{Dress, What};
 use super::verify::digest;
 use super::write::Writer;
-use crate::files;
+use crate::limits::{LINKED_FILES, SPARSE_PIECES, Shift, Work};
+use crate::spill::Spill;
+use crate::tree::{Seen, Tree, each};
+use crate::{holes, unpack};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, major, minor, openat, openat2,
-    readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, Stat, fstat, major, minor, openat, readlinkat, statat,
 };
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Something that a walk came by.
-pub(super) struct Seen<'a> {
-    pub(super) parent: BorrowedFd<'a>,
-    pub(super) inode_of_parent: u64,
-    pub(super) name: &'a CStr,
-    pub(super) path: &'a [u8],
-}
-
-/// Shows everything beneath `root`, and goes on into what `see` says is a directory worth that.
-pub(super) fn each(
+/// Writes down everything beneath `root`, and itself, in no more than so many seconds of the processor.
+pub(crate) fn walk(
     root: BorrowedFd<'_>,
-    mut see: impl FnMut(&Seen<'_>) -> io::Result<bool>,
+    into: &mut Writer,
+    work: &Work,
+    seconds: u64,
 ) -> io::Result<()> {
-    let mut left = vec![Vec::<u8>::new()];
-    while let Some(path) = left.pop() {
-        let name = if path.is_empty() { &b"."[..] } else { &path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let dir = openat2(root, name, files::DIRECTORY, Mode::empty(), resolve)?;
-        let inode_of_parent = fstat(&dir)?.st_ino;
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-            let inner = [&path, slash, name.to_bytes()].concat();
-            let seen = Seen { parent: dir.as_fd(), inode_of_parent, name, path: &inner };
-            if see(&seen)? {
-                left.push(inner);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Writes down everything beneath `root`, and itself.
-pub(crate) fn walk(root: BorrowedFd<'_>, into: &mut Writer) -> io::Result<()> {
     into.not_exact();
     into.entry(Vec::new(), What::Directory, Some(Dress::of(&fstat(root)?)))?;
-    let mut walked = Walk { into, links: HashMap::new(), buffer: vec![0; BUFFER_BYTES] };
-    each(root, |seen| walked.add(seen.parent, seen.name, seen.path))
+    let linked = Linked { paths: None, places: HashMap::new() };
+    let shift = work.shift(seconds);
+    let mut walked = Walk { root, into, linked, shift: &shift, buffer: vec![0; BUFFER_BYTES] };
+    each(root, Tree::Still, work, |seen| walked.add(seen))
 }
 
 struct Walk<'a> {
+    root: BorrowedFd<'a>,
     into: &'a mut Writer,
-    /// First paths of files that have several.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    linked: Linked,
+    shift: &'a Shift,
     buffer: Vec<u8>,
+}
+
+/// First paths of files that have several: on the disk, and where, by inode.
+struct Linked {
+    paths: Option<Spill>,
+    places: HashMap<u64, u64>,
+}
+
+impl Linked {
+    /// The first path, if it came by already.
+    fn first(
+        &mut self,
+        root: BorrowedFd<'_>,
+        inode: u64,
+        path: &[u8],
+    ) -> io::Result<Option<Vec<u8>>> {
+        let paths = match &mut self.paths {
+            Some(paths) => paths,
+            none => none.insert(Spill::new(root).map_err(io::Error::other)?),
+        };
+        if let Some(at) = self.places.get(&inode) {
+            return paths.get(*at).map(|(path, _)| Some(path));
+        }
+        unpack::charge(&LINKED_FILES, &mut (self.places.len() as u64), 1, LINKED_FILES.default)
+            .map_err(io::Error::other)?;
+        self.places.insert(inode, paths.push(&[path])?);
+        Ok(None)
+    }
 }
 
 impl Walk<'_> {
     /// Whether it is a directory.
-    fn add(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> io::Result<bool> {
+    fn add(&mut self, seen: &Seen<'_>) -> io::Result<bool> {
+        self.shift.check()?;
+        let (parent, name) = (seen.parent, seen.name);
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_directory = kind == FileType::Directory;
-        if !is_directory && stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                self.into.entry(path.to_vec(), What::Link(first.clone()), None)?;
-                return Ok(false);
-            }
-            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        if !is_directory
+            && stat.st_nlink > 1
+            && let Some(first) = self.linked.first(self.root, stat.st_ino, seen.path)?
+        {
+            self.into.entry(seen.path.to_vec(), What::Link(first), None)?;
+            return Ok(false);
         }
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
         let what = match kind {
-            FileType::RegularFile => self.file(parent, name, &stat)?,
+            FileType::RegularFile => self.file(seen, &stat)?,
             FileType::Directory => What::Directory,
             FileType::Symlink => What::Symlink(readlinkat(parent, name, Vec::new())?.into_bytes()),
             FileType::CharacterDevice if device == (0, 0) => What::Whiteout,
@@ -96,14 +99,21 @@ impl Walk<'_> {
             // Unpacking makes none.
             FileType::Socket | FileType::Unknown => return Ok(false),
         };
-        self.into.entry(path.to_vec(), what, Some(Dress::of(&stat)))?;
+        self.into.entry(seen.path.to_vec(), what, Some(Dress::of(&stat)))?;
         Ok(is_directory)
     }
 
-    fn file(&mut self, parent: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<What> {
+    fn file(&mut self, seen: &Seen<'_>, stat: &Stat) -> io::Result<What> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(openat(parent, name, flags, Mode::empty())?);
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(What::File { size, digest: digest(&file, &[(0, size)], &mut self.buffer)? })
+        let file = File::from(openat(seen.parent, seen.name, flags, Mode::empty())?);
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let pieces_max = usize::try_from(SPARSE_PIECES.default).unwrap_or(usize::MAX);
+        let map = holes::map(&file, length, pieces_max)?;
+        let check = || self.shift.check();
+        let digest = digest(&file, &map, &mut self.buffer, &check)?;
+        if length == 0 || map == [(0, length)] {
+            return Ok(What::File { size: length, digest });
+        }
+        Ok(What::Sparse { length, map, digest })
     }
 }

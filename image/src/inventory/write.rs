@@ -10,6 +10,8 @@ use std::io::{self, BufWriter, Write as _};
 /// Fast, and headers are mostly zeros.
 const LEVEL: i32 = 1;
 const BUFFER_BYTES: usize = 32 << 10;
+/// More are written as several items: a reader takes none that is longer than a field may be.
+const RAW_BYTES_MAX: usize = 1 << 20;
 
 /// An inventory being written.
 pub(crate) struct Writer {
@@ -29,11 +31,11 @@ impl Writer {
     }
 
     /// Adds bytes that are no content.
-    pub(crate) fn raw(&mut self, bytes: Vec<u8>) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.chunks(RAW_BYTES_MAX) {
+            Item::Raw(part.to_vec()).write(&mut self.out)?;
         }
-        Item::Raw(bytes).write(&mut self.out)
+        Ok(())
     }
 
     /// Adds something that is there.

@@ -16,8 +16,9 @@ use crate::digest::Digest;
 use crate::document::{self, CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX};
 use crate::error::{Cause, Error, NAME_MAX, shown};
 use crate::layer::{Expected, decoder};
+use crate::limits::{LAYER_ENTRIES, Limits, Work};
 use crate::reference::Reference;
-use crate::unpack::{Archive, Limits, clean, split, target};
+use crate::unpack::{Archive, clean, split, target};
 use crate::watch::Watch;
 use hull_sys as sys;
 use serde::Deserialize;
@@ -59,7 +60,9 @@ impl Store {
         self.check_writable()?;
         let archive = archive.into();
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.import(archive, name.as_ref()))
+        // Who gives up waiting gives up the import, until it is being listed.
+        let (work, _guard) = Work::guarded();
+        blocking(move || inner.import(archive, name.as_ref(), &work))
             .await
             .map_err(|source| Error::Import { source })
     }
@@ -128,8 +131,9 @@ impl Inner {
         self: &Arc<Self>,
         archive: File,
         name: Option<&Reference>,
+        work: &Work,
     ) -> Result<Vec<Imported>, Cause> {
-        let contents = Contents::read(self.plain(archive)?)?;
+        let contents = Contents::read(self.plain(archive, work)?, work)?;
         let mut found = if contents.places.contains_key(b"index.json".as_slice()) {
             self.of_layout(&contents)?
         } else if contents.places.contains_key(b"manifest.json".as_slice()) {
@@ -147,17 +151,17 @@ impl Inner {
                 Some(name) if is_only || of.names.is_empty() => of.names = vec![name.clone()],
                 _ => {}
             }
-            ready.push(self.take(&contents, of)?);
+            ready.push(self.take(&contents, of, work)?);
         }
         let names: Vec<Vec<String>> = ready.iter().map(|of| of.tags.clone()).collect();
         // All at once: one wait for the disk, and all of the archive or nothing.
-        let images = self.record(ready)?;
+        let images = self.record(ready, work)?;
         let imported = |(image, names)| Imported { image, names };
         Ok(images.into_iter().zip(names).map(imported).collect())
     }
 
     /// The archive without compression.
-    fn plain(&self, archive: File) -> Result<File, Cause> {
+    fn plain(&self, archive: File, work: &Work) -> Result<File, Cause> {
         let failed = |err: io::Error| no_archive(err.to_string());
         let mut start = [0; 4];
         let got = archive.read_at(&mut start, 0).map_err(failed)?;
@@ -173,6 +177,7 @@ impl Inner {
         let max = self.config.limits.archive_bytes;
         let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {
+            work.check().map_err(failed)?;
             let got = plain.read(&mut buffer).map_err(failed)?;
             if got == 0 {
                 return Ok(spool);
@@ -232,7 +237,12 @@ impl Inner {
     }
 
     /// Makes the layers of an image that are not here yet.
-    fn take(self: &Arc<Self>, contents: &Contents, found: &Found) -> Result<Ready, Cause> {
+    fn take(
+        self: &Arc<Self>,
+        contents: &Contents,
+        found: &Found,
+        work: &Work,
+    ) -> Result<Ready, Cause> {
         if let Some(policy) = &self.policy {
             policy.check_import(&found.names)?;
         }
@@ -255,7 +265,7 @@ impl Inner {
                     let _turn = tokio::runtime::Handle::current().block_on(turn);
                     match self.present(&diff_id) {
                         Some(layer) => Made::Placed(layer),
-                        None => self.make_layer(contents.part(path)?, &expected, &watch)?,
+                        None => self.make_layer(contents.part(path)?, &expected, &watch, work)?,
                     }
                 }
             };
@@ -271,6 +281,7 @@ impl Inner {
 
 fn of_saved(contents: &Contents) -> Result<Vec<Found>, Cause> {
     let bytes = contents.whole(b"manifest.json", MANIFEST_BYTES_MAX)?;
+    document::few_values(&bytes, "manifest.json")?;
     let saved: Vec<Saved> = serde_json::from_slice(&bytes)
         .map_err(|err| Cause::Document { what: "manifest.json".into(), why: err.to_string() })?;
     let path = |text: &str| {
@@ -307,7 +318,7 @@ fn blob_path(digest: &Digest) -> Vec<u8> {
 }
 
 impl Contents {
-    fn read(file: File) -> Result<Self, Cause> {
+    fn read(file: File, work: &Work) -> Result<Self, Cause> {
         let failed = |err: io::Error| no_archive(err.to_string());
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
@@ -315,6 +326,7 @@ impl Contents {
         let limits = Limits { entries: ARCHIVE_ENTRIES_MAX, ..Limits::NONE };
         let mut archive = Archive::within(reader, limits);
         while let Some(entry) = archive.next().map_err(no_more)? {
+            work.check().map_err(failed)?;
             use crate::unpack::Kind;
             let Ok(path) = clean(&entry.path) else {
                 return Err(no_archive("a path in it climbs out of it"));
@@ -394,8 +406,10 @@ impl Contents {
 
 /// Why there are no more entries.
 fn no_more(error: crate::unpack::Error) -> Cause {
-    if let crate::unpack::Error::Limit { what, max } = error {
-        return Cause::ArchiveTooLarge { what, max };
+    if let crate::unpack::Error::Limit { budget, max } = error
+        && *budget == LAYER_ENTRIES
+    {
+        return Cause::ArchiveTooLarge { what: "entries", max };
     }
     no_archive(error.to_string())
 }

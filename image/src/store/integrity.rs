@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::digest::Digest;
 use crate::error::{Error, NAME_MAX};
 use crate::inventory::{self, Finding, Reader};
+use crate::limits::Work;
 use crate::reference::Reference;
 use hull_sys as sys;
 use std::collections::BTreeSet;
@@ -99,9 +100,11 @@ impl Store {
         let layers = self.inner.index().layers_of(name);
         let layers = layers.ok_or_else(|| Error::NoImage { image: name.unwrap_or("").into() })?;
         let mut all = Vec::new();
+        // Who gives up waiting gives it up.
+        let (work, _guard) = Work::guarded();
         for (layer, images) in layers {
-            let inner = Arc::clone(&self.inner);
-            let verified = blocking(move || Ok(inner.verified(&layer, images)));
+            let (inner, work) = (Arc::clone(&self.inner), work.clone());
+            let verified = blocking(move || Ok(inner.verified(&layer, images, &work)));
             all.push(verified.await.map_err(|source| Error::Verify { source })?);
         }
         Ok(all)
@@ -181,7 +184,7 @@ impl Inner {
         Reader::open(file, &digest).map(Some)
     }
 
-    fn verified(&self, layer: &Layer, images: Vec<String>) -> Verified {
+    fn verified(&self, layer: &Layer, images: Vec<String>, work: &Work) -> Verified {
         let diff_id = layer.diff_id().map_or_else(|| layer.name.clone(), |of| of.to_string());
         let mut verified = Verified {
             layer: diff_id,
@@ -193,7 +196,7 @@ impl Inner {
         let compared = self.items(layer).and_then(|items| {
             let Some(items) = items else { return Ok(None) };
             let root = self.open_layer(layer)?;
-            inventory::verify(root.as_fd(), items).map(Some)
+            inventory::verify(root.as_fd(), items, work).map(Some)
         });
         match compared {
             Ok(Some(findings)) => {
@@ -208,6 +211,9 @@ impl Inner {
             }
             Err(err) => verified.unknown = Some(err.to_string()),
         }
+        if work.check().is_err() {
+            return verified;
+        }
         let mut doubts = self.doubts();
         doubts.unseen.remove(&layer.name);
         if verified.is_whole() {
@@ -219,13 +225,19 @@ impl Inner {
     }
 
     /// Puts a broken layer right from one that was unpacked anew.
-    pub(super) fn mend(&self, layer: &Layer, made: &Path, inventory: &Path) -> sys::Result<()> {
+    pub(super) fn mend(
+        &self,
+        layer: &Layer,
+        made: &Path,
+        inventory: &Path,
+        work: &Work,
+    ) -> sys::Result<()> {
         let Some(digest) = layer.inventory.as_deref().and_then(Digest::parse) else {
             return Ok(());
         };
         let root = files::open_dir(&self.path("layers").join(&layer.name))?;
         let file = files::open_file(inventory)?;
-        inventory::mend(&root, &files::open_dir(made)?, &file, &digest)?;
+        inventory::mend(&root, &files::open_dir(made)?, &file, &digest, work)?;
         files::rename(inventory, &self.path("inventories").join(&layer.name))
     }
 

@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::error::Cause;
 use crate::inventory::{self, Writer};
 use crate::layer::{self, Expected};
+use crate::limits::Work;
 use crate::pipe::Copied;
 use crate::unpack::{self, Unpacked};
 use crate::view;
@@ -124,11 +125,12 @@ impl Inner {
         mut layer: Layer,
         made: &Path,
         (inventory, digest): (Scratch, Digest),
+        work: &Work,
     ) -> sys::Result<Held> {
         layer.inventory = Some(digest.to_string());
         if self.doubts().broken.contains(&layer.name) && self.index().layer(&layer.name).is_some() {
             // Containers may be running on what is good of it.
-            self.mend(&layer, made, inventory.path())?;
+            self.mend(&layer, made, inventory.path(), work)?;
             self.index().mended(&layer)?;
             tracing::info!(layer = %layer.name, "broken layer repaired");
         }
@@ -146,6 +148,7 @@ impl Inner {
         bytes: impl Read + Send,
         expected: &Expected,
         watch: &Watch,
+        work: &Work,
     ) -> Result<Made, Cause> {
         let keep = keep(&expected.diff_id);
         let scratch = Scratch::new(&self.config.root, "layer");
@@ -157,22 +160,22 @@ impl Inner {
         let kept = self.begin_blob(expected).map_err(&keep)?;
         let (blob, file) = kept.unzip();
         let bytes = Copied::new(bytes, file);
-        let unpacked = layer::unpack(bytes, expected, root, limits, &mut notes, watch)?;
+        let unpacked = layer::unpack(bytes, expected, root, limits, &mut notes, watch, work)?;
         if let (Some(blob), Some((digest, _))) = (&blob, &expected.blob) {
             let place = self.path("blobs").join(digest.hex());
             files::rename(blob.path(), &place).map_err(&keep)?;
         }
-        if !unpacked.links.is_empty() {
+        if unpacked.links.is_some() {
             return Ok(Made::Waiting { scratch, unpacked });
         }
         let inventory = if unpacked.replaced {
-            self.inventory_of(again.as_fd()).map_err(&keep)?
+            self.inventory_of(again.as_fd(), expected, work)?
         } else {
             let written = notes.finish().map_err(sys::Error::of_io(|| "write(inventory)"));
             (inventory, written.map_err(&keep)?)
         };
         let layer = layer_of(expected, expected.diff_id.hex().to_owned(), &unpacked, 0);
-        self.place(layer, &scratch.path, inventory).map(Made::Placed).map_err(&keep)
+        self.place(layer, &scratch.path, inventory, work).map(Made::Placed).map_err(&keep)
     }
 
     /// A file for the layer as it travels, if those are kept.
@@ -194,11 +197,22 @@ impl Inner {
     }
 
     /// The inventory of what is there, whatever an archive says.
-    fn inventory_of(&self, root: BorrowedFd<'_>) -> sys::Result<(Scratch, Digest)> {
-        let (scratch, mut notes) = self.begin_inventory()?;
-        let written = inventory::walk(root, &mut notes).and_then(|()| notes.finish());
-        let digest =
-            written.map_err(sys::Error::of_io(|| format!("write({})", scratch.path.display())))?;
+    fn inventory_of(
+        &self,
+        root: BorrowedFd<'_>,
+        expected: &Expected,
+        work: &Work,
+    ) -> Result<(Scratch, Digest), Cause> {
+        let keep = keep(&expected.diff_id);
+        let (scratch, mut notes) = self.begin_inventory().map_err(&keep)?;
+        let walked = inventory::walk(root, &mut notes, work, self.config.limits.seconds);
+        let written = walked.and_then(|()| notes.finish());
+        let digest = written.map_err(|err| match unpack::Error::of_work(err) {
+            Ok(source) => Cause::Layer { layer: expected.diff_id.to_string(), source },
+            Err(err) => {
+                keep(sys::Error::of_io(|| format!("write({})", scratch.path.display()))(err))
+            }
+        })?;
         Ok((scratch, digest))
     }
 
@@ -206,13 +220,14 @@ impl Inner {
     pub(super) fn settle(
         self: &Arc<Self>,
         made: Vec<(Expected, Made)>,
+        work: &Work,
     ) -> Result<Vec<Held>, Cause> {
         let mut layers: Vec<Held> = Vec::new();
         for (expected, made) in made {
             let layer = match made {
                 Made::Placed(layer) => layer,
                 Made::Waiting { scratch, unpacked } => {
-                    self.link_to_below(&expected, &scratch.path, &unpacked, &layers)?
+                    self.link_to_below(&expected, &scratch.path, &unpacked, &layers, work)?
                 }
             };
             layers.push(layer);
@@ -226,6 +241,7 @@ impl Inner {
         made: &Path,
         unpacked: &Unpacked,
         below: &[Held],
+        work: &Work,
     ) -> Result<Held, Cause> {
         let keep = keep(&expected.diff_id);
         let mut lower: Vec<PathBuf> = Vec::new();
@@ -245,12 +261,20 @@ impl Inner {
         let root = files::open_dir(made).map_err(&keep)?;
         let failed = |source| Cause::Layer { layer: expected.diff_id.to_string(), source };
         let view = view.as_ref().map(std::os::fd::AsFd::as_fd);
-        let copied = unpack::copy_up(root.as_fd(), view, &unpacked.links).map_err(failed)?;
+        let (limits, shift) = (self.config.limits, work.shift(self.config.limits.seconds));
+        let copied = match &unpacked.links {
+            Some(links) => {
+                unpack::copy_up(root.as_fd(), view, links, limits, unpacked.bytes, &shift)
+                    .map_err(failed)?
+            }
+            None => unpack::Copied::default(),
+        };
         const CHAIN_SHOWN: usize = 32;
         let chain = Digest::of(chain.as_bytes());
         let name = format!("{}-{}", expected.diff_id.hex(), &chain.hex()[..CHAIN_SHOWN]);
-        let inventory = self.inventory_of(root.as_fd()).map_err(&keep)?;
-        self.place(layer_of(expected, name, unpacked, copied), made, inventory).map_err(&keep)
+        let inventory = self.inventory_of(root.as_fd(), expected, work)?;
+        let layer = layer_of(expected, name, unpacked, copied.bytes);
+        self.place(layer, made, inventory, work).map_err(&keep)
     }
 }
 
@@ -259,7 +283,7 @@ fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64)
     Layer {
         name,
         bytes: unpacked.bytes + copied,
-        inodes: unpacked.inodes + unpacked.links.len() as u64,
+        inodes: unpacked.inodes + unpacked.links.as_ref().map_or(0, unpack::Links::count),
         blob: blob.map(|(digest, bytes)| Blob { digest: digest.to_string(), bytes: *bytes }),
         inventory: None,
     }

@@ -33,16 +33,16 @@ mod spool;
 pub use import::Imported;
 pub use integrity::Verified;
 pub use progress::{Progress, ProgressState};
-pub use rootfs::Rootfs;
+pub use rootfs::{Measure, Rootfs};
 pub use spool::Spool;
 
 use crate::error::{Cause, Error};
 use crate::files;
+use crate::limits::Limits;
 use crate::platform::Machine;
 use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
-use crate::unpack::Limits;
 use hull_sys as sys;
 use index::Index;
 use oci_spec::image::ImageConfiguration;

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::document::{self, Descriptor, Document, Manifest};
 use crate::error::{Cause, Error};
 use crate::layer::Expected;
+use crate::limits::Work;
 use crate::pipe::pipe;
 use crate::policy::{self, Policy, Rule};
 use crate::reference::Reference;
@@ -55,6 +56,7 @@ struct OnWay<'a> {
     expected: &'a Expected,
     watch: Arc<Watch>,
     busy: Busy,
+    work: Work,
 }
 
 type Outcome = Option<Result<Arc<Image>, Error>>;
@@ -169,7 +171,8 @@ impl Inner {
         };
         let inner = Arc::clone(self);
         sight.watch.waits_for(Wait::Sync);
-        let recorded = blocking(move || inner.record(vec![ready])).await;
+        let (work, _guard) = Work::guarded();
+        let recorded = blocking(move || inner.record(vec![ready], &work)).await;
         let recorded = recorded.map_err(|cause| self.how_much(cause, sight))?;
         recorded.into_iter().next().ok_or_else(ended)
     }
@@ -241,14 +244,15 @@ impl Inner {
         let mut tasks = Vec::new();
         // Every unpacker holds the sending end: the other end hears when the last has ended.
         let (busy, mut idle): (Busy, _) = mpsc::channel(1);
+        let (work, guard) = Work::guarded();
         for (number, (descriptor, diff_id)) in layers.into_iter().enumerate() {
             let watch = sight.layer(descriptor);
             sight.state(&watch, ProgressState::Waiting);
             let expected =
                 Expected { blob: Some((descriptor.digest.clone(), descriptor.size)), diff_id };
-            let busy = busy.clone();
+            let (busy, work) = (busy.clone(), work.clone());
             tasks.push(async move {
-                let on_way = OnWay { descriptor, expected: &expected, watch, busy };
+                let on_way = OnWay { descriptor, expected: &expected, watch, busy, work };
                 let made = self.layer(session, &on_way, sight).await?;
                 Ok::<_, Cause>((number, (expected, made)))
             });
@@ -258,7 +262,9 @@ impl Inner {
         // When one layer fails the others stop receiving, but their unpackers still clear up after
         // themselves. A pull that has failed has nothing on the disk.
         drop(busy);
+        let guard = made.is_ok().then_some(guard);
         let _all_ended = idle.recv().await;
+        drop(guard);
         let mut made = made?;
         made.sort_by_key(|(number, _)| *number);
         Ok(made.into_iter().map(|(_, made)| made).collect())
@@ -300,13 +306,13 @@ impl Inner {
         on_way: &OnWay<'_>,
         skipped: usize,
     ) -> Result<Made, Cause> {
-        let OnWay { descriptor, expected, watch, busy } = on_way;
+        let OnWay { descriptor, expected, watch, busy, work } = on_way;
         let (into, bytes) = pipe();
         let (inner, of, busy) = (Arc::clone(self), (*expected).clone(), busy.clone());
-        let seen = Arc::clone(watch);
+        let (seen, work) = (Arc::clone(watch), work.clone());
         // In this order: what was made and is wanted no more goes before this counts as ended.
         let unpacking =
-            tokio::task::spawn_blocking(move || (inner.make_layer(bytes, &of, &seen), busy));
+            tokio::task::spawn_blocking(move || (inner.make_layer(bytes, &of, &seen, &work), busy));
         let fetched = session.layer(descriptor, skipped, into, watch).await;
         // A stream that broke off is seen there as an end; why it ended is known here.
         let unpacked = unpacking.await.map_or_else(|_| Err(ended()), |(made, _busy)| made);
@@ -315,7 +321,11 @@ impl Inner {
     }
 
     /// Makes layers durable and lists their images. Blocks.
-    pub(super) fn record(self: &Arc<Self>, ready: Vec<Ready>) -> Result<Vec<Arc<Image>>, Cause> {
+    pub(super) fn record(
+        self: &Arc<Self>,
+        ready: Vec<Ready>,
+        work: &Work,
+    ) -> Result<Vec<Arc<Image>>, Cause> {
         let what = match ready.as_slice() {
             [only] => format!("image {}", only.id),
             many => format!("{} images", many.len()),
@@ -323,7 +333,7 @@ impl Inner {
         let keep = |source| Cause::Keep { what: what.clone(), source };
         let (mut new, mut held) = (Vec::new(), Vec::new());
         for Ready { id, config, made, tags, digest } in ready {
-            let layers = self.settle(made)?;
+            let layers = self.settle(made, work)?;
             let records = layers.iter().map(|of| of.layer().clone()).collect();
             new.push(New { record: Record::new(&id, config, records), tags, digest });
             held.extend(layers);

@@ -6,6 +6,7 @@
 
 use super::{FsUsage, Image, Store, files};
 use crate::error::Error;
+use crate::limits::Work;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
@@ -26,6 +27,19 @@ pub(super) fn make_places(root: &Path) -> sys::Result<()> {
         files::make_empty(&root.join(file), 0o644)?;
     }
     Ok(())
+}
+
+/// A walk that can be stopped from elsewhere. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Measure {
+    work: Work,
+}
+
+impl Measure {
+    /// Ends it soon.
+    pub fn stop(&self) {
+        self.work.stop();
+    }
 }
 
 /// What overlayfs needs to make a container's root filesystem.
@@ -104,10 +118,16 @@ impl Store {
 
     /// What a container has written. Walks it.
     pub fn rootfs_usage(&self, container: &str) -> Result<FsUsage, Error> {
+        self.rootfs_measured(container, &Measure::default())
+    }
+
+    /// The same, which ends with an error when `measure` is stopped. In memory it takes what the depth of the tree
+    /// does, not its width.
+    pub fn rootfs_measured(&self, container: &str, measure: &Measure) -> Result<FsUsage, Error> {
         let failed = |source| failed("measure", container, source);
         let directory = self.rootfs_dir(container).map_err(failed)?;
         let upper = directory.join("upper");
-        let (bytes, inodes) = files::usage(&upper).map_err(failed)?;
+        let (bytes, inodes) = files::usage(&upper, &measure.work).map_err(failed)?;
         let mut written = self.written();
         files::open_dir(&upper).map_err(failed)?;
         written.insert(container.to_owned(), (bytes, inodes));

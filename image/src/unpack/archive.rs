@@ -9,8 +9,8 @@
 //!
 //! Not here: what names mean. They are passed on as they are written.
 
-use super::{Error, Limits, pax, sparse};
-use crate::error::SharedIo;
+use super::{Error, charge, pax, sparse};
+use crate::limits::{HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use std::io::{self, Read};
 use tar::{EntryType, Header};
 
@@ -66,6 +66,8 @@ pub(crate) struct Archive<R> {
     /// Where the next header is.
     next: u64,
     entries: u64,
+    /// Bytes before the current entry that are its names and extended headers, or nobody's.
+    header_bytes: u64,
     limits: Limits,
     /// What passed and is no content, if it is wanted.
     raw: Option<Vec<u8>>,
@@ -80,6 +82,7 @@ impl<R: Read> Archive<R> {
             data_end: 0,
             next: 0,
             entries: 0,
+            header_bytes: 0,
             limits: Limits::NONE,
             raw: None,
             is_lossy: false,
@@ -132,6 +135,7 @@ impl<R: Read> Archive<R> {
     /// Goes to the next entry, over what was not read of the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, Error> {
         let (mut long_path, mut long_link, mut extended) = (None, None, None::<pax::Pax>);
+        self.header_bytes = 0;
         loop {
             let Some(header) = self.header()? else {
                 let is_dangling = long_path.is_some() || long_link.is_some() || extended.is_some();
@@ -297,7 +301,7 @@ impl<R: Read> Archive<R> {
         let end = self.position.checked_add(size).filter(|end| end.checked_add(BLOCK).is_some());
         let end = end.ok_or_else(|| self.malformed("the size of an entry is too large"))?;
         if end > self.limits.bytes {
-            return Err(Error::Limit { what: "bytes", max: self.limits.bytes });
+            return Err(Error::Limit { budget: &LAYER_BYTES, max: self.limits.bytes });
         }
         self.data_end = end;
         self.next = end.next_multiple_of(BLOCK);
@@ -309,6 +313,7 @@ impl<R: Read> Archive<R> {
         if size > EXTENSION_BYTES_MAX {
             return Err(self.malformed("a name or an extended header is too long"));
         }
+        charge(&HEADER_BYTES, &mut self.header_bytes, BLOCK + size, HEADER_BYTES.default)?;
         self.begin_data(size)?;
         let mut bytes = Vec::new();
         self.header_data().read_to_end(&mut bytes).map_err(read_failed)?;
@@ -339,11 +344,7 @@ impl<R: Read> Archive<R> {
     }
 
     fn count(&mut self) -> Result<(), Error> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
-            return Err(Error::Limit { what: "entries", max: self.limits.entries });
-        }
-        Ok(())
+        charge(&LAYER_ENTRIES, &mut self.entries, 1, self.limits.entries)
     }
 
     fn skip_to(&mut self, to: u64) -> Result<(), Error> {
@@ -394,7 +395,7 @@ fn or_empty<T: Default>(parsed: io::Result<T>, raw: &[u8]) -> io::Result<T> {
 
 /// Puts a failure of the underlying reader.
 pub(crate) fn read_failed(error: io::Error) -> Error {
-    Error::Read { source: SharedIo::new(error) }
+    Error::of_read(error)
 }
 
 fn mtime(header: &Header) -> (i64, i64) {

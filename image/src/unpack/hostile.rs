@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers that mean harm, or come close to what harms. Needs root.
 
+use super::Error;
 use super::tests::{can_run, temp, unpacked, with_pax, within, xattr};
-use super::{Error, Limits};
+use crate::limits::{Budget, HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits, SPARSE_PIECES};
 use hull_tests::layer::Layer;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -19,6 +20,10 @@ fn with_header(change: impl FnOnce(&mut Header), data: &[u8]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     builder.append(&header, data).unwrap();
     builder.into_inner().unwrap()
+}
+
+fn is_beyond(error: &Error, of: &Budget) -> bool {
+    matches!(error, Error::Limit { budget, .. } if *budget == of)
 }
 
 #[test]
@@ -88,7 +93,7 @@ fn headers_without_measure_are_refused_before_they_are_kept() {
     let tar = with_header(|header| header.set_size(1 << 40), b"");
     let limits = Limits { bytes: 1 << 30, ..Limits::default() };
     let err = within(limits, &tar, &dir.path().join("size")).unwrap_err();
-    assert!(matches!(err, Error::Limit { what: "bytes", .. }), "{err}");
+    assert!(is_beyond(&err, &LAYER_BYTES), "{err}");
     let tar = with_header(|header| header.as_old_mut().size = [0xff; 12], b"");
     assert!(unpacked(&tar, &dir.path().join("negative")).is_err());
 }
@@ -110,7 +115,7 @@ fn of_entries_that_come_again_and_again_the_last_one_is_there() {
         };
     }
     let done = unpacked(&layer.file("thing", 0o600, "last").tar(), &root).unwrap();
-    assert!(done.replaced && done.links.is_empty(), "links that were replaced wait no more");
+    assert!(done.replaced && done.links.is_none(), "links that were replaced wait no more");
     assert_eq!(fs::read(root.join("thing")).unwrap(), b"last");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
 }
@@ -179,4 +184,42 @@ fn a_file_that_is_all_hole_takes_no_room_and_one_that_cannot_be_is_an_error() {
     assert_eq!((stat.len(), stat.blocks()), (1 << 40, 0));
     assert!(unpacked(&sparse(b"9223372036854775807"), &dir.path().join("larger")).is_err());
     assert!(unpacked(&sparse(b"18446744073709551615"), &dir.path().join("largest")).is_err());
+}
+
+#[test]
+fn everything_that_one_entry_brings_counts_together() {
+    if !can_run("everything_that_one_entry_brings_counts_together") {
+        return;
+    }
+    let dir = temp();
+    let long = vec![b'a'; 700 << 10];
+    for kind in [EntryType::GNULongName, EntryType::XGlobalHeader, EntryType::XHeader] {
+        let one = with_header(|header| header.set_entry_type(kind), &long);
+        let many: Vec<u8> = (0..4).flat_map(|_| one[..one.len() - 1024].to_vec()).collect();
+        let err = unpacked(&many, &dir.path().join(format!("{:?}", kind.as_byte()))).unwrap_err();
+        let is_refused = is_beyond(&err, &HEADER_BYTES) || matches!(err, Error::Malformed { .. });
+        assert!(is_refused, "{kind:?}: {err}");
+        assert!(kind == EntryType::XHeader || is_beyond(&err, &HEADER_BYTES), "{kind:?}: {err}");
+    }
+    let pieces: String = (0..SPARSE_PIECES.default + 1).map(|_| "0,0,").collect();
+    let records: [(&str, &[u8]); 2] =
+        [("GNU.sparse.size", b"10"), ("GNU.sparse.map", pieces.trim_end_matches(',').as_bytes())];
+    let tar = with_pax(&records, EntryType::Regular, "f", b"");
+    let err = unpacked(&tar, &dir.path().join("pieces")).unwrap_err();
+    assert!(is_beyond(&err, &SPARSE_PIECES), "{err}");
+}
+
+#[test]
+fn directories_that_are_only_implied_count_too() {
+    if !can_run("directories_that_are_only_implied_count_too") {
+        return;
+    }
+    let dir = temp();
+    let mut layer = Layer::new();
+    for number in 0..10 {
+        layer = layer.file(&format!("{number}/{}f", "d/".repeat(200)), 0o644, "");
+    }
+    let limits = Limits { entries: 1000, ..Limits::default() };
+    let err = within(limits, &layer.tar(), &dir.path().join("layer")).unwrap_err();
+    assert!(is_beyond(&err, &LAYER_ENTRIES), "{err}");
 }

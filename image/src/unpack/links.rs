@@ -5,43 +5,234 @@
 //! file is copied up, as overlayfs would have done, and the links among the waiting ones are links
 //! to the copy.
 
-use super::{Error, names, shown, way};
+use super::{Error, charge, names, shown, way};
+use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, Limits, Shift, WAITING_LINKS};
+use crate::spill::Spill;
+use crate::{files, holes};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, open, openat,
+    fchown, fgetxattr, flistxattr, fsetxattr, fstat, ftruncate, futimens, linkat, open, openat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
-/// Makes the waiting `links` of the layer in `root`. `below` is a view of the layers below it.
-/// Gives the bytes that were copied.
+const COPY_BYTES: usize = 256 << 10;
+
+/// Links of a layer that wait, in the order written: name and target, on the disk.
+#[derive(Debug)]
+pub(crate) struct Links {
+    list: Spill,
+    count: u64,
+}
+
+impl Links {
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    #[cfg(test)]
+    pub(super) fn all(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (mut at, mut all) = (0, Vec::new());
+        while let Ok((name, target, next)) = self.get(at) {
+            all.push((name, target));
+            at = next;
+        }
+        all
+    }
+
+    /// The one at a place, and where the next is.
+    fn get(&self, at: u64) -> sys::Result<(Vec<u8>, Vec<u8>, u64)> {
+        let failed = sys::Error::of_io(|| "read(the list of hard links)");
+        let read = || {
+            let (name, at) = self.list.get(at)?;
+            let (target, at) = self.list.get(at)?;
+            Ok((name, target, at))
+        };
+        read().map_err(failed)
+    }
+}
+
+/// The same while a layer is unpacked. In memory is where the name of each is, by its hash under a key of this
+/// process.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    links: Option<Links>,
+    keys: RandomState,
+    places: HashMap<u64, u64>,
+}
+
+impl Waiting {
+    /// Remembers one.
+    pub(super) fn add(
+        &mut self,
+        root: BorrowedFd<'_>,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(name), source };
+        let links = match &mut self.links {
+            Some(links) => links,
+            none => none.insert(Links { list: Spill::new(root).map_err(made)?, count: 0 }),
+        };
+        charge(&WAITING_LINKS, &mut links.count, 1, WAITING_LINKS.default)?;
+        let at = links.list.push(&[name, target]);
+        let at = at.map_err(sys::Error::of_io(|| "write(the list of hard links)")).map_err(made)?;
+        self.places.insert(self.keys.hash_one(name), at);
+        Ok(())
+    }
+
+    /// Something else has this name now.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        if !self.places.is_empty() {
+            self.places.remove(&self.keys.hash_one(name));
+        }
+    }
+
+    /// Those that wait still.
+    pub(super) fn finish(&mut self, root: BorrowedFd<'_>) -> sys::Result<Option<Links>> {
+        let Some(links) = self.links.take().filter(|_| !self.places.is_empty()) else {
+            return Ok(None);
+        };
+        if links.count == self.places.len() as u64 {
+            return Ok(Some(links));
+        }
+        let mut kept = Links { list: Spill::new(root)?, count: 0 };
+        let mut at = 0;
+        while at < links.list.end() {
+            let (name, target, next) = links.get(at)?;
+            if self.places.get(&self.keys.hash_one(name.as_slice())) == Some(&at) {
+                let added = kept.list.push(&[&name, &target]);
+                added.map_err(sys::Error::of_io(|| "write(the list of hard links)"))?;
+                kept.count += 1;
+            }
+            at = next;
+        }
+        Ok(Some(kept))
+    }
+}
+
+/// What copies for links have cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Copied {
+    /// Bytes that were written.
+    pub(crate) bytes: u64,
+    apparent_bytes: u64,
+}
+
+/// Makes the waiting `links` of the layer in `root`. `below` is a view of the layers below it. The layer
+/// has taken `taken` bytes already.
 pub(crate) fn copy_up(
     root: BorrowedFd<'_>,
     below: Option<BorrowedFd<'_>>,
-    links: &[(Vec<u8>, Vec<u8>)],
-) -> Result<u64, Error> {
-    let mut copies: HashMap<&[u8], &[u8]> = HashMap::new();
-    let mut bytes = 0;
-    for (name, target) in links {
-        let nothing = || Error::LinkToNothing { entry: shown(name), target: shown(target) };
+    links: &Links,
+    limits: Limits,
+    taken: u64,
+    shift: &Shift,
+) -> Result<Copied, Error> {
+    let mut copying = Copying {
+        root,
+        bytes: taken,
+        done: Copied::default(),
+        limits,
+        shift,
+        buffer: vec![0; COPY_BYTES],
+    };
+    // Where in the list the name of the copy is, by a hash of what is copied.
+    let (keys, mut copies) = (RandomState::new(), HashMap::new());
+    let mut at = 0;
+    while at < links.list.end() {
+        shift.check().map_err(Error::of_read)?;
+        let made = |source| Error::Make { entry: "its hard links".into(), source };
+        let (name, target, next) = links.get(at).map_err(made)?;
+        let made = |source| Error::Make { entry: shown(&name), source };
+        let nothing = || Error::LinkToNothing { entry: shown(&name), target: shown(&target) };
+        let hash = keys.hash_one(target.as_slice());
         // A copy of the same target, or a link that has been made since.
-        let own = copies.get(target.as_slice()).copied().unwrap_or(target);
-        if link(root, own, name).map_err(|source| Error::Make { entry: shown(name), source })? {
-            continue;
+        let own = match copies.get(&hash) {
+            Some(copy) => links.get(*copy).map_err(made)?.0,
+            None => target.clone(),
+        };
+        if !link(root, &own, &name).map_err(made)? {
+            let found = below
+                .ok_or_else(nothing)
+                .and_then(|below| find(below, &target).map_err(|_| nothing()))?;
+            copying.copy(&found, &name)?;
+            copies.insert(hash, at);
         }
-        let found = below
-            .ok_or_else(nothing)
-            .and_then(|below| find(below, target).map_err(|_| nothing()))?;
-        bytes += copy(root, &found, name)
-            .map_err(|source| Error::Make { entry: shown(name), source })?;
-        copies.insert(target, name);
+        at = next;
     }
-    Ok(bytes)
+    Ok(copying.done)
+}
+
+struct Copying<'a> {
+    root: BorrowedFd<'a>,
+    /// What counts against the limit.
+    bytes: u64,
+    done: Copied,
+    limits: Limits,
+    shift: &'a Shift,
+    buffer: Vec<u8>,
+}
+
+impl Copying<'_> {
+    fn copy(&mut self, from: &File, name: &[u8]) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(name), source };
+        let (parent, own) = parent_of(self.root, name).map_err(made)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = || openat(&parent.fd, &own, flags, Mode::RUSR | Mode::WUSR);
+        let into = File::from(way::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
+        parent.leave().map_err(made)?;
+        let stat = fstat(from).map_err(sys::Error::of(|| "fstat()")).map_err(made)?;
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let max = self.limits.apparent_bytes;
+        charge(&LAYER_APPARENT_BYTES, &mut self.done.apparent_bytes, length, max)?;
+        ftruncate(&into, length)
+            .map_err(sys::Error::of(|| format!("ftruncate({length})")))
+            .map_err(made)?;
+        let mut at = 0;
+        let failed = |call: &'static str| sys::Error::of_io(move || call);
+        while let Some((begin, bytes)) =
+            holes::next(from, at, length).map_err(failed("lseek(SEEK_DATA)")).map_err(made)?
+        {
+            charge(&LAYER_BYTES, &mut self.bytes, bytes, self.limits.bytes)?;
+            self.piece(from, &into, begin, bytes, name)?;
+            self.done.bytes += bytes;
+            at = begin + bytes;
+        }
+        dress(from, &into, &stat)
+            .map_err(sys::Error::of(|| "copy the attributes of a file"))
+            .map_err(made)
+    }
+
+    fn piece(
+        &mut self,
+        from: &File,
+        into: &File,
+        mut at: u64,
+        bytes: u64,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        let end = at + bytes;
+        while at < end {
+            self.shift.check().map_err(Error::of_read)?;
+            let want = usize::try_from(end - at).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+            let part = &mut self.buffer[..want];
+            let copied = from.read_exact_at(part, at).and_then(|()| into.write_all_at(part, at));
+            copied
+                .map_err(sys::Error::of_io(|| format!("write({want} bytes)")))
+                .map_err(|source| Error::Make { entry: shown(name), source })?;
+            at += want as u64;
+        }
+        Ok(())
+    }
 }
 
 fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -49,20 +240,33 @@ fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, 
     sys::open_in_root(root, name, flags, ResolveFlags::empty())
 }
 
-fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(OwnedFd, CString)> {
+/// A directory that something is made in, and its time before that.
+struct Parent {
+    fd: OwnedFd,
+    times: Timestamps,
+}
+
+impl Parent {
+    fn leave(&self) -> sys::Result<()> {
+        futimens(&self.fd, &self.times).map_err(sys::Error::of(|| "futimens()"))
+    }
+}
+
+fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)> {
     let (above, last) = names::split(name);
-    let dir = beneath(root, above, OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(sys::Error::of(|| format!("openat2({})", shown(above))))?;
+    let failed = |errno| sys::Error::new(errno, format!("openat2({})", shown(above)));
+    let fd = beneath(root, above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+    let times = files::modified(&fstat(&fd).map_err(failed)?);
     let last = CString::new(last).map_err(|_| sys::Error::new(Errno::INVAL, "openat2(NUL)"))?;
-    Ok((dir, last))
+    Ok((Parent { fd, times }, last))
 }
 
 /// Whether the layer itself has the target by now, and the link was made.
 fn link(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
     let Ok((from, last)) = parent_of(root, target) else { return Ok(false) };
     let (to, own) = parent_of(root, name)?;
-    match linkat(&from, &last, &to, &own, AtFlags::empty()) {
-        Ok(()) => Ok(true),
+    match linkat(&from.fd, &last, &to.fd, &own, AtFlags::empty()) {
+        Ok(()) => to.leave().map(|()| true),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => {
             Err(sys::Error::new(errno, format!("linkat({}, {})", shown(target), shown(name))))
@@ -78,18 +282,6 @@ fn find(below: BorrowedFd<'_>, target: &[u8]) -> Result<File, Errno> {
     }
     let path = format!("/proc/self/fd/{}", found.as_raw_fd());
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
-}
-
-fn copy(root: BorrowedFd<'_>, from: &File, name: &[u8]) -> sys::Result<u64> {
-    let (parent, own) = parent_of(root, name)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let make = || openat(&parent, &own, flags, Mode::RUSR | Mode::WUSR);
-    let mut into = File::from(way::replace(parent.as_fd(), &own, make)?);
-    let bytes =
-        io::copy(&mut &*from, &mut into).map_err(sys::Error::of_io(|| "copy_file_range()"))?;
-    let stat = fstat(from).map_err(sys::Error::of(|| "fstat()"))?;
-    dress(from, &into, &stat).map_err(sys::Error::of(|| "copy the attributes of a file"))?;
-    Ok(bytes)
 }
 
 fn dress(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {

@@ -22,13 +22,14 @@ mod tree;
 mod way;
 
 pub(crate) use archive::{Archive, Kind};
-pub(crate) use links::copy_up;
+pub(crate) use links::{Copied, Links, copy_up};
 pub(crate) use names::{clean, split, target};
 
 use crate::error::SharedIo;
 use crate::inventory::Writer;
+use crate::limits::{Budget, Ended, LAYER_SECONDS, Limits};
 use hull_sys as sys;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 /// Why a layer could not be unpacked.
@@ -57,13 +58,16 @@ pub enum Error {
         source: SharedIo,
     },
     /// More than is allowed: it may be a bomb.
-    #[error("the archive has more than the {max} {what} that are allowed")]
+    #[error("it has more than the {max} {} that are allowed (`{}`)", budget.what, budget.name)]
     Limit {
-        /// `bytes`, `entries`.
-        what: &'static str,
-        /// The limit.
+        /// Of what.
+        budget: &'static Budget,
+        /// How much is allowed.
         max: u64,
     },
+    /// Nobody wants it any more.
+    #[error("given up: who asked for it has left, or it failed elsewhere")]
+    Unwanted,
     /// The filesystem.
     #[error("make entry `{entry}`")]
     Make {
@@ -93,6 +97,7 @@ impl Error {
             | Self::Read { .. }
             | Self::Limit { .. }
             | Self::LinkToNothing { .. } => true,
+            Self::Unwanted => false,
             Self::Make { source, .. } => {
                 use rustix::io::Errno;
                 matches!(
@@ -111,6 +116,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Read { .. }
             | Self::Limit { .. }
+            | Self::Unwanted
             | Self::LinkToNothing { .. } => None,
         }
     }
@@ -118,39 +124,40 @@ impl Error {
     /// What the operator can do about it, where we know.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Limit { what, .. } => Some(format!(
-                "if the image is to be trusted, raise `layer_{what}_max` under `[image]`"
-            )),
+            Self::Limit { budget, .. } => Some(budget.hint()),
             Self::Malformed { .. }
             | Self::Refused { .. }
             | Self::Read { .. }
             | Self::Make { .. }
+            | Self::Unwanted
             | Self::LinkToNothing { .. } => None,
+        }
+    }
+
+    /// What a failed read means.
+    pub(crate) fn of_read(error: io::Error) -> Self {
+        Self::of_work(error).unwrap_or_else(|error| Self::Read { source: SharedIo::new(error) })
+    }
+
+    /// Why work was given up, if that is what the error is; else the error.
+    pub(crate) fn of_work(error: io::Error) -> Result<Self, io::Error> {
+        match Ended::of(&error) {
+            Some(Ended::Unwanted) => Ok(Self::Unwanted),
+            Some(Ended::Seconds { max }) => Ok(Self::Limit { budget: &LAYER_SECONDS, max }),
+            None => error.downcast(),
         }
     }
 }
 
-/// How large a layer, or an archive of images, may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes that a layer inflates to.
-    pub bytes: u64,
-    /// Entries of a layer's archive, extended headers among them.
-    pub entries: u64,
-    /// Bytes that an archive of images inflates to.
-    pub archive_bytes: u64,
-}
-
-impl Limits {
-    pub(crate) const NONE: Self =
-        Self { bytes: u64::MAX, entries: u64::MAX, archive_bytes: u64::MAX };
-}
-
-impl Default for Limits {
-    /// Some times what the largest images have.
-    fn default() -> Self {
-        Self { bytes: 128 << 30, entries: 5_000_000, archive_bytes: 256 << 30 }
-    }
+/// Adds to what was counted, unless that is more than is allowed.
+pub(crate) fn charge(
+    budget: &'static Budget,
+    counted: &mut u64,
+    more: u64,
+    max: u64,
+) -> Result<(), Error> {
+    *counted = counted.saturating_add(more);
+    if *counted > max { Err(Error::Limit { budget, max }) } else { Ok(()) }
 }
 
 /// What was unpacked.
@@ -161,8 +168,10 @@ pub(crate) struct Unpacked {
     pub(crate) inodes: u64,
     /// Entries took the place of others: the inventory that was written is not what is there.
     pub(crate) replaced: bool,
-    /// Hard links to what this layer does not have: name and target, in the order written.
-    pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes that its sparse files are long.
+    pub(crate) apparent_bytes: u64,
+    /// Hard links to what this layer does not have.
+    pub(crate) links: Option<Links>,
 }
 
 /// Unpacks an archive into the directory `root`, which must be empty, and gives back the reader where
@@ -178,15 +187,15 @@ pub(crate) fn unpack<R: Read>(
         source: sys::Error::of_io(|| "write(inventory)")(source),
     };
     let mut archive = Archive::recording(reader, limits);
-    let mut tree = tree::Tree::new(root);
+    let mut tree = tree::Tree::new(root, limits);
     while let Some(entry) = archive.next()? {
-        notes.raw(archive.take_raw()).map_err(noted)?;
+        notes.raw(&archive.take_raw()).map_err(noted)?;
         for (path, what, dress) in tree.add(&entry, &mut archive.data())? {
             notes.entry(path, what, dress).map_err(noted)?;
         }
     }
     archive.trailer()?;
-    notes.raw(archive.take_raw()).map_err(noted)?;
+    notes.raw(&archive.take_raw()).map_err(noted)?;
     if archive.is_lossy() {
         notes.not_exact();
     }

@@ -5,12 +5,10 @@
 //! that the archive has.
 
 use super::archive::{Archive, BLOCK, Entry, Kind, read_failed};
-use super::{Error, pax};
+use super::{Error, charge, pax};
+use crate::limits::SPARSE_PIECES;
 use std::io::Read;
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
-
-/// Most pieces of one file.
-const PIECES_MAX: usize = 1 << 20;
 
 type Map = Vec<(u64, u64)>;
 
@@ -42,20 +40,13 @@ fn pieces<R: Read>(
         let (Ok(offset), Ok(length)) = (piece.offset(), piece.length()) else {
             return Err(archive.malformed("a piece of a sparse file is no number"));
         };
-        add(archive, map, offset, length)?;
+        add(map, offset, length)?;
     }
     Ok(())
 }
 
-fn add<R: Read>(
-    archive: &Archive<R>,
-    map: &mut Map,
-    offset: u64,
-    length: u64,
-) -> Result<(), Error> {
-    if map.len() >= PIECES_MAX {
-        return Err(archive.malformed("a sparse file has too many pieces"));
-    }
+fn add(map: &mut Map, offset: u64, length: u64) -> Result<(), Error> {
+    charge(&SPARSE_PIECES, &mut (map.len() as u64), 1, SPARSE_PIECES.default)?;
     map.push((offset, length));
     Ok(())
 }
@@ -83,7 +74,7 @@ pub(super) fn of_pax<R: Read>(
         let numbers: Option<Vec<u64>> = text.split(',').map(parsed).collect();
         for piece in numbers.ok_or_else(|| bad(archive))?.chunks(2) {
             let [offset, length] = piece else { return Err(bad(archive)) };
-            add(archive, &mut map, *offset, *length)?;
+            add(&mut map, *offset, *length)?;
         }
     } else {
         let numbers = |key: &str| -> Option<Vec<u64>> {
@@ -96,7 +87,7 @@ pub(super) fn of_pax<R: Read>(
             return Err(bad(archive));
         }
         for (offset, length) in offsets.into_iter().zip(lengths) {
-            add(archive, &mut map, offset, length)?;
+            add(&mut map, offset, length)?;
         }
     }
     checked(archive, map, length, entry.size)
@@ -108,7 +99,7 @@ fn in_data<R: Read>(archive: &mut Archive<R>, map: &mut Map) -> Result<u64, Erro
     let count = lines.number(archive)?;
     for _ in 0..count {
         let (offset, length) = (lines.number(archive)?, lines.number(archive)?);
-        add(archive, map, offset, length)?;
+        add(map, offset, length)?;
     }
     Ok(lines.read)
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers unpacked on a real filesystem, good ones and hostile ones. Needs root.
 
-use super::{Error, Limits, Unpacked, copy_up, unpack};
+use super::{Error, Unpacked, copy_up, unpack};
 use crate::inventory::Writer;
+use crate::limits::{LAYER_BYTES, Limits, Work};
 use crate::{files, view};
 use hull_tests::layer::Layer;
 use hull_tests::paths::cannot_run;
@@ -79,7 +80,8 @@ fn everything_is_made_as_it_was_packed() {
         .file("implicit/deep/file", 0o600, "y")
         .tar();
     let done = unpacked(&tar, &root).unwrap();
-    assert_eq!((done.inodes, done.links), (8, Vec::new()), "root, d, 3 in it, 2 implicit, a file");
+    assert_eq!(done.inodes, 8, "root, d, 3 in it, 2 implicit, a file");
+    assert!(done.links.is_none());
     let stat = |path: &str| fs::symlink_metadata(root.join(path)).unwrap();
     assert_eq!(stat("d").mode() & 0o7777, 0o1777);
     assert_eq!(stat("d").mtime(), 1_000_000_000, "though entries were made in it");
@@ -242,9 +244,14 @@ fn a_hard_link_to_a_layer_below_is_copied_up() {
         .hard_link("bin/replaced", "bin/one")
         .file("bin/replaced", 0o644, "own");
     let done = unpacked(&tar.tar(), &above).unwrap();
-    assert_eq!(done.links.len(), 3);
+    let links = done.links.unwrap();
+    assert_eq!(links.count(), 3);
     let (root, below) = (files::open_dir(&above).unwrap(), view::view(&[below]).unwrap());
-    assert_eq!(copy_up(root.as_fd(), Some(below.as_fd()), &done.links).unwrap(), 7);
+    let (limits, shift) = (Limits::default(), Work::default().shift(60));
+    let copied = copy_up(root.as_fd(), Some(below.as_fd()), &links, limits, 0, &shift);
+    assert_eq!(copied.unwrap().bytes, 7);
+    let bin = fs::metadata(above.join("bin")).unwrap();
+    assert_eq!(bin.mtime(), 1_000_000_000, "though entries were made in it");
     let two = fs::metadata(above.join("bin/two")).unwrap();
     assert_eq!((two.uid(), two.mode() & 0o7777, two.nlink()), (7, 0o4711, 3));
     assert_eq!(fs::read(above.join("bin/replaced")).unwrap(), b"own");
@@ -252,8 +259,43 @@ fn a_hard_link_to_a_layer_below_is_copied_up() {
     let tar = Layer::new().hard_link("two", "nowhere").tar();
     let done = unpacked(&tar, &dir.path().join("broken")).unwrap();
     let root = files::open_dir(&dir.path().join("broken")).unwrap();
-    let err = copy_up(root.as_fd(), Some(below.as_fd()), &done.links).unwrap_err();
+    let links = done.links.unwrap();
+    let err = copy_up(root.as_fd(), Some(below.as_fd()), &links, limits, 0, &shift).unwrap_err();
     assert!(err.to_string().contains("`nowhere`"), "{err}");
+}
+
+#[test]
+fn holes_stay_holes_when_a_file_is_copied_up_and_bytes_count() {
+    if !can_run("holes_stay_holes_when_a_file_is_copied_up_and_bytes_count") {
+        return;
+    }
+    let dir = temp();
+    let (below, above) = (dir.path().join("below"), dir.path().join("above"));
+    let sparse: [(&str, &[u8]); 3] = [
+        ("GNU.sparse.size", b"1099511627776"),
+        ("GNU.sparse.numblocks", b"1"),
+        ("GNU.sparse.map", b"549755813888,5"),
+    ];
+    unpacked(&with_pax(&sparse, EntryType::Regular, "hole", b"bytes"), &below).unwrap();
+    let done = unpacked(&Layer::new().hard_link("two", "hole").tar(), &above).unwrap();
+    let (root, below) = (files::open_dir(&above).unwrap(), view::view(&[below]).unwrap());
+    let (links, shift) = (done.links.unwrap(), Work::default().shift(60));
+    let copied =
+        |limits, taken| copy_up(root.as_fd(), Some(below.as_fd()), &links, limits, taken, &shift);
+    copied(Limits::default(), 0).unwrap();
+    let two = fs::metadata(above.join("two")).unwrap();
+    assert_eq!(two.len(), 1 << 40);
+    assert!(two.blocks() * 512 <= 1 << 20, "{} blocks", two.blocks());
+    let mut end = [0; 5];
+    let two = fs::File::open(above.join("two")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&two, &mut end, 1 << 39).unwrap();
+    assert_eq!(&end, b"bytes");
+    fs::remove_file(above.join("two")).unwrap();
+    let err = copied(Limits { bytes: 100, ..Limits::default() }, 99).unwrap_err();
+    assert!(matches!(err, Error::Limit { budget, .. } if *budget == LAYER_BYTES), "{err}");
+    fs::remove_file(above.join("two")).unwrap();
+    let err = copied(Limits { apparent_bytes: 1 << 39, ..Limits::default() }, 0).unwrap_err();
+    assert!(err.to_string().contains("layer_apparent_bytes_max"), "{err}");
 }
 
 #[test]
@@ -333,7 +375,8 @@ fn where_links_lead_stops_at_the_root() {
     let inode = |path: &str| fs::metadata(root.join(path)).unwrap().ino();
     assert_eq!(inode("passwd"), inode("etc/passwd"));
     assert_eq!(inode("deep/passwd"), inode("etc/passwd"));
-    assert_eq!(done.links, [(b"of-below".to_vec(), b"etc/group".to_vec())]);
+    let waits = done.links.unwrap();
+    assert_eq!(waits.all(), [(b"of-below".to_vec(), b"etc/group".to_vec())]);
     for (path, name) in [
         ("made/here", "climbs"),
         ("made/there", "a/b/climbs"),

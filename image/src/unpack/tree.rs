@@ -7,20 +7,21 @@
 
 use super::archive::{Entry, Kind};
 use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times, worn};
+use super::links::Waiting;
 use super::names::{self, Meaning};
 use super::way::{clear_way, is_whiteout};
-use super::{Error, Unpacked, shown};
+use super::{Error, Unpacked, charge, shown};
 use crate::digest::Hasher;
 use crate::files;
 use crate::inventory::{Dress, What};
+use crate::limits::{LAYER_APPARENT_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, chmodat, chownat,
-    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlink,
-    readlinkat, statat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags, chmodat,
+    chownat, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat,
+    readlink, readlinkat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
@@ -40,15 +41,21 @@ const LINKS_MAX: u32 = 40;
 pub(super) struct Tree {
     root: OwnedFd,
     /// The last parent: most entries are in the directory of the one before.
-    parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Directories and their times, which making entries in them would change.
-    times: HashMap<Vec<u8>, (i64, i64)>,
-    /// Names of links that wait for the layers below, and where in the list they are.
-    waiting: HashMap<Vec<u8>, usize>,
+    parent: Option<Parent>,
+    /// Links that wait for the layers below.
+    waiting: Waiting,
     /// Directories that were made on the way, since this was asked last.
     implied: Vec<Vec<u8>>,
+    limits: Limits,
     done: Unpacked,
     buffer: Vec<u8>,
+}
+
+/// A directory that entries are made in. That changes its time, which is put back when it is left.
+struct Parent {
+    name: Vec<u8>,
+    fd: OwnedFd,
+    times: Timestamps,
 }
 
 type Call<T> = Result<T, sys::Error>;
@@ -57,10 +64,10 @@ type Call<T> = Result<T, sys::Error>;
 pub(super) type Noted = (Vec<u8>, What, Option<Dress>);
 
 impl Tree {
-    pub(super) fn new(root: OwnedFd) -> Self {
+    pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
-        let (times, waiting, implied) = Default::default();
-        Self { root, parent: None, times, waiting, implied, done, buffer: vec![0; COPY_BYTES] }
+        let (waiting, implied) = Default::default();
+        Self { root, parent: None, waiting, implied, limits, done, buffer: vec![0; COPY_BYTES] }
     }
 
     /// Makes what an entry says, and tells what is there now because of it.
@@ -70,6 +77,9 @@ impl Tree {
         data: &mut impl Read,
     ) -> Result<impl Iterator<Item = Noted>, Error> {
         let made = self.make(entry, data)?;
+        // Directories on the way and marks are inodes too, whatever the archive lists.
+        let mut inodes = self.done.inodes.saturating_sub(1);
+        charge(&LAYER_ENTRIES, &mut inodes, 0, self.limits.entries)?;
         let worn = made.as_ref().map(|(_, what)| worn(entry, what)).transpose();
         let worn = worn.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
         let made = made.map(|(name, what)| (name, what, worn.flatten()));
@@ -110,9 +120,7 @@ impl Tree {
             }
             Meaning::Thing => {
                 // A name that comes again replaces what waits for the layers below.
-                if let Some(number) = self.waiting.remove(&name) {
-                    self.done.links[number].0.clear();
-                }
+                self.waiting.forget(&name);
                 match &entry.kind {
                     Kind::Link(target) => self.link(entry, &name, target)?,
                     Kind::File | Kind::Sparse { .. } => {
@@ -129,20 +137,18 @@ impl Tree {
         Ok(what.map(|what| (name, what)))
     }
 
-    /// Gives the directories their times and says what was made.
+    /// Says what was made.
     pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
-        // Those that were replaced later have lost their names.
-        self.done.links.retain(|(name, _)| !name.is_empty());
-        for (name, time) in &self.times {
-            let made = |source| Error::Make { entry: shown(name), source };
-            // One that was replaced later has no times to restore.
-            let Ok(dir) = self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
-            else {
-                continue;
-            };
-            futimens(&dir, &times(*time)).map_err(sys::Error::of(|| "futimens()")).map_err(made)?;
-        }
+        let made = |source| Error::Make { entry: "its hard links".into(), source };
+        self.leave().map_err(made)?;
+        self.done.links = self.waiting.finish(self.root.as_fd()).map_err(made)?;
         Ok(self.done)
+    }
+
+    /// Gives the last parent its time back.
+    fn leave(&mut self) -> Call<()> {
+        let Some(Parent { name, fd, times }) = self.parent.take() else { return Ok(()) };
+        futimens(&fd, &times).map_err(sys::Error::of(|| format!("futimens({})", shown(&name))))
     }
 
     fn beneath(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -152,20 +158,19 @@ impl Tree {
 
     /// Opens the directory that an entry goes to, and makes it if the archive does not list it.
     fn directory(&mut self, name: &[u8]) -> Call<BorrowedFd<'_>> {
-        if self.parent.as_ref().is_none_or(|(known, _)| known != name) {
+        if self.parent.as_ref().is_none_or(|known| known.name != name) {
+            self.leave()?;
             let fd = self.ensure(name, LINKS_MAX)?;
-            self.parent = Some((name.to_vec(), fd));
+            let stat = fstat(&fd).map_err(sys::Error::of(|| format!("fstat({})", shown(name))))?;
+            self.parent = Some(Parent { name: name.to_vec(), fd, times: files::modified(&stat) });
         }
-        match &self.parent {
-            Some((_, fd)) => Ok(fd.as_fd()),
-            None => Ok(self.root.as_fd()),
-        }
+        Ok(self.parent.as_ref().map_or(self.root.as_fd(), |parent| parent.fd.as_fd()))
     }
 
     fn ensure(&mut self, name: &[u8], links: u32) -> Call<OwnedFd> {
         let failed =
             |errno| sys::Error::new(errno, format!("openat2({}, DIRECTORY|IN_ROOT)", shown(name)));
-        match self.beneath(name, OFlags::PATH | OFlags::DIRECTORY) {
+        match self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => return Ok(fd),
             Err(Errno::NOENT) if !name.is_empty() => {}
             Err(errno) => return Err(failed(errno)),
@@ -175,14 +180,15 @@ impl Tree {
         for end in slashes.map(|(at, _)| at).chain([name.len()]) {
             self.ensure_one(&name[..end], links)?;
         }
-        self.beneath(name, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)
+        self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)
     }
 
     /// Likewise, when all above it is there.
     fn ensure_one(&mut self, name: &[u8], links: u32) -> Call<()> {
         let failed = |errno| sys::Error::new(errno, format!("mkdirat({})", shown(name)));
         let (above, last) = names::split(name);
-        let parent = self.beneath(above, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+        let parent = self.beneath(above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+        let before = fstat(&parent).map_err(failed)?;
         let mode = Mode::from_raw_mode(IMPLICIT.mode);
         match mkdirat(&parent, last, mode) {
             Ok(()) => {
@@ -192,6 +198,7 @@ impl Tree {
                     .map_err(sys::Error::of(|| format!("chownat({})", shown(name))))?;
                 chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
+                futimens(&parent, &files::modified(&before)).map_err(failed)?;
                 self.implied.push(name.to_vec());
                 self.count(UNIT);
                 return Ok(());
@@ -234,9 +241,9 @@ impl Tree {
         let root = self
             .beneath(b"", files::DIRECTORY)
             .map_err(sys::Error::of(|| "openat2(/, DIRECTORY)"))?;
+        self.leave()?;
         dress(root.as_fd(), entry)?;
-        self.times.insert(Vec::new(), entry.mtime);
-        Ok(())
+        futimens(&root, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens(/)"))
     }
 
     fn make_opaque(&mut self, directory: &[u8]) -> Call<()> {
@@ -345,6 +352,8 @@ impl Tree {
         hasher: &mut Hasher,
     ) -> Result<u64, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
+        let max = self.limits.apparent_bytes;
+        charge(&LAYER_APPARENT_BYTES, &mut self.done.apparent_bytes, length, max)?;
         ftruncate(&*file, length)
             .map_err(sys::Error::of(|| format!("ftruncate({length})")))
             .map_err(made)?;
@@ -387,8 +396,7 @@ impl Tree {
             }
             // A layer below has it: linked once that is there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                self.waiting.insert(name.to_vec(), self.done.links.len());
-                self.done.links.push((name.to_vec(), target));
+                self.waiting.add(self.root.as_fd(), name, &target)?;
                 Ok(None)
             }
             Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
@@ -476,13 +484,12 @@ impl Tree {
             Err(errno) => return Err(sys::Error::new(errno, "openat(DIRECTORY)")),
         };
         dress(dir.as_fd(), entry)?;
+        futimens(&dir, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens()"))?;
         self.done.replaced |= replaced;
         if is_new {
             self.count(UNIT);
         }
         // A link may have been replaced that the cached parent went through.
-        self.parent = None;
-        self.times.insert(name.to_vec(), entry.mtime);
-        Ok(())
+        self.leave()
     }
 }

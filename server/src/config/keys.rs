@@ -186,6 +186,14 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("image.layer_entries_max", "Most entries of a layer's archive."),
     key(
+        "image.layer_apparent_bytes_max",
+        "Most bytes that the sparse files of a layer are long together, holes included. Holes take no disk.",
+    ),
+    key(
+        "image.layer_seconds_max",
+        "Most seconds of processor time that a thread may take to inflate, unpack or look through a layer. Waiting for the network or the disk does not count.",
+    ),
+    key(
         "image.archive_bytes_max",
         "Most bytes of an archive that is imported, and that a compressed one may inflate to. They lie in `data_dir` until it is imported.",
     ),

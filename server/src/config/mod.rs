@@ -163,6 +163,8 @@ pub(crate) struct Image {
     pub(crate) stall_s: u64,
     pub(crate) layer_bytes_max: u64,
     pub(crate) layer_entries_max: u64,
+    pub(crate) layer_apparent_bytes_max: u64,
+    pub(crate) layer_seconds_max: u64,
     pub(crate) archive_bytes_max: u64,
     pub(crate) keep_blobs: bool,
     pub(crate) registry: Vec<Registry>,
@@ -253,7 +255,8 @@ impl Default for Runtime {
 
 impl Default for Image {
     fn default() -> Self {
-        let hull_image::Limits { bytes, entries, archive_bytes } = hull_image::Limits::default();
+        let hull_image::Limits { bytes, entries, apparent_bytes, seconds, archive_bytes } =
+            hull_image::Limits::default();
         Self {
             concurrent_layers: 4,
             pinned: Vec::new(),
@@ -263,6 +266,8 @@ impl Default for Image {
             stall_s: 60,
             layer_bytes_max: bytes,
             layer_entries_max: entries,
+            layer_apparent_bytes_max: apparent_bytes,
+            layer_seconds_max: seconds,
             archive_bytes_max: archive_bytes,
             keep_blobs: false,
             registry: Vec::new(),

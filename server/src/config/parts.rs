@@ -27,6 +27,8 @@ impl Config {
             limits: hull_image::Limits {
                 bytes: self.image.layer_bytes_max,
                 entries: self.image.layer_entries_max,
+                apparent_bytes: self.image.layer_apparent_bytes_max,
+                seconds: self.image.layer_seconds_max,
                 archive_bytes: self.image.archive_bytes_max,
             },
             policy: self.image.policy.clone(),

@@ -86,7 +86,7 @@ impl ImageService for Cri {
         let usage = self.node.images.usage().map_err(|err| status::of_image(&err))?;
         let written = self.node.images.rootfs_usage_known();
         let node = Arc::clone(&self.node);
-        drop(tokio::task::spawn_blocking(move || node.layers.refresh(&node)));
+        drop(tokio::task::spawn_blocking(move || node.layers.refresh(&node.images)));
         let now = now_ns();
         Ok(Response::new(api::ImageFsInfoResponse {
             image_filesystems: vec![stats::filesystem(&usage, now)],
