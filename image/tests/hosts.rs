@@ -177,6 +177,30 @@ async fn a_registry_that_stalls_is_found_out_by_progress() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_head_comes_a_byte_at_a_time_stalls() {
+    if !can_run("an_answer_whose_head_comes_a_byte_at_a_time_stalls") {
+        return;
+    }
+    let packed = packed();
+    let (serve, of) = (serves(&packed, "a/b", "1"), packed.blobs[1].digest());
+    let times = AtomicUsize::new(0);
+    let fake = Fake::start(move |asked| {
+        let is_first = asked.path.contains(&of) && times.fetch_add(1, Ordering::SeqCst) == 0;
+        // Less than the limit between two bytes, and minutes for all of them.
+        let trickles = is_first.then_some(std::time::Duration::from_secs(1));
+        Answer { trickles, ..serve(asked) }
+    });
+    let store = TestStore::configured(|config| {
+        config.remote.stall = std::time::Duration::from_secs(2);
+    });
+    let began = std::time::Instant::now();
+    pull(&store, &format!("{}/a/b:1", fake.host), None).await.unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(40), "{:?}", began.elapsed());
+    let layers = fake.log().iter().filter(|of| of.path.contains(&packed.blobs[1].digest())).count();
+    assert_eq!(layers, 2);
+}
+
+#[tokio::test]
 async fn a_registry_that_wants_more_patience_than_a_pull_has_is_told_of_at_once() {
     let fake = Fake::start(|_| Answer::of(429, "").with("Retry-After", "3600"));
     let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();

@@ -2,6 +2,7 @@
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
 use crate::apparmor::AppArmor;
+use crate::budget::Budgeted;
 use crate::calls::Calls;
 use crate::config::{Config, NetworkMode};
 use crate::container::plans::Plans;
@@ -106,6 +107,10 @@ impl Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(config: Config) -> Result<(), Error> {
+    // Before there are threads.
+    if !hull_sys::heap::return_large_allocations() {
+        warn!("the allocator keeps large allocations that were freed");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -162,9 +167,11 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         told.send_replace(true);
     };
     let calls = Calls::new();
+    let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
         .layer(calls.clone())
         .layer(Deadlines)
+        .layer(budget)
         .add_service(
             RuntimeServiceServer::new(cri.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -70,6 +70,8 @@ pub(crate) enum Error {
     ExecPipes { source: std::io::Error },
     #[error("show container {container}'s output any further: this client fell too far behind")]
     FellBehind { container: String },
+    #[error("do that now: large calls hold all of the {most} bytes that they may have together")]
+    CallMemory { most: u64 },
     #[error("open another stream: {most} wait for their clients already")]
     TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
@@ -116,6 +118,9 @@ impl Error {
                 "restart the container, or set `runtime.default_seccomp` as it was when the container was made".into(),
             ),
             Self::ExecTimeout { .. } => Some("raise the probe's `timeoutSeconds`, or make the command quicker".into()),
+            Self::CallMemory { .. } => Some(
+                "try again, have the command write less or use `kubectl exec`, or raise `runtime.call_memory_bytes_max`".into(),
+            ),
             Self::FellBehind { .. } => {
                 Some("attach again, or read the container's log, which is complete".into())
             }

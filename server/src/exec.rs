@@ -2,9 +2,12 @@
 //! ExecSync: a command in a running container, its output and its exit code.
 //!
 //! The monitor makes the process; its output comes straight to us through pipes of our own, bounded
-//! in bytes and, once the process has ended, in time: a grandchild that keeps the pipe open cannot
+//! in bytes ([`output`]) and, once the process has ended, in time: a grandchild that keeps the pipe open cannot
 //! hold anything here.
 
+mod output;
+
+use crate::budget::{self, UsedUp};
 use crate::container::{self, ContainerRecord, State};
 use crate::error::{Error, Result};
 use crate::explain;
@@ -13,6 +16,7 @@ use crate::node::{Node, blocking};
 use crate::pod::{Pod, PodRecord};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
+use output::Captured;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,8 +28,6 @@ const SIGKILL: i32 = 9;
 /// Longest that a command that was killed at its limit is waited for. One that is stuck in the kernel
 /// does not keep its caller any longer.
 const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How much is read at a time, in bytes.
-const CHUNK: usize = 16 << 10;
 
 /// What a command gave.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) code: i32,
+    /// What the output holds of the memory of all calls, to be held until it is sent.
+    pub(crate) held: budget::Held,
 }
 
 /// Runs `cmd` and waits for it, at most for `limit`; then it is killed.
@@ -221,6 +225,18 @@ impl Drop for Kill {
     }
 }
 
+/// Why a command is ended before it ends by itself.
+enum Over {
+    Time(Duration),
+    Memory(UsedUp),
+}
+
+impl From<UsedUp> for Over {
+    fn from(used_up: UsedUp) -> Self {
+        Self::Memory(used_up)
+    }
+}
+
 async fn gather(
     node: &Node,
     stdout: Receiver,
@@ -230,79 +246,45 @@ async fn gather(
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
-    let (mut out, mut err) = (Collector::new(stdout, most), Collector::new(stderr, most));
+    let mut captured = Captured::new(stdout, stderr, node.call_memory.lease(), most);
     let exit = {
         let all = async {
             // Output is read while the process runs, or it would block on a full pipe.
             loop {
                 tokio::select! {
-                    exit = &mut ended => return exit,
-                    () = out.fill(), if !out.done => {}
-                    () = err.fill(), if !err.done => {}
+                    exit = &mut ended => return Ok(exit),
+                    filled = captured.fill(), if !captured.is_done() => filled?,
                 }
             }
         };
         match limit {
-            Some(limit) => tokio::time::timeout(limit, all).await.map_err(|_| limit),
-            None => Ok(all.await),
+            Some(limit) => tokio::time::timeout(limit, all).await.unwrap_or(Err(Over::Time(limit))),
+            None => all.await,
         }
     };
     let exit = match exit {
         Ok(exit) => exit,
-        Err(limit) => {
-            // Whoever hears of the limit finds nothing of the command any more.
+        Err(over) => {
+            // Before the wait: it is what others lack.
+            drop(captured);
+            // By the time that the caller is told, the process is gone.
             kill.finish(ended).await;
-            return Err(Arc::new(Error::ExecTimeout { limit }));
+            return Err(Arc::new(match over {
+                Over::Time(limit) => Error::ExecTimeout { limit },
+                Over::Memory(used_up) => used_up.into(),
+            }));
         }
     };
     kill.disarm();
     let exit = exit.map_err(|_| lost())?;
-    let rest = async {
-        tokio::join!(out.read_rest(), err.read_rest());
-    };
     // Whoever holds the pipes open after the process ended gets no more of our time than this.
-    let _held_open = tokio::time::timeout(drain, rest).await;
+    if let Ok(filled) = tokio::time::timeout(drain, captured.fill_up()).await {
+        filled.map_err(Error::from)?;
+    }
     let code = match exit.how {
         ExitHow::Code(code) => code,
         ExitHow::Signal(signal) => 128 + signal,
     };
-    Ok(Output { stdout: out.bytes, stderr: err.bytes, code })
-}
-
-/// Reads one stream, keeps the first so many bytes and throws the rest away.
-struct Collector {
-    pipe: Receiver,
-    bytes: Vec<u8>,
-    most: usize,
-    done: bool,
-}
-
-impl Collector {
-    fn new(pipe: Receiver, most: usize) -> Self {
-        Self { pipe, bytes: Vec::new(), most, done: false }
-    }
-
-    /// Takes what is there; waits until something is.
-    async fn fill(&mut self) {
-        if self.pipe.readable().await.is_err() {
-            self.done = true;
-            return;
-        }
-        let mut chunk = [0; CHUNK];
-        match self.pipe.try_read(&mut chunk) {
-            Ok(0) => self.done = true,
-            Ok(read) => {
-                let room = self.most - self.bytes.len();
-                self.bytes.extend_from_slice(&chunk[..read.min(room)]);
-            }
-            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => self.done = true,
-        }
-    }
-
-    async fn read_rest(&mut self) {
-        while !self.done {
-            self.fill().await;
-        }
-    }
+    let (stdout, stderr, lease) = captured.finish();
+    Ok(Output { stdout, stderr, code, held: budget::Held::new(lease) })
 }

@@ -5,6 +5,7 @@
 mod apparmor;
 mod assets;
 mod audit;
+mod budget;
 mod calls;
 mod cdi;
 mod check;

@@ -5,7 +5,8 @@
 //! ```text
 //! <state_dir>/pods, containers      records
 //! <state_dir>/plans                 what was resolved for each container when it was made
-//! <state_dir>/run/<pod-id>/         monitor.sock, hosts, hostname, resolv.conf
+//! <state_dir>/run/<pod-id>/         monitor.sock
+//! <data_dir>/pods/<pod-id>/         hosts, hostname, resolv.conf: containers may write to them
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
 //!                                   mount namespace, so that the host has no such mount
 //! <state_dir>/network               addresses given out
@@ -13,6 +14,7 @@
 //! ```
 
 use crate::apparmor::AppArmor;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::container::plans::Plans;
 use crate::denials::Denials;
@@ -54,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) rates: Rates,
     pub(crate) layers: Layers,
     pub(crate) events: Events,
+    /// What calls may hold.
+    pub(crate) call_memory: Arc<Budget>,
     execs: AtomicU64,
 }
 
@@ -110,6 +114,7 @@ impl Node {
         // run: it starts from the clock.
         let first = u64::try_from(now_ns()).unwrap_or(1);
         Self {
+            call_memory: Budget::new(config.runtime.call_memory_bytes_max),
             config,
             images,
             network,
@@ -141,6 +146,17 @@ impl Node {
     /// Where the pods' directories are.
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.config.state_dir.join("run")
+    }
+
+    /// Where the files are that the pod's containers have in /etc. Containers write to them as much as they like: they
+    /// are where their layers are, and not where the node's records have to fit.
+    pub(crate) fn pod_files(&self, pod: &PodId) -> PathBuf {
+        self.pod_files_dir().join(pod.as_str())
+    }
+
+    /// Where all pods' files are.
+    pub(crate) fn pod_files_dir(&self) -> PathBuf {
+        self.config.data_dir.join("pods")
     }
 
     /// Where the pod's monitor listens.

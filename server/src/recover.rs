@@ -241,7 +241,10 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
     let containers: BTreeSet<String> =
         views.iter().flat_map(|view| view.containers.keys().map(ToString::to_string)).collect();
 
-    for name in names_in(&node.run_dir()) {
+    let dirs = [node.run_dir(), node.pod_files_dir()];
+    // After a boot there is only the latter.
+    let names: BTreeSet<String> = dirs.iter().flat_map(|dir| names_in(dir)).collect();
+    for name in names {
         match PodId::parse(&name) {
             Ok(id) if !pods.contains(id.as_str()) => sweep_pod(node, &id).await,
             _ => {}

@@ -161,7 +161,11 @@ pub(crate) fn write_whole(path: &Path, new: &Path, bytes: &[u8]) -> Result<(), E
         file.write_all(bytes)?;
         fs::rename(new, path)
     };
-    written().map_err(|source| Error::Write { path: path.to_owned(), source })
+    written().map_err(|source| {
+        // Half of it only takes room that others lack. Should that fail, the next write or start does it.
+        let _left = remove_if_there(new);
+        Error::Write { path: path.to_owned(), source }
+    })
 }
 
 /// Removes a file; one that is not there counts as removed.

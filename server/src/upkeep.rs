@@ -17,8 +17,14 @@ use tracing::{debug, info, warn};
 /// How long is waited for a moment in which no pod is being attached.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How often is looked whether the daemon has grown.
+const HEAP: Duration = Duration::from_secs(20);
+/// By how much, in pages of what it was: what is free in the allocator's heaps is given back then.
+const GROWN: f64 = 1.1;
+
 /// Starts what goes on for as long as the daemon does.
 pub(crate) fn start(node: &Arc<Node>) {
+    tokio::spawn(give_memory_back());
     if node.config.network.mode != NetworkMode::Cni {
         return;
     }
@@ -31,6 +37,29 @@ pub(crate) fn start(node: &Arc<Node>) {
             tokio::time::sleep(wait).await;
         }
     });
+}
+
+/// Gives free memory back to the kernel when there may be more of it than is worth keeping. Looking is one read of a small
+/// file.
+async fn give_memory_back() {
+    let mut least = f64::INFINITY;
+    loop {
+        tokio::time::sleep(HEAP).await;
+        let Some(now) = resident_pages() else { return };
+        if now > least * GROWN || least.is_infinite() {
+            let trimmed = blocking(hull_sys::heap::trim).await;
+            let after = resident_pages().unwrap_or(now);
+            debug!(before = now, after, trimmed, "free memory given back");
+            least = after;
+        } else {
+            least = least.min(now);
+        }
+    }
+}
+
+/// Of the daemon: proc(5), /proc/pid/statm.
+fn resident_pages() -> Option<f64> {
+    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Detaches pods that nobody knows any more. (A pod is entered before it is attached.)

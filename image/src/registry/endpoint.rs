@@ -53,6 +53,8 @@ pub(super) struct Endpoint {
     pub(super) pulls: bool,
     /// For this host and no other.
     pub(super) headers: HeaderMap,
+    /// How long an answer's head may take, from the connection on; and a small answer's body.
+    pub(super) stall: Duration,
     pub(super) http: reqwest::Client,
     /// For redirects to other origins: trusts the same, shows no client certificate.
     pub(super) http_elsewhere: reqwest::Client,
@@ -94,7 +96,10 @@ impl Clients {
                 }
             }
             let trust_elsewhere = Trust { client: None, ..of.trust.clone() };
+            // Who gives a host more time to be reached does not want it cut short.
+            let stall = self.stall() + of.trust.connect_timeout.unwrap_or_default();
             endpoints.push(Endpoint {
+                stall,
                 http: self.client(&name, of.trust)?,
                 http_elsewhere: self.client(&name, trust_elsewhere)?,
                 is_registry: number == last || is_itself,

@@ -16,7 +16,7 @@ use crate::watch::{Wait, Watch};
 use reqwest::header::{
     AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -144,8 +144,7 @@ pub(super) async fn follow(
         let is_registry = of_registry.as_ref().is_ok_and(|of| *of == at.origin());
         let asked = if is_registry { endpoint.host.clone() } else { host };
         let http = if has_left { &endpoint.http_elsewhere } else { &endpoint.http };
-        let sent = http.get(at.clone()).headers(all).send().await;
-        let response = sent.map_err(|err| transport(&asked, &err))?;
+        let response = send(http.get(at.clone()).headers(all), &asked, endpoint.stall).await?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
             return Ok(Answered { response, elsewhere: has_left.then_some(asked) });
@@ -161,6 +160,27 @@ pub(super) async fn follow(
         kind: Unreachable::Redirect,
         said: format!("more than {REDIRECTS_MAX} times"),
     })
+}
+
+/// Sends one request and waits for the head of its answer, which may not come a byte at a time for ever.
+pub(super) async fn send(
+    request: RequestBuilder,
+    host: &str,
+    limit: Duration,
+) -> Result<Response, Cause> {
+    match tokio::time::timeout(limit, request.send()).await {
+        Ok(sent) => sent.map_err(|err| transport(host, &err)),
+        Err(_) => Err(stalled(host, "the head of its answer", limit)),
+    }
+}
+
+/// A part of an answer did not come in time.
+pub(super) fn stalled(host: &str, what: &str, limit: Duration) -> Cause {
+    Cause::Unreachable {
+        host: host.to_owned(),
+        kind: Unreachable::Stalled,
+        said: format!("hardly anything of {what} in {} s", limit.as_secs()),
+    }
 }
 
 /// Where a redirect leads, or why nobody goes there.
@@ -225,7 +245,7 @@ async fn answer(
         (Some(_), Some((username, password))) => {
             basic(ask, username, password).map(|header| (header, None))
         }
-        _ => Err(ask.denied(said(response).await)),
+        _ => Err(ask.denied(said(response, ask.endpoint.stall).await)),
     }
 }
 
@@ -241,7 +261,7 @@ pub(super) fn basic(ask: &Ask<'_>, username: &str, password: &str) -> Result<Hea
 
 async fn refusal(ask: &Ask<'_>, status: StatusCode, answered: Answered) -> Cause {
     let Answered { response, elsewhere } = answered;
-    let said = said(response).await;
+    let said = said(response, ask.endpoint.stall).await;
     let what = ask.what.to_owned();
     let host = elsewhere.clone().unwrap_or_else(|| ask.endpoint.host.clone());
     match status.as_u16() {
@@ -313,8 +333,9 @@ struct ErrorItem {
 }
 
 /// What a registry says about an error: of its JSON the code and message, of a page the beginning.
-pub(super) async fn said(response: Response) -> String {
-    let Ok(bytes) = body(response, "", ERROR_BYTES_MAX, "").await else { return String::new() };
+pub(super) async fn said(response: Response, limit: Duration) -> String {
+    let read = tokio::time::timeout(limit, body(response, "", ERROR_BYTES_MAX, "")).await;
+    let Ok(Ok(bytes)) = read else { return String::new() };
     let text = match serde_json::from_slice::<Errors>(&bytes) {
         Ok(errors) => {
             let items =

@@ -222,11 +222,7 @@ impl Session {
     }
 
     fn stalled(&self, endpoint: &Endpoint, what: &str) -> Cause {
-        Cause::Unreachable {
-            host: endpoint.host.clone(),
-            kind: Unreachable::Stalled,
-            said: format!("hardly anything of {what} in {} s", self.clients.stall().as_secs()),
-        }
+        exchange::stalled(&endpoint.host, what, self.clients.stall())
     }
 
     fn no_endpoint(&self, what: &str) -> Cause {

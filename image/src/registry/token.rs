@@ -8,7 +8,7 @@
 
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
-use super::exchange::{self, transport};
+use super::exchange;
 use crate::auth::Auth;
 use crate::error::Cause;
 use crate::reference::host::is_loopback;
@@ -168,7 +168,7 @@ impl Ask<'_> {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
         let server = url.host_str().unwrap_or_default();
-        let response = request.send().await.map_err(|err| transport(server, &err))?;
+        let response = exchange::send(request, server, self.endpoint.stall).await?;
         self.answer(response, url).await
     }
 
@@ -176,11 +176,11 @@ impl Ask<'_> {
         let server = url.host_str().unwrap_or_default();
         let status = response.status();
         if matches!(status.as_u16(), 400 | 401 | 403) {
-            let said = exchange::said(response).await;
+            let said = exchange::said(response, self.endpoint.stall).await;
             return Err(self.denied(said));
         }
         if !status.is_success() {
-            let said = exchange::said(response).await;
+            let said = exchange::said(response, self.endpoint.stall).await;
             let what = format!("a token for {}", self.repository);
             return Err(Cause::Answer {
                 host: server.to_owned(),
@@ -189,9 +189,12 @@ impl Ask<'_> {
                 said,
             });
         }
-        let bytes =
-            exchange::body(response, "the answer of the token server", ANSWER_BYTES_MAX, server)
-                .await?;
+        let (what, limit) = ("the answer of the token server", self.endpoint.stall);
+        let read = exchange::body(response, what, ANSWER_BYTES_MAX, server);
+        let bytes = match tokio::time::timeout(limit, read).await {
+            Ok(read) => read?,
+            Err(_) => return Err(exchange::stalled(server, what, limit)),
+        };
         // The error would quote the text, which may hold a token.
         serde_json::from_slice(&bytes)
             .map_err(|_| self.useless("the answer of its token server is no JSON"))

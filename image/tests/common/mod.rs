@@ -122,6 +122,8 @@ pub(crate) struct Answer {
     pub(crate) cut_after: Option<usize>,
     /// Nothing more comes after so many bytes of the body, until the client has had enough.
     pub(crate) hangs_after: Option<usize>,
+    /// The head comes a byte at a time, with so much time between, until the client has had enough.
+    pub(crate) trickles: Option<Duration>,
 }
 
 impl Answer {
@@ -217,6 +219,16 @@ fn answer(stream: impl Read + Write, handler: &Handler, list: &Mutex<Vec<Asked>>
     }
     head.push_str("\r\n");
     let stream = stream.get_mut();
+    if let Some(pause) = answer.trickles {
+        let slowly = head.bytes().all(|byte| {
+            std::thread::park_timeout(pause);
+            stream.write_all(&[byte]).and_then(|()| stream.flush()).is_ok()
+        });
+        if !slowly {
+            return;
+        }
+        head.clear();
+    }
     let end = answer.cut_after.or(answer.hangs_after).unwrap_or(answer.body.len());
     let end = end.min(answer.body.len());
     // The client may have left: its business.

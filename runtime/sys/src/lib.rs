@@ -13,6 +13,7 @@ mod calls;
 mod clone;
 mod error;
 mod exec;
+pub mod heap;
 mod memfd;
 mod mount;
 pub mod netns;

@@ -121,11 +121,15 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "runtime.exec_output_bytes_max",
-        "Most output kept of one ExecSync, per stream, in bytes; the rest is dropped. The kubelet's client takes answers of at most 16 MiB.",
+        "Most output kept of one ExecSync, per stream, in bytes; the rest is dropped, and a line at the end says so. Both streams together are cut to fit an answer of 16 MiB, which is all that kubelets' clients take; the exit code is kept.",
     ),
     key(
         "runtime.exec_drain_s",
         "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
+    ),
+    key(
+        "runtime.call_memory_bytes_max",
+        "Most memory that requests and answers of ExecSync may hold at a time, in bytes; what is small (16 KiB per message or stream) does not count. Who comes beyond that is refused (RESOURCE_EXHAUSTED), a command that writes beyond it is killed. The daemon itself needs about 30 MiB beside it. At least 48 MiB.",
     ),
     key(
         "nri.enable",

@@ -37,6 +37,9 @@ const SOCKET_BYTES_MAX: usize = 107;
 /// Longest state directory, in bytes: a monitor listens at `<state_dir>/run/<64 digits>/monitor.sock`.
 const STATE_DIR_BYTES_MAX: usize = SOCKET_BYTES_MAX - "/run/".len() - 64 - "/monitor.sock".len();
 
+/// Least memory for calls, in bytes: one message of 16 MiB, twice, and room to grow.
+const CALL_MEMORY_BYTES_MIN: u64 = 48 << 20;
+
 /// All that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -137,6 +140,7 @@ pub(crate) struct Runtime {
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
+    pub(crate) call_memory_bytes_max: u64,
 }
 
 /// The seccomp profile of a container that names none.
@@ -249,6 +253,7 @@ impl Default for Runtime {
             default_seccomp: DefaultSeccomp::Unconfined,
             exec_output_bytes_max: 16 << 20,
             exec_drain_s: 5,
+            call_memory_bytes_max: 64 << 20,
         }
     }
 }
@@ -325,6 +330,11 @@ impl Config {
                     "`{parent}` is no absolute path below the root, and no slice for the systemd driver"
                 ),
             ));
+        }
+        // A single answer of the most output has to fit.
+        if self.runtime.call_memory_bytes_max < CALL_MEMORY_BYTES_MIN {
+            let why = format!("at least {CALL_MEMORY_BYTES_MIN} bytes are needed for one call");
+            return Err(("runtime.call_memory_bytes_max", why));
         }
         self.check_network()?;
         self.nri.check()?;

@@ -88,7 +88,9 @@ pub(crate) fn spec(
     image: &Image,
     target_pid: Option<i32>,
 ) -> Result<Spec, Error> {
-    let dir = node.pod_dir(pod);
+    let dir = node.pod_files(pod);
+    // A pod of an earlier release has them beside its monitor's socket.
+    let dir = if dir.is_dir() { dir } else { node.pod_dir(pod) };
     let (hosts, resolv_conf, hostname) =
         (dir.join("hosts"), dir.join("resolv.conf"), dir.join("hostname"));
     let pause_pid = match pod_record.state {

@@ -13,7 +13,7 @@ use hull_sys::text::shown_json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 impl Cri {
     pub(super) async fn create(
@@ -137,7 +137,7 @@ impl Cri {
     pub(super) async fn exec(
         &self,
         request: api::ExecSyncRequest,
-    ) -> Result<api::ExecSyncResponse, Status> {
+    ) -> Result<Response<api::ExecSyncResponse>, Status> {
         let (id, pod) = self.container(&request.container_id)?;
         let limit = match u64::try_from(request.timeout) {
             Ok(0) => None,
@@ -146,11 +146,13 @@ impl Cri {
         };
         let output =
             exec::sync(&self.node, &id, &pod, request.cmd, limit).await.map_err(status::of)?;
-        Ok(api::ExecSyncResponse {
+        let mut answer = Response::new(api::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
             exit_code: output.code,
-        })
+        });
+        answer.extensions_mut().insert(output.held);
+        Ok(answer)
     }
 
     pub(super) async fn stats_of(&self, id: &str) -> Result<api::ContainerStats, Status> {

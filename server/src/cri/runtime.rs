@@ -184,7 +184,7 @@ impl RuntimeService for Cri {
         &self,
         request: Request<api::ExecSyncRequest>,
     ) -> Answer<api::ExecSyncResponse> {
-        self.exec(request.into_inner()).await.map(Response::new)
+        self.exec(request.into_inner()).await
     }
 
     async fn container_stats(

@@ -89,7 +89,9 @@ fn code(error: &Error) -> Code {
         | Error::Adjust { .. }
         | Error::OthersLimits { .. }
         | Error::ProfileLost { .. } => Code::FailedPrecondition,
-        Error::TooManyStreams { .. } | Error::FellBehind { .. } => Code::ResourceExhausted,
+        Error::TooManyStreams { .. } | Error::FellBehind { .. } | Error::CallMemory { .. } => {
+            Code::ResourceExhausted
+        }
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
         Error::ExecTimeout { .. } => Code::DeadlineExceeded,

@@ -112,8 +112,10 @@ pub(crate) async fn bring_up(
     let dir = node.pod_dir(id);
     store::make_dir(&dir).map_err(|source| Error::MakeDirectory { source })?;
     let host_network = record.host_network();
-    files::write(&dir, &record.config, host_network)
-        .map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
+    let files = node.pod_files(id);
+    store::make_dir(&files).map_err(|source| Error::MakeDirectory { source })?;
+    files::write(&files, &record.config, host_network)
+        .map_err(|source| Error::WriteFiles { path: files.clone(), source })?;
 
     let socket = node.monitor_socket(id);
     let monitor = timed("monitor", async {
@@ -133,7 +135,7 @@ pub(crate) async fn bring_up(
 
     if id_maps.is_some() {
         let (ips, pause_pid) = bring_up_mapped(node, id, record, &monitor).await?;
-        write_hosts(&dir, record, &ips)?;
+        write_hosts(&files, record, &ips)?;
         return Ok(Up { client, pause_pid, ips });
     }
     // The network needs only the namespace, pause only the monitor: side by side. Both are waited
@@ -145,7 +147,7 @@ pub(crate) async fn bring_up(
         timed("pause", start_pause(node, id, record, &monitor, for_pause))
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
-    write_hosts(&dir, record, &ips)?;
+    write_hosts(&files, record, &ips)?;
     Ok(Up { client, pause_pid, ips })
 }
 
@@ -278,11 +280,13 @@ pub(crate) async fn take_down(
     stopped?;
     closed?;
     timed("network let go", release(node, id, record.host_network())).await?;
-    let dir = node.pod_dir(id);
-    match fs::remove_dir_all(&dir) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|source| Error::RemoveDirectory { path: dir, source }),
+    for dir in [node.pod_files(id), node.pod_dir(id)] {
+        match fs::remove_dir_all(&dir) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(|source| Error::RemoveDirectory { path: dir, source })?,
+        }
     }
+    Ok(())
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.

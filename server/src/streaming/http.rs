@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! HTTP/1.1 up to the upgrade: which session a URL stands for, and what then carries it.
+//!
+//! The rule: one request per connection, soon. A connection that has not shown a token after
+//! [`HEAD_MAX`], or is refused, is closed. Browsers are sent away: see [`is_led_here`].
 
+use super::waiting::{Place, SessionPlace};
 use super::{Asked, Streaming, attach, forward, remote};
 use hull_streaming::session::{Patience, Watched};
 use hull_streaming::upgrade::{Speak, choose, refuse};
 use hull_streaming::{spdy, websocket};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -13,17 +18,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 512;
-/// How long a client may take to send its request's head.
-const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may take in all until it has shown its token.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+/// Most of a request's head, in bytes: proxies hand on their clients' tokens and cookies.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Added by proxies, each time: k8s.io/apimachinery `UpgradeAwareHandler`, RFC 7239 of old.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Pause after the listener failed, which means that descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection is quiet before the client's kernel is asked whether there still is one.
@@ -33,18 +40,11 @@ const PROBES: u32 = 3;
 
 /// Serves for as long as the daemon lives.
 pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        // Others wait in the backlog. The semaphore is never closed.
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let streaming = Arc::clone(&streaming);
-                tokio::spawn(async move {
-                    connection(streaming, stream).await;
-                    drop(place);
-                });
-            }
+            Ok((stream, _)) => streaming.waiting.enter(|place| {
+                tokio::spawn(connection(Arc::clone(&streaming), stream, place)).abort_handle()
+            }),
             Err(err) => {
                 warn!(error = %err, "streaming connection not accepted");
                 tokio::time::sleep(PAUSE).await;
@@ -53,23 +53,29 @@ pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
     }
 }
 
-async fn connection(streaming: Arc<Streaming>, stream: TcpStream) {
+async fn connection(streaming: Arc<Streaming>, stream: TcpStream, place: Place) {
     // Keystrokes must not wait for more of them.
     let _slower = stream.set_nodelay(true);
     let Ok((stream, second)) = twice(stream) else { return };
     let (session, mut begun) = tokio::sync::mpsc::channel(1);
     let answer = service_fn(|request| {
-        let answer = answer(&streaming, request, &session);
+        let answer = answer(&streaming, request, &session).inspect(|_| place.leave());
+        let answer = answer.unwrap_or_else(|mut refused| {
+            refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            refused
+        });
         async { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades()
-        .await;
-    if let Err(err) = served {
-        debug!(error = %err, "streaming connection broke");
+        .with_upgrades();
+    match tokio::time::timeout(HEAD_MAX, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => debug!(error = %err, "streaming connection broke"),
+        Err(_) => debug!("streaming connection closed: no session within {HEAD_MAX:?}"),
     }
     if let Ok(session) = begun.try_recv() {
         run(&streaming, session, hangup(second)).await;
@@ -106,30 +112,54 @@ struct Begun {
     asked: Asked,
     speak: Speak,
     upgrade: hyper::upgrade::OnUpgrade,
+    _place: SessionPlace,
 }
 
 type Begin = tokio::sync::mpsc::Sender<Begun>;
 
-fn answer(streaming: &Streaming, request: Request<Incoming>, begin: &Begin) -> Response<String> {
+/// The answer that begins a session; or the one that refuses it.
+fn answer(
+    streaming: &Streaming,
+    request: Request<Incoming>,
+    begin: &Begin,
+) -> Result<Response<String>, Response<String>> {
+    if is_led_here(request.headers(), streaming.address) {
+        let why = "this address is for the node's kubelet: Host or Origin names another";
+        return Err(refuse(StatusCode::FORBIDDEN, why));
+    }
     let mut parts = request.uri().path().trim_start_matches('/').splitn(2, '/');
     let (path, token) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     let (tokens, now) = (&streaming.tokens, Instant::now());
     let unknown =
         || refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
-    let Some(asked) = tokens.see(token, now).filter(|asked| asked.path() == path) else {
-        return unknown();
-    };
-    let (speak, response) = match choose(&request, asked.used()) {
-        Ok(chosen) => chosen,
-        Err(refused) => return refused,
-    };
+    let asked = tokens.see(token, now).filter(|asked| asked.path() == path).ok_or_else(unknown)?;
+    let (speak, response) = choose(&request, asked.used())?;
+    let place = streaming.sessions.enter(asked.with()).ok_or_else(|| {
+        refuse(StatusCode::SERVICE_UNAVAILABLE, "too many sessions are open; close some of them")
+    })?;
     // Of two that were accepted at once, one was first.
-    let Some(asked) = tokens.take(token, now) else { return unknown() };
+    let asked = tokens.take(token, now).ok_or_else(unknown)?;
     let upgrade = hyper::upgrade::on(request);
-    if begin.try_send(Begun { asked, speak, upgrade }).is_err() {
-        return refuse(StatusCode::BAD_REQUEST, "one session per connection");
+    begin
+        .try_send(Begun { asked, speak, upgrade, _place: place })
+        .map_err(|_| refuse(StatusCode::BAD_REQUEST, "one session per connection"))?;
+    Ok(response)
+}
+
+/// Whether a page has led its reader's browser here: by a name that resolves to loopback (`Host`), or from elsewhere
+/// (`Origin`). Kubelets hand on both as their clients sent them, and say for whom they speak, which no page
+/// can have a browser do when it asks for an upgrade.
+fn is_led_here(headers: &HeaderMap, address: SocketAddr) -> bool {
+    if headers.contains_key(FORWARDED_FOR) {
+        return false;
     }
-    response
+    let (own, local) = (address.to_string(), format!("localhost:{}", address.port()));
+    let is_own = |name: &str| name == own || name.eq_ignore_ascii_case(&local);
+    let text = |value: &HeaderValue| value.to_str().map(str::to_owned).unwrap_or_default();
+    let host = headers.get(HOST).map(text).unwrap_or_default();
+    let origin = headers.get(ORIGIN).map(text);
+    !is_own(&host)
+        || origin.is_some_and(|origin| !origin.strip_prefix("http://").is_some_and(is_own))
 }
 
 async fn run(
@@ -169,5 +199,37 @@ async fn run(
             attach::serve(&streaming.node, &container, wanted, version, session).await;
         }
         Asked::PortForward { pod } => forward::serve(&streaming.node, &pod, session).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_led(headers: &[(HeaderName, &'static str)]) -> bool {
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        is_led_here(&headers.collect(), SocketAddr::from(([127, 0, 0, 1], 4000)))
+    }
+
+    #[test]
+    fn browsers_are_sent_away_and_kubelets_hand_on_what_they_were_sent() {
+        assert!(!is_led(&[(HOST, "127.0.0.1:4000")]));
+        assert!(!is_led(&[(HOST, "Localhost:4000"), (ORIGIN, "http://127.0.0.1:4000")]));
+        for host in ["127.0.0.1", "127.0.0.1:4001", "rebound.example:4000", "", "localhost"] {
+            assert!(is_led(&[(HOST, host)]), "{host}");
+        }
+        for origin in
+            ["null", "http://page.example", "https://127.0.0.1:4000", "http://127.0.0.1:40000"]
+        {
+            assert!(is_led(&[(HOST, "127.0.0.1:4000"), (ORIGIN, origin)]), "{origin}");
+        }
+        assert!(is_led(&[]));
+        let by_kubelet = [
+            (HOST, "api.example:6443"),
+            (ORIGIN, "https://dashboard.example"),
+            (FORWARDED_FOR, "192.0.2.1"),
+        ];
+        assert!(!is_led(&by_kubelet));
     }
 }

@@ -8,6 +8,9 @@
 //!     └─▶ remote (a process of its own)  attach (a running container)  forward (into a pod)
 //! ```
 //!
+//! Anybody on the node can connect, and who has no token gets nothing by it, nor keeps it from others:
+//! see [`waiting`] and [`http`].
+//!
 //! It listens on loopback only, and a URL is good for one session within a minute. A session lives
 //! in one task; what it holds (pipes, sockets, the right to live of a process) goes with the task.
 //!
@@ -19,6 +22,7 @@ mod forward;
 mod http;
 mod remote;
 mod tokens;
+mod waiting;
 
 pub(crate) use tokens::Asked;
 
@@ -30,6 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokens::Tokens;
 use tokio::net::TcpListener;
+use waiting::{Sessions, Waiting};
 
 /// Gives out URLs and serves them.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Streaming {
     node: Arc<Node>,
     address: SocketAddr,
     tokens: Tokens,
+    waiting: Waiting,
+    sessions: Sessions,
 }
 
 impl Streaming {
@@ -44,7 +51,13 @@ impl Streaming {
     pub(crate) async fn start(node: Arc<Node>) -> io::Result<Arc<Self>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let streaming = Arc::new(Self { node, address, tokens: Tokens::default() });
+        let streaming = Arc::new(Self {
+            node,
+            address,
+            tokens: Tokens::default(),
+            waiting: Waiting::default(),
+            sessions: Sessions::default(),
+        });
         tokio::spawn(http::serve(Arc::clone(&streaming), listener));
         Ok(streaming)
     }

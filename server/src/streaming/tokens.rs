@@ -37,6 +37,14 @@ impl Asked {
         }
     }
 
+    /// The id of the container or pod.
+    pub(super) fn with(&self) -> &str {
+        match self {
+            Self::Exec { container, .. } | Self::Attach { container, .. } => container.as_str(),
+            Self::PortForward { pod } => pod.as_str(),
+        }
+    }
+
     /// What its streams are for.
     pub(super) fn used(&self) -> Use {
         match self {

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How this process's allocator gives memory back to the kernel. Of glibc; elsewhere nothing is done.
+
+/// From this size on, in bytes, an allocation has a mapping of its own, which ends with it.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING_BYTES: libc::c_int = 256 << 10;
+
+/// Makes large allocations go back to the kernel as soon as they are freed; false when the allocator refuses.
+///
+/// By itself glibc raises the size from which it does so, up to 32 MiB, to that of the largest allocation
+/// that was freed: from then on messages of megabytes come out of its heaps, and stay there (mallopt(3),
+/// `M_MMAP_THRESHOLD`). Naming a size ends that. To be called once, before there are threads.
+pub fn return_large_allocations() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes two numbers and changes a setting of the allocator, which locks itself.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES) == 1 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    true
+}
+
+/// Gives free pages in the midst of all heaps back to the kernel; true when there were any. It takes
+/// milliseconds, and others who allocate meanwhile wait. malloc_trim(3).
+pub fn trim() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes a number, and nothing that is allocated changes; the allocator locks itself.
+        unsafe { libc::malloc_trim(0) == 1 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    /// Of this process, in bytes.
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    fn memory_of_large_and_of_many_small_allocations_goes_back() {
+        assert!(return_large_allocations());
+        let before = resident();
+        for bytes in [1 << 20, 15 << 20, 15 << 20] {
+            let large: Vec<Vec<u8>> = (0..8_u8).map(|fill| vec![fill | 1; bytes]).collect();
+            assert!(resident() > before + 7 * bytes);
+            drop(large);
+            assert!(resident() < before + (4 << 20), "{} {before}", resident());
+        }
+        // Every other one is kept, behind what is freed: only trimming gives pages in the midst back.
+        let mut small: Vec<Vec<u8>> = (0..2048_u16).map(|_| vec![1; 16 << 10]).collect();
+        let last = small.pop();
+        drop(small);
+        trim();
+        assert!(resident() < before + (8 << 20), "{} {before}", resident());
+        assert_eq!(last.unwrap().len(), 16 << 10);
+    }
+}
