@@ -58,10 +58,14 @@ pub(crate) enum Error {
     Log { path: String, source: hull_sys::Error },
     #[error("open log file `{path}`: it is {what}")]
     LogFile { path: String, what: &'static str },
+    #[error("set the container's limits; those that it had hold")]
+    SetLimits { source: hull_cgroup::Error },
     #[error("read the counters of its cgroup")]
     Stats { source: hull_cgroup::Error },
     #[error("run the command: it did not end within {limit:?}")]
     ExecTimeout { limit: Duration },
+    #[error("{doing}: its program did not run within {waited:?}")]
+    LaunchTimeout { doing: &'static str, waited: Duration },
     #[error(
         "run the command: container {container} is confined by a seccomp profile that was not recorded and is not configured any more"
     )]
@@ -110,7 +114,7 @@ impl Error {
             Self::Log { .. } | Self::LogFile { .. } => Some(
                 "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there".into(),
             ),
-            Self::Stats { source } => source.hint(),
+            Self::Stats { source } | Self::SetLimits { source } => source.hint(),
             Self::WillNotDie { stack, .. } => {
                 Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
             }
@@ -124,6 +128,12 @@ impl Error {
             Self::FellBehind { .. } => {
                 Some("attach again, or read the container's log, which is complete".into())
             }
+            Self::LaunchTimeout { .. } => Some(
+                "look whether its storage answers, and whether its cgroup or its pod's is frozen".into(),
+            ),
+            Self::Monitor { source: monitors::Error::Hangs { .. }, .. } => Some(
+                "look why the process `hull-monitor` of this pod does not run (stopped, or stuck on storage); to stop the pod ends it".into(),
+            ),
             Self::Monitor { source: monitors::Error::Lost, .. } => {
                 Some("the pod's processes are gone; stop and remove the pod, the kubelet makes a new one".into())
             }

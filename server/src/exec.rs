@@ -14,6 +14,7 @@ use crate::explain;
 use crate::monitors;
 use crate::node::{Node, blocking};
 use crate::pod::{Pod, PodRecord};
+use crate::waits;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use output::Captured;
@@ -23,11 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
 const SIGKILL: i32 = 9;
-/// Longest that a command that was killed at its limit is waited for. One that is stuck in the kernel
-/// does not keep its caller any longer.
-const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a command gave.
 #[derive(Debug)]
@@ -50,8 +49,17 @@ pub(crate) async fn sync(
     let (stdout, stdout_in) = pipe()?;
     let (stderr, stderr_in) = pipe()?;
     let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
-    let running = begin(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]).await?;
-    gather(node, stdout, stderr, running, limit).await
+    // The limit is for all of it: a launch may hang as well as a command.
+    let over = limit.map(|limit| (limit, Instant::now() + limit));
+    let launch = begin(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
+    let running = match over {
+        // Dropped, it is killed on its way.
+        Some((limit, at)) => {
+            timeout_at(at, launch).await.map_err(|_| Error::ExecTimeout { limit })??
+        }
+        None => launch.await?,
+    };
+    gather(node, stdout, stderr, running, over).await
 }
 
 /// A process that was started; it is killed when this is dropped, unless it is told otherwise.
@@ -82,8 +90,12 @@ pub(crate) async fn begin(
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = Kill { client: client.clone(), exec: Some(exec) };
-    let started = client.exec(id.clone(), exec, encoded, streams, fds).await;
-    if started.is_err() {
+    let started = client.exec(id.clone(), exec, encoded, streams, fds);
+    let Ok(started) = timeout(waits::LAUNCH_MAX, started).await else {
+        return Err(Arc::new(Error::LaunchTimeout { doing: DOING, waited: waits::LAUNCH_MAX }));
+    };
+    // One that hangs may launch it later.
+    if matches!(&started, Err(err) if !matches!(err, monitors::Error::Hangs { .. })) {
         kill.disarm();
     }
     match started {
@@ -198,13 +210,16 @@ pub(crate) struct Kill {
 impl Kill {
     /// Kills the process and waits until it is gone.
     async fn finish(&mut self, ended: oneshot::Receiver<Exit>) {
-        if let Some(exec) = self.exec {
+        let Some(exec) = self.exec else { return };
+        let killed = async {
             let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
             // A monitor that is gone has taken its execs along.
             let _gone = self.client.tell(verb, Vec::new()).await;
+            let _ended = ended.await;
+        };
+        if timeout(waits::EXEC_KILLED_MAX, killed).await.is_ok() {
+            self.disarm();
         }
-        let _stuck = tokio::time::timeout(KILLED_WAIT_MAX, ended).await;
-        self.disarm();
     }
 
     /// The process has ended.
@@ -242,7 +257,7 @@ async fn gather(
     stdout: Receiver,
     stderr: Receiver,
     Running { mut kill, mut ended }: Running,
-    limit: Option<Duration>,
+    over: Option<(Duration, Instant)>,
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
@@ -257,8 +272,8 @@ async fn gather(
                 }
             }
         };
-        match limit {
-            Some(limit) => tokio::time::timeout(limit, all).await.unwrap_or(Err(Over::Time(limit))),
+        match over {
+            Some((limit, at)) => timeout_at(at, all).await.unwrap_or(Err(Over::Time(limit))),
             None => all.await,
         }
     };
@@ -278,7 +293,7 @@ async fn gather(
     kill.disarm();
     let exit = exit.map_err(|_| lost())?;
     // Whoever holds the pipes open after the process ended gets no more of our time than this.
-    if let Ok(filled) = tokio::time::timeout(drain, captured.fill_up()).await {
+    if let Ok(filled) = timeout(drain, captured.fill_up()).await {
         filled.map_err(Error::from)?;
     }
     let code = match exit.how {

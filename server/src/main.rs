@@ -35,6 +35,7 @@ mod store;
 mod streaming;
 mod systemd;
 mod upkeep;
+mod waits;
 
 use std::io::Write as _;
 use std::process::ExitCode;

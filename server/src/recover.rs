@@ -11,29 +11,28 @@
 //! none            anything                 a leak: swept
 //! ```
 //!
-//! Pods are asked side by side, each with a deadline: one that hangs delays none. A record that
-//! cannot be read was set aside by the store and keeps nobody down.
+//! Pods are shown as they were recorded, and their monitors asked side by side. The daemon serves when all have
+//! answered, or [`waits::RECOVER_MAX`] is over: those that take longer keep only the verbs about their own pods
+//! waiting. A record that cannot be read was set aside by the store and keeps nobody down.
 
 use crate::container::state::{Event as ContainerEvent, How, Seen};
 use crate::container::{ContainerRecord, State as ContainerState};
 use crate::error::{Chain, Error};
-use crate::monitors::Client;
+use crate::monitors::{self, Client};
 use crate::node::{Node, blocking, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, parts, task};
+use crate::waits;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{ExitHow, Fact, HelloReply, Verb};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::task::JoinSet;
+use tokio::time::{timeout, timeout_at};
 use tracing::{error, info, warn};
-
-/// How long a monitor may take to say what it knows. It answers in less than a millisecond unless the
-/// machine is starved.
-const HELLO_MAX: Duration = Duration::from_secs(5);
 
 type Containers = Vec<(ContainerId, ContainerRecord)>;
 
@@ -56,12 +55,18 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
             continue;
         };
         let containers = containers.remove(&record.id).unwrap_or_default();
-        work.spawn(pod(Arc::clone(node), id, record, containers));
+        if matches!(record.state, State::Building) {
+            let node = Arc::clone(node);
+            work.spawn(async move { half_made(&node, &id, &record, containers).await });
+        } else if let Some(start) = show(node, &id, &record, &containers) {
+            work.spawn(pod(Arc::clone(node), id, record, containers, start));
+        }
     }
     // A container without its pod stands for nothing that anybody could ask for.
     let orphans: Containers = containers.into_values().flatten().collect();
-    while work.join_next().await.is_some() {}
-    sweep(node, orphans).await;
+    let until = tokio::time::Instant::now() + waits::RECOVER_MAX;
+    wait_until(until, &mut work).await;
+    sweep(node, orphans, until).await;
     info!(pods = found, took_ms = began.elapsed().as_millis(), "recovered");
     Ok(())
 }
@@ -75,22 +80,55 @@ fn load<T: serde::de::DeserializeOwned>(store: &crate::store::Store) -> Result<V
     Ok(records)
 }
 
-async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Containers) {
-    let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
-    if matches!(record.state, State::Building) {
-        half_made(&node, &id, &record, containers).await;
-        return;
+/// Waits for all of this work, but serves others when the time is up: it goes on.
+async fn wait_until(until: tokio::time::Instant, work: &mut JoinSet<()>) {
+    while let Ok(Some(_)) = timeout_at(until, work.join_next()).await {}
+    if !work.is_empty() {
+        warn!(left = work.len(), "pods are still being looked at; serving meanwhile");
     }
+    work.detach_all();
+}
+
+/// Has a pod and its containers seen as they were recorded. Who asks for more of it waits for its task.
+fn show(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &PodRecord,
+    containers: &Containers,
+) -> Option<task::Start> {
+    let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
     let (notices_in, notices) = task::notices();
-    let recorded = (record.clone(), containers.clone());
+    let (pod, mut start) = task::prepare(node, id.clone(), record.clone(), notices_in, notices);
+    // Two records of one name would be a bug of an earlier version: the second stays unlisted.
+    match node.registry.enter(key, || Ok::<_, std::convert::Infallible>(pod)) {
+        Ok((_, true)) => {
+            start.show(containers.clone());
+            Some(start)
+        }
+        Ok((_, false)) => {
+            error!(pod = %id, "two pods have the same name; this one is passed over");
+            None
+        }
+        Err(never) => match never {},
+    }
+}
+
+async fn pod(
+    node: Arc<Node>,
+    id: PodId,
+    mut record: PodRecord,
+    containers: Containers,
+    mut start: task::Start,
+) {
     let (mut client, mut hello) = (None, None);
     if !matches!(record.state, State::Stopped) {
         let socket = node.monitor_socket(&id);
-        let reached = node.monitors.reach(&socket, notices_in.clone());
-        match tokio::time::timeout(HELLO_MAX, reached).await {
+        let reached = node.monitors.reach(&socket, start.notices());
+        match timeout(waits::HELLO_MAX, reached).await {
             Ok(Ok((found, said))) => (client, hello) = (Some(found), Some(said)),
+            Ok(Err(err @ monitors::Error::Hangs { .. })) => hangs(&id, &err),
             Ok(Err(err)) => warn!(pod = %id, error = %Chain(&err), "pod's monitor is gone"),
-            Err(_) => warn!(pod = %id, "pod's monitor does not answer; it will be ended"),
+            Err(_) => hangs(&id, &monitors::Error::Hangs { waited: waits::HELLO_MAX }),
         }
     }
     let pause_runs =
@@ -101,17 +139,19 @@ async fn pod(node: Arc<Node>, id: PodId, mut record: PodRecord, containers: Cont
         }
         save_pod(&node, &record);
     }
-    let containers = reconcile(&node, containers, hello.as_ref(), client.as_ref()).await;
-    let (pod, mut start) = task::prepare(&node, id.clone(), record, notices_in, notices);
-    // Two records of one name would be a bug of an earlier version: the second stays unlisted.
-    match node.registry.enter(key, || Ok::<_, std::convert::Infallible>(pod)) {
-        Ok((_, true)) => {
-            start.adopt(client, containers, recorded);
-            start.run();
-        }
-        Ok((_, false)) => error!(pod = %id, "two pods have the same name; this one is passed over"),
-        Err(never) => match never {},
-    }
+    let containers =
+        reconcile(&node, &record.cgroup, containers, hello.as_ref(), client.as_ref()).await;
+    let is_starting = |id: &ContainerId| {
+        let facts = hello.iter().flat_map(|said| &said.containers);
+        facts.into_iter().any(|(of, fact)| of == id && matches!(fact, Fact::Starting))
+    };
+    let starting = containers.iter().map(|(id, _)| id.clone()).filter(is_starting).collect();
+    start.adopt(client, record, containers, starting);
+    start.run();
+}
+
+fn hangs(id: &PodId, why: &monitors::Error) {
+    warn!(pod = %id, error = %Chain(why), "pod's monitor does not answer; it will be ended");
 }
 
 fn save_pod(node: &Node, record: &PodRecord) {
@@ -139,6 +179,7 @@ async fn half_made(node: &Arc<Node>, id: &PodId, record: &PodRecord, containers:
 /// Brings the records of a pod's containers up to what its monitor knows.
 async fn reconcile(
     node: &Arc<Node>,
+    pod_cgroup: &str,
     containers: Containers,
     hello: Option<&HelloReply>,
     client: Option<&Client>,
@@ -153,7 +194,7 @@ async fn reconcile(
             if let Some(client) = client {
                 let _gone = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await;
             }
-            clear(node, &record).await;
+            clear(node, &record, pod_cgroup).await;
             remove_container(node, &id).await;
             continue;
         }
@@ -208,9 +249,9 @@ fn events_of(record: &ContainerRecord, fact: Option<&Fact>) -> Vec<ContainerEven
     }
 }
 
-async fn clear(node: &Arc<Node>, record: &ContainerRecord) {
-    let (shared, path) = (Arc::clone(node), record.cgroup.clone());
-    if let Err(err) = blocking(move || parts::clear_cgroup(&shared.cgroups, &path)).await {
+async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str) {
+    let (shared, path, pod) = (Arc::clone(node), record.cgroup.clone(), pod.to_owned());
+    if let Err(err) = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &pod)).await {
         error!(container = %record.id, error = %Chain(&err), "cgroup not cleared");
     }
 }
@@ -230,10 +271,11 @@ async fn remove_container(node: &Arc<Node>, id: &ContainerId) {
 }
 
 /// Takes away whatever of ours has no record.
-async fn sweep(node: &Arc<Node>, orphans: Containers) {
+async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instant) {
     for (id, record) in orphans {
         warn!(container = %id, "container without a pod swept");
-        clear(node, &record).await;
+        let pod = record.cgroup.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+        clear(node, &record, &pod).await;
         remove_container(node, &id).await;
     }
     let views = node.registry.views();
@@ -241,15 +283,21 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
     let containers: BTreeSet<String> =
         views.iter().flat_map(|view| view.containers.keys().map(ToString::to_string)).collect();
 
+    // Whatever is to go is listed now: what is made later is not ours to sweep.
+    let mut work = JoinSet::new();
     let dirs = [node.run_dir(), node.pod_files_dir()];
     // After a boot there is only the latter.
     let names: BTreeSet<String> = dirs.iter().flat_map(|dir| names_in(dir)).collect();
     for name in names {
         match PodId::parse(&name) {
-            Ok(id) if !pods.contains(id.as_str()) => sweep_pod(node, &id).await,
+            Ok(id) if !pods.contains(id.as_str()) => {
+                let node = Arc::clone(node);
+                work.spawn(async move { sweep_pod(&node, &id).await });
+            }
             _ => {}
         }
     }
+    wait_until(until, &mut work).await;
     // A stopped pod has no network; but what it had is given back only when the kernel has taken its links
     // away, and the last daemon may have ended before that.
     let networked = views.iter().filter(|view| !matches!(view.record.state, State::Stopped));
@@ -273,7 +321,8 @@ async fn sweep(node: &Arc<Node>, orphans: Containers) {
     }
     let shared = Arc::clone(node);
     blocking(move || shared.plans.sweep(&containers)).await;
-    sweep_cgroups(node, &pods).await;
+    sweep_cgroups(node, &pods, &mut work);
+    wait_until(until, &mut work).await;
 }
 
 /// A pod whose record could not be read, or was never written: its monitor ends it.
@@ -293,7 +342,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
     }
 }
 
-async fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>) {
+fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<()>) {
     let parent = node.driver.own_parent();
     let names = match hull_cgroup::children(&node.cgroups, &parent) {
         Ok(names) => names,
@@ -309,9 +358,12 @@ async fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>) {
         }
         warn!(cgroup = %name, "cgroup without a pod swept");
         let (shared, path) = (Arc::clone(node), format!("{parent}/{name}"));
-        if let Err(err) = blocking(move || parts::clear_cgroup(&shared.cgroups, &path)).await {
-            error!(error = %Chain(&err), "left cgroup not cleared");
-        }
+        work.spawn(async move {
+            let cleared = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &path));
+            if let Err(err) = cleared.await {
+                error!(error = %Chain(&err), "left cgroup not cleared");
+            }
+        });
     }
 }
 

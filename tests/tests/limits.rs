@@ -178,3 +178,99 @@ async fn a_tree_of_processes_ends_with_its_container() {
     let left = node.on_host();
     assert!(!left.0.iter().any(|line| line.contains("sleep 983")), "{left}");
 }
+
+#[tokio::test]
+async fn an_update_that_is_refused_changes_nothing_and_says_why() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    *resources(&mut config) = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        cpu_shares: 512,
+        memory_limit_in_bytes: 64 << 20,
+        ..Default::default()
+    };
+    let made = cri.run(&pod, config).await;
+    let files = [
+        ["memory.max", "memory.limit_in_bytes"],
+        ["cpu.max", "cpu.cfs_quota_us"],
+        ["cpu.weight", "cpu.shares"],
+        ["cpuset.cpus", "cpuset.cpus"],
+    ];
+    let all = || files.map(|files| limit(&node, &made, files));
+    let (before, told) = (all(), cri.status(&made).await.resources);
+    let limits = api::LinuxContainerResources::default;
+    for (refused, file) in [
+        (api::LinuxContainerResources { cpuset_cpus: "0-99".into(), ..limits() }, "cpuset.cpus"),
+        (api::LinuxContainerResources { cpu_quota: 500, ..limits() }, "cpu."),
+        (
+            api::LinuxContainerResources {
+                cpu_shares: 700,
+                cpu_quota: 70_000,
+                cpu_period: 90_000,
+                memory_limit_in_bytes: 96 << 20,
+                memory_swap_limit_in_bytes: 96 << 20,
+                unified: [("no.such".to_owned(), "1".to_owned())].into(),
+                ..limits()
+            },
+            "no.such",
+        ),
+    ] {
+        let err = update(&cri, &made, refused.clone()).await.unwrap_err();
+        assert!(err.message().contains(file), "{file}: {err}");
+        assert_eq!(all(), before, "{refused:?}");
+        assert_eq!(cri.status(&made).await.resources, told, "{refused:?}");
+    }
+    let wanted = api::LinuxContainerResources { cpu_quota: 60_000, ..limits() };
+    update(&cri, &made, wanted).await.unwrap();
+    let linux = cri.status(&made).await.resources.unwrap().linux.unwrap();
+    assert_eq!((linux.cpu_quota, linux.memory_limit_in_bytes), (60_000, 64 << 20));
+}
+
+#[tokio::test]
+async fn scores_ids_and_groups_out_of_range_are_refused_at_once() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let made = cri.run_idle(&pod, "main", &image).await;
+    for score in [-1001, 1001, i64::MAX, i64::MIN] {
+        let to = api::LinuxContainerResources { oom_score_adj: score, ..Default::default() };
+        let err = update(&cri, &made, to).await.unwrap_err();
+        assert_eq!(err.code(), tonic::Code::InvalidArgument, "{err}");
+        let mut config = idle("other", &image);
+        resources(&mut config).oom_score_adj = score;
+        let err = cri.create(&pod, config).await.unwrap_err();
+        assert_eq!(err.code(), tonic::Code::InvalidArgument, "{err}");
+        assert!(err.message().contains("oom_score_adj"), "{err}");
+    }
+    for id in [-1, 1 << 32, (1 << 32) + 7, i64::MIN] {
+        let mut config = cri.pod_config("ids");
+        hull_tests::cri::pod_security(&mut config).supplemental_groups = vec![id];
+        let err = cri.run_pod_with(config).await.unwrap_err();
+        assert_eq!(err.code(), tonic::Code::InvalidArgument, "{err}");
+        let mut config = cri.pod_config("ids");
+        hull_tests::cri::pod_security(&mut config).run_as_user =
+            Some(api::Int64Value { value: id });
+        let err = cri.run_pod_with(config).await.unwrap_err();
+        assert_eq!(err.code(), tonic::Code::InvalidArgument, "{err}");
+    }
+    let mut config = idle("many", &image);
+    hull_tests::cri::security(&mut config).supplemental_groups = (1..70_000).collect();
+    let err = cri.create(&pod, config).await.unwrap_err();
+    assert!(err.message().contains("groups"), "{err}");
+}
+
+#[tokio::test]
+async fn a_path_of_five_thousand_bytes_does_not_hide_what_it_is_the_path_of() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    config.working_dir = "/x".repeat(2500);
+    let refused = match cri.create(&pod, config).await {
+        Ok(made) => cri.start(&made).await.unwrap_err(),
+        Err(refused) => refused,
+    };
+    assert!(!refused.message().contains("read(status)"), "{refused}");
+    assert!(refused.message().contains("working directory"), "{refused}");
+    assert!(refused.message().contains("workingDir"), "{refused}");
+}

@@ -83,6 +83,14 @@ pub enum Error {
         /// The controller.
         controller: &'static str,
     },
+    /// One limit was refused, and others could not be put back.
+    #[error("set all of the limits or none: the old values could not be put back in {files}")]
+    HalfSet {
+        /// Which files.
+        files: String,
+        /// What was refused.
+        source: Box<Error>,
+    },
     /// Giving it to a container's user.
     #[error("give {} to the container's user", path.display())]
     Delegate {
@@ -128,6 +136,7 @@ impl Error {
             Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
                 Some("a process hangs in the kernel, usually on storage that does not answer; see /proc/PID/stack".into())
             }
+            Self::HalfSet { source, .. } => source.hint(),
             Self::BadPath { .. }
             | Self::Mounts { .. }
             | Self::Make { .. }
@@ -150,6 +159,7 @@ impl Error {
             | Self::Read { source, .. }
             | Self::Delegate { source, .. }
             | Self::Write { source, .. } => source.raw_os_error().unwrap_or(5),
+            Self::HalfSet { source, .. } => source.errno(),
             Self::Devices { source, .. } => source.errno().raw_os_error(),
             Self::NoController { .. } | Self::NoHierarchy => libc_errno::ENODEV,
             Self::BadPath { .. } | Self::BadKey { .. } => libc_errno::EINVAL,

@@ -10,10 +10,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Deepest tree of sub-cgroups that is walked: a container can make them in its own part.
-const DEPTH_MAX: usize = 64;
+/// Deepest tree of sub-cgroups that is walked: a container can make them in its own part. Deeper ones have
+/// no path that a system call takes (PATH_MAX, `path_resolution(7)`).
+const DEPTH_MAX: usize = 2048;
 
 /// A path in every hierarchy of a host. Making one touches nothing.
 #[derive(Debug, Clone)]
@@ -50,7 +51,14 @@ impl Cgroup {
         }
     }
 
-    fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+    /// The one above; `None` for one directly below the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let (above, _) = self.path.rsplit_once('/')?;
+        Some(Self { host: self.host.clone(), path: above.to_owned() })
+    }
+
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = PathBuf> {
         self.host.roots().map(|root| root.join(&self.path))
     }
 
@@ -142,41 +150,12 @@ impl Cgroup {
         let Some(dir) = self.unified().or_else(|| self.dirs().next()) else {
             return Ok(Vec::new());
         };
-        let mut pids = Vec::new();
-        for dir in tree(&dir)? {
-            // One that goes away meanwhile has no processes.
-            let text = files::read_if_there(&dir, "cgroup.procs")?.unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        }
-        Ok(pids)
-    }
-
-    /// Sends SIGKILL to everything in it. They end a little later: see [`Cgroup::wait_empty`].
-    pub fn kill(&self) -> Result<(), Error> {
-        if let Some(dir) = self.unified() {
-            // Linux 5.14: catches also what forks meanwhile.
-            match files::write_if_there(&dir, "cgroup.kill", "1") {
-                Ok(true) => return Ok(()),
-                Ok(false) if !dir.is_dir() => return Ok(()),
-                Ok(false) => {}
-                Err(err) => return Err(err),
-            }
-        }
-        v1::kill(self)
+        procs_below(&dir)
     }
 
     /// Waits until no process is left. `false` when the time is up.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool, Error> {
         events::wait_empty(self, limit)
-    }
-
-    /// Whether any process is left. One that is not there has none.
-    pub fn is_populated(&self) -> Result<bool, Error> {
-        if let Some(dir) = self.unified() {
-            let text = files::read_if_there(&dir, "cgroup.events")?;
-            return Ok(text.is_some_and(|text| files::field(&text, "populated") == Some(1)));
-        }
-        Ok(self.exists()? && !self.procs()?.is_empty())
     }
 
     /// Removes it and the sub-cgroups that were made in it, in every hierarchy. Not there is fine.
@@ -191,28 +170,6 @@ impl Cgroup {
             }
         }
         Ok(())
-    }
-
-    /// Kills what is in it, waits until all has ended, at most for `limit`, and removes it.
-    pub fn kill_and_remove(&self, limit: Duration) -> Result<(), Error> {
-        let until = Instant::now() + limit;
-        if self.is_populated()? {
-            self.kill()?;
-            if !self.wait_empty(limit)? {
-                return Err(Error::NotEmpty { path: self.shown(), waited: limit });
-            }
-        }
-        loop {
-            match self.remove() {
-                // In a v1 hierarchy a task may be on its way out a moment longer than in another.
-                Err(Error::Remove { source, .. })
-                    if is(&source, libc_errno::EBUSY) && Instant::now() < until =>
-                {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                other => return other,
-            }
-        }
     }
 
     /// Whether it is there in any hierarchy.
@@ -288,8 +245,19 @@ fn remove_one(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// The processes of one hierarchy's directory and of all below it.
+pub(crate) fn procs_below(dir: &Path) -> Result<Vec<i32>, Error> {
+    let mut pids = Vec::new();
+    for dir in tree(dir)? {
+        // One that goes away meanwhile has no processes.
+        let text = files::read_if_there(&dir, "cgroup.procs")?.unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    }
+    Ok(pids)
+}
+
 /// A directory and all below it, parents first; none when it is not there.
-fn tree(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn tree(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut todo = vec![(dir.to_owned(), 0)];
     while let Some((dir, depth)) = todo.pop() {

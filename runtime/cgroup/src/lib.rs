@@ -17,8 +17,10 @@ mod files;
 mod freeze;
 mod group;
 mod host;
+mod kill;
 mod limits;
 mod stats;
+mod update;
 mod v1;
 mod v2;
 

@@ -186,25 +186,6 @@ fn device_texts(rule: &DeviceRule) -> Vec<String> {
     kinds.iter().map(text).collect()
 }
 
-/// Kills without `cgroup.kill`: freezes, so that nothing forks away, kills all, thaws.
-pub(crate) fn kill(cgroup: &Cgroup) -> Result<(), Error> {
-    let freezer = cgroup.v1("freezer");
-    let turn = |state: &str| match &freezer {
-        Some(dir) => write_if_there(dir, "freezer.state", state).map(drop),
-        None => Ok(()),
-    };
-    turn("FROZEN")?;
-    let pids = cgroup.procs();
-    for pid in pids.iter().flatten() {
-        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
-            // One that has ended meanwhile is what was wanted.
-            let _ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-    turn("THAWED")?;
-    pids.map(drop)
-}
-
 pub(crate) fn exit_counters(cgroup: &Cgroup) -> Result<ExitCounters, Error> {
     let text = |controller: &str, file: &str| match cgroup.v1(controller) {
         Some(dir) => read_if_there(&dir, file),

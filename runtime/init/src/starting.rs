@@ -15,6 +15,11 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
 const REPORT_BYTES_MAX: usize = 4096;
 
+/// Stands for what was cut out of a call's text.
+const CUT: &str = "[…]";
+/// How much of the end of such a text stays, in bytes.
+const CALL_TAIL_BYTES: usize = 1024;
+
 /// Whose number and descriptor a [`Starting`] has.
 #[derive(Debug)]
 enum Whose {
@@ -51,12 +56,27 @@ pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
 
 /// In the child: tells what failed, and ends.
 pub(crate) fn fail(report: impl AsFd, error: &StepError) -> ! {
-    if let Ok(mut bytes) = borsh::to_vec(error) {
-        bytes.truncate(REPORT_BYTES_MAX);
+    if let Some(bytes) = encode(error) {
         // With the parent gone there is nobody to tell.
         let _gone = write(report, &bytes);
     }
     hull_sys::exit_now(127)
+}
+
+/// A report that is written at once and read back whole: the text of the call has paths in it, and gives way.
+fn encode(error: &StepError) -> Option<Vec<u8>> {
+    let bytes = borsh::to_vec(error).ok()?;
+    let Some(over) = bytes.len().checked_sub(REPORT_BYTES_MAX).filter(|over| *over > 0) else {
+        return Some(bytes);
+    };
+    let mut error = error.clone();
+    let most = error.call.len().saturating_sub(over + CUT.len());
+    let head = most.saturating_sub(CALL_TAIL_BYTES);
+    // Of a path the end tells most; the call's name is at the beginning.
+    let tail = error.call.len() - (most - head);
+    let (head, tail) = (error.call.floor_char_boundary(head), error.call.ceil_char_boundary(tail));
+    error.call = [&error.call[..head], CUT, &error.call[tail..]].concat();
+    borsh::to_vec(&error).ok()
 }
 
 /// Reads what is there of a status pipe; true at its end. Never blocks.
@@ -213,5 +233,27 @@ impl StepError {
 
     pub(crate) fn of(step: Step) -> impl Fn(hull_sys::Error) -> Self {
         move |err| Self::new(step, err.errno(), err.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_call_is_told_with_its_beginning_and_its_end() {
+        for unit in ["/x", "/ä", "/日本語"] {
+            for length in [0, 100, 4000, 4070, 4080, 4096, 5000, 70_000] {
+                let call = format!("openat(rootfs, \"{}\")", unit.repeat(length / unit.len()));
+                let error = StepError::new(Step::Pipe, Errno::NAMETOOLONG, call.clone());
+                let report = encode(&error).unwrap();
+                assert!(report.len() <= REPORT_BYTES_MAX, "{} bytes", report.len());
+                let told = decode(&report).unwrap_err();
+                assert_eq!((told.step, told.errno), (error.step, error.errno));
+                assert!(told.call.starts_with("openat(rootfs,"), "{}", told.call);
+                assert!(told.call.ends_with("\")"), "{}", told.call);
+                assert!(told.call == call || told.call.contains(CUT), "{}", told.call);
+            }
+        }
     }
 }

@@ -51,13 +51,19 @@ impl Emptying {
             Some((events, _)) => events.is_populated(),
             None => cgroup.is_populated(),
         };
-        // One that cannot be looked at any more is gone.
-        !populated.unwrap_or(false) || Instant::now() >= self.until
+        // One that cannot be looked at any more is gone. What was moved in the v2 tree is in the others.
+        let populated = populated.unwrap_or(false) || cgroup.is_populated().unwrap_or(false);
+        !populated || Instant::now() >= self.until
+    }
+
+    /// Whether the kernel tells of all that is left in it.
+    fn is_told(&self) -> bool {
+        self.news.as_ref().is_some_and(|(events, _)| events.is_populated().unwrap_or(false))
     }
 
     /// When it must be looked at, whatever is told.
     fn look_at(&self) -> Instant {
-        if self.news.is_some() { self.until } else { self.until.min(Instant::now() + LOOK) }
+        if self.is_told() { self.until } else { self.until.min(Instant::now() + LOOK) }
     }
 }
 
@@ -70,10 +76,18 @@ pub(crate) struct Leaving {
 }
 
 impl Monitor {
+    /// Kills what is in a cgroup of the pod, also when the pod as a whole is frozen.
+    pub(crate) fn kill(&self, cgroup: &Cgroup) -> Result<(), hull_cgroup::Error> {
+        match self.pause.as_ref().and_then(|pause| pause.cgroup.parent()) {
+            Some(pod) => cgroup.kill_within(&pod),
+            None => cgroup.kill(),
+        }
+    }
+
     /// Kills what is in a cgroup, and waits for its end in the loop.
     fn empty(&mut self, cgroup: &Cgroup, limit: Duration) -> Emptying {
         // What cannot be killed is waited for all the same.
-        let _gone = cgroup.kill();
+        let _gone = self.kill(cgroup);
         let until = Instant::now() + limit;
         let mut emptying = Emptying { news: None, followed: Vec::new(), until };
         // Nearly always the first process was the only one.
@@ -116,6 +130,8 @@ impl Monitor {
     pub(crate) fn container_ended(&mut self, id: &ContainerId, how: ExitHow, at_ns: i64) {
         let Some(container) = self.containers.get(id) else { return };
         let Stage::Running(started) = container.stage else { return };
+        // That its program ran may be in the status pipe only now, and clocks are set back.
+        let at_ns = at_ns.max(started.at_ns);
         // The rest of it goes with its first process.
         let cgroup = container.cgroup.clone();
         let emptying = self.empty(&cgroup, ENDING_MAX);
@@ -157,9 +173,10 @@ impl Monitor {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Stage::Ending { started, how, at_ns, emptying } = &container.stage else { return };
         if !emptying.is_over(&container.cgroup) {
-            if emptying.news.is_none() {
+            if !emptying.is_told() {
                 // Without `cgroup.kill` something may have forked meanwhile.
-                let _gone = container.cgroup.kill();
+                let cgroup = container.cgroup.clone();
+                let _gone = self.kill(&cgroup);
             }
             return;
         }
@@ -206,4 +223,16 @@ impl Monitor {
         let (asked, failure) = leaving.answer;
         self.reply(asked, Err(failure));
     }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn told(error: &hull_cgroup::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

@@ -251,10 +251,11 @@ impl Monitor {
 
     fn pause_ended(&mut self, how: ExitHow, at_ns: i64) {
         let Some(pause) = &mut self.pause else { return };
-        if pause.started.is_none() {
+        let Some(started) = pause.started else {
             self.pause = None;
             return;
-        }
+        };
+        let at_ns = at_ns.max(started.at_ns);
         let exit = exit_of(how, at_ns);
         pause.exit = Some(exit);
         self.event(Event::PauseExited(exit));

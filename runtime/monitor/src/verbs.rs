@@ -2,6 +2,7 @@
 //! What the daemon can ask for.
 
 use crate::connection::Asked;
+use crate::ending::told;
 use crate::log::Log;
 use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
@@ -343,7 +344,7 @@ impl Monitor {
                 if matches!(container.stage, Stage::Ended(..)) {
                     return Ok(());
                 }
-                return container.cgroup.kill().map_err(|err| Failure::System(err.to_string()));
+                return self.kill(&container.cgroup).map_err(|err| Failure::System(told(&err)));
             }
             Target::Container(id) => match self.containers.get(id) {
                 Some(container) if matches!(container.stage, Stage::Running(_)) => &container.pidfd,
@@ -370,11 +371,9 @@ impl Monitor {
     fn update(&mut self, id: &ContainerId, limits: &[u8]) -> Answer {
         let limits: Limits = decode(limits)?;
         let container = self.containers.get(id).ok_or(Failure::NoSuchContainer)?;
-        container.cgroup.apply(&limits).map_err(|err| {
+        container.cgroup.update(&limits).map_err(|err| {
             let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
-            let why =
-                std::error::Error::source(&err).map_or(String::new(), |why| format!(": {why}"));
-            Failure::System(format!("{err}{why}{hint}"))
+            Failure::System(format!("{}{hint}", told(&err)))
         })?;
         Ok(Some(Done::Ok))
     }
@@ -396,17 +395,20 @@ impl Monitor {
             return;
         }
         container.forget = true;
-        let _gone = container.cgroup.kill();
+        let cgroup = container.cgroup.clone();
+        let _gone = self.kill(&cgroup);
     }
 
     fn begin_shutdown(&mut self, request: Asked) {
         self.shutdown = Some(request);
         for container in self.containers.values().filter(|of| !matches!(of.stage, Stage::Ended(..)))
         {
-            let _gone = container.cgroup.kill();
+            let _gone = self.kill(&container.cgroup);
         }
         if let Some(pause) = &self.pause {
             let _gone = pidfd_send_signal(&pause.pidfd, Signal::KILL);
+            // It may be frozen.
+            let _gone = self.kill(&pause.cgroup);
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) async fn remove(
     client: Option<Client>,
     id: &ContainerId,
     record: &Arc<ContainerRecord>,
+    pod_cgroup: String,
 ) -> Result<(), Error> {
     if let Some(client) = client
         && let Err(err) = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await
@@ -26,9 +27,11 @@ pub(crate) async fn remove(
     }
     let (node, record) = (Arc::clone(node), Arc::clone(record));
     blocking(move || {
-        parts::clear_cgroup(&node.cgroups, &record.cgroup).map_err(|source| Error::Parts {
-            doing: "clear a container of",
-            source: parts::Error::ClearCgroup { source },
+        parts::clear_cgroup(&node.cgroups, &record.cgroup, &pod_cgroup).map_err(|source| {
+            Error::Parts {
+                doing: "clear a container of",
+                source: parts::Error::ClearCgroup { source },
+            }
         })?;
         node.images
             .remove_rootfs(&record.id)

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, State as PodState};
-use crate::{explain, nri, spec};
+use crate::{explain, nri, spec, waits};
 use hull_image::Image;
 use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
@@ -171,8 +171,16 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
     };
-    let verb = Verb::StartContainer { container: id, plan: hull_plan::encode(&planned), stdio };
-    match client.start(verb, log.into_iter().collect()).await {
+    let verb =
+        Verb::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
+    let started = client.start(verb, log.into_iter().collect());
+    let Ok(started) = tokio::time::timeout(waits::LAUNCH_MAX, started).await else {
+        // Killed on its way; and forgotten, so that it does not run after all when that could not be.
+        let forgotten = client.tell(Verb::Forget { container: id }, Vec::new()).await;
+        forgotten.map_err(|source| Error::Monitor { doing: DOING, source })?;
+        return Err(Error::LaunchTimeout { doing: DOING, waited: waits::LAUNCH_MAX });
+    };
+    match started {
         Ok(started) => Ok(started),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             let failure =

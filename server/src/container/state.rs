@@ -109,8 +109,9 @@ impl State {
             (Self::Created, Event::StartFailed { why, at_ns }) => {
                 Ok(Self::Exited { how: How::NeverRan { why }, since_ns: None, at_ns })
             }
+            // A clock that was set back meanwhile ends nothing before it began.
             (Self::Running { since_ns, .. }, Event::Exited { how, at_ns }) => {
-                Ok(Self::Exited { how, since_ns: Some(since_ns), at_ns })
+                Ok(Self::Exited { how, since_ns: Some(since_ns), at_ns: at_ns.max(since_ns) })
             }
             (Self::Created, Event::Exited { how, at_ns }) => {
                 Ok(Self::Exited { how, since_ns: None, at_ns })
@@ -191,6 +192,9 @@ mod tests {
             let mut ended: Option<State> = None;
             for event in events {
                 let Ok(next) = state.clone().next(event) else { continue };
+                if let State::Exited { since_ns: Some(since_ns), at_ns, .. } = &next {
+                    prop_assert!(at_ns >= since_ns, "it ended before it began: {next:?}");
+                }
                 if let Some(first) = &ended {
                     prop_assert!(
                         next == *first || next == State::Removing,

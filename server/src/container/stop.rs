@@ -3,18 +3,19 @@
 //! of where in the kernel it hangs.
 
 use super::State;
-use crate::error::Error;
-use crate::monitors::Client;
+use crate::error::{Chain, Error};
+use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
-use hull_proto::id::ContainerId;
+use crate::waits;
+use futures_util::future::join_all;
+use hull_cgroup::{Cgroup, Host};
+use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Target, Verb};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
-/// How long a killed process may take to end. Past that it hangs in the kernel.
-const DIE_MAX: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
 
 /// What to end, and how patiently.
@@ -22,6 +23,8 @@ const SIGKILL: i32 = 9;
 pub(crate) struct Order {
     pub(crate) node: Arc<Node>,
     pub(crate) client: Client,
+    pub(crate) pod: PodId,
+    pub(crate) pod_cgroup: String,
     pub(crate) id: ContainerId,
     pub(crate) cgroup: String,
     pub(crate) state: watch::Receiver<State>,
@@ -31,40 +34,104 @@ pub(crate) struct Order {
 }
 
 /// Ends one container and waits until it has.
-pub(crate) async fn stop(order: Order) -> Result<(), Error> {
-    let Order { node, client, id, cgroup, mut state, grace_s, signal } = order;
-    if grace_s > 0 {
-        if let Some(signal) = signal {
-            send(&client, Target::Container(id.clone()), signal).await;
-        }
-        if ended(&mut state, Duration::from_secs(grace_s)).await {
-            return Ok(());
-        }
-    }
-    send(&client, Target::ContainerAll(id.clone()), SIGKILL).await;
-    if ended(&mut state, DIE_MAX).await {
+///
+/// A monitor that does not answer cannot tell of the end: then the cgroup is killed from here and, once that
+/// is empty, the monitor, so that the pod is known to be lost.
+pub(crate) async fn stop(mut order: Order) -> Result<(), Error> {
+    if order.grace_s > 0 && order.ends_by_itself().await {
         return Ok(());
     }
-    let stack = blocking(move || stacks(&node.cgroups, &cgroup)).await;
-    Err(Error::WillNotDie { container: id.to_string(), waited: DIE_MAX, stack })
+    let target = Target::ContainerAll(order.id.clone());
+    let told = send(&order.client, target, SIGKILL).await;
+    if told && ended(&mut order.state, waits::DIE_MAX).await {
+        return Ok(());
+    }
+    if let Some(stack) = order.kill_without_monitor().await {
+        return Err(Error::WillNotDie {
+            container: order.id.to_string(),
+            waited: waits::DIE_MAX,
+            stack,
+        });
+    }
+    // Word of the end may have come meanwhile.
+    if ended(&mut order.state, Duration::ZERO).await {
+        return Ok(());
+    }
+    let pod = order.pod.clone();
+    if blocking(move || monitors::kill(&pod)).await {
+        warn!(container = %order.id.short(), "monitor that does not tell of a container's end killed");
+    }
+    if ended(&mut order.state, waits::LOST_MAX).await {
+        return Ok(());
+    }
+    let what = format!("container {} has no process, but is not known to have ended", order.id);
+    Err(Error::Broken { what })
+}
+
+impl Order {
+    /// Sends the stop signal and waits for the end of the grace period. A monitor that does not take the
+    /// signal does not make that longer.
+    async fn ends_by_itself(&mut self) -> bool {
+        let Self { client, id, state, grace_s, signal, .. } = self;
+        let signalled = async {
+            if let Some(signal) = *signal {
+                send(client, Target::Container(id.clone()), signal).await;
+            }
+            std::future::pending::<bool>().await
+        };
+        tokio::select! {
+            ended = ended(state, Duration::from_secs(*grace_s)) => ended,
+            never = signalled => never,
+        }
+    }
+
+    /// Kills the cgroup from here. Where its processes hang when it does not become empty.
+    async fn kill_without_monitor(&self) -> Option<String> {
+        let (node, path, pod) =
+            (Arc::clone(&self.node), self.cgroup.clone(), self.pod_cgroup.clone());
+        blocking(move || {
+            let killed = kill_cgroup(&node.cgroups, &path, &pod);
+            if let Err(err) = &killed {
+                warn!(error = %Chain(err), "cgroup of a container not killed");
+            }
+            (!killed.unwrap_or(false)).then(|| stacks(&node.cgroups, &path))
+        })
+        .await
+    }
+}
+
+/// Whether it is empty then.
+fn kill_cgroup(host: &Host, path: &str, pod: &str) -> Result<bool, hull_cgroup::Error> {
+    let (cgroup, pod) = (Cgroup::at(host, path)?, Cgroup::at(host, pod)?);
+    cgroup.kill_within(&pod)?;
+    Ok(cgroup.wait_empty(waits::DIE_MAX)? && !cgroup.is_populated()?)
 }
 
 /// Kills the containers of a pod that is being stopped and waits until they are known to have ended,
 /// or the time is up: the teardown that follows clears the cgroups in any case.
 pub(crate) async fn kill_all(client: &Client, running: Vec<(ContainerId, watch::Receiver<State>)>) {
-    for (id, _) in &running {
-        send(client, Target::ContainerAll(id.clone()), SIGKILL).await;
+    let kill = |id: &ContainerId| {
+        let target = Target::ContainerAll(id.clone());
+        async move { send(client, target, SIGKILL).await }
+    };
+    join_all(running.iter().map(|(id, _)| kill(id))).await;
+    if client.hangs() {
+        return;
     }
-    for (_, mut state) in running {
-        ended(&mut state, DIE_MAX).await;
-    }
+    let ends = running.into_iter().map(|(_, mut state)| async move {
+        ended(&mut state, waits::DIE_MAX).await;
+    });
+    join_all(ends).await;
 }
 
-async fn send(client: &Client, target: Target, signal: i32) {
+/// Whether the monitor has taken it.
+async fn send(client: &Client, target: Target, signal: i32) -> bool {
     // A monitor that is gone has no process left to signal; the wait that follows tells.
-    if let Err(err) = client.tell(Verb::Signal { target, signal }, Vec::new()).await {
-        debug!(error = %err, "signal not delivered");
+    let told = client.tell(Verb::Signal { target, signal }, Vec::new()).await;
+    if let Err(err) = &told {
+        debug!(error = %Chain(err), "signal not delivered");
     }
+    !matches!(told, Err(monitors::Error::Hangs { .. }))
 }
 
 async fn ended(state: &mut watch::Receiver<State>, limit: Duration) -> bool {
@@ -74,8 +141,8 @@ async fn ended(state: &mut watch::Receiver<State>, limit: Duration) -> bool {
 }
 
 /// Where in the kernel the processes of a cgroup hang, `proc(5)` /proc/pid/stack.
-fn stacks(host: &hull_cgroup::Host, cgroup: &str) -> String {
-    let pids = hull_cgroup::Cgroup::at(host, cgroup).and_then(|cgroup| cgroup.procs());
+fn stacks(host: &Host, cgroup: &str) -> String {
+    let pids = Cgroup::at(host, cgroup).and_then(|cgroup| cgroup.procs());
     let shown: Vec<_> = pids
         .unwrap_or_default()
         .into_iter()

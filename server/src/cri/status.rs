@@ -94,7 +94,7 @@ fn code(error: &Error) -> Code {
         }
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
-        Error::ExecTimeout { .. } => Code::DeadlineExceeded,
+        Error::ExecTimeout { .. } | Error::LaunchTimeout { .. } => Code::DeadlineExceeded,
         Error::Monitor { source, .. } => monitor_code(source),
         Error::Failed { .. }
         | Error::Parts { .. }
@@ -102,6 +102,7 @@ fn code(error: &Error) -> Code {
         | Error::Store { .. }
         | Error::Log { .. }
         | Error::LogFile { .. }
+        | Error::SetLimits { .. }
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
         | Error::WillNotDie { .. } => Code::Unknown,
@@ -120,7 +121,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
             Code::FailedPrecondition
         }
         monitors::Error::Refused { failure: MonitorFailure::AlreadyThere } => Code::AlreadyExists,
-        monitors::Error::Lost => Code::Unavailable,
+        monitors::Error::Lost | monitors::Error::Hangs { .. } => Code::Unavailable,
         monitors::Error::Refused { .. }
         | monitors::Error::Programs { .. }
         | monitors::Error::Reap { .. }

@@ -7,23 +7,30 @@
 //! [`Notice::Lost`], once.
 
 use super::{Error, Pause};
+use crate::waits;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
     Done, Event, Exit, FRAME_BYTES_MAX, Fact, Failure, HelloReply, Message, Request, Started,
-    Streams, VERSION, VERSION_ATTACH, Verb,
+    Streams, Target, VERSION, VERSION_ATTACH, Verb,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Requests that may wait for the socket before callers have to wait themselves.
 const QUEUE: usize = 64;
+/// An exec that no monitor has: a signal to it changes nothing, and is answered.
+const NO_EXEC: u64 = u64::MAX;
 
 /// What a monitor tells unasked.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub(crate) struct Client {
     calls: mpsc::Sender<Call>,
     /// The pod's pause process, once somebody wanted something of it.
     pause: Arc<OnceLock<Pause>>,
+    /// It did not answer in time, and has not answered anything since.
+    hangs: Arc<AtomicBool>,
 }
 
 type Answer = Result<Done, Error>;
@@ -65,12 +74,7 @@ enum Call {
 
 impl Client {
     /// Starts the task that owns the socket.
-    pub(super) fn open(
-        stream: std::os::unix::net::UnixStream,
-        notices: mpsc::Sender<Notice>,
-    ) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
+    pub(super) fn open(stream: UnixStream, notices: mpsc::Sender<Notice>) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             let mut connection = Connection::new(stream);
@@ -79,14 +83,71 @@ impl Client {
             // The pod's task may be gone already; then nobody is interested.
             let _gone = notices.send(Notice::Lost).await;
         });
-        Ok(Self { version: 0, calls, pause: Arc::default() })
+        Self { version: 0, calls, pause: Arc::default(), hangs: Arc::default() }
     }
 
-    /// Asks for `verb` and waits for the answer.
+    /// Asks for `verb` and waits for the answer: as long as it takes for what starts or ends processes, while
+    /// the monitor answers other requests meanwhile; [`waits::ANSWER_MAX`] for all else.
+    ///
+    /// # Errors
+    /// [`Error::Hangs`] when the monitor answers nothing. It may still carry the request out later.
     pub(crate) async fn ask(&self, verb: Verb, fds: Vec<OwnedFd>) -> Answer {
+        let takes_time = match verb {
+            Verb::StartPause { .. }
+            | Verb::StartContainer { .. }
+            | Verb::Exec { .. }
+            | Verb::Shutdown => true,
+            Verb::Hello { .. }
+            | Verb::Signal { .. }
+            | Verb::Update { .. }
+            | Verb::ReopenLog { .. }
+            | Verb::Forget { .. }
+            | Verb::Attach { .. } => false,
+        };
+        let answer = self.unbounded(|answer| Call::Ask { verb, fds, answer });
+        if takes_time {
+            self.while_alive(answer).await
+        } else {
+            self.within(waits::ANSWER_MAX, answer).await
+        }
+    }
+
+    async fn unbounded(&self, call: impl FnOnce(oneshot::Sender<Answer>) -> Call) -> Answer {
         let (answer, wait) = oneshot::channel();
-        self.calls.send(Call::Ask { verb, fds, answer }).await.map_err(|_| Error::Lost)?;
+        self.calls.send(call(answer)).await.map_err(|_| Error::Lost)?;
         wait.await.map_err(|_| Error::Lost)?
+    }
+
+    async fn within(&self, limit: Duration, answer: impl Future<Output = Answer>) -> Answer {
+        let answered = timeout(limit, answer).await;
+        self.hangs.store(answered.is_err(), Ordering::Relaxed);
+        answered.map_err(|_| Error::Hangs { waited: limit })?
+    }
+
+    /// Waits for an answer for as long as the monitor shows that it is alive.
+    async fn while_alive(&self, answer: impl Future<Output = Answer>) -> Answer {
+        let mut answer = pin!(answer);
+        loop {
+            if let Ok(answered) = timeout(waits::ANSWER_MAX, &mut answer).await {
+                return answered;
+            }
+            self.is_alive().await?;
+        }
+    }
+
+    /// Has the monitor answer anything.
+    ///
+    /// # Errors
+    /// It does not, or is gone.
+    pub(crate) async fn is_alive(&self) -> Result<(), Error> {
+        let verb = Verb::Signal { target: Target::Exec(NO_EXEC), signal: 0 };
+        let nothing = self.unbounded(|answer| Call::Ask { verb, fds: Vec::new(), answer });
+        self.within(waits::ANSWER_MAX, nothing).await.map(drop)
+    }
+
+    /// It did not answer in time, and has not answered since.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Relaxed)
     }
 
     /// Asks for something that answers with nothing.
@@ -110,12 +171,10 @@ impl Client {
         streams: Streams,
         fds: Vec<OwnedFd>,
     ) -> Result<(Started, oneshot::Receiver<Exit>), Error> {
-        let (answer, wait) = oneshot::channel();
         let (exit, ended) = oneshot::channel();
         let verb = Verb::Exec { container, exec, process, streams };
-        let call = Call::Exec { verb, exec, fds, answer, exit };
-        self.calls.send(call).await.map_err(|_| Error::Lost)?;
-        let done = wait.await.map_err(|_| Error::Lost)??;
+        let answer = self.unbounded(|answer| Call::Exec { verb, exec, fds, answer, exit });
+        let done = self.while_alive(answer).await?;
         if let Done::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
     }
 

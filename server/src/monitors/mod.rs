@@ -8,10 +8,12 @@
 //! Not here: what the answers mean. That is the pod's task's business.
 
 mod connection;
+mod end;
 mod pause;
 mod reap;
 
 pub(crate) use connection::{Client, Notice};
+pub(crate) use end::kill;
 pub(crate) use pause::Pause;
 
 use crate::assets;
@@ -24,8 +26,9 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Most that is read of a trial's answer, in bytes.
@@ -46,6 +49,8 @@ pub(crate) enum Error {
     Connect { path: PathBuf, source: io::Error },
     #[error("go on: the pod's monitor ended, or its connection broke")]
     Lost,
+    #[error("go on: the pod's monitor has not answered for {waited:?}")]
+    Hangs { waited: Duration },
     #[error(
         "speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}"
     )]
@@ -54,10 +59,21 @@ pub(crate) enum Error {
         "attach to containers of a pod started by an older hull: its monitor is of version {version}"
     )]
     CannotAttach { version: u16 },
-    #[error("carry it out in the pod's monitor")]
+    #[error("carry it out in the pod's monitor: {}", why(failure))]
     Refused { failure: Failure },
     #[error("understand the pod's monitor: it answered {answer}")]
     WrongAnswer { answer: String },
+}
+
+/// A failure as a part of a sentence. A step is explained by who knows the plan.
+fn why(failure: &Failure) -> &str {
+    match failure {
+        Failure::Step(_) => "a step of the start failed",
+        Failure::NoSuchContainer => "it knows no such container",
+        Failure::NotRunning => "the container does not run any more",
+        Failure::AlreadyThere => "it has one of that name",
+        Failure::BadRequest(why) | Failure::System(why) => why,
+    }
 }
 
 /// Starts and reaches monitors.
@@ -139,10 +155,10 @@ impl Monitors {
         socket: &Path,
         notices: mpsc::Sender<Notice>,
     ) -> Result<(Client, HelloReply), Error> {
-        let stream = UnixStream::connect(socket)
-            .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
-        let mut client = Client::open(stream, notices)
-            .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
+        let failed = |source| Error::Connect { path: socket.to_owned(), source };
+        // One that hangs takes nobody from its queue; waiting for room there would hold up a thread.
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(failed)?;
+        let mut client = Client::open(stream, notices);
         let hello = client.hello().await?;
         if hello.version < VERSION_MIN {
             return Err(Error::TooOld { version: hello.version });

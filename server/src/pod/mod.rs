@@ -16,6 +16,7 @@ pub(crate) mod task;
 
 use crate::container::ContainerView;
 use crate::error::{Error, Result};
+use crate::waits;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
@@ -88,9 +89,13 @@ impl View {
     pub(crate) async fn hold_pause(&self) {
         if let (Some(client), State::Ready { pause_pid, .. }) = (&self.client, &self.record.state)
             && !self.record.host_network()
-            && let Err(err) = client.pause(*pause_pid).await
+            && !client.hangs()
         {
-            tracing::debug!(pod = %self.id.short(), error = %err, "pause process not held");
+            // One that hangs does not keep the numbers of others.
+            let held = tokio::time::timeout(waits::PAUSE_MAX, client.pause(*pause_pid)).await;
+            if !matches!(held, Ok(Ok(_))) {
+                tracing::debug!(pod = %self.id.short(), ?held, "pause process not held");
+            }
         }
     }
 

@@ -13,7 +13,7 @@
 use super::{PodRecord, driver, files};
 use crate::monitors::{self, Client, Notice};
 use crate::node::{Node, blocking};
-use crate::{spec, store};
+use crate::{spec, store, waits};
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -23,14 +23,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::mpsc;
-
-/// How long a monitor may take to end its pod before we do it without it. It only kills and reaps,
-/// which takes milliseconds unless a process hangs in the kernel.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
-/// How long killed processes may take to leave their cgroup.
-const EMPTY_MAX: Duration = Duration::from_secs(10);
 
 /// Why a part of a pod could not be made or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -308,7 +302,8 @@ async fn release(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(),
     released.map_err(|source| Error::Detach { source })
 }
 
-/// Ends every process of the pod: by its monitor where there is one, and by the cgroups in any case.
+/// Ends every process of the pod: by its monitor where there is one that answers, and by the cgroups in
+/// any case.
 async fn end_processes(
     node: &Arc<Node>,
     id: &PodId,
@@ -320,40 +315,77 @@ async fn end_processes(
         Some(client) => Some(client),
         None => find_monitor(node, id).await,
     };
-    if let Some(client) = client {
-        // An error or a time-out here only means that the cgroups have to do it.
-        let asked = tokio::time::timeout(SHUTDOWN_MAX, client.tell(Verb::Shutdown, Vec::new()));
-        if !matches!(asked.await, Ok(Ok(()))) {
-            tracing::warn!(pod = %id, "monitor did not shut its pod down; clearing cgroups without it");
+    let ended = match client {
+        Some(client) => shut_down(id, &client).await,
+        None => false,
+    };
+    let (node, id) = (Arc::clone(node), id.clone());
+    let paths = cgroups(record, containers);
+    let pod = record.cgroup.clone();
+    let cleared = blocking(move || {
+        if !ended && monitors::kill(&id) {
+            tracing::warn!(pod = %id, "monitor that did not answer killed");
         }
-    }
+        paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path, &pod))
+    });
+    cleared.await.map_err(|source| Error::ClearCgroup { source })
+}
+
+/// The cgroups of a pod that are ours to clear, inner ones first.
+fn cgroups(record: &PodRecord, containers: Vec<String>) -> Vec<String> {
     let mut paths = containers;
-    paths.push(format!("{}/{id}", record.cgroup));
+    paths.push(format!("{}/{}", record.cgroup, record.id));
     if record.cgroup_is_ours {
         paths.push(record.cgroup.clone());
     }
-    let node = Arc::clone(node);
-    let cleared =
-        blocking(move || paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path)));
-    cleared.await.map_err(|source| Error::ClearCgroup { source })
+    paths
+}
+
+/// Has the monitor end its pod. `false` when it is to be killed: it does not answer, or could not be asked.
+async fn shut_down(id: &PodId, client: &Client) -> bool {
+    if client.hangs() {
+        return false;
+    }
+    let asked = client.tell(Verb::Shutdown, Vec::new());
+    match tokio::time::timeout(waits::SHUTDOWN_MAX, asked).await {
+        Ok(Ok(())) => true,
+        // The cgroups have to do it.
+        Ok(Err(err)) => {
+            tracing::warn!(pod = %id, error = %err, "monitor did not shut its pod down");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(pod = %id, "monitor has not shut its pod down yet; clearing cgroups without it");
+            client.is_alive().await.is_ok()
+        }
+    }
 }
 
 /// The monitor of a pod whose connection we do not have (any more).
 async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
     let (notices, _nobody) = mpsc::channel(1);
     let socket = node.monitor_socket(id);
-    let reached = node.monitors.reach(&socket, notices);
-    match tokio::time::timeout(SHUTDOWN_MAX, reached).await {
-        Ok(Ok((client, _))) => Some(client),
-        Ok(Err(_)) | Err(_) => None,
-    }
+    // Bounded by what a monitor may take to answer.
+    node.monitors.reach(&socket, notices).await.ok().map(|(client, _)| client)
 }
 
-/// Kills what is in a cgroup, waits until it is empty, removes it.
-pub(crate) fn clear_cgroup(host: &hull_cgroup::Host, path: &str) -> Result<(), hull_cgroup::Error> {
-    let cgroup = hull_cgroup::Cgroup::at(host, path)?;
+/// Kills what is in a cgroup, also what is frozen in it or by its pod's cgroup `pod`; waits until it is empty,
+/// and removes it. A path that cannot be a cgroup's never was one: there is nothing to be cleared.
+pub(crate) fn clear_cgroup(
+    host: &hull_cgroup::Host,
+    path: &str,
+    pod: &str,
+) -> Result<(), hull_cgroup::Error> {
+    use hull_cgroup::Cgroup;
+    let Ok(cgroup) = Cgroup::at(host, path) else {
+        tracing::warn!(path, "recorded path is not a cgroup's; nothing to clear");
+        return Ok(());
+    };
     if !cgroup.exists()? {
         return Ok(());
     }
-    cgroup.kill_and_remove(EMPTY_MAX)
+    match Cgroup::at(host, pod) {
+        Ok(pod) => cgroup.kill_and_remove_within(&pod, waits::EMPTY_MAX),
+        Err(_) => cgroup.kill_and_remove(waits::EMPTY_MAX),
+    }
 }

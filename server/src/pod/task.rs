@@ -49,7 +49,7 @@ enum Finished {
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     Decided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
-    Updated(ContainerId, u64, std::result::Result<(), Error>, Option<Arc<Roster>>),
+    Updated(ContainerId, u64, Box<update::Decision>, std::result::Result<(), Error>),
     Resizable(Box<resize::Wanted>, std::result::Result<(), Error>),
     /// A teardown that failed is tried again.
     TearDownAgain,
@@ -75,6 +75,8 @@ struct Held {
     /// Callers of Stop, each with its own grace period.
     stopping: BTreeMap<u64, Reply<()>>,
     updating: BTreeMap<u64, Reply<()>>,
+    /// Held by the update that writes the cgroup.
+    limits_turn: Arc<tokio::sync::Mutex<()>>,
     /// A stop signal was sent.
     stop_asked: bool,
     /// It ended before we heard that it had started.
@@ -165,7 +167,7 @@ pub(crate) fn prepare(
         gone: false,
         began: Instant::now(),
     };
-    (Pod { id, commands, view: seen }, Start { task, inbox })
+    (Pod { id, commands, view: seen }, Start { task, inbox, starting: Vec::new() })
 }
 
 /// A task that is ready to run.
@@ -173,40 +175,65 @@ pub(crate) fn prepare(
 pub(crate) struct Start {
     task: Task,
     inbox: mpsc::Receiver<Command>,
+    starting: Vec<ContainerId>,
 }
 
 impl Start {
-    /// Takes over what recovery found: a connection, and the containers' records. What differs from
-    /// `recorded`, as the last daemon left it, happened meanwhile.
+    /// Has the containers' records seen, as the last daemon left them.
+    pub(crate) fn show(&mut self, recorded: Vec<(ContainerId, ContainerRecord)>) {
+        let task = &mut self.task;
+        for (id, record) in recorded {
+            task.node.registry.enter_container(id.clone(), task.id.clone());
+            task.containers.insert(id, Held::new(record));
+        }
+        task.view.send_replace(Arc::new(task.shown()));
+    }
+
+    /// Where the notices of this pod's monitor go.
+    pub(crate) fn notices(&self) -> mpsc::Sender<Notice> {
+        self.task.notices_in.clone()
+    }
+
+    /// Takes over what recovery found: a connection, and the records as they are now. What differs from
+    /// what was [shown](Self::show) happened meanwhile. Those that are `starting` an earlier daemon had
+    /// started: their starts are waited for as if this one had.
     pub(crate) fn adopt(
         &mut self,
         client: Option<Client>,
+        record: PodRecord,
         containers: Vec<(ContainerId, ContainerRecord)>,
-        recorded: (PodRecord, Vec<(ContainerId, ContainerRecord)>),
+        starting: Vec<ContainerId>,
     ) {
         let task = &mut self.task;
-        let (pod, before) = recorded;
-        let now = std::mem::replace(&mut task.record, Arc::new(pod));
-        task.containers.extend(before.into_iter().map(|(id, record)| (id, Held::new(record))));
-        task.view.send_replace(Arc::new(task.shown()));
-        task.record = now;
+        task.record = Arc::new(record);
         // A plugin that joins is told of every pod that there is.
         task.known = true;
         task.announced = !matches!(task.record.state, State::Stopped);
         task.client = client;
-        task.containers.clear();
+        let gone = std::mem::take(&mut task.containers);
         for (id, record) in containers {
-            task.node.registry.enter_container(id.clone(), task.id.clone());
             task.containers.insert(id, Held::new(record));
         }
+        for id in gone.keys().filter(|id| !task.containers.contains_key(*id)) {
+            task.node.registry.leave_container(id);
+        }
         task.publish();
+        self.starting = starting;
     }
 
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
     pub(crate) fn run(self) {
-        let Self { mut task, inbox } = self;
+        let Self { mut task, inbox, starting } = self;
         let span = tracing::info_span!("pod", pod = %task.id.short());
-        tokio::spawn(async move { task.run(inbox).await }.instrument(span));
+        let run = async move {
+            for id in starting {
+                // Nobody of this daemon's callers asked for it.
+                let (reply, _nobody) = tokio::sync::oneshot::channel();
+                task.start(&id, reply);
+            }
+            task.run(inbox).await;
+        };
+        tokio::spawn(run.instrument(span));
     }
 }
 
@@ -225,6 +252,7 @@ impl Held {
             removal: false,
             stopping: BTreeMap::new(),
             updating: BTreeMap::new(),
+            limits_turn: Arc::default(),
             stop_asked: false,
             early_exit: None,
             told: None,
@@ -322,8 +350,8 @@ impl Task {
             Finished::Killed(id, Err(err)) => self.removed(&id, Err(err)),
             Finished::Removed(id, result) => self.removed(&id, result),
             Finished::Decided(id, waiter, result) => self.decided(&id, waiter, result),
-            Finished::Updated(id, waiter, result, roster) => {
-                self.updated(&id, waiter, result, roster);
+            Finished::Updated(id, waiter, decision, result) => {
+                self.updated(&id, waiter, decision, result);
             }
             Finished::Resizable(wanted, result) => self.resizable(*wanted, result),
             Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {

@@ -171,7 +171,7 @@ fn process(
             "ambient": sets.ambient,
         },
         "noNewPrivileges": context.no_new_privs,
-        "oomScoreAdj": oom.map_or(0, |resources| resources.oom_score_adj),
+        "oomScoreAdj": oom.map_or(Ok(0), resources::oom_score)?,
     });
     if let Some(profile) = security::apparmor(context, request.defaults)? {
         process["apparmorProfile"] = profile.into();

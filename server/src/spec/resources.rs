@@ -45,8 +45,22 @@ pub(super) fn oci(resources: &cri::LinuxContainerResources) -> Value {
     all
 }
 
+/// What `/proc/pid/oom_score_adj` takes, `proc_pid_oom_score_adj(5)`.
+const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
+
+/// The score that is asked for, checked: the kernel refuses others only when the process is made.
+pub(super) fn oom_score(resources: &cri::LinuxContainerResources) -> Result<i64, Error> {
+    let score = resources.oom_score_adj;
+    if OOM_SCORES.contains(&score) {
+        return Ok(score);
+    }
+    let why = "it is not between -1000 and 1000";
+    Err(Error::Bad { field: "oom_score_adj", value: score.to_string(), why })
+}
+
 /// The limits of an update.
 pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits, Error> {
+    oom_score(resources)?;
     let oci: LinuxResources =
         serde_json::from_value(oci(resources)).map_err(|source| Error::Form { source })?;
     hull_plan::limits(&oci).map_err(|source| Error::Limits { source })

@@ -59,6 +59,9 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
             None => Ok(Some(PAUSE_USER).filter(inside).unwrap_or(0)),
         }
     };
+    for group in &context.supplemental_groups {
+        user::id("supplemental_groups", *group)?;
+    }
     let own_name = namespaces.uts == Namespace::New && !config.hostname.is_empty();
     let plan = PausePlan {
         hostname: own_name.then(|| config.hostname.clone()),

@@ -20,6 +20,8 @@ pub(crate) enum Error {
     BadId { field: &'static str, value: String },
     #[error("take `{value}` as {field}: {source}")]
     BadUser { field: &'static str, value: String, source: AccountError },
+    #[error("give the process {count} groups: the kernel takes {GROUPS_MAX}")]
+    TooManyGroups { count: usize },
     #[error("take a group without a user")]
     GroupWithoutUser,
 }
@@ -35,6 +37,9 @@ impl Error {
             Self::BadUser { .. } => {
                 Some("set `runAsUser`, or correct `USER` of the image to USER or USER:GROUP".into())
             }
+            Self::TooManyGroups { .. } => Some(
+                "name fewer in `supplementalGroups`, or have the image's group file list the user less often".into(),
+            ),
             Self::BadId { .. } => None,
         }
     }
@@ -154,7 +159,9 @@ pub(crate) fn resolve(
     all.extend(&wanted.supplemental);
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|group| seen.insert(*group));
-    all.truncate(GROUPS_MAX);
+    if all.len() > GROUPS_MAX {
+        return Err(Error::TooManyGroups { count: all.len() });
+    }
     Ok(Resolved { uid: account.uid, gid, groups: all, home: account.home.to_owned() })
 }
 

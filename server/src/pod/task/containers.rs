@@ -262,6 +262,8 @@ impl Task {
         let order = stop::Order {
             node: Arc::clone(&self.node),
             client,
+            pod: self.id.clone(),
+            pod_cgroup: self.record.cgroup.clone(),
             id: id.clone(),
             cgroup: held.record.cgroup.clone(),
             state: held.state.subscribe(),
@@ -311,6 +313,8 @@ impl Task {
         let kill = stop::Order {
             node: Arc::clone(&self.node),
             client,
+            pod: self.id.clone(),
+            pod_cgroup: self.record.cgroup.clone(),
             id: id.clone(),
             cgroup: held.record.cgroup.clone(),
             state: held.state.subscribe(),
@@ -328,13 +332,14 @@ impl Task {
         let (node, client, record) =
             (Arc::clone(&self.node), self.client.clone(), Arc::clone(&held.record));
         let (before, about) = (self.told_so_far(id), self.about(id));
+        let pod_cgroup = self.record.cgroup.clone();
         let id = id.clone();
         self.work.spawn(async move {
             told(before).await;
             if let Some(about) = about {
                 about.tell(&node.plugins.roster(), nri::Event::RemoveContainer).await;
             }
-            let removed = remove::remove(&node, client, &id, &record).await;
+            let removed = remove::remove(&node, client, &id, &record, pod_cgroup).await;
             Finished::Removed(id, removed)
         });
     }

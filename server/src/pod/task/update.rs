@@ -2,13 +2,15 @@
 //! Other limits for a container: as the kubelet wants them, after plugins had their say; or as a plugin
 //! wants them.
 //!
-//! Recorded in both cases, the plugins' apart from the kubelet's, so that a container that is started
-//! later has them too.
+//! Set first when the container runs, all of them or none, and recorded then: what is shown is what holds. The
+//! plugins' are recorded apart from the kubelet's; a container that is started later has both. The daemon writes
+//! the cgroup itself, so that a monitor that hangs, or is of an older release, changes nothing about that.
 
 use super::containers::{not_found, wrong_state};
 use super::{Finished, Task, answer};
 use crate::container::{self, State};
 use crate::error::Error;
+use crate::node::blocking;
 use crate::nri::{self, resources};
 use crate::pod::Reply;
 use crate::spec;
@@ -16,7 +18,6 @@ use hull_nri::{Roster, overlay};
 use hull_plan::Limits;
 use hull_proto::cri;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::Verb;
 use hull_proto::nri::{Event, LinuxResources};
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ impl Task {
         Some((waiter, about))
     }
 
-    /// Recorded, then done by the monitor when the container runs.
+    /// Set when the container runs, and recorded.
     pub(super) fn decided(
         &mut self,
         id: &ContainerId,
@@ -122,43 +123,68 @@ impl Task {
         decided: std::result::Result<Box<Decision>, Error>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
-        let Decision { kubelets, plugins, limits, roster } = match decided {
-            Ok(decision) => *decision,
+        let decision = match decided {
+            Ok(decision) => decision,
             Err(err) => return answer(held.updating.remove(&waiter), Err(Arc::new(err))),
         };
-        let runs = matches!(held.record.state, State::Running { .. });
-        let record = Arc::make_mut(&mut held.record);
-        let linux = record.config.linux.get_or_insert_default();
-        spec::merge_resources(linux.resources.get_or_insert_default(), &kubelets);
-        if let Some(plugins) = plugins {
-            let adjust = record.adjust.get_or_insert_default();
-            let linux = adjust.linux.get_or_insert_default();
-            overlay(linux.resources.get_or_insert_default(), &plugins);
-        }
-        held.execs = container::Execs::default();
-        let client = self.client.clone().filter(|_| runs);
         let id = id.clone();
-        self.work.spawn(async move {
-            let Some(client) = client else { return Finished::Updated(id, waiter, Ok(()), roster) };
-            let verb = Verb::Update { container: id.clone(), limits: hull_plan::encode(&limits) };
-            let told = client.tell(verb, Vec::new()).await;
-            let told = told
-                .map_err(|source| Error::Monitor { doing: "set the container's limits", source });
-            Finished::Updated(id, waiter, told, roster)
-        });
+        if held.starting.is_some() {
+            // What is on its way has the limits of its record. It is known soon whether it runs.
+            let mut state = held.state.subscribe();
+            self.work.spawn(async move {
+                // One that is gone is found out by the next try.
+                let _gone = state.wait_for(|state| *state != State::Created).await;
+                Finished::Decided(id, waiter, Ok(decision))
+            });
+            return;
+        }
+        match &held.record.state {
+            State::Created => self.updated(&id, waiter, decision, Ok(())),
+            State::Running { .. } => {
+                let (node, path) = (Arc::clone(&self.node), held.record.cgroup.clone());
+                let turn = Arc::clone(&held.limits_turn);
+                self.work.spawn(async move {
+                    // One update after the other, or one could put back what another has set.
+                    let _turn = turn.lock().await;
+                    let limits = decision.limits.clone();
+                    let set = blocking(move || {
+                        let cgroup = hull_cgroup::Cgroup::at(&node.cgroups, &path)?;
+                        cgroup.update(&limits)
+                    });
+                    let set = set.await.map_err(|source| Error::SetLimits { source });
+                    Finished::Updated(id, waiter, decision, set)
+                });
+            }
+            state => {
+                let err = wrong_state("update", &id, state);
+                answer(held.updating.remove(&waiter), Err(Arc::new(err)));
+            }
+        }
     }
 
     pub(super) fn updated(
         &mut self,
         id: &ContainerId,
         waiter: u64,
+        decision: Box<Decision>,
         result: std::result::Result<(), Error>,
-        roster: Option<Arc<Roster>>,
     ) {
         let Some(held) = self.containers.get_mut(id) else { return };
         let reply = held.updating.remove(&waiter);
-        self.save_container(id);
-        self.publish();
+        let Decision { kubelets, plugins, roster, .. } = *decision;
+        if result.is_ok() {
+            let record = Arc::make_mut(&mut held.record);
+            let linux = record.config.linux.get_or_insert_default();
+            spec::merge_resources(linux.resources.get_or_insert_default(), &kubelets);
+            if let Some(plugins) = plugins {
+                let adjust = record.adjust.get_or_insert_default();
+                let linux = adjust.linux.get_or_insert_default();
+                overlay(linux.resources.get_or_insert_default(), &plugins);
+            }
+            held.execs = container::Execs::default();
+            self.save_container(id);
+            self.publish();
+        }
         let result = result.map_err(Arc::new);
         match roster {
             Some(roster) => {

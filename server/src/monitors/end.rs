@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Ending a monitor that does not answer. One that an earlier daemon started is not our child, and its
+//! number was told over the connection that now says nothing; so it is found by its command line, which has
+//! the pod's id.
+
+use hull_proto::id::PodId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::os::fd::OwnedFd;
+
+/// How long a killed monitor is waited for. One that is stuck in the kernel is left to it: its connection
+/// is not used any more, and the pod's cgroups are cleared without it.
+const END_MAX: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+/// Kills the monitor of a pod and waits until it has ended. Whether there was one. Blocks.
+pub(crate) fn kill(pod: &PodId) -> bool {
+    let found: Vec<OwnedFd> = numbers().into_iter().filter_map(|pid| open(pid, pod)).collect();
+    for monitor in &found {
+        // One that has ended meanwhile is what was wanted.
+        let _ended = pidfd_send_signal(monitor, Signal::KILL);
+    }
+    for monitor in &found {
+        let _woken = poll(&mut [PollFd::new(monitor, PollFlags::IN)], Some(&END_MAX));
+    }
+    !found.is_empty()
+}
+
+fn numbers() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The process, if it is the pod's monitor. Its number may become another's at any time, so it is looked
+/// at again once it is held.
+fn open(pid: i32, pod: &PodId) -> Option<OwnedFd> {
+    if !is_monitor(pid, pod) {
+        return None;
+    }
+    let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    is_monitor(pid, pod).then_some(held)
+}
+
+/// `proc_pid_cmdline(5)`: the arguments, each ended by a zero byte.
+fn is_monitor(pid: i32, pod: &PodId) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    arguments.next() == Some(b"hull-monitor") && arguments.next() == Some(pod.as_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    use std::process::{Child, Command};
+
+    fn named(name: &str, pod: &PodId) -> Child {
+        let script = "while :; do sleep 1000; done";
+        Command::new("sh")
+            .arg0(name)
+            .args(["-c", script])
+            .spawn()
+            .map_or_else(|err| panic!("{pod}: {err}"), |child| child)
+    }
+
+    #[test]
+    fn nobody_else_is_taken_for_a_monitor() {
+        let pod = PodId::from_random([9; 32]);
+        let mut other = named("hull-monitor", &pod);
+        assert!(!kill(&pod), "its second argument is another");
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        assert_eq!(other.wait().unwrap().signal(), Some(9));
+    }
+}

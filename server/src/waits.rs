@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How long a verb waits for each part of the node, and what it does then. One table, so that the bounds of a
+//! verb can be added up. `docs/security.md` shows it to operators.
+//!
+//! ```text
+//! StopPodSandbox    kill (ANSWER) ─▶ containers' ends (DIE) ─▶ shutdown (SHUTDOWN, ANSWER) ─▶ monitor killed ─▶ cgroups cleared (EMPTY each)
+//! StopContainer     grace ─▶ kill (ANSWER) ─▶ end (DIE) ─▶ cgroup killed from here, monitor killed (LOST)
+//! ExecSync          its own limit, launch included ─▶ process killed (EXEC_KILLED)
+//! StartContainer    LAUNCH, or ANSWER once the monitor answers nothing ─▶ killed and forgotten
+//! all else          ANSWER ─▶ UNAVAILABLE
+//! ```
+
+use std::time::Duration;
+
+/// A monitor's answer to what it does at once. Also how long it may take to say that it is alive while
+/// something else of it is waited for. It needs less than a millisecond unless the machine is starved.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The launch of a process, from the request to its `execve`, by a monitor that answers: mounts of the
+/// container may be on storage that is slow. Then it is killed.
+pub(crate) const LAUNCH_MAX: Duration = Duration::from_secs(240);
+
+/// A killed process's end. Past that it hangs in the kernel, or its monitor does not tell.
+pub(crate) const DIE_MAX: Duration = Duration::from_secs(10);
+
+/// The end of a pod by its monitor: it only kills and reaps. Then the daemon does it without the monitor.
+pub(crate) const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
+/// A killed cgroup's last process. Then the verb ends with an error and the work is tried again later.
+pub(crate) const EMPTY_MAX: Duration = Duration::from_secs(10);
+
+/// The word that the connection to a monitor that was killed is gone, and what follows from that.
+pub(crate) const LOST_MAX: Duration = Duration::from_secs(5);
+
+/// The end of a command that was killed at its time limit. One that is stuck, or frozen, does not keep its
+/// caller any longer.
+pub(crate) const EXEC_KILLED_MAX: Duration = Duration::from_secs(2);
+
+/// The pause process, for statistics of a pod's network. Without it they are left out.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// At the start of a daemon: how long it waits for all monitors together, and for what it sweeps, before it
+/// serves. Those that take longer keep their own pods waiting, and no other.
+pub(crate) const RECOVER_MAX: Duration = Duration::from_secs(1);
+
+/// At the start of a daemon: one monitor's word of what it knows. Then its pod is ended.
+pub(crate) const HELLO_MAX: Duration = Duration::from_secs(10);
