@@ -7,6 +7,7 @@
 //! | `execve` | descriptors that are open when a program's path is resolved |
 //! | `shapes` | what containers of every shape see and may do |
 //! | `places` | images whose /proc, /sys, /dev … are links or files |
+//! | `ending` | processes that do not want to end |
 //! | `devices` | device nodes, volumes at /dev, the files behind the standard streams |
 //! | `races` | processes on their way into a container |
 //! | `kernel` | system calls, socket families, keys |
@@ -18,6 +19,7 @@
 mod auditor;
 mod client;
 mod devices;
+mod ending;
 mod execve;
 mod kernel;
 mod outside;

@@ -48,12 +48,11 @@ impl Cgroup {
 
     fn kill_up_to(&self, top: Option<&Self>) -> Result<(), Error> {
         let at_once = self.kill_at_once()?;
+        // Also after `cgroup.kill`: that passes over a process whose first thread has ended while others run.
         if self.version() == Version::V2 {
-            return if at_once { Ok(()) } else { kill_each(&self.procs()?) };
+            return kill_each(&self.procs()?);
         }
-        let Some(freezer) = self.v1("freezer") else {
-            return if at_once { Ok(()) } else { kill_each(&self.procs()?) };
-        };
+        let Some(freezer) = self.v1("freezer") else { return kill_each(&self.procs()?) };
         if !at_once {
             write_if_there(&freezer, "freezer.state", "FROZEN")?;
         }

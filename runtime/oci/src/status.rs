@@ -92,9 +92,11 @@ fn look(pid: i32) -> Option<(u64, bool)> {
     let after = text.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(text.get(after + 2..)?).ok()?;
     let mut fields = fields.split(' ');
-    let ended = matches!(fields.next()?, "Z" | "X");
-    // Field 22 of `proc_pid_stat(5)`, the state being the third.
-    Some((fields.nth(18)?.parse().ok()?, ended))
+    let first_thread_ended = matches!(fields.next()?, "Z" | "X");
+    // Fields 20 and 22 of `proc_pid_stat(5)`, the state being the third. A process goes on while any of its
+    // threads does; one that has ended counts itself until it is waited for.
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    Some((fields.nth(1)?.parse().ok()?, first_thread_ended && threads <= 1))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ```text
 //! auditor audit             one JSON document on stdout: everything that can be seen and reached
 //! auditor wait              says `ready`, then waits until it is killed
+//! auditor headless          ends its first thread and goes on in another
 //! auditor say WORD …        prints the words: proof that a program ran
 //! auditor hunt MARKER       looks for MARKER, a path of the host, through every new process, until killed
 //! auditor tamper            changes mode, group and time of its standard streams' files
@@ -38,6 +39,13 @@ fn main() -> ExitCode {
         ["wait"] => {
             say("ready");
             forever()
+        }
+        ["headless"] => {
+            std::thread::spawn(|| -> ! {
+                say("ready");
+                forever()
+            });
+            hull_sys::audit::end_this_thread()
         }
         ["hunt", marker] => hunt::run(marker),
         ["tamper"] => look::tamper().join("\n"),
