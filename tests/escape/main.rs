@@ -9,6 +9,7 @@
 //! | `places` | images whose /proc, /sys, /dev … are links or files |
 //! | `devices` | device nodes, volumes at /dev, the files behind the standard streams |
 //! | `races` | processes on their way into a container |
+//! | `monitor` | the monitors of pods: their sockets, and the program that all of them run |
 //! | `kernel` | system calls, socket families, keys |
 //! | `registry` | a registry that lies |
 //! | `client` | a client of the CRI that sends anything |
@@ -20,6 +21,7 @@ mod client;
 mod devices;
 mod execve;
 mod kernel;
+mod monitor;
 mod outside;
 mod places;
 mod races;

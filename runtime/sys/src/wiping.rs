@@ -63,16 +63,20 @@ mod tests {
     fn what_is_freed_or_moved_is_wiped() {
         let wiping = Wiping(Noting::default());
         let layout = Layout::array::<u8>(100).unwrap();
-        // SAFETY: one block, used within its size and freed once with its layout.
-        unsafe {
-            let block = wiping.alloc(layout);
-            block.write_bytes(7, 100);
-            let grown = wiping.realloc(block, layout, 200);
-            assert_eq!(wiping.0.0.take(), Some(vec![0; 100]), "the block that it had before");
-            assert_eq!(*grown.add(99), 7, "what was in it came along");
-            grown.write_bytes(7, 200);
-            wiping.dealloc(grown, Layout::array::<u8>(200).unwrap());
-        }
+        // SAFETY: the layout is not empty.
+        let block = unsafe { wiping.alloc(layout) };
+        // SAFETY: within the block's size.
+        unsafe { block.write_bytes(7, 100) };
+        // SAFETY: the block is of that layout, and not used after this.
+        let grown = unsafe { wiping.realloc(block, layout, 200) };
+        assert_eq!(wiping.0.0.take(), Some(vec![0; 100]), "the block that it had before");
+        // SAFETY: the first 100 of its 200 bytes came along.
+        let kept = unsafe { std::slice::from_raw_parts(grown, 100) };
+        assert_eq!(kept, [7; 100]);
+        // SAFETY: within the block's size.
+        unsafe { grown.write_bytes(7, 200) };
+        // SAFETY: the block is of that layout, and not used after this.
+        unsafe { wiping.dealloc(grown, Layout::array::<u8>(200).unwrap()) };
         assert_eq!(wiping.0.0.take(), Some(vec![0; 200]));
     }
 }

@@ -17,6 +17,7 @@ mod hunt;
 mod kernel;
 mod look;
 mod mounts;
+mod spoil;
 
 use serde_json::json;
 use std::io::Write as _;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
             forever()
         }
         ["hunt", marker] => hunt::run(marker),
+        ["spoil"] => spoil::run(),
+        ["knock", dir] => spoil::knock(dir),
         ["tamper"] => look::tamper().join("\n"),
         ["key-add", name] => {
             say(&kernel::add_key(name));
