@@ -9,7 +9,8 @@
 //!
 //! A frame is a little-endian `u32` length, then that many bytes of borsh. Descriptors of a request
 //! travel as SCM_RIGHTS with the frame's first byte, at most [`FDS_MAX`]. One daemon is served at a
-//! time: a new connection replaces the old one.
+//! time: a new connection replaces the old one once it has said [`Verb::Hello`], for which it has five
+//! seconds. Only root in the monitor's own pid and user namespaces is listened to.
 //!
 //! Facts belong to the monitor: it repeats every exit in [`HelloReply`] until the daemon has sent
 //! [`Verb::Forget`] for it. A plan travels as opaque bytes because this crate knows no plans: they

@@ -28,7 +28,7 @@ fn file(path: &str) -> (u64, u64) {
 fn open_too_much(moment: &Moment) -> Vec<String> {
     let (mut found, mut pipes, mut streams) = (Vec::new(), 0, 0);
     for descriptor in &moment.descriptors {
-        let is_pause = moment.program.is_empty() && descriptor.target.starts_with("/memfd:pause");
+        let is_pause = moment.program.is_empty() && descriptor.target == "/pause";
         let mut wrong = |why: &str| {
             let Descriptor { number, target, .. } = descriptor;
             found.push(format!("{} has {number} open, {why}: {target}", moment.name()));

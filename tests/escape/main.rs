@@ -10,6 +10,7 @@
 //! | `ending` | processes that do not want to end |
 //! | `devices` | device nodes, volumes at /dev, the files behind the standard streams |
 //! | `races` | processes on their way into a container |
+//! | `monitor` | the monitors of pods: their sockets, and the program that all of them run |
 //! | `kernel` | system calls, socket families, keys |
 //! | `registry` | a registry that lies |
 //! | `client` | a client of the CRI that sends anything |
@@ -22,6 +23,7 @@ mod devices;
 mod ending;
 mod execve;
 mod kernel;
+mod monitor;
 mod outside;
 mod places;
 mod races;

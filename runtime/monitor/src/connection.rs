@@ -3,7 +3,8 @@
 //! hurt more than the connection itself.
 
 use crate::frame::{Frames, encode};
-use hull_proto::monitor::{FDS_MAX, Message, Request};
+use crate::peer;
+use hull_proto::monitor::{FDS_MAX, Message, Request, Verb};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, SendFlags, recvmsg, send,
@@ -18,6 +19,10 @@ use std::os::unix::net::UnixStream;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Descriptors that may wait for their request.
 const FDS_WAITING_MAX: usize = 64;
+/// Longest hello, in bytes; one has eleven.
+const HELLO_BYTES_MAX: u32 = 64;
+/// Bytes that are read at a time.
+const CHUNK: usize = 4096;
 
 /// The connection is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +50,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes a stream whose other end is root's; `None` for anybody else.
+    /// Takes a stream whose other end may be the daemon; `None` for anybody else.
     pub(crate) fn accept(stream: UnixStream, number: u64) -> Option<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-        if !peer.uid.is_root() || stream.set_nonblocking(true).is_err() {
+        if !peer::may_be_the_daemon(&stream) || stream.set_nonblocking(true).is_err() {
             return None;
         }
         let (frames, fds, out) = (Frames::default(), VecDeque::new(), VecDeque::new());
@@ -58,7 +62,8 @@ impl Connection {
     /// Reads once; `false` when nothing was there. Never past a message with descriptors, so after
     /// each of these the requests are taken and descriptors are theirs.
     pub(crate) fn read(&mut self) -> Result<bool, Broken> {
-        let mut bytes = [0; 4096];
+        // Not on the stack, where it would stay: there may be secrets in it.
+        let mut bytes = vec![0; CHUNK];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];
@@ -71,11 +76,31 @@ impl Connection {
                     }
                 }
                 self.frames.feed(&bytes[..got]);
-                if self.fds.len() > FDS_WAITING_MAX { Err(Broken) } else { Ok(true) }
+                let most = if self.said_hello() { FDS_WAITING_MAX } else { FDS_MAX };
+                if self.fds.len() > most { Err(Broken) } else { Ok(true) }
             }
             Err(Errno::AGAIN) => Ok(false),
             Err(Errno::INTR) => Ok(true),
             Err(_) => Err(Broken),
+        }
+    }
+
+    fn said_hello(&self) -> bool {
+        self.version != 0
+    }
+
+    /// The hello of one that has not said it before; broken by anything else.
+    pub(crate) fn greeting(&mut self) -> Result<Option<Request>, Broken> {
+        loop {
+            match self.frames.take_at_most(HELLO_BYTES_MAX).map_err(|_| Broken)? {
+                Some(Request { id, verb: Verb::Hello { version } }) if version != 0 => {
+                    self.version = version;
+                    return Ok(Some(Request { id, verb: Verb::Hello { version } }));
+                }
+                Some(_) => return Err(Broken),
+                None if self.read()? => {}
+                None => return Ok(None),
+            }
         }
     }
 

@@ -34,9 +34,18 @@ impl Frames {
     /// # Errors
     /// When the bytes are no frame: nothing that follows could be trusted.
     pub fn take<T: BorshDeserialize>(&mut self) -> Result<Option<T>, Garbage> {
+        self.take_at_most(FRAME_BYTES_MAX)
+    }
+
+    /// The next whole message, if it is of no more than `most` bytes. What it was read from is given back,
+    /// and not kept for the next.
+    ///
+    /// # Errors
+    /// When the bytes are no such frame: nothing that follows could be trusted.
+    pub fn take_at_most<T: BorshDeserialize>(&mut self, most: u32) -> Result<Option<T>, Garbage> {
         let Some(head) = self.bytes.first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_le_bytes(*head);
-        if length > FRAME_BYTES_MAX {
+        if length > most {
             return Err(Garbage);
         }
         let end = HEAD + usize::try_from(length).map_err(|_| Garbage)?;
@@ -44,7 +53,7 @@ impl Frames {
             return Ok(None);
         }
         let message = borsh::from_slice(&self.bytes[HEAD..end]).map_err(|_| Garbage)?;
-        self.bytes.drain(..end);
+        self.bytes = self.bytes.split_off(end);
         if self.bytes.is_empty() {
             self.bytes = Vec::new();
         }

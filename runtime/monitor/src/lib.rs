@@ -21,6 +21,8 @@ mod frame;
 pub mod log;
 mod losses;
 mod monitor;
+mod newcomers;
+mod peer;
 mod processes;
 mod setup;
 mod text;

@@ -9,8 +9,12 @@ use std::process::ExitCode;
 
 /// musl's own gives a page back to the kernel as soon as the last thing in it is freed, and takes it
 /// again for the next: 70 times in the life of a pod, and once more in every child after its fork.
+///
+/// Wiped, because every newborn process is a copy of this one until its exec, and a container that may
+/// trace (CAP_SYS_PTRACE) must not read another one's environment in it.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: hull_sys::Wiping<dlmalloc::GlobalDlmalloc> =
+    hull_sys::Wiping(dlmalloc::GlobalDlmalloc);
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

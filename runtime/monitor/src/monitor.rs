@@ -3,6 +3,7 @@
 
 use crate::connection::{Asked, Broken, Connection};
 use crate::ending::Leaving;
+use crate::newcomers::Newcomer;
 use crate::processes::{Container, Exec, Pause, Room};
 use hull_cgroup::Host;
 use hull_proto::id::{ContainerId, PodId};
@@ -18,10 +19,10 @@ use std::time::{Duration, Instant};
 /// Tokens of the fixed descriptors; the others are counted up from [`FIRST_FREE`].
 pub(crate) const LISTEN: u64 = 0;
 pub(crate) const SIGNAL: u64 = 1;
-const DAEMON: u64 = 2;
+pub(crate) const DAEMON: u64 = 2;
 const FIRST_FREE: u64 = 3;
 
-/// Reads of the daemon's requests before others get their turn.
+/// Reads of the daemon's requests, and connections, before others get their turn.
 const TURN: usize = 64;
 
 /// How long it must be quiet before the room for output is given back: mapping it
@@ -35,6 +36,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// What a descriptor of the loop stands for.
 #[derive(Debug, Clone)]
 pub(crate) enum Watched {
+    /// Somebody who has not said hello.
+    Newcomer(u64),
     Status(ContainerId),
     PauseStatus,
     ExecStatus(u64),
@@ -57,6 +60,8 @@ pub(crate) struct Monitor {
     signals: OwnedFd,
     pub(crate) pause_program: OwnedFd,
     pub(crate) daemon: Option<Connection>,
+    /// Not the daemon yet, the oldest first.
+    pub(crate) newcomers: Vec<Newcomer>,
     pub(crate) pause: Option<Pause>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
@@ -68,8 +73,8 @@ pub(crate) struct Monitor {
     pub(crate) shutdown: Option<Asked>,
     /// Room for output, while there is any.
     pub(crate) room: Option<Room>,
-    /// How many connections there were.
-    connections: u64,
+    /// How many connections there were of who may be the daemon.
+    pub(crate) connections: u64,
 }
 
 impl Monitor {
@@ -91,6 +96,7 @@ impl Monitor {
             signals,
             pause_program,
             daemon: None,
+            newcomers: Vec::new(),
             pause: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
@@ -119,6 +125,7 @@ impl Monitor {
             for event in &events {
                 self.handle(event.data.u64(), event.flags);
             }
+            self.turn_away_silent();
             self.look_at_ending();
             self.tell_losses();
             self.pay_all();
@@ -139,6 +146,7 @@ impl Monitor {
             }
             DAEMON => self.daemon(flags),
             other => match self.watched.get(&other).cloned() {
+                Some(Watched::Newcomer(number)) => self.hear(number),
                 Some(Watched::Status(id)) => self.settle(&id),
                 Some(Watched::PauseStatus) => self.settle_pause(),
                 Some(Watched::ExecStatus(exec)) => self.settle_exec(exec),
@@ -151,14 +159,9 @@ impl Monitor {
     }
 
     fn accept(&mut self) {
-        let Ok((stream, _)) = self.listener.accept() else { return };
-        let Some(connection) = Connection::accept(stream, self.connections) else { return };
-        // The newer daemon is the one that lives. The old connection leaves the loop as it closes.
-        self.lose_daemon();
-        let data = EventData::new_u64(DAEMON);
-        if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_ok() {
-            self.daemon = Some(connection);
-            self.connections += 1;
+        for _ in 0..TURN {
+            let Ok((stream, _)) = self.listener.accept() else { return };
+            self.newcomer(stream);
         }
     }
 
@@ -189,12 +192,13 @@ impl Monitor {
 
     /// The daemon is gone, and with it whoever waited for an exec: nobody reads what it says any
     /// more. Its end is still taken, as every child's.
-    fn lose_daemon(&mut self) {
+    pub(crate) fn lose_daemon(&mut self) {
         self.daemon = None;
         self.execs.values_mut().for_each(Exec::kill);
     }
 
-    fn requests(&mut self) {
+    /// Carries out what the daemon has asked for so far.
+    pub(crate) fn requests(&mut self) {
         while let Some(connection) = &mut self.daemon {
             let number = connection.number;
             match connection.next() {
@@ -257,7 +261,8 @@ impl Monitor {
         let owing = self.containers.values().any(Container::is_owing);
         let quiet = (owing || self.room.is_some()).then_some(QUIET);
         let look = self.next_look().map(|at| at.saturating_duration_since(Instant::now()));
-        quiet.into_iter().chain(look).min()
+        let silent = self.next_silent().map(|at| at.saturating_duration_since(Instant::now()));
+        quiet.into_iter().chain(look).chain(silent).min()
     }
 
     /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half
@@ -273,6 +278,7 @@ impl Monitor {
         }
         self.connections > 0
             && self.daemon.is_none()
+            && self.newcomers.is_empty()
             && self.pause.is_none()
             && self.containers.is_empty()
             && self.leaving.is_empty()

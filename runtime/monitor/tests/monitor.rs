@@ -344,22 +344,6 @@ fn surplus_descriptors_are_closed() {
     assert_eq!(read_all(read), "mine\n");
 }
 
-#[test]
-fn garbage_closes_the_connection_and_nothing_else() {
-    let Some(pod) = pod() else { return };
-    let (mut daemon, id) = (pod.connect(), container_id());
-    let started = pod.run(&mut daemon, &id, "while :; do sleep 100; done");
-    let half = support::frame(&Request { id: 1, verb: Verb::Hello { version: VERSION } });
-    for garbage in [&[0xff; 64][..], &[0; 64], &[3, 0, 0, 0, 9, 9, 9], b"GET / HTTP/1.1\r\n\r\n"] {
-        let mut bad = pod.connect();
-        bad.stream.write_all(garbage).unwrap();
-        assert_eq!(bad.message(), None, "closed after {garbage:?}");
-    }
-    pod.connect().stream.write_all(&half[..half.len() - 1]).unwrap();
-    let mut daemon = pod.connect();
-    assert_eq!(fact(&mut daemon, &id), Some(Fact::Running(started)));
-}
-
 /// Facts are kept for the next one.
 #[test]
 fn a_daemon_that_does_not_read_is_dropped() {

@@ -17,12 +17,14 @@ pub mod heap;
 mod memfd;
 mod mount;
 pub mod netns;
+mod peer;
 mod program;
 mod resolve;
 mod security;
 mod signals;
 mod spawn;
 pub mod text;
+mod wiping;
 
 pub use calls::Call;
 pub use clone::{BirthSlot, Forked, clone3, flags, fork_sibling, unshare};
@@ -30,7 +32,8 @@ pub use error::{Error, Result, name_of};
 pub use exec::{LAST_CALLS, Strings, close_all_but, close_now, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
-pub use program::let_go_of_code;
+pub use peer::{Peer, peer, peer_pidfd};
+pub use program::{let_go_of_code, read_only_program};
 pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
@@ -41,3 +44,4 @@ pub use signals::{
     reap, reap_any, reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};
+pub use wiping::Wiping;

@@ -2,7 +2,7 @@
 //! Files in memory that nobody can change, and randomness.
 
 use crate::{Error, Result};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs::File;
@@ -10,7 +10,9 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
 /// Puts `bytes` into a file in memory that is sealed against every change, to be executed by
-/// descriptor: a container that gets hold of it through /proc cannot alter what the host runs.
+/// descriptor: a container that gets hold of it through /proc cannot alter what the host runs. Its mode is 0555;
+/// F_SEAL_EXEC, Linux 6.3, keeps it executable. Owner and attributes can be changed all the same, so what more
+/// than one process runs is better a [`crate::read_only_program`].
 ///
 /// `memfd_create(2)`, Linux 3.17; MFD_EXEC 6.3, left out where the kernel does not know it. F_SEAL_FUTURE_WRITE 5.1:
 /// it refuses what F_SEAL_WRITE refuses but a writable mapping that is there already, and here is none. The
@@ -25,8 +27,14 @@ pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let mut file = File::from(fd.map_err(Error::of(call))?);
     file.write_all(bytes)
         .map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
+    fchmod(&file, Mode::from_raw_mode(0o555))
+        .map_err(Error::of(|| format!("fchmod({name}, 0555)")))?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
-    fcntl_add_seals(&file, seals).map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
+    let sealed = match fcntl_add_seals(&file, seals | SealFlags::EXEC) {
+        Err(Errno::INVAL) => fcntl_add_seals(&file, seals),
+        other => other,
+    };
+    sealed.map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
     Ok(file.into())
 }
 
@@ -65,6 +73,7 @@ mod tests {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         assert_eq!(fallocate(&again, hole, 0, 1).unwrap_err(), Errno::PERM);
         assert_eq!(fcntl_add_seals(&again, SealFlags::WRITE).unwrap_err(), Errno::PERM);
+        assert_eq!(fchmod(&again, Mode::empty()).unwrap_err(), Errno::PERM);
         // SAFETY: a new mapping, of an address that the kernel chooses; refused, so nothing uses it.
         let mapped = unsafe {
             let both = ProtFlags::READ | ProtFlags::WRITE;

@@ -1,9 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The memory that a program's own file takes.
+//! Files of programs: one that nobody can change, and the memory that a program's own takes.
 
 use crate::error::{Error, Result};
+use crate::mount::{Attr, mount_setattr};
+use rustix::fs::{Mode, OFlags, fchmod, openat};
 use rustix::mm::{Advice, madvise};
-use std::fs;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// Puts `bytes` into a file that is alone in a filesystem in memory, mounted read-only and nowhere, to be
+/// executed by descriptor. It lasts as long as somebody has it open or runs it.
+///
+/// Whoever runs it shows it as `/proc/<pid>/exe`, to containers too while they are on their way. Of a sealed
+/// file in memory ([`crate::sealed_memfd`]) they could still change mode, owner and attributes, and so keep
+/// everybody from running it; here all of that is EROFS.
+///
+/// `fsopen(2)`, `fsmount(2)`, Linux 5.2; `mount_setattr(2)`, 5.12.
+///
+/// # Errors
+/// Where mounting is refused.
+pub fn read_only_program(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
+    let filesystem =
+        fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(Error::of(|| "fsopen(tmpfs)"))?;
+    fsconfig_create(&filesystem).map_err(Error::of(|| "fsconfig(tmpfs, CREATE)"))?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+        .map_err(Error::of(|| "fsmount(tmpfs, NOSUID | NODEV)"))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&mount, name, flags, Mode::RUSR)
+        .map_err(Error::of(|| format!("openat({name}, CREATE)")))?;
+    let mut file = File::from(file);
+    file.write_all(bytes)
+        .map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
+    // Whatever the umask is.
+    fchmod(&file, Mode::from_raw_mode(0o555))
+        .map_err(Error::of(|| format!("fchmod({name}, 0555)")))?;
+    // As long as it is open for writing it cannot be executed, nor its mount be read-only.
+    drop(file);
+    let set = Attr::RDONLY | Attr::NOSUID | Attr::NODEV;
+    mount_setattr(mount.as_fd(), false, &Attr { set, ..Attr::default() })?;
+    openat(&mount, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::of(|| format!("openat({name})")))
+}
 
 /// Lets go of what is mapped of the running program's code and constants. What is used again comes back by
 /// a fault from the page cache, without a read of the disk unless the node was short of memory.
@@ -48,6 +88,34 @@ fn constant(line: &str, exe: &str) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_can_change_a_read_only_program_by_any_way_in() {
+        use rustix::fs::{Gid, Uid, XattrFlags, chown, setxattr};
+        use rustix::io::Errno;
+        use std::os::fd::AsRawFd as _;
+        use std::os::unix::fs::PermissionsExt as _;
+        let program = read_only_program("test", &fs::read("/bin/true").unwrap()).unwrap();
+        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        let errno = |err: std::io::Error| Errno::from_io_error(&err).unwrap();
+        let none = fs::Permissions::from_mode(0);
+        assert_eq!(errno(fs::set_permissions(&path, none.clone()).unwrap_err()), Errno::ROFS);
+        assert_eq!(
+            errno(File::from(program.try_clone().unwrap()).set_permissions(none).unwrap_err()),
+            Errno::ROFS
+        );
+        assert_eq!(chown(&path, Some(Uid::ROOT), Some(Gid::ROOT)), Err(Errno::ROFS));
+        for name in ["trusted.test", "security.capability"] {
+            assert_eq!(
+                setxattr(&path, name, b"x", XattrFlags::empty()),
+                Err(Errno::ROFS),
+                "{name}"
+            );
+        }
+        assert_eq!(errno(File::options().write(true).open(&path).unwrap_err()), Errno::ROFS);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode(), 0o100_555);
+        assert!(std::process::Command::new(&path).status().unwrap().success());
+    }
 
     #[test]
     fn code_and_the_constants_before_it_are_let_go_of_and_nothing_else() {

@@ -30,6 +30,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 /// Most that is read of a trial's answer, in bytes.
 const TRIED_BYTES_MAX: u64 = 4096;
@@ -76,10 +77,26 @@ fn why(failure: &Failure) -> &str {
     }
 }
 
+/// The monitor and pause, each read-only; sealed files in memory where that cannot be had.
+fn programs() -> hull_sys::Result<(OwnedFd, OwnedFd)> {
+    const NAMES: [&str; 2] = ["hull-monitor", "pause"];
+    let keep = |keep: fn(&str, &[u8]) -> hull_sys::Result<OwnedFd>| {
+        Ok((keep(NAMES[0], assets::MONITOR)?, keep(NAMES[1], assets::PAUSE)?))
+    };
+    keep(hull_sys::read_only_program).or_else(|err| {
+        warn!(
+            error = %err,
+            "the programs of pods are kept in sealed files, whose owner a container can change \
+             (hint: let hull mount, with CAP_SYS_ADMIN)"
+        );
+        keep(hull_sys::sealed_memfd)
+    })
+}
+
 /// Starts and reaches monitors.
 #[derive(Debug)]
 pub(crate) struct Monitors {
-    /// Sealed copies in memory: no container can write to what they run, and no file of ours has to
+    /// Copies in memory that no container can change, not even in their mode, and no file of ours has to
     /// outlive an upgrade.
     monitor: OwnedFd,
     pause: OwnedFd,
@@ -87,14 +104,12 @@ pub(crate) struct Monitors {
 }
 
 impl Monitors {
-    /// Puts the embedded programs into sealed memory files.
+    /// Puts the embedded programs where nobody can change them.
     pub(crate) fn prepare() -> Result<Self, Error> {
-        let keep = |name, bytes| {
-            hull_sys::sealed_memfd(name, bytes).map_err(|source| Error::Programs { source })
-        };
+        let (monitor, pause) = programs().map_err(|source| Error::Programs { source })?;
         Ok(Self {
-            monitor: keep("hull-monitor", assets::MONITOR)?,
-            pause: keep("pause", assets::PAUSE)?,
+            monitor,
+            pause,
             reaper: reap::Reaper::start().map_err(|source| Error::Reap { source })?,
         })
     }

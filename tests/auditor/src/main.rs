@@ -18,6 +18,7 @@ mod hunt;
 mod kernel;
 mod look;
 mod mounts;
+mod spoil;
 
 use serde_json::json;
 use std::io::Write as _;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
             hull_sys::audit::end_this_thread()
         }
         ["hunt", marker] => hunt::run(marker),
+        ["spoil"] => spoil::run(),
+        ["knock", dir] => spoil::knock(dir),
         ["tamper"] => look::tamper().join("\n"),
         ["key-add", name] => {
             say(&kernel::add_key(name));

@@ -26,7 +26,15 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connects as a daemon does, which says hello first.
     pub fn connect(socket: &Path) -> Self {
+        let mut client = Self::stranger(socket);
+        client.hello();
+        client
+    }
+
+    /// Connects, and says nothing.
+    pub fn stranger(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         stream.set_write_timeout(Some(WAIT)).unwrap();

@@ -29,7 +29,9 @@ use hull_init::plan::{
 };
 use hull_init::{PausePlan, Plan, Process};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Done, LISTEN_FD, PAUSE_FD, Request, SLOT_SHM, Started, Stdio, Verb};
+use hull_proto::monitor::{
+    Done, LISTEN_FD, PAUSE_FD, Request, SLOT_SHM, Started, Stdio, VERSION, Verb,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
@@ -167,6 +169,16 @@ impl Pod {
     /// Connects as a daemon does.
     pub fn connect(&self) -> Client {
         Client::connect(&self.socket)
+    }
+
+    /// Connects and says nothing.
+    pub fn stranger(&self) -> Client {
+        Client::stranger(&self.socket)
+    }
+
+    /// Where the monitor listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// A directory of the host that every container sees as /shared.
@@ -321,7 +333,9 @@ impl Drop for Pod {
         } else if !self.ended {
             // With everything forgotten and no daemon there it may be ending by itself.
             if let Ok(mut stream) = UnixStream::connect(&self.socket) {
-                let _ending = stream.write_all(&frame(&Request { id: 1, verb: Verb::Shutdown }));
+                let hello = Request { id: 1, verb: Verb::Hello { version: VERSION } };
+                let shutdown = Request { id: 2, verb: Verb::Shutdown };
+                let _ending = stream.write_all(&[frame(&hello), frame(&shutdown)].concat());
                 assert_eq!(self.wait(), Some(0));
                 drop(stream);
             } else {
