@@ -209,7 +209,8 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     .await;
     assert_eq!(report["level"], "privileged");
     assert_eq!(report["next"]["fix"], "spec.hostNetwork: false");
-    assert!(found(&report, "host-pid")[0].starts_with("node: "), "{report}");
+    let by_pid = found(&report, "host-pid");
+    assert!(by_pid[0].starts_with("host: ") && by_pid[0].contains("/proc/<pid>/root"), "{report}");
     // It may steer every process of the host.
     let steers = found(&report, "capabilities");
     assert!(steers[0].starts_with("host: ") && steers[0].contains("CAP_SYS_PTRACE"), "{report}");
@@ -229,6 +230,9 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     assert_eq!(both.len(), 2, "{text}");
     for one in both {
         assert!(found(one, "shared-pid")[0].starts_with("pod: "), "{text}");
+        let other = if one["name"] == "first" { "second" } else { "first" };
+        let through = found(one, "neighbours");
+        assert!(through[0].contains(other) && through[0].starts_with("node: "), "{text}");
         assert_eq!(one["facts"]["namespaces"]["pid"], "pod");
     }
 }
@@ -483,4 +487,137 @@ async fn what_the_daemon_keeps_is_out_of_reach_of_other_users_of_the_node() {
         assert_eq!(found.mode() & 0o077, 0, "{} has mode {:o}", path.display(), found.mode());
         assert_eq!((found.uid(), found.gid()), (0, 0), "{}", path.display());
     }
+}
+
+#[tokio::test]
+async fn a_device_outside_dev_and_the_rules_for_it_are_found() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    // Of a number that no driver has: nothing of this machine is opened.
+    let disk = node.host_dir().join("disk");
+    let number = rustix::fs::makedev(259, 77);
+    let (kind, mode) = (rustix::fs::FileType::BlockDevice, rustix::fs::Mode::from(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &disk, kind, mode, number).must("make a node");
+    let mut config = confined(idle("one", &image));
+    config.devices = vec![api::Device {
+        container_path: "/opt/x".into(),
+        host_path: disk.display().to_string(),
+        permissions: "rwm".into(),
+    }];
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let nodes = found(&report, "devices");
+    assert!(nodes[0].starts_with("host: ") && nodes[0].contains("/opt/x (b 259:77"), "{report}");
+    if report["facts"]["devices"]["rules"]["kind"] == "v1" {
+        let rules = found(&report, "device-rules");
+        assert!(rules[0].starts_with("host: ") && rules[0].contains("b 259:77"), "{report}");
+    }
+    assert_eq!(report["level"], "privileged", "{report}");
+    // Without the node the rule stays.
+    let removed = cri.exec(&id, &["rm", "/opt/x"]).await.unwrap();
+    assert_eq!(removed.code, 0, "{removed:?}");
+    if report["facts"]["devices"]["rules"]["kind"] == "v1" {
+        assert_eq!(audit(&node, "one")["reach"], "host");
+    }
+}
+
+#[tokio::test]
+async fn ports_of_the_host_are_found_and_keep_from_baseline() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let mut config = cri.pod_config("web");
+    config.port_mappings = vec![api::PortMapping {
+        protocol: api::Protocol::Tcp.into(),
+        container_port: 80,
+        host_port: i32::from(node.host_port()),
+        host_ip: "127.0.0.1".into(),
+    }];
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let id = cri.run(&pod, restricted("one", &image)).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let ports = found(&report, "host-ports");
+    assert!(ports[0].contains(&node.host_port().to_string()), "{report}");
+    assert_eq!(report["level"], "privileged", "{report}");
+    assert_eq!(report["next"]["fix"], "no ports[*].hostPort");
+}
+
+#[tokio::test]
+async fn the_daemons_own_sockets_and_directories_lead_to_the_host() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = confined(idle("one", &image));
+    let read_only = |from: &Path, to: &str| api::Mount { readonly: true, ..mount(from, to) };
+    config.mounts = vec![
+        read_only(&node.socket(), "/cri"),
+        read_only(&node.state_dir(), "/state"),
+        read_only(&node.state_dir().join("run").join(&pod), "/pod"),
+        read_only(&node.data_dir(), "/data"),
+        mount(&node.data_dir().join("tmp"), "/tmp-of-data"),
+    ];
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let sockets = found(&report, "host-socket");
+    for (place, name) in [("/cri", ""), ("/state", "monitor.sock"), ("/pod", "monitor.sock")] {
+        let by = format!("by {place}: ");
+        let of = sockets.iter().find(|of| of.contains(&by)).must(format!("{place}: {report}"));
+        assert!(of.starts_with("host: ") && of.contains(name), "{of}");
+    }
+    let paths = found(&report, "host-path");
+    let of = |place: &str| paths.iter().find(|path| path.contains(place)).must(place.to_owned());
+    assert!(of(" at /data,").starts_with("node: "), "{paths:#?}");
+    assert!(of(" at /tmp-of-data,").starts_with("host: "), "{paths:#?}");
+}
+
+#[tokio::test]
+async fn an_audit_without_rights_says_which_it_lacks() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let id = cri.run_idle(&pod, "one", &image).await;
+    cri.catches_term(&id).await;
+    let mut command = std::process::Command::new("setpriv");
+    let drops = ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
+    command.args(drops).arg(hull_tests::paths::hull());
+    command.arg("--socket").arg(node.socket()).args(["audit", "one"]);
+    let ran = hull_tests::shell::finish(&mut command);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("EPERM") || ran.stderr.contains("EACCES"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("hint: run it as root") && !ran.stderr.contains("ended"),
+        "{ran:?}"
+    );
+    assert_eq!(ran.stderr.matches("cannot").count(), 1, "{ran:?}");
+    let mut whole = std::process::Command::new("setpriv");
+    whole.args(drops).arg(hull_tests::paths::hull());
+    whole.arg("--socket").arg(node.socket()).args(["audit", "-o", "json", "web"]);
+    let ran = hull_tests::shell::finish(&mut whole);
+    let report: Value = serde_json::from_str(&ran.stdout).must(format!("read {ran:?}"));
+    assert_eq!((ran.code, report["not_audited"][0]["name"].as_str()), (1, Some("one")), "{ran:?}");
+}
+
+#[tokio::test]
+async fn rights_in_a_user_namespace_of_its_own_making_are_not_the_hosts() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    // No seccomp profile, which would forbid it; its first process alone is there.
+    let script =
+        "exec unshare -U -r sh -c \"trap 'exit 0' TERM; while true; do sleep 1000 & wait; done\"";
+    let mut config = restricted("one", &image);
+    security(&mut config).seccomp = None;
+    config.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cri.pid(&id).await)).unwrap();
+    assert!(!status.contains("CapEff:\t0000000000000000"), "it has rights in there: {status}");
+    let report = audit(&node, "one");
+    assert_eq!(report["level"], "baseline", "{report}");
+    assert!(report["next"]["reason"].as_str().unwrap().contains("seccomp"), "{report}");
+    let facts = &report["facts"];
+    assert_eq!(facts["user_namespace"], false, "{report}");
+    assert_eq!(facts["namespaces"]["user"], "host", "{report}");
+    assert_eq!(facts["capabilities"]["effective"], serde_json::json!([]), "{report}");
+    assert!(found(&report, "capabilities").is_empty(), "{report}");
+    assert_eq!(facts["users"], serde_json::json!([{"inside": 1000, "host": 1000}]), "{report}");
 }
