@@ -3,6 +3,7 @@
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{idle, mount, pod_namespaces, security, shell};
+use hull_tests::image::Image;
 use hull_tests::{Cri, Must as _, Node, eventually, fixture};
 use serde_json::Value;
 use std::os::unix::net::UnixListener;
@@ -620,4 +621,68 @@ async fn rights_in_a_user_namespace_of_its_own_making_are_not_the_hosts() {
     assert_eq!(facts["capabilities"]["effective"], serde_json::json!([]), "{report}");
     assert!(found(&report, "capabilities").is_empty(), "{report}");
     assert_eq!(facts["users"], serde_json::json!([{"inside": 1000, "host": 1000}]), "{report}");
+}
+
+/// A program of one page whose first thread starts another and ends; the other waits for ever.
+#[cfg(target_arch = "x86_64")]
+fn leaderless() -> Vec<u8> {
+    const AT: u64 = 0x40_0000;
+    let code: &[u8] = &[
+        // clone(CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM, rsp, 0, 0, 0)
+        0xb8, 56, 0, 0, 0, 0xbf, 0x00, 0x0f, 0x05, 0x00, 0x48, 0x89, 0xe6, 0x31, 0xd2, 0x45, 0x31,
+        0xd2, 0x45, 0x31, 0xc0, 0x0f, 0x05,
+        // In the first: exit(0), of this thread alone.
+        0x85, 0xc0, 0x74, 9, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,
+        // In the other: pause() again and again.
+        0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7,
+    ];
+    let size = 120 + code.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [AT + 120, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    for half in [0_u16, 0, 64, 56, 1, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(0_u16.to_le_bytes());
+    elf.extend(0_u16.to_le_bytes());
+    elf.truncate(64);
+    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, AT, AT, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn a_container_whose_first_thread_has_ended_is_audited_by_the_others() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::pushed("leaderless", || {
+        let layer = fixture::busybox_layer().file("bin/leaderless", 0o755, leaderless());
+        Image::new(vec![layer.tar()], serde_json::json!({"Cmd": ["/bin/leaderless"]}))
+    });
+    let _id = cri.pull(&image).await.must("pull it");
+    let pod = cri.run_pod("web").await.must("run a pod");
+    let mut config = confined(hull_tests::cri::container("one", &image, &["/bin/leaderless"]));
+    security(&mut config).capabilities =
+        Some(api::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+    let id = cri.run(&pod, config).await;
+    let path = format!("/proc/{}/status", cri.pid(&id).await);
+    eventually("its first thread has ended", || async {
+        let status = std::fs::read_to_string(&path).unwrap_or_default();
+        if status.contains("State:\tZ") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    for name in ["one", "web"] {
+        let report = audit(&node, name);
+        assert_eq!(report["reach"], "host", "{report}");
+        assert_eq!(report["facts"]["namespaces"]["mnt"], "own", "{report}");
+        assert_eq!(report["facts"]["threads"], 1, "{report}");
+    }
+    let pid = rustix::process::Pid::from_raw(cri.pid(&id).await).must("have a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).must("kill it");
+    let _status = cri.ended(&id).await;
 }

@@ -92,7 +92,7 @@ pub(crate) struct Node {
     pub(crate) mode: u32,
     /// Owner as the host has it.
     pub(crate) uid: u32,
-    /// Likewise its group.
+    /// Its group, as the host has it.
     pub(crate) gid: u32,
 }
 

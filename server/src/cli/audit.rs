@@ -219,10 +219,10 @@ async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) ->
     let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
     let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
     let info = info(&answer.info)?;
-    let config = &info["config"];
+    // Typed, so that a field which is not where it is looked for does not pass for one that is not set.
+    let config: api::PodSandboxConfig =
+        serde_json::from_value(info["config"].clone()).map_err(|source| Error::Json { source })?;
     let pause = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    let ports = config["port_mappings"].as_array().into_iter().flatten();
-    let sysctls = config["linux"]["sysctls"].as_object().into_iter().flatten();
     Ok(Given {
         pod_uid: pod.metadata.as_ref().map_or_else(String::new, |metadata| metadata.uid.clone()),
         pod_dir: info["directory"].as_str().unwrap_or_default().to_owned(),
@@ -230,11 +230,10 @@ async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) ->
         pause: pause.unwrap_or(0),
         sockets: [socket, &daemon.socket, &daemon.nri.socket].map(plain).to_vec(),
         daemon_dirs: [&daemon.state_dir, &daemon.data_dir].map(|dir| plain(dir)).to_vec(),
-        host_ports: ports
-            .filter_map(|port| port["host_port"].as_i64())
+        host_ports: (config.port_mappings.iter().map(|port| i64::from(port.host_port)))
             .filter(|port| *port > 0)
             .collect(),
-        sysctls: sysctls.map(|(name, _)| name.clone()).collect(),
+        sysctls: config.linux.map(|linux| linux.sysctls.into_keys().collect()).unwrap_or_default(),
         ..Given::default()
     })
 }
