@@ -181,7 +181,7 @@ fn by_owner(facts: &Facts, mount: &HostMount, owned: Owned, reach: Reach) -> (Re
             reach.min(Reach::Node),
             "; as far as files in it are open to its user, since the directory is not",
         ),
-        false if !may(wanted) && !(mount.writable && may(4)) => {
+        false if !(may(wanted) || mount.writable && may(4)) => {
             (Reach::None, "; its mode keeps it from that")
         }
         false if !may(wanted) => (reach.min(Reach::Node), "; its mode lets it only be read"),
