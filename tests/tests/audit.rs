@@ -3,6 +3,7 @@
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{idle, mount, pod_namespaces, security, shell};
+use hull_tests::image::Image;
 use hull_tests::{Cri, Must as _, Node, eventually, fixture};
 use serde_json::Value;
 use std::os::unix::net::UnixListener;
@@ -209,7 +210,8 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     .await;
     assert_eq!(report["level"], "privileged");
     assert_eq!(report["next"]["fix"], "spec.hostNetwork: false");
-    assert!(found(&report, "host-pid")[0].starts_with("node: "), "{report}");
+    let by_pid = found(&report, "host-pid");
+    assert!(by_pid[0].starts_with("host: ") && by_pid[0].contains("/proc/<pid>/root"), "{report}");
     // It may steer every process of the host.
     let steers = found(&report, "capabilities");
     assert!(steers[0].starts_with("host: ") && steers[0].contains("CAP_SYS_PTRACE"), "{report}");
@@ -229,6 +231,9 @@ async fn namespaces_of_the_host_and_of_the_pod_are_told_apart() {
     assert_eq!(both.len(), 2, "{text}");
     for one in both {
         assert!(found(one, "shared-pid")[0].starts_with("pod: "), "{text}");
+        let other = if one["name"] == "first" { "second" } else { "first" };
+        let through = found(one, "neighbours");
+        assert!(through[0].contains(other) && through[0].starts_with("node: "), "{text}");
         assert_eq!(one["facts"]["namespaces"]["pid"], "pod");
     }
 }
@@ -483,4 +488,201 @@ async fn what_the_daemon_keeps_is_out_of_reach_of_other_users_of_the_node() {
         assert_eq!(found.mode() & 0o077, 0, "{} has mode {:o}", path.display(), found.mode());
         assert_eq!((found.uid(), found.gid()), (0, 0), "{}", path.display());
     }
+}
+
+#[tokio::test]
+async fn a_device_outside_dev_and_the_rules_for_it_are_found() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    // Of a number that no driver has: nothing of this machine is opened.
+    let disk = node.host_dir().join("disk");
+    let number = rustix::fs::makedev(259, 77);
+    let (kind, mode) = (rustix::fs::FileType::BlockDevice, rustix::fs::Mode::from(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &disk, kind, mode, number).must("make a node");
+    let mut config = confined(idle("one", &image));
+    config.devices = vec![api::Device {
+        container_path: "/opt/x".into(),
+        host_path: disk.display().to_string(),
+        permissions: "rwm".into(),
+    }];
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let nodes = found(&report, "devices");
+    assert!(nodes[0].starts_with("host: ") && nodes[0].contains("/opt/x (b 259:77"), "{report}");
+    if report["facts"]["devices"]["rules"]["kind"] == "v1" {
+        let rules = found(&report, "device-rules");
+        assert!(rules[0].starts_with("host: ") && rules[0].contains("b 259:77"), "{report}");
+    }
+    assert_eq!(report["level"], "privileged", "{report}");
+    // Without the node the rule stays.
+    let removed = cri.exec(&id, &["rm", "/opt/x"]).await.unwrap();
+    assert_eq!(removed.code, 0, "{removed:?}");
+    if report["facts"]["devices"]["rules"]["kind"] == "v1" {
+        assert_eq!(audit(&node, "one")["reach"], "host");
+    }
+}
+
+#[tokio::test]
+async fn ports_of_the_host_are_found_and_keep_from_baseline() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let mut config = cri.pod_config("web");
+    config.port_mappings = vec![api::PortMapping {
+        protocol: api::Protocol::Tcp.into(),
+        container_port: 80,
+        host_port: i32::from(node.host_port()),
+        host_ip: "127.0.0.1".into(),
+    }];
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let id = cri.run(&pod, restricted("one", &image)).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let ports = found(&report, "host-ports");
+    assert!(ports[0].contains(&node.host_port().to_string()), "{report}");
+    assert_eq!(report["level"], "privileged", "{report}");
+    assert_eq!(report["next"]["fix"], "no ports[*].hostPort");
+}
+
+#[tokio::test]
+async fn the_daemons_own_sockets_and_directories_lead_to_the_host() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = confined(idle("one", &image));
+    let read_only = |from: &Path, to: &str| api::Mount { readonly: true, ..mount(from, to) };
+    config.mounts = vec![
+        read_only(&node.socket(), "/cri"),
+        read_only(&node.state_dir(), "/state"),
+        read_only(&node.state_dir().join("run").join(&pod), "/pod"),
+        read_only(&node.data_dir(), "/data"),
+        mount(&node.data_dir().join("tmp"), "/tmp-of-data"),
+    ];
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let report = audit(&node, "one");
+    let sockets = found(&report, "host-socket");
+    for (place, name) in [("/cri", ""), ("/state", "monitor.sock"), ("/pod", "monitor.sock")] {
+        let by = format!("by {place}: ");
+        let of = sockets.iter().find(|of| of.contains(&by)).must(format!("{place}: {report}"));
+        assert!(of.starts_with("host: ") && of.contains(name), "{of}");
+    }
+    let paths = found(&report, "host-path");
+    let of = |place: &str| paths.iter().find(|path| path.contains(place)).must(place.to_owned());
+    assert!(of(" at /data,").starts_with("node: "), "{paths:#?}");
+    assert!(of(" at /tmp-of-data,").starts_with("host: "), "{paths:#?}");
+}
+
+#[tokio::test]
+async fn an_audit_without_rights_says_which_it_lacks() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let id = cri.run_idle(&pod, "one", &image).await;
+    cri.catches_term(&id).await;
+    let mut command = std::process::Command::new("setpriv");
+    let drops = ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
+    command.args(drops).arg(hull_tests::paths::hull());
+    command.arg("--socket").arg(node.socket()).args(["audit", "one"]);
+    let ran = hull_tests::shell::finish(&mut command);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("EPERM") || ran.stderr.contains("EACCES"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("hint: run it as root") && !ran.stderr.contains("ended"),
+        "{ran:?}"
+    );
+    assert_eq!(ran.stderr.matches("cannot").count(), 1, "{ran:?}");
+    let mut whole = std::process::Command::new("setpriv");
+    whole.args(drops).arg(hull_tests::paths::hull());
+    whole.arg("--socket").arg(node.socket()).args(["audit", "-o", "json", "web"]);
+    let ran = hull_tests::shell::finish(&mut whole);
+    let report: Value = serde_json::from_str(&ran.stdout).must(format!("read {ran:?}"));
+    assert_eq!((ran.code, report["not_audited"][0]["name"].as_str()), (1, Some("one")), "{ran:?}");
+}
+
+#[tokio::test]
+async fn rights_in_a_user_namespace_of_its_own_making_are_not_the_hosts() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    // No seccomp profile, which would forbid it; its first process alone is there.
+    let script =
+        "exec unshare -U -r sh -c \"trap 'exit 0' TERM; while true; do sleep 1000 & wait; done\"";
+    let mut config = restricted("one", &image);
+    security(&mut config).seccomp = None;
+    config.command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let id = cri.run(&pod, config).await;
+    cri.catches_term(&id).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cri.pid(&id).await)).unwrap();
+    assert!(!status.contains("CapEff:\t0000000000000000"), "it has rights in there: {status}");
+    let report = audit(&node, "one");
+    assert_eq!(report["level"], "baseline", "{report}");
+    assert!(report["next"]["reason"].as_str().unwrap().contains("seccomp"), "{report}");
+    let facts = &report["facts"];
+    assert_eq!(facts["user_namespace"], false, "{report}");
+    assert_eq!(facts["namespaces"]["user"], "host", "{report}");
+    assert_eq!(facts["capabilities"]["effective"], serde_json::json!([]), "{report}");
+    assert!(found(&report, "capabilities").is_empty(), "{report}");
+    assert_eq!(facts["users"], serde_json::json!([{"inside": 1000, "host": 1000}]), "{report}");
+}
+
+/// A program of one page whose first thread starts another and ends; the other waits for ever.
+#[cfg(target_arch = "x86_64")]
+fn leaderless() -> Vec<u8> {
+    const AT: u64 = 0x40_0000;
+    let code: &[u8] = &[
+        // clone(CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM, rsp, 0, 0, 0)
+        0xb8, 56, 0, 0, 0, 0xbf, 0x00, 0x0f, 0x05, 0x00, 0x48, 0x89, 0xe6, 0x31, 0xd2, 0x45, 0x31,
+        0xd2, 0x45, 0x31, 0xc0, 0x0f, 0x05,
+        // In the first: exit(0), of this thread alone.
+        0x85, 0xc0, 0x74, 9, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,
+        // In the other: pause() again and again.
+        0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7,
+    ];
+    let size = 120 + code.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [AT + 120, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    for half in [0_u16, 0, 64, 56, 1, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(0_u16.to_le_bytes());
+    elf.extend(0_u16.to_le_bytes());
+    elf.truncate(64);
+    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, AT, AT, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn a_container_whose_first_thread_has_ended_is_audited_by_the_others() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::pushed("leaderless", || {
+        let layer = fixture::busybox_layer().file("bin/leaderless", 0o755, leaderless());
+        Image::new(vec![layer.tar()], serde_json::json!({"Cmd": ["/bin/leaderless"]}))
+    });
+    let _id = cri.pull(&image).await.must("pull it");
+    let pod = cri.run_pod("web").await.must("run a pod");
+    let mut config = confined(hull_tests::cri::container("one", &image, &["/bin/leaderless"]));
+    security(&mut config).capabilities =
+        Some(api::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+    let id = cri.run(&pod, config).await;
+    let path = format!("/proc/{}/status", cri.pid(&id).await);
+    eventually("its first thread has ended", || async {
+        let status = std::fs::read_to_string(&path).unwrap_or_default();
+        if status.contains("State:\tZ") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    for name in ["one", "web"] {
+        let report = audit(&node, name);
+        assert_eq!(report["reach"], "host", "{report}");
+        assert_eq!(report["facts"]["namespaces"]["mnt"], "own", "{report}");
+        assert_eq!(report["facts"]["threads"], 1, "{report}");
+    }
+    let pid = rustix::process::Pid::from_raw(cri.pid(&id).await).must("have a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).must("kill it");
+    let _status = cri.ended(&id).await;
 }

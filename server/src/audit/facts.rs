@@ -92,6 +92,46 @@ pub(crate) struct Node {
     pub(crate) mode: u32,
     /// Owner as the host has it.
     pub(crate) uid: u32,
+    /// Its group, as the host has it.
+    pub(crate) gid: u32,
+}
+
+impl Node {
+    pub(crate) fn owned(&self) -> Owned {
+        Owned { uid: self.uid, gid: self.gid, mode: self.mode }
+    }
+}
+
+/// Who owns a file, as the host has it, and for whom it opens (`st_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+}
+
+impl Owned {
+    pub(crate) fn is_directory(self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+}
+
+/// A socket of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub(crate) struct Socket {
+    /// Escaped.
+    pub(crate) path: String,
+    /// Its server does all that root can: a runtime, or a part of this daemon.
+    pub(crate) of_root: bool,
+    /// `None` where it could not be asked for.
+    pub(crate) owned: Option<Owned>,
+}
+
+impl From<Socket> for String {
+    fn from(socket: Socket) -> Self {
+        socket.path
+    }
 }
 
 /// Which devices may be opened, whatever nodes there are.
@@ -118,8 +158,15 @@ pub(crate) struct HostMount {
     pub(crate) idmapped: bool,
     /// What is mounted in it arrives on the host.
     pub(crate) shared: bool,
-    /// Sockets of the host that it reaches, escaped.
-    pub(crate) sockets: Vec<String>,
+    /// Sockets of the host that it reaches.
+    pub(crate) sockets: Vec<Socket>,
+    /// Where the search for sockets ended before all was seen.
+    pub(crate) search_cut: Option<String>,
+    /// Whether it shows this daemon's `data_dir` or `state_dir`, or is in them.
+    pub(crate) of_daemon: bool,
+    /// `None` where it could not be asked for.
+    #[serde(skip)]
+    pub(crate) owned: Option<Owned>,
 }
 
 /// What the daemon's record knows and the kernel does not show.
@@ -133,8 +180,14 @@ pub(crate) struct Given {
     pub(crate) pod_uid: String,
     /// The pod's directory of the daemon, with its hosts, hostname and resolv.conf.
     pub(crate) pod_dir: String,
-    /// The daemon's socket.
-    pub(crate) socket: String,
+    /// The daemon's sockets, without links in their paths.
+    pub(crate) sockets: Vec<String>,
+    /// The daemon's `state_dir` and `data_dir`, without links in their paths.
+    pub(crate) daemon_dirs: Vec<String>,
+    /// Devices that its spec asks for, by path inside.
+    pub(crate) devices: Vec<String>,
+    /// The pod's pause process, 0 when there is none: its user namespace is the pod's.
+    pub(crate) pause: i32,
     /// Processes whose namespaces are the pod's: pause and the first of the other containers.
     pub(crate) of_pod: Vec<i32>,
     /// Ports of the host that lead into the pod.
@@ -147,6 +200,8 @@ pub(crate) struct Given {
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) pid: i32,
+    /// The kernel's name of its pid namespace.
+    pub(crate) pid_namespace: String,
     pub(crate) namespaces: BTreeMap<&'static str, Shared>,
     /// Threads of all processes of the container, the first process's first.
     pub(crate) threads: Vec<Thread>,
@@ -237,6 +292,48 @@ impl Facts {
             };
         }
         widest
+    }
+
+    /// What a program can come by: what threads have, and without no_new_privs what a file may give.
+    pub(crate) fn within_reach(&self) -> Caps {
+        let widest = self.widest();
+        let held = widest.effective.union(widest.permitted);
+        if widest.no_new_privs { held } else { held.union(widest.bounding) }
+    }
+
+    /// Whether it is, or can make itself, the host's own root: user 0, in the host's user namespace.
+    pub(crate) fn is_host_root(&self) -> bool {
+        let is_root = self.threads.iter().any(|thread| !thread.nested && thread.uids.contains(&0));
+        self.of("user") == Shared::Host && (is_root || self.within_reach().has("SETUID"))
+    }
+
+    /// Whether a thread may use a file in the ways of `bits` (4 read, 2 write, 1 search), by its mode or
+    /// by a capability. On a mount with mapped ids (`idmapped`) owners are those inside.
+    pub(crate) fn may(&self, of: Owned, bits: u32, idmapped: bool) -> bool {
+        let group = |host: u32| self.gid_map.iter().find_map(|range| range.inside_of(host));
+        let by_mode = self.threads.iter().any(|thread| {
+            let is = |id: &u32| {
+                if idmapped { self.inside(*id) == Some(of.uid) } else { *id == of.uid }
+            };
+            let of_group =
+                |id: &u32| if idmapped { group(*id) == Some(of.gid) } else { *id == of.gid };
+            let (owns, in_group) = (thread.uids.iter().any(is), thread.gids.iter().any(of_group));
+            // Its owner changes the mode.
+            let bits_of_class = match (owns, in_group) {
+                (true, _) if bits & 2 != 0 => 0o7,
+                (true, _) => of.mode >> 6,
+                (false, true) => of.mode >> 3,
+                (false, false) => of.mode,
+            };
+            bits_of_class & bits == bits
+        });
+        let counts = !self.is_mapped() || idmapped || self.inside(of.uid).is_some();
+        let held = self.within_reach();
+        let names: &[&str] = match bits & 2 {
+            0 => &["DAC_OVERRIDE", "DAC_READ_SEARCH", "SETUID"],
+            _ => &["DAC_OVERRIDE", "SETUID", "CHOWN", "FOWNER"],
+        };
+        by_mode || counts && names.iter().any(|name| held.has(name))
     }
 
     /// What `privileged: true` leaves behind, whatever the spec called it.

@@ -8,55 +8,36 @@ use super::facts::{DeviceRules, Facts, Given, HostMount, Lsm, Shared, Thread};
 use super::inside;
 use super::judge::kernel_paths;
 use super::listeners;
-use super::mounts::Table;
+use super::mounts::{Table, is_within};
 use super::origin::{self, Origin};
+use super::sockets::Search;
 use super::status;
 use hull_cgroup::{Cgroup, Host, Version};
 use hull_sys::text::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat,
-    statat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// Most that is read of a file of the kernel: a table of some hundred thousand mounts.
 pub(super) const FILE_BYTES_MAX: u64 = 32 << 20;
 /// Most threads that are looked at.
 const THREADS_MAX: usize = 4096;
-/// Most entries of a directory of the host that are looked at for sockets.
-const SOCKETS_MAX: usize = 1024;
 /// Longest path and label that is shown, in characters.
-const SHOWN_MAX: usize = 200;
+pub(super) const SHOWN_MAX: usize = 200;
 /// Kinds of namespaces, `namespaces(7)`.
 const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-/// Where runtimes and the kubelet's helpers listen.
-const SOCKETS: [&str; 8] = [
-    "/run/docker.sock",
-    "/run/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/hull/hull.sock",
-    "/run/podman/podman.sock",
-    "/run/cri-dockerd.sock",
-    "/run/buildkit/buildkitd.sock",
-    "/run/nri/nri.sock",
-];
-/// Filesystems that may take forever to answer.
-const ANSWERS_SLOWLY: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "autofs"];
-
 /// Why a container cannot be audited. Each text reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("audit it: its process has ended")]
+    #[error("its process has ended")]
     Ended,
-    #[error("{doing}")]
-    Kernel { doing: String, source: Errno },
+    #[error("{doing}: {}", hull_sys::name_of(*errno))]
+    Kernel { doing: String, errno: Errno },
     #[error("read {path}")]
     Read { path: String, source: io::Error },
     #[error("read {path}: it is not what the kernel writes there")]
@@ -76,14 +57,14 @@ impl Error {
         move |source| match source {
             // What procfs says of a process that went away.
             Errno::SRCH => Self::Ended,
-            source => Self::Kernel { doing: doing.into(), source },
+            errno => Self::Kernel { doing: doing.into(), errno },
         }
     }
 
     /// What helps.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Kernel { source: Errno::PERM | Errno::ACCESS, .. } => {
+            Self::Kernel { errno: Errno::PERM | Errno::ACCESS, .. } | Self::Namespace { .. } => {
                 Some("run it as root, on the node, in the host's pid namespace")
             }
             Self::Ended => Some("`hull ps -a` says how it ended"),
@@ -94,7 +75,6 @@ impl Error {
             | Self::Read { .. }
             | Self::Form { .. }
             | Self::Cgroup { .. }
-            | Self::Namespace { .. }
             | Self::Thread { .. } => None,
         }
     }
@@ -119,6 +99,9 @@ pub(super) fn read_at(dir: BorrowedFd<'_>, path: &str, limit: u64) -> Result<Str
 struct Held {
     pidfd: OwnedFd,
     dir: OwnedFd,
+    /// Of a thread that lives: a process goes on when its first thread has ended, and the kernel then
+    /// tells its namespaces and mounts by the others only.
+    thread: OwnedFd,
 }
 
 impl Held {
@@ -132,7 +115,8 @@ impl Held {
             Err(Errno::NOENT) => return Err(Error::Ended),
             other => other.map_err(Error::kernel(format!("open {path}")))?,
         };
-        let held = Self { pidfd, dir };
+        let thread = live(dir.as_fd())?;
+        let held = Self { pidfd, dir, thread };
         // The directory is of the process of the pidfd if that has not ended by now.
         held.still_runs()?;
         Ok(held)
@@ -146,6 +130,35 @@ impl Held {
             Err(errno) => Err(Error::kernel("poll its pidfd")(errno)),
         }
     }
+}
+
+/// Whether a status file is of a thread that has ended: it has rights no more, but still shows them.
+fn has_ended(status: &str) -> bool {
+    status.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"))
+}
+
+/// The directory of a thread of the process that lives, its first if that does.
+fn live(dir: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &str| openat(dir, path, how, Mode::empty());
+    if !has_ended(&read_at(dir, "status", 1 << 20)?) {
+        return open(".").map_err(Error::kernel("open its directory in /proc"));
+    }
+    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let tasks = openat(dir, "task", how, Mode::empty()).and_then(Dir::new);
+    for task in tasks.map_err(Error::kernel("list its threads"))?.flatten() {
+        let Ok(number) = task.file_name().to_str() else { continue };
+        if number.starts_with('.') {
+            continue;
+        }
+        let status = read_at(dir, &format!("task/{number}/status"), 1 << 20);
+        if let (Ok(false), Ok(found)) =
+            (status.map(|text| has_ended(&text)), open(&format!("task/{number}")))
+        {
+            return Ok(found);
+        }
+    }
+    Err(Error::Ended)
 }
 
 /// All facts about the container that `given` names. `is_same` asks the daemon, once the process is
@@ -164,22 +177,29 @@ pub(crate) async fn gather<E: From<Error>>(
 }
 
 fn facts(given: &Given, held: &Held) -> Result<Facts, Error> {
-    let dir = held.dir.as_fd();
-    let namespaces = namespaces(dir, &given.of_pod)?;
+    let dir = held.thread.as_fd();
+    // The pod's: its first process may have made another for itself, in which its rights are nobody's here.
+    let pause = (given.pause > 0).then(|| open_live(&given.pause.to_string())).flatten();
+    let of_user = pause.as_ref().map_or(dir, |pause| pause.as_fd());
+    let namespaces = namespaces(dir, of_user, &given.of_pod)?;
     let host = Table::parse(&read_at(CWD, "/proc/self/mountinfo", FILE_BYTES_MAX)?);
     let mount_namespace = openat(dir, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let inside = inside::look(mount_namespace.map_err(Error::kernel("open its mount namespace"))?)?;
+    let inside = mount_namespace.map_err(Error::kernel("open its mount namespace"))?;
+    let inside = inside::look(inside, given.devices.clone())?;
     let cgroups = Host::detect().map_err(|source| Error::Cgroup { source })?;
-    let (threads, more_threads, sockets) = threads(given, &cgroups, dir, &namespaces)?;
+    let own_user = namespace(of_user, "user")?;
+    let (threads, more_threads, sockets) =
+        threads(given, &cgroups, held.dir.as_fd(), own_user.as_deref(), &namespaces)?;
     let of_host = |kind: &str| namespaces.get(kind) == Some(&Shared::Host);
     let listening = if of_host("net") { listeners::listening(dir, &sockets) } else { Vec::new() };
     let host_mounts = host_mounts(given, &inside.mounts, &host, of_host("ipc"));
     Ok(Facts {
         pid: given.pid,
+        pid_namespace: namespace(dir, "pid")?.unwrap_or_default(),
         threads,
         more_threads,
-        uid_map: status::id_map(&read_at(dir, "uid_map", 1 << 16)?),
-        gid_map: status::id_map(&read_at(dir, "gid_map", 1 << 16)?),
+        uid_map: status::id_map(&read_at(of_user, "uid_map", 1 << 16)?),
+        gid_map: status::id_map(&read_at(of_user, "gid_map", 1 << 16)?),
         lsm: lsm(dir)?,
         host_mounts,
         mounts: inside.mounts,
@@ -200,29 +220,41 @@ fn is_there(path: &str) -> bool {
 }
 
 /// The kernel's name of a namespace, such as `net:[4026531840]`.
-fn namespace(dir: BorrowedFd<'_>, kind: &str) -> Option<String> {
-    readlinkat(dir, format!("ns/{kind}"), Vec::new()).ok()?.into_string().ok()
+/// `None` of a kind that the kernel has not.
+fn namespace(dir: BorrowedFd<'_>, kind: &str) -> Result<Option<String>, Error> {
+    let path = format!("ns/{kind}");
+    match readlinkat(dir, path.as_str(), Vec::new()) {
+        Ok(name) => Ok(name.into_string().ok()),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::kernel(format!("read its {path}"))(errno)),
+    }
+}
+
+/// A thread that lives of the process of this name in /proc.
+fn open_live(pid: &str) -> Option<OwnedFd> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = openat(CWD, format!("/proc/{pid}"), how, Mode::empty()).ok()?;
+    live(dir.as_fd()).ok()
 }
 
 fn namespaces(
     dir: BorrowedFd<'_>,
+    of_user: BorrowedFd<'_>,
     of_pod: &[i32],
 ) -> Result<BTreeMap<&'static str, Shared>, Error> {
-    let open = |pid: &str| {
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, format!("/proc/{pid}"), how, Mode::empty()).ok()
-    };
+    let seen = |dir: BorrowedFd<'_>, kind: &str| namespace(dir, kind).ok().flatten();
     // Init's and our own: where the daemon runs in a container, its host is that one.
-    let host: Vec<OwnedFd> = ["1", "self"].iter().filter_map(|pid| open(pid)).collect();
-    let pod: Vec<OwnedFd> = of_pod.iter().filter_map(|pid| open(&pid.to_string())).collect();
+    let host: Vec<OwnedFd> = ["1", "self"].iter().filter_map(|pid| open_live(pid)).collect();
+    let pod: Vec<OwnedFd> = of_pod.iter().filter_map(|pid| open_live(&pid.to_string())).collect();
     let has = |of: &[OwnedFd], kind: &str, name: &str| {
-        of.iter().any(|dir| namespace(dir.as_fd(), kind).as_deref() == Some(name))
+        of.iter().any(|dir| seen(dir.as_fd(), kind).as_deref() == Some(name))
     };
     let mut all = BTreeMap::new();
     for kind in KINDS {
-        let Some(name) = namespace(dir, kind) else {
+        let of = if kind == "user" { of_user } else { dir };
+        let Some(name) = namespace(of, kind)? else {
             // A kernel that has no such kind has it for nobody.
-            match host.iter().any(|dir| namespace(dir.as_fd(), kind).is_some()) {
+            match host.iter().any(|dir| seen(dir.as_fd(), kind).is_some()) {
                 true => return Err(Error::Ended),
                 false => continue,
             }
@@ -245,17 +277,16 @@ fn threads(
     given: &Given,
     cgroups: &Host,
     first: BorrowedFd<'_>,
+    own_user: Option<&str>,
     namespaces: &BTreeMap<&'static str, Shared>,
 ) -> Result<Threads, Error> {
-    let own_user = namespace(first, "user");
     let on_host = namespaces.get("net") == Some(&Shared::Host);
     let (mut all, mut sockets) = (Vec::new(), BTreeSet::new());
     let mut more = false;
     let mut add = |dir: BorrowedFd<'_>| {
-        let nested = namespace(dir, "user") != own_user;
-        more |= !threads_of(dir, nested, &mut all);
-        if on_host {
-            listeners::sockets(dir, &mut sockets);
+        more |= !threads_of(dir, own_user, &mut all);
+        if let (true, Ok(live)) = (on_host, live(dir)) {
+            listeners::sockets(live.as_fd(), &mut sockets);
         }
     };
     add(first);
@@ -275,7 +306,7 @@ fn threads(
 }
 
 /// Adds the threads of a process. False when there are more than are looked at.
-fn threads_of(dir: BorrowedFd<'_>, nested: bool, all: &mut Vec<Thread>) -> bool {
+fn threads_of(dir: BorrowedFd<'_>, own_user: Option<&str>, all: &mut Vec<Thread>) -> bool {
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(tasks) = openat(dir, "task", how, Mode::empty()).and_then(Dir::new) else { return true };
     for task in tasks.flatten() {
@@ -287,10 +318,15 @@ fn threads_of(dir: BorrowedFd<'_>, nested: bool, all: &mut Vec<Thread>) -> bool 
             return false;
         }
         let Ok(text) = read_at(dir, &format!("task/{number}/status"), 1 << 20) else { continue };
-        // A zombie has rights no more, but still shows them.
-        let ended =
-            text.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"));
-        all.extend(status::thread(&text, nested).filter(|_| !ended));
+        if has_ended(&text) {
+            continue;
+        }
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(task) = openat(dir, format!("task/{number}"), how, Mode::empty()) else { continue };
+        // One that ended meanwhile tells nothing: it counts by the rights that were read.
+        let user = namespace(task.as_fd(), "user").ok().flatten();
+        let nested = user.is_some() && user.as_deref() != own_user;
+        all.extend(status::thread(&text, nested));
     }
     true
 }
@@ -335,11 +371,17 @@ fn rules(dir: BorrowedFd<'_>, cgroups: &Host) -> Result<DeviceRules, Error> {
 
 fn host_mounts(given: &Given, inside: &Table, host: &Table, host_ipc: bool) -> Vec<HostMount> {
     let mut all = Vec::new();
+    let mut search = Search::new(host, given);
     for mount in inside.visible() {
         let Origin::Host(path) = origin::of(mount, host, given, host_ipc) else { continue };
+        let (sockets, search_cut) = search.sockets(&path);
+        let covers = |dir: &String| is_within(&path, dir) || is_within(dir, &path);
         all.push(HostMount {
             container_path: shown(&mount.point, SHOWN_MAX),
-            sockets: sockets(&path, host, &given.socket),
+            sockets,
+            search_cut,
+            of_daemon: given.daemon_dirs.iter().any(covers),
+            owned: search.owned(&path),
             host_path: shown(&path, SHOWN_MAX),
             writable: !mount.read_only,
             idmapped: mount.idmapped,
@@ -347,47 +389,4 @@ fn host_mounts(given: &Given, inside: &Table, host: &Table, host_ipc: bool) -> V
         });
     }
     all
-}
-
-/// Sockets at a path of the host, in it, and those of runtimes below it.
-fn sockets(path: &str, host: &Table, own: &str) -> Vec<String> {
-    let is_socket = |path: &str| kind_of(path, host) == Some(FileType::Socket);
-    let mut found = BTreeSet::new();
-    if is_socket(path) {
-        let _before = found.insert(shown(path, SHOWN_MAX));
-    }
-    for socket in SOCKETS.iter().copied().chain([own]) {
-        if super::mounts::is_within(socket, path) && is_socket(socket) {
-            let _before = found.insert(shown(socket, SHOWN_MAX));
-        }
-    }
-    if kind_of(path, host) == Some(FileType::Directory) {
-        let names = names_in(path);
-        let sockets = names.iter().filter(|name| name.ends_with(".sock"));
-        let paths = sockets.map(|name| format!("{}/{name}", path.trim_end_matches('/')));
-        found.extend(paths.filter(|path| is_socket(path)).map(|path| shown(&path, SHOWN_MAX)));
-    }
-    found.into_iter().collect()
-}
-
-/// What lies at a path of the host, links not followed. Not asked where that may take forever.
-fn kind_of(path: &str, host: &Table) -> Option<FileType> {
-    let on = host.at(path)?;
-    if on.fstype.starts_with("fuse") || ANSWERS_SLOWLY.contains(&on.fstype.as_str()) {
-        return None;
-    }
-    let found = open_on_host(path, OFlags::PATH | OFlags::NOFOLLOW).and_then(fstat).ok()?;
-    Some(FileType::from_raw_mode(found.st_mode))
-}
-
-fn open_on_host(path: impl AsRef<Path>, how: OFlags) -> Result<OwnedFd, Errno> {
-    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(CWD, path.as_ref(), how | OFlags::CLOEXEC, Mode::empty(), no_links)
-}
-
-fn names_in(path: &str) -> Vec<String> {
-    let open = open_on_host(path, OFlags::RDONLY | OFlags::DIRECTORY).and_then(Dir::new);
-    let Ok(entries) = open else { return Vec::new() };
-    let names = entries.flatten().take(SOCKETS_MAX);
-    names.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect()
 }

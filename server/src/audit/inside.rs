@@ -9,7 +9,7 @@
 
 use super::facts::Node;
 use super::gather::{Error, FILE_BYTES_MAX, read_at};
-use super::mounts::Table;
+use super::mounts::{Mount, Table, is_within};
 use hull_sys::text::shown;
 use rustix::fs::{
     CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, major, minor, openat, openat2,
@@ -42,17 +42,18 @@ pub(super) struct Inside {
 }
 
 /// Looks from inside the mount namespace behind `namespace`. `setns(2)`, `mount_namespaces(7)`.
-pub(super) fn look(namespace: OwnedFd) -> Result<Inside, Error> {
+/// `devices` are paths outside /dev at which its spec has device nodes.
+pub(super) fn look(namespace: OwnedFd, devices: Vec<String>) -> Result<Inside, Error> {
     let (sender, receiver) = mpsc::channel();
     let looker = thread::Builder::new().name("audit".into()).spawn(move || {
         // Nobody listens any more when it took too long.
-        let _late = sender.send(look_here(namespace.as_fd()));
+        let _late = sender.send(look_here(namespace.as_fd(), &devices));
     });
     looker.map_err(|source| Error::Thread { source })?;
     receiver.recv_timeout(LOOK_MAX).map_err(|_| Error::NoAnswer { seconds: LOOK_MAX.as_secs() })?
 }
 
-fn look_here(namespace: BorrowedFd<'_>) -> Result<Inside, Error> {
+fn look_here(namespace: BorrowedFd<'_>, devices: &[String]) -> Result<Inside, Error> {
     // Our own files in the host's procfs, held from before: nothing inside is asked for them.
     let own = openat(
         CWD,
@@ -86,7 +87,9 @@ fn look_here(namespace: BorrowedFd<'_>) -> Result<Inside, Error> {
             .unseen
             .push("/dev: the root is on a filesystem that another program answers for".into());
     }
+    looker.places(root.as_fd(), devices);
     looker.nodes.sort_by(|one, other| one.path.cmp(&other.path));
+    looker.nodes.dedup();
     Ok(Inside { mounts: looker.table, nodes: looker.nodes, unseen: looker.unseen })
 }
 
@@ -120,6 +123,52 @@ impl Looker {
             let _as_it_was = self.read_table();
         }
         self.table.by_id(id).is_some_and(|mount| ANSWERS_ALONE.contains(&mount.fstype.as_str()))
+    }
+
+    /// Looks where nodes may be beside /dev: where the spec put them, and at mounts of single nodes and of
+    /// the host's devices.
+    fn places(&mut self, root: BorrowedFd<'_>, devices: &[String]) {
+        let is_single = |of: &Mount| ANSWERS_ALONE.contains(&of.fstype.as_str()) && of.root != "/";
+        let mounts = self.table.visible().filter(|of| of.fstype == "devtmpfs" || is_single(of));
+        let mut paths: Vec<String> = mounts.map(|of| of.point.clone()).collect();
+        paths.extend_from_slice(devices);
+        paths.retain(|path| path.starts_with('/') && path != "/" && !is_within(path, "/dev"));
+        paths.sort();
+        paths.dedup();
+        for path in paths {
+            self.place(root, &path);
+        }
+    }
+
+    /// A path, each directory on the way to it asked about first.
+    fn place(&mut self, root: BorrowedFd<'_>, path: &str) {
+        let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let mut current: Option<OwnedFd> = None;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let at = current.as_ref().map_or(root, |fd| fd.as_fd());
+            if !self.answers_alone(at) {
+                self.unseen.push(format!(
+                    "{}: another program answers for its filesystem",
+                    shown(path, 64)
+                ));
+                return;
+            }
+            // Where a link is now, or nothing, the node is elsewhere, and its rule is judged.
+            let Ok(next) = openat2(at, part, how, Mode::empty(), no_links) else { return };
+            current = Some(next);
+        }
+        let Some(found) = current else { return };
+        let is_directory = fstat(found.as_fd())
+            .is_ok_and(|of| FileType::from_raw_mode(of.st_mode) == FileType::Directory);
+        // Directories of the host are many; those of its devices few.
+        if self.answers_alone(found.as_fd()) && (!is_directory || self.is_devices(path)) {
+            self.entry(found.as_fd(), shown(path, 200), 0);
+        }
+    }
+
+    fn is_devices(&self, path: &str) -> bool {
+        self.table.at(path).is_some_and(|of| of.fstype == "devtmpfs")
     }
 
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &str, depth: usize) {
@@ -176,6 +225,7 @@ impl Looker {
             minor,
             mode: found.st_mode & 0o7777,
             uid: found.st_uid,
+            gid: found.st_gid,
         });
     }
 }

@@ -19,20 +19,24 @@ mod inside;
 mod judge;
 mod listeners;
 mod mounts;
+mod neighbours;
 mod origin;
 mod pss;
 mod report;
+mod sockets;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use facts::Given;
+pub(crate) use facts::{Facts, Given};
 pub(crate) use gather::{Error, gather};
-pub(crate) use report::{Audited, Report};
+pub(crate) use report::{Audited, NotAudited, Report};
 
-/// Judges the facts about one container.
-pub(crate) fn audited(id: String, name: String, facts: &facts::Facts) -> Audited {
-    let findings = judge::findings(facts);
+/// Judges the facts about one container. `all` are those of the running containers of its pod, by name.
+pub(crate) fn audited(id: String, name: String, facts: &Facts, all: &[(String, Facts)]) -> Audited {
+    let mut findings = judge::findings(facts);
+    findings.extend(neighbours::judge(facts, all));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.reach));
     let standard = pss::judge(facts);
     Audited::new(id, name, facts, findings, standard)
 }

@@ -31,6 +31,9 @@ const OF_NAMESPACES: [(&str, &str); 6] = [
 const OF_KUBELET: [&str; 5] =
     ["volumes", "volume-subpaths", "volumeDevices", "containers", "etc-hosts"];
 
+/// What the daemon makes for a pod in its directory.
+const OF_DAEMON: [&str; 3] = ["/hosts", "/hostname", "/resolv.conf"];
+
 /// Where `mount`, seen in a container, comes from.
 pub(crate) fn of(mount: &Mount, host: &Table, given: &Given, host_ipc: bool) -> Origin {
     let at_home = OF_NAMESPACES
@@ -65,7 +68,9 @@ fn on_host(mount: &Mount, host: &Table) -> Vec<String> {
 
 /// Whether it lies where the daemon or the kubelet keeps what is this pod's.
 fn is_of_pod(path: &str, given: &Given) -> bool {
-    if given.pod_dir.starts_with('/') && is_within(path, &given.pod_dir) {
+    // Not all of it: the monitor's socket, which does all that root can, lies there too.
+    let files = given.pod_dir.starts_with('/').then(|| moved(path, &given.pod_dir, "/")).flatten();
+    if files.is_some_and(|file| OF_DAEMON.contains(&file.as_str())) {
         return true;
     }
     let uid = &given.pod_uid;
@@ -113,6 +118,11 @@ mod tests {
             (
                 "1 9 254:0 /var/lib/kubelet/pods/u2/volumes/a /v rw - ext4 /dev/vda rw",
                 "/var/lib/kubelet/pods/u2/volumes/a",
+            ),
+            ("1 9 0:31 /hull/run/abc /m ro - tmpfs tmpfs rw", "/run/hull/run/abc"),
+            (
+                "1 9 0:31 /hull/run/abc/monitor.sock /m ro - tmpfs tmpfs rw",
+                "/run/hull/run/abc/monitor.sock",
             ),
             // A name of the pod's own does not make anything the pod's.
             ("1 9 254:0 /srv/pods/u1/secret /v rw - ext4 /dev/vda rw", "/srv/pods/u1/secret"),

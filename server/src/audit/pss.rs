@@ -7,9 +7,9 @@
 //! NET_RAW of the default set. Host ports and sysctls are those of the daemon's record. Volume types,
 //! host names in probes and Windows cannot be seen here.
 
-use super::facts::{Facts, Lsm, Shared};
+use super::facts::{Facts, Lsm, Reach, Shared};
+use super::judge::{Finding, findings, some_of, unmasked_proc};
 use super::judge::{is_container_type, is_unconfined};
-use super::judge::{some_of, unmasked_proc};
 use serde::Serialize;
 
 /// Settings of the kernel that a pod may change at Baseline.
@@ -111,6 +111,13 @@ fn not_baseline(facts: &Facts) -> Why {
             format!("ports of the host lead to it: {}", some_of(&ports, 6)),
             "no ports[*].hostPort",
         ));
+    }
+    // No field of a pod's names a device of the host but through a plugin: it is as a hostPath to it.
+    let of_host =
+        |of: &Finding| matches!(of.id, "devices" | "device-rules") && of.reach == Reach::Host;
+    if let Some(finding) = findings(facts).into_iter().find(of_host) {
+        let fix = "no device of the host: hostPath, device plugin's or CDI's claim";
+        return Some((format!("it opens {}", finding.what), fix));
     }
     not_baseline_confined(facts)
 }

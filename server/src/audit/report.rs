@@ -14,6 +14,8 @@ use std::fmt::Write as _;
 const FORM: u32 = 1;
 /// Longest name that is shown, in bytes.
 const NAME_MAX: usize = 253;
+/// Longest reason that is shown, in bytes.
+const REASON_MAX: usize = 1024;
 
 /// One pod, and those of its containers that were audited.
 #[derive(Debug, Serialize)]
@@ -21,6 +23,21 @@ pub(crate) struct Report {
     version: u32,
     pod: Pod,
     containers: Vec<Audited>,
+    not_audited: Vec<NotAudited>,
+}
+
+/// A container that runs and could not be audited.
+#[derive(Debug, Serialize)]
+pub(crate) struct NotAudited {
+    id: String,
+    name: String,
+    reason: String,
+}
+
+impl NotAudited {
+    pub(crate) fn new(id: String, name: &str, reason: &str) -> Self {
+        Self { id, name: shown(name, NAME_MAX), reason: shown(reason, REASON_MAX) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -234,9 +251,15 @@ impl Reach {
 
 impl Report {
     /// Of a pod.
-    pub(crate) fn new(id: String, name: &str, namespace: &str, containers: Vec<Audited>) -> Self {
+    pub(crate) fn new(
+        id: String,
+        name: &str,
+        namespace: &str,
+        containers: Vec<Audited>,
+        not_audited: Vec<NotAudited>,
+    ) -> Self {
         let (name, namespace) = (shown(name, NAME_MAX), shown(namespace, NAME_MAX));
-        Self { version: FORM, pod: Pod { id, name, namespace }, containers }
+        Self { version: FORM, pod: Pod { id, name, namespace }, containers, not_audited }
     }
 
     /// For programs.
@@ -269,6 +292,14 @@ impl Report {
             of.facts.lines(&mut out);
             out.push('\n');
             out.push_str(&of.table());
+        }
+        for NotAudited { id, name, reason } in &self.not_audited {
+            let short: String = id.chars().take(12).collect();
+            let _infallible = writeln!(
+                out,
+                "container {short} ({}/{name}), not audited: cannot {reason}",
+                self.pod.name
+            );
         }
         out
     }

@@ -45,6 +45,42 @@ pub(crate) fn id_map(text: &str) -> Vec<IdRange> {
     text.lines().filter_map(line).collect()
 }
 
+/// A rule of a cgroup v1: `c 1:3 rwm`. Numbers are `None` for `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// `a` for both.
+    pub(crate) kind: char,
+    pub(crate) major: Option<u32>,
+    pub(crate) minor: Option<u32>,
+    pub(crate) access: String,
+}
+
+impl Rule {
+    /// `None` of what is no rule.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
+        let (major, minor) = numbers.split_once(':')?;
+        let number =
+            |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+        Some(Self {
+            kind: kind.chars().next()?,
+            major: number(major)?,
+            minor: number(minor)?,
+            access: access.to_owned(),
+        })
+    }
+
+    /// Whether a device that it names may be named by another too.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let fits =
+            |one: Option<u32>, two: Option<u32>| one.is_none() || two.is_none() || one == two;
+        (self.kind == 'a' || other.kind == 'a' || self.kind == other.kind)
+            && fits(self.major, other.major)
+            && fits(self.minor, other.minor)
+    }
+}
+
 /// Whether rules of a cgroup v1 let a device be opened. `Documentation/admin-guide/cgroup-v1/devices.rst`
 pub(crate) fn may_open(rules: &[String], kind: char, major: u32, minor: u32) -> bool {
     let fits = |pattern: &str, number: u32| pattern == "*" || pattern.parse() == Ok(number);

@@ -2,12 +2,13 @@
 //! `hull audit`: asks the daemon which processes a pod's containers are, and the kernel about them.
 
 use super::client::Client;
-use super::error::{Error, Result};
+use super::error::{Error, Result, chain};
 use super::names::{Known, Object, Prefer, container_name, pod_name};
 use super::out::{self, short};
-use crate::audit::{self, Audited, Given, Report};
+use crate::audit::{self, Audited, Facts, Given, NotAudited, Report};
+use crate::config::Config;
 use clap::{Args, ValueEnum};
-use hull_proto::cri as api;
+use hull_proto::{admin, cri as api};
 use serde_json::Value;
 use std::path::Path;
 
@@ -38,44 +39,76 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Audits a container, or every running container of a pod, and prints what was found.
+/// Audits a container, or every running one of a pod, and prints what was found.
 pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
-    let (pod, containers) = meant(&known, &args.name)?;
-    let mut of_pod =
-        Given { socket: socket.display().to_string(), ..pod_given(&mut client, pod).await? };
-    let siblings =
-        known.containers.iter().filter(|of| of.pod_sandbox_id == pod.id && is_running(of));
-    let mut processes = Vec::new();
-    for sibling in siblings {
-        // One that ends meanwhile shares nothing any more.
-        if let Ok((pid, cgroup)) = process(&mut client, &sibling.id).await {
-            processes.push((sibling.id.as_str(), pid, cgroup));
-        }
+    let (pod, meant) = meant(&known, &args.name)?;
+    let running: Vec<&api::Container> = known
+        .containers
+        .iter()
+        .filter(|of| of.pod_sandbox_id == pod.id && is_running(of))
+        .collect();
+    let (all, failed) = gathered(&mut client, socket, pod, &running).await?;
+    let is_meant = |id: &str| meant.iter().any(|of| of.id == id);
+    let mut failed = failed.into_iter().filter(|(of, _)| is_meant(&of.id)).collect::<Vec<_>>();
+    if !is_pod(&known, &args.name) && !failed.is_empty() {
+        return Err(failed.swap_remove(0).1);
     }
-    let pause = std::mem::take(&mut of_pod.of_pod);
-    let mut audited = Vec::new();
-    for container in containers {
-        let mut given = of_pod.clone();
-        let others = processes.iter().filter(|(id, ..)| *id != container.id);
-        given.of_pod = pause.iter().copied().chain(others.map(|(_, pid, _)| *pid)).collect();
-        match one(&mut client, container, given).await {
-            Ok(found) => audited.push(found),
-            // Of a pod, what ended meanwhile is passed over as if it had ended before.
-            Err(Error::Audit { source: audit::Error::Ended, .. }) if is_pod(&known, &args.name) => {
-            }
-            Err(other) => return Err(other),
-        }
-    }
-    if audited.is_empty() {
+    let (ids, all): (Vec<&str>, Vec<(String, Facts)>) = all.into_iter().unzip();
+    let audited: Vec<Audited> = ids
+        .iter()
+        .zip(&all)
+        .filter(|(id, _)| is_meant(id))
+        .map(|(id, (name, facts))| audit::audited((*id).to_owned(), name.clone(), facts, &all))
+        .collect();
+    let not_audited: Vec<NotAudited> = failed
+        .iter()
+        .map(|(of, err)| NotAudited::new(of.id.clone(), container_name(of), &chain(err)))
+        .collect();
+    if audited.is_empty() && not_audited.is_empty() {
         return Err(none_runs(pod));
     }
+    let count = not_audited.len();
     let namespace = pod.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str());
-    let report = Report::new(pod.id.clone(), pod_name(pod), namespace, audited);
+    let report = Report::new(pod.id.clone(), pod_name(pod), namespace, audited, not_audited);
     match args.output {
-        Output::Table => out::print(&report.text()),
-        Output::Json => out::json(&report.json().map_err(|source| Error::Json { source })?),
+        Output::Table => out::print(&report.text())?,
+        Output::Json => out::json(&report.json().map_err(|source| Error::Json { source })?)?,
     }
+    if count == 0 { Ok(()) } else { Err(Error::NotAudited { count }) }
+}
+
+/// Facts by id and name, and which containers none can be had of.
+type Gathered<'k> = (Vec<(&'k str, (String, Facts))>, Vec<(&'k api::Container, Error)>);
+
+/// Facts of all running containers of a pod: what one shares is told by the others.
+async fn gathered<'k>(
+    client: &mut Client,
+    socket: &Path,
+    pod: &api::PodSandbox,
+    running: &[&'k api::Container],
+) -> Result<Gathered<'k>> {
+    let of_pod = pod_given(client, socket, pod).await?;
+    let mut processes = Vec::new();
+    for sibling in running {
+        // One that ends meanwhile shares nothing any more.
+        if let Ok(process) = process(client, &sibling.id).await {
+            processes.push((sibling.id.as_str(), process.pid));
+        }
+    }
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for &container in running {
+        let mut given = of_pod.clone();
+        let others = processes.iter().filter(|(id, _)| *id != container.id);
+        given.of_pod.extend(others.map(|(_, pid)| *pid));
+        match one(client, container, given).await {
+            Ok(facts) => {
+                all.push((container.id.as_str(), (container_name(container).to_owned(), facts)));
+            }
+            Err(err) => failed.push((container, err)),
+        }
+    }
+    Ok((all, failed))
 }
 
 fn is_running(container: &api::Container) -> bool {
@@ -119,18 +152,19 @@ fn meant<'k>(
     }
 }
 
-async fn one(client: &mut Client, container: &api::Container, mut given: Given) -> Result<Audited> {
-    (given.pid, given.cgroup) = process(client, &container.id).await?;
-    let name = || container_name(container).to_owned();
+async fn one(client: &mut Client, container: &api::Container, mut given: Given) -> Result<Facts> {
+    let first = process(client, &container.id).await?;
+    (given.pid, given.cgroup, given.devices) = (first.pid, first.cgroup, first.devices);
     let is_same = async || -> Result<bool, Stopped> {
-        let (pid, _) = process(client, &container.id).await.map_err(Stopped::Asking)?;
-        Ok(pid == given.pid)
+        let now = process(client, &container.id).await.map_err(Stopped::Asking)?;
+        Ok(now.pid == given.pid)
     };
-    match audit::gather(&given, is_same).await {
-        Ok(facts) => Ok(audit::audited(container.id.clone(), name(), &facts)),
-        Err(Stopped::Asking(err)) => Err(err),
-        Err(Stopped::Looking(source)) => Err(Error::Audit { name: name(), source }),
-    }
+    audit::gather(&given, is_same).await.map_err(|stopped| match stopped {
+        Stopped::Asking(err) => err,
+        Stopped::Looking(source) => {
+            Error::Audit { name: container_name(container).to_owned(), source }
+        }
+    })
 }
 
 /// Where an audit stopped.
@@ -145,7 +179,7 @@ impl From<audit::Error> for Stopped {
     }
 }
 
-const DOING: &str = "audit it";
+const DOING: &str = "learn what to audit";
 
 fn info(info: &std::collections::HashMap<String, String>) -> Result<Value> {
     let lacks = Error::Answer { doing: DOING, lacks: "verbose info" };
@@ -153,35 +187,53 @@ fn info(info: &std::collections::HashMap<String, String>) -> Result<Value> {
     serde_json::from_str(text).map_err(|source| Error::Json { source })
 }
 
-/// A container's first process, 0 when there is none, and its cgroup.
-async fn process(client: &mut Client, id: &str) -> Result<(i32, String)> {
+/// What the daemon knows of a container's first process.
+struct Process {
+    /// 0 when there is none.
+    pid: i32,
+    cgroup: String,
+    /// Paths inside of the devices in its spec.
+    devices: Vec<String>,
+}
+
+async fn process(client: &mut Client, id: &str) -> Result<Process> {
     let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
     let answer = client.runtime.container_status(request).await?.into_inner();
     let info = info(&answer.info)?;
     let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     let pid = pid.ok_or(Error::Answer { doing: DOING, lacks: "pid" })?;
     let cgroup = info["cgroup"].as_str().ok_or(Error::Answer { doing: DOING, lacks: "cgroup" })?;
-    Ok((pid, cgroup.to_owned()))
+    let devices = info["runtimeSpec"]["linux"]["devices"].as_array().into_iter().flatten();
+    let paths = devices.filter_map(|device| device["path"].as_str().map(str::to_owned));
+    Ok(Process { pid, cgroup: cgroup.to_owned(), devices: paths.collect() })
 }
 
 /// What the record of a pod says; pause alone in `of_pod`.
-async fn pod_given(client: &mut Client, pod: &api::PodSandbox) -> Result<Given> {
+async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) -> Result<Given> {
+    // The running daemon's, whatever our own configuration says.
+    let answer = client.admin.config(admin::ConfigRequest {}).await?.into_inner();
+    let daemon: Config = toml::from_str(&answer.toml)
+        .map_err(|_| Error::Answer { doing: DOING, lacks: "configuration of this version" })?;
+    let plain =
+        |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
     let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
     let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
     let info = info(&answer.info)?;
-    let config = &info["config"];
+    // Typed, so that a field which is not where it is looked for does not pass for one that is not set.
+    let config: api::PodSandboxConfig =
+        serde_json::from_value(info["config"].clone()).map_err(|source| Error::Json { source })?;
     let pause = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    let ports = config["port_mappings"].as_array().into_iter().flatten();
-    let sysctls = config["linux"]["sysctls"].as_object().into_iter().flatten();
     Ok(Given {
         pod_uid: pod.metadata.as_ref().map_or_else(String::new, |metadata| metadata.uid.clone()),
         pod_dir: info["directory"].as_str().unwrap_or_default().to_owned(),
         of_pod: pause.into_iter().collect(),
-        host_ports: ports
-            .filter_map(|port| port["host_port"].as_i64())
+        pause: pause.unwrap_or(0),
+        sockets: [socket, &daemon.socket, &daemon.nri.socket].map(plain).to_vec(),
+        daemon_dirs: [&daemon.state_dir, &daemon.data_dir].map(|dir| plain(dir)).to_vec(),
+        host_ports: (config.port_mappings.iter().map(|port| i64::from(port.host_port)))
             .filter(|port| *port > 0)
             .collect(),
-        sysctls: sysctls.map(|(name, _)| name.clone()).collect(),
+        sysctls: config.linux.map(|linux| linux.sysctls.into_keys().collect()).unwrap_or_default(),
         ..Given::default()
     })
 }

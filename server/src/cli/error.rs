@@ -44,8 +44,11 @@ pub(crate) enum Error {
     Usage { text: String },
     #[error("audit {what}")]
     NotRunning { what: String },
-    #[error("audit container `{name}`: cannot {source}")]
+    #[error("audit container `{name}`")]
     Audit { name: String, source: audit::Error },
+    /// Said already, a line for each.
+    #[error("audit all containers of the pod: {count} of those that run could not be audited")]
+    NotAudited { count: usize },
     #[error("read or write JSON")]
     Json { source: serde_json::Error },
     /// Said already, line by line.
@@ -99,6 +102,7 @@ impl Error {
             | Self::BadFlag { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }
+            | Self::NotAudited { .. }
             | Self::Usage { .. }
             | Self::Answer { .. } => None,
         }
@@ -147,7 +151,7 @@ pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
 }
 
 /// An error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,6 +5,7 @@
 //! One finding per thing to change, the farthest reach first. What a container that asks for nothing has
 //! by default is told as well: the reader decides.
 
+mod devices;
 mod kernel;
 mod rights;
 mod shares;
@@ -36,6 +37,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     rights::judge(facts, &mut all);
     shares::judge(facts, &mut all);
+    devices::judge(facts, &mut all);
     kernel::judge(facts, &mut all);
     all.sort_by_key(|finding| std::cmp::Reverse(finding.reach));
     all

@@ -7,7 +7,7 @@ use crate::audit::facts::{Facts, Lsm, Reach, Shared, Widest};
 
 pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     let widest = facts.widest();
-    capabilities(facts, &widest, all);
+    capabilities(facts, all);
     user(facts, all);
     filters(facts, &widest, all);
     security_module(facts, all);
@@ -23,11 +23,8 @@ pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     }
 }
 
-fn capabilities(facts: &Facts, widest: &Widest, all: &mut Vec<Finding>) {
-    // What a program can come by: what it has, and without no_new_privs what a file may give it.
-    let held = widest.effective.union(widest.permitted);
-    let within_reach = if widest.no_new_privs { held } else { held.union(widest.bounding) };
-    for (reach, names) in by_reach(facts, within_reach) {
+fn capabilities(facts: &Facts, all: &mut Vec<Finding>) {
+    for (reach, names) in by_reach(facts, facts.within_reach()) {
         let shown: Vec<String> =
             names.iter().map(|(name, why)| format!("CAP_{name} ({why})")).collect();
         let plain: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();

@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What it shares with others: namespaces, the host's files and sockets, devices, cgroups.
+//! What it shares with others: namespaces, the host's files, sockets and ports, cgroups.
 
 use super::{Finding, NOT_PRIVILEGED, some_of};
-use crate::audit::facts::{DeviceRules, Facts, HostMount, Node, Reach, Shared};
-use crate::audit::mounts::is_within;
-use crate::audit::status::may_open;
+use crate::audit::facts::{Facts, HostMount, Owned, Reach, Shared};
+use crate::audit::mounts::{is_within, moved};
 use std::collections::BTreeMap;
 
-/// Names of sockets whose servers do all that root can.
-const RUNTIMES: [&str; 7] = [
-    "docker.sock",
-    "containerd.sock",
-    "crio.sock",
-    "hull.sock",
-    "podman.sock",
-    "cri-dockerd.sock",
-    "buildkitd.sock",
-];
 /// Who writes here is root on the host soon: programs, their settings, what starts them.
 const OF_ROOT: [&str; 14] = [
     "/bin",
@@ -36,19 +25,47 @@ const OF_ROOT: [&str; 14] = [
 ];
 /// Who reads here has credentials of the node and of its pods.
 const SECRET: [&str; 5] = ["/etc", "/root", "/home", "/var/lib/kubelet", "/run/hull"];
-/// Nodes that every container has: null, zero, full, random, urandom, tty, console, ptmx.
-const STANDARD: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
-/// Major numbers of terminals in a devpts.
-const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
-
 pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     namespaces(facts, all);
     for mount in &facts.host_mounts {
         host_mount(facts, mount, all);
     }
-    nodes(facts, all);
-    rules(facts, all);
+    host_ports(facts, all);
     cgroups(facts, all);
+}
+
+fn host_ports(facts: &Facts, all: &mut Vec<Finding>) {
+    if facts.host_ports.is_empty() {
+        return;
+    }
+    let ports: Vec<String> = facts.host_ports.iter().map(ToString::to_string).collect();
+    all.push(Finding {
+        id: "host-ports",
+        what: format!(
+            "ports of the host lead to it: {}: whoever reaches the node reaches it",
+            some_of(&ports, 8)
+        ),
+        reach: Reach::None,
+        fix: "no ports[*].hostPort".into(),
+    });
+}
+
+/// How far it gets by the host's own procfs, and why.
+fn by_procfs(facts: &Facts) -> Option<&'static str> {
+    let on_host = facts.of("user") == Shared::Host;
+    if on_host && facts.within_reach().has("SYS_PTRACE") {
+        Some(
+            "; with CAP_SYS_PTRACE, /proc/<pid>/root of any process of the host leads to all files",
+        )
+    } else if facts.is_host_root() {
+        // ptrace(2): same user, and no capability that the other has and it has not.
+        Some(
+            "; as root, /proc/<pid>/root of a process of the host's root that has no more capabilities than it \
+             leads to all files, unless a security module forbids it",
+        )
+    } else {
+        None
+    }
 }
 
 fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
@@ -56,8 +73,13 @@ fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
         all.push(Finding { id, what, reach, fix: fix.into() });
     };
     if facts.of("pid") == Shared::Host {
-        let what = "the host's pid namespace: it sees every process of the node, and signals those of its user";
-        add("host-pid", what.into(), Reach::Node, "spec.hostPID: false");
+        let leads = by_procfs(facts);
+        let what = format!(
+            "the host's pid namespace: it sees every process of the node, and signals those of its user{}",
+            leads.unwrap_or_default()
+        );
+        let reach = if leads.is_some() { Reach::Host } else { Reach::Node };
+        add("host-pid", what, reach, "spec.hostPID: false");
     }
     if facts.of("net") == Shared::Host {
         let listens = match facts.listening.as_slice() {
@@ -93,32 +115,29 @@ fn host_mount(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
     let HostMount { container_path, host_path, writable, .. } = mount;
     // On an idmapped mount root inside is root there; elsewhere it is nobody.
     let as_root = |reach| if mount.idmapped { reach } else { facts.unless_mapped(reach) };
-    if !mount.sockets.is_empty() {
-        let is_runtime =
-            |path: &String| RUNTIMES.iter().any(|name| path.ends_with(&format!("/{name}")));
-        let reach = if mount.sockets.iter().any(is_runtime) { Reach::Host } else { Reach::Node };
-        all.push(Finding {
-            id: "host-socket",
-            what: format!(
-                "sockets of the host by {container_path}: {}. Read-only mounts do not keep from connecting",
-                some_of(&mount.sockets, 6)
-            ),
-            reach: as_root(reach),
-            fix: format!("take away the hostPath volume at {container_path}"),
-        });
-    }
+    host_sockets(facts, mount, all);
     let access = if *writable { "writable" } else { "read-only" };
     let covers = |list: &[&str]| {
         list.iter().any(|path| is_within(host_path, path) || is_within(path, host_path))
     };
     let of_kernel = ["/proc", "/sys", "/dev"].iter().any(|path| is_within(host_path, path));
+    let procfs = if shows_processes(host_path) { by_procfs(facts) } else { None };
     let (reach, why) = match writable {
         true if of_kernel => (Reach::Host, "settings and devices of the machine"),
+        true if mount.of_daemon => {
+            (Reach::Host, "what this daemon keeps of every pod and believes")
+        }
         true if covers(&OF_ROOT) => (Reach::Host, "what root of the host executes or believes"),
         true => (Reach::Node, "what programs and pods that use the same path believe"),
+        false if procfs.is_some() => (Reach::Host, "the processes of the node"),
         false if of_kernel => (Reach::Node, "what the kernel tells of all of the node"),
+        false if mount.of_daemon => (Reach::Node, "images, files and records of other pods"),
         false if covers(&SECRET) => (Reach::Node, "credentials of the node and its pods"),
         false => (Reach::None, "nothing that is known to be secret"),
+    };
+    let (reach, but) = match mount.owned {
+        Some(owned) if !of_kernel => by_owner(facts, mount, owned, reach),
+        _ => (reach, ""),
     };
     let fix = if *writable {
         format!(
@@ -127,7 +146,12 @@ fn host_mount(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
     } else {
         format!("a volume that is not hostPath at {container_path}")
     };
-    let what = format!("{host_path} of the host at {container_path}, {access}: {why}");
+    let cut =
+        mount.search_cut.as_ref().map_or(String::new(), |cut| format!(". Not all was seen: {cut}"));
+    let what = format!(
+        "{host_path} of the host at {container_path}, {access}: {why}{but}{}{cut}",
+        procfs.unwrap_or_default()
+    );
     all.push(Finding { id: "host-path", what, reach: as_root(reach), fix });
     if mount.shared && facts.widest().bounding.has("SYS_ADMIN") {
         all.push(Finding {
@@ -139,61 +163,60 @@ fn host_mount(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
     }
 }
 
-/// How far a device leads whose node can be opened.
-fn worth(node: &Node) -> Reach {
-    match (node.kind, node.major, node.minor) {
-        // Memory, ports, and devices handed over whole (vfio).
-        ('b', ..) | ('c', 1, 1 | 2 | 4) | ('c', 10, 196) => Reach::Host,
-        // FUSE, kvm, tun, each of which has its own world.
-        ('c', 10, 200 | 229 | 232) => Reach::None,
-        _ => Reach::Node,
+/// /proc itself, or a process in it.
+fn shows_processes(host_path: &str) -> bool {
+    let Some(below) = moved(host_path, "/proc", "/") else { return false };
+    let first = below.trim_start_matches('/').split('/').next().unwrap_or_default();
+    first.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `reach`, as far as modes and owners let it go there.
+fn by_owner(facts: &Facts, mount: &HostMount, owned: Owned, reach: Reach) -> (Reach, &'static str) {
+    let may = |bits| facts.may(owned, bits, mount.idmapped);
+    let wanted = if mount.writable { 2 } else { 4 };
+    match owned.is_directory() {
+        true if !may(1) => (Reach::None, "; its mode keeps it from all of that"),
+        // What lies in it may be its own, or everybody's.
+        true if mount.writable && !may(2) => (
+            reach.min(Reach::Node),
+            "; as far as files in it are open to its user, since the directory is not",
+        ),
+        false if !(may(wanted) || mount.writable && may(4)) => {
+            (Reach::None, "; its mode keeps it from that")
+        }
+        false if !may(wanted) => (reach.min(Reach::Node), "; its mode lets it only be read"),
+        true | false => (reach, ""),
     }
 }
 
-fn nodes(facts: &Facts, all: &mut Vec<Finding>) {
-    let is_usual = |node: &&Node| {
-        node.kind == 'c'
-            && (STANDARD.contains(&(node.major, node.minor)) || TERMINALS.contains(&node.major))
-    };
-    let opens = |node: &&Node| match &facts.rules {
-        DeviceRules::V1(rules) => may_open(rules, node.kind, node.major, node.minor),
-        DeviceRules::Ebpf => true,
-    };
+fn host_sockets(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
+    let container_path = &mount.container_path;
     let mut by = BTreeMap::<Reach, Vec<String>>::new();
-    for node in facts.nodes.iter().filter(|node| !is_usual(node)).filter(opens) {
-        // In a user namespace a node opens for its owner, or for everybody.
-        let closed =
-            facts.is_mapped() && facts.inside(node.uid).is_none() && node.mode & 0o006 == 0;
-        let reach = if closed { Reach::None } else { worth(node) };
-        by.entry(reach)
-            .or_default()
-            .push(format!("{} ({} {}:{})", node.path, node.kind, node.major, node.minor));
-    }
-    for (reach, list) in by.into_iter().rev() {
-        let fix = if facts.looks_privileged() {
-            NOT_PRIVILEGED.into()
-        } else {
-            "take away the device: the hostPath, or the device plugin's or CDI's claim".to_owned()
+    for socket in &mount.sockets {
+        // Who connects has to write, unix(7).
+        let opens = socket.owned.is_none_or(|owned| facts.may(owned, 2, mount.idmapped));
+        let reach = match (opens, socket.of_root) {
+            (false, _) => Reach::None,
+            (true, true) => Reach::Host,
+            (true, false) => Reach::Node,
         };
-        let what = format!("device nodes: {}", some_of(&list, 5));
-        all.push(Finding { id: "devices", what, reach, fix });
+        by.entry(reach).or_default().push(socket.path.clone());
     }
-}
-
-/// Rules matter without nodes as well: who may make nodes makes those that he wants.
-fn rules(facts: &Facts, all: &mut Vec<Finding>) {
-    let DeviceRules::V1(rules) = &facts.rules else { return };
-    let widest = facts.widest();
-    let makes_nodes = widest.bounding.has("MKNOD") && !facts.is_mapped();
-    if may_open(rules, 'b', u32::MAX, u32::MAX) && makes_nodes {
+    for (reach, paths) in by.into_iter().rev() {
+        let said = match reach {
+            Reach::None => "Their modes keep it from connecting",
+            Reach::Pod | Reach::Node | Reach::Host => {
+                "Read-only mounts do not keep from connecting"
+            }
+        };
         all.push(Finding {
-            id: "device-rules",
+            id: "host-socket",
             what: format!(
-                "device rules let every device be opened ({}), and it may make nodes",
-                some_of(rules, 3)
+                "sockets of the host by {container_path}: {}. {said}",
+                some_of(&paths, 6)
             ),
-            reach: Reach::Host,
-            fix: NOT_PRIVILEGED.into(),
+            reach,
+            fix: format!("take away the hostPath volume at {container_path}"),
         });
     }
 }
