@@ -189,7 +189,9 @@ fn nothing_of_what_was_started_stays_in_memory() {
     let Some(pod) = pod() else { return };
     let mut daemon = pod.connect();
     let (id, pid) = (container_id(), pod.pid.as_raw_nonzero().get());
-    let mut plan = pod.plan(&id, "while :; do sleep 100; done");
+    with_fifo(&pod);
+    let mut plan =
+        pod.plan(&id, "read line < /shared/go; echo $line; echo end; read more < /shared/go");
     // Longer than what is read at a time, too.
     let filler = "x".repeat(9000);
     for secret in ["in-env-of-container", "second-in-env-of-container"] {
@@ -202,6 +204,9 @@ fn nothing_of_what_was_started_stays_in_memory() {
     process.args.push(b"in-args-of-exec".to_vec());
     daemon.exec(&id, 1, &process, None).unwrap();
     daemon.exec_exit(1);
+    let mut go = File::options().read(true).write(true).open(pod.shared().join("go")).unwrap();
+    go.write_all(b"in-output\n").unwrap();
+    eventually("its output", || pod.raw_log(&id).ends_with(b" end\n").then_some(()));
     let garbage = Verb::StartContainer {
         container: container_id(),
         plan: b"in-a-refused-plan".repeat(10),
@@ -217,6 +222,7 @@ fn nothing_of_what_was_started_stays_in_memory() {
         "in-env-of-exec",
         "in-args-of-exec",
         "in-a-refused-plan",
+        "in-output",
         "xxxxxxxxxxxxxxxxxxxxxxxx",
     ] {
         assert!(!has_in_memory(pid, secret.as_bytes()), "`{secret}` is left in memory");
