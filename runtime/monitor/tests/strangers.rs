@@ -51,7 +51,7 @@ impl Busy {
 
     /// Nothing has happened to it: the same connection, the container, the exec.
     #[track_caller]
-    fn is_untouched(mut self, pod: &Pod) {
+    fn goes_on_untouched(mut self, pod: &Pod) {
         let facts = self.daemon.hello().containers;
         assert_eq!(facts, [(self.id, Fact::Running(self.started))]);
         let go = pod.shared().join("go");
@@ -88,7 +88,7 @@ fn bytes_that_are_no_hello_end_their_connection_and_nothing_else() {
     for length in 1..hello.len() {
         pod.stranger().stream.write_all(&hello[..length]).unwrap();
     }
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn those_that_say_nothing_keep_nobody_out_and_are_closed_in_time() {
     }
     let mut late = pod.stranger();
     late.stream.write_all(&hello()[..5]).unwrap();
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
     late.stream.write_all(&hello()[5..]).unwrap();
     assert!(late.message().is_some(), "its hello is whole, and in time");
     let mut daemon = pod.connect();
@@ -162,7 +162,7 @@ fn only_a_process_in_the_monitors_own_namespaces_may_be_the_daemon() {
             assert_eq!(from_namespaces(&pod, flags), TURNED_AWAY, "{what}");
         }
     }
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
     // Nothing but the namespaces was wrong with it.
     assert_eq!(from_namespaces(&pod, flags::NEWNS), ANSWERED);
 }
