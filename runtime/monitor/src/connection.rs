@@ -21,7 +21,7 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 const FDS_WAITING_MAX: usize = 64;
 /// Longest hello, in bytes; one has eleven.
 const HELLO_BYTES_MAX: u32 = 64;
-/// Bytes that are read at a time.
+/// Bytes that are read at a time, at most.
 const CHUNK: usize = 4096;
 
 /// The connection is of no more use.
@@ -59,11 +59,12 @@ impl Connection {
         Some(Self { stream, number, version: 0, frames, fds, out })
     }
 
-    /// Reads once; `false` when nothing was there. Never past a message with descriptors, so after
-    /// each of these the requests are taken and descriptors are theirs.
+    /// Reads once; `false` when nothing was there. Never past the request's end: descriptors that came are
+    /// its own, and while it is carried out nothing of the next one is in our memory, which a newborn process
+    /// has a copy of.
     pub(crate) fn read(&mut self) -> Result<bool, Broken> {
         // Not on the stack, where it would stay: there may be secrets in it.
-        let mut bytes = vec![0; CHUNK];
+        let mut bytes = vec![0; self.frames.missing().min(CHUNK)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];

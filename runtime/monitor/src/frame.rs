@@ -29,6 +29,16 @@ impl Frames {
         self.bytes.is_empty()
     }
 
+    /// How many bytes the frame still lacks, as far as is known: its length, then the rest. Never 0.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        let end = self.bytes.first_chunk::<HEAD>().map_or(HEAD, |head| {
+            let length = usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX);
+            HEAD.saturating_add(length)
+        });
+        end.saturating_sub(self.bytes.len()).max(1)
+    }
+
     /// The next whole message.
     ///
     /// # Errors
@@ -91,6 +101,23 @@ mod tests {
             }
             assert_eq!(got, sent, "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_never_reaches_into_the_next_frame() {
+        let request = Request { id: 1, verb: Verb::Hello { version: 1 } };
+        let bytes = encode(&request).unwrap().repeat(3);
+        let (mut frames, mut rest, mut got) = (Frames::default(), &bytes[..], 0);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(frames.missing());
+            frames.feed(now);
+            rest = later;
+            if frames.take::<Request>().unwrap().is_some() {
+                got += 1;
+                assert!(frames.is_empty());
+            }
+        }
+        assert_eq!(got, 3);
     }
 
     #[test]

@@ -197,8 +197,7 @@ impl Monitor {
         self.execs.values_mut().for_each(Exec::kill);
     }
 
-    /// Carries out what the daemon has asked for so far.
-    pub(crate) fn requests(&mut self) {
+    fn requests(&mut self) {
         while let Some(connection) = &mut self.daemon {
             let number = connection.number;
             match connection.next() {

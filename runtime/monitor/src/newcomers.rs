@@ -74,8 +74,6 @@ impl Monitor {
         self.lose_daemon();
         self.daemon = Some(connection);
         self.request(number, hello);
-        // What it said in the same breath.
-        self.requests();
     }
 
     /// Closes one that is still there.

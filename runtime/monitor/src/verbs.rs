@@ -26,6 +26,9 @@ impl Monitor {
     pub(crate) fn request(&mut self, connection: u64, request: Request) {
         let Request { id, verb } = request;
         let id = Asked { connection, request: id };
+        // It comes back when there is output; until then nobody reads in a newborn process what a container
+        // has written.
+        self.room = None;
         let answer = match verb {
             Verb::Hello { version } => {
                 if let Some(daemon) = &mut self.daemon {

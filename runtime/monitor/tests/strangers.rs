@@ -51,7 +51,7 @@ impl Busy {
 
     /// Nothing has happened to it: the same connection, the container, the exec.
     #[track_caller]
-    fn is_untouched(mut self, pod: &Pod) {
+    fn goes_on_untouched(mut self, pod: &Pod) {
         let facts = self.daemon.hello().containers;
         assert_eq!(facts, [(self.id, Fact::Running(self.started))]);
         let go = pod.shared().join("go");
@@ -88,7 +88,7 @@ fn bytes_that_are_no_hello_end_their_connection_and_nothing_else() {
     for length in 1..hello.len() {
         pod.stranger().stream.write_all(&hello[..length]).unwrap();
     }
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn those_that_say_nothing_keep_nobody_out_and_are_closed_in_time() {
     }
     let mut late = pod.stranger();
     late.stream.write_all(&hello()[..5]).unwrap();
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
     late.stream.write_all(&hello()[5..]).unwrap();
     assert!(late.message().is_some(), "its hello is whole, and in time");
     let mut daemon = pod.connect();
@@ -162,7 +162,7 @@ fn only_a_process_in_the_monitors_own_namespaces_may_be_the_daemon() {
             assert_eq!(from_namespaces(&pod, flags), TURNED_AWAY, "{what}");
         }
     }
-    busy.is_untouched(&pod);
+    busy.goes_on_untouched(&pod);
     // Nothing but the namespaces was wrong with it.
     assert_eq!(from_namespaces(&pod, flags::NEWNS), ANSWERED);
 }
@@ -189,7 +189,9 @@ fn nothing_of_what_was_started_stays_in_memory() {
     let Some(pod) = pod() else { return };
     let mut daemon = pod.connect();
     let (id, pid) = (container_id(), pod.pid.as_raw_nonzero().get());
-    let mut plan = pod.plan(&id, "while :; do sleep 100; done");
+    with_fifo(&pod);
+    let mut plan =
+        pod.plan(&id, "read line < /shared/go; echo $line; echo end; read more < /shared/go");
     // Longer than what is read at a time, too.
     let filler = "x".repeat(9000);
     for secret in ["in-env-of-container", "second-in-env-of-container"] {
@@ -202,6 +204,9 @@ fn nothing_of_what_was_started_stays_in_memory() {
     process.args.push(b"in-args-of-exec".to_vec());
     daemon.exec(&id, 1, &process, None).unwrap();
     daemon.exec_exit(1);
+    let mut go = File::options().read(true).write(true).open(pod.shared().join("go")).unwrap();
+    go.write_all(b"in-output\n").unwrap();
+    eventually("its output", || pod.raw_log(&id).ends_with(b" end\n").then_some(()));
     let garbage = Verb::StartContainer {
         container: container_id(),
         plan: b"in-a-refused-plan".repeat(10),
@@ -217,6 +222,7 @@ fn nothing_of_what_was_started_stays_in_memory() {
         "in-env-of-exec",
         "in-args-of-exec",
         "in-a-refused-plan",
+        "in-output",
         "xxxxxxxxxxxxxxxxxxxxxxxx",
     ] {
         assert!(!has_in_memory(pid, secret.as_bytes()), "`{secret}` is left in memory");

@@ -98,7 +98,7 @@ mod tests {
         let program = read_only_program("test", &fs::read("/bin/true").unwrap()).unwrap();
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
         let errno = |err: std::io::Error| Errno::from_io_error(&err).unwrap();
-        let none = fs::Permissions::from_mode(0);
+        let none = fs::Permissions::from_mode(0o0);
         assert_eq!(errno(fs::set_permissions(&path, none.clone()).unwrap_err()), Errno::ROFS);
         assert_eq!(
             errno(File::from(program.try_clone().unwrap()).set_permissions(none).unwrap_err()),

@@ -25,7 +25,7 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn run() -> ! {
     crate::say("ready");
     for _ in 1..THREADS {
-        std::thread::spawn(|| hunt());
+        std::thread::spawn(move || hunt());
     }
     hunt()
 }
@@ -78,7 +78,7 @@ pub(crate) fn knock(dir: &str) -> String {
     let pods = fs::read_dir(dir).into_iter().flatten().flatten();
     let sockets = pods.map(|pod| pod.path().join("monitor.sock"));
     let (mut count, mut silent) = (0, Vec::new());
-    for socket in sockets.filter(|path| path.exists()) {
+    for socket in sockets {
         count += 1;
         for _ in 0..KNOCKS {
             if let Err(why) = knock_at(&socket, &mut silent) {
