@@ -51,7 +51,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let limit = limit(request.headers());
         // The time runs from here: before tonic's own timer starts.
-        let over = limit.map(|limit| (limit, tokio::time::Instant::now() + limit));
+        let over =
+            limit.and_then(|limit| Some((limit, tokio::time::Instant::now().checked_add(limit)?)));
         let answer = self.inner.call(request);
         Box::pin(async move {
             let Some((limit, over)) = over else { return answer.await };

@@ -50,7 +50,8 @@ pub(crate) async fn sync(
     let (stderr, stderr_in) = pipe()?;
     let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
     // The limit is for all of it: a launch may hang as well as a command.
-    let over = limit.map(|limit| (limit, Instant::now() + limit));
+    // One beyond what a clock can tell is none.
+    let over = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
     let launch = begin(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
     let running = match over {
         // Dropped, it is killed on its way.

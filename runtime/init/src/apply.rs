@@ -125,6 +125,15 @@ impl Builder<'_> {
         self.root.as_ref().ok_or_else(no_root)
     }
 
+    fn cover(&mut self, at: usize, op: &Op) -> Done {
+        let root = self.root.as_ref().ok_or_else(no_root)?;
+        match op {
+            Op::Mask { path } => self.covers.mask(root, &self.places, path, at),
+            Op::Readonly { path } => self.covers.readonly(root, &self.places, path, at),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes flags of the root mount.
     fn set_root(&self, recursive: bool, attr: &Attr) -> Done {
         Ok(hull_sys::mount_setattr(self.root()?.fd(), recursive, attr)?)
@@ -225,14 +234,7 @@ impl Builder<'_> {
                 device::symlink(self.root()?, &self.places, content, path)
             }
             Op::Mkdir { path, mode } => self.mkdir(path, *mode),
-            Op::Mask { path } => {
-                let root = self.root.as_ref().ok_or_else(no_root)?;
-                self.covers.mask(root, &self.places, path, at)
-            }
-            Op::Readonly { path } => {
-                let root = self.root.as_ref().ok_or_else(no_root)?;
-                self.covers.readonly(root, &self.places, path, at)
-            }
+            Op::Mask { .. } | Op::Readonly { .. } => self.cover(at, op),
             Op::RootReadonly => {
                 self.set_root(false, &Attr { set: Attr::RDONLY, ..Attr::default() })
             }

@@ -178,8 +178,9 @@ pub(crate) struct Given {
     pub(crate) cgroup: String,
     /// The pod's uid at the kubelet, which names the directory of its volumes.
     pub(crate) pod_uid: String,
-    /// The pod's directory of the daemon, with its hosts, hostname and resolv.conf.
-    pub(crate) pod_dir: String,
+    /// The pod's directories of the daemon, with its hosts, hostname and resolv.conf; pods of earlier
+    /// releases have those beside the monitor's socket.
+    pub(crate) pod_dirs: Vec<String>,
     /// The daemon's sockets, without links in their paths.
     pub(crate) sockets: Vec<String>,
     /// The daemon's `state_dir` and `data_dir`, without links in their paths.

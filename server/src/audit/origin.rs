@@ -69,8 +69,9 @@ fn on_host(mount: &Mount, host: &Table) -> Vec<String> {
 /// Whether it lies where the daemon or the kubelet keeps what is this pod's.
 fn is_of_pod(path: &str, given: &Given) -> bool {
     // Not all of it: the monitor's socket, which does all that root can, lies there too.
-    let files = given.pod_dir.starts_with('/').then(|| moved(path, &given.pod_dir, "/")).flatten();
-    if files.is_some_and(|file| OF_DAEMON.contains(&file.as_str())) {
+    let dirs = given.pod_dirs.iter().filter(|dir| dir.starts_with('/'));
+    let mut files = dirs.filter_map(|dir| moved(path, dir, "/"));
+    if files.any(|file| OF_DAEMON.contains(&file.as_str())) {
         return true;
     }
     let uid = &given.pod_uid;
@@ -97,8 +98,11 @@ mod tests {
 ";
 
     fn origin(line: &str) -> Origin {
-        let given =
-            Given { pod_uid: "u1".into(), pod_dir: "/run/hull/run/abc".into(), ..Given::default() };
+        let given = Given {
+            pod_uid: "u1".into(),
+            pod_dirs: vec!["/run/hull/run/abc".into()],
+            ..Given::default()
+        };
         let table = Table::parse(&format!("{line}\n"));
         of(table.by_id(1).unwrap(), &Table::parse(HOST), &given, false)
     }

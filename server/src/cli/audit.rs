@@ -225,7 +225,10 @@ async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) ->
     let pause = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     Ok(Given {
         pod_uid: pod.metadata.as_ref().map_or_else(String::new, |metadata| metadata.uid.clone()),
-        pod_dir: info["directory"].as_str().unwrap_or_default().to_owned(),
+        pod_dirs: ["files", "directory"]
+            .into_iter()
+            .filter_map(|name| Some(plain(Path::new(info[name].as_str()?))))
+            .collect(),
         of_pod: pause.into_iter().collect(),
         pause: pause.unwrap_or(0),
         sockets: [socket, &daemon.socket, &daemon.nri.socket].map(plain).to_vec(),

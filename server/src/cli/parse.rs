@@ -154,7 +154,7 @@ fn decimal(text: &str, scale: u128) -> Option<u128> {
 
 /// `USER[:GROUP]`, the user a number or a name; CRI has no field for a group's name.
 pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) -> Result<()> {
-    let asked = UserSpec::parse(text).map_err(|err| bad("--user", text, &err.to_string()))?;
+    let asked = UserSpec::parse(text).map_err(|err| bad("--user", text, err.to_string()))?;
     let number = |id| Some(api::Int64Value { value: i64::from(id) });
     match asked.user {
         Account::Id(uid) => into.run_as_user = number(uid),

@@ -140,6 +140,7 @@ impl Cri {
             "runtimeHandler": view.record.handler,
             "cgroup": view.record.cgroup,
             "directory": self.node.pod_dir(&view.id),
+            "files": self.node.pod_files(&view.id),
             "config": view.record.config,
             "runtimeSpec": spec,
             "network": network,
