@@ -218,7 +218,7 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
 /// Sends a request's head and reads until the connection is closed.
 fn ask(address: &str, head: &str) -> String {
     let mut stream = TcpStream::connect(address).must("connect");
-    stream.set_read_timeout(Some(patient(Duration::from_secs(3)))).unwrap();
+    stream.set_read_timeout(Some(patient(Duration::from_secs(3)))).must("set a limit");
     stream.write_all(format!("{head}\r\n\r\n").as_bytes()).must("send a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).must("read the answer until the connection is closed");
@@ -269,7 +269,7 @@ impl Small {
 
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
-        let mut file = fs::File::create(&path).must("make a file");
+        let mut file = fs::File::create_new(&path).must("make a file");
         while file.write_all(&[0; 4096]).is_ok() {}
         path
     }
@@ -311,7 +311,7 @@ async fn a_container_that_writes_to_its_pods_files_fills_no_state_directory() {
     let files = |pod: &str| node.data_dir().join("pods").join(pod);
     assert!(files(&pod).join("hosts").is_file());
     cri.remove_all_pods().await.must("remove all pods");
-    assert!(!files(&pod).exists());
+    assert!(!files(&pod).try_exists().must("look at the files"));
     drop(small);
     drop(node);
 }

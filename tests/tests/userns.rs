@@ -72,7 +72,7 @@ async fn root_of_the_pod_is_nobody_on_the_host() {
     // On a volume the ids are those inside; in the container's own layer they are the pod's.
     assert_eq!(owner(&dir.join("new")), (3, 4));
     assert_eq!(owner(&upper.join("root-file")), (FIRST + 5, FIRST + 6));
-    let hosts = node.state_dir().join("run").join(&pod).join("hosts");
+    let hosts = node.data_dir().join("pods").join(&pod).join("hosts");
     assert_eq!(owner(&hosts), (0, 0));
     assert!(fs::read_to_string(&hosts).unwrap().ends_with("mine\n"));
     // The image was not copied to change its owners.

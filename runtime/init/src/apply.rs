@@ -125,13 +125,14 @@ impl Builder<'_> {
         self.root.as_ref().ok_or_else(no_root)
     }
 
-    fn cover(&mut self, at: usize, op: &Op) -> Done {
+    fn mask(&mut self, at: usize, path: &str) -> Done {
         let root = self.root.as_ref().ok_or_else(no_root)?;
-        match op {
-            Op::Mask { path } => self.covers.mask(root, &self.places, path, at),
-            Op::Readonly { path } => self.covers.readonly(root, &self.places, path, at),
-            _ => Ok(()),
-        }
+        self.covers.mask(root, &self.places, path, at)
+    }
+
+    fn readonly(&mut self, at: usize, path: &str) -> Done {
+        let root = self.root.as_ref().ok_or_else(no_root)?;
+        self.covers.readonly(root, &self.places, path, at)
     }
 
     /// Changes flags of the root mount.
@@ -234,7 +235,8 @@ impl Builder<'_> {
                 device::symlink(self.root()?, &self.places, content, path)
             }
             Op::Mkdir { path, mode } => self.mkdir(path, *mode),
-            Op::Mask { .. } | Op::Readonly { .. } => self.cover(at, op),
+            Op::Mask { path } => self.mask(at, path),
+            Op::Readonly { path } => self.readonly(at, path),
             Op::RootReadonly => {
                 self.set_root(false, &Attr { set: Attr::RDONLY, ..Attr::default() })
             }

@@ -54,19 +54,15 @@ mod tests {
     use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
     use std::process::{Child, Command};
 
-    fn named(name: &str, pod: &PodId) -> Child {
+    fn named(name: &str) -> Child {
         let script = "while :; do sleep 1000; done";
-        Command::new("sh")
-            .arg0(name)
-            .args(["-c", script])
-            .spawn()
-            .map_or_else(|err| panic!("{pod}: {err}"), |child| child)
+        Command::new("sh").arg0(name).args(["-c", script]).spawn().unwrap()
     }
 
     #[test]
     fn nobody_else_is_taken_for_a_monitor() {
         let pod = PodId::from_random([9; 32]);
-        let mut other = named("hull-monitor", &pod);
+        let mut other = named("hull-monitor");
         assert!(!kill(&pod), "its second argument is another");
         assert_eq!(other.try_wait().unwrap(), None);
         other.kill().unwrap();

@@ -75,8 +75,8 @@ struct Held {
     /// Callers of Stop, each with its own grace period.
     stopping: BTreeMap<u64, Reply<()>>,
     updating: BTreeMap<u64, Reply<()>>,
-    /// Held by the update that writes the cgroup.
-    limits_turn: Arc<tokio::sync::Mutex<()>>,
+    /// One turn: the update that writes the cgroup has it.
+    limits_turn: Arc<tokio::sync::Semaphore>,
     /// A stop signal was sent.
     stop_asked: bool,
     /// It ended before we heard that it had started.
@@ -252,7 +252,7 @@ impl Held {
             removal: false,
             stopping: BTreeMap::new(),
             updating: BTreeMap::new(),
-            limits_turn: Arc::default(),
+            limits_turn: Arc::new(tokio::sync::Semaphore::new(1)),
             stop_asked: false,
             early_exit: None,
             told: None,

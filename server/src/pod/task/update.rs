@@ -145,7 +145,7 @@ impl Task {
                 let turn = Arc::clone(&held.limits_turn);
                 self.work.spawn(async move {
                     // One update after the other, or one could put back what another has set.
-                    let _turn = turn.lock().await;
+                    let _turn = turn.acquire().await;
                     let limits = decision.limits.clone();
                     let set = blocking(move || {
                         let cgroup = hull_cgroup::Cgroup::at(&node.cgroups, &path)?;
@@ -155,7 +155,7 @@ impl Task {
                     Finished::Updated(id, waiter, decision, set)
                 });
             }
-            state => {
+            state @ (State::Creating | State::Exited { .. } | State::Removing) => {
                 let err = wrong_state("update", &id, state);
                 answer(held.updating.remove(&waiter), Err(Arc::new(err)));
             }
