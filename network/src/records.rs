@@ -10,6 +10,7 @@
 //! The rule: a file is written whole and renamed into place, and one that cannot be read never keeps
 //! the daemon from starting. Nothing is made on disk before the first record.
 
+use hull_sys::files::{read_regular, remove_any};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -18,6 +19,9 @@ use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use tracing::warn;
+
+/// Longest record that is read, in bytes.
+const RECORD_BYTES_MAX: u64 = 16 << 20;
 
 /// What is kept of a pod.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -67,7 +71,7 @@ impl<R: Record> Records<R> {
         for entry in entries {
             let path = entry?.path();
             match path.extension().and_then(|ending| ending.to_str()) {
-                Some("new") => fs::remove_file(&path)?,
+                Some("new") => remove_any(&path)?,
                 Some("json") => match read(&path) {
                     Ok(record) => all.push((path, record)),
                     Err(why) => set_aside(&path, &why),
@@ -97,10 +101,7 @@ impl<R: Record> Records<R> {
     /// Removes the pod's record, if there is one.
     pub(crate) fn remove(&self, pod: &str) -> Result<(), Failed> {
         let path = self.path(pod);
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| Failed { path, source }),
-        }
+        remove_any(&path).map_err(|source| Failed { path, source })
     }
 
     fn path(&self, pod: &str) -> PathBuf {
@@ -109,7 +110,7 @@ impl<R: Record> Records<R> {
 }
 
 fn read<R: Record>(path: &Path) -> Result<R, String> {
-    let text = fs::read(path).map_err(|err| err.to_string())?;
+    let text = read_regular(path, RECORD_BYTES_MAX).map_err(|err| err.to_string())?;
     let record: R = serde_json::from_slice(&text).map_err(|err| err.to_string())?;
     if record.version() > R::VERSION {
         return Err(format!("version {} is newer than this hull knows", record.version()));
@@ -124,8 +125,8 @@ fn read<R: Record>(path: &Path) -> Result<R, String> {
 /// Writes a file whole and renames it into place.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    remove_any(&new)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     fs::rename(&new, path)
 }
@@ -133,7 +134,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Sets aside a record that is not usable, for the operator.
 pub(crate) fn set_aside(path: &Path, why: &str) {
     let bad = path.with_extension("bad");
-    match fs::rename(path, &bad) {
+    // What was set aside before gives way: a directory takes the place of nothing else.
+    let moved =
+        fs::rename(path, &bad).or_else(|_| remove_any(&bad).and_then(|()| fs::rename(path, &bad)));
+    match moved {
         Ok(()) => warn!(set_aside = %bad.display(), why, "record of a pod's network not usable"),
         Err(err) => {
             warn!(path = %path.display(), why, error = %err, "record of a pod's network not usable, and not to be set aside")

@@ -245,7 +245,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
             "data_dir is read-only: what is there is served, pulls and new containers are refused");
     }
     let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
-    let (subnets, aside) = told.load::<PodCidr>().map_err(directories)?;
+    let (subnets, aside) = told.load::<PodCidr>(|_, _| Ok(())).map_err(directories)?;
     for bad in aside {
         tracing::error!(path = %bad.path.display(), why = %bad.why,
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! record          monitor says             becomes
-//! Building        anything                 taken down, record gone
+//! Building        anything                 taken down, record gone; what cannot be is tried again
 //! Ready           pause runs               Ready; containers as the monitor knows them
 //! Ready           not there, no pause      Stopping: what is left is ended; NOTREADY
 //! Stopping        anything                 torn down again
-//! Stopped         –                        Stopped
+//! Stopped         –                        Stopped; Stopping when its directories are there
+//! of another id   –                        set aside by the store
 //! none            anything                 a leak: swept
 //! ```
 //!
@@ -24,8 +25,9 @@ use crate::pod::registry::Key;
 use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, parts, task};
 use crate::waits;
-use hull_proto::id::{ContainerId, PodId};
+use hull_proto::id::{BadId, ContainerId, PodId};
 use hull_proto::monitor::{ExitHow, Fact, HelloReply, Verb};
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::sync::Arc;
@@ -39,26 +41,32 @@ type Containers = Vec<(ContainerId, ContainerRecord)>;
 /// Brings the pods back, then sweeps what no record stands for.
 pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
     let began = Instant::now();
-    let pods = load::<PodRecord>(&node.pods)?;
+    let mut pods = load(&node.pods, |name, record: &PodRecord| {
+        is_named(name, &record.id, PodId::parse(&record.id).err())
+    })?;
+    // Of two pods with one name, that one has it which is ready, or was made last.
+    pods.sort_by_key(|record| Reverse((record.state.is_ready(), record.created_ns)));
     let mut containers: HashMap<String, Containers> = HashMap::new();
-    for record in load::<ContainerRecord>(&node.containers)? {
-        match ContainerId::parse(&record.id) {
-            Ok(id) => containers.entry(record.pod.clone()).or_default().push((id, record)),
-            Err(err) => error!(error = %err, "container record with a bad id passed over"),
+    let recorded = load(&node.containers, |name, record: &ContainerRecord| {
+        is_named(name, &record.id, ContainerId::parse(&record.id).err())
+    })?;
+    for record in recorded {
+        if let Ok(id) = ContainerId::parse(&record.id) {
+            containers.entry(record.pod.clone()).or_default().push((id, record));
         }
     }
     let mut work = JoinSet::new();
     let found = pods.len();
-    for record in pods {
-        let Ok(id) = PodId::parse(&record.id) else {
-            error!(id = %record.id, "pod record with a bad id passed over");
-            continue;
-        };
-        let containers = containers.remove(&record.id).unwrap_or_default();
+    for mut record in pods {
+        let Ok(id) = PodId::parse(&record.id) else { continue };
+        let mut containers = containers.remove(&record.id).unwrap_or_default();
+        correct(node, &id, &mut record, &mut containers);
         if matches!(record.state, State::Building) {
             let node = Arc::clone(node);
-            work.spawn(async move { half_made(&node, &id, &record, containers).await });
-        } else if let Some(start) = show(node, &id, &record, &containers) {
+            work.spawn(async move { half_made(&node, &id, record, containers).await });
+        } else {
+            let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
+            let start = show(node, Some(key), &id, &record, &containers);
             work.spawn(pod(Arc::clone(node), id, record, containers, start));
         }
     }
@@ -71,13 +79,47 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
     Ok(())
 }
 
-fn load<T: serde::de::DeserializeOwned>(store: &crate::store::Store) -> Result<Vec<T>, Error> {
-    let (records, aside) = store.load::<T>().map_err(|source| Error::Store { source })?;
+fn load<T: serde::de::DeserializeOwned>(
+    store: &crate::store::Store,
+    name_fits: impl Fn(&str, &T) -> Result<(), String>,
+) -> Result<Vec<T>, Error> {
+    let (records, aside) = store.load::<T>(name_fits).map_err(|source| Error::Store { source })?;
     for bad in aside {
         error!(path = %bad.path.display(), why = %bad.why,
-            "record cannot be read and was set aside; what it stood for is swept as a leak");
+            "record cannot be used and was set aside; what it stood for is swept as a leak");
     }
     Ok(records)
+}
+
+/// Whether a record is the one of its file: it is removed by its id.
+fn is_named(name: &str, id: &str, bad: Option<BadId>) -> Result<(), String> {
+    match bad {
+        Some(bad) => Err(bad.to_string()),
+        None if name != id => Err(format!("it is the record of {id}")),
+        None => Ok(()),
+    }
+}
+
+/// Takes back what a record says that cannot be so: others' cgroups as its own, and a stopped pod that has its
+/// directories still.
+fn correct(node: &Node, id: &PodId, record: &mut PodRecord, containers: &mut Containers) {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    if record.cgroup_is_ours && !name(&record.cgroup).contains(id.as_str()) {
+        warn!(pod = %id, cgroup = record.cgroup, "recorded cgroup is not this pod's own; left alone");
+        record.cgroup_is_ours = false;
+    }
+    for (container, of) in containers {
+        if name(&of.cgroup) != container.as_str() {
+            warn!(container = %container, cgroup = of.cgroup, "recorded cgroup is not this container's own; left alone");
+            of.cgroup = format!("{}/{container}", record.cgroup);
+        }
+    }
+    let dirs = [node.pod_dir(id), node.pod_files(id)];
+    let is_left = || dirs.iter().any(|dir| dir.symlink_metadata().is_ok());
+    if matches!(record.state, State::Stopped) && is_left() {
+        warn!(pod = %id, "pod is recorded as stopped, but has its directories; stopped again");
+        record.state = State::Stopping;
+    }
 }
 
 /// Waits for all of this work, but serves others when the time is up: it goes on.
@@ -92,25 +134,18 @@ async fn wait_until(until: tokio::time::Instant, work: &mut JoinSet<()>) {
 /// Has a pod and its containers seen as they were recorded. Who asks for more of it waits for its task.
 fn show(
     node: &Arc<Node>,
+    key: Option<Key>,
     id: &PodId,
     record: &PodRecord,
     containers: &Containers,
-) -> Option<task::Start> {
-    let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
+) -> task::Start {
     let (notices_in, notices) = task::notices();
     let (pod, mut start) = task::prepare(node, id.clone(), record.clone(), notices_in, notices);
-    // Two records of one name would be a bug of an earlier version: the second stays unlisted.
-    match node.registry.enter(key, || Ok::<_, std::convert::Infallible>(pod)) {
-        Ok((_, true)) => {
-            start.show(containers.clone());
-            Some(start)
-        }
-        Ok((_, false)) => {
-            error!(pod = %id, "two pods have the same name; this one is passed over");
-            None
-        }
-        Err(never) => match never {},
+    if !node.registry.adopt(key, pod) {
+        error!(pod = %id, name = record.full_name(), "two pods have the same name; this one is known by its id alone");
     }
+    start.show(containers.clone());
+    start
 }
 
 async fn pod(
@@ -131,13 +166,17 @@ async fn pod(
             Err(_) => hangs(&id, &monitors::Error::Hangs { waited: waits::HELLO_MAX }),
         }
     }
-    let pause_runs =
-        hello.as_ref().is_some_and(|said| matches!(said.pause, Some(Fact::Running(_))));
-    if record.state.is_ready() && !pause_runs {
-        if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
-            record.state = state;
+    let pause = hello.as_ref().and_then(|said| said.pause.as_ref());
+    match (&mut record.state, pause) {
+        // Of processes the monitor's word counts.
+        (State::Ready { pause_pid, .. }, Some(Fact::Running(started))) => *pause_pid = started.pid,
+        (State::Ready { .. }, _) => {
+            if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
+                record.state = state;
+            }
+            save_pod(&node, &record);
         }
-        save_pod(&node, &record);
+        (State::Building | State::Stopping | State::Stopped, _) => {}
     }
     let containers =
         reconcile(&node, &record.cgroup, containers, hello.as_ref(), client.as_ref()).await;
@@ -160,20 +199,41 @@ fn save_pod(node: &Node, record: &PodRecord) {
     }
 }
 
-/// A pod whose start was cut short: nobody knows its id, so nothing of it may stay.
-async fn half_made(node: &Arc<Node>, id: &PodId, record: &PodRecord, containers: Containers) {
+/// A pod whose start was cut short: nobody knows its id, so nothing of it may stay. What cannot be taken down at
+/// once is shown, and tried again by its task.
+async fn half_made(node: &Arc<Node>, id: &PodId, mut record: PodRecord, containers: Containers) {
     info!(pod = %id, "taking down a pod that was only half made");
     let cgroups = containers.iter().map(|(_, container)| container.cgroup.clone()).collect();
-    if let Err(err) = parts::take_down(node, id, record, cgroups, None).await {
-        error!(pod = %id, error = %Chain(&err), "half-made pod could not be taken down; tried again at the next start");
-        return;
+    let removed = match parts::take_down(node, id, &record, cgroups, None).await {
+        Ok(()) => remove_records(node, id, &containers).await,
+        Err(err) => {
+            error!(pod = %id, error = %Chain(&err), "half-made pod could not be taken down; tried again");
+            false
+        }
+    };
+    if !removed {
+        record.state = State::Stopping;
+        let mut start = show(node, None, id, &record, &containers);
+        start.adopt(None, record, containers, Vec::new());
+        start.remove_unasked();
+        start.run();
     }
+}
+
+/// The records of a pod that is taken down, its containers' first. Whether all are gone.
+async fn remove_records(node: &Arc<Node>, id: &PodId, containers: &Containers) -> bool {
+    let mut all = true;
     for (container, _) in containers {
-        remove_container(node, &container).await;
+        all &= remove_container(node, container).await;
     }
-    if let Err(err) = node.pods.remove(id.as_str()) {
-        error!(pod = %id, error = %Chain(&err), "record of a half-made pod not removed");
+    if !all {
+        return false;
     }
+    let removed = node.pods.remove(id.as_str());
+    if let Err(err) = &removed {
+        error!(pod = %id, error = %Chain(err), "record of a half-made pod not removed");
+    }
+    removed.is_ok()
 }
 
 /// Brings the records of a pod's containers up to what its monitor knows.
@@ -194,14 +254,24 @@ async fn reconcile(
             if let Some(client) = client {
                 let _gone = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await;
             }
-            clear(node, &record, pod_cgroup).await;
-            remove_container(node, &id).await;
+            if clear(node, &record, pod_cgroup).await && remove_container(node, &id).await {
+                continue;
+            }
+            // Seen, so that it is asked for again.
+            record.state = ContainerState::Removing;
+            kept.push((id, record));
             continue;
         }
         for event in events_of(&record, fact) {
             if let Ok(state) = record.state.clone().next(event) {
                 record.state = state;
             }
+        }
+        // Of processes the monitor's word counts.
+        if let (Some(Fact::Running(started)), ContainerState::Running { pid, since_ns }) =
+            (fact, &mut record.state)
+        {
+            (*pid, *since_ns) = (started.pid, started.at_ns);
         }
         if let Err(err) = node.containers.save(id.as_str(), &record) {
             error!(container = %id, error = %Chain(&err), "container record not written");
@@ -249,34 +319,53 @@ fn events_of(record: &ContainerRecord, fact: Option<&Fact>) -> Vec<ContainerEven
     }
 }
 
-async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str) {
+/// Whether nothing of its cgroup is left.
+async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str) -> bool {
     let (shared, path, pod) = (Arc::clone(node), record.cgroup.clone(), pod.to_owned());
-    if let Err(err) = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &pod)).await {
-        error!(container = %record.id, error = %Chain(&err), "cgroup not cleared");
+    let cleared = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &pod)).await;
+    if let Err(err) = &cleared {
+        error!(container = %record.id, error = %Chain(err), "cgroup not cleared");
     }
+    cleared.is_ok()
 }
 
-async fn remove_container(node: &Arc<Node>, id: &ContainerId) {
+/// Whether nothing of it is left on disk.
+async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool {
     let (shared, name) = (Arc::clone(node), id.to_string());
     if let Err(err) = blocking(move || shared.images.remove_rootfs(&name)).await {
         error!(container = %id, error = %Chain(&err), "writable layer not removed");
-        return;
+        return false;
     }
     if let Err(err) = node.plans.remove(id.as_str()) {
         error!(container = %id, error = %Chain(&err), "kept plan not removed");
+        return false;
     }
-    if let Err(err) = node.containers.remove(id.as_str()) {
-        error!(container = %id, error = %Chain(&err), "container record not removed");
+    let removed = node.containers.remove(id.as_str());
+    if let Err(err) = &removed {
+        error!(container = %id, error = %Chain(err), "container record not removed");
     }
+    removed.is_ok()
+}
+
+/// A container whose pod has no record, and what its pod had beside it.
+async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerRecord) {
+    warn!(container = %id, "container without a pod swept");
+    let above = record.cgroup.rsplit_once('/').filter(|(_, name)| *name == id.as_str());
+    if let Some((pod, _)) = above {
+        clear(node, record, pod).await;
+        if PodId::parse(&record.pod).is_ok() {
+            let pause =
+                ContainerRecord { cgroup: format!("{pod}/{}", record.pod), ..record.clone() };
+            clear(node, &pause, pod).await;
+        }
+    }
+    remove_container(node, id).await;
 }
 
 /// Takes away whatever of ours has no record.
 async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instant) {
     for (id, record) in orphans {
-        warn!(container = %id, "container without a pod swept");
-        let pod = record.cgroup.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
-        clear(node, &record, &pod).await;
-        remove_container(node, &id).await;
+        sweep_orphan(node, &id, &record).await;
     }
     let views = node.registry.views();
     let pods: BTreeSet<String> = views.iter().map(|view| view.id.to_string()).collect();
@@ -300,7 +389,9 @@ async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instan
     wait_until(until, &mut work).await;
     // A stopped pod has no network; but what it had is given back only when the kernel has taken its links
     // away, and the last daemon may have ended before that.
-    let networked = views.iter().filter(|view| !matches!(view.record.state, State::Stopped));
+    let networked = views
+        .iter()
+        .filter(|view| !matches!(view.record.state, State::Stopped) && !view.record.host_network());
     let networked: BTreeSet<_> = networked.map(|view| view.id.to_string()).collect();
     for id in node.network.attachments() {
         if !networked.contains(&id) {

@@ -6,8 +6,11 @@
 //! containers/<container-id>.json  likewise
 //! plans/<container-id>            what was resolved when it was made: `container::plans`
 //! *.new                           a write that was cut short; swept at start
-//! *.bad                           a record that could not be read, set aside for a person to see
+//! *.bad                           a record that could not be used, set aside for a person to see
 //! ```
+//!
+//! A file's name is the id of its record. A record that says another id, a directory, a link or a FIFO in place
+//! of a file are set aside like one that cannot be read: what is loaded can be removed by its id.
 //!
 //! The rule: a record is there before the first thing it stands for, and until after the last. So
 //! whatever of ours is on the host has a record, while a record may stand for nothing yet.
@@ -19,6 +22,7 @@
 //!
 //! Not here: whether processes run. The monitors know that, and only they.
 
+use hull_sys::files::{read_regular, remove_any};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -28,6 +32,8 @@ use std::path::{Path, PathBuf};
 
 /// The version written. Older ones are read as long as they are named in [`Store::load`].
 const VERSION: u32 = 1;
+/// Longest record that is read, in bytes: a config fits a call's message, and grows as JSON.
+const RECORD_BYTES_MAX: u64 = 128 << 20;
 
 /// Why a record could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +90,7 @@ impl Store {
         make_dir(&dir)?;
         let store = Self { dir };
         for path in store.files("new")? {
-            fs::remove_file(&path).map_err(|source| Error::Remove { path, source })?;
+            remove_file(path)?;
         }
         Ok(store)
     }
@@ -102,12 +108,16 @@ impl Store {
         remove_file(self.path(id))
     }
 
-    /// Reads all records. One that cannot be read is set aside, so that it never keeps the daemon
-    /// down.
-    pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<(Vec<T>, Vec<SetAside>), Error> {
+    /// Reads all records. One that cannot be read, or that `name_fits` says is not the one of its file's name, is
+    /// set aside, so that it never keeps the daemon down.
+    pub(crate) fn load<T: DeserializeOwned>(
+        &self,
+        name_fits: impl Fn(&str, &T) -> Result<(), String>,
+    ) -> Result<(Vec<T>, Vec<SetAside>), Error> {
         let (mut records, mut bad) = (Vec::new(), Vec::new());
         for path in self.files("json")? {
-            match read(&path) {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            match read(&path).and_then(|record| name_fits(name, &record).map(|()| record)) {
                 Ok(record) => records.push(record),
                 Err(why) => bad.push(set_aside(path, why)),
             }
@@ -134,7 +144,7 @@ impl Store {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let bytes = fs::read(path).map_err(|err| err.to_string())?;
+    let bytes = read_regular(path, RECORD_BYTES_MAX).map_err(|err| err.to_string())?;
     let found: Versioned<T> = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
     if found.version > VERSION {
         return Err(format!(
@@ -147,7 +157,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
 
 fn set_aside(path: PathBuf, why: String) -> SetAside {
     let aside = path.with_extension("bad");
-    match fs::rename(&path, &aside) {
+    // What was set aside before gives way: a directory takes the place of nothing else.
+    let moved = fs::rename(&path, &aside)
+        .or_else(|_| remove_any(&aside).and_then(|()| fs::rename(&path, &aside)));
+    match moved {
         Ok(()) => SetAside { path: aside, why },
         Err(err) => SetAside { path, why: format!("{why}; and it cannot be set aside: {err}") },
     }
@@ -156,29 +169,21 @@ fn set_aside(path: PathBuf, why: String) -> SetAside {
 /// Puts a file in place whole, for its owner alone: written as `new`, which is replaced, then renamed.
 pub(crate) fn write_whole(path: &Path, new: &Path, bytes: &[u8]) -> Result<(), Error> {
     let written = || {
-        remove_if_there(new)?;
+        remove_any(new)?;
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
         file.write_all(bytes)?;
         fs::rename(new, path)
     };
     written().map_err(|source| {
         // Half of it only takes room that others lack. Should that fail, the next write or start does it.
-        let _left = remove_if_there(new);
+        let _left = remove_any(new);
         Error::Write { path: path.to_owned(), source }
     })
 }
 
-/// Removes a file; one that is not there counts as removed.
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Removes a file of ours; one that is not there counts as removed.
+/// Removes a file of ours, or what lies in its place; nothing there counts as removed.
 pub(crate) fn remove_file(path: PathBuf) -> Result<(), Error> {
-    remove_if_there(&path).map_err(|source| Error::Remove { path, source })
+    remove_any(&path).map_err(|source| Error::Remove { path, source })
 }
 
 /// Makes a directory that only root may enter, with its parents.
@@ -204,7 +209,7 @@ mod tests {
         store.save("b", &"other").unwrap();
         store.remove("b").unwrap();
         store.remove("b").unwrap();
-        let (records, bad) = store.load::<String>().unwrap();
+        let (records, bad) = store.load::<String>(|_, _| Ok(())).unwrap();
         assert_eq!(records, ["second"]);
         assert!(bad.is_empty());
         let mode = fs::metadata(store.path("a")).unwrap().permissions().mode();
@@ -220,13 +225,45 @@ mod tests {
         fs::write(dir.path().join("newer.json"), b"{\"version\":99,\"record\":\"x\"}").unwrap();
         fs::write(dir.path().join("half.new"), b"{").unwrap();
         let store = Store::open(dir.path().to_owned()).unwrap();
-        let (records, bad) = store.load::<String>().unwrap();
+        let (records, bad) = store.load::<String>(|_, _| Ok(())).unwrap();
         assert_eq!(records, ["fine"]);
         assert_eq!(bad.len(), 2);
         assert!(bad.iter().any(|bad| bad.why.contains("version 99")));
         assert!(dir.path().join("torn.bad").try_exists().unwrap());
         assert!(!dir.path().join("half.new").try_exists().unwrap());
-        let (records, bad) = store.load::<String>().unwrap();
+        let (records, bad) = store.load::<String>(|_, _| Ok(())).unwrap();
         assert_eq!((records.len(), bad.len()), (1, 0), "set aside once");
+    }
+
+    #[test]
+    fn what_lies_in_a_records_place_keeps_nobody_down_and_can_be_replaced() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["a.json", "b.json", "c.json", "d.json", "a.new", "d.bad"] {
+            fs::create_dir_all(at(name).join("inner")).unwrap();
+        }
+        for name in ["b.json", "c.json"] {
+            remove_any(&at(name)).unwrap();
+        }
+        mknodat(CWD, at("b.json"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("c.json")).unwrap();
+        for _ in 0..2 {
+            let store = Store::open(dir.path().to_owned()).unwrap();
+            let (records, bad) = store.load::<String>(|_, _| Ok(())).unwrap();
+            assert!(records.is_empty());
+            assert!(bad.iter().all(|bad| bad.path.extension().unwrap() == "bad"), "{bad:?}");
+            fs::create_dir_all(at("d.json/again")).unwrap();
+        }
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        store.save("a", &"fine").unwrap();
+        store.save("e", &"another's").unwrap();
+        let named = |name: &str, record: &String| match record.as_str() {
+            "fine" => Ok(()),
+            other => Err(format!("`{name}` holds {other}")),
+        };
+        let (records, bad) = store.load::<String>(named).unwrap();
+        assert_eq!(records, ["fine"]);
+        assert!(bad.iter().any(|bad| bad.why == "`e` holds another's"), "{bad:?}");
     }
 }

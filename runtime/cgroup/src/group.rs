@@ -178,6 +178,12 @@ impl Cgroup {
             match path.try_exists() {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
+                // No cgroup can be there: a name is too long, or a file's is on the way.
+                Err(err)
+                    if matches!(
+                        err.kind(),
+                        io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(source) => return Err(Error::Read { path, source }),
             }
         }

@@ -13,6 +13,7 @@ mod calls;
 mod clone;
 mod error;
 mod exec;
+pub mod files;
 pub mod heap;
 mod memfd;
 mod mount;
@@ -34,7 +35,7 @@ pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use peer::{Peer, peer, peer_pidfd};
 pub use program::{let_go_of_code, read_only_program};
-pub use resolve::{chmod_by_descriptor, open_in_root};
+pub use resolve::{chmod_by_descriptor, open_beneath, open_in_root};
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
     sched_setattr, setrlimit,

@@ -16,6 +16,7 @@
 use crate::store;
 use hull_plan::Plan;
 use hull_proto::id::ContainerId;
+use hull_sys::files::read_regular;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -24,6 +25,8 @@ use tracing::{error, warn};
 
 /// Begins every file; the number is the encoding's.
 const HEADER: &[u8] = b"hull plan 1\n";
+/// Longest plan that is read, in bytes: far more than a call's message can bring about.
+const PLAN_BYTES_MAX: u64 = 128 << 20;
 
 /// The directory of kept plans.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl Plans {
     /// The plan of a container; `None` when none was kept, or none that this release can read.
     pub(crate) fn load(&self, id: &str) -> Option<Plan> {
         let path = self.path(id);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path, PLAN_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return None,
             Err(err) => {

@@ -17,7 +17,7 @@ use crate::{spec, store, waits};
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
-use std::fs;
+use hull_sys::files::remove_any;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -275,10 +275,7 @@ pub(crate) async fn take_down(
     closed?;
     timed("network let go", release(node, id, record.host_network())).await?;
     for dir in [node.pod_files(id), node.pod_dir(id)] {
-        match fs::remove_dir_all(&dir) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(|source| Error::RemoveDirectory { path: dir, source })?,
-        }
+        remove_any(&dir).map_err(|source| Error::RemoveDirectory { path: dir, source })?;
     }
     Ok(())
 }
@@ -320,7 +317,9 @@ async fn end_processes(
         None => false,
     };
     let (node, id) = (Arc::clone(node), id.clone());
-    let paths = cgroups(record, containers);
+    let mut paths = cgroups(record, containers);
+    // Whatever a record says, what goes by the pod's own name is the pod's.
+    paths.push(node.driver.own(&id));
     let pod = record.cgroup.clone();
     let cleared = blocking(move || {
         if !ended && monitors::kill(&id) {

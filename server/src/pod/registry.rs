@@ -70,6 +70,19 @@ impl Registry {
         Ok((pod, true))
     }
 
+    /// Enters a pod of an earlier daemon, under its name unless another pod has that: it is known by its id in
+    /// any case. False when the name was another's.
+    pub(crate) fn adopt(&self, key: Option<Key>, pod: Pod) -> bool {
+        let mut tables = self.write();
+        let mut is_first = true;
+        if let Some(key) = key {
+            let holder = tables.names.entry(key).or_insert_with(|| pod.id.clone());
+            is_first = *holder == pod.id;
+        }
+        tables.pods.insert(pod.id.clone(), pod);
+        is_first
+    }
+
     /// Takes a pod and its containers out.
     pub(crate) fn leave(&self, id: &PodId, key: &Key) {
         let mut tables = self.write();

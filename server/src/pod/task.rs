@@ -113,6 +113,8 @@ pub(crate) struct Task {
     leaving: bool,
     /// A pod that could not be built has been taken away, as far as that went.
     settled: bool,
+    /// Nobody knows its id: it is removed without being asked.
+    unknown: bool,
     gone: bool,
     began: Instant,
 }
@@ -164,6 +166,7 @@ pub(crate) fn prepare(
         announced: false,
         leaving: false,
         settled: false,
+        unknown: false,
         gone: false,
         began: Instant::now(),
     };
@@ -221,6 +224,11 @@ impl Start {
         self.starting = starting;
     }
 
+    /// Has the pod removed as soon as that can be, though nobody asks for it.
+    pub(crate) fn remove_unasked(&mut self) {
+        self.task.unknown = true;
+    }
+
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
     pub(crate) fn run(self) {
         let Self { mut task, inbox, starting } = self;
@@ -230,6 +238,9 @@ impl Start {
                 // Nobody of this daemon's callers asked for it.
                 let (reply, _nobody) = tokio::sync::oneshot::channel();
                 task.start(&id, reply);
+            }
+            if task.unknown {
+                task.remove_pod_unasked();
             }
             task.run(inbox).await;
         };
@@ -355,6 +366,9 @@ impl Task {
             }
             Finished::Resizable(wanted, result) => self.resizable(*wanted, result),
             Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {
+                if self.unknown {
+                    self.remove_pod_unasked();
+                }
                 self.tear_down();
             }
             Finished::TearDownAgain | Finished::Nothing => {}

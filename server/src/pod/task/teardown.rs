@@ -44,6 +44,13 @@ impl Task {
         self.tear_down();
     }
 
+    /// As RemovePodSandbox, with nobody who waits for it.
+    pub(super) fn remove_pod_unasked(&mut self) {
+        let (reply, _nobody) = tokio::sync::oneshot::channel();
+        self.remove_waiters.push(reply);
+        self.stop_pod(None);
+    }
+
     /// Ends the containers, then the sandbox. One at a time; whoever asks meanwhile waits for it.
     pub(super) fn tear_down(&mut self) {
         if self.tearing_down || self.leaving {
