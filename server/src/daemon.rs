@@ -10,6 +10,7 @@ use crate::cri::Cri;
 use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
 use crate::monitors::{self, Monitors};
+use crate::network_claim;
 use crate::node::{Node, PodCidr, Shared};
 use crate::pod::driver::{self, Driver};
 use crate::service::{self, Service};
@@ -63,6 +64,8 @@ pub(crate) enum Error {
     Images { source: hull_image::Error },
     #[error("open the pod network")]
     Network { source: hull_network::Error },
+    #[error("open the pod network")]
+    NetworkClaim { source: network_claim::Error },
     #[error("find out about this host's cgroups")]
     Cgroups { source: hull_cgroup::Error },
     #[error("choose the cgroup driver")]
@@ -93,6 +96,7 @@ impl Error {
             Self::Directories { source } => source.hint(),
             Self::Images { source } => source.hint(),
             Self::Network { source } => source.hint(),
+            Self::NetworkClaim { source } => source.hint(),
             Self::Cgroups { source } => source.hint(),
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
@@ -131,6 +135,8 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
+    let claim = network_claim::claim(&config.network);
+    let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
     let handed = service::handed_listener();

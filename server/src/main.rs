@@ -23,6 +23,7 @@ mod explain;
 mod logging;
 mod metrics;
 mod monitors;
+mod network_claim;
 mod node;
 mod nri;
 mod oci;

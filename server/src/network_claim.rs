@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One daemon for a bridge, and one for an nftables table: a daemon sweeps what it finds of pods that it does not
+//! know, so a second one with the same names would take the first one's pods off the network.
+//!
+//! ```text
+//! \0hull-network-bridge-<name>, \0hull-network-table-<name>    held as long as the daemon lives
+//! ```
+//!
+//! Names of abstract sockets belong to a network namespace, as bridges and tables do, and the kernel takes them away
+//! with the process, however it ends (`unix(7)`). Anybody in the namespace can hold such a name: only root beside this
+//! daemon is believed to be another one, others are passed over.
+
+use crate::config::{Network, NetworkMode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use tracing::warn;
+
+/// Namespaces that all daemons of a host have in common.
+const SHARED: [&str; 2] = ["pid", "user"];
+/// How much of a command line stands in a message, in bytes.
+const COMMAND_BYTES_MAX: usize = 200;
+
+/// Why the names of the pods' network are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("use {kind} `{name}`: the daemon with process id {pid} (`{command}`) uses it")]
+    Taken { kind: &'static str, name: String, pid: i32, command: String },
+    #[error("hold the name of {kind} `{name}` as a socket")]
+    Hold { kind: &'static str, name: String, source: io::Error },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Taken { .. } => Some(
+                "stop the other daemon, or give this one its own `network.bridge`, `network.table` and `network.pod_cidr`".into(),
+            ),
+            Self::Hold { .. } => None,
+        }
+    }
+}
+
+/// The names that this daemon holds.
+#[derive(Debug)]
+pub(crate) struct Claim(#[expect(dead_code, reason = "held, not looked at")] Vec<UnixListener>);
+
+/// Holds the names of the built-in network. CNI plugins look after their own.
+pub(crate) fn claim(network: &Network) -> Result<Claim, Error> {
+    match network.mode {
+        NetworkMode::Cni | NetworkMode::None => return Ok(Claim(Vec::new())),
+        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {}
+    }
+    let mut held = Vec::new();
+    for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
+        let socket = format!("hull-network-{kind}-{name}");
+        let bound = SocketAddr::from_abstract_name(&socket)
+            .and_then(|address| UnixListener::bind_addr(&address));
+        match bound {
+            Ok(listener) => held.push(listener),
+            Err(err) if err.kind() == io::ErrorKind::AddrInUse => match holder(&socket) {
+                Some(pid) => {
+                    let (name, command) = (name.clone(), command(pid));
+                    return Err(Error::Taken { kind, name, pid, command });
+                }
+                None => warn!(
+                    name = socket,
+                    "the name of this daemon's {kind} is held by a process that is not a daemon; another daemon would not be noticed"
+                ),
+            },
+            Err(source) => return Err(Error::Hold { kind, name: name.clone(), source }),
+        }
+    }
+    Ok(Claim(held))
+}
+
+/// The process that listens there, if it may be a daemon: root in our pid and user namespaces.
+fn holder(name: &str) -> Option<i32> {
+    let peer =
+        reach(name).and_then(|socket| hull_sys::peer(socket.as_fd()).map_err(|err| err.errno()));
+    let peer = peer.ok().filter(|peer| peer.uid == 0 && peer.pid > 0)?;
+    let is_shared = SHARED.iter().all(|kind| {
+        let theirs = fs::read_link(format!("/proc/{}/ns/{kind}", peer.pid));
+        let ours = fs::read_link(format!("/proc/self/ns/{kind}"));
+        matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
+    });
+    is_shared.then_some(peer.pid)
+}
+
+/// Connects without waiting: nobody there takes connections.
+fn reach(name: &str) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    Ok(socket)
+}
+
+fn command(pid: i32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    hull_sys::text::shown(words.join(&b' '), COMMAND_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(bridge: &str, table: &str) -> Network {
+        Network { bridge: bridge.into(), table: table.into(), ..Network::default() }
+    }
+
+    #[test]
+    fn what_is_held_is_free_when_its_holder_is_gone() {
+        let unique = |kind| format!("{kind}{}", std::process::id());
+        let (bridge, table) = (unique("b"), unique("t"));
+        let first = claim(&network(&bridge, &table)).unwrap();
+        let cni = Network { mode: NetworkMode::Cni, ..network(&bridge, &table) };
+        let _others = claim(&cni).unwrap();
+        drop(first);
+        let _again = claim(&network(&bridge, &table)).unwrap();
+    }
+}
