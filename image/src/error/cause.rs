@@ -40,6 +40,8 @@ pub enum Cause {
         kind: Unreachable,
         /// In those of the network.
         said: String,
+        /// The registry whose token server it is; `None` of a registry itself.
+        registry: Option<String>,
     },
     /// The registry gave an answer that we cannot use.
     #[error("{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.said))]
@@ -266,6 +268,14 @@ impl Cause {
         kept.or(layer).is_some_and(|of| matches!(of.errno(), Errno::NOSPC | Errno::DQUOT))
     }
 
+    /// The same, said of the token server that a registry names.
+    pub(crate) fn of_token_server(mut self, of: &str) -> Self {
+        if let Self::Unreachable { registry, .. } = &mut self {
+            *registry = Some(of.to_owned());
+        }
+        self
+    }
+
     pub(super) fn fault(&self) -> Fault {
         match self {
             Self::NotFound { .. } | Self::Platform { .. } => Fault::NotFound,
@@ -301,7 +311,10 @@ impl Cause {
             Self::Denied { .. } => {
                 Some("check username, password and their rights to the repository".into())
             }
-            Self::Unreachable { kind, host, .. } => kind.hint(host),
+            Self::Unreachable { kind, host, registry: None, .. } => kind.hint(host),
+            Self::Unreachable { kind, host, registry: Some(registry), .. } => {
+                kind.hint_of_token_server(host, registry)
+            }
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. } => Some(
                 "nothing of it was kept; push the image again if a second pull fails alike".into(),
             ),
@@ -358,6 +371,26 @@ impl Unreachable {
             Self::Broken | Self::Redirect | Self::Other => None,
         }
     }
+
+    /// A token server has no settings of its own: its registry's hold for it, and the registry says how it is
+    /// asked.
+    fn hint_of_token_server(self, host: &str, registry: &str) -> Option<String> {
+        match self {
+            Self::PlainHttp | Self::Tls => Some(format!(
+                "registry {registry} names {host} as its token server: have its `realm` say how that is asked, by http:// or https://"
+            )),
+            Self::Certificate => Some(format!(
+                "it is the token server of {registry}: set `ca_file` under `[[image.registry]]` with host = \"{registry}\", or install its CA on this machine"
+            )),
+            Self::NoSuchHost
+            | Self::Refused
+            | Self::Timeout
+            | Self::Stalled
+            | Self::Broken
+            | Self::Redirect
+            | Self::Other => self.hint(host),
+        }
+    }
 }
 
 pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
@@ -376,4 +409,28 @@ pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
 
 fn remark(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", shown(said, REASON_MAX)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_with_a_token_server_is_a_setting_of_its_registry() {
+        let cause = |kind| Cause::Unreachable {
+            host: "auth.example".into(),
+            kind,
+            said: String::new(),
+            registry: None,
+        };
+        for kind in [Unreachable::Certificate, Unreachable::PlainHttp, Unreachable::Tls] {
+            let hint = cause(kind).hint().unwrap();
+            assert!(hint.contains("host = \"auth.example\""), "{hint}");
+            let hint = cause(kind).of_token_server("registry.example").hint().unwrap();
+            assert!(hint.contains("registry.example"), "{hint}");
+            assert!(!hint.contains("host = \"auth.example\""), "{hint}");
+        }
+        let away = cause(Unreachable::Refused).of_token_server("registry.example");
+        assert!(away.hint().unwrap().contains("auth.example"));
+    }
 }

@@ -153,12 +153,14 @@ pub(super) async fn follow(
             host: asked,
             kind: Unreachable::Redirect,
             said: why.to_owned(),
+            registry: None,
         })?;
     }
     Err(Cause::Unreachable {
         host: endpoint.host.clone(),
         kind: Unreachable::Redirect,
         said: format!("more than {REDIRECTS_MAX} times"),
+        registry: None,
     })
 }
 
@@ -180,6 +182,7 @@ pub(super) fn stalled(host: &str, what: &str, limit: Duration) -> Cause {
         host: host.to_owned(),
         kind: Unreachable::Stalled,
         said: format!("hardly anything of {what} in {} s", limit.as_secs()),
+        registry: None,
     }
 }
 
@@ -239,7 +242,8 @@ async fn answer(
             .ok_or_else(|| ask.denied("the registry token is no text".into()));
     }
     if let Some(bearer) = find("bearer") {
-        return ask.bearer(bearer).await;
+        let registry = &ask.endpoint.host;
+        return ask.bearer(bearer).await.map_err(|cause| cause.of_token_server(registry));
     }
     match (find("basic"), ask.auth.and_then(Auth::basic)) {
         (Some(_), Some((username, password))) => {
@@ -281,6 +285,7 @@ async fn refusal(ask: &Ask<'_>, status: StatusCode, answered: Answered) -> Cause
             host,
             kind: Unreachable::Tls,
             said: "it talks HTTPS, but is configured for plain HTTP".into(),
+            registry: None,
         },
         status => Cause::Answer { host, status, what, said },
     }
@@ -393,7 +398,7 @@ pub(super) fn transport(host: &str, error: &reqwest::Error) -> Cause {
     } else {
         Unreachable::Other
     };
-    Cause::Unreachable { host: host.to_owned(), kind, said }
+    Cause::Unreachable { host: host.to_owned(), kind, said, registry: None }
 }
 
 /// The innermost reason, without the address: its query may hold secrets.

@@ -215,6 +215,7 @@ impl Session {
                     "{what} ended after {} of {} bytes",
                     stream.received, stream.descriptor.size
                 ),
+                registry: None,
             });
         }
         watch.waits_for(Wait::Inflate);

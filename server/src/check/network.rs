@@ -10,9 +10,9 @@
 
 use super::Finding;
 use crate::config::{Config, NetworkMode};
+use crate::error::Chain;
 use hull_network::{Bandwidth, Bridge, Cni, Pod};
 use hull_sys::netns;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -109,12 +109,5 @@ fn told(err: hull_network::Error) -> Failed {
 
 /// An error and what it came from.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = format!("cannot {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
+    format!("cannot {}", Chain(error))
 }

@@ -3,6 +3,7 @@
 //! worked out in [`parse`](super::parse) and in the commands.
 
 use super::audit;
+use super::parse::number;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -284,7 +285,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only so many of the last lines
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES", value_parser = number("lines", 0..=usize::MAX))]
     pub(crate) tail: Option<usize>,
     /// The time of each line before it
     #[arg(short, long)]
@@ -303,7 +304,7 @@ pub(crate) struct Exec {
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Kill the command after so many seconds [default: never]
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) timeout: u32,
     /// Container by id, start of its id, name, or POD/NAME
     pub(crate) container: String,
@@ -321,7 +322,7 @@ pub(crate) struct Exec {
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// Seconds until SIGKILL
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10, value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) time: u32,
     /// Containers or pods by id, start of the id, or name
     #[arg(required = true, value_name = "NAME")]
@@ -447,7 +448,7 @@ pub(crate) struct Inspect {
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
     /// Over how many milliseconds processor use is measured
-    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = number("milliseconds", 10..=60_000_u64))]
     pub(crate) over_ms: u64,
 }
 

@@ -152,14 +152,7 @@ pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
 
 /// An error and what it came from, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    crate::error::Chain(error).to_string()
 }
 
 /// Splits `… (hint: …)` at the end of a message.

@@ -124,6 +124,35 @@ pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
     }
 }
 
+/// A limit of memory. The kernel counts pages: less than one would be none at all.
+pub(crate) fn memory(text: &str) -> Result<i64> {
+    let bytes = size("--memory", text)?;
+    if bytes < MEMORY_BYTES_MIN {
+        let why = "it must be 512k at least: less holds no process, not even while it starts";
+        return Err(bad("--memory", text, why));
+    }
+    Ok(bytes)
+}
+
+/// Least limit of memory that a process starts with, in bytes.
+const MEMORY_BYTES_MIN: i64 = 512 << 10;
+
+/// A whole number that is `what`, in `range`.
+pub(crate) fn number<T>(
+    what: &'static str,
+    range: std::ops::RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + Clone,
+{
+    move |text| {
+        let number = text.parse::<T>().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            format!("it is not a number of {what} from {} to {}", range.start(), range.end())
+        })
+    }
+}
+
 /// Processors as microseconds of quota per [`CPU_PERIOD_US`].
 pub(crate) fn cpus(text: &str) -> Result<i64> {
     let bad = |why: &str| bad("--cpus", text, why);
@@ -131,7 +160,7 @@ pub(crate) fn cpus(text: &str) -> Result<i64> {
     match i64::try_from(quota) {
         // The kernel takes no less (CONFIG_CFS_BANDWIDTH, min_cfs_quota_period).
         Ok(quota) if quota >= 1_000 => Ok(quota),
-        Ok(_) => Err(bad("it must be 0.01 at least")),
+        Ok(_) => Err(bad("it must be 0.01 at least: the kernel takes no less than 1 ms in 100")),
         Err(_) => Err(bad("it is too large")),
     }
 }
@@ -243,6 +272,24 @@ mod tests {
         }
         for text in ["", "m", "0", "1x", "-1", "1.2.3", "9999999999999t", "1e3", "٣"] {
             size("--memory", text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_limit_that_no_process_can_start_with_is_refused() {
+        assert_eq!(memory("512k").unwrap(), 512 << 10);
+        for text in ["1", "1k", "4095", "511k"] {
+            let said = memory(text).unwrap_err().to_string();
+            assert!(said.contains("512k at least"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_number_says_what_it_is_a_number_of() {
+        let lines = number("lines", 0..=10_u32);
+        assert_eq!(lines("10").unwrap(), 10);
+        for text in ["", "x", "-1", "11", "1.5", "99999999999999999999"] {
+            assert_eq!(lines(text).unwrap_err(), "it is not a number of lines from 0 to 10");
         }
     }
 

@@ -121,7 +121,7 @@ fn container(args: &Run, name: &str) -> Result<api::ContainerConfig> {
 fn resources(args: &Run) -> Result<api::LinuxContainerResources> {
     let mut resources = api::LinuxContainerResources::default();
     if let Some(memory) = &args.memory {
-        resources.memory_limit_in_bytes = parse::size("--memory", memory)?;
+        resources.memory_limit_in_bytes = parse::memory(memory)?;
     }
     if let Some(cpus) = &args.cpus {
         resources.cpu_quota = parse::cpus(cpus)?;
