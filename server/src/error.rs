@@ -4,6 +4,7 @@
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
 
+use crate::exec::NoSlot;
 use crate::{monitors, nri, pod, spec, store};
 use hull_plan::Failure;
 use std::sync::Arc;
@@ -37,12 +38,15 @@ pub(crate) enum Error {
     Rootfs { container: String, source: hull_image::Error },
     #[error("work out what the container needs")]
     Spec { source: spec::Error },
-    #[error("go on")]
+    #[error(transparent)]
     Plugins { source: hull_nri::Error },
-    #[error("go on")]
+    #[error(transparent)]
     Adjust { source: nri::Error },
-    #[error("give container {container} the limits that an NRI plugin asks for")]
-    OthersLimits { container: String },
+    #[error("give container {container} the limits that NRI plugin `{plugins}` asks for: {why}")]
+    OthersLimits { container: String, plugins: String, why: String },
+    /// Of a container that they have a say in.
+    #[error("do what NRI plugin `{plugins}` asks")]
+    AskedBy { plugins: String, source: Box<Error> },
     #[error("plan the container's start")]
     Plan { source: hull_plan::Error },
     /// A step failed and was explained.
@@ -76,6 +80,10 @@ pub(crate) enum Error {
     FellBehind { container: String },
     #[error("do that now: large calls hold all of the {most} bytes that they may have together")]
     CallMemory { most: u64 },
+    #[error("run another command in this container: {most} of ExecSync run in it")]
+    ContainerExecs { most: usize },
+    #[error("run another command: {most} of ExecSync run on this node")]
+    NodeExecs { most: usize },
     #[error("open another stream: {most} wait for their clients already")]
     TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
@@ -86,6 +94,14 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The same with the names of plugins that may be why, where there are any.
+    pub(crate) fn asked_by(self, plugins: &[String]) -> Self {
+        if plugins.is_empty() {
+            return self;
+        }
+        Self::AskedBy { plugins: plugins.join("`, `"), source: Box::new(self) }
+    }
+
     /// What the operator can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
@@ -105,9 +121,12 @@ impl Error {
             Self::Plan { source } => source.hint(),
             Self::Plugins { source } => source.hint(),
             Self::Adjust { source } => source.hint(),
-            Self::OthersLimits { .. } => {
-                Some("see why in the log, and which plugin asks for it".into())
+            Self::OthersLimits { plugins, .. } => {
+                Some(format!("see the configuration and the log of plugin `{plugins}`"))
             }
+            Self::AskedBy { plugins, source } => Some(source.hint().unwrap_or_else(|| {
+                format!("see the configuration and the log of plugin `{plugins}`")
+            })),
             Self::Failed { failure, .. } => failure.mend.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
@@ -125,11 +144,14 @@ impl Error {
             Self::CallMemory { .. } => Some(
                 "try again, have the command write less or use `kubectl exec`, or raise `runtime.call_memory_bytes_max`".into(),
             ),
+            Self::ContainerExecs { .. } | Self::NodeExecs { .. } => Some(
+                "try again, run fewer at a time, or raise `runtime.exec_syncs_max`".into(),
+            ),
             Self::FellBehind { .. } => {
                 Some("attach again, or read the container's log, which is complete".into())
             }
             Self::LaunchTimeout { .. } => Some(
-                "look whether its storage answers, and whether its cgroup or its pod's is frozen".into(),
+                "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
             Self::Monitor { source: monitors::Error::Hangs { .. }, .. } => Some(
                 "look why the process `hull-monitor` of this pod does not run (stopped, or stuck on storage); to stop the pod ends it".into(),
@@ -147,17 +169,54 @@ impl Error {
     }
 }
 
+impl From<NoSlot> for Error {
+    fn from(none: NoSlot) -> Self {
+        match none {
+            NoSlot::OnNode { most } => Self::NodeExecs { most },
+            NoSlot::InContainer { most } => Self::ContainerExecs { most },
+        }
+    }
+}
+
 /// Prints an error with what caused it, once, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut last = self.0.to_string();
+        f.write_str(&last)?;
         let mut source = self.0.source();
         while let Some(cause) = source {
-            write!(f, ": {cause}")?;
+            let text = cause.to_string();
+            // Errors of others have their cause in their text.
+            if !last.ends_with(&text) {
+                write!(f, ": {text}")?;
+                last = text;
+            }
             source = cause.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        source: Option<Box<Self>>,
+    }
+
+    #[test]
+    fn a_cause_that_stands_in_its_error_is_not_said_twice() {
+        let error = |text, source: Option<Caused>| Caused { text, source: source.map(Box::new) };
+        let inner = || error("z", None);
+        let said = |error: &Caused| Chain(error).to_string();
+        assert_eq!(said(&error("a", Some(error("x: z", Some(inner()))))), "a: x: z");
+        assert_eq!(said(&error("x", Some(error("x", Some(inner()))))), "x: z");
+        assert_eq!(said(&error("a", Some(inner()))), "a: z");
     }
 }

@@ -6,6 +6,7 @@
 //! hold anything here.
 
 mod output;
+mod slots;
 
 use crate::budget::{self, UsedUp};
 use crate::container::{self, ContainerRecord, State};
@@ -19,6 +20,7 @@ use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use output::Captured;
 use rustix::pipe::{PipeFlags, pipe_with};
+pub(crate) use slots::{ExecSlots, NoSlot};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +48,7 @@ pub(crate) async fn sync(
     cmd: Vec<String>,
     limit: Option<Duration>,
 ) -> Result<Output> {
+    let _slot = node.exec_slots.take(id).map_err(Error::from)?;
     let (stdout, stdout_in) = pipe()?;
     let (stderr, stderr_in) = pipe()?;
     let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
@@ -92,8 +95,9 @@ pub(crate) async fn begin(
     // From here on a caller that goes away takes the process with it.
     let mut kill = Kill { client: client.clone(), exec: Some(exec) };
     let started = client.exec(id.clone(), exec, encoded, streams, fds);
-    let Ok(started) = timeout(waits::LAUNCH_MAX, started).await else {
-        return Err(Arc::new(Error::LaunchTimeout { doing: DOING, waited: waits::LAUNCH_MAX }));
+    let waited = node.launch_max();
+    let Ok(started) = timeout(waited, started).await else {
+        return Err(Arc::new(Error::LaunchTimeout { doing: DOING, waited }));
     };
     // One that hangs may launch it later.
     if matches!(&started, Err(err) if !matches!(err, monitors::Error::Hangs { .. })) {

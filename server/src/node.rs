@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::container::plans::Plans;
 use crate::denials::Denials;
 use crate::events::Events;
+use crate::exec::ExecSlots;
 use crate::monitors::Monitors;
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The node.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) events: Events,
     /// What calls may hold.
     pub(crate) call_memory: Arc<Budget>,
+    /// How many commands of ExecSync run at a time.
+    pub(crate) exec_slots: Arc<ExecSlots>,
     execs: AtomicU64,
 }
 
@@ -115,6 +118,7 @@ impl Node {
         let first = u64::try_from(now_ns()).unwrap_or(1);
         Self {
             call_memory: Budget::new(config.runtime.call_memory_bytes_max),
+            exec_slots: ExecSlots::new(config.runtime.exec_syncs_max),
             config,
             images,
             network,
@@ -136,6 +140,12 @@ impl Node {
             events: Events::default(),
             execs: AtomicU64::new(first),
         }
+    }
+
+    /// How long the launch of a process may take, from the request to its `execve`, by a monitor that answers:
+    /// mounts of the container may be on storage that is slow. Then it is killed.
+    pub(crate) fn launch_max(&self) -> Duration {
+        Duration::from_secs(self.config.runtime.launch_timeout_s)
     }
 
     /// The pod's own directory.

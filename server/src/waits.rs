@@ -6,7 +6,7 @@
 //! StopPodSandbox    kill (ANSWER) ─▶ containers' ends (DIE) ─▶ shutdown (SHUTDOWN, ANSWER) ─▶ monitor killed ─▶ cgroups cleared (EMPTY each)
 //! StopContainer     grace ─▶ kill (ANSWER) ─▶ end (DIE) ─▶ cgroup killed from here, monitor killed (LOST)
 //! ExecSync          its own limit, launch included ─▶ process killed (EXEC_KILLED)
-//! StartContainer    LAUNCH, or ANSWER once the monitor answers nothing ─▶ killed and forgotten
+//! StartContainer    LAUNCH (`runtime.launch_timeout_s`), or ANSWER once the monitor answers nothing ─▶ killed and forgotten
 //! all else          ANSWER ─▶ UNAVAILABLE
 //! ```
 
@@ -15,10 +15,6 @@ use std::time::Duration;
 /// A monitor's answer to what it does at once. Also how long it may take to say that it is alive while
 /// something else of it is waited for. It needs less than a millisecond unless the machine is starved.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
-
-/// The launch of a process, from the request to its `execve`, by a monitor that answers: mounts of the
-/// container may be on storage that is slow. Then it is killed.
-pub(crate) const LAUNCH_MAX: Duration = Duration::from_secs(240);
 
 /// A killed process's end. Past that it hangs in the kernel, or its monitor does not tell.
 pub(crate) const DIE_MAX: Duration = Duration::from_secs(10);

@@ -142,6 +142,38 @@ async fn many_large_execs_at_once_are_refused_and_the_daemon_stays_small() {
     assert!(tail(&ran.stdout).contains(NOTICE) && ran.exit_code == 7);
 }
 
+#[tokio::test]
+async fn a_container_with_many_commands_leaves_those_of_others_alone() {
+    let node = Node::start_with("[runtime]\nexec_syncs_max = 4\n").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let greedy = cri.run_idle(&pod, "greedy", &image).await;
+    let other = cri.run_idle(&pod, "other", &image).await;
+    let root = format!("/proc/{}/root", cri.pid(&greedy).await);
+    let held = |name: &'static str| {
+        let (cri, greedy) = (cri.clone(), greedy.clone());
+        let script = format!("touch /{name}; while [ ! -e /go ]; do sleep 0.1; done");
+        tokio::spawn(async move { exec(&cri, &greedy, &script).await })
+    };
+    let two = [held("one"), held("two")];
+    eventually("two commands run", || async {
+        let is_there = |name: &str| Path::new(&root).join(name).symlink_metadata().is_ok();
+        if is_there("one") && is_there("two") { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    let refused = exec(&cri, &greedy, "echo more").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(
+        refused.message().contains("hint: ")
+            && refused.message().contains("runtime.exec_syncs_max")
+    );
+    assert_eq!(exec(&cri, &other, "echo probe").await.unwrap().stdout, b"probe\n");
+    fs::write(Path::new(&root).join("go"), "").must("let them end");
+    for held in two {
+        held.await.unwrap().unwrap();
+    }
+    assert_eq!(exec(&cri, &greedy, "echo more").await.unwrap().stdout, b"more\n");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_large_requests_at_once_are_refused_and_their_memory_is_given_back() {
     let node = Node::start().await;

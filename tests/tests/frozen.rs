@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
 
-use hull_proto::cri::ContainerState;
+use hull_proto::cri::{self as api, ContainerEventType as Kind, ContainerState};
 use hull_tests::cri::shell;
 use hull_tests::eventually::patient;
 use hull_tests::{Node, eventually, host};
@@ -125,30 +125,124 @@ async fn a_command_in_a_frozen_container_ends_at_its_limit() {
     node.nothing_is_left().await;
 }
 
-/// Frozen, a start takes as long as the test wants.
 #[tokio::test]
-async fn a_start_that_outlives_its_daemon_is_known_to_the_next() {
+async fn a_launch_that_never_gets_to_its_program_ends_by_its_own_limit() {
+    let node = Node::start_with("[runtime]\nlaunch_timeout_s = 1\n").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let freezer = freezer();
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let next = cri.make(&pod, hull_tests::cri::idle("next", &image)).await;
+    freezer.freeze(&freezer.pod(&node, &pod)).await;
+    // Neither has a time limit of its caller's.
+    let exec = cri.exec_for(&made, &["true"], 0).await.unwrap_err();
+    let start = cri.start(&next).await.unwrap_err();
+    for late in [exec, start] {
+        assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+        assert!(late.message().contains("runtime.launch_timeout_s"), "{late}");
+    }
+    assert_eq!(cri.status(&next).await.state(), ContainerState::ContainerExited);
+    cri.remove_pod(&pod).await.unwrap();
+    node.nothing_is_left().await;
+}
+
+/// The kubelet that asked for the start may never ask again: the next daemon tells of it all the same.
+#[tokio::test]
+async fn a_start_that_the_daemon_died_in_is_told_with_its_time() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let freezer = freezer();
-    let dir = freezer.pod(&node, &pod);
-    let made = cri.make(&pod, shell("main", &image, "exit 3")).await;
-    freezer.freeze(&dir).await;
-    let starting = tokio::spawn({
-        let (cri, made) = (cri.clone(), made.clone());
-        async move { cri.start(&made).await }
-    });
-    eventually("it is on its way", || async {
-        let there = fs::read_to_string(dir.join(&made).join("cgroup.procs")).unwrap_or_default();
-        if there.is_empty() { Err("no process yet".to_owned()) } else { Ok(()) }
-    })
-    .await;
-    node.kill();
-    starting.await.unwrap().unwrap_err();
-    node.start_again().await;
-    fs::write(dir.join(freezer.file), freezer.off).unwrap();
-    let status = cri.ended(&made).await;
-    assert_eq!(status.exit_code, 3);
-    assert!(status.started_at > 0, "it is not known to have started: {status:?}");
-    assert!(status.finished_at >= status.started_at, "{status:?}");
+    for (name, thawed_first) in [("while-away", true), ("after", false)] {
+        let made = cri.make(&pod, shell(name, &image, "exit 4")).await;
+        freezer.freeze(&freezer.pod(&node, &pod)).await;
+        let starting = tokio::spawn({
+            let (cri, made) = (cri.clone(), made.clone());
+            async move { cri.start(&made).await }
+        });
+        let procs = freezer.pod(&node, &pod).join(&made).join("cgroup.procs");
+        eventually("its process is there", || async {
+            let pids = fs::read_to_string(&procs).map_err(|err| err.to_string())?;
+            if pids.is_empty() { Err("no process".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        node.kill();
+        starting.await.unwrap().unwrap_err();
+        let thaw = || fs::write(freezer.pod(&node, &pod).join(freezer.file), freezer.off).unwrap();
+        let before = now_ns();
+        if thawed_first {
+            thaw();
+            eventually("its process is gone", || async {
+                let pids = fs::read_to_string(&procs).unwrap_or_default();
+                if pids.is_empty() { Ok(()) } else { Err(pids) }
+            })
+            .await;
+        }
+        node.start_again().await;
+        let request = api::GetEventsRequest {};
+        let events = cri.runtime.clone().get_container_events(request).await.unwrap();
+        if !thawed_first {
+            fs::write(freezer.pod(&node, &pod).join(freezer.file), freezer.off).unwrap();
+        }
+        let status = cri.ended(&made).await;
+        assert_eq!(status.exit_code, 4, "{name}");
+        assert!(status.started_at >= before, "{name}: {status:?}");
+        assert!(status.finished_at >= status.started_at, "{name}: {status:?}");
+        let mut events = events.into_inner();
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&Kind::ContainerStoppedEvent) {
+            let next = tokio::time::timeout(patient(Duration::from_secs(20)), events.message());
+            let event = next.await.unwrap().unwrap().unwrap();
+            if event.container_id == made {
+                kinds.push(event.container_event_type());
+            }
+        }
+        assert_eq!(kinds, [Kind::ContainerStartedEvent, Kind::ContainerStoppedEvent], "{name}");
+    }
+}
+
+fn now_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+/// Whoever shares a pid namespace can stop what comes into it, also before its program runs.
+#[tokio::test]
+async fn a_neighbour_that_stops_every_process_delays_no_verb_beyond_its_limit() {
+    let node = Node::start_with("[runtime]\nlaunch_timeout_s = 2\n").await;
+    let cri = node.cri();
+    let image = hull_tests::fixture::busybox();
+    cri.pull(&image).await.unwrap();
+    let mut config = cri.pod_config("shared");
+    hull_tests::cri::pod_namespaces(&mut config).pid = api::NamespaceMode::Pod.into();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let shared = |name: &str, script: &str| {
+        let mut config = shell(name, &image, script);
+        let options = hull_tests::cri::security(&mut config).namespace_options.as_mut().unwrap();
+        options.pid = api::NamespaceMode::Pod.into();
+        config
+    };
+    let main = cri.run(&pod, shared("main", "while true; do sleep 1000; done")).await;
+    let stops = "while true; do kill -STOP -1; done";
+    let neighbour = cri.run(&pod, shared("neighbour", stops)).await;
+    for round in 0..8 {
+        let began = Instant::now();
+        match cri.exec_for(&main, &["true"], 1).await {
+            Ok(_) => {}
+            Err(late) => assert_eq!(late.code(), Code::DeadlineExceeded, "{late}"),
+        }
+        assert!(began.elapsed() < patient(Duration::from_secs(5)), "{:?}", began.elapsed());
+        let began = Instant::now();
+        let next = cri.make(&pod, shared(&format!("next-{round}"), "sleep 1000")).await;
+        match cri.start(&next).await {
+            Ok(()) => {}
+            Err(late) => assert_eq!(late.code(), Code::DeadlineExceeded, "{late}"),
+        }
+        cri.stop(&next, 1).await.unwrap();
+        assert_eq!(cri.status(&next).await.state(), ContainerState::ContainerExited);
+        cri.remove(&next).await.unwrap();
+        assert!(began.elapsed() < patient(Duration::from_secs(12)), "{:?}", began.elapsed());
+    }
+    cri.stop(&main, 1).await.unwrap();
+    cri.stop(&neighbour, 1).await.unwrap();
+    cri.remove_pod(&pod).await.unwrap();
+    node.nothing_is_left().await;
 }

@@ -260,6 +260,62 @@ async fn scores_ids_and_groups_out_of_range_are_refused_at_once() {
     assert!(err.message().contains("groups"), "{err}");
 }
 
+type Change = fn(&mut api::ContainerConfig, &str);
+
+#[tokio::test]
+async fn a_path_of_five_thousand_bytes_hides_neither_what_failed_nor_why() {
+    const TOO_LONG: [&str; 4] = ["ENAMETOOLONG", "too long", "bytes", "not absolute"];
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let path = "/x".repeat(2500);
+    let fields: [(&str, &str, Change); 8] = [
+        ("working_dir", "working directory", |config, path| config.working_dir = path.into()),
+        ("command", "exec", |config, path| config.command = vec![path.into()]),
+        ("mount target", "mount", |config, path| {
+            config.mounts = vec![hull_tests::cri::mount(Path::new("/tmp"), path)];
+        }),
+        ("mount source", "mount", |config, path| {
+            config.mounts = vec![hull_tests::cri::mount(Path::new(path), "/x")];
+        }),
+        ("log", "log", |config, path| config.log_path = path[1..].into()),
+        ("device", "device", |config, path| {
+            config.devices = vec![api::Device {
+                container_path: "/dev/x".into(),
+                host_path: path.into(),
+                permissions: "rw".into(),
+            }];
+        }),
+        ("device's place", "device", |config, path| {
+            config.devices = vec![api::Device {
+                container_path: path.into(),
+                host_path: "/dev/null".into(),
+                permissions: "rw".into(),
+            }];
+        }),
+        ("seccomp profile", "seccomp", |config, path| {
+            hull_tests::cri::security(config).seccomp = Some(api::SecurityProfile {
+                profile_type: api::security_profile::ProfileType::Localhost.into(),
+                localhost_ref: path.into(),
+            });
+        }),
+    ];
+    for (number, (field, operation, change)) in fields.into_iter().enumerate() {
+        let mut config = idle(&format!("main-{number}"), &image);
+        change(&mut config, &path);
+        let refused = match cri.create(&pod, config).await {
+            Ok(made) => cri.start(&made).await.unwrap_err(),
+            Err(refused) => refused,
+        };
+        let said = refused.message();
+        assert!(said.to_lowercase().contains(operation), "{field}: {said}");
+        assert!(TOO_LONG.iter().any(|why| said.contains(why)), "{field}: {said}");
+        assert!(said.len() < 3000 && !said.contains("read(status)"), "{field}: {said}");
+    }
+    let made = cri.run_idle(&pod, "main", &image).await;
+    let exec = cri.exec(&made, &[&path]).await.unwrap_err();
+    assert!(TOO_LONG.iter().any(|why| exec.message().contains(why)), "{exec}");
+}
+
 #[tokio::test]
 async fn a_path_of_five_thousand_bytes_does_not_hide_what_it_is_the_path_of() {
     let node = Node::start().await;

@@ -11,8 +11,8 @@ use crate::roster::Roster;
 use futures_util::future::join_all;
 use hull_proto::nri::{
     Container, ContainerAdjustment, ContainerEviction, ContainerRequest, ContainerUpdate,
-    CreateContainerResponse, Event, LinuxResources, PluginInstance, PodRequest, PodSandbox,
-    StopContainerResponse, UpdateContainerRequest, UpdateContainerResponse,
+    CreateContainerResponse, Event, LinuxResources, OwningPlugins, PluginInstance, PodRequest,
+    PodSandbox, StopContainerResponse, UpdateContainerRequest, UpdateContainerResponse,
     UpdatePodSandboxRequest, ValidateContainerAdjustmentRequest,
     ValidateContainerAdjustmentResponse,
 };
@@ -27,6 +27,8 @@ pub struct Created {
     pub updates: Vec<ContainerUpdate>,
     /// Containers to be ended.
     pub evictions: Vec<ContainerEviction>,
+    /// Which plugin set what.
+    pub owners: OwningPlugins,
 }
 
 /// What plugins make of an update.
@@ -38,6 +40,8 @@ pub struct Updated {
     pub updates: Vec<ContainerUpdate>,
     /// Containers to be ended.
     pub evictions: Vec<ContainerEviction>,
+    /// Which plugin set what.
+    pub owners: OwningPlugins,
 }
 
 impl Roster {
@@ -132,7 +136,7 @@ impl Roster {
             creation.update(asked.update, &plugin.title())?;
             creation.evict(asked.evict);
         }
-        let (created, owners) = creation.finish();
+        let created = creation.finish();
         let validated =
             self.plugins.iter().filter(|of| of.hears(Event::ValidateContainerAdjustment));
         let request = ValidateContainerAdjustmentRequest {
@@ -140,7 +144,7 @@ impl Roster {
             container: Some(pristine),
             adjust: Some(created.adjust.clone()),
             update: created.updates.clone(),
-            owners: Some(owners),
+            owners: Some(created.owners.clone()),
             plugins: consulted,
         };
         let verdicts = validated.map(|plugin| {

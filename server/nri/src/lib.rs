@@ -23,7 +23,7 @@ mod wire;
 pub use error::Error;
 pub use hooks::{Created, Updated};
 pub use launch::{GUARD, guard};
-pub use merge::overlay;
+pub use merge::{overlay, owner, owners_of};
 pub use roster::{Plugins, Roster};
 
 use hull_proto::nri::{Container, ContainerEviction, ContainerUpdate, PodSandbox};

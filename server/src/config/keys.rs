@@ -110,7 +110,10 @@ pub(crate) const KEYS: &[Key] = &[
         "How often plugins of CNI 1.1 are asked to take away what belongs to no pod, in seconds; they are asked when hull starts as well.",
     ),
     key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
-    key("runtime.seccomp_root", "Directory of seccomp profiles of type Localhost."),
+    key(
+        "runtime.seccomp_root",
+        "Directory of seccomp profiles of type Localhost: the kubelet's, `<root-dir>/seccomp`. No link in it leads out of it.",
+    ),
     key(
         "runtime.cdi_spec_dirs",
         "Directories of the device files (`*.json`, `*.yaml`) of the container device interface (CDI). Read when a container asks for a device; of the same device in several, the last directory's counts.",
@@ -126,6 +129,14 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.exec_drain_s",
         "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
+    ),
+    key(
+        "runtime.exec_syncs_max",
+        "Most commands of ExecSync at a time on this node, and half of that in one container. Further ones are refused (RESOURCE_EXHAUSTED). The default is more than all probes of 110 pods with three containers each.",
+    ),
+    key(
+        "runtime.launch_timeout_s",
+        "How long the launch of a container or a command may take until its program runs, in seconds: its mounts may be on slow storage. Then it is killed.",
     ),
     key(
         "runtime.call_memory_bytes_max",

@@ -140,6 +140,8 @@ pub(crate) struct Runtime {
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
+    pub(crate) exec_syncs_max: usize,
+    pub(crate) launch_timeout_s: u64,
     pub(crate) call_memory_bytes_max: u64,
 }
 
@@ -253,6 +255,8 @@ impl Default for Runtime {
             default_seccomp: DefaultSeccomp::Unconfined,
             exec_output_bytes_max: 16 << 20,
             exec_drain_s: 5,
+            exec_syncs_max: 1024,
+            launch_timeout_s: 240,
             call_memory_bytes_max: 64 << 20,
         }
     }
@@ -335,6 +339,14 @@ impl Config {
         if self.runtime.call_memory_bytes_max < CALL_MEMORY_BYTES_MIN {
             let why = format!("at least {CALL_MEMORY_BYTES_MIN} bytes are needed for one call");
             return Err(("runtime.call_memory_bytes_max", why));
+        }
+        if self.runtime.exec_syncs_max == 0 {
+            let why = "at least 1 command must run at a time".into();
+            return Err(("runtime.exec_syncs_max", why));
+        }
+        if self.runtime.launch_timeout_s == 0 {
+            let why = "at least 1 s must be waited for a program".into();
+            return Err(("runtime.launch_timeout_s", why));
         }
         self.check_network()?;
         self.nri.check()?;

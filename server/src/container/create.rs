@@ -85,7 +85,14 @@ pub(crate) async fn make(
     if let Some(cgroup) = &adjusted.cgroup {
         known.cgroup.clone_from(cgroup);
     }
-    let (user, planned) = make_rootfs(node, pod, pod_record, known, target_pid).await?;
+    let made = make_rootfs(node, pod, pod_record, known, target_pid).await;
+    let (user, planned) = made.map_err(|err| match err {
+        // What makes no sense in the plan may be what plugins ask for.
+        Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. } => {
+            err.asked_by(&adjusted.plugins)
+        }
+        other => other,
+    })?;
     Ok(Made { user, planned, adjusted, roster })
 }
 

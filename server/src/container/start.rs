@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, State as PodState};
-use crate::{explain, nri, spec, waits};
+use crate::{explain, nri, spec};
 use hull_image::Image;
 use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
@@ -120,7 +120,9 @@ pub(crate) fn spec(
     };
     let spec = spec::container(&request).map_err(|source| Error::Spec { source })?;
     let mut spec = match &record.adjust {
-        Some(asked) => nri::spec(&spec, asked).map_err(|source| Error::Adjust { source })?,
+        Some(asked) => {
+            nri::adjusted_spec(&spec, asked).map_err(|source| Error::Adjust { source })?
+        }
         None => spec,
     };
     spec::keep_owners(&mut spec);
@@ -174,11 +176,12 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
     let verb =
         Verb::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
     let started = client.start(verb, log.into_iter().collect());
-    let Ok(started) = tokio::time::timeout(waits::LAUNCH_MAX, started).await else {
+    let waited = node.launch_max();
+    let Ok(started) = tokio::time::timeout(waited, started).await else {
         // Killed on its way; and forgotten, so that it does not run after all when that could not be.
         let forgotten = client.tell(Verb::Forget { container: id }, Vec::new()).await;
         forgotten.map_err(|source| Error::Monitor { doing: DOING, source })?;
-        return Err(Error::LaunchTimeout { doing: DOING, waited: waits::LAUNCH_MAX });
+        return Err(Error::LaunchTimeout { doing: DOING, waited });
     };
     match started {
         Ok(started) => Ok(started),

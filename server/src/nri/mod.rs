@@ -8,17 +8,19 @@
 //! Which plugins there are and how they are spoken to is `hull-nri`'s.
 
 mod adjust;
+mod check;
 pub(crate) mod resources;
 pub(crate) mod verbs;
 mod view;
 
-pub(crate) use adjust::{cgroup, spec};
+pub(crate) use adjust::{cgroup, spec as adjusted_spec};
 pub(crate) use verbs::Adjusted;
 
 use crate::config::Config;
 use crate::error::Chain;
 use crate::node::{Node, blocking};
 use crate::pod::Command;
+use crate::spec;
 use hull_nri::{Ask, Host, Settings, Times};
 use hull_proto::nri::{ContainerEviction, ContainerUpdate};
 use std::sync::Arc;
@@ -33,15 +35,15 @@ const EVICTION_GRACE_S: u64 = 10;
 /// Why what plugins ask for cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("do what NRI plugins ask: this version of hull does not have {what}")]
+    #[error("use {what}: this version of hull does not have that")]
     Unsupported { what: &'static str },
-    #[error(
-        "do what NRI plugins ask: `{path}` is no cgroup of the container's own below its pod's, {pod}"
-    )]
+    #[error("use cgroup `{path}`: it is not the container's own below its pod's, {pod}")]
     Cgroup { path: String, pod: String },
-    #[error("put what NRI plugins ask for into the runtime spec")]
+    #[error("do what NRI plugin `{plugin}` asks")]
+    Value { plugin: String, source: spec::Error },
+    #[error("put the adjustments of NRI plugins into the runtime spec")]
     Form { source: serde_json::Error },
-    #[error("set the limits that NRI plugins ask for")]
+    #[error("set the limits of NRI plugins")]
     Limits { source: hull_plan::Error },
 }
 
@@ -56,6 +58,9 @@ impl Error {
                 "a plugin may choose a path below the pod's cgroup that ends in the container's id"
                     .into(),
             ),
+            Self::Value { plugin, .. } => {
+                Some(format!("see the configuration and the log of plugin `{plugin}`"))
+            }
             Self::Form { .. } | Self::Limits { .. } => {
                 Some("see which plugin asks for it in the log, and its configuration".into())
             }
@@ -96,7 +101,8 @@ async fn serve(node: Arc<Node>, mut asks: mpsc::Receiver<Ask>) {
             }
             Ask::Update { plugin, updates, reply } => {
                 tokio::spawn(async move {
-                    let _gone = reply.send(update(&node, &plugin, updates).await);
+                    let failed = update(&node, &plugin, updates).await;
+                    let _gone = reply.send(failed.into_iter().map(|of| of.update).collect());
                 });
             }
             Ask::Evict { plugin, evictions } => evict(&node, &plugin, evictions),
@@ -104,15 +110,21 @@ async fn serve(node: Arc<Node>, mut asks: mpsc::Receiver<Ask>) {
     }
 }
 
+/// Limits that a container could not be given, and why.
+struct Failed {
+    update: ContainerUpdate,
+    why: String,
+}
+
 /// Sets other limits for containers. Those that could not be had come back.
-async fn update(node: &Node, plugin: &str, updates: Vec<ContainerUpdate>) -> Vec<ContainerUpdate> {
+async fn update(node: &Node, plugin: &str, updates: Vec<ContainerUpdate>) -> Vec<Failed> {
     let mut failed = Vec::new();
     for update in updates {
         if let Err(why) = update_one(node, &update).await {
             let container = &update.container_id;
             warn!(plugin, %container, why, ignored = update.ignore_failure,
                 "container not given the limits that a plugin asks for");
-            failed.push(update);
+            failed.push(Failed { update, why });
         }
     }
     failed

@@ -4,13 +4,13 @@
 //!
 //! Nothing is put together, and no thread changed, for an event that no plugin hears of.
 
-use super::{evict, resources, update, view};
+use super::{Failed, check, evict, resources, update, view};
 use crate::container::{self, ContainerRecord};
 use crate::error::Error;
 use crate::node::{Node, blocking};
 use crate::pod::{PodRecord, parts};
 use hull_image::Image;
-use hull_nri::Roster;
+use hull_nri::{Roster, owners_of};
 use hull_proto::id::PodId;
 use hull_proto::{cri, nri};
 use nri::Event;
@@ -22,6 +22,8 @@ pub(crate) struct Adjusted {
     pub(crate) adjust: Option<Box<nri::ContainerAdjustment>>,
     /// Its cgroup, when that is another than it would have.
     pub(crate) cgroup: Option<String>,
+    /// Which plugins asked for it.
+    pub(crate) plugins: Vec<String>,
 }
 
 fn refused(source: hull_nri::Error) -> Error {
@@ -86,12 +88,14 @@ pub(crate) async fn create(
         .await?
     };
     let created = roster.create(&view::pod(pod_record), container).await.map_err(refused)?;
+    let plugins = owners_of(&created.owners, &record.id);
     let unsupported = |source| Error::Adjust { source };
+    check::adjustment(&created.adjust, &record.id, &created.owners).map_err(unsupported)?;
     let cgroup = super::cgroup(&created.adjust, &pod_record.cgroup, &record.id);
-    let cgroup = cgroup.map_err(unsupported)?;
-    change_others(node, created.updates, created.evictions).await?;
+    let cgroup = cgroup.map_err(|source| unsupported(source).asked_by(&plugins))?;
+    change_others(node, created.updates, created.evictions, &created.owners).await?;
     let adjust = Some(created.adjust).filter(|of| *of != nri::ContainerAdjustment::default());
-    Ok(Adjusted { adjust: adjust.map(Box::new), cgroup })
+    Ok(Adjusted { adjust: adjust.map(Box::new), cgroup, plugins })
 }
 
 /// What plugins want in other containers while a verb is about one. A limit that cannot be had makes
@@ -100,11 +104,15 @@ async fn change_others(
     node: &Node,
     updates: Vec<nri::ContainerUpdate>,
     evictions: Vec<nri::ContainerEviction>,
+    owners: &nri::OwningPlugins,
 ) -> Result<(), Error> {
     evict(node, "plugins of a verb", evictions);
     let failed = update(node, "plugins of a verb", updates).await;
-    match failed.into_iter().find(|of| !of.ignore_failure) {
-        Some(of) => Err(Error::OthersLimits { container: of.container_id }),
+    match failed.into_iter().find(|of| !of.update.ignore_failure) {
+        Some(Failed { update, why }) => {
+            let plugins = owners_of(owners, &update.container_id).join("`, `");
+            Err(Error::OthersLimits { container: update.container_id, plugins, why })
+        }
         None => Ok(()),
     }
 }
@@ -158,14 +166,15 @@ impl About {
         &self,
         roster: &Roster,
         asked: &cri::LinuxContainerResources,
-    ) -> Result<Option<nri::LinuxResources>, Error> {
+    ) -> Result<Option<(nri::LinuxResources, Vec<String>)>, Error> {
         if !roster.hears(Event::UpdateContainer) {
             return Ok(None);
         }
         let (pod, container) = self.messages().await;
         let updated = roster.update(&pod, &container, resources::of_cri(asked)).await;
         let updated = updated.map_err(refused)?;
-        change_others(&self.node, updated.updates, updated.evictions).await?;
-        Ok(Some(updated.resources))
+        let (others, owners) = (updated.updates, updated.owners);
+        change_others(&self.node, others, updated.evictions, &owners).await?;
+        Ok(Some((updated.resources, owners_of(&owners, &self.record.id))))
     }
 }

@@ -50,25 +50,30 @@ pub(super) fn env(
         }
     }
     for pair in &config.envs {
-        let value = std::str::from_utf8(&pair.value).ok().filter(|value| !value.contains('\0'));
-        let value = value.ok_or_else(|| Error::Bad {
+        let value = std::str::from_utf8(&pair.value).map_err(|_| Error::Bad {
             field: "config.envs",
             value: pair.key.clone(),
-            why: "its value is no text, or holds a NUL",
+            why: "its value is not text",
         })?;
-        if pair.key.is_empty() || pair.key.contains(['=', '\0']) {
-            return Err(Error::Bad {
-                field: "config.envs",
-                value: pair.key.clone(),
-                why: "it is no name",
-            });
-        }
+        check_variable("config.envs", &pair.key, value)?;
         set(&mut env, &pair.key, value);
     }
     if !home.is_empty() && env.iter().all(|entry| !entry.starts_with("HOME=")) {
         env.push(format!("HOME={home}"));
     }
     Ok(env)
+}
+
+/// Refuses a variable that no environment can hold, `environ(7)`.
+pub(crate) fn check_variable(field: &'static str, name: &str, value: &str) -> Result<(), Error> {
+    let bad = |why| Err(Error::Bad { field, value: name.to_owned(), why });
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return bad("it is not a name of a variable");
+    }
+    if value.contains('\0') {
+        return bad("its value holds a NUL");
+    }
+    Ok(())
 }
 
 fn set(env: &mut Vec<String>, name: &str, value: &str) {

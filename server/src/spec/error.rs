@@ -29,6 +29,8 @@ pub(crate) enum Error {
     NoCapability { name: String },
     #[error("read seccomp profile `{path}`")]
     ReadProfile { path: String, source: std::io::Error },
+    #[error("read seccomp profile `{path}`: it leads out of {root}, by `..` or a link")]
+    ProfileOutside { path: String, root: String },
     #[error("use seccomp profile `{path}`")]
     Profile { path: String, source: hull_plan::Error },
     #[error("use AppArmor profile `{name}`: it is not loaded on this node")]
@@ -87,6 +89,9 @@ impl Error {
             Self::ReadProfile { .. } => {
                 Some("put the profile on the node, below the kubelet's seccomp directory".into())
             }
+            Self::ProfileOutside { root, .. } => Some(format!(
+                "put the profile itself below {root}, or set `runtime.seccomp_root` to the directory in which the profiles are"
+            )),
             Self::NoAppArmorProfile { name } if name == apparmor::DEFAULT => Some(
                 "see why in hull's log at its start; with apparmor_parser there, restart hull".into(),
             ),

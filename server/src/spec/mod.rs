@@ -20,13 +20,14 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
+pub(crate) use command::check_variable;
 pub(crate) use container::{PodView, Request, container, defaults};
 pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;
-pub(crate) use mounts::{SHM_SOURCE, image_source};
+pub(crate) use mounts::{SHM_SOURCE, check_bind, image_source};
 pub(crate) use namespaces::mode as namespace_mode;
 pub(crate) use network::{bandwidth, dns};
-pub(crate) use resources::{limits, merge_resources};
+pub(crate) use resources::{check_oom_score, limits, merge_resources};
 pub(crate) use sandbox::{pause, ports};
 pub(crate) use signals::{signal_of_kernel, stop_signal};
 

@@ -114,6 +114,15 @@ fn mapped(mut mount: Value, maps: Option<&IdMaps>) -> Value {
     mount
 }
 
+/// Refuses a bind mount of paths that are not absolute.
+pub(crate) fn check_bind(source: &str, path: &str) -> Result<(), Error> {
+    if source.starts_with('/') && path.starts_with('/') {
+        return Ok(());
+    }
+    let value = format!("{source} at {path}");
+    Err(Error::Bad { field: "a mount", value, why: "both paths must be absolute" })
+}
+
 fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     let path = &mount.container_path;
     if !mount.image_sub_path.is_empty() {
@@ -127,10 +136,7 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
             why: "the mount has no source",
         });
     }
-    if !mount.host_path.starts_with('/') || !path.starts_with('/') {
-        let value = format!("{} at {path}", mount.host_path);
-        return Err(Error::Bad { field: "a mount", value, why: "both paths must be absolute" });
-    }
+    check_bind(&mount.host_path, path)?;
     let propagation = match cri::MountPropagation::try_from(mount.propagation) {
         Ok(cri::MountPropagation::PropagationPrivate) => "rprivate",
         Ok(cri::MountPropagation::PropagationHostToContainer) => "rslave",

@@ -50,7 +50,11 @@ const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
 
 /// The score that is asked for, checked: the kernel refuses others only when the process is made.
 pub(super) fn oom_score(resources: &cri::LinuxContainerResources) -> Result<i64, Error> {
-    let score = resources.oom_score_adj;
+    check_oom_score(resources.oom_score_adj)
+}
+
+/// Refuses a score that the kernel refuses.
+pub(crate) fn check_oom_score(score: i64) -> Result<i64, Error> {
     if OOM_SCORES.contains(&score) {
         return Ok(score);
     }

@@ -6,12 +6,23 @@ use super::container::Defaults;
 use crate::apparmor::Wanted;
 use hull_plan::{defaults, seccomp};
 use hull_proto::cri;
+use hull_sys::files::read_opened;
+use hull_sys::open_beneath;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Component, Path};
 use std::sync::Arc;
+
+/// Longest seccomp profile that is read, in bytes. The field's longest have 100 KiB.
+const PROFILE_BYTES_MAX: u64 = 4 << 20;
+/// How much of a path stands in a message, in bytes.
+const PATH_SHOWN_BYTES_MAX: usize = 256;
+/// Whatever lies in a profile's place is not waited for.
+const PROFILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// What the field gives a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -163,13 +174,39 @@ pub(super) fn seccomp(
     }
 }
 
+/// Reads a profile of type Localhost. Kubelets send its absolute path, which is below their own seccomp directory.
 fn localhost(file: &str, defaults: &Defaults) -> Result<LinuxSeccomp, Error> {
-    let path = PathBuf::from(file.trim_start_matches("localhost/"));
-    let path = if path.is_absolute() { path } else { defaults.seccomp_root.join(path) };
-    let shown = path.display().to_string();
-    let json =
-        fs::read(&path).map_err(|source| Error::ReadProfile { path: shown.clone(), source })?;
+    let path = Path::new(file.trim_start_matches("localhost/"));
+    let shown = hull_sys::text::shown(path.as_os_str().as_encoded_bytes(), PATH_SHOWN_BYTES_MAX);
+    let outside = || Error::ProfileOutside {
+        path: shown.clone(),
+        root: defaults.seccomp_root.display().to_string(),
+    };
+    let failed = |source| Error::ReadProfile { path: shown.clone(), source };
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(outside());
+    }
+    let below = match path.strip_prefix(&defaults.seccomp_root) {
+        Ok(below) => Some(below),
+        Err(_) => path.is_relative().then_some(path),
+    };
+    let opened = match below {
+        Some(below) => match beneath(&defaults.seccomp_root, below) {
+            Err(Errno::XDEV | Errno::LOOP) => return Err(outside()),
+            other => other,
+        },
+        // CRI has an absolute path: of a kubelet with another root directory, or of another caller.
+        None => open(path, PROFILE_FLAGS, Mode::empty()),
+    };
+    let opened = opened.map_err(|errno| failed(errno.into()))?;
+    let json = read_opened(opened, PROFILE_BYTES_MAX).map_err(failed)?;
     seccomp::localhost(&json).map_err(|source| Error::Profile { path: shown, source })
+}
+
+fn beneath(root: &Path, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(root, place, Mode::empty())?;
+    open_beneath(root.as_fd(), path, PROFILE_FLAGS)
 }
 
 /// Reads the deprecated fields in one place.
@@ -302,6 +339,53 @@ mod tests {
         assert_eq!(only.into_iter().collect::<Vec<_>>(), ["CAP_NET_ADMIN"]);
         assert_eq!(changed(&["all"], &["CAP_CHOWN"]).unwrap().allowed.len(), 40);
         assert!(matches!(changed(&["CAP_FLY"], &[]), Err(Error::NoCapability { .. })));
+    }
+
+    #[test]
+    fn a_profile_is_read_below_its_root_and_nothing_leads_out_of_that() {
+        use rustix::fs::{CWD, FileType, mknodat};
+        use std::fs;
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("seccomp");
+        fs::create_dir_all(root.join("inner")).unwrap();
+        let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
+        for path in [root.join("inner/good.json"), dir.path().join("elsewhere.json")] {
+            fs::write(path, profile).unwrap();
+        }
+        symlink("inner/good.json", root.join("link")).unwrap();
+        symlink("../elsewhere.json", root.join("out")).unwrap();
+        symlink(dir.path(), root.join("dir-out")).unwrap();
+        mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let defaults = Defaults {
+            seccomp: false,
+            seccomp_root: root.clone(),
+            cdi_spec_dirs: Vec::new(),
+            cgroup_namespace: false,
+            apparmor: crate::apparmor::AppArmor::default(),
+        };
+        let read = |path: &str| localhost(path, &defaults);
+        let below = |name: &str| root.join(name).display().to_string();
+        for name in ["inner/good.json", "link"] {
+            for path in [name.to_owned(), format!("localhost/{name}"), below(name)] {
+                read(&path).unwrap();
+            }
+        }
+        // Of a kubelet whose root directory is another, and of CRI's own tests.
+        read(&dir.path().join("elsewhere.json").display().to_string()).unwrap();
+        for name in ["out", "dir-out/elsewhere.json", "../elsewhere.json", "inner/../link"] {
+            for path in [name.to_owned(), below(name)] {
+                let refused = read(&path).unwrap_err();
+                assert!(matches!(refused, Error::ProfileOutside { .. }), "{path}: {refused}");
+                assert!(refused.hint().unwrap().contains("runtime.seccomp_root"));
+            }
+        }
+        for odd in ["fifo", "inner", "none", ""] {
+            let refused = read(odd).unwrap_err();
+            assert!(matches!(refused, Error::ReadProfile { .. }), "{odd}: {refused}");
+        }
+        let refused = read("/dev/zero").unwrap_err();
+        assert!(matches!(refused, Error::ReadProfile { .. }), "{refused}");
     }
 
     #[test]

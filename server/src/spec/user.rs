@@ -18,7 +18,7 @@ pub(crate) enum Error {
     NoGroup { name: String },
     #[error("take `{value}` as {field}: it is not an id between 0 and {ID_MAX}")]
     BadId { field: &'static str, value: String },
-    #[error("take `{value}` as {field}: {source}")]
+    #[error("take `{value}` as {field}")]
     BadUser { field: &'static str, value: String, source: AccountError },
     #[error("give the process {count} groups: the kernel takes {GROUPS_MAX}")]
     TooManyGroups { count: usize },
@@ -117,7 +117,7 @@ pub(crate) fn wanted(
 }
 
 /// An id as the CRI has it.
-pub(super) fn id(field: &'static str, value: i64) -> Result<u32, Error> {
+pub(crate) fn id(field: &'static str, value: i64) -> Result<u32, Error> {
     let id = u32::try_from(value).ok().filter(|id| *id <= ID_MAX);
     id.ok_or_else(|| Error::BadId { field, value: value.to_string() })
 }

@@ -12,12 +12,13 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
+pub use owners::{owner, owners_of};
 pub use resources::overlay;
 
 use crate::{Created, Error, Updated};
 use hull_proto::nri::{
     Container, ContainerAdjustment, ContainerEviction, ContainerUpdate, LinuxContainerUpdate,
-    LinuxResources, OwningPlugins,
+    LinuxResources,
 };
 use owners::Owners;
 use resources::claimed;
@@ -63,9 +64,9 @@ impl Creation {
         self.updates.evict(asked);
     }
 
-    pub(crate) fn finish(self) -> (Created, OwningPlugins) {
+    pub(crate) fn finish(self) -> Created {
         let Updates { others, evictions, owners, .. } = self.updates;
-        (Created { adjust: self.adjust, updates: others, evictions }, owners.all)
+        Created { adjust: self.adjust, updates: others, evictions, owners: owners.all }
     }
 }
 
@@ -139,6 +140,7 @@ impl Updates {
 
     pub(crate) fn finish(self) -> Updated {
         let resources = self.subject.map(|(_, resources)| resources).unwrap_or_default();
-        Updated { resources, updates: self.others, evictions: self.evictions }
+        let (updates, evictions, owners) = (self.others, self.evictions, self.owners.all);
+        Updated { resources, updates, evictions, owners }
     }
 }

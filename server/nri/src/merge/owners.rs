@@ -3,6 +3,27 @@
 
 use crate::Error;
 use hull_proto::nri::{Field, FieldOwners, OwningPlugins};
+use std::collections::BTreeSet;
+
+/// The plugin that set `field` of a container, or the entry `key` of it.
+#[must_use]
+pub fn owner(of: &OwningPlugins, container: &str, field: Field, key: &str) -> Option<String> {
+    let fields = of.owners.get(container)?;
+    let whole = fields.simple.get(&(field as i32));
+    let entries = fields.compound.get(&(field as i32));
+    let owner = whole.or_else(|| entries.and_then(|of| of.owners.get(key)))?;
+    Some(removed(owner).unwrap_or(owner).to_owned())
+}
+
+/// All plugins that set something of a container, each once.
+#[must_use]
+pub fn owners_of(of: &OwningPlugins, container: &str) -> Vec<String> {
+    let Some(fields) = of.owners.get(container) else { return Vec::new() };
+    let entries = fields.compound.values().flat_map(|of| of.owners.values());
+    let all = fields.simple.values().chain(entries).flat_map(|owners| owners.split(','));
+    let all: BTreeSet<_> = all.map(|owner| removed(owner).unwrap_or(owner).to_owned()).collect();
+    all.into_iter().collect()
+}
 
 /// Of all containers of one call.
 #[derive(Debug, Default)]

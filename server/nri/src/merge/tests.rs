@@ -161,7 +161,7 @@ fn what_one_plugin_asks_for_comes_out_as_it_went_in() {
     for (what, asked) in each() {
         let mut creation = Creation::of(container());
         creation.adjust(asked.clone(), "00-a").unwrap();
-        assert_eq!(creation.finish().0.adjust, asked, "{what}");
+        assert_eq!(creation.finish().adjust, asked, "{what}");
     }
 }
 
@@ -208,7 +208,7 @@ fn a_plugin_that_takes_away_may_set_what_another_has_set() {
     creation.adjust(second, "10-b").unwrap();
     let third = creation.adjust(env(&[("E", "3")]), "20-c").unwrap_err().to_string();
     assert!(third.contains("`10-b` and `20-c`"), "{third}");
-    let adjust = creation.finish().0.adjust;
+    let adjust = creation.finish().adjust;
     assert_eq!(adjust.env, [variable("E", "2"), variable("-F", "")]);
     assert_eq!(adjust.annotations, map(&[("a", "2")]));
     assert_eq!(adjust.mounts, [mount("/m", "/2")]);
@@ -222,7 +222,7 @@ fn what_a_plugin_takes_from_the_container_itself_is_told_on() {
     // Nobody had set it, so another plugin may.
     creation.adjust(env(&[("OLD", "2")]), "10-b").unwrap();
     assert_eq!(creation.seen().env, ["PATH=/bin", "OLD=2"]);
-    assert_eq!(creation.finish().0.adjust.env, [variable("-OLD", ""), variable("OLD", "2")]);
+    assert_eq!(creation.finish().adjust.env, [variable("-OLD", ""), variable("OLD", "2")]);
 }
 
 #[test]
@@ -235,7 +235,8 @@ fn hooks_and_device_rules_of_several_plugins_add_up() {
     let mut creation = Creation::of(container());
     creation.adjust(asks("/a"), "00-a").unwrap();
     creation.adjust(asks("/b"), "10-b").unwrap();
-    let (created, owners) = creation.finish();
+    let created = creation.finish();
+    let owners = created.owners.clone();
     assert_eq!(created.adjust.hooks.unwrap().create_runtime, [hook("/a"), hook("/b")]);
     let hooks = hull_proto::nri::Field::OciHooks as i32;
     assert_eq!(owners.owners["new"].simple[&hooks], "00-a,10-b");
@@ -274,7 +275,7 @@ fn updates_of_others_add_up_and_conflict_like_adjustments() {
     passed_over.ignore_failure = true;
     creation.update(vec![passed_over], "10-b").unwrap();
     creation.evict(vec![ContainerEviction { container_id: "z".into(), reason: "r".into() }; 2]);
-    let (created, _) = creation.finish();
+    let created = creation.finish();
     let mut both = memory(1);
     both.cpu = cpus.cpu;
     assert_eq!(created.updates, [update("x", both), update("y", memory(2))]);

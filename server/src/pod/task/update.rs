@@ -70,7 +70,9 @@ impl Task {
         let id = id.clone();
         self.work.spawn(async move {
             let decided = match about.update(&roster, &asked).await {
-                Ok(Some(changed)) => as_changed(&asked, changed, roster),
+                Ok(Some((changed, plugins))) => {
+                    as_changed(&asked, changed, roster).map_err(|err| err.asked_by(&plugins))
+                }
                 Ok(None) => as_asked(asked, roster),
                 Err(refused) => Err(refused),
             };
