@@ -203,9 +203,10 @@ async fn make(cri: &Cri, image: &str) {
 }
 
 async fn remove_all(cri: &Cri, what: &str) {
-    let listed = cri.runtime.clone().list_containers(api::ListContainersRequest::default());
+    let mut runtime = cri.runtime.clone();
+    let listed = runtime.list_containers(api::ListContainersRequest::default()).await.unwrap();
     // Some by themselves, the others with their pods.
-    for container in listed.await.unwrap().into_inner().containers.iter().step_by(2) {
+    for container in listed.into_inner().containers.iter().step_by(2) {
         cri.stop(&container.id, 0).await.unwrap_or_else(|err| panic!("{what}: {err}"));
         cri.remove(&container.id).await.unwrap_or_else(|err| panic!("{what}: {err}"));
     }

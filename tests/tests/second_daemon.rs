@@ -18,10 +18,10 @@ async fn a_second_daemon_of_the_same_bridge_or_table_names_the_first_and_does_no
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run_idle(&pod, "main", &image).await;
-    let other = node.host_dir().join("other");
+    let other = node.host_dir().join("o");
     let config = text(&node.state_dir().with_file_name("hull.toml"));
-    let (state, data) = (text(&other.join("state")), text(&other.join("data")));
-    let socket = text(&other.join("hull.sock"));
+    let (state, data) = (text(&other.join("s")), text(&other.join("d")));
+    let socket = text(&other.join("k"));
     for same in ["bridge", "table"] {
         let own = if same == "bridge" {
             "network.table=\"hlother\""
@@ -76,7 +76,7 @@ async fn a_process_that_is_no_daemon_cannot_keep_one_from_starting() {
         let name = SocketAddr::from_abstract_name(name).must("make a name");
         UnixListener::bind_addr(&name).must("listen")
     });
-    let held = held.join().must("join the thread");
+    let held = held.join().unwrap();
     node.start_again().await;
     assert!(node.daemon_log().contains("held by a process that is not a daemon"));
     drop(held);
