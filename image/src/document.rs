@@ -6,17 +6,17 @@
 
 use crate::digest::Digest;
 use crate::error::{Cause, NAME_MAX, shown};
-use crate::limits::DOCUMENT_VALUES;
+use crate::limits::{self, DOCUMENT_VALUES};
 use crate::platform::Machine;
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 
 /// Largest manifest or index that is taken. Registries refuse larger ones too.
-pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: u64 = limits::MANIFEST_BYTES.default;
 /// Largest config that is taken.
-pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = limits::CONFIG_BYTES.default;
 /// Overlayfs stacks no more.
-const LAYERS_MAX: usize = 500;
+const LAYERS_MAX: usize = limits::LAYERS.count();
 /// Indexes in indexes.
 pub(crate) const INDEX_DEPTH_MAX: usize = 4;
 

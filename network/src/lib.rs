@@ -35,6 +35,7 @@ mod inside;
 mod ipam;
 mod leases;
 mod leaving;
+pub mod limits;
 mod netlink;
 mod nft;
 mod overlap;

@@ -27,7 +27,7 @@ use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
 /// Of each request and each stream of output this much is not counted, in bytes.
-pub(crate) const FREE_BYTES: usize = 16 << 10;
+pub(crate) const FREE_BYTES: usize = crate::limits::CALL_FREE_BYTES.count();
 /// How often a byte is there at a time: encoded, and decoded.
 const COPIES: u64 = 2;
 

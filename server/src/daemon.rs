@@ -37,7 +37,7 @@ use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
 /// Longest message either way, in bytes: what the kubelet's client takes.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const MESSAGE_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
 /// How long calls under way may take once we were told to end.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How long a connection may take to carry its last answer, or to end when it has none.

@@ -62,6 +62,8 @@ pub(crate) enum Error {
     Log { path: String, source: hull_sys::Error },
     #[error("open log file `{path}`: it is {what}")]
     LogFile { path: String, what: &'static str },
+    #[error("{doing} in `{directory}`: the file system there does not answer")]
+    Storage { doing: &'static str, directory: String },
     #[error("set the container's limits; those that it had hold")]
     SetLimits { source: hull_cgroup::Error },
     #[error("read the counters of its cgroup")]
@@ -132,6 +134,9 @@ impl Error {
             Self::Store { source } => source.hint(),
             Self::Log { .. } | Self::LogFile { .. } => Some(
                 "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there".into(),
+            ),
+            Self::Storage { .. } => Some(
+                "see what is mounted there (findmnt) and whether its server runs; once it answers, or is unmounted (umount -l), the same works".into(),
             ),
             Self::Stats { source } | Self::SetLimits { source } => source.hint(),
             Self::WillNotDie { stack, .. } => {

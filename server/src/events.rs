@@ -27,9 +27,9 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 /// Events that wait for one reader: a node's worth of pods, all ending at once.
-const QUEUE: usize = 2048;
+const QUEUE: usize = crate::limits::EVENTS.count();
 /// Events that wait while nobody reads. Each holds a view, which it mostly shares with others.
-const KEPT_MAX: usize = 2048;
+const KEPT_MAX: usize = crate::limits::EVENTS.count();
 
 /// Something that happened, and the pod as it was then.
 #[derive(Debug, Clone)]

@@ -57,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) rates: Rates,
     pub(crate) layers: Layers,
     pub(crate) events: Events,
+    /// File systems that are not the node's own.
+    pub(crate) storage: crate::storage::Storage,
     /// What calls may hold.
     pub(crate) call_memory: Arc<Budget>,
     /// How many commands of ExecSync run at a time.
@@ -117,6 +119,7 @@ impl Node {
         // run: it starts from the clock.
         let first = u64::try_from(now_ns()).unwrap_or(1);
         Self {
+            storage: crate::storage::Storage::default(),
             call_memory: Budget::new(config.runtime.call_memory_bytes_max),
             exec_slots: ExecSlots::new(config.runtime.exec_syncs_max),
             config,

@@ -395,11 +395,9 @@ async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instan
     let networked: BTreeSet<_> = networked.map(|view| view.id.to_string()).collect();
     for id in node.network.attachments() {
         if !networked.contains(&id) {
-            info!(pod = %id, "network of a pod that has none any more swept");
-            let shared = Arc::clone(node);
-            if let Err(err) = blocking(move || shared.network.release(&id)).await {
-                error!(error = %Chain(&err), "left network not taken away");
-            }
+            let node = Arc::clone(node);
+            // A network plugin may hang; nobody waits for it.
+            work.spawn(async move { sweep_network(&node, id).await });
         }
     }
     for name in node.images.rootfs_ids() {
@@ -414,6 +412,14 @@ async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instan
     blocking(move || shared.plans.sweep(&containers)).await;
     sweep_cgroups(node, &pods, &mut work);
     wait_until(until, &mut work).await;
+}
+
+async fn sweep_network(node: &Arc<Node>, id: String) {
+    info!(pod = %id, "network of a pod that has none any more swept");
+    let shared = Arc::clone(node);
+    if let Err(err) = blocking(move || shared.network.release(&id)).await {
+        error!(error = %Chain(&err), "left network not taken away");
+    }
 }
 
 /// A pod whose record could not be read, or was never written: its monitor ends it.

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a verb waits for each part of the node, and what it does then. One table, so that the bounds of a
-//! verb can be added up. `docs/security.md` shows it to operators.
+//! How long a verb waits for each part of the node that hangs, and what it does then. The bounds that the code uses
+//! stand here once; `table` adds them up for each verb, and docs/security.md shows that list. A test of the node
+//! reads it there, hangs each part under each verb, and holds the verb to its bound.
 //!
 //! ```text
 //! StopPodSandbox    kill (ANSWER) ─▶ containers' ends (DIE) ─▶ shutdown (SHUTDOWN, ANSWER) ─▶ monitor killed ─▶ cgroups cleared (EMPTY each)
 //! StopContainer     grace ─▶ kill (ANSWER) ─▶ end (DIE) ─▶ cgroup killed from here, monitor killed (LOST)
 //! ExecSync          its own limit, launch included ─▶ process killed (EXEC_KILLED)
-//! StartContainer    LAUNCH (`runtime.launch_timeout_s`), or ANSWER once the monitor answers nothing ─▶ killed and forgotten
+//! StartContainer    log (STORAGE) ─▶ `runtime.launch_timeout_s`, or ANSWER once the monitor answers nothing ─▶ killed and forgotten
 //! all else          ANSWER ─▶ UNAVAILABLE
 //! ```
+
+#[cfg(test)]
+pub(crate) mod table;
 
 use std::time::Duration;
 
@@ -34,6 +38,9 @@ pub(crate) const EXEC_KILLED_MAX: Duration = Duration::from_secs(2);
 
 /// The pause process, for statistics of a pod's network. Without it they are left out.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A file system that is not the node's own, such as that of a pod's logs: see [`crate::storage`].
+pub(crate) const STORAGE_MAX: Duration = Duration::from_secs(10);
 
 /// At the start of a daemon: how long it waits for all monitors together, and for what it sweeps, before it
 /// serves. Those that take longer keep their own pods waiting, and no other.

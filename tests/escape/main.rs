@@ -14,6 +14,8 @@
 //! | `kernel` | system calls, socket families, keys |
 //! | `registry` | a registry that lies |
 //! | `client` | a client of the CRI that sends anything |
+//! | `memory` | clients that ask for more than the daemon has |
+//! | `neighbours` | what a part that hangs costs other pods |
 //!
 //! `make adversary` sets ADVERSARY_ROUNDS to run each race that many times; without it the short form runs.
 
@@ -23,7 +25,9 @@ mod devices;
 mod ending;
 mod execve;
 mod kernel;
+mod memory;
 mod monitor;
+mod neighbours;
 mod outside;
 mod places;
 mod races;

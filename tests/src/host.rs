@@ -68,6 +68,18 @@ pub fn look(node: &Names, daemon: Option<u32>) -> OnHost {
     found
 }
 
+/// The monitor of a pod.
+#[must_use]
+pub fn monitor_of(pod: &str) -> Pid {
+    let wanted = format!("hull-monitor\0{pod}\0").into_bytes();
+    let mut pids =
+        names(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+    let is_it = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| arguments == wanted)
+    };
+    Pid::from_raw(pids.find(is_it).must(format!("find the monitor of {pod}")))
+}
+
 fn mounts(root: &Path) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
     let root = root.display().to_string();

@@ -16,6 +16,7 @@ pub mod fixture;
 pub mod host;
 pub mod image;
 pub mod layer;
+pub mod memory;
 pub mod must;
 pub mod node;
 pub mod paths;
@@ -24,6 +25,7 @@ pub mod registry;
 pub mod rust_source;
 pub mod session;
 pub mod shell;
+pub mod storage;
 pub mod suite;
 
 pub use cri::{Cri, Exec};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-const TIME_MAX: Duration = Duration::from_secs(60);
+const TIME_MAX: Duration = crate::limits::HELPER_S.time();
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const SAID_BYTES: usize = 200;
 /// What a helper calls itself with when the secret is an identity token.

@@ -13,42 +13,17 @@ mod work;
 
 pub(crate) use work::{Ended, Shift, Work};
 
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Bytes.
-    Bytes,
-    /// Things.
-    Number,
-    /// Seconds.
-    Seconds,
-}
-
-/// A limit.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// As a setting under `[image]`, or in the code if it is fixed.
-    pub name: &'static str,
-    /// What is counted, in words behind a number.
-    pub what: &'static str,
-    /// How much is allowed.
-    pub default: u64,
-    /// In what.
-    pub unit: Unit,
-    /// Whether there is a setting.
-    pub is_setting: bool,
-    /// What happens to what has more.
-    pub beyond: &'static str,
-}
+use hull_sys::budget::table;
+pub use hull_sys::budget::{Budget, Unit};
 
 const REFUSED: &str = "the image is refused, nothing of it stays";
 
 const fn setting(name: &'static str, what: &'static str, default: u64, unit: Unit) -> Budget {
-    Budget { name, what, default, unit, is_setting: true, beyond: REFUSED }
+    Budget::setting("image", name, what, (default, unit), REFUSED)
 }
 
 const fn fixed(name: &'static str, what: &'static str, default: u64, unit: Unit) -> Budget {
-    Budget { name, what, default, unit, is_setting: false, beyond: REFUSED }
+    Budget::fixed(name, what, (default, unit), REFUSED)
 }
 
 /// Written bytes of a layer, and with them the time that hashing takes.
@@ -128,42 +103,101 @@ pub static BUDGETS: [&Budget; 11] = [
     &ARCHIVE_BYTES,
 ];
 
-impl Budget {
-    /// How who trusts the image can have it all the same.
-    pub(crate) fn hint(&self) -> String {
-        if self.is_setting {
-            format!("if the image is to be trusted, raise `{}` under `[image]`", self.name)
-        } else {
-            "this limit has no setting: see \"Budgets\" in docs/security.md".into()
-        }
-    }
+const BY_NEXT: &str = "the next try, then the next host; then the pull fails";
+const FAILS: &str = "the pull fails";
 
-    fn shown_default(&self) -> String {
-        let scales = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let is_whole = |(shift, _): &&(u32, &str)| self.default.trailing_zeros() >= *shift;
-        match (self.unit, scales.iter().find(is_whole)) {
-            (Unit::Bytes, Some((shift, unit))) => format!("{} {unit}", self.default >> shift),
-            (Unit::Seconds, _) => format!("{} s", self.default),
-            (Unit::Bytes | Unit::Number, _) => self.default.to_string(),
+/// Without hardly a byte so long a connection is given up: heads, answers and layers.
+pub const STALL_S: Budget = Budget::setting(
+    "image",
+    "stall_s",
+    "time in which a registry or its token server sends hardly a byte",
+    (60, Unit::Seconds),
+    BY_NEXT,
+);
+/// Where `dial_timeout` of hosts.toml does not say otherwise.
+pub(crate) const CONNECT_S: Budget = Budget::fixed(
+    "connect_s",
+    "time for a connection to a registry, where no `dial_timeout` is set",
+    (30, Unit::Seconds),
+    BY_NEXT,
+);
+/// In a row, without a byte more.
+pub(crate) const TRIES_WITHOUT_PROGRESS: Budget = Budget::fixed(
+    "tries_without_progress",
+    "tries for one blob that bring nothing, in a row",
+    (5, Unit::Number),
+    BY_NEXT,
+);
+/// In all.
+pub(crate) const TRIES: Budget =
+    Budget::fixed("tries_max", "tries for one blob in all", (100, Unit::Number), FAILS);
+/// Each is followed by us.
+pub(crate) const REDIRECTS: Budget =
+    Budget::fixed("redirects_max", "redirects of one request", (10, Unit::Number), FAILS);
+/// In memory.
+pub(crate) const MANIFEST_BYTES: Budget = Budget::fixed(
+    "manifest_bytes_max",
+    "bytes of a manifest or index",
+    (4 << 20, Unit::Bytes),
+    REFUSED,
+);
+/// In memory.
+pub(crate) const CONFIG_BYTES: Budget =
+    Budget::fixed("config_bytes_max", "bytes of a config", (8 << 20, Unit::Bytes), REFUSED);
+/// As many as can be mounted.
+pub(crate) const LAYERS: Budget =
+    Budget::fixed("layers_max", "layers of an image", (500, Unit::Number), REFUSED);
+/// In memory.
+pub(crate) const TOKEN_BYTES: Budget = Budget::fixed(
+    "token_bytes_max",
+    "bytes of a token server's answer",
+    (1 << 20, Unit::Bytes),
+    BY_NEXT,
+);
+/// Read for its message.
+pub(crate) const ERROR_BYTES: Budget = Budget::fixed(
+    "error_bytes_max",
+    "bytes of a registry's error",
+    (16 << 10, Unit::Bytes),
+    "the rest is not read",
+);
+/// A program of the operator.
+pub(crate) const HELPER_S: Budget = Budget::fixed(
+    "helper_s",
+    "time of a credential helper",
+    (60, Unit::Seconds),
+    "it is killed, and the pull goes on without what it would have said",
+);
+
+/// What a registry may cost.
+pub(crate) const REGISTRY: [&Budget; 11] = [
+    &STALL_S,
+    &CONNECT_S,
+    &TRIES_WITHOUT_PROGRESS,
+    &TRIES,
+    &REDIRECTS,
+    &MANIFEST_BYTES,
+    &CONFIG_BYTES,
+    &LAYERS,
+    &TOKEN_BYTES,
+    &ERROR_BYTES,
+    &HELPER_S,
+];
+
+/// How somebody who trusts the image can have it all the same.
+pub(crate) fn hint(budget: &Budget) -> String {
+    match budget.section {
+        Some(section) => {
+            format!("if the image is to be trusted, raise `{}` under `[{section}]`", budget.name)
         }
+        None => "this limit has no setting: see \"Budgets\" in docs/security.md".into(),
     }
 }
 
-/// The table for docs/security.md.
+/// The tables for docs/security.md: what an image may cost, and what a registry may.
 #[must_use]
-pub fn table() -> String {
-    let mut table = String::from("| What | Limit | Default | Beyond it |\n|---|---|---|---|\n");
-    for budget in BUDGETS {
-        let fixed = if budget.is_setting { "`image.".to_owned() } else { "fixed, `".to_owned() };
-        table.push_str(&format!(
-            "| {} | {fixed}{}` | {} | {} |\n",
-            budget.what,
-            budget.name,
-            budget.shown_default(),
-            budget.beyond
-        ));
-    }
-    table
+pub fn tables() -> [String; 2] {
+    [table(&BUDGETS), table(&REGISTRY)]
 }
 
 /// How much a layer, or an archive of images, may cost, as far as there are settings.
@@ -212,6 +246,8 @@ mod tests {
     fn the_table_of_the_docs_is_that_of_the_code() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
         let docs = std::fs::read_to_string(path).unwrap();
-        assert!(docs.contains(&table()), "put this under \"Budgets\" in {path}:\n{}", table());
+        for table in tables() {
+            assert!(docs.contains(&table), "put this under \"Budgets\" in {path}:\n{table}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = crate::limits::CONNECT_S.time();
 const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
 /// A name that takes longer is told of: it is what a slow pull waits for.
 const SLOW_NAME: Duration = Duration::from_secs(2);

@@ -24,9 +24,9 @@ use std::time::Duration;
 const WAITS_MAX: u32 = 5;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-const REDIRECTS_MAX: usize = 10;
+const REDIRECTS_MAX: usize = crate::limits::REDIRECTS.count();
 /// Most of an error page that is read, and that is shown.
-const ERROR_BYTES_MAX: u64 = 16 << 10;
+const ERROR_BYTES_MAX: u64 = crate::limits::ERROR_BYTES.default;
 const SHOWN_BYTES: usize = 300;
 
 /// An answer at the end of all redirects.

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How often we try again without a byte having come, and how often at all.
-const TRIES_WITHOUT_PROGRESS: u32 = 5;
-const TRIES_MAX: u32 = 100;
+const TRIES_WITHOUT_PROGRESS: u32 = crate::limits::TRIES_WITHOUT_PROGRESS.number();
+const TRIES_MAX: u32 = crate::limits::TRIES.number();
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A document and its digest.

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Largest answer of a token server.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const ANSWER_BYTES_MAX: u64 = crate::limits::TOKEN_BYTES.default;
 /// How long a token is good if its server does not say, by the protocol.
 const DEFAULT_LIFE_S: u64 = 60;
 /// Not used this close to its end: requests take time.

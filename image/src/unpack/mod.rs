@@ -27,7 +27,7 @@ pub(crate) use names::{clean, split, target};
 
 use crate::error::SharedIo;
 use crate::inventory::Writer;
-use crate::limits::{Budget, Ended, LAYER_SECONDS, Limits};
+use crate::limits::{self, Budget, Ended, LAYER_SECONDS, Limits};
 use hull_sys as sys;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -124,7 +124,7 @@ impl Error {
     /// What the operator can do about it, where we know.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Limit { budget, .. } => Some(budget.hint()),
+            Self::Limit { budget, .. } => Some(limits::hint(budget)),
             Self::Malformed { .. }
             | Self::Refused { .. }
             | Self::Read { .. }

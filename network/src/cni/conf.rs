@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Longest configuration file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: u64 = crate::limits::CONF_BYTES.default;
 /// Most files that are looked at in one directory.
 const FILES_MAX: usize = 256;
 

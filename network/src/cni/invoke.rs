@@ -7,6 +7,7 @@
 //!
 //! Not here: what is said. That is [`protocol`](super::protocol)'s business.
 
+use crate::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -20,9 +21,9 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Most that a plugin may answer, in bytes. Results are a few KiB.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+const ANSWER_BYTES_MAX: usize = limits::ANSWER_BYTES.count();
 /// What is kept of the end of a plugin's stderr, in bytes: enough for the sentence that matters.
-const COMPLAINT_BYTES_MAX: usize = 2048;
+const COMPLAINT_BYTES_MAX: usize = limits::COMPLAINT_BYTES.count();
 
 /// Why a plugin gave no answer.
 #[derive(Debug, thiserror::Error)]

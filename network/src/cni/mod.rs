@@ -33,6 +33,7 @@ pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use protocol::{Refusal, Verb};
 
+use crate::limits::SURVEY_S;
 use crate::{Error as NetworkError, Request, inside};
 use conf::{Fingerprint, Found, Network};
 use ipnet::IpNet;
@@ -45,7 +46,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// How network plugins are to be used.
@@ -220,7 +221,7 @@ impl Cni {
             Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(Collected::Busy),
         };
-        let mut failed = Vec::new();
+        let (began, mut failed) = (Instant::now(), Vec::new());
         for (network, version) in self.networks()? {
             if !version.has_gc() || network.disable_gc {
                 continue;
@@ -230,6 +231,10 @@ impl Cni {
             for plugin in &network.plugins {
                 let of = (network.name.as_str(), version);
                 failed.extend(self.programs.call(Verb::Gc, of, plugin, None, &told).err());
+                // Pods wait meanwhile: the rest is taken away another time.
+                if began.elapsed() >= SURVEY_S.time() {
+                    return Ok(Collected::Done(failed));
+                }
             }
         }
         drop(alone);

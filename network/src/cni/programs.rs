@@ -7,6 +7,7 @@ use super::invoke::{self, how, said};
 use super::protocol::{self, Target, Told, Verb};
 use super::underway::UnderWay;
 use super::version::Version;
+use crate::limits::SURVEY_S;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -72,7 +73,7 @@ impl Programs {
         // The newest of what the network is written for: all that is asked is an answer.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer = self.run(&call, &program, &env, memory(&call, input.as_bytes())?)?;
+        let answer = run(&call, &program, &env, memory(&call, input.as_bytes())?, self.deadline)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
             let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,11 +95,13 @@ impl Programs {
         let env = protocol::environment(verb, &self.path(), target);
         let input = protocol::request(network, version, plugin, told);
         let call = call(verb, network, plugin);
+        let is_survey = matches!(verb, Verb::Status | Verb::Gc);
+        let deadline = if is_survey { self.deadline.min(SURVEY_S.time()) } else { self.deadline };
         let Some(target) = target else {
-            return self.run(&call, &program, &env, memory(&call, &input)?);
+            return run(&call, &program, &env, memory(&call, &input)?, deadline);
         };
         let (_under_way, input) = UnderWay::begin(target.call.to_owned(), &input)?;
-        self.run(&call, &program, &env, input)
+        run(&call, &program, &env, input, deadline)
     }
 
     /// Calls ADD, and reads its result.
@@ -112,30 +115,6 @@ impl Programs {
         let answer = self.call(Verb::Add, of, plugin, Some(target), told)?;
         let bad = |why| Error::BadAnswer { call: call(Verb::Add, of.0, plugin), why };
         serde_json::from_slice(&answer).map_err(|err| bad(format!("its result is no JSON: {err}")))
-    }
-
-    fn run(
-        &self,
-        call: &Call,
-        program: &Path,
-        env: &[(&'static str, String)],
-        input: File,
-    ) -> Result<Vec<u8>, Error> {
-        let began = Instant::now();
-        let done = invoke::run(program, env, input, self.deadline)
-            .map_err(|source| Error::Run { call: call.clone(), source })?;
-        debug!(%call, took_us = began.elapsed().as_micros(), "network plugin called");
-        if done.status.success() {
-            return Ok(done.answer);
-        }
-        Err(match protocol::refusal(&done.answer) {
-            Some(refusal) => Error::Refused { call: call.clone(), refusal },
-            None => Error::Failed {
-                call: call.clone(),
-                how: how(done.status),
-                said: said(&done.complaint),
-            },
-        })
     }
 
     /// Whether the program is there that the plugin has addresses from, if it names one.
@@ -192,4 +171,26 @@ fn call(verb: Verb, network: &str, plugin: &Plugin) -> Call {
 fn state_of(program: &Path) -> Option<State> {
     let of = fs::metadata(program).ok()?;
     Some((of.ino(), of.mtime(), of.mtime_nsec(), of.size()))
+}
+
+fn run(
+    call: &Call,
+    program: &Path,
+    env: &[(&'static str, String)],
+    input: File,
+    deadline: Duration,
+) -> Result<Vec<u8>, Error> {
+    let began = Instant::now();
+    let done = invoke::run(program, env, input, deadline)
+        .map_err(|source| Error::Run { call: call.clone(), source })?;
+    debug!(%call, took_us = began.elapsed().as_micros(), "network plugin called");
+    if done.status.success() {
+        return Ok(done.answer);
+    }
+    Err(match protocol::refusal(&done.answer) {
+        Some(refusal) => Error::Refused { call: call.clone(), refusal },
+        None => {
+            Error::Failed { call: call.clone(), how: how(done.status), said: said(&done.complaint) }
+        }
+    })
 }

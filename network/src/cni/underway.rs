@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a plugin of an earlier daemon may go on before it is killed.
-pub(super) const FINISH_MAX: Duration = Duration::from_secs(10);
+pub(super) const FINISH_MAX: Duration = crate::limits::FINISH_S.time();
 
 /// The stdin of a call under way. Gone from disk when the call has ended.
 #[derive(Debug)]

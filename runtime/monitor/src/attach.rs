@@ -16,6 +16,7 @@
 //! The daemon must tell a client that was let go from one whose stream has ended. So it puts a byte
 //! into each socket, which is read only before an end: closed over it, a socket says `ECONNRESET`.
 
+use crate::limits;
 use crate::log::Stream;
 use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Stage};
@@ -32,12 +33,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Sockets per container.
-const ATTACHED_MAX: usize = 32;
+const ATTACHED_MAX: usize = limits::ATTACHED.count();
 
 /// How long an interactive container waits for a client to take one chunk.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = limits::ATTACH_WAIT_S.time();
 /// Most that is owed to a client, in bytes: what an ended container can have left in a pipe.
-const OWED_BYTES_MAX: usize = 1 << 20;
+const OWED_BYTES_MAX: usize = limits::OWED_BYTES.count();
 
 /// A client's socket for one stream.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 /// Bytes that may wait for a daemon that does not read before it is dropped.
-const WAITING_BYTES_MAX: usize = 4 << 20;
+const WAITING_BYTES_MAX: usize = crate::limits::WAITING_BYTES.count();
 /// Descriptors that may wait for their request.
 const FDS_WAITING_MAX: usize = 64;
 /// Longest hello, in bytes; one has eleven.

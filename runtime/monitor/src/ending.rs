@@ -23,7 +23,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long killed processes may hold up the word of a container's end.
-const ENDING_MAX: Duration = Duration::from_secs(10);
+const ENDING_MAX: Duration = crate::limits::ENDING_S.time();
 /// How long the cgroup of a failed start may take to go: its process ends by itself, so this is not
 /// used up.
 const FAILED_MAX: Duration = Duration::from_secs(5);

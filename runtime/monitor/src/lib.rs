@@ -18,6 +18,7 @@ mod attach;
 mod connection;
 mod ending;
 mod frame;
+pub mod limits;
 pub mod log;
 mod losses;
 mod monitor;

@@ -9,13 +9,14 @@
 //! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, and there
 //! is news of it when that begins and when it is over: the container never blocks on its log.
 
+use crate::limits;
 use crate::text::{HEAD, Text};
 use rustix::io::{Errno, write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longest piece of a line, in bytes, as the field has it.
-pub const PIECE_BYTES_MAX: usize = 16 << 10;
+pub const PIECE_BYTES_MAX: usize = limits::LOG_PIECE_BYTES.count();
 /// Most text that is written at once: what a pipe holds, in lines of middling length.
 const TEXT_BYTES_MAX: usize = 124 << 10;
 /// At most so often there is news of what is lost: a disk may be full and not in turns.

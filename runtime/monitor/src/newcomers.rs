@@ -12,6 +12,7 @@
 //! those that say nothing keep nobody out: a daemon says hello at once.
 
 use crate::connection::{Broken, Connection};
+use crate::limits;
 use crate::monitor::{DAEMON, Monitor, Watched};
 use hull_proto::monitor::Request;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -20,9 +21,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// How many there may be.
-const NEWCOMERS_MAX: usize = 16;
+const NEWCOMERS_MAX: usize = limits::NEWCOMERS.count();
 /// How long each may take: as long as a daemon waits for the answer.
-const HELLO_MAX: Duration = Duration::from_secs(5);
+const HELLO_MAX: Duration = limits::HELLO_S.time();
 
 /// One of them.
 #[derive(Debug)]

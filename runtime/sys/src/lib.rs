@@ -9,6 +9,7 @@
 
 #[cfg(feature = "audit")]
 pub mod audit;
+pub mod budget;
 mod calls;
 mod clone;
 mod error;

@@ -27,9 +27,9 @@ use tracing::Instrument as _;
 /// Calls that may wait for the owner.
 const CALLS: usize = 16;
 /// Messages that may wait for a plugin to read.
-const UNREAD: usize = 8;
+const UNREAD: usize = crate::limits::UNREAD.count();
 /// Calls of the plugin that are served at a time.
-const SERVED: usize = 16;
+const SERVED: usize = crate::limits::SERVED.count();
 /// Read at a time, in bytes.
 const READ_BYTES: usize = 16 << 10;
 

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod hooks;
 mod launch;
+pub mod limits;
 mod merge;
 mod plugin;
 mod roster;
@@ -37,7 +38,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 /// Plugins that may be connected at a time.
-const PLUGINS_MAX: usize = 64;
+const PLUGINS_MAX: usize = limits::PLUGINS.count();
 /// What plugins ask for that may wait for the daemon.
 const ASKS: usize = 16;
 

@@ -12,7 +12,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Longest message, in bytes. As in ttrpc.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
 
 const FRAME_HEADER: usize = 8;
 const MESSAGE_HEADER: usize = 10;

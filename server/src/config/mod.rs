@@ -23,6 +23,7 @@ pub(crate) use error::Error;
 pub(crate) use layers::{Loaded, Origin};
 pub(crate) use nri::Nri;
 
+use crate::limits;
 use crate::systemd::names;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -240,7 +241,7 @@ impl Default for Cni {
             networks_max: 1,
             conf_template: None,
             netns_dir: "/run/netns".into(),
-            plugin_timeout_s: 90,
+            plugin_timeout_s: hull_network::limits::PLUGIN_TIMEOUT_S.default,
             gc_interval_s: 600,
         }
     }
@@ -253,11 +254,11 @@ impl Default for Runtime {
             seccomp_root: "/var/lib/kubelet/seccomp".into(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             default_seccomp: DefaultSeccomp::Unconfined,
-            exec_output_bytes_max: 16 << 20,
-            exec_drain_s: 5,
-            exec_syncs_max: 1024,
-            launch_timeout_s: 240,
-            call_memory_bytes_max: 64 << 20,
+            exec_output_bytes_max: limits::EXEC_OUTPUT_BYTES.default,
+            exec_drain_s: limits::EXEC_DRAIN_S.default,
+            exec_syncs_max: limits::EXEC_SYNCS.count(),
+            launch_timeout_s: limits::LAUNCH_S.default,
+            call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
         }
     }
 }
@@ -272,7 +273,7 @@ impl Default for Image {
             config_path: None,
             docker_config: None,
             policy: None,
-            stall_s: 60,
+            stall_s: hull_image::limits::STALL_S.default,
             layer_bytes_max: bytes,
             layer_entries_max: entries,
             layer_apparent_bytes_max: apparent_bytes,

@@ -26,8 +26,8 @@ impl Default for Nri {
             disable_connections: false,
             plugin_path: "/opt/nri/plugins".into(),
             plugin_config_path: "/etc/nri/conf.d".into(),
-            registration_timeout_ms: 5000,
-            request_timeout_ms: 2000,
+            registration_timeout_ms: hull_nri::limits::REGISTRATION_TIMEOUT_MS.default,
+            request_timeout_ms: hull_nri::limits::REQUEST_TIMEOUT_MS.default,
         }
     }
 }

@@ -18,7 +18,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 /// Longest passwd or group file of an image that is read, in bytes.
-const ACCOUNTS_BYTES_MAX: usize = 1 << 20;
+const ACCOUNTS_BYTES_MAX: usize = crate::limits::ACCOUNTS_BYTES.count();
 
 /// The record of a container that is about to be made. Fails when its image is not here.
 pub(crate) fn record(

@@ -11,7 +11,10 @@
 //! opening alone does something, and never another name of a file that lies elsewhere. Each open,
 //! by StartContainer, ReopenContainerLog or a daemon that was started again, is this one.
 
+use super::ContainerRecord;
 use crate::error::Error;
+use crate::pod::PodRecord;
+use crate::storage::Storage;
 use hull_proto::cri;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
@@ -19,6 +22,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// How often a log is looked for that somebody makes and removes meanwhile.
 const TRIES_MAX: usize = 8;
@@ -49,6 +53,18 @@ fn check(directory: &str, path: &str) -> Result<(), Error> {
     }
     let shown: String = path.chars().take(80).flat_map(char::escape_default).collect();
     invalid("config.log_path", format!("`{shown}` leaves the pod's log directory"))
+}
+
+/// Opens a container's log, on storage that may not answer.
+pub(crate) async fn open_in_time(
+    storage: &Storage,
+    pod: &Arc<PodRecord>,
+    record: &Arc<ContainerRecord>,
+) -> Result<Option<OwnedFd>, Error> {
+    let (of, made) = (Arc::clone(pod), Arc::clone(record));
+    let opened = storage
+        .within("open the log", &pod.config.log_directory, move || open(&of.config, &made.config));
+    opened.await?
 }
 
 /// Opens the log for appending, and makes it and the directories on the way when missing. `None`

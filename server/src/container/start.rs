@@ -150,7 +150,7 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
         .images
         .find(&record.image_id)
         .ok_or_else(|| Error::NoImage { image: record.image_id.clone() })?;
-    let (planned, log) = {
+    let planned = {
         let (node, pod_record, record, image) =
             (Arc::clone(&node), Arc::clone(&pod_record), Arc::clone(&record), Arc::clone(&image));
         blocking(move || {
@@ -161,10 +161,11 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
                 None => plan(&node, &pod, &pod_record, &record, &image, target_pid)?,
             };
             bring_up_to_date(&mut plan, &record, target_pid)?;
-            Ok::<_, Error>((plan, log::open(&pod_record.config, &record.config)?))
+            Ok::<_, Error>(plan)
         })
         .await?
     };
+    let log = log::open_in_time(&node.storage, &pod_record, &record).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
     let stdio = Stdio {

@@ -5,7 +5,7 @@ use super::{Cri, convert, filter, sandbox, status};
 use crate::container::{self, ContainerView, State};
 use crate::error::Error;
 use crate::exec;
-use crate::node::blocking;
+use crate::node::{Node, blocking};
 use crate::pod::{Command, View};
 use crate::stats;
 use hull_proto::cri as api;
@@ -74,12 +74,18 @@ impl Cri {
             .collect()
     }
 
-    pub(super) fn container_status_of(
+    pub(super) async fn container_status_of(
         &self,
-        request: &api::ContainerStatusRequest,
+        request: api::ContainerStatusRequest,
     ) -> Result<api::ContainerStatusResponse, Status> {
         let (pod, view) = self.shown(&request.container_id)?;
-        let info = if request.verbose { self.container_info(&pod, &view) } else { HashMap::new() };
+        let info = if request.verbose {
+            // It looks at devices and profiles, which may be on storage that does not answer.
+            let (node, shown) = (Arc::clone(&self.node), Arc::clone(&view));
+            blocking(move || container_info(&node, &pod, &shown)).await
+        } else {
+            HashMap::new()
+        };
         Ok(api::ContainerStatusResponse {
             status: Some(convert::container_status(&self.node, &view)),
             info,
@@ -94,27 +100,6 @@ impl Cri {
         let view = view
             .ok_or_else(|| status::of(Error::NotFound { kind: "container", id: id.to_string() }))?;
         Ok((pod, view))
-    }
-
-    fn container_info(&self, pod: &View, view: &ContainerView) -> HashMap<String, String> {
-        let record = &view.record;
-        let image = self.node.images.find(&record.image_id);
-        let spec = image.and_then(|image| {
-            container::start::spec(&self.node, &pod.id, &pod.record, record, &image, None).ok()
-        });
-        let pid = match record.state {
-            State::Running { pid, .. } => pid,
-            State::Creating | State::Created | State::Exited { .. } | State::Removing => 0,
-        };
-        let info = serde_json::json!({
-            "sandboxID": record.pod,
-            "pid": pid,
-            "state": record.state,
-            "cgroup": record.cgroup,
-            "config": record.config,
-            "runtimeSpec": spec,
-        });
-        HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
     }
 
     pub(super) async fn update(
@@ -179,6 +164,28 @@ impl Cri {
         .await
         .map_err(status::of)
     }
+}
+
+/// Verbose info of a container, as JSON by key.
+fn container_info(node: &Node, pod: &View, view: &ContainerView) -> HashMap<String, String> {
+    let record = &view.record;
+    let image = node.images.find(&record.image_id);
+    let spec = image.and_then(|image| {
+        container::start::spec(node, &pod.id, &pod.record, record, &image, None).ok()
+    });
+    let pid = match record.state {
+        State::Running { pid, .. } => pid,
+        State::Creating | State::Created | State::Exited { .. } | State::Removing => 0,
+    };
+    let info = serde_json::json!({
+        "sandboxID": record.pod,
+        "pid": pid,
+        "state": record.state,
+        "cgroup": record.cgroup,
+        "config": record.config,
+        "runtimeSpec": spec,
+    });
+    HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
 }
 
 fn gone_is_fine(result: Result<(), Status>) -> Result<(), Status> {

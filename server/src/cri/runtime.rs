@@ -32,7 +32,12 @@ impl RuntimeService for Cri {
 
     async fn status(&self, request: Request<api::StatusRequest>) -> Answer<api::StatusResponse> {
         let node = Arc::clone(&self.node);
-        let network = match blocking(move || node.network.check()).await {
+        let images = Arc::clone(&self.node.images);
+        let (network, writable) = tokio::join!(
+            blocking(move || node.network.check()),
+            blocking(move || images.check_writable()),
+        );
+        let network = match network {
             Ok(()) => condition("NetworkReady", Ok(())),
             Err(err) => {
                 let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
@@ -42,7 +47,7 @@ impl RuntimeService for Cri {
         // Not the runtime's readiness: for that a kubelet would evict what runs here, and runs on.
         let data_dir = condition(
             "DataDirWritable",
-            self.node.images.check_writable().map_err(|err| {
+            writable.map_err(|err| {
                 let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
                 format!("cannot {}{hint}", crate::error::Chain(&err))
             }),
@@ -161,7 +166,7 @@ impl RuntimeService for Cri {
         &self,
         request: Request<api::ContainerStatusRequest>,
     ) -> Answer<api::ContainerStatusResponse> {
-        self.container_status_of(&request.into_inner()).map(Response::new)
+        self.container_status_of(request.into_inner()).await.map(Response::new)
     }
 
     async fn update_container_resources(

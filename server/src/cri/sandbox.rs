@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tonic::{Code, Status};
 
 /// Longest name, namespace or uid, in bytes. Kubernetes' own limit for names is 253.
-const NAME_BYTES_MAX: usize = 1024;
+const NAME_BYTES_MAX: usize = crate::limits::NAME_BYTES.count();
 
 impl Cri {
     /// Starts a pod, or waits for the same pod that is being started already: a retry after the

@@ -125,6 +125,7 @@ fn code(error: &Error) -> Code {
         Error::NameTaken { .. } => Code::AlreadyExists,
         Error::Image { source, .. } | Error::Rootfs { source, .. } => image_code(source),
         Error::ExecTimeout { .. } | Error::LaunchTimeout { .. } => Code::DeadlineExceeded,
+        Error::Storage { .. } => Code::Unavailable,
         Error::Monitor { source, .. } => monitor_code(source),
         Error::Failed { .. }
         | Error::Parts { .. }

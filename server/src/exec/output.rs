@@ -8,7 +8,7 @@ use tokio::net::unix::pipe::Receiver;
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
 /// Longest answer, in bytes: the kubelet's and crictl's clients take no more.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+const ANSWER_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
 /// Room in it for exit code, tags and lengths, and for the line at the end of either stream that says that it was cut.
 const REST_BYTES: usize = 64 + 2 * NOTICE_BYTES_MAX;
 const NOTICE_BYTES_MAX: usize = 128;

@@ -7,7 +7,7 @@ use hull_proto::cri;
 use oci_spec::image::ImageConfiguration;
 
 /// Groups that a process can have, `NGROUPS_MAX`.
-const GROUPS_MAX: usize = 65_536;
+const GROUPS_MAX: usize = crate::limits::GROUPS.count();
 
 /// Why a user cannot be found.
 #[derive(Debug, thiserror::Error)]

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 const WORTH: u32 = 100;
 const AGE_MAX: Duration = Duration::from_secs(60);
 /// Threads that walk.
-const WALKERS_MAX: usize = 2;
+const WALKERS_MAX: usize = crate::limits::WALKERS.count();
 /// How long an answer waits for a walk.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = crate::limits::WALK_MS.time();
 
 #[derive(Debug, Clone)]
 struct Walk {

@@ -25,11 +25,11 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 /// Connections that may wait for their other stream.
-const HALVES_MAX: usize = 128;
+const HALVES_MAX: usize = crate::limits::HALVES.count();
 /// Connections of one client at a time: as many as it can have pairs of streams.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = crate::limits::FORWARDS.count();
 /// How long a connection inside the pod may take.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+const CONNECT_MAX: Duration = crate::limits::FORWARD_CONNECT_S.time();
 
 /// One of the two streams of a connection, the other one is still to come.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 
 use super::waiting::{Place, SessionPlace};
 use super::{Asked, Streaming, attach, forward, remote};
+use crate::limits;
 use hull_streaming::session::{Patience, Watched};
 use hull_streaming::upgrade::{Speak, choose, refuse};
 use hull_streaming::{spdy, websocket};
@@ -26,9 +27,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 /// How long a connection may take in all until it has shown its token.
-const HEAD_MAX: Duration = Duration::from_secs(5);
+const HEAD_MAX: Duration = limits::HEAD_S.time();
 /// Most of a request's head, in bytes: proxies hand on their clients' tokens and cookies.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEAD_BYTES_MAX: usize = limits::HEAD_BYTES.count();
 /// Added by proxies, each time: k8s.io/apimachinery `UpgradeAwareHandler`, RFC 7239 of old.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Pause after the listener failed, which means that descriptors ran out.

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 /// How long a client may take to open its streams.
-const OPENING_MAX: Duration = Duration::from_secs(30);
+const OPENING_MAX: Duration = crate::limits::OPENING_S.time();
 /// What a pipe holds, in bytes: so much may wait in it when a process ends.
 const PIPE_BYTES: usize = 64 << 10;
 

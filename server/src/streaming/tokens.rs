@@ -15,9 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a URL works.
-const VALID: Duration = Duration::from_secs(60);
+const VALID: Duration = crate::limits::TOKEN_S.time();
 /// How many may wait at a time.
-const WAITING_MAX: usize = 1000;
+const WAITING_MAX: usize = crate::limits::TOKENS.count();
 
 /// A session that a client may open.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,16 +7,17 @@
 //! connection is closed. A client that has a URL sends its request at once, and is out of this before
 //! that happens. Sessions are bounded by themselves, in all and for each container or pod.
 
+use crate::limits;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::AbortHandle;
 
 /// Connections at a time that have not shown a token.
-pub(super) const WAITING_MAX: usize = 256;
+pub(super) const WAITING_MAX: usize = limits::WAITING.count();
 /// Sessions at a time.
-const SESSIONS_MAX: usize = 512;
+const SESSIONS_MAX: usize = limits::SESSIONS.count();
 /// Sessions at a time with one container or pod.
-const SESSIONS_EACH_MAX: usize = 256;
+const SESSIONS_EACH_MAX: usize = limits::SESSIONS_EACH.count();
 
 /// Connections that have not shown a token, the oldest first.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use crate::container::state::{Event, How};
 use crate::container::{ContainerRecord, State, create, log, remove, start, stop};
 use crate::error::{Chain, Error, Result};
 use crate::monitors;
-use crate::node::{new_container_id, now_ns};
+use crate::node::{Node, new_container_id, now_ns};
 use crate::pod::Reply;
 use crate::spec;
 use hull_nri::Roster;
@@ -389,8 +389,9 @@ impl Task {
             return answer(Some(reply), Err(Arc::new(err)));
         };
         let (pod, record, id) = (Arc::clone(&self.record), Arc::clone(&held.record), id.clone());
+        let node = Arc::clone(&self.node);
         self.work.spawn(async move {
-            let result = reopen(&client, &pod, &record, id).await;
+            let result = reopen(&node, &client, &pod, &record, id).await;
             answer(Some(reply), result.map_err(Arc::new));
             Finished::Nothing
         });
@@ -435,12 +436,13 @@ enum Begun {
 }
 
 async fn reopen(
+    node: &Node,
     client: &monitors::Client,
-    pod: &crate::pod::PodRecord,
-    record: &ContainerRecord,
+    pod: &Arc<crate::pod::PodRecord>,
+    record: &Arc<ContainerRecord>,
     id: ContainerId,
 ) -> std::result::Result<(), Error> {
-    let Some(file) = log::open(&pod.config, &record.config)? else { return Ok(()) };
+    let Some(file) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
     let told = client.tell(Verb::ReopenLog { container: id }, vec![file]).await;
     told.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }

@@ -2,8 +2,18 @@
 //! A monitor that is stopped (SIGSTOP) answers nothing: every verb of its pod ends all the same, stopping the
 //! pod ends the monitor, and other pods and a new daemon do not wait for it. And records with odd contents: no
 //! pod is there that cannot be removed.
+//!
+//! | file | what |
+//! |---|---|
+//! | `matrix` | each part that can hang, under each verb: bounds and answers are those of docs/security.md |
+//! | `outside` | registries and plugins that hang |
+//! | `table` | reads those bounds from docs/security.md, which is made of the code |
 
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
+
+mod matrix;
+mod outside;
+mod table;
 
 use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
 use hull_tests::eventually::patient;
@@ -16,15 +26,9 @@ use tonic::Code;
 
 /// The monitor of a pod, stopped.
 fn stop_monitor(pod: &str) -> Pid {
-    for entry in hull_tests::shell::names(std::path::Path::new("/proc")) {
-        let Ok(pid) = entry.parse::<i32>() else { continue };
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if arguments == format!("hull-monitor\0{pod}\0").into_bytes() {
-            kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
-            return Pid::from_raw(pid);
-        }
-    }
-    panic!("no monitor of {pod}")
+    let monitor = hull_tests::host::monitor_of(pod);
+    kill(monitor, Signal::SIGSTOP).unwrap();
+    monitor
 }
 
 /// Answers of a healthy pod, while another hangs.

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What network plugins may cost: every limit with its name. docs/security.md shows the table that is made of it.
+
+use hull_sys::budget::{Budget, Unit};
+
+/// One call, with all that the plugin starts.
+pub const PLUGIN_TIMEOUT_S: Budget = Budget::setting(
+    "network.cni",
+    "plugin_timeout_s",
+    "time of one call of a network plugin",
+    (90, Unit::Seconds),
+    "it is killed with its process group; the verb fails and what it did is undone",
+);
+/// STATUS and GC, which no pod waits for, but every Status of the node, and every pod, would.
+pub const SURVEY_S: Budget = Budget::fixed(
+    "survey_s",
+    "time of a STATUS or GC of a network plugin, where `plugin_timeout_s` is longer",
+    (10, Unit::Seconds),
+    "it is killed; NetworkReady is false and says why, GC is tried at the next interval",
+);
+/// Results are a few KiB.
+pub(crate) const ANSWER_BYTES: Budget = Budget::fixed(
+    "answer_bytes_max",
+    "bytes of a network plugin's answer",
+    (1 << 20, Unit::Bytes),
+    "it is killed, the verb fails",
+);
+/// Enough for the sentence that matters.
+pub(crate) const COMPLAINT_BYTES: Budget = Budget::fixed(
+    "complaint_bytes_max",
+    "bytes kept of the end of a network plugin's stderr",
+    (2048, Unit::Bytes),
+    "what came before is dropped",
+);
+/// Configurations of networks.
+pub(crate) const CONF_BYTES: Budget = Budget::fixed(
+    "conf_bytes_max",
+    "bytes of a network's configuration",
+    (1 << 20, Unit::Bytes),
+    "the file is not used",
+);
+/// What a plugin does for a daemon that was killed.
+pub(crate) const FINISH_S: Budget = Budget::fixed(
+    "finish_s",
+    "time that a network plugin of an earlier daemon may still take",
+    (10, Unit::Seconds),
+    "it is killed before the next call about its pod",
+);
+
+/// The table for docs/security.md.
+#[must_use]
+pub fn table() -> String {
+    hull_sys::budget::table(&[
+        &PLUGIN_TIMEOUT_S,
+        &SURVEY_S,
+        &FINISH_S,
+        &ANSWER_BYTES,
+        &COMPLAINT_BYTES,
+        &CONF_BYTES,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says by its panic what is wrong")]
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_docs_is_that_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
+        let docs = std::fs::read_to_string(path).unwrap();
+        assert!(docs.contains(&table()), "put this under \"Plugins\" in {path}:\n{}", table());
+    }
+}
