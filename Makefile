@@ -30,10 +30,11 @@ test: setup tools ## Run every test, or those that T=name names
 	@cargo build -p hull
 	@cargo test --workspace --no-fail-fast -- $(T)
 
-# ROUNDS is for each race; T names tests as above: make adversary ROUNDS=2000 T=races
-adversary: setup tools ## Attack Hull from containers, images, a registry and a client; every race 500 times
+# ROUNDS is for each race, and the rest in proportion: 500 are 20,000 requests of the fuzzer and 10,000 pods of the soak. T names
+# tests as above: make adversary ROUNDS=2000 T=races. ADVERSARY_SEED=N repeats a run of the fuzzer, CYCLES=N sets the soak's pods.
+adversary: setup tools ## Attack Hull from containers, images, a registry and clients; every race 500 times
 	@cargo build -p hull
-	@ADVERSARY_ROUNDS=$(or $(ROUNDS),500) cargo test -p hull-tests --test escape -- $(T)
+	@ADVERSARY_ROUNDS=$(or $(ROUNDS),500) $(if $(CYCLES),ADVERSARY_CYCLES=$(CYCLES)) cargo test -p hull-tests --test escape -- $(T)
 
 lint: setup ## Format, clippy, tidy
 	@cargo fmt --all --check

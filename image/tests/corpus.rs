@@ -7,206 +7,15 @@
 mod common;
 
 use common::{Fake, TestStore, can_run, serves, told};
-use hull_tests::image::{Blob, MANIFEST, Packed, this_arch};
+use hull_tests::hostile::{CORPUS, End, harmless};
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
-use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use tar::{Builder, EntryType, Header};
 
 /// Of the process that pulls, in all: an idle one has 20 MB.
 const MEMORY_BYTES_MAX: u64 = 150 << 20;
 const SECONDS_MAX: u64 = 300;
-
-/// What an image should come to.
-#[derive(Clone, Copy)]
-enum End {
-    /// It is taken, is whole, and has less than so many bytes on the disk.
-    Taken(u64),
-    /// It is refused, with these words.
-    Refused(&'static str),
-}
-
-/// Name, end, and the seconds of processor time that a layer may take.
-const CORPUS: [(&str, End, u64); 12] = [
-    ("headers before an entry that never comes", End::Refused("header_bytes_max"), 3600),
-    ("large headers before every entry", End::Taken(16 << 20), 3600),
-    ("links that wait", End::Taken(64 << 20), 3600),
-    ("directories of long names, walked", End::Taken(400 << 20), 3600),
-    ("links of long names, walked", End::Taken(400 << 20), 3600),
-    ("a hole and a link to it", End::Taken(1 << 20), 3600),
-    ("a hole that is walked", End::Taken(1 << 20), 3600),
-    ("holes beyond measure", End::Refused("layer_apparent_bytes_max"), 3600),
-    ("windows as large as they may be", End::Taken(140 << 20), 3600),
-    ("a window that is larger", End::Refused("too much memory"), 3600),
-    ("a config of nothing", End::Refused("document_values_max"), 3600),
-    ("processor time", End::Refused("layer_seconds_max"), 1),
-];
-
-/// A layer, packed while it is written: none of it is in memory as it will be inflated.
-struct Layer {
-    tar: Builder<Hashed>,
-}
-
-struct Hashed {
-    packed: zstd::Encoder<'static, Vec<u8>>,
-    hasher: sha2::Sha256,
-}
-
-impl std::io::Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        sha2::Digest::update(&mut self.hasher, bytes);
-        self.packed.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.packed.flush()
-    }
-}
-
-impl Layer {
-    fn new() -> Self {
-        Self::windowed(20)
-    }
-
-    fn windowed(log: u32) -> Self {
-        let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
-        packed.window_log(log).unwrap();
-        Self { tar: Builder::new(Hashed { packed, hasher: sha2::Digest::new() }) }
-    }
-
-    fn header(kind: EntryType, bytes: u64) -> Header {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(bytes);
-        header.set_mode(0o755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1);
-        header
-    }
-
-    fn add(mut self, kind: EntryType, path: &str, bytes: &[u8]) -> Self {
-        let mut header = Self::header(kind, bytes.len() as u64);
-        self.tar.append_data(&mut header, path, bytes).unwrap();
-        self
-    }
-
-    fn link(mut self, path: &str, target: &str) -> Self {
-        let mut header = Self::header(EntryType::Link, 0);
-        self.tar.append_link(&mut header, path, target).unwrap();
-        self
-    }
-
-    /// A file that is hole but for its last byte.
-    fn sparse(mut self, path: &str, length: u64) -> Self {
-        let map = format!("{},1", length - 1);
-        let length = length.to_string();
-        self.tar
-            .append_pax_extensions([
-                ("GNU.sparse.size", length.as_bytes()),
-                ("GNU.sparse.numblocks", b"1"),
-                ("GNU.sparse.map", map.as_bytes()),
-            ])
-            .unwrap();
-        self.add(EntryType::Regular, path, b"x")
-    }
-
-    fn raw(mut self, kind: EntryType, bytes: &[u8]) -> Self {
-        let mut header = Self::header(kind, bytes.len() as u64);
-        header.set_path("raw").unwrap();
-        header.set_cksum();
-        self.tar.append(&header, bytes).unwrap();
-        self
-    }
-
-    /// Itself packed, and its diff id.
-    fn pack(self) -> (Blob, String) {
-        let Hashed { packed, hasher } = self.tar.into_inner().unwrap();
-        let media_type = "application/vnd.oci.image.layer.v1.tar+zstd".into();
-        let hash = sha2::Digest::finalize(hasher);
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        (Blob { media_type, bytes: packed.finish().unwrap() }, format!("sha256:{hex}"))
-    }
-}
-
-fn packed(layers: Vec<Layer>, history: &Value) -> Packed {
-    let (layers, diff_ids): (Vec<Blob>, Vec<String>) = layers.into_iter().map(Layer::pack).unzip();
-    let config = json!({
-        "architecture": this_arch(), "os": "linux", "config": {}, "history": history,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    });
-    let media_type = "application/vnd.oci.image.config.v1+json".into();
-    let config = Blob { media_type, bytes: config.to_string().into_bytes() };
-    let described: Vec<Value> = layers.iter().map(Blob::descriptor).collect();
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": MANIFEST,
-        "config": config.descriptor(), "layers": described,
-    });
-    let manifest = Blob { media_type: MANIFEST.into(), bytes: manifest.to_string().into_bytes() };
-    Packed { blobs: [vec![config], layers].concat(), manifest, arch: this_arch().into() }
-}
-
-/// A directory as deep as a name may be long.
-fn deep(top: &str) -> String {
-    format!("{top}/{}", format!("{}/", "e".repeat(200)).repeat(18))
-}
-
-/// Replaces an entry: the layer is looked through when it is unpacked.
-fn walked(layer: Layer) -> Layer {
-    layer.add(EntryType::Regular, "end", b"").add(EntryType::Regular, "end", b"")
-}
-
-fn layers(name: &str) -> Vec<Layer> {
-    let (file, directory) = (EntryType::Regular, EntryType::Directory);
-    let numbered =
-        |count: u32, add: &dyn Fn(Layer, u32) -> Layer| (0..count).fold(Layer::new(), add);
-    let large = vec![b'a'; 1 << 20];
-    let (from, to) = (deep("from"), deep("to"));
-    match name {
-        "headers before an entry that never comes" => {
-            vec![numbered(300, &|layer, _| layer.raw(EntryType::XGlobalHeader, &large))]
-        }
-        "large headers before every entry" => vec![numbered(200, &|layer, number| {
-            let layer = layer.raw(EntryType::XGlobalHeader, &large);
-            let layer = layer.raw(EntryType::XGlobalHeader, &large[..900 << 10]);
-            layer.add(file, &format!("f{number}"), b"x")
-        })],
-        "links that wait" => {
-            let target = format!("{to}file");
-            let base = Layer::new().add(file, &target, b"x");
-            vec![base, numbered(30_000, &|layer, of| layer.link(&format!("{from}{of}"), &target))]
-        }
-        "directories of long names, walked" => vec![walked(numbered(40_000, &|layer, number| {
-            layer.add(directory, &format!("{to}{number}/"), b"")
-        }))],
-        "links of long names, walked" => vec![walked(numbered(30_000, &|layer, number| {
-            let path = format!("{to}{number}");
-            layer.add(file, &path, b"").link(&format!("{path}b"), &path)
-        }))],
-        "a hole and a link to it" => {
-            vec![Layer::new().sparse("hole", 1 << 40), Layer::new().link("two", "hole")]
-        }
-        "a hole that is walked" => vec![walked(Layer::new().sparse("hole", 3 << 40))],
-        "holes beyond measure" => {
-            vec![Layer::new().sparse("one", 3 << 40).sparse("two", 3 << 40)]
-        }
-        "windows as large as they may be" => {
-            let zeros = vec![0; 34 << 20];
-            let layer = |of| Layer::windowed(25).add(file, &format!("zeros{of}"), &zeros);
-            (0..4).map(layer).collect()
-        }
-        "a window that is larger" => {
-            vec![Layer::windowed(27).add(file, "zeros", &vec![0; 130 << 20])]
-        }
-        "processor time" => vec![numbered(200_000, &|layer, number| {
-            layer.add(directory, &format!("d{number}"), b"")
-        })],
-        _ => vec![Layer::new().add(file, "f", b"x")],
-    }
-}
 
 /// Largest that this process was. `VmHWM` of proc_pid_status(5).
 fn peak_bytes() -> u64 {
@@ -234,11 +43,11 @@ fn one_image_is_pulled_and_ends_as_it_should() {
     if !can_run("one_image_is_pulled_and_ends_as_it_should") {
         return;
     }
-    let own = Fake::start(serves(&packed(layers("harmless"), &json!([])), "a/b", "1"));
+    let own = Fake::start(serves(&harmless(), "a/b", "1"));
     let told_to = std::env::var("HOSTILE_IMAGE").unwrap_or_else(|_| format!("{}|", own.host));
     let (host, name) = told_to.split_once('|').unwrap();
-    let harmless = ("", End::Taken(1 << 20), 3600);
-    let (_, end, seconds) = *CORPUS.iter().find(|of| of.0 == name).unwrap_or(&harmless);
+    let hostile = CORPUS.iter().find(|of| of.name == name);
+    let (end, seconds) = hostile.map_or((End::Taken(1 << 20), 3600), |of| (of.end, of.seconds));
     let store = TestStore::configured(|config| config.limits.seconds = seconds);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let pulled = runtime.block_on(store.pull(&format!("{host}/a/b:1")));
@@ -272,12 +81,8 @@ fn no_image_costs_more_than_it_may() {
         return;
     }
     let mut dear = Vec::new();
-    for (name, ..) in CORPUS {
-        let history = match name {
-            "a config of nothing" => json!(vec![json!({}); 2_000_000]),
-            _ => json!([]),
-        };
-        let packed = packed(layers(name), &history);
+    for hostile in CORPUS {
+        let (name, packed) = (hostile.name, hostile.pack());
         let size: usize = packed.blobs.iter().map(|of| of.bytes.len()).sum();
         let fake = Fake::start(serves(&packed, "a/b", "1"));
         let began = Instant::now();
@@ -305,7 +110,7 @@ fn a_container_of_many_directories_is_measured_in_little_memory() {
         assert!(peak < 64 << 20, "{peak}");
         return;
     }
-    let fake = Fake::start(serves(&packed(layers("harmless"), &json!([])), "a/b", "1"));
+    let fake = Fake::start(serves(&harmless(), "a/b", "1"));
     let store = TestStore::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let image = runtime.block_on(store.pull(&format!("{}/a/b:1", fake.host))).unwrap();

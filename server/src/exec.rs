@@ -105,6 +105,13 @@ pub(crate) async fn begin(
     }
     match started {
         Ok((_, ended)) => Ok(Running { kill, ended }),
+        Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) })
+            if hull_plan::decode_step(&step).is_some_and(|error| hull_plan::is_gone(&error)) =>
+        {
+            // The container ended on the way, and its monitor has not said so yet.
+            let (verb, id) = ("run a command in", id.to_string());
+            Err(Arc::new(Error::WrongState { verb, kind: "container", id, state: "exited" }))
+        }
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             let (node, record) = (Arc::clone(node), Arc::clone(&shown.record));
             let failure = blocking(move || explain::exec(&node, &record, &process, &step)).await;

@@ -16,6 +16,10 @@
 //! | `client` | a client of the CRI that sends anything |
 //! | `memory` | clients that ask for more than the daemon has |
 //! | `neighbours` | what a part that hangs costs other pods |
+//! | `fuzz` | thousands of requests that look valid, for every method |
+//! | `images` | images that are small as they travel and cost a lot to take |
+//! | `soak` | everything around pods, killed and stopped while they come and go |
+//! | `hammer` | fifty clients that use one container with every verb at once |
 //!
 //! `make adversary` sets ADVERSARY_ROUNDS to run each race that many times; without it the short form runs.
 
@@ -24,6 +28,9 @@ mod client;
 mod devices;
 mod ending;
 mod execve;
+mod fuzz;
+mod hammer;
+mod images;
 mod kernel;
 mod memory;
 mod monitor;
@@ -33,10 +40,18 @@ mod places;
 mod races;
 mod registry;
 mod shapes;
+mod soak;
 mod trace;
 
 /// How often a race is run: `ADVERSARY_ROUNDS`, else a number for every day.
 fn rounds() -> u32 {
     let told = std::env::var("ADVERSARY_ROUNDS").ok().and_then(|text| text.parse().ok());
     told.unwrap_or(40)
+}
+
+/// How often something is done that has a number of its own for the 500 rounds of `make adversary`: `long`, in proportion
+/// to `ADVERSARY_ROUNDS`, else `short`.
+fn scaled(short: u32, long: u32) -> u32 {
+    let told = std::env::var("ADVERSARY_ROUNDS").ok().and_then(|text| text.parse::<u32>().ok());
+    told.map_or(short, |rounds| long.saturating_mul(rounds) / 500)
 }

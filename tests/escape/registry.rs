@@ -20,8 +20,8 @@ const ENDLESS_BYTES: u64 = 2 << 30;
 
 /// What came: the request's path, and all of its head.
 #[derive(Debug, Clone)]
-struct Asked {
-    path: String,
+pub(crate) struct Asked {
+    pub(crate) path: String,
     head: String,
 }
 
@@ -29,7 +29,7 @@ struct Asked {
 type Script = dyn Fn(&Asked, &mut dyn Write) -> std::io::Result<()> + Send + Sync;
 
 /// A server on loopback that does what its script does, until it is dropped.
-struct Liar {
+pub(crate) struct Liar {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     is_over: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ struct Liar {
 }
 
 impl Liar {
-    fn start(
+    pub(crate) fn start(
         script: impl Fn(&Asked, &mut dyn Write) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").must("listen on loopback");
@@ -58,7 +58,7 @@ impl Liar {
         Self { address, asked, is_over, thread: Some(thread) }
     }
 
-    fn image(&self, name: &str) -> String {
+    pub(crate) fn image(&self, name: &str) -> String {
         format!("{}/{name}:1", self.address)
     }
 
@@ -93,7 +93,12 @@ fn answer(stream: TcpStream, list: &Mutex<Vec<Asked>>, script: &Script) -> std::
 }
 
 /// A whole answer.
-fn say(to: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+pub(crate) fn say(
+    to: &mut dyn Write,
+    status: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<()> {
     let length = body.len();
     write!(
         to,
@@ -113,17 +118,17 @@ fn endless(to: &mut dyn Write, piece: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn manifest(config: &str, layers: &str) -> String {
+pub(crate) fn manifest(config: &str, layers: &str) -> String {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{config},"layers":[{layers}]}}"#
     )
 }
 
-fn descriptor(kind: &str, of: &str, size: &str) -> String {
+pub(crate) fn descriptor(kind: &str, of: &str, size: &str) -> String {
     format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{of}","size":{size}}}"#)
 }
 
-fn typed(kind: &str) -> String {
+pub(crate) fn typed(kind: &str) -> String {
     format!("Content-Type: {kind}\r\n")
 }
 

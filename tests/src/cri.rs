@@ -68,16 +68,7 @@ impl Cri {
     /// `logs` is where pods get their log directories.
     #[must_use]
     pub fn at(socket: &Path, logs: &Path) -> Self {
-        let socket = socket.to_owned();
-        let connect = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move {
-                tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new)
-            }
-        });
-        // The address is never used: the connector above opens the socket.
-        let endpoint = Endpoint::from_static("http://localhost").timeout(patient(VERB_MAX));
-        let channel = endpoint.connect_with_connector_lazy(connect);
+        let channel = channel(socket);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -382,6 +373,25 @@ impl Cri {
         }
         Ok(())
     }
+}
+
+/// A connection to the daemon at `socket`, made at the first call and again after a restart.
+#[must_use]
+pub fn channel(socket: &Path) -> Channel {
+    channel_for(socket, VERB_MAX)
+}
+
+/// The same, for calls that may take as long as `most`.
+#[must_use]
+pub fn channel_for(socket: &Path, most: Duration) -> Channel {
+    let socket = socket.to_owned();
+    let connect = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    // The address is never used: the connector above opens the socket.
+    let endpoint = Endpoint::from_static("http://localhost").timeout(patient(most));
+    endpoint.connect_with_connector_lazy(connect)
 }
 
 /// Namespaces as a kubelet asks for by default: net and ipc of the pod, pid of the container.

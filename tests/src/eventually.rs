@@ -32,18 +32,27 @@ pub fn patient(wait: Duration) -> Duration {
 }
 
 /// Asks `check` until it gives a value.
-pub async fn eventually<T, F, Fut>(what: impl Display, mut check: F) -> T
+pub async fn eventually<T, F, Fut>(what: impl Display, check: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, String>>,
 {
-    let began = Instant::now();
+    eventually_within(DEADLINE, what, check).await
+}
+
+/// Asks `check` until it gives a value, for what may take longer than most: `most` is the longest wait
+/// on a machine of usual speed.
+pub async fn eventually_within<T, F, Fut>(most: Duration, what: impl Display, mut check: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    let (began, most) = (Instant::now(), patient(most));
     loop {
         let last = match check().await {
             Ok(value) => return value,
             Err(last) => last,
         };
-        let most = deadline();
         assert!(began.elapsed() < most, "waited {most:?} until {what}; at last: {last}");
         tokio::time::sleep(TICK).await;
     }

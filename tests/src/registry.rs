@@ -110,6 +110,23 @@ impl Registry {
         blobs.join(&hex[..2]).join(hex).join("data")
     }
 
+    /// The process that serves, which its supervisor started.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        let pid = self.supervisor.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.must("find the registry's process");
+        let first = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        first.must("find the registry's process")
+    }
+
+    /// Ends it with SIGKILL, in the middle of whatever it does.
+    pub fn kill(self) {
+        // It is a child of the supervisor, which has not waited for it yet: the number is its own.
+        let pid = nix::unistd::Pid::from_raw(self.pid());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).must("kill the registry");
+    }
+
     fn push_blobs(&self, name: &str, packed: &Packed) {
         for blob in &packed.blobs {
             let digest = blob.digest();

@@ -189,7 +189,7 @@ async fn a_program_that_cannot_run_is_told_by_its_cause() {
     }
     tells(
         &refused(&cri, &pod, container("main", &image, &["no-such-command"])).await,
-        &[Code::InvalidArgument, Code::NotFound, Code::Unknown],
+        &[Code::FailedPrecondition],
         &["no-such-command", "PATH"],
     );
     // The same for an exec.

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a cgroup could not be made, limited, read or removed.
 
+use hull_sys::text::shown;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How much of a value stands in a message: more would crowd out the file and the cause.
+const VALUE_BYTES_MAX: usize = 100;
 
 /// Why a cgroup could not be made, limited, read or removed. Texts read after "cannot".
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A limit or a process.
-    #[error("write `{value}` to {}", path.display())]
+    #[error("write `{}` to {}", shown(value, VALUE_BYTES_MAX), path.display())]
     Write {
         /// Which file.
         path: PathBuf,
@@ -100,7 +104,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A `unified` key that is no file name.
-    #[error("set unified key `{key}`: it is no name of a cgroup v2 file")]
+    #[error(
+        "set unified key `{}`: it is not the name of a cgroup v2 file",
+        shown(key, VALUE_BYTES_MAX)
+    )]
     BadKey {
         /// As given.
         key: String,
@@ -149,6 +156,34 @@ impl Error {
         }
     }
 
+    /// Whether the kernel has no such value, or no such file, so that no later try can end otherwise.
+    #[must_use]
+    pub fn is_refused_value(&self) -> bool {
+        const REFUSED: [i32; 5] = [
+            libc_errno::EINVAL,
+            libc_errno::ERANGE,
+            libc_errno::E2BIG,
+            libc_errno::ENOENT,
+            libc_errno::ENAMETOOLONG,
+        ];
+        match self {
+            Self::Write { source, .. } => REFUSED.iter().any(|errno| is(source, *errno)),
+            Self::BadKey { .. } => true,
+            Self::Mounts { .. }
+            | Self::NoHierarchy
+            | Self::BadPath { .. }
+            | Self::Make { .. }
+            | Self::Remove { .. }
+            | Self::NotEmpty { .. }
+            | Self::NotFrozen { .. }
+            | Self::Read { .. }
+            | Self::NoController { .. }
+            | Self::HalfSet { .. }
+            | Self::Delegate { .. }
+            | Self::Devices { .. } => false,
+        }
+    }
+
     /// The errno behind it, to be sent over a pipe; `EIO` where there is none.
     #[must_use]
     pub fn errno(&self) -> i32 {
@@ -171,10 +206,13 @@ impl Error {
 /// The few errno numbers decided by here.
 pub(crate) mod libc_errno {
     pub(crate) const ENOENT: i32 = 2;
+    pub(crate) const E2BIG: i32 = 7;
     pub(crate) const EBUSY: i32 = 16;
     pub(crate) const ENODEV: i32 = 19;
     pub(crate) const EINVAL: i32 = 22;
     pub(crate) const EROFS: i32 = 30;
+    pub(crate) const ERANGE: i32 = 34;
+    pub(crate) const ENAMETOOLONG: i32 = 36;
     pub(crate) const EOPNOTSUPP: i32 = 95;
 }
 

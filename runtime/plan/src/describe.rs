@@ -55,6 +55,12 @@ pub fn is_exec(error: &StepError) -> bool {
     error.step == Step::Exec
 }
 
+/// A process whose namespaces were to be joined has ended meanwhile?
+#[must_use]
+pub fn is_gone(error: &StepError) -> bool {
+    matches!(error.step, Step::Join(_)) && error.errno == ESRCH
+}
+
 /// A failed step of a container's start.
 #[must_use]
 pub fn describe(plan: &Plan, error: &StepError) -> Failure {
@@ -110,6 +116,7 @@ fn reason(error: &StepError) -> String {
 }
 
 const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
 const EACCES: i32 = 13;
 const EPERM: i32 = 1;
 const ENODEV: i32 = 19;

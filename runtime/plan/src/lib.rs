@@ -24,7 +24,7 @@ pub mod seccomp;
 
 pub use build::{Options, Root, check_sysctl, plan};
 pub use capabilities::capability_names;
-pub use describe::{Failure, Layer, describe, describe_pause, describe_process, is_exec};
+pub use describe::{Failure, Layer, describe, describe_pause, describe_process, is_exec, is_gone};
 pub use error::Error;
 pub use hooks::hooks;
 pub use host::HostFacts;

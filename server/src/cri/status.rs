@@ -7,7 +7,7 @@
 //! hidden characters, and bounded. clippy.toml refuses statuses made elsewhere.
 
 use crate::error::{Chain, Error};
-use crate::{monitors, spec};
+use crate::{monitors, pod, spec};
 use hull_proto::monitor::Failure as MonitorFailure;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::borrow::Cow;
@@ -116,7 +116,10 @@ fn code(error: &Error) -> Code {
         Error::WrongState { .. }
         | Error::Adjust { .. }
         | Error::OthersLimits { .. }
-        | Error::ProfileLost { .. } => Code::FailedPrecondition,
+        | Error::ProfileLost { .. }
+        | Error::Failed { .. } => Code::FailedPrecondition,
+        Error::SetLimits { source } => limits_code(source),
+        Error::Parts { source, .. } => parts_code(source),
         Error::TooManyStreams { .. }
         | Error::FellBehind { .. }
         | Error::CallMemory { .. }
@@ -127,13 +130,10 @@ fn code(error: &Error) -> Code {
         Error::ExecTimeout { .. } | Error::LaunchTimeout { .. } => Code::DeadlineExceeded,
         Error::Storage { .. } => Code::Unavailable,
         Error::Monitor { source, .. } => monitor_code(source),
-        Error::Failed { .. }
-        | Error::Parts { .. }
-        | Error::Plugins { .. }
+        Error::Plugins { .. }
         | Error::Store { .. }
         | Error::Log { .. }
         | Error::LogFile { .. }
-        | Error::SetLimits { .. }
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
         | Error::WillNotDie { .. } => Code::Unknown,
@@ -143,6 +143,29 @@ fn code(error: &Error) -> Code {
 
 fn spec_code(_error: &spec::Error) -> Code {
     Code::InvalidArgument
+}
+
+/// A value that the kernel does not take is the caller's fault, one that it does not take now is not.
+fn limits_code(error: &hull_cgroup::Error) -> Code {
+    use hull_cgroup::Error as Cgroup;
+    if error.is_refused_value() {
+        Code::InvalidArgument
+    } else if matches!(error, Cgroup::Write { .. } | Cgroup::NoController { .. }) {
+        Code::FailedPrecondition
+    } else {
+        Code::Unknown
+    }
+}
+
+fn parts_code(error: &pod::parts::Error) -> Code {
+    use pod::parts::Error as Parts;
+    if matches!(error, Parts::Spec { .. }) {
+        Code::InvalidArgument
+    } else if matches!(error, Parts::Pause { .. } | Parts::HostPort { .. }) {
+        Code::FailedPrecondition
+    } else {
+        Code::Unknown
+    }
 }
 
 fn monitor_code(error: &monitors::Error) -> Code {
@@ -229,6 +252,21 @@ mod tests {
         let status = invalid("config.metadata.name", FORGED);
         assert!(!status.message().contains('\n'), "{status:?}");
         assert!(!plain(Code::Unknown, FORGED).message().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_value_that_the_kernel_refuses_is_the_callers_fault_and_its_file_is_named() {
+        let refused = |errno| Error::SetLimits {
+            source: hull_cgroup::Error::Write {
+                path: "/sys/fs/cgroup/pod/cpuset.cpus".into(),
+                value: "x".repeat(10_000),
+                source: std::io::Error::from_raw_os_error(errno),
+            },
+        };
+        let (einval, ebusy) = (of(refused(22)), of(refused(16)));
+        assert_eq!(einval.code(), Code::InvalidArgument);
+        assert!(einval.message().contains("cpuset.cpus: Invalid argument"), "{einval}");
+        assert_eq!(ebusy.code(), Code::FailedPrecondition, "it may be taken later");
     }
 
     #[test]
