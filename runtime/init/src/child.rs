@@ -265,10 +265,11 @@ impl Clone<'_> {
             None => self.enter_cgroups()?,
         }
         let Some(pid) = self.pid else { return process::lead_session() };
-        process::set_oom_score("self/oom_score_adj", self.oom_score_adj)?;
         // While the rights over it are there. It is our children's, not ours.
         enter_pid_namespace(pid)?;
         if let Some(user) = self.user {
+            // The work sets it too, but in a user namespace it has no right to lower it any more.
+            process::set_oom_score("self/oom_score_adj", self.oom_score_adj)?;
             let link = LinkNameSpaceType::User;
             move_into_link_name_space(user, Some(link)).map_err(|errno| {
                 StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")

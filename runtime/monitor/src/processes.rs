@@ -21,6 +21,7 @@ use hull_init::{PodProcfs, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
 use hull_sys::Reaped;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -343,6 +344,11 @@ impl Monitor {
 
     /// Reads a stream's output into the log, for one turn.
     pub(crate) fn output(&mut self, id: &ContainerId, stream: Stream) {
+        match self.without_output(id, stream) {
+            Some(Flow::Closed) => return self.close(id, stream),
+            Some(Flow::More | Flow::Empty | Flow::Held) => return,
+            None => {}
+        }
         let mut room = self.room.take().unwrap_or_else(Room::new);
         for _ in 0..TURN {
             match self.read_output(id, stream, &mut room) {
@@ -363,17 +369,41 @@ impl Monitor {
 
     /// Reads all that is there: the processes are gone, so no more comes.
     pub(crate) fn drain(&mut self, id: &ContainerId, stream: Stream) {
-        let mut room = self.room.take().unwrap_or_else(Room::new);
-        for _ in 0..DRAIN_READS_MAX {
-            match self.read_output(id, stream, &mut room) {
-                // Nobody can be held up any more, so what is owed may grow.
-                Flow::More | Flow::Held => {}
-                Flow::Empty | Flow::Closed => break,
+        if self.without_output(id, stream).is_none() {
+            let mut room = self.room.take().unwrap_or_else(Room::new);
+            for _ in 0..DRAIN_READS_MAX {
+                match self.read_output(id, stream, &mut room) {
+                    // Nobody can be held up any more, so what is owed may grow.
+                    Flow::More | Flow::Held => {}
+                    Flow::Empty | Flow::Closed => break,
+                }
             }
+            self.room = Some(room);
         }
-        self.room = Some(room);
         self.hold(id, stream);
         self.close(id, stream);
+    }
+
+    /// How a read would end when there is nothing to read; `None` when there is. Most containers end with
+    /// nothing left in their pipes, and room for output costs more than all else at an end: it is mapped,
+    /// cleared, and wiped when it is given back. Not asked while there is room.
+    fn without_output(&self, id: &ContainerId, stream: Stream) -> Option<Flow> {
+        let container = self.containers.get(id)?;
+        let output = match stream {
+            Stream::Stdout => &container.stdout,
+            Stream::Stderr => &container.stderr,
+        };
+        let fd = output.as_ref().filter(|_| self.room.is_none())?.fd.as_fd();
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?;
+        let seen = fds[0].revents();
+        if seen.contains(PollFlags::IN) {
+            None
+        } else if seen.intersects(PollFlags::HUP | PollFlags::ERR) {
+            Some(Flow::Closed)
+        } else {
+            Some(Flow::Empty)
+        }
     }
 
     fn read_output(&mut self, id: &ContainerId, stream: Stream, room: &mut Room) -> Flow {
