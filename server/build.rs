@@ -44,7 +44,7 @@ fn target() -> Result<String, Box<dyn Error>> {
         return Ok(musl);
     }
     println!(
-        "cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (mend: rustup target add {musl})"
+        "cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (hint: rustup target add {musl})"
     );
     Ok(host)
 }

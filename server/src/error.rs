@@ -2,7 +2,7 @@
 //! Why a verb could not be carried out.
 //!
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
-//! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
+//! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
 use crate::{monitors, nri, pod, spec, store};
 use hull_plan::Failure;
@@ -108,7 +108,7 @@ impl Error {
             Self::OthersLimits { .. } => {
                 Some("see why in the log, and which plugin asks for it".into())
             }
-            Self::Failed { failure, .. } => failure.mend.clone(),
+            Self::Failed { failure, .. } => failure.hint.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
             Self::Log { .. } | Self::LogFile { .. } => Some(

@@ -17,8 +17,8 @@ pub trait Files {
 pub struct Found {
     /// The sentence.
     pub what: String,
-    /// How to mend it.
-    pub mend: Option<String>,
+    /// How to fix it.
+    pub hint: Option<String>,
     /// What was seen.
     pub evidence: Vec<String>,
 }
@@ -100,8 +100,8 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
     }
 }
 
-fn found(what: String, mend: &str) -> Option<Found> {
-    Some(Found { what, mend: Some(mend.into()), evidence: Vec::new() })
+fn found(what: String, hint: &str) -> Option<Found> {
+    Some(Found { what, hint: Some(hint.into()), evidence: Vec::new() })
 }
 
 fn find(program: &str, process: &Process, files: &dyn Files) -> Option<(String, Vec<u8>)> {
