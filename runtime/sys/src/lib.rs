@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
+pub mod arch;
 #[cfg(feature = "audit")]
 pub mod audit;
 mod calls;
