@@ -10,33 +10,50 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const MUSL: &str = "x86_64-unknown-linux-musl";
+/// Set to `none`, nothing is built and empty files are embedded: for `cargo check` for a machine of another
+/// architecture, where nothing is linked and the C libraries of that machine are not there.
+const SWITCH: &str = "HULL_POD_PROGRAMS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
     for folder in ["proto/src", "proto/Cargo.toml", "runtime", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", root.join(folder).display());
     }
+    println!("cargo:rerun-if-env-changed={SWITCH}");
     let out = PathBuf::from(env::var("OUT_DIR")?).join("pod-programs");
-    let target = target()?;
-    let host = env::var("HOST")?;
-    let monitor = build(&root, &out, &target, "hull-monitor", "hull-monitor", &[])?;
+    if env::var(SWITCH).is_ok_and(|value| value == "none") {
+        return embed_nothing(&out);
+    }
+    let target = env::var("TARGET")?;
+    let monitor =
+        build(&root, &out, &monitor_target(&target)?, "hull-monitor", "hull-monitor", &[])?;
     // Pause links to no library at all. rustc adds musl's own start-up files, so not that target.
-    let pause = build(&root, &out, &host, "hull-sys", "pause", &["--features", "pause"])?;
-    // libseccomp.a is the host's libc's; static too, so that no loader runs at each start.
-    let oci = build(&root, &out, &host, "hull-oci", "hull-oci", &[])?;
-    println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
-    println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
-    println!("cargo:rustc-env=HULL_OCI_PROGRAM={}", oci.display());
+    let pause = build(&root, &out, &target, "hull-sys", "pause", &["--features", "pause"])?;
+    // libseccomp.a is glibc's; static too, so that no loader runs at each start.
+    let oci = build(&root, &out, &target, "hull-oci", "hull-oci", &[])?;
+    embed(&monitor, &pause, &oci);
     Ok(())
 }
 
-/// The musl target where its standard library is installed, else the host's with a static libc.
-fn target() -> Result<String, Box<dyn Error>> {
-    let host = env::var("HOST")?;
+fn embed(monitor: &Path, pause: &Path, oci: &Path) {
+    println!("cargo:rustc-env=HULL_MONITOR_PROGRAM={}", monitor.display());
+    println!("cargo:rustc-env=HULL_PAUSE_PROGRAM={}", pause.display());
+    println!("cargo:rustc-env=HULL_OCI_PROGRAM={}", oci.display());
+}
+
+fn embed_nothing(out: &Path) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(out)?;
+    let empty = out.join("empty");
+    std::fs::write(&empty, "")?;
+    embed(&empty, &empty, &empty);
+    Ok(())
+}
+
+/// The musl target of the same architecture where its standard library is installed, else the daemon's own
+/// target with a static libc.
+fn monitor_target(target: &str) -> Result<String, Box<dyn Error>> {
     let rustc = env::var("RUSTC")?;
-    let arch = host.split('-').next().unwrap_or("x86_64");
-    let musl = MUSL.replace("x86_64", arch);
+    let musl = format!("{}-unknown-linux-musl", env::var("CARGO_CFG_TARGET_ARCH")?);
     let shown =
         Command::new(rustc).args(["--print", "target-libdir", "--target", &musl]).output()?;
     let libs = String::from_utf8(shown.stdout)?;
@@ -44,9 +61,9 @@ fn target() -> Result<String, Box<dyn Error>> {
         return Ok(musl);
     }
     println!(
-        "cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (mend: rustup target add {musl})"
+        "cargo:warning=no {musl} target: the monitor is linked with static glibc and takes more memory per pod (hint: rustup target add {musl})"
     );
-    Ok(host)
+    Ok(target.to_owned())
 }
 
 fn build(
@@ -68,10 +85,16 @@ fn build(
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
+        // The flags take the place of those in `.cargo/config.toml`, which name this folder for arm64.
+        .env("LIBSECCOMP_LIB_PATH", format!("/usr/lib/{}-linux-gnu", arch(target)));
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!("cannot build {bin} for {target}: {status}").into());
     }
     Ok(out.join(target).join("monitor").join(bin))
+}
+
+fn arch(target: &str) -> &str {
+    target.split('-').next().unwrap_or_default()
 }

@@ -40,13 +40,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The musl target where its standard library is installed, else the host's with a static libc.
+/// The musl target of this architecture where its standard library is installed, else glibc's, static too.
 fn target() -> Result<String, Box<dyn Error>> {
-    let host = env::var("HOST")?;
-    let musl = format!("{}-unknown-linux-musl", host.split('-').next().unwrap_or("x86_64"));
+    let musl = format!("{}-unknown-linux-musl", env::var("CARGO_CFG_TARGET_ARCH")?);
     let shown = Command::new(env::var("RUSTC")?)
         .args(["--print", "target-libdir", "--target", &musl])
         .output()?;
     let libs = String::from_utf8(shown.stdout)?;
-    Ok(if Path::new(libs.trim()).is_dir() { musl } else { host })
+    Ok(if Path::new(libs.trim()).is_dir() { musl } else { env::var("TARGET")? })
 }

@@ -2,7 +2,7 @@
 //! Why a verb could not be carried out.
 //!
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
-//! `cri/status.rs`, which also chooses the gRPC code and adds the mend.
+//! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
 use crate::exec::NoSlot;
 use crate::{monitors, nri, pod, spec, store};
@@ -129,7 +129,7 @@ impl Error {
             Self::AskedBy { plugins, source } => Some(source.hint().unwrap_or_else(|| {
                 format!("see the configuration and the log of plugin `{plugins}`")
             })),
-            Self::Failed { failure, .. } => failure.mend.clone(),
+            Self::Failed { failure, .. } => failure.hint.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
             Self::Log { .. } | Self::LogFile { .. } => Some(

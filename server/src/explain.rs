@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why something failed, in one sentence, and how to mend it.
+//! Why something failed, in one sentence, and how to fix it.
 //!
 //! `hull-plan` knows what each step of a start means; what needs a look into the image (is the
 //! program there, what kind of file is it, is its interpreter there?) is added here.
@@ -55,7 +55,7 @@ fn unreadable() -> Failure {
         stage: "start".into(),
         what: "the pod's monitor sent an error that this daemon cannot read".into(),
         evidence: Vec::new(),
-        mend: Some("restart the pod, so that it gets a monitor of this daemon's version".into()),
+        hint: Some("restart the pod, so that it gets a monitor of this daemon's version".into()),
     }
 }
 
@@ -74,7 +74,7 @@ fn program(
     let inside = Inside { view };
     if let Some(found) = elf::explain(process, &inside) {
         failure.what = found.what;
-        failure.mend = found.mend.or(failure.mend);
+        failure.hint = found.hint.or(failure.hint);
         failure.evidence.extend(found.evidence);
     }
     failure

@@ -6,7 +6,7 @@ use crate::rounds;
 use crate::shapes::{add_capability, mapped};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::cri::{mount, text};
-use hull_tests::{Cri, Must as _, Node, eventually};
+use hull_tests::{Must as _, Node};
 
 /// Its volume is the directory of all pods, as a hostPath may be.
 fn with_sockets(node: &Node, image: &str, readonly: bool) -> ContainerConfig {
@@ -45,14 +45,6 @@ async fn who_reaches_the_sockets_of_monitors_ends_no_pod_and_no_exec() {
     }
 }
 
-async fn says(cri: &Cri, container: &str, word: &str) {
-    eventually(&format!("it says {word}"), || async {
-        let said = text(&cri.logs(container).await, "stdout");
-        if said.lines().any(|line| line == word) { Ok(()) } else { Err(said) }
-    })
-    .await;
-}
-
 /// Until its exec a process runs the program that all pods of the node run; as `/proc/self/exe` it even
 /// goes on to run in the container.
 #[tokio::test]
@@ -71,14 +63,14 @@ async fn the_program_of_all_monitors_cannot_be_spoilt_from_a_container() {
         let name = pod.hostname.clone();
         let pod = cri.run_pod_with(pod).await.unwrap();
         let spoiler = cri.run(&pod, config).await;
-        says(&cri, &spoiler, "ready").await;
+        cri.prints(&spoiler, "ready").await;
         for _ in 0..rounds() {
             // It runs, and finds nothing that a monitor has.
             let ran = cri.exec(&spoiler, &["/proc/self/exe"]).await.must("run /proc/self/exe");
             assert_ne!(ran.code, 0, "{ran:?}");
             assert_eq!(cri.exec(&spoiler, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
         }
-        says(&cri, &spoiler, "refused").await;
+        cri.prints(&spoiler, "refused").await;
         let said = text(&cri.logs(&spoiler).await, "stdout");
         assert_eq!(said, "ready\nrefused\n", "in the pod {name}");
         let next = cri.run_pod(&format!("after-{name}")).await.must("start a pod after that");

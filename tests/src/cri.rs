@@ -362,6 +362,20 @@ impl Cri {
         read_log(Path::new(&path))
     }
 
+    /// Waits until a container has printed `line` to its standard output. Any output at all is not enough: a
+    /// program's complaint, or the first half of what it has to say, would pass for it.
+    pub async fn prints(&self, container: &str, line: &str) {
+        crate::eventually(format!("{container} prints {line:?}"), || async {
+            let printed = text(&self.logs(container).await, "stdout");
+            if printed.lines().any(|one| one == line) {
+                Ok(())
+            } else {
+                Err(format!("{printed:?}"))
+            }
+        })
+        .await;
+    }
+
     /// Stops and removes every pod.
     ///
     /// # Errors

@@ -83,9 +83,17 @@ pub fn monitor_of(pod: &str) -> Pid {
 fn mounts(root: &Path) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
     let root = root.display().to_string();
-    let ours = text.lines().filter(|line| line.contains(&root));
+    let ours = text.lines().filter(|line| names_path(line, &root));
     // The first three fields are numbers that change with every mount.
     ours.map(|line| format!("mount {}", line.splitn(5, ' ').last().unwrap_or(line))).collect()
+}
+
+/// Whether `path`, or something beneath it, stands in the line: `/var/tmp/hlt1` is not in `/var/tmp/hlt12/x`.
+fn names_path(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let next = line[at + path.len()..].chars().next();
+        next.is_none_or(|next| !next.is_alphanumeric() && next != '-' && next != '_')
+    })
 }
 
 fn bridge_ports(bridge: &str) -> Vec<String> {
@@ -261,4 +269,24 @@ pub fn clear(node: &Names) {
     }
     gone.map_err(|left| format!("processes that will not die: {left}"))
         .unwrap_or_else(|text| panic!("{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_another_node_are_not_this_nodes() {
+        let node = "/var/tmp/hlt1";
+        for line in [
+            "36 28 0:31 / /var/tmp/hlt1/state/netns/a rw - nsfs nsfs rw",
+            "36 28 0:31 / /var/tmp/hlt1 rw - tmpfs tmpfs rw",
+            "36 28 0:31 / /mnt rw - overlay overlay rw,upperdir=/var/tmp/hlt1/data/u,workdir=/w",
+            "36 28 0:31 / /var/tmp/hlt12/x rw - overlay overlay rw,lowerdir=/var/tmp/hlt1:/l",
+        ] {
+            assert!(names_path(line, node), "{line}");
+        }
+        let other = "36 28 0:31 / /var/tmp/hlt12/state/netns/a rw - nsfs nsfs rw";
+        assert!(!names_path(other, node), "{other}");
+    }
 }

@@ -80,6 +80,8 @@ pub struct Node {
     daemon: Option<Child>,
     cri: Cri,
     before: OnHost,
+    /// Whether its end was looked at already.
+    finished: bool,
     /// The network namespace that the daemon runs in, when it is not the host's.
     netns: Option<PathBuf>,
     /// Holds the number as long as this lives.
@@ -149,6 +151,7 @@ impl Node {
             daemon: None,
             cri,
             before: OnHost::default(),
+            finished: false,
             netns,
             _claim: claim,
         };
@@ -258,6 +261,14 @@ impl Node {
             if more.0.is_empty() { Ok(()) } else { Err(format!("left over:\n{more}")) }
         })
         .await;
+    }
+
+    /// Ends the daemon in order, after its last pod was removed, and fails if anything of them is left. When
+    /// the node is dropped, the daemon is not started again to see to that.
+    pub async fn finish(&mut self) {
+        self.terminate();
+        self.nothing_is_left().await;
+        self.finished = true;
     }
 
     /// The daemon's state directory.
@@ -376,7 +387,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let failed_already = std::thread::panicking();
-        let left = if failed_already { None } else { self.settle() };
+        let left = if failed_already || self.finished { None } else { self.settle() };
         if let Some(mut child) = self.daemon.take() {
             let _ = kill(pid_of(&child), Signal::SIGTERM);
             let ended = eventually::blocking(eventually::patient(Duration::from_secs(5)), || {

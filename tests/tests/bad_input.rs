@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What cannot be done is refused with a message that says what and how to mend it, with the right
+//! What cannot be done is refused with a message that says what and how to fix it, with the right
 //! code, and leaves nothing behind.
 
 use hull_proto::cri::{self as api, MountPropagation};

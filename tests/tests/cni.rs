@@ -177,12 +177,12 @@ async fn hull_check_judges_the_set_up_of_plugins() {
     let none = checked();
     let said = of_network(&none.stdout);
     assert!(none.code == 1 && said.starts_with("MISSING"), "{none:?}");
-    assert!(said.contains("net.d has no *.conflist") && said.contains("mend: install"), "{said}");
+    assert!(said.contains("net.d has no *.conflist") && said.contains("hint: install"), "{said}");
 
     configure(&node, "missing");
     let said = of_network(&checked().stdout);
     assert!(said.starts_with("MISSING") && said.contains("find CNI plugin `missing`"), "{said}");
-    assert!(said.contains("mend: install `missing`") && said.contains("bin_dirs"), "{said}");
+    assert!(said.contains("hint: install `missing`") && said.contains("bin_dirs"), "{said}");
 
     configure(&node, "watched");
     let conf_dir = dir(node.names()).join("net.d");

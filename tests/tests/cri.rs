@@ -401,11 +401,7 @@ async fn one_pod_that_is_slow_to_stop_delays_no_other() {
     let stubborn =
         shell("main", &image, "trap '' TERM; echo trapped; while true; do sleep 1; done");
     let stubborn = cri.run(&slow, stubborn).await;
-    hull_tests::eventually("it ignores SIGTERM", || async {
-        let said = hull_tests::cri::text(&cri.logs(&stubborn).await, "stdout");
-        if said == "trapped\n" { Ok(()) } else { Err(said) }
-    })
-    .await;
+    cri.prints(&stubborn, "trapped").await;
     let stopping = cri.stop(&stubborn, 5);
     let living = async {
         let pod = cri.run_pod("quick").await.unwrap();

@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, ContainerState};
 use hull_tests::cri::{idle, resources, shell};
-use hull_tests::{Cri, Node, eventually, host};
+use hull_tests::{Cri, Node, host};
 use std::fs;
 use std::path::Path;
 
@@ -167,10 +167,7 @@ async fn a_tree_of_processes_ends_with_its_container() {
     let script =
         "trap '' TERM; (trap '' TERM; setsid sleep 983 &) ; echo up; while true; do sleep 1; done";
     let made = cri.run(&pod, shell("tree", &image, script)).await;
-    eventually("the tree is up", || async {
-        if cri.logs(&made).await.is_empty() { Err("no output".to_owned()) } else { Ok(()) }
-    })
-    .await;
+    cri.prints(&made, "up").await;
     cri.stop(&made, 1).await.unwrap();
     let status = cri.status(&made).await;
     assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));

@@ -56,15 +56,7 @@ async fn metrics_have_the_names_and_labels_that_are_described_and_values_that_ho
     resources(&mut config).cpu_quota = 150_000;
     resources(&mut config).cpu_period = 100_000;
     let made = cri.run(&pod, config).await;
-    hull_tests::eventually("its work is done", || async {
-        let said = cri.logs(&made).await;
-        if hull_tests::cri::text(&said, "stdout").contains("done") {
-            Ok(())
-        } else {
-            Err(format!("{said:?}"))
-        }
-    })
-    .await;
+    cri.prints(&made, "done").await;
     let address = cri.pod_ip(&pod).await;
     // Nothing listens there: the pod answers so, and both packets are counted.
     let refused = std::net::TcpStream::connect(format!("{address}:9")).unwrap_err();

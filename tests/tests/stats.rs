@@ -23,14 +23,6 @@ fn number(value: Option<api::UInt64Value>) -> u64 {
     value.must("find a number").value
 }
 
-async fn has_said(cri: &Cri, container: &str, word: &str) {
-    eventually(format!("it says {word}"), || async {
-        let said = hull_tests::cri::text(&cri.logs(container).await, "stdout");
-        if said.contains(word) { Ok(()) } else { Err(said) }
-    })
-    .await;
-}
-
 /// The directory of a process's cgroup in the hierarchy that has `file` in it.
 fn cgroup_with(pid: i32, file: &str) -> Option<PathBuf> {
     let of = fs::read_to_string(format!("/proc/{pid}/cgroup")).must("read a process's cgroups");
@@ -73,7 +65,7 @@ async fn cpu_per_second_is_known_at_the_first_time_it_is_asked_for() {
     resources(&mut config).cpu_period = 100_000;
     resources(&mut config).cpu_quota = 10_000;
     let made = cri.run(&pod, config).await;
-    has_said(&cri, &made, "ready").await;
+    cri.prints(&made, "ready").await;
     let rate = eventually("it has used some CPU", || async {
         let cpu = of_container(&cri, &made).await.cpu.must("find cpu");
         let rate = number(cpu.usage_nano_cores);
@@ -95,7 +87,7 @@ async fn memory_is_counted_as_eviction_wants_it() {
     let mut config = shell("main", &image, script);
     resources(&mut config).memory_limit_in_bytes = 256 << 20;
     let made = cri.run(&pod, config).await;
-    has_said(&cri, &made, "ready").await;
+    cri.prints(&made, "ready").await;
     let memory = of_container(&cri, &made).await.memory.must("find memory");
     let (usage, working_set) = (number(memory.usage_bytes), number(memory.working_set_bytes));
     let rss = number(memory.rss_bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Images as they are stored: what breaks them, how that is found and mended, how they go out and come
+//! Images as they are stored: what breaks them, how that is found and repaired, how they go out and come
 //! back, and pulls that do not get to their end.
 
 use hull_proto::cri as api;

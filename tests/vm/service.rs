@@ -139,7 +139,7 @@ fn the_check_finds_this_node_fit_and_names_what_is_missing() {
             "echo {text} > /run/over; mount --bind /run/over {path}; mount -o remount,bind,ro {path}"
         )
     };
-    for (change, mend) in [
+    for (change, hint) in [
         ("umount -l /sys/fs/cgroup".to_owned(), "mount cgroup v2"),
         (over("cpu io", "/sys/fs/cgroup/cgroup.controllers"), "cgroup_enable=memory"),
         (over("0", "/proc/sys/net/ipv4/ip_forward"), "sysctl net.ipv4.ip_forward=1"),
@@ -148,7 +148,7 @@ fn the_check_finds_this_node_fit_and_names_what_is_missing() {
         ("mount -t tmpfs none /run/systemd".to_owned(), "cgroupfs: hull itself"),
     ] {
         let broken = check_after(&change);
-        assert!(broken.contains(mend), "after {change}: {broken}");
+        assert!(broken.contains(hint), "after {change}: {broken}");
     }
     // Modules are the whole machine's. One that is missing is so in a mount namespace too; nothing
     // has an overlay mounted now, and nobody a bridge whose packets pass the host's rules.

@@ -214,6 +214,9 @@ fn an_inventory_of_the_first_form_is_still_read() {
 
 #[test]
 fn an_inventory_that_was_altered_is_not_believed() {
+    if !can_run("an_inventory_that_was_altered_is_not_believed") {
+        return;
+    }
     let unpacked = Unpack::new(&Layer::new().file("x", 0o644, "x").tar());
     let path = unpacked.dir.path().join("inventory");
     let mut bytes = fs::read(&path).unwrap();

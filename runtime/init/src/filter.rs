@@ -3,34 +3,23 @@
 //! may run under it.
 
 use crate::plan::Seccomp;
+use hull_sys::arch::AUDIT_ARCH;
 
 /// `SECCOMP_RET_ALLOW` and `SECCOMP_RET_LOG`, seccomp(2).
 const PASSES: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
 /// More instructions than the kernel takes (`BPF_MAXINSNS`).
 const STEPS_MAX: usize = 4096;
 
-/// `AUDIT_ARCH_*` of the programs that we run.
-const ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
-    Some(0xc000_003e)
-} else if cfg!(target_arch = "aarch64") {
-    Some(0xc000_00b7)
-} else {
-    None
-};
-
 /// Whether every one of `calls`, each with its first argument, passes the filter. No where that cannot be
 /// told.
 pub(crate) fn passes(filter: &Seccomp, calls: &[(u32, u64)]) -> bool {
     calls.iter().all(|(number, argument)| {
-        let answer = ARCH.and_then(|arch| {
-            let low = u32::try_from(argument & 0xffff_ffff).unwrap_or(0);
-            let high = u32::try_from(argument >> 32).unwrap_or(0);
-            // `struct seccomp_data` in words: number, architecture, the place (two), arguments.
-            let mut data = [0_u32; 16];
-            [data[0], data[1], data[4], data[5]] = [*number, arch, low, high];
-            run(&filter.bpf, &data)
-        });
-        answer.is_some_and(|answer| PASSES.contains(&(answer & 0xffff_0000)))
+        let low = u32::try_from(argument & 0xffff_ffff).unwrap_or(0);
+        let high = u32::try_from(argument >> 32).unwrap_or(0);
+        // `struct seccomp_data` in words: number, architecture, the place (two), arguments.
+        let mut data = [0_u32; 16];
+        [data[0], data[1], data[4], data[5]] = [*number, AUDIT_ARCH, low, high];
+        run(&filter.bpf, &data).is_some_and(|answer| PASSES.contains(&(answer & 0xffff_0000)))
     })
 }
 

@@ -74,7 +74,7 @@ impl Error {
             }
             Self::Plan { source, .. } | Self::PlanProcess { source } => source.hint(),
             Self::Cgroup { source, .. } => source.hint(),
-            Self::Start { failure, .. } | Self::Exec { failure, .. } => failure.mend.clone(),
+            Self::Start { failure, .. } | Self::Exec { failure, .. } => failure.hint.clone(),
             Self::StillRuns { .. } => {
                 Some("it hangs in the kernel, usually on storage: see /proc/PID/stack".into())
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a failed step means, in a sentence, with the mend.
+//! What a failed step means, in a sentence, with a hint.
 
 use hull_init::plan::{NamespaceKind, Op, Source};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
@@ -35,8 +35,8 @@ pub struct Failure {
     pub what: String,
     /// What was seen.
     pub evidence: Vec<String>,
-    /// How to mend it.
-    pub mend: Option<String>,
+    /// How to fix it.
+    pub hint: Option<String>,
 }
 
 impl fmt::Display for Failure {
@@ -92,19 +92,19 @@ pub fn describe_pause(plan: &PausePlan, step: &[u8]) -> Failure {
         let (name, value) =
             sysctl.map_or(("?", "?"), |(name, value)| (name.as_str(), value.as_str()));
         let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
-        let mend = "check the name and value under `securityContext.sysctls`, and that the node's kernel has it";
-        return failure(Layer::Namespace, "sysctl", what, Some(mend));
+        let hint = "check the name and value under `securityContext.sysctls`, and that the node's kernel has it";
+        return failure(Layer::Namespace, "sysctl", what, Some(hint));
     }
     of_step(None, &plan.cgroup.path, &error)
 }
 
-fn failure(layer: Layer, stage: &str, what: String, mend: Option<&str>) -> Failure {
+fn failure(layer: Layer, stage: &str, what: String, hint: Option<&str>) -> Failure {
     Failure {
         layer,
         stage: stage.into(),
         what,
         evidence: Vec::new(),
-        mend: mend.map(str::to_owned),
+        hint: hint.map(str::to_owned),
     }
 }
 
@@ -145,8 +145,8 @@ fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
 
 fn of_op(op: &Op, error: &StepError) -> Failure {
     let why = reason(error);
-    let fs = |stage: &str, what: String, mend: Option<&str>| {
-        failure(Layer::Filesystem, stage, what, mend)
+    let fs = |stage: &str, what: String, hint: Option<&str>| {
+        failure(Layer::Filesystem, stage, what, hint)
     };
     match op {
         Op::Bind { source, target, .. } => bind(source, target, error),
@@ -154,7 +154,7 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
             "root",
             format!("the root filesystem of {} layers cannot be mounted: {why}", lower.len()),
             Some(
-                "see `hull check` for what the kernel lacks; an image that is damaged on disk is mended by `hull rmi` and `hull pull`",
+                "see `hull check` for what the kernel lacks; an image that is damaged on disk is repaired by `hull rmi` and `hull pull`",
             ),
         ),
         Op::RootBind { source } => {
@@ -212,7 +212,7 @@ fn new_mount(
     error: &StepError,
 ) -> Failure {
     let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
-    let mend = match error.errno {
+    let hint = match error.errno {
         ENODEV => Some("the node's kernel has no such file system: load its module"),
         EINVAL => Some("one of the options is not known to this kernel"),
         ENOTDIR => Some("the image has a file there: make it a directory in the image"),
@@ -220,11 +220,11 @@ fn new_mount(
     };
     let (options, why) = (options.join(","), reason(error));
     let what = format!("{fstype} ({options}) cannot be mounted at `{target}`: {why}");
-    failure(Layer::Filesystem, "mount", what, mend)
+    failure(Layer::Filesystem, "mount", what, hint)
 }
 
 fn mkdir(path: &str, error: &StepError) -> Failure {
-    let mend = match error.errno {
+    let hint = match error.errno {
         ENOTDIR => "the image has a file at that path: choose another `workingDir`",
         EROFS => {
             "it is on a read-only mount: choose another `workingDir`, or make the directory in the image"
@@ -233,7 +233,7 @@ fn mkdir(path: &str, error: &StepError) -> Failure {
     };
     let why = reason(error);
     let what = format!("working directory `{path}` is not there and cannot be made: {why}");
-    failure(Layer::Filesystem, "workdir", what, Some(mend))
+    failure(Layer::Filesystem, "workdir", what, Some(hint))
 }
 
 fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
@@ -245,7 +245,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     };
     // Which side it was is told by the call.
     let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
-    let mend = match (of_source, error.errno) {
+    let hint = match (of_source, error.errno) {
         (true, ENOENT) => format!("make `{named}` on the node, or correct the volume"),
         (true, _) => format!("see what is wrong with `{named}` on the node"),
         (false, ENOTDIR) => {
@@ -262,7 +262,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     } else {
         format!("`{named}` cannot be mounted at `{target}`: {why}")
     };
-    failure(Layer::Filesystem, "mount", what, Some(&mend))
+    failure(Layer::Filesystem, "mount", what, Some(&hint))
 }
 
 /// What a step is about, with what may help.
@@ -346,7 +346,7 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
     }
     if error.step == Step::Cwd {
         let cwd = process.map_or("?", |process| process.cwd.as_str());
-        let mend = match error.errno {
+        let hint = match error.errno {
             EACCES => {
                 "the user may not enter it: correct its permissions in the image, or choose another `workingDir`"
             }
@@ -354,15 +354,15 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
             _ => "choose a `workingDir` that the image has",
         };
         let what = format!("working directory `{cwd}` cannot be entered: {why}");
-        return failure(Layer::Filesystem, "workdir", what, Some(mend));
+        return failure(Layer::Filesystem, "workdir", what, Some(hint));
     }
     let kind = std::mem::discriminant(&error.step);
     let words = WORDS.iter().find(|(step, ..)| std::mem::discriminant(step) == kind);
     match words {
-        Some((step, layer, stage, what, mend)) => {
+        Some((step, layer, stage, what, hint)) => {
             let named =
                 if *step == Step::Cgroup { format!(" (`{cgroup}`)") } else { String::new() };
-            failure(*layer, stage, format!("{what}{named}: {why}"), *mend)
+            failure(*layer, stage, format!("{what}{named}: {why}"), *hint)
         }
         None => failure(Layer::Process, "start", why, None),
     }
@@ -373,7 +373,7 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
     let program =
         program.map(|program| String::from_utf8_lossy(program).into_owned()).unwrap_or_default();
     let in_path = !program.contains('/');
-    let (what, mend) = match error.errno {
+    let (what, hint) = match error.errno {
         ENOENT if in_path => (
             format!("`{program}`: executable file not found in $PATH"),
             "correct the command, or install the program in the image",
@@ -403,5 +403,5 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
             "check the program in the image",
         ),
     };
-    failure(Layer::Process, "exec", what, Some(mend))
+    failure(Layer::Process, "exec", what, Some(hint))
 }

@@ -5,6 +5,7 @@
 //! the beginning of a file is looked at.
 
 use crate::Process;
+use hull_sys::arch::{ELF_MACHINE, ELF_MACHINE_32};
 
 /// Reads files inside a container's root, at most their beginning.
 pub trait Files {
@@ -17,8 +18,8 @@ pub trait Files {
 pub struct Found {
     /// The sentence.
     pub what: String,
-    /// How to mend it.
-    pub mend: Option<String>,
+    /// How to fix it.
+    pub hint: Option<String>,
     /// What was seen.
     pub evidence: Vec<String>,
 }
@@ -50,16 +51,6 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const PT_INTERP: u64 = 3;
 /// Program headers that are looked at.
 const HEADERS_MAX: u64 = 64;
-/// This machine's `e_machine`.
-#[cfg(target_arch = "x86_64")]
-const OURS: u16 = 62;
-#[cfg(target_arch = "aarch64")]
-const OURS: u16 = 183;
-/// The other one that an x86-64 kernel runs.
-#[cfg(target_arch = "x86_64")]
-const ALSO: u16 = 3;
-#[cfg(target_arch = "aarch64")]
-const ALSO: u16 = 40;
 
 /// Says more about a program that could not be executed; `None` when nothing more is to be said.
 pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
@@ -70,8 +61,12 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
             format!("`{path}` is an empty file"),
             "the image was built or unpacked wrongly: build it again, or `hull rmi` and `hull pull` it",
         ),
-        Kind::Elf { machine, .. } if machine != OURS && machine != ALSO => found(
-            format!("`{path}` is a program for {}, this node is {}", name(machine), name(OURS)),
+        Kind::Elf { machine, .. } if machine != ELF_MACHINE && machine != ELF_MACHINE_32 => found(
+            format!(
+                "`{path}` is a program for {}, this node is {}",
+                name(machine),
+                name(ELF_MACHINE)
+            ),
             "use an image for this node's architecture",
         ),
         Kind::Elf { interpreter: Some(interpreter), .. } if files.read(&interpreter).is_none() => {
@@ -100,8 +95,8 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
     }
 }
 
-fn found(what: String, mend: &str) -> Option<Found> {
-    Some(Found { what, mend: Some(mend.into()), evidence: Vec::new() })
+fn found(what: String, hint: &str) -> Option<Found> {
+    Some(Found { what, hint: Some(hint.into()), evidence: Vec::new() })
 }
 
 fn find(program: &str, process: &Process, files: &dyn Files) -> Option<(String, Vec<u8>)> {
@@ -201,7 +196,7 @@ mod tests {
         let Kind::Elf { machine, .. } = kind(&bytes[..4096.min(bytes.len())]) else {
             panic!("no ELF")
         };
-        assert_eq!(machine, OURS);
+        assert_eq!(machine, ELF_MACHINE);
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
+pub mod arch;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod budget;
@@ -47,3 +48,15 @@ pub use signals::{
 };
 pub use spawn::{inherited, spawn_program};
 pub use wiping::Wiping;
+
+/// Whether a test of the few that need root may run; fails where every test must (`TESTS_MUST_RUN=1`).
+#[cfg(test)]
+fn root_is_here(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let must = std::env::var("TESTS_MUST_RUN").is_ok_and(|value| value == "1");
+    assert!(root || !must, "{test} must run here but lacks root");
+    if !root {
+        println!("NOT RUN: {test}: this machine lacks root");
+    }
+    root
+}

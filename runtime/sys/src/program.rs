@@ -95,6 +95,9 @@ mod tests {
         use rustix::io::Errno;
         use std::os::fd::AsRawFd as _;
         use std::os::unix::fs::PermissionsExt as _;
+        if !crate::root_is_here("nobody_can_change_a_read_only_program_by_any_way_in") {
+            return;
+        }
         let program = read_only_program("test", &fs::read("/bin/true").unwrap()).unwrap();
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
         let errno = |err: std::io::Error| Errno::from_io_error(&err).unwrap();

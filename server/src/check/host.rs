@@ -66,12 +66,12 @@ fn capabilities() -> Option<Finding> {
     };
     let (needed, wanted) = (lacks(false), lacks(true));
     if !needed.is_empty() {
-        let mend = "start hull outside a container, or with all capabilities";
-        return Some(Finding::missing(WHAT, format!("without {}", needed.join(", ")), mend));
+        let hint = "start hull outside a container, or with all capabilities";
+        return Some(Finding::missing(WHAT, format!("without {}", needed.join(", ")), hint));
     }
     if !wanted.is_empty() {
-        let mend = "hull goes on without: OOM scores are not lowered, hard limits not raised, foreign schedulers not set";
-        return Some(Finding::lacking(WHAT, format!("without {}", wanted.join(", ")), mend));
+        let hint = "hull goes on without: OOM scores are not lowered, hard limits not raised, foreign schedulers not set";
+        return Some(Finding::lacking(WHAT, format!("without {}", wanted.join(", ")), hint));
     }
     Some(Finding::good(WHAT, "all that pods need"))
 }
@@ -92,14 +92,14 @@ fn upper(data_dir: &Path) -> Finding {
     const WHAT: &str = "data_dir";
     let at = existing(data_dir);
     let shown = data_dir.display();
-    let mend = "put data_dir on ext4, xfs or btrfs (`data_dir` in the configuration)";
+    let hint = "put data_dir on ext4, xfs or btrfs (`data_dir` in the configuration)";
     let (kind, flags) = match (statfs(&at), statvfs(&at)) {
         (Ok(of), Ok(flags)) => (u64::try_from(of.f_type).unwrap_or(0), flags.f_flag),
         (Err(errno), _) | (_, Err(errno)) => {
             return Finding::missing(
                 WHAT,
                 format!("statfs({}): {}", at.display(), hull_sys::name_of(errno)),
-                mend,
+                hint,
             );
         }
     };
@@ -107,11 +107,11 @@ fn upper(data_dir: &Path) -> Finding {
         return Finding::missing(
             WHAT,
             format!("{shown} lies on {name}, which overlay cannot write to"),
-            mend,
+            hint,
         );
     }
     if flags.contains(StatVfsMountFlags::RDONLY) {
-        return Finding::missing(WHAT, format!("{shown} lies on a read-only filesystem"), mend);
+        return Finding::missing(WHAT, format!("{shown} lies on a read-only filesystem"), hint);
     }
     Finding::good(WHAT, format!("{shown} can hold writable layers"))
 }

@@ -54,13 +54,13 @@ fn calls() -> Finding {
     }
     let names: Vec<_> =
         missing.iter().map(|call| format!("{} (Linux {})", call.name(), call.since())).collect();
-    let mend = "run a newer kernel, or lift the seccomp profile that hides them from hull";
-    Finding::missing(WHAT, format!("not there: {}", names.join(", ")), mend)
+    let hint = "run a newer kernel, or lift the seccomp profile that hides them from hull";
+    Finding::missing(WHAT, format!("not there: {}", names.join(", ")), hint)
 }
 
 fn cgroups() -> Vec<Finding> {
     const WHAT: &str = "cgroups";
-    const MEND: &str =
+    const HINT: &str =
         "mount cgroup2 at /sys/fs/cgroup (boot with systemd.unified_cgroup_hierarchy=1)";
     let host = match Host::detect() {
         Ok(host) => host,
@@ -68,13 +68,13 @@ fn cgroups() -> Vec<Finding> {
             return vec![Finding::missing(
                 WHAT,
                 err.to_string(),
-                err.hint().unwrap_or_else(|| MEND.into()),
+                err.hint().unwrap_or_else(|| HINT.into()),
             )];
         }
     };
     let have = match host.controllers() {
         Ok(have) => have,
-        Err(err) => return vec![Finding::missing(WHAT, err.to_string(), MEND)],
+        Err(err) => return vec![Finding::missing(WHAT, err.to_string(), HINT)],
     };
     let v2 = host.version() == Version::V2;
     let version = if v2 { "version 2" } else { "version 1" };
@@ -92,20 +92,20 @@ fn cgroups() -> Vec<Finding> {
     if needed.is_empty() {
         findings.push(Finding::good(WHAT, found));
     } else {
-        let mend =
+        let hint =
             "enable them: kernel command line (cgroup_enable=memory), or mount their hierarchies";
         findings.push(Finding::missing(
             WHAT,
             format!("{found}; without {}", needed.join(", ")),
-            mend,
+            hint,
         ));
     }
     if !wanted.is_empty() {
-        let mend = "needed only by pods that ask for such limits: build the kernel with them, or mount their hierarchies";
+        let hint = "needed only by pods that ask for such limits: build the kernel with them, or mount their hierarchies";
         findings.push(Finding::lacking(
             "controllers",
             format!("not there: {}", wanted.join(", ")),
-            mend,
+            hint,
         ));
     }
     findings

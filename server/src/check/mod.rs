@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull check`: what this host lacks for running pods, each with the mend, before a kubelet is
+//! `hull check`: what this host lacks for running pods, each with a hint, before a kubelet is
 //! pointed at it. The daemon need not run.
 //!
 //! The rule: things are tried rather than looked up where that leaves nothing behind. The
@@ -19,9 +19,9 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
     Good,
-    /// Pods run; something that some of them want is missing. With the mend.
+    /// Pods run; something that some of them want is missing. With a hint.
     Lacking(String),
-    /// Pods cannot run. With the mend.
+    /// Pods cannot run. With a hint.
     Missing(String),
 }
 
@@ -38,24 +38,24 @@ impl Finding {
         Self { what, found: found.into(), verdict: Verdict::Good }
     }
 
-    fn lacking(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Lacking(mend.into()) }
+    fn lacking(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what, found: found.into(), verdict: Verdict::Lacking(hint.into()) }
     }
 
-    fn missing(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Missing(mend.into()) }
+    fn missing(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what, found: found.into(), verdict: Verdict::Missing(hint.into()) }
     }
 
     fn line(&self) -> String {
-        let (word, mend) = match &self.verdict {
+        let (word, hint) = match &self.verdict {
             Verdict::Good => ("ok     ", None),
-            Verdict::Lacking(mend) => ("lacking", Some(mend)),
-            Verdict::Missing(mend) => ("MISSING", Some(mend)),
+            Verdict::Lacking(hint) => ("lacking", Some(hint)),
+            Verdict::Missing(hint) => ("MISSING", Some(hint)),
         };
-        let mend = mend
-            .map(|mend| format!("\n         {:16} mend: {}", "", text(mend)))
+        let hint = hint
+            .map(|hint| format!("\n         {:16} hint: {}", "", text(hint)))
             .unwrap_or_default();
-        format!("{word}  {:16} {}{mend}\n", self.what, text(&self.found))
+        format!("{word}  {:16} {}{hint}\n", self.what, text(&self.found))
     }
 }
 
@@ -107,10 +107,10 @@ mod tests {
         let missing = Finding::missing("overlay", "unknown to the kernel", "modprobe overlay");
         let (text, fit) = report(&[good.clone(), lacking.clone()], true);
         assert!(
-            fit && !text.contains("6.1") && text.contains("mend: boot with swapaccount=1"),
+            fit && !text.contains("6.1") && text.contains("hint: boot with swapaccount=1"),
             "{text}"
         );
         let (text, fit) = report(&[good, lacking, missing], false);
-        assert!(!fit && text.contains("6.1") && text.contains("mend: modprobe overlay"), "{text}");
+        assert!(!fit && text.contains("6.1") && text.contains("hint: modprobe overlay"), "{text}");
     }
 }

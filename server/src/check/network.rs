@@ -20,9 +20,9 @@ use std::path::Path;
 
 const WHAT: &str = "pod network";
 const PLUGINS: &str = "network plugins";
-const MEND: &str = "modprobe -a bridge veth nf_tables nft_masq nft_nat, and put them in /etc/modules-load.d/hull.conf";
+const HINT: &str = "modprobe -a bridge veth nf_tables nft_masq nft_nat, and put them in /etc/modules-load.d/hull.conf";
 
-/// What failed, and its mend.
+/// What failed, and its hint.
 type Failed = (String, String);
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
@@ -40,7 +40,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             .map(|()| vec![Finding::good(WHAT, "bridge, veth, addresses and nftables work")]),
     };
     let mut findings =
-        looked.unwrap_or_else(|(found, mend)| vec![Finding::missing(WHAT, found, mend)]);
+        looked.unwrap_or_else(|(found, hint)| vec![Finding::missing(WHAT, found, hint)]);
     match fs::remove_dir_all(&records) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => findings.push(Finding::lacking(
             WHAT,
@@ -55,19 +55,19 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
 /// Looks at the set-up of plugins.
 fn plugins(config: &Config, records: &Path) -> Result<Vec<Finding>, Failed> {
     let failed = |err: hull_network::cni::Error| {
-        let mend = err.hint().unwrap_or_else(|| "see the network plugin's documentation".into());
-        (chain(&err), mend)
+        let hint = err.hint().unwrap_or_else(|| "see the network plugin's documentation".into());
+        (chain(&err), hint)
     };
     let settings = hull_network::cni::Config { state_dir: records.to_owned(), ..config.cni() };
     let seen = Cni::open(settings).and_then(|cni| cni.inspect()).map_err(failed)?;
     let mut findings = vec![Finding::good(WHAT, seen.networks.join("; "))];
     findings.extend(seen.missing.into_iter().map(|missing| {
-        let (found, mend) = failed(missing);
-        Finding::lacking(PLUGINS, found, mend)
+        let (found, hint) = failed(missing);
+        Finding::lacking(PLUGINS, found, hint)
     }));
     findings.extend(seen.bad.iter().map(|bad| {
         let found = format!("{} is not usable: {}", bad.file.display(), bad.why);
-        Finding::lacking(PLUGINS, found, "mend that file, or take it away")
+        Finding::lacking(PLUGINS, found, "fix that file, or remove it")
     }));
     Ok(findings)
 }
@@ -103,8 +103,8 @@ fn try_out(settings: hull_network::Config, leases: &Path) -> Result<(), Failed> 
 }
 
 fn told(err: hull_network::Error) -> Failed {
-    let mend = err.hint().unwrap_or_else(|| MEND.to_owned());
-    (chain(&err), mend)
+    let hint = err.hint().unwrap_or_else(|| HINT.to_owned());
+    (chain(&err), hint)
 }
 
 /// An error and what it came from.

@@ -91,8 +91,8 @@ mod tests {
         for (value, words) in [(Some("0"), "is off"), (None, "br_netfilter is not loaded")] {
             let found = bridged(value, setting);
             assert!(found.found.contains(words), "{found:?}");
-            let Verdict::Lacking(mend) = found.verdict else { panic!("{:?}", found.verdict) };
-            assert!(mend.contains("sysctl net.bridge.bridge-nf-call-iptables=1"), "{mend}");
+            let Verdict::Lacking(hint) = found.verdict else { panic!("{:?}", found.verdict) };
+            assert!(hint.contains("sysctl net.bridge.bridge-nf-call-iptables=1"), "{hint}");
         }
         assert_eq!(path(setting), "/proc/sys/net/bridge/bridge-nf-call-iptables");
     }

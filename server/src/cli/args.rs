@@ -146,7 +146,7 @@ Namespaces and snapshotters mean nothing here and are not looked at.")]
     /// Show how a running container is isolated, as the kernel has it, and what would close it
     #[command(after_help = audit::HELP)]
     Audit(audit::Audit),
-    /// Tell what this host lacks for running pods, and how to mend it
+    /// Tell what this host lacks for running pods, and how to fix it
     #[command(
         after_help = "The daemon need not run. Ends with 1 when something is missing that pods cannot do without."
     )]

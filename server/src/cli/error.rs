@@ -19,7 +19,7 @@ pub(crate) enum Error {
     Connect { socket: PathBuf, source: io::Error },
     #[error("speak to the daemon at {}", socket.display())]
     Channel { socket: PathBuf, source: tonic::transport::Error },
-    /// What the daemon said: a whole sentence of its own, its mend split off.
+    /// What the daemon said: a whole sentence of its own, its hint split off.
     #[error("{said}")]
     Daemon { said: String, hint: Option<String> },
     #[error(transparent)]

@@ -225,6 +225,10 @@ mod tests {
             ("socket", &|| drop(UnixListener::bind(&log).unwrap())),
         ];
         for (what, put) in put {
+            // Nobody else may make a device.
+            if what == "device" && !rustix::process::geteuid().is_root() {
+                continue;
+            }
             fs::remove_file(&log).unwrap();
             put();
             let refused = open(&pod, &container).unwrap_err();

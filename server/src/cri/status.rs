@@ -221,7 +221,7 @@ mod tests {
             stage: "exec".into(),
             what: format!("executable `{text}` not found"),
             evidence: Vec::new(),
-            mend: Some(format!("add {text} to the image")),
+            hint: Some(format!("add {text} to the image")),
         };
         vec![
             Error::NoImage { image: text.into() },

@@ -70,7 +70,7 @@ impl Error {
             Self::Attach { source } | Self::Detach { source } => source.hint(),
             Self::Plugins { source } => source.hint(),
             Self::Spec { source } => source.hint(),
-            Self::Pause { failure } => failure.mend.clone(),
+            Self::Pause { failure } => failure.hint.clone(),
             Self::ClearCgroup { source } => source.hint(),
             Self::Cgroup { source } => source.hint(),
             Self::WriteFiles { .. }

@@ -8,6 +8,7 @@
 
 use super::KEPT_MAX;
 use crate::capabilities;
+use hull_sys::arch::SECCOMP_ARCHITECTURES;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -148,15 +149,10 @@ fn made(have: u64) -> Result<LinuxSeccomp, serde_json::Error> {
         // Its flags are in memory, where a filter cannot look: libraries fall back to clone.
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
-    let architectures = if cfg!(target_arch = "x86_64") {
-        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
-    } else {
-        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
-    };
     serde_json::from_value(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
-        "architectures": architectures,
+        "architectures": SECCOMP_ARCHITECTURES,
         "syscalls": rules,
     }))
 }

@@ -2,6 +2,7 @@
 //! Localhost profiles: JSON files in the form that docker and the kubelet's users write.
 
 use crate::Error;
+use hull_sys::arch::SECCOMP_ARCHITECTURES;
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::Value;
 
@@ -19,8 +20,7 @@ pub fn localhost(json: &[u8]) -> Result<LinuxSeccomp, Error> {
     let mut profile: Value =
         serde_json::from_slice(json).map_err(|source| Error::Profile { source })?;
     if profile.get("architectures").is_none_or(|list| list.as_array().is_some_and(Vec::is_empty)) {
-        let native =
-            if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+        let native = SECCOMP_ARCHITECTURES[0];
         let of_map = profile.get("archMap").and_then(Value::as_array).into_iter().flatten();
         let mut list = Vec::new();
         for entry in of_map.filter(|entry| entry["architecture"] == native) {

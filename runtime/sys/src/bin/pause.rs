@@ -9,14 +9,13 @@
 #![no_main]
 #![allow(unsafe_code, reason = "this crate is where the unsafe code is")]
 
-use core::arch::{asm, naked_asm};
 use core::panic::PanicInfo;
+use machine::{EXIT_GROUP, PRCTL, RT_SIGPROCMASK, RT_SIGTIMEDWAIT, WAIT4, call};
 
-const RT_SIGPROCMASK: usize = 14;
-const WAIT4: usize = 61;
-const RT_SIGTIMEDWAIT: usize = 128;
-const PRCTL: usize = 157;
-const EXIT_GROUP: usize = 231;
+#[cfg_attr(target_arch = "x86_64", path = "pause/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "pause/aarch64.rs")]
+mod machine;
+
 /// `prctl(2)`, PR_SET_NAME.
 const SET_NAME: usize = 15;
 const SIG_BLOCK: usize = 0;
@@ -27,27 +26,6 @@ const SIGTERM: usize = 15;
 const SIGCHLD: usize = 17;
 /// Size of the kernel's signal set, in bytes.
 const SET_BYTES: usize = 8;
-
-/// One system call of the x86-64 kernel.
-fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
-    let result;
-    // SAFETY: the callers below pass numbers, null, or the address of a live local or static that
-    // the kernel only reads; the kernel keeps all registers but rax, rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number => result,
-            in("rdi") a,
-            in("rsi") b,
-            in("rdx") c,
-            in("r10") d,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack)
-        );
-    }
-    result
-}
 
 fn main() -> ! {
     let set: u64 = (1 << (SIGINT - 1)) | (1 << (SIGTERM - 1)) | (1 << (SIGCHLD - 1));
@@ -63,14 +41,6 @@ fn main() -> ! {
         // One SIGCHLD may stand for many children.
         while call(WAIT4, ANY_CHILD, 0, WNOHANG, 0) > 0 {}
     }
-}
-
-/// Where the kernel jumps to, with a stack that is aligned as no function expects it.
-// SAFETY: the only symbol of this name in the program.
-#[unsafe(no_mangle)]
-#[unsafe(naked)]
-extern "C" fn _start() -> ! {
-    naked_asm!("xor ebp, ebp", "and rsp, -16", "call {entry}", entry = sym entry)
 }
 
 extern "C" fn entry() -> ! {
