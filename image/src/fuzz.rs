@@ -3,11 +3,11 @@
 //!
 //! Not for anybody else: behind the feature `fuzz`.
 
-use crate::document;
-use crate::files;
-use crate::inventory::{self, Reader, Rebuilt, Writer};
+use crate::file_list::{self, Reader, RebuiltArchive, Writer};
+use crate::fs::files;
 use crate::limits::{Limits, Work};
-use crate::platform::Machine;
+use crate::manifest;
+use crate::manifest::platform::Machine;
 use crate::reference::Reference;
 use crate::registry;
 use crate::unpack::{self, Archive};
@@ -50,14 +50,14 @@ pub fn unpack(bytes: &[u8], scratch: &Path) {
             || files::open_file(&notes).ok().and_then(|file| Reader::open(file, &digest).ok());
         let dir = files::open_dir(&root).ok();
         if let (false, Some(items_of), Some(dir)) = (done.replaced, items(), &dir) {
-            let found = inventory::verify(dir.as_fd(), items_of, &Work::default());
+            let found = file_list::verify(dir.as_fd(), items_of, &Work::default());
             assert!(matches!(&found, Ok(found) if found.is_empty()), "{found:?}");
         }
-        let exact = items().and_then(|items| inventory::length(items).ok()).flatten();
+        let exact = items().and_then(|items| file_list::length(items).ok()).flatten();
         if let (false, Some(length), Some(items), Some(dir)) = (done.replaced, exact, items(), dir)
         {
             let mut again = Vec::new();
-            let read = Rebuilt::new(dir, items).read_to_end(&mut again);
+            let read = RebuiltArchive::new(dir, items).read_to_end(&mut again);
             assert!(read.is_ok() && again.len() as u64 == length, "{read:?}");
             assert!(bytes.starts_with(&again), "another archive was rebuilt");
         }
@@ -82,10 +82,10 @@ fn unpacked(
 /// Reads a manifest or index, a layout, a config, and signatures.
 pub fn documents(bytes: &[u8]) {
     let machine = Machine::this();
-    let _either = document::parse(bytes, "it", &machine);
-    let _either = document::parse_layout(bytes);
-    let _either = document::parse_config(bytes, &machine);
-    let _either = document::parse_signatures(bytes, "key");
+    let _either = manifest::parse(bytes, "it", &machine);
+    let _either = manifest::parse_layout(bytes);
+    let _either = manifest::parse_config(bytes, &machine);
+    let _either = manifest::parse_signatures(bytes, "key");
 }
 
 /// Parses a name. What is good says itself in full, and that is the same name.
@@ -116,5 +116,5 @@ pub fn challenge(header: &str) {
 
 /// Reads lines of an inventory.
 pub fn items(bytes: &[u8]) {
-    inventory::read_items(bytes);
+    file_list::read_items(bytes);
 }

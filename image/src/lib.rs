@@ -13,38 +13,32 @@
 //!
 //! Not here: mounting root filesystems (the monitor does), and anything about pods.
 
-mod auth;
 mod credentials;
 mod digest;
-mod document;
 mod error;
-mod files;
+mod file_list;
+mod fs;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-mod holes;
-mod inventory;
 mod layer;
 pub mod limits;
-mod pipe;
-mod platform;
+mod manifest;
 mod policy;
 mod reference;
 mod registry;
-mod spill;
 mod store;
-mod tree;
+mod types;
 mod unpack;
 mod view;
-mod watch;
 
-pub use auth::Auth;
+pub use credentials::auth::Auth;
 pub use error::{Cause, Error, Fault, Unreachable};
+pub use layer::progress::Wait;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use store::{
-    Config, FsUsage, Image, Imported, Measure, Problem, Progress, ProgressState, Registry, Remote,
-    Room, Rootfs, Spool, Store, Verified,
+pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};
+pub use types::{
+    Config, DiskCapacity, FsUsage, Image, Imported, Problem, Registry, Remote, Verified,
 };
 pub use unpack::Error as UnpackError;
 pub use view::{Kind, kind_inside, read_inside, view};
-pub use watch::Wait;

@@ -5,7 +5,7 @@
 //! also when we are killed; and no path inside can lead outside of it.
 
 use crate::error::{Error, NAME_MAX, shown};
-use crate::files;
+use crate::fs::files;
 use hull_sys as sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
 use rustix::io::Errno;

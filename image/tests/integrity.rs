@@ -78,7 +78,7 @@ async fn after_a_boot_layers_are_looked_through_before_they_are_used() {
     let store = TestStore::new();
     let name = format!("{}/a/b:1", fake.host);
     let image = store.pull(&name).await.unwrap();
-    store.store.look_through();
+    store.store.scan_layers();
     let owner = |uid, gid| (uid, gid);
 
     // What a power cut leaves.
@@ -99,7 +99,7 @@ async fn after_a_boot_layers_are_looked_through_before_they_are_used() {
     // As a kubelet would: the image is not there, so it is pulled.
     store.pull(&name).await.unwrap();
     store.store.create_rootfs("two", &image, &owner).unwrap();
-    store.store.look_through();
+    store.store.scan_layers();
     assert_ne!(fs::read_to_string(store.at("boot")).unwrap(), "another boot");
 }
 

@@ -5,7 +5,7 @@
 //! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
 //! the last line of what it complains about. It is killed when its time is up.
 
-use crate::auth::Auth;
+use crate::credentials::auth::Auth;
 use crate::error::shown;
 use serde::Deserialize;
 use std::process::Stdio;

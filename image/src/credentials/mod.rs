@@ -11,12 +11,13 @@
 //! fails is an error: a pull without credentials would say "not found" instead. The file is read
 //! for every pull; nothing of it is kept.
 
+pub(crate) mod auth;
 mod helper;
 
-use crate::auth::Auth;
 use crate::error::Cause;
-use crate::files;
-use crate::reference::host::normal_or_lower;
+use crate::fs::files;
+use crate::reference::host::{bare, normal_or_lower};
+use auth::Auth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -120,12 +121,6 @@ impl Entry {
             && self.identity_token.is_empty()
             && self.registry_token.is_empty()
     }
-}
-
-/// The host of an address as people have written it over the years.
-pub(crate) fn bare(address: &str) -> &str {
-    let behind = address.split_once("://").map_or(address, |(_, behind)| behind);
-    behind.split('/').next().unwrap_or(behind)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //!
 //! The rule: no token, password or query of an address gets in here.
 
-use super::{Fault, NAME_MAX, REASON_MAX, shown};
+use super::kind::Fault;
+use super::text::{NAME_MAX, REASON_MAX, shown};
 use crate::unpack;
 use hull_sys as sys;
 use std::path::PathBuf;

@@ -8,15 +8,16 @@
 //! where it becomes a message: every field is [`shown`], on one line and not all of it.
 
 mod cause;
-mod text;
+mod kind;
+pub(crate) mod text;
 
 pub use cause::{Cause, Unreachable};
+pub use kind::Fault;
 pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
 
 use cause::disk_hint;
 use hull_sys as sys;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What could not be done. Reads after "cannot".
 #[derive(Debug, Clone, thiserror::Error)]
@@ -196,29 +197,6 @@ pub enum Error {
     },
 }
 
-/// Whose fault something is, coarsely, for codes of a protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The name or the credentials make no sense.
-    BadReference,
-    /// There is no such image, or none for this machine.
-    NotFound,
-    /// The registry does not give it.
-    Denied,
-    /// The registry cannot be talked to now.
-    Unreachable,
-    /// A container uses it.
-    InUse,
-    /// Another image has the name.
-    Taken,
-    /// What came is not what was announced, or hostile.
-    Corrupt,
-    /// The operator does not want it here.
-    Policy,
-    /// This machine.
-    Other,
-}
-
 impl Error {
     /// Whose fault it is.
     #[must_use]
@@ -286,6 +264,3 @@ impl Error {
         }
     }
 }
-
-/// Puts an I/O error that several may see.
-pub(crate) type SharedIo = Arc<std::io::Error>;

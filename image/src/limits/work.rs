@@ -4,7 +4,7 @@
 //!
 //! The rule: whatever takes longer the larger an image is asks between any two pieces of bounded size.
 
-use super::LAYER_SECONDS;
+use super::budget::LAYER_SECONDS;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;

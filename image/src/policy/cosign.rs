@@ -16,9 +16,9 @@
 //! the referrers API.
 
 use crate::digest::Digest;
-use crate::document::{self, Descriptor};
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
+use crate::manifest::{self, Descriptor};
 use crate::registry::Session;
 use data_encoding::BASE64;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
@@ -108,7 +108,7 @@ pub(crate) async fn signed(
             Err(Cause::NotFound { .. }) => continue,
             Err(cause) => return Err(cause),
         };
-        let layers = document::parse_signatures(&received.bytes, ANNOTATION)?;
+        let layers = manifest::parse_signatures(&received.bytes, ANNOTATION)?;
         for (descriptor, signature) in layers.into_iter().take(SIGNATURES_MAX) {
             match one(session, &descriptor, &signature, digests, keys).await? {
                 Ok(()) => return Ok(Ok(())),

@@ -21,7 +21,7 @@ mod cosign;
 pub(crate) use cosign::signed;
 
 use crate::error::{Cause, Error};
-use crate::files;
+use crate::fs::files;
 use crate::reference::Reference;
 use crate::reference::host::{is_this_machine, port_of};
 use cosign::Key;

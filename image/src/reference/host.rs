@@ -50,6 +50,12 @@ pub(crate) fn normal_or_lower(text: &str) -> String {
     normal(text).unwrap_or_else(|_| text.to_ascii_lowercase())
 }
 
+/// The host of an address as people have written it over the years.
+pub(crate) fn bare(address: &str) -> &str {
+    let behind = address.split_once("://").map_or(address, |(_, behind)| behind);
+    behind.split('/').next().unwrap_or(behind)
+}
+
 /// Whether the registry runs on this machine, so that plain HTTP harms nobody.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let name = name_of(host);

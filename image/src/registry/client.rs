@@ -3,11 +3,12 @@
 //!
 //! Clients are built when first needed: reading the CA certificates of the machine takes 20 ms and a
 //! megabyte. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), never for
-//! this machine itself. Redirects are not followed here: see [`exchange`](super::exchange).
+//! this machine itself. Redirects are not followed here: see [`transport`](super::transport).
 
+use super::failure::innermost_message;
 use super::hosts::Trust;
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
 use std::os::unix::fs::MetadataExt as _;
@@ -80,7 +81,7 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
     }
     builder.build().map_err(|err| Cause::Document {
         what: "the TLS settings".into(),
-        why: super::exchange::words(&err),
+        why: innermost_message(&err),
     })
 }
 

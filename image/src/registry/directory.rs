@@ -14,7 +14,7 @@
 
 use super::hosts::{self, Host, Trust};
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
 use crate::reference::host;
 use std::path::{Path, PathBuf};
 

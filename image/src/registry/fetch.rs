@@ -5,19 +5,24 @@
 //! receiver does that; but it is one stream without gap or repetition, however often the connection
 //! broke.
 
+use super::clients::Clients;
 use super::endpoint::Endpoint;
-use super::exchange::body;
-use super::pace::Pace;
-use super::{Session, exchange};
+use super::failure;
+use super::request::Requests;
+use super::stall_detector::StallDetector;
+use super::transport::{self, body};
+use crate::credentials::auth::Auth;
 use crate::digest::Digest;
-use crate::document::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
 use crate::error::{Cause, Unreachable};
-use crate::watch::{Wait, Watch};
+use crate::layer::progress::{Wait, Watch};
+use crate::manifest::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
+use crate::reference::Reference;
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 use reqwest::{Response, StatusCode};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -33,10 +38,31 @@ pub(crate) struct Received {
     pub(crate) digest: Digest,
 }
 
+/// The registry of one reference, with the credentials of one pull.
+#[derive(Debug)]
+pub(crate) struct Session {
+    requests: Requests,
+    endpoints: Vec<Endpoint>,
+    /// The progress of its manifests and config.
+    watch: Arc<Watch>,
+}
+
 impl Session {
+    pub(crate) fn new(
+        clients: Arc<Clients>,
+        reference: &Reference,
+        auth: Option<Auth>,
+        watch: Arc<Watch>,
+    ) -> Result<Self, Cause> {
+        let endpoints = clients.endpoints(reference.host())?;
+        let repository = reference.repository().to_owned();
+        let requests = Requests::new(clients, repository, auth, endpoints.len() > 1);
+        Ok(Self { requests, endpoints, watch })
+    }
+
     /// The manifest or index behind a tag or digest.
     pub(crate) async fn manifest(&self, selector: &str) -> Result<Received, Cause> {
-        let what = format!("{}:{selector}", self.repository).replace(":sha", "@sha");
+        let what = format!("{}:{selector}", self.requests.repository()).replace(":sha", "@sha");
         let want = Digest::parse(selector);
         let mut headers = plain_headers();
         headers.insert(ACCEPT_HEADER, HeaderValue::from_static(ACCEPT));
@@ -103,9 +129,9 @@ impl Session {
         max: u64,
         want: Option<&Digest>,
     ) -> Result<Received, Cause> {
-        let response = self.get(endpoint, path, what, headers, &self.watch).await?;
+        let response = self.requests.get(endpoint, path, what, headers, &self.watch).await?;
         let read = body(response, what, max, &endpoint.host);
-        let bytes = match tokio::time::timeout(self.clients.stall(), read).await {
+        let bytes = match tokio::time::timeout(self.requests.stall(), read).await {
             Ok(read) => read?,
             Err(_) => return Err(self.stalled(endpoint, what)),
         };
@@ -179,22 +205,22 @@ impl Session {
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         let path = format!("blobs/{digest}");
-        let mut response = self.get(endpoint, &path, &what, &headers, watch).await?;
+        let mut response = self.requests.get(endpoint, &path, &what, &headers, watch).await?;
         let mut skip = skipped(&response, stream.received).ok_or_else(|| Cause::Answer {
             host: endpoint.host.clone(),
             status: response.status().as_u16(),
             what: what.clone(),
             said: "another part of it than was asked for".into(),
         })?;
-        let mut pace = Pace::new(self.clients.stall());
+        let mut stall = StallDetector::new(self.requests.stall());
         loop {
             watch.waits_for(Wait::Bytes);
             let began = Instant::now();
-            let chunk = tokio::time::timeout(pace.patience(), response.chunk()).await;
+            let chunk = tokio::time::timeout(stall.time_left(), response.chunk()).await;
             let chunk = chunk.map_err(|_| self.stalled(endpoint, &what))?;
-            let chunk = chunk.map_err(|err| exchange::transport(&endpoint.host, &err))?;
+            let chunk = chunk.map_err(|err| failure::unreachable(&endpoint.host, &err))?;
             let Some(mut chunk) = chunk else { break };
-            pace.came(chunk.len() as u64, began.elapsed());
+            stall.received(chunk.len() as u64, began.elapsed());
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             drop(chunk.split_to(usize::try_from(known).unwrap_or(chunk.len())));
@@ -222,13 +248,13 @@ impl Session {
     }
 
     fn stalled(&self, endpoint: &Endpoint, what: &str) -> Cause {
-        exchange::stalled(&endpoint.host, what, self.clients.stall())
+        transport::stalled(&endpoint.host, what, self.requests.stall())
     }
 
     fn no_endpoint(&self, what: &str) -> Cause {
         Cause::NotFound {
             host: "no registry".into(),
-            what: format!("{what} of {}", self.repository),
+            what: format!("{what} of {}", self.requests.repository()),
         }
     }
 }

@@ -17,52 +17,21 @@
 mod breaker;
 mod challenge;
 mod client;
+mod clients;
 mod directory;
 mod endpoint;
-mod exchange;
+mod failure;
 mod fetch;
 mod hosts;
-mod pace;
+mod request;
+mod retry_after;
+mod stall_detector;
 mod token;
+mod transport;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use challenge::parse as parse_challenge;
-pub(crate) use endpoint::Clients;
+pub(crate) use clients::Clients;
+pub(crate) use fetch::Session;
 #[cfg(feature = "fuzz")]
 pub(crate) use hosts::parse as parse_hosts;
-
-use crate::auth::Auth;
-use crate::error::Cause;
-use crate::reference::Reference;
-use crate::watch::Watch;
-use endpoint::Endpoint;
-use std::sync::Arc;
-
-/// The registry of one reference, with the credentials of one pull.
-#[derive(Debug)]
-pub(crate) struct Session {
-    clients: Arc<Clients>,
-    endpoints: Vec<Endpoint>,
-    repository: String,
-    auth: Option<Auth>,
-    /// What its documents wait for.
-    watch: Arc<Watch>,
-}
-
-impl Session {
-    pub(crate) fn new(
-        clients: Arc<Clients>,
-        reference: &Reference,
-        auth: Option<Auth>,
-        watch: Arc<Watch>,
-    ) -> Result<Self, Cause> {
-        let endpoints = clients.endpoints(reference.host())?;
-        let repository = reference.repository().to_owned();
-        Ok(Self { clients, endpoints, repository, auth, watch })
-    }
-
-    /// The credentials, where they may be shown.
-    fn auth_for(&self, endpoint: &Endpoint) -> Option<&Auth> {
-        self.auth.as_ref().filter(|_| endpoint.is_registry)
-    }
-}

@@ -8,8 +8,8 @@
 
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
-use super::exchange;
-use crate::auth::Auth;
+use super::transport;
+use crate::credentials::auth::Auth;
 use crate::error::Cause;
 use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -136,7 +136,7 @@ impl Ask<'_> {
         // Loopback is without TLS by default: nobody decided that for another host.
         let is_near = is_loopback(own) || own == of_registry || !is_loopback(of_registry);
         match url.scheme() {
-            _ if exchange::has_credentials(&url) => {
+            _ if transport::has_credentials(&url) => {
                 Err("the address of its token server has credentials in it")
             }
             "https" => Ok(url),
@@ -150,9 +150,9 @@ impl Ask<'_> {
         url.query_pairs_mut().extend_pairs(fields);
         let mut bound = HeaderMap::new();
         if let Some((username, password)) = self.auth.and_then(Auth::basic) {
-            bound.insert(AUTHORIZATION, exchange::basic(self, username, password)?);
+            bound.insert(AUTHORIZATION, basic(self, username, password)?);
         }
-        let sent = exchange::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
+        let sent = transport::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
         self.answer(sent?.response, &url).await
     }
 
@@ -168,7 +168,7 @@ impl Ask<'_> {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
         let server = url.host_str().unwrap_or_default();
-        let response = exchange::send(request, server, self.endpoint.stall).await?;
+        let response = transport::send(request, server, self.endpoint.stall).await?;
         self.answer(response, url).await
     }
 
@@ -176,11 +176,11 @@ impl Ask<'_> {
         let server = url.host_str().unwrap_or_default();
         let status = response.status();
         if matches!(status.as_u16(), 400 | 401 | 403) {
-            let said = exchange::said(response, self.endpoint.stall).await;
+            let said = transport::response_text(response, self.endpoint.stall).await;
             return Err(self.denied(said));
         }
         if !status.is_success() {
-            let said = exchange::said(response, self.endpoint.stall).await;
+            let said = transport::response_text(response, self.endpoint.stall).await;
             let what = format!("a token for {}", self.repository);
             return Err(Cause::Answer {
                 host: server.to_owned(),
@@ -190,10 +190,10 @@ impl Ask<'_> {
             });
         }
         let (what, limit) = ("the answer of the token server", self.endpoint.stall);
-        let read = exchange::body(response, what, ANSWER_BYTES_MAX, server);
+        let read = transport::body(response, what, ANSWER_BYTES_MAX, server);
         let bytes = match tokio::time::timeout(limit, read).await {
             Ok(read) => read?,
-            Err(_) => return Err(exchange::stalled(server, what, limit)),
+            Err(_) => return Err(transport::stalled(server, what, limit)),
         };
         // The error would quote the text, which may hold a token.
         serde_json::from_slice(&bytes)
@@ -212,6 +212,16 @@ impl Ask<'_> {
     fn useless(&self, why: &str) -> Cause {
         self.denied(format!("it wants a token, but {why}"))
     }
+}
+
+/// The header for username and password, written by reqwest.
+pub(super) fn basic(ask: &Ask<'_>, username: &str, password: &str) -> Result<HeaderValue, Cause> {
+    let request =
+        ask.endpoint.http.get(&ask.endpoint.api).basic_auth(username, Some(password)).build();
+    request
+        .ok()
+        .and_then(|request| request.headers().get(AUTHORIZATION).cloned())
+        .ok_or_else(|| ask.denied("username and password cannot be sent".into()))
 }
 
 /// A header that is not printed.

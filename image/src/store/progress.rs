@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far a pull is: told to those who asked, and to the log when it takes long.
+//! How far a pull is: reported to those who asked, and to the log when it takes long.
 //!
 //! The rule: the layers write into their [`Watch`] and never wait; this looks at them from time to
 //! time. A listener that is too slow misses steps.
 
-use crate::document::Descriptor;
-use crate::watch::{Wait, Watch};
+use crate::layer::progress::{Wait, Watch};
+use crate::manifest::Descriptor;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-/// How often listeners are told.
+/// How often listeners are reported.
 const TICK: Duration = Duration::from_millis(200);
 /// After how long, and how often, the log says what a pull waits for.
 const SLOW: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub enum ProgressState {
 
 /// A pull, seen from outside.
 #[derive(Debug, Default)]
-pub(super) struct Sight {
+pub(super) struct ProgressTracker {
     /// What its documents, and at last the disk, wait for.
     pub(super) watch: Arc<Watch>,
     senders: Mutex<Vec<mpsc::Sender<Progress>>>,
@@ -60,10 +60,10 @@ struct Layer {
     total: u64,
     state: ProgressState,
     watch: Arc<Watch>,
-    told: u64,
+    reported: u64,
 }
 
-impl Sight {
+impl ProgressTracker {
     /// One more who wants to know.
     pub(super) fn join(&self, sender: Option<mpsc::Sender<Progress>>) {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner).extend(sender);
@@ -77,7 +77,7 @@ impl Sight {
             total: of.size,
             state: ProgressState::Waiting,
             watch: Arc::clone(&watch),
-            told: 0,
+            reported: 0,
         });
         watch
     }
@@ -92,10 +92,10 @@ impl Sight {
             layer.state = state;
             layer.step()
         };
-        self.tell(&step);
+        self.notify(&step);
     }
 
-    fn tell(&self, step: &Progress) {
+    fn notify(&self, step: &Progress) {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|sender| {
             !matches!(sender.try_send(step.clone()), Err(mpsc::error::TrySendError::Closed(_)))
@@ -111,7 +111,7 @@ impl Sight {
         loop {
             ticks.tick().await;
             for step in self.steps() {
-                self.tell(&step);
+                self.notify(&step);
             }
             if logged.elapsed() >= SLOW {
                 logged = Instant::now();
@@ -127,8 +127,8 @@ impl Sight {
         let mut steps = Vec::new();
         for layer in moving {
             let step = layer.step();
-            if step.received != layer.told {
-                layer.told = step.received;
+            if step.received != layer.reported {
+                layer.reported = step.received;
                 steps.push(step);
             }
         }

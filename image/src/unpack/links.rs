@@ -5,10 +5,11 @@
 //! file is copied up, as overlayfs would have done, and the links among the waiting ones are links
 //! to the copy.
 
-use super::{Error, charge, names, shown, way};
+use super::error::{Error, charge, shown};
+use super::{names, replace};
+use crate::fs::spill::Spill;
+use crate::fs::{files, holes};
 use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, Limits, Shift, WAITING_LINKS};
-use crate::spill::Spill;
-use crate::{files, holes};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
@@ -62,13 +63,13 @@ impl Links {
 /// The same while a layer is unpacked. In memory is where the name of each is, by its hash under a key of this
 /// process.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct PendingLinks {
     links: Option<Links>,
     keys: RandomState,
     places: HashMap<u64, u64>,
 }
 
-impl Waiting {
+impl PendingLinks {
     /// Remembers one.
     pub(super) fn add(
         &mut self,
@@ -188,7 +189,7 @@ impl Copying<'_> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = || openat(&parent.fd, &own, flags, Mode::RUSR | Mode::WUSR);
-        let into = File::from(way::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
+        let into = File::from(replace::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
         parent.leave().map_err(made)?;
         let stat = fstat(from).map_err(sys::Error::of(|| "fstat()")).map_err(made)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -207,7 +208,7 @@ impl Copying<'_> {
             self.done.bytes += bytes;
             at = begin + bytes;
         }
-        dress(from, &into, &stat)
+        apply_metadata(from, &into, &stat)
             .map_err(sys::Error::of(|| "copy the attributes of a file"))
             .map_err(made)
     }
@@ -284,7 +285,7 @@ fn find(below: BorrowedFd<'_>, target: &[u8]) -> Result<File, Errno> {
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
-fn dress(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {
+fn apply_metadata(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {
     use rustix::fs::{Gid, Uid};
     fchown(into, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(into, Mode::from_raw_mode(stat.st_mode & 0o7777))?;

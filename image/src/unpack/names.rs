@@ -9,13 +9,13 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning<'a> {
     /// The thing itself.
-    Thing,
+    Entry,
     /// `.wh.name`: `name` of the layers below is gone.
     Whiteout(&'a [u8]),
     /// `.wh..wh..opq`: all that the layers below have in this directory is gone.
     Opaque,
     /// Other marks of aufs, which mean nothing here.
-    Nothing,
+    Ignored,
 }
 
 /// Why a name is not taken.
@@ -77,9 +77,9 @@ pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
 /// What the last part of a cleaned name asks for.
 pub(crate) fn meaning(last: &[u8]) -> Result<Meaning<'_>, Refused> {
     match last.strip_prefix(b".wh.") {
-        None => Ok(Meaning::Thing),
+        None => Ok(Meaning::Entry),
         Some(b".wh..opq") => Ok(Meaning::Opaque),
-        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Nothing),
+        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Ignored),
         Some(b"" | b"." | b"..") => Err(Refused("it would remove the directory that it is in")),
         Some(name) => Ok(Meaning::Whiteout(name)),
     }
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn marks_are_told_apart() {
-        assert_eq!(meaning(b"file"), Ok(Meaning::Thing));
+        assert_eq!(meaning(b"file"), Ok(Meaning::Entry));
         assert_eq!(meaning(b".wh.file"), Ok(Meaning::Whiteout(b"file")));
         assert_eq!(meaning(b".wh..wh..opq"), Ok(Meaning::Opaque));
-        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Nothing));
+        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Ignored));
         for bad in [&b".wh."[..], b".wh..", b".wh..."] {
             assert!(meaning(bad).is_err(), "{}", bad.escape_ascii());
         }

@@ -4,7 +4,7 @@
 //! The rule: records are cut by their length and never by newlines, since values (capabilities,
 //! above all) are binary.
 
-use super::Error;
+use super::error::Error;
 
 /// What an extended header says of the entry behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

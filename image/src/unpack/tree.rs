@@ -5,15 +5,19 @@
 //! part is made or removed in that parent and never followed. Owners come before modes (`chown`
 //! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
 
-use super::archive::{Entry, Kind};
-use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times, worn};
-use super::links::Waiting;
+use super::entry::{Entry, Kind};
+use super::error::{Error, charge, shown};
+use super::links::PendingLinks;
+use super::metadata::{
+    applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
+    times,
+};
 use super::names::{self, Meaning};
-use super::way::{clear_way, is_whiteout};
-use super::{Error, Unpacked, charge, shown};
+use super::replace::{is_whiteout, remove_conflicting};
+use super::unpacked::Unpacked;
 use crate::digest::Hasher;
-use crate::files;
-use crate::inventory::{Dress, What};
+use crate::file_list::{Metadata, NodeKind};
+use crate::fs::files;
 use crate::limits::{LAYER_APPARENT_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
@@ -28,7 +32,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// What directories wear that the archive does not list.
-const IMPLICIT: Dress = Dress { mode: 0o755, uid: 0, gid: 0 };
+const IMPLICIT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0 };
 /// Disk space is taken in such units, about.
 const UNIT: u64 = 4096;
 /// Longest target of a link that takes none, likewise.
@@ -43,9 +47,9 @@ pub(super) struct Tree {
     /// The last parent: most entries are in the directory of the one before.
     parent: Option<Parent>,
     /// Links that wait for the layers below.
-    waiting: Waiting,
+    pending_links: PendingLinks,
     /// Directories that were made on the way, since this was asked last.
-    implied: Vec<Vec<u8>>,
+    implicit_parents: Vec<Vec<u8>>,
     limits: Limits,
     done: Unpacked,
     buffer: Vec<u8>,
@@ -61,13 +65,21 @@ struct Parent {
 type Call<T> = Result<T, sys::Error>;
 
 /// Something that was made: where, what it is, and what it wears.
-pub(super) type Noted = (Vec<u8>, What, Option<Dress>);
+pub(super) type Recorded = (Vec<u8>, NodeKind, Option<Metadata>);
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
-        let (waiting, implied) = Default::default();
-        Self { root, parent: None, waiting, implied, limits, done, buffer: vec![0; COPY_BYTES] }
+        let (pending_links, implicit_parents) = Default::default();
+        Self {
+            root,
+            parent: None,
+            pending_links,
+            implicit_parents,
+            limits,
+            done,
+            buffer: vec![0; COPY_BYTES],
+        }
     }
 
     /// Makes what an entry says, and tells what is there now because of it.
@@ -75,23 +87,24 @@ impl Tree {
         &mut self,
         entry: &Entry,
         data: &mut impl Read,
-    ) -> Result<impl Iterator<Item = Noted>, Error> {
+    ) -> Result<impl Iterator<Item = Recorded>, Error> {
         let made = self.make(entry, data)?;
         // Directories on the way and marks are inodes too, whatever the archive lists.
         let mut inodes = self.done.inodes.saturating_sub(1);
         charge(&LAYER_ENTRIES, &mut inodes, 0, self.limits.entries)?;
-        let worn = made.as_ref().map(|(_, what)| worn(entry, what)).transpose();
-        let worn = worn.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
-        let made = made.map(|(name, what)| (name, what, worn.flatten()));
-        let implied = std::mem::take(&mut self.implied).into_iter();
-        Ok(implied.map(|name| (name, What::Directory, Some(IMPLICIT))).chain(made))
+        let metadata = made.as_ref().map(|(_, kind)| applied_metadata(entry, kind)).transpose();
+        let metadata =
+            metadata.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
+        let made = made.map(|(name, kind)| (name, kind, metadata.flatten()));
+        let implicit_parents = std::mem::take(&mut self.implicit_parents).into_iter();
+        Ok(implicit_parents.map(|name| (name, NodeKind::Directory, Some(IMPLICIT))).chain(made))
     }
 
     fn make(
         &mut self,
         entry: &Entry,
         data: &mut impl Read,
-    ) -> Result<Option<(Vec<u8>, What)>, Error> {
+    ) -> Result<Option<(Vec<u8>, NodeKind)>, Error> {
         let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
         let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
         for (xattr, _) in &entry.xattrs {
@@ -102,25 +115,25 @@ impl Tree {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         if name.is_empty() {
             self.add_root(entry).map_err(made)?;
-            return Ok(Some((name, What::Directory)));
+            return Ok(Some((name, NodeKind::Directory)));
         }
         let (directory, last) = names::split(&name);
         let last_name = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
-        let what = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
-            Meaning::Nothing => None,
+        let kind = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
+            Meaning::Ignored => None,
             Meaning::Opaque => {
                 self.make_opaque(directory).map_err(made)?;
                 None
             }
             Meaning::Whiteout(gone) => {
-                let is_made = self.white_out(directory, gone).map_err(made)?;
+                let is_made = self.make_whiteout(directory, gone).map_err(made)?;
                 let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
                 let path = [directory, slash, gone].concat();
-                return Ok(is_made.then_some((path, What::Whiteout)));
+                return Ok(is_made.then_some((path, NodeKind::Whiteout)));
             }
-            Meaning::Thing => {
+            Meaning::Entry => {
                 // A name that comes again replaces what waits for the layers below.
-                self.waiting.forget(&name);
+                self.pending_links.forget(&name);
                 match &entry.kind {
                     Kind::Link(target) => self.link(entry, &name, target)?,
                     Kind::File | Kind::Sparse { .. } => {
@@ -134,14 +147,14 @@ impl Tree {
                 }
             }
         };
-        Ok(what.map(|what| (name, what)))
+        Ok(kind.map(|kind| (name, kind)))
     }
 
     /// Says what was made.
     pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
-        self.done.links = self.waiting.finish(self.root.as_fd()).map_err(made)?;
+        self.done.links = self.pending_links.finish(self.root.as_fd()).map_err(made)?;
         Ok(self.done)
     }
 
@@ -199,7 +212,7 @@ impl Tree {
                 chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
                 futimens(&parent, &files::modified(&before)).map_err(failed)?;
-                self.implied.push(name.to_vec());
+                self.implicit_parents.push(name.to_vec());
                 self.count(UNIT);
                 return Ok(());
             }
@@ -242,7 +255,7 @@ impl Tree {
             .beneath(b"", files::DIRECTORY)
             .map_err(sys::Error::of(|| "openat2(/, DIRECTORY)"))?;
         self.leave()?;
-        dress(root.as_fd(), entry)?;
+        apply_metadata(root.as_fd(), entry)?;
         futimens(&root, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens(/)"))
     }
 
@@ -255,7 +268,7 @@ impl Tree {
     }
 
     /// Whether there is a mark now.
-    fn white_out(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
+    fn make_whiteout(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
         let gone = CString::new(gone).map_err(|_| sys::Error::new(Errno::INVAL, "mknodat(NUL)"))?;
         let parent = self.directory(directory)?;
         match mknodat(parent, &gone, FileType::CharacterDevice, Mode::empty(), 0) {
@@ -281,14 +294,14 @@ impl Tree {
         name: &[u8],
         last: &CString,
         data: &mut impl Read,
-    ) -> Result<What, Error> {
+    ) -> Result<NodeKind, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         let mut replaced = false;
         let parent = self.directory(names::split(name).0).map_err(made)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || openat(parent, last, flags, Mode::RUSR | Mode::WUSR);
-        let fd = clear_way(parent, last, &mut replaced, create).map_err(made)?;
+        let fd = remove_conflicting(parent, last, &mut replaced, create).map_err(made)?;
         self.done.replaced |= replaced;
         let mut file = File::from(fd);
         let mut hasher = Hasher::sha256();
@@ -307,16 +320,16 @@ impl Tree {
                 (self.copy(entry, &mut file, data, entry.size, &mut hasher)?, entry.size)
             }
         };
-        dress(file.as_fd(), entry).map_err(made)?;
+        apply_metadata(file.as_fd(), entry).map_err(made)?;
         futimens(&file, &times(entry.mtime))
             .map_err(sys::Error::of(|| "futimens()"))
             .map_err(made)?;
         self.count(written);
         let digest = hasher.bytes();
         if let Kind::Sparse { map, .. } = &entry.kind {
-            return Ok(What::Sparse { length, map: map.clone(), digest });
+            return Ok(NodeKind::Sparse { length, map: map.clone(), digest });
         }
-        Ok(What::File { size: length, digest })
+        Ok(NodeKind::File { size: length, digest })
     }
 
     fn copy(
@@ -330,9 +343,9 @@ impl Tree {
         let mut left = size;
         while left > 0 {
             let want = usize::try_from(left).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-            let got = data.read(&mut self.buffer[..want]).map_err(super::archive::read_failed)?;
+            let got = data.read(&mut self.buffer[..want]).map_err(Error::of_read)?;
             if got == 0 {
-                return Err(super::archive::read_failed(io::ErrorKind::UnexpectedEof.into()));
+                return Err(Error::of_read(io::ErrorKind::UnexpectedEof.into()));
             }
             hasher.update(&self.buffer[..got]);
             file.write_all(&self.buffer[..got])
@@ -367,7 +380,12 @@ impl Tree {
         Ok(written)
     }
 
-    fn link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<Option<What>, Error> {
+    fn link(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<Option<NodeKind>, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         let refused = |why: &str| Error::Refused {
             entry: shown(&entry.path),
@@ -390,45 +408,45 @@ impl Tree {
             Ok(dir) => {
                 let mut replaced = false;
                 let make = || linkat(&dir, &last, parent, &own, AtFlags::empty());
-                clear_way(parent, &own, &mut replaced, make).map_err(made)?;
+                remove_conflicting(parent, &own, &mut replaced, make).map_err(made)?;
                 self.done.replaced |= replaced;
-                Ok(Some(What::Link(target)))
+                Ok(Some(NodeKind::Link(target)))
             }
             // A layer below has it: linked once that is there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                self.waiting.add(self.root.as_fd(), name, &target)?;
+                self.pending_links.add(self.root.as_fd(), name, &target)?;
                 Ok(None)
             }
             Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
         }
     }
 
-    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<What> {
-        let (kind, what) = match &entry.kind {
+    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<NodeKind> {
+        let (file_type, kind) = match &entry.kind {
             Kind::Directory => {
-                return self.make_directory(entry, name, last).map(|()| What::Directory);
+                return self.make_directory(entry, name, last).map(|()| NodeKind::Directory);
             }
             Kind::Symlink(target) => {
                 let made = self.symlink(entry, name, last, target);
-                return made.map(|()| What::Symlink(target.clone()));
+                return made.map(|()| NodeKind::Symlink(target.clone()));
             }
             // A device of these numbers is a mark of overlayfs, wherever it comes from.
-            Kind::Char(0, 0) => (FileType::CharacterDevice, What::Whiteout),
-            Kind::Char(major, minor) => (FileType::CharacterDevice, What::Char(*major, *minor)),
-            Kind::Block(major, minor) => (FileType::BlockDevice, What::Block(*major, *minor)),
+            Kind::Char(0, 0) => (FileType::CharacterDevice, NodeKind::Whiteout),
+            Kind::Char(major, minor) => (FileType::CharacterDevice, NodeKind::Char(*major, *minor)),
+            Kind::Block(major, minor) => (FileType::BlockDevice, NodeKind::Block(*major, *minor)),
             Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => {
-                (FileType::Fifo, What::Fifo)
+                (FileType::Fifo, NodeKind::Fifo)
             }
         };
-        let device = if let What::Char(major, minor) | What::Block(major, minor) = what {
+        let device = if let NodeKind::Char(major, minor) | NodeKind::Block(major, minor) = kind {
             makedev(major, minor)
         } else {
             0
         };
         let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        let make = || mknodat(parent, last, kind, Mode::empty(), device);
-        clear_way(parent, last, &mut replaced, make)?;
+        let make = || mknodat(parent, last, file_type, Mode::empty(), device);
+        remove_conflicting(parent, last, &mut replaced, make)?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
@@ -439,19 +457,19 @@ impl Tree {
             .map_err(sys::Error::of(|| "utimensat()"))?;
         self.done.replaced |= replaced;
         self.count(0);
-        Ok(what)
+        Ok(kind)
     }
 
     fn symlink(&mut self, entry: &Entry, name: &[u8], last: &CString, target: &[u8]) -> Call<()> {
         let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        clear_way(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
+        remove_conflicting(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
         let path =
             [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
-        for (xattr, value) in kept(entry) {
+        for (xattr, value) in retained_xattrs(entry) {
             ignoring_unsupported(
                 lsetxattr(path.as_slice(), xattr, value, XattrFlags::empty()),
                 xattr,
@@ -474,7 +492,7 @@ impl Tree {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
                 let was_whiteout = is_whiteout(parent, last);
                 let make = || mkdirat(parent, last, Mode::RWXU);
-                clear_way(parent, last, &mut replaced, make)?;
+                remove_conflicting(parent, last, &mut replaced, make)?;
                 let dir = open().map_err(sys::Error::of(|| "openat(DIRECTORY)"))?;
                 if was_whiteout {
                     opaque(dir.as_fd())?;
@@ -483,7 +501,7 @@ impl Tree {
             }
             Err(errno) => return Err(sys::Error::new(errno, "openat(DIRECTORY)")),
         };
-        dress(dir.as_fd(), entry)?;
+        apply_metadata(dir.as_fd(), entry)?;
         futimens(&dir, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens()"))?;
         self.done.replaced |= replaced;
         if is_new {
