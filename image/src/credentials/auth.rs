@@ -6,7 +6,9 @@
 
 use crate::digest::Digest;
 use crate::error::Error;
+use data_encoding::{BASE64_NOPAD, Encoding};
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,28 +86,18 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Standard or URL-safe alphabet, padded or not.
+/// Base64 in the standard or URL-safe alphabet, padded or not.
+static BASE64_LENIENT: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut base64 = BASE64_NOPAD.specification();
+    base64.check_trailing_bits = false;
+    base64.translate.from.push_str("-_");
+    base64.translate.to.push_str("+/");
+    // A fixed specification, whose encoding the tests use.
+    base64.encoding().unwrap_or(BASE64_NOPAD)
+});
+
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.trim().trim_end_matches('=').bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count & 0xff) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
+    BASE64_LENIENT.decode(text.trim().trim_end_matches('=').as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -118,7 +110,14 @@ mod tests {
         let encoded = Auth::from_parts("", "", "cHVsbGVyOnB1bGw6bWU=", "", "").unwrap();
         assert_eq!(plain, encoded);
         assert_eq!(plain.basic(), Some(("puller", "pull:me")));
-        for bad in ["%%%", "bm9jb2xvbg=="] {
+        // The alphabet for URLs, without padding, and bits behind the text that are not zero.
+        for (text, password) in
+            [("dTo-Pz8_", ">???"), ("dTo+Pz8/", ">???"), ("dTpw", "p"), ("dTpwcb", "pq")]
+        {
+            let auth = Auth::from_parts("", "", text, "", "").unwrap();
+            assert_eq!(auth.basic(), Some(("u", password)), "{text}");
+        }
+        for bad in ["%%%", "bm9jb2xvbg==", "dTpwc"] {
             assert!(Auth::from_parts("", "", bad, "", "").is_err(), "{bad}");
         }
     }

@@ -5,6 +5,7 @@
 //! tree in it was made.
 
 use crate::error::{NAME_MAX, shown};
+use data_encoding::HEXLOWER;
 use hull_sys::{Error, Result};
 use rustix::fs::{
     AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps, fsync, open, openat, renameat, syncfs,
@@ -102,7 +103,7 @@ pub(crate) fn create(path: &Path) -> Result<File> {
         .map_err(Error::of(|| format!("open({}, CREATE)", path.display())))
 }
 
-/// Puts a file in place whole: written as `scratch`, made durable, renamed, and the name made durable.
+/// Replaces a file atomically: written as `scratch`, synced, renamed, and the directory synced.
 pub(crate) fn write_whole(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<()> {
     let file = write_new(scratch, bytes)?;
     sync(&file, scratch)?;
@@ -117,18 +118,18 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-/// Makes a file durable.
+/// Syncs a file.
 pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
     fsync(file).map_err(Error::of(|| format!("fsync({})", path.display())))
 }
 
-/// Makes everything durable on the filesystem that `on` is of.
+/// Syncs the whole file system of `on`.
 pub(crate) fn sync_all(on: impl AsFd, path: &Path) -> Result<()> {
     syncfs(on).map_err(Error::of(|| format!("syncfs({})", path.display())))
 }
 
-/// Makes the names in a directory durable. Without this a name is lost with the power, for the seconds until
-/// the filesystem's journal is written: what was acknowledged would not be there.
+/// Syncs a directory. Without this a power cut can lose a new name, until the file system writes its
+/// journal some seconds later.
 pub(crate) fn sync_names(directory: &Path) -> Result<()> {
     let shown = directory.display();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -143,7 +144,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
         .map_err(Error::of(|| format!("rename({}, {})", from.display(), to.display())))
 }
 
-/// Removes a file; one that is not there counts as removed.
+/// Removes a file. A missing file is a success.
 pub(crate) fn unlink(path: &Path) -> Result<()> {
     match rustix::fs::unlink(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -151,7 +152,7 @@ pub(crate) fn unlink(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes whatever is at `path`; nothing there counts as removed.
+/// Removes a file or a whole tree. A missing path is a success.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(Errno::INVAL, format!("unlink({})", path.display())));
@@ -162,7 +163,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     remove_at(parent.as_fd(), &name)
 }
 
-/// Likewise for `name` in `parent`.
+/// The same for `name` in `parent`.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let mut removal = Removal { top: parent, aside: unique("tree"), moved: 0 };
     removal.remove(parent, name, 0)?;
@@ -176,9 +177,9 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
 }
 
 struct Removal<'a> {
-    /// Where directories that lie too deep are moved to.
+    /// The directory that deep directories are moved up to.
     top: BorrowedFd<'a>,
-    /// What their names begin with. A number follows, so that none is remembered, however many there are.
+    /// The prefix of their names. A number follows, so that no list of them is needed.
     aside: String,
     moved: u64,
 }
@@ -224,7 +225,7 @@ impl Removal<'_> {
     }
 }
 
-/// Opens a directory to empty it, also one that overlayfs has left without any permission.
+/// Opens a directory to empty it, even one that overlayfs left without permissions.
 fn open_any_mode(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     match openat(parent, name, DIRECTORY, Mode::empty()) {
         Err(Errno::ACCESS) => {
@@ -241,7 +242,7 @@ fn failed<'a>(call: &'a str, name: &'a CStr) -> impl Fn(Errno) -> Error + 'a {
     move |errno| Error::new(errno, format!("{call}({})", shown(name.to_bytes(), NAME_MAX)))
 }
 
-/// The time of a last change, to be put back, and nothing else.
+/// The modification time of a file, to restore it.
 pub(crate) fn modified(stat: &Stat) -> Timestamps {
     let nothing = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let tv_nsec = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
@@ -249,11 +250,11 @@ pub(crate) fn modified(stat: &Stat) -> Timestamps {
     Timestamps { last_access: nothing, last_modification }
 }
 
-/// A name that nothing else has.
+/// A unique name.
 pub(crate) fn unique(kind: &str) -> String {
     let mut bytes = [0; 8];
     hull_sys::random(&mut bytes);
-    format!("{kind}-{}", crate::digest::hex(&bytes))
+    format!("{kind}-{}", HEXLOWER.encode(&bytes))
 }
 
 #[cfg(test)]
