@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Entrances for fuzzing: each takes what somebody else sends, and panics when a promise is broken.
+//! Entry points for fuzzing: each takes untrusted input, and panics when an invariant is broken.
 //!
-//! Not for anybody else: behind the feature `fuzz`.
+//! Only for tests/fuzz, behind the feature `fuzz`.
 
 use crate::file_list::{self, Reader, RebuiltArchive, Writer};
 use crate::fs::files;
@@ -36,13 +36,13 @@ pub fn archive(bytes: &[u8]) {
     assert!(read <= bytes.len() as u64, "more came out than went in");
 }
 
-/// Unpacks an archive into a directory of its own in `scratch`. What was unpacked is what its inventory
-/// says, the archive can be rebuilt from it if it says so, and nothing beside the directory has changed.
+/// Unpacks an archive into a new directory in `scratch`. The files match the file list, the archive can be
+/// rebuilt from it if the list is exact, and nothing beside the directory has changed.
 pub fn unpack(bytes: &[u8], scratch: &Path) {
     let (root, notes) = (scratch.join("layer"), scratch.join("inventory"));
     let clear = || {
         assert!(files::remove_tree(&root).is_ok(), "a layer that cannot be removed");
-        assert!(files::unlink(&notes).is_ok(), "an inventory that cannot be removed");
+        assert!(files::unlink(&notes).is_ok(), "a file list that cannot be removed");
     };
     clear();
     if let Some((done, digest)) = unpacked(bytes, &root, &notes) {
@@ -109,12 +109,12 @@ pub fn hosts(text: &str) {
     }
 }
 
-/// Reads what a registry wants.
+/// Parses the challenges of a registry.
 pub fn challenge(header: &str) {
     let _any = registry::parse_challenge(header);
 }
 
-/// Reads lines of an inventory.
+/// Parses entries of a file list.
 pub fn items(bytes: &[u8]) {
     file_list::read_items(bytes);
 }

@@ -2,16 +2,18 @@
 //! Images: from a registry or an archive to directories that overlayfs can stack.
 //!
 //! ```text
-//! Reference ─┐              ┌ registry  (HTTP, tokens, resume) ┐
-//!            ├─ Store::pull ┤                                  ├ layer → unpack → layers/<diff id>/
-//! Auth ──────┘              └ import    (archives)             ┘
+//! Store::pull ── registry  HTTP, tokens, resume ┐
+//!                                               ├ layer → unpack → layers/<diff id>/ + file_list
+//! Store::import ─ archives of images            ┘
+//!
+//! store → registry, layer, policy → unpack → file_list → fs, limits, error
 //! ```
 //!
-//! The rule: nothing is listed before every byte of it was checked against its digest, lies in its
-//! place and was made durable. Every layer is unpacked into a directory of its own, so layers need
-//! no order, and no compressed copy is kept.
+//! The rule: an image is listed only after every byte was checked against its digest, is in its
+//! place and is durable. Every layer is unpacked into its own directory, so layers can be pulled in
+//! any order, and no compressed copy is stored.
 //!
-//! Not here: mounting root filesystems (the monitor does), and anything about pods.
+//! Not here: mounting root file systems (the monitor does that), and everything about pods.
 
 mod credentials;
 mod digest;
@@ -32,8 +34,8 @@ mod unpack;
 mod view;
 
 pub use credentials::auth::Auth;
-pub use error::{Cause, Error, Fault, Unreachable};
-pub use layer::progress::Wait;
+pub use error::{Cause, Error, ErrorKind, Unreachable};
+pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
 pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};

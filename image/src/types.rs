@@ -8,35 +8,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Settings of the store.
+/// The settings of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Where everything is kept.
+    /// The store's directory.
     pub root: PathBuf,
-    /// How registries are talked to.
+    /// The settings of the registry client.
     pub remote: Remote,
-    /// How many layers of an image are pulled at a time.
+    /// The number of layers of an image that are pulled at the same time.
     pub concurrent_layers: usize,
-    /// Names of images that the kubelet shall not remove.
+    /// Names of images that the kubelet must not remove.
     pub pinned: Vec<String>,
-    /// How large a layer may be.
+    /// The limits on what an image may cost.
     pub limits: Limits,
-    /// The file that says which images may come here.
+    /// The image policy file.
     pub policy: Option<PathBuf>,
-    /// Keep layers as they travel, too.
+    /// Store the compressed layers too.
     pub keep_blobs: bool,
 }
 
-/// How registries are talked to.
+/// The settings of the registry client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// What is special about some registries.
+    /// Settings of single registries.
     pub registries: Vec<Registry>,
-    /// A directory of `<host>/hosts.toml`, which go before `registries`.
+    /// A directory of `<host>/hosts.toml`, which take precedence over `registries`.
     pub config_path: Option<PathBuf>,
     /// Docker's `config.json`: credentials for pulls that bring none.
     pub docker_config: Option<PathBuf>,
-    /// How long nothing may come before a connection counts as stalled.
+    /// How long a connection may receive nothing before it counts as stalled.
     pub stall: Duration,
 }
 
@@ -51,66 +51,66 @@ impl Default for Remote {
     }
 }
 
-/// Settings of a registry.
+/// The settings of one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registry {
     /// `host` or `host:port`, as in names of images.
     pub host: String,
-    /// Base addresses of mirrors, asked first, in this order.
+    /// Base URLs of mirrors, tried in this order before the registry.
     pub mirrors: Vec<String>,
-    /// Talk plain HTTP.
+    /// Use plain HTTP.
     pub plain_http: bool,
-    /// Trust any certificate.
+    /// Accept any certificate.
     pub skip_verify: bool,
-    /// Trust these CAs too. PEM.
+    /// A PEM file of additional CAs to trust.
     pub ca_file: Option<PathBuf>,
 }
 
-/// An image that is here.
+/// An image in the store.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// `sha256:…` of its config.
+    /// The digest of the image's config, `sha256:…`.
     pub id: String,
-    /// `registry/repository:tag`, each.
+    /// Its tags, each as `registry/repository:tag`.
     pub repo_tags: Vec<String>,
-    /// `registry/repository@digest`, each.
+    /// Its digests, each as `registry/repository@digest`.
     pub repo_digests: Vec<String>,
-    /// About how much it takes on disk, unpacked; layers that it shares included.
+    /// Approximate disk usage, unpacked, including layers that it shares with other images.
     pub size: u64,
-    /// Its config.
+    /// The image's config.
     pub config: ImageConfiguration,
-    /// Directories of its layers, topmost first.
+    /// The directories of its layers, topmost first.
     pub layers: Vec<PathBuf>,
-    /// Not to be removed to make space.
+    /// Whether the kubelet must not remove it to free space.
     pub pinned: bool,
 }
 
-/// What is taken on a filesystem.
+/// Disk usage on a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsUsage {
-    /// A directory on it.
+    /// A directory on that file system.
     pub mountpoint: PathBuf,
-    /// Bytes taken.
+    /// Used bytes.
     pub bytes: u64,
-    /// Files, directories and so on.
+    /// Used inodes.
     pub inodes: u64,
 }
 
-/// The filesystem that the store is on.
+/// The capacity of the store's file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskCapacity {
-    /// Its size.
+    /// The size of the file system in bytes.
     pub bytes: u64,
-    /// Files, directories and so on that it can still hold.
+    /// The number of free inodes.
     pub inodes_free: u64,
 }
 
-/// Something that was set aside when the store was opened.
+/// A record that was set aside when the store was opened.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The record, under the name that it has now.
+    /// The path of the record, under its new name.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// Why the record cannot be used.
     pub why: String,
 }
 
@@ -125,34 +125,34 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What was found out about a layer.
+/// The result of comparing a layer with its file list.
 #[derive(Debug, Clone)]
 pub struct Verified {
-    /// Its diff id.
+    /// The diff id of the layer.
     pub layer: String,
-    /// Images that have it, by id.
+    /// The ids of the images that have this layer.
     pub images: Vec<String>,
-    /// Bytes that it takes.
+    /// Disk usage of the layer in bytes.
     pub bytes: u64,
-    /// Paths and what is wrong with each.
+    /// Each path that differs, and how it differs.
     pub findings: Vec<(String, String)>,
-    /// Why it could not be compared, if it could not.
+    /// Why the layer could not be compared, if it could not.
     pub unknown: Option<String>,
 }
 
 impl Verified {
-    /// Whether all of it is as it was stored.
+    /// Whether the whole layer is as it was stored.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.findings.is_empty() && self.unknown.is_none()
     }
 }
 
-/// An image that came out of an archive.
+/// An image that was imported from an archive.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// It.
+    /// The image.
     pub image: Arc<Image>,
-    /// The names that the archive, or the caller, gave it.
+    /// The names that the archive or the caller gave it.
     pub names: Vec<String>,
 }

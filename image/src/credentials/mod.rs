@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Credentials of this machine, for pulls that bring none: Docker's `config.json` and the helpers
+//! The node's own credentials, for pulls without credentials: Docker's `config.json` and the helpers
 //! that it names.
 //!
 //! ```json
 //! {"auths": {"registry.example.org": {"auth": "…"}}, "credHelpers": {"other.example.org": "ecr-login"}}
 //! ```
 //!
-//! The rule: what a registry gets is what stands under its own name, in any spelling of it (the one that
+//! The rule: a registry receives only the credentials under its own name, in any spelling (the one that
 //! names use first), and a helper that is named and
 //! fails is an error: a pull without credentials would say "not found" instead. The file is read
 //! for every pull; nothing of it is kept.
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// What Docker calls its own registry.
+/// Docker's names of its own registry.
 const DOCKER_NAMES: [&str; 3] = ["https://index.docker.io/v1/", "index.docker.io", "docker.io"];
 
 #[derive(Deserialize, Default)]
@@ -68,7 +68,7 @@ pub(crate) async fn find(path: &Path, host: &str) -> Result<Option<Auth>, Cause>
     };
     // What serde says may quote the text, and with it a secret: only the place is told.
     let file: File = serde_json::from_slice(&bytes).map_err(|err| {
-        failed(format!("it is no such JSON, line {} column {}", err.line(), err.column()))
+        failed(format!("it is not valid JSON, line {} column {}", err.line(), err.column()))
     })?;
     match place(file, host) {
         Place::Nowhere => Ok(None),
@@ -188,6 +188,6 @@ mod tests {
         assert!(err.contains("docker-credential-hull-has-no-such"), "{err}");
         assert!(found(text, "y").await.unwrap().is_some());
         let err = found(r#"{"credsStore": "../../bin/sh"}"#, "x").await.unwrap_err().to_string();
-        assert!(err.contains("no name of a helper"), "{err}");
+        assert!(err.contains("not the name of a credential helper"), "{err}");
     }
 }

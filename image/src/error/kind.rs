@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A coarse classification of errors, from which a protocol derives its codes.
 
-/// Whose fault something is, coarsely, for codes of a protocol.
+/// A class of errors, for the codes of a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The name or the credentials make no sense.
+pub enum ErrorKind {
+    /// The name or the credentials are invalid.
     BadReference,
-    /// There is no such image, or none for this machine.
+    /// The image does not exist, or not for this platform.
     NotFound,
-    /// The registry does not give it.
+    /// The registry refuses access.
     Denied,
-    /// The registry cannot be talked to now.
+    /// The registry cannot be reached.
     Unreachable,
-    /// A container uses it.
+    /// A container uses the image.
     InUse,
     /// Another image has the name.
     Taken,
-    /// What came is not what was announced, or hostile.
+    /// The content does not match its digest, or is malformed or hostile.
     Corrupt,
-    /// The operator does not want it here.
+    /// The image policy refuses the image.
     Policy,
-    /// This machine.
+    /// A failure on this machine.
     Other,
 }

@@ -3,22 +3,22 @@
 
 use super::item::Metadata;
 
-/// Something that is not as it should be.
+/// A file that differs from the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) path: Vec<u8>,
-    /// In words, with `it` for the path.
+    /// How it differs, as a sentence about `it`.
     pub(crate) why: String,
     pub(super) mismatch: Mismatch,
 }
 
-/// What must be done about a finding.
+/// The kind of difference, which decides how it is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mismatch {
-    /// A good one must take its place.
+    /// The file must be replaced by an intact copy.
     Content,
-    /// It is a directory, and must wear this.
+    /// The directory must get this metadata.
     Metadata(Metadata),
-    /// It must go.
+    /// The file must be removed.
     Added,
 }

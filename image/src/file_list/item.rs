@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One thing of a layer, and its binary form: a tag, then fields; numbers as LEB128, bytes with
-//! their length before them.
+//! One entry of a file list, and its binary form: a tag, then fields; numbers as LEB128, bytes with
+//! a length prefix.
 //!
-//! Pure. The rule: what is read is bounded before it is kept.
+//! Pure. The rule: a length is checked against its limit before memory is allocated.
 
 use rustix::fs::Stat;
 use std::io::{self, Read, Write};
 
-/// Longest field that is read: a header's extension with some room.
+/// The longest field: an extended header, with some reserve.
 const FIELD_BYTES_MAX: u64 = 4 << 20;
-/// First bytes of an inventory. The number grows when the form changes; older forms stay readable.
+/// The first bytes of a file list. The number is its version; older versions stay readable.
 pub(super) const MAGIC: &[u8] = b"hull layer inventory 2\n";
 pub(super) const MAGIC_FIRST: &[u8] = b"hull layer inventory 1\n";
-/// Most pieces of a sparse file, as in archives.
+/// The largest number of data segments of a sparse file, as in archives.
 const PIECES_MAX: u64 = 1 << 20;
 
-/// A line of an inventory.
+/// An entry of a file list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
-    /// Bytes of the archive that are no content: headers, padding, the end.
+    /// Bytes of the archive that are not content: headers, padding, the end.
     Raw(Vec<u8>),
-    /// Something that is there. The path is cleaned. What links to something else wears nothing of its
-    /// own, and the first form of inventories did not say what anything wears.
+    /// A file of any type, with its cleaned path. Hard links have no metadata of their own, and version 1
+    /// had no metadata at all.
     Entry { path: Vec<u8>, kind: NodeKind, metadata: Option<Metadata> },
-    /// The last line. Exact: the archive can be rebuilt from this.
+    /// The last entry. Exact: the archive can be rebuilt from the list.
     End { entries: u64, exact: bool },
 }
 
-/// Whose a thing is, and what may be done with it: the twelve bits of its mode.
+/// The owner, group and mode (twelve bits) of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) mode: u32,
@@ -36,30 +36,30 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// What something wears now.
+    /// The metadata of a file as it is.
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }
     }
 }
 
-/// How an inventory is written.
+/// The version of a file list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// Without what things wear, and without directories that the archive only implies.
+    /// Without metadata and without implicit parent directories.
     V1,
-    /// With everything.
+    /// With metadata and implicit parent directories.
     V2,
 }
 
-/// What is there.
+/// The type of a file, with what is specific to the type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NodeKind {
-    /// Its content was in the archive at this place.
+    /// A regular file, whose content is at this place of the archive.
     File {
         size: u64,
         digest: [u8; 32],
     },
-    /// Pieces with their content; the digest is of the pieces, one after the other.
+    /// A file with holes; the digest is that of its data segments, concatenated.
     Sparse {
         length: u64,
         map: Vec<(u64, u64)>,
@@ -72,12 +72,12 @@ pub(crate) enum NodeKind {
     Char(u32, u32),
     Block(u32, u32),
     Fifo,
-    /// A mark of overlayfs: what the layers below have under this name is gone.
+    /// A whiteout of overlayfs: it hides this name of the layers below.
     Whiteout,
 }
 
 impl NodeKind {
-    /// Bytes that the archive has at this place.
+    /// The number of content bytes at this place of the archive.
     pub(crate) fn content(&self) -> u64 {
         match self {
             Self::File { size, .. } => *size,
@@ -111,7 +111,7 @@ const RAW: u8 = b'R';
 const END: u8 = b'E';
 
 impl Item {
-    /// Appends the binary form, which is the second.
+    /// Writes the entry, in version 2.
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw(bytes) => {
@@ -132,7 +132,7 @@ impl Item {
         }
     }
 
-    /// Reads the next item.
+    /// Reads the next entry.
     pub(super) fn read(from: &mut impl Read, version: Version) -> io::Result<Self> {
         let tag = byte(from)?;
         match tag {
@@ -150,7 +150,7 @@ impl Item {
     }
 }
 
-/// Nothing is a zero; else the mode and one.
+/// Zero for none; else the mode plus one, uid and gid.
 fn write_metadata(metadata: Option<&Metadata>, to: &mut impl Write) -> io::Result<()> {
     let Some(metadata) = metadata else { return number(to, 0) };
     number(to, u64::from(metadata.mode) + 1)?;
@@ -193,7 +193,7 @@ fn read_kind(tag: u8, from: &mut impl Read) -> io::Result<NodeKind> {
         b's' => {
             let (length, count) = (read_number(from)?, read_number(from)?);
             if count > PIECES_MAX {
-                return Err(wrong("a sparse file has too many pieces"));
+                return Err(wrong("a sparse file has too many segments"));
             }
             let mut map = Vec::new();
             for _ in 0..count {
@@ -208,7 +208,7 @@ fn read_kind(tag: u8, from: &mut impl Read) -> io::Result<NodeKind> {
         b'b' => NodeKind::Block(read_u32(from)?, read_u32(from)?),
         b'p' => NodeKind::Fifo,
         b'w' => NodeKind::Whiteout,
-        _ => return Err(wrong("an item is of no known kind")),
+        _ => return Err(wrong("an entry has an unknown type")),
     })
 }
 

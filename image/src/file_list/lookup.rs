@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// Finds things beneath a descriptor. Most lie in the directory of the one before.
+/// Looks up paths beneath a descriptor, and caches the parent directory of the last one.
 pub(super) struct Lookup<'a> {
     root: BorrowedFd<'a>,
     parent: Option<Parent>,
@@ -26,7 +26,7 @@ impl<'a> Lookup<'a> {
         Self { root, parent: None }
     }
 
-    /// The directory that `path` lies in, and its last part.
+    /// The parent directory of `path`, and its last component.
     pub(super) fn parent_of(&mut self, path: &[u8]) -> Result<(BorrowedFd<'_>, CString), Errno> {
         let (above, last) = split(path);
         let last = if last.is_empty() { b".".as_slice() } else { last };
@@ -42,8 +42,8 @@ impl<'a> Lookup<'a> {
         Ok((parent, last))
     }
 
-    /// What names a place however it was come to, over links too: the directory that it really is in, and its
-    /// name there.
+    /// Identifies a file by the inode of its parent directory and its name, whichever symlinks its path
+    /// goes through.
     pub(super) fn identity(&mut self, path: &[u8]) -> Result<(u64, CString), Errno> {
         let (_, last) = self.parent_of(path)?;
         Ok((self.parent.as_ref().map_or(0, |parent| parent.inode), last))
@@ -54,11 +54,11 @@ impl<'a> Lookup<'a> {
         statat(parent, &last, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Whether it is there, of its type and size; else what is wrong, in words.
+    /// Checks presence, type and size. The error says what is wrong.
     pub(super) fn check_shape(&mut self, path: &[u8], kind: &NodeKind) -> Result<Stat, String> {
         let stat = self.stat(path).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP => "it is missing".to_owned(),
-            errno => format!("it cannot be looked at: {errno}"),
+            errno => format!("fstatat fails: {errno}"),
         })?;
         let found = FileType::from_raw_mode(stat.st_mode);
         let wanted = match kind {

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a layer holds, written down while it is unpacked: path, type, size, digest, mode and owner of
-//! everything, and between them the bytes of the archive that are no file's.
+//! The list of all files of a layer, written while it is unpacked: path, type, size, digest, mode and
+//! owner of each, and between them the bytes of the archive that are not file content.
 //!
 //! ```text
-//! item    one thing of a layer, and its binary form
-//! write   items → <root>/inventories/<layer>, and the digest of that file
-//! read    the file → items, checked against its digest
-//! look    is everything there, of its type and size      (cheap: no content is read)
-//! verify  and of its content, mode and owner, and is nothing else there    (reads everything)
-//! mend    what is wrong in a directory is replaced from a good one
-//! walk    an inventory of a directory as it is, for layers that are not what their archive says
-//! rebuild items and files → the archive, to the byte
+//! item     one entry of the list, and its binary form
+//! write    entries → <root>/inventories/<layer>, and the digest of that file
+//! read     the file → entries, after its digest was checked
+//! scan     whether every file is present, with its type and size      (reads no content)
+//! verify   whether content, mode and owner are right, and nothing was added    (reads everything)
+//! repair   replaces what is wrong in a directory from an intact copy
+//! walk     the list of a directory as it is, for layers whose entries replace each other
+//! rebuild  entries and files → the archive, byte for byte
 //! ```
 //!
-//! The rule: an inventory is only trusted when it has the digest that the image's record names, and
-//! nothing in it leads outside of the layer: its paths are resolved beneath the layer's descriptor.
+//! The rule: a file list is trusted only if it has the digest that the image's record names. Its paths
+//! are resolved beneath the layer's descriptor, so none of them leads outside of the layer.
 
 mod finding;
 mod item;
@@ -39,7 +39,7 @@ pub(crate) use verify::verify;
 pub(crate) use walk::walk;
 pub(crate) use write::Writer;
 
-/// Reads items until something is wrong.
+/// Reads entries until one is invalid.
 #[cfg(feature = "fuzz")]
 pub(crate) fn read_items(bytes: &[u8]) {
     for version in [item::Version::V1, item::Version::V2] {

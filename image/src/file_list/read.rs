@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads an inventory back.
+//! Reads a file list.
 //!
-//! The rule: the whole file is hashed before the first item of it is given out.
+//! The rule: the digest of the whole file is checked before the first entry is returned.
 
 use super::item::{Item, MAGIC, MAGIC_FIRST, Version};
 use crate::digest::{Digest, Hashing};
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 
-/// Its items, one after the other. The end is the last that is given.
+/// Iterates over the entries of a list. The end is the last one.
 pub(crate) struct Reader {
     file: File,
     from: Option<zstd::Decoder<'static, BufReader<File>>>,
@@ -17,16 +17,16 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens an inventory that must have this digest.
+    /// Opens a list, which must have this digest.
     pub(crate) fn open(file: File, digest: &Digest) -> io::Result<Self> {
         let (_, got) = Hashing::new(&file, digest.hasher()).finish()?;
         if got != *digest {
-            return Err(wrong("the inventory is not the one that was written"));
+            return Err(wrong("the file list does not match its digest"));
         }
         Self::begin(file)
     }
 
-    /// The same from its start.
+    /// Starts again at the first entry.
     pub(super) fn rewind(self) -> io::Result<Self> {
         Self::begin(self.file)
     }
@@ -39,12 +39,12 @@ impl Reader {
         let version = match &magic[..] {
             MAGIC => Version::V2,
             MAGIC_FIRST => Version::V1,
-            _ => return Err(wrong("the inventory is of a form that this hull does not read")),
+            _ => return Err(wrong("the file list has a version that this hull does not read")),
         };
         Ok(Self { file, from: Some(from), entries: 0, version })
     }
 
-    /// Whether it names everything that is there, so that anything else was added.
+    /// Whether every file is listed, so that any other file was added.
     pub(super) fn lists_everything(&self) -> bool {
         self.version == Version::V2
     }
@@ -57,7 +57,7 @@ impl Reader {
             Item::End { entries, .. } => {
                 self.from = None;
                 if *entries != self.entries {
-                    return Err(wrong("the inventory has lost items"));
+                    return Err(wrong("the file list has lost entries"));
                 }
             }
             Item::Raw(_) => {}

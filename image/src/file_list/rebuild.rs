@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The archive of a layer, to the byte, from its inventory and its files.
+//! Rebuilds the archive of a layer, byte for byte, from its file list and its files.
 //!
-//! The rule: what comes out is not trusted here. Who writes it elsewhere hashes it, and a digest that
-//! is not the layer's means that a file was altered.
+//! The rule: the result is not trusted. The caller computes its digest; if it is not the layer's, a file
+//! was altered.
 
 use super::item::{Item, NodeKind};
 use super::lookup::Lookup;
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek as _, SeekFrom, Take};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-/// How long the archive is; none if it cannot be rebuilt.
+/// The length of the archive; none if it cannot be rebuilt.
 pub(crate) fn length(items: Reader) -> io::Result<Option<u64>> {
     let mut bytes = 0;
     for item in items {
@@ -25,7 +25,7 @@ pub(crate) fn length(items: Reader) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// Reads the archive.
+/// Reads the rebuilt archive.
 pub(crate) struct RebuiltArchive {
     root: OwnedFd,
     items: Reader,
@@ -35,7 +35,7 @@ pub(crate) struct RebuiltArchive {
 enum Part {
     None,
     Raw(Cursor<Vec<u8>>),
-    /// A part of a file, and the parts behind it, last first.
+    /// A data segment of a file, and the remaining ones, last first.
     File(Take<File>, Vec<(u64, u64)>),
 }
 
@@ -44,7 +44,7 @@ impl RebuiltArchive {
         Self { root, items, now: Part::None }
     }
 
-    /// Goes on to the next part; false at the end.
+    /// Continues with the next part; false at the end.
     fn advance(&mut self) -> io::Result<bool> {
         self.now = match (std::mem::replace(&mut self.now, Part::None), self.items.next()) {
             (_, None) => return Ok(false),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Puts right what is wrong in a layer, file by file, from a copy that was unpacked anew.
+//! Repairs a layer file by file, from a new copy that was unpacked beside it.
 //!
-//! The rule: what is good stays where it is, for containers may be running on it; and what is not is
-//! replaced by a rename, so that nobody sees half of it.
+//! The rule: intact files stay in place, since containers may be running on them; a broken file is
+//! replaced by a rename, so that no container sees a half-written file.
 
 use super::finding::{Finding, Mismatch};
 use super::item::Metadata;
@@ -20,10 +20,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// Rounds of looking and mending: a directory that was missing hides what is wrong in it.
+/// Rounds of verifying and repairing: a missing directory hides what is wrong in it.
 const ROUNDS_MAX: usize = 64;
 
-/// Moves what is broken in `root` over from `good`, by the inventory in `file`.
+/// Replaces broken files of `root` by those of `good`, according to the file list in `file`.
 pub(crate) fn repair(
     root: &OwnedFd,
     good: &OwnedFd,
@@ -31,7 +31,7 @@ pub(crate) fn repair(
     digest: &Digest,
     work: &Work,
 ) -> sys::Result<()> {
-    let failed = |source: io::Error| sys::Error::of_io(|| "read(inventory)")(source);
+    let failed = |source: io::Error| sys::Error::of_io(|| "read(file list)")(source);
     for _ in 0..ROUNDS_MAX {
         let again = file.try_clone().and_then(|mut file| {
             io::Seek::rewind(&mut file)?;
@@ -60,7 +60,7 @@ fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys
     let (into, name) = to.parent_of(path).map_err(failed)?;
     let (source, own) = match from.parent_of(path) {
         Ok(found) => found,
-        // It came over with its directory a moment ago.
+        // It was moved together with its directory.
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(failed(errno)),
     };
@@ -74,7 +74,7 @@ fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys
     }
 }
 
-/// A directory stays, with all that is good in it.
+/// Sets the metadata of a directory, which keeps its intact files.
 fn set_metadata(root: BorrowedFd<'_>, finding: &Finding, metadata: Metadata) -> sys::Result<()> {
     let shown = || shown(&finding.path, NAME_MAX);
     let failed = |errno| sys::Error::new(errno, format!("fchmod({})", shown()));
@@ -90,7 +90,7 @@ fn remove(root: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
     let mut lookup = Lookup::new(root);
     match lookup.parent_of(&finding.path) {
         Ok((parent, name)) => files::remove_at(parent, &name),
-        // It went with what it was in.
+        // It was removed together with its directory.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => {
             let shown = shown(&finding.path, NAME_MAX);
@@ -99,7 +99,7 @@ fn remove(root: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
     }
 }
 
-/// The directory on the way to `path` that is missing, or the path itself: what is missing comes over
+/// The first missing directory on the way to `path`, or the path itself: a missing directory is moved
 /// as a whole.
 fn first_missing<'a>(lookup: &mut Lookup<'_>, path: &'a [u8]) -> &'a [u8] {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether everything of an inventory is there, of its type and size. No content is read: about two
-//! microseconds per file, so that a layer can be looked through before it is first used after a boot.
+//! Checks that every listed file is present, with its type and size. It reads no content and takes about
+//! two microseconds per file, so that each layer can be scanned before its first use after a boot.
 //!
-//! That finds what power cuts leave: files that are missing, empty or cut. It does not find bytes, modes
-//! or owners that were altered, nor what was added; [`verify`](super::verify()) does.
+//! A scan finds what a power cut leaves: missing, empty or truncated files. It does not find altered
+//! content, modes or owners, nor added files; [`verify`](super::verify()) does.
 
 use super::finding::{Finding, Mismatch};
 use super::item::Item;
@@ -12,7 +12,7 @@ use super::read::Reader;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Finds the first thing that is not as it should be.
+/// Finds the first file that differs from the list.
 pub(crate) fn scan(root: BorrowedFd<'_>, items: Reader) -> io::Result<Option<Finding>> {
     let mut lookup = Lookup::new(root);
     for item in items {

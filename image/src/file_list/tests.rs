@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Inventories of real layers: looked at, compared, mended, and their archives rebuilt. Needs root.
+//! File lists of real layers: scan, verify, repair and rebuild. Needs root.
 
 use super::{Finding, Reader, RebuiltArchive, Writer, length, repair, scan, verify, walk};
 use crate::digest::Digest;
@@ -15,7 +15,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
 use std::path::{Path, PathBuf};
 use tar::EntryType;
 
-/// A layer that was unpacked, with its inventory.
+/// An unpacked layer with its file list.
 struct Unpack {
     dir: tempfile::TempDir,
     done: Unpacked,

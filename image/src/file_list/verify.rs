@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads everything that an inventory names and compares it, and looks for what it does not name.
+//! Reads all listed files and compares them with the list, and finds files that the list does not have.
 //!
-//! Found is what is missing, cut, altered, or of another type, what has another mode or owner, and what
-//! somebody has added. Not compared are extended attributes and times.
+//! Reported are missing, truncated, altered and added files, and wrong types, modes and owners.
+//! Extended attributes and times are not compared.
 
 use super::finding::{Finding, Mismatch};
 use super::item::{Item, Metadata, NodeKind};
 use super::lookup::Lookup;
 use super::read::Reader;
 use crate::digest::Hasher;
-use crate::fs::walk::{Seen, Tree, each};
+use crate::fs::walk::{self, TreeState, Visited};
 use crate::limits::Work;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 use std::collections::{HashMap, HashSet};
@@ -20,10 +20,10 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::BorrowedFd;
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// Findings that are told of one layer. More do not help anybody.
+/// The largest number of findings per layer.
 const FINDINGS_MAX: usize = 1000;
 
-/// Finds everything that is not as it should be, up to a thousand things.
+/// Finds all differences, up to a thousand.
 pub(crate) fn verify(
     root: BorrowedFd<'_>,
     mut items: Reader,
@@ -45,7 +45,7 @@ pub(crate) fn verify(
                 .map(|metadata| (metadata, stat)))
         });
         match (checked, place) {
-            // An archive may name a directory several times: it wears what the last one says.
+            // An archive may list a directory several times: the last entry decides.
             (Ok(None), Some(place)) if kind == NodeKind::Directory => {
                 directories.remove(&place);
             }
@@ -66,7 +66,7 @@ pub(crate) fn verify(
             break;
         }
     }
-    // What was not read to its end looks as if it were wrong.
+    // An interrupted comparison looks like a difference.
     work.check()?;
     if findings.len() >= FINDINGS_MAX {
         return Ok(findings);
@@ -75,7 +75,7 @@ pub(crate) fn verify(
         find_wrong_metadata(&mut lookup, items.rewind()?, &known, directories, &mut findings)?;
     }
     if lists_everything {
-        each(root, Tree::Still, work, |seen| {
+        walk::walk(root, TreeState::Frozen, work, |seen| {
             let is_known = known.has(seen);
             if !is_known && findings.len() < FINDINGS_MAX {
                 let (path, why) = (seen.path.to_vec(), "it was added".to_owned());
@@ -87,8 +87,8 @@ pub(crate) fn verify(
     Ok(findings)
 }
 
-/// Tells of the directories that wear what they should not. Their paths are read once more: nearly always
-/// there are none, and an inventory may be made so that all seem to until its end.
+/// Reports the directories with wrong metadata. Their paths are read again from the list: there are
+/// seldom any, and a hostile archive could make every directory look wrong until its end.
 fn find_wrong_metadata(
     lookup: &mut Lookup<'_>,
     items: Reader,
@@ -113,7 +113,7 @@ fn find_wrong_metadata(
     Ok(())
 }
 
-/// Places that an inventory names. Kept as hashes under a key of this process, for a layer may have millions.
+/// The places that the list names, as hashes under a random key, since a layer may have millions.
 #[derive(Default)]
 struct ListedPlaces {
     keys: RandomState,
@@ -131,12 +131,12 @@ impl ListedPlaces {
         self.keys.hash_one((inode_of_parent, name))
     }
 
-    fn has(&self, seen: &Seen<'_>) -> bool {
+    fn has(&self, seen: &Visited<'_>) -> bool {
         self.lookup.contains(&self.hash(seen.inode_of_parent, seen.name))
     }
 }
 
-fn is_directory(seen: &Seen<'_>) -> bool {
+fn is_directory(seen: &Visited<'_>) -> bool {
     statat(seen.parent, seen.name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
@@ -175,7 +175,7 @@ fn content(
     if got == *want { Ok(()) } else { Err("its content was altered".into()) }
 }
 
-/// The digest of parts of a file, one after the other, as long as `check` lets it go on.
+/// The digest of data segments of a file, concatenated. Stops when `check` fails.
 pub(super) fn digest(
     mut file: &File,
     pieces: &[(u64, u64)],

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An inventory of a directory as it is now.
+//! Writes the file list of a directory as it is.
 //!
-//! For layers that are not what their archive says from start to end: entries that replace others,
-//! and hard links into layers below. The archive cannot be rebuilt from it.
+//! For layers whose entries replace each other or are hard links to layers below. The archive cannot be
+//! rebuilt from such a list.
 
 use super::item::{Metadata, NodeKind};
 use super::verify::digest;
 use super::write::Writer;
 use crate::fs::holes;
 use crate::fs::spill::Spill;
-use crate::fs::walk::{Seen, Tree, each};
+use crate::fs::walk::{self, TreeState, Visited};
 use crate::limits::{LINKED_FILES, SPARSE_PIECES, Shift, Work};
 use crate::unpack;
 use rustix::fs::{
@@ -22,7 +22,7 @@ use std::os::fd::BorrowedFd;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes down everything beneath `root`, and itself, in no more than so many seconds of the processor.
+/// Lists `root` and everything beneath it, within `seconds` of processor time.
 pub(crate) fn walk(
     root: BorrowedFd<'_>,
     into: &mut Writer,
@@ -34,7 +34,7 @@ pub(crate) fn walk(
     let linked = Linked { paths: None, lookup: HashMap::new() };
     let shift = work.shift(seconds);
     let mut walked = Walk { root, into, linked, shift: &shift, buffer: vec![0; BUFFER_BYTES] };
-    each(root, Tree::Still, work, |seen| walked.add(seen))
+    walk::walk(root, TreeState::Frozen, work, |seen| walked.add(seen))
 }
 
 struct Walk<'a> {
@@ -45,14 +45,14 @@ struct Walk<'a> {
     buffer: Vec<u8>,
 }
 
-/// First paths of files that have several: on the disk, and where, by inode.
+/// The first path of each file with several links: the paths on disk, their offsets by inode.
 struct Linked {
     paths: Option<Spill>,
     lookup: HashMap<u64, u64>,
 }
 
 impl Linked {
-    /// The first path, if it came by already.
+    /// The first path of an inode, if it was visited before.
     fn first(
         &mut self,
         root: BorrowedFd<'_>,
@@ -74,8 +74,8 @@ impl Linked {
 }
 
 impl Walk<'_> {
-    /// Whether it is a directory.
-    fn add(&mut self, seen: &Seen<'_>) -> io::Result<bool> {
+    /// Lists one file; returns whether it is a directory.
+    fn add(&mut self, seen: &Visited<'_>) -> io::Result<bool> {
         self.shift.check()?;
         let (parent, name) = (seen.parent, seen.name);
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -99,14 +99,14 @@ impl Walk<'_> {
             FileType::CharacterDevice => NodeKind::Char(device.0, device.1),
             FileType::BlockDevice => NodeKind::Block(device.0, device.1),
             FileType::Fifo => NodeKind::Fifo,
-            // Unpacking makes none.
+            // Unpacking never creates these.
             FileType::Socket | FileType::Unknown => return Ok(false),
         };
         self.into.entry(seen.path.to_vec(), kind, Some(Metadata::of(&stat)))?;
         Ok(is_directory)
     }
 
-    fn file(&mut self, seen: &Seen<'_>, stat: &Stat) -> io::Result<NodeKind> {
+    fn file(&mut self, seen: &Visited<'_>, stat: &Stat) -> io::Result<NodeKind> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = File::from(openat(seen.parent, seen.name, flags, Mode::empty())?);
         let length = u64::try_from(stat.st_size).unwrap_or(0);

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Writes an inventory: compressed, and its digest computed on the way.
+//! Writes a file list: compressed, with its digest.
 
 use super::item::{Item, MAGIC, Metadata, NodeKind};
 use crate::digest::{Digest, Hashed, Hasher};
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 
-/// Fast, and headers are mostly zeros.
+/// The fastest level suffices: headers are mostly zeros.
 const LEVEL: i32 = 1;
 const BUFFER_BYTES: usize = 32 << 10;
-/// More are written as several items: a reader takes none that is longer than a field may be.
+/// Longer runs are written as several entries, since a reader limits the length of a field.
 const RAW_BYTES_MAX: usize = 1 << 20;
 
-/// An inventory being written.
+/// A file list that is being written.
 pub(crate) struct Writer {
     out: zstd::Encoder<'static, Hashed<BufWriter<File>>>,
     entries: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Begins in an empty file.
+    /// Starts a list in an empty file.
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let hashed = Hashed::new(file, Hasher::sha256());
@@ -29,7 +29,7 @@ impl Writer {
         Ok(Self { out, entries: 0, is_exact: true })
     }
 
-    /// Adds bytes that are no content.
+    /// Adds bytes of the archive that are not content.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         for part in bytes.chunks(RAW_BYTES_MAX) {
             Item::Raw(part.to_vec()).write(&mut self.out)?;
@@ -37,7 +37,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds something that is there.
+    /// Adds a file.
     pub(crate) fn entry(
         &mut self,
         path: Vec<u8>,
@@ -48,12 +48,12 @@ impl Writer {
         Item::Entry { path, kind, metadata }.write(&mut self.out)
     }
 
-    /// Says that the archive cannot be rebuilt from this.
+    /// Records that the archive cannot be rebuilt from this list.
     pub(crate) fn not_exact(&mut self) {
         self.is_exact = false;
     }
 
-    /// Ends it, and gives the digest of the file.
+    /// Ends the list and returns the digest of its file.
     pub(crate) fn finish(mut self) -> io::Result<Digest> {
         Item::End { entries: self.entries, exact: self.is_exact }.write(&mut self.out)?;
         let (mut file, digest) = self.out.finish()?.finish();

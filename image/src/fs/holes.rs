@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files with holes: where their bytes are, so that nobody reads, hashes or writes what is not there.
+//! The data segments of sparse files, so that holes are neither read nor hashed nor written.
 //!
-//! `SEEK_DATA` and `SEEK_HOLE` of `lseek(2)`. A filesystem that knows of no holes says that all is data.
+//! `SEEK_DATA` and `SEEK_HOLE` of `lseek(2)`. A file system without holes reports one data segment.
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 
-/// The first piece with bytes at or behind `from`: where, and how many. None when only hole is left.
+/// The first data segment at or after `from`: offset and length. None if only a hole follows.
 pub(crate) fn next(file: &File, from: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     if from >= length {
         return Ok(None);
@@ -23,7 +23,7 @@ pub(crate) fn next(file: &File, from: u64, length: u64) -> io::Result<Option<(u6
     Ok(Some((begin, end.saturating_sub(begin))))
 }
 
-/// All pieces with bytes. From the `max`th on, holes count as bytes.
+/// All data segments. From the `max`th on, holes count as data.
 pub(crate) fn map(file: &File, length: u64, max: usize) -> io::Result<Vec<(u64, u64)>> {
     let mut map: Vec<(u64, u64)> = Vec::new();
     let mut from = 0;

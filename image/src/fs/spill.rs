@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names that are too many for memory, in a file that has no name itself and goes with its descriptor.
+//! A list of names that is too long for memory, in an unnamed file that is freed when it is closed.
 
 use super::files;
 use hull_sys::{Error, Result};
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 
-/// Byte strings, each at its place.
+/// Byte strings, each found by its offset.
 #[derive(Debug)]
 pub(crate) struct Spill {
     file: File,
@@ -18,7 +18,7 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// An empty one, on the filesystem of `dir`, which keeps its times.
+    /// An empty list, on the file system of `dir`, whose times do not change.
     pub(crate) fn new(dir: BorrowedFd<'_>) -> Result<Self> {
         let failed = |call: &'static str| Error::of(move || format!("{call}(a list of names)"));
         let name = CString::new(format!(".{}", files::unique("names")))
@@ -31,12 +31,12 @@ impl Spill {
         Ok(Self { file: File::from(file), end: 0 })
     }
 
-    /// Where the next one will be.
+    /// The offset of the next string.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Adds some, one behind the other, and tells where they begin.
+    /// Appends strings, and returns the offset of the first.
     pub(crate) fn push(&mut self, all: &[&[u8]]) -> io::Result<u64> {
         let mut bytes = Vec::new();
         for one in all {
@@ -50,7 +50,7 @@ impl Spill {
         Ok(at)
     }
 
-    /// The one at a place, and where the next is.
+    /// The string at an offset, and the offset of the next.
     pub(crate) fn get(&self, at: u64) -> io::Result<(Vec<u8>, u64)> {
         const LENGTH_BYTES: u64 = 4;
         let mut length = [0; 4];

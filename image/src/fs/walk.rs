@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Walks trees that containers and images have made, however deep and wide they are.
+//! Walks trees of containers and images, of any depth and width.
 //!
-//! The rule: what is kept grows with the depth alone, by some bytes for each directory above the current
-//! one, and a bounded number of them is open. One that was closed is come back to by `..`, taken only if it is
-//! the same directory, and read on from where it was left (`telldir(3)`). Links are not followed.
+//! The rule: memory grows with the depth alone, by some bytes for each directory above the current one,
+//! and a bounded number of them is open. A closed one is reopened by `..`, accepted only if it is the
+//! same directory, and read from where it was left (`telldir(3)`). Links are not followed.
 
 use super::files;
 use crate::limits::Work;
@@ -20,30 +20,30 @@ const OPEN_BELOW: usize = 32;
 /// `PATH_MAX` of limits.h, with its NUL.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Something that a walk came by.
-pub(crate) struct Seen<'a> {
+/// A file that a walk visits.
+pub(crate) struct Visited<'a> {
     pub(crate) parent: BorrowedFd<'a>,
     pub(crate) inode_of_parent: u64,
     pub(crate) name: &'a CStr,
-    /// Empty where the tree is [`Changing`](Tree::Changing).
+    /// Empty where the tree is [`Live`](TreeState::Live).
     pub(crate) path: &'a [u8],
 }
 
-/// What may be expected of a tree.
+/// Whether a tree changes during a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tree {
-    /// Nobody else changes it: what cannot be read is an error, and so is what lies deeper than a path
-    /// can be long.
-    Still,
-    /// A container may be running in it: what goes away meanwhile is passed over.
-    Changing,
+pub(crate) enum TreeState {
+    /// It does not change: an unreadable directory is an error, and so is a path longer than
+    /// `PATH_MAX`.
+    Frozen,
+    /// A container may be changing it: files that disappear during the walk are skipped.
+    Live,
 }
 
 struct Level {
     /// None while it is closed.
     dir: Option<Dir>,
     id: (u64, u64),
-    /// Where to read on.
+    /// The position to continue at.
     at: i64,
     path_bytes: usize,
 }
@@ -59,12 +59,12 @@ fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Shows everything beneath `root`, and goes on into what `see` says is a directory worth that.
-pub(crate) fn each(
+/// Visits everything beneath `root`. Descends into a directory if `see` returns true for it.
+pub(crate) fn walk(
     root: BorrowedFd<'_>,
-    tree: Tree,
+    tree: TreeState,
     work: &Work,
-    mut see: impl FnMut(&Seen<'_>) -> io::Result<bool>,
+    mut see: impl FnMut(&Visited<'_>) -> io::Result<bool>,
 ) -> io::Result<()> {
     let top = openat(root, c".", files::DIRECTORY, Mode::empty())?;
     let (mut levels, mut path) = (vec![Level::new(top, 0)?], Vec::new());
@@ -73,7 +73,7 @@ pub(crate) fn each(
         let Some(dir) = &mut level.dir else { break };
         let entry = match dir.read() {
             Some(Ok(entry)) => entry,
-            Some(Err(errno)) if tree == Tree::Still => return Err(errno.into()),
+            Some(Err(errno)) if tree == TreeState::Frozen => return Err(errno.into()),
             Some(Err(_)) | None => {
                 up(&mut levels, tree)?;
                 path.truncate(levels.last().map_or(0, |level| level.path_bytes));
@@ -85,17 +85,17 @@ pub(crate) fn each(
         if name == c"." || name == c".." {
             continue;
         }
-        if tree == Tree::Still {
+        if tree == TreeState::Frozen {
             path.truncate(level.path_bytes);
             extend(&mut path, name)?;
         }
         let parent = dir.fd()?;
-        let seen = Seen { parent, inode_of_parent: level.id.1, name, path: &path };
+        let seen = Visited { parent, inode_of_parent: level.id.1, name, path: &path };
         if see(&seen)? {
             let opened = openat(parent, name, files::DIRECTORY, Mode::empty());
             match opened.and_then(|fd| Level::new(fd, path.len())) {
                 Ok(level) => down(&mut levels, level),
-                Err(errno) if tree == Tree::Still => return Err(errno.into()),
+                Err(errno) if tree == TreeState::Frozen => return Err(errno.into()),
                 Err(_) => {}
             }
         }
@@ -103,14 +103,14 @@ pub(crate) fn each(
     Ok(())
 }
 
-/// Bytes on disk and inodes of a tree, itself included, while a container may be running in it. Does not
+/// Disk usage and inodes of a tree including its root, while a container may be changing it. Does not
 /// follow links or leave the tree.
 pub(crate) fn usage(root: &Path, work: &Work) -> hull_sys::Result<(u64, u64)> {
     let taken = |stat: &Stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     let top = files::open_dir(root)?;
     let stat = fstat(&top).map_err(hull_sys::Error::of(|| format!("fstat({})", root.display())))?;
     let (mut bytes, mut inodes) = (taken(&stat), 1);
-    each(top.as_fd(), Tree::Changing, work, |seen| {
+    walk(top.as_fd(), TreeState::Live, work, |seen| {
         let stat = statat(seen.parent, seen.name, AtFlags::SYMLINK_NOFOLLOW);
         let Ok(stat) = stat else { return Ok(false) };
         inodes += 1;
@@ -139,16 +139,16 @@ fn down(levels: &mut Vec<Level>, level: Level) {
     }
 }
 
-/// Leaves the current directory for the one that it is in; if that was moved, for the lowest above that
+/// Returns to the parent of the current directory; if that was moved, to the lowest directory above that
 /// is open.
-fn up(levels: &mut Vec<Level>, tree: Tree) -> io::Result<()> {
+fn up(levels: &mut Vec<Level>, tree: TreeState) -> io::Result<()> {
     let Some(left) = levels.pop() else { return Ok(()) };
     if let (Some(level), Some(dir)) = (levels.last_mut(), &left.dir)
         && level.dir.is_none()
     {
         match again(dir, level) {
             Ok(dir) => level.dir = Some(dir),
-            Err(errno) if tree == Tree::Still => return Err(errno.into()),
+            Err(errno) if tree == TreeState::Frozen => return Err(errno.into()),
             Err(_) => {}
         }
     }
@@ -174,9 +174,9 @@ mod tests {
     use rustix::fs::mkdirat;
     use std::collections::BTreeSet;
 
-    fn walked(root: BorrowedFd<'_>, tree: Tree) -> io::Result<(u64, u64)> {
+    fn walked(root: BorrowedFd<'_>, tree: TreeState) -> io::Result<(u64, u64)> {
         let (mut directories, mut files) = (0, 0);
-        each(root, tree, &Work::default(), |seen| {
+        walk(root, tree, &Work::default(), |seen| {
             let stat =
                 rustix::fs::statat(seen.parent, seen.name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -205,8 +205,8 @@ mod tests {
         drop(at);
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let (before, mut most) = (open(), 0);
-        assert_eq!(walked(root.as_fd(), Tree::Changing).unwrap(), (9000, 0));
-        each(root.as_fd(), Tree::Changing, &Work::default(), |seen| {
+        assert_eq!(walked(root.as_fd(), TreeState::Live).unwrap(), (9000, 0));
+        walk(root.as_fd(), TreeState::Live, &Work::default(), |seen| {
             if seen.name == c"a2999" {
                 most = open();
             }
@@ -215,7 +215,7 @@ mod tests {
         .unwrap();
         // Other tests of this process open files too, but not as many as there are levels.
         assert!(most < before + 1000, "{most} descriptors");
-        let err = walked(root.as_fd(), Tree::Still).unwrap_err();
+        let err = walked(root.as_fd(), TreeState::Frozen).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
         files::remove_tree(&dir.path().join("deep")).unwrap();
     }
@@ -228,7 +228,7 @@ mod tests {
         }
         let root = files::open_dir(dir.path()).unwrap();
         let mut paths = BTreeSet::new();
-        each(root.as_fd(), Tree::Still, &Work::default(), |seen| {
+        walk(root.as_fd(), TreeState::Frozen, &Work::default(), |seen| {
             Ok(paths.insert(String::from_utf8_lossy(seen.path).into_owned()))
         })
         .unwrap();
@@ -236,7 +236,7 @@ mod tests {
         let (work, guard) = Work::guarded();
         let mut guard = Some(guard);
         let mut seen = 0;
-        let ended = each(root.as_fd(), Tree::Changing, &work, |_| {
+        let ended = walk(root.as_fd(), TreeState::Live, &work, |_| {
             seen += 1;
             drop(guard.take());
             Ok(true)
@@ -256,7 +256,7 @@ mod tests {
         }
         let above: String = (0..100).map(|depth| format!("d{depth}/")).collect();
         let mut seen = 0;
-        each(root.as_fd(), Tree::Changing, &Work::default(), |of| {
+        walk(root.as_fd(), TreeState::Live, &Work::default(), |of| {
             seen += 1;
             if of.name == c"d199" {
                 let from = dir.path().join(&above).join("d100");

@@ -2,15 +2,15 @@
 //! One layer: compressed bytes in, a checked directory out, in one pass and on two threads.
 //!
 //! ```text
-//! bytes → digest of the blob → inflate ──chunks──→ diff id → unpack, inventory
+//! bytes → digest of the blob → inflate ──chunks──→ diff id → unpack, file list
 //!         (a thread of its own)                    (the caller's)
 //! ```
 //!
-//! The rule: a layer is good only if every byte, also those behind the archive's end, went through
-//! both digests and both are right.
+//! The rule: a layer is complete only if every byte, also those after the archive's end, went through
+//! both digests and both match.
 //!
-//! Two threads, because inflating takes about as long as all the rest: one layer alone keeps two
-//! processors busy. What is between them is bounded and used again.
+//! Two threads, because decompression takes about as long as all the rest: one layer alone keeps two
+//! processors busy. The buffers between them are bounded and reused.
 
 pub(crate) mod progress;
 pub(crate) mod tee_reader;
@@ -20,7 +20,7 @@ use crate::error::Cause;
 use crate::file_list::Writer;
 use crate::limits::{Limits, Shift, Work, ZSTD_WINDOW_BYTES};
 use crate::unpack::{self, Unpacked};
-use progress::Watch;
+use progress::LayerProgress;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +30,12 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// Chunks between the two threads.
 const CHUNKS: usize = 8;
 
-/// What a layer must turn out to be.
+/// The digests that a layer must have.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
-    /// The blob's digest and size, where they are known (an old archive does not say them).
+    /// The blob's digest and size, if known (`docker save` does not state them).
     pub(crate) blob: Option<(Digest, u64)>,
-    /// The digest of what it inflates to.
+    /// The digest of the uncompressed archive.
     pub(crate) diff_id: Digest,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn unpack(
     root: OwnedFd,
     limits: Limits,
     file_list: &mut Writer,
-    watch: &Watch,
+    watch: &LayerProgress,
     work: &Work,
 ) -> Result<Unpacked, Cause> {
     let (full, inflated) = sync_channel(CHUNKS);
@@ -140,7 +140,7 @@ fn checked(
     unpacked
 }
 
-/// Inflated bytes on their way, or why there are no more.
+/// Decompressed bytes, or the error that ended them.
 type Chunk = io::Result<Vec<u8>>;
 
 struct Chunks {
@@ -152,7 +152,7 @@ fn full_into(full: SyncSender<Chunk>, empty: Receiver<Vec<u8>>) -> Chunks {
     Chunks { full, empty }
 }
 
-/// The inflating side. Gives size and digest of the blob, as far as it was read.
+/// The decompressing side. Returns size and digest of the blob, as far as it was read.
 fn inflate(
     bytes: impl Read,
     expected: &Expected,
@@ -174,7 +174,7 @@ fn inflate(
     blob.into_inner().finish()
 }
 
-/// Inflates all of it; false if the other side wants no more.
+/// Decompresses all of it; false if the other side no longer reads.
 fn send(blob: &mut impl BufRead, chunks: &Chunks, shift: &Shift) -> io::Result<bool> {
     let mut inflated = decoder(blob)?;
     loop {
@@ -199,13 +199,13 @@ fn send(blob: &mut impl BufRead, chunks: &Chunks, shift: &Shift) -> io::Result<b
     }
 }
 
-/// Reads what the other thread inflates.
+/// Reads what the other thread decompresses.
 struct Inflated<'a> {
     from: Receiver<Chunk>,
     back: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
-    watch: &'a Watch,
+    watch: &'a LayerProgress,
     shift: Shift,
 }
 
@@ -230,7 +230,7 @@ impl Read for Inflated<'_> {
     }
 }
 
-/// Inflates what is compressed. The bytes tell, not the media type: registries mix them up.
+/// Decompresses gzip and zstd, detected by the first bytes: media types are often wrong.
 pub(crate) fn decoder<'a>(bytes: &'a mut impl BufRead) -> io::Result<Box<dyn Read + 'a>> {
     let mut start = Vec::with_capacity(4);
     bytes.by_ref().take(4).read_to_end(&mut start)?;

@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a layer waits for while it is on its way, to be seen from outside.
+//! What a layer in a pull waits for, readable by other threads.
 //!
-//! The rule: writing is a store to an atomic; nobody waits for a reader. What is read may be a moment
-//! old, and that is enough to tell a person where the time goes.
+//! The rule: writing is a store to an atomic and never waits for a reader. A value may be a moment old,
+//! which is precise enough for a person who wants to know where the time goes.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-/// What is waited for.
+/// What a layer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// Other layers are first.
+pub enum WaitReason {
+    /// Its turn: other layers are pulled first.
     Turn,
-    /// The name's addresses, a connection, or the first byte of an answer.
+    /// Name resolution, a connection, or the first byte of a response.
     Answer,
-    /// A token server.
+    /// The response of a token server.
     Token,
-    /// The registry asked to come back later.
+    /// The time that the registry asked for.
     Later,
-    /// The connection broke; a pause before the next try.
+    /// The pause before the next try, after the connection broke.
     Retry,
     /// More bytes from the network.
     Bytes,
-    /// The processor, to inflate.
+    /// The processor, to decompress.
     Inflate,
-    /// The disk, or the processor, to make files.
+    /// The disk, or the processor, to create files.
     Disk,
-    /// The disk, to have everything safe.
+    /// The disk, to sync everything.
     Sync,
 }
 
-impl Wait {
+impl WaitReason {
     const ALL: [Self; 9] = [
         Self::Turn,
         Self::Answer,
@@ -44,35 +44,35 @@ impl Wait {
     ];
 }
 
-impl fmt::Display for Wait {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Turn => "its turn",
-            Self::Answer => "name resolution, connection or answer",
+            Self::Answer => "name resolution, connection or response",
             Self::Token => "the token server",
             Self::Later => "the time that the registry asked for",
             Self::Retry => "the next try",
             Self::Bytes => "bytes from the network",
-            Self::Inflate => "inflating",
-            Self::Disk => "files being made",
-            Self::Sync => "the disk to have everything",
+            Self::Inflate => "decompression",
+            Self::Disk => "files being created",
+            Self::Sync => "the disk to sync",
         })
     }
 }
 
-/// One layer's.
+/// The progress of one layer.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct LayerProgress {
     wait: AtomicU8,
     received: AtomicU64,
     inflated: AtomicU64,
-    /// The unpacking thread has nothing to do: inflating is what takes the time.
+    /// The unpacking thread is idle: decompression is the bottleneck.
     unpacker_waits: AtomicBool,
 }
 
-impl Watch {
-    /// Says what is waited for on the network's side. `Inflate` stands for all that is behind it.
-    pub(crate) fn waits_for(&self, wait: Wait) {
+impl LayerProgress {
+    /// Sets what the network side waits for. `Inflate` stands for everything after it.
+    pub(crate) fn waits_for(&self, wait: WaitReason) {
         self.wait.store(wait as u8, Ordering::Relaxed);
     }
 
@@ -92,12 +92,12 @@ impl Watch {
         self.unpacker_waits.store(waits, Ordering::Relaxed);
     }
 
-    /// Bytes so far, and what is waited for.
-    pub(crate) fn now(&self) -> (u64, Wait) {
-        let wait = Wait::ALL.get(usize::from(self.wait.load(Ordering::Relaxed))).copied();
-        let mut wait = wait.unwrap_or(Wait::Turn);
-        if wait == Wait::Inflate && !self.unpacker_waits.load(Ordering::Relaxed) {
-            wait = Wait::Disk;
+    /// Received bytes, and what the layer waits for.
+    pub(crate) fn now(&self) -> (u64, WaitReason) {
+        let wait = WaitReason::ALL.get(usize::from(self.wait.load(Ordering::Relaxed))).copied();
+        let mut wait = wait.unwrap_or(WaitReason::Turn);
+        if wait == WaitReason::Inflate && !self.unpacker_waits.load(Ordering::Relaxed) {
+            wait = WaitReason::Disk;
         }
         (self.received.load(Ordering::Relaxed), wait)
     }
@@ -109,16 +109,16 @@ mod tests {
 
     #[test]
     fn what_was_said_last_is_seen() {
-        let watch = Watch::default();
-        assert_eq!(watch.now(), (0, Wait::Turn));
-        for wait in Wait::ALL {
+        let watch = LayerProgress::default();
+        assert_eq!(watch.now(), (0, WaitReason::Turn));
+        for wait in WaitReason::ALL {
             watch.waits_for(wait);
             watch.unpacker_waits(true);
             watch.received(7);
             assert_eq!(watch.now(), (7, wait));
         }
-        watch.waits_for(Wait::Inflate);
+        watch.waits_for(WaitReason::Inflate);
         watch.unpacker_waits(false);
-        assert_eq!(watch.now().1, Wait::Disk);
+        assert_eq!(watch.now().1, WaitReason::Disk);
     }
 }

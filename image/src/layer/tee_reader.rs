@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bounded pipe between the network (async) and unpacking (a blocking thread), and a copy of what
-//! passes for who wants to keep it.
+//! The bounded pipe from the network (async) to the unpacker (a blocking thread), and a reader that
+//! copies what it reads into a file.
 
 use bytes::{Buf as _, Bytes};
 use std::fs::File;
@@ -37,19 +37,19 @@ impl Read for Reader {
     }
 }
 
-/// Reads from `inner`, and writes what passes into a file.
-pub(crate) struct Copied<R> {
+/// Reads from `inner`, and copies everything into a file.
+pub(crate) struct TeeReader<R> {
     inner: R,
     into: Option<File>,
 }
 
-impl<R> Copied<R> {
+impl<R> TeeReader<R> {
     pub(crate) fn new(inner: R, into: Option<File>) -> Self {
         Self { inner, into }
     }
 }
 
-impl<R: Read> Read for Copied<R> {
+impl<R: Read> Read for TeeReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
         if let Some(file) = &mut self.into {

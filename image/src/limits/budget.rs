@@ -4,28 +4,28 @@
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Bytes.
+    /// Counts bytes.
     Bytes,
-    /// Things.
+    /// Counts items.
     Number,
-    /// Seconds.
+    /// Counts seconds.
     Seconds,
 }
 
-/// A limit.
+/// One limit on what an image may cost.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// As a setting under `[image]`, or in the code if it is fixed.
+    /// The name of the setting under `[image]`; for a fixed limit, its name in messages.
     pub name: &'static str,
-    /// What is counted, in words behind a number.
+    /// What is counted; reads after a number.
     pub what: &'static str,
-    /// How much is allowed.
+    /// The default value of the limit.
     pub default: u64,
-    /// In what.
+    /// The unit of the value.
     pub unit: Unit,
     /// Whether there is a setting.
     pub is_setting: bool,
-    /// What happens to what has more.
+    /// What happens when the limit is exceeded.
     pub beyond: &'static str,
 }
 
@@ -39,21 +39,21 @@ const fn fixed(name: &'static str, what: &'static str, default: u64, unit: Unit)
     Budget { name, what, default, unit, is_setting: false, beyond: REFUSED }
 }
 
-/// Written bytes of a layer, and with them the time that hashing takes.
+/// Written bytes of a layer, which also bound the time for hashing.
 pub static LAYER_BYTES: Budget = setting(
     "layer_bytes_max",
     "bytes of a layer, inflated, and copied for its hard links into layers below",
     128 << 30,
     Unit::Bytes,
 );
-/// Inodes of a layer, and what is remembered for each.
+/// Inodes of a layer, and the memory for each.
 pub static LAYER_ENTRIES: Budget = setting(
     "layer_entries_max",
     "entries of a layer, extended headers among them",
     5_000_000,
     Unit::Number,
 );
-/// Holes cost nothing here, but those who read the files pay.
+/// Holes take no disk space, but reading the files takes time.
 pub static LAYER_APPARENT_BYTES: Budget = setting(
     "layer_apparent_bytes_max",
     "bytes that the sparse files of a layer are long, holes included",
@@ -67,7 +67,7 @@ pub static LAYER_SECONDS: Budget = setting(
     3600,
     Unit::Seconds,
 );
-/// What lies on the disk until an import has ended.
+/// Temporary disk space of an import.
 pub static ARCHIVE_BYTES: Budget =
     setting("archive_bytes_max", "bytes of an archive of images, inflated", 256 << 30, Unit::Bytes);
 /// Kept in memory until the entry is known.
@@ -87,21 +87,21 @@ pub static WAITING_LINKS: Budget = fixed(
     250_000,
     Unit::Number,
 );
-/// Files with several names, in a layer that is looked through after it was unpacked.
+/// Files with several names, in a layer whose list is made after it was unpacked.
 pub static LINKED_FILES: Budget = fixed(
     "linked_files_max",
     "files with hard links in a layer whose entries replace each other or link to layers below",
     500_000,
     Unit::Number,
 );
-/// What inflating looks back at is in memory, for each layer on its way.
+/// The window of the decompressor is in memory, for each layer of a pull.
 pub static ZSTD_WINDOW_BYTES: Budget =
     fixed("zstd_window_bytes_max", "bytes of the window of a zstd frame", 32 << 20, Unit::Bytes);
 /// Values of JSON take many times their bytes.
 pub static DOCUMENT_VALUES: Budget =
     fixed("document_values_max", "values of a manifest or config", 100_000, Unit::Number);
 
-/// All of them, in the order shown.
+/// All limits, in the order of the table in the docs.
 pub static BUDGETS: [&Budget; 11] = [
     &LAYER_BYTES,
     &LAYER_ENTRIES,
@@ -117,10 +117,10 @@ pub static BUDGETS: [&Budget; 11] = [
 ];
 
 impl Budget {
-    /// How who trusts the image can have it all the same.
+    /// The hint for an operator who trusts the image.
     pub(crate) fn hint(&self) -> String {
         if self.is_setting {
-            format!("if the image is to be trusted, raise `{}` under `[image]`", self.name)
+            format!("if you trust the image, raise `{}` under `[image]`", self.name)
         } else {
             "this limit has no setting: see \"Budgets\" in docs/security.md".into()
         }
@@ -154,18 +154,18 @@ pub fn table() -> String {
     table
 }
 
-/// How much a layer, or an archive of images, may cost, as far as there are settings.
+/// The limits on a layer or an archive of images that have settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that a layer inflates to.
+    /// Uncompressed bytes of a layer.
     pub bytes: u64,
     /// Entries of a layer's archive, extended headers among them.
     pub entries: u64,
-    /// Bytes that the sparse files of a layer are long.
+    /// The length of the sparse files of a layer, holes included.
     pub apparent_bytes: u64,
     /// Seconds of processor time that each thread may take for a layer.
     pub seconds: u64,
-    /// Bytes that an archive of images inflates to.
+    /// Uncompressed bytes of an archive of images.
     pub archive_bytes: u64,
 }
 

@@ -3,11 +3,11 @@
 //! table under "Budgets" in docs/security.md is made of it.
 //!
 //! ```text
-//! here   how much: bytes, entries, headers, names
-//! work   how long: processor time, and for whom it is done
+//! budget  how much: bytes, entries, headers, names
+//! work    how long: processor time, and cancellation
 //! ```
 //!
-//! The rule: what grows with what somebody else has made is counted before it is kept, written or done.
+//! The rule: whatever grows with untrusted content is counted before it is stored, written or processed.
 
 mod budget;
 mod work;

@@ -2,7 +2,7 @@
 //! Manifests, indexes and configs as they come from registries and archives.
 //!
 //! The rule: only what is needed is read, every digest in it is checked for form, every list has a
-//! limit. Addresses (`urls`) that a document wants us to fetch from are not even read.
+//! limit. Addresses (`urls`) that a document names for downloads are not even read.
 
 pub(crate) mod platform;
 
@@ -13,16 +13,16 @@ use oci_spec::image::ImageConfiguration;
 use platform::{Machine, Platform};
 use serde::Deserialize;
 
-/// Largest manifest or index that is taken. Registries refuse larger ones too.
+/// The largest manifest or index. Registries refuse larger ones too.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// Largest config that is taken.
+/// The largest config.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 8 << 20;
-/// Overlayfs stacks no more.
+/// The largest number of layers that overlayfs stacks.
 const LAYERS_MAX: usize = 500;
-/// Indexes in indexes.
+/// The largest depth of nested indexes.
 pub(crate) const INDEX_DEPTH_MAX: usize = 4;
 
-/// What we tell registries that we take.
+/// The `Accept` header for manifests.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -46,7 +46,7 @@ pub(crate) struct Descriptor {
     pub(crate) names: Vec<String>,
 }
 
-/// What a reference or a descriptor led to.
+/// A parsed manifest or index.
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
@@ -120,8 +120,8 @@ fn read(bytes: &[u8], what: &str) -> Result<Raw, Cause> {
         .map_err(|err| Cause::Document { what: what.to_owned(), why: err.to_string() })
 }
 
-/// Refuses what takes many times its bytes in memory. Commas and brackets within strings count too: that
-/// is still far more than any image has.
+/// Refuses JSON whose values take many times its bytes in memory. Commas and brackets within strings count
+/// too, which is still far more than any image has.
 pub(crate) fn few_values(bytes: &[u8], what: &str) -> Result<(), Cause> {
     let max = DOCUMENT_VALUES.default;
     let values = bytes.iter().filter(|byte| matches!(byte, b',' | b'{' | b'[')).count();
@@ -137,7 +137,7 @@ pub(crate) fn few_values(bytes: &[u8], what: &str) -> Result<(), Cause> {
 pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Document, Cause> {
     let raw = read(bytes, what)?;
     if raw.schema_version == 1 {
-        let why = "it is in Docker's first format, which no registry takes any more: push the image again".into();
+        let why = "it is in Docker's first format, which registries no longer accept: push the image again".into();
         return Err(Cause::Document { what: what.to_owned(), why });
     }
     if let Some(manifests) = raw.manifests {
@@ -205,8 +205,8 @@ fn choose(
     for raw in manifests.into_iter().filter(|raw| !raw.is_attestation()) {
         there.push(raw.check(what)?);
     }
-    let said = there.iter().filter_map(|of| Some((of.platform.as_ref()?, of)));
-    if let Some(best) = machine.best(said) {
+    let detail = there.iter().filter_map(|of| Some((of.platform.as_ref()?, of)));
+    if let Some(best) = machine.best(detail) {
         return Ok(best.clone());
     }
     // An entry that does not say its platform may be for us: its config will tell.
@@ -246,8 +246,9 @@ pub(crate) fn parse_config(bytes: &[u8], machine: &Machine) -> Result<ImageConfi
         .diff_ids()
         .iter()
         .map(|text| {
-            Digest::parse(text)
-                .ok_or_else(|| wrong(format!("diff id `{}` is no digest", shown(text, NAME_MAX))))
+            Digest::parse(text).ok_or_else(|| {
+                wrong(format!("diff id `{}` is not a digest", shown(text, NAME_MAX)))
+            })
         })
         .collect();
     Ok(ImageConfig { diff_ids: diff_ids? })

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which of several images is for this machine.
+//! Chooses the image of an index for this machine.
 //!
 //! Pure: [`Machine`] is a value, found once.
 
 use serde::Deserialize;
 
-/// An operating system and a processor.
+/// An operating system and a processor architecture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Platform {
     #[serde(default)]
@@ -27,7 +27,7 @@ impl Platform {
     }
 }
 
-/// What runs here, best first.
+/// The platforms that run on this machine, best first.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     architecture: String,
@@ -36,7 +36,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This machine.
+    /// The platforms of this machine.
     pub(crate) fn this() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -61,7 +61,7 @@ impl Machine {
         Self { architecture: architecture.to_owned(), variants: variants.to_vec() }
     }
 
-    /// How well `platform` suits: lower is better, `None` not at all.
+    /// The rank of a platform: lower is better, `None` does not run here.
     pub(crate) fn rank(&self, platform: &Platform) -> Option<usize> {
         if platform.os != "linux" || platform.architecture != self.architecture {
             return None;
@@ -70,14 +70,14 @@ impl Machine {
         self.variants.iter().position(|known| *known == variant)
     }
 
-    /// The best of several.
+    /// The item with the best platform.
     pub(crate) fn best<'a, T>(&self, of: impl Iterator<Item = (&'a Platform, T)>) -> Option<T> {
         of.filter_map(|(platform, item)| Some((self.rank(platform)?, item)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, item)| item)
     }
 
-    /// `linux/amd64`.
+    /// The platform for messages, such as `linux/amd64`.
     pub(crate) fn shown(&self) -> String {
         format!("linux/{}", self.architecture)
     }

@@ -54,7 +54,7 @@ impl Key {
         let pem = files::read_following(path, KEY_FILE_BYTES_MAX)
             .map_err(|err| wrong(&err.to_string()))?;
         Self::parse(&pem)
-            .ok_or_else(|| wrong("it is no public key in PEM (ECDSA on P-256, or Ed25519)"))
+            .ok_or_else(|| wrong("it is not a public key in PEM (ECDSA on P-256, or Ed25519)"))
     }
 
     fn parse(pem: &[u8]) -> Option<Self> {
@@ -119,7 +119,7 @@ pub(crate) async fn signed(
     seen.sort_unstable();
     seen.dedup();
     Ok(Err(if seen.is_empty() {
-        "there is no signature beside it".into()
+        "it has no signature".into()
     } else {
         format!("no signature beside it counts: {}", seen.join("; "))
     }))
@@ -144,16 +144,17 @@ fn counts(
     digests: &[Digest],
     keys: &[Key],
 ) -> Result<(), &'static str> {
-    let signature = BASE64.decode(signature.as_bytes()).map_err(|_| "one is no base64")?;
+    let signature = BASE64.decode(signature.as_bytes()).map_err(|_| "one is not base64")?;
     if !keys.iter().any(|key| key.has_signed(payload, &signature)) {
         return Err("one is by none of the keys, or not of its payload");
     }
     // Only what was signed is read.
-    let said: Payload = serde_json::from_slice(payload).map_err(|_| "one is of something else")?;
-    if said.critical.r#type != PAYLOAD_TYPE {
+    let detail: Payload =
+        serde_json::from_slice(payload).map_err(|_| "one is of something else")?;
+    if detail.critical.r#type != PAYLOAD_TYPE {
         return Err("one is of something else");
     }
-    if !digests.iter().any(|digest| digest.as_str() == said.critical.image.digest) {
+    if !digests.iter().any(|digest| digest.as_str() == detail.critical.image.digest) {
         return Err("one is of another image");
     }
     Ok(())

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names of images: `[registry/]repository[:tag][@digest]`.
 //!
-//! Short names are widened as everybody is used to: `busybox` is `docker.io/library/busybox:latest`.
+//! Short names are expanded as usual: `busybox` is `docker.io/library/busybox:latest`.
 //! The rule: a [`Reference`] is well formed, so its parts may be put into a URL, and its registry is in
-//! its one spelling ([`host`]). Names are compared as references, never as texts.
+//! normalized ([`host`]). Names are compared as references, never as texts.
 //!
-//! Not here: what a name stands for at the moment. The store knows.
+//! Not here: the image that a name refers to. The store has that.
 
 pub(crate) mod host;
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use host::{DEFAULT_HOST, DEFAULT_HOST_ALIASES};
 use std::fmt;
 
-/// Where it keeps repositories of one word.
+/// Its namespace for repositories of one word.
 const DEFAULT_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 /// Longest repository, with its registry, and longest tag that registries take.
@@ -146,13 +146,13 @@ impl Reference {
         self.digest().or(self.tag()).unwrap_or(DEFAULT_TAG)
     }
 
-    /// `host/repository`.
+    /// The name without tag and digest: `host/repository`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.host, self.repository)
     }
 
-    /// As a person would write it: without what goes without saying.
+    /// The short form, without default registry, namespace and tag.
     #[must_use]
     pub fn familiar(&self) -> String {
         let name =

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where a registry is really asked, and in which order.
+//! The endpoints of a registry, in the order in which they are tried.
 //!
 //! The rule: plain HTTP only where it is configured, or on this machine itself. Credentials are for
-//! the registry that was named, or the server that the operator has put in its place; they are not
-//! shown to mirrors. Settings are found by the one spelling of a host, whichever they are written in.
+//! the registry that was named, or the server that the operator configured for it; they are never
+//! sent to mirrors. Settings are found by the normalized name of a host.
 
 use super::breaker::Breakers;
 use super::client::{self, Key};
@@ -21,10 +21,10 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The registry of `docker.io` has another name than the names in it.
+/// The host of the registry `docker.io`.
 const DOCKER_HOST: &str = "registry-1.docker.io";
 
-/// All HTTP of a store: clients by what they trust, and tokens by whose they are.
+/// The HTTP clients of a store by their TLS settings, with the tokens and circuit breakers.
 pub(crate) struct Clients {
     settings: Remote,
     built: Mutex<HashMap<Key, reqwest::Client>>,
@@ -47,13 +47,13 @@ impl Clients {
         Self { settings, built, tokens, breakers }
     }
 
-    /// How long nothing may come before a connection counts as stalled.
+    /// How long a connection may receive nothing before it counts as stalled.
     pub(super) fn stall(&self) -> Duration {
         self.settings.stall
     }
 
-    /// Where to ask for what is on `host`: its mirrors in order, then itself. Those that were not to
-    /// be reached a moment ago come behind all others.
+    /// The endpoints for `host`: its mirrors in order, then the registry. Endpoints whose breaker is open
+    /// come last.
     pub(super) fn endpoints(&self, host: &str) -> Result<Vec<Endpoint>, Cause> {
         let hosts = self.hosts(host)?;
         let mut endpoints = Vec::new();
@@ -107,7 +107,7 @@ impl Clients {
             if !Url::parse(&base).is_ok_and(is_good) {
                 return Err(Cause::Document {
                     what: format!("the address of a mirror of {host}"),
-                    why: "it is no URL, or has credentials in it".into(),
+                    why: "it is not a URL, or has credentials in it".into(),
                 });
             }
             hosts.push(self.host(&base));

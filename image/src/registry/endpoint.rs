@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One address where a registry, or a mirror of it, is requested.
+//! One base URL at which a registry, or a mirror of it, is requested.
 
 use reqwest::header::HeaderMap;
 use std::time::Duration;
 
-/// A place to ask.
+/// A base URL with the client and headers for it.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     /// `https://host[:port][/path]/v2`, no slash at the end.
     pub(super) api: String,
-    /// For messages.
+    /// The host, for messages.
     pub(super) host: String,
-    /// The registry that was named, or what stands in its place, not a mirror.
+    /// Whether it is the registry itself, or the server configured for it, and not a mirror.
     pub(super) is_registry: bool,
-    /// What a mirror is told whom it stands for.
+    /// The registry that a mirror is asked for, sent as `ns`.
     pub(super) stands_for: Option<String>,
-    /// May be asked what a tag means; may be asked for content.
+    /// Whether it may resolve tags.
     pub(super) resolves: bool,
+    /// Whether it may serve content by digest.
     pub(super) pulls: bool,
-    /// For this host and no other.
+    /// Headers that are sent to this host only.
     pub(super) headers: HeaderMap,
-    /// How long an answer's head may take, from the connection on; and a small answer's body.
+    /// The time limit for the head of a response, connecting included, and for the body of a small one.
     pub(super) stall: Duration,
     pub(super) http: reqwest::Client,
-    /// For redirects to other origins: trusts the same, shows no client certificate.
+    /// The client for redirects to other origins: the same CAs, no client certificate.
     pub(super) http_elsewhere: reqwest::Client,
 }

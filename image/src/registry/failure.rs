@@ -15,7 +15,7 @@ pub(super) fn unreachable(host: &str, error: &reqwest::Error) -> Cause {
     Cause::Unreachable {
         host: host.to_owned(),
         kind: kind_of(error),
-        said: innermost_message(error),
+        detail: innermost_message(error),
     }
 }
 

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Talks to registries: the pull half of the OCI distribution protocol.
+//! The registry client: the pull part of the OCI distribution specification.
 //!
 //! ```text
-//! directory, hosts   settings in the layout that containerd made known
-//! endpoint           where a registry is really asked, in which order    client  with which trust
-//! breaker            who is left alone for a while
-//! exchange           one request: challenges, redirects, waiting as told, errors in words
-//! challenge          what a registry wants    token  how it is got and kept
-//! fetch              manifests whole, layers as a stream that survives broken connections
-//! pace               whether a stream still goes on
+//! directory, hosts   settings in containerd's layout and format
+//! clients            endpoints of a registry, in order; client: their HTTP clients
+//! breaker            hosts that are not requested for a while
+//! transport, failure one request with its redirects; the classes of failures
+//! request            authentication and waiting: challenge, token, retry_after
+//! fetch              documents, and layers as a stream that survives broken connections
+//! stall_detector     whether a stream makes progress
 //! ```
 //!
-//! The rule: what was got with some credentials is never used for others, and no token, password or
-//! query of an address gets into an error.
+//! The rule: a response to some credentials is never used for others, and no token, password or
+//! query of a URL gets into an error.
 
 mod breaker;
 mod challenge;

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One request to a registry: what it challenges is answered, what it asks to wait for is waited
-//! for, within limits, redirects are followed, and what fails is put into words.
+//! One request to a registry: answers its challenge, waits when it asks for that, within limits, and
+//! turns its failures into errors.
 //!
 //! The rule: credentials, and headers that the operator has set for a host, go to the scheme, host and
 //! port (the origin, RFC 6454) that they are for, until a redirect leaves it. A redirect
 //! elsewhere goes without them, also when it leads back, and never from HTTPS to plain HTTP. A challenge
-//! is answered only for the origin that was asked; from another origin it is an error that names that host.
+//! is answered only for the requested origin; from another origin it is an error that names that host.
 
 use super::clients::Clients;
 use super::endpoint::Endpoint;
-use super::token::{Ask, Owner, basic, secret};
-use super::transport::{Answered, follow, response_text};
+use super::token::{TokenKey, TokenRequest, basic, secret};
+use super::transport::{FinalResponse, follow, response_text};
 use super::{challenge, retry_after};
 use crate::credentials::auth::Auth;
 use crate::error::{Cause, Unreachable};
-use crate::layer::progress::{Wait, Watch};
+use crate::layer::progress::{LayerProgress, WaitReason};
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a registry may ask us to come back later, and how long we wait at most each time.
+/// How often a registry may ask to wait, and the longest wait.
 const WAITS_MAX: u32 = 5;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -66,57 +66,61 @@ impl Requests {
         path: &str,
         what: &str,
         headers: &HeaderMap,
-        watch: &Watch,
+        watch: &LayerProgress,
     ) -> Result<Response, Cause> {
         let url = self.url(endpoint, path, what)?;
-        let ask =
-            Ask { endpoint, repository: &self.repository, auth: self.auth_for(endpoint), what };
-        let owner = Owner {
+        let request = TokenRequest {
+            endpoint,
+            repository: &self.repository,
+            auth: self.auth_for(endpoint),
+            what,
+        };
+        let key = TokenKey {
             base: endpoint.api.clone(),
             repository: self.repository.clone(),
-            credentials: Auth::key(ask.auth),
+            credentials: Auth::key(request.auth),
         };
-        let mut authorization = self.clients.tokens.get(&owner);
+        let mut authorization = self.clients.tokens.get(&key);
         let (mut was_challenged, mut waits) = (false, 0);
         loop {
             if let Some(wait) = self.clients.breakers.wait(&endpoint.host) {
-                watch.waits_for(Wait::Later);
+                watch.waits_for(WaitReason::Later);
                 tokio::time::sleep(wait.min(WAIT_MAX)).await;
             }
-            watch.waits_for(Wait::Answer);
+            watch.waits_for(WaitReason::Answer);
             let mut bound = endpoint.headers.clone();
             if let Some(header) = &authorization {
                 bound.insert(AUTHORIZATION, header.clone());
             }
             let sent = follow(endpoint, url.clone(), headers, &bound).await;
             self.count(endpoint, &sent);
-            let answered = sent?;
-            let status = answered.response.status();
+            let last = sent?;
+            let status = last.response.status();
             match status.as_u16() {
-                401 if !was_challenged && answered.elsewhere.is_none() => {
+                401 if !was_challenged && last.elsewhere.is_none() => {
                     was_challenged = true;
-                    watch.waits_for(Wait::Token);
-                    let (header, life) = answer(&ask, answered.response).await?;
-                    self.clients.tokens.keep(owner.clone(), header.clone(), life);
+                    watch.waits_for(WaitReason::Token);
+                    let (header, life) = answer(&request, last.response).await?;
+                    self.clients.tokens.keep(key.clone(), header.clone(), life);
                     authorization = Some(header);
                 }
                 429 | 502..=504 if waits < WAITS_MAX => {
-                    let wait = wait_of(&answered.response, waits);
+                    let wait = wait_of(&last.response, waits);
                     if wait > WAIT_MAX {
-                        return Err(later(&ask, status, wait));
+                        return Err(later(&request, status, wait));
                     }
                     waits += 1;
                     // Its other layers, and other pulls, wait too.
                     self.clients.breakers.asks_to_wait(&endpoint.host, wait);
                 }
-                200..=299 => return Ok(answered.response),
-                _ => return Err(refusal(&ask, status, answered).await),
+                200..=299 => return Ok(last.response),
+                _ => return Err(refusal(&request, status, last).await),
             }
         }
     }
 
-    /// Remembers who answers and who does not.
-    fn count(&self, endpoint: &Endpoint, sent: &Result<Answered, Cause>) {
+    /// Updates the circuit breaker of the host.
+    fn count(&self, endpoint: &Endpoint, sent: &Result<FinalResponse, Cause>) {
         match sent {
             Ok(_) => self.clients.breakers.answered(&endpoint.host),
             Err(Cause::Unreachable { .. }) => {
@@ -124,7 +128,7 @@ impl Requests {
                     && self.has_alternatives
                 {
                     let for_s = left_alone.as_secs();
-                    tracing::warn!(host = %endpoint.host, for_s, "host is asked last for a while");
+                    tracing::warn!(host = %endpoint.host, for_s, "host does not respond, trying it last for a while");
                 }
             }
             Err(_) => {}
@@ -144,19 +148,19 @@ impl Requests {
     }
 }
 
-/// The registry asks for more patience than a pull has.
-fn later(ask: &Ask<'_>, status: StatusCode, wait: Duration) -> Cause {
+/// The error for a wait that is longer than a pull allows.
+fn later(request: &TokenRequest<'_>, status: StatusCode, wait: Duration) -> Cause {
     Cause::Answer {
-        host: ask.endpoint.host.clone(),
+        host: request.endpoint.host.clone(),
         status: status.as_u16(),
-        what: ask.what.to_owned(),
-        said: format!("it asks to come back in {} s", wait.as_secs()),
+        what: request.what.to_owned(),
+        detail: format!("it asks to wait {} s", wait.as_secs()),
     }
 }
 
-/// Answers a 401 in the best way that we can.
+/// Answers the challenge of a 401 with the best available credentials.
 async fn answer(
-    ask: &Ask<'_>,
+    request: &TokenRequest<'_>,
     response: Response,
 ) -> Result<(HeaderValue, Option<Duration>), Cause> {
     let challenges: Vec<challenge::Challenge> = response
@@ -167,47 +171,47 @@ async fn answer(
         .flat_map(challenge::parse)
         .collect();
     let find = |scheme: &str| challenges.iter().find(|of| of.scheme == scheme);
-    if let Some(token) = ask.auth.and_then(Auth::registry_token) {
+    if let Some(token) = request.auth.and_then(Auth::registry_token) {
         let header = secret(&format!("Bearer {token}"));
         return header
             .map(|header| (header, None))
-            .ok_or_else(|| ask.denied("the registry token is no text".into()));
+            .ok_or_else(|| request.denied("the registry token is not text".into()));
     }
     if let Some(bearer) = find("bearer") {
-        return ask.bearer(bearer).await;
+        return request.bearer(bearer).await;
     }
-    match (find("basic"), ask.auth.and_then(Auth::basic)) {
+    match (find("basic"), request.auth.and_then(Auth::basic)) {
         (Some(_), Some((username, password))) => {
-            basic(ask, username, password).map(|header| (header, None))
+            basic(request, username, password).map(|header| (header, None))
         }
-        _ => Err(ask.denied(response_text(response, ask.endpoint.stall).await)),
+        _ => Err(request.denied(response_text(response, request.endpoint.stall).await)),
     }
 }
 
-async fn refusal(ask: &Ask<'_>, status: StatusCode, answered: Answered) -> Cause {
-    let Answered { response, elsewhere } = answered;
-    let said = response_text(response, ask.endpoint.stall).await;
-    let what = ask.what.to_owned();
-    let host = elsewhere.clone().unwrap_or_else(|| ask.endpoint.host.clone());
+async fn refusal(request: &TokenRequest<'_>, status: StatusCode, answered: FinalResponse) -> Cause {
+    let FinalResponse { response, elsewhere } = answered;
+    let detail = response_text(response, request.endpoint.stall).await;
+    let what = request.what.to_owned();
+    let host = elsewhere.clone().unwrap_or_else(|| request.endpoint.host.clone());
     match status.as_u16() {
         401 if elsewhere.is_some() => Cause::Answer {
             host,
             status: status.as_u16(),
             what,
-            said: format!(
+            detail: format!(
                 "{} redirects there, and credentials for the one are not for the other",
-                ask.endpoint.host
+                request.endpoint.host
             ),
         },
-        401 | 403 if elsewhere.is_none() => ask.denied(said),
+        401 | 403 if elsewhere.is_none() => request.denied(detail),
         404 => Cause::NotFound { host, what },
-        // Go's servers say so to who speaks plain HTTP to a TLS port.
-        400 if said.contains("HTTP request to an HTTPS server") => Cause::Unreachable {
+        // The response of Go's servers to plain HTTP on a TLS port.
+        400 if detail.contains("HTTP request to an HTTPS server") => Cause::Unreachable {
             host,
             kind: Unreachable::Tls,
-            said: "it talks HTTPS, but is configured for plain HTTP".into(),
+            detail: "it speaks HTTPS, but is configured for plain HTTP".into(),
         },
-        status => Cause::Answer { host, status, what, said },
+        status => Cause::Answer { host, status, what, detail },
     }
 }
 

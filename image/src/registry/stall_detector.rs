@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether a stream of bytes still goes on.
+//! Detects that a stream makes no progress.
 //!
-//! Pure. The rule: only time spent waiting for the network counts, so that a slow disk is no stall;
-//! and progress counts, not time in all, so that a large layer may take hours.
+//! Pure. The rule: only time spent waiting for the network counts, so a slow disk is not a stall;
+//! and only time without progress counts, so a large layer may take hours.
 
 use std::time::Duration;
 
-/// Bytes that must come within the time that nothing at all may take. Less is no progress that a pull
-/// could live on.
+/// The least number of bytes within the stall time that counts as progress.
 const BYTES_MIN: u64 = 1 << 10;
 
-/// How a stream goes on.
+/// The progress of one stream.
 #[derive(Debug)]
 pub(super) struct StallDetector {
     stall: Duration,
@@ -23,12 +22,12 @@ impl StallDetector {
         Self { stall, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// How long the next bytes may take.
+    /// The time limit for the next bytes.
     pub(super) fn time_left(&self) -> Duration {
         self.stall.saturating_sub(self.waited)
     }
 
-    /// Bytes came after a wait.
+    /// Records bytes that were received after a wait.
     pub(super) fn received(&mut self, bytes: u64, after: Duration) {
         self.waited += after;
         self.bytes += bytes;

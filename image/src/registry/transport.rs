@@ -19,7 +19,7 @@ const ERROR_BYTES_MAX: u64 = 16 << 10;
 const SHOWN_BYTES: usize = 300;
 
 /// An answer at the end of all redirects.
-pub(super) struct Answered {
+pub(super) struct FinalResponse {
     pub(super) response: Response,
     /// The host that gave it, if a redirect left the origin that was asked.
     pub(super) elsewhere: Option<String>,
@@ -32,7 +32,7 @@ pub(super) async fn follow(
     url: Url,
     headers: &HeaderMap,
     bound: &HeaderMap,
-) -> Result<Answered, Cause> {
+) -> Result<FinalResponse, Cause> {
     let origin = url.origin();
     let of_registry = Url::parse(&endpoint.api).map(|api| api.origin());
     let (mut at, mut has_left) = (url, false);
@@ -50,18 +50,18 @@ pub(super) async fn follow(
         let response = send(http.get(at.clone()).headers(all), &asked, endpoint.stall).await?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
-            return Ok(Answered { response, elsewhere: has_left.then_some(asked) });
+            return Ok(FinalResponse { response, elsewhere: has_left.then_some(asked) });
         };
         at = target(&at, location).map_err(|why| Cause::Unreachable {
             host: asked,
             kind: Unreachable::Redirect,
-            said: why.to_owned(),
+            detail: why.to_owned(),
         })?;
     }
     Err(Cause::Unreachable {
         host: endpoint.host.clone(),
         kind: Unreachable::Redirect,
-        said: format!("more than {REDIRECTS_MAX} times"),
+        detail: format!("more than {REDIRECTS_MAX} times"),
     })
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn send(
 ) -> Result<Response, Cause> {
     match tokio::time::timeout(limit, request.send()).await {
         Ok(sent) => sent.map_err(|err| failure::unreachable(host, &err)),
-        Err(_) => Err(stalled(host, "the head of its answer", limit)),
+        Err(_) => Err(stalled(host, "the head of its response", limit)),
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn stalled(host: &str, what: &str, limit: Duration) -> Cause {
     Cause::Unreachable {
         host: host.to_owned(),
         kind: Unreachable::Stalled,
-        said: format!("hardly anything of {what} in {} s", limit.as_secs()),
+        detail: format!("hardly any bytes of {what} in {} s", limit.as_secs()),
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn stalled(host: &str, what: &str, limit: Duration) -> Cause {
 fn target(at: &Url, location: &HeaderValue) -> Result<Url, &'static str> {
     let next = location.to_str().ok().and_then(|text| at.join(text).ok());
     let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));
-    let next = next.ok_or("to something that is no address")?;
+    let next = next.ok_or("to something that is not a URL")?;
     if at.scheme() == "https" && next.scheme() != "https" {
         return Err("from HTTPS to plain HTTP");
     }

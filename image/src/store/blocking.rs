@@ -3,7 +3,7 @@
 
 use crate::error::Cause;
 
-/// Runs `run` where it may block.
+/// Runs `run` on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, Cause> + Send + 'static,
 ) -> Result<T, Cause> {
@@ -14,6 +14,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub(super) fn ended() -> Cause {
     Cause::Document {
         what: "a layer".into(),
-        why: "the thread that unpacked it ended without an answer".into(),
+        why: "the thread that unpacked it ended without a result".into(),
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes the layers of new images durable, then lists the images.
 
-use super::index::New;
+use super::index::NewImage;
 use super::index::record::Record;
-use super::layers::{Layers, Made};
+use super::layers::{Layers, NewLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::fs::files;
@@ -12,21 +12,21 @@ use crate::limits::Work;
 use crate::types::Image;
 use std::sync::Arc;
 
-/// An image of which everything is here, to be made durable and listed.
-pub(super) struct Ready {
+/// A complete image that is to be made durable and listed.
+pub(super) struct CompleteImage {
     pub(super) id: Digest,
-    /// To the byte.
+    /// The config, byte for byte.
     pub(super) config: String,
-    /// Lowest first.
-    pub(super) made: Vec<(Expected, Made)>,
+    /// The layers, lowest first.
+    pub(super) made: Vec<(Expected, NewLayer)>,
     pub(super) tags: Vec<String>,
     pub(super) digest: Option<String>,
 }
 
-/// Makes layers durable and lists their images. Blocks.
+/// Makes the layers durable and lists their images. Blocks.
 pub(super) fn commit(
     layers: &Layers,
-    ready: Vec<Ready>,
+    ready: Vec<CompleteImage>,
     work: &Work,
 ) -> Result<Vec<Arc<Image>>, Cause> {
     let what = match ready.as_slice() {
@@ -35,10 +35,10 @@ pub(super) fn commit(
     };
     let keep = |source| Cause::Keep { what: what.clone(), source };
     let (mut new, mut leases) = (Vec::new(), Vec::new());
-    for Ready { id, config, made, tags, digest } in ready {
-        let complete = layers.settle(made, work)?;
+    for CompleteImage { id, config, made, tags, digest } in ready {
+        let complete = layers.complete_layers(made, work)?;
         let records = complete.iter().map(|of| of.layer().clone()).collect();
-        new.push(New { record: Record::new(&id, config, records), tags, digest });
+        new.push(NewImage { record: Record::new(&id, config, records), tags, digest });
         leases.extend(complete);
     }
     let directory = layers.layout.path("layers");
@@ -48,11 +48,11 @@ pub(super) fn commit(
         (index.add(new).map_err(keep)?, index.collect())
     };
     drop(leases);
-    // The images are there. What cannot be removed now is swept when the store is opened.
+    // The images are listed. What cannot be removed now is removed when the store is opened.
     let removed =
         unneeded.and_then(|all| all.iter().try_for_each(|directory| files::remove_tree(directory)));
     if let Err(err) = removed {
-        tracing::warn!(error = %err, "layers that no image needs left behind");
+        tracing::warn!(error = %err, "unreferenced layers left behind");
     }
     Ok(images)
 }

@@ -30,7 +30,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// An image on its way out.
+/// An image that is being exported.
 struct Outgoing {
     record: Record,
     /// The names to be written.
@@ -38,12 +38,12 @@ struct Outgoing {
     layers: Vec<Archived>,
 }
 
-/// A layer, and how long its archive is.
+/// A layer, and the length of its archive.
 struct Archived {
     lease: Lease,
     diff_id: Digest,
     bytes: u64,
-    /// It as it travels, if the files do not tell all of it.
+    /// The compressed layer, if the archive cannot be rebuilt from the files.
     blob: Option<PathBuf>,
 }
 

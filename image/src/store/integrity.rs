@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether layers still are what was stored.
+//! Whether stored layers are still intact.
 //!
 //! ```text
-//! after a boot    each layer is looked through before its first use: everything there, of its size
-//! on demand       each is read and compared with its inventory
-//! broken          the image is not shown as here, so that a kubelet pulls it again: only what is
-//!                 broken is fetched, and replaced file by file
+//! after a boot    scan each layer before its first use: every file present, with its type and size
+//! on demand       verify each layer: read all files and compare them with the file list
+//! broken layer    report its images as absent, so that the kubelet pulls them again: only broken
+//!                 layers are pulled, and only broken files replaced
 //! ```
 //!
-//! The rule: no container is made on a layer that is known to be broken, or that nobody has looked at
-//! since the machine was started. Within one boot the page cache holds what was written, so a
-//! daemon that is started again looks at nothing again.
+//! The rule: no container is created on a layer that is known to be broken, or that was not scanned
+//! since the machine was started. Within one boot the page cache has what was written, so a restarted
+//! daemon does not scan again.
 
 use super::index::SharedIndex;
 use super::index::record::Layer;
@@ -28,11 +28,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where Linux says which boot this is.
+/// The kernel's id of the current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_BYTES_MAX: u64 = 64;
 
-/// Layers that cannot be used without more ado.
+/// Layers that must not be used before they are scanned or repaired.
 #[derive(Debug)]
 struct SuspectLayers {
     /// Not scanned since the machine was started.
@@ -97,11 +97,11 @@ impl Integrity {
             }
         }
         if let Err(err) = self.remember_boot() {
-            tracing::warn!(error = %err, "layers will be looked through again at the next start");
+            tracing::warn!(error = %err, "layers will be scanned again at the next start");
         }
     }
 
-    /// What is wrong with a layer; it is looked through if nobody has.
+    /// What is wrong with a layer. Scans it if it was not scanned since the machine was started.
     fn defect(&self, name: &str) -> Option<String> {
         {
             let suspects = self.suspects();
@@ -130,7 +130,7 @@ impl Integrity {
     }
 
     fn scan(&self, layer: &Layer) -> io::Result<Option<Finding>> {
-        // Of older records: nothing is known of what it should hold.
+        // A layer of an older record has no file list.
         let Some(items) = self.file_list(layer)? else { return Ok(None) };
         let root = self.open_layer(layer)?;
         file_list::scan(root.as_fd(), items)
@@ -140,7 +140,7 @@ impl Integrity {
         files::open_dir(&self.layout.layer(&layer.name)).map_err(io::Error::other)
     }
 
-    /// The inventory of a layer, if it has one.
+    /// The file list of a layer, if it has one.
     pub(super) fn file_list(&self, layer: &Layer) -> io::Result<Option<Reader>> {
         let Some(digest) = layer.inventory.as_deref().and_then(Digest::parse) else {
             return Ok(None);
@@ -170,8 +170,7 @@ impl Integrity {
                 verified.findings = findings.into_iter().map(shown).collect();
             }
             Ok(None) => {
-                let why =
-                    "an older hull stored it, without an inventory; remove and pull its images";
+                let why = "an older hull stored it without a file list; remove its images and pull them again";
                 verified.unknown = Some(why.into());
                 return verified;
             }
@@ -190,7 +189,7 @@ impl Integrity {
         verified
     }
 
-    /// Puts a broken layer right from one that was unpacked anew.
+    /// Repairs a broken layer in place from a new copy in `made`, whose file list is `list`.
     pub(super) fn repair(
         &self,
         layer: &Layer,
@@ -207,21 +206,21 @@ impl Integrity {
         files::rename(list, &self.layout.file_list(&layer.name))
     }
 
-    /// What nobody has looked at since the machine was started: all, unless it was this boot.
+    /// The layers to scan: none if all were scanned in this boot, else all.
     fn unverified(root: &Path, layers: impl Iterator<Item = String>) -> BTreeSet<String> {
         let now = boot_id();
         let then = files::read(&root.join("boot"), BOOT_ID_BYTES_MAX).ok();
         if now.is_some() && now == then { BTreeSet::new() } else { layers.collect() }
     }
 
-    /// From now on nothing needs to be looked at until the next boot.
+    /// Records that all layers were scanned in this boot.
     fn remember_boot(&self) -> sys::Result<()> {
         let Some(now) = boot_id() else { return Ok(()) };
         let path = self.layout.path("boot");
         if files::read(&path, BOOT_ID_BYTES_MAX).is_ok_and(|then| then == now) {
             return Ok(());
         }
-        // Not in `tmp`: what lies there is a pull or an import under way, and nothing else.
+        // Not in `tmp`, which has only running pulls and imports.
         let scratch = self.layout.path("boot.new");
         files::unlink(&scratch)?;
         files::write_whole(&path, &scratch, &now)

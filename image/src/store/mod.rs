@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The image store: what was promised to be there, on disk and in memory.
+//! The image store: a facade over its parts, each of which owns one piece of state.
 //!
 //! ```text
 //! <root>/images/<id hex>.json   an image: its names, config, layers   (*.bad: set aside)
 //! <root>/layers/<diff id hex>/  a layer, unpacked, as overlayfs stacks it
-//! <root>/inventories/<layer>    what it holds: see [`inventory`](crate::inventory)
+//! <root>/inventories/<layer>    the file list of a layer: see [`file_list`](crate::file_list)
 //! <root>/containers/<id>/       upper and work of a container
-//! <root>/blobs/<digest hex>     it as it travels, if those are kept
-//! <root>/boot                   the boot in which all layers were looked through
-//! <root>/tmp/                   what is half made or half removed; emptied at open
-//! <root>/empty/                 the layer of images that have none
-//! <root>/below/                 empty too, the lowest layer of image volumes
+//! <root>/blobs/<digest hex>     a compressed layer, if `keep_blobs` is set
+//! <root>/boot                   the id of the boot in which all layers were scanned
+//! <root>/tmp/                   incomplete or half removed files; emptied at open
+//! <root>/empty/                 the layer of images without layers
+//! <root>/below/                 empty, the lowest layer of image volumes
+//! <root>/places/                mount points of every container, the lowest layer of root file systems
 //! ```
 //!
-//! The rule: a record is there after all of its layers, and goes before the first of them. So a
-//! layer that no record names is left over and is swept at open; unless a record could not be read,
-//! for it may be its.
+//! The rule: a record is written after all of its layers, and removed before the first of them. So a
+//! layer that no record names is a leftover, and is removed at open; unless a record could not be
+//! read, since the layer may belong to it.
 //!
-//! Not here: which image a container uses. The caller knows.
+//! Not here: which image a container uses. The caller keeps that.
 
 mod blocking;
 mod commit;

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pulling: manifest, config, layers side by side, then the record.
+//! Pulls an image: manifest, config, layers in parallel, then the record.
 //!
-//! The rule: a pull runs in its own task and goes on when its caller leaves; whoever asks for the
-//! same with the same credentials meanwhile joins it. Others' credentials never decide what one
-//! gets: the manifest is asked for with one's own, even if all layers are here.
+//! The rule: a pull runs in its own task and continues when its caller leaves; a request for the same
+//! name with the same credentials joins it. Credentials of other callers never decide what a caller
+//! gets: the manifest is requested with its own credentials, even if all layers are stored.
 
 use super::blocking::{blocking, ended};
-use super::commit::{Ready, commit};
+use super::commit::{CompleteImage, commit};
 use super::index::record;
-use super::layers::{Layers, Made};
+use super::layers::{Layers, NewLayer};
 use super::progress::{Progress, ProgressState, ProgressTracker};
 use crate::credentials::{self, auth::Auth};
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
 use crate::layer::Expected;
-use crate::layer::progress::{Wait, Watch};
+use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::layer::tee_reader::pipe;
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
@@ -29,31 +29,31 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
-/// What makes two pulls the same: name and credentials.
+/// Identifies a pull: name and credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     reference: Reference,
     credentials: String,
 }
 
-/// Held by work that is under way; nothing is ever sent.
+/// Held by every running unpacker; nothing is ever sent.
 type Busy = mpsc::Sender<()>;
 
-/// A layer with its place in the image.
-type Indexed = (usize, (Expected, Made));
+/// A layer with its position in the image.
+type Indexed = (usize, (Expected, NewLayer));
 
-/// A layer on its way here.
+/// A layer that is being pulled.
 struct InFlight<'a> {
     descriptor: &'a Descriptor,
     expected: &'a Expected,
-    watch: Arc<Watch>,
+    watch: Arc<LayerProgress>,
     busy: Busy,
     work: Work,
 }
 
 type Outcome = Option<Result<Arc<Image>, Error>>;
 
-/// A pull that others may join.
+/// A running pull that others may join.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     progress: Arc<ProgressTracker>,
@@ -93,7 +93,7 @@ impl Puller {
 
     fn join_or_start(self: &Arc<Self>, key: &Key, auth: Option<&Auth>) -> Running {
         let mut pulls = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // One whose task is gone without an answer is no pull any more.
+        // A pull whose task ended without a result cannot be joined.
         if let Some(running) =
             pulls.get(key).filter(|running| running.outcome.has_changed().is_ok())
         {
@@ -112,15 +112,15 @@ impl Puller {
             };
             let result = pulled.map_err(|source| Error::Pull { image, source });
             puller.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            // Nobody may be waiting any more.
+            // All callers may have left.
             told.send_replace(Some(result));
         });
         running
     }
 }
 
-/// What a name means: the manifest for this machine, and the digests on the way to it. The first is
-/// that of what the name means.
+/// The manifest for this machine that a name resolves to, and the digests on the way to it. The first
+/// digest is that of the name.
 struct Resolved {
     manifest: Manifest,
     digests: Vec<Digest>,
@@ -166,7 +166,7 @@ impl Puller {
         self.has_room(&expected)?;
         let made = self.layers(&session, expected, progress).await;
         let made = made.map_err(|cause| self.how_much(cause, progress))?;
-        let ready = Ready {
+        let ready = CompleteImage {
             id: manifest.config.digest,
             config: text,
             made,
@@ -174,22 +174,22 @@ impl Puller {
             digest: digests.first().map(|digest| reference.digested(digest)),
         };
         let layers = Arc::clone(&self.layers);
-        progress.watch.waits_for(Wait::Sync);
+        progress.watch.waits_for(WaitReason::Sync);
         let (work, _guard) = Work::guarded();
         let recorded = blocking(move || commit(&layers, vec![ready], &work)).await;
         let recorded = recorded.map_err(|cause| self.how_much(cause, progress))?;
         recorded.into_iter().next().ok_or_else(ended)
     }
 
-    /// What the policy says, if there is one.
+    /// The rule of the policy, if there is a policy.
     fn rule(&self, reference: &Reference) -> Option<(&Policy, &Rule)> {
         self.policy.as_deref().map(|policy| (policy, policy.rule(reference)))
     }
 
-    /// Whether what is missing could fit: it takes at least what it has compressed.
+    /// Checks that the missing layers can fit: each takes at least its compressed size.
     fn has_room(&self, layers: &[(&Descriptor, Digest)]) -> Result<(), Cause> {
         let is_missing = |of: &&(&Descriptor, Digest)| !self.layers.index.lock().has(of.1.hex());
-        // Sizes are what somebody else says.
+        // The sizes come from the manifest.
         let sizes = layers.iter().filter(is_missing).map(|(of, _)| of.size);
         let need = sizes.fold(0, u64::saturating_add);
         let free = self.layers.layout.free_bytes();
@@ -204,7 +204,7 @@ impl Puller {
         })
     }
 
-    /// A disk that is full says how much would have been needed, by what has come until then.
+    /// Adds to a disk-full error how much the image needs, estimated from what was received.
     fn how_much(&self, cause: Cause, progress: &ProgressTracker) -> Cause {
         if !cause.is_no_space() {
             return cause;
@@ -243,9 +243,9 @@ impl Puller {
         session: &'a Arc<Session>,
         layers: Vec<(&'a Descriptor, Digest)>,
         progress: &'a Arc<ProgressTracker>,
-    ) -> Result<Vec<(Expected, Made)>, Cause> {
+    ) -> Result<Vec<(Expected, NewLayer)>, Cause> {
         let mut tasks = Vec::new();
-        // Every unpacker holds the sending end: the other end hears when the last has ended.
+        // Every unpacker holds the sending end, so the receiving end returns when the last has ended.
         let (busy, mut idle): (Busy, _) = mpsc::channel(1);
         let (work, guard) = Work::guarded();
         for (number, (descriptor, diff_id)) in layers.into_iter().enumerate() {
@@ -262,8 +262,8 @@ impl Puller {
         }
         let running = stream::iter(tasks).buffer_unordered(self.concurrent_layers.max(1));
         let made: Result<Vec<Indexed>, Cause> = running.try_collect().await;
-        // When one layer fails the others stop receiving, but their unpackers still clear up after
-        // themselves. A pull that has failed has nothing on the disk.
+        // When one layer fails the others stop receiving, but their unpackers still remove their files.
+        // A failed pull leaves nothing on the disk.
         drop(busy);
         let guard = made.is_ok().then_some(guard);
         let _all_ended = idle.recv().await;
@@ -278,21 +278,21 @@ impl Puller {
         session: &Session,
         in_flight: &InFlight<'_>,
         progress: &ProgressTracker,
-    ) -> Result<Made, Cause> {
+    ) -> Result<NewLayer, Cause> {
         let _turn = self.layers.locks.lock(in_flight.expected.diff_id.hex()).await;
         if let Some(layer) = self.layers.present(&in_flight.expected.diff_id) {
             progress.state(&in_flight.watch, ProgressState::Present);
-            return Ok(Made::Placed(layer));
+            return Ok(NewLayer::Stored(layer));
         }
         progress.state(&in_flight.watch, ProgressState::Receiving);
         let mut skipped = 0;
         loop {
             match self.fetch(session, in_flight, skipped).await {
-                // What one has broken another may have whole.
+                // Another mirror may have an intact copy.
                 Err(cause) if cause.is_damage() && skipped + 1 < session.places() => {
                     skipped += 1;
                     let layer = &in_flight.descriptor.digest;
-                    tracing::warn!(%layer, error = %cause, "damaged layer is asked of the next host");
+                    tracing::warn!(%layer, error = %cause, "layer is damaged, trying the next host");
                 }
                 made => {
                     let made = made?;
@@ -308,17 +308,17 @@ impl Puller {
         session: &Session,
         in_flight: &InFlight<'_>,
         skipped: usize,
-    ) -> Result<Made, Cause> {
+    ) -> Result<NewLayer, Cause> {
         let InFlight { descriptor, expected, watch, busy, work } = in_flight;
         let (into, bytes) = pipe();
         let (layers, of, busy) = (Arc::clone(&self.layers), (*expected).clone(), busy.clone());
         let (seen, work) = (Arc::clone(watch), work.clone());
-        // In this order: what was made and is wanted no more goes before this counts as ended.
+        // The tuple is dropped in this order: the scratch directory is removed before `busy`.
         let unpacking = tokio::task::spawn_blocking(move || {
             (layers.make_layer(bytes, &of, &seen, &work), busy)
         });
         let fetched = session.layer(descriptor, skipped, into, watch).await;
-        // A stream that broke off is seen there as an end; why it ended is known here.
+        // The unpacker sees a broken stream as its end; the reason is known here.
         let unpacked = unpacking.await.map_or_else(|_| Err(ended()), |(made, _busy)| made);
         fetched?;
         unpacked

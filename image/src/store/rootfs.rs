@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writable layers of containers.
 //!
-//! The rule: everything is found by the container's id, so it can be taken away without a record, any
-//! number of times.
+//! The rule: every path follows from the container's id, so a writable layer can be removed without a
+//! record, and more than once.
 
 use super::layout::Layout;
 use crate::error::Error;
@@ -34,27 +34,27 @@ pub(super) fn create_mount_points(layout: &Layout) -> sys::Result<()> {
     Ok(())
 }
 
-/// A walk that can be stopped from elsewhere. Clones are the same one.
+/// Cancels the measuring of a writable layer. Clones cancel the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Measure {
     work: Work,
 }
 
 impl Measure {
-    /// Ends it soon.
+    /// Cancels the measuring.
     pub fn stop(&self) {
         self.work.stop();
     }
 }
 
-/// What overlayfs needs to make a container's root filesystem.
+/// The overlayfs directories of a container's root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
     /// The image's layers, topmost first, and what lies below every image.
     pub lower: Vec<PathBuf>,
-    /// What the container writes.
+    /// The writable layer.
     pub upper: PathBuf,
-    /// Overlayfs' own.
+    /// The work directory of overlayfs.
     pub work: PathBuf,
 }
 
@@ -89,7 +89,7 @@ impl WritableLayers {
             // The root directory of the container has the mode of this one, and the owner.
             like(&rootfs.upper, top, owner).map_err(failed)?;
         }
-        // From now on it counts, with next to nothing in it.
+        // From now on the disk usage of all containers includes it.
         self.usage(container)?;
         Ok(rootfs)
     }
@@ -113,18 +113,18 @@ impl WritableLayers {
     pub(super) fn remove(&self, container: &str) -> Result<(), Error> {
         let failed = |source| failed("remove", container, source);
         let directory = self.directory(container).map_err(failed)?;
-        // On a read-only filesystem moving what is not there fails otherwise than by its absence.
+        // On a read-only file system a rename of a missing path does not fail with ENOENT.
         if files::open_dir(&directory).is_err_and(|err| err.is_not_found()) {
             self.written().remove(container);
             return Ok(());
         }
-        // Out of the way at once, so that a crash leaves something that is swept.
+        // Moved to `tmp` first, so that a crash leaves something that the next open removes.
         let aside = self.layout.aside("rootfs");
         let moved = files::rename(&directory, &aside);
         if moved.as_ref().is_err_and(|err| !err.is_not_found()) {
             return moved.map_err(failed);
         }
-        // After it is out of the way: who measures it now finds it gone, and counts it no more.
+        // After the rename: a measuring that runs now finds it missing, and does not add it back.
         self.written().remove(container);
         if moved.is_ok() { files::remove_tree(&aside).map_err(failed) } else { Ok(()) }
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where an archive waits that is to be imported: a file without a name, on the disk of the layers.
+//! Receives an archive that is to be imported, in an unnamed file on the file system of the layers.
 //!
-//! The rule: it takes no more than an archive may inflate to (`archive_bytes_max`), and is gone when
-//! nobody has it open.
+//! The rule: it is limited to the size that an archive may have uncompressed (`archive_bytes_max`), and
+//! the kernel frees it when it is closed.
 
 use std::fs::File;
 use std::io::{self, Write};
 
-/// An archive on its way in.
+/// An archive that is being received.
 #[derive(Debug)]
 pub struct Spool {
     file: File,
@@ -22,7 +22,7 @@ impl Spool {
 }
 
 impl Write for Spool {
-    /// What would be more than the limit fails with [`io::ErrorKind::FileTooLarge`].
+    /// Writing more than the limit fails with [`io::ErrorKind::FileTooLarge`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self { max, written_bytes, .. } = self;
         if *written_bytes + bytes.len() as u64 > *max {

@@ -2,10 +2,10 @@
 //! Reads a tar archive entry by entry: ustar, GNU and PAX, sparse files of all four forms.
 //!
 //! The fields of a header are parsed by the `tar` crate; what spans headers (long names, extended
-//! headers, sparse maps) is put together here, because every such part needs a limit, and values
+//! headers, sparse maps) is assembled here, because every such part needs a limit, and values
 //! need not be text.
 //!
-//! Not here: what names mean. They are passed on as they are written.
+//! Not here: the meaning of names, which are passed on as they are.
 
 use super::blocks::{Blocks, Data};
 use super::entry::{Entry, Kind};
@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
 
-/// An archive being read.
+/// Reads an archive.
 pub(crate) struct Archive<R> {
     blocks: Blocks<R>,
 }
@@ -61,7 +61,7 @@ impl<R: Read> Archive<R> {
         self.blocks.into_inner()
     }
 
-    /// Goes to the next entry, over what was not read of the last one.
+    /// Continues with the next entry, and skips unread data of the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, Error> {
         let (mut long_path, mut long_link, mut extended) = (None, None, None::<pax::Pax>);
         self.blocks.start_headers();
@@ -77,7 +77,7 @@ impl<R: Read> Archive<R> {
             self.blocks.count()?;
             let kind = header.entry_type();
             let size = or_empty(header.entry_size(), &header.as_old().size)
-                .map_err(|_| self.blocks.malformed("the size of an entry is no number"))?;
+                .map_err(|_| self.blocks.malformed("the size of an entry is not a number"))?;
             #[allow(
                 clippy::wildcard_enum_match_arm,
                 reason = "all others are entries, and the enum is open"
@@ -111,7 +111,7 @@ impl<R: Read> Archive<R> {
         mut pax: pax::Pax,
         size: u64,
     ) -> Result<Entry, Error> {
-        let bad = |this: &Self| this.blocks.malformed("a field of a header is no number");
+        let bad = |this: &Self| this.blocks.malformed("a field of a header is not a number");
         let old = header.as_old();
         let sparse_pax = std::mem::take(&mut pax.sparse);
         let path = pax.path.or(long_path).unwrap_or_else(|| header.path_bytes().into_owned());
@@ -174,7 +174,7 @@ impl<R: Read> Archive<R> {
     }
 }
 
-/// A number, or none at all: some writers leave fields empty that mean nothing for an entry.
+/// A number, or zero for an empty field: some writers leave unused fields empty.
 fn or_empty<T: Default>(parsed: io::Result<T>, raw: &[u8]) -> io::Result<T> {
     if raw.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed }
 }

@@ -9,13 +9,13 @@ use crate::limits::{HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use std::io::{self, Read};
 use tar::Header;
 
-/// Size of a header, and what everything is padded to.
+/// The size of a header, and the unit of padding.
 pub(super) const BLOCK: u64 = 512;
-/// Longest extended header or long name.
+/// The largest extended header or long name.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
-/// Longest content that nobody reads and that is recorded all the same.
+/// The largest unread content that is still recorded.
 const SKIPPED_BYTES_MAX: u64 = 64 << 10;
-/// Longest that the archive may go on behind its end, and how much of that is recorded.
+/// The largest trailer after the end of the archive, and how much of it is recorded.
 const TRAILER_BYTES_MAX: u64 = 64 << 20;
 const TRAILER_RECORDED_MAX: u64 = 1 << 20;
 
@@ -28,10 +28,10 @@ pub(super) struct Blocks<R> {
     /// Where the next header is.
     next: u64,
     entries: u64,
-    /// Bytes before the current entry that are its names and extended headers, or nobody's.
+    /// Bytes of long names and extended headers before the current entry.
     header_bytes: u64,
     limits: Limits,
-    /// What passed and is no content, if it is wanted.
+    /// The bytes that are not content, when recording.
     raw: Option<Vec<u8>>,
     is_lossy: bool,
 }
@@ -51,12 +51,12 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// What was no content since this was asked last.
+    /// The bytes recorded since the last call.
     pub(super) fn take_raw(&mut self) -> Vec<u8> {
         self.raw.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Whether not everything was kept that would be needed to write the archive again.
+    /// Whether bytes were dropped that writing the same archive would need.
     pub(super) fn is_lossy(&self) -> bool {
         self.is_lossy
     }
@@ -67,7 +67,7 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Reads what is behind the end.
+    /// Reads the trailer after the end of the archive.
     pub(super) fn trailer(&mut self) -> Result<(), Error> {
         let mut sink = Vec::new();
         let raw = self.raw.as_mut().unwrap_or(&mut sink);
@@ -114,7 +114,7 @@ impl<R: Read> Blocks<R> {
         Error::Malformed { at: self.position, why: why.into() }
     }
 
-    /// The next header, or none at the end.
+    /// The next header; none at the end.
     pub(super) fn header(&mut self) -> Result<Option<Header>, Error> {
         self.skip_to(self.next)?;
         let mut header = Header::new_old();
@@ -183,7 +183,7 @@ impl<R: Read> Blocks<R> {
         Ok(name)
     }
 
-    /// One more block that belongs to the header, before the data.
+    /// An extension block of the header, before the data.
     pub(super) fn header_block(&mut self) -> Result<[u8; 512], Error> {
         let mut block = [0; 512];
         self.reader.read_exact(&mut block).map_err(Error::of_read)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An entry of a tar archive, as the archive states it.
+//! An entry of a tar archive, as its headers describe it.
 
 /// An entry of an archive. Its bytes are read from [`Archive::data`](super::Archive::data).
 #[derive(Debug, Clone)]
@@ -12,16 +12,16 @@ pub(crate) struct Entry {
     /// Seconds and nanoseconds.
     pub(crate) mtime: (i64, i64),
     pub(crate) xattrs: Vec<(String, Vec<u8>)>,
-    /// Where in the archive its bytes begin, and how many there are.
+    /// The offset of its data in the archive, and the size of the data.
     pub(crate) offset: u64,
     pub(crate) size: u64,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
-    /// Where the bytes go, and how long the file is.
+    /// The data segments, and the length of the file.
     Sparse {
         map: Vec<(u64, u64)>,
         length: u64,

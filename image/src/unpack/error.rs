@@ -13,61 +13,61 @@ pub(crate) type SharedIo = Arc<io::Error>;
 /// Why a layer could not be unpacked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The archive's form is wrong.
+    /// The archive is malformed.
     #[error("the archive is malformed near byte {at}: {why}")]
     Malformed {
-        /// Where.
+        /// The offset in the archive.
         at: u64,
-        /// What is wrong.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// An entry that must not be unpacked.
+    /// An entry was refused.
     #[error("entry `{entry}` is refused: {why}")]
     Refused {
-        /// Its name.
+        /// The name of the entry.
         entry: String,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// The bytes could not be read or inflated.
+    /// The archive could not be read or decompressed.
     #[error("read the archive")]
     Read {
-        /// Why.
+        /// The underlying error.
         source: SharedIo,
     },
-    /// More than is allowed: it may be a bomb.
+    /// A limit was exceeded.
     #[error("it has more than the {max} {} that are allowed (`{}`)", budget.what, budget.name)]
     Limit {
-        /// Of what.
+        /// The limit that was exceeded.
         budget: &'static Budget,
-        /// How much is allowed.
+        /// The largest value that is allowed.
         max: u64,
     },
-    /// Nobody wants it any more.
-    #[error("given up: who asked for it has left, or it failed elsewhere")]
+    /// The caller no longer waits for the layer.
+    #[error("cancelled: the caller left, or another part failed")]
     Unwanted,
-    /// The filesystem.
+    /// An entry could not be created.
     #[error("make entry `{entry}`")]
     Make {
-        /// Its name.
+        /// The name of the entry.
         entry: String,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// A hard link to something that no layer has.
+    /// A hard link has a target that no layer has.
     #[error(
-        "make entry `{entry}`: it is a hard link to `{target}`, which neither this layer nor one below has"
+        "make entry `{entry}`: it is a hard link to `{target}`, which neither this layer nor a lower one has"
     )]
     LinkToNothing {
-        /// Its name.
+        /// The name of the entry.
         entry: String,
-        /// What it links to.
+        /// The target of the link.
         target: String,
     },
 }
 
 impl Error {
-    /// Whether the archive is to blame, not this machine.
+    /// Whether the archive caused the error, not this machine.
     pub(crate) fn is_archives_fault(&self) -> bool {
         match self {
             Self::Malformed { .. }
@@ -86,7 +86,7 @@ impl Error {
         }
     }
 
-    /// The failure of a system call, if that is what it was.
+    /// The failed system call, if there was one.
     pub(crate) fn system(&self) -> Option<&sys::Error> {
         match self {
             Self::Make { source, .. } => Some(source),
@@ -99,7 +99,7 @@ impl Error {
         }
     }
 
-    /// What the operator can do about it, where we know.
+    /// What the operator can do about it, if that is known.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Limit { budget, .. } => Some(budget.hint()),
@@ -112,12 +112,12 @@ impl Error {
         }
     }
 
-    /// What a failed read means.
+    /// The error for a failed read.
     pub(crate) fn of_read(error: io::Error) -> Self {
         Self::of_work(error).unwrap_or_else(|error| Self::Read { source: SharedIo::new(error) })
     }
 
-    /// Why work was given up, if that is what the error is; else the error.
+    /// The cancellation in an I/O error, if it is one; else the I/O error.
     pub(crate) fn of_work(error: io::Error) -> Result<Self, io::Error> {
         match Ended::of(&error) {
             Some(Ended::Unwanted) => Ok(Self::Unwanted),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What things of a layer wear: owner, mode, extended attributes, times.
+//! Applies the metadata of entries: owner, mode, extended attributes, times.
 //!
 //! The rule: owners come before modes (`chown` clears set-user-id), both before capabilities (`chown`
-//! clears those too). Of the attributes only those are kept that are an image's business.
+//! clears those too). Only extended attributes that belong to an image are retained.
 
 use super::entry::Entry;
 use crate::file_list::{Metadata, NodeKind};
@@ -11,12 +11,12 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchow
 use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 
-/// What overlayfs takes for "nothing of the layers below shows here".
+/// The attribute of an opaque directory of overlayfs, which hides that of the layers below.
 const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
 
 type Call<T> = Result<T, sys::Error>;
 
-/// Owner, mode and extended attributes of what is open.
+/// Sets owner, mode and extended attributes of an open file.
 pub(super) fn apply_metadata(fd: BorrowedFd<'_>, entry: &Entry) -> Call<()> {
     let (uid, gid) = owner(entry)?;
     fchown(fd, Some(uid), Some(gid))
@@ -29,7 +29,7 @@ pub(super) fn apply_metadata(fd: BorrowedFd<'_>, entry: &Entry) -> Call<()> {
     Ok(())
 }
 
-/// The attributes that are an image's business. Labels and ACLs of the machine that built it are not.
+/// The extended attributes that belong to an image, without labels and ACLs of the build machine.
 pub(super) fn retained_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
     let is_kept = |name: &str| name == "security.capability" || name.starts_with("user.");
     entry
@@ -39,7 +39,7 @@ pub(super) fn retained_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8
         .map(|(name, value)| (name.as_str(), value.as_slice()))
 }
 
-/// `user.*` is nice to have: not every filesystem and file type takes it. Capabilities must be kept.
+/// Ignores failures of `user.*`, which not every file system and file type supports.
 pub(super) fn ignoring_unsupported(result: Result<(), Errno>, name: &str) -> Call<()> {
     match result {
         Err(Errno::NOTSUP | Errno::PERM) if name.starts_with("user.") => Ok(()),
@@ -53,7 +53,7 @@ pub(super) fn opaque(dir: BorrowedFd<'_>) -> Call<()> {
         .map_err(sys::Error::of(|| format!("fsetxattr({name})")))
 }
 
-/// -1 means "leave it" to the kernel, so that it must not come from an archive.
+/// The owner of an entry. -1 is refused: the kernel takes it for "do not change".
 pub(super) fn owner(entry: &Entry) -> Call<(Uid, Gid)> {
     let id = |raw: u64| {
         u32::try_from(raw)
@@ -64,7 +64,7 @@ pub(super) fn owner(entry: &Entry) -> Call<(Uid, Gid)> {
     Ok((Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?)))
 }
 
-/// What a thing wears that was made of an entry, if it is one by itself.
+/// The metadata that an entry's file has now; none for hard links and whiteouts.
 pub(super) fn applied_metadata(entry: &Entry, kind: &NodeKind) -> Call<Option<Metadata>> {
     let mode = match kind {
         NodeKind::Link(_) | NodeKind::Whiteout => return Ok(None),

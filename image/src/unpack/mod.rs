@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Unpacks a layer's archive into a directory of its own, in the form that overlayfs stacks.
+//! Unpacks a layer's archive into its own directory, in the form that overlayfs stacks.
 //!
 //! ```text
-//! archive  bytes → entries                         names  what a name asks for
-//! tree     entries → files beneath one descriptor  links  hard links to what lies in layers below
-//! dress    what they wear                          way    what is in an entry's way
+//! archive   blocks → entries (blocks, pax, sparse)  names    cleaned names, whiteouts
+//! tree      entries → files beneath a descriptor    links    hard links into layers below
+//! metadata  owner, mode, attributes, times          replace  removes conflicting files
 //! ```
 //!
-//! The rule: whatever the archive says, nothing outside the directory is made, changed or read. Every
+//! The rule: no archive can create, change or read anything outside of the directory. Every
 //! name is resolved by the kernel beneath the directory's descriptor, and the last part of a name is
 //! never followed. A name that climbs out is an error: its author meant harm. Where a link leads stops at
 //! the root, as it does in the container.
@@ -29,7 +29,7 @@ pub(crate) use archive::Archive;
 pub(crate) use entry::Kind;
 pub use error::Error;
 pub(crate) use error::charge;
-pub(crate) use links::{Copied, Links, copy_up};
+pub(crate) use links::{CopyCost, Links, copy_up};
 pub(crate) use names::{clean, split, target};
 pub(crate) use unpacked::Unpacked;
 
@@ -39,8 +39,8 @@ use hull_sys as sys;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-/// Unpacks an archive into the directory `root`, which must be empty, and gives back the reader where
-/// the archive ends. What is in it goes into `notes`.
+/// Unpacks an archive into the empty directory `root`, and returns the reader at the end of the
+/// archive. Every file is added to `file_list`.
 pub(crate) fn unpack<R: Read>(
     reader: R,
     root: OwnedFd,
@@ -48,8 +48,8 @@ pub(crate) fn unpack<R: Read>(
     file_list: &mut Writer,
 ) -> Result<(Unpacked, R), Error> {
     let failed = |source| Error::Make {
-        entry: "its inventory".into(),
-        source: sys::Error::of_io(|| "write(inventory)")(source),
+        entry: "its file list".into(),
+        source: sys::Error::of_io(|| "write(file list)")(source),
     };
     let mut archive = Archive::recording(reader, limits);
     let mut tree = tree::Tree::new(root, limits);

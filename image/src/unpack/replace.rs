@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is in the way of an entry: told apart, and removed so that the entry can be made.
+//! Removes files that conflict with a new entry.
 //!
 //! The rule: only the last part of a name is touched, in a parent that is open, and it is never followed.
 
@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 
 type Call<T> = Result<T, sys::Error>;
 
-/// Runs `make`; if something is in the way, removes that, says so and runs it again.
+/// Runs `make`; if the name exists, removes it, sets `replaced` and runs `make` again.
 pub(super) fn remove_conflicting<T>(
     parent: BorrowedFd<'_>,
     name: &CString,
@@ -31,7 +31,7 @@ pub(super) fn remove_conflicting<T>(
     }
 }
 
-/// Whether `name` is a mark of overlayfs that what lies below is gone.
+/// Whether `name` is a whiteout of overlayfs.
 pub(super) fn is_whiteout(parent: BorrowedFd<'_>, name: &CString) -> bool {
     statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files with holes: the map of where their bytes go. GNU's own form, and 0.0, 0.1 and 1.0 of PAX.
+//! The data segments of sparse files: the GNU format, and the PAX formats 0.0, 0.1 and 1.0.
 //!
-//! The rule: a map that is given out goes upwards, stays within the file and uses exactly the bytes
+//! The rule: a map is ordered, stays within the file and uses exactly the bytes
 //! that the archive has.
 
 use super::blocks::{BLOCK, Blocks};
@@ -14,13 +14,14 @@ use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 type Map = Vec<(u64, u64)>;
 
-/// GNU's own form: pieces in the header and in blocks behind it.
+/// The GNU format: segments in the header and in extension blocks.
 pub(super) fn of_header<R: Read>(blocks: &mut Blocks<R>, header: &Header) -> Result<Kind, Error> {
     let gnu =
         header.as_gnu().ok_or_else(|| blocks.malformed("a sparse file is not in GNU's form"))?;
     let size = header.entry_size().unwrap_or(0);
-    let length =
-        gnu.real_size().map_err(|_| blocks.malformed("the size of a sparse file is no number"))?;
+    let length = gnu
+        .real_size()
+        .map_err(|_| blocks.malformed("the size of a sparse file is not a number"))?;
     let mut map = Map::new();
     pieces(blocks, &gnu.sparse, &mut map)?;
     let mut more = gnu.is_extended();
@@ -40,7 +41,7 @@ fn pieces<R: Read>(
 ) -> Result<(), Error> {
     for piece in raw.iter().filter(|piece| !piece.is_empty()) {
         let (Ok(offset), Ok(length)) = (piece.offset(), piece.length()) else {
-            return Err(blocks.malformed("a piece of a sparse file is no number"));
+            return Err(blocks.malformed("a piece of a sparse file is not a number"));
         };
         add(map, offset, length)?;
     }
@@ -53,7 +54,7 @@ fn add(map: &mut Map, offset: u64, length: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The forms of PAX. Of the last one the map is read from the data; the entry then begins behind it.
+/// The PAX formats. In 1.0 the map is at the start of the data, and the content follows it.
 pub(super) fn of_pax<R: Read>(
     blocks: &mut Blocks<R>,
     entry: &mut Entry,
@@ -95,7 +96,7 @@ pub(super) fn of_pax<R: Read>(
     checked(blocks, map, length, entry.size)
 }
 
-/// Lines of decimal numbers before the data: how many pieces, then offset and length of each.
+/// Lines of decimal numbers before the data: the number of segments, then offset and length of each.
 fn in_data<R: Read>(blocks: &mut Blocks<R>, map: &mut Map) -> Result<u64, Error> {
     let mut lines = Lines { block: [0; 512], at: 512, read: 0 };
     let count = lines.number(blocks)?;

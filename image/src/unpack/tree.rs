@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes the files of a layer beneath one descriptor.
+//! Creates the files of a layer beneath one descriptor.
 //!
 //! The rule: a parent is found by `openat2(RESOLVE_IN_ROOT)`, so that links in it end inside; the last
 //! part is made or removed in that parent and never followed. Owners come before modes (`chown`
@@ -31,31 +31,31 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// What directories wear that the archive does not list.
+/// The metadata of parent directories that the archive does not list.
 const IMPLICIT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0 };
-/// Disk space is taken in such units, about.
+/// The approximate unit of disk allocation.
 const UNIT: u64 = 4096;
-/// Longest target of a link that takes none, likewise.
+/// The longest target of a symlink that is stored in its inode, approximately.
 const LINK_IN_INODE: usize = 60;
 const COPY_BYTES: usize = 256 << 10;
-/// Links on the way to one directory.
+/// The largest number of symlinks on the way to one directory.
 const LINKS_MAX: u32 = 40;
 
-/// A layer's directory being filled.
+/// A layer's directory that is being filled.
 pub(super) struct Tree {
     root: OwnedFd,
     /// The last parent: most entries are in the directory of the one before.
     parent: Option<Parent>,
-    /// Links that wait for the layers below.
+    /// Links to files of the layers below.
     pending_links: PendingLinks,
-    /// Directories that were made on the way, since this was asked last.
+    /// Parent directories that were created for the current entry.
     implicit_parents: Vec<Vec<u8>>,
     limits: Limits,
     done: Unpacked,
     buffer: Vec<u8>,
 }
 
-/// A directory that entries are made in. That changes its time, which is put back when it is left.
+/// A directory in which entries are created. Its times, which that changes, are restored afterwards.
 struct Parent {
     name: Vec<u8>,
     fd: OwnedFd,
@@ -64,7 +64,7 @@ struct Parent {
 
 type Call<T> = Result<T, sys::Error>;
 
-/// Something that was made: where, what it is, and what it wears.
+/// A created file: path, type and metadata.
 pub(super) type Recorded = (Vec<u8>, NodeKind, Option<Metadata>);
 
 impl Tree {
@@ -82,7 +82,7 @@ impl Tree {
         }
     }
 
-    /// Makes what an entry says, and tells what is there now because of it.
+    /// Creates the file of an entry, and returns all files that were created for it.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
@@ -150,7 +150,7 @@ impl Tree {
         Ok(kind.map(|kind| (name, kind)))
     }
 
-    /// Says what was made.
+    /// Counts a created file.
     pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
@@ -158,7 +158,7 @@ impl Tree {
         Ok(self.done)
     }
 
-    /// Gives the last parent its time back.
+    /// Restores the times of the last parent.
     fn leave(&mut self) -> Call<()> {
         let Some(Parent { name, fd, times }) = self.parent.take() else { return Ok(()) };
         futimens(&fd, &times).map_err(sys::Error::of(|| format!("futimens({})", shown(&name))))
@@ -169,7 +169,7 @@ impl Tree {
         sys::open_in_root(self.root.as_fd(), name, flags, ResolveFlags::NO_XDEV)
     }
 
-    /// Opens the directory that an entry goes to, and makes it if the archive does not list it.
+    /// Opens the parent directory of an entry, and creates it if the archive does not list it.
     fn directory(&mut self, name: &[u8]) -> Call<BorrowedFd<'_>> {
         if self.parent.as_ref().is_none_or(|known| known.name != name) {
             self.leave()?;
@@ -196,7 +196,7 @@ impl Tree {
         self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)
     }
 
-    /// Likewise, when all above it is there.
+    /// The same, when all directories above it exist.
     fn ensure_one(&mut self, name: &[u8], links: u32) -> Call<()> {
         let failed = |errno| sys::Error::new(errno, format!("mkdirat({})", shown(name)));
         let (above, last) = names::split(name);
@@ -231,7 +231,7 @@ impl Tree {
         self.ensure(&joined, links - 1).map(drop)
     }
 
-    /// The name of a directory of this layer without links on the way: `..` behind it depends on that.
+    /// The name of a directory with all symlinks resolved, as a following `..` needs it.
     fn place_of(&self, dir: &OwnedFd) -> Option<Vec<u8>> {
         let path = |fd: &OwnedFd| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -267,7 +267,7 @@ impl Tree {
         opaque(dir.as_fd())
     }
 
-    /// Whether there is a mark now.
+    /// Creates a whiteout; returns whether there is one now.
     fn make_whiteout(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
         let gone = CString::new(gone).map_err(|_| sys::Error::new(Errno::INVAL, "mknodat(NUL)"))?;
         let parent = self.directory(directory)?;

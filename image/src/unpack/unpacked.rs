@@ -3,16 +3,16 @@
 
 use super::links::Links;
 
-/// What was unpacked.
+/// An unpacked layer.
 #[derive(Debug, Default)]
 pub(crate) struct Unpacked {
-    /// About what it takes on disk.
+    /// Approximate disk usage.
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
-    /// Entries took the place of others: the inventory that was written is not what is there.
+    /// Whether entries replaced others, so that the file list differs from the directory.
     pub(crate) replaced: bool,
-    /// Bytes that its sparse files are long.
+    /// The length of its sparse files, holes included.
     pub(crate) apparent_bytes: u64,
-    /// Hard links to what this layer does not have.
+    /// Hard links to files of layers below.
     pub(crate) links: Option<Links>,
 }

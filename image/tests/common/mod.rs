@@ -87,7 +87,7 @@ pub(crate) fn can_run(test: &str) -> bool {
     is_root
 }
 
-/// Error, causes and mend, as the daemon shows them.
+/// The error with its causes and its hint, as the daemon shows them.
 pub(crate) fn told(error: &hull_image::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

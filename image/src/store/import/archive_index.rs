@@ -23,11 +23,11 @@ const ARCHIVE_ENTRIES_MAX: u64 = 100_000;
 const ARCHIVE_NAME_BYTES_MAX: u64 = 16 << 20;
 const ARCHIVE_DOCUMENT_BYTES_MAX: u64 = 128 << 20;
 
-/// What an archive has, by cleaned name.
+/// The entries of an archive, by cleaned name.
 pub(super) struct ArchiveIndex {
     file: Arc<File>,
     places: HashMap<Vec<u8>, Place>,
-    /// How many bytes of documents were read.
+    /// The number of bytes of documents that were read.
     read: Cell<u64>,
 }
 
@@ -36,7 +36,7 @@ enum Place {
     Link(Vec<u8>),
 }
 
-/// A part of a file. Several may be read at a time.
+/// A part of the archive. Several can be read at the same time.
 pub(super) struct Part {
     file: Arc<File>,
     at: u64,
@@ -157,7 +157,7 @@ impl ArchiveIndex {
     }
 }
 
-/// Why there are no more entries.
+/// The error for an archive whose entries cannot be read.
 fn no_more(error: unpack::Error) -> Cause {
     if let unpack::Error::Limit { budget, max } = error
         && *budget == LAYER_ENTRIES

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Importing: images from an archive, an OCI layout or what `docker save` writes.
+//! Imports images from an archive: an OCI layout, or the output of `docker save`.
 //!
 //! The archive is read twice: once to see what is where, then from place to place. So it must be a
 //! file; a compressed one is inflated into another first. Nothing of it is unpacked but layers, which
 //! go the same way as those of a pull.
 //!
-//! The rule: everything that grows with the archive has a limit: what it inflates to on the disk, what is
-//! remembered of its entries and what is read of its documents in memory.
+//! The rule: everything that grows with the archive has a limit: its uncompressed size on disk, and the
+//! entries and documents in memory.
 
 mod archive_index;
 
-use super::commit::{Ready, commit};
+use super::commit::{CompleteImage, commit};
 use super::index::record;
-use super::layers::{Layers, Made};
+use super::layers::{Layers, NewLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
-use crate::layer::progress::Watch;
+use crate::layer::progress::LayerProgress;
 use crate::layer::{Expected, decoder};
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
@@ -82,10 +82,10 @@ impl Importer {
         } else if contents.has(b"manifest.json") {
             of_saved(&contents)?
         } else {
-            return Err(no_archive("neither index.json nor manifest.json is in it"));
+            return Err(no_archive("it has neither index.json nor manifest.json"));
         };
         if found.is_empty() {
-            return Err(no_archive("there is no image in it"));
+            return Err(no_archive("it contains no image"));
         }
         let is_only = found.len() == 1;
         let mut ready = Vec::new();
@@ -184,7 +184,12 @@ impl Importer {
     }
 
     /// Makes the layers of an image that are not here yet.
-    fn take(&self, contents: &ArchiveIndex, found: &Found, work: &Work) -> Result<Ready, Cause> {
+    fn take(
+        &self,
+        contents: &ArchiveIndex,
+        found: &Found,
+        work: &Work,
+    ) -> Result<CompleteImage, Cause> {
         if let Some(policy) = &self.policy {
             policy.check_import(&found.names)?;
         }
@@ -198,15 +203,15 @@ impl Importer {
         let mut made = Vec::new();
         for ((blob, path), diff_id) in found.layers.iter().zip(config.diff_ids) {
             let layer = match self.layers.present(&diff_id) {
-                Some(layer) => Made::Placed(layer),
+                Some(layer) => NewLayer::Stored(layer),
                 None => {
                     let expected = Expected { blob: blob.clone(), diff_id: diff_id.clone() };
-                    let watch = Watch::default();
+                    let watch = LayerProgress::default();
                     // A pull may be unpacking the same one.
                     let turn = self.layers.locks.lock(diff_id.hex());
                     let _turn = tokio::runtime::Handle::current().block_on(turn);
                     match self.layers.present(&diff_id) {
-                        Some(layer) => Made::Placed(layer),
+                        Some(layer) => NewLayer::Stored(layer),
                         None => {
                             self.layers.make_layer(contents.part(path)?, &expected, &watch, work)?
                         }
@@ -219,7 +224,7 @@ impl Importer {
         // Without any name the image is still found by its id.
         let digest = found.digest.as_ref().zip(found.names.first());
         let digest = digest.map(|(digest, name)| name.digested(digest));
-        Ok(Ready { id, config: text, made, tags, digest })
+        Ok(CompleteImage { id, config: text, made, tags, digest })
     }
 }
 
@@ -245,7 +250,7 @@ fn of_saved(contents: &ArchiveIndex) -> Result<Vec<Found>, Cause> {
     Ok(found)
 }
 
-/// The names that an image is found by. Some tools write a tag alone, which is none.
+/// The names of an image. Some tools write a tag alone, which is not a name.
 fn names_of(texts: &[String]) -> Vec<Reference> {
     let is_name = |text: &&String| text.contains(['/', ':']);
     let mut names: Vec<Reference> = Vec::new();

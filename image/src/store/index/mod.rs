@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All records in memory: what a name means, which layers are refs.
+//! All records in memory: which image a name refers to, and which layers are in use.
 //!
-//! The rule: a change is written first and then made here, so what is listed is on disk. Layers that
-//! a pull has found or made are leases until it is done, so that removing another image does not take
-//! them away from under it. Who needs a layer is counted as images come and go: nothing here looks at
-//! all of them but what lists all of them.
+//! The rule: a change is written to disk before it is made in memory, so every listed image is on disk.
+//! A pull holds a lease on each layer that it found or unpacked, so that removing another image cannot
+//! remove that layer. References are counted as images come and go: only listing visits all images.
 
 pub(super) mod record;
 
@@ -20,33 +19,33 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Shortest beginning of an id that is used for one.
+/// The shortest prefix of an id that is accepted.
 const ID_PREFIX_MIN: usize = 3;
 const ID_KIND: &str = "sha256:";
 
-/// What the store has.
+/// All records, images and layers of the store.
 #[derive(Debug)]
 pub(super) struct Index {
     layout: Layout,
     pinned: BTreeSet<String>,
     records: BTreeMap<String, Record>,
     images: BTreeMap<String, Arc<Image>>,
-    /// Ids by tag and by digest of a repository.
+    /// Image ids by tag and by digest of a repository.
     names: HashMap<String, String>,
     layers: BTreeMap<String, Stored>,
-    /// Layers that nobody needs.
+    /// Layers without references or leases.
     unreferenced: BTreeSet<String>,
-    /// Bytes and inodes of all layers.
+    /// Disk usage of all layers: bytes and inodes.
     used: (u64, u64),
 }
 
-/// A layer that is here.
+/// A layer in the store.
 #[derive(Debug)]
 struct Stored {
     layer: Layer,
-    /// How often records name it.
+    /// The number of times that records name the layer.
     refs: usize,
-    /// How many pulls and imports have it under way.
+    /// The number of pulls, imports and exports that use the layer.
     leases: usize,
 }
 
@@ -65,11 +64,11 @@ impl SharedIndex {
     }
 }
 
-/// An image whose layers are all there and durable.
+/// An image whose layers are all in place and durable.
 #[derive(Debug)]
-pub(super) struct New {
+pub(super) struct NewImage {
     pub(super) record: Record,
-    /// Taken from any other image.
+    /// New tags, each taken from any other image that has it.
     pub(super) tags: Vec<String>,
     pub(super) digest: Option<String>,
 }
@@ -317,11 +316,11 @@ impl Index {
     }
 
     /// Records images: durable all together, then in place and seen one by one.
-    pub(super) fn add(&mut self, new: Vec<New>) -> sys::Result<Vec<Arc<Image>>> {
+    pub(super) fn add(&mut self, new: Vec<NewImage>) -> sys::Result<Vec<Arc<Image>>> {
         let mut changed: BTreeMap<String, Record> = BTreeMap::new();
         let mut owners: HashMap<String, String> = HashMap::new();
         let mut ids = Vec::new();
-        for New { mut record, tags, digest } in new {
+        for NewImage { mut record, tags, digest } in new {
             if let Some(old) = changed.get(&record.id).or_else(|| self.records.get(&record.id)) {
                 record.tags.clone_from(&old.tags);
                 record.digests.clone_from(&old.digests);
@@ -349,7 +348,7 @@ impl Index {
 
     /// Gives an image one more tag, which is used from any other image.
     pub(super) fn tag(&mut self, record: Record, tag: String) -> sys::Result<Option<Arc<Image>>> {
-        let new = New { record, tags: vec![tag], digest: None };
+        let new = NewImage { record, tags: vec![tag], digest: None };
         Ok(self.add(vec![new])?.into_iter().next())
     }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The record of an image, as it is on disk.
+//! The record of an image on disk.
 //!
-//! Written whole. The version grows when a field changes its meaning; fields that are added have a
-//! default, so that older records stay readable. The config is kept to the byte, so its digest, which
-//! is the image's id, can be checked at any time.
+//! A record is written as a whole. The version increases when a field changes its meaning; new fields
+//! have a default, so older records stay readable. The config is stored byte for byte, so its digest,
+//! which is the image's id, can be checked at any time.
 
 use crate::digest::Digest;
 use crate::fs::files;
@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Version of records that this build writes, and the newest it reads.
+/// The version of the records that this build writes, and the newest that it reads.
 const VERSION: u32 = 1;
-/// A config and five hundred layers fit many times.
+/// Many times the size of a config and five hundred layers.
 const BYTES_MAX: u64 = 32 << 20;
 
-/// An image.
+/// The stored form of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
@@ -32,26 +32,26 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) digests: BTreeSet<String>,
     config: String,
-    /// Lowest first.
+    /// The layers, lowest first.
     pub(crate) layers: Vec<Layer>,
 }
 
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layer {
-    /// Name of its directory.
+    /// The name of its directory.
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
-    /// What it came as: it can be fetched again.
+    /// The compressed layer, which can be pulled again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) blob: Option<Blob>,
-    /// The digest of its inventory. Layers of older records have none.
+    /// The digest of its file list. Layers of older records have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inventory: Option<String>,
 }
 
-/// What a layer travels as.
+/// A compressed layer in a registry or an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Blob {
     pub(crate) digest: String,
@@ -59,7 +59,7 @@ pub(crate) struct Blob {
 }
 
 impl Layer {
-    /// The digest of what it inflates to. Its directory has the same name, or one that begins so.
+    /// The digest of the uncompressed archive. It is the directory's name, or a prefix of it.
     pub(crate) fn diff_id(&self) -> Option<Digest> {
         let hex = self.name.split('-').next().unwrap_or_default();
         let kind = if hex.len() == 128 { "sha512" } else { "sha256" };
@@ -73,54 +73,57 @@ impl Record {
         Self { version: VERSION, id: id.to_string(), tags, digests, config, layers }
     }
 
-    /// Reads and checks a record: what is wrong with it is said in words.
+    /// Reads and validates a record. The error is a sentence about the record.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let bytes = files::read(path, BYTES_MAX).map_err(|err| err.to_string())?;
         let record: Self = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
         if record.version > VERSION {
-            return Err(format!("it is of version {}, newer than this hull reads", record.version));
+            return Err(format!(
+                "it has version {}, which is newer than this hull reads",
+                record.version
+            ));
         }
-        let id = Digest::parse(&record.id).ok_or("its id is no digest")?;
+        let id = Digest::parse(&record.id).ok_or("its id is not a digest")?;
         if id.same_kind_of(record.config.as_bytes()) != id {
-            return Err("its config is not the one of its id".into());
+            return Err("its config does not match its id".into());
         }
         if path.file_name() != Some(file_name(&id).as_ref()) {
-            return Err("it is of another image than its name says".into());
+            return Err("its file name belongs to another image".into());
         }
         let is_name = |layer: &Layer| {
             let good = |b: u8| b.is_ascii_hexdigit() || b == b'-';
             !layer.name.is_empty() && layer.name.bytes().all(good)
         };
         if !record.layers.iter().all(is_name) {
-            return Err("the name of a layer in it is none".into());
+            return Err("it has an invalid layer name".into());
         }
         Ok(record)
     }
 
-    /// Where it is on disk.
+    /// The path of the record.
     pub(crate) fn path(&self, root: &Path) -> PathBuf {
         let name = Digest::parse(&self.id).map(|id| file_name(&id)).unwrap_or_default();
         root.join("images").join(name)
     }
 
-    /// The image's config, for any machine: it was checked when it came.
+    /// The image's config. Its platform was checked when the image was added.
     pub(crate) fn config(&self) -> Result<ImageConfiguration, String> {
         serde_json::from_str(&self.config).map_err(|err| err.to_string())
     }
 
-    /// The image's config, to the byte.
+    /// The image's config, byte for byte.
     pub(crate) fn text(&self) -> &str {
         &self.config
     }
 
-    /// Whether it has no name left.
+    /// Whether the image has neither a tag nor a digest.
     pub(crate) fn is_nameless(&self) -> bool {
         self.tags.is_empty() && self.digests.is_empty()
     }
 }
 
-/// Puts names into the one spelling: an older hull kept them as they were given. A tag that two images then
-/// have stays with the one that had it so, or else with the first.
+/// Normalizes names that an older hull stored as they were given. If two images then have the same tag,
+/// it stays with the image that had the normalized form, or else with the first.
 pub(crate) fn respell(records: &mut [Record]) {
     let mut owners: HashMap<String, (String, bool)> = HashMap::new();
     for record in &*records {
@@ -140,13 +143,13 @@ pub(crate) fn respell(records: &mut [Record]) {
     }
 }
 
-/// A name that cannot be read, which none should be, stays as it is.
+/// A name that cannot be parsed stays unchanged.
 fn spelled(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |of| of.to_string())
 }
 
-/// Writes records beside their places, and makes them durable: one by itself, several with all that is on
-/// the filesystem, which is one wait for the disk instead of many.
+/// Writes records to scratch files and makes them durable: one with `fsync`, several with one `syncfs`,
+/// which waits for the disk only once.
 pub(crate) fn stage<'a>(
     root: &Path,
     records: impl IntoIterator<Item = &'a Record>,
@@ -173,7 +176,7 @@ fn file_name(id: &Digest) -> String {
     format!("{}.json", id.hex())
 }
 
-/// The config of an image that is being brought in, checked for this machine.
+/// Parses the config of an image that is being added, and checks that it is for this machine.
 pub(crate) fn checked_config(
     bytes: &[u8],
     machine: &Machine,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The layers of an image on their way into the store.
+//! Adds layers to the store.
 //!
-//! The rule: a layer is made in `tmp` and renamed into place when it is whole and checked. A layer
-//! that is being made for one image is waited for by others, not made twice.
+//! The rule: a layer is unpacked in `tmp` and renamed into place when it is complete and verified. A
+//! layer that several images need at once is unpacked only once; the others wait.
 
 mod lease;
 mod locks;
@@ -19,8 +19,8 @@ use crate::digest::Digest;
 use crate::error::Cause;
 use crate::file_list::{self, Writer};
 use crate::fs::files;
-use crate::layer::progress::Watch;
-use crate::layer::tee_reader::Copied;
+use crate::layer::progress::LayerProgress;
+use crate::layer::tee_reader::TeeReader;
 use crate::layer::{self, Expected};
 use crate::limits::{Limits, Work};
 use crate::unpack::{self, Unpacked};
@@ -32,11 +32,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A layer that is there, or one that waits for those below it.
+/// A stored layer, or one that needs the layers below it first.
 #[derive(Debug)]
-pub(super) enum Made {
-    Placed(Lease),
-    Waiting { scratch: Scratch, unpacked: Unpacked },
+pub(super) enum NewLayer {
+    Stored(Lease),
+    Pending { scratch: Scratch, unpacked: Unpacked },
 }
 
 pub(super) fn keep(what: &Digest) -> impl Fn(sys::Error) -> Cause + '_ {
@@ -56,9 +56,9 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// The layer with this diff id, if it is there.
+    /// The stored layer with this diff id, unless it is broken.
     ///
-    /// A pull that names it gets it without fetching it: sharing layers by content, as containerd and
+    /// A pull that names it gets it without a download: sharing layers by content, as containerd and
     /// CRI-O do, takes a diff id for the right to a layer. See "Credentials and shared layers" in
     /// docs/operate.md.
     pub(super) fn present(&self, diff_id: &Digest) -> Option<Lease> {
@@ -68,7 +68,7 @@ impl Layers {
         self.lease(diff_id.hex())
     }
 
-    /// The layer in this directory, kept there as long as what is given.
+    /// Takes a lease on a stored layer, by the name of its directory.
     pub(super) fn lease(&self, name: &str) -> Option<Lease> {
         let layer = self.index.lock().lease(name)?;
         Some(Lease::new(self.index.clone(), layer))
@@ -83,7 +83,7 @@ impl Layers {
     ) -> sys::Result<Lease> {
         layer.inventory = Some(digest.to_string());
         if self.integrity.is_broken(&layer.name) && self.index.lock().layer(&layer.name).is_some() {
-            // Containers may be running on what is good of it.
+            // Containers may be running on its intact files.
             self.integrity.repair(&layer, made, list.path(), work)?;
             self.index.lock().repaired(&layer)?;
             tracing::info!(layer = %layer.name, "broken layer repaired");
@@ -98,9 +98,9 @@ impl Layers {
         &self,
         bytes: impl Read + Send,
         expected: &Expected,
-        watch: &Watch,
+        watch: &LayerProgress,
         work: &Work,
-    ) -> Result<Made, Cause> {
+    ) -> Result<NewLayer, Cause> {
         let keep = keep(&expected.diff_id);
         let scratch = self.layout.scratch("layer");
         files::make_dir(scratch.path(), 0o755).map_err(&keep)?;
@@ -110,26 +110,26 @@ impl Layers {
         let again = root.try_clone().map_err(sys::Error::of_io(|| "dup()")).map_err(&keep)?;
         let kept = self.begin_blob(expected).map_err(&keep)?;
         let (blob, file) = kept.unzip();
-        let bytes = Copied::new(bytes, file);
+        let bytes = TeeReader::new(bytes, file);
         let unpacked = layer::unpack(bytes, expected, root, limits, &mut writer, watch, work)?;
         if let (Some(blob), Some((digest, _))) = (&blob, &expected.blob) {
             let place = self.layout.blob(digest);
             files::rename(blob.path(), &place).map_err(&keep)?;
         }
         if unpacked.links.is_some() {
-            return Ok(Made::Waiting { scratch, unpacked });
+            return Ok(NewLayer::Pending { scratch, unpacked });
         }
         let list = if unpacked.replaced {
             self.list_files(again.as_fd(), expected, work)?
         } else {
-            let written = writer.finish().map_err(sys::Error::of_io(|| "write(inventory)"));
+            let written = writer.finish().map_err(sys::Error::of_io(|| "write(file list)"));
             (list, written.map_err(&keep)?)
         };
         let layer = layer_of(expected, expected.diff_id.hex().to_owned(), &unpacked, 0);
-        self.place(layer, scratch.path(), list, work).map(Made::Placed).map_err(&keep)
+        self.place(layer, scratch.path(), list, work).map(NewLayer::Stored).map_err(&keep)
     }
 
-    /// A file for the layer as it travels, if those are kept.
+    /// A file for the compressed layer, if `keep_blobs` is set.
     fn begin_blob(&self, expected: &Expected) -> sys::Result<Option<(Scratch, File)>> {
         if !self.keep_blobs || expected.blob.is_none() {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Layers {
         Ok((scratch, writer))
     }
 
-    /// The inventory of what is there, whatever an archive says.
+    /// Writes the file list of a directory as it is, whatever the archive said.
     fn list_files(
         &self,
         root: BorrowedFd<'_>,
@@ -167,17 +167,17 @@ impl Layers {
         Ok((scratch, digest))
     }
 
-    /// Finishes the layers that waited for those below them, lowest first. Blocks.
-    pub(super) fn settle(
+    /// Completes the layers that need those below them, lowest first. Blocks.
+    pub(super) fn complete_layers(
         &self,
-        made: Vec<(Expected, Made)>,
+        made: Vec<(Expected, NewLayer)>,
         work: &Work,
     ) -> Result<Vec<Lease>, Cause> {
         let mut layers: Vec<Lease> = Vec::new();
         for (expected, made) in made {
             let layer = match made {
-                Made::Placed(layer) => layer,
-                Made::Waiting { scratch, unpacked } => {
+                NewLayer::Stored(layer) => layer,
+                NewLayer::Pending { scratch, unpacked } => {
                     self.link_to_below(&expected, scratch.path(), &unpacked, &layers, work)?
                 }
             };
@@ -196,7 +196,7 @@ impl Layers {
     ) -> Result<Lease, Cause> {
         let keep = keep(&expected.diff_id);
         let mut lower: Vec<PathBuf> = Vec::new();
-        // What it holds depends on all layers below: so does its name.
+        // Its content depends on all layers below it, and so does its name.
         let mut chain = String::new();
         for layer in below.iter().rev() {
             let path = self.layout.layer(&layer.layer().name);
@@ -215,7 +215,7 @@ impl Layers {
                 unpack::copy_up(root.as_fd(), view, links, limits, unpacked.bytes, &shift)
                     .map_err(failed)?
             }
-            None => unpack::Copied::default(),
+            None => unpack::CopyCost::default(),
         };
         const CHAIN_SHOWN: usize = 32;
         let chain = Digest::of(chain.as_bytes());
