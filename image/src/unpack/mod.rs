@@ -14,6 +14,7 @@
 
 mod archive;
 mod blocks;
+mod content;
 mod entry;
 mod error;
 mod links;

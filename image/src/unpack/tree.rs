@@ -5,6 +5,7 @@
 //! part is made or removed in that parent and never followed. Owners come before modes (`chown`
 //! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
 
+use super::content::copy;
 use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
 use super::links::PendingLinks;
@@ -28,7 +29,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// The metadata of parent directories that the archive does not list.
@@ -150,7 +151,7 @@ impl Tree {
         Ok(kind.map(|kind| (name, kind)))
     }
 
-    /// Counts a created file.
+    /// Restores the times of the last parent and returns the unpacked layer.
     pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
@@ -316,9 +317,10 @@ impl Tree {
             | Kind::Link(_)
             | Kind::Char(..)
             | Kind::Block(..)
-            | Kind::Fifo => {
-                (self.copy(entry, &mut file, data, entry.size, &mut hasher)?, entry.size)
-            }
+            | Kind::Fifo => (
+                copy(&mut self.buffer, entry, &mut file, data, entry.size, &mut hasher)?,
+                entry.size,
+            ),
         };
         apply_metadata(file.as_fd(), entry).map_err(made)?;
         futimens(&file, &times(entry.mtime))
@@ -330,30 +332,6 @@ impl Tree {
             return Ok(NodeKind::Sparse { length, map: map.clone(), digest });
         }
         Ok(NodeKind::File { size: length, digest })
-    }
-
-    fn copy(
-        &mut self,
-        entry: &Entry,
-        file: &mut File,
-        data: &mut impl Read,
-        size: u64,
-        hasher: &mut Hasher,
-    ) -> Result<u64, Error> {
-        let mut left = size;
-        while left > 0 {
-            let want = usize::try_from(left).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-            let got = data.read(&mut self.buffer[..want]).map_err(Error::of_read)?;
-            if got == 0 {
-                return Err(Error::of_read(io::ErrorKind::UnexpectedEof.into()));
-            }
-            hasher.update(&self.buffer[..got]);
-            file.write_all(&self.buffer[..got])
-                .map_err(sys::Error::of_io(|| format!("write({got} bytes)")))
-                .map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
-            left -= got as u64;
-        }
-        Ok(size)
     }
 
     fn copy_pieces(
@@ -375,7 +353,7 @@ impl Tree {
             file.seek(SeekFrom::Start(*offset))
                 .map_err(sys::Error::of_io(|| "lseek()"))
                 .map_err(made)?;
-            written += self.copy(entry, file, data, *size, hasher)?;
+            written += copy(&mut self.buffer, entry, file, data, *size, hasher)?;
         }
         Ok(written)
     }
