@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Digests: `sha256:…` and `sha512:…`, and readers that compute them on the way.
+//! Digests: `sha256:…` and `sha512:…`, and readers and writers that compute them.
 //!
 //! The rule: a [`Digest`] is well formed, so its hexadecimal part may be a file name.
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256, Sha512};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -32,7 +33,7 @@ impl Digest {
 
     /// The SHA-256 digest of `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self::sha256(&hex(&Sha256::digest(bytes)))
+        Self::sha256(&HEXLOWER.encode(&Sha256::digest(bytes)))
     }
 
     fn sha256(hex: &str) -> Self {
@@ -44,12 +45,12 @@ impl Digest {
         &self.text[self.colon + 1..]
     }
 
-    /// `algorithm:hex`.
+    /// The whole digest: `algorithm:hex`.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Begins to compute a digest of the same kind.
+    /// A hasher of the same algorithm.
     pub(crate) fn hasher(&self) -> Hasher {
         if self.text.starts_with("sha512") {
             Hasher::Sha512(Box::new(Sha512::new()))
@@ -72,7 +73,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A digest being computed.
+/// A running computation of a digest.
 #[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(Sha256),
@@ -80,7 +81,7 @@ pub(crate) enum Hasher {
 }
 
 impl Hasher {
-    /// Begins to compute a SHA-256 digest.
+    /// A SHA-256 hasher.
     pub(crate) fn sha256() -> Self {
         Self::Sha256(Sha256::new())
     }
@@ -104,9 +105,9 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Digest {
         match self {
-            Self::Sha256(hasher) => Digest::sha256(&hex(&hasher.finalize())),
+            Self::Sha256(hasher) => Digest::sha256(&HEXLOWER.encode(&hasher.finalize())),
             Self::Sha512(hasher) => {
-                Digest { text: format!("sha512:{}", hex(&hasher.finalize())), colon: 6 }
+                Digest { text: format!("sha512:{}", HEXLOWER.encode(&hasher.finalize())), colon: 6 }
             }
         }
     }
@@ -167,13 +168,6 @@ impl<W: Write> Write for Hashed<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Entrances for fuzzing: each takes what somebody else sends, and panics when a promise is broken.
+//! Entry points for fuzzing: each takes untrusted input, and panics when an invariant is broken.
 //!
-//! Not for anybody else: behind the feature `fuzz`.
+//! Only for tests/fuzz, behind the feature `fuzz`.
 
-use crate::document;
-use crate::files;
-use crate::inventory::{self, Reader, Rebuilt, Writer};
+use crate::file_list::{self, Reader, RebuiltArchive, Writer};
+use crate::fs::files;
 use crate::limits::{Limits, Work};
-use crate::platform::Machine;
+use crate::manifest;
+use crate::manifest::platform::Machine;
 use crate::reference::Reference;
 use crate::registry;
 use crate::unpack::{self, Archive};
@@ -36,13 +36,13 @@ pub fn archive(bytes: &[u8]) {
     assert!(read <= bytes.len() as u64, "more came out than went in");
 }
 
-/// Unpacks an archive into a directory of its own in `scratch`. What was unpacked is what its inventory
-/// says, the archive can be rebuilt from it if it says so, and nothing beside the directory has changed.
+/// Unpacks an archive into a new directory in `scratch`. The files match the file list, the archive can be
+/// rebuilt from it if the list is exact, and nothing beside the directory has changed.
 pub fn unpack(bytes: &[u8], scratch: &Path) {
     let (root, notes) = (scratch.join("layer"), scratch.join("inventory"));
     let clear = || {
         assert!(files::remove_tree(&root).is_ok(), "a layer that cannot be removed");
-        assert!(files::unlink(&notes).is_ok(), "an inventory that cannot be removed");
+        assert!(files::unlink(&notes).is_ok(), "a file list that cannot be removed");
     };
     clear();
     if let Some((done, digest)) = unpacked(bytes, &root, &notes) {
@@ -50,14 +50,14 @@ pub fn unpack(bytes: &[u8], scratch: &Path) {
             || files::open_file(&notes).ok().and_then(|file| Reader::open(file, &digest).ok());
         let dir = files::open_dir(&root).ok();
         if let (false, Some(items_of), Some(dir)) = (done.replaced, items(), &dir) {
-            let found = inventory::verify(dir.as_fd(), items_of, &Work::default());
+            let found = file_list::verify(dir.as_fd(), items_of, &Work::default());
             assert!(matches!(&found, Ok(found) if found.is_empty()), "{found:?}");
         }
-        let exact = items().and_then(|items| inventory::length(items).ok()).flatten();
+        let exact = items().and_then(|items| file_list::length(items).ok()).flatten();
         if let (false, Some(length), Some(items), Some(dir)) = (done.replaced, exact, items(), dir)
         {
             let mut again = Vec::new();
-            let read = Rebuilt::new(dir, items).read_to_end(&mut again);
+            let read = RebuiltArchive::new(dir, items).read_to_end(&mut again);
             assert!(read.is_ok() && again.len() as u64 == length, "{read:?}");
             assert!(bytes.starts_with(&again), "another archive was rebuilt");
         }
@@ -82,10 +82,10 @@ fn unpacked(
 /// Reads a manifest or index, a layout, a config, and signatures.
 pub fn documents(bytes: &[u8]) {
     let machine = Machine::this();
-    let _either = document::parse(bytes, "it", &machine);
-    let _either = document::parse_layout(bytes);
-    let _either = document::parse_config(bytes, &machine);
-    let _either = document::parse_signatures(bytes, "key");
+    let _either = manifest::parse(bytes, "it", &machine);
+    let _either = manifest::parse_layout(bytes);
+    let _either = manifest::parse_config(bytes, &machine);
+    let _either = manifest::parse_signatures(bytes, "key");
 }
 
 /// Parses a name. What is good says itself in full, and that is the same name.
@@ -109,12 +109,12 @@ pub fn hosts(text: &str) {
     }
 }
 
-/// Reads what a registry wants.
+/// Parses the challenges of a registry.
 pub fn challenge(header: &str) {
     let _any = registry::parse_challenge(header);
 }
 
-/// Reads lines of an inventory.
+/// Parses entries of a file list.
 pub fn items(bytes: &[u8]) {
-    inventory::read_items(bytes);
+    file_list::read_items(bytes);
 }

@@ -2,49 +2,45 @@
 //! Images: from a registry or an archive to directories that overlayfs can stack.
 //!
 //! ```text
-//! Reference ─┐              ┌ registry  (HTTP, tokens, resume) ┐
-//!            ├─ Store::pull ┤                                  ├ layer → unpack → layers/<diff id>/
-//! Auth ──────┘              └ import    (archives)             ┘
+//! Store::pull ── registry  HTTP, tokens, resume ┐
+//!                                               ├ layer → unpack → layers/<diff id>/ + file_list
+//! Store::import ─ archives of images            ┘
+//!
+//! store → registry, layer, policy → unpack → file_list → fs, limits, error
 //! ```
 //!
-//! The rule: nothing is listed before every byte of it was checked against its digest, lies in its
-//! place and was made durable. Every layer is unpacked into a directory of its own, so layers need
-//! no order, and no compressed copy is kept.
+//! The rule: an image is listed only after every byte was checked against its digest, is in its
+//! place and is durable. Every layer is unpacked into its own directory, so layers can be pulled in
+//! any order, and no compressed copy is stored.
 //!
-//! Not here: mounting root filesystems (the monitor does), and anything about pods.
+//! Not here: mounting root file systems (the monitor does that), and everything about pods.
 
-mod auth;
 mod credentials;
 mod digest;
-mod document;
 mod error;
-mod files;
+mod file_list;
+mod fs;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-mod holes;
-mod inventory;
 mod layer;
 pub mod limits;
-mod pipe;
-mod platform;
+mod manifest;
 mod policy;
 mod reference;
 mod registry;
-mod spill;
 mod store;
-mod tree;
+mod types;
 mod unpack;
 mod view;
-mod watch;
 
-pub use auth::Auth;
-pub use error::{Cause, Error, Fault, Unreachable};
+pub use credentials::auth::Auth;
+pub use error::{Cause, Error, ErrorKind, Unreachable};
+pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use store::{
-    Config, FsUsage, Image, Imported, Measure, Problem, Progress, ProgressState, Registry, Remote,
-    Room, Rootfs, Spool, Store, Verified,
+pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};
+pub use types::{
+    Config, DiskCapacity, FsUsage, Image, Imported, Problem, Registry, Remote, Verified,
 };
 pub use unpack::Error as UnpackError;
 pub use view::{Kind, kind_inside, read_inside, view};
-pub use watch::Wait;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A look into an image without starting it: its layers as one read-only tree behind a descriptor.
+//! Reads files of an image without a container: its layers as one read-only tree behind a descriptor.
 //!
 //! The rule: the tree is never attached to the host's mounts, so it is gone when the descriptor is,
-//! also when we are killed; and no path inside can lead outside of it.
+//! even if hull is killed; and no path inside can lead outside of it.
 
 use crate::error::{Error, NAME_MAX, shown};
-use crate::files;
+use crate::fs::files;
 use hull_sys as sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
 use rustix::io::Errno;
@@ -81,10 +81,10 @@ fn finish(overlay: &OwnedFd) -> sys::Result<OwnedFd> {
         .map_err(sys::Error::of(|| "fsmount(overlay, RDONLY|NODEV|NOSUID|NOEXEC)"))
 }
 
-/// What something in an image is.
+/// The type of a file in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory.
+    /// The path is a directory.
     Directory,
     /// A regular file.
     File,
@@ -92,7 +92,7 @@ pub enum Kind {
     Other,
 }
 
-/// What `path` of a view is, links resolved inside. `None` if there is no such thing.
+/// The type of `path` in a view, with links resolved inside. `None` if it does not exist.
 pub fn kind_inside(view: BorrowedFd<'_>, path: &str) -> Result<Option<Kind>, Error> {
     let kind = || -> sys::Result<Option<Kind>> {
         let Some(found) = find(view, path)? else { return Ok(None) };

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{TestStore, can_run, told};
-use hull_image::{Fault, Imported, read_inside, view};
+use hull_image::{ErrorKind, Imported, read_inside, view};
 use hull_tests::image::{Image, docker_archive, oci_archive};
 use hull_tests::layer::{Compression, Layer};
 use serde_json::json;
@@ -138,7 +138,7 @@ async fn an_archive_has_limits_that_its_error_names() {
         (
             &small,
             zeros,
-            "1048576 bytes that are allowed (hint: if the archive is to be trusted, raise `archive_bytes_max`",
+            "1048576 bytes that are allowed (hint: if you trust the archive, raise `archive_bytes_max`",
         ),
         (&usual, many.tar(), "100000 entries that are allowed"),
         (&usual, names.tar(), "16777216 bytes of names that are allowed"),
@@ -146,7 +146,11 @@ async fn an_archive_has_limits_that_its_error_names() {
     ] {
         for how in [Compression::Gzip, Compression::Zstd] {
             let err = import(store, &how.pack(&archive), None).await.unwrap_err();
-            assert!(err.fault() == Fault::Corrupt && told(&err).contains(says), "{}", told(&err));
+            assert!(
+                err.kind() == ErrorKind::Corrupt && told(&err).contains(says),
+                "{}",
+                told(&err)
+            );
         }
     }
     assert!(small.names("tmp").is_empty() && usual.names("tmp").is_empty());
@@ -230,23 +234,23 @@ async fn what_is_no_image_archive_is_told_so() {
     let mut foreign = image();
     foreign.arch = "s390x".into();
     for (archive, fault, says) in [
-        (b"this is no archive".to_vec(), Fault::Corrupt, "not an image archive"),
-        (Vec::new(), Fault::Corrupt, "not an image archive"),
-        (Layer::new().file("x", 0o644, "y").tar(), Fault::Corrupt, "manifest.json"),
-        (good[..good.len() / 2].to_vec(), Fault::Corrupt, "archive"),
-        (damaged, Fault::Corrupt, "should have digest"),
-        (oci_archive(&foreign.pack(), "a/b:1"), Fault::NotFound, "s390x"),
+        (b"this is no archive".to_vec(), ErrorKind::Corrupt, "not an image archive"),
+        (Vec::new(), ErrorKind::Corrupt, "not an image archive"),
+        (Layer::new().file("x", 0o644, "y").tar(), ErrorKind::Corrupt, "manifest.json"),
+        (good[..good.len() / 2].to_vec(), ErrorKind::Corrupt, "archive"),
+        (damaged, ErrorKind::Corrupt, "should have digest"),
+        (oci_archive(&foreign.pack(), "a/b:1"), ErrorKind::NotFound, "s390x"),
         (
             Layer::new().hostile(tar::EntryType::Regular, "../manifest.json", "", b"").tar(),
-            Fault::Corrupt,
+            ErrorKind::Corrupt,
             "climbs",
         ),
     ] {
         let err = import(&store, &archive, None).await.unwrap_err();
-        assert!(err.fault() == fault && told(&err).contains(says), "{}", told(&err));
+        assert!(err.kind() == fault && told(&err).contains(says), "{}", told(&err));
     }
     assert!(
-        import(&store, &good, Some("No/Name")).await.unwrap_err().fault() == Fault::BadReference
+        import(&store, &good, Some("No/Name")).await.unwrap_err().kind() == ErrorKind::BadReference
     );
     assert!(store.store.list().is_empty() && store.names("tmp").is_empty());
 }
@@ -281,7 +285,7 @@ async fn of_several_images_all_are_imported_or_none() {
     let store = TestStore::new();
     let bad = Layer::new().file("other", 0o644, "than the config says").tar();
     let err = import(&store, &archive(&bad, true), None).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::Corrupt, "{}", told(&err));
+    assert_eq!(err.kind(), ErrorKind::Corrupt, "{}", told(&err));
     assert!(store.store.list().is_empty() && store.names("images").is_empty());
 
     let store = TestStore::new();
@@ -312,13 +316,17 @@ async fn an_image_is_given_another_name_that_nobody_has() {
     store.store.tag("example.org/app:1", "app:stable", false).unwrap();
     assert_eq!(at("docker.io/library/app:stable"), Some(one.clone()));
     let err = store.store.tag(&other, "app:stable", false).unwrap_err();
-    assert!(err.fault() == Fault::Taken && told(&err).contains("another image"), "{}", told(&err));
+    assert!(
+        err.kind() == ErrorKind::Taken && told(&err).contains("another image"),
+        "{}",
+        told(&err)
+    );
     store.store.tag(&other, "app:stable", true).unwrap();
     assert_eq!((at("app:stable"), at("example.org/app:1")), (Some(other), Some(one.clone())));
 
-    assert_eq!(store.store.tag("nowhere:1", "x:1", true).unwrap_err().fault(), Fault::NotFound);
+    assert_eq!(store.store.tag("nowhere:1", "x:1", true).unwrap_err().kind(), ErrorKind::NotFound);
     let digest = format!("x@{one}");
     let err = store.store.tag(&one, &digest, true).unwrap_err();
-    assert_eq!(err.fault(), Fault::BadReference);
+    assert_eq!(err.kind(), ErrorKind::BadReference);
     assert!(store.again().store.find("app:stable").is_some());
 }

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Answer, Fake, TestStore, can_run, serves, told};
-use hull_image::{Fault, Image as Stored, Limits};
+use hull_image::{ErrorKind, Image as Stored, Limits};
 use hull_tests::image::{Image, Packed};
 use hull_tests::layer::Layer;
 use serde_json::json;
@@ -78,7 +78,7 @@ async fn after_a_boot_layers_are_looked_through_before_they_are_used() {
     let store = TestStore::new();
     let name = format!("{}/a/b:1", fake.host);
     let image = store.pull(&name).await.unwrap();
-    store.store.look_through();
+    store.store.scan_layers();
     let owner = |uid, gid| (uid, gid);
 
     // What a power cut leaves.
@@ -88,7 +88,7 @@ async fn after_a_boot_layers_are_looked_through_before_they_are_used() {
     fs::write(store.at("boot"), "another boot").unwrap();
     let store = store.again();
     let err = store.store.create_rootfs("two", &image, &owner).unwrap_err();
-    assert_eq!(err.fault(), Fault::Corrupt);
+    assert_eq!(err.kind(), ErrorKind::Corrupt);
     assert!(
         told(&err).contains("bin/app: it should have 100000 bytes and has 0"),
         "{}",
@@ -99,7 +99,7 @@ async fn after_a_boot_layers_are_looked_through_before_they_are_used() {
     // As a kubelet would: the image is not there, so it is pulled.
     store.pull(&name).await.unwrap();
     store.store.create_rootfs("two", &image, &owner).unwrap();
-    store.store.look_through();
+    store.store.scan_layers();
     assert_ne!(fs::read_to_string(store.at("boot")).unwrap(), "another boot");
 }
 
@@ -216,7 +216,7 @@ async fn a_bomb_goes_off_at_its_limit_and_leaves_nothing() {
         let store = TestStore::configured(|config| config.limits = limits);
         let name = format!("{}/a/b:1", fake.host);
         let err = store.pull(&name).await.unwrap_err();
-        assert_eq!(err.fault(), Fault::Corrupt, "{}", told(&err));
+        assert_eq!(err.kind(), ErrorKind::Corrupt, "{}", told(&err));
         assert!(told(&err).contains(said), "{}", told(&err));
         assert!(store.names("tmp").is_empty() && store.names("layers").is_empty());
         assert!(store.names("inventories").is_empty());

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Answer, Asked, Fake, TestStore, can_run, serves, tls, told};
-use hull_image::{Auth, Fault, Reference, Registry};
+use hull_image::{Auth, ErrorKind, Reference, Registry};
 use hull_tests::image::{Image, Packed};
 use hull_tests::layer::{Compression, Layer};
 use serde_json::json;
@@ -82,7 +82,7 @@ async fn a_connection_that_always_breaks_is_given_up_with_the_reason() {
     });
     let store = TestStore::new();
     let err = store.pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::Unreachable, "{}", told(&err));
+    assert_eq!(err.kind(), ErrorKind::Unreachable, "{}", told(&err));
     assert_eq!(fake.log().iter().filter(|of| is_layer(of, &packed)).count(), 5);
     assert!(store.names("tmp").is_empty() && store.names("layers").is_empty());
 }
@@ -165,7 +165,7 @@ async fn tokens_are_got_kept_and_never_lent() {
     for auth in [None, Some(&mallory)] {
         let err = pull(auth).await.unwrap_err();
         let text = told(&err);
-        assert_eq!(err.fault(), Fault::Denied, "{text}");
+        assert_eq!(err.kind(), ErrorKind::Denied, "{text}");
         assert!(
             text.contains("who are you") && !text.contains("guess") && !text.contains("token?"),
             "{text}"
@@ -236,9 +236,9 @@ async fn documents_that_are_too_large_or_other_than_announced_are_refused() {
     let manifest = packed.manifest.clone();
     let liar = Fake::start(move |_| Answer::of(200, manifest.bytes.clone()));
     let err = store.pull(&format!("{}/a/b@{digest}", liar.host)).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::Corrupt, "{}", told(&err));
+    assert_eq!(err.kind(), ErrorKind::Corrupt, "{}", told(&err));
     let err = store.pull(&format!("{}/a/b@{digest}", fake.host)).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::NotFound, "{}", told(&err));
+    assert_eq!(err.kind(), ErrorKind::NotFound, "{}", told(&err));
 }
 
 #[tokio::test]
@@ -270,8 +270,8 @@ async fn a_mirror_is_asked_first_and_without_credentials_and_may_fail() {
 }
 
 #[tokio::test]
-async fn tls_is_checked_and_what_is_wrong_is_told_with_its_mend() {
-    if !can_run("tls_is_checked_and_what_is_wrong_is_told_with_its_mend") {
+async fn tls_is_checked_and_each_failure_has_its_hint() {
+    if !can_run("tls_is_checked_and_each_failure_has_its_hint") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -301,5 +301,5 @@ async fn tls_is_checked_and_what_is_wrong_is_told_with_its_mend() {
     let err = strict.pull(&format!("{}/a/b:1", closing.host)).await.unwrap_err();
     assert!(told(&err).contains("TLS failed"), "{}", told(&err));
     let err = TestStore::new().pull(&format!("{}/a/b:1", secure.host)).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::Unreachable, "plain HTTP to a TLS port: {}", told(&err));
+    assert_eq!(err.kind(), ErrorKind::Unreachable, "plain HTTP to a TLS port: {}", told(&err));
 }

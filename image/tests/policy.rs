@@ -7,7 +7,7 @@ mod common;
 
 use common::{Answer, Fake, TestStore, can_run, serves, told};
 use data_encoding::BASE64;
-use hull_image::{Fault, Store};
+use hull_image::{ErrorKind, Store};
 use hull_tests::image::{Blob, Image, Packed};
 use hull_tests::layer::Layer;
 use serde_json::json;
@@ -95,7 +95,7 @@ async fn only_what_a_key_has_signed_comes_here() {
     let lent = signature(dir.path(), "team", &hull_tests::image::digest(b"another image"));
     for (beside, said) in [
         (Some(&good), None),
-        (None, Some("there is no signature beside it")),
+        (None, Some("it has no signature")),
         (Some(&forged), Some("by none of the keys")),
         (Some(&lent), Some("of another image")),
     ] {
@@ -110,7 +110,7 @@ async fn only_what_a_key_has_signed_comes_here() {
             None => drop(pulled.unwrap()),
             Some(said) => {
                 let err = pulled.unwrap_err();
-                assert_eq!(err.fault(), Fault::Policy, "{}", told(&err));
+                assert_eq!(err.kind(), ErrorKind::Policy, "{}", told(&err));
                 assert!(told(&err).contains(said), "{}", told(&err));
                 assert!(store.store.list().is_empty() && store.names("layers").is_empty());
                 let layer = image.blobs[1].digest();
@@ -172,7 +172,7 @@ async fn no_spelling_of_a_name_gets_round_a_rule() {
         let store = governed(dir.path(), &policy);
         for host in hosts {
             let err = store.pull(&format!("{host}:{port}/a/b:1")).await.unwrap_err();
-            assert_eq!(err.fault(), Fault::Policy, "{rule} {host}: {}", told(&err));
+            assert_eq!(err.kind(), ErrorKind::Policy, "{rule} {host}: {}", told(&err));
         }
         for name in [
             "reg.invalid/x",
@@ -183,15 +183,15 @@ async fn no_spelling_of_a_name_gets_round_a_rule() {
             "docker.io:443/library/busybox",
         ] {
             let err = store.pull(name).await.unwrap_err();
-            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+            assert_eq!(err.kind(), ErrorKind::Policy, "{name}: {}", told(&err));
             let archive = dir.path().join("archive");
             fs::write(&archive, hull_tests::image::oci_archive(&packed(), &format!("{name}:1")))
                 .unwrap();
             let err =
                 store.store.import(fs::File::open(&archive).unwrap(), None).await.unwrap_err();
-            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+            assert_eq!(err.kind(), ErrorKind::Policy, "{name}: {}", told(&err));
             let err = store.store.tag("none", name, false).unwrap_err();
-            assert_eq!(err.fault(), Fault::Policy, "{name}: {}", told(&err));
+            assert_eq!(err.kind(), ErrorKind::Policy, "{name}: {}", told(&err));
         }
     }
     assert!(fake.log().is_empty());

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{TestStore, can_run, told};
-use hull_image::{Auth, Fault, Progress, ProgressState, Reference, read_inside, view};
+use hull_image::{Auth, ErrorKind, Progress, ProgressState, Reference, read_inside, view};
 use hull_tests::fixture::{busybox_image, busybox_layer};
 use hull_tests::image::{Image, digest, this_arch};
 use hull_tests::layer::{Compression, Layer};
@@ -171,7 +171,7 @@ async fn of_an_index_this_machine_is_taken_or_all_others_are_named() {
         registry.push("tests/foreign", "2", &foreign),
     ] {
         let err = store.pull(&name).await.unwrap_err();
-        assert_eq!(err.fault(), Fault::NotFound);
+        assert_eq!(err.kind(), ErrorKind::NotFound);
         let text = told(&err);
         assert!(text.contains("linux/s390x") && text.contains(this_arch()), "{text}");
     }
@@ -193,7 +193,7 @@ async fn what_is_corrupt_is_refused_and_not_listed() {
         fs::write(&file, bytes).unwrap();
         let err = store.pull(&name).await.unwrap_err();
         let text = told(&err);
-        assert_eq!(err.fault(), Fault::Corrupt, "{text}");
+        assert_eq!(err.kind(), ErrorKind::Corrupt, "{text}");
         assert!(
             text.contains(&packed.blobs[2].digest()) && text.contains("should have digest"),
             "{text}"
@@ -202,7 +202,7 @@ async fn what_is_corrupt_is_refused_and_not_listed() {
     let mut lying = small("x");
     lying.claimed_diff_ids = Some(vec![digest(b"something else")]);
     let err = store.pull(&registry.push("tests/lying", "1", &lying.pack())).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::Corrupt);
+    assert_eq!(err.kind(), ErrorKind::Corrupt);
     assert!(told(&err).contains(&digest(b"something else")), "{}", told(&err));
     assert!(store.store.list().is_empty() && store.names("images").is_empty());
     assert!(
@@ -227,13 +227,13 @@ async fn credentials_open_a_private_registry_to_their_owner_only() {
     let bad = Auth::from_parts(USER, "not-it", "", "", "").unwrap();
     for auth in [None, Some(&bad)] {
         let err = store.store.pull(&reference, auth, None).await.unwrap_err();
-        assert_eq!(err.fault(), Fault::Denied, "{}", told(&err));
+        assert_eq!(err.kind(), ErrorKind::Denied, "{}", told(&err));
         assert!(!told(&err).contains("not-it"));
     }
     store.store.pull(&reference, Some(&good), None).await.unwrap();
     for auth in [None, Some(&bad)] {
         let err = store.store.pull(&reference, auth, None).await.unwrap_err();
-        assert_eq!(err.fault(), Fault::Denied, "another's credentials were used");
+        assert_eq!(err.kind(), ErrorKind::Denied, "another's credentials were used");
     }
 }
 
@@ -241,11 +241,11 @@ async fn credentials_open_a_private_registry_to_their_owner_only() {
 async fn what_is_not_there_is_told_as_such() {
     let (registry, store) = (Registry::start(), TestStore::new());
     let err = store.pull(&format!("{}/no/such:1", registry.host)).await.unwrap_err();
-    assert_eq!(err.fault(), Fault::NotFound);
+    assert_eq!(err.kind(), ErrorKind::NotFound);
     assert!(told(&err).contains("no/such:1"), "{}", told(&err));
     let err = store.pull("127.0.0.1:1/x").await.unwrap_err();
     assert!(
-        err.fault() == Fault::Unreachable && told(&err).contains("nobody accepts"),
+        err.kind() == ErrorKind::Unreachable && told(&err).contains("does not accept connections"),
         "{}",
         told(&err)
     );
@@ -272,7 +272,7 @@ async fn removing_takes_names_first_and_layers_that_nobody_needs() {
     let left = store.store.find(&two).unwrap();
     assert_eq!((left.repo_tags.as_slice(), left.repo_digests.len()), ([two.clone()].as_slice(), 1));
     let err = store.store.remove(&two, &|id| id == left.id).unwrap_err();
-    assert_eq!(err.fault(), Fault::InUse);
+    assert_eq!(err.kind(), ErrorKind::InUse);
     assert!(store.store.find(&two).is_some(), "a used image keeps its last name");
     store.store.remove(&with_more.id(), &unused).unwrap();
     assert!(store.store.find(&more).is_none());
@@ -381,7 +381,7 @@ async fn an_unreadable_record_is_set_aside_and_its_layers_stay() {
     let config = hull_image::Config { root: root.clone(), ..Default::default() };
     let (again, problems) = hull_image::Store::open(config.clone()).unwrap();
     assert_eq!(problems.len(), 1);
-    assert!(problems[0].to_string().contains("not the one of its id"), "{}", problems[0]);
+    assert!(problems[0].to_string().contains("does not match its id"), "{}", problems[0]);
     assert_eq!((again.list().len(), store.names("layers").len()), (1, 2));
     assert!(store.names("tmp").is_empty());
     let open = fs::File::open(&b.layers[0]).unwrap();

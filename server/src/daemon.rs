@@ -207,7 +207,7 @@ fn look_through(node: &Arc<Node>) {
     drop(tokio::task::spawn_blocking(move || {
         // After a boot: what a power cut has left is found before it is used. Who needs a layer before
         // that looks itself.
-        node.images.look_through();
+        node.images.scan_layers();
         // What containers of an earlier daemon have written counts without anybody asking for each.
         node.layers.refresh(&node.images);
         // Of what the start has run, little is run again.

@@ -5,7 +5,7 @@
 //! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
 //! the last line of what it complains about. It is killed when its time is up.
 
-use crate::auth::Auth;
+use crate::credentials::auth::Auth;
 use crate::error::shown;
 use serde::Deserialize;
 use std::process::Stdio;
@@ -39,7 +39,7 @@ pub(super) fn program(name: &str) -> String {
 pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String> {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(is_name) {
-        return Err("it is no name of a helper".into());
+        return Err("it is not the name of a credential helper".into());
     }
     let mut child = Command::new(program(name))
         .arg("get")
@@ -65,8 +65,8 @@ pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String
             auth.map(Some).map_err(|err| err.to_string())
         }
         Err(_) => {
-            let said = String::from_utf8_lossy(&answer).to_lowercase();
-            if said.contains(NOTHING) {
+            let detail = String::from_utf8_lossy(&answer).to_lowercase();
+            if detail.contains(NOTHING) {
                 return Ok(None);
             }
             Err(format!("its answer is not what helpers answer{}", last_line(&complaint)))

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Credentials of this machine, for pulls that bring none: Docker's `config.json` and the helpers
+//! The node's own credentials, for pulls without credentials: Docker's `config.json` and the helpers
 //! that it names.
 //!
 //! ```json
 //! {"auths": {"registry.example.org": {"auth": "…"}}, "credHelpers": {"other.example.org": "ecr-login"}}
 //! ```
 //!
-//! The rule: what a registry gets is what stands under its own name, in any spelling of it (the one that
+//! The rule: a registry receives only the credentials under its own name, in any spelling (the one that
 //! names use first), and a helper that is named and
 //! fails is an error: a pull without credentials would say "not found" instead. The file is read
 //! for every pull; nothing of it is kept.
 
+pub(crate) mod auth;
 mod helper;
 
-use crate::auth::Auth;
 use crate::error::Cause;
-use crate::files;
-use crate::reference::host::normal_or_lower;
+use crate::fs::files;
+use crate::reference::host::{bare, normal_or_lower};
+use auth::Auth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// What Docker calls its own registry.
+/// Docker's names of its own registry.
 const DOCKER_NAMES: [&str; 3] = ["https://index.docker.io/v1/", "index.docker.io", "docker.io"];
 
 #[derive(Deserialize, Default)]
@@ -67,7 +68,7 @@ pub(crate) async fn find(path: &Path, host: &str) -> Result<Option<Auth>, Cause>
     };
     // What serde says may quote the text, and with it a secret: only the place is told.
     let file: File = serde_json::from_slice(&bytes).map_err(|err| {
-        failed(format!("it is no such JSON, line {} column {}", err.line(), err.column()))
+        failed(format!("it is not valid JSON, line {} column {}", err.line(), err.column()))
     })?;
     match place(file, host) {
         Place::Nowhere => Ok(None),
@@ -120,12 +121,6 @@ impl Entry {
             && self.identity_token.is_empty()
             && self.registry_token.is_empty()
     }
-}
-
-/// The host of an address as people have written it over the years.
-pub(crate) fn bare(address: &str) -> &str {
-    let behind = address.split_once("://").map_or(address, |(_, behind)| behind);
-    behind.split('/').next().unwrap_or(behind)
 }
 
 #[cfg(test)]
@@ -193,6 +188,6 @@ mod tests {
         assert!(err.contains("docker-credential-hull-has-no-such"), "{err}");
         assert!(found(text, "y").await.unwrap().is_some());
         let err = found(r#"{"credsStore": "../../bin/sh"}"#, "x").await.unwrap_err().to_string();
-        assert!(err.contains("no name of a helper"), "{err}");
+        assert!(err.contains("not the name of a credential helper"), "{err}");
     }
 }

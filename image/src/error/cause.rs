@@ -1,61 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why content could not be brought in, and how to mend it.
+//! Why content could not be pulled or imported, and the hint for each cause.
 //!
 //! The rule: no token, password or query of an address gets in here.
 
-use super::{Fault, NAME_MAX, REASON_MAX, shown};
+use super::kind::ErrorKind;
+use super::text::{NAME_MAX, REASON_MAX, shown};
 use crate::unpack;
 use hull_sys as sys;
 use std::path::PathBuf;
 
-/// Why content could not be brought in.
+/// The reason why content could not be pulled or imported.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cause {
-    /// The registry does not have it.
+    /// The registry does not have the object.
     #[error("{} does not have {}", shown(host, NAME_MAX), shown(what, NAME_MAX))]
     NotFound {
-        /// The registry.
+        /// The host and port of the registry.
         host: String,
-        /// What was asked for.
+        /// The object: a manifest, config, layer or blob.
         what: String,
     },
-    /// The registry does not give it to these credentials.
-    #[error("{} denies access to {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.said))]
+    /// The registry refuses access with these credentials.
+    #[error("{} denies access to {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.detail))]
     Denied {
-        /// Who.
+        /// The host and port of the registry.
         host: String,
-        /// What was asked for.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// In its words.
-        said: String,
-        /// Whether credentials were given.
+        /// The text of the response or of the transport error, escaped and cut.
+        detail: String,
+        /// Whether the request had credentials.
         with_credentials: bool,
     },
-    /// The registry could not be talked to.
-    #[error("{}: {kind}{}", shown(host, NAME_MAX), remark(.said))]
+    /// The registry could not be reached.
+    #[error("{}: {kind}{}", shown(host, NAME_MAX), remark(.detail))]
     Unreachable {
-        /// The registry.
+        /// The host and port of the registry.
         host: String,
-        /// In our words.
+        /// How the connection failed.
         kind: Unreachable,
-        /// In those of the network.
-        said: String,
-        /// The registry whose token server it is; `None` of a registry itself.
+        /// The text of the response or of the transport error, escaped and cut.
+        detail: String,
+        /// The registry that names the host as its token server; `None` for the registry itself.
         registry: Option<String>,
     },
-    /// The registry gave an answer that we cannot use.
-    #[error("{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.said))]
+    /// The registry sent an unexpected response.
+    #[error("{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.detail))]
     Answer {
-        /// The registry.
+        /// The host and port of the registry.
         host: String,
-        /// The code.
+        /// The HTTP status code.
         status: u16,
-        /// What was asked for.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// In its words.
-        said: String,
+        /// The text of the response or of the transport error, escaped and cut.
+        detail: String,
     },
-    /// Not what its digest says.
+    /// The content does not match its digest.
     #[error(
         "{} is corrupt: it should have digest {} but has {}",
         shown(what, NAME_MAX),
@@ -63,24 +64,24 @@ pub enum Cause {
         shown(got, NAME_MAX)
     )]
     WrongDigest {
-        /// Manifest, config, layer.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// As announced.
+        /// The value that was announced.
         want: String,
-        /// As received.
+        /// The value that was received.
         got: String,
     },
-    /// Not as long as announced.
+    /// The content does not have the announced size.
     #[error("{} is corrupt: it should have {want} bytes but has {got}", shown(what, NAME_MAX))]
     WrongSize {
-        /// Manifest, config, layer.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// As announced.
+        /// The value that was announced.
         want: u64,
-        /// As received.
+        /// The value that was received.
         got: u64,
     },
-    /// The layer is another than the image's config says.
+    /// The layer does not match the diff id in the image's config.
     #[error(
         "layer {} unpacks to {}, but the image's config says {}",
         shown(layer, NAME_MAX),
@@ -88,94 +89,94 @@ pub enum Cause {
         shown(want, NAME_MAX)
     )]
     WrongDiffId {
-        /// Its blob.
+        /// The digest of the layer.
         layer: String,
-        /// By the config.
+        /// The value that was announced.
         want: String,
-        /// In truth.
+        /// The value that was received.
         got: String,
     },
-    /// Larger than we take.
+    /// The object exceeds a limit.
     #[error("{} is larger than the {max} bytes that are allowed", shown(what, NAME_MAX))]
     TooLarge {
-        /// Manifest, config, answer.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// The limit.
+        /// The largest value that is allowed.
         max: u64,
     },
-    /// An archive that inflates to more than we take, or holds more.
+    /// The archive of images exceeds a limit.
     #[error("the archive has more than the {max} {what} that are allowed")]
     ArchiveTooLarge {
-        /// `bytes`, `entries`, …
+        /// The object: a manifest, config, layer or blob.
         what: &'static str,
-        /// The limit.
+        /// The largest value that is allowed.
         max: u64,
     },
-    /// Something else than an image.
+    /// The artifact is not a container image.
     #[error("it is not a container image but {}", shown(media_type, NAME_MAX))]
     NotAnImage {
-        /// What it is.
+        /// The media type of the object.
         media_type: String,
     },
-    /// There is no image for this machine.
+    /// The index has no image for this platform.
     #[error(
         "there is no image for {}, only for {}",
         shown(want, NAME_MAX),
         shown(there, REASON_MAX)
     )]
     Platform {
-        /// This machine.
+        /// The value that was announced.
         want: String,
-        /// What there is.
+        /// The platforms that the index lists.
         there: String,
     },
-    /// A document that cannot be read.
+    /// A document is invalid.
     #[error("{} cannot be read: {}", shown(what, NAME_MAX), shown(why, REASON_MAX))]
     Document {
-        /// Which.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// A layer that cannot be unpacked.
+    /// A layer could not be unpacked.
     #[error("unpack layer {}", shown(layer, NAME_MAX))]
     Layer {
-        /// Its digest.
+        /// The digest of the layer.
         layer: String,
-        /// Why.
+        /// The underlying error.
         source: unpack::Error,
     },
-    /// Our own disk.
-    #[error("keep {}", shown(what, NAME_MAX))]
+    /// The content could not be written to the disk.
+    #[error("store {}", shown(what, NAME_MAX))]
     Keep {
-        /// What.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// The archive is none, or lacks something.
+    /// The file is not an archive of images, or incomplete.
     #[error("it is not an image archive: {}", shown(why, REASON_MAX))]
     Archive {
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// A file of certificates.
+    /// A certificate file could not be read.
     #[error("read the certificates {}", path.display())]
     CaFile {
-        /// Which.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// Settings of a registry.
+    /// The settings of a registry are invalid.
     #[error("understand {}: {}", path.display(), shown(why, REASON_MAX))]
     HostsFile {
-        /// Which.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// Credentials on this machine.
+    /// The node's own credentials for a registry could not be obtained.
     #[error(
         "get credentials for {} from {}: {}",
         shown(host, NAME_MAX),
@@ -183,57 +184,57 @@ pub enum Cause {
         shown(why, REASON_MAX)
     )]
     Credentials {
-        /// The registry.
+        /// The host and port of the registry.
         host: String,
-        /// The file or the helper.
+        /// The file or credential helper.
         from: String,
-        /// What went wrong, without what is secret.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// The policy does not allow it.
+    /// The image policy refuses the image.
     #[error("the policy does not allow it: {}", shown(why, REASON_MAX))]
     Policy {
-        /// In words.
+        /// The reason, as part of a sentence.
         why: String,
-        /// The file that says so.
+        /// The policy file.
         file: PathBuf,
     },
-    /// The disk is too small for it.
-    #[error("keep {}: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
+    /// The disk does not have enough space.
+    #[error("store {}: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
     NoSpace {
-        /// What.
+        /// The object: a manifest, config, layer or blob.
         what: String,
-        /// At least so much.
+        /// The least number of bytes that it takes.
         need: u64,
-        /// What there is.
+        /// The number of free bytes.
         free: u64,
-        /// Where.
+        /// The path of the file or directory.
         path: PathBuf,
     },
 }
 
-/// How a registry could not be talked to.
+/// How the connection to a registry failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// DNS does not know it.
+    /// The name does not resolve.
     NoSuchHost,
-    /// Nobody listens there.
+    /// The connection was refused.
     Refused,
-    /// It did not answer in time.
+    /// The connection or the response timed out.
     Timeout,
-    /// Its certificate is not trusted.
+    /// The server's certificate is not trusted.
     Certificate,
-    /// It talks plain HTTP.
+    /// The server speaks plain HTTP, not TLS.
     PlainHttp,
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     Tls,
-    /// The connection broke, more often than we try again.
+    /// The connection broke more often than it is retried.
     Broken,
-    /// Nothing came for too long.
+    /// The server sent next to nothing for too long.
     Stalled,
-    /// It sends us where we do not go.
+    /// A redirect was not followed.
     Redirect,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
@@ -241,21 +242,21 @@ impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NoSuchHost => "no such host",
-            Self::Refused => "nobody accepts connections",
+            Self::Refused => "it does not accept connections",
             Self::Timeout => "no answer in time",
             Self::Certificate => "its certificate is not trusted",
-            Self::PlainHttp => "it talks plain HTTP, not HTTPS",
+            Self::PlainHttp => "it speaks plain HTTP, not HTTPS",
             Self::Tls => "TLS failed",
             Self::Broken => "the connection broke too often",
-            Self::Stalled => "it stalls",
-            Self::Redirect => "it redirects",
-            Self::Other => "it cannot be talked to",
+            Self::Stalled => "the transfer stalled",
+            Self::Redirect => "its redirect was not followed",
+            Self::Other => "the connection failed",
         })
     }
 }
 
 impl Cause {
-    /// Whether what came is not what its digest says: another place may have it whole.
+    /// Whether the content does not match its digest: another mirror may have an intact copy.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Self::WrongDigest { .. } | Self::WrongSize { .. })
     }
@@ -268,7 +269,7 @@ impl Cause {
         kept.or(layer).is_some_and(|of| matches!(of.errno(), Errno::NOSPC | Errno::DQUOT))
     }
 
-    /// The same, said of the token server that a registry names.
+    /// The same, about the token server that registry `of` names.
     pub(crate) fn of_token_server(mut self, of: &str) -> Self {
         if let Self::Unreachable { registry, .. } = &mut self {
             *registry = Some(of.to_owned());
@@ -276,11 +277,11 @@ impl Cause {
         self
     }
 
-    pub(super) fn fault(&self) -> Fault {
+    pub(super) fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::Platform { .. } => Fault::NotFound,
-            Self::Denied { .. } => Fault::Denied,
-            Self::Unreachable { .. } | Self::Answer { .. } => Fault::Unreachable,
+            Self::NotFound { .. } | Self::Platform { .. } => ErrorKind::NotFound,
+            Self::Denied { .. } => ErrorKind::Denied,
+            Self::Unreachable { .. } | Self::Answer { .. } => ErrorKind::Unreachable,
             Self::WrongDigest { .. }
             | Self::WrongSize { .. }
             | Self::WrongDiffId { .. }
@@ -288,15 +289,15 @@ impl Cause {
             | Self::ArchiveTooLarge { .. }
             | Self::NotAnImage { .. }
             | Self::Archive { .. }
-            | Self::Document { .. } => Fault::Corrupt,
-            Self::Layer { source, .. } if source.is_archives_fault() => Fault::Corrupt,
-            Self::Policy { .. } => Fault::Policy,
+            | Self::Document { .. } => ErrorKind::Corrupt,
+            Self::Layer { source, .. } if source.is_archives_fault() => ErrorKind::Corrupt,
+            Self::Policy { .. } => ErrorKind::Policy,
             Self::Layer { .. }
             | Self::Keep { .. }
             | Self::CaFile { .. }
             | Self::HostsFile { .. }
             | Self::Credentials { .. }
-            | Self::NoSpace { .. } => Fault::Other,
+            | Self::NoSpace { .. } => ErrorKind::Other,
         }
     }
 
@@ -306,7 +307,7 @@ impl Cause {
                 Some("check repository and tag; a private repository may hide itself".into())
             }
             Self::Denied { with_credentials: false, .. } => {
-                Some("it wants credentials: give the pod imagePullSecrets".into())
+                Some("it requires credentials: give the pod imagePullSecrets".into())
             }
             Self::Denied { .. } => {
                 Some("check username, password and their rights to the repository".into())
@@ -316,7 +317,7 @@ impl Cause {
                 kind.hint_of_token_server(host, registry)
             }
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. } => Some(
-                "nothing of it was kept; push the image again if a second pull fails alike".into(),
+                "nothing of it was stored; push the image again if a second pull fails in the same way".into(),
             ),
             Self::Platform { .. } => {
                 Some("push an image for this machine's platform under that name".into())
@@ -329,7 +330,7 @@ impl Cause {
                 Some("give an OCI layout in a tar archive, or what `docker save` writes".into())
             }
             Self::ArchiveTooLarge { what: "bytes", .. } => Some(
-                "if the archive is to be trusted, raise `archive_bytes_max` under `[image]`".into(),
+                "if you trust the archive, raise `archive_bytes_max` under `[image]`".into(),
             ),
             Self::HostsFile { path, .. } => {
                 Some(format!("correct {}; it is read again at the next pull", path.display()))
@@ -354,20 +355,20 @@ impl Unreachable {
         match self {
             Self::NoSuchHost => Some(format!("check the name {host} and this machine's DNS")),
             Self::PlainHttp => Some(format!(
-                "if that is meant, set `plain_http = true` under `[[image.registry]]` with host = \"{host}\""
+                "if that is intended, set `plain_http = true` under `[[image.registry]]` with host = \"{host}\""
             )),
             Self::Certificate => Some(format!(
                 "set `ca_file` under `[[image.registry]]` with host = \"{host}\", or install its CA on this machine"
             )),
             Self::Refused | Self::Timeout => {
-                Some(format!("check that {host} runs and no firewall is between"))
+                Some(format!("check that {host} runs and that no firewall blocks it"))
             }
             Self::Tls => Some(format!(
-                "set `plain_http` under `[[image.registry]]` with host = \"{host}\" to what it talks"
+                "set `plain_http` under `[[image.registry]]` with host = \"{host}\" to match the server"
             )),
-            Self::Stalled => Some(
-                "check the network between; `stall_s` under `[image]` is how long is waited".into(),
-            ),
+            Self::Stalled => {
+                Some("check the network; `stall_s` under `[image]` sets the time limit".into())
+            }
             Self::Broken | Self::Redirect | Self::Other => None,
         }
     }
@@ -407,8 +408,8 @@ pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
     }
 }
 
-fn remark(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {}", shown(said, REASON_MAX)) }
+fn remark(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(": {}", shown(detail, REASON_MAX)) }
 }
 
 #[cfg(test)]
@@ -420,7 +421,7 @@ mod tests {
         let cause = |kind| Cause::Unreachable {
             host: "auth.example".into(),
             kind,
-            said: String::new(),
+            detail: String::new(),
             registry: None,
         };
         for kind in [Unreachable::Certificate, Unreachable::PlainHttp, Unreachable::Tls] {

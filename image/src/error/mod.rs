@@ -1,107 +1,108 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why something of the image store failed, and how to mend it.
+//! The errors of the image store, each with a hint for the operator.
 //!
-//! [`Error`] says what was asked of the store, [`Cause`] why content could not be brought in. Both are
-//! cheap to clone, because every caller that joined a pull gets its failure.
+//! [`Error`] names the operation, [`Cause`] says why content could not be pulled or imported. Both are
+//! cheap to clone, because every caller that joined a pull receives its error.
 //!
-//! The rule: what a registry, an archive or a caller has said is made fit for a terminal and a log
-//! where it becomes a message: every field is [`shown`], on one line and not all of it.
+//! The rule: text from registries, archives and callers is escaped and cut where it becomes part of a
+//! message: every field goes through [`shown`].
 
 mod cause;
-mod text;
+mod kind;
+pub(crate) mod text;
 
 pub use cause::{Cause, Unreachable};
+pub use kind::ErrorKind;
 pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
 
 use cause::disk_hint;
 use hull_sys as sys;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-/// What could not be done. Reads after "cannot".
+/// An operation that failed. The text reads after "cannot".
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The name is none.
+    /// The text is not an image name.
     #[error("understand the image name `{}`: {why}", shown(text, NAME_MAX))]
     Reference {
-        /// As it was given.
+        /// The text that was given.
         text: String,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: &'static str,
     },
-    /// The credentials are none.
+    /// The credentials cannot be decoded.
     #[error("understand the credentials: {why}")]
     Credentials {
-        /// What is wrong with them.
+        /// The reason, as part of a sentence.
         why: &'static str,
     },
-    /// The store's own directories.
+    /// The store's directories could not be opened or created.
     #[error("open the image store in {}", path.display())]
     Open {
-        /// The store.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// The store's filesystem takes nothing.
+    /// The store's file system cannot be written to.
     #[error("write to the image store in {}", path.display())]
     ReadOnly {
-        /// The store.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
     /// A pull failed.
     #[error("pull {}", shown(image, NAME_MAX))]
     Pull {
-        /// What was pulled.
+        /// The image, as the caller named it.
         image: String,
-        /// Why.
+        /// The underlying error.
         source: Cause,
     },
     /// An import failed.
     #[error("import the archive")]
     Import {
-        /// Why.
+        /// The underlying error.
         source: Cause,
     },
-    /// An image could not be given another name.
+    /// An image could not be tagged.
     #[error("give image {} the name {}", shown(image, NAME_MAX), shown(name, NAME_MAX))]
     Tag {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
-        /// The name.
+        /// The new name.
         name: String,
-        /// Why.
+        /// The underlying error.
         source: Cause,
     },
-    /// Another image has the name.
+    /// Another image has the tag already.
     #[error(
         "give image {} the name {}: another image has it",
         shown(image, NAME_MAX),
         shown(name, NAME_MAX)
     )]
     NameTaken {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
-        /// The name.
+        /// The new name.
         name: String,
     },
-    /// The image has containers.
+    /// The image is used by a container.
     #[error("remove image {}: a container uses it", shown(image, NAME_MAX))]
     InUse {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
     },
-    /// The policy of images.
+    /// The image policy file is invalid.
     #[error("understand the policy {}: {}", path.display(), shown(why, REASON_MAX))]
     Policy {
-        /// The file.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// A layer is not what was stored.
+    /// A layer differs from what was stored.
     #[error(
         "use image {}: its layer {} is broken: {}",
         shown(image, NAME_MAX),
@@ -109,142 +110,122 @@ pub enum Error {
         shown(why, REASON_MAX)
     )]
     BrokenLayer {
-        /// As it is named.
+        /// The image, as the caller named it.
         image: String,
-        /// Which.
+        /// The digest of the layer.
         layer: String,
-        /// What is wrong with it.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// There is no such image.
-    #[error("find image {}: it is not here", shown(image, NAME_MAX))]
+    /// The image is not in the store.
+    #[error("find image {}: it is not in the store", shown(image, NAME_MAX))]
     NoImage {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
     },
-    /// An image could not be written as an archive.
+    /// An image could not be exported.
     #[error("export {}: {}", shown(image, NAME_MAX), shown(why, REASON_MAX))]
     Export {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
-        /// Why.
+        /// The reason, as part of a sentence.
         why: String,
     },
-    /// A layer of an image is not what its archive says from start to end.
+    /// The archive of a layer cannot be rebuilt from its files.
     #[error(
-        "export {}: its layer {} replaces entries of its own, so its archive cannot be made of its files",
+        "export {}: its layer {} replaces entries of its own, so its archive cannot be rebuilt from its files",
         shown(image, NAME_MAX),
         shown(layer, NAME_MAX)
     )]
     NoArchive {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
-        /// Its diff id.
+        /// The digest of the layer.
         layer: String,
     },
-    /// Nobody knows where it came from.
-    #[error("fetch image {} again: it was imported, and is of no registry", shown(image, NAME_MAX))]
+    /// The image was imported, so there is no registry to pull it from.
+    #[error(
+        "pull image {} again: it was imported, not pulled from a registry",
+        shown(image, NAME_MAX)
+    )]
     NoSource {
-        /// As it is named.
+        /// The image, as the caller named it.
         image: String,
     },
-    /// Layers could not be compared.
-    #[error("compare layers with what was stored")]
+    /// Layers could not be verified.
+    #[error("compare layers with their file lists")]
     Verify {
-        /// Why.
+        /// The underlying error.
         source: Cause,
     },
-    /// Records or layers could not be removed.
+    /// The record or layers of an image could not be removed.
     #[error("remove image {}", shown(image, NAME_MAX))]
     Remove {
-        /// As it was named.
+        /// The image, as the caller named it.
         image: String,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// A container's writable layer.
+    /// An operation on a container's writable layer failed.
     #[error("{doing} the writable layer of container {}", shown(container, NAME_MAX))]
     Rootfs {
-        /// `make`, `measure`, `remove`.
+        /// The operation: `make`, `measure` or `remove`.
         doing: &'static str,
-        /// Whose.
+        /// The id of the container.
         container: String,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// The layers could not be looked at together.
-    #[error("look into {layers} layers of an image")]
+    /// The layers of an image could not be mounted as one view.
+    #[error("mount {layers} layers of an image")]
     View {
-        /// How many.
+        /// The number of layers.
         layers: usize,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
     /// A file of an image could not be read.
     #[error("read {} of an image", shown(path, NAME_MAX))]
     Read {
-        /// In the image.
+        /// The path of the file or directory.
         path: String,
-        /// Why.
+        /// The underlying error.
         source: sys::Error,
     },
-    /// A bug.
-    #[error("go on: the task of the pull of {} ended without an answer", shown(image, NAME_MAX))]
+    /// The task of a pull ended without a result, which is a bug.
+    #[error("pull {}: its task ended without a result", shown(image, NAME_MAX))]
     Broken {
-        /// What was pulled.
+        /// The image, as the caller named it.
         image: String,
     },
 }
 
-/// Whose fault something is, coarsely, for codes of a protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The name or the credentials make no sense.
-    BadReference,
-    /// There is no such image, or none for this machine.
-    NotFound,
-    /// The registry does not give it.
-    Denied,
-    /// The registry cannot be talked to now.
-    Unreachable,
-    /// A container uses it.
-    InUse,
-    /// Another image has the name.
-    Taken,
-    /// What came is not what was announced, or hostile.
-    Corrupt,
-    /// The operator does not want it here.
-    Policy,
-    /// This machine.
-    Other,
-}
-
 impl Error {
-    /// Whose fault it is.
+    /// The class of the error.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Reference { .. } | Self::Credentials { .. } => Fault::BadReference,
-            Self::InUse { .. } => Fault::InUse,
-            Self::NameTaken { .. } => Fault::Taken,
+            Self::Reference { .. } | Self::Credentials { .. } => ErrorKind::BadReference,
+            Self::InUse { .. } => ErrorKind::InUse,
+            Self::NameTaken { .. } => ErrorKind::Taken,
             Self::Pull { source, .. }
             | Self::Import { source }
             | Self::Tag { source, .. }
-            | Self::Verify { source } => source.fault(),
-            Self::NoImage { .. } => Fault::NotFound,
-            Self::Policy { .. } | Self::Export { .. } | Self::NoArchive { .. } => Fault::Other,
-            Self::BrokenLayer { .. } | Self::NoSource { .. } => Fault::Corrupt,
+            | Self::Verify { source } => source.kind(),
+            Self::NoImage { .. } => ErrorKind::NotFound,
+            Self::Policy { .. } | Self::Export { .. } | Self::NoArchive { .. } => ErrorKind::Other,
+            Self::BrokenLayer { .. } | Self::NoSource { .. } => ErrorKind::Corrupt,
             Self::Open { .. }
             | Self::ReadOnly { .. }
             | Self::Remove { .. }
             | Self::Rootfs { .. }
             | Self::View { .. }
             | Self::Read { .. }
-            | Self::Broken { .. } => Fault::Other,
+            | Self::Broken { .. } => ErrorKind::Other,
         }
     }
 
-    /// What the operator can do about it, where we know.
+    /// What the operator can do about it, if that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -256,7 +237,7 @@ impl Error {
             | Self::Import { source }
             | Self::Tag { source, .. }
             | Self::Verify { source } => source.hint(),
-            Self::NameTaken { .. } => Some("remove that name first, or force it".into()),
+            Self::NameTaken { .. } => Some("remove that name first, or use `--force`".into()),
             Self::BrokenLayer { image, .. } => {
                 Some(format!("pull it again, or `hull images verify --repair {image}`"))
             }
@@ -286,6 +267,3 @@ impl Error {
         }
     }
 }
-
-/// Puts an I/O error that several may see.
-pub(crate) type SharedIo = Arc<std::io::Error>;

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Work that somebody waits for, and whether it may go on: who asked has not left, and it has not taken
-//! more of the processor than it may.
+//! Cancellation of work: when its caller leaves, or when it has used its processor time.
 //!
-//! The rule: whatever takes longer the larger an image is asks between any two pieces of bounded size.
+//! The rule: work that grows with the size of an image checks between any two pieces of bounded size.
 
-use super::LAYER_SECONDS;
+use super::budget::LAYER_SECONDS;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Some work. Clones are parts of the same.
+/// Work that can be cancelled. Clones belong to the same work.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     is_over: Arc<AtomicBool>,
 }
 
-/// Held by who wants the work done: it ends when this is dropped.
+/// Held by the caller: dropping it cancels the work.
 #[derive(Debug)]
 pub(crate) struct Guard(Work);
 
@@ -26,35 +25,35 @@ impl Drop for Guard {
     }
 }
 
-/// Why work was given up.
+/// Why work was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ended {
-    #[error("given up: who asked for it has left, or it failed elsewhere")]
+    #[error("cancelled: the caller left, or another part failed")]
     Unwanted,
-    #[error("given up after the {max} s of processor time that it may take (`{}`)", LAYER_SECONDS.name)]
+    #[error("cancelled after {max} s of processor time (`{}`)", LAYER_SECONDS.name)]
     Seconds { max: u64 },
 }
 
 impl Ended {
-    /// That error, if it is one.
+    /// The cancellation in an I/O error, if it is one.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
     }
 }
 
 impl Work {
-    /// Work that ends when the other one is dropped.
+    /// Work, and the guard that cancels it on drop.
     pub(crate) fn guarded() -> (Self, Guard) {
         let work = Self::default();
         (work.clone(), Guard(work))
     }
 
-    /// Ends it soon.
+    /// Cancels the work.
     pub(crate) fn stop(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it may go on.
+    /// Fails if the work was cancelled.
     pub(crate) fn check(&self) -> io::Result<()> {
         if self.is_over.load(Ordering::Relaxed) {
             return Err(io::Error::other(Ended::Unwanted));
@@ -62,14 +61,14 @@ impl Work {
         Ok(())
     }
 
-    /// This thread's part of it, which may take so many seconds of the processor.
+    /// This thread's part of the work, limited to `seconds` of processor time.
     pub(crate) fn shift(&self, seconds: u64) -> Shift {
         let work = self.clone();
         Shift { work, seconds, until: processor_seconds().saturating_add(seconds) }
     }
 }
 
-/// What one thread does of some work.
+/// One thread's part of some work.
 #[derive(Debug)]
 pub(crate) struct Shift {
     work: Work,
@@ -78,7 +77,7 @@ pub(crate) struct Shift {
 }
 
 impl Shift {
-    /// Whether it may go on.
+    /// Fails if the work was cancelled.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.work.check()?;
         if processor_seconds() > self.until {
@@ -88,7 +87,7 @@ impl Shift {
     }
 }
 
-/// That this thread has had, `CLOCK_THREAD_CPUTIME_ID` of `clock_gettime(2)`.
+/// Processor time of this thread: `CLOCK_THREAD_CPUTIME_ID` of `clock_gettime(2)`.
 fn processor_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::ThreadCPUTime).tv_sec).unwrap_or(0)
 }

@@ -16,9 +16,9 @@
 //! the referrers API.
 
 use crate::digest::Digest;
-use crate::document::{self, Descriptor};
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
+use crate::manifest::{self, Descriptor};
 use crate::registry::Session;
 use data_encoding::BASE64;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
@@ -54,7 +54,7 @@ impl Key {
         let pem = files::read_following(path, KEY_FILE_BYTES_MAX)
             .map_err(|err| wrong(&err.to_string()))?;
         Self::parse(&pem)
-            .ok_or_else(|| wrong("it is no public key in PEM (ECDSA on P-256, or Ed25519)"))
+            .ok_or_else(|| wrong("it is not a public key in PEM (ECDSA on P-256, or Ed25519)"))
     }
 
     fn parse(pem: &[u8]) -> Option<Self> {
@@ -108,7 +108,7 @@ pub(crate) async fn signed(
             Err(Cause::NotFound { .. }) => continue,
             Err(cause) => return Err(cause),
         };
-        let layers = document::parse_signatures(&received.bytes, ANNOTATION)?;
+        let layers = manifest::parse_signatures(&received.bytes, ANNOTATION)?;
         for (descriptor, signature) in layers.into_iter().take(SIGNATURES_MAX) {
             match one(session, &descriptor, &signature, digests, keys).await? {
                 Ok(()) => return Ok(Ok(())),
@@ -119,7 +119,7 @@ pub(crate) async fn signed(
     seen.sort_unstable();
     seen.dedup();
     Ok(Err(if seen.is_empty() {
-        "there is no signature beside it".into()
+        "it has no signature".into()
     } else {
         format!("no signature beside it counts: {}", seen.join("; "))
     }))
@@ -144,16 +144,17 @@ fn counts(
     digests: &[Digest],
     keys: &[Key],
 ) -> Result<(), &'static str> {
-    let signature = BASE64.decode(signature.as_bytes()).map_err(|_| "one is no base64")?;
+    let signature = BASE64.decode(signature.as_bytes()).map_err(|_| "one is not base64")?;
     if !keys.iter().any(|key| key.has_signed(payload, &signature)) {
         return Err("one is by none of the keys, or not of its payload");
     }
     // Only what was signed is read.
-    let said: Payload = serde_json::from_slice(payload).map_err(|_| "one is of something else")?;
-    if said.critical.r#type != PAYLOAD_TYPE {
+    let detail: Payload =
+        serde_json::from_slice(payload).map_err(|_| "one is of something else")?;
+    if detail.critical.r#type != PAYLOAD_TYPE {
         return Err("one is of something else");
     }
-    if !digests.iter().any(|digest| digest.as_str() == said.critical.image.digest) {
+    if !digests.iter().any(|digest| digest.as_str() == detail.critical.image.digest) {
         return Err("one is of another image");
     }
     Ok(())

@@ -21,7 +21,7 @@ mod cosign;
 pub(crate) use cosign::signed;
 
 use crate::error::{Cause, Error};
-use crate::files;
+use crate::fs::files;
 use crate::reference::Reference;
 use crate::reference::host::{is_this_machine, port_of};
 use cosign::Key;
@@ -74,7 +74,7 @@ enum Pattern {
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` is no pattern: {why}");
+        let wrong = |why: &str| format!("`{text}` is not a pattern: {why}");
         let beginning = text.strip_suffix('*');
         let exact = beginning.unwrap_or(text);
         if exact.contains('*') || exact.is_empty() {
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_understood_is_an_error() {
-        for (text, said) in [
+        for (text, detail) in [
             ("", "default"),
             ("default = \"maybe\"", "maybe"),
             ("default = \"signed\"", "accept or reject"),
@@ -410,7 +410,7 @@ mod tests {
             ),
         ] {
             let err = Policy::parse(text, Path::new("/etc/hull/policy.toml")).unwrap_err();
-            assert!(err.contains(said), "{text}: {err}");
+            assert!(err.contains(detail), "{text}: {err}");
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one spelling of a registry's address.
+//! The normalized address of a registry.
 //!
 //! ```text
 //! REG.example.org   reg.example.org:443   reg.example.org:0443   →  reg.example.org
@@ -16,9 +16,9 @@
 use reqwest::Url;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The registry of names that do not name one.
+/// The default registry.
 pub(super) const DEFAULT_HOST: &str = "docker.io";
-/// Other names of it.
+/// Other names of the default registry.
 pub(super) const DEFAULT_HOST_ALIASES: [&str; 3] =
     ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 const HTTPS_PORT: u16 = 443;
@@ -48,6 +48,12 @@ pub(crate) fn normal(text: &str) -> Result<String, &'static str> {
 /// The normal form, or at least lower case: for what settings call a host.
 pub(crate) fn normal_or_lower(text: &str) -> String {
     normal(text).unwrap_or_else(|_| text.to_ascii_lowercase())
+}
+
+/// The host of a registry's address in any of its historical forms.
+pub(crate) fn bare(address: &str) -> &str {
+    let behind = address.split_once("://").map_or(address, |(_, behind)| behind);
+    behind.split('/').next().unwrap_or(behind)
 }
 
 /// Whether the registry runs on this machine, so that plain HTTP harms nobody.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which hosts are left alone for a while, because they did not answer or asked for it.
+//! Circuit breakers: hosts that are not requested for a while, because they failed or asked for it.
 //!
 //! ```text
-//! closed ──cannot be reached──→ open (10 s, doubled each time, at most 5 min) ──→ tried once
+//! closed ──connection fails───→ open (10 s, doubled each time, at most 5 min) ──→ half-open, one try
 //!    ↑──────────────────────────────an answer, whatever it says───────────────────────┘
 //! ```
 //!
 //! The rule: a mirror that is dead costs one connection attempt per period, not one per layer. The
-//! last place to ask is asked all the same: there is nothing else.
+//! last endpoint is requested even when its breaker is open: there is no other.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
-/// Hosts that are remembered; more means that all are forgotten.
+/// The largest number of hosts; beyond it all are forgotten.
 const HOSTS_MAX: usize = 1024;
 
-/// One host's.
+/// The breaker of one host.
 #[derive(Debug, Clone, Default)]
 struct Breaker {
     failures: u32,
     open_until: Option<Instant>,
-    /// A registry that asked to be left alone until then.
+    /// The time before which the registry asked for no requests.
     not_before: Option<Instant>,
 }
 
@@ -40,7 +40,7 @@ impl Breaker {
     }
 }
 
-/// All hosts'.
+/// The breakers of all hosts.
 #[derive(Debug, Default)]
 pub(super) struct Breakers {
     hosts: Mutex<HashMap<String, Breaker>>,
@@ -55,29 +55,29 @@ impl Breakers {
         change(hosts.entry(host.to_owned()).or_default())
     }
 
-    /// Whether the host is to be left alone now.
+    /// Whether the breaker of the host is open.
     pub(super) fn is_open(&self, host: &str) -> bool {
         self.with(host, |of| of.is_open(Instant::now()))
     }
 
-    /// It could not be reached. Gives how long it is left alone, if it was not already.
+    /// Records a failed connection. Returns how long the breaker is open, if it was closed.
     pub(super) fn failed(&self, host: &str) -> Option<Duration> {
         let now = Instant::now();
         self.with(host, |of| (!of.is_open(now)).then(|| of.failed(now)))
     }
 
-    /// It answered.
+    /// Records a response, which closes the breaker.
     pub(super) fn answered(&self, host: &str) {
         self.with(host, |of| (of.failures, of.open_until) = (0, None));
     }
 
-    /// It asked to come back later: others of this node wait too.
+    /// Records that the host asked to wait; all pulls of this node wait.
     pub(super) fn asks_to_wait(&self, host: &str, wait: Duration) {
         let until = Instant::now() + wait;
         self.with(host, |of| of.not_before = of.not_before.max(Some(until)));
     }
 
-    /// How long to wait before asking.
+    /// How long to wait before the next request.
     pub(super) fn wait(&self, host: &str) -> Option<Duration> {
         let wait = self.with(host, |of| of.not_before)?.checked_duration_since(Instant::now());
         wait.filter(|wait| !wait.is_zero())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a registry says that it wants, in `WWW-Authenticate`: RFC 9110, 11.6.1.
+//! Parses the challenges in `WWW-Authenticate`: RFC 9110, 11.6.1.
 //!
 //! Pure. Several challenges may share a header, and commas separate both them and their parameters.
 
@@ -17,7 +17,7 @@ impl Challenge {
     }
 }
 
-/// Reads one header. What cannot be read ends the list.
+/// Parses one header. The list ends at the first invalid part.
 pub(crate) fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = header;
@@ -51,7 +51,7 @@ fn is_token(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
 
-/// A word or a quoted string, and what is behind it.
+/// A word or a quoted string, and the rest of the text.
 fn value_of(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         // Some registries do not quote addresses.

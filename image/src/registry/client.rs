@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HTTP clients: what they trust, what they show of themselves, how they find names.
+//! HTTP clients: trusted CAs, client certificates, name resolution.
 //!
 //! Clients are built when first needed: reading the CA certificates of the machine takes 20 ms and a
 //! megabyte. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), never for
-//! this machine itself. Redirects are not followed here: see [`exchange`](super::exchange).
+//! this machine itself. Redirects are not followed here: see [`transport`](super::transport).
 
+use super::failure::innermost_message;
 use super::hosts::Trust;
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,14 +18,14 @@ use std::time::{Duration, Instant};
 
 const CONNECT_TIMEOUT: Duration = crate::limits::CONNECT_S.time();
 const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
-/// A name that takes longer is told of: it is what a slow pull waits for.
+/// Slower name resolution is logged, since a slow pull may wait for it.
 const SLOW_NAME: Duration = Duration::from_secs(2);
 
-/// What a client is found again by. Files that have changed since make another one.
+/// The cache key of a client. It includes the times of the certificate files, so a change makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     trust: Trust,
-    /// A proxy is never asked for this machine.
+    /// Whether the host is this machine, which is never reached through a proxy.
     is_loopback: bool,
     stamps: Vec<Option<(i64, i64, u64)>>,
 }
@@ -74,13 +75,13 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
             pem.extend(read(key)?);
         }
         let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
-            wrong(certificate, "it is no client certificate with its key, in PEM form")
+            wrong(certificate, "it is not a client certificate with its key, in PEM form")
         })?;
         builder = builder.identity(identity);
     }
     builder.build().map_err(|err| Cause::Document {
         what: "the TLS settings".into(),
-        why: super::exchange::words(&err),
+        why: innermost_message(&err),
     })
 }
 
@@ -93,7 +94,7 @@ fn wrong(path: &Path, why: &str) -> Cause {
     Cause::Document { what: path.display().to_string(), why: why.into() }
 }
 
-/// The machine's resolver, and a word when it is slow.
+/// The system's resolver, with a warning when it is slow.
 struct Names;
 
 impl Resolve for Names {

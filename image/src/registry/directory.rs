@@ -14,7 +14,7 @@
 
 use super::hosts::{self, Host, Trust};
 use crate::error::Cause;
-use crate::files;
+use crate::fs::files;
 use crate::reference::host;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,8 @@ pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<H
         let failed = |why: String| Cause::HostsFile { path: path.clone(), why };
         match files::read_following(&path, hosts::FILE_BYTES_MAX) {
             Ok(bytes) => {
-                let text = String::from_utf8(bytes).map_err(|_| failed("it is no text".into()))?;
+                let text =
+                    String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".into()))?;
                 return hosts::parse(&text, server, &directory).map(Some).map_err(failed);
             }
             Err(err) if err.is_not_found() => {}
@@ -48,7 +49,7 @@ pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<H
     Ok(None)
 }
 
-/// The directories of a registry, the best first. A colon cannot be in a name everywhere.
+/// The candidate directories of a registry, best first. Not every file system allows a colon in a name.
 fn names(root: &Path, host: &str) -> Vec<String> {
     let mut names = Vec::new();
     if let Some((name, port)) = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
@@ -74,7 +75,7 @@ fn spells(name: &str, host: &str) -> bool {
     host::normal(with_port.as_deref().unwrap_or(name)).is_ok_and(|of| of == host)
 }
 
-/// Docker's own layout: what files are is told by their names.
+/// Docker's layout: the extension of a file tells what it is.
 fn by_names(directory: &Path, found: &[String]) -> Result<Trust, String> {
     let mut trust = Trust::default();
     for name in found {

@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Manifests, configs and layers: what a pull is made of.
+//! Fetches manifests, configs and layers.
 //!
-//! The rule: what is given out whole was checked against its digest. A layer's stream is not, its
-//! receiver does that; but it is one stream without gap or repetition, however often the connection
+//! The rule: a returned document was checked against its digest. The stream of a layer was not, which its
+//! receiver does; but it is one stream without gaps or repetition, however often the connection
 //! broke.
 
+use super::clients::Clients;
 use super::endpoint::Endpoint;
-use super::exchange::body;
-use super::pace::Pace;
-use super::{Session, exchange};
+use super::failure;
+use super::request::Requests;
+use super::stall_detector::StallDetector;
+use super::transport::{self, body};
+use crate::credentials::auth::Auth;
 use crate::digest::Digest;
-use crate::document::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
 use crate::error::{Cause, Unreachable};
-use crate::watch::{Wait, Watch};
+use crate::layer::progress::{LayerProgress, WaitReason};
+use crate::manifest::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
+use crate::reference::Reference;
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 use reqwest::{Response, StatusCode};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// How often we try again without a byte having come, and how often at all.
+/// The largest number of tries without progress, and in all.
 const TRIES_WITHOUT_PROGRESS: u32 = crate::limits::TRIES_WITHOUT_PROGRESS.number();
 const TRIES_MAX: u32 = crate::limits::TRIES.number();
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -33,10 +38,31 @@ pub(crate) struct Received {
     pub(crate) digest: Digest,
 }
 
+/// The registry of one reference, with the credentials of one pull.
+#[derive(Debug)]
+pub(crate) struct Session {
+    requests: Requests,
+    endpoints: Vec<Endpoint>,
+    /// The progress of its manifests and config.
+    watch: Arc<LayerProgress>,
+}
+
 impl Session {
+    pub(crate) fn new(
+        clients: Arc<Clients>,
+        reference: &Reference,
+        auth: Option<Auth>,
+        watch: Arc<LayerProgress>,
+    ) -> Result<Self, Cause> {
+        let endpoints = clients.endpoints(reference.host())?;
+        let repository = reference.repository().to_owned();
+        let requests = Requests::new(clients, repository, auth, endpoints.len() > 1);
+        Ok(Self { requests, endpoints, watch })
+    }
+
     /// The manifest or index behind a tag or digest.
     pub(crate) async fn manifest(&self, selector: &str) -> Result<Received, Cause> {
-        let what = format!("{}:{selector}", self.repository).replace(":sha", "@sha");
+        let what = format!("{}:{selector}", self.requests.repository()).replace(":sha", "@sha");
         let want = Digest::parse(selector);
         let mut headers = plain_headers();
         headers.insert(ACCEPT_HEADER, HeaderValue::from_static(ACCEPT));
@@ -44,7 +70,7 @@ impl Session {
         self.document(&path, &what, &headers, MANIFEST_BYTES_MAX, want.as_ref()).await
     }
 
-    /// A small blob: the config of an image, or what was signed.
+    /// A small blob: the config of an image, or a signed payload.
     pub(crate) async fn blob(
         &self,
         descriptor: &Descriptor,
@@ -64,7 +90,7 @@ impl Session {
         self.blob(descriptor, what, CONFIG_BYTES_MAX).await
     }
 
-    /// Asks the endpoints in order; the registry itself is the last.
+    /// Tries the endpoints in order; the registry itself is the last.
     async fn document(
         &self,
         path: &str,
@@ -103,9 +129,9 @@ impl Session {
         max: u64,
         want: Option<&Digest>,
     ) -> Result<Received, Cause> {
-        let response = self.get(endpoint, path, what, headers, &self.watch).await?;
+        let response = self.requests.get(endpoint, path, what, headers, &self.watch).await?;
         let read = body(response, what, max, &endpoint.host);
-        let bytes = match tokio::time::timeout(self.clients.stall(), read).await {
+        let bytes = match tokio::time::timeout(self.requests.stall(), read).await {
             Ok(read) => read?,
             Err(_) => return Err(self.stalled(endpoint, what)),
         };
@@ -120,19 +146,19 @@ impl Session {
         }
     }
 
-    /// How many places may be asked for a layer.
+    /// The number of endpoints that serve layers.
     pub(crate) fn places(&self) -> usize {
         self.endpoints.iter().filter(|of| of.pulls).count()
     }
 
-    /// Sends the bytes of a layer into `into`; the first `skipped` places are not asked. Ends early,
-    /// without an error, when nobody takes them any more: the receiver knows why.
+    /// Sends the bytes of a layer to `into`, without the first `skipped` endpoints. Ends early,
+    /// without an error, when the receiver was dropped: it knows why.
     pub(crate) async fn layer(
         &self,
         descriptor: &Descriptor,
         skipped: usize,
         into: mpsc::Sender<Bytes>,
-        watch: &Watch,
+        watch: &LayerProgress,
     ) -> Result<(), Cause> {
         let mut stream = Stream { descriptor, into, received: 0 };
         let (mut tries, mut without_progress) = (0, 0);
@@ -155,12 +181,12 @@ impl Session {
             if !matches!(cause, Cause::Unreachable { .. }) || is_last {
                 let next = endpoints.next().ok_or_else(|| cause.clone())?;
                 tracing::warn!(host = %endpoint.host, next = %next.host, error = %cause,
-                    layer = %descriptor.digest, "layer is asked of another host");
+                    layer = %descriptor.digest, "layer failed, trying the next host");
                 (endpoint, without_progress) = (next, 0);
                 continue;
             }
             tracing::debug!(layer = %descriptor.digest, at = stream.received, error = %cause, "layer resumed");
-            watch.waits_for(Wait::Retry);
+            watch.waits_for(WaitReason::Retry);
             tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(without_progress)).await;
         }
     }
@@ -169,7 +195,7 @@ impl Session {
         &self,
         endpoint: &Endpoint,
         stream: &mut Stream<'_>,
-        watch: &Watch,
+        watch: &LayerProgress,
     ) -> Result<(), Cause> {
         let digest = &stream.descriptor.digest;
         let what = format!("layer {digest}");
@@ -179,29 +205,29 @@ impl Session {
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         let path = format!("blobs/{digest}");
-        let mut response = self.get(endpoint, &path, &what, &headers, watch).await?;
+        let mut response = self.requests.get(endpoint, &path, &what, &headers, watch).await?;
         let mut skip = skipped(&response, stream.received).ok_or_else(|| Cause::Answer {
             host: endpoint.host.clone(),
             status: response.status().as_u16(),
             what: what.clone(),
-            said: "another part of it than was asked for".into(),
+            detail: "another part of it than was asked for".into(),
         })?;
-        let mut pace = Pace::new(self.clients.stall());
+        let mut stall = StallDetector::new(self.requests.stall());
         loop {
-            watch.waits_for(Wait::Bytes);
+            watch.waits_for(WaitReason::Bytes);
             let began = Instant::now();
-            let chunk = tokio::time::timeout(pace.patience(), response.chunk()).await;
+            let chunk = tokio::time::timeout(stall.time_left(), response.chunk()).await;
             let chunk = chunk.map_err(|_| self.stalled(endpoint, &what))?;
-            let chunk = chunk.map_err(|err| exchange::transport(&endpoint.host, &err))?;
+            let chunk = chunk.map_err(|err| failure::unreachable(&endpoint.host, &err))?;
             let Some(mut chunk) = chunk else { break };
-            pace.came(chunk.len() as u64, began.elapsed());
+            stall.received(chunk.len() as u64, began.elapsed());
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             drop(chunk.split_to(usize::try_from(known).unwrap_or(chunk.len())));
             if chunk.is_empty() {
                 continue;
             }
-            watch.waits_for(Wait::Inflate);
+            watch.waits_for(WaitReason::Inflate);
             if !stream.pass_on(chunk).await? {
                 return Ok(());
             }
@@ -211,30 +237,30 @@ impl Session {
             return Err(Cause::Unreachable {
                 host: endpoint.host.clone(),
                 kind: Unreachable::Broken,
-                said: format!(
+                detail: format!(
                     "{what} ended after {} of {} bytes",
                     stream.received, stream.descriptor.size
                 ),
                 registry: None,
             });
         }
-        watch.waits_for(Wait::Inflate);
+        watch.waits_for(WaitReason::Inflate);
         Ok(())
     }
 
     fn stalled(&self, endpoint: &Endpoint, what: &str) -> Cause {
-        exchange::stalled(&endpoint.host, what, self.clients.stall())
+        transport::stalled(&endpoint.host, what, self.requests.stall())
     }
 
     fn no_endpoint(&self, what: &str) -> Cause {
         Cause::NotFound {
             host: "no registry".into(),
-            what: format!("{what} of {}", self.repository),
+            what: format!("{what} of {}", self.requests.repository()),
         }
     }
 }
 
-/// A layer on its way.
+/// The stream of a layer.
 struct Stream<'a> {
     descriptor: &'a Descriptor,
     into: mpsc::Sender<Bytes>,
@@ -242,7 +268,7 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Whether anybody took it.
+    /// Sends a chunk; false if the receiver was dropped.
     async fn pass_on(&mut self, chunk: Bytes) -> Result<bool, Cause> {
         let length = chunk.len() as u64;
         if self.received + length > self.descriptor.size {
@@ -258,7 +284,7 @@ impl Stream<'_> {
     }
 }
 
-/// How much of the answer we have already; none if it is no answer to what we asked.
+/// How many bytes of the response were received before; none if the range is not the requested one.
 fn skipped(response: &Response, received: u64) -> Option<u64> {
     if response.status() != StatusCode::PARTIAL_CONTENT {
         // The whole of it, because the server does not know ranges.
@@ -269,7 +295,7 @@ fn skipped(response: &Response, received: u64) -> Option<u64> {
     received.checked_sub(start)
 }
 
-/// Nothing may compress what has a digest.
+/// Headers that forbid compression, which would change the digest.
 fn plain_headers() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hosts.toml`: how a registry is reached, in the form that containerd made known.
+//! Parses `hosts.toml`, the format of containerd for the endpoints of a registry.
 //!
 //! ```toml
 //! server = "https://registry.example.org"     # what stands last; without it the registry itself
@@ -8,9 +8,8 @@
 //! override_path = true
 //! ```
 //!
-//! Pure. The rule: what is written is done or is an error that names the line; a key that nobody knows,
-//! a capability that is none, an address that is no address. Hosts keep the order in which they are
-//! written.
+//! Pure. The rule: a setting is applied or is an error that names the line: an unknown key, an invalid
+//! capability, an invalid address. Hosts keep their order.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -27,20 +26,20 @@ const HOSTS_MAX: usize = 64;
 pub(super) const ONE_CERTIFICATE: &str =
     "it has several client certificates, and a connection shows one: leave the one that it wants";
 
-/// One place to ask.
+/// One endpoint of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Scheme, host, port and path, up to and with `/v2`; no slash at the end.
     pub(crate) api: String,
-    /// May be asked what a tag means.
+    /// Whether it may resolve tags.
     pub(crate) resolves: bool,
-    /// May be asked for content by digest.
+    /// Whether it may serve content by digest.
     pub(crate) pulls: bool,
     pub(crate) trust: Trust,
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// Whom a connection trusts and what it shows of itself.
+/// The TLS settings and timeouts of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Trust {
     pub(crate) skip_verify: bool,
@@ -176,7 +175,7 @@ fn capabilities(named: Option<&[String]>) -> Result<(bool, bool), String> {
     let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok((true, true)) };
     let known = ["pull", "resolve", "push", "referrers"];
     if let Some(bad) = named.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("`{}` is no capability", bad.escape_debug()));
+        return Err(format!("`{}` is not a capability", bad.escape_debug()));
     }
     let has = |name: &str| named.iter().any(|of| of == name);
     Ok((has("resolve"), has("pull")))
@@ -190,9 +189,9 @@ fn api(address: &str, override_path: bool) -> Result<String, &'static str> {
         let is_here = crate::reference::host::is_loopback(address);
         format!("{}://{address}", if is_here { "http" } else { "https" })
     };
-    let url = reqwest::Url::parse(&text).map_err(|_| "it is no address")?;
+    let url = reqwest::Url::parse(&text).map_err(|_| "it is not a URL")?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err("it is no address of HTTP or HTTPS");
+        return Err("it is not an HTTP or HTTPS URL");
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("an address of a registry has no query");
@@ -301,12 +300,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_an_error_that_says_where() {
-        for (text, said) in [
+        for (text, detail) in [
             ("server = 1", "line 1"),
             ("\nsevrer = \"https://x\"", "sevrer"),
             ("[host.\"https://x\"]\nskip_verfy = true", "skip_verfy"),
-            ("[host.\"https://x\"]\ncapabilities = [\"pul\"]", "`pul` is no capability"),
-            ("[host.\"ftp://x\"]", "no address"),
+            ("[host.\"https://x\"]\ncapabilities = [\"pul\"]", "`pul` is not a capability"),
+            ("[host.\"ftp://x\"]", "not an HTTP or HTTPS URL"),
             ("[host.\"https://u:p@x\"]", "credentials"),
             ("[host.\"https://x\"]\ndial_timeout = \"soon\"", "dial_timeout"),
             ("[host.\"https://x\"]\nclient = [[\"a\", \"b\", \"c\"]]", "client"),
@@ -314,7 +313,7 @@ mod tests {
             ("[host.\"https://x\".header]\n\"a b\" = \"c\"", "header"),
         ] {
             let err = parsed(text).unwrap_err();
-            assert!(err.contains(said), "{text}: {err}");
+            assert!(err.contains(detail), "{text}: {err}");
         }
     }
 

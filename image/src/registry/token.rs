@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tokens: how one is got for a challenge, and kept while it is good.
+//! Obtains tokens for Bearer challenges, and caches them until they expire.
 //!
-//! The rule: a token is found again only by the credentials it was given for. A token server may be
-//! another host than the registry that names it, but is asked over TLS, unless the registry itself is
-//! spoken to without, and then not further away than the registry is: plain HTTP on loopback is
+//! The rule: a cached token is used only for the credentials it was issued for. A token server may be
+//! another host than the registry that names it, but is requested over TLS, unless the registry itself is
+//! plain HTTP, and then only if it is no farther away: plain HTTP on loopback is
 //! allowed because it does not leave this machine.
 
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
-use super::exchange;
-use crate::auth::Auth;
+use super::transport;
+use crate::credentials::auth::Auth;
 use crate::error::Cause;
 use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -20,18 +20,18 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Largest answer of a token server.
+/// The largest response of a token server.
 const ANSWER_BYTES_MAX: u64 = crate::limits::TOKEN_BYTES.default;
-/// How long a token is good if its server does not say, by the protocol.
+/// The lifetime of a token whose server states none, by the protocol.
 const DEFAULT_LIFE_S: u64 = 60;
-/// Not used this close to its end: requests take time.
+/// A token is not used this close to its expiry: requests take time.
 const MARGIN: Duration = Duration::from_secs(10);
-/// Kept at most; more means that old ones go.
+/// The largest number of cached tokens.
 const TOKENS_MAX: usize = 4096;
 
-/// Whose a token is: endpoint, repository, credentials.
+/// The cache key of a token: endpoint, repository, credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
+pub(super) struct TokenKey {
     pub(super) base: String,
     pub(super) repository: String,
     pub(super) credentials: String,
@@ -45,7 +45,7 @@ struct Token {
 /// The tokens of a store.
 #[derive(Default)]
 pub(super) struct Tokens {
-    kept: Mutex<HashMap<Owner, Token>>,
+    kept: Mutex<HashMap<TokenKey, Token>>,
 }
 
 impl fmt::Debug for Tokens {
@@ -55,20 +55,20 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// The header to send, if there is one that is still good.
-    pub(super) fn get(&self, owner: &Owner) -> Option<HeaderValue> {
+    /// The header with a valid token, if one is cached.
+    pub(super) fn get(&self, key: &TokenKey) -> Option<HeaderValue> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let is_good = |token: &&Token| token.until.is_none_or(|until| until > Instant::now());
-        kept.get(owner).filter(is_good).map(|token| token.header.clone())
+        kept.get(key).filter(is_good).map(|token| token.header.clone())
     }
 
-    pub(super) fn keep(&self, owner: Owner, header: HeaderValue, life: Option<Duration>) {
+    pub(super) fn keep(&self, key: TokenKey, header: HeaderValue, life: Option<Duration>) {
         let until = life.map(|life| Instant::now() + life.saturating_sub(MARGIN));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= TOKENS_MAX {
             kept.clear();
         }
-        kept.insert(owner, Token { header, until });
+        kept.insert(key, Token { header, until });
     }
 }
 
@@ -82,17 +82,17 @@ struct Answer {
     expires_in: Option<u64>,
 }
 
-/// What to ask a token server for.
-pub(super) struct Ask<'a> {
+/// A request for a token.
+pub(super) struct TokenRequest<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) repository: &'a str,
     pub(super) auth: Option<&'a Auth>,
-    /// For messages: what the registry was asked for.
+    /// The object that the registry was asked for, for messages.
     pub(super) what: &'a str,
 }
 
-impl Ask<'_> {
-    /// Answers a Bearer challenge: the header to send and how long it is good.
+impl TokenRequest<'_> {
+    /// Answers a Bearer challenge: the header to send and its lifetime.
     pub(super) async fn bearer(
         &self,
         challenge: &Challenge,
@@ -121,12 +121,12 @@ impl Ask<'_> {
             Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE_S).max(DEFAULT_LIFE_S));
         Ok((
             secret(&format!("Bearer {token}"))
-                .ok_or_else(|| self.useless("its token is no text"))?,
+                .ok_or_else(|| self.useless("its token is not text"))?,
             Some(life),
         ))
     }
 
-    /// The address that a challenge names, or why credentials do not go there.
+    /// The URL of the token server in a challenge, or why credentials are not sent there.
     fn token_server(&self, challenge: &Challenge) -> Result<Url, &'static str> {
         let realm = challenge.get("realm").unwrap_or_default();
         let url = Url::parse(realm).map_err(|_| "it names no token server")?;
@@ -136,7 +136,7 @@ impl Ask<'_> {
         // Loopback is without TLS by default: nobody decided that for another host.
         let is_near = is_loopback(own) || own == of_registry || !is_loopback(of_registry);
         match url.scheme() {
-            _ if exchange::has_credentials(&url) => {
+            _ if transport::has_credentials(&url) => {
                 Err("the address of its token server has credentials in it")
             }
             "https" => Ok(url),
@@ -150,9 +150,9 @@ impl Ask<'_> {
         url.query_pairs_mut().extend_pairs(fields);
         let mut bound = HeaderMap::new();
         if let Some((username, password)) = self.auth.and_then(Auth::basic) {
-            bound.insert(AUTHORIZATION, exchange::basic(self, username, password)?);
+            bound.insert(AUTHORIZATION, basic(self, username, password)?);
         }
-        let sent = exchange::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
+        let sent = transport::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
         self.answer(sent?.response, &url).await
     }
 
@@ -168,7 +168,7 @@ impl Ask<'_> {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
         let server = url.host_str().unwrap_or_default();
-        let response = exchange::send(request, server, self.endpoint.stall).await?;
+        let response = transport::send(request, server, self.endpoint.stall).await?;
         self.answer(response, url).await
     }
 
@@ -176,35 +176,35 @@ impl Ask<'_> {
         let server = url.host_str().unwrap_or_default();
         let status = response.status();
         if matches!(status.as_u16(), 400 | 401 | 403) {
-            let said = exchange::said(response, self.endpoint.stall).await;
-            return Err(self.denied(said));
+            let detail = transport::response_text(response, self.endpoint.stall).await;
+            return Err(self.denied(detail));
         }
         if !status.is_success() {
-            let said = exchange::said(response, self.endpoint.stall).await;
+            let detail = transport::response_text(response, self.endpoint.stall).await;
             let what = format!("a token for {}", self.repository);
             return Err(Cause::Answer {
                 host: server.to_owned(),
                 status: status.as_u16(),
                 what,
-                said,
+                detail,
             });
         }
         let (what, limit) = ("the answer of the token server", self.endpoint.stall);
-        let read = exchange::body(response, what, ANSWER_BYTES_MAX, server);
+        let read = transport::body(response, what, ANSWER_BYTES_MAX, server);
         let bytes = match tokio::time::timeout(limit, read).await {
             Ok(read) => read?,
-            Err(_) => return Err(exchange::stalled(server, what, limit)),
+            Err(_) => return Err(transport::stalled(server, what, limit)),
         };
         // The error would quote the text, which may hold a token.
         serde_json::from_slice(&bytes)
-            .map_err(|_| self.useless("the answer of its token server is no JSON"))
+            .map_err(|_| self.useless("the response of its token server is not JSON"))
     }
 
-    pub(super) fn denied(&self, said: String) -> Cause {
+    pub(super) fn denied(&self, detail: String) -> Cause {
         Cause::Denied {
             host: self.endpoint.host.clone(),
             what: self.what.to_owned(),
-            said,
+            detail,
             with_credentials: self.auth.is_some(),
         }
     }
@@ -212,6 +212,24 @@ impl Ask<'_> {
     fn useless(&self, why: &str) -> Cause {
         self.denied(format!("it wants a token, but {why}"))
     }
+}
+
+/// The header for username and password, written by reqwest.
+pub(super) fn basic(
+    request: &TokenRequest<'_>,
+    username: &str,
+    password: &str,
+) -> Result<HeaderValue, Cause> {
+    let built = request
+        .endpoint
+        .http
+        .get(&request.endpoint.api)
+        .basic_auth(username, Some(password))
+        .build();
+    built
+        .ok()
+        .and_then(|built| built.headers().get(AUTHORIZATION).cloned())
+        .ok_or_else(|| request.denied("username and password cannot be sent".into()))
 }
 
 /// A header that is not printed.
@@ -225,8 +243,8 @@ pub(super) fn secret(text: &str) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn owner(credentials: &str) -> Owner {
-        Owner {
+    fn key(credentials: &str) -> TokenKey {
+        TokenKey {
             base: "https://x".into(),
             repository: "a/b".into(),
             credentials: credentials.into(),
@@ -236,16 +254,16 @@ mod tests {
     #[test]
     fn a_token_is_for_the_credentials_it_was_given_for() {
         let tokens = Tokens::default();
-        tokens.keep(owner("alice"), secret("Bearer t").unwrap(), Some(Duration::from_secs(60)));
-        assert!(tokens.get(&owner("alice")).is_some());
-        assert!(tokens.get(&owner("mallory")).is_none());
-        assert!(tokens.get(&owner("")).is_none());
+        tokens.keep(key("alice"), secret("Bearer t").unwrap(), Some(Duration::from_secs(60)));
+        assert!(tokens.get(&key("alice")).is_some());
+        assert!(tokens.get(&key("mallory")).is_none());
+        assert!(tokens.get(&key("")).is_none());
     }
 
     #[test]
     fn a_token_near_its_end_is_not_used() {
         let tokens = Tokens::default();
-        tokens.keep(owner("a"), secret("Bearer t").unwrap(), Some(MARGIN));
-        assert!(tokens.get(&owner("a")).is_none());
+        tokens.keep(key("a"), secret("Bearer t").unwrap(), Some(MARGIN));
+        assert!(tokens.get(&key("a")).is_none());
     }
 }

@@ -12,18 +12,17 @@
 //! that replaces its own entries the files do not tell all. Its archive is inflated from the blob, if that is kept.
 //! An image keeps its id that way; its manifest is another, since its layers are not compressed.
 
-use super::layers::Held;
-use super::record::Record;
-use super::{Inner, Store, files};
+use super::index::record::Record;
+use super::layers::{Layers, Lease};
 use crate::digest::{Digest, Hashing};
 use crate::error::Error;
-use crate::inventory::{self, Rebuilt};
+use crate::file_list::{self, RebuiltArchive};
+use crate::fs::files;
 use crate::layer::decoder;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tar::{Builder, Header};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -31,98 +30,98 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// An image on its way out.
-struct Leaving {
+/// An image that is being exported.
+struct Outgoing {
     record: Record,
     /// The names to be written.
     tags: Vec<String>,
     layers: Vec<Archived>,
 }
 
-/// A layer, and how long its archive is.
+/// A layer, and the length of its archive.
 struct Archived {
-    held: Held,
+    lease: Lease,
     diff_id: Digest,
     bytes: u64,
-    /// It as it travels, if the files do not tell all of it.
+    /// The compressed layer, if the archive cannot be rebuilt from the files.
     blob: Option<PathBuf>,
 }
 
-impl Store {
-    /// Writes the images with these names, or ids, as an archive. Blocks.
-    pub fn export(&self, names: &[String], out: impl Write) -> Result<(), Error> {
-        let images: Result<Vec<Leaving>, Error> =
-            names.iter().map(|name| self.inner.leaving(name)).collect();
-        let images = images?;
-        let shown = || names.join(", ");
-        let failed = |source: io::Error| Error::Export { image: shown(), why: source.to_string() };
-        let mut archive = Builder::new(out);
-        documents(&mut archive, &images).map_err(failed)?;
-        let mut written = BTreeSet::new();
-        for image in &images {
-            for layer in &image.layers {
-                if written.insert(layer.diff_id.clone()) {
-                    self.inner.write_layer(&mut archive, layer).map_err(failed)?;
-                }
+/// Writes the images with these names, or ids, as an archive. Blocks.
+pub(super) fn export(layers: &Layers, names: &[String], out: impl Write) -> Result<(), Error> {
+    let images: Result<Vec<Outgoing>, Error> =
+        names.iter().map(|name| outgoing(layers, name)).collect();
+    let images = images?;
+    let shown = || names.join(", ");
+    let failed = |source: io::Error| Error::Export { image: shown(), why: source.to_string() };
+    let mut archive = Builder::new(out);
+    documents(&mut archive, &images).map_err(failed)?;
+    let mut written = BTreeSet::new();
+    for image in &images {
+        for layer in &image.layers {
+            if written.insert(layer.diff_id.clone()) {
+                write_layer(layers, &mut archive, layer).map_err(failed)?;
             }
         }
-        archive.into_inner().and_then(|mut out| out.flush()).map_err(failed)
     }
+    archive.into_inner().and_then(|mut out| out.flush()).map_err(failed)
 }
 
-impl Inner {
-    fn leaving(self: &Arc<Self>, name: &str) -> Result<Leaving, Error> {
-        let found = self.index().record(name);
-        let (record, full) = found.ok_or_else(|| Error::NoImage { image: name.to_owned() })?;
-        let failed = |why: String| Error::Export { image: name.to_owned(), why };
-        let mut layers = Vec::new();
-        for of in &record.layers {
-            let gone = || failed(format!("its layer {} is gone", of.name));
-            let held = self.hold(&of.name).ok_or_else(gone)?;
-            let diff_id = of.diff_id().ok_or_else(gone)?;
-            let items = self.items(held.layer()).map_err(|err| failed(err.to_string()))?;
-            let bytes = items.map(inventory::length).transpose();
-            let bytes = bytes.map_err(|err| failed(err.to_string()))?.flatten();
-            let (bytes, blob) = match bytes {
-                Some(bytes) => (bytes, None),
-                None => {
-                    let blob = self.index().blob_path(of).filter(|path| path.is_file());
-                    let none =
-                        || Error::NoArchive { image: name.to_owned(), layer: diff_id.to_string() };
-                    let blob = blob.ok_or_else(none)?;
-                    let bytes = inflated(&blob, |plain| io::copy(plain, &mut io::sink()));
-                    (bytes.map_err(|err| failed(err.to_string()))?, Some(blob))
-                }
-            };
-            layers.push(Archived { held, diff_id, bytes, blob });
-        }
-        let tags = match full {
-            Some(full) if record.tags.contains(&full) => vec![full],
-            _ => record.tags.iter().cloned().collect(),
+fn outgoing(layers: &Layers, name: &str) -> Result<Outgoing, Error> {
+    let found = layers.index.lock().record(name);
+    let (record, full) = found.ok_or_else(|| Error::NoImage { image: name.to_owned() })?;
+    let failed = |why: String| Error::Export { image: name.to_owned(), why };
+    let mut archived = Vec::new();
+    for of in &record.layers {
+        let gone = || failed(format!("its layer {} is gone", of.name));
+        let lease = layers.lease(&of.name).ok_or_else(gone)?;
+        let diff_id = of.diff_id().ok_or_else(gone)?;
+        let items =
+            layers.integrity.file_list(lease.layer()).map_err(|err| failed(err.to_string()))?;
+        let bytes = items.map(file_list::length).transpose();
+        let bytes = bytes.map_err(|err| failed(err.to_string()))?.flatten();
+        let (bytes, blob) = match bytes {
+            Some(bytes) => (bytes, None),
+            None => {
+                let blob = layers.index.lock().blob_path(of).filter(|path| path.is_file());
+                let none =
+                    || Error::NoArchive { image: name.to_owned(), layer: diff_id.to_string() };
+                let blob = blob.ok_or_else(none)?;
+                let bytes = inflated(&blob, |plain| io::copy(plain, &mut io::sink()));
+                (bytes.map_err(|err| failed(err.to_string()))?, Some(blob))
+            }
         };
-        Ok(Leaving { record, tags, layers })
+        archived.push(Archived { lease, diff_id, bytes, blob });
     }
+    let tags = match full {
+        Some(full) if record.tags.contains(&full) => vec![full],
+        _ => record.tags.iter().cloned().collect(),
+    };
+    Ok(Outgoing { record, tags, layers: archived })
+}
 
-    fn write_layer(&self, archive: &mut Builder<impl Write>, layer: &Archived) -> io::Result<()> {
-        let altered = || {
-            let why =
-                format!("layer {} is not what was stored: `hull images verify`", layer.diff_id);
-            io::Error::new(io::ErrorKind::InvalidData, why)
-        };
-        let mut write = |from: &mut dyn Read| {
-            let mut bytes = Hashing::new(from, layer.diff_id.hasher());
-            add(archive, &blob(&layer.diff_id), layer.bytes, &mut bytes)?;
-            bytes.finish()
-        };
-        let (_, digest) = if let Some(blob) = &layer.blob {
-            inflated(blob, write)?
-        } else {
-            let items = self.items(layer.held.layer())?.ok_or_else(altered)?;
-            let root = self.open_layer(layer.held.layer())?;
-            write(&mut Rebuilt::new(root, items))?
-        };
-        if digest == layer.diff_id { Ok(()) } else { Err(altered()) }
-    }
+fn write_layer(
+    layers: &Layers,
+    archive: &mut Builder<impl Write>,
+    layer: &Archived,
+) -> io::Result<()> {
+    let altered = || {
+        let why = format!("layer {} is not what was stored: `hull images verify`", layer.diff_id);
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    };
+    let mut write = |from: &mut dyn Read| {
+        let mut bytes = Hashing::new(from, layer.diff_id.hasher());
+        add(archive, &blob(&layer.diff_id), layer.bytes, &mut bytes)?;
+        bytes.finish()
+    };
+    let (_, digest) = if let Some(blob) = &layer.blob {
+        inflated(blob, write)?
+    } else {
+        let items = layers.integrity.file_list(layer.lease.layer())?.ok_or_else(altered)?;
+        let root = layers.integrity.open_layer(layer.lease.layer())?;
+        write(&mut RebuiltArchive::new(root, items))?
+    };
+    if digest == layer.diff_id { Ok(()) } else { Err(altered()) }
 }
 
 /// Reads a blob without its compression.
@@ -131,7 +130,7 @@ fn inflated<T>(blob: &Path, read: impl FnOnce(&mut dyn Read) -> io::Result<T>) -
     read(&mut decoder(&mut file)?)
 }
 
-fn documents(archive: &mut Builder<impl Write>, images: &[Leaving]) -> io::Result<()> {
+fn documents(archive: &mut Builder<impl Write>, images: &[Outgoing]) -> io::Result<()> {
     let (mut manifests, mut saved) = (Vec::new(), Vec::new());
     let mut written = BTreeSet::new();
     let mut whole = |archive: &mut Builder<_>, path: String, bytes: &[u8]| {

@@ -1,190 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether layers still are what was stored.
+//! Whether stored layers are still intact.
 //!
 //! ```text
-//! after a boot    each layer is looked through before its first use: everything there, of its size
-//! on demand       each is read and compared with its inventory
-//! broken          the image is not shown as here, so that a kubelet pulls it again: only what is
-//!                 broken is fetched, and replaced file by file
+//! after a boot    scan each layer before its first use: every file present, with its type and size
+//! on demand       verify each layer: read all files and compare them with the file list
+//! broken layer    report its images as absent, so that the kubelet pulls them again: only broken
+//!                 layers are pulled, and only broken files replaced
 //! ```
 //!
-//! The rule: no container is made on a layer that is known to be broken, or that nobody has looked at
-//! since the machine was started. Within one boot the page cache holds what was written, so a
-//! daemon that is started again looks at nothing again.
+//! The rule: no container is created on a layer that is known to be broken, or that was not scanned
+//! since the machine was started. Within one boot the page cache has what was written, so a restarted
+//! daemon does not scan again.
 
-use super::pull::blocking;
-use super::record::Layer;
-use super::{Image, Inner, Store, files};
-use crate::auth::Auth;
+use super::index::SharedIndex;
+use super::index::record::Layer;
+use super::layout::Layout;
 use crate::digest::Digest;
-use crate::error::{Error, NAME_MAX};
-use crate::inventory::{self, Finding, Reader};
+use crate::error::{self, Error, NAME_MAX};
+use crate::file_list::{self, Finding, Reader};
+use crate::fs::files;
 use crate::limits::Work;
-use crate::reference::Reference;
+use crate::types::{Image, Verified};
 use hull_sys as sys;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where Linux says which boot this is.
+/// The kernel's id of the current boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_BYTES_MAX: u64 = 64;
 
-/// What was found out about a layer.
-#[derive(Debug, Clone)]
-pub struct Verified {
-    /// Its diff id.
-    pub layer: String,
-    /// Images that have it, by id.
-    pub images: Vec<String>,
-    /// Bytes that it takes.
-    pub bytes: u64,
-    /// Paths and what is wrong with each.
-    pub findings: Vec<(String, String)>,
-    /// Why it could not be compared, if it could not.
-    pub unknown: Option<String>,
+/// Layers that must not be used before they are scanned or repaired.
+#[derive(Debug)]
+struct SuspectLayers {
+    /// Not scanned since the machine was started.
+    unverified: BTreeSet<String>,
+    /// Known to differ from what was stored.
+    broken: BTreeSet<String>,
 }
 
-impl Verified {
-    /// Whether all of it is as it was stored.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.findings.is_empty() && self.unknown.is_none()
+/// Compares stored layers with their file lists, and remembers which are suspect.
+#[derive(Debug)]
+pub(super) struct Integrity {
+    layout: Layout,
+    index: SharedIndex,
+    suspects: Mutex<SuspectLayers>,
+}
+
+impl Integrity {
+    pub(super) fn new(layout: Layout, index: SharedIndex) -> Self {
+        let unverified = Self::unverified(layout.root(), index.lock().layer_names());
+        let suspects = SuspectLayers { unverified, broken: BTreeSet::new() };
+        Self { layout, index, suspects: Mutex::new(suspects) }
     }
-}
 
-/// What nobody has looked at since the machine was started, and what is known to be broken.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    pub(super) unseen: BTreeSet<String>,
-    pub(super) broken: BTreeSet<String>,
-}
+    fn suspects(&self) -> MutexGuard<'_, SuspectLayers> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Store {
-    /// Looks through the layers of an image that nobody has looked at since the machine was started.
-    /// Blocks: two microseconds per file, once.
-    pub fn ready(&self, image: &Image) -> Result<(), Error> {
+    /// Scans the layers of an image that were not scanned since the machine was started.
+    pub(super) fn check(&self, image: &Image) -> Result<(), Error> {
         for name in names(image) {
-            if let Some(why) = self.inner.doubt(&name) {
+            if let Some(why) = self.defect(&name) {
                 return Err(Error::BrokenLayer { image: shown(image), layer: name, why });
             }
         }
         Ok(())
     }
 
-    /// Whether an image may be used, as far as is known now.
-    #[must_use]
-    pub fn is_whole(&self, image: &Image) -> bool {
-        let doubts = self.inner.doubts();
-        names(image).all(|name| !doubts.broken.contains(&name))
+    /// Whether no layer of an image is known to be broken.
+    pub(super) fn is_whole(&self, image: &Image) -> bool {
+        let suspects = self.suspects();
+        names(image).all(|name| !suspects.broken.contains(&name))
     }
 
-    /// Looks through everything that nobody has looked at since the machine was started. Blocks.
-    pub fn look_through(&self) {
-        let unseen = self.inner.doubts().unseen.clone();
-        for name in &unseen {
-            if let Some(why) = self.inner.doubt(name) {
+    /// Whether a layer is known to be broken.
+    pub(super) fn is_broken(&self, layer: &str) -> bool {
+        self.suspects().broken.contains(layer)
+    }
+
+    /// Forgets every suspicion against a layer that was just unpacked.
+    pub(super) fn clear(&self, layer: &str) {
+        let mut suspects = self.suspects();
+        suspects.broken.remove(layer);
+        suspects.unverified.remove(layer);
+    }
+
+    /// Scans all layers that were not scanned since the machine was started.
+    pub(super) fn scan_unverified(&self) {
+        let unverified = self.suspects().unverified.clone();
+        for name in &unverified {
+            if let Some(why) = self.defect(name) {
                 tracing::error!(layer = %name, why, "layer is broken; its images must be pulled again");
             }
         }
-        if let Err(err) = self.inner.remember_boot() {
-            tracing::warn!(error = %err, "layers will be looked through again at the next start");
+        if let Err(err) = self.remember_boot() {
+            tracing::warn!(error = %err, "layers will be scanned again at the next start");
         }
     }
 
-    /// Reads every layer of an image, or of all, and compares it with what was stored. Those that are
-    /// not whole count as broken from then on.
-    pub async fn verify(&self, name: Option<&str>) -> Result<Vec<Verified>, Error> {
-        let layers = self.inner.index().layers_of(name);
-        let layers = layers.ok_or_else(|| Error::NoImage { image: name.unwrap_or("").into() })?;
-        let mut all = Vec::new();
-        // Who gives up waiting gives it up.
-        let (work, _guard) = Work::guarded();
-        for (layer, images) in layers {
-            let (inner, work) = (Arc::clone(&self.inner), work.clone());
-            let verified = blocking(move || Ok(inner.verified(&layer, images, &work)));
-            all.push(verified.await.map_err(|source| Error::Verify { source })?);
-        }
-        Ok(all)
-    }
-
-    /// Fetches again what is broken of an image, from where it came.
-    pub async fn repair(&self, name: &str, auth: Option<&Auth>) -> Result<(), Error> {
-        let image = self.find(name).ok_or_else(|| Error::NoImage { image: name.to_owned() })?;
-        let nowhere = Error::NoSource { image: shown(&image) };
-        let mut last = Err(nowhere);
-        for from in image.repo_digests.iter().chain(&image.repo_tags) {
-            if self.is_whole(&image) {
-                return Ok(());
-            }
-            let Ok(reference) = Reference::parse(from) else { continue };
-            last = self.pull(&reference, auth, None).await.map(drop);
-        }
-        if self.is_whole(&image) { Ok(()) } else { last }
-    }
-}
-
-fn names(image: &Image) -> impl Iterator<Item = String> {
-    image.layers.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-}
-
-fn shown(image: &Image) -> String {
-    image.repo_tags.first().or(image.repo_digests.first()).unwrap_or(&image.id).clone()
-}
-
-impl Inner {
-    /// What is wrong with a layer; it is looked through if nobody has.
-    fn doubt(&self, name: &str) -> Option<String> {
+    /// What is wrong with a layer. Scans it if it was not scanned since the machine was started.
+    fn defect(&self, name: &str) -> Option<String> {
         {
-            let doubts = self.doubts();
-            if doubts.broken.contains(name) {
+            let suspects = self.suspects();
+            if suspects.broken.contains(name) {
                 return Some("it was found to be broken".into());
             }
-            if !doubts.unseen.contains(name) {
+            if !suspects.unverified.contains(name) {
                 return None;
             }
         }
-        let layer = self.index().layer(name)?;
-        let seen = self.look(&layer);
-        let mut doubts = self.doubts();
-        doubts.unseen.remove(name);
+        let layer = self.index.lock().layer(name)?;
+        let seen = self.scan(&layer);
+        let mut suspects = self.suspects();
+        suspects.unverified.remove(name);
         match seen {
             Ok(None) => None,
             Ok(Some(Finding { path, why, .. })) => {
-                doubts.broken.insert(name.to_owned());
-                Some(format!("{}: {why}", crate::error::shown(&path, NAME_MAX)))
+                suspects.broken.insert(name.to_owned());
+                Some(format!("{}: {why}", error::shown(&path, NAME_MAX)))
             }
             Err(err) => {
-                doubts.broken.insert(name.to_owned());
+                suspects.broken.insert(name.to_owned());
                 Some(err.to_string())
             }
         }
     }
 
-    fn look(&self, layer: &Layer) -> io::Result<Option<Finding>> {
-        // Of older records: nothing is known of what it should hold.
-        let Some(items) = self.items(layer)? else { return Ok(None) };
+    fn scan(&self, layer: &Layer) -> io::Result<Option<Finding>> {
+        // A layer of an older record has no file list.
+        let Some(items) = self.file_list(layer)? else { return Ok(None) };
         let root = self.open_layer(layer)?;
-        inventory::look(root.as_fd(), items)
+        file_list::scan(root.as_fd(), items)
     }
 
     pub(super) fn open_layer(&self, layer: &Layer) -> io::Result<OwnedFd> {
-        files::open_dir(&self.path("layers").join(&layer.name)).map_err(io::Error::other)
+        files::open_dir(&self.layout.layer(&layer.name)).map_err(io::Error::other)
     }
 
-    /// The inventory of a layer, if it has one.
-    pub(super) fn items(&self, layer: &Layer) -> io::Result<Option<Reader>> {
+    /// The file list of a layer, if it has one.
+    pub(super) fn file_list(&self, layer: &Layer) -> io::Result<Option<Reader>> {
         let Some(digest) = layer.inventory.as_deref().and_then(Digest::parse) else {
             return Ok(None);
         };
-        let file = files::open_file(&self.path("inventories").join(&layer.name));
+        let file = files::open_file(&self.layout.file_list(&layer.name));
         let file = file.map_err(io::Error::other)?;
         Reader::open(file, &digest).map(Some)
     }
 
-    fn verified(&self, layer: &Layer, images: Vec<String>, work: &Work) -> Verified {
+    pub(super) fn verified(&self, layer: &Layer, images: Vec<String>, work: &Work) -> Verified {
         let diff_id = layer.diff_id().map_or_else(|| layer.name.clone(), |of| of.to_string());
         let mut verified = Verified {
             layer: diff_id,
@@ -193,19 +159,18 @@ impl Inner {
             findings: Vec::new(),
             unknown: None,
         };
-        let compared = self.items(layer).and_then(|items| {
+        let compared = self.file_list(layer).and_then(|items| {
             let Some(items) = items else { return Ok(None) };
             let root = self.open_layer(layer)?;
-            inventory::verify(root.as_fd(), items, work).map(Some)
+            file_list::verify(root.as_fd(), items, work).map(Some)
         });
         match compared {
             Ok(Some(findings)) => {
-                let shown = |of: Finding| (crate::error::shown(&of.path, NAME_MAX), of.why);
+                let shown = |of: Finding| (error::shown(&of.path, NAME_MAX), of.why);
                 verified.findings = findings.into_iter().map(shown).collect();
             }
             Ok(None) => {
-                let why =
-                    "an older hull stored it, without an inventory; remove and pull its images";
+                let why = "an older hull stored it without a file list; remove its images and pull them again";
                 verified.unknown = Some(why.into());
                 return verified;
             }
@@ -214,49 +179,49 @@ impl Inner {
         if work.check().is_err() {
             return verified;
         }
-        let mut doubts = self.doubts();
-        doubts.unseen.remove(&layer.name);
+        let mut suspects = self.suspects();
+        suspects.unverified.remove(&layer.name);
         if verified.is_whole() {
-            doubts.broken.remove(&layer.name);
+            suspects.broken.remove(&layer.name);
         } else {
-            doubts.broken.insert(layer.name.clone());
+            suspects.broken.insert(layer.name.clone());
         }
         verified
     }
 
-    /// Puts a broken layer right from one that was unpacked anew.
-    pub(super) fn mend(
+    /// Repairs a broken layer in place from a new copy in `made`, whose file list is `list`.
+    pub(super) fn repair(
         &self,
         layer: &Layer,
         made: &Path,
-        inventory: &Path,
+        list: &Path,
         work: &Work,
     ) -> sys::Result<()> {
         let Some(digest) = layer.inventory.as_deref().and_then(Digest::parse) else {
             return Ok(());
         };
-        let root = files::open_dir(&self.path("layers").join(&layer.name))?;
-        let file = files::open_file(inventory)?;
-        inventory::mend(&root, &files::open_dir(made)?, &file, &digest, work)?;
-        files::rename(inventory, &self.path("inventories").join(&layer.name))
+        let root = files::open_dir(&self.layout.layer(&layer.name))?;
+        let file = files::open_file(list)?;
+        file_list::repair(&root, &files::open_dir(made)?, &file, &digest, work)?;
+        files::rename(list, &self.layout.file_list(&layer.name))
     }
 
-    /// What nobody has looked at since the machine was started: all, unless it was this boot.
-    pub(super) fn unseen(root: &Path, layers: impl Iterator<Item = String>) -> BTreeSet<String> {
+    /// The layers to scan: none if all were scanned in this boot, else all.
+    fn unverified(root: &Path, layers: impl Iterator<Item = String>) -> BTreeSet<String> {
         let now = boot_id();
         let then = files::read(&root.join("boot"), BOOT_ID_BYTES_MAX).ok();
         if now.is_some() && now == then { BTreeSet::new() } else { layers.collect() }
     }
 
-    /// From now on nothing needs to be looked at until the next boot.
+    /// Records that all layers were scanned in this boot.
     fn remember_boot(&self) -> sys::Result<()> {
         let Some(now) = boot_id() else { return Ok(()) };
-        let path = self.path("boot");
+        let path = self.layout.path("boot");
         if files::read(&path, BOOT_ID_BYTES_MAX).is_ok_and(|then| then == now) {
             return Ok(());
         }
-        // Not in `tmp`: what lies there is a pull or an import under way, and nothing else.
-        let scratch = self.path("boot.new");
+        // Not in `tmp`, which has only running pulls and imports.
+        let scratch = self.layout.path("boot.new");
         files::unlink(&scratch)?;
         files::write_whole(&path, &scratch, &now)
     }
@@ -264,4 +229,12 @@ impl Inner {
 
 fn boot_id() -> Option<Vec<u8>> {
     files::read(Path::new(BOOT_ID), BOOT_ID_BYTES_MAX).ok()
+}
+
+fn names(image: &Image) -> impl Iterator<Item = String> {
+    image.layers.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+}
+
+pub(super) fn shown(image: &Image) -> String {
+    image.repo_tags.first().or(image.repo_digests.first()).unwrap_or(&image.id).clone()
 }

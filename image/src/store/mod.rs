@@ -1,265 +1,145 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The image store: what was promised to be there, on disk and in memory.
+//! The image store: a facade over its parts, each of which owns one piece of state.
 //!
 //! ```text
 //! <root>/images/<id hex>.json   an image: its names, config, layers   (*.bad: set aside)
 //! <root>/layers/<diff id hex>/  a layer, unpacked, as overlayfs stacks it
-//! <root>/inventories/<layer>    what it holds: see [`inventory`](crate::inventory)
+//! <root>/inventories/<layer>    the file list of a layer: see [`file_list`](crate::file_list)
 //! <root>/containers/<id>/       upper and work of a container
-//! <root>/blobs/<digest hex>     it as it travels, if those are kept
-//! <root>/boot                   the boot in which all layers were looked through
-//! <root>/tmp/                   what is half made or half removed; emptied at open
-//! <root>/empty/                 the layer of images that have none
-//! <root>/below/                 empty too, the lowest layer of image volumes
+//! <root>/blobs/<digest hex>     a compressed layer, if `keep_blobs` is set
+//! <root>/boot                   the id of the boot in which all layers were scanned
+//! <root>/tmp/                   incomplete or half removed files; emptied at open
+//! <root>/empty/                 the layer of images without layers
+//! <root>/below/                 empty, the lowest layer of image volumes
+//! <root>/places/                mount points of every container, the lowest layer of root file systems
 //! ```
 //!
-//! The rule: a record is there after all of its layers, and goes before the first of them. So a
-//! layer that no record names is left over and is swept at open; unless a record could not be read,
-//! for it may be its.
+//! The rule: a record is written after all of its layers, and removed before the first of them. So a
+//! layer that no record names is a leftover, and is removed at open; unless a record could not be
+//! read, since the layer may belong to it.
 //!
-//! Not here: which image a container uses. The caller knows.
+//! Not here: which image a container uses. The caller keeps that.
 
+mod blocking;
+mod commit;
 mod export;
 mod import;
 mod index;
 mod integrity;
 mod layers;
+mod layout;
 mod progress;
 mod pull;
-mod record;
 mod rootfs;
+mod scratch;
 mod spool;
 
-pub use import::Imported;
-pub use integrity::Verified;
 pub use progress::{Progress, ProgressState};
 pub use rootfs::{Measure, Rootfs};
 pub use spool::Spool;
 
+use crate::credentials::auth::Auth;
 use crate::error::{Cause, Error};
-use crate::files;
-use crate::limits::Limits;
-use crate::platform::Machine;
+use crate::fs::files;
+use crate::limits::Work;
+use crate::manifest::platform::Machine;
 use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
+use crate::types::{Config, DiskCapacity, FsUsage, Image, Imported, Problem, Verified};
+use blocking::blocking;
 use hull_sys as sys;
-use index::Index;
-use oci_spec::image::ImageConfiguration;
-use std::collections::HashMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Settings of the store.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    /// Where everything is kept.
-    pub root: PathBuf,
-    /// How registries are talked to.
-    pub remote: Remote,
-    /// How many layers of an image are pulled at a time.
-    pub concurrent_layers: usize,
-    /// Names of images that the kubelet shall not remove.
-    pub pinned: Vec<String>,
-    /// How large a layer may be.
-    pub limits: Limits,
-    /// The file that says which images may come here.
-    pub policy: Option<PathBuf>,
-    /// Keep layers as they travel, too.
-    pub keep_blobs: bool,
-}
-
-/// How registries are talked to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
-    /// What is special about some registries.
-    pub registries: Vec<Registry>,
-    /// A directory of `<host>/hosts.toml`, which go before `registries`.
-    pub config_path: Option<PathBuf>,
-    /// Docker's `config.json`: credentials for pulls that bring none.
-    pub docker_config: Option<PathBuf>,
-    /// How long nothing may come before a connection counts as stalled.
-    pub stall: Duration,
-}
-
-impl Default for Remote {
-    fn default() -> Self {
-        Self {
-            registries: Vec::new(),
-            config_path: None,
-            docker_config: None,
-            stall: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Settings of a registry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Registry {
-    /// `host` or `host:port`, as in names of images.
-    pub host: String,
-    /// Base addresses of mirrors, asked first, in this order.
-    pub mirrors: Vec<String>,
-    /// Talk plain HTTP.
-    pub plain_http: bool,
-    /// Trust any certificate.
-    pub skip_verify: bool,
-    /// Trust these CAs too. PEM.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// An image that is here.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// `sha256:…` of its config.
-    pub id: String,
-    /// `registry/repository:tag`, each.
-    pub repo_tags: Vec<String>,
-    /// `registry/repository@digest`, each.
-    pub repo_digests: Vec<String>,
-    /// About how much it takes on disk, unpacked; layers that it shares included.
-    pub size: u64,
-    /// Its config.
-    pub config: ImageConfiguration,
-    /// Directories of its layers, topmost first.
-    pub layers: Vec<PathBuf>,
-    /// Not to be removed to make space.
-    pub pinned: bool,
-}
-
-/// What is taken on a filesystem.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FsUsage {
-    /// A directory on it.
-    pub mountpoint: PathBuf,
-    /// Bytes taken.
-    pub bytes: u64,
-    /// Files, directories and so on.
-    pub inodes: u64,
-}
-
-/// The filesystem that the store is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Its size.
-    pub bytes: u64,
-    /// Files, directories and so on that it can still hold.
-    pub inodes_free: u64,
-}
-
-/// Something that was set aside when the store was opened.
-#[derive(Debug, Clone)]
-pub struct Problem {
-    /// The record, under the name that it has now.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, why } = self;
-        write!(
-            f,
-            "{}: {why}; pull the image again and remove the file, unneeded layers are kept until then",
-            path.display()
-        )
-    }
-}
+use import::Importer;
+use index::{Index, SharedIndex};
+use integrity::Integrity;
+use layers::{LayerLocks, Layers};
+use layout::{Layout, is_refused};
+use pull::Puller;
+use rootfs::WritableLayers;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
 
 /// The images of a node. Cheap to clone; all clones are one store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    parts: Arc<Parts>,
 }
 
+/// The parts of a store, each with one owner of its state.
 #[derive(Debug)]
-struct Inner {
-    config: Config,
-    machine: Machine,
-    clients: Arc<Clients>,
-    index: Mutex<Index>,
-    pulls: Mutex<HashMap<pull::Key, pull::Running>>,
-    /// One at a time unpacks a layer, whichever images it is of.
-    unpacking: layers::Turns,
-    doubts: Mutex<integrity::Doubts>,
-    policy: Option<Policy>,
-    /// Bytes and inodes that containers have written, as measured last.
-    written: Mutex<HashMap<String, (u64, u64)>>,
+struct Parts {
+    layout: Layout,
+    index: SharedIndex,
+    integrity: Arc<Integrity>,
+    layers: Arc<Layers>,
+    puller: Arc<Puller>,
+    importer: Arc<Importer>,
+    writable_layers: WritableLayers,
+    policy: Option<Arc<Policy>>,
+    archive_bytes_max: u64,
 }
 
 impl Store {
-    /// Opens the store in `config.root`, makes it if it is not there, and sweeps what a crash left.
-    /// One that cannot be written to is opened as it is: what is in it can be used, see
+    /// Opens the store in `config.root`: creates it if it is missing, and removes what a crash left.
+    /// A store that cannot be written to is opened for reading; see
     /// [`check_writable`](Self::check_writable).
     pub fn open(config: Config) -> Result<(Self, Vec<Problem>), Error> {
         let failed = |source| Error::Open { path: config.root.clone(), source };
-        let made = make_directories(&config.root);
-        let writable = match made.and_then(|()| writable(&config.root)) {
+        let layout = Layout::new(config.root.clone());
+        let created = layout.create().and_then(|()| rootfs::create_mount_points(&layout));
+        let writable = match created.and_then(|()| layout.probe_writable()) {
             Ok(()) => true,
             Err(err) if is_refused(&err) => false,
             Err(err) => return Err(failed(err)),
         };
         if writable {
-            sweep(&config.root.join("tmp")).map_err(failed)?;
+            layout.sweep().map_err(failed)?;
         }
-        let policy = config.policy.as_deref().map(Policy::read).transpose()?;
+        let policy = config.policy.as_deref().map(Policy::read).transpose()?.map(Arc::new);
         let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
-        let mut index = Index::new(&config.root, pinned.map(|of| of.to_string()).collect());
+        let mut index = Index::new(layout.clone(), pinned.map(|of| of.to_string()).collect());
         let problems = index.load(writable).map_err(failed)?;
-        let unseen = Inner::unseen(&config.root, index.layer_names());
-        let clients = Arc::new(Clients::new(config.remote.clone()));
-        let inner = Inner {
-            config,
-            machine: Machine::this(),
-            clients,
-            index: Mutex::new(index),
-            pulls: Mutex::default(),
-            unpacking: layers::Turns::default(),
-            doubts: Mutex::new(integrity::Doubts { unseen, ..Default::default() }),
-            policy,
-            written: Mutex::default(),
-        };
-        Ok((Self { inner: Arc::new(inner) }, problems))
+        let parts = Parts::new(config, layout, SharedIndex::new(index), policy);
+        Ok((Self { parts: Arc::new(parts) }, problems))
     }
 
-    /// Whether images and containers can be brought in: the filesystem may be read-only, from the start
+    /// Whether images and containers can be added: the file system may be read-only, from the start
     /// or since an I/O error. `access(2)`.
     pub fn check_writable(&self) -> Result<(), Error> {
-        let root = &self.inner.config.root;
-        writable(root).map_err(|source| Error::ReadOnly { path: root.clone(), source })
+        self.parts.layout.check_writable()
     }
 
     /// All images.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Image>> {
-        self.inner.index().images()
+        self.parts.index.lock().images()
     }
 
-    /// The image with this name or id, or with the only id that begins so.
+    /// The image with this name or id, or the only image whose id has this prefix.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Image>> {
-        self.inner.index().find(name)
+        self.parts.index.lock().find(name)
     }
 
-    /// Gives an image another name. With `force` the name is taken from another image that has it. The policy
-    /// decides on the name as on one that comes from an archive.
+    /// Adds a tag to an image. With `force` the tag is taken from another image that has it. The policy
+    /// decides about the name as it does about names in an archive.
     pub fn tag(&self, image: &str, name: &str, force: bool) -> Result<Arc<Image>, Error> {
         let new = Reference::parse(name)?;
         self.check_writable()?;
         let no_tag = || Error::Reference {
             text: name.to_owned(),
-            why: "what is given has a tag, no digest",
+            why: "the new name must have a tag and no digest",
         };
         let tag = new.tagged().ok_or_else(no_tag)?;
         let failed = |source| Error::Tag { image: image.to_owned(), name: tag.clone(), source };
-        if let Some(policy) = &self.inner.policy {
+        if let Some(policy) = &self.parts.policy {
             policy.check_import(&[new]).map_err(failed)?;
         }
         let missing = || Error::NoImage { image: image.to_owned() };
-        let mut index = self.inner.index();
+        let mut index = self.parts.index.lock();
         let (record, _) = index.record(image).ok_or_else(missing)?;
         let is_others = |of: Arc<Image>| of.id != record.id;
         if !force && index.find(&tag).is_some_and(is_others) {
@@ -269,12 +149,12 @@ impl Store {
         index.tag(record, tag.clone()).map_err(keep)?.ok_or_else(missing)
     }
 
-    /// Removes a name, or all of an image's when `name` is its id or its last tag. Then layers go that
-    /// no image needs. An image with containers (`used`, asked with its id) keeps its last name.
-    /// Removing what is not there is a success.
+    /// Removes a name, or the image and all its names when `name` is its id or its last tag; then the
+    /// layers that no other image needs. An image with containers (`used`, called with its id) keeps its
+    /// last name. Removing an image that is not there is a success.
     pub fn remove(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
         self.check_writable()?;
-        let removal = self.inner.index().remove(name, used)?;
+        let removal = self.parts.index.lock().remove(name, used)?;
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         for directory in removal {
             files::remove_tree(&directory).map_err(failed)?;
@@ -282,77 +162,212 @@ impl Store {
         Ok(())
     }
 
-    /// What layers and images take. Counted as they come and go, not measured now.
+    /// Disk usage of all layers, counted as they come and go, without walking them.
     pub fn usage(&self) -> Result<FsUsage, Error> {
-        let (bytes, inodes) = self.inner.index().usage();
-        Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
+        let (bytes, inodes) = self.parts.index.lock().usage();
+        Ok(FsUsage { mountpoint: self.parts.layout.root().to_owned(), bytes, inodes })
     }
 
-    /// How large the filesystem of the store is. `statvfs(3)`.
-    pub fn room(&self) -> Result<Room, Error> {
-        let path = &self.inner.config.root;
+    /// The size of the store's file system. `statvfs(3)`.
+    pub fn capacity(&self) -> Result<DiskCapacity, Error> {
+        let path = self.parts.layout.root();
         let found = rustix::fs::statvfs(path)
             .map_err(sys::Error::of(|| format!("statvfs({})", path.display())))
-            .map_err(|source| Error::Open { path: path.clone(), source })?;
+            .map_err(|source| Error::Open { path: path.to_owned(), source })?;
         let bytes = found.f_blocks.saturating_mul(found.f_frsize);
-        Ok(Room { bytes, inodes_free: found.f_favail })
+        Ok(DiskCapacity { bytes, inodes_free: found.f_favail })
+    }
+
+    /// Pulls an image, or joins a running pull of the same name with the same credentials. Dropping the
+    /// future does not stop the pull.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        auth: Option<&Auth>,
+        progress: Option<mpsc::Sender<Progress>>,
+    ) -> Result<Arc<Image>, Error> {
+        self.check_writable()?;
+        self.parts.puller.join(reference, auth, progress).await
+    }
+
+    /// An unnamed file beside the layers, to receive an archive that is to be imported.
+    pub fn spool(&self) -> Result<Spool, Error> {
+        self.check_writable()?;
+        let layout = &self.parts.layout;
+        let file = layout
+            .unnamed_file()
+            .map_err(|source| Error::Open { path: layout.root().to_owned(), source })?;
+        Ok(Spool::new(file, self.parts.archive_bytes_max))
+    }
+
+    /// Imports all images of an archive that are for this machine. `name` is given to an image that
+    /// has none in the archive, and replaces the names of the only one.
+    ///
+    /// The archive is read from its start, whatever its position.
+    pub async fn import(
+        &self,
+        archive: impl Into<File>,
+        name: Option<&str>,
+    ) -> Result<Vec<Imported>, Error> {
+        let name = name.map(Reference::parse).transpose()?;
+        self.check_writable()?;
+        let archive = archive.into();
+        let importer = Arc::clone(&self.parts.importer);
+        // Dropping this future stops the import, until its images are being listed.
+        let (work, _guard) = Work::guarded();
+        blocking(move || importer.import(archive, name.as_ref(), &work))
+            .await
+            .map_err(|source| Error::Import { source })
+    }
+
+    /// Writes the images with these names, or ids, as an archive. Blocks.
+    pub fn export(&self, names: &[String], out: impl Write) -> Result<(), Error> {
+        export::export(&self.parts.layers, names, out)
+    }
+
+    /// Checks that the files of an image's layers are there, once after each boot. Blocks: two
+    /// microseconds per file.
+    pub fn check_layers(&self, image: &Image) -> Result<(), Error> {
+        self.parts.integrity.check(image)
+    }
+
+    /// Whether no layer of an image is known to be broken.
+    #[must_use]
+    pub fn is_whole(&self, image: &Image) -> bool {
+        self.parts.integrity.is_whole(image)
+    }
+
+    /// Checks all layers that were not checked since the machine was started. Blocks.
+    pub fn scan_layers(&self) {
+        self.parts.integrity.scan_unverified();
+    }
+
+    /// Reads every layer of an image, or of all images, and compares it with its file list. A layer that
+    /// differs counts as broken from then on. Dropping the future stops it.
+    pub async fn verify(&self, name: Option<&str>) -> Result<Vec<Verified>, Error> {
+        let layers = self.parts.index.lock().layers_of(name);
+        let layers = layers.ok_or_else(|| Error::NoImage { image: name.unwrap_or("").into() })?;
+        let mut all = Vec::new();
+        let (work, _guard) = Work::guarded();
+        for (layer, images) in layers {
+            let (integrity, work) = (Arc::clone(&self.parts.integrity), work.clone());
+            let verified = blocking(move || Ok(integrity.verified(&layer, images, &work)));
+            all.push(verified.await.map_err(|source| Error::Verify { source })?);
+        }
+        Ok(all)
+    }
+
+    /// Pulls the broken layers of an image again, from where it came.
+    pub async fn repair(&self, name: &str, auth: Option<&Auth>) -> Result<(), Error> {
+        let image = self.find(name).ok_or_else(|| Error::NoImage { image: name.to_owned() })?;
+        let mut last = Err(Error::NoSource { image: integrity::shown(&image) });
+        for from in image.repo_digests.iter().chain(&image.repo_tags) {
+            if self.is_whole(&image) {
+                return Ok(());
+            }
+            let Ok(reference) = Reference::parse(from) else { continue };
+            last = self.pull(&reference, auth, None).await.map(drop);
+        }
+        if self.is_whole(&image) { Ok(()) } else { last }
+    }
+
+    /// Creates the writable layer of a container. May be repeated. `owner` maps the user and group of
+    /// the root directory in the image to those that it has on the host.
+    pub fn create_rootfs(
+        &self,
+        container: &str,
+        image: &Image,
+        owner: &dyn Fn(u32, u32) -> (u32, u32),
+    ) -> Result<Rootfs, Error> {
+        self.check_layers(image)?;
+        self.check_writable()?;
+        self.parts.writable_layers.create(container, image, owner)
+    }
+
+    /// The paths of a container's root file system, whether it was created or not.
+    #[must_use]
+    pub fn rootfs(&self, container: &str, image: &Image) -> Rootfs {
+        self.parts.writable_layers.paths(container, image)
+    }
+
+    /// The lower layers to mount an image as a volume, without a writable layer: two at least.
+    #[must_use]
+    pub fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
+        self.parts.writable_layers.volume_layers(image)
+    }
+
+    /// Removes the writable layer of a container. Removing one that is not there is a success.
+    pub fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
+        self.parts.writable_layers.remove(container)
+    }
+
+    /// Walks a writable layer and returns its disk usage.
+    pub fn rootfs_usage(&self, container: &str) -> Result<FsUsage, Error> {
+        self.parts.writable_layers.usage(container)
+    }
+
+    /// The same, until `measure` is stopped, which is an error. Its memory grows with the depth of the
+    /// tree, not with its width.
+    pub fn rootfs_measured(&self, container: &str, measure: &Measure) -> Result<FsUsage, Error> {
+        self.parts.writable_layers.measure(container, measure)
+    }
+
+    /// Disk usage of all writable layers, each as it was measured last.
+    #[must_use]
+    pub fn rootfs_usage_known(&self) -> FsUsage {
+        self.parts.writable_layers.known_usage()
+    }
+
+    /// The containers that have a writable layer.
+    #[must_use]
+    pub fn rootfs_ids(&self) -> Vec<String> {
+        self.parts.writable_layers.ids()
     }
 }
 
-impl Inner {
-    fn index(&self) -> MutexGuard<'_, Index> {
-        // The index is changed in one go, after what may fail: a panic leaves it whole.
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+impl Parts {
+    fn new(
+        config: Config,
+        layout: Layout,
+        index: SharedIndex,
+        policy: Option<Arc<Policy>>,
+    ) -> Self {
+        let integrity = Arc::new(Integrity::new(layout.clone(), index.clone()));
+        let layers = Arc::new(Layers {
+            layout: layout.clone(),
+            index: index.clone(),
+            integrity: Arc::clone(&integrity),
+            limits: config.limits,
+            keep_blobs: config.keep_blobs,
+            locks: LayerLocks::default(),
+        });
+        let puller = Arc::new(Puller {
+            layers: Arc::clone(&layers),
+            docker_config: config.remote.docker_config.clone(),
+            clients: Arc::new(Clients::new(config.remote)),
+            machine: Machine::this(),
+            policy: policy.clone(),
+            concurrent_layers: config.concurrent_layers,
+            running: Mutex::default(),
+        });
+        let importer = Arc::new(Importer {
+            layers: Arc::clone(&layers),
+            machine: Machine::this(),
+            policy: policy.clone(),
+            archive_bytes_max: config.limits.archive_bytes,
+        });
+        let writable_layers = WritableLayers::new(layout.clone());
+        let archive_bytes_max = config.limits.archive_bytes;
+        Self {
+            layout,
+            index,
+            integrity,
+            layers,
+            puller,
+            importer,
+            writable_layers,
+            policy,
+            archive_bytes_max,
+        }
     }
-
-    fn doubts(&self) -> MutexGuard<'_, integrity::Doubts> {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.config.root.join(name)
-    }
-}
-
-fn make_directories(root: &Path) -> sys::Result<()> {
-    if let Some(parent) = root.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(sys::Error::of_io(|| format!("mkdir({})", parent.display())))?;
-    }
-    files::make_dir(root, 0o700)?;
-    for name in ["images", "layers", "inventories", "blobs", "containers", "tmp"] {
-        files::make_dir(&root.join(name), 0o700)?;
-    }
-    files::make_dir(&root.join("below"), 0o755)?;
-    rootfs::make_places(&root.join(rootfs::PLACES))?;
-    files::make_dir(&root.join("empty"), 0o755)
-}
-
-/// Whether something can be made in the store at `root`.
-fn writable(root: &Path) -> sys::Result<()> {
-    let path = root.join("tmp");
-    let how = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    rustix::fs::access(&path, how)
-        .map_err(sys::Error::of(|| format!("access({}, W_OK)", path.display())))
-}
-
-/// Whether a directory is there but not to be written to.
-fn is_refused(error: &sys::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(error.errno(), Errno::ROFS | Errno::ACCESS | Errno::PERM)
-}
-
-/// The names in a directory of the store; none in one that could not be made.
-fn names_if_there(path: &Path) -> sys::Result<Vec<String>> {
-    match files::names(path) {
-        Err(err) if err.is_not_found() => Ok(Vec::new()),
-        other => other,
-    }
-}
-
-fn sweep(directory: &Path) -> sys::Result<()> {
-    for name in files::names(directory)? {
-        files::remove_tree(&directory.join(name))?;
-    }
-    Ok(())
 }

@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far a pull is: told to those who asked, and to the log when it takes long.
+//! The progress of a pull: sent to listeners, and logged when the pull takes long.
 //!
-//! The rule: the layers write into their [`Watch`] and never wait; this looks at them from time to
-//! time. A listener that is too slow misses steps.
+//! The rule: layers write to their [`Watch`] and never wait; the tracker reads it from time to time. A
+//! listener that is too slow misses updates.
 
-use crate::document::Descriptor;
-use crate::watch::{Wait, Watch};
+use crate::layer::progress::{LayerProgress, WaitReason};
+use crate::manifest::Descriptor;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-/// How often listeners are told.
+/// How often listeners are notified.
 const TICK: Duration = Duration::from_millis(200);
-/// After how long, and how often, the log says what a pull waits for.
+/// After which time, and how often, a slow pull is logged.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// How far a layer is.
+/// The progress of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The layer's.
+    /// The digest of the compressed layer.
     pub digest: String,
-    /// Bytes that came, compressed.
+    /// Received bytes, compressed.
     pub received: u64,
-    /// Bytes there are, compressed.
+    /// The total size in bytes, compressed.
     pub total: u64,
-    /// What happens with it.
+    /// The state of the layer.
     pub state: ProgressState,
-    /// What it waits for, while it is received.
-    pub wait: Option<Wait>,
+    /// What the layer waits for, while it is being received.
+    pub wait: Option<WaitReason>,
 }
 
-/// What happens with a layer.
+/// The state of a layer in a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProgressState {
-    /// Others are first.
+    /// Other layers are pulled first.
     Waiting,
-    /// It comes, and is unpacked as it comes.
+    /// It is being received and unpacked.
     Receiving,
-    /// It is there.
+    /// It was unpacked.
     Unpacked,
-    /// It was there before.
+    /// It was stored before the pull.
     Present,
 }
 
-/// A pull, seen from outside.
+/// Tracks the progress of a pull for its listeners and the log.
 #[derive(Debug, Default)]
-pub(super) struct Sight {
-    /// What its documents, and at last the disk, wait for.
-    pub(super) watch: Arc<Watch>,
+pub(super) struct ProgressTracker {
+    /// The progress of the manifest, the config and the final sync.
+    pub(super) watch: Arc<LayerProgress>,
     senders: Mutex<Vec<mpsc::Sender<Progress>>>,
     layers: Mutex<Vec<Layer>>,
 }
@@ -59,31 +59,31 @@ struct Layer {
     digest: String,
     total: u64,
     state: ProgressState,
-    watch: Arc<Watch>,
-    told: u64,
+    watch: Arc<LayerProgress>,
+    reported: u64,
 }
 
-impl Sight {
-    /// One more who wants to know.
+impl ProgressTracker {
+    /// Adds a listener.
     pub(super) fn join(&self, sender: Option<mpsc::Sender<Progress>>) {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner).extend(sender);
     }
 
-    /// A layer comes into sight.
-    pub(super) fn layer(&self, of: &Descriptor) -> Arc<Watch> {
-        let watch = Arc::new(Watch::default());
+    /// Adds a layer.
+    pub(super) fn layer(&self, of: &Descriptor) -> Arc<LayerProgress> {
+        let watch = Arc::new(LayerProgress::default());
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).push(Layer {
             digest: of.digest.to_string(),
             total: of.size,
             state: ProgressState::Waiting,
             watch: Arc::clone(&watch),
-            told: 0,
+            reported: 0,
         });
         watch
     }
 
-    /// Something else happens with a layer now.
-    pub(super) fn state(&self, of: &Arc<Watch>, state: ProgressState) {
+    /// Changes the state of a layer, and notifies the listeners.
+    pub(super) fn state(&self, of: &Arc<LayerProgress>, state: ProgressState) {
         let step = {
             let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(layer) = layers.iter_mut().find(|layer| Arc::ptr_eq(&layer.watch, of)) else {
@@ -92,17 +92,17 @@ impl Sight {
             layer.state = state;
             layer.step()
         };
-        self.tell(&step);
+        self.notify(&step);
     }
 
-    fn tell(&self, step: &Progress) {
+    fn notify(&self, step: &Progress) {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|sender| {
             !matches!(sender.try_send(step.clone()), Err(mpsc::error::TrySendError::Closed(_)))
         });
     }
 
-    /// Tells how far it is until it is dropped.
+    /// Notifies listeners at each tick, until the future is dropped.
     pub(super) async fn watch(&self, image: &str) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,7 +111,7 @@ impl Sight {
         loop {
             ticks.tick().await;
             for step in self.steps() {
-                self.tell(&step);
+                self.notify(&step);
             }
             if logged.elapsed() >= SLOW {
                 logged = Instant::now();
@@ -120,15 +120,15 @@ impl Sight {
         }
     }
 
-    /// The layers of which more has come since this was asked last.
+    /// The layers that received more since the last call.
     fn steps(&self) -> Vec<Progress> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let moving = layers.iter_mut().filter(|of| of.state == ProgressState::Receiving);
         let mut steps = Vec::new();
         for layer in moving {
             let step = layer.step();
-            if step.received != layer.told {
-                layer.told = step.received;
+            if step.received != layer.reported {
+                layer.reported = step.received;
                 steps.push(step);
             }
         }
@@ -140,7 +140,7 @@ impl Sight {
         let (mut received, mut total) = (0_u64, 0_u64);
         let mut waits: BTreeMap<String, u32> = BTreeMap::new();
         for layer in layers.iter() {
-            // Sizes are what somebody else says.
+            // The sizes come from the manifest.
             total = total.saturating_add(layer.total);
             received = received.saturating_add(layer.step().received);
             if layer.state == ProgressState::Receiving {
@@ -159,11 +159,11 @@ impl Sight {
             received,
             total,
             waits_for = waits_for.join(", "),
-            "pull under way"
+            "pull in progress"
         );
     }
 
-    /// Compressed bytes that came so far and all that there are, and bytes that they inflated to.
+    /// Received and total compressed bytes, and the bytes after decompression.
     pub(super) fn bytes(&self) -> (u64, u64, u64) {
         let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let coming = layers.iter().filter(|of| of.state != ProgressState::Present);

@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writable layers of containers.
 //!
-//! The rule: everything is found by the container's id, so it can be taken away without a record, any
-//! number of times.
+//! The rule: every path follows from the container's id, so a writable layer can be removed without a
+//! record, and more than once.
 
-use super::{FsUsage, Image, Store, files};
+use super::layout::Layout;
 use crate::error::Error;
+use crate::fs::files;
+use crate::fs::walk;
 use crate::limits::Work;
+use crate::types::{FsUsage, Image};
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Below all layers of a container's root lies this one: the places where every container has
 /// something mounted. An image seldom has all of them; those it lacks would be made in each container's own
 /// layer, which costs more inodes than all else of a start.
-pub(super) const PLACES: &str = "places";
+const MOUNT_POINTS: &str = "places";
 
-pub(super) fn make_places(root: &Path) -> sys::Result<()> {
+/// Creates the directories and files of that layer.
+pub(super) fn create_mount_points(layout: &Layout) -> sys::Result<()> {
+    let root = layout.path(MOUNT_POINTS);
     for directory in ["", "dev", "etc", "proc", "sys"] {
         files::make_dir(&root.join(directory), 0o755)?;
     }
@@ -29,44 +34,54 @@ pub(super) fn make_places(root: &Path) -> sys::Result<()> {
     Ok(())
 }
 
-/// A walk that can be stopped from elsewhere. Clones are the same one.
+/// Cancels the measuring of a writable layer. Clones cancel the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Measure {
     work: Work,
 }
 
 impl Measure {
-    /// Ends it soon.
+    /// Cancels the measuring.
     pub fn stop(&self) {
         self.work.stop();
     }
 }
 
-/// What overlayfs needs to make a container's root filesystem.
+/// The overlayfs directories of a container's root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rootfs {
     /// The image's layers, topmost first, and what lies below every image.
     pub lower: Vec<PathBuf>,
-    /// What the container writes.
+    /// The writable layer.
     pub upper: PathBuf,
-    /// Overlayfs' own.
+    /// The work directory of overlayfs.
     pub work: PathBuf,
 }
 
-impl Store {
+/// The writable layers of containers.
+#[derive(Debug)]
+pub(super) struct WritableLayers {
+    layout: Layout,
+    /// Bytes and inodes of each, as measured last.
+    written: Mutex<HashMap<String, (u64, u64)>>,
+}
+
+impl WritableLayers {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout, written: Mutex::default() }
+    }
+
     /// Makes the writable layer of a container. May be repeated. `owner` tells to whom the root
     /// directory belongs, of the user and group that it has in the image: with mapped ids another.
-    pub fn create_rootfs(
+    pub(super) fn create(
         &self,
         container: &str,
         image: &Image,
         owner: &dyn Fn(u32, u32) -> (u32, u32),
     ) -> Result<Rootfs, Error> {
-        self.ready(image)?;
-        self.check_writable()?;
         let failed = |source| failed("make", container, source);
-        let directory = self.rootfs_dir(container).map_err(failed)?;
-        let rootfs = self.rootfs(container, image);
+        let directory = self.directory(container).map_err(failed)?;
+        let rootfs = self.paths(container, image);
         files::make_dir(&directory, 0o700).map_err(failed)?;
         files::make_dir(&rootfs.work, 0o700).map_err(failed)?;
         files::make_dir(&rootfs.upper, 0o755).map_err(failed)?;
@@ -74,89 +89,85 @@ impl Store {
             // The root directory of the container has the mode of this one, and the owner.
             like(&rootfs.upper, top, owner).map_err(failed)?;
         }
-        // From now on it counts, with next to nothing in it.
-        self.rootfs_usage(container)?;
+        // From now on the disk usage of all containers includes it.
+        self.usage(container)?;
         Ok(rootfs)
     }
 
     /// Where the root filesystem of a container is, whether it was made or not.
-    #[must_use]
-    pub fn rootfs(&self, container: &str, image: &Image) -> Rootfs {
-        let directory = self.inner.path("containers").join(container);
+    pub(super) fn paths(&self, container: &str, image: &Image) -> Rootfs {
+        let directory = self.layout.container(container);
         let mut lower = image.layers.clone();
-        lower.push(self.inner.path(PLACES));
+        lower.push(self.layout.path(MOUNT_POINTS));
         Rootfs { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 
     /// What overlayfs needs to show an image without a writable layer: two layers at least.
-    #[must_use]
-    pub fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
+    pub(super) fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
         let mut layers = image.layers.clone();
-        layers.push(self.inner.path("below"));
+        layers.push(self.layout.path("below"));
         layers
     }
 
     /// Removes the writable layer of a container. One that is not there is a success.
-    pub fn remove_rootfs(&self, container: &str) -> Result<(), Error> {
+    pub(super) fn remove(&self, container: &str) -> Result<(), Error> {
         let failed = |source| failed("remove", container, source);
-        let directory = self.rootfs_dir(container).map_err(failed)?;
-        // On a read-only filesystem moving what is not there fails otherwise than by its absence.
+        let directory = self.directory(container).map_err(failed)?;
+        // On a read-only file system a rename of a missing path does not fail with ENOENT.
         if files::open_dir(&directory).is_err_and(|err| err.is_not_found()) {
             self.written().remove(container);
             return Ok(());
         }
-        // Out of the way at once, so that a crash leaves something that is swept.
-        let aside = self.inner.path("tmp").join(files::unique("rootfs"));
+        // Moved to `tmp` first, so that a crash leaves something that the next open removes.
+        let aside = self.layout.aside("rootfs");
         let moved = files::rename(&directory, &aside);
         if moved.as_ref().is_err_and(|err| !err.is_not_found()) {
             return moved.map_err(failed);
         }
-        // After it is out of the way: who measures it now finds it gone, and counts it no more.
+        // After the rename: a measuring that runs now finds it missing, and does not add it back.
         self.written().remove(container);
         if moved.is_ok() { files::remove_tree(&aside).map_err(failed) } else { Ok(()) }
     }
 
     /// What a container has written. Walks it.
-    pub fn rootfs_usage(&self, container: &str) -> Result<FsUsage, Error> {
-        self.rootfs_measured(container, &Measure::default())
+    pub(super) fn usage(&self, container: &str) -> Result<FsUsage, Error> {
+        self.measure(container, &Measure::default())
     }
 
     /// The same, which ends with an error when `measure` is stopped. In memory it takes what the depth of the tree
     /// does, not its width.
-    pub fn rootfs_measured(&self, container: &str, measure: &Measure) -> Result<FsUsage, Error> {
+    pub(super) fn measure(&self, container: &str, measure: &Measure) -> Result<FsUsage, Error> {
         let failed = |source| failed("measure", container, source);
-        let directory = self.rootfs_dir(container).map_err(failed)?;
+        let directory = self.directory(container).map_err(failed)?;
         let upper = directory.join("upper");
-        let (bytes, inodes) = files::usage(&upper, &measure.work).map_err(failed)?;
+        let (bytes, inodes) = walk::usage(&upper, &measure.work).map_err(failed)?;
         let mut written = self.written();
         files::open_dir(&upper).map_err(failed)?;
         written.insert(container.to_owned(), (bytes, inodes));
         drop(written);
-        Ok(FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes })
+        Ok(FsUsage { mountpoint: self.layout.root().to_owned(), bytes, inodes })
     }
 
     /// What all containers have written, each as it was measured last. Walks nothing.
-    #[must_use]
-    pub fn rootfs_usage_known(&self) -> FsUsage {
+    pub(super) fn known_usage(&self) -> FsUsage {
         let sum = |all: (u64, u64), of: &(u64, u64)| (all.0 + of.0, all.1 + of.1);
         let (bytes, inodes) = self.written().values().fold((0, 0), sum);
-        FsUsage { mountpoint: self.inner.config.root.clone(), bytes, inodes }
+        FsUsage { mountpoint: self.layout.root().to_owned(), bytes, inodes }
     }
 
     fn written(&self) -> MutexGuard<'_, HashMap<String, (u64, u64)>> {
-        self.inner.written.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The containers that have a writable layer.
-    #[must_use]
-    pub fn rootfs_ids(&self) -> Vec<String> {
-        files::names(&self.inner.path("containers")).unwrap_or_else(|err| {
+    pub(super) fn ids(&self) -> Vec<String> {
+        files::names(&self.layout.path("containers")).unwrap_or_else(|err| {
             tracing::warn!(error = %err, "writable layers not listed");
             Vec::new()
         })
     }
 
-    fn rootfs_dir(&self, container: &str) -> sys::Result<PathBuf> {
+    fn directory(&self, container: &str) -> sys::Result<PathBuf> {
         let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
         let is_good = container.bytes().all(is_name) && !container.trim_matches('.').is_empty();
         if !is_good {
@@ -165,7 +176,7 @@ impl Store {
                 format!("mkdir({})", container.escape_debug()),
             ));
         }
-        Ok(self.inner.path("containers").join(container))
+        Ok(self.layout.container(container))
     }
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hard links to files that a layer below has.
 //!
-//! A layer is unpacked without those below it, so such a link waits until they are there. Then the
-//! file is copied up, as overlayfs would have done, and the links among the waiting ones are links
+//! A layer is unpacked without those below it, so such a link is pending until they are stored. Then the
+//! file is copied up, as overlayfs would have done, and further pending links to it are links
 //! to the copy.
 
-use super::{Error, charge, names, shown, way};
+use super::error::{Error, charge, shown};
+use super::{names, replace};
+use crate::fs::spill::Spill;
+use crate::fs::{files, holes};
 use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, Limits, Shift, WAITING_LINKS};
-use crate::spill::Spill;
-use crate::{files, holes};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
@@ -24,7 +25,7 @@ use std::os::unix::fs::FileExt as _;
 
 const COPY_BYTES: usize = 256 << 10;
 
-/// Links of a layer that wait, in the order written: name and target, on the disk.
+/// The pending links of a layer, in the order of the archive: name and target, on disk.
 #[derive(Debug)]
 pub(crate) struct Links {
     list: Spill,
@@ -32,7 +33,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// How many there are.
+    /// The number of links.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -47,7 +48,7 @@ impl Links {
         all
     }
 
-    /// The one at a place, and where the next is.
+    /// The link at an offset, and the offset of the next.
     fn get(&self, at: u64) -> sys::Result<(Vec<u8>, Vec<u8>, u64)> {
         let failed = sys::Error::of_io(|| "read(the list of hard links)");
         let read = || {
@@ -59,17 +60,17 @@ impl Links {
     }
 }
 
-/// The same while a layer is unpacked. In memory is where the name of each is, by its hash under a key of this
-/// process.
+/// The pending links while a layer is unpacked. Memory has only the offset of each, by the hash of its
+/// name under a random key.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct PendingLinks {
     links: Option<Links>,
     keys: RandomState,
     places: HashMap<u64, u64>,
 }
 
-impl Waiting {
-    /// Remembers one.
+impl PendingLinks {
+    /// Adds a link.
     pub(super) fn add(
         &mut self,
         root: BorrowedFd<'_>,
@@ -88,14 +89,14 @@ impl Waiting {
         Ok(())
     }
 
-    /// Something else has this name now.
+    /// Drops a link whose name another entry has taken.
     pub(super) fn forget(&mut self, name: &[u8]) {
         if !self.places.is_empty() {
             self.places.remove(&self.keys.hash_one(name));
         }
     }
 
-    /// Those that wait still.
+    /// The links that are still pending.
     pub(super) fn finish(&mut self, root: BorrowedFd<'_>) -> sys::Result<Option<Links>> {
         let Some(links) = self.links.take().filter(|_| !self.places.is_empty()) else {
             return Ok(None);
@@ -118,16 +119,16 @@ impl Waiting {
     }
 }
 
-/// What copies for links have cost.
+/// The cost of the copies for links.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Copied {
+pub(crate) struct CopyCost {
     /// Bytes that were written.
     pub(crate) bytes: u64,
     apparent_bytes: u64,
 }
 
-/// Makes the waiting `links` of the layer in `root`. `below` is a view of the layers below it. The layer
-/// has taken `taken` bytes already.
+/// Creates the pending `links` of the layer in `root`. `below` is a view of the layers below it. The layer
+/// uses `taken` bytes already.
 pub(crate) fn copy_up(
     root: BorrowedFd<'_>,
     below: Option<BorrowedFd<'_>>,
@@ -135,11 +136,11 @@ pub(crate) fn copy_up(
     limits: Limits,
     taken: u64,
     shift: &Shift,
-) -> Result<Copied, Error> {
+) -> Result<CopyCost, Error> {
     let mut copying = Copying {
         root,
         bytes: taken,
-        done: Copied::default(),
+        done: CopyCost::default(),
         limits,
         shift,
         buffer: vec![0; COPY_BYTES],
@@ -173,9 +174,9 @@ pub(crate) fn copy_up(
 
 struct Copying<'a> {
     root: BorrowedFd<'a>,
-    /// What counts against the limit.
+    /// The bytes that count against the limit.
     bytes: u64,
-    done: Copied,
+    done: CopyCost,
     limits: Limits,
     shift: &'a Shift,
     buffer: Vec<u8>,
@@ -188,7 +189,7 @@ impl Copying<'_> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = || openat(&parent.fd, &own, flags, Mode::RUSR | Mode::WUSR);
-        let into = File::from(way::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
+        let into = File::from(replace::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
         parent.leave().map_err(made)?;
         let stat = fstat(from).map_err(sys::Error::of(|| "fstat()")).map_err(made)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -207,7 +208,7 @@ impl Copying<'_> {
             self.done.bytes += bytes;
             at = begin + bytes;
         }
-        dress(from, &into, &stat)
+        apply_metadata(from, &into, &stat)
             .map_err(sys::Error::of(|| "copy the attributes of a file"))
             .map_err(made)
     }
@@ -240,7 +241,7 @@ fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, 
     sys::open_in_root(root, name, flags, ResolveFlags::empty())
 }
 
-/// A directory that something is made in, and its time before that.
+/// A directory in which a file is created, and its times before that.
 struct Parent {
     fd: OwnedFd,
     times: Timestamps,
@@ -261,7 +262,7 @@ fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)
     Ok((Parent { fd, times }, last))
 }
 
-/// Whether the layer itself has the target by now, and the link was made.
+/// Creates the link if the layer itself has the target by now; returns whether it did.
 fn link(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
     let Ok((from, last)) = parent_of(root, target) else { return Ok(false) };
     let (to, own) = parent_of(root, name)?;
@@ -284,7 +285,7 @@ fn find(below: BorrowedFd<'_>, target: &[u8]) -> Result<File, Errno> {
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
-fn dress(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {
+fn apply_metadata(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {
     use rustix::fs::{Gid, Uid};
     fchown(into, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(into, Mode::from_raw_mode(stat.st_mode & 0o7777))?;

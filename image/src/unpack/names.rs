@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names in a layer: cleaned, and told apart from the marks that remove what lies below.
+//! Names in a layer: cleaned, and distinguished from whiteouts.
 //!
 //! Pure. The rule: a cleaned name has no `..`, no empty part and no leading slash. An entry's own name that
 //! climbs above the root is refused; where a link leads stops at the root, as it does when the kernel
 //! resolves it in a container (`path_resolution(7)`: `..` of the root is the root).
 
-/// What a name in a layer asks for.
+/// The meaning of the last part of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning<'a> {
-    /// The thing itself.
-    Thing,
-    /// `.wh.name`: `name` of the layers below is gone.
+    /// A file of this name.
+    Entry,
+    /// `.wh.name`: hides `name` of the layers below.
     Whiteout(&'a [u8]),
-    /// `.wh..wh..opq`: all that the layers below have in this directory is gone.
+    /// `.wh..wh..opq`: hides this directory of the layers below.
     Opaque,
-    /// Other marks of aufs, which mean nothing here.
-    Nothing,
+    /// Other markers of aufs, which are ignored.
+    Ignored,
 }
 
-/// Why a name is not taken.
+/// Why a name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) &'static str);
 
@@ -74,12 +74,12 @@ pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// What the last part of a cleaned name asks for.
+/// The meaning of the last part of a cleaned name.
 pub(crate) fn meaning(last: &[u8]) -> Result<Meaning<'_>, Refused> {
     match last.strip_prefix(b".wh.") {
-        None => Ok(Meaning::Thing),
+        None => Ok(Meaning::Entry),
         Some(b".wh..opq") => Ok(Meaning::Opaque),
-        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Nothing),
+        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Ignored),
         Some(b"" | b"." | b"..") => Err(Refused("it would remove the directory that it is in")),
         Some(name) => Ok(Meaning::Whiteout(name)),
     }
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn marks_are_told_apart() {
-        assert_eq!(meaning(b"file"), Ok(Meaning::Thing));
+        assert_eq!(meaning(b"file"), Ok(Meaning::Entry));
         assert_eq!(meaning(b".wh.file"), Ok(Meaning::Whiteout(b"file")));
         assert_eq!(meaning(b".wh..wh..opq"), Ok(Meaning::Opaque));
-        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Nothing));
+        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Ignored));
         for bad in [&b".wh."[..], b".wh..", b".wh..."] {
             assert!(meaning(bad).is_err(), "{}", bad.escape_ascii());
         }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Extended headers of tar: `length key=value\n`, again and again.
+//! Extended headers of tar: records of the form `length key=value\n`.
 //!
-//! The rule: records are cut by their length and never by newlines, since values (capabilities,
+//! The rule: records are split by their length and never by newlines, since values (capabilities,
 //! above all) are binary.
 
-use super::Error;
+use super::error::Error;
 
-/// What an extended header says of the entry behind it.
+/// The fields that an extended header sets for the next entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pax {
     pub(crate) path: Option<Vec<u8>>,
@@ -21,7 +21,7 @@ pub(crate) struct Pax {
     pub(crate) sparse: Vec<(String, String)>,
 }
 
-/// Reads a whole extended header.
+/// Parses an extended header.
 pub(crate) fn parse(mut bytes: &[u8], at: u64) -> Result<Pax, Error> {
     let malformed = |why: &'static str| Error::Malformed { at, why: why.into() };
     let mut pax = Pax::default();
@@ -53,7 +53,7 @@ pub(crate) fn parse(mut bytes: &[u8], at: u64) -> Result<Pax, Error> {
     Ok(pax)
 }
 
-/// Whether the value made sense. Keys that we do not know do.
+/// Sets the field of a key; false if the value is invalid. Unknown keys are ignored.
 fn take(pax: &mut Pax, key: &str, value: &[u8]) -> bool {
     match key {
         "path" => pax.path = Some(value.to_vec()),

@@ -1,44 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files with holes: the map of where their bytes go. GNU's own form, and 0.0, 0.1 and 1.0 of PAX.
+//! The data segments of sparse files: the GNU format, and the PAX formats 0.0, 0.1 and 1.0.
 //!
-//! The rule: a map that is given out goes upwards, stays within the file and uses exactly the bytes
+//! The rule: a map is ordered, stays within the file and uses exactly the bytes
 //! that the archive has.
 
-use super::archive::{Archive, BLOCK, Entry, Kind, read_failed};
-use super::{Error, charge, pax};
+use super::blocks::{BLOCK, Blocks};
+use super::entry::{Entry, Kind};
+use super::error::{Error, charge};
+use super::pax;
 use crate::limits::SPARSE_PIECES;
 use std::io::Read;
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 type Map = Vec<(u64, u64)>;
 
-/// GNU's own form: pieces in the header and in blocks behind it.
-pub(super) fn of_header<R: Read>(archive: &mut Archive<R>, header: &Header) -> Result<Kind, Error> {
+/// The GNU format: segments in the header and in extension blocks.
+pub(super) fn of_header<R: Read>(blocks: &mut Blocks<R>, header: &Header) -> Result<Kind, Error> {
     let gnu =
-        header.as_gnu().ok_or_else(|| archive.malformed("a sparse file is not in GNU's form"))?;
+        header.as_gnu().ok_or_else(|| blocks.malformed("a sparse file is not in GNU's form"))?;
     let size = header.entry_size().unwrap_or(0);
-    let length =
-        gnu.real_size().map_err(|_| archive.malformed("the size of a sparse file is no number"))?;
+    let length = gnu
+        .real_size()
+        .map_err(|_| blocks.malformed("the size of a sparse file is not a number"))?;
     let mut map = Map::new();
-    pieces(archive, &gnu.sparse, &mut map)?;
+    pieces(blocks, &gnu.sparse, &mut map)?;
     let mut more = gnu.is_extended();
     while more {
         let mut block = GnuExtSparseHeader::new();
-        *block.as_mut_bytes() = archive.header_block()?;
-        pieces(archive, block.sparse(), &mut map)?;
+        *block.as_mut_bytes() = blocks.header_block()?;
+        pieces(blocks, block.sparse(), &mut map)?;
         more = block.is_extended();
     }
-    checked(archive, map, length, size)
+    checked(blocks, map, length, size)
 }
 
 fn pieces<R: Read>(
-    archive: &Archive<R>,
+    blocks: &Blocks<R>,
     raw: &[GnuSparseHeader],
     map: &mut Map,
 ) -> Result<(), Error> {
     for piece in raw.iter().filter(|piece| !piece.is_empty()) {
         let (Ok(offset), Ok(length)) = (piece.offset(), piece.length()) else {
-            return Err(archive.malformed("a piece of a sparse file is no number"));
+            return Err(blocks.malformed("a piece of a sparse file is not a number"));
         };
         add(map, offset, length)?;
     }
@@ -51,13 +54,13 @@ fn add(map: &mut Map, offset: u64, length: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The forms of PAX. Of the last one the map is read from the data; the entry then begins behind it.
+/// The PAX formats. In 1.0 the map is at the start of the data, and the content follows it.
 pub(super) fn of_pax<R: Read>(
-    archive: &mut Archive<R>,
+    blocks: &mut Blocks<R>,
     entry: &mut Entry,
     keys: &[(String, String)],
 ) -> Result<Kind, Error> {
-    let bad = |archive: &Archive<R>| archive.malformed("the map of a sparse file is wrong");
+    let bad = |blocks: &Blocks<R>| blocks.malformed("the map of a sparse file is wrong");
     let find = |key: &str| {
         keys.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     };
@@ -65,15 +68,15 @@ pub(super) fn of_pax<R: Read>(
     if let Some(name) = find("name") {
         entry.path = name.as_bytes().to_vec();
     }
-    let length = find("realsize").or(find("size")).and_then(parsed).ok_or_else(|| bad(archive))?;
+    let length = find("realsize").or(find("size")).and_then(parsed).ok_or_else(|| bad(blocks))?;
     let mut map = Map::new();
     if find("major") == Some("1") {
-        let read = in_data(archive, &mut map)?;
-        entry.size = entry.size.checked_sub(read).ok_or_else(|| bad(archive))?;
+        let read = in_data(blocks, &mut map)?;
+        entry.size = entry.size.checked_sub(read).ok_or_else(|| bad(blocks))?;
     } else if let Some(text) = find("map") {
         let numbers: Option<Vec<u64>> = text.split(',').map(parsed).collect();
-        for piece in numbers.ok_or_else(|| bad(archive))?.chunks(2) {
-            let [offset, length] = piece else { return Err(bad(archive)) };
+        for piece in numbers.ok_or_else(|| bad(blocks))?.chunks(2) {
+            let [offset, length] = piece else { return Err(bad(blocks)) };
             add(&mut map, *offset, *length)?;
         }
     } else {
@@ -81,24 +84,24 @@ pub(super) fn of_pax<R: Read>(
             keys.iter().filter(|(name, _)| name == key).map(|(_, value)| parsed(value)).collect()
         };
         let (Some(offsets), Some(lengths)) = (numbers("offset"), numbers("numbytes")) else {
-            return Err(bad(archive));
+            return Err(bad(blocks));
         };
         if offsets.len() != lengths.len() {
-            return Err(bad(archive));
+            return Err(bad(blocks));
         }
         for (offset, length) in offsets.into_iter().zip(lengths) {
             add(&mut map, offset, length)?;
         }
     }
-    checked(archive, map, length, entry.size)
+    checked(blocks, map, length, entry.size)
 }
 
-/// Lines of decimal numbers before the data: how many pieces, then offset and length of each.
-fn in_data<R: Read>(archive: &mut Archive<R>, map: &mut Map) -> Result<u64, Error> {
+/// Lines of decimal numbers before the data: the number of segments, then offset and length of each.
+fn in_data<R: Read>(blocks: &mut Blocks<R>, map: &mut Map) -> Result<u64, Error> {
     let mut lines = Lines { block: [0; 512], at: 512, read: 0 };
-    let count = lines.number(archive)?;
+    let count = lines.number(blocks)?;
     for _ in 0..count {
-        let (offset, length) = (lines.number(archive)?, lines.number(archive)?);
+        let (offset, length) = (lines.number(blocks)?, lines.number(blocks)?);
         add(map, offset, length)?;
     }
     Ok(lines.read)
@@ -111,12 +114,12 @@ struct Lines {
 }
 
 impl Lines {
-    fn number<R: Read>(&mut self, archive: &mut Archive<R>) -> Result<u64, Error> {
+    fn number<R: Read>(&mut self, blocks: &mut Blocks<R>) -> Result<u64, Error> {
         const DIGITS_MAX: usize = 20;
         let mut digits = Vec::new();
         loop {
             if self.at == self.block.len() {
-                archive.header_data().read_exact(&mut self.block).map_err(read_failed)?;
+                blocks.header_data().read_exact(&mut self.block).map_err(Error::of_read)?;
                 self.at = 0;
                 self.read += BLOCK;
             }
@@ -127,26 +130,26 @@ impl Lines {
             }
             digits.push(byte);
             if digits.len() > DIGITS_MAX {
-                return Err(archive.malformed("the map of a sparse file is wrong"));
+                return Err(blocks.malformed("the map of a sparse file is wrong"));
             }
         }
-        pax::number(&digits).ok_or_else(|| archive.malformed("the map of a sparse file is wrong"))
+        pax::number(&digits).ok_or_else(|| blocks.malformed("the map of a sparse file is wrong"))
     }
 }
 
-fn checked<R: Read>(archive: &Archive<R>, map: Map, length: u64, size: u64) -> Result<Kind, Error> {
+fn checked<R: Read>(blocks: &Blocks<R>, map: Map, length: u64, size: u64) -> Result<Kind, Error> {
     let (mut at, mut used) = (0_u64, 0_u64);
     for (offset, bytes) in &map {
         let end = offset.checked_add(*bytes);
         let is_good = *offset >= at && end.is_some_and(|end| end <= length);
         if !is_good {
-            return Err(archive.malformed("the pieces of a sparse file overlap or exceed it"));
+            return Err(blocks.malformed("the pieces of a sparse file overlap or exceed it"));
         }
         at = end.unwrap_or(length);
         used += bytes;
     }
     if used != size {
-        return Err(archive.malformed("the pieces of a sparse file are not what the archive has"));
+        return Err(blocks.malformed("the pieces of a sparse file are not what the archive has"));
     }
     Ok(Kind::Sparse { map, length })
 }

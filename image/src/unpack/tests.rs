@@ -2,9 +2,10 @@
 //! Layers unpacked on a real filesystem, good ones and hostile ones. Needs root.
 
 use super::{Error, Unpacked, copy_up, unpack};
-use crate::inventory::Writer;
+use crate::file_list::Writer;
+use crate::fs::files;
 use crate::limits::{LAYER_BYTES, Limits, Work};
-use crate::{files, view};
+use crate::view;
 use hull_tests::layer::Layer;
 use hull_tests::paths::cannot_run;
 use proptest::prelude::*;

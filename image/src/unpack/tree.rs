@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes the files of a layer beneath one descriptor.
+//! Creates the files of a layer beneath one descriptor.
 //!
 //! The rule: a parent is found by `openat2(RESOLVE_IN_ROOT)`, so that links in it end inside; the last
 //! part is made or removed in that parent and never followed. Owners come before modes (`chown`
 //! clears set-user-id), both before capabilities (`chown` clears those too), times come last.
 
-use super::archive::{Entry, Kind};
-use super::dress::{dress, ignoring_unsupported, kept, mode, opaque, owner, times, worn};
-use super::links::Waiting;
+use super::content::copy;
+use super::entry::{Entry, Kind};
+use super::error::{Error, charge, shown};
+use super::links::PendingLinks;
+use super::metadata::{
+    applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
+    times,
+};
 use super::names::{self, Meaning};
-use super::way::{clear_way, is_whiteout};
-use super::{Error, Unpacked, charge, shown};
+use super::replace::{is_whiteout, remove_conflicting};
+use super::unpacked::Unpacked;
 use crate::digest::Hasher;
-use crate::files;
-use crate::inventory::{Dress, What};
+use crate::file_list::{Metadata, NodeKind};
+use crate::fs::files;
 use crate::limits::{LAYER_APPARENT_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
@@ -24,34 +29,34 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// What directories wear that the archive does not list.
-const IMPLICIT: Dress = Dress { mode: 0o755, uid: 0, gid: 0 };
-/// Disk space is taken in such units, about.
+/// The metadata of parent directories that the archive does not list.
+const IMPLICIT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0 };
+/// The approximate unit of disk allocation.
 const UNIT: u64 = 4096;
-/// Longest target of a link that takes none, likewise.
+/// The longest target of a symlink that is stored in its inode, approximately.
 const LINK_IN_INODE: usize = 60;
 const COPY_BYTES: usize = 256 << 10;
-/// Links on the way to one directory.
+/// The largest number of symlinks on the way to one directory.
 const LINKS_MAX: u32 = 40;
 
-/// A layer's directory being filled.
+/// A layer's directory that is being filled.
 pub(super) struct Tree {
     root: OwnedFd,
     /// The last parent: most entries are in the directory of the one before.
     parent: Option<Parent>,
-    /// Links that wait for the layers below.
-    waiting: Waiting,
-    /// Directories that were made on the way, since this was asked last.
-    implied: Vec<Vec<u8>>,
+    /// Links to files of the layers below.
+    pending_links: PendingLinks,
+    /// Parent directories that were created for the current entry.
+    implicit_parents: Vec<Vec<u8>>,
     limits: Limits,
     done: Unpacked,
     buffer: Vec<u8>,
 }
 
-/// A directory that entries are made in. That changes its time, which is put back when it is left.
+/// A directory in which entries are created. Its times, which that changes, are restored afterwards.
 struct Parent {
     name: Vec<u8>,
     fd: OwnedFd,
@@ -60,38 +65,47 @@ struct Parent {
 
 type Call<T> = Result<T, sys::Error>;
 
-/// Something that was made: where, what it is, and what it wears.
-pub(super) type Noted = (Vec<u8>, What, Option<Dress>);
+/// A created file: path, type and metadata.
+pub(super) type Recorded = (Vec<u8>, NodeKind, Option<Metadata>);
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
-        let (waiting, implied) = Default::default();
-        Self { root, parent: None, waiting, implied, limits, done, buffer: vec![0; COPY_BYTES] }
+        let (pending_links, implicit_parents) = Default::default();
+        Self {
+            root,
+            parent: None,
+            pending_links,
+            implicit_parents,
+            limits,
+            done,
+            buffer: vec![0; COPY_BYTES],
+        }
     }
 
-    /// Makes what an entry says, and tells what is there now because of it.
+    /// Creates the file of an entry, and returns all files that were created for it.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
         data: &mut impl Read,
-    ) -> Result<impl Iterator<Item = Noted>, Error> {
+    ) -> Result<impl Iterator<Item = Recorded>, Error> {
         let made = self.make(entry, data)?;
         // Directories on the way and marks are inodes too, whatever the archive lists.
         let mut inodes = self.done.inodes.saturating_sub(1);
         charge(&LAYER_ENTRIES, &mut inodes, 0, self.limits.entries)?;
-        let worn = made.as_ref().map(|(_, what)| worn(entry, what)).transpose();
-        let worn = worn.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
-        let made = made.map(|(name, what)| (name, what, worn.flatten()));
-        let implied = std::mem::take(&mut self.implied).into_iter();
-        Ok(implied.map(|name| (name, What::Directory, Some(IMPLICIT))).chain(made))
+        let metadata = made.as_ref().map(|(_, kind)| applied_metadata(entry, kind)).transpose();
+        let metadata =
+            metadata.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
+        let made = made.map(|(name, kind)| (name, kind, metadata.flatten()));
+        let implicit_parents = std::mem::take(&mut self.implicit_parents).into_iter();
+        Ok(implicit_parents.map(|name| (name, NodeKind::Directory, Some(IMPLICIT))).chain(made))
     }
 
     fn make(
         &mut self,
         entry: &Entry,
         data: &mut impl Read,
-    ) -> Result<Option<(Vec<u8>, What)>, Error> {
+    ) -> Result<Option<(Vec<u8>, NodeKind)>, Error> {
         let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
         let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
         for (xattr, _) in &entry.xattrs {
@@ -102,25 +116,25 @@ impl Tree {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         if name.is_empty() {
             self.add_root(entry).map_err(made)?;
-            return Ok(Some((name, What::Directory)));
+            return Ok(Some((name, NodeKind::Directory)));
         }
         let (directory, last) = names::split(&name);
         let last_name = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
-        let what = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
-            Meaning::Nothing => None,
+        let kind = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
+            Meaning::Ignored => None,
             Meaning::Opaque => {
                 self.make_opaque(directory).map_err(made)?;
                 None
             }
             Meaning::Whiteout(gone) => {
-                let is_made = self.white_out(directory, gone).map_err(made)?;
+                let is_made = self.make_whiteout(directory, gone).map_err(made)?;
                 let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
                 let path = [directory, slash, gone].concat();
-                return Ok(is_made.then_some((path, What::Whiteout)));
+                return Ok(is_made.then_some((path, NodeKind::Whiteout)));
             }
-            Meaning::Thing => {
+            Meaning::Entry => {
                 // A name that comes again replaces what waits for the layers below.
-                self.waiting.forget(&name);
+                self.pending_links.forget(&name);
                 match &entry.kind {
                     Kind::Link(target) => self.link(entry, &name, target)?,
                     Kind::File | Kind::Sparse { .. } => {
@@ -134,18 +148,18 @@ impl Tree {
                 }
             }
         };
-        Ok(what.map(|what| (name, what)))
+        Ok(kind.map(|kind| (name, kind)))
     }
 
-    /// Says what was made.
+    /// Restores the times of the last parent and returns the unpacked layer.
     pub(super) fn finish(mut self) -> Result<Unpacked, Error> {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
-        self.done.links = self.waiting.finish(self.root.as_fd()).map_err(made)?;
+        self.done.links = self.pending_links.finish(self.root.as_fd()).map_err(made)?;
         Ok(self.done)
     }
 
-    /// Gives the last parent its time back.
+    /// Restores the times of the last parent.
     fn leave(&mut self) -> Call<()> {
         let Some(Parent { name, fd, times }) = self.parent.take() else { return Ok(()) };
         futimens(&fd, &times).map_err(sys::Error::of(|| format!("futimens({})", shown(&name))))
@@ -156,7 +170,7 @@ impl Tree {
         sys::open_in_root(self.root.as_fd(), name, flags, ResolveFlags::NO_XDEV)
     }
 
-    /// Opens the directory that an entry goes to, and makes it if the archive does not list it.
+    /// Opens the parent directory of an entry, and creates it if the archive does not list it.
     fn directory(&mut self, name: &[u8]) -> Call<BorrowedFd<'_>> {
         if self.parent.as_ref().is_none_or(|known| known.name != name) {
             self.leave()?;
@@ -183,7 +197,7 @@ impl Tree {
         self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)
     }
 
-    /// Likewise, when all above it is there.
+    /// The same, when all directories above it exist.
     fn ensure_one(&mut self, name: &[u8], links: u32) -> Call<()> {
         let failed = |errno| sys::Error::new(errno, format!("mkdirat({})", shown(name)));
         let (above, last) = names::split(name);
@@ -199,7 +213,7 @@ impl Tree {
                 chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
                 futimens(&parent, &files::modified(&before)).map_err(failed)?;
-                self.implied.push(name.to_vec());
+                self.implicit_parents.push(name.to_vec());
                 self.count(UNIT);
                 return Ok(());
             }
@@ -218,7 +232,7 @@ impl Tree {
         self.ensure(&joined, links - 1).map(drop)
     }
 
-    /// The name of a directory of this layer without links on the way: `..` behind it depends on that.
+    /// The name of a directory with all symlinks resolved, as a following `..` needs it.
     fn place_of(&self, dir: &OwnedFd) -> Option<Vec<u8>> {
         let path = |fd: &OwnedFd| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -242,7 +256,7 @@ impl Tree {
             .beneath(b"", files::DIRECTORY)
             .map_err(sys::Error::of(|| "openat2(/, DIRECTORY)"))?;
         self.leave()?;
-        dress(root.as_fd(), entry)?;
+        apply_metadata(root.as_fd(), entry)?;
         futimens(&root, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens(/)"))
     }
 
@@ -254,8 +268,8 @@ impl Tree {
         opaque(dir.as_fd())
     }
 
-    /// Whether there is a mark now.
-    fn white_out(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
+    /// Creates a whiteout; returns whether there is one now.
+    fn make_whiteout(&mut self, directory: &[u8], gone: &[u8]) -> Call<bool> {
         let gone = CString::new(gone).map_err(|_| sys::Error::new(Errno::INVAL, "mknodat(NUL)"))?;
         let parent = self.directory(directory)?;
         match mknodat(parent, &gone, FileType::CharacterDevice, Mode::empty(), 0) {
@@ -281,14 +295,14 @@ impl Tree {
         name: &[u8],
         last: &CString,
         data: &mut impl Read,
-    ) -> Result<What, Error> {
+    ) -> Result<NodeKind, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         let mut replaced = false;
         let parent = self.directory(names::split(name).0).map_err(made)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || openat(parent, last, flags, Mode::RUSR | Mode::WUSR);
-        let fd = clear_way(parent, last, &mut replaced, create).map_err(made)?;
+        let fd = remove_conflicting(parent, last, &mut replaced, create).map_err(made)?;
         self.done.replaced |= replaced;
         let mut file = File::from(fd);
         let mut hasher = Hasher::sha256();
@@ -303,44 +317,21 @@ impl Tree {
             | Kind::Link(_)
             | Kind::Char(..)
             | Kind::Block(..)
-            | Kind::Fifo => {
-                (self.copy(entry, &mut file, data, entry.size, &mut hasher)?, entry.size)
-            }
+            | Kind::Fifo => (
+                copy(&mut self.buffer, entry, &mut file, data, entry.size, &mut hasher)?,
+                entry.size,
+            ),
         };
-        dress(file.as_fd(), entry).map_err(made)?;
+        apply_metadata(file.as_fd(), entry).map_err(made)?;
         futimens(&file, &times(entry.mtime))
             .map_err(sys::Error::of(|| "futimens()"))
             .map_err(made)?;
         self.count(written);
         let digest = hasher.bytes();
         if let Kind::Sparse { map, .. } = &entry.kind {
-            return Ok(What::Sparse { length, map: map.clone(), digest });
+            return Ok(NodeKind::Sparse { length, map: map.clone(), digest });
         }
-        Ok(What::File { size: length, digest })
-    }
-
-    fn copy(
-        &mut self,
-        entry: &Entry,
-        file: &mut File,
-        data: &mut impl Read,
-        size: u64,
-        hasher: &mut Hasher,
-    ) -> Result<u64, Error> {
-        let mut left = size;
-        while left > 0 {
-            let want = usize::try_from(left).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-            let got = data.read(&mut self.buffer[..want]).map_err(super::archive::read_failed)?;
-            if got == 0 {
-                return Err(super::archive::read_failed(io::ErrorKind::UnexpectedEof.into()));
-            }
-            hasher.update(&self.buffer[..got]);
-            file.write_all(&self.buffer[..got])
-                .map_err(sys::Error::of_io(|| format!("write({got} bytes)")))
-                .map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
-            left -= got as u64;
-        }
-        Ok(size)
+        Ok(NodeKind::File { size: length, digest })
     }
 
     fn copy_pieces(
@@ -362,12 +353,17 @@ impl Tree {
             file.seek(SeekFrom::Start(*offset))
                 .map_err(sys::Error::of_io(|| "lseek()"))
                 .map_err(made)?;
-            written += self.copy(entry, file, data, *size, hasher)?;
+            written += copy(&mut self.buffer, entry, file, data, *size, hasher)?;
         }
         Ok(written)
     }
 
-    fn link(&mut self, entry: &Entry, name: &[u8], target: &[u8]) -> Result<Option<What>, Error> {
+    fn link(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<Option<NodeKind>, Error> {
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         let refused = |why: &str| Error::Refused {
             entry: shown(&entry.path),
@@ -390,45 +386,45 @@ impl Tree {
             Ok(dir) => {
                 let mut replaced = false;
                 let make = || linkat(&dir, &last, parent, &own, AtFlags::empty());
-                clear_way(parent, &own, &mut replaced, make).map_err(made)?;
+                remove_conflicting(parent, &own, &mut replaced, make).map_err(made)?;
                 self.done.replaced |= replaced;
-                Ok(Some(What::Link(target)))
+                Ok(Some(NodeKind::Link(target)))
             }
             // A layer below has it: linked once that is there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                self.waiting.add(self.root.as_fd(), name, &target)?;
+                self.pending_links.add(self.root.as_fd(), name, &target)?;
                 Ok(None)
             }
             Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
         }
     }
 
-    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<What> {
-        let (kind, what) = match &entry.kind {
+    fn other(&mut self, entry: &Entry, name: &[u8], last: &CString) -> Call<NodeKind> {
+        let (file_type, kind) = match &entry.kind {
             Kind::Directory => {
-                return self.make_directory(entry, name, last).map(|()| What::Directory);
+                return self.make_directory(entry, name, last).map(|()| NodeKind::Directory);
             }
             Kind::Symlink(target) => {
                 let made = self.symlink(entry, name, last, target);
-                return made.map(|()| What::Symlink(target.clone()));
+                return made.map(|()| NodeKind::Symlink(target.clone()));
             }
             // A device of these numbers is a mark of overlayfs, wherever it comes from.
-            Kind::Char(0, 0) => (FileType::CharacterDevice, What::Whiteout),
-            Kind::Char(major, minor) => (FileType::CharacterDevice, What::Char(*major, *minor)),
-            Kind::Block(major, minor) => (FileType::BlockDevice, What::Block(*major, *minor)),
+            Kind::Char(0, 0) => (FileType::CharacterDevice, NodeKind::Whiteout),
+            Kind::Char(major, minor) => (FileType::CharacterDevice, NodeKind::Char(*major, *minor)),
+            Kind::Block(major, minor) => (FileType::BlockDevice, NodeKind::Block(*major, *minor)),
             Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => {
-                (FileType::Fifo, What::Fifo)
+                (FileType::Fifo, NodeKind::Fifo)
             }
         };
-        let device = if let What::Char(major, minor) | What::Block(major, minor) = what {
+        let device = if let NodeKind::Char(major, minor) | NodeKind::Block(major, minor) = kind {
             makedev(major, minor)
         } else {
             0
         };
         let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        let make = || mknodat(parent, last, kind, Mode::empty(), device);
-        clear_way(parent, last, &mut replaced, make)?;
+        let make = || mknodat(parent, last, file_type, Mode::empty(), device);
+        remove_conflicting(parent, last, &mut replaced, make)?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
@@ -439,19 +435,19 @@ impl Tree {
             .map_err(sys::Error::of(|| "utimensat()"))?;
         self.done.replaced |= replaced;
         self.count(0);
-        Ok(what)
+        Ok(kind)
     }
 
     fn symlink(&mut self, entry: &Entry, name: &[u8], last: &CString, target: &[u8]) -> Call<()> {
         let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        clear_way(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
+        remove_conflicting(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
         let (uid, gid) = owner(entry)?;
         chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(sys::Error::of(|| "fchownat()"))?;
         let path =
             [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
-        for (xattr, value) in kept(entry) {
+        for (xattr, value) in retained_xattrs(entry) {
             ignoring_unsupported(
                 lsetxattr(path.as_slice(), xattr, value, XattrFlags::empty()),
                 xattr,
@@ -474,7 +470,7 @@ impl Tree {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
                 let was_whiteout = is_whiteout(parent, last);
                 let make = || mkdirat(parent, last, Mode::RWXU);
-                clear_way(parent, last, &mut replaced, make)?;
+                remove_conflicting(parent, last, &mut replaced, make)?;
                 let dir = open().map_err(sys::Error::of(|| "openat(DIRECTORY)"))?;
                 if was_whiteout {
                     opaque(dir.as_fd())?;
@@ -483,7 +479,7 @@ impl Tree {
             }
             Err(errno) => return Err(sys::Error::new(errno, "openat(DIRECTORY)")),
         };
-        dress(dir.as_fd(), entry)?;
+        apply_metadata(dir.as_fd(), entry)?;
         futimens(&dir, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens()"))?;
         self.done.replaced |= replaced;
         if is_new {

@@ -8,6 +8,7 @@
 
 use hull_image::{Config, Image, Reference, Registry, Remote, Store};
 use hull_tests::image::{Blob, Packed};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -86,7 +87,7 @@ pub(crate) fn can_run(test: &str) -> bool {
     is_root
 }
 
-/// Error, causes and mend, as the daemon shows them.
+/// The error with its causes and its hint, as the daemon shows them.
 pub(crate) fn told(error: &hull_image::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -288,23 +289,34 @@ pub(crate) fn serves(
 
 /// A CA and a certificate for 127.0.0.1 that it signed, made by openssl.
 pub(crate) fn tls(dir: &Path) -> rustls::ServerConfig {
+    let (certificate, key) = certificate(dir, "127.0.0.1", 2);
+    rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap()
+}
+
+/// The same for another address or validity, with the key, for servers with settings of their own.
+pub(crate) fn certificate(
+    dir: &Path,
+    address: &str,
+    days: i32,
+) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let script = r#"
 set -e
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca \
     -addext basicConstraints=critical,CA:TRUE
-openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=127.0.0.1
-printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > extensions
-openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile extensions
+openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=$1
+printf "subjectAltName=IP:$1\nbasicConstraints=CA:FALSE\n" > extensions
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days $2 -extfile extensions
 openssl x509 -in cert.pem -outform der -out cert.der
 openssl pkcs8 -topk8 -nocrypt -in key.pem -outform der -out key.der
 "#;
-    let made = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    let days = days.to_string();
+    let arguments = ["-c", script, "sh", address, &days];
+    let made = Command::new("sh").args(arguments).current_dir(dir).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(read("key.der"));
     let _chosen_already = rustls::crypto::ring::default_provider().install_default();
-    rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![read("cert.der").into()], key.into())
-        .unwrap()
+    (read("cert.der").into(), PrivatePkcs8KeyDer::from(read("key.der")).into())
 }

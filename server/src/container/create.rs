@@ -131,7 +131,7 @@ async fn make_rootfs(
     blocking(move || {
         let image = image_of(&node, &record)?;
         let of_image = |source| Error::Image { image: image.id.clone(), source };
-        node.images.ready(&image).map_err(of_image)?;
+        node.images.check_layers(&image).map_err(of_image)?;
         let user = user_of(&image, &record.config)?;
         record.user = Some(user.clone());
         let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, target_pid)?;

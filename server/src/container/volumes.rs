@@ -46,7 +46,7 @@ pub(crate) fn check(node: &Node, record: &ContainerRecord) -> Result<(), Error> 
         let path = sub_path(record, volume);
         let image = image(node, &volume.image_id)?;
         let failed = |source| Error::Image { image: image.id.clone(), source };
-        node.images.ready(&image).map_err(failed)?;
+        node.images.check_layers(&image).map_err(failed)?;
         if path.is_empty() {
             continue;
         }

@@ -189,16 +189,16 @@ fn monitor_code(error: &monitors::Error) -> Code {
 }
 
 fn image_code(error: &hull_image::Error) -> Code {
-    use hull_image::Fault;
-    match error.fault() {
-        Fault::BadReference => Code::InvalidArgument,
-        Fault::NotFound => Code::NotFound,
-        Fault::Denied | Fault::Policy => Code::PermissionDenied,
-        Fault::Unreachable => Code::Unavailable,
-        Fault::InUse => Code::FailedPrecondition,
-        Fault::Taken => Code::AlreadyExists,
-        Fault::Corrupt => Code::DataLoss,
-        Fault::Other => Code::Unknown,
+    use hull_image::ErrorKind;
+    match error.kind() {
+        ErrorKind::BadReference => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Denied | ErrorKind::Policy => Code::PermissionDenied,
+        ErrorKind::Unreachable => Code::Unavailable,
+        ErrorKind::InUse => Code::FailedPrecondition,
+        ErrorKind::Taken => Code::AlreadyExists,
+        ErrorKind::Corrupt => Code::DataLoss,
+        ErrorKind::Other => Code::Unknown,
     }
 }
 

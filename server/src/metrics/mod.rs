@@ -71,9 +71,9 @@ fn container(
         given.add(table::FS_USAGE, number(layer.used_bytes), &[&device]);
         given.add(table::FS_INODES, number(layer.inodes_used), &[&device]);
         // The store is there as long as we are; if it cannot be asked, its two numbers are left out.
-        if let Ok(room) = node.images.room() {
-            given.add(table::FS_LIMIT, room.bytes, &[&device]);
-            given.add(table::FS_INODES_FREE, room.inodes_free, &[&device]);
+        if let Ok(capacity) = node.images.capacity() {
+            given.add(table::FS_LIMIT, capacity.bytes, &[&device]);
+            given.add(table::FS_INODES_FREE, capacity.inodes_free, &[&device]);
         }
     }
     if let Some(resources) = record.resources() {

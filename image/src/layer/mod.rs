@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One layer: compressed bytes in, a checked directory out, in one pass and on two threads.
+//!
+//! ```text
+//! bytes → digest of the blob → inflate ──chunks──→ diff id → unpack, file list
+//!         (a thread of its own)                    (the caller's)
+//! ```
+//!
+//! The rule: a layer is complete only if every byte, also those after the archive's end, went through
+//! both digests and both match.
+//!
+//! Two threads, because decompression takes about as long as all the rest: one layer alone keeps two
+//! processors busy. The buffers between them are bounded and reused.
+
+pub(crate) mod progress;
+pub(crate) mod tee_reader;
+
+use crate::digest::{Digest, Hashing};
+use crate::error::Cause;
+use crate::file_list::Writer;
+use crate::limits::{Limits, Shift, Work, ZSTD_WINDOW_BYTES};
+use crate::unpack::{self, Unpacked};
+use progress::LayerProgress;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+const BUFFER_BYTES: usize = 128 << 10;
+/// Chunks between the two threads.
+const CHUNKS: usize = 8;
+
+/// The digests that a layer must have.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// The blob's digest and size, if known (`docker save` does not state them).
+    pub(crate) blob: Option<(Digest, u64)>,
+    /// The digest of the uncompressed archive.
+    pub(crate) diff_id: Digest,
+}
+
+impl Expected {
+    fn name(&self) -> String {
+        self.blob.as_ref().map_or(&self.diff_id, |(digest, _)| digest).to_string()
+    }
+}
+
+/// Unpacks `bytes` into the empty directory `root` and checks all of it.
+pub(crate) fn unpack(
+    bytes: impl Read + Send,
+    expected: &Expected,
+    root: OwnedFd,
+    limits: Limits,
+    file_list: &mut Writer,
+    watch: &LayerProgress,
+    work: &Work,
+) -> Result<Unpacked, Cause> {
+    let (full, inflated) = sync_channel(CHUNKS);
+    let (back, empty) = sync_channel(CHUNKS);
+    // Damage shows in many ways; the blob's digest says it best. So all of it is read then.
+    let read_all = AtomicBool::new(false);
+    let read = |source: io::Error| Cause::Layer {
+        layer: expected.name(),
+        source: unpack::Error::of_read(source),
+    };
+    let (unpacked, blob) = std::thread::scope(|scope| {
+        let inflating =
+            std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, || {
+                let shift = work.shift(limits.seconds);
+                inflate(bytes, expected, &full_into(full, empty), &read_all, &shift)
+            });
+        let shift = work.shift(limits.seconds);
+        let inflated = Inflated { from: inflated, back, chunk: Vec::new(), at: 0, watch, shift };
+        let unpacked = checked(inflated, expected, root, limits, file_list, &read_all);
+        let blob = inflating.and_then(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the inflating thread panicked")))
+        });
+        (unpacked, blob)
+    });
+    match unpacked {
+        // What is hostile, or our own trouble, is told as such.
+        Err(cause) if !is_damage(&cause) => return Err(cause),
+        Ok(_) | Err(_) => {}
+    }
+    let (size, digest) = blob.map_err(read)?;
+    if let Some((want, want_size)) = &expected.blob {
+        let what = || format!("layer {want}");
+        if size != *want_size {
+            return Err(Cause::WrongSize { what: what(), want: *want_size, got: size });
+        }
+        if digest != *want {
+            return Err(Cause::WrongDigest {
+                what: what(),
+                want: want.to_string(),
+                got: digest.to_string(),
+            });
+        }
+    }
+    unpacked
+}
+
+fn is_damage(cause: &Cause) -> bool {
+    matches!(
+        cause,
+        Cause::WrongDiffId { .. }
+            | Cause::Layer {
+                source: unpack::Error::Malformed { .. } | unpack::Error::Read { .. },
+                ..
+            }
+    )
+}
+
+/// The unpacking side.
+fn checked(
+    inflated: Inflated<'_>,
+    expected: &Expected,
+    root: OwnedFd,
+    limits: Limits,
+    file_list: &mut Writer,
+    read_all: &AtomicBool,
+) -> Result<Unpacked, Cause> {
+    let layer = |source| Cause::Layer { layer: expected.name(), source };
+    let inflated = Hashing::new(inflated, expected.diff_id.hasher());
+    let unpacked = unpack::unpack(inflated, root, limits, file_list).map_err(layer);
+    let unpacked = unpacked.and_then(|(unpacked, inflated)| {
+        let read = |source| layer(unpack::Error::of_read(source));
+        let (_, diff_id) = inflated.finish().map_err(read)?;
+        if diff_id != expected.diff_id {
+            return Err(Cause::WrongDiffId {
+                layer: expected.name(),
+                want: expected.diff_id.to_string(),
+                got: diff_id.to_string(),
+            });
+        }
+        Ok(unpacked)
+    });
+    if unpacked.as_ref().err().is_none_or(is_damage) {
+        read_all.store(true, Ordering::SeqCst);
+    }
+    unpacked
+}
+
+/// Decompressed bytes, or the error that ended them.
+type Chunk = io::Result<Vec<u8>>;
+
+struct Chunks {
+    full: SyncSender<Chunk>,
+    empty: Receiver<Vec<u8>>,
+}
+
+fn full_into(full: SyncSender<Chunk>, empty: Receiver<Vec<u8>>) -> Chunks {
+    Chunks { full, empty }
+}
+
+/// The decompressing side. Returns size and digest of the blob, as far as it was read.
+fn inflate(
+    bytes: impl Read,
+    expected: &Expected,
+    chunks: &Chunks,
+    read_all: &AtomicBool,
+    shift: &Shift,
+) -> io::Result<(u64, Digest)> {
+    let kind = expected.blob.as_ref().map_or(&expected.diff_id, |(digest, _)| digest);
+    let mut blob = BufReader::with_capacity(BUFFER_BYTES, Hashing::new(bytes, kind.hasher()));
+    let is_wanted = match send(&mut blob, chunks, shift) {
+        Ok(is_wanted) => is_wanted,
+        Err(err) => chunks.full.send(Err(err)).is_ok(),
+    };
+    // Nobody takes it any more: the flag was set before that.
+    if !is_wanted && !read_all.load(Ordering::SeqCst) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    // What the buffer holds was counted already.
+    blob.into_inner().finish()
+}
+
+/// Decompresses all of it; false if the other side no longer reads.
+fn send(blob: &mut impl BufRead, chunks: &Chunks, shift: &Shift) -> io::Result<bool> {
+    let mut inflated = decoder(blob)?;
+    loop {
+        shift.check()?;
+        let mut chunk = chunks.empty.try_recv().unwrap_or_default();
+        chunk.resize(BUFFER_BYTES, 0);
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match inflated.read(&mut chunk[filled..])? {
+                0 => break,
+                got => filled += got,
+            }
+        }
+        let is_last = filled < chunk.len();
+        chunk.truncate(filled);
+        if chunks.full.send(Ok(chunk)).is_err() {
+            return Ok(false);
+        }
+        if is_last {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads what the other thread decompresses.
+struct Inflated<'a> {
+    from: Receiver<Chunk>,
+    back: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+    watch: &'a LayerProgress,
+    shift: Shift,
+}
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            self.shift.check()?;
+            self.watch.unpacker_waits(true);
+            let next = self.from.recv();
+            self.watch.unpacker_waits(false);
+            let Ok(next) = next else { return Ok(0) };
+            let done = std::mem::replace(&mut self.chunk, next?);
+            self.watch.inflates(self.chunk.len() as u64);
+            self.at = 0;
+            // When there are enough of them it is simply given up.
+            drop(self.back.try_send(done));
+        }
+        let count = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// Decompresses gzip and zstd, detected by the first bytes: media types are often wrong.
+pub(crate) fn decoder<'a>(bytes: &'a mut impl BufRead) -> io::Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::with_capacity(4);
+    bytes.by_ref().take(4).read_to_end(&mut start)?;
+    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
+    let is_zstd = start == [0x28, 0xb5, 0x2f, 0xfd]
+        || (start.len() == 4 && start[0] & 0xf0 == 0x50 && start[1..] == [0x2a, 0x4d, 0x18]);
+    let all = io::Cursor::new(start).chain(bytes);
+    if is_gzip {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(all)));
+    }
+    if is_zstd {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(all)?;
+        decoder.window_log_max(ZSTD_WINDOW_BYTES.default.ilog2())?;
+        return Ok(Box::new(decoder));
+    }
+    Ok(Box::new(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// What others may pass over: its magic number, its length, anything.
+    fn skippable(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        [&[0x5e, 0x2a, 0x4d, 0x18], &length[..], bytes].concat()
+    }
+
+    fn inflated(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut inflated = Vec::new();
+        decoder(&mut bytes)?.read_to_end(&mut inflated)?;
+        Ok(inflated)
+    }
+
+    #[test]
+    fn layers_in_several_parts_are_inflated_whole() {
+        let (one, two) = (vec![1; 70_000], b"two".to_vec());
+        let both = [one.as_slice(), &two].concat();
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+        for packed in [
+            both.clone(),
+            // Of parallel compressors, and of those that can be looked into (estargz).
+            [gzip(&one), gzip(&two)].concat(),
+            [gzip(&one), gzip(b""), gzip(&two)].concat(),
+            [zstd(&one), zstd(&two)].concat(),
+            // zstd:chunked: where each file begins stands in frames that others skip.
+            [skippable(b"first"), zstd(&one), skippable(b"toc"), zstd(&two), skippable(b"footer")]
+                .concat(),
+        ] {
+            assert!(inflated(&packed).unwrap() == both, "{:02x?}", &packed[..4]);
+        }
+        assert_eq!(inflated(b"").unwrap(), b"");
+        assert!(inflated(&[gzip(&one), gzip(&two)[..8].to_vec()].concat()).is_err(), "cut");
+        assert!(inflated(&zstd(&one)[..20]).is_err(), "cut");
+    }
+}

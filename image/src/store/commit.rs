@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Makes the layers of new images durable, then lists the images.
+
+use super::index::NewImage;
+use super::index::record::Record;
+use super::layers::{Layers, NewLayer};
+use crate::digest::Digest;
+use crate::error::Cause;
+use crate::fs::files;
+use crate::layer::Expected;
+use crate::limits::Work;
+use crate::types::Image;
+use std::sync::Arc;
+
+/// A complete image that is to be made durable and listed.
+pub(super) struct CompleteImage {
+    pub(super) id: Digest,
+    /// The config, byte for byte.
+    pub(super) config: String,
+    /// The layers, lowest first.
+    pub(super) made: Vec<(Expected, NewLayer)>,
+    pub(super) tags: Vec<String>,
+    pub(super) digest: Option<String>,
+}
+
+/// Makes the layers durable and lists their images. Blocks.
+pub(super) fn commit(
+    layers: &Layers,
+    ready: Vec<CompleteImage>,
+    work: &Work,
+) -> Result<Vec<Arc<Image>>, Cause> {
+    let what = match ready.as_slice() {
+        [only] => format!("image {}", only.id),
+        many => format!("{} images", many.len()),
+    };
+    let keep = |source| Cause::Keep { what: what.clone(), source };
+    let (mut new, mut leases) = (Vec::new(), Vec::new());
+    for CompleteImage { id, config, made, tags, digest } in ready {
+        let complete = layers.complete_layers(made, work)?;
+        let records = complete.iter().map(|of| of.layer().clone()).collect();
+        new.push(NewImage { record: Record::new(&id, config, records), tags, digest });
+        leases.extend(complete);
+    }
+    let directory = layers.layout.path("layers");
+    files::open_dir(&directory).and_then(|fd| files::sync_all(&fd, &directory)).map_err(keep)?;
+    let (images, unneeded) = {
+        let mut index = layers.index.lock();
+        (index.add(new).map_err(keep)?, index.collect())
+    };
+    drop(leases);
+    // The images are listed. What cannot be removed now is removed when the store is opened.
+    let removed =
+        unneeded.and_then(|all| all.iter().try_for_each(|directory| files::remove_tree(directory)));
+    if let Err(err) = removed {
+        tracing::warn!(error = %err, "unreferenced layers left behind");
+    }
+    Ok(images)
+}

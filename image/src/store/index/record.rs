@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The record of an image on disk.
+//!
+//! A record is written as a whole. The version increases when a field changes its meaning; new fields
+//! have a default, so older records stay readable. The config is stored byte for byte, so its digest,
+//! which is the image's id, can be checked at any time.
+
+use crate::digest::Digest;
+use crate::fs::files;
+use crate::manifest;
+use crate::manifest::platform::Machine;
+use crate::reference::Reference;
+use crate::store::scratch::Scratch;
+use hull_sys as sys;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The version of the records that this build writes, and the newest that it reads.
+const VERSION: u32 = 1;
+/// Many times the size of a config and five hundred layers.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// The stored form of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) tags: BTreeSet<String>,
+    #[serde(default)]
+    pub(crate) digests: BTreeSet<String>,
+    config: String,
+    /// The layers, lowest first.
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// The name of its directory.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+    /// The compressed layer, which can be pulled again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<Blob>,
+    /// The digest of its file list. Layers of older records have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inventory: Option<String>,
+}
+
+/// A compressed layer in a registry or an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    pub(crate) digest: String,
+    pub(crate) bytes: u64,
+}
+
+impl Layer {
+    /// The digest of the uncompressed archive. It is the directory's name, or a prefix of it.
+    pub(crate) fn diff_id(&self) -> Option<Digest> {
+        let hex = self.name.split('-').next().unwrap_or_default();
+        let kind = if hex.len() == 128 { "sha512" } else { "sha256" };
+        Digest::parse(&format!("{kind}:{hex}"))
+    }
+}
+
+impl Record {
+    pub(crate) fn new(id: &Digest, config: String, layers: Vec<Layer>) -> Self {
+        let (tags, digests) = Default::default();
+        Self { version: VERSION, id: id.to_string(), tags, digests, config, layers }
+    }
+
+    /// Reads and validates a record. The error is a sentence about the record.
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let bytes = files::read(path, BYTES_MAX).map_err(|err| err.to_string())?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
+        if record.version > VERSION {
+            return Err(format!(
+                "it has version {}, which is newer than this hull reads",
+                record.version
+            ));
+        }
+        let id = Digest::parse(&record.id).ok_or("its id is not a digest")?;
+        if id.same_kind_of(record.config.as_bytes()) != id {
+            return Err("its config does not match its id".into());
+        }
+        if path.file_name() != Some(file_name(&id).as_ref()) {
+            return Err("its file name belongs to another image".into());
+        }
+        let is_name = |layer: &Layer| {
+            let good = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+            !layer.name.is_empty() && layer.name.bytes().all(good)
+        };
+        if !record.layers.iter().all(is_name) {
+            return Err("it has an invalid layer name".into());
+        }
+        Ok(record)
+    }
+
+    /// The path of the record.
+    pub(crate) fn path(&self, root: &Path) -> PathBuf {
+        let name = Digest::parse(&self.id).map(|id| file_name(&id)).unwrap_or_default();
+        root.join("images").join(name)
+    }
+
+    /// The image's config. Its platform was checked when the image was added.
+    pub(crate) fn config(&self) -> Result<ImageConfiguration, String> {
+        serde_json::from_str(&self.config).map_err(|err| err.to_string())
+    }
+
+    /// The image's config, byte for byte.
+    pub(crate) fn text(&self) -> &str {
+        &self.config
+    }
+
+    /// Whether the image has neither a tag nor a digest.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.tags.is_empty() && self.digests.is_empty()
+    }
+}
+
+/// Normalizes names that an older hull stored as they were given. If two images then have the same tag,
+/// it stays with the image that had the normalized form, or else with the first.
+pub(crate) fn respell(records: &mut [Record]) {
+    let mut owners: HashMap<String, (String, bool)> = HashMap::new();
+    for record in &*records {
+        for tag in &record.tags {
+            let name = spelled(tag);
+            let is_same = name == *tag;
+            let owner = owners.entry(name).or_insert_with(|| (record.id.clone(), is_same));
+            if is_same && !owner.1 {
+                *owner = (record.id.clone(), is_same);
+            }
+        }
+    }
+    for record in records {
+        let is_own = |name: &String| owners.get(name).is_some_and(|(id, _)| *id == record.id);
+        record.tags = record.tags.iter().map(|tag| spelled(tag)).filter(is_own).collect();
+        record.digests = record.digests.iter().map(|name| spelled(name)).collect();
+    }
+}
+
+/// A name that cannot be parsed stays unchanged.
+fn spelled(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |of| of.to_string())
+}
+
+/// Writes records to scratch files and makes them durable: one with `fsync`, several with one `syncfs`,
+/// which waits for the disk only once.
+pub(crate) fn stage<'a>(
+    root: &Path,
+    records: impl IntoIterator<Item = &'a Record>,
+) -> sys::Result<Vec<Scratch>> {
+    let mut staged = Vec::new();
+    let mut last = None;
+    for record in records {
+        let failed =
+            |_| sys::Error::new(rustix::io::Errno::INVAL, format!("encode({})", record.id));
+        let bytes = serde_json::to_vec(record).map_err(failed)?;
+        let scratch = Scratch::new(root, "record");
+        last = Some(files::write_new(scratch.path(), &bytes)?);
+        staged.push(scratch);
+    }
+    match last {
+        Some(file) if staged.len() == 1 => files::sync(&file, staged[0].path())?,
+        Some(file) => files::sync_all(&file, root)?,
+        None => {}
+    }
+    Ok(staged)
+}
+
+fn file_name(id: &Digest) -> String {
+    format!("{}.json", id.hex())
+}
+
+/// Parses the config of an image that is being added, and checks that it is for this machine.
+pub(crate) fn checked_config(
+    bytes: &[u8],
+    machine: &Machine,
+) -> Result<(String, manifest::ImageConfig), crate::error::Cause> {
+    let config = manifest::parse_config(bytes, machine)?;
+    let text = std::str::from_utf8(bytes).map_err(|err| crate::error::Cause::Document {
+        what: "the image's config".into(),
+        why: err.to_string(),
+    })?;
+    Ok((text.to_owned(), config))
+}

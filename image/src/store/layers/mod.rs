@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Adds layers to the store.
+//!
+//! The rule: a layer is unpacked in `tmp` and renamed into place when it is complete and verified. A
+//! layer that several images need at once is unpacked only once; the others wait.
+
+mod lease;
+mod locks;
+
+pub(super) use lease::Lease;
+pub(super) use locks::LayerLocks;
+
+use super::index::SharedIndex;
+use super::index::record::{Blob, Layer};
+use super::integrity::Integrity;
+use super::layout::Layout;
+use super::scratch::Scratch;
+use crate::digest::Digest;
+use crate::error::Cause;
+use crate::file_list::{self, Writer};
+use crate::fs::files;
+use crate::layer::progress::LayerProgress;
+use crate::layer::tee_reader::TeeReader;
+use crate::layer::{self, Expected};
+use crate::limits::{Limits, Work};
+use crate::unpack::{self, Unpacked};
+use crate::view;
+use hull_sys as sys;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A stored layer, or one that needs the layers below it first.
+#[derive(Debug)]
+pub(super) enum NewLayer {
+    Stored(Lease),
+    Pending { scratch: Scratch, unpacked: Unpacked },
+}
+
+pub(super) fn keep(what: &Digest) -> impl Fn(sys::Error) -> Cause + '_ {
+    move |source| Cause::Keep { what: format!("layer {what}"), source }
+}
+
+/// The stored layers, and the work that adds to them.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) layout: Layout,
+    pub(super) index: SharedIndex,
+    pub(super) integrity: Arc<Integrity>,
+    pub(super) limits: Limits,
+    /// Store the compressed layers too.
+    pub(super) keep_blobs: bool,
+    pub(super) locks: LayerLocks,
+}
+
+impl Layers {
+    /// The stored layer with this diff id, unless it is broken.
+    ///
+    /// A pull that names it gets it without a download: sharing layers by content, as containerd and
+    /// CRI-O do, takes a diff id for the right to a layer. See "Credentials and shared layers" in
+    /// docs/operate.md.
+    pub(super) fn present(&self, diff_id: &Digest) -> Option<Lease> {
+        if self.integrity.is_broken(diff_id.hex()) {
+            return None;
+        }
+        self.lease(diff_id.hex())
+    }
+
+    /// Takes a lease on a stored layer, by the name of its directory.
+    pub(super) fn lease(&self, name: &str) -> Option<Lease> {
+        let layer = self.index.lock().lease(name)?;
+        Some(Lease::new(self.index.clone(), layer))
+    }
+
+    fn place(
+        &self,
+        mut layer: Layer,
+        made: &Path,
+        (list, digest): (Scratch, Digest),
+        work: &Work,
+    ) -> sys::Result<Lease> {
+        layer.inventory = Some(digest.to_string());
+        if self.integrity.is_broken(&layer.name) && self.index.lock().layer(&layer.name).is_some() {
+            // Containers may be running on its intact files.
+            self.integrity.repair(&layer, made, list.path(), work)?;
+            self.index.lock().repaired(&layer)?;
+            tracing::info!(layer = %layer.name, "broken layer repaired");
+        }
+        let layer = self.index.lock().place(layer, made, list.path())?;
+        self.integrity.clear(&layer.name);
+        Ok(Lease::new(self.index.clone(), layer))
+    }
+
+    /// Unpacks a layer. Blocks.
+    pub(super) fn make_layer(
+        &self,
+        bytes: impl Read + Send,
+        expected: &Expected,
+        watch: &LayerProgress,
+        work: &Work,
+    ) -> Result<NewLayer, Cause> {
+        let keep = keep(&expected.diff_id);
+        let scratch = self.layout.scratch("layer");
+        files::make_dir(scratch.path(), 0o755).map_err(&keep)?;
+        let root = files::open_dir(scratch.path()).map_err(&keep)?;
+        let (list, mut writer) = self.begin_file_list().map_err(&keep)?;
+        let limits = self.limits;
+        let again = root.try_clone().map_err(sys::Error::of_io(|| "dup()")).map_err(&keep)?;
+        let kept = self.begin_blob(expected).map_err(&keep)?;
+        let (blob, file) = kept.unzip();
+        let bytes = TeeReader::new(bytes, file);
+        let unpacked = layer::unpack(bytes, expected, root, limits, &mut writer, watch, work)?;
+        if let (Some(blob), Some((digest, _))) = (&blob, &expected.blob) {
+            let place = self.layout.blob(digest);
+            files::rename(blob.path(), &place).map_err(&keep)?;
+        }
+        if unpacked.links.is_some() {
+            return Ok(NewLayer::Pending { scratch, unpacked });
+        }
+        let list = if unpacked.replaced {
+            self.list_files(again.as_fd(), expected, work)?
+        } else {
+            let written = writer.finish().map_err(sys::Error::of_io(|| "write(file list)"));
+            (list, written.map_err(&keep)?)
+        };
+        let layer = layer_of(expected, expected.diff_id.hex().to_owned(), &unpacked, 0);
+        self.place(layer, scratch.path(), list, work).map(NewLayer::Stored).map_err(&keep)
+    }
+
+    /// A file for the compressed layer, if `keep_blobs` is set.
+    fn begin_blob(&self, expected: &Expected) -> sys::Result<Option<(Scratch, File)>> {
+        if !self.keep_blobs || expected.blob.is_none() {
+            return Ok(None);
+        }
+        let scratch = self.layout.scratch("blob");
+        let file = files::create(scratch.path())?;
+        Ok(Some((scratch, file)))
+    }
+
+    fn begin_file_list(&self) -> sys::Result<(Scratch, Writer)> {
+        let scratch = self.layout.scratch("inventory");
+        let file = files::create(scratch.path())?;
+        let writer = Writer::new(file)
+            .map_err(sys::Error::of_io(|| format!("write({})", scratch.path().display())))?;
+        Ok((scratch, writer))
+    }
+
+    /// Writes the file list of a directory as it is, whatever the archive said.
+    fn list_files(
+        &self,
+        root: BorrowedFd<'_>,
+        expected: &Expected,
+        work: &Work,
+    ) -> Result<(Scratch, Digest), Cause> {
+        let keep = keep(&expected.diff_id);
+        let (scratch, mut writer) = self.begin_file_list().map_err(&keep)?;
+        let walked = file_list::walk(root, &mut writer, work, self.limits.seconds);
+        let written = walked.and_then(|()| writer.finish());
+        let digest = written.map_err(|err| match unpack::Error::of_work(err) {
+            Ok(source) => Cause::Layer { layer: expected.diff_id.to_string(), source },
+            Err(err) => {
+                keep(sys::Error::of_io(|| format!("write({})", scratch.path().display()))(err))
+            }
+        })?;
+        Ok((scratch, digest))
+    }
+
+    /// Completes the layers that need those below them, lowest first. Blocks.
+    pub(super) fn complete_layers(
+        &self,
+        made: Vec<(Expected, NewLayer)>,
+        work: &Work,
+    ) -> Result<Vec<Lease>, Cause> {
+        let mut layers: Vec<Lease> = Vec::new();
+        for (expected, made) in made {
+            let layer = match made {
+                NewLayer::Stored(layer) => layer,
+                NewLayer::Pending { scratch, unpacked } => {
+                    self.link_to_below(&expected, scratch.path(), &unpacked, &layers, work)?
+                }
+            };
+            layers.push(layer);
+        }
+        Ok(layers)
+    }
+
+    fn link_to_below(
+        &self,
+        expected: &Expected,
+        made: &Path,
+        unpacked: &Unpacked,
+        below: &[Lease],
+        work: &Work,
+    ) -> Result<Lease, Cause> {
+        let keep = keep(&expected.diff_id);
+        let mut lower: Vec<PathBuf> = Vec::new();
+        // Its content depends on all layers below it, and so does its name.
+        let mut chain = String::new();
+        for layer in below.iter().rev() {
+            let path = self.layout.layer(&layer.layer().name);
+            chain.push_str(&layer.layer().name);
+            if !lower.contains(&path) {
+                lower.push(path);
+            }
+        }
+        let view = if lower.is_empty() { None } else { Some(view::stack(&lower).map_err(&keep)?) };
+        let root = files::open_dir(made).map_err(&keep)?;
+        let failed = |source| Cause::Layer { layer: expected.diff_id.to_string(), source };
+        let view = view.as_ref().map(std::os::fd::AsFd::as_fd);
+        let (limits, shift) = (self.limits, work.shift(self.limits.seconds));
+        let copied = match &unpacked.links {
+            Some(links) => {
+                unpack::copy_up(root.as_fd(), view, links, limits, unpacked.bytes, &shift)
+                    .map_err(failed)?
+            }
+            None => unpack::CopyCost::default(),
+        };
+        const CHAIN_SHOWN: usize = 32;
+        let chain = Digest::of(chain.as_bytes());
+        let name = format!("{}-{}", expected.diff_id.hex(), &chain.hex()[..CHAIN_SHOWN]);
+        let list = self.list_files(root.as_fd(), expected, work)?;
+        let layer = layer_of(expected, name, unpacked, copied.bytes);
+        self.place(layer, made, list, work).map_err(&keep)
+    }
+}
+
+fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64) -> Layer {
+    let blob = expected.blob.as_ref();
+    Layer {
+        name,
+        bytes: unpacked.bytes + copied,
+        inodes: unpacked.inodes + unpacked.links.as_ref().map_or(0, unpack::Links::count),
+        blob: blob.map(|(digest, bytes)| Blob { digest: digest.to_string(), bytes: *bytes }),
+        inventory: None,
+    }
+}

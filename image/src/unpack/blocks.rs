@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The 512-byte blocks of a tar archive: headers, extension blocks, data and padding, each counted
+//! against its limit.
+//!
+//! When recording, it collects every byte that is not a file's content: headers, padding, the end.
+
+use super::error::{Error, charge};
+use crate::limits::{HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
+use std::io::{self, Read};
+use tar::Header;
+
+/// The size of a header, and the unit of padding.
+pub(super) const BLOCK: u64 = 512;
+/// The largest extended header or long name.
+const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+/// The largest unread content that is still recorded.
+const SKIPPED_BYTES_MAX: u64 = 64 << 10;
+/// The largest trailer after the end of the archive, and how much of it is recorded.
+const TRAILER_BYTES_MAX: u64 = 64 << 20;
+const TRAILER_RECORDED_MAX: u64 = 1 << 20;
+
+/// Reads the blocks of an archive in order.
+pub(super) struct Blocks<R> {
+    reader: R,
+    position: u64,
+    /// Where the bytes of the current entry end.
+    data_end: u64,
+    /// Where the next header is.
+    next: u64,
+    entries: u64,
+    /// Bytes of long names and extended headers before the current entry.
+    header_bytes: u64,
+    limits: Limits,
+    /// The bytes that are not content, when recording.
+    raw: Option<Vec<u8>>,
+    is_lossy: bool,
+}
+
+impl<R: Read> Blocks<R> {
+    pub(super) fn new(reader: R, limits: Limits, is_recording: bool) -> Self {
+        Self {
+            reader,
+            position: 0,
+            data_end: 0,
+            next: 0,
+            entries: 0,
+            header_bytes: 0,
+            limits,
+            raw: is_recording.then(Vec::new),
+            is_lossy: false,
+        }
+    }
+
+    /// The bytes recorded since the last call.
+    pub(super) fn take_raw(&mut self) -> Vec<u8> {
+        self.raw.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether bytes were dropped that writing the same archive would need.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.is_lossy
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        if let Some(raw) = &mut self.raw {
+            raw.extend_from_slice(bytes);
+        }
+    }
+
+    /// Reads the trailer after the end of the archive.
+    pub(super) fn trailer(&mut self) -> Result<(), Error> {
+        let mut sink = Vec::new();
+        let raw = self.raw.as_mut().unwrap_or(&mut sink);
+        let part = (&mut self.reader).take(TRAILER_RECORDED_MAX).read_to_end(raw);
+        if (part.map_err(Error::of_read)? as u64) < TRAILER_RECORDED_MAX {
+            return Ok(());
+        }
+        self.is_lossy = true;
+        let mut rest = (&mut self.reader).take(TRAILER_BYTES_MAX);
+        io::copy(&mut rest, &mut io::sink()).map_err(Error::of_read)?;
+        if rest.limit() == 0 {
+            return Err(self.malformed("it goes on long after its end"));
+        }
+        Ok(())
+    }
+
+    /// How many bytes were read.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Starts counting the header bytes of the next entry.
+    pub(super) fn start_headers(&mut self) {
+        self.header_bytes = 0;
+    }
+
+    /// The bytes of the current entry.
+    pub(super) fn data(&mut self) -> Data<'_, R> {
+        Data { blocks: self, is_content: true }
+    }
+
+    /// The bytes of an entry that belong to its header.
+    pub(super) fn header_data(&mut self) -> Data<'_, R> {
+        Data { blocks: self, is_content: false }
+    }
+
+    /// The reader, wherever it stands.
+    pub(super) fn into_inner(self) -> R {
+        self.reader
+    }
+
+    /// An error at this place.
+    pub(super) fn malformed(&self, why: &'static str) -> Error {
+        Error::Malformed { at: self.position, why: why.into() }
+    }
+
+    /// The next header; none at the end.
+    pub(super) fn header(&mut self) -> Result<Option<Header>, Error> {
+        self.skip_to(self.next)?;
+        let mut header = Header::new_old();
+        let bytes = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.reader.read(&mut bytes[filled..]).map_err(Error::of_read)? {
+                0 => break,
+                got => filled += got,
+            }
+        }
+        self.position += filled as u64;
+        if let Some(raw) = &mut self.raw {
+            raw.extend_from_slice(&bytes[..filled]);
+        }
+        // The end is a block of zeros. Some writers leave it out.
+        if filled == 0 || (filled == bytes.len() && bytes.iter().all(|b| *b == 0)) {
+            return Ok(None);
+        }
+        if filled < bytes.len() {
+            return Err(self.malformed("it ends within a header"));
+        }
+        let sum: u32 =
+            bytes[..148].iter().chain(&bytes[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
+        if header.cksum().ok() != Some(sum) {
+            return Err(self.malformed("the checksum of a header is wrong"));
+        }
+        self.next = self.position;
+        self.data_end = self.position;
+        Ok(Some(header))
+    }
+
+    /// Starts the data of an entry: `size` bytes from here, then padding.
+    pub(super) fn begin_data(&mut self, size: u64) -> Result<(), Error> {
+        let end = self.position.checked_add(size).filter(|end| end.checked_add(BLOCK).is_some());
+        let end = end.ok_or_else(|| self.malformed("the size of an entry is too large"))?;
+        if end > self.limits.bytes {
+            return Err(Error::Limit { budget: &LAYER_BYTES, max: self.limits.bytes });
+        }
+        self.data_end = end;
+        self.next = end.next_multiple_of(BLOCK);
+        Ok(())
+    }
+
+    /// The bytes of a header's extension, whole.
+    pub(super) fn extension(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+        if size > EXTENSION_BYTES_MAX {
+            return Err(self.malformed("a name or an extended header is too long"));
+        }
+        charge(&HEADER_BYTES, &mut self.header_bytes, BLOCK + size, HEADER_BYTES.default)?;
+        self.begin_data(size)?;
+        let mut bytes = Vec::new();
+        self.header_data().read_to_end(&mut bytes).map_err(Error::of_read)?;
+        if bytes.len() as u64 != size {
+            return Err(self.malformed("it ends within an extended header"));
+        }
+        Ok(bytes)
+    }
+
+    /// A long name, without the NULs at its end.
+    pub(super) fn name(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+        let mut name = self.extension(size)?;
+        while name.last() == Some(&0) {
+            name.pop();
+        }
+        Ok(name)
+    }
+
+    /// An extension block of the header, before the data.
+    pub(super) fn header_block(&mut self) -> Result<[u8; 512], Error> {
+        let mut block = [0; 512];
+        self.reader.read_exact(&mut block).map_err(Error::of_read)?;
+        self.record(&block);
+        self.position += BLOCK;
+        self.data_end += BLOCK;
+        self.next += BLOCK;
+        self.count()?;
+        Ok(block)
+    }
+
+    /// Counts one more entry or header block.
+    pub(super) fn count(&mut self) -> Result<(), Error> {
+        charge(&LAYER_ENTRIES, &mut self.entries, 1, self.limits.entries)
+    }
+
+    fn skip_to(&mut self, to: u64) -> Result<(), Error> {
+        let left = to - self.position;
+        let mut part = (&mut self.reader).take(left);
+        let skipped = match &mut self.raw {
+            Some(raw) if left <= SKIPPED_BYTES_MAX => {
+                part.read_to_end(raw).map(|bytes| bytes as u64)
+            }
+            raw => {
+                self.is_lossy |= raw.is_some();
+                io::copy(&mut part, &mut io::sink())
+            }
+        };
+        self.position += skipped.map_err(Error::of_read)?;
+        // The padding of the last entry may be missing, its bytes not.
+        if self.position < self.data_end {
+            return Err(self.malformed("it ends within an entry"));
+        }
+        self.position = to;
+        Ok(())
+    }
+}
+
+/// Reads the current entry's bytes and no others.
+pub(crate) struct Data<'a, R> {
+    blocks: &'a mut Blocks<R>,
+    is_content: bool,
+}
+
+impl<R: Read> Read for Data<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.blocks.data_end - self.blocks.position;
+        let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let got = self.blocks.reader.read(&mut buffer[..want])?;
+        self.blocks.position += got as u64;
+        if !self.is_content {
+            self.blocks.record(&buffer[..got]);
+        }
+        Ok(got)
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The result of unpacking a layer.
+
+use super::links::Links;
+
+/// An unpacked layer.
+#[derive(Debug, Default)]
+pub(crate) struct Unpacked {
+    /// Approximate disk usage.
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+    /// Whether entries replaced others, so that the file list differs from the directory.
+    pub(crate) replaced: bool,
+    /// The length of its sparse files, holes included.
+    pub(crate) apparent_bytes: u64,
+    /// Hard links to files of layers below.
+    pub(crate) links: Option<Links>,
+}
