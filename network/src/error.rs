@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with the pod network, and what the operator can do about it.
 
-use crate::PortMapping;
+use crate::types::PortMapping;
 use hull_sys as sys;
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -89,7 +89,7 @@ pub enum Error {
     #[error("give the pod {what}: the pod network is `none`")]
     NoNetwork { what: &'static str },
     #[error(transparent)]
-    Cni(#[from] crate::cni::Error),
+    Cni(#[from] crate::cni::error::Error),
 }
 
 const NFT_MODULES: &str =

@@ -24,34 +24,21 @@
 //!
 //! Not here: making network namespaces (`hull-sys`), knowing what a pod is.
 
-mod bridge;
+mod builtin;
 pub mod cni;
-mod conntrack;
-mod either;
 mod error;
-mod eth0;
-mod host;
-mod inside;
 mod ipam;
-mod leases;
-mod leaving;
 mod netlink;
+mod netns;
+mod network;
 mod nft;
-mod overlap;
-mod pair;
-mod ports;
-mod probe;
-mod rates;
 mod records;
-mod sublink;
-mod subnet;
-mod sysctl;
-mod taken;
+mod sync;
+mod types;
 
-pub use bridge::{Attachment, Bridge, Config, Pod};
+pub use builtin::{Attachment, Bridge, Config};
 pub use cni::Cni;
-pub use either::{Bandwidth, Dns, Network, Request};
 pub use error::Error;
-pub use eth0::Links;
-pub use inside::{InterfaceStats, interface_stats, loopback_up};
-pub use ports::{PortMapping, Protocol};
+pub use netns::{interface_stats, loopback_up};
+pub use network::Network;
+pub use types::{Bandwidth, Dns, InterfaceStats, Links, Pod, PortMapping, Protocol, Request};

@@ -14,7 +14,7 @@
 //! Pure. A plugin gets only what it declares.
 
 use super::error::Error;
-use crate::{PortMapping, Protocol, Request};
+use crate::types::{Dns, PortMapping, Protocol, Request};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
@@ -61,7 +61,7 @@ pub(super) fn capabilities(request: &Request<'_>, pod_cidr: &[IpNet]) -> Map<Str
         all.insert("bandwidth".into(), Value::Object(bandwidth));
     }
     let dns = request.dns;
-    if dns != &crate::Dns::default() {
+    if dns != &Dns::default() {
         all.insert(
             "dns".into(),
             json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}),

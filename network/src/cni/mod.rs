@@ -17,15 +17,15 @@
 
 mod args;
 mod conf;
-mod error;
+pub(crate) mod error;
+mod in_flight;
 mod invoke;
 mod pin;
-mod programs;
+mod plugins;
 mod protocol;
 mod records;
 mod result;
 mod template;
-mod underway;
 mod version;
 
 pub use conf::Bad;
@@ -33,10 +33,13 @@ pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use protocol::{Refusal, Verb};
 
-use crate::{Error as NetworkError, Request, inside};
+use crate::error::Error as NetworkError;
+use crate::netns;
+use crate::sync::alone;
+use crate::types::Request;
 use conf::{Fingerprint, Found, Network};
 use ipnet::IpNet;
-use programs::Programs;
+use plugins::Programs;
 use protocol::{Target, Told, Valid};
 use records::{Attachment, Record, Records};
 use result::Outcome;
@@ -259,7 +262,7 @@ impl Cni {
         self.keep(&record)?;
         let path = pin::path(&self.config.netns_dir, request.pod.id);
         pin::pin(&path, request.netns)?;
-        inside::loopback_up(request.netns)?;
+        netns::loopback_up(request.netns)?;
         for at in 0..record.attachments.len() {
             let result = self.add(&record, &record.attachments[at])?;
             record.attachments[at].result = Some(result);
@@ -331,7 +334,7 @@ impl Cni {
     /// Runs DEL of all chains, last first, then lets go of the namespace and the record.
     fn undo(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
-        underway::end_left(&self.records.call(pod), underway::FINISH_MAX)?;
+        in_flight::end_left(&self.records.call(pod), in_flight::FINISH_MAX)?;
         for attachment in record.attachments.iter().rev() {
             for plugin in attachment.plugins().iter().rev() {
                 self.again(Verb::Del, &record, attachment, plugin)?;
@@ -439,9 +442,4 @@ fn addresses(record: &Record) -> Result<Vec<IpAddr>, Error> {
         return Err(Error::NoAddress { network, if_name });
     }
     Ok(ips)
-}
-
-fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is whole between any two statements, so a panic elsewhere left it whole.
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,8 +11,8 @@
 use super::conf::Plugin;
 use super::error::Error;
 use super::version::Version;
-use crate::PortMapping;
 use crate::records::{self, Failed};
+use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

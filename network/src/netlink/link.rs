@@ -4,8 +4,9 @@
 //! Answers are read attribute by attribute: a kernel that tells more than we know, or in a longer
 //! form, changes nothing.
 
-use super::{Answer, Batch, LIST, Socket, text};
-use crate::Links;
+use super::attributes::text;
+use super::socket::{Answer, Batch, LIST, Socket};
+use crate::types::Links;
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::AddressFamily;
@@ -338,6 +339,18 @@ fn counters(value: &[u8]) -> Counters {
 mod tests {
     use super::*;
 
+    /// Loopback is there in every network namespace, and no user needs a right to ask for it.
+    #[test]
+    fn a_refusal_names_the_call_it_answers() {
+        let socket = Socket::route().unwrap();
+        let loopback = find(&socket, "lo").unwrap().unwrap();
+        assert_eq!((loopback.index, loopback.name.as_str()), (1, "lo"));
+        assert!(find(&socket, "hull-not-there").unwrap().is_none());
+        let mut batch = socket.batch();
+        batch.push_raw(9999, netlink_packet_core::NLM_F_ACK, "RTM_NONSENSE()", &[]);
+        let refused = batch.run().unwrap_err().to_string();
+        assert!(refused.starts_with("RTM_NONSENSE()"), "{refused}");
+    }
     #[test]
     fn an_answer_cut_short_is_no_link() {
         for length in 0..HEADER {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses and routes. `rtnetlink(7)`, RTM_*ADDR and RTM_*ROUTE.
 
-use super::{Batch, Socket};
+use super::socket::{Batch, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};

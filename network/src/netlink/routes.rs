@@ -4,7 +4,7 @@
 //! Of the tables main and local, as packets meet them; without what is broadcast or sent to many, and
 //! without the default routes, which lead to what nobody else has.
 
-use super::{Answer, LIST, Socket};
+use super::socket::{Answer, LIST, Socket};
 use hull_sys::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::NlasIterator;

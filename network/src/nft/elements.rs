@@ -4,8 +4,9 @@
 //! Values in keys and data are laid out as in registers: each begins at a word of four bytes.
 
 use super::expr::Field;
-use super::message::{Attributes, DELETE_ELEMENT, comment};
-use crate::PortMapping;
+use super::message::{DELETE_ELEMENT, comment};
+use crate::netlink::Attributes;
+use crate::types::PortMapping;
 use std::net::IpAddr;
 
 /// Host ports that lead to one pod.
@@ -149,7 +150,7 @@ pub(super) fn elements(of: &Published<'_>, family: Family) -> Vec<Element> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Protocol;
+    use crate::types::Protocol;
 
     fn ips() -> Vec<IpAddr> {
         vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]

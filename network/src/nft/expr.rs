@@ -4,7 +4,7 @@
 //! Registers are counted in words of four bytes from [`WORD`]; a value in a concatenation begins at a
 //! word of its own. An expression that does not hold ends the rule.
 
-use super::message::Attributes;
+use crate::netlink::Attributes;
 
 /// The first word; the next ones follow.
 pub(super) const WORD: u32 = 8;

@@ -3,7 +3,7 @@
 //!
 //! Numbers are those of include/uapi/linux/netfilter/nf_tables.h; all are big-endian on the wire.
 
-use crate::netlink::{Answer, Socket};
+use crate::netlink::{Answer, Attributes, Socket};
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NlasIterator};
 
@@ -22,54 +22,6 @@ pub(super) const NEW_RULE: u16 = 6;
 pub(super) const NEW_SET: u16 = 9;
 pub(super) const NEW_ELEMENT: u16 = 12;
 pub(super) const DELETE_ELEMENT: u16 = 14;
-
-/// Writes netlink attributes.
-#[derive(Debug, Default)]
-pub(crate) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        // One that is too long is refused by the kernel as malformed; callers keep below.
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
-        const NESTED: u16 = 0x8000;
-        self.bytes(kind | NESTED, &inner.0)
-    }
-
-    /// Attributes of the same kind, one behind the other.
-    pub(super) fn list(items: impl IntoIterator<Item = Self>) -> Self {
-        const ELEMENT: u16 = 1;
-        items.into_iter().fold(Self::default(), |list, item| list.nested(ELEMENT, item))
-    }
-
-    #[cfg(test)]
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-impl AsRef<[u8]> for Attributes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
 
 /// What `nft` shows behind `comment`. `kind` is its number among the object's user data.
 pub(super) fn comment(kind: u8, text: &str) -> Vec<u8> {
@@ -142,29 +94,13 @@ pub(super) fn rule_counts(
 fn body(family: u8, resource: u16, attributes: &Attributes) -> Vec<u8> {
     let mut bytes = vec![family, 0];
     bytes.extend(resource.to_be_bytes());
-    bytes.extend(&attributes.0);
+    bytes.extend(attributes.as_ref());
     bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_are_padded_nested_and_big_endian() {
-        let inner = Attributes::default().number(2, 0x0102_0304).text(1, "hull");
-        let bytes = Attributes::default().nested(3, inner).into_bytes();
-        let mut expected = Vec::new();
-        expected.extend(24_u16.to_ne_bytes());
-        expected.extend(0x8003_u16.to_ne_bytes());
-        expected.extend(8_u16.to_ne_bytes());
-        expected.extend(2_u16.to_ne_bytes());
-        expected.extend([1, 2, 3, 4]);
-        expected.extend(9_u16.to_ne_bytes());
-        expected.extend(1_u16.to_ne_bytes());
-        expected.extend(*b"hull\0\0\0\0");
-        assert_eq!(bytes, expected);
-    }
 
     #[test]
     fn a_comment_is_bounded_and_closed() {

@@ -9,9 +9,8 @@ mod elements;
 mod expr;
 mod message;
 mod sockets;
-pub(crate) mod table;
+mod table;
 
 pub(crate) use elements::Published;
-pub(crate) use message::Attributes;
 pub(crate) use sockets::Sockets;
 pub(crate) use table::{Layout, RuleCounts, Table};

@@ -8,8 +8,8 @@
 //! The rule: a socket is one caller's at a time, and kept only when all went well: after a refusal there
 //! may be answers on it that nobody took.
 
-use crate::bridge::alone;
 use crate::netlink::Socket;
+use crate::sync::alone;
 use hull_sys::Result;
 use std::sync::Mutex;
 

@@ -24,10 +24,10 @@ use super::elements::{
 };
 use super::expr::{self, Field, Is, Meta, WORD};
 use super::message::{
-    self, Attributes, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET,
-    NEW_TABLE, Transaction, comment,
+    self, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
+    Transaction, comment,
 };
-use crate::netlink::Socket;
+use crate::netlink::{Attributes, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 

@@ -6,13 +6,14 @@
 //! rests for as long as there are others.
 //!
 //! What a pod is given costs the same however many pods there are: free addresses are found by
-//! [runs](crate::taken) of taken ones, holders of a port by its number.
+//! [runs](super::interval_set) of taken ones, holders of a port by its number.
 //!
-//! Pure: no disk, no kernel. [`leases`](crate::leases) keeps it over a restart.
+//! Pure: no disk, no kernel. [`leases`](super::leases) keeps it over a restart.
 
-use crate::subnet::{Subnet, bits};
-use crate::taken::Runs;
-use crate::{Error, PortMapping, Protocol};
+use super::interval_set::Runs;
+use super::subnet::{Subnet, bits};
+use crate::error::Error;
+use crate::types::{PortMapping, Protocol};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -222,5 +223,5 @@ impl Ipam {
 }
 
 #[cfg(test)]
-#[path = "ipam_tests.rs"]
+#[path = "tests.rs"]
 mod tests;

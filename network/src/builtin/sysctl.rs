@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Settings of the network namespace of the calling thread, below /proc/sys/net.
 
-use crate::Error;
-use crate::bridge::alone;
+use crate::error::Error;
+use crate::sync::alone;
 use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::fs::File;

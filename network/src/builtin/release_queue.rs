@@ -14,12 +14,13 @@
 //! ms in which nothing happens. So a thread listens for the kernel's word; it is there only while
 //! somebody is waited for.
 
-use crate::bridge::{alone, route_socket};
-use crate::ipam::Ipam;
-use crate::leases::Leases;
+use super::links::route_socket;
+use super::{shaping, veth};
+use crate::error::Error;
+use crate::ipam::{Ipam, Leases};
 use crate::netlink::link::Heard;
 use crate::netlink::{Socket, link};
-use crate::{Error, pair, rates};
+use crate::sync::alone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -97,7 +98,7 @@ impl Leaving {
         waiting.insert(link.clone(), left);
         drop(waiting);
         // From here on the thread hears of it; what was gone before it does not.
-        if pair::find(&route_socket()?, id, &link)?.is_none() {
+        if veth::find(&route_socket()?, id, &link)?.is_none() {
             self.finish(&link);
         }
         Ok(())
@@ -167,9 +168,9 @@ impl Leaving {
     fn is_gone(&self, id: &str, link: &str, late: bool) -> Result<bool, Error> {
         let socket = route_socket()?;
         if late {
-            return pair::remove(&socket, id, link).map(|()| true);
+            return veth::remove(&socket, id, link).map(|()| true);
         }
-        Ok(pair::find(&socket, id, link)?.is_none())
+        Ok(veth::find(&socket, id, link)?.is_none())
     }
 
     /// The link is gone: the rest is given back.
@@ -177,7 +178,7 @@ impl Leaving {
         // Held until it is done, so that nobody takes it back half way.
         let mut waiting = alone(&self.waiting);
         let Some(left) = waiting.pods.get(link) else { return };
-        let unlimited = route_socket().and_then(|socket| rates::remove(&socket, &left.id, link));
+        let unlimited = route_socket().and_then(|socket| shaping::remove(&socket, &left.id, link));
         if let Err(err) = unlimited.and_then(|()| self.leases.remove(&left.id)) {
             drop(waiting);
             return self.postpone(link, &err);

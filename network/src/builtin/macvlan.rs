@@ -15,8 +15,11 @@
 //! whether it is still there. So its address is free at once, and the kernel keeps two holders apart: a
 //! hardware address (macvlan) or an address (ipvlan) that a link of the uplink has is refused to the next.
 
+use super::config::Config;
+use super::links;
+use crate::error::Error;
 use crate::netlink::{Socket, link};
-use crate::{Config, Error, Links, host};
+use crate::types::Links;
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::net::IpAddr;
@@ -28,8 +31,8 @@ use std::os::fd::BorrowedFd;
 /// When there is none of the name, or no name and no default route.
 pub(crate) fn uplink(socket: &Socket, config: &Config) -> Result<link::Link, Error> {
     let found = match &config.uplink {
-        Some(name) => host::find(socket, name)?,
-        None => host::link_elsewhere(socket),
+        Some(name) => links::find(socket, name)?,
+        None => links::link_elsewhere(socket),
     };
     found.ok_or_else(|| Error::NoUplink { named: config.uplink.clone() })
 }

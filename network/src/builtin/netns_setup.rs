@@ -3,9 +3,9 @@
 //!
 //! Each call visits the namespace with a thread of its own, so that no other thread is ever elsewhere.
 
-use crate::Error;
-use crate::netlink::{Socket, link, route};
-use crate::sysctl::OfPods;
+use super::sysctl::OfPods;
+use crate::error::Error;
+use crate::netlink::{LOOPBACK, Socket, link, route};
 use hull_sys::{self as sys, netns};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -14,68 +14,12 @@ use std::os::fd::BorrowedFd;
 
 /// The pod's own link, inside.
 pub(crate) const NAME: &str = "eth0";
-const LOOPBACK: u32 = 1;
-
-/// What one link of a pod has let through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InterfaceStats {
-    /// Its name inside, as in `eth0`.
-    pub name: String,
-    /// Received.
-    pub rx_bytes: u64,
-    /// Received.
-    pub rx_packets: u64,
-    /// Received and broken.
-    pub rx_errors: u64,
-    /// Received and dropped for want of room.
-    pub rx_dropped: u64,
-    /// Sent.
-    pub tx_bytes: u64,
-    /// Sent.
-    pub tx_packets: u64,
-    /// Not sent, for an error.
-    pub tx_errors: u64,
-    /// Dropped before they were sent.
-    pub tx_dropped: u64,
-}
 
 /// An address of the pod, with the gateway of its subnet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Address {
     pub(crate) address: IpNet,
     pub(crate) gateway: IpAddr,
-}
-
-/// Switches loopback on.
-///
-/// # Errors
-/// When the descriptor is no network namespace or we lack the right.
-pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), Error> {
-    visit(netns, |socket| {
-        let mut batch = socket.batch();
-        link::switch_on(&mut batch, LOOPBACK, "lo");
-        batch.run()
-    })
-}
-
-/// What the links of a network namespace have let through.
-///
-/// # Errors
-/// When the descriptor is no network namespace or we lack the right.
-pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Error> {
-    let links = visit(netns, link::all)?;
-    let stats = links.into_iter().map(|link| InterfaceStats {
-        name: link.name,
-        rx_bytes: link.counters.rx_bytes,
-        rx_packets: link.counters.rx_packets,
-        rx_errors: link.counters.rx_errors,
-        rx_dropped: link.counters.rx_dropped,
-        tx_bytes: link.counters.tx_bytes,
-        tx_packets: link.counters.tx_packets,
-        tx_errors: link.counters.tx_errors,
-        tx_dropped: link.counters.tx_dropped,
-    });
-    Ok(stats.collect())
 }
 
 /// Switches loopback and eth0 on, and gives eth0 its addresses and default routes.
@@ -121,12 +65,4 @@ fn configure(addresses: &[Address]) -> sys::Result<()> {
         route::add_default(&mut batch, eth0.index, of.gateway, NAME);
     }
     batch.run()
-}
-
-fn visit<T: Send>(
-    netns: BorrowedFd<'_>,
-    work: impl FnOnce(&Socket) -> sys::Result<T> + Send,
-) -> Result<T, Error> {
-    let done = netns::within(netns, || Socket::route().and_then(|socket| work(&socket)));
-    done.map_err(|source| Error::Enter { source })?.map_err(|source| Error::Inside { source })
 }

@@ -2,37 +2,16 @@
 //! A pod's eth0: made as one of a pair or on the uplink, set up inside, and waited for until packets go
 //! through. What was begun when something fails is taken away by the caller.
 
-use crate::bridge::Config;
-use crate::host::{Ready, mac_of};
-use crate::inside::{self, Address};
+use super::config::Config;
+use super::host::Ready;
+use super::links::mac_of;
+use super::netns_setup::{self, Address};
+use super::sysctl::OfPods;
+use super::{macvlan, shaping, veth};
+use crate::error::Error;
 use crate::netlink::{Socket, link};
-use crate::sysctl::OfPods;
-use crate::{Bandwidth, Error, pair, rates, sublink};
+use crate::types::Bandwidth;
 use std::os::fd::BorrowedFd;
-
-/// What pods' links are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Links {
-    /// Pairs, whose ends on the host are ports of our bridge.
-    #[default]
-    Bridge,
-    /// Each on the node's uplink, with a hardware address of its own.
-    Macvlan,
-    /// Each on the node's uplink, with that one's hardware address.
-    Ipvlan,
-}
-
-impl Links {
-    /// What the kernel calls the link that stands for the pods on the host.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Macvlan => "macvlan",
-            Self::Ipvlan => "ipvlan",
-        }
-    }
-}
 
 /// An eth0 to be.
 #[derive(Debug)]
@@ -62,21 +41,22 @@ impl Eth0<'_> {
         if self.bandwidth != Bandwidth::default() {
             return Err(Error::NoRates { kind: kind.name() });
         }
-        let sub = link::Sub { name: inside::NAME, kind, uplink, mac: mac_of(ip), mtu };
-        sublink::make(socket, &sub, self.netns)?;
-        inside::set_up(self.netns, self.addresses, self.settings)
-            .map_err(|err| sublink::lingering(err, ip))
+        let sub = link::Sub { name: netns_setup::NAME, kind, uplink, mac: mac_of(ip), mtu };
+        macvlan::make(socket, &sub, self.netns)?;
+        netns_setup::set_up(self.netns, self.addresses, self.settings)
+            .map_err(|err| macvlan::lingering(err, ip))
     }
 
     fn make_pair(&self, socket: &Socket, mac: link::Mac) -> Result<(), Error> {
         let Self { id, host_link: host, netns, .. } = *self;
         let Ready { index: bridge, mtu, .. } = self.ready;
-        let pair = link::Pair { host, bridge, alias: id, netns, inside: inside::NAME, mac, mtu };
-        pair::make(socket, &pair)?;
-        rates::limit(socket, id, host, self.bandwidth, mtu)?;
-        inside::set_up(netns, self.addresses, self.settings)?;
-        pair::settle(socket, host)?;
+        let pair =
+            link::Pair { host, bridge, alias: id, netns, inside: netns_setup::NAME, mac, mtu };
+        veth::make(socket, &pair)?;
+        shaping::limit(socket, id, host, self.bandwidth, mtu)?;
+        netns_setup::set_up(netns, self.addresses, self.settings)?;
+        veth::settle(socket, host)?;
         // The bridge lets nothing through before its first port does.
-        pair::settle(socket, &self.config.bridge)
+        veth::settle(socket, &self.config.bridge)
     }
 }

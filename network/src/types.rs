@@ -1,9 +1,112 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ports of the node that lead to a port of a pod.
+//! The types that a caller hands in or gets back.
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+/// What a pod asks of its network.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// Its id.
+    pub pod: Pod<'r>,
+    /// Its namespace, in Kubernetes.
+    pub namespace: &'r str,
+    /// Its name there.
+    pub name: &'r str,
+    /// Its uid there.
+    pub uid: &'r str,
+    /// Its network namespace, empty but for a loopback that is off.
+    pub netns: BorrowedFd<'r>,
+    /// Ports of the node that are to lead to it, and ports that it only tells of.
+    pub ports: &'r [PortMapping],
+    /// How fast it may be.
+    pub bandwidth: Bandwidth,
+    /// Its resolver's settings, for networks that serve names.
+    pub dns: &'r Dns,
+    /// The cgroup that it is in, below the hierarchies' roots.
+    pub cgroup: &'r str,
+    /// Its annotations.
+    pub annotations: &'r HashMap<String, String>,
+}
+
+/// Rates, in bits per second. `None`: as fast as it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// To the pod.
+    pub ingress_bits: Option<u64>,
+    /// From the pod.
+    pub egress_bits: Option<u64>,
+}
+
+/// A resolver's settings, as in resolv.conf(5).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// `nameserver`.
+    pub servers: Vec<String>,
+    /// `search`.
+    pub searches: Vec<String>,
+    /// `options`.
+    pub options: Vec<String>,
+}
+
+/// A pod, by its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Pod<'p> {
+    /// 64 hex digits.
+    pub id: &'p str,
+    /// The first eleven of them.
+    pub short: &'p str,
+}
+
+/// What pods' links are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Links {
+    /// Pairs, whose ends on the host are ports of our bridge.
+    #[default]
+    Bridge,
+    /// Each on the node's uplink, with a hardware address of its own.
+    Macvlan,
+    /// Each on the node's uplink, with that one's hardware address.
+    Ipvlan,
+}
+
+impl Links {
+    /// What the kernel calls the link that stands for the pods on the host.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+}
+
+/// What one link of a pod has let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// Its name inside, as in `eth0`.
+    pub name: String,
+    /// Received.
+    pub rx_bytes: u64,
+    /// Received.
+    pub rx_packets: u64,
+    /// Received and broken.
+    pub rx_errors: u64,
+    /// Received and dropped for want of room.
+    pub rx_dropped: u64,
+    /// Sent.
+    pub tx_bytes: u64,
+    /// Sent.
+    pub tx_packets: u64,
+    /// Not sent, for an error.
+    pub tx_errors: u64,
+    /// Dropped before they were sent.
+    pub tx_dropped: u64,
+}
 
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -4,10 +4,10 @@
 //! The real calls are made, not modules looked for: that way modules are loaded, rights are tested,
 //! and what is built in is found.
 
-use crate::error::{PROBE_BRIDGE, PROBE_IPVLAN, PROBE_MACVLAN, PROBE_NFT, PROBE_VETH};
+use crate::error::{Error, PROBE_BRIDGE, PROBE_IPVLAN, PROBE_MACVLAN, PROBE_NFT, PROBE_VETH};
 use crate::netlink::{Socket, link};
 use crate::nft::{Layout, Table};
-use crate::{Error, Links};
+use crate::types::Links;
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd};

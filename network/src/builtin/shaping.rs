@@ -14,9 +14,11 @@
 //! The kernel keeps all of it while no daemon runs. The first bucket goes with the pod's link;
 //! `hulq<11>` has the pod's id as its alias and is removed with [`remove`], whenever the pair is.
 
-use crate::netlink::traffic::{self, Rate};
+use super::links;
+use crate::error::Error;
+use crate::netlink::qdisc::{self, Rate};
 use crate::netlink::{Socket, link};
-use crate::{Bandwidth, Error, host, pair};
+use crate::types::Bandwidth;
 use hull_sys as sys;
 use rustix::io::Errno;
 
@@ -48,7 +50,7 @@ pub(crate) fn limit(
     let index = index_of(socket, host_link).map_err(failed)?;
     if let Some(bits) = bandwidth.ingress_bits {
         let mut batch = socket.batch();
-        traffic::send_at(&mut batch, index, rate(bits, mtu), host_link);
+        qdisc::send_at(&mut batch, index, rate(bits, mtu), host_link);
         batch.run().map_err(failed)?;
     }
     if let Some(bits) = bandwidth.egress_bits {
@@ -60,8 +62,8 @@ pub(crate) fn limit(
         batch.run().map_err(failed)?;
         let through_index = index_of(socket, &through).map_err(failed)?;
         let mut batch = socket.batch();
-        traffic::send_at(&mut batch, through_index, rate(bits, mtu), &through);
-        traffic::lead_through(&mut batch, index, through_index, host_link);
+        qdisc::send_at(&mut batch, through_index, rate(bits, mtu), &through);
+        qdisc::lead_through(&mut batch, index, through_index, host_link);
         batch.run().map_err(failed)?;
     }
     Ok(())
@@ -70,7 +72,7 @@ pub(crate) fn limit(
 /// Removes the link that what the pod sends goes through, if there is one and it is the pod's.
 pub(crate) fn remove(socket: &Socket, id: &str, host_link: &str) -> Result<(), Error> {
     let name = name_beside(host_link);
-    match host::find(socket, &name)? {
+    match links::find(socket, &name)? {
         Some(found)
             if found.kind.as_deref() == Some(KIND) && found.alias.as_deref() == Some(id) =>
         {
@@ -82,7 +84,7 @@ pub(crate) fn remove(socket: &Socket, id: &str, host_link: &str) -> Result<(), E
 
 /// The name of the link beside the pod's own, made of the same digits.
 fn name_beside(host_link: &str) -> String {
-    let digits = host_link.strip_prefix(pair::PREFIX).unwrap_or(host_link);
+    let digits = host_link.strip_prefix(links::LINK_PREFIX).unwrap_or(host_link);
     format!("{PREFIX}{digits}")
 }
 
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_link_beside_has_the_pods_digits_and_fits() {
-        let name = name_beside(&pair::name_of(&"a".repeat(64)).unwrap());
+        let name = name_beside(&links::link_name(&"a".repeat(64)).unwrap());
         assert_eq!(name, "hulqaaaaaaaaaaa");
         assert!(name.len() <= 15);
     }

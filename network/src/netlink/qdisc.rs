@@ -5,8 +5,8 @@
 //! Numbers are those of include/uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h, in the
 //! machine's byte order.
 
-use super::Batch;
-use crate::nft::Attributes;
+use super::attributes::Attributes;
+use super::socket::Batch;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 const NEW_QDISC: u16 = 36;

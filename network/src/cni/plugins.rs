@@ -3,9 +3,9 @@
 
 use super::conf::{Network, Plugin};
 use super::error::{Call, Error};
+use super::in_flight::UnderWay;
 use super::invoke::{self, how, said};
 use super::protocol::{self, Target, Told, Verb};
-use super::underway::UnderWay;
 use super::version::Version;
 use serde_json::Value;
 use std::collections::HashMap;

@@ -13,70 +13,42 @@
 //! Locks: `ipam` is held for memory only. `table` is shared by those who add or take out elements, and
 //! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
 
-use crate::conntrack;
-use crate::eth0::{Eth0, Links};
-use crate::host::{self, Ready};
-use crate::inside::{self, Address};
-use crate::ipam::{Ipam, Lease};
-use crate::leases::Leases;
-use crate::leaving::Leaving;
+mod config;
+mod conntrack;
+mod eth0;
+mod host;
+mod links;
+mod macvlan;
+mod netns_setup;
+mod overlap;
+mod probe;
+mod release_queue;
+mod shaping;
+mod sysctl;
+mod veth;
+
+pub use config::{Attachment, Config};
+
+use crate::error::Error;
+use crate::ipam::{Ipam, Lease, Leases, Subnet};
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Sockets, Table};
-use crate::subnet::Subnet;
-use crate::sysctl::OfPods;
-use crate::{Bandwidth, Error, PortMapping, overlap, pair, probe, sublink};
+use crate::sync::alone;
+use crate::types::{Bandwidth, Links, Pod, PortMapping};
+use eth0::Eth0;
+use host::Ready;
 use ipnet::IpNet;
+use links::route_socket;
+use netns_setup::Address;
+use release_queue::Leaving;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use sysctl::OfPods;
 use tracing::{info, warn};
-
-/// How the pod network is to be.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// What pods' links are.
-    pub links: Links,
-    /// The link that macvlan and ipvlan links are made on. `None`: the one with the default route.
-    pub uplink: Option<String>,
-    /// The name of the bridge, or of the link that stands for it.
-    pub bridge: String,
-    /// Where pods' addresses come from: an IPv4 subnet, an IPv6 subnet, or one of each.
-    pub pod_cidr: Vec<IpNet>,
-    /// Of all links. `None`: as the link with the default route.
-    pub mtu: Option<u32>,
-    /// Whether pods leave the node with the node's address.
-    pub masquerade: bool,
-    /// The name of our nftables table, of family inet.
-    pub table: String,
-    /// Where leases are kept.
-    pub state_dir: PathBuf,
-}
-
-/// A pod, by its names.
-#[derive(Debug, Clone, Copy)]
-pub struct Pod<'p> {
-    /// 64 hex digits.
-    pub id: &'p str,
-    /// The first eleven of them.
-    pub short: &'p str,
-}
-
-/// What a pod got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// Its addresses, with the length of their subnet; IPv4 and IPv6 in the order of the subnets.
-    pub ips: Vec<IpNet>,
-    /// The gateway of the first.
-    pub gateway: IpAddr,
-    /// The name of the end on the host, where its link has two.
-    pub host_link: String,
-    /// The MTU of both ends.
-    pub mtu: u32,
-}
 
 /// The pod network.
 #[derive(Debug)]
@@ -134,7 +106,7 @@ impl Bridge {
         ports: &[PortMapping],
         bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
-        let host_link = pair::name_of(pod.id)?;
+        let host_link = links::link_name(pod.id)?;
         if !host_link.ends_with(pod.short) {
             return Err(Error::BadPod { id: pod.id.to_owned() });
         }
@@ -154,13 +126,13 @@ impl Bridge {
     /// # Errors
     /// When something will not go; then its addresses stay taken, and a further call goes on.
     pub fn detach(&self, id: &str) -> Result<(), Error> {
-        let host_link = pair::name_of(id)?;
+        let host_link = links::link_name(id)?;
         self.leaving.recall(&host_link);
         let lease = self.ipam().leave(id);
         if let Some(lease) = &lease {
             self.withdraw(id, &lease.addresses, &lease.ports)?;
         }
-        pair::remove(&route_socket()?, id, &host_link)?;
+        veth::remove(&route_socket()?, id, &host_link)?;
         self.leases.remove(id)?;
         self.ipam().free(id);
         Ok(())
@@ -168,7 +140,7 @@ impl Bridge {
 
     fn undo(&self, id: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
         if self.config.links != Links::Bridge {
-            sublink::remove(netns, inside::NAME, self.config.links)?;
+            macvlan::remove(netns, netns_setup::NAME, self.config.links)?;
         }
         self.detach(id)
     }
@@ -199,7 +171,7 @@ impl Bridge {
         if self.config.links != Links::Bridge {
             return self.detach(id);
         }
-        let host_link = pair::name_of(id)?;
+        let host_link = links::link_name(id)?;
         self.close_ports(id)?;
         self.leaving.add(id, host_link)
     }
@@ -224,7 +196,7 @@ impl Bridge {
         let socket = route_socket()?;
         host::find_bridge(&socket, &self.config)?;
         if self.config.links != Links::Bridge {
-            sublink::uplink(&socket, &self.config)?;
+            macvlan::uplink(&socket, &self.config)?;
         }
         if !self.probed.load(Ordering::Relaxed) {
             let subnets = self.ipam().subnets().to_vec();
@@ -296,7 +268,7 @@ impl Bridge {
         self.leases.write(id, &lease)?;
         if let Some(before) = before {
             self.withdraw(id, &before.addresses, &before.ports)?;
-            pair::remove(&socket, id, &host_link)?;
+            veth::remove(&socket, id, &host_link)?;
         }
         let addresses = with_gateways(&lease.addresses, &subnets);
         let Some(first) = addresses.first() else {
@@ -438,13 +410,17 @@ impl Bridge {
     /// The pods that have a link on our bridge.
     fn links(&self) -> Result<Vec<String>, Error> {
         let socket = route_socket()?;
-        let Some(bridge) = host::find(&socket, &self.config.bridge)? else { return Ok(Vec::new()) };
-        let all = link::all(&socket)
-            .map_err(|source| Error::FindLink { link: format!("{}*", pair::PREFIX), source })?;
+        let Some(bridge) = links::find(&socket, &self.config.bridge)? else {
+            return Ok(Vec::new());
+        };
+        let all = link::all(&socket).map_err(|source| Error::FindLink {
+            link: format!("{}*", links::LINK_PREFIX),
+            source,
+        })?;
         let ours = all.into_iter().filter(|link| link.controller == Some(bridge.index));
         let pods = ours.filter_map(|link| {
             let id = link.alias?;
-            (pair::name_of(&id).ok()? == link.name).then_some(id)
+            (links::link_name(&id).ok()? == link.name).then_some(id)
         });
         Ok(pods.collect())
     }
@@ -480,13 +456,4 @@ fn with_gateways(addresses: &[IpAddr], subnets: &[Subnet]) -> Vec<Address> {
 
 fn published<'l>(pod: &'l str, lease: &'l Lease) -> Published<'l> {
     Published { pod, addresses: &lease.addresses, ports: &lease.ports }
-}
-
-pub(crate) fn route_socket() -> Result<Socket, Error> {
-    Socket::route().map_err(|source| Error::Socket { source })
-}
-
-pub(crate) fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is whole between any two statements, so a panic elsewhere left it whole.
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,30 +4,17 @@
 //! The name has room for a part of the pod's id only, so the whole id is the link's alias: a link that
 //! only happens to have the name is left alone.
 
+use super::{links, shaping, sysctl};
+use crate::error::Error;
 use crate::netlink::{Socket, link};
-use crate::{Error, host, rates, sysctl};
 use rustix::io::Errno;
 use std::thread;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-/// Digits of a pod id in its link's name, which has room for 15 letters.
-const SHORT: usize = 11;
-pub(crate) const PREFIX: &str = "hull";
 /// How often a link just made is asked whether packets go through, and how long is waited between.
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
-
-/// The name of the end on the host.
-pub(crate) fn name_of(id: &str) -> Result<String, Error> {
-    let hex = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    match id.get(..SHORT) {
-        Some(short) if hex => Ok(format!("{PREFIX}{short}")),
-        _ => {
-            Err(Error::BadPod { id: id.chars().take(64).flat_map(char::escape_default).collect() })
-        }
-    }
-}
 
 /// Makes both ends.
 ///
@@ -52,7 +39,7 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
     let link = || pair.host.to_owned();
     let failed = |source| Error::MakeLink { link: link(), source };
     let made = match attempt() {
-        Err(err) if err.errno() == Errno::EXIST => match host::find(socket, pair.host)? {
+        Err(err) if err.errno() == Errno::EXIST => match links::find(socket, pair.host)? {
             None => Err(Error::InsideTaken),
             // Left behind, with no lease: state was cleared away under a running pod.
             Some(found) if is_of(&found, pair.alias) => {
@@ -71,7 +58,7 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
 /// second. Newer kernels (6.8) do it at once when asked.
 pub(crate) fn settle(socket: &Socket, name: &str) -> Result<(), Error> {
     for _ in 0..SETTLE_TRIES {
-        match host::find(socket, name)? {
+        match links::find(socket, name)? {
             Some(link) if !link.passing => thread::sleep(SETTLE_PAUSE),
             _ => return Ok(()),
         }
@@ -86,12 +73,12 @@ pub(crate) fn remove(socket: &Socket, id: &str, name: &str) -> Result<(), Error>
         let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
         link::remove(socket, &found).map_err(failed)?;
     }
-    rates::remove(socket, id, name)
+    shaping::remove(socket, id, name)
 }
 
 /// The pod's link on the host, if there is one.
 pub(crate) fn find(socket: &Socket, id: &str, name: &str) -> Result<Option<link::Link>, Error> {
-    let Some(found) = host::find(socket, name)? else { return Ok(None) };
+    let Some(found) = links::find(socket, name)? else { return Ok(None) };
     if is_of(&found, id) {
         return Ok(Some(found));
     }

@@ -5,10 +5,14 @@
 //! still there, so that a bridge or table taken away by hand is made again. Making it is done by one
 //! thread at a time; looking takes no lock.
 
+use super::config::Config;
+use super::links::{find, link_elsewhere, mac_of};
+use super::{macvlan, overlap, sysctl};
+use crate::error::Error;
+use crate::ipam::Subnet;
 use crate::netlink::{Socket, link, route};
 use crate::nft::{Layout, RuleCounts, Sockets, Table};
-use crate::subnet::Subnet;
-use crate::{Config, Error, Links, overlap, sublink, sysctl};
+use crate::types::Links;
 use hull_sys as sys;
 use rustix::io::Errno;
 use std::net::IpAddr;
@@ -16,8 +20,6 @@ use tracing::info;
 
 /// Used when no route tells.
 const MTU_DEFAULT: u32 = 1500;
-/// Addresses that nobody has (RFC 5737, RFC 3849): the way to them is the default route.
-const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
 /// The bridge, ready for pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +46,6 @@ pub(crate) fn find_bridge(socket: &Socket, config: &Config) -> Result<Option<lin
     }
 }
 
-/// The link of that name, if there is one.
-pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<link::Link>, Error> {
-    link::find(socket, name).map_err(|source| Error::FindLink { link: name.to_owned(), source })
-}
-
 /// Makes the bridge, or what is missing of it, and switches forwarding on.
 pub(crate) fn make_bridge(
     socket: &Socket,
@@ -57,7 +54,7 @@ pub(crate) fn make_bridge(
 ) -> Result<Ready, Error> {
     let uplink = match config.links {
         Links::Bridge => None,
-        Links::Macvlan | Links::Ipvlan => Some(sublink::uplink(socket, config)?),
+        Links::Macvlan | Links::Ipvlan => Some(macvlan::uplink(socket, config)?),
     };
     let mtu = match (config.mtu, &uplink) {
         (Some(mtu), _) => mtu,
@@ -163,28 +160,6 @@ pub(crate) fn layout<'c>(config: &'c Config, subnets: &[Subnet]) -> Layout<'c> {
         subnets: subnets.iter().map(Subnet::net).collect(),
         masquerade: config.masquerade,
     }
-}
-
-/// A hardware address worked out from an address: whoever has the one has the other, so that what
-/// neighbours remember of an earlier holder stays true.
-pub(crate) fn mac_of(ip: IpAddr) -> link::Mac {
-    // Of IPv6 the end: subnets are counted through from their start.
-    let end = match ip {
-        IpAddr::V4(ip) => ip.to_bits(),
-        IpAddr::V6(ip) => u32::try_from(ip.to_bits() & u128::from(u32::MAX)).unwrap_or(0),
-    };
-    let [a, b, c, d] = end.to_be_bytes();
-    // The first byte: one that is administered locally, for one receiver.
-    [0x0a, 0x68, a, b, c, d]
-}
-
-/// The link with the default route.
-pub(crate) fn link_elsewhere(socket: &Socket) -> Option<link::Link> {
-    ELSEWHERE.into_iter().find_map(|target| {
-        let target: IpAddr = target.parse().ok()?;
-        let index = route::link_towards(socket, target).ok()??;
-        link::at(socket, index).ok()?
-    })
 }
 
 /// The MTU of the link with the default route.

@@ -2,7 +2,6 @@
 //! Values of the address book: what is never given twice, and never lost.
 
 use super::*;
-use crate::Protocol;
 use proptest::prelude::*;
 use std::collections::HashSet;
 

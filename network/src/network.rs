@@ -1,58 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pods' network, whoever makes it: what a pod asks of it and what it gives.
 
-use crate::bridge::{Bridge, Pod};
+use crate::builtin::Bridge;
 use crate::cni::{Cni, Collected};
-use crate::{Error, PortMapping, inside};
+use crate::error::Error;
+use crate::netns;
+use crate::types::{Bandwidth, Request};
 use ipnet::IpNet;
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
-
-/// What a pod asks of its network.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'r> {
-    /// Its id.
-    pub pod: Pod<'r>,
-    /// Its namespace, in Kubernetes.
-    pub namespace: &'r str,
-    /// Its name there.
-    pub name: &'r str,
-    /// Its uid there.
-    pub uid: &'r str,
-    /// Its network namespace, empty but for a loopback that is off.
-    pub netns: BorrowedFd<'r>,
-    /// Ports of the node that are to lead to it, and ports that it only tells of.
-    pub ports: &'r [PortMapping],
-    /// How fast it may be.
-    pub bandwidth: Bandwidth,
-    /// Its resolver's settings, for networks that serve names.
-    pub dns: &'r Dns,
-    /// The cgroup that it is in, below the hierarchies' roots.
-    pub cgroup: &'r str,
-    /// Its annotations.
-    pub annotations: &'r HashMap<String, String>,
-}
-
-/// Rates, in bits per second. `None`: as fast as it goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bandwidth {
-    /// To the pod.
-    pub ingress_bits: Option<u64>,
-    /// From the pod.
-    pub egress_bits: Option<u64>,
-}
-
-/// A resolver's settings, as in resolv.conf(5).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dns {
-    /// `nameserver`.
-    pub servers: Vec<String>,
-    /// `search`.
-    pub searches: Vec<String>,
-    /// `options`.
-    pub options: Vec<String>,
-}
 
 /// Who makes the pods' network.
 #[derive(Debug)]
@@ -188,6 +143,6 @@ fn loopback_alone(request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
     if request.bandwidth != Bandwidth::default() {
         return Err(Error::NoNetwork { what: "a rate" });
     }
-    inside::loopback_up(request.netns)?;
+    netns::loopback_up(request.netns)?;
     Ok(Vec::new())
 }

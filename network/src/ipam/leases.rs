@@ -2,9 +2,10 @@
 //! Leases on disk, so that a restarted daemon gives nobody an address that a running pod has: the pod's
 //! addresses and host ports, in `<state_dir>/<pod-id>.json`, kept as all [`records`](crate::records) are.
 
-use crate::ipam::{Ipam, Lease};
+use super::allocator::{Ipam, Lease};
+use crate::error::Error;
 use crate::records::{self, Failed, Records, set_aside};
-use crate::{Error, PortMapping};
+use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -102,8 +103,8 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Protocol;
-    use crate::subnet::Subnet;
+    use crate::ipam::Subnet;
+    use crate::types::Protocol;
 
     fn ipam() -> Ipam {
         Ipam::new(vec![Subnet::new("10.0.0.0/24".parse().unwrap()).unwrap()])

@@ -4,8 +4,8 @@
 //! The first address is the gateway's. Pods get the ones behind it, without the broadcast address of
 //! IPv4. Addresses are counted by their distance from the network's own.
 
-use crate::Error;
-use crate::taken::Runs;
+use super::interval_set::Runs;
+use crate::error::Error;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -9,11 +9,13 @@
 //! The rule: a subnet that overlaps is not begun with. One that the bridge has already is used on, with
 //! a warning: its pods run, and only the overlap itself is out of reach.
 
-use crate::netlink::{Socket, link, routes};
-use crate::subnet::Subnet;
-use crate::{Config, Error, host};
+use super::config::Config;
+use super::links;
+use crate::error::Error;
+use crate::ipam::Subnet;
+use crate::netlink::routes::{self, Route};
+use crate::netlink::{Socket, link};
 use ipnet::IpNet;
-use routes::Route;
 use tracing::warn;
 
 /// Looks at every route of the host.
@@ -21,7 +23,7 @@ use tracing::warn;
 /// # Errors
 /// When there is an overlap, naming subnet, route and link.
 pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
-    let bridge = host::find(socket, &config.bridge)?.map(|link| link.index);
+    let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
     for subnet in subnets {
         let all =
             routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
