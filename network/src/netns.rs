@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Netlink requests inside a network namespace.
+//! Netlink requests inside a pod's network namespace.
 //!
-//! Each call visits the namespace with a thread of its own, so that no other thread is ever elsewhere.
+//! Each call enters the namespace on a thread of its own, so no other thread ever changes namespaces.
 
 use crate::error::Error;
 use crate::netlink::{LOOPBACK, Socket, link};
@@ -9,10 +9,10 @@ use crate::types::InterfaceStats;
 use hull_sys::{self as sys, netns};
 use std::os::fd::BorrowedFd;
 
-/// Switches loopback on.
+/// Brings the loopback link up.
 ///
 /// # Errors
-/// When the descriptor is no network namespace or we lack the right.
+/// When the descriptor is not a network namespace, or the caller lacks the capability.
 pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), Error> {
     visit(netns, |socket| {
         let mut batch = socket.batch();
@@ -21,10 +21,10 @@ pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), Error> {
     })
 }
 
-/// What the links of a network namespace have let through.
+/// Reads the traffic counters of every link in a network namespace.
 ///
 /// # Errors
-/// When the descriptor is no network namespace or we lack the right.
+/// When the descriptor is not a network namespace, or the caller lacks the capability.
 pub fn interface_stats(netns: BorrowedFd<'_>) -> Result<Vec<InterfaceStats>, Error> {
     let links = visit(netns, link::all)?;
     let stats = links.into_iter().map(|link| InterfaceStats {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pods' network, whoever makes it: what a pod asks of it and what it gives.
+//! The pods' network, built-in or by CNI: one interface for the daemon.
 
-use crate::builtin::Bridge;
+use crate::builtin::BuiltinNetwork;
 use crate::cni::{Cni, Collected};
 use crate::error::Error;
 use crate::netns;
@@ -9,26 +9,26 @@ use crate::types::{Bandwidth, Request};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// Who makes the pods' network.
+/// The pod network that the node is configured with.
 #[derive(Debug)]
 pub enum Network {
-    /// We do.
-    Bridge(Box<Bridge>),
-    /// Plugins do.
+    /// Hull's own: bridge, macvlan or ipvlan links.
+    Builtin(Box<BuiltinNetwork>),
+    /// CNI plugins.
     Cni(Box<Cni>),
-    /// Nobody: pods have loopback alone.
+    /// No network: pods have only loopback.
     None,
 }
 
 impl Network {
-    /// Attaches the pod; its addresses, the first one first. Blocks.
+    /// Attaches the pod and returns its addresses, the primary one first. Blocks.
     ///
     /// # Errors
-    /// When something cannot be made; nothing is left of the attempt then, but for what a later
-    /// [`Network::detach`] takes away.
+    /// When a step fails. The attempt is rolled back; [`Network::detach`] removes whatever could not be
+    /// rolled back.
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
         match self {
-            Self::Bridge(bridge) => {
+            Self::Builtin(bridge) => {
                 let Request { pod, netns, ports, bandwidth, .. } = *request;
                 let attached = bridge.attach(&pod, netns, ports, bandwidth)?;
                 Ok(attached.ips.iter().map(IpNet::addr).collect())
@@ -38,110 +38,110 @@ impl Network {
         }
     }
 
-    /// Takes away all that the pod has, any number of times. Blocks.
+    /// Removes everything that the pod has on the network. Idempotent. Blocks.
     ///
     /// # Errors
-    /// When something will not go; a further call goes on.
+    /// When a step fails; calling it again continues from there.
     pub fn detach(&self, pod: &str) -> Result<(), Error> {
         match self {
-            Self::Bridge(bridge) => bridge.detach(pod),
+            Self::Builtin(bridge) => bridge.detach(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
             Self::None => Ok(()),
         }
     }
 
-    /// Takes away what can go while the pod's processes are ending: its host ports, which others can
-    /// have from then on; all of it, where plugins made it and want its namespace for that. Blocks.
+    /// Frees the pod's host ports for other pods while its processes are still ending. With CNI it
+    /// detaches the pod, because plugins need its network namespace for that. Blocks.
     ///
     /// # Errors
-    /// When something will not go; a further call goes on.
-    pub fn withdraw(&self, pod: &str) -> Result<(), Error> {
+    /// When a step fails; calling it again continues from there.
+    pub fn unpublish_ports(&self, pod: &str) -> Result<(), Error> {
         match self {
-            Self::Bridge(bridge) => bridge.close_ports(pod),
+            Self::Builtin(bridge) => bridge.unpublish_ports(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
             Self::None => Ok(()),
         }
     }
 
-    /// Lets go of a pod whose processes are gone: what is not taken away when this returns goes soon,
-    /// and is not given to another before. Blocks.
+    /// Releases a pod whose processes have ended. Its addresses may become free only after this call
+    /// returns; no other pod gets them before that. Blocks.
     ///
     /// # Errors
-    /// When something will not go; a further call goes on.
+    /// When a step fails; calling it again continues from there.
     pub fn release(&self, pod: &str) -> Result<(), Error> {
         match self {
-            Self::Bridge(bridge) => bridge.release(pod),
+            Self::Builtin(bridge) => bridge.release(pod),
             Self::Cni(cni) => Ok(cni.detach(pod)?),
             Self::None => Ok(()),
         }
     }
 
-    /// The pods that have anything of it. For sweeping after a restart.
+    /// The ids of all pods that have resources on the network, to sweep after a restart.
     #[must_use]
     pub fn attachments(&self) -> Vec<String> {
         match self {
-            Self::Bridge(bridge) => bridge.attachments(),
+            Self::Builtin(bridge) => bridge.attachments(),
             Self::Cni(cni) => cni.attachments(),
             Self::None => Vec::new(),
         }
     }
 
-    /// Whether pods can be attached. Blocks.
+    /// Checks that pods can be attached. Blocks.
     ///
     /// # Errors
-    /// What is missing, with the mend in [`Error::hint`].
+    /// Whatever is missing on this node; [`Error::hint`] says how to fix it.
     pub fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Bridge(bridge) => bridge.check(),
+            Self::Builtin(bridge) => bridge.check(),
             Self::Cni(cni) => Ok(cni.check()?),
             Self::None => Ok(()),
         }
     }
 
-    /// Whether the pod is attached as it should be, as far as that can be found out. Blocks.
+    /// Checks the pod's attachment, as far as the network supports that. Blocks.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The fault that was found.
     pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
         match self {
-            // What it made is looked at by every attach; a pod's own link goes with its namespace.
-            Self::Bridge(_) => Ok(()),
+            // Every attach checks the shared parts; a pod's own link goes with its namespace.
+            Self::Builtin(_) => Ok(()),
             Self::Cni(cni) => Ok(cni.check_pod(pod)?),
             Self::None => Ok(()),
         }
     }
 
-    /// Tells the subnets that the node's pods have.
+    /// Sets the subnets that the node's pods get addresses from.
     ///
     /// # Errors
-    /// When they are not usable.
+    /// When the subnets are not usable.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
         match self {
-            Self::Bridge(bridge) => bridge.set_pod_cidr(pod_cidr),
+            Self::Builtin(bridge) => bridge.set_pod_cidr(pod_cidr),
             Self::Cni(cni) => Ok(cni.set_pod_cidr(pod_cidr)?),
             Self::None => Ok(()),
         }
     }
 
-    /// Takes away what belongs to no pod, where that does not happen by itself. Blocks.
+    /// Runs the garbage collection of CNI plugins; the built-in network needs none. Blocks.
     ///
     /// # Errors
-    /// When nobody can be asked.
+    /// When no CNI network is configured.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
         match self {
-            Self::Bridge(_) | Self::None => Ok(Collected::Done(Vec::new())),
+            Self::Builtin(_) | Self::None => Ok(Collected::Done(Vec::new())),
             Self::Cni(cni) => Ok(cni.collect_garbage()?),
         }
     }
 }
 
-/// Switches the pod's loopback on. What it cannot have is refused.
+/// Brings loopback up; refuses host ports and rate limits, which need a network.
 fn loopback_alone(request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
     if request.ports.iter().any(|port| port.host_port != 0) {
         return Err(Error::NoNetwork { what: "a host port" });
     }
     if request.bandwidth != Bandwidth::default() {
-        return Err(Error::NoNetwork { what: "a rate" });
+        return Err(Error::NoNetwork { what: "a rate limit" });
     }
     netns::loopback_up(request.netns)?;
     Ok(Vec::new())

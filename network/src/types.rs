@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The types that a caller hands in or gets back.
+//! The types that callers pass in and get back.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -7,74 +7,74 @@ use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-/// What a pod asks of its network.
+/// Everything that a network needs to know in order to attach a pod.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
-    /// Its id.
+    /// The pod's id.
     pub pod: Pod<'r>,
-    /// Its namespace, in Kubernetes.
+    /// The pod's Kubernetes namespace.
     pub namespace: &'r str,
-    /// Its name there.
+    /// The pod's Kubernetes name.
     pub name: &'r str,
-    /// Its uid there.
+    /// The pod's Kubernetes uid.
     pub uid: &'r str,
-    /// Its network namespace, empty but for a loopback that is off.
+    /// The pod's network namespace, empty except for a loopback link that is down.
     pub netns: BorrowedFd<'r>,
-    /// Ports of the node that are to lead to it, and ports that it only tells of.
+    /// Host ports to publish. Mappings without a host port only document a container port.
     pub ports: &'r [PortMapping],
-    /// How fast it may be.
+    /// The pod's rate limits.
     pub bandwidth: Bandwidth,
-    /// Its resolver's settings, for networks that serve names.
+    /// The pod's resolver settings, for networks that run a DNS service.
     pub dns: &'r Dns,
-    /// The cgroup that it is in, below the hierarchies' roots.
+    /// The path of the pod's cgroup, relative to the root of each hierarchy.
     pub cgroup: &'r str,
-    /// Its annotations.
+    /// The pod's annotations.
     pub annotations: &'r HashMap<String, String>,
 }
 
-/// Rates, in bits per second. `None`: as fast as it goes.
+/// Rate limits in bits per second; `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bandwidth {
-    /// To the pod.
+    /// Limit for traffic to the pod.
     pub ingress_bits: Option<u64>,
-    /// From the pod.
+    /// Limit for traffic from the pod.
     pub egress_bits: Option<u64>,
 }
 
 /// A resolver's settings, as in resolv.conf(5).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// `nameserver`.
+    /// The `nameserver` entries.
     pub servers: Vec<String>,
-    /// `search`.
+    /// The `search` list.
     pub searches: Vec<String>,
-    /// `options`.
+    /// The `options` list.
     pub options: Vec<String>,
 }
 
-/// A pod, by its names.
+/// A pod's id, in full and shortened.
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'p> {
-    /// 64 hex digits.
+    /// 64 hexadecimal digits.
     pub id: &'p str,
-    /// The first eleven of them.
+    /// The first eleven digits, as used in the name of the pod's link.
     pub short: &'p str,
 }
 
-/// What pods' links are.
+/// The kind of link that connects pods to the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Links {
-    /// Pairs, whose ends on the host are ports of our bridge.
+pub enum LinkMode {
+    /// Veth pairs, with the host end a port of Hull's bridge.
     #[default]
     Bridge,
-    /// Each on the node's uplink, with a hardware address of its own.
+    /// Macvlan links on the node's uplink, each with its own MAC address.
     Macvlan,
-    /// Each on the node's uplink, with that one's hardware address.
+    /// Ipvlan links on the node's uplink, all with the uplink's MAC address.
     Ipvlan,
 }
 
-impl Links {
-    /// What the kernel calls the link that stands for the pods on the host.
+impl LinkMode {
+    /// The kernel's name for the kind of the host's own link in the pod network.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -85,26 +85,26 @@ impl Links {
     }
 }
 
-/// What one link of a pod has let through.
+/// Traffic counters of one link in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceStats {
-    /// Its name inside, as in `eth0`.
+    /// The link's name inside the pod, as in `eth0`.
     pub name: String,
-    /// Received.
+    /// Bytes received.
     pub rx_bytes: u64,
-    /// Received.
+    /// Packets received.
     pub rx_packets: u64,
-    /// Received and broken.
+    /// Packets received with errors.
     pub rx_errors: u64,
-    /// Received and dropped for want of room.
+    /// Received packets that were dropped for lack of buffers.
     pub rx_dropped: u64,
-    /// Sent.
+    /// Bytes sent.
     pub tx_bytes: u64,
-    /// Sent.
+    /// Packets sent.
     pub tx_packets: u64,
-    /// Not sent, for an error.
+    /// Packets not sent because of an error.
     pub tx_errors: u64,
-    /// Dropped before they were sent.
+    /// Packets dropped before transmission.
     pub tx_dropped: u64,
 }
 
@@ -121,7 +121,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its number in an IP header.
+    /// The protocol number in an IP header.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -141,31 +141,31 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port of the node that leads to a port of the pod.
+/// A host port that is forwarded to a container port of the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The protocol of both ports.
     pub protocol: Protocol,
-    /// Where the pod listens.
+    /// The port that the pod listens on.
     pub container_port: u16,
-    /// Where the node is reached. Zero: nowhere, the mapping only tells what the pod listens on.
+    /// The port on the node. Zero: nothing is published, the mapping only documents the container port.
     pub host_port: u16,
-    /// The node's address that it is reached at. `None` and the unspecified address: at any.
+    /// The node's address that the port is published on. `None` and the unspecified address mean all.
     pub host_ip: Option<IpAddr>,
 }
 
 impl PortMapping {
-    /// The one address of the node that it is for, if it is for one.
+    /// The address that the port is published on, unless it is published on all.
     pub(crate) fn only_at(&self) -> Option<IpAddr> {
         self.host_ip.filter(|ip| !ip.is_unspecified())
     }
 
-    /// Whether it is for packets to `ip`'s family at all.
+    /// Whether the mapping applies to the address family of `ip`.
     pub(crate) fn is_for(&self, ip: IpAddr) -> bool {
         self.host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4())
     }
 
-    /// Whether some packet to the node would match both.
+    /// Whether some packet to the node would match both mappings.
     pub(crate) fn clashes(&self, other: &Self) -> bool {
         let families = match (self.host_ip, other.host_ip) {
             (Some(a), Some(b)) => a.is_ipv4() == b.is_ipv4(),
@@ -179,7 +179,7 @@ impl PortMapping {
     }
 }
 
-/// As in `tcp 127.0.0.1:8080`.
+/// Formats as in `tcp 127.0.0.1:8080`.
 impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.only_at() {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_clash_where_one_packet_could_go_to_both() {
+    fn ports_clash_when_one_packet_matches_both() {
         assert!(at(None, 80).clashes(&at(None, 80)));
         assert!(at(None, 80).clashes(&at(Some("10.0.0.1"), 80)));
         assert!(at(Some("0.0.0.0"), 80).clashes(&at(Some("10.0.0.1"), 80)));

@@ -16,7 +16,7 @@ use crate::service::{self, Service};
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
 use crate::{nri, recover, upkeep};
-use hull_network::{Bridge, Cni, Network};
+use hull_network::{BuiltinNetwork, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -301,7 +301,7 @@ fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
         NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             let mut settings = config.bridge();
             settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
-            Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
+            Ok(Network::Builtin(Box::new(BuiltinNetwork::open(settings).map_err(failed)?)))
         }
         NetworkMode::None => Ok(Network::None),
         NetworkMode::Cni => {

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The settings of the built-in network, and the result of an attach.
+//! The settings of the built-in network, and the result of attaching a pod.
 
-use crate::types::Links;
+use crate::types::LinkMode;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// How the pod network is to be.
+/// Settings of the built-in network.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What pods' links are.
-    pub links: Links,
-    /// The link that macvlan and ipvlan links are made on. `None`: the one with the default route.
+    /// The kind of link that pods get.
+    pub link_mode: LinkMode,
+    /// The parent of macvlan and ipvlan links. `None`: the link with the default route.
     pub uplink: Option<String>,
-    /// The name of the bridge, or of the link that stands for it.
+    /// The name of the bridge, or of the host's own macvlan or ipvlan link.
     pub bridge: String,
-    /// Where pods' addresses come from: an IPv4 subnet, an IPv6 subnet, or one of each.
+    /// The pods' subnets: one IPv4 subnet, one IPv6 subnet, or one of each.
     pub pod_cidr: Vec<IpNet>,
-    /// Of all links. `None`: as the link with the default route.
+    /// The MTU of all links. `None`: the MTU of the link with the default route.
     pub mtu: Option<u32>,
-    /// Whether pods leave the node with the node's address.
+    /// Whether packets from pods leave the node with the node's address.
     pub masquerade: bool,
-    /// The name of our nftables table, of family inet.
+    /// The name of Hull's nftables table, of family inet.
     pub table: String,
-    /// Where leases are kept.
+    /// The directory for leases.
     pub state_dir: PathBuf,
 }
 
-/// What a pod got.
+/// The result of attaching a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its addresses, with the length of their subnet; IPv4 and IPv6 in the order of the subnets.
+    /// The pod's addresses with their prefix lengths, in the order of the configured subnets.
     pub ips: Vec<IpNet>,
-    /// The gateway of the first.
+    /// The gateway for the first address.
     pub gateway: IpAddr,
-    /// The name of the end on the host, where its link has two.
+    /// The name of the link's host end, if the link has one.
     pub host_link: String,
-    /// The MTU of both ends.
+    /// The MTU of the link.
     pub mtu: u32,
 }

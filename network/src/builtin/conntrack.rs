@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flows that the kernel remembers, where a host port changes hands.
+//! Removes conntrack entries of UDP flows when a host port gets another target.
 //!
-//! The kernel looks at host ports for the first packet of a flow only. A UDP flow has no end: a client
-//! that goes on sending keeps it alive, to the node itself from before the pod was there, or to the
-//! address of a pod that is gone. So these are forgotten, and the next packet is looked at anew.
+//! The kernel evaluates host ports only for the first packet of a flow. A UDP flow has no end: a client
+//! that keeps sending keeps it alive, towards the node itself from before the pod existed, or towards the
+//! address of a removed pod. So those entries are deleted, and the next packet starts a new flow.
 //!
-//! The rule: only flows to an address of this node and to the port in question, and of those only the
-//! ones that now lead astray. TCP and SCTP end their flows themselves.
+//! The rule: only flows to an address of this node and to the port in question, and of those only stale
+//! ones. TCP and SCTP flows end by themselves.
 //!
 //! Numbers are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h; big-endian on the wire, but
 //! for the filter's flags.
@@ -28,7 +28,7 @@ const REPLY: u16 = 2;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
 
-/// A flow: where its first packet went, and where answers come from.
+/// A flow: the destination of its first packet, and the source of its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
     to: IpAddr,
@@ -36,13 +36,13 @@ struct Flow {
     answered_by: IpAddr,
 }
 
-/// Forgets flows to these host ports that do not lead to `pods`, which have them now.
-pub(crate) fn redirected(socket: &Socket, ports: &[PortMapping], pods: &[IpAddr]) {
+/// Deletes flows to these host ports that go anywhere but to `pods`, the addresses of their new target.
+pub(crate) fn forget_stale(socket: &Socket, ports: &[PortMapping], pods: &[IpAddr]) {
     went_on(forget(socket, ports, |flow| !pods.contains(&flow.answered_by)));
 }
 
-/// Forgets flows to these host ports that lead to `pods`, which had them.
-pub(crate) fn withdrawn(socket: &Socket, ports: &[PortMapping], pods: &[IpAddr]) {
+/// Deletes flows to these host ports that go to `pods`, the addresses of their former target.
+pub(crate) fn forget_pod(socket: &Socket, ports: &[PortMapping], pods: &[IpAddr]) {
     went_on(forget(socket, ports, |flow| pods.contains(&flow.answered_by)));
 }
 
@@ -51,12 +51,12 @@ fn went_on(forgotten: Result<()>) {
     if let Err(err) = forgotten {
         warn!(
             error = %err,
-            "older UDP flows to a host port not forgotten: clients that go on sending may go astray (hint: modprobe nf_conntrack_netlink)"
+            "cannot delete old UDP flows to a host port: packets of existing flows may reach the wrong target (hint: modprobe nf_conntrack_netlink)"
         );
     }
 }
 
-fn forget(socket: &Socket, ports: &[PortMapping], astray: impl Fn(&Flow) -> bool) -> Result<()> {
+fn forget(socket: &Socket, ports: &[PortMapping], stale: impl Fn(&Flow) -> bool) -> Result<()> {
     let mut local = HashMap::new();
     for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
         for family in FAMILIES {
@@ -65,7 +65,7 @@ fn forget(socket: &Socket, ports: &[PortMapping], astray: impl Fn(&Flow) -> bool
                 let ours = flow.port == port.host_port
                     && port.only_at().is_none_or(|ip| ip == flow.to)
                     && *local.entry(flow.to).or_insert_with(|| is_local(flow.to));
-                if ours && astray(&flow) {
+                if ours && stale(&flow) {
                     delete(socket, family, &named)?;
                 }
             }
@@ -74,7 +74,7 @@ fn forget(socket: &Socket, ports: &[PortMapping], astray: impl Fn(&Flow) -> bool
     Ok(())
 }
 
-/// The flows to a port. Kernels before Linux 5.8 pass the filter over and give all.
+/// Lists the flows to a port. Kernels before Linux 5.8 ignore the filter and list all.
 fn list(socket: &Socket, family: u8, port: &PortMapping) -> Result<Vec<Vec<u8>>> {
     const PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
     let protocol = Attributes::default()
@@ -94,7 +94,7 @@ fn delete(socket: &Socket, family: u8, named: &[u8]) -> Result<()> {
     let mut batch = socket.batch();
     batch.push_raw(DELETE, NLM_F_ACK, "IPCTNL_MSG_CT_DELETE()", &body(family, named));
     match batch.run() {
-        // It ended meanwhile.
+        // The flow has already ended.
         Err(err) if err.is_not_found() => Ok(()),
         other => other,
     }
@@ -104,7 +104,7 @@ fn body(family: u8, attributes: &[u8]) -> Vec<u8> {
     [&[family, 0, 0, 0], attributes].concat()
 }
 
-/// A flow as it was told, and the attributes that name it.
+/// Parses a flow, and the attributes that identify it.
 fn read(answer: &[u8]) -> Option<(Flow, Vec<u8>)> {
     const HEADER: usize = 4;
     let attributes = answer.get(HEADER..)?;
@@ -121,7 +121,7 @@ fn read(answer: &[u8]) -> Option<(Flow, Vec<u8>)> {
     Some((flow, named.as_ref().to_vec()))
 }
 
-/// The source or destination of one direction.
+/// The source or destination address of one direction.
 fn address(tuple: &[u8], source: bool) -> Option<IpAddr> {
     let ip = value(tuple, 1)?;
     let (four, six) = if source { (1, 3) } else { (2, 4) };
@@ -145,7 +145,7 @@ fn value(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     }
 }
 
-/// Whether the address is one of this node's: nobody may bind another.
+/// Whether this node has the address: only local addresses can be bound.
 fn is_local(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }

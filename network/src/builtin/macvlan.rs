@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods' links of the kinds macvlan and ipvlan: each a link of its own on the node's uplink, no bridge.
+//! Macvlan and ipvlan: each pod's link is a sub-interface of the node's uplink, without a bridge.
 //!
 //! ```text
 //!  pod netns     eth0 ─┐
@@ -7,47 +7,50 @@
 //!  host netns   hull0 ─┘   (gateway; host ports, masquerade and guard as with a bridge)
 //! ```
 //!
-//! The host's end has the name and the addresses that the bridge would have: the kernel keeps links on
-//! an uplink apart from the uplink itself, so that the node meets its pods there. Whoever has a route to
-//! the pods' subnet on the wire reaches them without the node.
+//! The host's own link has the name and addresses that the bridge would have. The kernel isolates an
+//! uplink from its sub-interfaces, so the node reaches its pods through this link. Machines on the wire
+//! with a route to the pods' subnet reach pods without the node.
 //!
-//! The rule: a pod's link is in its network namespace alone and goes with it; nothing on the host tells
-//! whether it is still there. So its address is free at once, and the kernel keeps two holders apart: a
-//! hardware address (macvlan) or an address (ipvlan) that a link of the uplink has is refused to the next.
+//! The rule: a pod's link exists only in the pod's network namespace and disappears with it; the host
+//! cannot see whether it still exists. So its address becomes free at once, and the kernel prevents
+//! duplicates: it refuses a MAC address (macvlan) or an IP address (ipvlan) that another sub-interface has.
 
 use super::config::Config;
 use super::links;
 use crate::error::Error;
 use crate::netlink::{Socket, link};
-use crate::types::Links;
+use crate::types::LinkMode;
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-/// The link that pods' links are made on.
+/// The uplink that is the parent of pods' links.
 ///
 /// # Errors
-/// When there is none of the name, or no name and no default route.
+/// When the configured link does not exist, or none is configured and there is no default route.
 pub(crate) fn uplink(socket: &Socket, config: &Config) -> Result<link::Link, Error> {
     let found = match &config.uplink {
         Some(name) => links::find(socket, name)?,
-        None => links::link_elsewhere(socket),
+        None => links::default_route_link(socket),
     };
     found.ok_or_else(|| Error::NoUplink { named: config.uplink.clone() })
 }
 
-/// Makes the pod's eth0, switched off. One of an earlier attach is taken away first.
+/// Creates the pod's eth0, down. Replaces one from an earlier attach.
 pub(crate) fn make(
     socket: &Socket,
-    sub: &link::Sub<'_>,
+    sub: &link::SubInterface<'_>,
     netns: BorrowedFd<'_>,
 ) -> Result<(), Error> {
-    let failed =
-        |source| Error::MakeSubLink { link: sub.name.to_owned(), kind: sub.kind.name(), source };
+    let failed = |source| Error::MakeSubInterface {
+        link: sub.name.to_owned(),
+        kind: sub.kind.name(),
+        source,
+    };
     let attempt = || {
         let mut batch = socket.batch();
-        link::make_sub(&mut batch, sub, Some(netns));
+        link::make_sub_interface(&mut batch, sub, Some(netns));
         batch.run()
     };
     match attempt() {
@@ -62,8 +65,8 @@ pub(crate) fn make(
     }
 }
 
-/// Takes the pod's link away, if it is one of ours.
-pub(crate) fn remove(netns: BorrowedFd<'_>, name: &str, kind: Links) -> Result<(), Error> {
+/// Removes the pod's link, if it is of this kind.
+pub(crate) fn remove(netns: BorrowedFd<'_>, name: &str, kind: LinkMode) -> Result<(), Error> {
     let taken = netns::within(netns, || {
         let socket = Socket::route()?;
         match link::find(&socket, name)? {
@@ -77,8 +80,8 @@ pub(crate) fn remove(netns: BorrowedFd<'_>, name: &str, kind: Links) -> Result<(
     taken.map_err(|source| Error::Enter { source })?.map_err(failed)
 }
 
-/// Tells an address that its last holder still has from other failures.
-pub(crate) fn lingering(err: Error, ip: IpAddr) -> Error {
+/// Turns the error for an address that its former holder still has into [`Error::AddressLingers`].
+pub(crate) fn map_lingering(err: Error, ip: IpAddr) -> Error {
     let Error::Inside { source } = err else { return err };
     if matches!(source.errno(), Errno::BUSY | Errno::ADDRINUSE) {
         Error::AddressLingers { ip, source }

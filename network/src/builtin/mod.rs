@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Attaching pods to the bridge and detaching them.
+//! The built-in network: attaches pods by a bridge, or by macvlan or ipvlan links, and detaches them.
 //!
 //! ```text
-//! attach   lease in memory ─▶ on disk ─▶ pair of links ─▶ inside the pod ─▶ host ports
-//! detach   host ports ─▶ pair of links ─▶ lease on disk ─▶ in memory
+//! attach   lease in memory ─▶ on disk ─▶ link ─▶ setup inside the pod ─▶ host ports
+//! detach   host ports ─▶ link ─▶ lease on disk ─▶ in memory
 //! ```
 //!
-//! The rule: addresses are given back last, so that nobody else gets one while a trace of its holder
-//! is left. An attach that fails is undone by [`Bridge::detach`]. A pod whose processes are gone is
-//! [let go](Bridge::release): the same steps, the later ones once the kernel has taken the pair away.
+//! ```text
+//!  pod netns            host netns
+//!  eth0 ───── hull<11 hex> ─┐
+//!  eth0 ───── hull<11 hex> ─┴─ hull0 (gateway) ── routed ── the node's other links
+//!                               └ table `inet hull`: host ports, masquerade, guard
+//! ```
 //!
-//! Locks: `ipam` is held for memory only. `table` is shared by those who add or take out elements, and
-//! held alone by who writes the table anew: what it writes must be what the leases say at that moment.
+//! With macvlan or ipvlan there is no bridge: see `macvlan`. A pod with rate limits has a token bucket on
+//! its link, and another on `hulq<11 hex>` for the traffic that it sends: see `shaping`.
+//!
+//! The rule: addresses become free last, so that no pod gets an address while anything of its former
+//! holder exists. A failed attach is rolled back by [`BuiltinNetwork::detach`]. A pod whose processes have
+//! ended is [released](BuiltinNetwork::release): the same steps, the later ones once the kernel has
+//! removed the link.
+//!
+//! Locks: `ipam` is held for memory operations only. `table` is held shared to add or remove elements, and
+//! exclusively to rewrite the table, because the new content must match the leases at that moment.
 
 mod config;
 mod conntrack;
@@ -33,72 +44,73 @@ use crate::error::Error;
 use crate::ipam::{Ipam, Lease, Leases, Subnet};
 use crate::netlink::{Socket, link};
 use crate::nft::{Published, Sockets, Table};
-use crate::sync::alone;
-use crate::types::{Bandwidth, Links, Pod, PortMapping};
+use crate::sync::lock_unpoisoned;
+use crate::types::{Bandwidth, LinkMode, Pod, PortMapping};
 use eth0::Eth0;
-use host::Ready;
+use host::HostState;
 use ipnet::IpNet;
 use links::route_socket;
 use netns_setup::Address;
-use release_queue::Leaving;
+use release_queue::ReleaseQueue;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use sysctl::OfPods;
+use sysctl::PodSysctls;
 use tracing::{info, warn};
 
-/// The pod network.
+/// The built-in pod network of this node.
 #[derive(Debug)]
-pub struct Bridge {
+pub struct BuiltinNetwork {
     config: Config,
     leases: Arc<Leases>,
     ipam: Arc<Mutex<Ipam>>,
-    leaving: Arc<Leaving>,
-    /// Once the bridge was made by us. Held while it is made, never while one looks at it.
-    ready: Mutex<Option<Ready>>,
-    making: Mutex<()>,
+    release_queue: Arc<ReleaseQueue>,
+    /// The host's side, once it was set up. Locked only to copy or replace it.
+    host: Mutex<Option<HostState>>,
+    /// Held while the host's side is set up.
+    host_setup: Mutex<()>,
     table: RwLock<()>,
     netfilter: Sockets,
-    inside: OfPods,
+    sysctls: PodSysctls,
     probed: AtomicBool,
 }
 
-impl Bridge {
-    /// Reads which addresses are given out. Makes nothing: the host is touched by the first attach.
+impl BuiltinNetwork {
+    /// Loads the leases. Changes nothing on the host: the first attach does.
     ///
     /// # Errors
-    /// When the subnets are not usable or the state directory cannot be read. A single record that
-    /// cannot be read is set aside.
+    /// When the subnets are not usable or the state directory cannot be read. A single unreadable record
+    /// is set aside.
     pub fn open(config: Config) -> Result<Self, Error> {
         let leases = Leases::new(config.state_dir.clone());
         let mut ipam = Ipam::new(subnets(&config.pod_cidr)?);
         leases.load(&mut ipam)?;
         let (leases, ipam) = (Arc::new(leases), Arc::new(Mutex::new(ipam)));
-        let leaving = Arc::new(Leaving::new(Arc::clone(&leases), Arc::clone(&ipam)));
+        let release_queue = Arc::new(ReleaseQueue::new(Arc::clone(&leases), Arc::clone(&ipam)));
         Ok(Self {
             config,
             leases,
             ipam,
-            leaving,
-            ready: Mutex::new(None),
-            making: Mutex::new(()),
+            release_queue,
+            host: Mutex::new(None),
+            host_setup: Mutex::new(()),
             table: RwLock::new(()),
             netfilter: Sockets::default(),
-            inside: OfPods::default(),
+            sysctls: PodSysctls::default(),
             probed: AtomicBool::new(false),
         })
     }
 
-    /// Gives the pod its addresses, a link, routes, host ports that lead to it, and its rates.
+    /// Attaches the pod: addresses, a link, routes, host ports and rate limits.
     ///
-    /// A pod that is attached already is attached anew, with the addresses that it has. Mappings
-    /// without a host port are left out.
+    /// A pod that is already attached is attached again and keeps its addresses. Mappings without a host
+    /// port are ignored.
     ///
     /// # Errors
-    /// When something cannot be made; nothing is left of the attempt then.
+    /// When a step fails; the attempt is rolled back.
     pub fn attach(
         &self,
         pod: &Pod<'_>,
@@ -110,27 +122,27 @@ impl Bridge {
         if !host_link.ends_with(pod.short) {
             return Err(Error::BadPod { id: pod.id.to_owned() });
         }
-        let made = self.make(pod.id, host_link, netns, ports, bandwidth);
+        let made = self.try_attach(pod.id, host_link, netns, ports, bandwidth);
         if made.is_err()
-            && let Err(left) = self.undo(pod.id, netns)
+            && let Err(left) = self.roll_back(pod.id, netns)
         {
-            warn!(pod = pod.id, error = %left, "pod not attached, and not all of it taken away again");
+            warn!(pod = pod.id, error = %left, "a failed attach was not completely rolled back");
         }
         made
     }
 
-    /// Takes away all that the pod has: host ports, link, addresses.
+    /// Detaches the pod: removes its host ports and link, and frees its addresses.
     ///
-    /// Any number of times, in any state, also when its network namespace is gone.
+    /// Idempotent, in any state, even after the pod's network namespace is gone.
     ///
     /// # Errors
-    /// When something will not go; then its addresses stay taken, and a further call goes on.
+    /// When a step fails; the addresses stay allocated, and calling it again continues from there.
     pub fn detach(&self, id: &str) -> Result<(), Error> {
         let host_link = links::link_name(id)?;
-        self.leaving.recall(&host_link);
-        let lease = self.ipam().leave(id);
+        self.release_queue.cancel(&host_link);
+        let lease = self.ipam().begin_release(id);
         if let Some(lease) = &lease {
-            self.withdraw(id, &lease.addresses, &lease.ports)?;
+            self.unpublish(id, &lease.addresses, &lease.ports)?;
         }
         veth::remove(&route_socket()?, id, &host_link)?;
         self.leases.remove(id)?;
@@ -138,88 +150,87 @@ impl Bridge {
         Ok(())
     }
 
-    fn undo(&self, id: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
-        if self.config.links != Links::Bridge {
-            macvlan::remove(netns, netns_setup::NAME, self.config.links)?;
+    fn roll_back(&self, id: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.config.link_mode != LinkMode::Bridge {
+            macvlan::remove(netns, netns_setup::INTERFACE, self.config.link_mode)?;
         }
         self.detach(id)
     }
 
-    /// Takes away the pod's host ports: others can have them from now on.
+    /// Removes the pod's host ports and makes them available to other pods.
     ///
     /// # Errors
-    /// When they will not go; a further call goes on.
-    pub fn close_ports(&self, id: &str) -> Result<(), Error> {
-        let lease = self.ipam().leave(id).filter(|lease| !lease.ports.is_empty());
+    /// When they cannot be removed; calling it again retries.
+    pub fn unpublish_ports(&self, id: &str) -> Result<(), Error> {
+        let lease = self.ipam().begin_release(id).filter(|lease| !lease.ports.is_empty());
         let Some(lease) = lease else { return Ok(()) };
-        self.withdraw(id, &lease.addresses, &lease.ports)?;
+        self.unpublish(id, &lease.addresses, &lease.ports)?;
         self.leases.write(id, &Lease { ports: Vec::new(), ..lease })?;
-        self.ipam().close_ports(id);
+        self.ipam().unpublish_ports(id);
         Ok(())
     }
 
-    /// Lets go of a pod whose processes are gone: its host ports are closed when this returns, and its
-    /// addresses are given back as soon as the kernel has taken its links away.
+    /// Releases a pod whose processes have ended: its host ports are removed when this returns, and its
+    /// addresses become free as soon as the kernel has removed its links.
     ///
-    /// A namespace that lives on (somebody visits it, a connection is still being closed) has its
-    /// links taken away after a second. Nothing is lost when this process ends before that: the lease
-    /// is on disk until the last.
+    /// If the namespace outlives the processes (another process has entered it, or a connection is still
+    /// closing), the links are removed after a second. A daemon that stops before that leaves the lease on
+    /// disk, and the next daemon continues.
     ///
     /// # Errors
-    /// When the ports will not go, or nobody can watch over the rest; a further call goes on.
+    /// When the ports cannot be removed or the thread cannot be started; calling it again retries.
     pub fn release(&self, id: &str) -> Result<(), Error> {
-        if self.config.links != Links::Bridge {
+        if self.config.link_mode != LinkMode::Bridge {
             return self.detach(id);
         }
         let host_link = links::link_name(id)?;
-        self.close_ports(id)?;
-        self.leaving.add(id, host_link)
+        self.unpublish_ports(id)?;
+        self.release_queue.add(id, host_link)
     }
 
-    /// The pods that have an address, or a link on the bridge. For sweeping after a restart.
+    /// The ids of all pods that have an address or a link on the bridge, to sweep after a restart.
     pub fn attachments(&self) -> Vec<String> {
         let mut pods: BTreeSet<String> = self.ipam().pods().cloned().collect();
         match self.links() {
             Ok(links) => pods.extend(links),
-            Err(err) => warn!(error = %err, "links of pods not listed"),
+            Err(err) => warn!(error = %err, "cannot list the pods' links"),
         }
         pods.into_iter().collect()
     }
 
-    /// Whether pods can be attached on this host. Thorough until it first was well, then quick.
-    ///
-    /// A table that others have taken away under pods is written anew.
+    /// Checks that pods can be attached on this host. Probes the kernel until that succeeds once; quick
+    /// after that. Rewrites the nftables table if it was removed while pods are attached.
     ///
     /// # Errors
-    /// What is missing, with the mend in [`Error::hint`].
+    /// Whatever is missing on this host; [`Error::hint`] says how to fix it.
     pub fn check(&self) -> Result<(), Error> {
         let socket = route_socket()?;
         host::find_bridge(&socket, &self.config)?;
-        if self.config.links != Links::Bridge {
+        if self.config.link_mode != LinkMode::Bridge {
             macvlan::uplink(&socket, &self.config)?;
         }
         if !self.probed.load(Ordering::Relaxed) {
             let subnets = self.ipam().subnets().to_vec();
             overlap::check(&socket, &self.config, &subnets)?;
             let layout = host::layout(&self.config, &subnets);
-            probe::try_out(&self.nft(), &layout, self.config.links)?;
+            probe::probe(&self.nft(), &layout, self.config.link_mode)?;
             self.probed.store(true, Ordering::Relaxed);
         }
-        self.mend_table()
+        self.repair_table()
     }
 
-    /// Takes away what all pods share: bridge, table, state directory.
+    /// Removes the parts that all pods share: bridge, table, state directory.
     ///
     /// # Errors
-    /// While a pod is attached, and when something will not go.
+    /// While a pod is attached, and when a step fails.
     pub fn remove(&self) -> Result<(), Error> {
         let count = self.attachments().len();
         if count > 0 {
             return Err(Error::StillAttached { count });
         }
-        let _making = alone(&self.making);
+        let _setup = lock_unpoisoned(&self.host_setup);
         let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        *alone(&self.ready) = None;
+        *lock_unpoisoned(&self.host) = None;
         let removed = self.netfilter.with(|socket| self.nft().remove(socket));
         removed
             .map_err(|source| Error::RemoveTable { table: self.config.table.clone(), source })?;
@@ -231,13 +242,13 @@ impl Bridge {
         self.leases.remove_all()
     }
 
-    /// Gives pods addresses of other subnets from now on.
+    /// Changes the pods' subnets.
     ///
     /// # Errors
-    /// When they are not usable, or a pod has an address outside of them.
+    /// When they are not usable, or a pod has an address outside them.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
         let new = subnets(pod_cidr)?;
-        let _making = alone(&self.making);
+        let _setup = lock_unpoisoned(&self.host_setup);
         let mut ipam = self.ipam();
         if ipam.subnets() == new {
             return Ok(());
@@ -245,13 +256,13 @@ impl Bridge {
         ipam.set_subnets(new)
             .map_err(|pod| Error::SubnetInUse { subnets: shown(pod_cidr), pod })?;
         drop(ipam);
-        // The next attach gives the bridge its new address and writes the table anew.
-        *alone(&self.ready) = None;
+        // The next attach gives the bridge its new address and rewrites the table.
+        *lock_unpoisoned(&self.host) = None;
         info!(pod_cidr = shown(pod_cidr), "pod subnets changed");
         Ok(())
     }
 
-    fn make(
+    fn try_attach(
         &self,
         id: &str,
         host_link: String,
@@ -260,14 +271,14 @@ impl Bridge {
         bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
-        let ready = self.ready(&socket)?;
-        // Somebody attaches it anew: what it has is not to be given back.
-        self.leaving.recall(&host_link);
+        let host = self.ensure_host(&socket)?;
+        // A pod that is attached again must keep its addresses.
+        self.release_queue.cancel(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
-        let (before, lease, subnets) = self.lease(id, &ports)?;
+        let (before, lease, subnets) = self.allocate(id, &ports)?;
         self.leases.write(id, &lease)?;
         if let Some(before) = before {
-            self.withdraw(id, &before.addresses, &before.ports)?;
+            self.unpublish(id, &before.addresses, &before.ports)?;
             veth::remove(&socket, id, &host_link)?;
         }
         let addresses = with_gateways(&lease.addresses, &subnets);
@@ -276,50 +287,50 @@ impl Bridge {
         };
         let eth0 = Eth0 {
             config: &self.config,
-            ready,
+            host,
             id,
             host_link: &host_link,
             netns,
             addresses: &addresses,
             bandwidth,
-            settings: &self.inside,
+            settings: &self.sysctls,
         };
         eth0.make(&socket)?;
         self.publish(id, &lease)?;
         let ips = addresses.iter().map(|of| of.address).collect();
-        Ok(Attachment { ips, gateway: first.gateway, host_link, mtu: ready.mtu })
+        Ok(Attachment { ips, gateway: first.gateway, host_link, mtu: host.mtu })
     }
 
-    /// The bridge and table, made or repaired if need be.
-    fn ready(&self, socket: &Socket) -> Result<Ready, Error> {
-        if let Some(ready) = self.still(socket)? {
-            return Ok(ready);
+    /// Returns the bridge and table, after creating or repairing them if necessary.
+    fn ensure_host(&self, socket: &Socket) -> Result<HostState, Error> {
+        if let Some(host) = self.unchanged_host(socket)? {
+            return Ok(host);
         }
-        let _making = alone(&self.making);
-        // Whoever was here before has made it.
-        if let Some(ready) = self.still(socket)? {
-            return Ok(ready);
+        let _setup = lock_unpoisoned(&self.host_setup);
+        // Another thread may have done it while this one waited for the lock.
+        if let Some(host) = self.unchanged_host(socket)? {
+            return Ok(host);
         }
         let subnets = self.ipam().subnets().to_vec();
-        let ready = host::make_bridge(socket, &self.config, &subnets)?;
+        let host = host::make_bridge(socket, &self.config, &subnets)?;
         self.write_table()?;
-        *alone(&self.ready) = Some(ready);
-        Ok(ready)
+        *lock_unpoisoned(&self.host) = Some(host);
+        Ok(host)
     }
 
-    fn still(&self, socket: &Socket) -> Result<Option<Ready>, Error> {
-        let known = *alone(&self.ready);
+    fn unchanged_host(&self, socket: &Socket) -> Result<Option<HostState>, Error> {
+        let known = *lock_unpoisoned(&self.host);
         match known {
-            Some(ready) if host::is_still(socket, &self.netfilter, &self.config, ready)? => {
-                Ok(Some(ready))
+            Some(host) if host::is_unchanged(socket, &self.netfilter, &self.config, host)? => {
+                Ok(Some(host))
             }
             _ => Ok(None),
         }
     }
 
-    /// Writes the table anew if there are pods and it is not as it should be: whoever reloads a
-    /// firewall may have flushed all rules.
-    fn mend_table(&self) -> Result<(), Error> {
+    /// Rewrites the table if pods are attached and it is incomplete: reloading a firewall can flush all
+    /// rules.
+    fn repair_table(&self) -> Result<(), Error> {
         let ipam = self.ipam();
         let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
         drop(ipam);
@@ -327,17 +338,20 @@ impl Bridge {
         if unused || host::has_table(&self.netfilter, &self.config, rules)? {
             return Ok(());
         }
-        info!(table = self.config.table, "nftables table was taken away under pods; written anew");
+        info!(
+            table = self.config.table,
+            "nftables table was removed while pods are attached; rewriting it"
+        );
         self.write_table()
     }
 
-    /// Writes the table anew, with the host ports of all leases.
+    /// Rewrites the table with the host ports of all leases.
     fn write_table(&self) -> Result<(), Error> {
         let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let (subnets, leases): (Vec<Subnet>, Vec<(String, Lease)>) = {
             let ipam = self.ipam();
-            let staying = ipam.staying().map(|(pod, lease)| (pod.clone(), lease.clone()));
-            (ipam.subnets().to_vec(), staying.collect())
+            let active = ipam.active().map(|(pod, lease)| (pod.clone(), lease.clone()));
+            (ipam.subnets().to_vec(), active.collect())
         };
         let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
         let layout = host::layout(&self.config, &subnets);
@@ -345,22 +359,22 @@ impl Bridge {
         written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
     }
 
-    /// What the pod had, what it has now, and of which subnets. With no address left it waits for those
-    /// that are about to be given back.
-    fn lease(
+    /// Allocates addresses and ports; returns the pod's former lease, its new lease, and the subnets. If
+    /// the subnet is full, waits for addresses that are about to become free.
+    fn allocate(
         &self,
         id: &str,
         ports: &[PortMapping],
     ) -> Result<(Option<Lease>, Lease, Vec<Subnet>), Error> {
         loop {
-            let left = self.leaving.gone_so_far();
+            let completed = self.release_queue.completed();
             let mut ipam = self.ipam();
             let before = ipam.get(id).cloned();
-            match ipam.give(id, ports) {
+            match ipam.allocate(id, ports) {
                 Ok(lease) => return Ok((before, lease, ipam.subnets().to_vec())),
                 Err(full @ Error::SubnetFull { .. }) => {
                     drop(ipam);
-                    if !self.leaving.wait_for_more_than(left) {
+                    if !self.release_queue.wait_for_completion(completed) {
                         return Err(full);
                     }
                 }
@@ -378,36 +392,41 @@ impl Bridge {
         let added = self.netfilter.with(|socket| self.nft().publish(socket, &published(id, lease)));
         drop(shared);
         match added {
-            // The table was taken away a moment ago, or has elements that no lease stands for: what
-            // the leases say, this one among them, is the truth.
+            // The table was just removed, or has elements that belong to no lease. The leases, this one
+            // included, are authoritative.
             Err(err) if matches!(err.errno(), Errno::NOENT | Errno::BUSY | Errno::EXIST) => {
-                info!(pod = id, error = %err, "nftables table written anew");
+                info!(pod = id, error = %err, "nftables table does not match the leases; rewriting it");
                 self.write_table()?;
             }
             other => other.map_err(failed)?,
         }
         let forget = |socket: &Socket| {
-            conntrack::redirected(socket, &lease.ports, &lease.addresses);
+            conntrack::forget_stale(socket, &lease.ports, &lease.addresses);
             Ok(())
         };
         self.netfilter.with(forget).map_err(failed)
     }
 
-    fn withdraw(&self, id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), Error> {
+    fn unpublish(
+        &self,
+        id: &str,
+        addresses: &[IpAddr],
+        ports: &[PortMapping],
+    ) -> Result<(), Error> {
         if ports.is_empty() {
             return Ok(());
         }
         let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let of = Published { pod: id, addresses, ports };
-        let taken = self.netfilter.with(|socket| {
-            self.nft().withdraw(socket, &of)?;
-            conntrack::withdrawn(socket, ports, addresses);
+        let removed = self.netfilter.with(|socket| {
+            self.nft().unpublish(socket, &of)?;
+            conntrack::forget_pod(socket, ports, addresses);
             Ok(())
         });
-        taken.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
+        removed.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
     }
 
-    /// The pods that have a link on our bridge.
+    /// The ids of the pods that have a link on the bridge.
     fn links(&self) -> Result<Vec<String>, Error> {
         let socket = route_socket()?;
         let Some(bridge) = links::find(&socket, &self.config.bridge)? else {
@@ -430,7 +449,7 @@ impl Bridge {
     }
 
     fn ipam(&self) -> MutexGuard<'_, Ipam> {
-        alone(&self.ipam)
+        lock_unpoisoned(&self.ipam)
     }
 }
 
@@ -448,7 +467,7 @@ fn shown(pod_cidr: &[IpNet]) -> String {
 
 fn with_gateways(addresses: &[IpAddr], subnets: &[Subnet]) -> Vec<Address> {
     let of = |ip: &IpAddr| {
-        let subnet = subnets.iter().find(|subnet| subnet.gives(*ip))?;
+        let subnet = subnets.iter().find(|subnet| subnet.assigns(*ip))?;
         Some(Address { address: subnet.with_length(*ip), gateway: subnet.gateway() })
     };
     addresses.iter().filter_map(of).collect()

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod subnets that somebody else on this host uses already.
+//! Detects pod subnets that overlap with routes of this host.
 //!
-//! A route into the subnet takes packets away from its pods; a link whose own subnet is a wider one
-//! loses sight of those of its neighbours that have addresses as pods do. A wider route that was set
-//! is neither: that is how clusters lead their whole pod network somewhere, and the bridge's own is
-//! the more specific one.
+//! A route into the subnet diverts packets from its pods. A link whose own subnet contains the pod subnet
+//! can no longer reach neighbours with addresses in the pod subnet. A wider static route is not an
+//! overlap: clusters route their whole pod network that way, and the bridge's route is more specific.
 //!
-//! The rule: a subnet that overlaps is not begun with. One that the bridge has already is used on, with
-//! a warning: its pods run, and only the overlap itself is out of reach.
+//! The rule: an overlapping subnet is refused when the bridge does not have it yet. If the bridge already
+//! has it, there is only a warning: pods run, and only the overlapping addresses are unreachable.
 
 use super::config::Config;
 use super::links;
@@ -18,10 +17,10 @@ use crate::netlink::{Socket, link};
 use ipnet::IpNet;
 use tracing::warn;
 
-/// Looks at every route of the host.
+/// Compares the subnets with every route of the host.
 ///
 /// # Errors
-/// When there is an overlap, naming subnet, route and link.
+/// The overlap, with subnet, route and link.
 pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
     let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
     for subnet in subnets {
@@ -34,10 +33,10 @@ pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Res
             route: route.to,
             link: found.map(|link| link.name),
         };
-        if !is_begun(&all, subnet.net(), bridge) {
+        if !bridge_has(&all, subnet.net(), bridge) {
             return Err(overlap);
         }
-        warn!(error = %overlap, hint = overlap.hint(), "pods are out of reach where routes overlap");
+        warn!(error = %overlap, hint = overlap.hint(), "pods are unreachable at addresses where routes overlap");
     }
     Ok(())
 }
@@ -45,13 +44,13 @@ pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Res
 fn overlapping(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> Option<&Route> {
     let others = all.iter().filter(|route| route.link.is_none() || route.link != bridge);
     let mut others = others.filter(|route| {
-        subnet.contains(&route.to) || (route.of_link && route.to.contains(&subnet))
+        subnet.contains(&route.to) || (route.on_link && route.to.contains(&subnet))
     });
     others.next()
 }
 
-/// Whether the bridge has the subnet.
-fn is_begun(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> bool {
+/// Whether the bridge already has the subnet.
+fn bridge_has(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> bool {
     bridge.is_some() && all.iter().any(|route| route.to == subnet && route.link == bridge)
 }
 
@@ -61,8 +60,8 @@ mod tests {
 
     const BRIDGE: Option<u32> = Some(9);
 
-    fn route(to: &str, link: u32, of_link: bool) -> Route {
-        Route { to: to.parse().unwrap(), link: Some(link), of_link }
+    fn route(to: &str, link: u32, on_link: bool) -> Route {
+        Route { to: to.parse().unwrap(), link: Some(link), on_link }
     }
 
     fn overlaps(route: Route) -> bool {
@@ -90,8 +89,8 @@ mod tests {
     #[test]
     fn a_subnet_is_begun_when_the_bridge_has_it() {
         let subnet = "10.88.0.0/16".parse().unwrap();
-        assert!(is_begun(&[route("10.88.0.0/16", 9, true)], subnet, BRIDGE));
-        assert!(!is_begun(&[route("10.88.0.0/16", 9, true)], subnet, None));
-        assert!(!is_begun(&[route("10.88.0.0/16", 2, true)], subnet, BRIDGE));
+        assert!(bridge_has(&[route("10.88.0.0/16", 9, true)], subnet, BRIDGE));
+        assert!(!bridge_has(&[route("10.88.0.0/16", 9, true)], subnet, None));
+        assert!(!bridge_has(&[route("10.88.0.0/16", 2, true)], subnet, BRIDGE));
     }
 }

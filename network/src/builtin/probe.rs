@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether this kernel can do what pods need, tried out in a network namespace that is thrown away.
+//! Probes whether this kernel supports everything that pods need, in a temporary network namespace.
 //!
-//! The real calls are made, not modules looked for: that way modules are loaded, rights are tested,
-//! and what is built in is found.
+//! It makes the real calls instead of looking for modules: that loads modules, tests capabilities, and
+//! works for built-in features.
 
 use crate::error::{Error, PROBE_BRIDGE, PROBE_IPVLAN, PROBE_MACVLAN, PROBE_NFT, PROBE_VETH};
 use crate::netlink::{Socket, link};
 use crate::nft::{Layout, Table};
-use crate::types::Links;
+use crate::types::LinkMode;
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -15,20 +15,24 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 const BRIDGE: &str = "probe";
 const MTU: u32 = 1500;
 
-/// Makes a bridge, a pair of links (or a link on one) and the table, where nobody sees them.
-pub(crate) fn try_out(table: &Table<'_>, layout: &Layout<'_>, links: Links) -> Result<(), Error> {
+/// Creates a bridge, a veth pair (or a sub-interface) and the table in a temporary namespace.
+pub(crate) fn probe(
+    table: &Table<'_>,
+    layout: &Layout<'_>,
+    link_mode: LinkMode,
+) -> Result<(), Error> {
     let enter = |source| Error::Enter { source };
     let scratch = netns::create().map_err(enter)?;
     let inside = scratch.as_fd();
     netns::within(inside, || {
-        make_links(inside, links)?;
+        make_links(inside, link_mode)?;
         let made = Socket::netfilter().and_then(|socket| table.replace(&socket, layout, &[]));
         made.map_err(|source| Error::Probe { what: PROBE_NFT, source })
     })
     .map_err(enter)?
 }
 
-fn make_links(netns: BorrowedFd<'_>, links: Links) -> Result<(), Error> {
+fn make_links(netns: BorrowedFd<'_>, link_mode: LinkMode) -> Result<(), Error> {
     let socket = Socket::route().map_err(|source| Error::Socket { source })?;
     let bridge =
         make_bridge(&socket).map_err(|source| Error::Probe { what: PROBE_BRIDGE, source })?;
@@ -45,16 +49,22 @@ fn make_links(netns: BorrowedFd<'_>, links: Links) -> Result<(), Error> {
     link::make_pair(&mut batch, &pair);
     link::finish_pair(&mut batch, &pair);
     batch.run().map_err(|source| Error::Probe { what: PROBE_VETH, source })?;
-    let what = match links {
-        Links::Bridge => return Ok(()),
-        Links::Macvlan => PROBE_MACVLAN,
-        Links::Ipvlan => PROBE_IPVLAN,
+    let what = match link_mode {
+        LinkMode::Bridge => return Ok(()),
+        LinkMode::Macvlan => PROBE_MACVLAN,
+        LinkMode::Ipvlan => PROBE_IPVLAN,
     };
     let failed = |source| Error::Probe { what, source };
     let uplink = link::find(&socket, "probe1").map_err(failed)?.map_or(0, |link| link.index);
     let mut batch = socket.batch();
-    let sub = link::Sub { name: "probe2", kind: links, uplink, mac: [2, 0, 0, 0, 0, 3], mtu: MTU };
-    link::make_sub(&mut batch, &sub, None);
+    let sub = link::SubInterface {
+        name: "probe2",
+        kind: link_mode,
+        uplink,
+        mac: [2, 0, 0, 0, 0, 3],
+        mtu: MTU,
+    };
+    link::make_sub_interface(&mut batch, &sub, None);
     batch.run().map_err(failed)
 }
 

@@ -1,163 +1,166 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods that have left: their processes are gone, and the kernel is about to take their links away.
+//! Released pods: their processes have ended, and the kernel is about to remove their links.
 //!
 //! ```text
-//! release ─▶ waiting ─ link gone ─────────────────────▶ lease on disk ─▶ in memory
-//!               └──── not after a second: removed ──┘
+//! release ─▶ queue ─ link removed by the kernel ────────▶ lease on disk ─▶ in memory
+//!               └──── removed here after a second ─────┘
 //! ```
 //!
-//! The rule: addresses stay taken until the link is gone, on disk as well, so that a killed daemon
-//! leaves nothing that the next one does not know of.
+//! The rule: an address stays allocated, on disk too, until its link is gone. So after a crash the next
+//! daemon knows about every remaining link.
 //!
-//! The links go with their network namespace, those of many pods at once. To ask for it besides
-//! (RTM_DELLINK) costs the same again, and the answer comes after two grace periods of RCU: 10 to 20
-//! ms in which nothing happens. So a thread listens for the kernel's word; it is there only while
-//! somebody is waited for.
+//! Links disappear with their network namespace, those of many pods at once. An explicit RTM_DELLINK
+//! would cost the same again, and its response takes two RCU grace periods, 10 to 20 ms. So a thread waits
+//! for the kernel's notifications; it runs only while the queue is not empty.
+//!
+//! Here and not in `ipam`, which touches no links.
 
 use super::links::route_socket;
 use super::{shaping, veth};
 use crate::error::Error;
 use crate::ipam::{Ipam, Leases};
-use crate::netlink::link::Heard;
+use crate::netlink::link::LinkEvents;
 use crate::netlink::{Socket, link};
-use crate::sync::alone;
+use crate::sync::lock_unpoisoned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// How long a link may outlive the pod's processes: a connection that is being closed holds the
-/// namespace, and gets so much time for its goodbye.
-const GONE_MAX: Duration = Duration::from_secs(1);
-/// When that which would not go is tried again.
-const RETRY: Duration = Duration::from_secs(10);
-/// How long a pod that finds no free address waits for one that is about to be given back.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a link may outlive the pod's processes. A connection that is still closing holds the network
+/// namespace, and gets this much time.
+const LINK_LINGER_MAX: Duration = Duration::from_secs(1);
+/// Interval between attempts to remove a link or a lease.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// How long an attach waits for an address to become free when the subnet is full.
+const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Pods that are waited for.
+/// The pods whose links are not gone yet.
 #[derive(Debug)]
-pub(crate) struct Leaving {
+pub(crate) struct ReleaseQueue {
     leases: Arc<Leases>,
     ipam: Arc<Mutex<Ipam>>,
-    waiting: Mutex<Waiting>,
-    one_less: Condvar,
+    queue: Mutex<Queue>,
+    completion: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// By the names of their links.
-    pods: BTreeMap<String, Left>,
-    /// The same links by when they are looked after.
+struct Queue {
+    /// Keyed by the name of the pod's link.
+    pods: BTreeMap<String, Pending>,
+    /// The same links, ordered by deadline.
     due: BTreeSet<(Instant, String)>,
-    /// The thread is there.
-    watched: bool,
-    /// How many have gone, ever.
-    gone: u64,
+    /// Whether the thread is running.
+    watching: bool,
+    /// How many releases have completed since the daemon started.
+    completed: u64,
 }
 
 #[derive(Debug)]
-struct Left {
+struct Pending {
     id: String,
-    /// When its link is removed by us.
-    until: Instant,
+    /// When the link is removed if it still exists.
+    deadline: Instant,
 }
 
-impl Waiting {
-    fn insert(&mut self, link: String, left: Left) {
+impl Queue {
+    fn insert(&mut self, link: String, pending: Pending) {
         self.remove(&link);
-        self.due.insert((left.until, link.clone()));
-        self.pods.insert(link, left);
+        self.due.insert((pending.deadline, link.clone()));
+        self.pods.insert(link, pending);
     }
 
-    fn remove(&mut self, link: &str) -> Option<Left> {
-        let left = self.pods.remove(link)?;
-        self.due.remove(&(left.until, link.to_owned()));
-        Some(left)
+    fn remove(&mut self, link: &str) -> Option<Pending> {
+        let pending = self.pods.remove(link)?;
+        self.due.remove(&(pending.deadline, link.to_owned()));
+        Some(pending)
     }
 }
 
-impl Leaving {
+impl ReleaseQueue {
     pub(crate) fn new(leases: Arc<Leases>, ipam: Arc<Mutex<Ipam>>) -> Self {
-        Self { leases, ipam, waiting: Mutex::default(), one_less: Condvar::new() }
+        Self { leases, ipam, queue: Mutex::default(), completion: Condvar::new() }
     }
 
-    /// Gives back what the pod has, once its link is gone.
+    /// Frees the pod's addresses once its link is gone.
     pub(crate) fn add(self: &Arc<Self>, id: &str, link: String) -> Result<(), Error> {
-        let mut waiting = alone(&self.waiting);
-        if !waiting.watched {
-            let events = link::events().map_err(|source| Error::Socket { source })?;
+        let mut queue = lock_unpoisoned(&self.queue);
+        if !queue.watching {
+            let events = link::subscribe().map_err(|source| Error::Socket { source })?;
             let this = Arc::clone(self);
             let thread = thread::Builder::new().name("links-gone".into());
             thread
                 .spawn(move || this.watch(&events))
                 .map_err(|source| Error::WatchLinks { source })?;
-            waiting.watched = true;
+            queue.watching = true;
         }
-        let left = Left { id: id.to_owned(), until: Instant::now() + GONE_MAX };
-        waiting.insert(link.clone(), left);
-        drop(waiting);
-        // From here on the thread hears of it; what was gone before it does not.
+        let pending = Pending { id: id.to_owned(), deadline: Instant::now() + LINK_LINGER_MAX };
+        queue.insert(link.clone(), pending);
+        drop(queue);
+        // The thread is notified of links removed from here on, but not of links removed before.
         if veth::find(&route_socket()?, id, &link)?.is_none() {
             self.finish(&link);
         }
         Ok(())
     }
 
-    /// Keeps what the pod has: when this returns it has all of it, or nothing any more.
-    pub(crate) fn recall(&self, link: &str) {
-        alone(&self.waiting).remove(link);
+    /// Cancels a release. When this returns, the pod has either all of its addresses or none.
+    pub(crate) fn cancel(&self, link: &str) {
+        lock_unpoisoned(&self.queue).remove(link);
     }
 
-    /// How many have given back what they had: for [`Self::wait_for_more_than`].
-    pub(crate) fn gone_so_far(&self) -> u64 {
-        alone(&self.waiting).gone
+    /// The number of completed releases, to pass to [`Self::wait_for_completion`].
+    pub(crate) fn completed(&self) -> u64 {
+        lock_unpoisoned(&self.queue).completed
     }
 
-    /// Waits until more have gone than `before`; `false` when nobody is about to, or it takes too long.
-    pub(crate) fn wait_for_more_than(&self, before: u64) -> bool {
-        let waiting = alone(&self.waiting);
-        let none_yet = |waiting: &mut Waiting| waiting.gone == before && !waiting.pods.is_empty();
-        let waited = self.one_less.wait_timeout_while(waiting, WAIT_MAX, none_yet);
-        waited.unwrap_or_else(PoisonError::into_inner).0.gone != before
+    /// Waits until more releases have completed than `before`. Returns `false` if the queue is empty or the
+    /// wait times out.
+    pub(crate) fn wait_for_completion(&self, before: u64) -> bool {
+        let queue = lock_unpoisoned(&self.queue);
+        let none_yet = |queue: &mut Queue| queue.completed == before && !queue.pods.is_empty();
+        let waited = self.completion.wait_timeout_while(queue, ADDRESS_WAIT_MAX, none_yet);
+        waited.unwrap_or_else(PoisonError::into_inner).0.completed != before
     }
 
     fn watch(&self, events: &Socket) {
-        while let Some(until) = self.until() {
-            match link::hear(events, until) {
-                Ok(Heard::Gone(links)) => links.iter().for_each(|link| self.finish(link)),
-                Ok(Heard::Missed) => self.look(None),
-                Ok(Heard::Nothing) => {}
+        while let Some(deadline) = self.next_deadline() {
+            match link::receive_events(events, deadline) {
+                Ok(LinkEvents::Removed(links)) => links.iter().for_each(|link| self.finish(link)),
+                Ok(LinkEvents::Overrun) => self.check_due(None),
+                Ok(LinkEvents::Timeout) => {}
                 Err(err) => {
-                    // Without ears it still can look, when the time of each is up.
-                    warn!(error = %err, "links that go are not heard of");
-                    thread::sleep(until.saturating_duration_since(Instant::now()));
+                    // Without notifications it still checks each link at its deadline.
+                    warn!(error = %err, "cannot receive link notifications; checking links at their deadlines");
+                    thread::sleep(deadline.saturating_duration_since(Instant::now()));
                 }
             }
-            self.look(Some(Instant::now()));
+            self.check_due(Some(Instant::now()));
         }
     }
 
-    /// When the first is to be looked after; `None` when all have gone, and with them the thread.
-    fn until(&self) -> Option<Instant> {
-        let mut waiting = alone(&self.waiting);
-        let first = waiting.due.first().map(|(until, _)| *until);
-        waiting.watched = first.is_some();
+    /// The next deadline; `None` when the queue is empty, and the thread ends.
+    fn next_deadline(&self) -> Option<Instant> {
+        let mut queue = lock_unpoisoned(&self.queue);
+        let first = queue.due.first().map(|(deadline, _)| *deadline);
+        queue.watching = first.is_some();
         first
     }
 
-    /// Looks whether the links that are due then are gone, or all; removes the ones that are late.
-    fn look(&self, due: Option<Instant>) {
-        let waiting = alone(&self.waiting);
-        let some = waiting.due.iter().take_while(|(until, _)| due.is_none_or(|due| *until <= due));
-        let of = |(until, link): &(Instant, String)| {
-            let id = waiting.pods.get(link)?.id.clone();
-            Some((link.clone(), id, *until))
+    /// Checks the links that are due by `due`, or all, and removes those past their deadline.
+    fn check_due(&self, due: Option<Instant>) {
+        let queue = lock_unpoisoned(&self.queue);
+        let some =
+            queue.due.iter().take_while(|(deadline, _)| due.is_none_or(|due| *deadline <= due));
+        let of = |(deadline, link): &(Instant, String)| {
+            let id = queue.pods.get(link)?.id.clone();
+            Some((link.clone(), id, *deadline))
         };
         let some: Vec<_> = some.filter_map(of).collect();
-        drop(waiting);
-        for (link, id, until) in some {
-            match self.is_gone(&id, &link, until <= Instant::now()) {
+        drop(queue);
+        for (link, id, deadline) in some {
+            match self.is_gone(&id, &link, deadline <= Instant::now()) {
                 Ok(true) => self.finish(&link),
                 Ok(false) => {}
                 Err(err) => self.postpone(&link, &err),
@@ -173,30 +176,31 @@ impl Leaving {
         Ok(veth::find(&socket, id, link)?.is_none())
     }
 
-    /// The link is gone: the rest is given back.
+    /// Frees the addresses of a pod whose link is gone.
     fn finish(&self, link: &str) {
-        // Held until it is done, so that nobody takes it back half way.
-        let mut waiting = alone(&self.waiting);
-        let Some(left) = waiting.pods.get(link) else { return };
-        let unlimited = route_socket().and_then(|socket| shaping::remove(&socket, &left.id, link));
-        if let Err(err) = unlimited.and_then(|()| self.leases.remove(&left.id)) {
-            drop(waiting);
+        // Locked to the end, so that the release cannot be cancelled half way.
+        let mut queue = lock_unpoisoned(&self.queue);
+        let Some(pending) = queue.pods.get(link) else { return };
+        let unlimited =
+            route_socket().and_then(|socket| shaping::remove(&socket, &pending.id, link));
+        if let Err(err) = unlimited.and_then(|()| self.leases.remove(&pending.id)) {
+            drop(queue);
             return self.postpone(link, &err);
         }
-        alone(&self.ipam).free(&left.id);
-        waiting.remove(link);
-        waiting.gone += 1;
-        drop(waiting);
-        self.one_less.notify_all();
+        lock_unpoisoned(&self.ipam).free(&pending.id);
+        queue.remove(link);
+        queue.completed += 1;
+        drop(queue);
+        self.completion.notify_all();
     }
 
     fn postpone(&self, link: &str, err: &Error) {
-        let mut waiting = alone(&self.waiting);
-        if let Some(mut left) = waiting.remove(link) {
-            left.until = Instant::now() + RETRY;
-            warn!(pod = left.id, error = %err, source = ?std::error::Error::source(err), hint = err.hint(),
-                "addresses of a pod that has gone are not given back; tried again in {RETRY:?}");
-            waiting.insert(link.to_owned(), left);
+        let mut queue = lock_unpoisoned(&self.queue);
+        if let Some(mut pending) = queue.remove(link) {
+            pending.deadline = Instant::now() + RETRY_INTERVAL;
+            warn!(pod = pending.id, error = %err, source = ?std::error::Error::source(err), hint = err.hint(),
+                "cannot free the addresses of a released pod; retrying in {RETRY_INTERVAL:?}");
+            queue.insert(link.to_owned(), pending);
         }
     }
 }

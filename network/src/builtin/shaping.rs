@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How fast a pod may receive and send.
+//! Rate limits for the traffic to and from a pod.
 //!
 //! ```text
 //! to the pod     bridge ─▶ hull<11> with a token bucket ─▶ eth0
 //! from the pod   eth0 ─▶ hull<11> ─ redirected ─▶ hulq<11> with a token bucket ─▶ back ─▶ bridge
 //! ```
 //!
-//! The rule: both buckets are on the host. On eth0 inside, a process with CAP_NET_ADMIN in the pod
-//! would take its limit away; a link sends at a rate but receives as it comes, so what a pod sends
-//! takes the way round by a link of ours (`ifb`), which pods without such a limit do not have.
-//! Packets wait there, where a policer would drop them: TCP comes close to the rate that way.
+//! The rule: both buckets are on the host. On eth0 inside the pod, a process with CAP_NET_ADMIN could
+//! remove its limit. A link can shape only the traffic that it sends, so the pod's outgoing traffic is
+//! redirected through an `ifb` link, which pods without an egress limit do not have. Packets queue there,
+//! where a policer would drop them, so TCP gets close to the configured rate.
 //!
-//! The kernel keeps all of it while no daemon runs. The first bucket goes with the pod's link;
-//! `hulq<11>` has the pod's id as its alias and is removed with [`remove`], whenever the pair is.
+//! The kernel enforces the limits while no daemon runs. The first bucket disappears with the pod's link;
+//! `hulq<11>` has the pod's id as its alias, and [`remove`] removes it together with the veth pair.
 
 use super::links;
 use crate::error::Error;
@@ -24,18 +24,18 @@ use rustix::io::Errno;
 
 const PREFIX: &str = "hulq";
 const KIND: &str = "ifb";
-/// A bucket holds what goes in a hundredth of a second, a queue what goes in a tenth.
+/// A bucket holds the traffic of a hundredth of a second, a queue that of a tenth.
 const BURSTS_PER_S: u64 = 100;
 const QUEUES_PER_S: u64 = 10;
-/// At slow rates they hold so many packets all the same: with fewer TCP does not get going.
+/// Minimum number of packets at low rates: with fewer, TCP cannot reach the rate.
 const BURST_PACKETS: u64 = 16;
 const QUEUE_PACKETS: u64 = 32;
-/// What goes around a packet of the link's MTU: an Ethernet header with a VLAN's tag.
+/// Overhead per packet: an Ethernet header with a VLAN tag.
 const FRAME_BYTES: u64 = 18;
-/// As much as fits the kernel's numbers with room for a sum.
+/// Largest size that can be added to another without overflowing the kernel's 32-bit fields.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// Limits the pod's link, just made and not yet used.
+/// Limits the rates of a newly created link that carries no traffic yet.
 pub(crate) fn limit(
     socket: &Socket,
     id: &str,
@@ -50,28 +50,28 @@ pub(crate) fn limit(
     let index = index_of(socket, host_link).map_err(failed)?;
     if let Some(bits) = bandwidth.ingress_bits {
         let mut batch = socket.batch();
-        qdisc::send_at(&mut batch, index, rate(bits, mtu), host_link);
+        qdisc::add_token_bucket(&mut batch, index, rate(bits, mtu), host_link);
         batch.run().map_err(failed)?;
     }
     if let Some(bits) = bandwidth.egress_bits {
-        let through = name_beside(host_link);
-        // One left behind with no lease: state was cleared away under a running pod.
+        let through = ifb_name(host_link);
+        // Remove a leftover without a lease: the state directory was cleared while the pod ran.
         remove(socket, id, host_link)?;
         let mut batch = socket.batch();
         link::make_plain(&mut batch, &through, KIND, id, mtu);
         batch.run().map_err(failed)?;
         let through_index = index_of(socket, &through).map_err(failed)?;
         let mut batch = socket.batch();
-        qdisc::send_at(&mut batch, through_index, rate(bits, mtu), &through);
-        qdisc::lead_through(&mut batch, index, through_index, host_link);
+        qdisc::add_token_bucket(&mut batch, through_index, rate(bits, mtu), &through);
+        qdisc::redirect_ingress(&mut batch, index, through_index, host_link);
         batch.run().map_err(failed)?;
     }
     Ok(())
 }
 
-/// Removes the link that what the pod sends goes through, if there is one and it is the pod's.
+/// Removes the pod's `ifb` link, if it exists and is the pod's.
 pub(crate) fn remove(socket: &Socket, id: &str, host_link: &str) -> Result<(), Error> {
-    let name = name_beside(host_link);
+    let name = ifb_name(host_link);
     match links::find(socket, &name)? {
         Some(found)
             if found.kind.as_deref() == Some(KIND) && found.alias.as_deref() == Some(id) =>
@@ -82,8 +82,8 @@ pub(crate) fn remove(socket: &Socket, id: &str, host_link: &str) -> Result<(), E
     }
 }
 
-/// The name of the link beside the pod's own, made of the same digits.
-fn name_beside(host_link: &str) -> String {
+/// The name of the pod's `ifb` link: the same digits as in its veth link's name.
+fn ifb_name(host_link: &str) -> String {
     let digits = host_link.strip_prefix(links::LINK_PREFIX).unwrap_or(host_link);
     format!("{PREFIX}{digits}")
 }
@@ -120,12 +120,12 @@ mod tests {
         let huge = rate(1_000_000_000_000_000, 65_535);
         assert!(huge.burst_bytes.checked_add(huge.queue_bytes).is_some());
         assert_eq!(huge.bytes_per_s, 125_000_000_000_000);
-        assert_eq!(rate(1_001, 1500).bytes_per_s, 126, "never slower than asked for");
+        assert_eq!(rate(1_001, 1500).bytes_per_s, 126, "never slower than requested");
     }
 
     #[test]
     fn the_link_beside_has_the_pods_digits_and_fits() {
-        let name = name_beside(&links::link_name(&"a".repeat(64)).unwrap());
+        let name = ifb_name(&links::link_name(&"a".repeat(64)).unwrap());
         assert_eq!(name, "hulqaaaaaaaaaaa");
         assert!(name.len() <= 15);
     }

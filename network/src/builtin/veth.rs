@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pod's pair of links: its name on the host, made, waited for, taken away.
+//! A pod's veth pair: creating it, waiting for it, removing it.
 //!
-//! The name has room for a part of the pod's id only, so the whole id is the link's alias: a link that
-//! only happens to have the name is left alone.
+//! A link name has room for only part of a pod id, so the link's alias holds the whole id. A link with the
+//! name but another alias belongs to something else and is left alone.
 
 use super::{links, shaping, sysctl};
 use crate::error::Error;
@@ -12,15 +12,15 @@ use std::thread;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-/// How often a link just made is asked whether packets go through, and how long is waited between.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+/// How often, and at which interval, a new link's operational state is polled.
+const OPERATIONAL_TRIES: u32 = 50;
+const OPERATIONAL_PAUSE: Duration = Duration::from_millis(1);
 
-/// Makes both ends.
+/// Creates both ends.
 ///
-/// The end on the host has no IPv6 of its own: it is a port, and needs no address. With one the host
-/// would have routes for each, in lists that the kernel goes through whenever a pod comes or goes, and
-/// every pod would hear each of them announce itself.
+/// IPv6 is disabled on the host end: a bridge port needs no address. Otherwise the host would have routes
+/// for each port, in lists that the kernel walks whenever a pod starts or stops, and every pod would
+/// receive the announcements of every port.
 pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> {
     let attempt = || {
         let mut batch = socket.batch();
@@ -28,9 +28,10 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
         batch.run()
     };
     let finish = || {
-        // A host that lets nobody set it works all the same, with many pods slower.
-        if let Err(err) = sysctl::set_if_known(&["ipv6", "conf", pair.host, "disable_ipv6"], "1") {
-            debug!(link = pair.host, error = %err, "the pod's port keeps IPv6");
+        // If the setting cannot be changed, everything still works, but is slower with many pods.
+        if let Err(err) = sysctl::set_if_present(&["ipv6", "conf", pair.host, "disable_ipv6"], "1")
+        {
+            debug!(link = pair.host, error = %err, "cannot disable IPv6 on the pod's bridge port");
         }
         let mut batch = socket.batch();
         link::finish_pair(&mut batch, pair);
@@ -41,7 +42,7 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
     let made = match attempt() {
         Err(err) if err.errno() == Errno::EXIST => match links::find(socket, pair.host)? {
             None => Err(Error::InsideTaken),
-            // Left behind, with no lease: state was cleared away under a running pod.
+            // A leftover without a lease: the state directory was cleared while the pod ran.
             Some(found) if is_of(&found, pair.alias) => {
                 link::remove(socket, &found).map_err(failed)?;
                 attempt().map_err(failed)
@@ -53,21 +54,21 @@ pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> 
     made.and_then(|()| finish().map_err(failed))
 }
 
-/// Waits until packets go through the link: the kernel switches the far end on first and this one a
-/// moment later, and until then would drop the pod's first packets, which are repeated only after a
-/// second. Newer kernels (6.8) do it at once when asked.
-pub(crate) fn settle(socket: &Socket, name: &str) -> Result<(), Error> {
-    for _ in 0..SETTLE_TRIES {
+/// Waits until the link is operational. The kernel brings the far end up first and this end a moment
+/// later, and drops the pod's first packets until then; they would be resent only after a second. Linux
+/// 6.8 and later bring both up at once.
+pub(crate) fn wait_operational(socket: &Socket, name: &str) -> Result<(), Error> {
+    for _ in 0..OPERATIONAL_TRIES {
         match links::find(socket, name)? {
-            Some(link) if !link.passing => thread::sleep(SETTLE_PAUSE),
+            Some(link) if !link.operational => thread::sleep(OPERATIONAL_PAUSE),
             _ => return Ok(()),
         }
     }
-    warn!(link = name, "link is slow to let packets through");
+    warn!(link = name, "link is not operational yet; the pod's first packets may be lost");
     Ok(())
 }
 
-/// Removes the pod's link, if there is one and it is the pod's, and what limited its rate.
+/// Removes the pod's link and its rate limits, if they exist and are the pod's.
 pub(crate) fn remove(socket: &Socket, id: &str, name: &str) -> Result<(), Error> {
     if let Some(found) = find(socket, id, name)? {
         let failed = |source| Error::RemoveLink { link: name.to_owned(), source };
@@ -76,13 +77,17 @@ pub(crate) fn remove(socket: &Socket, id: &str, name: &str) -> Result<(), Error>
     shaping::remove(socket, id, name)
 }
 
-/// The pod's link on the host, if there is one.
+/// The host end of the pod's link, if it exists.
 pub(crate) fn find(socket: &Socket, id: &str, name: &str) -> Result<Option<link::Link>, Error> {
     let Some(found) = links::find(socket, name)? else { return Ok(None) };
     if is_of(&found, id) {
         return Ok(Some(found));
     }
-    debug!(pod = id, link = name, "link of that name is not this pod's; left alone");
+    debug!(
+        pod = id,
+        link = name,
+        "a link with the pod's link name is not this pod's; leaving it alone"
+    );
     Ok(None)
 }
 

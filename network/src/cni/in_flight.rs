@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Calls under way about a pod, such that a later daemon finds those of one that was killed: a plugin
-//! that still attaches a pod while another takes it away would leave it half attached.
+//! Marks running plugin calls, so that a restarted daemon finds the calls of a killed one: a plugin that is
+//! still attaching a pod while another detaches it would leave the pod half attached.
 //!
 //! ```text
-//! <state_dir>/cni/<pod-id>.call   the stdin of the plugin that is being run for the pod; locked
+//! <state_dir>/cni/<pod-id>.call   the stdin of the plugin that is running for the pod; locked
 //! ```
 //!
-//! The lock belongs to the open file, which the plugin shares as its stdin. So it is held for as long as
-//! either the daemon or the plugin has it, however the daemon ends.
+//! The lock belongs to the open file description, which the plugin shares as its stdin. So it is held as
+//! long as either the daemon or the plugin is running, however the daemon ends.
 //!
-//! The rule: such a plugin may finish, within [`FINISH_MAX`]. One that is killed leaves what it was about to
-//! write down: host-local keeps an address for good whose file has no owner in it yet.
+//! The rule: such a plugin may finish within [`ORPHAN_TIMEOUT`], because killing a plugin can leak what it
+//! was about to record: host-local never frees an address whose file does not name its owner yet.
 
 use super::error::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,17 +24,17 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a plugin of an earlier daemon may go on before it is killed.
-pub(super) const FINISH_MAX: Duration = Duration::from_secs(10);
+/// How long a plugin of an earlier daemon may run before it is killed.
+pub(super) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The stdin of a call under way. Gone from disk when the call has ended.
+/// The marker of a running call: its stdin. Removed from disk when the call has ended.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct InFlightCall {
     path: PathBuf,
 }
 
-impl UnderWay {
-    /// The file that the plugin is to read, and what marks the call until it is dropped.
+impl InFlightCall {
+    /// Writes and locks the plugin's stdin. The call is marked until the returned guard is dropped.
     pub(super) fn begin(path: PathBuf, input: &[u8]) -> Result<(Self, File), Error> {
         let made = || {
             let mut file = OpenOptions::new()
@@ -54,15 +54,15 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightCall {
     fn drop(&mut self) {
-        // Gone, or found by the next call about the pod.
+        // If this fails, the next call for the pod finds the file.
         drop(fs::remove_file(&self.path));
     }
 }
 
-/// Waits for what an earlier daemon left under way at `path`, if there is anything, and ends it after `limit`.
-pub(super) fn end_left(path: &Path, limit: Duration) -> Result<(), Error> {
+/// Waits for a plugin of an earlier daemon, if there is one, and kills it after `limit`.
+pub(super) fn finish_orphan(path: &Path, limit: Duration) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Input { path: path.to_owned(), source };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -71,16 +71,16 @@ pub(super) fn end_left(path: &Path, limit: Duration) -> Result<(), Error> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            tracing::info!(call = %path.display(), "network plugin of an earlier daemon still runs; waited for");
+            tracing::info!(call = %path.display(), "waiting for a network plugin of an earlier daemon");
             if !wait_for_holders(path, limit) {
-                tracing::warn!(call = %path.display(), "network plugin of an earlier daemon does not end; killed");
+                tracing::warn!(call = %path.display(), "killing a network plugin of an earlier daemon that does not exit");
                 for pid in holders(path) {
-                    // It may have ended meanwhile.
+                    // It may have exited in the meantime.
                     let _gone = getpgid(Some(pid))
                         .and_then(|group| kill_process_group(group, Signal::KILL));
                 }
             }
-            // Killed processes close their files at once, unless they hang in the kernel.
+            // A killed process closes its files at once, unless it hangs in the kernel.
             flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         }
         Err(errno) => return Err(failed(errno.into())),
@@ -88,15 +88,15 @@ pub(super) fn end_left(path: &Path, limit: Duration) -> Result<(), Error> {
     fs::remove_file(path).map_err(failed)
 }
 
-/// Whether all processes whose stdin is this file have ended within `limit`.
+/// Waits for all processes whose stdin is this file; returns `false` if some still run after `limit`.
 fn wait_for_holders(path: &Path, limit: Duration) -> bool {
     let until = Instant::now() + limit;
     loop {
         let opened = holders(path).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        // One that is gone by now is none any more.
+        // Ignore processes that have exited by now.
         let running: Result<Vec<OwnedFd>, Errno> =
             opened.filter(|of| !matches!(of, Err(Errno::SRCH))).collect();
-        // Who cannot be waited for is not waited for.
+        // A process without a pidfd cannot be waited for.
         let Ok(running) = running else { return false };
         if running.is_empty() {
             return true;
@@ -127,9 +127,9 @@ mod tests {
     use std::process::{Command, Stdio};
 
     /// A plugin whose daemon was killed: the file stays.
-    fn left(path: &Path, script: &str) -> std::process::Child {
-        let (under_way, file) = UnderWay::begin(path.to_owned(), b"{}").unwrap();
-        std::mem::forget(under_way);
+    fn orphan(path: &Path, script: &str) -> std::process::Child {
+        let (in_flight, file) = InFlightCall::begin(path.to_owned(), b"{}").unwrap();
+        std::mem::forget(in_flight);
         let mut plugin = Command::new("sh");
         plugin.args(["-c", script]).stdin(Stdio::from(file)).process_group(0).spawn().unwrap()
     }
@@ -138,26 +138,26 @@ mod tests {
     fn a_call_that_outlived_its_daemon_may_finish_and_is_killed_when_it_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("x.call");
-        let mut quick = left(&path, "sleep 0.2; exit 7");
+        let mut quick = orphan(&path, "sleep 0.2; exit 7");
         // Nobody here waits for it meanwhile, as nobody does for a child of a daemon that is gone.
-        end_left(&path, Duration::from_secs(60)).unwrap();
+        finish_orphan(&path, Duration::from_secs(60)).unwrap();
         assert_eq!(quick.wait().unwrap().code(), Some(7));
         assert!(!path.try_exists().unwrap());
 
-        let mut hangs = left(&path, "sleep 600; exit 7");
-        end_left(&path, Duration::from_millis(10)).unwrap();
+        let mut hangs = orphan(&path, "sleep 600; exit 7");
+        finish_orphan(&path, Duration::from_millis(10)).unwrap();
         assert_eq!(hangs.wait().unwrap().signal(), Some(9));
         assert!(!path.try_exists().unwrap());
-        end_left(&path, FINISH_MAX).unwrap();
+        finish_orphan(&path, ORPHAN_TIMEOUT).unwrap();
     }
 
     #[test]
     fn a_call_that_ended_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.call");
-        let (under_way, file) = UnderWay::begin(path.clone(), b"{}").unwrap();
+        let (in_flight, file) = InFlightCall::begin(path.clone(), b"{}").unwrap();
         assert_eq!(io::read_to_string(file).unwrap(), "{}");
-        drop(under_way);
+        drop(in_flight);
         assert!(!path.try_exists().unwrap());
     }
 }

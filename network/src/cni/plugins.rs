@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The plugins' programs: finding them, asking them which versions they speak, calling them.
+//! Finds the plugins' programs, queries their supported versions, and calls them.
 
 use super::conf::{Network, Plugin};
 use super::error::{Call, Error};
-use super::in_flight::UnderWay;
-use super::invoke::{self, how, said};
-use super::protocol::{self, Target, Told, Verb};
+use super::in_flight::InFlightCall;
+use super::invoke::{self, describe_exit, stderr_suffix};
+use super::protocol::{self, PluginInput, Target, Verb};
 use super::version::Version;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -18,49 +18,49 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::debug;
 
-/// A program's file as it was when it was asked: inode, modified, size.
+/// The state of a program's file when its versions were queried: inode, mtime, size.
 type State = (u64, i64, i64, u64);
 
-/// Where plugins are, and what is known of them.
+/// The plugin directories, and the known versions of the programs in them.
 #[derive(Debug)]
-pub(super) struct Programs {
+pub(super) struct Plugins {
     dirs: Vec<PathBuf>,
     deadline: Duration,
     /// Versions that a program said it speaks, good for as long as its file is the same.
-    spoken: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
+    supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
 }
 
-impl Programs {
+impl Plugins {
     pub(super) fn new(dirs: Vec<PathBuf>, deadline: Duration) -> Self {
-        Self { dirs, deadline, spoken: Mutex::new(HashMap::new()) }
+        Self { dirs, deadline, supported: Mutex::new(HashMap::new()) }
     }
 
-    /// The version to speak with a network's plugins: the highest that it is written for and all of
-    /// them know.
+    /// The CNI version to use for a network: the highest that its configuration and all of its plugins
+    /// support.
     pub(super) fn version(&self, network: &Network) -> Result<Version, Error> {
         let mut known = Vec::new();
         for plugin in &network.plugins {
-            known.push(self.spoken_by(network, plugin)?);
+            known.push(self.supported_versions(network, plugin)?);
         }
         Version::highest(&network.versions, &known).ok_or_else(|| {
             let texts: Vec<&str> = network.versions.iter().map(|version| version.text()).collect();
-            let spoken = network.plugins.iter().zip(&known);
-            let spoken = spoken.map(|(plugin, versions)| {
-                format!("`{}` speaks {}", plugin.program, versions.join(", "))
+            let supported = network.plugins.iter().zip(&known);
+            let supported = supported.map(|(plugin, versions)| {
+                format!("`{}` supports {}", plugin.program, versions.join(", "))
             });
             Error::NoVersion {
                 network: network.name.clone(),
                 file: network.file.clone(),
                 offered: texts.join(", "),
-                spoken: spoken.collect::<Vec<_>>().join("; "),
+                supported: supported.collect::<Vec<_>>().join("; "),
             }
         })
     }
 
-    fn spoken_by(&self, network: &Network, plugin: &Plugin) -> Result<Vec<String>, Error> {
+    fn supported_versions(&self, network: &Network, plugin: &Plugin) -> Result<Vec<String>, Error> {
         let program = self.find(&network.name, plugin)?;
         let state = state_of(&program);
-        let cached = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, versions)) = cached.get(&program)
             && Some(known) == state.as_ref()
         {
@@ -69,49 +69,49 @@ impl Programs {
         drop(cached);
         let call = call(Verb::Version, &network.name, plugin);
         let env = protocol::environment(Verb::Version, &self.path(), None);
-        // The newest of what the network is written for: all that is asked is an answer.
+        // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer = self.run(&call, &program, &env, memory(&call, input.as_bytes())?)?;
+        let answer = self.run(&call, &program, &env, memfd_input(&call, input.as_bytes())?)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
-            let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
-            spoken.insert(program, (state, versions.clone()));
+            let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
+            supported.insert(program, (state, versions.clone()));
         }
         Ok(versions)
     }
 
-    /// Calls a plugin. What it answers, when it succeeded.
+    /// Calls a plugin and returns its stdout.
     pub(super) fn call(
         &self,
         verb: Verb,
         (network, version): (&str, Version),
         plugin: &Plugin,
         target: Option<&Target<'_>>,
-        told: &Told<'_>,
+        extra: &PluginInput<'_>,
     ) -> Result<Vec<u8>, Error> {
         let program = self.find(network, plugin)?;
         let env = protocol::environment(verb, &self.path(), target);
-        let input = protocol::request(network, version, plugin, told);
+        let input = protocol::request(network, version, plugin, extra);
         let call = call(verb, network, plugin);
         let Some(target) = target else {
-            return self.run(&call, &program, &env, memory(&call, &input)?);
+            return self.run(&call, &program, &env, memfd_input(&call, &input)?);
         };
-        let (_under_way, input) = UnderWay::begin(target.call.to_owned(), &input)?;
+        let (_under_way, input) = InFlightCall::begin(target.call.to_owned(), &input)?;
         self.run(&call, &program, &env, input)
     }
 
-    /// Calls ADD, and reads its result.
+    /// Calls ADD and parses its result.
     pub(super) fn add(
         &self,
         of: (&str, Version),
         plugin: &Plugin,
         target: &Target<'_>,
-        told: &Told<'_>,
+        extra: &PluginInput<'_>,
     ) -> Result<Value, Error> {
-        let answer = self.call(Verb::Add, of, plugin, Some(target), told)?;
+        let answer = self.call(Verb::Add, of, plugin, Some(target), extra)?;
         let bad = |why| Error::BadAnswer { call: call(Verb::Add, of.0, plugin), why };
-        serde_json::from_slice(&answer).map_err(|err| bad(format!("its result is no JSON: {err}")))
+        serde_json::from_slice(&answer).map_err(|err| bad(format!("it is not JSON: {err}")))
     }
 
     fn run(
@@ -128,17 +128,17 @@ impl Programs {
         if done.status.success() {
             return Ok(done.answer);
         }
-        Err(match protocol::refusal(&done.answer) {
-            Some(refusal) => Error::Refused { call: call.clone(), refusal },
+        Err(match protocol::error_result(&done.answer) {
+            Some(error) => Error::Plugin { call: call.clone(), error },
             None => Error::Failed {
                 call: call.clone(),
-                how: how(done.status),
-                said: said(&done.complaint),
+                how: describe_exit(done.status),
+                said: stderr_suffix(&done.stderr_tail),
             },
         })
     }
 
-    /// Whether the program is there that the plugin has addresses from, if it names one.
+    /// Checks that the plugin's IPAM program exists, if it has one.
     pub(super) fn find_delegate(&self, network: &str, plugin: &Plugin) -> Result<(), Error> {
         let named = plugin.object.get("ipam").and_then(|ipam| ipam.get("type"));
         match named.and_then(Value::as_str).filter(|name| !name.is_empty()) {
@@ -152,7 +152,7 @@ impl Programs {
         self.find_named(network, &plugin.program)
     }
 
-    /// A program, in the first directory that has it.
+    /// Searches the directories for a program.
     fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
         let runs = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
@@ -168,15 +168,15 @@ impl Programs {
         })
     }
 
-    /// `CNI_PATH`: plugins look for others there.
+    /// The value of `CNI_PATH`, in which plugins search for other plugins.
     fn path(&self) -> String {
         let joined = std::env::join_paths(&self.dirs).unwrap_or_else(|_| OsString::new());
         joined.to_string_lossy().into_owned()
     }
 }
 
-/// An input that is nobody's but the plugin's.
-fn memory(call: &Call, input: &[u8]) -> Result<File, Error> {
+/// Creates an input file in memory.
+fn memfd_input(call: &Call, input: &[u8]) -> Result<File, Error> {
     let made = hull_sys::sealed_memfd("cni-input", input).map(File::from);
     let rewound = made.and_then(|mut file| {
         file.rewind().map_err(hull_sys::Error::of_io(|| "lseek(cni-input)"))?;

@@ -1,43 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which pod has which addresses and host ports, in memory.
+//! Allocates addresses and host ports to pods, in memory.
 //!
-//! The rule: no two pods have the same address, and no two have host ports that one packet could go
-//! to both of. The next pod gets the address behind the last one given, so that an address given back
-//! rests for as long as there are others.
+//! The rule: no two pods have the same address, and no packet matches the host ports of two pods. A pod
+//! gets the next free address after the one allocated last, so a freed address is reused as late as
+//! possible.
 //!
-//! What a pod is given costs the same however many pods there are: free addresses are found by
-//! [runs](super::interval_set) of taken ones, holders of a port by its number.
+//! An allocation costs the same with any number of pods: free addresses are found with
+//! [intervals](super::interval_set) of allocated ones, the holders of a port by its number.
 //!
-//! Pure: no disk, no kernel. [`leases`](super::leases) keeps it over a restart.
+//! Pure: no disk, no kernel. [`leases`](super::leases) persists it across restarts.
 
-use super::interval_set::Runs;
+use super::interval_set::IntervalSet;
 use super::subnet::{Subnet, bits};
 use crate::error::Error;
 use crate::types::{PortMapping, Protocol};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-/// What one pod has.
+/// The addresses and host ports of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// Counts up with every lease given: the highest is the last.
+    /// Increases with every lease: the highest is the newest.
     pub(crate) sequence: u64,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: Vec<PortMapping>,
-    /// Its host ports are being taken away. It keeps what it has until all is gone.
-    pub(crate) leaving: bool,
+    /// Whether the pod's host ports are being removed. It keeps its addresses until everything is gone.
+    pub(crate) releasing: bool,
 }
 
-/// All leases.
+/// The allocator, with all leases.
 #[derive(Debug, Default)]
 pub(crate) struct Ipam {
     subnets: Vec<Subnet>,
     leases: BTreeMap<String, Lease>,
-    taken_v4: Runs,
-    taken_v6: Runs,
-    /// Who has a host port, at whichever addresses.
+    taken_v4: IntervalSet,
+    taken_v6: IntervalSet,
+    /// The pods that have a host port, on any address.
     ports: HashMap<(Protocol, u16), Vec<(String, PortMapping)>>,
-    /// The last address given, by subnet.
+    /// The address allocated last, by subnet.
     last: Vec<Option<IpAddr>>,
     sequence: u64,
 }
@@ -52,10 +52,10 @@ impl Ipam {
         &self.subnets
     }
 
-    /// Gives out other subnets from now on. Refused while a pod has an address outside of them.
+    /// Changes the subnets. Returns the pod that still has an address outside them, if any.
     pub(crate) fn set_subnets(&mut self, subnets: Vec<Subnet>) -> Result<(), String> {
         let outside = |lease: &Lease| {
-            lease.addresses.iter().any(|ip| !subnets.iter().any(|of| of.gives(*ip)))
+            lease.addresses.iter().any(|ip| !subnets.iter().any(|of| of.assigns(*ip)))
         };
         if let Some((pod, _)) = self.leases.iter().find(|(_, lease)| outside(lease)) {
             return Err(pod.clone());
@@ -66,8 +66,7 @@ impl Ipam {
         Ok(())
     }
 
-    /// Takes over a lease that was given before a restart. Refused, naming the pod that has it, when
-    /// an address of it is somebody else's.
+    /// Adopts a lease from before a restart. If another pod has one of its addresses, returns that pod.
     pub(crate) fn adopt(&mut self, pod: String, lease: Lease) -> Result<(), String> {
         if let Some(ip) = lease.addresses.iter().find(|ip| self.taken(**ip).contains(bits(**ip))) {
             let holder = self.leases.iter().find(|(_, other)| other.addresses.contains(ip));
@@ -75,19 +74,18 @@ impl Ipam {
         }
         if lease.sequence >= self.sequence {
             self.sequence = lease.sequence;
-            self.go_on_behind(&lease.addresses);
+            self.resume_after(&lease.addresses);
         }
         self.enter(pod, lease);
         Ok(())
     }
 
-    /// Gives the pod an address of every subnet, and the ports. A pod that has addresses already
-    /// keeps them.
-    pub(crate) fn give(&mut self, pod: &str, ports: &[PortMapping]) -> Result<Lease, Error> {
+    /// Allocates an address of every subnet, and the ports. A pod that already has addresses keeps them.
+    pub(crate) fn allocate(&mut self, pod: &str, ports: &[PortMapping]) -> Result<Lease, Error> {
         self.check_ports(pod, ports)?;
         let addresses = match self.leases.get(pod) {
             Some(lease) if self.fits(&lease.addresses) => lease.addresses.clone(),
-            // Of subnets that are no longer ours.
+            // The addresses are from former subnets.
             Some(_) => {
                 self.free(pod);
                 self.find_free()?
@@ -95,43 +93,43 @@ impl Ipam {
             None => self.find_free()?,
         };
         for (number, subnet) in self.subnets.iter().enumerate() {
-            let given = addresses.iter().copied().find(|ip| subnet.gives(*ip));
+            let given = addresses.iter().copied().find(|ip| subnet.assigns(*ip));
             self.last[number] = given.or(self.last[number]);
         }
         self.sequence += 1;
         let ports = ports.to_vec();
-        let lease = Lease { sequence: self.sequence, addresses, ports, leaving: false };
+        let lease = Lease { sequence: self.sequence, addresses, ports, releasing: false };
         self.free(pod);
         self.enter(pod.to_owned(), lease.clone());
         Ok(lease)
     }
 
-    /// Marks that the pod's host ports are being taken away, and tells what it has.
-    pub(crate) fn leave(&mut self, pod: &str) -> Option<Lease> {
+    /// Marks the pod's host ports as being removed, and returns its lease.
+    pub(crate) fn begin_release(&mut self, pod: &str) -> Option<Lease> {
         let lease = self.leases.get_mut(pod)?;
-        lease.leaving = true;
+        lease.releasing = true;
         Some(lease.clone())
     }
 
-    /// Its host ports are gone: another pod can have them.
-    pub(crate) fn close_ports(&mut self, pod: &str) {
-        let lease = self.leases.get_mut(pod).filter(|lease| lease.leaving);
+    /// Makes the pod's host ports available to other pods, after they were removed from the host.
+    pub(crate) fn unpublish_ports(&mut self, pod: &str) {
+        let lease = self.leases.get_mut(pod).filter(|lease| lease.releasing);
         let ports = lease.map(|lease| std::mem::take(&mut lease.ports));
         self.forget_ports(pod, &ports.unwrap_or_default());
     }
 
-    /// Takes back what the pod has.
+    /// Frees the pod's addresses and ports.
     pub(crate) fn free(&mut self, pod: &str) {
         let Some(lease) = self.leases.remove(pod) else { return };
         for ip in lease.addresses {
-            self.taken_mut(ip).give_back(bits(ip));
+            self.taken_mut(ip).remove(bits(ip));
         }
         self.forget_ports(pod, &lease.ports);
     }
 
     fn enter(&mut self, pod: String, lease: Lease) {
         for ip in &lease.addresses {
-            self.taken_mut(*ip).take(bits(*ip));
+            self.taken_mut(*ip).insert(bits(*ip));
         }
         for port in &lease.ports {
             let holders = self.ports.entry((port.protocol, port.host_port)).or_default();
@@ -151,11 +149,11 @@ impl Ipam {
         }
     }
 
-    fn taken(&self, ip: IpAddr) -> &Runs {
+    fn taken(&self, ip: IpAddr) -> &IntervalSet {
         if ip.is_ipv4() { &self.taken_v4 } else { &self.taken_v6 }
     }
 
-    fn taken_mut(&mut self, ip: IpAddr) -> &mut Runs {
+    fn taken_mut(&mut self, ip: IpAddr) -> &mut IntervalSet {
         if ip.is_ipv4() { &mut self.taken_v4 } else { &mut self.taken_v6 }
     }
 
@@ -167,19 +165,19 @@ impl Ipam {
         self.leases.keys()
     }
 
-    /// The leases whose host ports are to be led to their pods.
-    pub(crate) fn staying(&self) -> impl Iterator<Item = (&String, &Lease)> {
-        self.leases.iter().filter(|(_, lease)| !lease.leaving)
+    /// The leases whose host ports must be published.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (&String, &Lease)> {
+        self.leases.iter().filter(|(_, lease)| !lease.releasing)
     }
 
     fn fits(&self, addresses: &[IpAddr]) -> bool {
         addresses.len() == self.subnets.len()
-            && self.subnets.iter().all(|subnet| addresses.iter().any(|ip| subnet.gives(*ip)))
+            && self.subnets.iter().all(|subnet| addresses.iter().any(|ip| subnet.assigns(*ip)))
     }
 
     fn find_free(&self) -> Result<Vec<IpAddr>, Error> {
         let of = |(subnet, last): (&Subnet, &Option<IpAddr>)| {
-            let free = subnet.free_after(*last, self.taken(subnet.gateway()));
+            let free = subnet.next_free(*last, self.taken(subnet.gateway()));
             free.ok_or_else(|| Error::SubnetFull { subnet: subnet.net() })
         };
         self.subnets.iter().zip(&self.last).map(of).collect()
@@ -208,16 +206,16 @@ impl Ipam {
         Ok(())
     }
 
-    /// Goes on behind the last lease given.
+    /// Continues after the newest lease.
     fn resume(&mut self) {
         let newest = self.leases.values().max_by_key(|lease| lease.sequence);
         let addresses = newest.map_or(Vec::new(), |lease| lease.addresses.clone());
-        self.go_on_behind(&addresses);
+        self.resume_after(&addresses);
     }
 
-    fn go_on_behind(&mut self, addresses: &[IpAddr]) {
+    fn resume_after(&mut self, addresses: &[IpAddr]) {
         for (number, subnet) in self.subnets.iter().enumerate() {
-            self.last[number] = addresses.iter().copied().find(|ip| subnet.gives(*ip));
+            self.last[number] = addresses.iter().copied().find(|ip| subnet.assigns(*ip));
         }
     }
 }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Numbers that are taken, as runs without a gap, so that the next one free is found by looking at one
-//! run, however many there are.
+//! A set of numbers, stored as intervals, so that finding the next free number takes one look-up in a set
+//! of any size.
 //!
-//! The rule: between two runs there is a gap, so behind each run one is free.
+//! The rule: there is a gap between any two intervals, so the number after an interval is free.
 
 use std::collections::BTreeMap;
 
-/// First and last of each run.
+/// The first and last number of each interval.
 #[derive(Debug, Default)]
-pub(crate) struct Runs(BTreeMap<u128, u128>);
+pub(crate) struct IntervalSet(BTreeMap<u128, u128>);
 
-impl Runs {
-    /// First and last of all runs.
+impl IntervalSet {
+    /// The first and last number of all intervals.
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<(u128, u128)> {
         self.0.iter().map(|(first, last)| (*first, *last)).collect()
     }
 
-    /// The run that the number is in.
+    /// The interval that contains the number.
     fn of(&self, number: u128) -> Option<(u128, u128)> {
         let (first, last) = self.0.range(..=number).next_back()?;
         (*last >= number).then_some((*first, *last))
@@ -27,8 +27,8 @@ impl Runs {
         self.of(number).is_some()
     }
 
-    /// Takes a number; `false` when it was taken.
-    pub(crate) fn take(&mut self, number: u128) -> bool {
+    /// Adds a number; returns `false` if the set already contains it.
+    pub(crate) fn insert(&mut self, number: u128) -> bool {
         if self.contains(number) {
             return false;
         }
@@ -43,8 +43,8 @@ impl Runs {
         true
     }
 
-    /// Gives a number back, if it was taken.
-    pub(crate) fn give_back(&mut self, number: u128) {
+    /// Removes a number, if the set contains it.
+    pub(crate) fn remove(&mut self, number: u128) {
         let Some((first, last)) = self.of(number) else { return };
         self.0.remove(&first);
         if first < number {
@@ -55,7 +55,7 @@ impl Runs {
         }
     }
 
-    /// The first that is free from `start` on up to `last`.
+    /// The first number from `start` to `last` that is not in the set.
     pub(crate) fn first_free(&self, start: u128, last: u128) -> Option<u128> {
         let free = match self.of(start) {
             Some((_, end)) => end.checked_add(1)?,
@@ -77,12 +77,12 @@ mod tests {
         fn runs_know_what_a_set_knows(
             steps in prop::collection::vec((any::<bool>(), 0_u128..24), 0..200),
         ) {
-            let (mut runs, mut set) = (Runs::default(), BTreeSet::new());
+            let (mut runs, mut set) = (IntervalSet::default(), BTreeSet::new());
             for (take, number) in steps {
                 if take {
-                    prop_assert_eq!(runs.take(number), set.insert(number));
+                    prop_assert_eq!(runs.insert(number), set.insert(number));
                 } else {
-                    runs.give_back(number);
+                    runs.remove(number);
                     set.remove(&number);
                 }
                 for start in 0..24 {
@@ -96,22 +96,22 @@ mod tests {
 
     #[test]
     fn what_is_taken_in_a_row_is_one_run() {
-        let mut runs = Runs::default();
+        let mut runs = IntervalSet::default();
         for number in (0..4_000).rev().step_by(2).chain((0..4_000).step_by(2)) {
-            assert!(runs.take(number));
+            assert!(runs.insert(number));
         }
         assert_eq!(runs.0.len(), 1);
         assert_eq!(runs.first_free(0, u128::MAX), Some(4_000));
-        runs.give_back(17);
+        runs.remove(17);
         assert_eq!(runs.first_free(0, u128::MAX), Some(17));
     }
 
     #[test]
     fn the_last_number_of_all_is_no_trap() {
-        let mut runs = Runs::default();
-        assert!(runs.take(u128::MAX) && runs.take(0));
+        let mut runs = IntervalSet::default();
+        assert!(runs.insert(u128::MAX) && runs.insert(0));
         assert_eq!(runs.first_free(u128::MAX, u128::MAX), None);
-        runs.give_back(u128::MAX);
+        runs.remove(u128::MAX);
         assert_eq!(runs.first_free(u128::MAX, u128::MAX), Some(u128::MAX));
     }
 }

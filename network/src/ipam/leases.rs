@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Leases on disk, so that a restarted daemon gives nobody an address that a running pod has: the pod's
-//! addresses and host ports, in `<state_dir>/<pod-id>.json`, kept as all [`records`](crate::records) are.
+//! Leases on disk, so that a restarted daemon does not allocate the address of a running pod again: the
+//! pod's addresses and host ports in `<state_dir>/<pod-id>.json`, a [record](crate::records).
 
 use super::allocator::{Ipam, Lease};
 use crate::error::Error;
@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// A lease as it is written.
+/// The file format of a lease.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -47,23 +47,23 @@ impl Leases {
         Self(Records::new(dir))
     }
 
-    /// Hands every lease on disk to `ipam`.
+    /// Loads every lease into `ipam`.
     pub(crate) fn load(&self, ipam: &mut Ipam) -> Result<(), Error> {
         let failed = |source| Error::ReadLeases { path: self.0.dir().to_owned(), source };
         let mut found = self.0.load().map_err(failed)?;
-        // Of two that claim the same, the later one was written by a daemon that did not know the first.
+        // Of two leases with the same address, the newer was written by a daemon that did not know the older.
         found.sort_by_key(|(_, record)| record.sequence);
         for (path, record) in found {
             let Record { pod, sequence, addresses, ports, .. } = record;
-            let lease = Lease { sequence, addresses, ports, leaving: false };
+            let lease = Lease { sequence, addresses, ports, releasing: false };
             if let Err(holder) = ipam.adopt(pod, lease) {
-                set_aside(&path, &format!("pod {holder} has an address of it"));
+                set_aside(&path, &format!("pod {holder} has one of its addresses"));
             }
         }
         Ok(())
     }
 
-    /// Records the pod's lease.
+    /// Writes the pod's lease.
     pub(crate) fn write(&self, pod: &str, lease: &Lease) -> Result<(), Error> {
         let record = Record {
             version: <Record as records::Record>::VERSION,
@@ -76,13 +76,13 @@ impl Leases {
         self.0.write(&record).map_err(failed)
     }
 
-    /// Removes the pod's lease, if there is one.
+    /// Removes the pod's lease, if it exists.
     pub(crate) fn remove(&self, pod: &str) -> Result<(), Error> {
         let failed = |Failed { path, source }| Error::RemoveLease { path, source };
         self.0.remove(pod).map_err(failed)
     }
 
-    /// Removes the directory, unless something was set aside in it.
+    /// Removes the directory, unless it contains files that were set aside.
     pub(crate) fn remove_all(&self) -> Result<(), Error> {
         match fs::remove_dir(self.0.dir()) {
             Err(err)
@@ -124,7 +124,7 @@ mod tests {
         let port =
             PortMapping { protocol: Protocol::Udp, container_port: 53, host_port: 53, host_ip };
         for (pod, ports) in [(id('a'), vec![port]), (id('b'), vec![])] {
-            let lease = before.give(&pod, &ports).unwrap();
+            let lease = before.allocate(&pod, &ports).unwrap();
             leases.write(&pod, &lease).unwrap();
         }
         let mut after = ipam();
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(after.get(&pod), before.get(&pod));
         }
         assert_eq!(
-            after.give(&id('c'), &[]).unwrap().addresses,
+            after.allocate(&id('c'), &[]).unwrap().addresses,
             ["10.0.0.4".parse::<IpAddr>().unwrap()]
         );
 
@@ -149,7 +149,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let leases = Leases::new(dir.path().to_owned());
         let mut first = ipam();
-        let lease = first.give(&id('a'), &[]).unwrap();
+        let lease = first.allocate(&id('a'), &[]).unwrap();
         leases.write(&id('a'), &lease).unwrap();
         // The same address for another pod, another pod's file, half a file, half a write.
         leases.write(&id('b'), &Lease { sequence: 9, ..lease }).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Addresses and host ports of pods: the allocator in memory, and its leases on disk.
+//! Addresses and host ports of pods: the allocator in memory, and leases on disk.
 
 mod allocator;
 mod interval_set;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pod subnet, and which of its addresses are whose.
+//! A pod subnet, and the roles of its addresses.
 //!
-//! The first address is the gateway's. Pods get the ones behind it, without the broadcast address of
-//! IPv4. Addresses are counted by their distance from the network's own.
+//! The first address is the gateway's. Pods get the following ones, except the broadcast address of IPv4.
+//! Addresses are numbered by their offset from the network address.
 
-use super::interval_set::Runs;
+use super::interval_set::IntervalSet;
 use crate::error::Error;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,7 +18,7 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
-    /// Fails when no address would be left for a pod.
+    /// Fails when the subnet has no address for a pod.
     pub(crate) fn new(net: IpNet) -> Result<Self, Error> {
         let net = net.trunc();
         let free_bits = net.max_prefix_len() - net.prefix_len();
@@ -38,17 +38,17 @@ impl Subnet {
         self.net.addr().is_ipv4()
     }
 
-    /// The bridge's own address in it.
+    /// The bridge's address in the subnet.
     pub(crate) fn gateway(&self) -> IpAddr {
         self.at(1)
     }
 
-    /// The bridge's own address, with the subnet's length.
+    /// The bridge's address with the prefix length.
     pub(crate) fn gateway_net(&self) -> IpNet {
         self.with_length(self.gateway())
     }
 
-    /// An address in it, with the subnet's length.
+    /// An address with the subnet's prefix length.
     pub(crate) fn with_length(&self, ip: IpAddr) -> IpNet {
         let length = self.net.prefix_len();
         match ip {
@@ -57,13 +57,13 @@ impl Subnet {
         }
     }
 
-    /// Whether a pod may have this address.
-    pub(crate) fn gives(&self, ip: IpAddr) -> bool {
+    /// Whether this address can be assigned to a pod.
+    pub(crate) fn assigns(&self, ip: IpAddr) -> bool {
         self.net.contains(&ip) && (self.first..=self.last).contains(&self.distance(ip))
     }
 
-    /// The next address that is not taken behind `last`; behind the last of all comes the first again.
-    pub(crate) fn free_after(&self, last: Option<IpAddr>, taken: &Runs) -> Option<IpAddr> {
+    /// The next free address after `last`, wrapping around at the end of the subnet.
+    pub(crate) fn next_free(&self, last: Option<IpAddr>, taken: &IntervalSet) -> Option<IpAddr> {
         let base = bits(self.net.addr());
         let (first, end) = (base + self.first, base + self.last);
         let behind = last.and_then(|last| bits(last).checked_add(1));
@@ -85,7 +85,7 @@ impl Subnet {
     fn at(&self, distance: u128) -> IpAddr {
         match self.net.addr() {
             IpAddr::V4(net) => {
-                // Never more than the subnet holds, so it fits.
+                // An offset within the subnet, so it fits.
                 let distance = u32::try_from(distance).unwrap_or(u32::MAX);
                 Ipv4Addr::from_bits(net.to_bits().wrapping_add(distance)).into()
             }
@@ -94,7 +94,7 @@ impl Subnet {
     }
 }
 
-/// An address as a number. IPv4's and IPv6's are counted apart.
+/// An address as a number. IPv4 and IPv6 addresses are kept in separate sets.
 pub(crate) fn bits(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
@@ -118,18 +118,18 @@ mod tests {
     fn network_gateway_and_broadcast_are_no_pods() {
         let small = subnet("10.1.2.9/29");
         assert_eq!(small.gateway_net().to_string(), "10.1.2.9/29");
-        let none = Runs::default();
-        assert_eq!(small.free_after(None, &none), Some(ip("10.1.2.10")));
-        let after = |last: &str| small.free_after(Some(ip(last)), &none);
+        let none = IntervalSet::default();
+        assert_eq!(small.next_free(None, &none), Some(ip("10.1.2.10")));
+        let after = |last: &str| small.next_free(Some(ip(last)), &none);
         assert_eq!(after("10.1.2.14"), Some(ip("10.1.2.10")), "wraps before the broadcast");
         assert_eq!(after("192.0.2.1"), Some(ip("10.1.2.10")), "of another subnet");
         for not in ["10.1.2.8", "10.1.2.9", "10.1.2.15", "10.1.2.16", "10.1.2.7", "fd00::3"] {
-            assert!(!small.gives(ip(not)), "{not}");
+            assert!(!small.assigns(ip(not)), "{not}");
         }
         let six = subnet("fd00:1::/64");
         assert_eq!(six.gateway(), ip("fd00:1::1"));
-        assert!(six.gives(ip("fd00:1::ffff:ffff:ffff:ffff")), "IPv6 has no broadcast");
-        assert!(!six.gives(ip("fd00:1::")));
+        assert!(six.assigns(ip("fd00:1::ffff:ffff:ffff:ffff")), "IPv6 has no broadcast");
+        assert!(!six.assigns(ip("fd00:1::")));
     }
 
     #[test]
@@ -138,11 +138,11 @@ mod tests {
             ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::2"),
             ("0.0.0.0/0", "255.255.255.254", "0.0.0.2"),
         ] {
-            let (net, mut taken) = (subnet(net), Runs::default());
-            assert!(net.gives(ip(last)));
-            assert_eq!(net.free_after(Some(ip(last)), &taken), Some(ip(first)));
-            taken.take(bits(ip(last)));
-            assert_eq!(net.free_after(Some(ip(last)), &taken), Some(ip(first)));
+            let (net, mut taken) = (subnet(net), IntervalSet::default());
+            assert!(net.assigns(ip(last)));
+            assert_eq!(net.next_free(Some(ip(last)), &taken), Some(ip(first)));
+            taken.insert(bits(ip(last)));
+            assert_eq!(net.next_free(Some(ip(last)), &taken), Some(ip(first)));
         }
     }
 
@@ -151,9 +151,9 @@ mod tests {
         for text in ["10.0.0.0/31", "10.0.0.1/32", "fd00::/127", "fd00::/128"] {
             Subnet::new(text.parse().unwrap()).unwrap_err();
         }
-        let (small, mut taken) = (subnet("10.0.0.0/30"), Runs::default());
-        assert_eq!(small.free_after(None, &taken), Some(ip("10.0.0.2")));
-        taken.take(bits(ip("10.0.0.2")));
-        assert_eq!(small.free_after(None, &taken), None, "room for one");
+        let (small, mut taken) = (subnet("10.0.0.0/30"), IntervalSet::default());
+        assert_eq!(small.next_free(None, &taken), Some(ip("10.0.0.2")));
+        taken.insert(bits(ip("10.0.0.2")));
+        assert_eq!(small.next_free(None, &taken), None, "room for one");
     }
 }

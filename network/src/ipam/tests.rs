@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of the address book: what is never given twice, and never lost.
+//! Tests of the allocator: nothing is allocated twice, and nothing is lost.
 
 use super::*;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn port(host_port: u16) -> PortMapping {
 }
 
 fn address(ipam: &mut Ipam, pod: &str) -> String {
-    ipam.give(pod, &[]).unwrap().addresses[0].to_string()
+    ipam.allocate(pod, &[]).unwrap().addresses[0].to_string()
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn an_address_given_back_rests_until_the_others_were_used() {
     assert_eq!(address(&mut ipam, "d"), "10.0.0.5");
     assert_eq!(address(&mut ipam, "e"), "10.0.0.6");
     assert_eq!(address(&mut ipam, "f"), "10.0.0.2", "wraps around");
-    let full = ipam.give("g", &[]).unwrap_err();
+    let full = ipam.allocate("g", &[]).unwrap_err();
     assert_eq!(full.to_string(), "find a free address in 10.0.0.0/29");
     assert!(full.hint().unwrap().contains("maxPods"));
     assert!(ipam.get("g").is_none());
@@ -39,12 +39,12 @@ fn an_address_given_back_rests_until_the_others_were_used() {
 #[test]
 fn a_pod_keeps_what_it_has() {
     let mut ipam = ipam(&["10.0.0.0/24", "fd00::/64"]);
-    let first = ipam.give("a", &[port(80)]).unwrap();
+    let first = ipam.allocate("a", &[port(80)]).unwrap();
     assert_eq!(
         first.addresses,
         ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]
     );
-    let again = ipam.give("a", &[port(80), port(81)]).unwrap();
+    let again = ipam.allocate("a", &[port(80), port(81)]).unwrap();
     assert_eq!(again.addresses, first.addresses);
     assert_eq!(again.ports, [port(80), port(81)]);
 }
@@ -52,26 +52,26 @@ fn a_pod_keeps_what_it_has() {
 #[test]
 fn a_port_of_another_pod_is_refused_by_name() {
     let mut ipam = ipam(&["10.0.0.0/24"]);
-    ipam.give("a", &[port(80)]).unwrap();
-    let taken = ipam.give("b", &[port(80)]).unwrap_err();
-    assert_eq!(taken.to_string(), "give host port tcp 80 to the pod: pod a has tcp 80");
+    ipam.allocate("a", &[port(80)]).unwrap();
+    let taken = ipam.allocate("b", &[port(80)]).unwrap_err();
+    assert_eq!(taken.to_string(), "publish host port tcp 80 for the pod: pod a has tcp 80");
     assert!(ipam.get("b").is_none(), "no address is kept by a pod that was refused");
-    ipam.leave("a");
-    ipam.give("b", &[port(80)]).unwrap_err();
+    ipam.begin_release("a");
+    ipam.allocate("b", &[port(80)]).unwrap_err();
     ipam.free("a");
-    ipam.give("b", &[port(80)]).unwrap();
-    assert!(matches!(ipam.give("c", &[port(81), port(81)]), Err(Error::PortTwice { .. })));
+    ipam.allocate("b", &[port(80)]).unwrap();
+    assert!(matches!(ipam.allocate("c", &[port(81), port(81)]), Err(Error::PortTwice { .. })));
     let six = PortMapping { host_ip: Some("::1".parse().unwrap()), ..port(82) };
-    assert!(matches!(ipam.give("c", &[six]), Err(Error::NoSuchFamily { .. })));
+    assert!(matches!(ipam.allocate("c", &[six]), Err(Error::NoSuchFamily { .. })));
     let none = PortMapping { container_port: 0, ..port(82) };
-    assert!(matches!(ipam.give("c", &[none]), Err(Error::NoContainerPort { .. })));
+    assert!(matches!(ipam.allocate("c", &[none]), Err(Error::NoContainerPort { .. })));
 }
 
 #[test]
 fn other_subnets_only_when_no_pod_is_left_outside() {
     let mut ipam = ipam(&["10.0.0.0/24"]);
     let other = || vec![Subnet::new("10.1.0.0/24".parse().unwrap()).unwrap()];
-    ipam.give("a", &[]).unwrap();
+    ipam.allocate("a", &[]).unwrap();
     assert_eq!(ipam.set_subnets(other()), Err("a".to_owned()));
     ipam.free("a");
     ipam.set_subnets(other()).unwrap();
@@ -83,18 +83,18 @@ fn other_subnets_only_when_no_pod_is_left_outside() {
 fn the_next_of_four_thousand_pods_is_given_its_own_by_few_looks() {
     let mut ipam = ipam(&["10.0.0.0/20", "fd00::/64"]);
     for number in 0..4_000_u16 {
-        ipam.give(&format!("pod{number}"), &[port(number + 1)]).unwrap();
+        ipam.allocate(&format!("pod{number}"), &[port(number + 1)]).unwrap();
     }
     assert_eq!((ipam.taken_v4.all().len(), ipam.taken_v6.all().len()), (1, 1));
     assert!(ipam.ports.values().all(|holders| holders.len() == 1));
     assert_eq!(address(&mut ipam, "next"), "10.0.15.162");
-    let taken = ipam.give("other", &[port(2_000)]).unwrap_err();
+    let taken = ipam.allocate("other", &[port(2_000)]).unwrap_err();
     assert!(taken.to_string().contains("pod pod1999 has"), "{taken}");
     // The rest of the subnet, and one that was given back long ago.
     for number in 0..91 {
-        ipam.give(&format!("more{number}"), &[]).unwrap();
+        ipam.allocate(&format!("more{number}"), &[]).unwrap();
     }
-    ipam.give("last", &[]).unwrap();
+    ipam.allocate("last", &[]).unwrap();
     ipam.free("pod3000");
     assert_eq!(ipam.taken_v4.all().len(), 2);
     assert_eq!(address(&mut ipam, "again"), "10.0.11.186");
@@ -124,7 +124,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn restarted(from: &Ipam) -> Ipam {
     let mut to = Ipam::new(from.subnets.clone());
     for (pod, lease) in &from.leases {
-        to.adopt(pod.clone(), Lease { leaving: false, ..lease.clone() }).unwrap();
+        to.adopt(pod.clone(), Lease { releasing: false, ..lease.clone() }).unwrap();
     }
     to
 }
@@ -133,11 +133,11 @@ fn check(ipam: &Ipam) {
     let mut seen = HashSet::new();
     for lease in ipam.leases.values() {
         for (ip, subnet) in lease.addresses.iter().zip(ipam.subnets()) {
-            assert!(subnet.gives(*ip) && *ip != subnet.gateway(), "{ip} is not for a pod");
+            assert!(subnet.assigns(*ip) && *ip != subnet.gateway(), "{ip} is not for a pod");
             assert!(seen.insert(*ip), "{ip} was given twice");
         }
     }
-    let runs = [&ipam.taken_v4, &ipam.taken_v6].into_iter().flat_map(Runs::all);
+    let runs = [&ipam.taken_v4, &ipam.taken_v6].into_iter().flat_map(IntervalSet::all);
     let taken: u128 = runs.map(|(first, last)| last - first + 1).sum();
     assert_eq!(seen.len() as u128, taken, "an address is taken by nobody");
     assert!(seen.iter().all(|ip| ipam.taken(*ip).contains(bits(*ip))), "one is not taken");
@@ -161,7 +161,7 @@ proptest! {
                     let pod = format!("pod{pod}");
                     let before = ipam.get(&pod).cloned();
                     let ports: Vec<_> = wanted.into_iter().map(port).collect();
-                    match ipam.give(&pod, &ports) {
+                    match ipam.allocate(&pod, &ports) {
                         Ok(lease) => {
                             if let Some(before) = before {
                                 prop_assert_eq!(before.addresses, lease.addresses);
@@ -175,7 +175,7 @@ proptest! {
                         }
                     }
                 }
-                Step::Leave(pod) => drop(ipam.leave(&format!("pod{pod}"))),
+                Step::Leave(pod) => drop(ipam.begin_release(&format!("pod{pod}"))),
                 Step::Free(pod) => ipam.free(&format!("pod{pod}")),
                 Step::Restart => ipam = restarted(&ipam),
             }

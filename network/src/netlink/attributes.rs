@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Netlink attributes: written, and read as text.
+//! Encodes netlink attributes, and decodes text attributes.
 
 use netlink_packet_core::NlasIterator;
 
-/// Writes netlink attributes.
+/// A sequence of encoded netlink attributes.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
     pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        // One that is too long is refused by the kernel as malformed; callers keep below.
+        // The kernel rejects a longer one as malformed; callers stay below the limit.
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -33,7 +33,7 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
-    /// Attributes of the same kind, one behind the other.
+    /// A list of attributes of the same kind.
     pub(crate) fn list(items: impl IntoIterator<Item = Self>) -> Self {
         const ELEMENT: u16 = 1;
         items.into_iter().fold(Self::default(), |list, item| list.nested(ELEMENT, item))
@@ -51,7 +51,7 @@ impl AsRef<[u8]> for Attributes {
     }
 }
 
-/// The text of the attribute `kind` among `attributes`.
+/// The text of the first attribute of this kind.
 pub(super) fn text(attributes: &[u8], kind: u16) -> Option<String> {
     NlasIterator::new(attributes).map_while(|found| found.ok()).find(|one| one.kind() == kind).map(
         |one| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Netlink: the [`socket`], [`attributes`], and what is asked for by them: [`link`]s, addresses and
-//! [`route`]s, the [`routes`] that there are, queues ([`qdisc`]).
+//! Netlink: a blocking [`socket`] with batches, [`attributes`], and requests for [`link`]s, addresses and
+//! [`route`]s, for a list of [`routes`], and for queues ([`qdisc`]).
 
 mod attributes;
 pub(crate) mod link;
@@ -10,7 +10,7 @@ pub(crate) mod routes;
 mod socket;
 
 pub(crate) use attributes::Attributes;
-pub(crate) use socket::{Answer, Socket};
+pub(crate) use socket::{Response, Socket};
 
 /// The index of the loopback link in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;

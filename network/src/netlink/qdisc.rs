@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Queues of links that let packets go at a rate, and packets led through another link's queue.
+//! Queueing disciplines: a token bucket on a link, and ingress redirection to another link.
 //! `tc(8)`, `tc-tbf(8)`; RTM_NEWQDISC, RTM_NEWTFILTER.
 //!
-//! Numbers are those of include/uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h, in the
-//! machine's byte order.
+//! Numbers are from include/uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h, in native byte order.
 
 use super::attributes::Attributes;
 use super::socket::Batch;
@@ -11,25 +10,25 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 const NEW_QDISC: u16 = 36;
 const NEW_FILTER: u16 = 44;
-/// Where a queue or filter sits: before the link sends, or behind where it receives.
+/// Attachment points: egress of the link (root), or ingress.
 const ROOT: u32 = u32::MAX;
 const INGRESS: u32 = 0xffff_fff1;
 const INGRESS_HANDLE: u32 = 0xffff_0000;
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 
-/// A rate, with what may go beyond it for a moment, and what may wait.
+/// A rate limit, with its burst and queue sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     pub(crate) bytes_per_s: u64,
-    /// Let go at once after a pause.
+    /// Bytes that may be sent at once after a pause.
     pub(crate) burst_bytes: u32,
-    /// Wait at most; what comes then is dropped, which is how TCP finds the rate.
+    /// Bytes that may queue; more are dropped, which is how TCP finds the rate.
     pub(crate) queue_bytes: u32,
 }
 
-/// Adds: the link sends at that rate, by a token bucket.
-pub(crate) fn send_at(batch: &mut Batch<'_>, index: u32, rate: Rate, link: &str) {
+/// Adds a request to limit the link's egress rate with a token bucket.
+pub(crate) fn add_token_bucket(batch: &mut Batch<'_>, index: u32, rate: Rate, link: &str) {
     const PARAMETERS: u16 = 1;
     const RATE64: u16 = 4;
     const BURST: u16 = 6;
@@ -43,10 +42,10 @@ pub(crate) fn send_at(batch: &mut Batch<'_>, index: u32, rate: Rate, link: &str)
     batch.push_raw(NEW_QDISC, flags, call, &body(index, 0, ROOT, 0, &attributes));
 }
 
-/// Adds: what the link receives goes through the other link's queue first, and on from there as if it
-/// had just come.
-pub(crate) fn lead_through(batch: &mut Batch<'_>, index: u32, through: u32, link: &str) {
-    /// The first to be asked, for packets of all protocols (ETH_P_ALL).
+/// Adds requests to redirect the link's ingress traffic through another link's queue, from where it
+/// continues as if it had just arrived.
+pub(crate) fn redirect_ingress(batch: &mut Batch<'_>, index: u32, through: u32, link: &str) {
+    /// Priority 1, for packets of all protocols (ETH_P_ALL).
     const FIRST_OF_ALL: u32 = 1 << 16 | 0x0003_u16.to_be() as u32;
     const SELECTOR: u16 = 5;
     const ACTIONS: u16 = 7;
@@ -69,8 +68,8 @@ pub(crate) fn lead_through(batch: &mut Batch<'_>, index: u32, through: u32, link
     );
 }
 
-/// `struct tc_tbf_qopt`: rate and peak rate (`struct tc_ratespec`), limit, and two that attributes and
-/// the absent peak rate make void.
+/// `struct tc_tbf_qopt`: rate and peak rate (`struct tc_ratespec`), limit, and two fields that the
+/// attributes override or that apply only with a peak rate.
 fn parameters(rate: Rate) -> Vec<u8> {
     const ETHERNET: u8 = 1;
     let limit = rate.queue_bytes.saturating_add(rate.burst_bytes);
@@ -82,7 +81,7 @@ fn parameters(rate: Rate) -> Vec<u8> {
     bytes
 }
 
-/// `struct tc_u32_sel` with one key, of whose bits none is looked at.
+/// `struct tc_u32_sel` with one key whose mask is zero, so it matches every packet.
 fn everything() -> Vec<u8> {
     const TERMINAL: u8 = 1;
     const KEYS: u8 = 1;
@@ -91,7 +90,7 @@ fn everything() -> Vec<u8> {
     bytes
 }
 
-/// One action: `struct tc_mirred`, away from here and out by that link.
+/// One action: `struct tc_mirred`, redirecting packets to the egress of that link.
 fn redirect(to: u32) -> Attributes {
     const PARAMETERS: u16 = 2;
     const STOLEN: u32 = 4;
@@ -102,7 +101,7 @@ fn redirect(to: u32) -> Attributes {
     Attributes::default().bytes(KIND, b"mirred\0").nested(OPTIONS, options)
 }
 
-/// `struct tcmsg` and what belongs to it.
+/// `struct tcmsg` followed by its attributes.
 fn body(index: u32, handle: u32, parent: u32, info: u32, attributes: &Attributes) -> Vec<u8> {
     let words = [0, index, handle, parent, info];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A netlink socket for blocking use, and batches of messages on it.
+//! A blocking netlink socket, and batches of messages.
 //!
-//! The rule: a batch goes out in one send, and every answer to it is taken before the call returns;
-//! the first refusal is the error, worded as the call it answers and with the kernel's own words.
-//! The kernel works on a batch in the sender's context, so answers are there when the send is done.
+//! The rule: a batch is sent at once, and every response is read before the call returns. The first error
+//! is reported, with the call that failed and the kernel's own explanation. The kernel processes a batch
+//! in the sender's context, so the responses are available when the send returns.
 //!
 //! A socket belongs to the network namespace of the thread that opened it.
 
@@ -21,10 +21,10 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 const HEADER: usize = 16;
-/// What the kernel fills at most in one answer of a dump.
-const ANSWER_BYTES: usize = 32 * 1024;
-/// Only a kernel that breaks its own protocol lets us wait at all.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Largest response of a dump.
+const RESPONSE_BYTES: usize = 32 * 1024;
+/// Receive timeout. It only expires if the kernel violates the protocol.
+const RESPONSE_MAX: Duration = Duration::from_secs(10);
 
 /// A netlink socket.
 #[derive(Debug)]
@@ -33,20 +33,20 @@ pub(crate) struct Socket {
     next: Cell<u32>,
 }
 
-/// One message of an answer: its type and what follows the header.
+/// One message of a response: its type and payload.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) kind: u16,
     pub(crate) body: Vec<u8>,
 }
 
 impl Socket {
-    /// For links, addresses and routes. `rtnetlink(7)`.
+    /// Opens a socket for links, addresses and routes. `rtnetlink(7)`.
     pub(crate) fn route() -> Result<Self> {
         Self::open(NETLINK_ROUTE, "NETLINK_ROUTE")
     }
 
-    /// For nftables.
+    /// Opens a socket for nftables.
     pub(crate) fn netfilter() -> Result<Self> {
         Self::open(NETLINK_NETFILTER, "NETLINK_NETFILTER")
     }
@@ -54,26 +54,26 @@ impl Socket {
     fn open(protocol: isize, name: &str) -> Result<Self> {
         let call = || format!("socket({name})");
         let socket = netlink_sys::Socket::new(protocol).map_err(Error::of_io(call))?;
-        // Refusals then say why, and do not repeat the message that they refuse.
+        // Errors then carry an explanation, and do not repeat the rejected message.
         socket.set_ext_ack(true).map_err(Error::of_io(call))?;
         socket.set_cap_ack(true).map_err(Error::of_io(call))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_MAX))
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(RESPONSE_MAX))
             .map_err(Error::of(call))?;
         Ok(Self { socket, next: Cell::new(1) })
     }
 
-    /// For what the kernel tells of links, addresses or routes unasked, from now on.
-    pub(super) fn listen(group: u32) -> Result<Self> {
+    /// Opens a socket that receives the notifications of a multicast group.
+    pub(super) fn subscribe(group: u32) -> Result<Self> {
         let mut heard = Self::route()?;
         let call = || format!("bind(NETLINK_ROUTE, group {group})");
-        // The kernel passes over those who have no address.
+        // The kernel notifies only sockets with an address.
         heard.socket.bind_auto().map_err(Error::of_io(call))?;
         heard.socket.add_membership(group).map_err(Error::of_io(call))?;
         Ok(heard)
     }
 
-    /// Waits for the next that is told; `None` when the time is up. ENOBUFS: something was missed.
-    pub(super) fn hear(&self, until: Instant) -> Result<Option<Vec<Answer>>> {
+    /// Waits for notifications; `None` at the deadline. ENOBUFS: notifications were lost.
+    pub(super) fn receive(&self, until: Instant) -> Result<Option<Vec<Response>>> {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).ok();
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -82,27 +82,27 @@ impl Socket {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new(errno, "poll(NETLINK_ROUTE)")),
         }
-        let mut buffer = vec![0; ANSWER_BYTES];
+        let mut buffer = vec![0; RESPONSE_BYTES];
         match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((length, _)) => {
-                let answer = |message: Message<'_>| Answer {
+                let response = |message: Message<'_>| Response {
                     kind: message.kind,
                     body: message.body.to_vec(),
                 };
-                Ok(Some(messages(&buffer[..length]).map(answer).collect()))
+                Ok(Some(messages(&buffer[..length]).map(response).collect()))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Some(Vec::new())),
             Err(errno) => Err(Error::new(errno, "recv(NETLINK_ROUTE)")),
         }
     }
 
-    /// An empty batch.
+    /// Starts a batch on this socket.
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { socket: self, first: self.next.get(), bytes: Vec::new(), calls: Vec::new() }
     }
 }
 
-/// Messages that are sent together.
+/// Messages that are sent in one go.
 #[derive(Debug)]
 pub(crate) struct Batch<'s> {
     socket: &'s Socket,
@@ -112,7 +112,7 @@ pub(crate) struct Batch<'s> {
 }
 
 impl Batch<'_> {
-    /// Adds a message that is to be acknowledged. `call` is how it reads in an error.
+    /// Adds a message with an acknowledgement. `call` names it in errors.
     pub(crate) fn push(
         &mut self,
         kind: u16,
@@ -125,7 +125,7 @@ impl Batch<'_> {
         self.push_raw(kind, flags | NLM_F_ACK, call, &bytes);
     }
 
-    /// Adds a message, with no flags of our own but NLM_F_REQUEST.
+    /// Adds a message with exactly these flags and NLM_F_REQUEST.
     pub(crate) fn push_raw(&mut self, kind: u16, flags: u16, call: impl Into<String>, body: &[u8]) {
         let number = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
         let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
@@ -139,27 +139,27 @@ impl Batch<'_> {
         self.calls.push(call.into());
     }
 
-    /// Sends it and takes the acknowledgements.
+    /// Sends the batch and waits for the acknowledgements.
     pub(crate) fn run(self) -> Result<()> {
         self.exchange(false, None).map(|_answers| ())
     }
 
-    /// Likewise, when the last message that is acknowledged is not the last of the batch.
+    /// Sends the batch and waits for the acknowledgement of message `acknowledged`, not of the last one.
     pub(crate) fn run_until(self, acknowledged: usize) -> Result<()> {
         self.exchange(false, Some(acknowledged)).map(|_answers| ())
     }
 
-    /// Sends it and gives what the kernel tells before the last acknowledgement.
-    pub(crate) fn ask(self) -> Result<Vec<Answer>> {
+    /// Sends the batch and returns the responses before the last acknowledgement.
+    pub(crate) fn query(self) -> Result<Vec<Response>> {
         self.exchange(false, None)
     }
 
-    /// Sends it and gives what the kernel tells in answer to a dump.
-    pub(crate) fn dump(self) -> Result<Vec<Answer>> {
+    /// Sends the batch and returns the responses to a dump request.
+    pub(crate) fn dump(self) -> Result<Vec<Response>> {
         self.exchange(true, None)
     }
 
-    fn exchange(self, dump: bool, last: Option<usize>) -> Result<Vec<Answer>> {
+    fn exchange(self, dump: bool, last: Option<usize>) -> Result<Vec<Response>> {
         let Some(default) = self.calls.len().checked_sub(1) else { return Ok(Vec::new()) };
         let last = last.unwrap_or(default);
         let after = self.first.wrapping_add(u32::try_from(self.calls.len()).unwrap_or(u32::MAX));
@@ -167,61 +167,61 @@ impl Batch<'_> {
         let described = || self.calls.first().cloned().unwrap_or_default();
         self.socket.socket.send(&self.bytes, 0).map_err(Error::of_io(described))?;
 
-        let mut taken = Taken { answers: Vec::new(), refused: None, done: false };
-        let mut buffer = vec![0; ANSWER_BYTES];
-        while !taken.done {
-            // After a refusal the kernel may leave it at that; what else it said is here already.
+        let mut received = Responses { responses: Vec::new(), refused: None, done: false };
+        let mut buffer = vec![0; RESPONSE_BYTES];
+        while !received.done {
+            // After an error the kernel may send nothing more; everything else has arrived by now.
             let flags =
-                if taken.refused.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+                if received.refused.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
             let length = match recv(&self.socket.socket, &mut buffer[..], flags) {
                 Ok((length, _)) => length,
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) if taken.refused.is_some() => break,
+                Err(Errno::AGAIN) if received.refused.is_some() => break,
                 Err(Errno::AGAIN) => return Err(Error::new(Errno::TIMEDOUT, described())),
                 Err(errno) => return Err(Error::new(errno, described())),
             };
             for message in messages(&buffer[..length]) {
-                self.take(&message, dump, last, &mut taken);
+                self.take(&message, dump, last, &mut received);
             }
         }
-        match taken.refused {
+        match received.refused {
             Some(refused) => Err(refused),
-            None => Ok(taken.answers),
+            None => Ok(received.responses),
         }
     }
 
-    fn take(&self, message: &Message<'_>, dump: bool, last: usize, taken: &mut Taken) {
+    fn take(&self, message: &Message<'_>, dump: bool, last: usize, received: &mut Responses) {
         let number =
             usize::try_from(message.sequence.wrapping_sub(self.first)).unwrap_or(usize::MAX);
         let Some(call) = self.calls.get(number) else { return };
         match message.kind {
             NLMSG_ERROR => {
                 let errno = message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                if errno != 0 && taken.refused.is_none() {
+                if errno != 0 && received.refused.is_none() {
                     let errno = Errno::from_raw_os_error(errno.saturating_neg());
-                    let call = match said(message) {
-                        Some(said) => format!("{call} \"{said}\""),
+                    let call = match extended_ack(message) {
+                        Some(reason) => format!("{call} \"{reason}\""),
                         None => call.clone(),
                     };
-                    taken.refused = Some(Error::new(errno, call));
+                    received.refused = Some(Error::new(errno, call));
                 }
-                // A dump that is refused is answered by the error alone.
-                taken.done |= number >= last;
+                // The only response to a failed dump is the error.
+                received.done |= number >= last;
             }
-            NLMSG_DONE => taken.done |= dump,
-            kind => taken.answers.push(Answer { kind, body: message.body.to_vec() }),
+            NLMSG_DONE => received.done |= dump,
+            kind => received.responses.push(Response { kind, body: message.body.to_vec() }),
         }
     }
 }
 
-/// What has been answered so far.
-struct Taken {
-    answers: Vec<Answer>,
+/// The responses received so far.
+struct Responses {
+    responses: Vec<Response>,
     refused: Option<Error>,
     done: bool,
 }
 
-/// A message in a buffer.
+/// A decoded message that borrows from the receive buffer.
 struct Message<'b> {
     kind: u16,
     flags: u16,
@@ -243,13 +243,13 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// The kernel's own words about a refusal.
-fn said(message: &Message<'_>) -> Option<String> {
+/// The kernel's explanation of an error.
+fn extended_ack(message: &Message<'_>) -> Option<String> {
     const TEXT: u16 = 1;
     if message.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // An error code, then the header of the message refused, with the rest of it if not capped.
+    // An error code, then the header of the rejected message, and its body unless it was capped.
     let refused = if message.flags & NLM_F_CAPPED != 0 {
         HEADER
     } else {
@@ -259,7 +259,7 @@ fn said(message: &Message<'_>) -> Option<String> {
     text(message.body.get(4 + refused..)?, TEXT)
 }
 
-/// Flags of a request that lists all there are.
+/// Flags of a request that lists all objects.
 pub(super) const LIST: u16 = NLM_F_DUMP;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How nftables' messages are put together: attributes, objects, batches.
+//! Encodes nftables messages and batches.
 //!
-//! Numbers are those of include/uapi/linux/netfilter/nf_tables.h; all are big-endian on the wire.
+//! Numbers are from include/uapi/linux/netfilter/nf_tables.h; all are big-endian on the wire.
 
-use crate::netlink::{Answer, Attributes, Socket};
+use crate::netlink::{Attributes, Response, Socket};
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NlasIterator};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// The family of rules for IPv4 and IPv6 alike.
+/// The family of rules for both IPv4 and IPv6.
 const INET: u8 = 1;
 const UNSPEC: u8 = 0;
 
@@ -23,39 +23,39 @@ pub(super) const NEW_SET: u16 = 9;
 pub(super) const NEW_ELEMENT: u16 = 12;
 pub(super) const DELETE_ELEMENT: u16 = 14;
 
-/// What `nft` shows behind `comment`. `kind` is its number among the object's user data.
+/// A comment, as `nft` shows it. `kind` is its type in the object's user data.
 pub(super) fn comment(kind: u8, text: &str) -> Vec<u8> {
     let text: Vec<u8> = text.bytes().take(127).chain([0]).collect();
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
     [vec![kind, length], text].concat()
 }
 
-/// Changes that are made together or not at all.
+/// Changes that the kernel applies together or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     changes: Vec<(u16, u16, String, Vec<u8>)>,
 }
 
 impl Transaction {
-    /// Adds a change. `call` is how it reads in an error.
+    /// Adds a change. `call` names it in errors.
     pub(super) fn change(&mut self, kind: u16, call: String, attributes: &Attributes) {
         let flags = match kind {
             DELETE_TABLE | DELETE_ELEMENT => 0,
-            // Behind the chain's other rules; it would come before them otherwise.
+            // Append to the chain; the default is to prepend.
             NEW_RULE => NLM_F_CREATE | NLM_F_APPEND,
             _ => NLM_F_CREATE,
         };
         self.changes.push((SUBSYSTEM << 8 | kind, flags, call, body(INET, 0, attributes)));
     }
 
-    /// Has the kernel make the changes.
+    /// Sends the changes to the kernel.
     pub(super) fn commit(self, socket: &Socket) -> Result<()> {
         let mark = || body(UNSPEC, SUBSYSTEM, &Attributes::default());
         let last = self.changes.len();
         let mut batch = socket.batch();
         batch.push_raw(BATCH_BEGIN, 0, "nftables batch", &mark());
         for (number, (kind, flags, call, body)) in self.changes.into_iter().enumerate() {
-            // Refusals come in any case, so one acknowledgement, the last, tells of all.
+            // Errors are always reported, so one acknowledgement for the last change is enough.
             let flags = if number + 1 == last { flags | NLM_F_ACK } else { flags };
             batch.push_raw(kind, flags, call, &body);
         }
@@ -64,7 +64,7 @@ impl Transaction {
     }
 }
 
-/// How many rules each of these chains has; `None` when the table or one of them is missing.
+/// The number of rules in each chain; `None` when the table or a chain is missing.
 pub(super) fn rule_counts(
     socket: &Socket,
     table: &str,
@@ -78,17 +78,17 @@ pub(super) fn rule_counts(
         let call = format!("NFT_MSG_GETCHAIN(inet {table} {chain})");
         batch.push_raw(SUBSYSTEM << 8 | GET_CHAIN, NLM_F_ACK, call, &body(INET, 0, &attributes));
     }
-    let answers = match batch.ask() {
+    let responses = match batch.query() {
         Err(err) if err.is_not_found() => return Ok(None),
         other => other?,
     };
-    let count = |answer: &Answer| {
+    let count = |response: &Response| {
         let mut attributes =
-            NlasIterator::new(answer.body.get(HEADER..)?).map_while(|one| one.ok());
+            NlasIterator::new(response.body.get(HEADER..)?).map_while(|one| one.ok());
         let found = attributes.find(|one| one.kind() == USE)?;
         found.value().first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     };
-    Ok(Some(answers.iter().filter_map(count).collect()))
+    Ok(Some(responses.iter().filter_map(count).collect()))
 }
 
 fn body(family: u8, resource: u16, attributes: &Attributes) -> Vec<u8> {

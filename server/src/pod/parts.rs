@@ -289,7 +289,7 @@ async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<()
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    let withdrawn = blocking(move || node.network.unpublish_ports(id.as_str())).await;
     withdrawn.map_err(|source| Error::Detach { source })
 }
 
