@@ -205,7 +205,7 @@ fn look_through(node: &Arc<Node>) {
         // What containers of an earlier daemon have written counts without anybody asking for each.
         node.layers.refresh(&node.images);
         // Of what the start has run, little is run again.
-        match hull_sys::let_go_of_code() {
+        match hull_sys::drop_code_pages() {
             Ok(bytes) => debug!(bytes, "let go of the program's pages"),
             Err(err) => debug!(error = %err, "the program's pages stay"),
         }
@@ -251,7 +251,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
     }
     let network = network(&config, subnets.into_iter().next())?;
-    let cgroups = hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?;
+    let cgroups = hull_cgroup::CgroupFs::detect().map_err(|source| Error::Cgroups { source })?;
     let driver = Driver::choose(&config.cgroup, &cgroups);
     let driver = driver.map_err(|source| Error::Driver { source })?;
     let monitors = Monitors::prepare().map_err(|source| Error::Monitors { source })?;

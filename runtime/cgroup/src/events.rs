@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waiting for a cgroup to become empty: `cgroup.events` of the v2 tree can be polled (POLLPRI).
 
-use crate::{Cgroup, Error};
+use crate::cgroup::Cgroup;
+use crate::error::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

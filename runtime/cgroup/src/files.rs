@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reading and writing the small files of cgroup directories.
 
-use crate::Error;
-use crate::error::{is, libc_errno};
+use crate::error::{Error, is, libc_errno};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read as read_fd, write as write_fd};
 use std::fs::{self, File};

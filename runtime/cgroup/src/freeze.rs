@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Holding all processes of a cgroup still: `cgroup.freeze` of v2, `freezer.state` of v1.
 
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::Version;
+use crate::error::Error;
 use crate::files::{field, read_if_there, write};
-use crate::{Cgroup, Error, Version};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -9,25 +9,27 @@
 //! The rule: a limit that was asked for is set or is an error that names it, never dropped. What
 //! this does not do: decide limits, or keep any state.
 
+mod cgroup;
+mod cgroupfs;
 mod counters;
 mod devices;
 mod error;
 mod events;
 mod files;
 mod freeze;
-mod group;
-mod host;
 mod kill;
+mod lifecycle;
 mod limits;
 mod stats;
 mod update;
 mod v1;
 mod v2;
 
-pub use counters::{Counters, HugePages, Io};
+pub use cgroup::Cgroup;
+pub use cgroupfs::{CgroupFs, Hierarchy, Version};
+pub use counters::{Counters, ExitCounters, HugePages, Io};
 pub use error::Error;
 pub use events::Events;
-pub use group::{Cgroup, ExitCounters, children, move_to};
-pub use host::{Hierarchy, Host, Version};
+pub use lifecycle::{children, move_to};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 pub use stats::{Psi, PsiLine, Stats};

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a cgroup uses now. Read on demand; nothing is polled or kept.
 
+use crate::cgroup::Cgroup;
+use crate::error::Error;
 use crate::files::{Dir, field, number, read_if_there};
-use crate::{Cgroup, Error};
 use std::path::PathBuf;
 
 /// Above this a v1 limit means "none": the kernel shows the largest multiple of a page.

@@ -5,8 +5,11 @@
 //! to the text that they had. Some depend on each other (memory with and without swap, quota and period), so
 //! that is tried in several rounds instead of in a worked-out order.
 
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::Version;
+use crate::error::Error;
 use crate::files::{read_if_there, write};
-use crate::{Cgroup, Error, Limits, Version};
+use crate::limits::Limits;
 use std::path::PathBuf;
 
 /// Rounds of putting back: two files that depend on each other need two.

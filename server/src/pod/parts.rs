@@ -372,7 +372,7 @@ async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
 /// Kills what is in a cgroup, also what is frozen in it or by its pod's cgroup `pod`; waits until it is empty,
 /// and removes it. A path that cannot be a cgroup's never was one: there is nothing to be cleared.
 pub(crate) fn clear_cgroup(
-    host: &hull_cgroup::Host,
+    host: &hull_cgroup::CgroupFs,
     path: &str,
     pod: &str,
 ) -> Result<(), hull_cgroup::Error> {

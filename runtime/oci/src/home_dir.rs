@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `HOME` of a process whose environment has none: from the container's own /etc/passwd, as runc does
-//! it. The file is the image's: read beneath its root, at most a part of it.
+//! Sets `HOME` for a process without one, from the container's /etc/passwd, as runc does. The file is from
+//! the image, so it is resolved beneath the root and read up to a limit.
 
 use hull_plan::accounts;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -9,10 +9,10 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Part of /etc/passwd that is looked at, in bytes.
+/// How much of /etc/passwd is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Puts it there, when it is missing.
+/// Adds `HOME` if it is missing.
 pub(crate) fn add(env: &mut Vec<Vec<u8>>, uid: u32, root: &Path) {
     if env.iter().any(|entry| entry.starts_with(b"HOME=")) {
         return;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One cgroup in all hierarchies: made, entered, killed, emptied, removed.
+//! Creates, enters, reads and removes a cgroup in all hierarchies.
 
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::{CgroupFs, Version};
+use crate::counters::{Counters, ExitCounters};
 use crate::error::{Error, is, libc_errno};
-use crate::files;
-use crate::{Counters, Host, Limits, Stats, Version, counters, events, stats, v1, v2};
+use crate::limits::Limits;
+use crate::stats::Stats;
+use crate::{counters, events, files, stats, v1, v2};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,70 +18,7 @@ use std::time::Duration;
 /// no path that a system call takes (PATH_MAX, `path_resolution(7)`).
 const DEPTH_MAX: usize = 2048;
 
-/// A path in every hierarchy of a host. Making one touches nothing.
-#[derive(Debug, Clone)]
-pub struct Cgroup {
-    host: Host,
-    /// Without the leading slash.
-    path: String,
-}
-
-/// What was counted when the last process ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ExitCounters {
-    /// Processes that the out-of-memory killer took.
-    pub oom_kills: u64,
-    /// Most memory ever held, bytes, where the kernel tells.
-    pub memory_peak_bytes: Option<u64>,
-    /// Forks refused by the pids limit.
-    pub pids_refused: u64,
-}
-
 impl Cgroup {
-    /// The cgroup at `path`, absolute from each hierarchy's root.
-    pub fn at(host: &Host, path: &str) -> Result<Self, Error> {
-        let inner = path.strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
-        let parts_good = |rest: &&str| {
-            !rest.is_empty()
-                && rest
-                    .split('/')
-                    .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
-        };
-        match inner.filter(parts_good) {
-            Some(rest) => Ok(Self { host: host.clone(), path: rest.to_owned() }),
-            None => Err(Error::BadPath { path: path.chars().take(200).collect() }),
-        }
-    }
-
-    /// The one above; `None` for one directly below the root.
-    #[must_use]
-    pub fn parent(&self) -> Option<Self> {
-        let (above, _) = self.path.rsplit_once('/')?;
-        Some(Self { host: self.host.clone(), path: above.to_owned() })
-    }
-
-    pub(crate) fn dirs(&self) -> impl Iterator<Item = PathBuf> {
-        self.host.roots().map(|root| root.join(&self.path))
-    }
-
-    pub(crate) fn version(&self) -> Version {
-        self.host.version()
-    }
-
-    pub(crate) fn shown(&self) -> String {
-        format!("/{}", self.path)
-    }
-
-    /// Its directory in the v2 tree.
-    pub(crate) fn unified(&self) -> Option<PathBuf> {
-        self.host.unified().map(|root| root.join(&self.path))
-    }
-
-    /// Its directory in the hierarchy of a v1 controller.
-    pub(crate) fn v1(&self, controller: &str) -> Option<PathBuf> {
-        self.host.hierarchy(controller).map(|root| root.join(&self.path))
-    }
-
     /// Makes it in every hierarchy, with its parents, and sets the limits. One that is there is fine.
     pub fn create(&self, limits: &Limits) -> Result<(), Error> {
         for hierarchy in self.host.hierarchies() {
@@ -115,16 +54,6 @@ impl Cgroup {
             (Version::V2, Some(dir)) => v2::apply(&dir, &self.path, limits),
             _ => v1::apply(self, limits),
         }
-    }
-
-    /// Its directory in the v2 tree, to clone a process into; `None` on a host without one.
-    pub fn dir_fd(&self) -> Result<Option<OwnedFd>, Error> {
-        let Some(path) = self.unified() else { return Ok(None) };
-        let opened = File::options()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
-            .open(&path);
-        opened.map(|dir| Some(dir.into())).map_err(|source| Error::Read { path, source })
     }
 
     /// Moves a process into it; `everywhere` also in the v2 tree, for one that was not cloned there.
@@ -232,7 +161,7 @@ impl Cgroup {
     }
 }
 
-/// Moves a process into the v2 cgroup whose directory is `dir`: see [`Host::own`].
+/// Moves a process into the v2 cgroup whose directory is `dir`: see [`CgroupFs::self_dir`].
 pub fn move_to(dir: &Path, pid: i32) -> Result<(), Error> {
     files::write(dir, "cgroup.procs", &pid.to_string())
 }
@@ -285,7 +214,7 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// Names of the cgroups directly below `path`, in any hierarchy.
-pub fn children(host: &Host, path: &str) -> Result<Vec<String>, Error> {
+pub fn children(host: &CgroupFs, path: &str) -> Result<Vec<String>, Error> {
     let parent = Cgroup::at(host, path)?;
     let mut names = BTreeSet::new();
     for dir in parent.dirs() {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 /// A call that pods need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum Syscall {
     /// `clone3(2)`, Linux 5.3.
     Clone3,
     /// `openat2(2)`, Linux 5.6.
@@ -28,7 +28,7 @@ pub enum Call {
     MountSetattr,
 }
 
-impl Call {
+impl Syscall {
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Clone3,
@@ -70,7 +70,7 @@ impl Call {
 
     /// Whether it is there for us.
     #[must_use]
-    pub fn is_there(self) -> bool {
+    pub fn is_available(self) -> bool {
         let number = match self {
             Self::Clone3 => libc::SYS_clone3,
             Self::Openat2 => libc::SYS_openat2,
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_runs_our_tests_has_them_all() {
-        for call in Call::ALL {
-            assert!(call.is_there(), "{} is missing", call.name());
+        for call in Syscall::ALL {
+            assert!(call.is_available(), "{} is missing", call.name());
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which hierarchies a host has, from its table of mounts. `cgroups(7)`.
 
-use crate::Error;
+use crate::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Hierarchy {
 
 /// The hierarchies of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct CgroupFs {
     unified: Option<PathBuf>,
     v1: Vec<Hierarchy>,
 }
@@ -49,7 +49,7 @@ const CONTROLLERS: [&str; 13] = [
     "rdma",
 ];
 
-impl Host {
+impl CgroupFs {
     /// Reads them from /proc/self/mountinfo.
     pub fn detect() -> Result<Self, Error> {
         let path = PathBuf::from("/proc/self/mountinfo");
@@ -124,8 +124,8 @@ impl Host {
         self.unified.as_deref()
     }
 
-    /// The directory of our own cgroup in the v2 tree, where there is one.
-    pub fn own(&self) -> Result<Option<PathBuf>, Error> {
+    /// The directory of the calling process's cgroup in the v2 tree, where there is one.
+    pub fn self_dir(&self) -> Result<Option<PathBuf>, Error> {
         let Some(root) = &self.unified else { return Ok(None) };
         let own = unified_path("self")?;
         Ok(own.map(|own| root.join(own.trim_start_matches('/'))))
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_hybrid_host_is_told_from_its_mounts() {
-        let host = Host::parse(
+        let host = CgroupFs::parse(
             "30 25 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
              31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n\
              32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
@@ -240,7 +240,7 @@ mod tests {
         let above = "93 25 0:50 / /sys/fs rw - tmpfs tmpfs rw\n";
         let on_above = "94 93 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         let at = |parts: &[&str]| {
-            Host::parse(&parts.concat()).unified.map(|at| at.display().to_string())
+            CgroupFs::parse(&parts.concat()).unified.map(|at| at.display().to_string())
         };
         let usual = Some("/sys/fs/cgroup".to_owned());
         assert_eq!(at(&[root, first]), usual);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_v2_host_has_one_tree() {
-        let host = Host::parse("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let host = CgroupFs::parse("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert_eq!(host.version(), Version::V2);
         assert_eq!(host.unified(), Some(Path::new("/sys/fs/cgroup")));
     }
