@@ -32,7 +32,7 @@ impl Cgroup {
         }
     }
 
-    /// The one above; `None` for one directly below the root.
+    /// The parent cgroup; `None` directly below the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (above, _) = self.path.rsplit_once('/')?;
@@ -51,17 +51,17 @@ impl Cgroup {
         format!("/{}", self.path)
     }
 
-    /// Its directory in the v2 tree.
+    /// The cgroup's directory in the v2 tree.
     pub(crate) fn unified(&self) -> Option<PathBuf> {
         self.host.unified().map(|root| root.join(&self.path))
     }
 
-    /// Its directory in the hierarchy of a v1 controller.
+    /// The cgroup's directory in the hierarchy of a v1 controller.
     pub(crate) fn v1(&self, controller: &str) -> Option<PathBuf> {
         self.host.hierarchy(controller).map(|root| root.join(&self.path))
     }
 
-    /// Its directory in the v2 tree, to clone a process into; `None` on a host without one.
+    /// Opens the cgroup's directory in the v2 tree, to clone a process into; `None` on a host without one.
     pub fn dir_fd(&self) -> Result<Option<OwnedFd>, Error> {
         let Some(path) = self.unified() else { return Ok(None) };
         let opened = File::options()

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which hierarchies a host has, from its table of mounts. `cgroups(7)`.
+//! Detects the host's cgroup hierarchies from its mounts. `cgroups(7)`.
 
 use crate::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How a host's cgroups are set up.
+/// The cgroup setup of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// One unified hierarchy with all controllers.
     V2,
     /// A hierarchy per controller.
     V1,
-    /// Likewise, and a unified one without controllers.
+    /// A hierarchy per controller, and a unified hierarchy without controllers.
     Hybrid,
 }
 
 /// One v1 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// `cpu`, `cpuacct`, `name=systemd`, …
+    /// The controllers, as in `cpu`, `cpuacct`, `name=systemd`.
     pub controllers: Vec<String>,
-    /// Where it is mounted.
+    /// The mount point.
     pub mountpoint: PathBuf,
 }
 
@@ -32,7 +32,7 @@ pub struct CgroupFs {
     v1: Vec<Hierarchy>,
 }
 
-/// Names that are controllers and not mount options.
+/// Names of controllers, to tell them from mount options.
 const CONTROLLERS: [&str; 13] = [
     "cpu",
     "cpuacct",
@@ -50,7 +50,7 @@ const CONTROLLERS: [&str; 13] = [
 ];
 
 impl CgroupFs {
-    /// Reads them from /proc/self/mountinfo.
+    /// Reads the hierarchies from /proc/self/mountinfo.
     pub fn detect() -> Result<Self, Error> {
         let path = PathBuf::from("/proc/self/mountinfo");
         let text = fs::read_to_string(&path).map_err(|source| Error::Mounts { path, source })?;
@@ -92,7 +92,7 @@ impl CgroupFs {
         host
     }
 
-    /// How they are set up.
+    /// The kind of setup.
     #[must_use]
     pub fn version(&self) -> Version {
         match (self.v1.is_empty(), &self.unified) {
@@ -102,7 +102,7 @@ impl CgroupFs {
         }
     }
 
-    /// Names of the controllers that can be used.
+    /// The names of the available controllers.
     pub fn controllers(&self) -> Result<Vec<String>, Error> {
         if let (true, Some(root)) = (self.v1.is_empty(), &self.unified) {
             let text = crate::files::read(root, "cgroup.controllers")?;
@@ -118,7 +118,7 @@ impl CgroupFs {
         &self.v1
     }
 
-    /// The root of the v2 tree, where there is one.
+    /// The root of the v2 tree, if the host has one.
     #[must_use]
     pub fn unified(&self) -> Option<&Path> {
         self.unified.as_deref()
@@ -131,7 +131,7 @@ impl CgroupFs {
         Ok(own.map(|own| root.join(own.trim_start_matches('/'))))
     }
 
-    /// The path of a process's cgroup in the v2 tree, where there is one.
+    /// The path of a process's cgroup in the v2 tree, if the host has one.
     pub fn unified_of(&self, pid: i32) -> Result<Option<String>, Error> {
         if self.unified.is_none() {
             return Ok(None);
@@ -151,12 +151,12 @@ impl CgroupFs {
     }
 }
 
-/// One line of the table. `proc_pid_mountinfo(5)`.
+/// One line of mountinfo. `proc_pid_mountinfo(5)`.
 struct Mount<'t> {
     id: u64,
-    /// The mount that it lies on.
+    /// The id of the parent mount.
     on: u64,
-    /// What of its filesystem is mounted.
+    /// The directory of the filesystem that is mounted.
     root: &'t str,
     at: &'t str,
     fstype: &'t str,
@@ -178,21 +178,21 @@ impl<'t> Mount<'t> {
         })
     }
 
-    /// Whether it is a whole one; a bind of a part is none.
+    /// Whether a whole hierarchy is mounted, and not a bind mount of a part.
     fn is_hierarchy(&self) -> bool {
         self.root == "/" && matches!(self.fstype, "cgroup2" | "cgroup")
     }
 
-    /// Whether its path leads to it, and not to something mounted over it or over a directory above.
-    /// Goes the path down as the kernel does, from mount to mount.
+    /// Whether the mount is visible at its path, and not covered by another mount there or above. Resolves
+    /// the path as the kernel does, from mount to mount.
     fn is_on_top(&self, all: &[Self]) -> bool {
-        // Below the first mount of a table lies nothing that is in it.
+        // The parent of the first mount is not in the table.
         let on = |of: &Self| all.iter().any(|below| below.id == of.on && of.on != of.id);
         let mut reached: Option<&Self> = None;
         let ends = self.at.match_indices('/').map(|(at, _)| at.max(1)).chain([self.at.len()]);
         for end in ends {
             let path = &self.at[..end];
-            // Of those in one place the last was mounted last; and others may lie on that one.
+            // Of several mounts at one path the last is on top; and others may be on top of that one.
             while let Some(over) = all.iter().rev().find(|of| {
                 of.at == path
                     && reached.map_or(!on(of), |below| of.on == below.id && of.on != of.id)
@@ -204,7 +204,7 @@ impl<'t> Mount<'t> {
     }
 }
 
-/// What the v2 line of a process's `/proc/PID/cgroup` says.
+/// Reads the v2 path from `/proc/PID/cgroup`.
 fn unified_path(process: &str) -> Result<Option<String>, Error> {
     let path = PathBuf::from(format!("/proc/{process}/cgroup"));
     let text = fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;

@@ -14,12 +14,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Deepest tree of sub-cgroups that is walked: a container can make them in its own part. Deeper ones have
-/// no path that a system call takes (PATH_MAX, `path_resolution(7)`).
+/// Deepest tree of sub-cgroups that is walked; a container can create them. Deeper cgroups have paths longer
+/// than a system call accepts (PATH_MAX, `path_resolution(7)`).
 const DEPTH_MAX: usize = 2048;
 
 impl Cgroup {
-    /// Makes it in every hierarchy, with its parents, and sets the limits. One that is there is fine.
+    /// Creates the cgroup and its parents in every hierarchy, and sets the limits. It may already exist.
     pub fn create(&self, limits: &Limits) -> Result<(), Error> {
         for hierarchy in self.host.hierarchies() {
             let cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
@@ -32,8 +32,8 @@ impl Cgroup {
         self.apply(limits)
     }
 
-    /// Makes it with its parents, in the v2 tree alone, and hands no controllers down: for a parent
-    /// that still holds a process.
+    /// Creates the cgroup and its parents in the v2 tree only, without enabling controllers: for a parent
+    /// that still contains a process.
     pub fn make_leaf(&self) -> Result<(), Error> {
         match self.host.unified() {
             Some(root) => v2::make(root, &self.path, false),
@@ -41,14 +41,14 @@ impl Cgroup {
         }
     }
 
-    /// Gives its files for making and filling cgroups below it to a user, who cannot change its own
-    /// limits by that. On v2 alone, where that is safe (`cgroups(7)`, delegation).
+    /// Delegates the cgroup to a user, who can then create cgroups below it but not change its own limits.
+    /// On v2 only, where delegation is safe (`cgroups(7)`).
     pub fn delegate(&self, uid: u32, gid: u32) -> Result<(), Error> {
         let (Version::V2, Some(dir)) = (self.host.version(), self.unified()) else { return Ok(()) };
         v2::delegate(&dir, uid, gid)
     }
 
-    /// Sets those limits that are given.
+    /// Sets the given limits.
     pub fn apply(&self, limits: &Limits) -> Result<(), Error> {
         match (self.host.version(), self.unified()) {
             (Version::V2, Some(dir)) => v2::apply(&dir, &self.path, limits),
@@ -56,11 +56,12 @@ impl Cgroup {
         }
     }
 
-    /// Moves a process into it; `everywhere` also in the v2 tree, for one that was not cloned there.
+    /// Moves a process into the v1 cgroups; with `everywhere` also into the v2 cgroup, for a process that was
+    /// not cloned there.
     ///
-    /// Process 0 is the caller, which must have no other thread. For it alone the kernel takes no lock
-    /// against forks on the whole machine (`cgroup_attach_lock`, Linux 5.6), which costs a grace
-    /// period of RCU: up to 20 ms, where the move itself takes microseconds.
+    /// Process 0 is the caller, which must be single-threaded. Only for that case the kernel skips the
+    /// machine-wide lock against forks (`cgroup_attach_lock`, Linux 5.6), which costs an RCU grace period:
+    /// up to 20 ms, while the move itself takes microseconds.
     pub fn add(&self, pid: i32, everywhere: bool) -> Result<(), Error> {
         let file = if pid == 0 { "tasks" } else { "cgroup.procs" };
         let pid = pid.to_string();
@@ -73,24 +74,24 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Its processes and those of its sub-cgroups.
+    /// The processes of the cgroup and its sub-cgroups.
     pub fn procs(&self) -> Result<Vec<i32>, Error> {
-        // Every hierarchy has all of them; the v2 one where there is one.
+        // Every hierarchy has all processes; prefer the v2 tree.
         let Some(dir) = self.unified().or_else(|| self.dirs().next()) else {
             return Ok(Vec::new());
         };
         procs_below(&dir)
     }
 
-    /// Waits until no process is left. `false` when the time is up.
+    /// Waits until no process is left; returns `false` after `limit`.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool, Error> {
         events::wait_empty(self, limit)
     }
 
-    /// Removes it and the sub-cgroups that were made in it, in every hierarchy. Not there is fine.
+    /// Removes the cgroup and its sub-cgroups in every hierarchy. It may be missing already.
     pub fn remove(&self) -> Result<(), Error> {
         for dir in self.dirs() {
-            // Most have nothing in them, and are looked through only when this fails.
+            // Most have no sub-cgroups; walk the tree only if this fails.
             if remove_one(&dir).is_ok() {
                 continue;
             }
@@ -101,7 +102,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Whether it is there in any hierarchy.
+    /// Whether the cgroup exists in any hierarchy.
     pub fn exists(&self) -> Result<bool, Error> {
         for path in self.dirs() {
             match path.try_exists() {
@@ -113,7 +114,7 @@ impl Cgroup {
         Ok(false)
     }
 
-    /// What it uses now.
+    /// Reads the current resource usage.
     pub fn stats(&self) -> Result<Stats, Error> {
         match (self.host.version(), self.unified()) {
             (Version::V2, Some(dir)) => stats::v2(dir),
@@ -121,7 +122,7 @@ impl Cgroup {
         }
     }
 
-    /// What monitoring wants to know besides.
+    /// Reads the additional counters for metrics.
     pub fn counters(&self) -> Result<Counters, Error> {
         match (self.host.version(), self.unified()) {
             (Version::V2, Some(dir)) => counters::v2(&dir),
@@ -129,11 +130,11 @@ impl Cgroup {
         }
     }
 
-    /// Whose limit was reached when something in it was killed for want of memory: the path of this
-    /// cgroup, of one above it, or `None` for the whole host. On v2 alone; v1 does not tell.
+    /// The path of the cgroup whose limit caused an out-of-memory kill in this cgroup: this one, an ancestor,
+    /// or `None` for the whole host. On v2 only; v1 does not report it.
     ///
-    /// Each cgroup counts for itself (`memory.events.local`, Linux 5.2), and keeps that until it is
-    /// removed: there is nothing to be missed. The nearest one that ever ran out is taken.
+    /// Each cgroup counts its own events (`memory.events.local`, Linux 5.2) and keeps them until it is
+    /// removed, so none is missed. The nearest cgroup that ever ran out of memory is returned.
     pub fn out_of_memory(&self) -> Result<Option<String>, Error> {
         let (Version::V2, Some(root)) = (self.host.version(), self.host.unified()) else {
             return Err(Error::NoHierarchy);
@@ -152,7 +153,7 @@ impl Cgroup {
         }
     }
 
-    /// What was counted until now. Read once its processes have ended, and before it is removed.
+    /// Reads the exit counters. Call it after the processes have exited and before the cgroup is removed.
     pub fn exit_counters(&self) -> Result<ExitCounters, Error> {
         match (self.host.version(), self.unified()) {
             (Version::V2, Some(dir)) => v2::exit_counters(&dir),
@@ -166,7 +167,7 @@ pub fn move_to(dir: &Path, pid: i32) -> Result<(), Error> {
     files::write(dir, "cgroup.procs", &pid.to_string())
 }
 
-/// Not there is fine.
+/// Removes one directory; succeeds if it does not exist.
 fn remove_one(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(err) if !is(&err, libc_errno::ENOENT) => Err(err),
@@ -178,14 +179,14 @@ fn remove_one(dir: &Path) -> io::Result<()> {
 pub(crate) fn procs_below(dir: &Path) -> Result<Vec<i32>, Error> {
     let mut pids = Vec::new();
     for dir in tree(dir)? {
-        // One that goes away meanwhile has no processes.
+        // A cgroup that was just removed has no processes.
         let text = files::read_if_there(&dir, "cgroup.procs")?.unwrap_or_default();
         pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     }
     Ok(pids)
 }
 
-/// A directory and all below it, parents first; none when it is not there.
+/// The directory and all directories below it, parents first; empty if it does not exist.
 pub(crate) fn tree(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut todo = vec![(dir.to_owned(), 0)];
@@ -213,7 +214,7 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(directories.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
-/// Names of the cgroups directly below `path`, in any hierarchy.
+/// The names of the cgroups directly below `path`, in any hierarchy.
 pub fn children(host: &CgroupFs, path: &str) -> Result<Vec<String>, Error> {
     let parent = Cgroup::at(host, path)?;
     let mut names = BTreeSet::new();
