@@ -12,7 +12,7 @@
     reason = "a tool for people who work on the network: its output is its result"
 )]
 
-use hull_network::{Bandwidth, Bridge, Config, Links, Pod, PortMapping, Protocol};
+use hull_network::{Bandwidth, BuiltinNetwork, Config, LinkMode, Pod, PortMapping, Protocol};
 use hull_sys::netns;
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd as _;
@@ -25,15 +25,15 @@ fn main() {
     let pods: u16 = std::env::args().nth(1).map_or(1000, |count| count.parse().unwrap());
     let host = netns::create().unwrap();
     hull_network::loopback_up(host.as_fd()).unwrap();
-    let links = match std::env::args().nth(2).as_deref() {
-        Some("macvlan") => Links::Macvlan,
-        _ => Links::Bridge,
+    let link_mode = match std::env::args().nth(2).as_deref() {
+        Some("macvlan") => LinkMode::Macvlan,
+        _ => LinkMode::Bridge,
     };
-    netns::within(host.as_fd(), || attach(pods, links)).unwrap();
+    netns::within(host.as_fd(), || attach(pods, link_mode)).unwrap();
 }
 
-fn attach(pods: u16, links: Links) {
-    if links == Links::Macvlan {
+fn attach(pods: u16, link_mode: LinkMode) {
+    if link_mode == LinkMode::Macvlan {
         for line in ["link add up0 type veth peer name up1", "link set up0 up", "link set up1 up"] {
             let ran = Command::new("ip").args(line.split(' ')).status().unwrap();
             assert!(ran.success(), "ip {line}");
@@ -41,7 +41,7 @@ fn attach(pods: u16, links: Links) {
     }
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
-        links,
+        link_mode,
         uplink: Some("up0".into()),
         bridge: "many0".into(),
         pod_cidr: vec!["10.213.0.0/16".parse().unwrap()],
@@ -50,7 +50,7 @@ fn attach(pods: u16, links: Links) {
         table: "many".into(),
         state_dir: dir.path().join("state"),
     };
-    let bridge = Bridge::open(config).unwrap();
+    let bridge = BuiltinNetwork::open(config).unwrap();
     let mut held = Vec::new();
     let (mut took, mut cpu) = (Vec::new(), Vec::new());
     for number in 0..pods {

@@ -14,7 +14,8 @@
 )]
 
 use hull_network::{
-    Bandwidth, Bridge, Cni, Dns, Links, Network, Pod, PortMapping, Protocol, Request, cni,
+    Bandwidth, BuiltinNetwork, Cni, Dns, LinkMode, Network, Pod, PortMapping, Protocol, Request,
+    cni,
 };
 use hull_sys::netns;
 use std::collections::{BTreeMap, HashMap};
@@ -192,7 +193,7 @@ fn attach(
 fn open(mode: &str, dir: &Path) -> Network {
     if mode == "bridge" {
         let config = hull_network::Config {
-            links: Links::Bridge,
+            link_mode: LinkMode::Bridge,
             uplink: None,
             bridge: BRIDGE.into(),
             pod_cidr: vec!["10.213.255.0/24".parse().unwrap(), "fd00:50ac::/112".parse().unwrap()],
@@ -201,7 +202,7 @@ fn open(mode: &str, dir: &Path) -> Network {
             table: TABLE.into(),
             state_dir: dir.join("state"),
         };
-        return Network::Bridge(Box::new(Bridge::open(config).unwrap()));
+        return Network::Builtin(Box::new(BuiltinNetwork::open(config).unwrap()));
     }
     let config = cni::Config {
         conf_dir: dir.join("net.d"),

@@ -13,7 +13,7 @@
     reason = "a tool for people who work on the network: its output is its result"
 )]
 
-use hull_network::{Bandwidth, Bridge, Config, Links, Pod};
+use hull_network::{Bandwidth, BuiltinNetwork, Config, LinkMode, Pod};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -82,7 +82,7 @@ fn gbit_per_s(from: &OwnedFd, bed: &Bed) -> f64 {
 
 fn ours(dir: &std::path::Path) -> Bed {
     let config = Config {
-        links: Links::Bridge,
+        link_mode: LinkMode::Bridge,
         uplink: None,
         bridge: "bed0".into(),
         pod_cidr: vec!["10.213.0.0/24".parse().unwrap()],
@@ -95,7 +95,7 @@ fn ours(dir: &std::path::Path) -> Bed {
     hull_network::loopback_up(host.as_fd()).unwrap();
     let pods = [netns::create().unwrap(), netns::create().unwrap()];
     let attach = || {
-        let bridge = Bridge::open(config).unwrap();
+        let bridge = BuiltinNetwork::open(config).unwrap();
         let attach = |number: usize| {
             let id = format!("{number:011x}{}", "6".repeat(53));
             let pod = Pod { id: &id, short: &id[..11] };

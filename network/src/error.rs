@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What can go wrong with the pod network, and what the operator can do about it.
+//! The errors of the pod network, and hints for the operator.
 
-use crate::PortMapping;
+use crate::types::PortMapping;
 use hull_sys as sys;
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -9,66 +9,66 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Why a pod could not be attached to its network or detached from it, or the network is not usable.
+/// A failure to attach a pod to its network, to detach it, or to use the network at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("use pod subnet {subnet}: it has no room for a pod")]
+    #[error("use pod subnet {subnet}: it is too small for a gateway and a pod")]
     SubnetTooSmall { subnet: IpNet },
-    #[error("use pod subnets {subnets}: at most one of IPv4 and one of IPv6, and at least one")]
+    #[error("use pod subnets {subnets}: set one IPv4 subnet, one IPv6 subnet, or one of each")]
     Subnets { subnets: String },
-    #[error("change the pod subnets to {subnets}: pod {pod} has an address of the old ones")]
+    #[error("change the pod subnets to {subnets}: pod {pod} has an address from the old subnets")]
     SubnetInUse { subnets: String, pod: String },
-    #[error("use pod subnet {subnet}: this host has a route to {route} by {}", shown(link.as_deref()))]
+    #[error("use pod subnet {subnet}: this host has a route to {route} through {}", shown(link.as_deref()))]
     SubnetOverlaps { subnet: IpNet, route: IpNet, link: Option<String> },
     #[error("list the host's routes")]
     ListRoutes { source: sys::Error },
     #[error("find a free address in {subnet}")]
     SubnetFull { subnet: IpNet },
-    #[error("name a link after pod `{id}`: this is no pod id")]
+    #[error("derive a link name from pod id `{id}`: the id is not 64 hexadecimal digits")]
     BadPod { id: String },
-    #[error("give host port {port} to the pod: pod {holder} has {held}")]
+    #[error("publish host port {port} for the pod: pod {holder} has {held}")]
     PortTaken { port: PortMapping, held: PortMapping, holder: String },
-    #[error("give host port {port} to the pod: it asks for that port twice")]
+    #[error("publish host port {port} for the pod: the pod requests it twice")]
     PortTwice { port: PortMapping },
-    #[error("lead host port {port} to container port 0")]
+    #[error("publish host port {port}: its container port is 0")]
     NoContainerPort { port: PortMapping },
-    #[error("lead host port {port} to the pod: it has no address of the family of {host_ip}")]
+    #[error("publish host port {port}: the pod has no address in the family of host IP {host_ip}")]
     NoSuchFamily { port: PortMapping, host_ip: IpAddr },
-    #[error("read the addresses given out in {}", path.display())]
+    #[error("read the address leases in {}", path.display())]
     ReadLeases { path: PathBuf, source: io::Error },
-    #[error("record the pod's addresses in {}", path.display())]
+    #[error("write the pod's address lease {}", path.display())]
     WriteLease { path: PathBuf, source: io::Error },
-    #[error("remove the record of the pod's addresses {}", path.display())]
+    #[error("remove the pod's address lease {}", path.display())]
     RemoveLease { path: PathBuf, source: io::Error },
     #[error("set {} to {value}", path.display())]
     Sysctl { path: PathBuf, value: String, source: io::Error },
-    #[error("speak to the kernel about links")]
+    #[error("open a netlink route socket")]
     Socket { source: sys::Error },
-    #[error("watch links go")]
+    #[error("start the thread that waits for links to be removed")]
     WatchLinks { source: io::Error },
-    #[error("look for link {link}")]
+    #[error("look up link {link}")]
     FindLink { link: String, source: sys::Error },
-    #[error("use {link} as the pods' {wanted}: it is {kind}")]
-    NotABridge { link: String, wanted: &'static str, kind: String },
-    #[error("make {kind} {link}")]
+    #[error("use link {link} as the pods' {wanted}: it is {kind}")]
+    WrongLinkKind { link: String, wanted: &'static str, kind: String },
+    #[error("create {kind} {link}")]
     MakeBridge { link: String, kind: &'static str, source: sys::Error },
-    #[error("find the link that pods' links are made on: {}", no_uplink(named.as_deref()))]
+    #[error("find the uplink for pods' links: {}", no_uplink(named.as_deref()))]
     NoUplink { named: Option<String> },
-    #[error("make nftables table `inet {table}`")]
+    #[error("write nftables table `inet {table}`")]
     MakeTable { table: String, source: sys::Error },
     #[error("remove nftables table `inet {table}`")]
     RemoveTable { table: String, source: sys::Error },
-    #[error("make the pod's link {link}: there is one of that name already, not of this pod")]
+    #[error("create the pod's link {link}: a link of that name exists and is not this pod's")]
     LinkTaken { link: String },
-    #[error("make the pod's eth0: its network namespace has one already")]
+    #[error("create the pod's eth0: its network namespace already has one")]
     InsideTaken,
-    #[error("make the pod's link {link}")]
+    #[error("create the pod's link {link}")]
     MakeLink { link: String, source: sys::Error },
-    #[error("make the pod's {link}, a {kind} link")]
-    MakeSubLink { link: String, kind: &'static str, source: sys::Error },
-    #[error("give the pod {ip}: a link of an earlier pod still has it")]
+    #[error("create the pod's {kind} link {link}")]
+    MakeSubInterface { link: String, kind: &'static str, source: sys::Error },
+    #[error("assign {ip} to the pod: the link of an earlier pod still has it")]
     AddressLingers { ip: IpAddr, source: sys::Error },
-    #[error("limit the pod's rate: its link is of kind {kind} and has no end on the host")]
+    #[error("limit the pod's rate: a {kind} link has no end on the host")]
     NoRates { kind: &'static str },
     #[error("limit the rate of the pod's link {link}")]
     LimitRate { link: String, source: sys::Error },
@@ -76,20 +76,20 @@ pub enum Error {
     RemoveLink { link: String, source: sys::Error },
     #[error("enter the pod's network namespace")]
     Enter { source: sys::Error },
-    #[error("set up links and addresses in the pod's network namespace")]
+    #[error("configure links and addresses in the pod's network namespace")]
     Inside { source: sys::Error },
-    #[error("lead the node's ports to the pod in nftables table `inet {table}`")]
+    #[error("add the pod's host ports to nftables table `inet {table}`")]
     MakePorts { table: String, source: sys::Error },
-    #[error("take the pod's ports out of nftables table `inet {table}`")]
+    #[error("remove the pod's host ports from nftables table `inet {table}`")]
     RemovePorts { table: String, source: sys::Error },
-    #[error("try out whether this kernel can make {what}")]
+    #[error("probe kernel support for {what}")]
     Probe { what: &'static str, source: sys::Error },
-    #[error("remove the pod network: {count} pods are attached to it")]
+    #[error("remove the pod network: {count} pods are still attached")]
     StillAttached { count: usize },
-    #[error("give the pod {what}: the pod network is `none`")]
+    #[error("provide {what} for the pod: the pod network is `none`")]
     NoNetwork { what: &'static str },
     #[error(transparent)]
-    Cni(#[from] crate::cni::Error),
+    Cni(#[from] crate::cni::error::Error),
 }
 
 const NFT_MODULES: &str =
@@ -98,7 +98,7 @@ const NFT_MODULES: &str =
 const RATE_MODULES: &str = "modprobe -a ifb sch_tbf sch_ingress cls_u32 act_mirred";
 
 impl Error {
-    /// What the operator can do about it, where we know.
+    /// Advice for the operator, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -108,7 +108,7 @@ impl Error {
             Self::SubnetInUse { .. } => Some("remove the pods of this node first (drain it)".into()),
             Self::SubnetOverlaps { route, .. } => {
                 let six = if route.addr().is_ipv4() { "" } else { "-6 " };
-                Some(format!("set another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
+                Some(format!("choose another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
             }
             Self::SubnetFull { subnet } => {
                 Some(format!("widen {subnet} under `[network]`, or lower the kubelet's `maxPods`"))
@@ -116,38 +116,38 @@ impl Error {
             Self::PortTaken { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
-            Self::PortTwice { .. } => Some("name each `hostPort` of the pod once".into()),
+            Self::PortTwice { .. } => Some("list each `hostPort` of the pod once".into()),
             Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),
             Self::NoSuchFamily { host_ip, .. } => {
                 let family = if host_ip.is_ipv4() { "IPv4" } else { "IPv6" };
                 Some(format!("add an {family} subnet to `pod_cidr` under `[network]`, or change the `hostIP`"))
             }
             Self::Sysctl { path, value, .. } => {
-                Some(format!("make /proc/sys writable for hull, or set it before: echo {value} > {}", path.display()))
+                Some(format!("make /proc/sys writable for hull, or set it yourself: echo {value} > {}", path.display()))
             }
-            Self::NotABridge { link, .. } => Some(format!(
+            Self::WrongLinkKind { link, .. } => Some(format!(
                 "set another `bridge` under `[network]`, or remove that link: ip link delete {link}"
             )),
-            Self::LinkTaken { link } => Some(format!("see what it is with `ip -d link show {link}`, then: ip link delete {link}")),
+            Self::LinkTaken { link } => Some(format!("inspect it with `ip -d link show {link}`, then remove it: ip link delete {link}")),
             Self::InsideTaken => Some("give every pod a network namespace of its own".into()),
             Self::WriteLease { path, .. } | Self::RemoveLease { path, .. } | Self::ReadLeases { path, .. } => {
-                Some(format!("check space and permissions of {}", path.display()))
+                Some(format!("check free space and permissions of {}", path.display()))
             }
             Self::StillAttached { .. } => Some("remove the pods first".into()),
             Self::NoUplink { .. } => Some(
                 "set `uplink` under `[network]` to a link of this node (see `ip link`), or `mode = \"bridge\"`".into(),
             ),
             Self::AddressLingers { .. } => Some(
-                "the next try gets another address; see what holds the earlier pod's network namespace with `lsns -t net`".into(),
+                "the next attempt uses another address; find what holds the earlier pod's network namespace with `lsns -t net`".into(),
             ),
             Self::NoRates { .. } => Some(
-                "leave the pod's bandwidth annotations out, or set `mode = \"bridge\"` under `[network]`".into(),
+                "remove the pod's bandwidth annotations, or set `mode = \"bridge\"` under `[network]`".into(),
             ),
             Self::Cni(source) => source.hint(),
             Self::NoNetwork { .. } => Some(
-                "set another `mode` under `[network]`, or run the pod on the host's network".into(),
+                "choose another `mode` under `[network]`, or run the pod on the host's network".into(),
             ),
-            Self::MakeBridge { source, kind, .. } | Self::MakeSubLink { source, kind, .. } => {
+            Self::MakeBridge { source, kind, .. } | Self::MakeSubInterface { source, kind, .. } => {
                 links_hint(source, kind)
             }
             Self::MakeLink { source, .. } => pair_hint(source),
@@ -171,7 +171,7 @@ impl Error {
 fn pair_hint(source: &hull_sys::Error) -> Option<String> {
     match source.errno() {
         Errno::XFULL => Some(
-            "a bridge of the kernel has room for 1,023 pods: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
+            "a Linux bridge has at most 1,023 ports: lower the kubelet's `maxPods` to 1000, or set `mode = \"macvlan\"` under `[network]`".into(),
         ),
         _ => links_hint(source, "veth"),
     }
@@ -180,7 +180,7 @@ fn pair_hint(source: &hull_sys::Error) -> Option<String> {
 fn rate_hint(source: &hull_sys::Error) -> Option<String> {
     match source.errno() {
         Errno::OPNOTSUPP | Errno::NOENT => Some(format!(
-            "load the kernel's modules: {RATE_MODULES}; or leave the pod's bandwidth annotations out"
+            "load the kernel modules: {RATE_MODULES}; or remove the pod's bandwidth annotations"
         )),
         _ => permission(source),
     }
@@ -198,7 +198,7 @@ fn probe_hint(what: &str, source: &hull_sys::Error) -> Option<String> {
 
 fn inside_hint(source: &hull_sys::Error) -> Option<String> {
     match source.errno() {
-        Errno::ACCESS => Some("IPv6 is switched off in the pod: allow it (net.ipv6.conf.default.disable_ipv6=0), or leave IPv6 out of `pod_cidr`".into()),
+        Errno::ACCESS => Some("IPv6 is disabled in the pod: enable it (net.ipv6.conf.default.disable_ipv6=0), or remove the IPv6 subnet from `pod_cidr`".into()),
         _ => permission(source),
     }
 }
@@ -215,7 +215,7 @@ fn shown(link: Option<&str>) -> String {
 
 fn no_uplink(named: Option<&str>) -> String {
     named.map_or_else(
-        || "there is no default route to tell it".to_owned(),
+        || "this host has no default route".to_owned(),
         |name| format!("there is no link {name}"),
     )
 }
@@ -231,7 +231,7 @@ fn links_hint(source: &sys::Error, module: &str) -> Option<String> {
             Some("load the kernel module: modprobe bridge".into())
         }
         Errno::OPNOTSUPP => Some(format!(
-            "load the kernel module: modprobe {module}; without it set another `mode` under `[network]`"
+            "load the kernel module: modprobe {module}; without it choose another `mode` under `[network]`"
         )),
         _ => permission(source),
     }
@@ -240,7 +240,7 @@ fn links_hint(source: &sys::Error, module: &str) -> Option<String> {
 fn nft_hint(source: &sys::Error) -> Option<String> {
     match source.errno() {
         Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL | Errno::PROTONOSUPPORT => {
-            Some(format!("load the kernel's modules: {NFT_MODULES}"))
+            Some(format!("load the kernel modules: {NFT_MODULES}"))
         }
         _ => permission(source),
     }

@@ -1,58 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod networks: the built-in one, and CNI plugins. [`Network`] is either.
-//!
-//! The built-in one is a bridge, with a link and addresses per pod, host ports and masquerading:
+//! Pod networks: the built-in network, or CNI plugins. [`Network`] is either of them.
 //!
 //! ```text
-//!  pod netns            host netns
-//!  eth0 ───── hull<11 hex> ─┐
-//!  eth0 ───── hull<11 hex> ─┴─ hull0 (gateway) ── routed ── the node's other links
-//!                               └ table `inet hull`: host ports, masquerade, guard
+//! network.rs ─┬─ builtin/ ─┬─ ipam/     addresses and host ports
+//!             │            └─ nft/      the nftables table
+//!             └─ cni/                   the runtime's side of CNI
+//!                   both on netns.rs and netlink/
 //! ```
 //!
-//! Instead of the bridge it can be links on the node's uplink, each in its pod (`sublink`).
+//! The rule: a pod's addresses and ports are on disk before anything of it exists on the host, and until
+//! everything is gone. Names are derived from the pod's id, and there is one teardown:
+//! [`BuiltinNetwork::detach`], or [`BuiltinNetwork::release`] for a pod whose processes have ended, which
+//! leaves the wait for the kernel to a thread.
 //!
-//! A pod with a rate has a token bucket on its link, and one on a link `hulq<11 hex>` for what it sends.
+//! Every call blocks, for about a millisecond; call from a thread that may block. Calls for the same
+//! pod must not overlap; calls for different pods may run in parallel.
 //!
-//! The rule: a pod's addresses and ports are on disk before the first thing of it is on the host, and
-//! until after the last is gone. Names are worked out from the pod's id, and there is one teardown:
-//! [`Bridge::detach`], or [`Bridge::release`] for a pod whose processes are gone, which leaves the wait
-//! for the kernel to a thread.
-//!
-//! Everything here blocks, for about a millisecond; callers use a thread that may. Calls for the same
-//! pod must not overlap; calls for different pods may, in any number.
-//!
-//! Not here: making network namespaces (`hull-sys`), knowing what a pod is.
+//! Not here: creating network namespaces (`hull-sys`); pods beyond their ids, names and ports.
 
-mod bridge;
+mod builtin;
 pub mod cni;
-mod conntrack;
-mod either;
 mod error;
-mod eth0;
-mod host;
-mod inside;
 mod ipam;
-mod leases;
-mod leaving;
 pub mod limits;
 mod netlink;
+mod netns;
+mod network;
 mod nft;
-mod overlap;
-mod pair;
-mod ports;
-mod probe;
-mod rates;
 mod records;
-mod sublink;
-mod subnet;
-mod sysctl;
-mod taken;
+mod sync;
+mod types;
 
-pub use bridge::{Attachment, Bridge, Config, Pod};
+pub use builtin::{Attachment, BuiltinNetwork, Config};
 pub use cni::Cni;
-pub use either::{Bandwidth, Dns, Network, Request};
 pub use error::Error;
-pub use eth0::Links;
-pub use inside::{InterfaceStats, interface_stats, loopback_up};
-pub use ports::{PortMapping, Protocol};
+pub use netns::{interface_stats, loopback_up};
+pub use network::Network;
+pub use types::{Bandwidth, Dns, InterfaceStats, LinkMode, Pod, PortMapping, Protocol, Request};

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Records of pods on disk, one file each: what every kind of record has in common.
+//! Versioned JSON records on disk, one file per pod. Leases and CNI attachments are kept this way.
 //!
 //! ```text
 //! <dir>/<pod-id>.json   the record
-//!           *.new       a write that was cut short; swept at the next start
-//!           *.bad       a file that could not be read; set aside for the operator
+//!           *.new       an interrupted write; removed at the next start
+//!           *.bad       an unreadable file; set aside for the operator
 //! ```
 //!
-//! The rule: a file is written whole and renamed into place, and one that cannot be read never keeps
-//! the daemon from starting. Nothing is made on disk before the first record.
+//! The rule: a file is written completely and then renamed into place, and an unreadable file never keeps
+//! the daemon from starting. The directory is created with the first record.
 
 use hull_sys::files::{read_regular, remove_any};
 use serde::Serialize;
@@ -23,18 +23,18 @@ use tracing::warn;
 /// Longest record that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 16 << 20;
 
-/// What is kept of a pod.
+/// The content of one pod's record.
 pub(crate) trait Record: Serialize + DeserializeOwned {
-    /// Of what is written now; higher ones are not read.
+    /// The version that this program writes. Records with a higher version are not read.
     const VERSION: u32;
 
-    /// In which it was written.
+    /// The version that the record was written with.
     fn version(&self) -> u32;
 
-    /// Whose it is.
+    /// The id of the pod that the record belongs to.
     fn pod(&self) -> &str;
 
-    /// Whether what it says can be used; why not.
+    /// Validates the content; the error says why it is unusable.
     fn check(&self) -> Result<(), String>;
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Records<R> {
     of: PhantomData<fn() -> R>,
 }
 
-/// Something that the disk would not do, and with which file.
+/// A failed file operation, with the path.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) path: PathBuf,
@@ -61,7 +61,7 @@ impl<R: Record> Records<R> {
         &self.dir
     }
 
-    /// All that can be used, with their files; the others are set aside.
+    /// Reads all usable records with their paths, and sets the others aside.
     pub(crate) fn load(&self) -> io::Result<Vec<(PathBuf, R)>> {
         let entries = match fs::read_dir(&self.dir) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -82,12 +82,12 @@ impl<R: Record> Records<R> {
         Ok(all)
     }
 
-    /// Writes the record of its pod.
+    /// Writes or replaces a pod's record.
     pub(crate) fn write(&self, record: &R) -> Result<(), Failed> {
         let path = self.path(record.pod());
         let written = serde_json::to_vec(record).map_err(io::Error::from).and_then(|bytes| {
             match replace(&path, &bytes) {
-                // The first record of all, or somebody has cleared the directory away.
+                // The very first record, or somebody removed the directory.
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {
                     DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
                     replace(&path, &bytes)
@@ -113,16 +113,16 @@ fn read<R: Record>(path: &Path) -> Result<R, String> {
     let text = read_regular(path, RECORD_BYTES_MAX).map_err(|err| err.to_string())?;
     let record: R = serde_json::from_slice(&text).map_err(|err| err.to_string())?;
     if record.version() > R::VERSION {
-        return Err(format!("version {} is newer than this hull knows", record.version()));
+        return Err(format!("its version {} is newer than this hull supports", record.version()));
     }
     if path.file_stem().and_then(|stem| stem.to_str()) != Some(record.pod()) {
-        return Err(format!("it is of pod {}", record.pod()));
+        return Err(format!("it belongs to pod {}", record.pod()));
     }
     record.check()?;
     Ok(record)
 }
 
-/// Writes a file whole and renames it into place.
+/// Writes a file next to `path` and renames it into place.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     remove_any(&new)?;
@@ -131,16 +131,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Sets aside a record that is not usable, for the operator.
+/// Renames an unusable record to `*.bad`, for the operator to look at.
 pub(crate) fn set_aside(path: &Path, why: &str) {
     let bad = path.with_extension("bad");
-    // What was set aside before gives way: a directory takes the place of nothing else.
+    // A file set aside earlier is replaced; a rename replaces nothing with a directory.
     let moved =
         fs::rename(path, &bad).or_else(|_| remove_any(&bad).and_then(|()| fs::rename(path, &bad)));
     match moved {
-        Ok(()) => warn!(set_aside = %bad.display(), why, "record of a pod's network not usable"),
+        Ok(()) => {
+            warn!(set_aside = %bad.display(), why, "unusable network record of a pod set aside")
+        }
         Err(err) => {
-            warn!(path = %path.display(), why, error = %err, "record of a pod's network not usable, and not to be set aside")
+            warn!(path = %path.display(), why, error = %err, "cannot set aside an unusable network record of a pod")
         }
     }
 }

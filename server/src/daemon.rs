@@ -17,7 +17,7 @@ use crate::service::{self, Service};
 use crate::store::{self, Store};
 use crate::streaming::Streaming;
 use crate::{nri, recover, upkeep};
-use hull_network::{Bridge, Cni, Network};
+use hull_network::{BuiltinNetwork, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -211,7 +211,7 @@ fn look_through(node: &Arc<Node>) {
         // What containers of an earlier daemon have written counts without anybody asking for each.
         node.layers.refresh(&node.images);
         // Of what the start has run, little is run again.
-        match hull_sys::let_go_of_code() {
+        match hull_sys::drop_code_pages() {
             Ok(bytes) => debug!(bytes, "let go of the program's pages"),
             Err(err) => debug!(error = %err, "the program's pages stay"),
         }
@@ -257,7 +257,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
     }
     let network = network(&config, subnets.into_iter().next())?;
-    let cgroups = hull_cgroup::Host::detect().map_err(|source| Error::Cgroups { source })?;
+    let cgroups = hull_cgroup::CgroupFs::detect().map_err(|source| Error::Cgroups { source })?;
     let driver = Driver::choose(&config.cgroup, &cgroups);
     let driver = driver.map_err(|source| Error::Driver { source })?;
     let monitors = Monitors::prepare().map_err(|source| Error::Monitors { source })?;
@@ -307,7 +307,7 @@ fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
         NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             let mut settings = config.bridge();
             settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
-            Ok(Network::Bridge(Box::new(Bridge::open(settings).map_err(failed)?)))
+            Ok(Network::Builtin(Box::new(BuiltinNetwork::open(settings).map_err(failed)?)))
         }
         NetworkMode::None => Ok(Network::None),
         NetworkMode::Cni => {

@@ -6,7 +6,7 @@
 //! from a sealed file in memory, which a container that gets hold of it cannot change.
 
 use crate::assets;
-use hull_sys::{Error, Strings};
+use hull_sys::{Error, CStringArray};
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -43,7 +43,7 @@ pub(crate) fn become_runtime(words: &[OsString]) -> Error {
             key.into_vec()
         })
         .collect();
-    match (Strings::new(&args), Strings::new(&env)) {
+    match (CStringArray::new(&args), CStringArray::new(&env)) {
         (Ok(args), Ok(env)) => hull_sys::execveat(program.as_fd(), &args, &env),
         (Err(errno), _) | (_, Err(errno)) => Error::new(errno, "execveat(hull-oci)"),
     }

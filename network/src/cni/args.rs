@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What plugins are told of a pod: `CNI_ARGS`, and the capability arguments of the conventions.
+//! Builds a pod's `CNI_ARGS` and capability arguments.
 //!
-//! | capability | of |
+//! | capability | source |
 //! |---|---|
 //! | `portMappings` | the pod's host ports |
 //! | `bandwidth` | its rates, in bits per second |
 //! | `dns` | its DNS settings |
-//! | `ipRanges` | the subnets that the kubelet told the node |
+//! | `ipRanges` | the pod subnets from the kubelet |
 //! | `cgroupPath` | its cgroup |
-//! | `mac`, `ips`, `aliases` | its annotations `network.hull.dev/…`, for plugins that declare them |
-//! | `io.kubernetes.cri.pod-annotations` | all its annotations, likewise |
+//! | `mac`, `ips`, `aliases` | its annotations `network.hull.dev/…` |
+//! | `io.kubernetes.cri.pod-annotations` | all its annotations |
 //!
-//! Pure. A plugin gets only what it declares.
+//! Pure. A plugin gets only the capabilities that it declares.
 
 use super::error::Error;
-use crate::{PortMapping, Protocol, Request};
+use crate::types::{Dns, PortMapping, Protocol, Request};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-/// Annotations that plugins may be told of start so.
+/// Prefix of the annotations that become capability arguments.
 const OURS: &str = "network.hull.dev/";
-/// Burst of a rate: as much as the convention's number takes, as peers have it.
+/// The burst of a rate limit: the largest value that the convention allows, as other runtimes set it.
 const BURST_BITS: u64 = i32::MAX as u64;
 
-/// `CNI_ARGS`: which pod it is, by the keys that Kubernetes' plugins know.
+/// Builds `CNI_ARGS`: the pod's identity, under the keys that Kubernetes plugins use.
 pub(super) fn cni_args(request: &Request<'_>) -> Result<String, Error> {
     let pairs = [
         ("namespace", "K8S_POD_NAMESPACE", request.namespace),
@@ -41,7 +41,7 @@ pub(super) fn cni_args(request: &Request<'_>) -> Result<String, Error> {
     Ok(args)
 }
 
-/// The capability arguments.
+/// Builds the capability arguments.
 pub(super) fn capabilities(request: &Request<'_>, pod_cidr: &[IpNet]) -> Map<String, Value> {
     let mut all = Map::new();
     let ports: Vec<_> = request.ports.iter().filter(|port| port.host_port != 0).collect();
@@ -61,7 +61,7 @@ pub(super) fn capabilities(request: &Request<'_>, pod_cidr: &[IpNet]) -> Map<Str
         all.insert("bandwidth".into(), Value::Object(bandwidth));
     }
     let dns = request.dns;
-    if dns != &crate::Dns::default() {
+    if dns != &Dns::default() {
         all.insert(
             "dns".into(),
             json!({"servers": dns.servers, "searches": dns.searches, "options": dns.options}),
@@ -81,7 +81,7 @@ pub(super) fn capabilities(request: &Request<'_>, pod_cidr: &[IpNet]) -> Map<Str
         if let Some(list) = annotation(name) {
             let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
             let items: Vec<&str> = items.collect();
-            // Aliases are by network in the convention; the pod's are the same in all.
+            // The convention has aliases per network; a pod has the same in all networks.
             all.insert(name.into(), json!(items));
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn capabilities(request: &Request<'_>, pod_cidr: &[IpNet]) -> Map<Str
     all
 }
 
-/// Subnets as host-local's `ranges`: one set per subnet, so that a pod gets an address of each.
+/// Formats subnets as host-local's `ranges`: one range set per subnet, so that a pod gets an address of each.
 pub(super) fn ranges(pod_cidr: &[IpNet]) -> Value {
     pod_cidr.iter().map(|net| json!([{"subnet": net.to_string()}])).collect()
 }

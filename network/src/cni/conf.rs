@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Network configurations: the directory that network plugins are configured in, read whole.
+//! Reads the directory of network configurations.
 //!
 //! ```text
 //! <conf_dir>/10-calico.conflist     a network: a chain of plugins
 //!            20-bridge.conf         a network of one plugin (also *.json)
-//!            <network>/*.conf       further plugins of that network's chain, behind its own
+//!            <network>/*.conf       more plugins, appended to that network's chain
 //! ```
 //!
-//! The rule: the first usable files by name are the networks, and a file that is not usable is named
-//! with the reason, never passed over in silence. Files are read anew when one of them changed, which
-//! is found out by looking at each use, so that neither a directory made later nor a symlink turned to
-//! another one is missed.
+//! The rule: the first valid files in name order are the networks. An invalid file is reported with the
+//! reason, never ignored silently. Every use checks the files for changes and reads them again after one,
+//! so a directory that is created later and a redirected symlink are noticed.
 
 use super::version::Version;
 use serde_json::{Map, Value};
@@ -21,54 +20,54 @@ use std::path::{Path, PathBuf};
 
 /// Longest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = crate::limits::CONF_BYTES.default;
-/// Most files that are looked at in one directory.
+/// Most files that are read from one directory.
 const FILES_MAX: usize = 256;
 
-/// A network that pods can be attached to.
+/// A configured network.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Network {
     pub(super) name: String,
-    /// Versions that the configuration is good for, lowest first.
+    /// The CNI versions that the configuration supports, lowest first.
     pub(super) versions: Vec<Version>,
     pub(super) disable_check: bool,
     pub(super) disable_gc: bool,
     /// In the order of ADD; at least one.
     pub(super) plugins: Vec<Plugin>,
-    /// Where it was read.
+    /// The file that it was read from.
     pub(super) file: PathBuf,
 }
 
 /// A plugin of a chain.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plugin {
-    /// Its `type`: the name of its program.
+    /// The plugin's `type`, which is the name of its program.
     pub(super) program: String,
-    /// All that stands in its object, for the plugin to read.
+    /// The plugin's whole configuration object.
     pub(super) object: Map<String, Value>,
 }
 
-/// A file that is no usable configuration.
+/// An invalid configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bad {
-    /// Which.
+pub struct InvalidFile {
+    /// The file's path.
     pub file: PathBuf,
-    /// Why.
+    /// The reason why it is invalid.
     pub why: String,
 }
 
-/// What a directory holds.
+/// The contents of a configuration directory.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Found {
-    /// By the names of their files.
+pub(super) struct Configurations {
+    /// The networks, in file name order.
     pub(super) networks: Vec<Network>,
-    pub(super) bad: Vec<Bad>,
+    pub(super) bad: Vec<InvalidFile>,
 }
 
-/// What files there were, and in which state: equal as long as none changed.
+/// The state of all configuration files: equal as long as none has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Fingerprint(Vec<(PathBuf, u64, i64, i64, u64)>);
 
-/// The state of the directory now.
+/// Computes the fingerprint of the directory.
 pub(super) fn fingerprint(dir: &Path) -> io::Result<Fingerprint> {
     let mut seen = Vec::new();
     for path in files(dir, &["conf", "conflist", "json"])? {
@@ -83,61 +82,62 @@ pub(super) fn fingerprint(dir: &Path) -> io::Result<Fingerprint> {
 }
 
 fn state_of(path: PathBuf) -> Option<(PathBuf, u64, i64, i64, u64)> {
-    // One that has just gone will be missing from the listing the next time.
+    // A file that was just removed is missing from the next listing.
     let of = fs::metadata(&path).ok()?;
     Some((path, of.ino(), of.mtime(), of.mtime_nsec(), of.size()))
 }
 
-/// Reads all of the directory. One that is not there is empty.
-pub(super) fn read(dir: &Path) -> io::Result<Found> {
-    let mut found = Found::default();
+/// Reads the directory; a missing one counts as empty.
+pub(super) fn read(dir: &Path) -> io::Result<Configurations> {
+    let mut found = Configurations::default();
     for file in files(dir, &["conf", "conflist", "json"])? {
         let network = text_of(&file).and_then(|text| network(&file, &text));
         let network = network.and_then(|network| with_folder(network, dir));
         match network {
             Ok(network) if found.networks.iter().any(|other| other.name == network.name) => {
-                let why = format!("another file before it has a network named `{}`", network.name);
-                found.bad.push(Bad { file, why });
+                let why =
+                    format!("an earlier file already defines a network named `{}`", network.name);
+                found.bad.push(InvalidFile { file, why });
             }
             Ok(network) => found.networks.push(network),
-            Err(why) => found.bad.push(Bad { file, why }),
+            Err(why) => found.bad.push(InvalidFile { file, why }),
         }
     }
     Ok(found)
 }
 
-/// Reads a network from the text of its file: a chain, or one plugin.
+/// Parses a network, which is a plugin chain or a single plugin, from the text of its file.
 pub(super) fn network(file: &Path, text: &str) -> Result<Network, String> {
     let object: Map<String, Value> =
-        serde_json::from_str(text).map_err(|err| format!("it is no JSON object: {err}"))?;
+        serde_json::from_str(text).map_err(|err| format!("it is not a JSON object: {err}"))?;
     let listed = file.extension().is_some_and(|ending| ending == "conflist")
         || object.contains_key("plugins");
     let name = name_of(&object)?;
     let versions = versions_of(&object)?;
     let plugins = match (listed, object.get("plugins")) {
         (true, Some(Value::Array(list))) => list.iter().map(plugin).collect::<Result<_, _>>()?,
-        // They may all lie in the network's folder.
+        // All plugins may be in the network's folder.
         (true, None) => Vec::new(),
-        (true, Some(_)) => return Err("`plugins` is no list".into()),
+        (true, Some(_)) => return Err("`plugins` is not a list".into()),
         (false, _) => vec![plugin(&Value::Object(object.clone()))?],
     };
     Ok(Network {
         name,
         versions,
-        disable_check: truth(&object, "disableCheck")?,
-        disable_gc: truth(&object, "disableGC")?,
+        disable_check: bool_field(&object, "disableCheck")?,
+        disable_gc: bool_field(&object, "disableGC")?,
         plugins,
         file: file.to_owned(),
     })
 }
 
-/// Adds the plugins that lie in the folder of the network's name, unless its file says not to.
+/// Appends the plugins in the network's folder, unless the network's file disables that.
 fn with_folder(mut network: Network, dir: &Path) -> Result<Network, String> {
     let only_inlined = {
         let text = text_of(&network.file)?;
         let object: Map<String, Value> =
             serde_json::from_str(&text).map_err(|err| err.to_string())?;
-        truth(&object, "loadOnlyInlinedPlugins")?
+        bool_field(&object, "loadOnlyInlinedPlugins")?
     };
     if !only_inlined {
         let folder = dir.join(&network.name);
@@ -157,24 +157,24 @@ fn with_folder(mut network: Network, dir: &Path) -> Result<Network, String> {
 }
 
 fn plugin(value: &Value) -> Result<Plugin, String> {
-    let object = value.as_object().ok_or("a plugin is no JSON object")?;
+    let object = value.as_object().ok_or("a plugin is not a JSON object")?;
     let program = match object.get("type").and_then(Value::as_str) {
         None | Some("") => return Err("a plugin has no `type`".into()),
         Some(program) => program,
     };
     if program.contains('/') || program.contains('\0') || matches!(program, "." | "..") {
-        return Err(format!("plugin type {program:?} is no name of a program"));
+        return Err(format!("plugin type {program:?} is not a program name"));
     }
     if let Some(of) = object.get("capabilities")
         && !of.as_object().is_some_and(|of| of.values().all(Value::is_boolean))
     {
-        return Err(format!("`capabilities` of plugin `{program}` is no object of booleans"));
+        return Err(format!("`capabilities` of plugin `{program}` is not an object of booleans"));
     }
     Ok(Plugin { program: program.to_owned(), object: object.clone() })
 }
 
 impl Plugin {
-    /// Whether it declares that it makes use of this capability argument.
+    /// Whether the plugin declares this capability.
     pub(super) fn has(&self, capability: &str) -> bool {
         let of = self.object.get("capabilities").and_then(|of| of.get(capability));
         of.and_then(Value::as_bool).unwrap_or(false)
@@ -187,38 +187,38 @@ fn name_of(object: &Map<String, Value>) -> Result<String, String> {
     if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) || !name.chars().all(inner)
     {
         return Err(format!(
-            "name {name:?} is not letters, digits, `_`, `.` and `-` behind a letter or digit"
+            "name {name:?} must start with a letter or digit and contain only letters, digits, `_`, `.` and `-`"
         ));
     }
     Ok(name.to_owned())
 }
 
-/// The versions that it is good for and we speak.
+/// The CNI versions that both the configuration and Hull support.
 fn versions_of(object: &Map<String, Value>) -> Result<Vec<Version>, String> {
     let one = object.get("cniVersion").and_then(Value::as_str);
     let list = object.get("cniVersions").and_then(Value::as_array);
     let texts: Vec<&str> =
         one.into_iter().chain(list.into_iter().flatten().filter_map(Value::as_str)).collect();
     if texts.is_empty() {
-        return Err("it has no `cniVersion`; say which it is written for, 0.3.1 to 1.1.0".into());
+        return Err("it has no `cniVersion`; set one from 0.3.1 to 1.1.0".into());
     }
     let mut versions: Vec<Version> = texts.iter().filter_map(|text| Version::parse(text)).collect();
     versions.sort_unstable();
     versions.dedup();
     if versions.is_empty() {
         return Err(format!(
-            "its `cniVersion` is {}; 0.3.1, 0.4.0, 1.0.0 and 1.1.0 are spoken",
+            "its `cniVersion` is {}; hull supports 0.3.1, 0.4.0, 1.0.0 and 1.1.0",
             texts.join(", ")
         ));
     }
     Ok(versions)
 }
 
-fn truth(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+fn bool_field(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
-        // Old files have it as text, and libcni takes it.
+        // Old files have a string here, which libcni accepts.
         Some(Value::String(text)) if text == "true" || text == "false" => Ok(text == "true"),
         Some(_) => Err(format!("`{key}` is neither true nor false")),
     }
@@ -232,7 +232,7 @@ fn text_of(file: &Path) -> Result<String, String> {
     fs::read_to_string(file).map_err(|err| err.to_string())
 }
 
-/// The files of these endings, by name. A directory that is not there has none.
+/// The files with these extensions, in name order; none if the directory does not exist.
 fn files(dir: &Path, endings: &[&str]) -> io::Result<Vec<PathBuf>> {
     let ending = |path: &PathBuf| {
         path.extension().and_then(|of| of.to_str()).is_some_and(|of| endings.contains(&of))
@@ -312,7 +312,7 @@ mod tests {
         let bad: Vec<_> =
             found.bad.iter().map(|bad| bad.file.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(bad, ["10-broken.conflist", "40-again.conflist"]);
-        assert_eq!(read(&dir.path().join("none")).unwrap(), Found::default());
+        assert_eq!(read(&dir.path().join("none")).unwrap(), Configurations::default());
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         write(dir.path(), "pods/20-tuning.conf", r#"{"type": "tuning"}"#);
         write(dir.path(), "pods/10-sbr.conf", r#"{"type": "sbr"}"#);
         write(dir.path(), "others/10.conf", r#"{"type": "vrf"}"#);
-        let programs = |found: &Found| -> Vec<String> {
+        let programs = |found: &Configurations| -> Vec<String> {
             found.networks[0].plugins.iter().map(|plugin| plugin.program.clone()).collect()
         };
         assert_eq!(programs(&read(dir.path()).unwrap()), ["bridge", "portmap", "sbr", "tuning"]);
@@ -360,12 +360,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (text, why) in [
-            ("[]", "no JSON object"),
+            ("[]", "not a JSON object"),
             (r#"{"cniVersion": "1.0.0", "plugins": [{"type": "x"}]}"#, "no `name`"),
             (r#"{"cniVersion": "1.0.0", "name": "../x", "plugins": [{"type": "x"}]}"#, "../x"),
             (r#"{"name": "a", "plugins": [{"type": "x"}]}"#, "no `cniVersion`"),
             (r#"{"cniVersion": "2.0.0", "name": "a", "plugins": [{"type": "x"}]}"#, "2.0.0"),
-            (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": {}}"#, "no list"),
+            (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": {}}"#, "not a list"),
             (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "../x"}]}"#, "../x"),
             (r#"{"cniVersion": "1.0.0", "name": "a", "plugins": [{}]}"#, "no `type`"),
             (

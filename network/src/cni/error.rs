@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What can go wrong with network plugins, and what the operator can do about it.
+//! The errors of CNI, and hints for the operator.
 
-use super::conf::Bad;
+use super::conf::InvalidFile;
 use super::invoke;
-use super::protocol::{Refusal, Verb};
+use super::protocol::{PluginError, Verb};
 use std::io;
 use std::path::PathBuf;
 
-/// Which call of which plugin.
+/// Identifies a plugin call in errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The verb.
+    /// The command, as in `ADD`.
     pub verb: Verb,
     /// The plugin's `type`.
     pub program: String,
@@ -24,42 +24,42 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// Why network plugins could not attach a pod or detach it, or are not ready to.
+/// A failure of CNI to attach or detach a pod, or to be ready for that.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("read the network configurations in {}", dir.display())]
     ReadConf { dir: PathBuf, source: io::Error },
     #[error("find a network for pods: {}", none_in(dir, bad))]
-    NoNetwork { dir: PathBuf, bad: Vec<Bad> },
+    NoNetwork { dir: PathBuf, bad: Vec<InvalidFile> },
     #[error("find CNI plugin `{program}` of network `{network}` in {dirs}")]
     NoProgram { program: String, network: String, dirs: String },
-    #[error("agree on a version with the plugins of network `{network}` ({}): it is written for {offered}; {spoken}", file.display())]
-    NoVersion { network: String, file: PathBuf, offered: String, spoken: String },
+    #[error("choose a CNI version for network `{network}` ({}): its configuration supports {offered}; {supported}", file.display())]
+    NoVersion { network: String, file: PathBuf, offered: String, supported: String },
     #[error("run {call}")]
     Run { call: Call, source: invoke::Error },
-    #[error("run {call}: it says {:?} (code {})", refusal.message, refusal.code)]
-    Refused { call: Call, refusal: Refusal },
+    #[error("run {call}: the plugin reported {:?} (code {})", error.message, error.code)]
+    Plugin { call: Call, error: PluginError },
     #[error("run {call}: {how}{said}")]
     Failed { call: Call, how: String, said: String },
-    #[error("understand {call}: {why}")]
+    #[error("parse the result of {call}: {why}")]
     BadAnswer { call: Call, why: String },
-    #[error("find the pod's address: network `{network}` gave its {if_name} none")]
+    #[error("find the pod's address: network `{network}` assigned none to its {if_name}")]
     NoAddress { network: String, if_name: String },
-    #[error("tell the plugins the pod's {what} {value:?}: it holds a `;` or `=`")]
+    #[error("pass the pod's {what} {value:?} to CNI plugins: it contains `;` or `=`")]
     BadArgument { what: &'static str, value: String },
     #[error("pin the pod's network namespace to {}", path.display())]
     Pin { path: PathBuf, source: io::Error },
-    #[error("take the pod's network namespace from {}", path.display())]
+    #[error("unpin the pod's network namespace from {}", path.display())]
     Unpin { path: PathBuf, source: io::Error },
-    #[error("keep what plugins are told in {}", path.display())]
+    #[error("write the plugin input {}", path.display())]
     Input { path: PathBuf, source: io::Error },
-    #[error("keep what {call} is told in memory")]
+    #[error("create the input of {call} in memory")]
     Memory { call: Call, source: hull_sys::Error },
-    #[error("read the records of attachments in {}", dir.display())]
+    #[error("read the attachment records in {}", dir.display())]
     ReadRecords { dir: PathBuf, source: io::Error },
-    #[error("record the pod's attachments in {}", path.display())]
+    #[error("write the pod's attachment record {}", path.display())]
     WriteRecord { path: PathBuf, source: io::Error },
-    #[error("remove the record of the pod's attachments {}", path.display())]
+    #[error("remove the pod's attachment record {}", path.display())]
     RemoveRecord { path: PathBuf, source: io::Error },
     #[error("read the network template {}", path.display())]
     ReadTemplate { path: PathBuf, source: io::Error },
@@ -69,44 +69,44 @@ pub enum Error {
     WriteConf { path: PathBuf, source: io::Error },
 }
 
-/// Code of the specification for a condition that passes.
+/// The specification's error code for a temporary condition.
 const TRY_AGAIN: u64 = 11;
 
 impl Error {
-    /// What the operator can do about it, where we know.
+    /// Advice for the operator, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoNetwork { dir, bad } if bad.is_empty() => Some(format!(
-                "install a network plugin (Cilium, Calico, Flannel, …) that writes to {}, name another `conf_dir` under `[network.cni]`, or set `mode = \"bridge\"` under `[network]`",
+                "install a network plugin (Cilium, Calico, Flannel, …) that writes to {}, set another `conf_dir` under `[network.cni]`, or set `mode = \"bridge\"` under `[network]`",
                 dir.display()
             )),
-            Self::NoNetwork { .. } => Some("mend the files named; they are read again at once".into()),
+            Self::NoNetwork { .. } => Some("fix these files; hull reads them again when they change".into()),
             Self::NoProgram { program, .. } => Some(format!(
-                "install `{program}` there, or name its directory in `bin_dirs` under `[network.cni]`"
+                "install `{program}` there, or add its directory to `bin_dirs` under `[network.cni]`"
             )),
             Self::NoVersion { file, .. } => Some(format!(
-                "set `cniVersion` in {} to one that all of its plugins speak, or update them",
+                "set `cniVersion` in {} to a version that all of its plugins support, or update the plugins",
                 file.display()
             )),
-            Self::Run { source: invoke::Error::TooSlow { .. }, call } => Some(format!(
-                "see what `{}` waits for (its agent's log), or raise `plugin_timeout_s` under `[network.cni]`",
+            Self::Run { source: invoke::Error::TimedOut { .. }, call } => Some(format!(
+                "find out what `{}` is waiting for in its agent's log, or raise `plugin_timeout_s` under `[network.cni]`",
                 call.program
             )),
             Self::Run { source: invoke::Error::Start { program, .. }, .. } => {
-                Some(format!("make {program} a program that this machine can run"))
+                Some(format!("replace {program} with an executable for this machine"))
             }
-            Self::Refused { refusal, .. } if refusal.code == TRY_AGAIN => {
-                Some("the plugin says it passes; it is tried again".into())
+            Self::Plugin { error, .. } if error.code == TRY_AGAIN => {
+                Some("the plugin reports a temporary condition; the kubelet retries".into())
             }
             Self::Run { call, .. }
-            | Self::Refused { call, .. }
+            | Self::Plugin { call, .. }
             | Self::Failed { call, .. }
             | Self::BadAnswer { call, .. } => {
                 Some(format!("see the log of network plugin `{}` and its agent", call.program))
             }
             Self::NoAddress { network, .. } => {
-                Some(format!("give network `{network}` an `ipam`, or put a network that has one first by name"))
+                Some(format!("configure `ipam` for network `{network}`, or name the files so that a network with `ipam` comes first"))
             }
             Self::BadTemplate { .. } => Some(
                 "use {{.PodCIDR}} for the first subnet and {{.PodCIDRRanges}} for host-local's `ranges`, in a CNI configuration list".into(),
@@ -117,7 +117,7 @@ impl Error {
             | Self::WriteConf { path, .. }
             | Self::ReadTemplate { path, .. }
             | Self::Pin { path, .. }
-            | Self::Unpin { path, .. } => Some(format!("check space and permissions of {}", path.display())),
+            | Self::Unpin { path, .. } => Some(format!("check free space and permissions of {}", path.display())),
             Self::ReadConf { dir, .. } | Self::ReadRecords { dir, .. } => {
                 Some(format!("check permissions of {}", dir.display()))
             }
@@ -126,10 +126,10 @@ impl Error {
     }
 }
 
-fn none_in(dir: &std::path::Path, bad: &[Bad]) -> String {
+fn none_in(dir: &std::path::Path, bad: &[InvalidFile]) -> String {
     if bad.is_empty() {
         return format!("{} has no *.conflist, *.conf or *.json", dir.display());
     }
-    let of = |bad: &Bad| format!("{}: {}", bad.file.display(), bad.why);
+    let of = |bad: &InvalidFile| format!("{}: {}", bad.file.display(), bad.why);
     bad.iter().map(of).collect::<Vec<_>>().join("; ")
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Running one plugin once: what it is given, how long it may take, how much it may say.
+//! Runs a plugin once, with bounded time and output.
 //!
-//! The rule: whatever a plugin does, the call ends by its deadline and with bounded memory. A plugin
-//! that takes too long or says too much is killed with its whole process group, since plugins start
-//! others (address management).
+//! The rule: whatever a plugin does, the call ends by its deadline and with bounded memory. A plugin that
+//! exceeds a bound is killed with its process group, because plugins start other plugins (IPAM).
 //!
-//! Not here: what is said. That is [`protocol`](super::protocol)'s business.
+//! Not here: the content of input and output; see [`protocol`](super::protocol).
 
 use crate::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,40 +19,40 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Most that a plugin may answer, in bytes. Results are a few KiB.
+/// Largest stdout of a plugin, in bytes. Results have a few KiB.
 const ANSWER_BYTES_MAX: usize = limits::ANSWER_BYTES.count();
-/// What is kept of the end of a plugin's stderr, in bytes: enough for the sentence that matters.
-const COMPLAINT_BYTES_MAX: usize = limits::COMPLAINT_BYTES.count();
+/// How much of the end of a plugin's stderr is kept, in bytes.
+const STDERR_BYTES_MAX: usize = limits::COMPLAINT_BYTES.count();
 
-/// Why a plugin gave no answer.
+/// A failure to run a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("start {program}")]
     Start { program: String, source: io::Error },
-    #[error("speak with {program}")]
+    #[error("exchange data with {program}")]
     Pipes { program: String, source: io::Error },
-    #[error("wait for {program}: it did not end within {} s{}", after.as_secs(), said(complaint))]
-    TooSlow { program: String, after: Duration, complaint: String },
-    #[error("understand {program}: it answered more than {ANSWER_BYTES_MAX} bytes")]
-    TooMuch { program: String },
+    #[error("wait for {program}: it did not end within {} s{}", after.as_secs(), stderr_suffix(stderr_tail))]
+    TimedOut { program: String, after: Duration, stderr_tail: String },
+    #[error("read the output of {program}: it wrote more than {ANSWER_BYTES_MAX} bytes")]
+    OutputTooLarge { program: String },
 }
 
-/// What a plugin did.
+/// The exit status and output of a plugin.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct PluginOutput {
     pub(super) status: ExitStatus,
     pub(super) answer: Vec<u8>,
-    /// The end of its stderr, on one line.
-    pub(super) complaint: String,
+    /// The end of stderr, on one line.
+    pub(super) stderr_tail: String,
 }
 
-/// Runs `program` with `env` on top of our environment and the file `input` as its stdin.
+/// Runs `program` with `env` added to this process's environment, and `input` as its stdin.
 pub(super) fn run(
     program: &Path,
     env: &[(&'static str, String)],
     input: File,
     deadline: Duration,
-) -> Result<Done, Error> {
+) -> Result<PluginOutput, Error> {
     let shown = || program.display().to_string();
     let mut child = Command::new(program)
         .envs(env.iter().map(|(name, value)| (name, value)))
@@ -63,8 +62,8 @@ pub(super) fn run(
         .process_group(0)
         .spawn()
         .map_err(|source| Error::Start { program: shown(), source })?;
-    let mut talk = match Talk::with(&mut child) {
-        Ok(talk) => talk,
+    let mut io = match PluginIo::with(&mut child) {
+        Ok(io) => io,
         Err(source) => {
             end(&mut child);
             return Err(Error::Pipes { program: shown(), source });
@@ -72,17 +71,17 @@ pub(super) fn run(
     };
     let until = Instant::now() + deadline;
     loop {
-        match talk.step(until) {
-            Ok(Step::Ended) => break,
-            Ok(Step::Going) if talk.answer.len() > ANSWER_BYTES_MAX => {
+        match io.step(until) {
+            Ok(Step::Exited) => break,
+            Ok(Step::Running) if io.answer.len() > ANSWER_BYTES_MAX => {
                 end(&mut child);
-                return Err(Error::TooMuch { program: shown() });
+                return Err(Error::OutputTooLarge { program: shown() });
             }
-            Ok(Step::Going) => {}
-            Ok(Step::Late) => {
+            Ok(Step::Running) => {}
+            Ok(Step::DeadlinePassed) => {
                 end(&mut child);
-                let complaint = talk.complaint();
-                return Err(Error::TooSlow { program: shown(), after: deadline, complaint });
+                let stderr_tail = io.stderr_tail();
+                return Err(Error::TimedOut { program: shown(), after: deadline, stderr_tail });
             }
             Err(source) => {
                 end(&mut child);
@@ -90,19 +89,19 @@ pub(super) fn run(
             }
         }
     }
-    // It has ended: this does not wait.
+    // The plugin has exited, so this does not block.
     let status = child.wait().map_err(|source| Error::Pipes { program: shown(), source })?;
-    // What it left behind may hold the pipes open; what is in them now is all that counts.
-    talk.drain().map_err(|source| Error::Pipes { program: shown(), source })?;
-    if talk.answer.len() > ANSWER_BYTES_MAX {
-        return Err(Error::TooMuch { program: shown() });
+    // Processes that it left behind may hold the pipes open; read only their present content.
+    io.drain().map_err(|source| Error::Pipes { program: shown(), source })?;
+    if io.answer.len() > ANSWER_BYTES_MAX {
+        return Err(Error::OutputTooLarge { program: shown() });
     }
-    let complaint = talk.complaint();
-    Ok(Done { status, answer: talk.answer, complaint })
+    let stderr_tail = io.stderr_tail();
+    Ok(PluginOutput { status, answer: io.answer, stderr_tail })
 }
 
-/// How a plugin ended, in words.
-pub(super) fn how(status: ExitStatus) -> String {
+/// Describes an exit status.
+pub(super) fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
@@ -110,38 +109,38 @@ pub(super) fn how(status: ExitStatus) -> String {
     }
 }
 
-/// A plugin's last words, as the end of a sentence.
-pub(super) fn said(complaint: &str) -> String {
-    if complaint.is_empty() { String::new() } else { format!("; it last said: {complaint}") }
+/// Formats the end of stderr as a suffix for an error message.
+pub(super) fn stderr_suffix(stderr_tail: &str) -> String {
+    if stderr_tail.is_empty() { String::new() } else { format!("; it last said: {stderr_tail}") }
 }
 
-/// Kills the plugin and what it started, and waits for it: a killed process is gone at once, unless it
-/// hangs in the kernel, where nobody could end it.
+/// Kills the plugin's process group and reaps the plugin. A killed process exits at once unless it hangs in
+/// the kernel, where nothing can end it.
 fn end(child: &mut Child) {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let Some(group) = group {
-        // Gone already: nothing to kill.
+        // The process group may be gone already.
         let _gone = kill_process_group(group, Signal::KILL);
     }
     let _reaped = child.wait();
 }
 
 enum Step {
-    Going,
-    Ended,
-    Late,
+    Running,
+    Exited,
+    DeadlinePassed,
 }
 
-/// The pipes of a plugin under way, and its end.
-struct Talk {
+/// The pipes and the pidfd of a running plugin.
+struct PluginIo {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     ended: OwnedFd,
     answer: Vec<u8>,
-    last_words: Vec<u8>,
+    stderr_bytes: Vec<u8>,
 }
 
-impl Talk {
+impl PluginIo {
     fn with(child: &mut Child) -> io::Result<Self> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let ended = pidfd_open(pid, PidfdFlags::empty())?;
@@ -150,30 +149,30 @@ impl Talk {
         for fd in fds.into_iter().flatten() {
             rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)?;
         }
-        Ok(Self { stdout, stderr, ended, answer: Vec::new(), last_words: Vec::new() })
+        Ok(Self { stdout, stderr, ended, answer: Vec::new(), stderr_bytes: Vec::new() })
     }
 
-    /// Waits for whatever comes next and takes it.
+    /// Waits for output, exit or the deadline, and reads available output.
     fn step(&mut self, until: Instant) -> io::Result<Step> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Step::Late);
+            return Ok(Step::DeadlinePassed);
         }
         let wait = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut fds = vec![PollFd::new(&self.ended, PollFlags::IN)];
         fds.extend(self.stdout.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.stderr.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         match poll(&mut fds, Some(&wait)) {
-            Err(Errno::INTR) => return Ok(Step::Going),
+            Err(Errno::INTR) => return Ok(Step::Running),
             other => other?,
         };
         let over = !fds[0].revents().is_empty();
         drop(fds);
         self.drain()?;
-        Ok(if over { Step::Ended } else { Step::Going })
+        Ok(if over { Step::Exited } else { Step::Running })
     }
 
-    /// Takes what is in the pipes now.
+    /// Reads the present content of the pipes.
     fn drain(&mut self) -> io::Result<()> {
         if let Some(stdout) = &mut self.stdout
             && !take(stdout, &mut self.answer, ANSWER_BYTES_MAX + 1)?
@@ -181,9 +180,9 @@ impl Talk {
             self.stdout = None;
         }
         if let Some(stderr) = &mut self.stderr {
-            let going = take(stderr, &mut self.last_words, usize::MAX)?;
-            let surplus = self.last_words.len().saturating_sub(COMPLAINT_BYTES_MAX);
-            self.last_words.drain(..surplus);
+            let going = take(stderr, &mut self.stderr_bytes, usize::MAX)?;
+            let surplus = self.stderr_bytes.len().saturating_sub(STDERR_BYTES_MAX);
+            self.stderr_bytes.drain(..surplus);
             if !going {
                 self.stderr = None;
             }
@@ -191,18 +190,18 @@ impl Talk {
         Ok(())
     }
 
-    fn complaint(&self) -> String {
-        let text = String::from_utf8_lossy(&self.last_words);
+    fn stderr_tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stderr_bytes);
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         super::protocol::one_line(&lines.join(" / "))
     }
 }
 
-/// Reads one pipe's worth without waiting. False when its other end is closed. What is beyond `most`
-/// stays where it is.
+/// Reads up to one pipe's content without blocking, until `into` has `most` bytes. Returns `false` at end
+/// of file.
 fn take(from: &mut impl Read, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-    /// As much as a pipe holds, so that an endless talker does not keep us here.
+    /// The size of a pipe, so that endless output does not keep this loop running.
     const AT_ONCE: usize = 64 << 10;
     let mut chunk = [0; 8 << 10];
     let mut taken = 0;
@@ -247,7 +246,7 @@ mod tests {
         file
     }
 
-    fn within(body: &str, input: &[u8], deadline: Duration) -> Result<Done, Error> {
+    fn within(body: &str, input: &[u8], deadline: Duration) -> Result<PluginOutput, Error> {
         let dir = tempfile::tempdir().unwrap();
         run(&script(&dir, body), &[("CNI_COMMAND", "ADD".into())], file(input), deadline)
     }
@@ -260,7 +259,10 @@ mod tests {
         let done =
             within(r#"wc -c; echo "$CNI_COMMAND"; echo no >&2; exit 3"#, &input, LONG).unwrap();
         assert_eq!(String::from_utf8(done.answer).unwrap(), "300000\nADD\n");
-        assert_eq!((how(done.status).as_str(), done.complaint.as_str()), ("exit code 3", "no"));
+        assert_eq!(
+            (describe_exit(done.status).as_str(), done.stderr_tail.as_str()),
+            ("exit code 3", "no")
+        );
     }
 
     #[test]
@@ -271,7 +273,7 @@ mod tests {
         let program = script(&dir, &body);
         let late = run(&program, &[], file(b""), Duration::from_secs(1)).unwrap_err();
         assert!(
-            matches!(&late, Error::TooSlow { complaint, .. } if complaint == "waiting"),
+            matches!(&late, Error::TimedOut { stderr_tail, .. } if stderr_tail == "waiting"),
             "{late}"
         );
         let pid: i32 = fs::read_to_string(told).unwrap().trim().parse().unwrap();
@@ -293,9 +295,9 @@ mod tests {
     #[test]
     fn a_plugin_that_talks_without_end_is_stopped() {
         let much = within("yes", b"", LONG).unwrap_err();
-        assert!(matches!(much, Error::TooMuch { .. }), "{much}");
+        assert!(matches!(much, Error::OutputTooLarge { .. }), "{much}");
         let done = within("yes complaint | head -c 5000000 >&2", b"", LONG).unwrap();
-        assert!(done.complaint.len() < 3 * COMPLAINT_BYTES_MAX);
+        assert!(done.stderr_tail.len() < 3 * STDERR_BYTES_MAX);
     }
 
     #[test]

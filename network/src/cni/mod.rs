@@ -1,46 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod networks by CNI plugins, as every cluster uses them: the runtime's side of CNI 0.3.1 to 1.1.
+//! Pod networks by CNI plugins: the runtime's side of CNI 0.3.1 to 1.1.
 //!
 //! ```text
 //! attach   record ─▶ netns pinned ─▶ lo up ─▶ ADD of every plugin of every network ─▶ record
 //! detach   DEL of every plugin, last first ─▶ netns unpinned ─▶ record gone
 //! ```
 //!
-//! The rule: what ADD was told, DEL is told again, whatever became of the configuration since; and the
-//! record goes only when every DEL succeeded, so that a plugin that fails is asked again until it does.
-//! An attach that fails is undone by [`Cni::detach`]; there is no other teardown.
+//! The rule: DEL gets the same configuration and arguments as ADD, even if the configuration has changed
+//! since. The record is removed only when every DEL has succeeded, so a failing plugin is called again
+//! until it succeeds. A failed attach is rolled back by [`Cni::detach`]; there is no other teardown.
 //!
-//! Locks: `known` is held for memory only. `gc` is shared by those who run ADD and DEL, and held alone
-//! while plugins collect garbage, as the specification has it.
+//! Locks: `known` is held for memory operations only. `gc` is held shared during ADD and DEL, and
+//! exclusively while plugins collect garbage, as the specification requires.
 //!
-//! Not here: what a kubelet's annotations mean; when garbage is collected.
+//! Not here: the meaning of the kubelet's annotations; the schedule of garbage collection.
 
 mod args;
 mod conf;
-mod error;
+pub(crate) mod error;
+mod in_flight;
 mod invoke;
 mod pin;
-mod programs;
+mod plugins;
 mod protocol;
 mod records;
 mod result;
 mod template;
-mod underway;
 mod version;
 
-pub use conf::Bad;
+pub use conf::InvalidFile;
 pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
-pub use protocol::{Refusal, Verb};
+pub use protocol::{PluginError, Verb};
 
 use crate::limits::SURVEY_S;
-use crate::{Error as NetworkError, Request, inside};
-use conf::{Fingerprint, Found, Network};
+use crate::error::Error as NetworkError;
+use crate::netns;
+use crate::sync::lock_unpoisoned;
+use crate::types::Request;
+use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
-use programs::Programs;
-use protocol::{Target, Told, Valid};
+use plugins::Plugins;
+use protocol::{PluginInput, Target, ValidAttachment};
 use records::{Attachment, Record, Records};
-use result::Outcome;
+use result::AddResult;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,117 +52,117 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// How network plugins are to be used.
+/// Settings for CNI.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where networks are configured.
+    /// The directory of network configurations.
     pub conf_dir: PathBuf,
-    /// Where plugins' programs are, in this order.
+    /// The directories of plugins, in search order.
     pub bin_dirs: Vec<PathBuf>,
-    /// How many networks a pod is attached to, the first ones by name: eth0, eth1, …
+    /// The number of networks that a pod is attached to, in file name order: eth0, eth1, …
     pub networks_max: usize,
-    /// Written to `conf_dir` with the kubelet's subnets filled in.
+    /// A template that is filled in with the kubelet's subnets and written to `conf_dir`.
     pub conf_template: Option<PathBuf>,
-    /// How long one call of a plugin may take.
+    /// The time limit for one plugin call.
     pub plugin_timeout: Duration,
-    /// Where pods' network namespaces are pinned.
+    /// The directory in which pods' network namespaces are pinned.
     pub netns_dir: PathBuf,
-    /// Where records are kept.
+    /// The directory for records.
     pub state_dir: PathBuf,
 }
 
-/// Pod networks by plugins.
+/// The pod networks that are configured through CNI.
 #[derive(Debug)]
 pub struct Cni {
     config: Config,
-    programs: Programs,
+    plugins: Plugins,
     records: Records,
     known: Mutex<BTreeMap<String, Arc<Record>>>,
-    /// What was read, and of files in which state.
-    found: Mutex<Option<(Fingerprint, Arc<Found>)>>,
+    /// The configurations, and the fingerprint of the files that they were read from.
+    cached: Mutex<Option<(Fingerprint, Arc<Configurations>)>>,
     pod_cidr: Mutex<Vec<IpNet>>,
     gc: RwLock<()>,
 }
 
-/// What came of collecting garbage.
+/// The outcome of a garbage collection.
 #[derive(Debug)]
 pub enum Collected {
-    /// All plugins that can were asked; these failed.
+    /// All plugins that support GC were called; these calls failed.
     Done(Vec<Error>),
-    /// Pods are being attached or detached: not now.
+    /// Not run, because pods are being attached or detached.
     Busy,
 }
 
-/// What a set-up of plugins that works is like.
+/// A report on a working CNI setup.
 #[derive(Debug)]
 pub struct Inspected {
-    /// Those that pods are attached to, in words.
+    /// Descriptions of the networks that pods are attached to.
     pub networks: Vec<String>,
-    /// Address plugins that are named and not there: who names them may do without.
+    /// Configured IPAM plugins that are not installed. The plugin that refers to one may not need it.
     pub missing: Vec<Error>,
-    /// Files that are not usable.
-    pub bad: Vec<Bad>,
+    /// Invalid configuration files.
+    pub bad: Vec<InvalidFile>,
 }
 
 impl Cni {
-    /// Reads what pods are attached to. Runs nothing.
+    /// Loads the attachment records. Runs no plugin.
     ///
     /// # Errors
-    /// When the state directory cannot be read. A single record that cannot be read is set aside.
+    /// When the state directory cannot be read. A single unreadable record is set aside.
     pub fn open(config: Config) -> Result<Self, Error> {
         let records = Records::new(config.state_dir.clone());
         let known = records.load()?.into_iter().map(|(pod, of)| (pod, Arc::new(of))).collect();
         Ok(Self {
-            programs: Programs::new(config.bin_dirs.clone(), config.plugin_timeout),
+            plugins: Plugins::new(config.bin_dirs.clone(), config.plugin_timeout),
             records,
             known: Mutex::new(known),
-            found: Mutex::new(None),
+            cached: Mutex::new(None),
             pod_cidr: Mutex::new(Vec::new()),
             gc: RwLock::new(()),
             config,
         })
     }
 
-    /// Attaches the pod to the networks; its addresses are those of eth0, in the plugins' order.
+    /// Attaches the pod to the networks and returns the addresses of eth0, in the plugins' order.
     ///
-    /// A pod that is attached already is detached first.
+    /// A pod that is already attached is detached first.
     ///
     /// # Errors
-    /// When a plugin fails, hangs or makes no sense; the pod is detached again then, as far as that
-    /// goes: what is left is taken away by a later [`Cni::detach`].
+    /// When a plugin fails, times out or answers nonsense. The pod is then detached as far as possible; a
+    /// later [`Cni::detach`] removes the rest.
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, NetworkError> {
         let _no_gc = self.gc.read().unwrap_or_else(PoisonError::into_inner);
-        self.undo(request.pod.id)?;
-        let made = self.make(request);
+        self.delete(request.pod.id)?;
+        let made = self.try_attach(request);
         if made.is_err()
-            && let Err(left) = self.undo(request.pod.id)
+            && let Err(left) = self.delete(request.pod.id)
         {
-            warn!(pod = request.pod.id, error = %left, "pod not attached, and not all of it taken away again");
+            warn!(pod = request.pod.id, error = %left, "a failed attach was not completely rolled back");
         }
         made
     }
 
-    /// Runs DEL for all that the pod is attached to.
+    /// Runs DEL for all attachments of the pod.
     ///
-    /// Any number of times, in any state, also when its network namespace is gone.
+    /// Idempotent, in any state, even after the pod's network namespace is gone.
     ///
     /// # Errors
-    /// When a plugin fails; the record stays then, and a further call asks again.
+    /// When a plugin fails; the record is kept, and calling it again retries.
     pub fn detach(&self, pod: &str) -> Result<(), Error> {
         let _no_gc = self.gc.read().unwrap_or_else(PoisonError::into_inner);
-        self.undo(pod)
+        self.delete(pod)
     }
 
-    /// The pods that are attached or were not wholly detached. For sweeping after a restart.
+    /// The ids of all pods that are attached or only partially detached, to sweep after a restart.
     pub fn attachments(&self) -> Vec<String> {
         self.known().keys().cloned().collect()
     }
 
-    /// Whether pods can be attached: there is a network, its plugins are there, and, where they can tell
-    /// (1.1), they say that they are ready.
+    /// Checks that pods can be attached: a network is configured, its plugins are installed and, with CNI
+    /// 1.1, they report that they are ready.
     ///
     /// # Errors
-    /// What is missing, with the mend in [`Error::hint`].
+    /// Whatever is missing; [`Error::hint`] says how to fix it.
     pub fn check(&self) -> Result<(), Error> {
         for (network, version) in self.networks()? {
             if !version.has_gc() {
@@ -167,17 +170,17 @@ impl Cni {
             }
             for plugin in &network.plugins {
                 let of = (network.name.as_str(), version);
-                self.programs.call(Verb::Status, of, plugin, None, &Told::default())?;
+                self.plugins.call(Verb::Status, of, plugin, None, &PluginInput::default())?;
             }
         }
         Ok(())
     }
 
-    /// Judges the set-up as a whole: what the networks are, and what is wrong with the rest. Runs plugins
-    /// as [`Cni::check`] does.
+    /// Reports on the whole setup: the networks, missing IPAM plugins and invalid files. Runs plugins as
+    /// [`Cni::check`] does.
     ///
     /// # Errors
-    /// When pods could not be attached, with the mend in [`Error::hint`].
+    /// When pods cannot be attached; [`Error::hint`] says how to fix it.
     pub fn inspect(&self) -> Result<Inspected, Error> {
         self.check()?;
         let networks = self.networks()?;
@@ -187,34 +190,34 @@ impl Cni {
             format!("`{name}` ({}; CNI {}) of {file}", plugins.join(", "), version.text())
         };
         let delegates = networks.iter().flat_map(|(network, _)| {
-            let missing = |plugin| self.programs.find_delegate(&network.name, plugin).err();
+            let missing = |plugin| self.plugins.find_delegate(&network.name, plugin).err();
             network.plugins.iter().filter_map(missing)
         });
         Ok(Inspected {
             networks: networks.iter().map(shown).collect(),
             missing: delegates.collect(),
-            bad: self.found()?.bad.clone(),
+            bad: self.configurations()?.bad.clone(),
         })
     }
 
-    /// Asks the plugins whether the pod is attached as they left it. Where none can tell, it is.
+    /// Runs CHECK for all attachments of the pod that support it.
     ///
     /// # Errors
-    /// What a plugin found.
+    /// The fault that a plugin reports.
     pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
         for attachment in record.attachments.iter().filter(|of| of.can_check()) {
             for plugin in attachment.plugins() {
-                self.again(Verb::Check, &record, attachment, &plugin)?;
+                self.call_attached(Verb::Check, &record, attachment, &plugin)?;
             }
         }
         Ok(())
     }
 
-    /// Has plugins that can (1.1) take away what belongs to no pod.
+    /// Runs GC with all plugins that support it (CNI 1.1).
     ///
     /// # Errors
-    /// When there is no network.
+    /// When no network is configured.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
         let alone = match self.gc.try_write() {
             Ok(alone) => alone,
@@ -227,11 +230,11 @@ impl Cni {
                 continue;
             }
             let valid = self.valid(&network.name);
-            let told = Told { valid: Some(&valid), ..Told::default() };
+            let input = PluginInput { valid: Some(&valid), ..PluginInput::default() };
             for plugin in &network.plugins {
                 let of = (network.name.as_str(), version);
-                failed.extend(self.programs.call(Verb::Gc, of, plugin, None, &told).err());
-                // Pods wait meanwhile: the rest is taken away another time.
+                failed.extend(self.plugins.call(Verb::Gc, of, plugin, None, &input).err());
+                // Pods wait meanwhile: the next interval does the rest.
                 if began.elapsed() >= SURVEY_S.time() {
                     return Ok(Collected::Done(failed));
                 }
@@ -241,11 +244,11 @@ impl Cni {
         Ok(Collected::Done(failed))
     }
 
-    /// Tells the subnets that the node's pods have, from the kubelet: plugins that declare `ipRanges`
-    /// are told, and the template is filled in.
+    /// Sets the pod subnets that the kubelet reported: they are passed to plugins that declare `ipRanges`
+    /// and filled into the template.
     ///
     /// # Errors
-    /// When the template cannot be read or filled in, or the configuration not be written.
+    /// When the template cannot be read or filled in, or the configuration cannot be written.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
         if let Some(template) = &self.config.conf_template {
             let dir = &self.config.conf_dir;
@@ -253,27 +256,27 @@ impl Cni {
                 info!(file = %dir.join(template::FILE).display(), "network configuration written");
             }
         }
-        pod_cidr.clone_into(&mut alone(&self.pod_cidr));
+        pod_cidr.clone_into(&mut lock_unpoisoned(&self.pod_cidr));
         Ok(())
     }
 
-    fn make(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, NetworkError> {
+    fn try_attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, NetworkError> {
         let networks = self.networks()?;
         let mut record = self.plan(request, &networks)?;
         self.reserve(&record)?;
-        self.keep(&record)?;
+        self.save(&record)?;
         let path = pin::path(&self.config.netns_dir, request.pod.id);
         pin::pin(&path, request.netns)?;
-        inside::loopback_up(request.netns)?;
+        netns::loopback_up(request.netns)?;
         for at in 0..record.attachments.len() {
             let result = self.add(&record, &record.attachments[at])?;
             record.attachments[at].result = Some(result);
-            self.keep(&record)?;
+            self.save(&record)?;
         }
         Ok(addresses(&record)?)
     }
 
-    /// What is to be done, and recorded before it is.
+    /// Plans the attachments, as a record to be written before any plugin runs.
     fn plan(
         &self,
         request: &Request<'_>,
@@ -281,7 +284,7 @@ impl Cni {
     ) -> Result<Record, NetworkError> {
         let mut record = Record::new(request.pod.id, request.namespace, request.name);
         record.args = args::cni_args(request)?;
-        record.capabilities = args::capabilities(request, &alone(&self.pod_cidr));
+        record.capabilities = args::capabilities(request, &lock_unpoisoned(&self.pod_cidr));
         record.ports = request.ports.iter().copied().filter(|port| port.host_port != 0).collect();
         let of = |(number, (network, version)): (usize, &(Network, version::Version))| {
             Attachment::new(format!("eth{number}"), network, *version)
@@ -290,8 +293,8 @@ impl Cni {
         Ok(record)
     }
 
-    /// Enters the pod, unless another has one of its host ports: plugins would lead the port to the
-    /// later one, and cut the first off.
+    /// Registers the pod, unless another pod has one of its host ports: plugins would forward the port to
+    /// the newer pod and cut off the older one.
     fn reserve(&self, record: &Record) -> Result<(), NetworkError> {
         let mut known = self.known();
         for port in &record.ports {
@@ -307,7 +310,7 @@ impl Cni {
         Ok(())
     }
 
-    /// Runs ADD of the chain; each plugin is told the result of the one before it.
+    /// Runs ADD for the chain; each plugin gets the result of its predecessor.
     fn add(&self, record: &Record, attachment: &Attachment) -> Result<Value, Error> {
         let netns = self.netns(record);
         let call = self.records.call(&record.pod);
@@ -315,9 +318,10 @@ impl Cni {
         let of = (attachment.network.as_str(), attachment.version());
         let mut prev_result = None;
         for plugin in attachment.plugins() {
-            let told = Told { capabilities: Some(&record.capabilities), prev_result, valid: None };
-            let result = self.programs.add(of, &plugin, &target, &told)?;
-            let outcome = Outcome::read(&result).map_err(|why| Error::BadAnswer {
+            let input =
+                PluginInput { capabilities: Some(&record.capabilities), prev_result, valid: None };
+            let result = self.plugins.add(of, &plugin, &target, &input)?;
+            let outcome = AddResult::read(&result).map_err(|why| Error::BadAnswer {
                 call: Call {
                     verb: Verb::Add,
                     program: plugin.program.clone(),
@@ -326,20 +330,20 @@ impl Cni {
                 why,
             })?;
             let stated = result.get("cniVersion").and_then(Value::as_str);
-            // In another version than it was asked in: the next one would not understand it.
+            // Convert a result of another version, which the next plugin would not understand.
             let same = stated == Some(of.1.text());
             prev_result = Some(if same { result } else { outcome.write(of.1) });
         }
         Ok(prev_result.unwrap_or_default())
     }
 
-    /// Runs DEL of all chains, last first, then lets go of the namespace and the record.
-    fn undo(&self, pod: &str) -> Result<(), Error> {
+    /// Runs DEL for all chains in reverse order, then unpins the namespace and removes the record.
+    fn delete(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
-        underway::end_left(&self.records.call(pod), underway::FINISH_MAX)?;
+        in_flight::finish_orphan(&self.records.call(pod), in_flight::ORPHAN_TIMEOUT)?;
         for attachment in record.attachments.iter().rev() {
             for plugin in attachment.plugins().iter().rev() {
-                self.again(Verb::Del, &record, attachment, plugin)?;
+                self.call_attached(Verb::Del, &record, attachment, plugin)?;
             }
         }
         pin::unpin(&pin::path(&self.config.netns_dir, pod))?;
@@ -348,8 +352,8 @@ impl Cni {
         Ok(())
     }
 
-    /// Calls a plugin about an attachment that was made.
-    fn again(
+    /// Calls a plugin for an existing attachment.
+    fn call_attached(
         &self,
         verb: Verb,
         record: &Record,
@@ -361,28 +365,29 @@ impl Cni {
         let target = target(record, attachment, &netns, &call);
         let version = attachment.version();
         let prev_result = attachment.result.clone().filter(|_| version.has_check());
-        let told = Told { capabilities: Some(&record.capabilities), prev_result, valid: None };
+        let input =
+            PluginInput { capabilities: Some(&record.capabilities), prev_result, valid: None };
         let of = (attachment.network.as_str(), version);
-        self.programs.call(verb, of, plugin, Some(&target), &told).map(drop)
+        self.plugins.call(verb, of, plugin, Some(&target), &input).map(drop)
     }
 
-    /// The networks that pods are attached to, each with the version to speak.
+    /// The networks that pods are attached to, each with the CNI version to use.
     fn networks(&self) -> Result<Vec<(Network, version::Version)>, Error> {
-        let found = self.found()?;
+        let found = self.configurations()?;
         if found.networks.is_empty() {
             let (dir, bad) = (self.config.conf_dir.clone(), found.bad.clone());
             return Err(Error::NoNetwork { dir, bad });
         }
         let first = found.networks.iter().take(self.config.networks_max.max(1));
-        first.map(|network| Ok((network.clone(), self.programs.version(network)?))).collect()
+        first.map(|network| Ok((network.clone(), self.plugins.version(network)?))).collect()
     }
 
-    /// The configuration, read anew when a file of it changed.
-    fn found(&self) -> Result<Arc<Found>, Error> {
+    /// The configurations; read again after a file has changed.
+    fn configurations(&self) -> Result<Arc<Configurations>, Error> {
         let dir = &self.config.conf_dir;
         let failed = |source| Error::ReadConf { dir: dir.clone(), source };
         let now = conf::fingerprint(dir).map_err(failed)?;
-        let mut held = alone(&self.found);
+        let mut held = lock_unpoisoned(&self.cached);
         if let Some((then, found)) = &*held
             && *then == now
         {
@@ -390,7 +395,7 @@ impl Cni {
         }
         let found = Arc::new(conf::read(dir).map_err(failed)?);
         for bad in &found.bad {
-            warn!(file = %bad.file.display(), why = bad.why, "network configuration not usable");
+            warn!(file = %bad.file.display(), why = bad.why, "invalid network configuration");
         }
         let names: Vec<&str> = found.networks.iter().map(|network| network.name.as_str()).collect();
         info!(dir = %dir.display(), networks = names.join(", "), "network configurations read");
@@ -398,18 +403,19 @@ impl Cni {
         Ok(found)
     }
 
-    fn valid(&self, network: &str) -> Vec<Valid> {
+    fn valid(&self, network: &str) -> Vec<ValidAttachment> {
         let mut valid = Vec::new();
         for record in self.known().values() {
             let of = record.attachments.iter().filter(|of| of.network == network);
-            valid.extend(
-                of.map(|of| Valid { container: record.pod.clone(), if_name: of.if_name.clone() }),
-            );
+            valid.extend(of.map(|of| ValidAttachment {
+                container: record.pod.clone(),
+                if_name: of.if_name.clone(),
+            }));
         }
         valid
     }
 
-    fn keep(&self, record: &Record) -> Result<(), Error> {
+    fn save(&self, record: &Record) -> Result<(), Error> {
         self.records.write(record)?;
         self.known().insert(record.pod.clone(), Arc::new(record.clone()));
         Ok(())
@@ -420,7 +426,7 @@ impl Cni {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
-        alone(&self.known)
+        lock_unpoisoned(&self.known)
     }
 }
 
@@ -434,19 +440,15 @@ fn target<'t>(
     Target { container: &record.pod, netns, if_name, args: &record.args, call }
 }
 
-/// The pod's addresses: those of its first link.
+/// The pod's addresses, which are those of its first link.
 fn addresses(record: &Record) -> Result<Vec<IpAddr>, Error> {
     let Some(first) = record.attachments.first() else { return Ok(Vec::new()) };
-    let outcome = first.result.as_ref().map(Outcome::read).and_then(Result::ok).unwrap_or_default();
+    let outcome =
+        first.result.as_ref().map(AddResult::read).and_then(Result::ok).unwrap_or_default();
     let ips = outcome.addresses(&first.if_name);
     if ips.is_empty() {
         let (network, if_name) = (first.network.clone(), first.if_name.clone());
         return Err(Error::NoAddress { network, if_name });
     }
     Ok(ips)
-}
-
-fn alone<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is whole between any two statements, so a panic elsewhere left it whole.
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Network namespaces under a path, which plugins and their agents open: a bind mount of the namespace,
-//! named after the pod's id. It outlives the daemon and the pod's processes, until DEL succeeded.
+//! Pins network namespaces to a path, as plugins and their agents expect: a bind mount named after the pod's
+//! id. It outlives the daemon and the pod's processes, until DEL has succeeded.
 
 use super::error::Error;
 use rustix::io::Errno;
@@ -11,12 +11,12 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The path of a pod's namespace.
+/// The path that a pod's namespace is pinned to.
 pub(super) fn path(dir: &Path, pod: &str) -> PathBuf {
     dir.join(format!("hull-{pod}"))
 }
 
-/// Pins the namespace. What is pinned there already is replaced.
+/// Pins the namespace, replacing an existing pin.
 pub(super) fn pin(path: &Path, netns: BorrowedFd<'_>) -> Result<(), Error> {
     unpin(path)?;
     let failed = |source| Error::Pin { path: path.to_owned(), source };
@@ -29,11 +29,11 @@ pub(super) fn pin(path: &Path, netns: BorrowedFd<'_>) -> Result<(), Error> {
     mount_bind(from, path).map_err(|errno| failed(errno.into()))
 }
 
-/// Takes the pin away, if there is one.
+/// Removes the pin, if it exists.
 pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Unpin { path: path.to_owned(), source };
     match unmount(path, UnmountFlags::DETACH) {
-        // Nothing is mounted there; a pin may have been cut short.
+        // Nothing is mounted there; an earlier pin may have been interrupted.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
@@ -43,9 +43,9 @@ pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// What plugins are told of it: its path, or nothing when it is gone.
+/// The value of `CNI_NETNS`: the path, or empty when the namespace is gone.
 pub(super) fn shown(path: &Path) -> String {
-    // A file that is no namespace would be a pin cut short.
+    // A file that is not a namespace is left from an interrupted pin.
     let pinned = fs::read_link(path).is_err()
         && rustix::fs::statfs(path).is_ok_and(|of| of.f_type == NSFS_MAGIC);
     if pinned { path.display().to_string() } else { String::new() }

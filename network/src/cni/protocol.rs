@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is said to a plugin and what it answers: the environment, the object on stdin, the result or
-//! error on stdout.
+//! The CNI protocol: the environment and stdin of a plugin, the result or error on its stdout.
 //!
-//! Pure: nothing is run here. The specification is CNI 1.1, sections 2 to 5.
+//! Pure: runs nothing. The specification is CNI 1.1, sections 2 to 5.
 
 use super::conf::Plugin;
 use super::version::Version;
@@ -11,28 +10,28 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::Path;
 
-/// Longest message of a plugin that is passed on, in bytes.
+/// Longest error message of a plugin that is reported, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// A verb of the specification.
+/// A command of the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Attach a pod.
+    /// Attaches a pod.
     Add,
-    /// Detach it.
+    /// Detaches a pod.
     Del,
-    /// Find out whether it is still attached as it should be.
+    /// Checks that a pod is still attached correctly.
     Check,
-    /// Find out whether pods can be attached.
+    /// Checks that pods can be attached.
     Status,
-    /// Take away what belongs to no pod.
+    /// Removes resources that belong to no pod.
     Gc,
-    /// Tell the versions that are spoken.
+    /// Reports the supported versions.
     Version,
 }
 
 impl Verb {
-    /// As it stands in `CNI_COMMAND`.
+    /// The value of `CNI_COMMAND`.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Add => "ADD",
@@ -55,16 +54,16 @@ impl fmt::Display for Verb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target<'t> {
     pub(super) container: &'t str,
-    /// Empty when there is none any more.
+    /// The path of the network namespace; empty when it is gone.
     pub(super) netns: &'t str,
     pub(super) if_name: &'t str,
     /// `CNI_ARGS`.
     pub(super) args: &'t str,
-    /// Where the call is marked while it is under way.
+    /// The marker file of the running call.
     pub(super) call: &'t Path,
 }
 
-/// The variables that a plugin is given.
+/// The environment variables for a plugin.
 pub(super) fn environment(
     verb: Verb,
     path: &str,
@@ -80,31 +79,31 @@ pub(super) fn environment(
     env
 }
 
-/// What a plugin is told beside its own configuration.
+/// Input for a plugin besides its own configuration.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told<'t> {
-    /// Capability arguments, of which a plugin gets those that it declares.
+pub(super) struct PluginInput<'t> {
+    /// The capability arguments; a plugin gets those that it declares.
     pub(super) capabilities: Option<&'t Map<String, Value>>,
     pub(super) prev_result: Option<Value>,
-    /// For GC: attachments that are there.
-    pub(super) valid: Option<&'t [Valid]>,
+    /// For GC: the existing attachments.
+    pub(super) valid: Option<&'t [ValidAttachment]>,
 }
 
-/// An attachment that GC must leave alone.
+/// An existing attachment, which GC must keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Valid {
+pub(super) struct ValidAttachment {
     #[serde(rename = "containerID")]
     pub(super) container: String,
     #[serde(rename = "ifname")]
     pub(super) if_name: String,
 }
 
-/// The object that a plugin reads from stdin.
+/// Builds the JSON object that a plugin reads from stdin.
 pub(super) fn request(
     network: &str,
     version: Version,
     plugin: &Plugin,
-    told: &Told<'_>,
+    input: &PluginInput<'_>,
 ) -> Vec<u8> {
     let reserved = |key: &String| {
         key.starts_with("cni.dev/") || matches!(key.as_str(), "capabilities" | "runtimeConfig")
@@ -117,7 +116,7 @@ pub(super) fn request(
         .collect();
     object.insert("name".into(), json!(network));
     object.insert("cniVersion".into(), json!(version.text()));
-    if let Some(capabilities) = told.capabilities {
+    if let Some(capabilities) = input.capabilities {
         let declared: Map<String, Value> = capabilities
             .iter()
             .filter(|(name, _)| plugin.has(name))
@@ -127,27 +126,27 @@ pub(super) fn request(
             object.insert("runtimeConfig".into(), Value::Object(declared));
         }
     }
-    if let Some(result) = &told.prev_result {
+    if let Some(result) = &input.prev_result {
         object.insert("prevResult".into(), result.clone());
     }
-    if let Some(valid) = told.valid {
+    if let Some(valid) = input.valid {
         object.insert("cni.dev/valid-attachments".into(), json!(valid));
     }
-    // A map with text keys always can be written.
+    // Serializing a map with string keys cannot fail.
     serde_json::to_vec(&object).unwrap_or_default()
 }
 
-/// What a plugin says when it fails.
+/// The error result of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Of the specification below 100, the plugin's own from there.
+pub struct PluginError {
+    /// The error code: below 100 from the specification, from 100 the plugin's own.
     pub code: u64,
-    /// What it said, on one line, shortened.
+    /// The message, truncated and on one line.
     pub message: String,
 }
 
 #[derive(Deserialize)]
-struct RefusalObject {
+struct ErrorResult {
     #[serde(default)]
     code: u64,
     #[serde(default)]
@@ -156,19 +155,19 @@ struct RefusalObject {
     details: String,
 }
 
-/// Reads an error object. `None` when the answer is none.
-pub(super) fn refusal(answer: &[u8]) -> Option<Refusal> {
-    let object: RefusalObject = serde_json::from_slice(answer).ok()?;
+/// Parses an error result; `None` if the output is something else.
+pub(super) fn error_result(answer: &[u8]) -> Option<PluginError> {
+    let object: ErrorResult = serde_json::from_slice(answer).ok()?;
     let message = match (object.msg.as_str(), object.details.as_str()) {
         ("", "") => return None,
         (msg, "") => msg.to_owned(),
         ("", details) => details.to_owned(),
         (msg, details) => format!("{msg}; {details}"),
     };
-    Some(Refusal { code: object.code, message: one_line(&message) })
+    Some(PluginError { code: object.code, message: one_line(&message) })
 }
 
-/// The versions of an answer to VERSION.
+/// Parses the response to VERSION.
 pub(super) fn versions(answer: &[u8]) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct Spoken {
@@ -179,7 +178,7 @@ pub(super) fn versions(answer: &[u8]) -> Result<Vec<String>, String> {
     Ok(spoken.supported)
 }
 
-/// The start of what a plugin said, for a sentence: without line breaks and control characters.
+/// Truncates plugin output to one line without control characters, for an error message.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for letter in text.trim().chars() {
@@ -201,8 +200,8 @@ mod tests {
         Plugin { program: "portmap".into(), object }
     }
 
-    fn written(plugin: &Plugin, told: &Told<'_>) -> Value {
-        serde_json::from_slice(&request("pods", Version::V1_0_0, plugin, told)).unwrap()
+    fn written(plugin: &Plugin, input: &PluginInput<'_>) -> Value {
+        serde_json::from_slice(&request("pods", Version::V1_0_0, plugin, input)).unwrap()
     }
 
     #[test]
@@ -212,7 +211,7 @@ mod tests {
             "runtimeConfig": {"mac": "forged"}, "cni.dev/valid-attachments": [], "name": "other", "cniVersion": "0.1.0",
         }));
         let capabilities = json!({"portMappings": [{"hostPort": 80}], "dns": {}, "mac": "x"});
-        let told = Told {
+        let input = PluginInput {
             capabilities: capabilities.as_object(),
             prev_result: Some(json!({"ips": []})),
             valid: None,
@@ -221,10 +220,10 @@ mod tests {
             "type": "portmap", "snat": {"deep": [1, 2]}, "name": "pods", "cniVersion": "1.0.0",
             "runtimeConfig": {"portMappings": [{"hostPort": 80}]}, "prevResult": {"ips": []},
         });
-        assert_eq!(written(&plugin, &told), expected);
-        let valid = [Valid { container: "abc".into(), if_name: "eth0".into() }];
-        let told = Told { valid: Some(&valid), ..Told::default() };
-        let gc = written(&plugin, &told);
+        assert_eq!(written(&plugin, &input), expected);
+        let valid = [ValidAttachment { container: "abc".into(), if_name: "eth0".into() }];
+        let input = PluginInput { valid: Some(&valid), ..PluginInput::default() };
+        let gc = written(&plugin, &input);
         assert_eq!(
             gc["cni.dev/valid-attachments"],
             json!([{"containerID": "abc", "ifname": "eth0"}])
@@ -236,10 +235,10 @@ mod tests {
     fn errors_become_one_line() {
         let said =
             br#"{"cniVersion": "1.0.0", "code": 11, "msg": "no\nroom", "details": "try\tlater"}"#;
-        let expected = Refusal { code: 11, message: "no room; try later".into() };
-        assert_eq!(refusal(said), Some(expected));
+        let expected = PluginError { code: 11, message: "no room; try later".into() };
+        assert_eq!(error_result(said), Some(expected));
         for none in [&b""[..], b"{}", b"garbage", br#"{"code": "eleven"}"#, br#"{"ips": []}"#] {
-            assert_eq!(refusal(none), None);
+            assert_eq!(error_result(none), None);
         }
         assert!(one_line(&"x".repeat(100_000)).len() < 2000);
     }

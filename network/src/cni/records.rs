@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What pods are attached to, on disk: all that DEL needs, whatever became of the configuration since.
+//! Attachment records on disk: everything that DEL needs, even if the configuration has changed since.
 //!
 //! ```text
 //! <state_dir>/cni/<pod-id>.json   the pod's attachments: chains as they were, arguments, results
 //! ```
 //!
-//! The rule: the record is there before the first plugin is run for the pod, and until DEL of every
-//! attachment succeeded. Files are written and set aside as all [`records`](crate::records) are.
+//! The rule: the record exists before the first plugin runs for the pod, and until DEL has succeeded for
+//! every attachment. Files are written and set aside as for all [`records`](crate::records).
 
 use super::conf::Plugin;
 use super::error::Error;
 use super::version::Version;
-use crate::PortMapping;
 use crate::records::{self, Failed};
+use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What a pod is attached to.
+/// The attachments of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
     pub(super) pod: String,
-    /// For people who look here.
+    /// The pod's Kubernetes namespace, to make the file readable for people.
     namespace: String,
     name: String,
     /// `CNI_ARGS`.
@@ -43,7 +43,7 @@ pub(super) struct Attachment {
     version: String,
     disable_check: bool,
     plugins: Vec<Map<String, Value>>,
-    /// Of the last plugin; `None` as long as ADD has not ended well.
+    /// The result of the chain's last plugin; `None` until ADD has succeeded.
     pub(super) result: Option<Value>,
 }
 
@@ -74,9 +74,9 @@ impl Attachment {
         }
     }
 
-    /// The version it was made in.
+    /// The CNI version of the attachment.
     pub(super) fn version(&self) -> Version {
-        // Written by us, and checked when it was read.
+        // Validated when the record was read.
         Version::parse(&self.version).unwrap_or(Version::V1_0_0)
     }
 
@@ -89,7 +89,7 @@ impl Attachment {
         self.plugins.iter().map(of).collect()
     }
 
-    /// Whether its plugins can be asked after it.
+    /// Whether the attachment supports CHECK.
     pub(super) fn can_check(&self) -> bool {
         self.result.is_some() && !self.disable_check && self.version().has_check()
     }
@@ -108,7 +108,7 @@ impl records::Record for Record {
 
     fn check(&self) -> Result<(), String> {
         match self.attachments.iter().find(|of| Version::parse(&of.version).is_none()) {
-            Some(of) => Err(format!("it is of CNI version {}", of.version)),
+            Some(of) => Err(format!("it has an unsupported CNI version, {}", of.version)),
             None => Ok(()),
         }
     }
@@ -123,7 +123,7 @@ impl Records {
         Self(records::Records::new(dir))
     }
 
-    /// All records, by pod. One that cannot be read is set aside.
+    /// Reads all records, by pod. An unreadable one is set aside.
     pub(super) fn load(&self) -> Result<BTreeMap<String, Record>, Error> {
         let failed = |source| Error::ReadRecords { dir: self.0.dir().to_owned(), source };
         let all = self.0.load().map_err(failed)?;
@@ -140,7 +140,7 @@ impl Records {
         self.0.remove(pod).map_err(failed)
     }
 
-    /// Where a call about the pod is marked while it is under way.
+    /// The marker file of a running call for the pod.
     pub(super) fn call(&self, pod: &str) -> PathBuf {
         self.0.dir().join(format!("{pod}.call"))
     }

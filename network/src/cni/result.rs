@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Results of ADD in every version of the specification, read into one form and written in any.
+//! ADD results of every CNI version, parsed into one form and written in any version.
 //!
 //! | versions | form |
 //! |---|---|
 //! | 0.1.0, 0.2.0 | `ip4` and `ip6`, no interfaces |
 //! | 0.3.0 to 0.4.0 | `interfaces`, `ips` with a `version` each, `routes` |
-//! | 1.0.0, 1.1.0 | likewise without that `version` |
+//! | 1.0.0, 1.1.0 | the same without that `version` |
 //!
-//! Plugins answer in the version that they were asked in; old ones answer in one of their own. What a
-//! later version added to interfaces, addresses and routes is kept as it came.
+//! Plugins answer in the version of the request, old plugins in a version of their own. Fields that later
+//! versions added to interfaces, addresses and routes are kept unchanged.
 
 use super::version::Version;
 use ipnet::IpNet;
@@ -19,14 +19,14 @@ use std::net::IpAddr;
 /// A result in the form of the newest version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Outcome {
+pub(super) struct AddResult {
     pub(super) interfaces: Vec<Interface>,
     pub(super) ips: Vec<Ip>,
     pub(super) routes: Vec<Map<String, Value>>,
     pub(super) dns: Map<String, Value>,
 }
 
-/// A link that the plugins made.
+/// A link that the plugins created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Interface {
     pub(super) name: String,
@@ -37,20 +37,20 @@ pub(super) struct Interface {
     pub(super) more: Map<String, Value>,
 }
 
-/// An address that they gave.
+/// An address that the plugins assigned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ip {
     pub(super) address: IpNet,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) gateway: Option<IpAddr>,
-    /// Which of the interfaces has it.
+    /// The index of the interface with this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) interface: Option<usize>,
 }
 
 /// `ip4` or `ip6` of the oldest form.
 #[derive(Debug, Deserialize)]
-struct Single {
+struct LegacyIp {
     ip: IpNet,
     #[serde(default)]
     gateway: Option<IpAddr>,
@@ -59,22 +59,22 @@ struct Single {
 }
 
 #[derive(Debug, Deserialize)]
-struct Oldest {
+struct LegacyResult {
     #[serde(default)]
-    ip4: Option<Single>,
+    ip4: Option<LegacyIp>,
     #[serde(default)]
-    ip6: Option<Single>,
+    ip6: Option<LegacyIp>,
     #[serde(default)]
     dns: Map<String, Value>,
 }
 
-impl Outcome {
-    /// Reads a result of any version.
+impl AddResult {
+    /// Parses a result of any version.
     pub(super) fn read(value: &Value) -> Result<Self, String> {
         let Some(object) = value.as_object() else {
             return Err("a result is a JSON object".into());
         };
-        // Some programs write what they have not as null.
+        // Some plugins write null for absent fields.
         let given = object.iter().filter(|(_, of)| !of.is_null());
         let value = &Value::Object(given.map(|(key, of)| (key.clone(), of.clone())).collect());
         let stated = value.get("cniVersion").and_then(Value::as_str);
@@ -82,19 +82,19 @@ impl Outcome {
             || value.get("ip4").is_some()
             || value.get("ip6").is_some();
         if oldest {
-            let old: Oldest =
+            let old: LegacyResult =
                 serde_json::from_value(value.clone()).map_err(|err| err.to_string())?;
-            return Ok(Self::from_oldest(old));
+            return Ok(Self::from_legacy(old));
         }
         let outcome: Self = serde_json::from_value(value.clone()).map_err(|err| err.to_string())?;
         let beyond = |ip: &&Ip| ip.interface.is_some_and(|at| at >= outcome.interfaces.len());
         match outcome.ips.iter().find(beyond) {
-            Some(ip) => Err(format!("{} is of an interface that is not listed", ip.address)),
+            Some(ip) => Err(format!("{} refers to an interface that is not listed", ip.address)),
             None => Ok(outcome),
         }
     }
 
-    fn from_oldest(old: Oldest) -> Self {
+    fn from_legacy(old: LegacyResult) -> Self {
         let mut outcome = Self { dns: old.dns, ..Self::default() };
         for single in [old.ip4, old.ip6].into_iter().flatten() {
             let (address, gateway) = (single.ip, single.gateway);
@@ -104,7 +104,7 @@ impl Outcome {
         outcome
     }
 
-    /// Writes it as a result of `version`.
+    /// Formats the result for `version`.
     pub(super) fn write(&self, version: Version) -> Value {
         let mut ips: Vec<Value> = self.ips.iter().map(|ip| json!(ip)).collect();
         if version.names_families() {
@@ -121,8 +121,8 @@ impl Outcome {
         })
     }
 
-    /// The addresses of the pod's link `name`, in the order in which they were given. An address of no
-    /// interface counts as the pod's.
+    /// The addresses of the pod's link `name`, in the order of the result. An address without an interface
+    /// counts as the pod's.
     pub(super) fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let of = |ip: &&Ip| match ip.interface.and_then(|at| self.interfaces.get(at)) {
             Some(interface) => interface.name == name && !interface.sandbox.is_empty(),
@@ -160,21 +160,21 @@ mod tests {
     #[test]
     fn every_version_gives_the_pods_addresses() {
         for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
-            let outcome = Outcome::read(&of_version(version)).unwrap();
+            let outcome = AddResult::read(&of_version(version)).unwrap();
             assert_eq!(outcome.addresses("eth0"), ips(&["10.1.0.5", "fd00::5"]), "{version}");
         }
         let oldest = json!({
             "cniVersion": "0.2.0", "ip4": {"ip": "10.1.0.5/16", "routes": [{"dst": "0.0.0.0/0"}]},
             "ip6": {"ip": "fd00::5/64"},
         });
-        let outcome = Outcome::read(&oldest).unwrap();
+        let outcome = AddResult::read(&oldest).unwrap();
         assert_eq!(outcome.addresses("eth0"), ips(&["10.1.0.5", "fd00::5"]));
         assert_eq!(outcome.routes.len(), 1);
     }
 
     #[test]
     fn a_result_is_written_in_the_version_asked_for_and_loses_nothing() {
-        let outcome = Outcome::read(&of_version("1.0.0")).unwrap();
+        let outcome = AddResult::read(&of_version("1.0.0")).unwrap();
         let old = outcome.write(Version::V0_4_0);
         assert_eq!(old["ips"][1]["version"], "6");
         assert_eq!(old["cniVersion"], "0.4.0");
@@ -183,14 +183,14 @@ mod tests {
         assert_eq!(new["interfaces"][1]["mtu"], 1400);
         assert_eq!(new["routes"][0]["priority"], 3);
         for written in [old, new] {
-            assert_eq!(Outcome::read(&written).unwrap(), outcome);
+            assert_eq!(AddResult::read(&written).unwrap(), outcome);
         }
     }
 
     #[test]
     fn addresses_without_interfaces_are_the_pods() {
         let outcome =
-            Outcome::read(&json!({"ips": [{"address": "10.1.0.5/16"}], "routes": null})).unwrap();
+            AddResult::read(&json!({"ips": [{"address": "10.1.0.5/16"}], "routes": null})).unwrap();
         assert_eq!(outcome.addresses("eth0"), ips(&["10.1.0.5"]));
     }
 
@@ -205,7 +205,7 @@ mod tests {
             json!({"interfaces": {"name": "eth0"}, "ips": null}),
             json!({"cniVersion": "0.2.0", "ip4": {"ip": 7}}),
         ] {
-            Outcome::read(&bad).unwrap_err();
+            AddResult::read(&bad).unwrap_err();
         }
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A network configuration made of a template and the subnets that the kubelet tells, for clusters
-//! whose network plugin is configured by the runtime.
+//! Generates a network configuration from a template and the kubelet's pod subnets, for clusters whose
+//! network plugin is configured by the runtime.
 //!
-//! Templates are JSON with two places to fill: `{{.PodCIDR}}`, the first subnet, and
-//! `{{.PodCIDRRanges}}`, host-local's `ranges` of all of them. What else a template engine could do is
-//! refused by name. The file is ours alone; it is not written while another file has a network.
+//! A template is JSON with two placeholders: `{{.PodCIDR}}`, the first subnet, and `{{.PodCIDRRanges}}`,
+//! host-local's `ranges` with all of them. Other template directives are errors. The file belongs to Hull;
+//! it is not written while another file defines a network.
 
 use super::args::ranges;
 use super::conf;
@@ -14,10 +14,10 @@ use ipnet::IpNet;
 use std::fs;
 use std::path::Path;
 
-/// The file that we write.
+/// The name of the generated file.
 pub(super) const FILE: &str = "10-hull.conflist";
 
-/// Writes the configuration. Whether it was written: not while there is another network.
+/// Writes the configuration, unless another network is configured. Returns whether it was written.
 pub(super) fn fill(template: &Path, dir: &Path, pod_cidr: &[IpNet]) -> Result<bool, Error> {
     let ours = dir.join(FILE);
     let found =
@@ -41,7 +41,7 @@ fn write(file: &Path, dir: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn filled(template: &str, pod_cidr: &[IpNet]) -> Result<String, String> {
-    let first = pod_cidr.first().ok_or("the kubelet told no subnet")?;
+    let first = pod_cidr.first().ok_or("the kubelet reported no pod subnet")?;
     let text = template
         .replace("{{.PodCIDR}}", &first.to_string())
         .replace("{{.PodCIDRRanges}}", &ranges(pod_cidr).to_string());
@@ -49,7 +49,7 @@ fn filled(template: &str, pod_cidr: &[IpNet]) -> Result<String, String> {
         None => Ok(text),
         Some(at) => {
             let rest: String = text[at..].chars().take(40).collect();
-            Err(format!("{rest:?} is not known"))
+            Err(format!("{rest:?} is not supported"))
         }
     }
 }
@@ -76,7 +76,7 @@ mod tests {
         let ipam = &found.networks[0].plugins[0].object["ipam"];
         assert_eq!(ipam["subnet"], "10.1.0.0/24");
         assert_eq!(ipam["ranges"][1][0]["subnet"], "fd00:1::/64");
-        // Told again: ours is replaced. Another network: left to it.
+        // A second call replaces our file; another network prevents it.
         assert!(fill(&template, &conf_dir, &subnets()[..1]).unwrap());
         fs::write(
             conf_dir.join("20.conflist"),

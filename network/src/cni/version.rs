@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The versions of the CNI specification that are spoken, and which is chosen.
+//! The supported versions of the CNI specification, and the choice between them.
 
 use std::fmt;
 
-/// A version of the specification. Ordered: the later, the greater.
+/// A version of the specification; a later one compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     V0_3_1,
@@ -15,7 +15,7 @@ pub(super) enum Version {
 impl Version {
     pub(super) const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
 
-    /// As it is written in configurations and results.
+    /// The version as written in configurations and results.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::V0_3_1 => "0.3.1",
@@ -29,22 +29,22 @@ impl Version {
         Self::ALL.into_iter().find(|version| version.text() == text)
     }
 
-    /// Whether there is CHECK, and DEL is told the result of ADD.
+    /// Whether the version has CHECK, and passes the result of ADD to DEL.
     pub(super) fn has_check(self) -> bool {
         self >= Self::V0_4_0
     }
 
-    /// Whether there are STATUS and GC.
+    /// Whether the version has STATUS and GC.
     pub(super) fn has_gc(self) -> bool {
         self >= Self::V1_1_0
     }
 
-    /// Whether each address of a result says of which family it is.
+    /// Whether each address of a result has a `version` field for its family.
     pub(super) fn names_families(self) -> bool {
         self < Self::V1_0_0
     }
 
-    /// The highest of `offered` that each of `known` has as well.
+    /// The highest version in `offered` that every list in `known` contains.
     pub(super) fn highest(offered: &[Self], known: &[Vec<String>]) -> Option<Self> {
         let by_all = |version: &&Self| {
             known.iter().all(|plugin| plugin.iter().any(|text| text == version.text()))

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Links: bridges, veth pairs, what there is. `rtnetlink(7)`, RTM_*LINK.
+//! Links: create, look up, remove, watch. `rtnetlink(7)`, RTM_*LINK.
 //!
-//! Answers are read attribute by attribute: a kernel that tells more than we know, or in a longer
-//! form, changes nothing.
+//! Responses are decoded attribute by attribute, so unknown attributes and longer structures of newer
+//! kernels are ignored.
 
-use super::{Answer, Batch, LIST, Socket, text};
-use crate::Links;
+use super::attributes::text;
+use super::socket::{Batch, LIST, Response, Socket};
+use crate::types::LinkMode;
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::AddressFamily;
@@ -26,31 +27,31 @@ const HEADER: usize = 16;
 /// RTNLGRP_LINK.
 const LINK_GROUP: u32 = 1;
 const IFNAME: u16 = 3;
-/// Of `operstate`: packets go through. RFC 2863.
+/// The `operstate` of an operational link. RFC 2863.
 const OPER_UP: u8 = 6;
 
-/// A hardware address.
+/// A MAC address.
 pub(crate) type Mac = [u8; 6];
 
-/// A link, as the kernel tells it.
+/// A link, as reported by the kernel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// As in `bridge`, `veth`; `None` for hardware.
+    /// The kind, as in `bridge` or `veth`; `None` for hardware.
     pub(crate) kind: Option<String>,
     pub(crate) alias: Option<String>,
-    /// The index of the bridge that it is a port of.
+    /// The index of the bridge that the link is a port of.
     pub(crate) controller: Option<u32>,
     pub(crate) mtu: u32,
-    /// Whether it is switched on.
+    /// Whether the link is administratively up.
     pub(crate) up: bool,
-    /// Whether packets go through.
-    pub(crate) passing: bool,
+    /// Whether the link is operational, so that packets pass.
+    pub(crate) operational: bool,
     pub(crate) counters: Counters,
 }
 
-/// What went through a link.
+/// Traffic counters of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) rx_bytes: u64,
@@ -63,8 +64,7 @@ pub(crate) struct Counters {
     pub(crate) tx_dropped: u64,
 }
 
-/// Adds: make the bridge `name`, switched on. Ports start forwarding at once: without spanning tree
-/// there is nothing to wait for.
+/// Adds a request to create the bridge `name`, up. Without spanning tree its ports forward at once.
 pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32) {
     let mut message = switched_on();
     let settings =
@@ -81,7 +81,7 @@ pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32)
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, format!("RTM_NEWLINK({name}, bridge)"), &message);
 }
 
-/// Adds: make a link that needs nothing but its kind, switched on.
+/// Adds requests to create a link that needs no settings beyond its kind, up.
 pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &str, mtu: u32) {
     let mut message = switched_on();
     message.attributes = vec![
@@ -90,35 +90,39 @@ pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::from(kind))]),
     ];
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, format!("RTM_NEWLINK({name}, {kind})"), &message);
-    // The kernel takes this only for a link that is there.
+    // The kernel accepts an alias only for an existing link.
     let mut known = LinkMessage::default();
     known.attributes =
         vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
     batch.push(NEW, 0, format!("RTM_NEWLINK({name}, alias)"), &known);
 }
 
-/// A link on another one.
+/// A macvlan or ipvlan sub-interface.
 #[derive(Debug)]
-pub(crate) struct Sub<'s> {
+pub(crate) struct SubInterface<'s> {
     pub(crate) name: &'s str,
     /// Macvlan or ipvlan.
-    pub(crate) kind: Links,
-    /// The index of the link that it is on.
+    pub(crate) kind: LinkMode,
+    /// The index of the parent link.
     pub(crate) uplink: u32,
-    /// Of ipvlan it is the uplink's.
+    /// The MAC address; ipvlan uses the uplink's instead.
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
 }
 
-/// Adds: make a link on another one, switched off; in that network namespace, or here.
-pub(crate) fn make_sub(batch: &mut Batch<'_>, sub: &Sub<'_>, netns: Option<BorrowedFd<'_>>) {
+/// Adds a request to create a sub-interface, down, in `netns` or in the current namespace.
+pub(crate) fn make_sub_interface(
+    batch: &mut Batch<'_>,
+    sub: &SubInterface<'_>,
+    netns: Option<BorrowedFd<'_>>,
+) {
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(sub.name.to_owned()),
         LinkAttribute::Link(sub.uplink),
         LinkAttribute::Mtu(sub.mtu),
     ];
-    let (kind, data) = if sub.kind == Links::Ipvlan {
+    let (kind, data) = if sub.kind == LinkMode::Ipvlan {
         (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(IpVlanMode::L2)]))
     } else {
         message.attributes.push(LinkAttribute::Address(sub.mac.to_vec()));
@@ -132,25 +136,25 @@ pub(crate) fn make_sub(batch: &mut Batch<'_>, sub: &Sub<'_>, netns: Option<Borro
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, call, &message);
 }
 
-/// A pod's pair of links.
+/// A pod's veth pair.
 #[derive(Debug)]
 pub(crate) struct Pair<'p> {
-    /// The end on the host.
+    /// The name of the host end.
     pub(crate) host: &'p str,
-    /// The bridge that it becomes a port of.
+    /// The index of the bridge that the host end becomes a port of.
     pub(crate) bridge: u32,
-    /// Who it is for, in full: the name has room for a part only.
+    /// The full pod id; the link name has room for only part of it.
     pub(crate) alias: &'p str,
-    /// Where the other end comes into being.
+    /// The network namespace of the pod's end.
     pub(crate) netns: BorrowedFd<'p>,
-    /// The other end's name.
+    /// The name of the pod's end.
     pub(crate) inside: &'p str,
-    /// The other end's hardware address.
+    /// The MAC address of the pod's end.
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
 }
 
-/// Adds: make both ends, both switched off.
+/// Adds a request to create both ends, down.
 pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
@@ -178,11 +182,11 @@ pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
     batch.push(NEW, NLM_F_CREATE | NLM_F_EXCL, call, &message);
 }
 
-/// Adds: name the end on the host, and switch it on.
+/// Adds a request to set the host end's alias and hairpin mode, and bring it up.
 pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
-    // The kernel takes these only for a link that is there. With hairpin the bridge sends back through
-    // the port what came from it: a pod that calls itself, by a host port or a service, needs that
-    // where bridged packets pass the IP rules (br_netfilter).
+    // The kernel accepts these only for an existing link. With hairpin the bridge may send a packet back
+    // through the port that it arrived on: a pod that connects to itself through a host port or a service
+    // needs that where bridged packets pass the IP rules (br_netfilter).
     let port =
         LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
     let mut port_of = switched_on();
@@ -194,14 +198,14 @@ pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
     batch.push(NEW, 0, format!("RTM_NEWLINK({}, alias, hairpin, up)", pair.host), &port_of);
 }
 
-/// Adds: switch the link on.
+/// Adds a request to bring the link up.
 pub(crate) fn switch_on(batch: &mut Batch<'_>, index: u32, name: &str) {
     let mut message = switched_on();
     message.header.index = index;
     batch.push(SET, 0, format!("RTM_SETLINK({name}, up)"), &message);
 }
 
-/// Removes the link; one that is gone already counts as removed.
+/// Removes the link; succeeds if it is already gone.
 pub(crate) fn remove(socket: &Socket, link: &Link) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = link.index;
@@ -213,14 +217,14 @@ pub(crate) fn remove(socket: &Socket, link: &Link) -> Result<()> {
     }
 }
 
-/// The link of that name, if there is one.
+/// The link with this name, if it exists.
 pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
     one(socket, &message, format!("RTM_GETLINK({name})"))
 }
 
-/// The link of that index, if there is one.
+/// The link with this index, if it exists.
 pub(crate) fn at(socket: &Socket, index: u32) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -230,14 +234,14 @@ pub(crate) fn at(socket: &Socket, index: u32) -> Result<Option<Link>> {
 fn one(socket: &Socket, message: &LinkMessage, call: String) -> Result<Option<Link>> {
     let mut batch = socket.batch();
     batch.push(GET, 0, call, message);
-    match batch.ask() {
-        Ok(answers) => Ok(answers.iter().find_map(read)),
+    match batch.query() {
+        Ok(responses) => Ok(responses.iter().find_map(read)),
         Err(err) if err.errno() == Errno::NODEV => Ok(None),
         Err(err) => Err(err),
     }
 }
 
-/// Every link.
+/// All links of the network namespace.
 pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
@@ -246,32 +250,32 @@ pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
     Ok(batch.dump()?.iter().filter_map(read).collect())
 }
 
-/// What was heard of links.
+/// The outcome of waiting for link notifications.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// These are gone, by their names.
-    Gone(Vec<String>),
-    /// More happened than the kernel kept for us.
-    Missed,
-    /// Nothing, until the time was up.
-    Nothing,
+pub(crate) enum LinkEvents {
+    /// The names of removed links.
+    Removed(Vec<String>),
+    /// Notifications were lost because the receive buffer was full.
+    Overrun,
+    /// No notification arrived until the deadline.
+    Timeout,
 }
 
-/// A socket that hears of links from now on. `rtnetlink(7)`, RTMGRP_LINK.
-pub(crate) fn events() -> Result<Socket> {
-    Socket::listen(LINK_GROUP)
+/// Opens a socket that receives link notifications. `rtnetlink(7)`, RTMGRP_LINK.
+pub(crate) fn subscribe() -> Result<Socket> {
+    Socket::subscribe(LINK_GROUP)
 }
 
-/// Waits for links to go, at most until then.
-pub(crate) fn hear(events: &Socket, until: Instant) -> Result<Heard> {
-    let messages = match events.hear(until) {
-        Err(err) if err.errno() == Errno::NOBUFS => return Ok(Heard::Missed),
+/// Waits for removed links until the deadline.
+pub(crate) fn receive_events(events: &Socket, until: Instant) -> Result<LinkEvents> {
+    let messages = match events.receive(until) {
+        Err(err) if err.errno() == Errno::NOBUFS => return Ok(LinkEvents::Overrun),
         other => other?,
     };
-    let Some(messages) = messages else { return Ok(Heard::Nothing) };
+    let Some(messages) = messages else { return Ok(LinkEvents::Timeout) };
     let gone = messages.iter().filter(|message| message.kind == DELETE);
-    let name = |message: &Answer| text(message.body.get(HEADER..)?, IFNAME);
-    Ok(Heard::Gone(gone.filter_map(name).collect()))
+    let name = |message: &Response| text(message.body.get(HEADER..)?, IFNAME);
+    Ok(LinkEvents::Removed(gone.filter_map(name).collect()))
 }
 
 fn switched_on() -> LinkMessage {
@@ -281,7 +285,7 @@ fn switched_on() -> LinkMessage {
     message
 }
 
-fn read(answer: &Answer) -> Option<Link> {
+fn read(response: &Response) -> Option<Link> {
     const MTU: u16 = 4;
     const CONTROLLER: u16 = 10;
     const OPERSTATE: u16 = 16;
@@ -289,12 +293,12 @@ fn read(answer: &Answer) -> Option<Link> {
     const IFALIAS: u16 = 20;
     const STATS64: u16 = 23;
     const INFO_KIND: u16 = 1;
-    if answer.kind != NEW {
+    if response.kind != NEW {
         return None;
     }
     let word = |bytes: &[u8]| bytes.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk));
-    let header = answer.body.get(..HEADER)?;
-    let attributes = answer.body.get(HEADER..)?;
+    let header = response.body.get(..HEADER)?;
+    let attributes = response.body.get(HEADER..)?;
     let mut link = Link {
         index: word(&header[4..])?,
         up: word(&header[8..])? & LinkFlags::Up.bits() != 0,
@@ -307,7 +311,7 @@ fn read(answer: &Answer) -> Option<Link> {
         match attribute.kind() {
             MTU => link.mtu = word(value)?,
             CONTROLLER => link.controller = word(value),
-            OPERSTATE => link.passing = value.first() == Some(&OPER_UP),
+            OPERSTATE => link.operational = value.first() == Some(&OPER_UP),
             LINKINFO => link.kind = text(value, INFO_KIND),
             STATS64 => link.counters = counters(value),
             _ => {}
@@ -316,7 +320,7 @@ fn read(answer: &Answer) -> Option<Link> {
     Some(link)
 }
 
-/// Of `struct rtnl_link_stats64`: packets, bytes, errors, dropped, each received and sent.
+/// Decodes `struct rtnl_link_stats64`: packets, bytes, errors, dropped, each received and sent.
 fn counters(value: &[u8]) -> Counters {
     let number = |at: usize| {
         let bytes = value.get(at * 8..).and_then(|rest| rest.first_chunk());
@@ -338,15 +342,27 @@ fn counters(value: &[u8]) -> Counters {
 mod tests {
     use super::*;
 
+    /// Loopback is there in every network namespace, and no user needs a right to ask for it.
+    #[test]
+    fn a_refusal_names_the_call_it_answers() {
+        let socket = Socket::route().unwrap();
+        let loopback = find(&socket, "lo").unwrap().unwrap();
+        assert_eq!((loopback.index, loopback.name.as_str()), (1, "lo"));
+        assert!(find(&socket, "hull-not-there").unwrap().is_none());
+        let mut batch = socket.batch();
+        batch.push_raw(9999, netlink_packet_core::NLM_F_ACK, "RTM_NONSENSE()", &[]);
+        let refused = batch.run().unwrap_err().to_string();
+        assert!(refused.starts_with("RTM_NONSENSE()"), "{refused}");
+    }
     #[test]
     fn an_answer_cut_short_is_no_link() {
         for length in 0..HEADER {
-            assert!(read(&Answer { kind: NEW, body: vec![0; length] }).is_none());
+            assert!(read(&Response { kind: NEW, body: vec![0; length] }).is_none());
         }
         // A name that claims to be longer than the message.
         let mut body = vec![0; HEADER];
         body.extend([40, 0, 3, 0, b'x']);
-        assert!(read(&Answer { kind: NEW, body }).is_none());
+        assert!(read(&Response { kind: NEW, body }).is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses and routes. `rtnetlink(7)`, RTM_*ADDR and RTM_*ROUTE.
 
-use super::{Batch, Socket};
+use super::socket::{Batch, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
@@ -20,9 +20,9 @@ const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 const ROUTE_HEADER: usize = 12;
 
-/// Adds: give the link this address. One that it has already stays.
+/// Adds a request to assign the address to the link; succeeds if the link already has it.
 ///
-/// An IPv6 address is usable at once: nobody else can have it, as we give them out.
+/// Duplicate address detection is off, so an IPv6 address is usable at once: Hull allocates them uniquely.
 pub(crate) fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, link: &str) {
     let mut message = AddressMessage::default();
     message.header.family = family(address.addr());
@@ -43,7 +43,7 @@ pub(crate) fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, lin
     batch.push(NEW_ADDRESS, NLM_F_CREATE | NLM_F_REPLACE, call, &message);
 }
 
-/// Adds: send everything else of this family to `gateway`.
+/// Adds a request for a default route through `gateway`.
 pub(crate) fn add_default(batch: &mut Batch<'_>, index: u32, gateway: IpAddr, link: &str) {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
@@ -59,8 +59,8 @@ pub(crate) fn add_default(batch: &mut Batch<'_>, index: u32, gateway: IpAddr, li
     batch.push(NEW_ROUTE, NLM_F_CREATE | NLM_F_REPLACE, call, &message);
 }
 
-/// The index of the link that packets to `target` leave by; `None` when there is no route.
-pub(crate) fn link_towards(socket: &Socket, target: IpAddr) -> Result<Option<u32>> {
+/// The index of the link that packets to `target` leave through; `None` without a route.
+pub(crate) fn egress_link(socket: &Socket, target: IpAddr) -> Result<Option<u32>> {
     const OIF: u16 = 4;
     let mut message = RouteMessage::default();
     message.header.address_family = family(target);
@@ -68,8 +68,8 @@ pub(crate) fn link_towards(socket: &Socket, target: IpAddr) -> Result<Option<u32
     message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(target))];
     let mut batch = socket.batch();
     batch.push(GET_ROUTE, 0, format!("RTM_GETROUTE({target})"), &message);
-    let answers = match batch.ask() {
-        Ok(answers) => answers,
+    let responses = match batch.query() {
+        Ok(responses) => responses,
         Err(err)
             if matches!(
                 err.errno(),
@@ -80,8 +80,8 @@ pub(crate) fn link_towards(socket: &Socket, target: IpAddr) -> Result<Option<u32
         }
         Err(err) => return Err(err),
     };
-    let oif = answers.iter().filter(|answer| answer.kind == NEW_ROUTE).find_map(|answer| {
-        let attributes = NlasIterator::new(answer.body.get(ROUTE_HEADER..)?);
+    let oif = responses.iter().filter(|response| response.kind == NEW_ROUTE).find_map(|response| {
+        let attributes = NlasIterator::new(response.body.get(ROUTE_HEADER..)?);
         let found = attributes.map_while(|found| found.ok()).find(|one| one.kind() == OIF)?;
         found.value().first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     });

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The routes that there are. `rtnetlink(7)`, RTM_GETROUTE.
+//! Lists the host's routes. `rtnetlink(7)`, RTM_GETROUTE.
 //!
-//! Of the tables main and local, as packets meet them; without what is broadcast or sent to many, and
-//! without the default routes, which lead to what nobody else has.
+//! From the tables main and local, without broadcast, multicast and default routes.
 
-use super::{Answer, LIST, Socket};
+use super::socket::{LIST, Response, Socket};
 use hull_sys::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::NlasIterator;
@@ -18,17 +17,17 @@ const HEADER: usize = 12;
 const TABLE_MAIN: u8 = 254;
 const TABLE_LOCAL: u8 = 255;
 
-/// A way to somewhere.
+/// A route to a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) to: IpNet,
-    /// The index of the link it leaves by; `None` when it leads nowhere, or by several.
+    /// The index of the outgoing link; `None` for a black hole or a multipath route.
     pub(crate) link: Option<u32>,
-    /// Made by the kernel for an address of the link, so what it leads to is right behind that link.
-    pub(crate) of_link: bool,
+    /// Whether the kernel created it for an address of the link: its subnet is directly on that link.
+    pub(crate) on_link: bool,
 }
 
-/// All routes of IPv4, or of IPv6.
+/// Lists all IPv4 routes, or all IPv6 routes.
 pub(crate) fn all(socket: &Socket, ipv4: bool) -> Result<Vec<Route>> {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
@@ -40,22 +39,22 @@ pub(crate) fn all(socket: &Socket, ipv4: bool) -> Result<Vec<Route>> {
     Ok(batch.dump()?.iter().filter_map(read).collect())
 }
 
-fn read(answer: &Answer) -> Option<Route> {
+fn read(response: &Response) -> Option<Route> {
     const DESTINATION: u16 = 1;
     const LINK: u16 = 4;
     const BY_KERNEL: u8 = 2;
     const INET: u8 = 2;
-    /// To one receiver, here or elsewhere; black holes and their like.
+    /// Unicast and local routes, black holes and similar.
     const TYPES: [u8; 5] = [1, 2, 6, 7, 8];
     const CLONED: u32 = 0x200;
-    let header: &[u8; HEADER] = answer.body.first_chunk()?;
+    let header: &[u8; HEADER] = response.body.first_chunk()?;
     let [family, length, _, _, table, protocol, _, kind, flags @ ..] = *header;
     let known = [TABLE_MAIN, TABLE_LOCAL].contains(&table) && TYPES.contains(&kind);
-    if answer.kind != NEW || !known || length == 0 || u32::from_ne_bytes(flags) & CLONED != 0 {
+    if response.kind != NEW || !known || length == 0 || u32::from_ne_bytes(flags) & CLONED != 0 {
         return None;
     }
     let (mut to, mut link) = (None, None);
-    for one in NlasIterator::new(answer.body.get(HEADER..)?).map_while(|one| one.ok()) {
+    for one in NlasIterator::new(response.body.get(HEADER..)?).map_while(|one| one.ok()) {
         let value = one.value();
         match one.kind() {
             DESTINATION if family == INET => {
@@ -70,7 +69,7 @@ fn read(answer: &Answer) -> Option<Route> {
             _ => {}
         }
     }
-    Some(Route { to: to?, link, of_link: protocol == BY_KERNEL })
+    Some(Route { to: to?, link, on_link: protocol == BY_KERNEL })
 }
 
 #[cfg(test)]
@@ -82,11 +81,11 @@ mod tests {
         let mut whole = vec![2, 24, 0, 0, TABLE_MAIN, 2, 253, 1, 0, 0, 0, 0];
         whole.extend([8, 0, 1, 0, 10, 1, 2, 0, 8, 0, 4, 0, 7, 0, 0, 0]);
         for length in 0..20 {
-            assert!(read(&Answer { kind: NEW, body: whole[..length].to_vec() }).is_none());
+            assert!(read(&Response { kind: NEW, body: whole[..length].to_vec() }).is_none());
         }
-        let found = read(&Answer { kind: NEW, body: whole }).unwrap();
+        let found = read(&Response { kind: NEW, body: whole }).unwrap();
         let to = "10.1.2.0/24".parse().unwrap();
         assert_eq!(found.to, to);
-        assert!(found.of_link && found.link.is_some());
+        assert!(found.on_link && found.link.is_some());
     }
 }

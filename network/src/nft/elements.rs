@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which elements of which maps lead a pod's host ports to it. Pure.
+//! The map elements that forward a pod's host ports to the pod. Pure.
 //!
-//! Values in keys and data are laid out as in registers: each begins at a word of four bytes.
+//! Keys and data are laid out as in registers: each value starts at a four-byte word.
 
 use super::expr::Field;
-use super::message::{Attributes, DELETE_ELEMENT, comment};
-use crate::PortMapping;
+use super::message::{DELETE_ELEMENT, comment};
+use crate::netlink::Attributes;
+use crate::types::PortMapping;
 use std::net::IpAddr;
 
-/// Host ports that lead to one pod.
+/// The published host ports of one pod.
 #[derive(Debug)]
 pub(crate) struct Published<'p> {
     pub(crate) pod: &'p str,
@@ -16,14 +17,14 @@ pub(crate) struct Published<'p> {
     pub(crate) ports: &'p [PortMapping],
 }
 
-/// A data type as `nft` numbers them, with its length in a register.
+/// A data type: its number in nftables, and its length in a register.
 pub(super) type Type = (u32, u32);
 const IPV4: Type = (7, 4);
 const IPV6: Type = (8, 16);
 const PROTOCOL: Type = (12, 4);
 const PORT: Type = (13, 4);
 
-/// The number of a concatenation of types.
+/// The type number of a concatenation.
 pub(super) fn concatenated(types: &[Type]) -> u32 {
     types.iter().fold(0, |all, (number, _)| all << 6 | number)
 }
@@ -32,7 +33,7 @@ pub(super) fn length(types: &[Type]) -> u32 {
     types.iter().map(|(_, length)| length).sum()
 }
 
-/// A map.
+/// A map, with the types of its keys and data.
 #[derive(Debug)]
 pub(super) struct Map {
     pub(super) name: &'static str,
@@ -100,7 +101,7 @@ impl Family {
         }
     }
 
-    /// Words of an address.
+    /// The length of an address in four-byte words.
     pub(super) fn words(self) -> u32 {
         self.address().1 / 4
     }
@@ -123,11 +124,11 @@ pub(super) fn bytes(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-pub(super) fn both(of: &Published<'_>) -> Vec<Element> {
+pub(super) fn all_elements(of: &Published<'_>) -> Vec<Element> {
     [Family::V4, Family::V6].into_iter().flat_map(|family| elements(of, family)).collect()
 }
 
-/// What leads the pod's host ports to its address of this family.
+/// The elements that forward host ports to the pod's address of this family.
 pub(super) fn elements(of: &Published<'_>, family: Family) -> Vec<Element> {
     let Some(pod) = of.addresses.iter().find(|ip| Family::of(**ip) == family) else {
         return Vec::new();
@@ -149,7 +150,7 @@ pub(super) fn elements(of: &Published<'_>, family: Family) -> Vec<Element> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Protocol;
+    use crate::types::Protocol;
 
     fn ips() -> Vec<IpAddr> {
         vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]
@@ -162,7 +163,7 @@ mod tests {
 
     fn maps(ports: &[PortMapping]) -> Vec<&'static str> {
         let of = Published { pod: "a", addresses: &ips(), ports };
-        both(&of).into_iter().map(|element| element.map).collect()
+        all_elements(&of).into_iter().map(|element| element.map).collect()
     }
 
     #[test]
@@ -177,8 +178,8 @@ mod tests {
     #[test]
     fn keys_and_data_are_words() {
         let of = Published { pod: "a", addresses: &ips(), ports: &[port(Some("10.9.0.1"))] };
-        let found = both(&of);
-        assert_eq!(found.len(), 1, "an IPv4 address is nothing to IPv6");
+        let found = all_elements(&of);
+        assert_eq!(found.len(), 1, "an IPv4 host IP gives no IPv6 element");
         assert_eq!(found[0].key, [10, 9, 0, 1, 6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(found[0].data, [10, 0, 0, 2, 0, 80, 0, 0]);
         let map = Family::V4.ports_at();

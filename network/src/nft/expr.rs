@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! nftables expressions: load into a register, compare, look up, act.
+//! nftables expressions: load a register, compare, look up, act.
 //!
-//! Registers are counted in words of four bytes from [`WORD`]; a value in a concatenation begins at a
-//! word of its own. An expression that does not hold ends the rule.
+//! Registers are numbered in four-byte words from [`WORD`]; each value of a concatenation starts at a new
+//! word. A rule ends at the first expression that does not match.
 
-use super::message::Attributes;
+use crate::netlink::Attributes;
 
-/// The first word; the next ones follow.
+/// The first register word.
 pub(super) const WORD: u32 = 8;
 const VERDICT: u32 = 0;
 
-/// Of a packet's meta data.
+/// A packet's metadata keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meta {
     Mark = 3,
@@ -20,14 +20,14 @@ pub(super) enum Meta {
     Protocol = 16,
 }
 
-/// A part of a packet: where it is counted from, its offset, its length.
+/// A field of a packet: base header, offset, length.
 pub(super) type Field = (u32, u32, u32);
-/// The destination port of TCP, UDP, SCTP.
+/// The destination port of TCP, UDP and SCTP.
 pub(super) const DESTINATION_PORT: Field = (2, 2, 2);
 
-/// How a value compares.
+/// The operator of a comparison.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Is {
+pub(super) enum Comparison {
     Equal = 0,
     Not = 1,
 }
@@ -50,17 +50,17 @@ pub(super) fn payload((base, offset, length): Field, to: u32) -> Attributes {
     expression("payload", data)
 }
 
-pub(super) fn compare(from: u32, is: Is, bytes: &[u8]) -> Attributes {
+pub(super) fn compare(from: u32, is: Comparison, bytes: &[u8]) -> Attributes {
     let data = Attributes::default().number(1, from).number(2, is as u32).nested(3, value(bytes));
     expression("cmp", data)
 }
 
-/// Keeps the bits of `mask`.
+/// Keeps only the bits in `mask`.
 pub(super) fn mask(register: u32, mask: &[u8]) -> Attributes {
     bitwise(register, mask, &vec![0; mask.len()])
 }
 
-/// Keeps the bits of `mask`, then inverts those of `xor`.
+/// Keeps only the bits in `mask`, then inverts those in `xor`.
 fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Attributes {
     let length = u32::try_from(mask.len()).unwrap_or(0);
     let data = Attributes::default()
@@ -72,28 +72,28 @@ fn bitwise(register: u32, mask: &[u8], xor: &[u8]) -> Attributes {
     expression("bitwise", data)
 }
 
-/// Whether the packet's destination is an address of this node.
+/// Matches packets to an address of this node.
 pub(super) fn is_local_destination() -> [Attributes; 2] {
     const RESULT_TYPE: u32 = 3;
     const OF_DESTINATION: u32 = 2;
     const LOCAL: u32 = 2;
     let data =
         Attributes::default().number(1, WORD).number(2, RESULT_TYPE).number(3, OF_DESTINATION);
-    [expression("fib", data), compare(WORD, Is::Equal, &LOCAL.to_ne_bytes())]
+    [expression("fib", data), compare(WORD, Comparison::Equal, &LOCAL.to_ne_bytes())]
 }
 
-/// Whether the connection's destination was changed.
+/// Matches connections whose destination was translated.
 pub(super) fn is_redirected() -> [Attributes; 3] {
     const STATUS: u32 = 2;
     const DESTINATION_CHANGED: u32 = 0x20;
     [
         expression("ct", Attributes::default().number(1, WORD).number(2, STATUS)),
         mask(WORD, &DESTINATION_CHANGED.to_ne_bytes()),
-        compare(WORD, Is::Not, &[0; 4]),
+        compare(WORD, Comparison::Not, &[0; 4]),
     ]
 }
 
-/// Adds bits to the packet's mark.
+/// Sets bits in the packet's mark.
 pub(super) fn add_mark(bits: u32) -> [Attributes; 3] {
     let set = Attributes::default().number(2, Meta::Mark as u32).number(3, WORD);
     [
@@ -103,19 +103,19 @@ pub(super) fn add_mark(bits: u32) -> [Attributes; 3] {
     ]
 }
 
-/// Whether the packet's mark has all these bits.
+/// Matches packets whose mark has all these bits.
 pub(super) fn has_mark(bits: u32) -> [Attributes; 3] {
     let bits = bits.to_ne_bytes();
-    [meta(Meta::Mark, WORD), mask(WORD, &bits), compare(WORD, Is::Equal, &bits)]
+    [meta(Meta::Mark, WORD), mask(WORD, &bits), compare(WORD, Comparison::Equal, &bits)]
 }
 
-/// Puts what the map has for the words in their place.
-pub(super) fn mapped(map: &str) -> Attributes {
+/// Replaces the register words with the value that the map has for them.
+pub(super) fn lookup(map: &str) -> Attributes {
     expression("lookup", Attributes::default().text(1, map).number(2, WORD).number(3, WORD))
 }
 
-/// Changes the destination to address and port in the words.
-pub(super) fn redirect(family: u8, port: u32) -> Attributes {
+/// Translates the destination to the address and port in the register words.
+pub(super) fn dnat(family: u8, port: u32) -> Attributes {
     const DESTINATION: u32 = 1;
     let data = Attributes::default()
         .number(1, DESTINATION)
@@ -125,7 +125,7 @@ pub(super) fn redirect(family: u8, port: u32) -> Attributes {
     expression("nat", data)
 }
 
-/// Changes the source to the address of the link that the packet leaves by.
+/// Translates the source to the address of the outgoing link.
 pub(super) fn masquerade() -> Attributes {
     expression("masq", Attributes::default())
 }

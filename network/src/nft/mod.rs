@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our nftables table: its messages ([`message`]), its expressions ([`expr`]), what leads ports to pods
-//! ([`elements`]), its layout ([`table`]), the [`sockets`] that changes go out by.
+//! Hull's nftables table: its layout ([`table`]), map elements for host ports ([`elements`]), expressions
+//! ([`expr`]), messages ([`message`]), and the [`sockets`] that carry them.
 //!
-//! The rule: every change is one batch, which the kernel takes whole or not at all, and it only ever
-//! names our own table.
+//! The rule: every change is one batch, which the kernel applies completely or not at all, and it refers
+//! only to Hull's own table.
 
 mod elements;
 mod expr;
 mod message;
 mod sockets;
-pub(crate) mod table;
+mod table;
 
 pub(crate) use elements::Published;
-pub(crate) use message::Attributes;
 pub(crate) use sockets::Sockets;
 pub(crate) use table::{Layout, RuleCounts, Table};

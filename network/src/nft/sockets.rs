@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets to nftables that stay open from one change to the next.
+//! Keeps nftables sockets open between changes.
 //!
-//! The kernel ends what a change took out a grace period of RCU later (10 to 20 ms), and whoever closes
-//! *any* socket of its kind meanwhile waits for that. So nobody closes one who takes out a host port, or
-//! who only looks while others do.
+//! The kernel destroys removed elements one RCU grace period later (10 to 20 ms), and closing *any*
+//! nftables socket meanwhile waits for that. So a caller that removes a host port, or only reads, does not
+//! close its socket.
 //!
-//! The rule: a socket is one caller's at a time, and kept only when all went well: after a refusal there
-//! may be answers on it that nobody took.
+//! The rule: one caller uses a socket at a time, and it is kept only after a success: after an error it
+//! may hold unread responses.
 
-use crate::bridge::alone;
 use crate::netlink::Socket;
+use crate::sync::lock_unpoisoned;
 use hull_sys::Result;
 use std::sync::Mutex;
 
-/// As many as are kept at most.
+/// Most sockets that are kept.
 const KEPT_MAX: usize = 4;
 
-/// Those that nobody uses now. They belong to the network namespace of who first needed them.
+/// The idle sockets. They belong to the network namespace in which they were opened.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets(Mutex<Vec<Socket>>);
 
 impl Sockets {
-    /// Does something with one.
+    /// Runs `work` with an idle or a new socket.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Socket) -> Result<T>) -> Result<T> {
-        let kept = alone(&self.0).pop();
+        let kept = lock_unpoisoned(&self.0).pop();
         let socket = kept.map_or_else(Socket::netfilter, Ok)?;
         let done = work(&socket)?;
-        let mut kept = alone(&self.0);
+        let mut kept = lock_unpoisoned(&self.0);
         if kept.len() < KEPT_MAX {
             kept.push(socket);
         }

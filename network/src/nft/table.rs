@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The layout of our table, and its changes.
+//! The layout of Hull's nftables table, and changes to it.
 //!
 //! ```text
 //! table inet hull
 //!   map ports4, ports6         protocol . host port → pod . port       at any address of the node
 //!   map ports4_at, ports6_at   address . protocol . host port → …      at that address only
-//!   chain guard          drops what pods forge as coming back to the node's loopback
-//!   chain prerouting     host ports, asked for from elsewhere and by pods
-//!   chain output         host ports, asked for by the node itself
-//!   chain postrouting    pods leave with the node's address; so does what comes by a host port from a
-//!                        pod or from loopback, as the answer would not find its way back otherwise
+//!   chain guard          drops forged packets from pods to the node's loopback
+//!   chain prerouting     host ports, for traffic from other machines and from pods
+//!   chain output         host ports, for traffic from the node itself
+//!   chain postrouting    masquerades packets that leave from pods, and packets that a pod or loopback
+//!                        sends through a host port, because their replies must return through the node
 //! ```
 //!
-//! What a pod sends to an address of the node carries [`MARK`] until it leaves, so that the last chain
-//! tells a host port from a service that somebody else's rules lead to a pod: there the pod's own
-//! address is kept, as policies need it.
+//! A packet from a pod to an address of the node carries [`MARK`], so that the last chain can tell host
+//! ports from services that other rules direct to a pod. Those keep the pod's own address, which network
+//! policies need.
 //!
-//! The rule: the layout is written whole or not at all; after that a pod's host ports are elements
-//! that come and go. Nothing here decides whether packets may pass: an operator's filter stands.
+//! The rule: the layout is written completely or not at all; after that a pod's host ports are elements
+//! that are added and removed. The table filters nothing: the operator's filter rules apply.
 
 use super::elements::{
-    Element, Family, Map, Published, both, bytes, concatenated, elements, length,
+    Element, Family, Map, Published, all_elements, bytes, concatenated, elements, length,
 };
-use super::expr::{self, Field, Is, Meta, WORD};
+use super::expr::{self, Comparison, Field, Meta, WORD};
 use super::message::{
-    self, Attributes, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET,
-    NEW_TABLE, Transaction, comment,
+    self, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
+    Transaction, comment,
 };
-use crate::netlink::Socket;
+use crate::netlink::{Attributes, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 
-/// A bit that kube-proxy, the usual network plugins and service meshes leave alone.
+/// A mark bit that kube-proxy, common network plugins and service meshes do not use.
 const MARK: u32 = 0x1000;
-/// More would not fit one list attribute, whose length has 16 bits.
+/// Most elements in one list attribute, whose length has 16 bits.
 const ELEMENTS_MAX: usize = 256;
 
 /// Each chain's name, type, hook and priority.
@@ -42,8 +42,8 @@ const CHAINS: [(&str, &str, u32, i32); 4] = {
     const OUTPUT: u32 = 3;
     const POSTROUTING: u32 = 4;
     [
-        // Before connection tracking: there an answer to the node's loopback still has the node's
-        // other address as its destination, so only a forged packet has this one.
+        // Before connection tracking: replies to the node's loopback still have another address of the
+        // node as their destination here, so only a forged packet has a loopback destination.
         ("guard", "filter", PREROUTING, -300),
         ("prerouting", "nat", PREROUTING, -100),
         ("output", "nat", OUTPUT, -100),
@@ -54,7 +54,7 @@ const CHAINS: [(&str, &str, u32, i32); 4] = {
 /// How many rules the chains have, in the order of [`CHAINS`].
 pub(crate) type RuleCounts = [u32; CHAINS.len()];
 
-/// What the table is made for.
+/// The settings that the table is generated from.
 #[derive(Debug)]
 pub(crate) struct Layout<'l> {
     pub(crate) bridge: &'l str,
@@ -62,18 +62,18 @@ pub(crate) struct Layout<'l> {
     pub(crate) masquerade: bool,
 }
 
-/// Our table, by name.
+/// Hull's table, by name.
 #[derive(Debug)]
 pub(crate) struct Table<'t>(pub(crate) &'t str);
 
 impl Table<'_> {
-    /// Whether it is there with as many rules: who flushes rules may leave the table itself.
-    pub(crate) fn is_whole(&self, socket: &Socket, rules: RuleCounts) -> Result<bool> {
+    /// Whether the table exists with this many rules: a flush removes rules and keeps the table.
+    pub(crate) fn is_intact(&self, socket: &Socket, rules: RuleCounts) -> Result<bool> {
         let names = CHAINS.map(|(name, ..)| name);
         Ok(message::rule_counts(socket, self.0, &names)?.is_some_and(|found| found == rules))
     }
 
-    /// Makes it as laid out, with these host ports and nothing else, whatever it was before.
+    /// Replaces the table with this layout and these host ports.
     pub(crate) fn replace(
         &self,
         socket: &Socket,
@@ -81,7 +81,7 @@ impl Table<'_> {
         all: &[Published<'_>],
     ) -> Result<()> {
         let mut changes = Transaction::default();
-        // Made first so that there is one to remove: that a table is missing would end the batch.
+        // Created first so that the removal succeeds: removing a missing table would fail the batch.
         self.new_table(&mut changes);
         changes.change(DELETE_TABLE, self.call("DELTABLE", ""), &self.named());
         self.new_table(&mut changes);
@@ -96,7 +96,7 @@ impl Table<'_> {
         changes.commit(socket)
     }
 
-    /// Removes it; one that is not there counts as removed.
+    /// Removes the table; succeeds if it does not exist.
     pub(crate) fn remove(&self, socket: &Socket) -> Result<()> {
         let mut changes = Transaction::default();
         changes.change(DELETE_TABLE, self.call("DELTABLE", ""), &self.named());
@@ -109,20 +109,20 @@ impl Table<'_> {
     /// Adds a pod's host ports.
     pub(crate) fn publish(&self, socket: &Socket, of: &Published<'_>) -> Result<()> {
         let mut changes = Transaction::default();
-        self.put(&mut changes, NEW_ELEMENT, &both(of));
+        self.put(&mut changes, NEW_ELEMENT, &all_elements(of));
         changes.commit(socket)
     }
 
-    /// Takes a pod's host ports out; what is not there counts as out.
-    pub(crate) fn withdraw(&self, socket: &Socket, of: &Published<'_>) -> Result<()> {
-        let elements = both(of);
+    /// Removes a pod's host ports; succeeds for those that do not exist.
+    pub(crate) fn unpublish(&self, socket: &Socket, of: &Published<'_>) -> Result<()> {
+        let elements = all_elements(of);
         let mut changes = Transaction::default();
         self.put(&mut changes, DELETE_ELEMENT, &elements);
         match changes.commit(socket) {
             Err(err) if err.is_not_found() => {}
             other => return other,
         }
-        // Something of it is missing: table, map or element. Each on its own then.
+        // The table, a map or an element is missing: remove each element on its own.
         elements.into_iter().try_for_each(|element| {
             let mut change = Transaction::default();
             self.put(&mut change, DELETE_ELEMENT, &[element]);
@@ -143,7 +143,7 @@ impl Table<'_> {
     }
 
     fn new_table(&self, changes: &mut Transaction) {
-        let note = comment(0, "hull: made again when missing; changes by hand get lost");
+        let note = comment(0, "managed by hull: recreated when missing; manual changes are lost");
         changes.change(NEW_TABLE, self.call("NEWTABLE", ""), &self.named().bytes(6, &note));
     }
 
@@ -163,7 +163,7 @@ impl Table<'_> {
             .number(5, length(&map.key))
             .number(6, concatenated(&map.data))
             .number(7, length(&map.data))
-            // Only for naming a map within its batch by number; names do that here.
+            // An id to refer to the map within the batch; names are used instead.
             .number(10, 1);
         changes.change(NEW_SET, self.call("NEWSET", map.name), &attributes);
     }
@@ -216,7 +216,7 @@ impl Table<'_> {
 }
 
 impl Layout<'_> {
-    /// How many rules each chain has.
+    /// The number of rules in each chain.
     pub(crate) fn rule_counts(&self) -> RuleCounts {
         let rules = self.rules();
         CHAINS.map(|(name, ..)| {
@@ -225,29 +225,29 @@ impl Layout<'_> {
         })
     }
 
-    /// All rules in their order: the chain, what the rule is for, what it says.
+    /// All rules in order: the chain, the purpose, the expressions.
     fn rules(&self) -> Vec<(&'static str, &'static str, Vec<Attributes>)> {
         let mut rules = Vec::new();
         if self.families().contains(&Family::V4) {
-            rules.push(("guard", "the node's loopback is not for pods", guard(self.bridge)));
+            rules.push(("guard", "keep pods out of the node's loopback", guard(self.bridge)));
         }
         for subnet in &self.subnets {
-            rules.push(("prerouting", "pods to the node", marked(*subnet)));
+            rules.push(("prerouting", "pods to the node", mark_to_node(*subnet)));
         }
         for family in self.families() {
             for chain in ["prerouting", "output"] {
-                rules.push((chain, "host ports at one address", family.lead_at()));
-                rules.push((chain, "host ports", family.lead()));
+                rules.push((chain, "host ports at one address", family.dnat_at_address()));
+                rules.push((chain, "host ports", family.dnat()));
             }
         }
         for subnet in &self.subnets {
             let mut out = |why, rule| rules.push(("postrouting", why, rule));
             if self.masquerade {
-                out("pods to elsewhere", leaving(self.bridge, *subnet));
+                out("pods to other networks", masquerade_outbound(self.bridge, *subnet));
             }
-            out("pods to a host port of a pod", looping(self.bridge, *subnet));
+            out("pods to a host port of a pod", masquerade_hairpin(self.bridge, *subnet));
             if Family::of(subnet.addr()) == Family::V4 {
-                out("loopback to a host port", from_loopback(self.bridge));
+                out("loopback to a host port", masquerade_loopback(self.bridge));
             }
         }
         rules
@@ -260,36 +260,36 @@ impl Layout<'_> {
 
 impl Family {
     fn is(self) -> [Attributes; 2] {
-        [expr::meta(Meta::Family, WORD), expr::compare(WORD, Is::Equal, &[self.number()])]
+        [expr::meta(Meta::Family, WORD), expr::compare(WORD, Comparison::Equal, &[self.number()])]
     }
 
     /// `fib daddr type local dnat to meta l4proto . th dport map @ports`
-    fn lead(self) -> Vec<Attributes> {
+    fn dnat(self) -> Vec<Attributes> {
         let mut rule = Vec::from(self.is());
         rule.extend(expr::is_local_destination());
         rule.push(expr::meta(Meta::Protocol, WORD));
         rule.push(expr::payload(expr::DESTINATION_PORT, WORD + 1));
-        rule.push(expr::mapped(self.ports().name));
-        rule.push(expr::redirect(self.number(), WORD + self.words()));
+        rule.push(expr::lookup(self.ports().name));
+        rule.push(expr::dnat(self.number(), WORD + self.words()));
         rule
     }
 
     /// `dnat to ip daddr . meta l4proto . th dport map @ports_at`
-    fn lead_at(self) -> Vec<Attributes> {
+    fn dnat_at_address(self) -> Vec<Attributes> {
         let mut rule = Vec::from(self.is());
         rule.push(expr::payload(self.destination(), WORD));
         rule.push(expr::meta(Meta::Protocol, WORD + self.words()));
         rule.push(expr::payload(expr::DESTINATION_PORT, WORD + self.words() + 1));
-        rule.push(expr::mapped(self.ports_at().name));
-        rule.push(expr::redirect(self.number(), WORD + self.words()));
+        rule.push(expr::lookup(self.ports_at().name));
+        rule.push(expr::dnat(self.number(), WORD + self.words()));
         rule
     }
 }
 
 /// `ip saddr SUBNET fib daddr type local meta mark set meta mark | MARK`
 ///
-/// By where it comes from and not by which link: what a pod with an ipvlan link sends to the node comes in by the uplink.
-fn marked(subnet: IpNet) -> Vec<Attributes> {
+/// By source address and not by link: packets from a pod with an ipvlan link arrive on the uplink.
+fn mark_to_node(subnet: IpNet) -> Vec<Attributes> {
     let mut rule = from(subnet);
     rule.extend(expr::is_local_destination());
     rule.extend(expr::add_mark(MARK));
@@ -297,9 +297,9 @@ fn marked(subnet: IpNet) -> Vec<Attributes> {
 }
 
 /// `ip saddr SUBNET oifname BRIDGE ct status dnat meta mark & MARK == MARK masquerade`
-fn looping(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
+fn masquerade_hairpin(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
     let mut rule = from(subnet);
-    rule.extend(by(Meta::OutName, Is::Equal, bridge));
+    rule.extend(by(Meta::OutName, Comparison::Equal, bridge));
     rule.extend(expr::is_redirected());
     rule.extend(expr::has_mark(MARK));
     rule.push(expr::masquerade());
@@ -308,7 +308,7 @@ fn looping(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
 
 /// `iifname BRIDGE ip daddr 127.0.0.0/8 drop`
 fn guard(bridge: &str) -> Vec<Attributes> {
-    let mut rule = Vec::from(by(Meta::InName, Is::Equal, bridge));
+    let mut rule = Vec::from(by(Meta::InName, Comparison::Equal, bridge));
     rule.extend(Family::V4.is());
     rule.extend(is_loopback(Family::V4.destination()));
     rule.push(expr::drop_packet());
@@ -316,18 +316,18 @@ fn guard(bridge: &str) -> Vec<Attributes> {
 }
 
 /// `ip saddr SUBNET oifname != BRIDGE oifname != lo masquerade`
-fn leaving(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
+fn masquerade_outbound(bridge: &str, subnet: IpNet) -> Vec<Attributes> {
     let mut rule = from(subnet);
-    rule.extend(by(Meta::OutName, Is::Not, bridge));
-    // The node speaking to itself by its own address on the bridge.
-    rule.extend(by(Meta::OutName, Is::Not, "lo"));
+    rule.extend(by(Meta::OutName, Comparison::Not, bridge));
+    // Traffic of the node to its own address on the bridge.
+    rule.extend(by(Meta::OutName, Comparison::Not, "lo"));
     rule.push(expr::masquerade());
     rule
 }
 
 /// `oifname BRIDGE ip saddr 127.0.0.0/8 masquerade`
-fn from_loopback(bridge: &str) -> Vec<Attributes> {
-    let mut rule = Vec::from(by(Meta::OutName, Is::Equal, bridge));
+fn masquerade_loopback(bridge: &str) -> Vec<Attributes> {
+    let mut rule = Vec::from(by(Meta::OutName, Comparison::Equal, bridge));
     rule.extend(Family::V4.is());
     rule.extend(is_loopback(Family::V4.source()));
     rule.push(expr::masquerade());
@@ -335,13 +335,13 @@ fn from_loopback(bridge: &str) -> Vec<Attributes> {
 }
 
 fn is_loopback(field: Field) -> [Attributes; 2] {
-    // 127.0.0.0/8 ends at a byte: it is enough to load that one.
+    // Loading the first byte is enough for 127.0.0.0/8.
     let (base, offset, _) = field;
-    [expr::payload((base, offset, 1), WORD), expr::compare(WORD, Is::Equal, &[127])]
+    [expr::payload((base, offset, 1), WORD), expr::compare(WORD, Comparison::Equal, &[127])]
 }
 
-fn by(meta: Meta, is: Is, link: &str) -> [Attributes; 2] {
-    // Names are compared in their whole length, closed by zeros.
+fn by(meta: Meta, is: Comparison, link: &str) -> [Attributes; 2] {
+    // Names are compared in full length, padded with zeros.
     let mut name = link.as_bytes().to_vec();
     name.resize(16, 0);
     [expr::meta(meta, WORD), expr::compare(WORD, is, &name)]
@@ -352,6 +352,6 @@ fn from(subnet: IpNet) -> Vec<Attributes> {
     let mut rule = Vec::from(family.is());
     rule.push(expr::payload(family.source(), WORD));
     rule.push(expr::mask(WORD, &bytes(subnet.netmask())));
-    rule.push(expr::compare(WORD, Is::Equal, &bytes(subnet.network())));
+    rule.push(expr::compare(WORD, Comparison::Equal, &bytes(subnet.network())));
     rule
 }

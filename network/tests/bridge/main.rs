@@ -16,7 +16,7 @@ mod rates;
 mod sublinks;
 mod support;
 
-use hull_network::{Bandwidth, Bridge, Pod, PortMapping, Protocol};
+use hull_network::{Bandwidth, BuiltinNetwork, Pod, PortMapping, Protocol};
 use hull_sys::netns;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -303,7 +303,7 @@ fn a_pod_let_go_keeps_its_address_until_its_link_is_gone() {
             host.bridge.release(&id(1)).unwrap();
             assert_eq!(host.bridge.attachments(), [id(1)]);
             // What the next daemon would know, were this one killed now.
-            let next = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            let next = BuiltinNetwork::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
             assert_eq!(next.attachments(), [id(1)]);
             assert_ne!(host.attach(2, &[port(8085)]).ip(), before.ip());
             let _held = held.then_some(before.netns);
@@ -455,7 +455,7 @@ fn a_restart_keeps_what_was_given_and_mends_what_is_missing() {
             let host = Host::new();
             let pod = host.attach(1, &[port(8080)]);
             let before = pod.ip();
-            let again = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            let again = BuiltinNetwork::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
             assert_eq!(again.attachments(), [id(1)]);
             match broken {
                 "table" => drop(run("nft", &["delete", "table", "inet", "hulltest"])),
@@ -498,7 +498,7 @@ fn links_without_a_lease_are_found_and_swept() {
         let host = Host::new();
         let _pod = host.attach(1, &[]);
         let empty = tempfile::tempdir().unwrap();
-        let again = Bridge::open(config(&empty, &["10.214.7.0/24"])).unwrap();
+        let again = BuiltinNetwork::open(config(&empty, &["10.214.7.0/24"])).unwrap();
         assert_eq!(again.attachments(), [id(1)]);
         again.detach(&id(1)).unwrap();
         assert!(again.attachments().is_empty());

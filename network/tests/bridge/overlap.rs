@@ -43,8 +43,10 @@ fn a_clusters_wider_route_and_what_the_bridge_has_already_are_no_overlap() {
         ip("route add 10.214.7.128/25 via 198.51.100.2");
         ip("link set hulltest0 down");
         ip("link set hulltest0 up");
-        let again =
-            hull_network::Bridge::open(crate::support::config(&host.dir, &["10.214.7.0/24"]));
+        let again = hull_network::BuiltinNetwork::open(crate::support::config(
+            &host.dir,
+            &["10.214.7.0/24"],
+        ));
         again.unwrap().check().unwrap();
         let _two = host.attach(2, &[]);
         host.bridge.detach(&id(2)).unwrap();

@@ -2,7 +2,7 @@
 //! Rates of pods, as they are when bytes go through, and what is left of them.
 
 use crate::support::{Attached, Host, at, config, eventually, id, ip, links, on_a_host, run};
-use hull_network::{Bandwidth, Bridge};
+use hull_network::{Bandwidth, BuiltinNetwork};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -116,7 +116,7 @@ fn rates_outlive_the_daemon_and_go_with_the_pod() {
         for number in 1..=4 {
             let pod = limited(&host, number, both);
             let queues = run("tc", &["qdisc", "show"]);
-            let again = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            let again = BuiltinNetwork::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
             assert_eq!(run("tc", &["qdisc", "show"]), queues);
             match number {
                 1 => again.detach(&id(number)).unwrap(),
@@ -142,7 +142,7 @@ fn rates_outlive_the_daemon_and_go_with_the_pod() {
             let left = links();
             let left: Vec<_> = left.iter().filter(|link| !before.contains(link)).collect();
             assert_eq!(left, ["hulltest0"], "case {number}");
-            let tried = Bridge::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
+            let tried = BuiltinNetwork::open(config(&host.dir, &["10.214.7.0/24"])).unwrap();
             if number == 1 {
                 // The first knows it still; what it has is given back by each that has it.
                 host.bridge.detach(&id(number)).unwrap();

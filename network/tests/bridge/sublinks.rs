@@ -5,24 +5,24 @@
 use crate::support::{
     Host, at, config, fetch, id, ip, links, neighbour, on_a_host, port, serve, table, try_fetch,
 };
-use hull_network::{Bandwidth, Bridge, Config, Links, Pod};
+use hull_network::{Bandwidth, BuiltinNetwork, Config, LinkMode, Pod};
 use hull_sys::netns;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
-fn settings(dir: &tempfile::TempDir, links: Links) -> Config {
+fn settings(dir: &tempfile::TempDir, link_mode: LinkMode) -> Config {
     let uplink = Some("cable0".to_owned());
-    Config { links, uplink, ..config(dir, &["10.214.7.0/24", "fd00:214::/64"]) }
+    Config { link_mode, uplink, ..config(dir, &["10.214.7.0/24", "fd00:214::/64"]) }
 }
 
-fn host(links: Links) -> Host {
+fn host(link_mode: LinkMode) -> Host {
     let dir = tempfile::tempdir().unwrap();
-    Host { bridge: Bridge::open(settings(&dir, links)).unwrap(), dir }
+    Host { bridge: BuiltinNetwork::open(settings(&dir, link_mode)).unwrap(), dir }
 }
 
 /// Runs a test of each kind that this kernel has; of the others it looks at what is said.
-fn with_each_kind(test: impl Fn(Links) + Sync) {
-    for kind in [Links::Macvlan, Links::Ipvlan] {
+fn with_each_kind(test: impl Fn(LinkMode) + Sync) {
+    for kind in [LinkMode::Macvlan, LinkMode::Ipvlan] {
         on_a_host(|| {
             let _outside = neighbour();
             let name = kind.name();
@@ -90,7 +90,7 @@ fn pods_on_the_uplink_reach_each_other_the_node_and_beyond_without_a_bridge() {
 fn what_pods_on_the_uplink_send_elsewhere_has_the_nodes_address() {
     on_a_host(|| {
         let outside = neighbour();
-        let host = host(Links::Macvlan);
+        let host = host(LinkMode::Macvlan);
         let pod = host.attach(1, &[port(8080)]);
         let server = netns::within(outside.as_fd(), || serve(at("198.51.100.2:80"), 1)).unwrap();
         assert_eq!(pod.within(|| fetch("198.51.100.2:80")), "hello");
@@ -123,7 +123,7 @@ fn an_address_whose_last_holder_is_still_there_is_refused_and_the_next_one_given
         assert!(host.bridge.attachments().is_empty());
         // A daemon that knows nothing of it gives the first address again.
         let dir = tempfile::tempdir().unwrap();
-        let next = Bridge::open(settings(&dir, kind)).unwrap();
+        let next = BuiltinNetwork::open(settings(&dir, kind)).unwrap();
         let netns = netns::create().unwrap();
         let attach = |number| {
             let id = id(number);
@@ -167,7 +167,8 @@ fn an_uplink_that_is_not_there_is_named_with_the_mend() {
         for (uplink, says) in [(Some("cable7"), "no link cable7"), (None, "no default route")] {
             let dir = tempfile::tempdir().unwrap();
             let uplink = uplink.map(str::to_owned);
-            let host = Bridge::open(Config { uplink, ..settings(&dir, Links::Macvlan) }).unwrap();
+            let host = BuiltinNetwork::open(Config { uplink, ..settings(&dir, LinkMode::Macvlan) })
+                .unwrap();
             let unwell = host.check().unwrap_err();
             assert!(unwell.to_string().contains(says), "{unwell}");
             assert!(unwell.hint().unwrap().contains("`uplink`"), "{unwell}");

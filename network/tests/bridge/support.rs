@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hosts, pods and neighbours for tests of the bridge, and what they say to each other.
 
-use hull_network::{Attachment, Bandwidth, Bridge, Config, Links, Pod, PortMapping, Protocol};
+use hull_network::{
+    Attachment, Bandwidth, BuiltinNetwork, Config, LinkMode, Pod, PortMapping, Protocol,
+};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -31,7 +33,7 @@ pub(crate) fn on_a_host(test: impl FnOnce() + Send) {
 }
 
 pub(crate) struct Host {
-    pub(crate) bridge: Bridge,
+    pub(crate) bridge: BuiltinNetwork,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -53,7 +55,7 @@ impl Attached {
 
 pub(crate) fn config(dir: &tempfile::TempDir, pod_cidr: &[&str]) -> Config {
     Config {
-        links: Links::Bridge,
+        link_mode: LinkMode::Bridge,
         uplink: None,
         bridge: "hulltest0".into(),
         pod_cidr: pod_cidr.iter().map(|net| net.parse().unwrap()).collect(),
@@ -71,7 +73,7 @@ impl Host {
 
     pub(crate) fn with(pod_cidr: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { bridge: Bridge::open(config(&dir, pod_cidr)).unwrap(), dir }
+        Self { bridge: BuiltinNetwork::open(config(&dir, pod_cidr)).unwrap(), dir }
     }
 
     pub(crate) fn attach(&self, number: u32, ports: &[PortMapping]) -> Attached {

@@ -120,18 +120,18 @@ fn a_pod_can_have_a_link_of_each_of_several_networks() {
 #[test]
 fn an_attach_that_fails_is_undone_and_says_why() {
     let ways = [
-        (FAIL, "it says \"no such luck; really\" (code 107)"),
+        (FAIL, "the plugin reported \"no such luck; really\" (code 107)"),
         ("echo could not >&2; exit 4", "exit code 4; it last said: could not"),
         ("kill -9 $$", "killed by signal 9"),
-        ("echo '{\"ips\": ['; exit 0", "its result is no JSON"),
-        ("echo nonsense; exit 0", "its result is no JSON"),
-        ("exit 0", "its result is no JSON"),
+        ("echo '{\"ips\": ['; exit 0", "it is not JSON"),
+        ("echo nonsense; exit 0", "it is not JSON"),
+        ("exit 0", "it is not JSON"),
         ("echo '[]'; exit 0", "a result is a JSON object"),
         (
             r#"echo '{"cniVersion": "1.0.0", "ips": [{"address": "x"}]}'; exit 0"#,
             "invalid IP address",
         ),
-        (r#"echo '{"cniVersion": "1.0.0"}'; exit 0"#, "gave its eth0 none"),
+        (r#"echo '{"cniVersion": "1.0.0"}'; exit 0"#, "assigned none to its eth0"),
         ("yes; exit 0", "more than 1048576 bytes"),
     ];
     for (shell, why) in ways {
@@ -175,7 +175,7 @@ fn a_detach_that_fails_is_kept_and_asked_again_after_a_restart() {
         host.tell("one", "DEL", FAIL);
         for _ in 0..2 {
             let err = host.cni.detach(&pod.id).unwrap_err();
-            assert!(matches!(&err, Error::Refused { call, .. } if call.verb == Verb::Del), "{err}");
+            assert!(matches!(&err, Error::Plugin { call, .. } if call.verb == Verb::Del), "{err}");
             assert_eq!(host.cni.attachments(), std::slice::from_ref(&pod.id));
         }
         // Neither a restart nor another configuration makes it forget what it has to undo.
@@ -255,7 +255,7 @@ fn configurations_are_read_again_when_they_change() {
         assert!(err.hint().unwrap().contains("network.cni"));
         host.conf("10.conflist", "{");
         let err = host.cni.check().unwrap_err().to_string();
-        assert!(err.contains("10.conflist: it is no JSON object"), "{err}");
+        assert!(err.contains("10.conflist: it is not a JSON object"), "{err}");
         host.chain("1.0.0", &["two"]);
         host.cni.check().unwrap();
         let pod = TestPod::new(1);
@@ -283,7 +283,7 @@ fn the_version_is_one_that_all_plugins_speak() {
         host.cni.detach(&pod.id).unwrap();
         host.chain("1.1.0", &["one", "two"]);
         let err = sentence(&host.attach(&pod).unwrap_err());
-        assert!(err.contains("`two` speaks 0.3.1, 0.4.0, 1.0.0"), "{err}");
+        assert!(err.contains("`two` supports 0.3.1, 0.4.0, 1.0.0"), "{err}");
         assert!(err.contains("10-pods.conflist"), "{err}");
     });
 }

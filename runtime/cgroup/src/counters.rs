@@ -2,8 +2,10 @@
 //! What monitoring wants to know of a cgroup beyond [`crate::Stats`]: read only when metrics are
 //! asked for. `Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/{cpuacct,memory,blkio-controller}.rst`.
 
+use crate::cgroup::Cgroup;
+use crate::error::Error;
 use crate::files::{field, number, read_if_there};
-use crate::{Cgroup, Error};
+use crate::stats::NO_LIMIT;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -72,6 +74,17 @@ pub struct Io {
     pub writes: u64,
 }
 
+/// Counters that matter after the last process has exited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExitCounters {
+    /// Processes that the out-of-memory killer took.
+    pub oom_kills: u64,
+    /// Most memory ever held, bytes, where the kernel tells.
+    pub memory_peak_bytes: Option<u64>,
+    /// Forks refused by the pids limit.
+    pub pids_refused: u64,
+}
+
 pub(crate) fn v2(dir: &Path) -> Result<Counters, Error> {
     let file = |name| read_if_there(dir, name).map(Option::unwrap_or_default);
     let (cpu, memory, events) = (file("cpu.stat")?, file("memory.stat")?, file("memory.events")?);
@@ -128,7 +141,7 @@ pub(crate) fn v1(cgroup: &Cgroup) -> Result<Counters, Error> {
         pids_max: number(&file("pids", "pids.max")?),
         // Without a reservation it is the largest multiple of a page.
         memory_reserved_bytes: number(&file("memory", "memory.soft_limit_in_bytes")?)
-            .filter(|bytes| *bytes < crate::stats::NO_LIMIT),
+            .filter(|bytes| *bytes < NO_LIMIT),
         io,
         huge_pages: match cgroup.v1("hugetlb") {
             Some(dir) => huge_pages(&dir, "usage_in_bytes")?,

@@ -5,7 +5,7 @@
 //! (deny). The last rule that matches wins, so they are tried from the last to the first; when none
 //! matches, access is denied. Instruction set: `Documentation/bpf/standardization/instruction-set.rst`.
 
-use crate::{DeviceKind, DeviceRule};
+use crate::limits::{DeviceKind, DeviceRule};
 
 /// Kernel's bits of access, `BPF_DEVCG_ACC_*`.
 const MKNOD: u32 = 1;

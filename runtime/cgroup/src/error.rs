@@ -1,147 +1,147 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a cgroup could not be made, limited, read or removed.
+//! The errors of cgroup operations, with hints for the operator.
 
 use hull_sys::text::shown;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How much of a value stands in a message: more would crowd out the file and the cause.
+/// How much of a value is part of a message: more would crowd out the file and the cause.
 const VALUE_BYTES_MAX: usize = 100;
 
-/// Why a cgroup could not be made, limited, read or removed. Texts read after "cannot".
+/// A failed cgroup operation. Each message reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The table of mounts.
+    /// Reading the mount table failed.
     #[error("read {}", path.display())]
     Mounts {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Nothing to work with.
+    /// No cgroup filesystem is mounted.
     #[error("find a cgroup hierarchy: none is mounted")]
     NoHierarchy,
-    /// A path that climbs, or is relative.
+    /// The cgroup path is relative, or contains `.` or `..`.
     #[error("use `{path}` as a cgroup path: it must be absolute, without `.` and `..`")]
     BadPath {
-        /// As given.
+        /// The rejected text.
         path: String,
     },
-    /// mkdir.
-    #[error("make cgroup {}", path.display())]
+    /// Creating a cgroup failed.
+    #[error("create cgroup {}", path.display())]
     Make {
-        /// Where.
+        /// The cgroup's directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// rmdir.
+    /// Removing a cgroup failed.
     #[error("remove cgroup {}", path.display())]
     Remove {
-        /// Where.
+        /// The cgroup's directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Processes that do not go.
+    /// Processes survive SIGKILL.
     #[error("empty cgroup {path}: processes still run {waited:?} after SIGKILL")]
     NotEmpty {
-        /// Which.
+        /// The cgroup's path.
         path: String,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
-    /// Processes that do not stand still.
-    #[error("freeze cgroup {path}: not all of its processes stand still after {waited:?}")]
+    /// Processes do not freeze.
+    #[error("freeze cgroup {path}: not all of its processes are frozen after {waited:?}")]
     NotFrozen {
-        /// Which.
+        /// The cgroup's path.
         path: String,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
-    /// A counter.
+    /// Reading a file failed.
     #[error("read {}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A limit or a process.
+    /// Writing a limit or a pid failed.
     #[error("write `{}` to {}", shown(value, VALUE_BYTES_MAX), path.display())]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What.
+        /// The value.
         value: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A limit for a controller that is not there.
-    #[error("set {what}: this kernel's `{controller}` cgroup controller is not there")]
+    /// The controller for a limit is not available.
+    #[error("set {what}: the `{controller}` cgroup controller is not available")]
     NoController {
         /// The limit.
         what: String,
         /// The controller.
         controller: &'static str,
     },
-    /// One limit was refused, and others could not be put back.
-    #[error("set all of the limits or none: the old values could not be put back in {files}")]
+    /// One limit was rejected, and others could not be restored.
+    #[error("update the limits as a whole: the old values could not be restored in {files}")]
     HalfSet {
-        /// Which files.
+        /// The files with new values.
         files: String,
-        /// What was refused.
+        /// The limit that was rejected.
         source: Box<Error>,
     },
-    /// Giving it to a container's user.
-    #[error("give {} to the container's user", path.display())]
+    /// Delegating a cgroup to a container's user failed.
+    #[error("delegate {} to the container's user", path.display())]
     Delegate {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A `unified` key that is no file name.
+    /// A `unified` key that is not a file name.
     #[error(
         "set unified key `{}`: it is not the name of a cgroup v2 file",
         shown(key, VALUE_BYTES_MAX)
     )]
     BadKey {
-        /// As given.
+        /// The rejected text.
         key: String,
     },
-    /// The device program.
+    /// Attaching the device program failed.
     #[error("limit devices of cgroup {path}")]
     Devices {
-        /// Which.
+        /// The cgroup's path.
         path: String,
-        /// Why.
+        /// The cause.
         source: hull_sys::Error,
     },
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Advice for the operator, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoHierarchy => Some("mount cgroup v2: mount -t cgroup2 none /sys/fs/cgroup".into()),
             Self::NoController { controller, .. } => Some(format!(
-                "enable the {controller} controller (kernel command line, or cgroup.subtree_control of the parents), or take the limit away"
+                "enable the {controller} controller (kernel command line, or cgroup.subtree_control of the parents), or remove the limit"
             )),
             Self::Write { path, value, source } if is(source, libc_errno::EBUSY) && in_memory(path) => {
-                Some(format!("more memory is in use than {value} bytes: choose a higher limit, or let the container free some first"))
+                Some(format!("the container uses more than {value} bytes: choose a higher limit, or let it free memory first"))
             }
             Self::Write { path, source, .. } if is(source, libc_errno::EINVAL) => {
-                Some(format!("the kernel takes no such value in {}", file_name(path)))
+                Some(format!("the kernel rejects this value for {}", file_name(path)))
             }
             Self::Make { source, .. } if is(source, libc_errno::EROFS) => {
                 Some("the cgroup filesystem is read-only: run hull on the host or in a privileged container".into())
             }
             Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
-                Some("a process hangs in the kernel, usually on storage that does not answer; see /proc/PID/stack".into())
+                Some("a process hangs in the kernel, usually on storage that does not respond; see /proc/PID/stack".into())
             }
             Self::HalfSet { source, .. } => source.hint(),
             Self::BadPath { .. }
@@ -156,7 +156,7 @@ impl Error {
         }
     }
 
-    /// Whether the kernel has no such value, or no such file, so that no later try can end otherwise.
+    /// Whether the kernel lacks the value or the file, so that a later try fails as well.
     #[must_use]
     pub fn is_refused_value(&self) -> bool {
         const REFUSED: [i32; 5] = [
@@ -184,7 +184,7 @@ impl Error {
         }
     }
 
-    /// The errno behind it, to be sent over a pipe; `EIO` where there is none.
+    /// The errno to send over a pipe; `EIO` if there is none.
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
@@ -203,7 +203,7 @@ impl Error {
     }
 }
 
-/// The few errno numbers decided by here.
+/// The errno numbers that this crate distinguishes.
 pub(crate) mod libc_errno {
     pub(crate) const ENOENT: i32 = 2;
     pub(crate) const E2BIG: i32 = 7;

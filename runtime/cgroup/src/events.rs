@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waiting for a cgroup to become empty: `cgroup.events` of the v2 tree can be polled (POLLPRI).
+//! Waits for a cgroup to become empty: `cgroup.events` in the v2 tree supports poll (POLLPRI).
 
-use crate::{Cgroup, Error};
+use crate::cgroup::Cgroup;
+use crate::error::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,13 +10,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a host without a v2 tree is looked at: v1 has no event for this.
+/// Poll interval on a host without a v2 tree: v1 has no event for this.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Longest `cgroup.events`, in bytes: a handful of short lines.
 const EVENTS_BYTES_MAX: usize = 512;
 
-/// `false` when the time is up before the last process is gone.
+/// Waits until the cgroup is empty; returns `false` after `limit`.
 pub(crate) fn wait_empty(cgroup: &Cgroup, limit: Duration) -> Result<bool, Error> {
     let until = Instant::now() + limit;
     let Some(dir) = cgroup.unified() else {
@@ -38,12 +39,12 @@ pub(crate) fn wait_empty(cgroup: &Cgroup, limit: Duration) -> Result<bool, Error
         }
         let mut fds = [PollFd::new(&events, PollFlags::PRI)];
         let wait = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        // Interrupted or timed out: looked at again above.
+        // After an interruption or a timeout the loop checks again.
         let _woken = poll(&mut fds, Some(&wait));
     }
 }
 
-/// `cgroup.events` of a cgroup: poll and epoll say `PRI` when it has changed since it was read last.
+/// The `cgroup.events` file: poll and epoll report `PRI` after it has changed since the last read.
 #[derive(Debug)]
 pub struct Events {
     file: File,
@@ -59,7 +60,7 @@ impl Events {
         }
     }
 
-    /// Whether any process is left. One that was removed has none.
+    /// Whether any process is left. A removed cgroup has none.
     pub fn is_populated(&self) -> Result<bool, Error> {
         let mut text = [0; EVENTS_BYTES_MAX];
         match self.file.read_at(&mut text, 0) {
@@ -80,8 +81,8 @@ impl AsFd for Events {
 }
 
 impl Cgroup {
-    /// What tells that its last process is gone, once it was killed. `None` where it must be looked at
-    /// and killed again and again: without a v2 tree, or without `cgroup.kill` (Linux 5.14) in it.
+    /// The event source that reports the exit of the last process after a kill. `None` where the caller must
+    /// poll and kill repeatedly: without a v2 tree, or without `cgroup.kill` (Linux 5.14).
     pub fn events(&self) -> Result<Option<Events>, Error> {
         let Some(dir) = self.unified() else { return Ok(None) };
         if !dir.join("cgroup.kill").is_file() {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reading and writing the small files of cgroup directories.
+//! Reads and writes the files of cgroup directories.
 
-use crate::Error;
-use crate::error::{is, libc_errno};
+use crate::error::{Error, is, libc_errno};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read as read_fd, write as write_fd};
 use std::fs::{self, File};
@@ -10,16 +9,16 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Largest counter file that is read, in bytes. `memory.stat` has about 2 KiB.
+/// Largest file that is read, in bytes. `memory.stat` has about 2 KiB.
 const BYTES_MAX: u64 = 64 << 10;
-/// How much of one is read at once, in bytes: most often all of it.
+/// Buffer size for one read, in bytes; usually the whole file.
 const AT_ONCE: usize = 8 << 10;
 
 pub(crate) fn write(dir: &Path, file: &str, value: &str) -> Result<(), Error> {
     write_each(dir, file, std::iter::once(value.to_owned()))
 }
 
-/// Writes one value after the other to a file that takes one at a time.
+/// Writes several values, one per write, to a file that accepts one at a time.
 pub(crate) fn write_each(
     dir: &Path,
     file: &str,
@@ -32,7 +31,7 @@ pub(crate) fn write_each(
             Some(fd) => Ok(fd),
             None => openat(CWD, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()),
         };
-        // The kernel takes such a value whole or not at all.
+        // The kernel never accepts such a value partially.
         let written = fd.and_then(|fd| write_fd(&fd, value.as_bytes()).map(|_| fd));
         match written {
             Ok(fd) => opened = Some(fd),
@@ -42,7 +41,7 @@ pub(crate) fn write_each(
     Ok(())
 }
 
-/// As [`write`], but says whether the file is there at all.
+/// Like [`write`], but returns `false` if the file does not exist.
 pub(crate) fn write_if_there(dir: &Path, file: &str, value: &str) -> Result<bool, Error> {
     match write(dir, file, value) {
         Ok(()) => Ok(true),

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Holding all processes of a cgroup still: `cgroup.freeze` of v2, `freezer.state` of v1.
+//! Freezes all processes of a cgroup: `cgroup.freeze` on v2, `freezer.state` on v1.
 
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::Version;
+use crate::error::Error;
 use crate::files::{field, read_if_there, write};
-use crate::{Cgroup, Error, Version};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a cgroup is looked at that is on its way into the ice: it takes microseconds, unless a
-/// process hangs in the kernel.
+/// Poll interval while a cgroup is freezing, which takes microseconds unless a process hangs in the kernel.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Cgroup {
-    /// Stops all its processes, at most for `limit` on the way; what is not frozen by then is thawed.
+    /// Freezes all processes. If that takes longer than `limit`, thaws them again and fails.
     pub fn freeze(&self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
         loop {
-            // Written each time: a v1 cgroup in which somebody forked meanwhile goes on freezing only so.
+            // Written each time: after a fork, a v1 cgroup continues freezing only after another write.
             self.turn(true)?;
             if self.is_frozen()? {
                 return Ok(());
@@ -28,12 +29,12 @@ impl Cgroup {
         }
     }
 
-    /// Lets them go on.
+    /// Thaws all processes.
     pub fn thaw(&self) -> Result<(), Error> {
         self.turn(false)
     }
 
-    /// Whether all of them stand still.
+    /// Whether all processes are frozen.
     pub fn is_frozen(&self) -> Result<bool, Error> {
         Ok(match self.freezer() {
             Some(Freezer::V1(dir)) => {

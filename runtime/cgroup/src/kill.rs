@@ -13,10 +13,11 @@
 //! a cgroup is empty is therefore decided by its removal, which the kernel refuses (EBUSY) for each
 //! hierarchy that still has a process in it.
 
-use crate::error::{is, libc_errno};
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::Version;
+use crate::error::{Error, is, libc_errno};
 use crate::files::{self, read_if_there, write_if_there};
-use crate::group::{procs_below, tree};
-use crate::{Cgroup, Error, Version};
+use crate::lifecycle::{procs_below, tree};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! cgroups: limits, devices, counters, killing. v2 first; v1 and hybrid hosts too.
+//! Cgroups: limits, devices, counters, killing; on v2, v1 and hybrid hosts.
 //!
 //! A [`Cgroup`] is a path such as `/kubepods/besteffort/pod1/0123…` in every hierarchy the host has:
 //! one on v2, several on v1, those and a controller-less v2 tree on hybrid hosts, where the v2 tree
 //! serves for what only it can do (placing a process at its birth, killing all at once, telling when
 //! all are gone, pressure).
 //!
-//! The rule: a limit that was asked for is set or is an error that names it, never dropped. What
-//! this does not do: decide limits, or keep any state.
+//! The rule: a requested limit is set, or is an error that names it; it is never dropped silently. Not here:
+//! choosing limits, keeping state.
 
+mod cgroup;
+mod cgroupfs;
 mod counters;
 mod devices;
 mod error;
 mod events;
 mod files;
 mod freeze;
-mod group;
-mod host;
 mod kill;
+mod lifecycle;
 mod limits;
 mod stats;
 mod update;
 mod v1;
 mod v2;
 
-pub use counters::{Counters, HugePages, Io};
+pub use cgroup::Cgroup;
+pub use cgroupfs::{CgroupFs, Hierarchy, Version};
+pub use counters::{Counters, ExitCounters, HugePages, Io};
 pub use error::Error;
 pub use events::Events;
-pub use group::{Cgroup, ExitCounters, children, move_to};
-pub use host::{Hierarchy, Host, Version};
+pub use lifecycle::{children, move_to};
 pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 pub use stats::{Psi, PsiLine, Stats};

@@ -1,54 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a cgroup uses now. Read on demand; nothing is polled or kept.
+//! The resource usage of a cgroup, read on demand; nothing is polled or cached.
 
+use crate::cgroup::Cgroup;
+use crate::error::Error;
 use crate::files::{Dir, field, number, read_if_there};
-use crate::{Cgroup, Error};
 use std::path::PathBuf;
 
-/// Above this a v1 limit means "none": the kernel shows the largest multiple of a page.
+/// A v1 limit above this means unlimited: the kernel reports the largest multiple of a page.
 pub(crate) const NO_LIMIT: u64 = 1 << 60;
 
-/// What a cgroup uses.
+/// The resource usage of a cgroup.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// CPU time ever used, nanoseconds.
+    /// Total CPU time, nanoseconds.
     pub cpu_usage_ns: u64,
-    /// Memory, bytes, with page cache.
+    /// Memory with page cache, bytes.
     pub memory_usage_bytes: u64,
-    /// Without what could be dropped at once (inactive page cache): what eviction looks at.
+    /// Memory without inactive page cache, bytes: the value that eviction decides by.
     pub working_set_bytes: u64,
     /// Anonymous memory, bytes.
     pub rss_bytes: u64,
-    /// Limit, bytes.
+    /// Memory limit, bytes.
     pub memory_limit_bytes: Option<u64>,
-    /// Page faults ever.
+    /// Total page faults.
     pub page_faults: u64,
-    /// Those that needed the disk.
+    /// Page faults that needed I/O.
     pub major_page_faults: u64,
-    /// Swap, bytes, where it is counted.
+    /// Swap usage, bytes, where the kernel counts it.
     pub swap_usage_bytes: Option<u64>,
-    /// Limit of swap, bytes.
+    /// Swap limit, bytes.
     pub swap_limit_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: u64,
-    /// Pressure, where the kernel counts it.
+    /// CPU pressure, where the kernel counts it.
     pub psi_cpu: Option<Psi>,
-    /// Likewise.
+    /// Memory pressure, where the kernel counts it.
     pub psi_memory: Option<Psi>,
-    /// Likewise.
+    /// I/O pressure, where the kernel counts it.
     pub psi_io: Option<Psi>,
 }
 
 /// Pressure stall information, `Documentation/accounting/psi.rst`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Psi {
-    /// Some task waited.
+    /// Time in which at least one task was stalled.
     pub some: PsiLine,
-    /// All waited.
+    /// Time in which all tasks were stalled.
     pub full: PsiLine,
 }
 
-/// One line of it.
+/// One line of a pressure file.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PsiLine {
     /// Per cent of the last 10 seconds.
@@ -57,7 +58,7 @@ pub struct PsiLine {
     pub avg60: f64,
     /// Per cent of the last five minutes.
     pub avg300: f64,
-    /// Microseconds ever.
+    /// Total stall time, microseconds.
     pub total_us: u64,
 }
 

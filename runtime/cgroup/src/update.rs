@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Changing limits of a cgroup that is in use: all of them, or none.
+//! Changes the limits of a cgroup in use: all of them, or none.
 //!
-//! Each file that may be written is read before. When the kernel refuses one value, all files are put back
-//! to the text that they had. Some depend on each other (memory with and without swap, quota and period), so
-//! that is tried in several rounds instead of in a worked-out order.
+//! Every file that may be written is read first. If the kernel rejects a value, all files are restored. Some
+//! depend on each other (memory with and without swap, quota and period), so restoring them takes several
+//! rounds instead of a computed order.
 
+use crate::cgroup::Cgroup;
+use crate::cgroupfs::Version;
+use crate::error::Error;
 use crate::files::{read_if_there, write};
-use crate::{Cgroup, Error, Limits, Version};
+use crate::limits::Limits;
 use std::path::PathBuf;
 
-/// Rounds of putting back: two files that depend on each other need two.
+/// Most rounds of restoring: two files that depend on each other need two.
 const ROUNDS_MAX: usize = 3;
 
-/// A file and the text that it had.
+/// A file and its content before the update.
 struct Kept {
     dir: PathBuf,
     file: String,
@@ -20,11 +23,11 @@ struct Kept {
 }
 
 impl Cgroup {
-    /// Sets those limits that are given. When one is refused, those that it had before hold.
+    /// Sets the given limits. If one is rejected, restores the previous limits.
     ///
     /// # Errors
-    /// The limit that was refused, with its file, value and errno; [`Error::HalfSet`] when the old ones could
-    /// not be put back.
+    /// The rejected limit, with file, value and errno; [`Error::HalfSet`] if the previous limits could not be
+    /// restored.
     pub fn update(&self, limits: &Limits) -> Result<(), Error> {
         let kept = self.keep(limits)?;
         let Err(refused) = self.apply(limits) else { return Ok(()) };
@@ -57,7 +60,7 @@ impl Cgroup {
     }
 }
 
-/// What is written to have what was read. An empty list of CPUs is a line without anything.
+/// Converts the content of a file into the value that restores it. An empty CPU list is an empty line.
 fn old_value(file: &str, text: &str) -> String {
     let text = text.trim_end();
     if file == "memory.oom_control" {
@@ -67,7 +70,7 @@ fn old_value(file: &str, text: &str) -> String {
     if text.is_empty() { "\n".into() } else { text.to_owned() }
 }
 
-/// Puts all back; the paths of those that do not go.
+/// Restores all files; returns the paths of those that could not be restored.
 fn put_back(kept: &[Kept]) -> Vec<String> {
     let mut stuck = Vec::new();
     for _ in 0..ROUNDS_MAX {
@@ -85,7 +88,7 @@ fn put_back(kept: &[Kept]) -> Vec<String> {
     stuck
 }
 
-/// The files that `v1::apply` may write, devices aside: those rules are added to, not replaced.
+/// The files that `v1::apply` may write, except for devices, whose rules are additive.
 fn v1_files(limits: &Limits) -> Vec<(&'static str, String)> {
     let fixed = [
         (limits.cpu_shares.is_some(), "cpu", "cpu.shares"),
@@ -111,7 +114,7 @@ fn v1_files(limits: &Limits) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// The files that `v2::apply` may write; a program for devices is not one.
+/// The files that `v2::apply` may write; device rules are a BPF program and not a file.
 fn v2_files(limits: &Limits) -> Vec<String> {
     let quota = limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some();
     let fixed = [
@@ -131,7 +134,7 @@ fn v2_files(limits: &Limits) -> Vec<String> {
         .hugepages
         .iter()
         .flat_map(|of| ["max", "rsvd.max"].map(|end| format!("hugetlb.{}.{end}", of.page_size)));
-    // Keys that could be paths are refused by name when they are set.
+    // Keys that could be paths are rejected when they are set.
     let unified = limits.unified.iter().map(|(key, _)| key.clone());
     let unified = unified.filter(|key| !key.contains('/') && !key.starts_with('.'));
     let fixed = fixed.into_iter().filter(|(set, _)| *set).map(|(_, file)| file.to_owned());

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The hierarchies of cgroup v1. `Documentation/admin-guide/cgroup-v1/`.
 
-use crate::Error;
+use crate::cgroup::Cgroup;
+use crate::counters::ExitCounters;
+use crate::devices;
+use crate::error::Error;
 use crate::files::{
     field, mkdir_all, number, read, read_if_there, write, write_each, write_if_there,
 };
-use crate::{Cgroup, DeviceKind, DeviceRule, ExitCounters, Limits, devices};
+use crate::limits::{DeviceKind, DeviceRule, Limits};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The unified hierarchy. `Documentation/admin-guide/cgroup-v2.rst`.
 
-use crate::Error;
-use crate::error::{is, libc_errno};
+use crate::counters::ExitCounters;
+use crate::devices;
+use crate::error::{Error, is, libc_errno};
 use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
-use crate::{ExitCounters, Limits, devices};
+use crate::limits::Limits;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::chown;

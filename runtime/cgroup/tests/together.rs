@@ -6,7 +6,7 @@
     reason = "a test says by its panic what is wrong"
 )]
 
-use hull_cgroup::{Cgroup, Host, Limits};
+use hull_cgroup::{Cgroup, CgroupFs, Limits};
 use std::process::{Child, Command};
 use std::sync::Barrier;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn sleeper() -> Child {
 /// takes no process then.
 #[test]
 fn below_a_new_parent_every_cgroup_takes_a_process_at_once() {
-    let host = Host::detect().unwrap();
+    let host = CgroupFs::detect().unwrap();
     for round in 0..20 {
         let path = format!("/hull-test-together-{}-{round}", std::process::id());
         let _parent = Parent(Cgroup::at(&host, &path).unwrap());

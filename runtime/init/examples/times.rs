@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, run by hand")]
 
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{Attrs, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op};
 use hull_init::{ExecTarget, Io, Plan, Process, Starting};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const RUNS: u32 = 200;
 
 fn main() {
-    let host = Host::detect().unwrap();
+    let host = CgroupFs::detect().unwrap();
     let dir = std::env::temp_dir().join(format!("hull-init-times-{}", std::process::id()));
     for name in ["image/bin", "image/proc", "image/sys", "image/dev", "root"] {
         fs::create_dir_all(dir.join(name)).unwrap();

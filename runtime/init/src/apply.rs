@@ -18,7 +18,7 @@ use crate::procfs::Procfs;
 use crate::rootfs::{Make, Root, kind};
 use crate::sources::Sources;
 use crate::sysctl;
-use hull_cgroup::Host;
+use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ struct Builder<'a> {
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
-    host: &'a Host,
+    host: &'a CgroupFs,
     cgroup: &'a str,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Last<'a, F> {
 
 /// Carries out all operations of `plan`.
 pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
-    host: &Host,
+    host: &CgroupFs,
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],

@@ -15,7 +15,7 @@ use crate::child::{Clone, cgroup_error};
 use crate::plan::{NamespaceKind, Step, StepError};
 use crate::process::{Birth, lead_session, not_traceable, set_oom_score};
 use crate::starting::{Starting, fail, status_pipe};
-use hull_sys::{Forked, clone3, flags};
+use hull_sys::{ForkResult, clone3, flags};
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
@@ -36,7 +36,7 @@ impl Clone<'_> {
         let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
         let forked = clone3(0, into.as_ref().map(OwnedFd::as_fd));
         match forked.map_err(StepError::of(Step::Clone))? {
-            Forked::Parent { pidfd, .. } => {
+            ForkResult::Parent { pidfd, .. } => {
                 drop((report, tell));
                 let mut number = [0; 4];
                 let got = read(&told, &mut number).unwrap_or(0);
@@ -51,10 +51,10 @@ impl Clone<'_> {
                     None => Err(Starting::failure(news, pidfd)),
                 }
             }
-            Forked::Child => {
+            ForkResult::Child => {
                 drop((news, told));
                 match self.enter_and_clone(user) {
-                    Ok(Forked::Parent { pid, .. }) => {
+                    Ok(ForkResult::Parent { pid, .. }) => {
                         // Without this word nobody learns of the child, which then must not go on.
                         let said = write(&tell, &pid.to_ne_bytes());
                         if said.is_err()
@@ -65,7 +65,7 @@ impl Clone<'_> {
                         }
                         hull_sys::exit_now(0)
                     }
-                    Ok(Forked::Child) => {
+                    Ok(ForkResult::Child) => {
                         drop(tell);
                         match born().and_then(|()| work(&mut report, Birth::InPlace)) {
                             Err(error) => fail(&report, &error),
@@ -78,7 +78,7 @@ impl Clone<'_> {
         }
     }
 
-    fn enter_and_clone(&self, user: BorrowedFd<'_>) -> Result<Forked, StepError> {
+    fn enter_and_clone(&self, user: BorrowedFd<'_>) -> Result<ForkResult, StepError> {
         not_traceable()?;
         self.enter_cgroups()?;
         set_oom_score("self/oom_score_adj", self.oom_score_adj)?;

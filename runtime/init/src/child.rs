@@ -23,8 +23,8 @@ use crate::process::Birth;
 use crate::starting::{Starting, fail, status_pipe};
 use crate::streams::Io;
 use crate::{apply, process, procfs, sources};
-use hull_cgroup::{Cgroup, Host};
-use hull_sys::{BirthSlot, Forked, clone3, flags};
+use hull_cgroup::{Cgroup, CgroupFs};
+use hull_sys::{BirthSlot, ForkResult, clone3, flags};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -46,14 +46,14 @@ pub struct ExecTarget<'a> {
 ///
 /// The cgroup is made first and is there when this fails too: the caller removes it. `slots` are the
 /// detached mounts that the plan's binds name by number.
-pub fn spawn(host: &Host, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
+pub fn spawn(host: &CgroupFs, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
     launch(host, plan, io, slots, &Launch::default())
 }
 
 /// As [`spawn`], with what goes beyond a plan. With hooks for the time before the root is changed it
 /// comes back when those have run; when one fails the process is gone.
 pub fn launch(
-    host: &Host,
+    host: &CgroupFs,
     plan: &Plan,
     io: Io,
     slots: &[OwnedFd],
@@ -137,7 +137,7 @@ fn root_outside(plan: &Plan) -> Option<(u32, u32)> {
 
 /// Starts a further process in a container.
 pub fn exec(
-    host: &Host,
+    host: &CgroupFs,
     target: &ExecTarget<'_>,
     process: &Process,
     io: &Io,
@@ -147,7 +147,7 @@ pub fn exec(
 
 /// As [`exec`], with what goes beyond a process. Its hooks are not looked at.
 pub fn launch_exec(
-    host: &Host,
+    host: &CgroupFs,
     target: &ExecTarget<'_>,
     process: &Process,
     io: &Io,
@@ -174,7 +174,7 @@ pub fn launch_exec(
     })
 }
 
-fn cgroup(host: &Host, path: &str) -> Result<Cgroup, StepError> {
+fn cgroup(host: &CgroupFs, path: &str) -> Result<Cgroup, StepError> {
     Cgroup::at(host, path).map_err(|err| cgroup_error(&err))
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn cgroup_error(err: &hull_cgroup::Error) -> StepError {
 
 /// A clone with everything that belongs to it.
 pub(crate) struct Clone<'a> {
-    pub(crate) host: &'a Host,
+    pub(crate) host: &'a CgroupFs,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) flags: u64,
     /// A descriptor whose pid namespace the program will be in.
@@ -225,7 +225,7 @@ impl Clone<'_> {
             .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
         let forked = clone3(flags, into.as_ref().map(OwnedFd::as_fd));
         match forked.map_err(StepError::of(Step::Clone))? {
-            Forked::Parent { pid, pidfd } => {
+            ForkResult::Parent { pid, pidfd } => {
                 drop(report);
                 if let Some((_, go)) = handshake {
                     // The child waits; when this fails the closed pipe ends it.
@@ -237,7 +237,7 @@ impl Clone<'_> {
                 }
                 Ok(Starting::new(pid, pidfd, news, slot))
             }
-            Forked::Child => {
+            ForkResult::Child => {
                 drop((news, into));
                 let wait = handshake.map(|(wait, go)| {
                     drop(go);

@@ -7,7 +7,7 @@
 
 use crate::plan::{Step, StepError};
 use borsh::{BorshDeserialize, BorshSerialize};
-use hull_sys::{Forked, Strings, clone3};
+use hull_sys::{CStringArray, ForkResult, clone3};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{Errno, read, write};
@@ -105,13 +105,13 @@ fn run(hook: &Hook, state: &[u8]) -> Done {
     rustix::io::ioctl_fionbio(&out, true).map_err(of("ioctl(FIONBIO)"))?;
     let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
     match clone3(0, None).map_err(failed)? {
-        Forked::Child => {
+        ForkResult::Child => {
             let (errno, call) = become_hook(hook, &stdin, &said);
             // Into its own output, which the maker shows.
             let _gone = write(&said, format!("{call}: {errno}").as_bytes());
             hull_sys::exit_now(127)
         }
-        Forked::Parent { pidfd, .. } => {
+        ForkResult::Parent { pidfd, .. } => {
             drop(said);
             let limit = hook.timeout_s.unwrap_or(SECONDS_DEFAULT);
             let (text, in_time) = listen(&pidfd, &out, Duration::from_secs(limit.into()));
@@ -154,7 +154,7 @@ fn in_memory(bytes: &[u8]) -> Done<OwnedFd> {
 
 /// In the child; comes back only when it failed.
 fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) {
-    let prepared = || -> Done<(CString, Strings, Strings)> {
+    let prepared = || -> Done<(CString, CStringArray, CStringArray)> {
         rustix::stdio::dup2_stdin(stdin).map_err(of("dup2(stdin)"))?;
         rustix::stdio::dup2_stdout(said).map_err(of("dup2(stdout)"))?;
         rustix::stdio::dup2_stderr(said).map_err(of("dup2(stderr)"))?;
@@ -164,8 +164,8 @@ fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) 
         let own_name = [hook.path.clone().into_bytes()];
         let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
         let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;
-        let args = Strings::new(args).map_err(of("arguments"))?;
-        Ok((path, args, Strings::new(&hook.env).map_err(of("environment"))?))
+        let args = CStringArray::new(args).map_err(of("arguments"))?;
+        Ok((path, args, CStringArray::new(&hook.env).map_err(of("environment"))?))
     };
     match prepared() {
         Ok((path, args, env)) => {

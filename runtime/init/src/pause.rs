@@ -14,7 +14,7 @@ use crate::process::{die_with_parent, not_traceable};
 use crate::procfs::{PodProcfs, identity};
 use crate::starting::{Starting, fail};
 use crate::sysctl;
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::{Attr, flags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, read, write};
@@ -45,7 +45,7 @@ pub struct StartedPause {
 /// Starts the pause process from the program behind `exe`. With `netns` it joins that network, else
 /// it gets a new one if the plan says so.
 pub fn pause(
-    host: &Host,
+    host: &CgroupFs,
     plan: &PausePlan,
     netns: Option<OwnedFd>,
     exe: BorrowedFd<'_>,
@@ -135,9 +135,9 @@ fn child(
     not_traceable()?;
     die_with_parent(report)?;
     hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
-    let args = hull_sys::Strings::new(&[b"pause".to_vec()])
+    let args = hull_sys::CStringArray::new(&[b"pause".to_vec()])
         .map_err(|errno| StepError::new(Step::Exec, errno, "arguments"))?;
-    let env = hull_sys::Strings::new(&[])
+    let env = hull_sys::CStringArray::new(&[])
         .map_err(|errno| StepError::new(Step::Exec, errno, "environment"))?;
     hull_sys::close_all_but(3, &[exe, report]).map_err(StepError::of(Step::Stdio))?;
     // Nothing that is owned may be dropped from here on.

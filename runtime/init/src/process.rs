@@ -364,9 +364,9 @@ fn run(process: &Process) -> Result<Infallible, StepError> {
     let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
         return Err(failed(Errno::NOENT, "execve() of nothing".into()));
     };
-    let args =
-        hull_sys::Strings::new(&process.args).map_err(|errno| failed(errno, "arguments".into()))?;
-    let env = hull_sys::Strings::new(&process.env)
+    let args = hull_sys::CStringArray::new(&process.args)
+        .map_err(|errno| failed(errno, "arguments".into()))?;
+    let env = hull_sys::CStringArray::new(&process.env)
         .map_err(|errno| failed(errno, "environment".into()))?;
     if program.contains(&b'/') {
         let error = hull_sys::execve(&c_string(program)?, &args, &env);

@@ -15,7 +15,7 @@ use crate::mount::{
 use crate::plan::{
     Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
 };
-use hull_sys::{Attr, Forked, clone3, flags};
+use hull_sys::{Attr, ForkResult, clone3, flags};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, read};
 use rustix::mount::fsconfig_set_fd;
@@ -212,12 +212,12 @@ fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Done {
 pub(crate) fn user_namespace(maps: &IdMaps) -> Done<OwnedFd> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
     match clone3(flags::NEWUSER, None)? {
-        Forked::Child => {
+        ForkResult::Child => {
             drop(go);
             let _end_of_file = read(&wait, &mut [0]);
             hull_sys::exit_now(0)
         }
-        Forked::Parent { pid, pidfd } => {
+        ForkResult::Parent { pid, pidfd } => {
             let opened = write_maps(pid, maps)
                 .map_err(|err| of(err.call)(Errno::from_raw_os_error(err.errno)))
                 .and_then(|()| {

@@ -5,7 +5,7 @@ use crate::connection::{Asked, Broken, Connection};
 use crate::ending::Leaving;
 use crate::newcomers::Newcomer;
 use crate::processes::{Container, Exec, Pause, Room};
-use hull_cgroup::Host;
+use hull_cgroup::CgroupFs;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Done, Event, Failure, Message};
 use rustix::event::Timespec;
@@ -54,7 +54,7 @@ pub(crate) enum Watched {
 pub(crate) struct Monitor {
     pub(crate) pod: PodId,
     pub(crate) pid: i32,
-    pub(crate) host: Host,
+    pub(crate) host: CgroupFs,
     pub(crate) epoll: OwnedFd,
     listener: UnixListener,
     signals: OwnedFd,
@@ -81,7 +81,7 @@ impl Monitor {
     pub(crate) fn new(
         pod: PodId,
         pid: i32,
-        host: Host,
+        host: CgroupFs,
         epoll: OwnedFd,
         listener: UnixListener,
         signals: OwnedFd,

@@ -2,7 +2,7 @@
 //! Becoming the monitor: what was handed over, signals, and the loop's descriptors.
 
 use crate::monitor::{LISTEN, Monitor, SIGNAL};
-use hull_cgroup::Host;
+use hull_cgroup::CgroupFs;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{LISTEN_FD, PAUSE_FD};
 use rustix::event::epoll;
@@ -19,7 +19,7 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true).map_err(|err| format!("use its socket: {err}"))?;
     let signals =
-        hull_sys::block_for_signalfd().map_err(|err| format!("watch its children: {err}"))?;
+        hull_sys::block_signals().map_err(|err| format!("watch its children: {err}"))?;
     let us = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(us))
         .map_err(|err| format!("become subreaper: {err}"))?;
@@ -30,7 +30,7 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
     let _refused = fs::write("/proc/self/oom_score_adj", "-999");
     // Whoever started us may have had it set.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let host = Host::detect().map_err(|err| format!("find out about cgroups: {err}"))?;
+    let host = CgroupFs::detect().map_err(|err| format!("find out about cgroups: {err}"))?;
     let epoll =
         epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|err| format!("epoll_create: {err}"))?;
     for (fd, token) in [

@@ -9,7 +9,7 @@ mod support;
 
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Fact, Request, Started, VERSION, Verb};
-use hull_sys::{Forked, flags};
+use hull_sys::{ForkResult, flags};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -119,7 +119,7 @@ fn from_namespaces(pod: &Pod, flags: u64) -> i32 {
     let (address, hello) = (SocketAddrUnix::new(pod.socket()).unwrap(), hello());
     // The child has only this thread, and makes nothing but system calls.
     match hull_sys::clone3(flags, None).unwrap() {
-        Forked::Child => {
+        ForkResult::Child => {
             let ours = socket(AddressFamily::UNIX, SocketType::STREAM, None);
             let Ok(ours) = ours else { hull_sys::exit_now(NOT_CONNECTED) };
             if connect(&ours, &address).is_err() {
@@ -133,7 +133,7 @@ fn from_namespaces(pod: &Pod, flags: u64) -> i32 {
                 Ok(_) => hull_sys::exit_now(ANSWERED),
             }
         }
-        Forked::Parent { pidfd, .. } => {
+        ForkResult::Parent { pidfd, .. } => {
             let until = rustix::event::Timespec::try_from(support::WAIT).unwrap();
             let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&until)).unwrap();
             if ended == 0 {

@@ -4,11 +4,14 @@
 //! An option that is not known is an error; one that is known and not done is refused by name.
 
 use crate::error::{Error, Result};
-use crate::resources::Update;
 use hull_plan::accounts;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+mod update;
+
+pub(crate) use update::Update;
 
 /// Options before the command.
 #[derive(Debug)]
@@ -157,8 +160,8 @@ impl From<lexopt::Error> for Error {
     }
 }
 
-fn refuse<T>(what: &str, mend: &'static str) -> Result<T> {
-    Err(Error::NotSupported { what: what.into(), mend })
+fn refuse<T>(what: &str, hint: &'static str) -> Result<T> {
+    Err(Error::NotSupported { what: what.into(), hint })
 }
 
 /// Reads the words after the program's name.

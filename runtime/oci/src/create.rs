@@ -13,11 +13,12 @@ use crate::console::{self, Receiver};
 use crate::delete::tear_down;
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::hooks::hook_failed;
 use crate::setup::{Setup, setup};
 use crate::status::{self, failed};
 use crate::store::Dir;
 use crate::{log, start};
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
 use hull_init::{Io, Launch, StepError, gate};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -43,7 +44,7 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
     let code = match (started, signals) {
         (Ok(()), None) => return Ok(0),
         (Ok(()), Some(signals)) => {
-            foreground::attend(&made.pidfd, &signals, made.master.as_ref(), true)
+            foreground::supervise(&made.pidfd, &signals, made.master.as_ref(), true)
         }
         (Err(err), _) => Err(err),
     };
@@ -59,7 +60,7 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 fn make(global: &Global, args: &Create) -> Result<Made> {
     let setup = setup(&global.root, args)?;
     check_streams(&args.streams, setup.terminal)?;
-    let host = Host::detect().map_err(failed(&args.id))?;
+    let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
@@ -83,7 +84,7 @@ fn build(
     dir: &Dir,
     setup: &Setup,
     args: &Create,
-    host: &Host,
+    host: &CgroupFs,
     receiver: Option<&Receiver>,
 ) -> Result<Made> {
     dir.write_record(&setup.record)?;
@@ -124,21 +125,6 @@ fn described(setup: &Setup, error: &StepError) -> Error {
         return hook_failed(&setup.hooks, id, at, error);
     }
     Error::Start { id, failure: Box::new(hull_plan::describe(&setup.plan, error)) }
-}
-
-/// Names the hook.
-pub(crate) fn hook_failed(
-    hooks: &hull_init::Hooks,
-    id: String,
-    at: u32,
-    error: &StepError,
-) -> Error {
-    let hook = usize::try_from(at).ok().and_then(|at| hooks.list.get(at));
-    let hook = hook.map_or_else(
-        || "a hook".to_owned(),
-        |hook| format!("{} hook `{}`", hook.kind.name(), hook.path),
-    );
-    Error::Hook { id, hook, why: error.call.clone() }
 }
 
 /// A terminal goes to somebody, and only a terminal does.

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `delete`, and the one teardown: a failed create, `run` at its end and `delete` all come here.
+//! `delete`, and the only teardown, which a failed create and the end of `run` use too.
 //!
-//! Everything is found by the record, or by the directory alone; what is not there counts as gone. So it
-//! may run at any time, any number of times.
+//! It finds everything by the record, or by the directory alone, and treats missing parts as removed. So it
+//! is idempotent and may run at any time.
 
 use crate::args::Global;
 use crate::error::{Error, Result};
+use crate::hooks::{failed_hook, hooks};
 use crate::log;
 use crate::record::Record;
-use crate::start::{failed_hook, hooks};
-use crate::status::{self, Status, failed};
+use crate::state::Status;
+use crate::status::{self, failed};
 use crate::store::Dir;
 use hull_init::HookKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-/// How long processes may take to end after SIGKILL.
+/// How long processes may take to exit after SIGKILL.
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
@@ -24,7 +25,7 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         Err(Error::NoContainer { .. }) if force => return Ok(()),
         other => other?,
     };
-    // With force it does not wait for who hangs in a hook.
+    // With --force it does not wait for a command that hangs in a hook.
     if !force {
         dir.lock()?;
     }
@@ -34,17 +35,17 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         None => Status::Creating,
     };
     match status {
-        // One that was never started is thrown away without more ado, as runc does it.
+        // A container that was never started is deleted without --force, as in runc.
         Status::Stopped | Status::Created => {}
         Status::Creating | Status::Running | Status::Paused if force => {}
         Status::Creating | Status::Running | Status::Paused => {
-            return Err(Error::Unfit { action: "delete", id: id.into(), status });
+            return Err(Error::WrongState { action: "delete", id: id.into(), status });
         }
     }
     tear_down(global, &dir, record.as_ref())
 }
 
-/// Ends what runs, takes away what there is, runs the poststop hooks, gives the id back.
+/// Kills all processes, removes the cgroup, runs the poststop hooks, and frees the id.
 pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> Result<()> {
     let Some(record) = record else { return dir.remove() };
     let cgroup = status::cgroup(record)?;
@@ -53,7 +54,7 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
         hull_sys::pidfd_send_signal(first.as_fd(), 9).map_err(Error::call)?;
     }
     if cgroup.is_frozen().map_err(failed(&record.id))? {
-        // In v1 what is frozen does not even end.
+        // On v1 a frozen process does not die before it is thawed.
         cgroup.thaw().map_err(failed(&record.id))?;
     }
     if let Some(first) = &first {
@@ -67,7 +68,7 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
     cgroup.kill_and_remove(LIMIT).map_err(failed(&record.id))?;
     if record.hooks.is_some() {
         let hooks = hooks(record)?;
-        // As the spec has it: the container goes all the same.
+        // As the spec requires, a failed poststop hook does not keep the container.
         if let Err(error) = hooks.run(&[HookKind::Poststop], "stopped", 0) {
             log::warn(global, &format!("cannot {}", failed_hook(record, &hooks, &error)));
         }

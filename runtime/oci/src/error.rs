@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a command could not be carried out.
+//! The errors of the commands.
 //!
-//! Callers of runc (containerd's shim, podman) tell some cases apart by words in the text. Those words
+//! Callers of runc (containerd's shim, podman) recognize some errors by words in the message. Those words
 //! are kept: "container does not exist", "container not running", "already exists", "executable file
 //! not found in $PATH".
 
-use crate::status::Status;
+use crate::state::Status;
 use hull_plan::Failure;
 use std::path::PathBuf;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Texts read after "cannot".
+/// Each message reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("understand the command line: {what}")]
+    #[error("parse the command line: {what}")]
     Usage { what: String },
     #[error("do `{what}`: it is not supported")]
-    NotSupported { what: String, mend: &'static str },
+    NotSupported { what: String, hint: &'static str },
     #[error("take `{id}` as a container's id: {why}")]
     BadId { id: String, why: &'static str },
     #[error("create container `{id}`: container with given ID already exists")]
@@ -27,10 +27,10 @@ pub(crate) enum Error {
     #[error("{action} container `{id}`: container not running")]
     NotRunning { action: &'static str, id: String },
     #[error("{action} container `{id}`: it is {status}")]
-    Unfit { action: &'static str, id: String, status: Status },
-    #[error("delete container `{id}`: its first process still runs {seconds} s after SIGKILL")]
+    WrongState { action: &'static str, id: String, status: Status },
+    #[error("delete container `{id}`: its init process still runs {seconds} s after SIGKILL")]
     StillRuns { id: String, seconds: u64 },
-    #[error("use cgroup `{path}`: it has processes already")]
+    #[error("use cgroup `{path}`: it already has processes")]
     CgroupInUse { path: String },
     #[error("read {}", path.display())]
     Document { path: PathBuf, source: serde_json::Error },
@@ -44,30 +44,30 @@ pub(crate) enum Error {
     PlanProcess { source: hull_plan::Error },
     #[error("start container `{id}`: {failure}")]
     Start { id: String, failure: Box<Failure> },
-    #[error("run {hook} in the life of container `{id}`: {why}")]
+    #[error("run {hook} of container `{id}`: {why}")]
     Hook { id: String, hook: String, why: String },
     #[error("exec in container `{id}`: exec failed: {failure}")]
     Exec { id: String, failure: Box<Failure> },
-    #[error("work with the cgroup of container `{id}`")]
+    #[error("manage the cgroup of container `{id}`")]
     Cgroup { id: String, source: hull_cgroup::Error },
-    #[error("go on")]
+    #[error("make a system call")]
     Call { source: hull_sys::Error },
-    #[error("do all of it: {0}")]
+    #[error("run from a sealed copy of this program: {0}")]
     Guard(&'static str),
 }
 
 impl Error {
-    /// What the caller can do about it.
+    /// Advice for the caller, where there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { .. } => Some("see `hull oci --help`".into()),
-            Self::NotSupported { mend, .. } => Some((*mend).into()),
+            Self::NotSupported { hint, .. } => Some((*hint).into()),
             Self::Exists { .. } => Some("choose another id, or `hull oci delete` that one".into()),
             Self::NoContainer { .. } => {
-                Some("`hull oci list` shows what is there; --root must be the one of its create".into())
+                Some("`hull oci list` shows the containers; use the --root that the container was created with".into())
             }
-            Self::Unfit { action: "delete", .. } => {
-                Some("end it by `hull oci kill`, or delete it with --force".into())
+            Self::WrongState { action: "delete", .. } => {
+                Some("stop it with `hull oci kill`, or delete it with --force".into())
             }
             Self::CgroupInUse { .. } => {
                 Some("give the container a `linux.cgroupsPath` of its own".into())
@@ -76,15 +76,15 @@ impl Error {
             Self::Cgroup { source, .. } => source.hint(),
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure.hint.clone(),
             Self::StillRuns { .. } => {
-                Some("it hangs in the kernel, usually on storage: see /proc/PID/stack".into())
+                Some("it hangs in the kernel, usually on storage; see /proc/PID/stack".into())
             }
             Self::BadFile { what: "a bundle", .. } => {
-                Some("name a directory with config.json and root filesystem by --bundle; `hull oci spec` writes a config.json".into())
+                Some("pass a directory with config.json and a root filesystem to --bundle; `hull oci spec` writes a config.json".into())
             }
-            Self::Document { .. } => Some("correct the document at that place".into()),
+            Self::Document { .. } => Some("fix the JSON at that position".into()),
             Self::BadId { .. }
             | Self::NotRunning { .. }
-            | Self::Unfit { .. }
+            | Self::WrongState { .. }
             | Self::BadFile { .. }
             | Self::BadValue { .. }
             | Self::Hook { .. }
@@ -93,7 +93,7 @@ impl Error {
         }
     }
 
-    /// What the program ends with.
+    /// The exit code of the program.
     pub(crate) fn code(&self) -> u8 {
         if matches!(self, Self::Exec { .. }) { 255 } else { 1 }
     }
@@ -102,7 +102,7 @@ impl Error {
         Self::Call { source }
     }
 
-    /// For `map_err` behind a call of rustix.
+    /// Converts the error of a rustix call, for `map_err`.
     pub(crate) fn of<S: Into<String>>(
         call: impl FnOnce() -> S,
     ) -> impl FnOnce(rustix::io::Errno) -> Self {

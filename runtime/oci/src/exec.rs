@@ -7,10 +7,11 @@ use crate::create::{check_streams, io, write_pid};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::setup::host_facts;
-use crate::status::{self, Status, failed};
+use crate::state::Status;
+use crate::status::{self, failed};
 use crate::store::{self, Dir};
-use crate::{foreground, home};
-use hull_cgroup::Host;
+use crate::{foreground, home_dir};
+use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMap, IdMaps};
 use hull_init::{ExecTarget, Launch, Process};
 use hull_plan::accounts::{Account, UserSpec};
@@ -46,7 +47,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         keyring: Some(&keyring),
         ..Launch::default()
     };
-    let host = Host::detect().map_err(failed(&args.id))?;
+    let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let described = |error| Error::Exec {
         id: args.id.clone(),
         failure: Box::new(hull_plan::describe_process(&process, &error)),
@@ -64,13 +65,13 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     };
     let resize = oci.console_size().is_none();
     match signals {
-        Some(signals) => foreground::attend(&started.pidfd, &signals, master.as_ref(), resize),
+        Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),
         None => Ok(0),
     }
 }
 
 fn running(dir: &Dir, record: &Record, args: &Exec) -> Result<OwnedFd> {
-    let unfit = |status| Error::Unfit { action: "exec in", id: args.id.clone(), status };
+    let unfit = |status| Error::WrongState { action: "exec in", id: args.id.clone(), status };
     match status::of(dir, record)? {
         (Status::Created | Status::Running, Some(first)) => Ok(first),
         (Status::Paused, Some(first)) if args.ignore_paused => Ok(first),
@@ -227,7 +228,7 @@ fn planned(dir: &Dir, record: &Record, oci: &Oci) -> Result<Process> {
     if let Some(first) = record.first {
         // Its root as it is now, mounts and all.
         let root = format!("/proc/{}/root", first.pid);
-        home::add(&mut process.env, process.uid, Path::new(&root));
+        home_dir::add(&mut process.env, process.uid, Path::new(&root));
     }
     Ok(process)
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Staying with a process that is not detached: signals go to it, its terminal is relayed, its code
-//! becomes ours.
+//! Supervises a process that is not detached: forwards signals, relays its terminal, and returns its exit
+//! code.
 //!
-//! Without a terminal the process has our own streams, and nothing is copied.
+//! Without a terminal the process inherits this program's standard streams, and nothing is copied.
 
 use crate::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,12 +18,12 @@ const URG: i32 = 23;
 const WINCH: i32 = 28;
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// From now on signals wait to be forwarded. Called before the process is made, so that none is lost.
+/// Queues signals from now on, to be forwarded. Called before the process is created, so none is lost.
 pub(crate) fn signals() -> Result<OwnedFd> {
     hull_sys::signals_by_descriptor().map_err(Error::call)
 }
 
-/// Our own terminal, raw for as long as this lives.
+/// Guard that keeps this program's own terminal in raw mode.
 struct Raw(Termios);
 
 impl Raw {
@@ -38,28 +38,28 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // A terminal that is gone needs no mode.
+        // The terminal may be gone.
         let _gone = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
     }
 }
 
-/// A terminal's master, and what came from stdin for it that it did not take yet.
-struct Relay<'a> {
+/// Relays a terminal's master, with input that it has not accepted yet.
+struct TerminalRelay<'a> {
     master: &'a OwnedFd,
     pending: Vec<u8>,
     input_open: bool,
     output_open: bool,
 }
 
-/// Waits for `process`, a child of ours; its exit code, or 128 and its signal.
-pub(crate) fn attend(
+/// Waits for a child process; returns its exit code, or 128 plus the signal number.
+pub(crate) fn supervise(
     process: &OwnedFd,
     signals: &OwnedFd,
     master: Option<&OwnedFd>,
     resize: bool,
 ) -> Result<u8> {
     let _raw = master.filter(|_| isatty(rustix::stdio::stdin())).and_then(|_| Raw::set());
-    let mut relay = master.map(Relay::new).transpose()?;
+    let mut relay = master.map(TerminalRelay::new).transpose()?;
     if resize && let Some(master) = master {
         copy_size(master);
     }
@@ -113,7 +113,7 @@ fn forward(process: &OwnedFd, signals: &OwnedFd, master: Option<&OwnedFd>) -> Re
 }
 
 fn copy_size(master: &OwnedFd) {
-    // Not a terminal: it keeps the size that it has.
+    // If stdin is not a terminal, the size stays as it is.
     if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
         let _gone = tcsetwinsize(master, size);
     }
@@ -130,7 +130,7 @@ fn code(process: &OwnedFd) -> Result<u8> {
     })
 }
 
-impl<'a> Relay<'a> {
+impl<'a> TerminalRelay<'a> {
     fn new(master: &'a OwnedFd) -> Result<Self> {
         rustix::io::ioctl_fionbio(master, true).map_err(Error::of(|| "ioctl(FIONBIO)"))?;
         Ok(Self { master, pending: Vec::new(), input_open: true, output_open: true })
@@ -147,7 +147,7 @@ impl<'a> Relay<'a> {
         let mut chunk = vec![0; CHUNK_BYTES];
         match read(rustix::stdio::stdin(), &mut chunk) {
             Ok(0) => {
-                // As a terminal is told of an end: ^D.
+                // End of file on a terminal is ^D.
                 self.input_open = false;
                 self.pending.push(4);
             }
@@ -168,12 +168,12 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Everything that is there now.
+    /// Copies all available output.
     fn pass_output(&mut self) {
         let mut chunk = vec![0; CHUNK_BYTES];
         while self.output_open {
             match read(self.master, &mut chunk) {
-                // EIO: nobody holds the other side any more.
+                // EIO: the other side is closed.
                 Ok(0) | Err(Errno::IO) => self.output_open = false,
                 Ok(got) => self.output_open = to_stdout(&chunk[..got]),
                 Err(Errno::INTR) => {}

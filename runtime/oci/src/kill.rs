@@ -4,7 +4,8 @@
 use crate::args::{Global, Kill};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::status::{self, Status, failed};
+use crate::state::Status;
+use crate::status::{self, failed};
 use crate::store::Dir;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::AsFd as _;

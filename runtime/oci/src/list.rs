@@ -4,7 +4,8 @@
 use crate::args::{Global, List, Ps};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::status::{self, Status, failed};
+use crate::state::Status;
+use crate::status::{self, failed};
 use crate::store::{self, Dir};
 use hull_sys::text::{self, shown_json};
 use serde_json::{Value, json};

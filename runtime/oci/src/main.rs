@@ -2,34 +2,36 @@
 //! Hull's OCI runtime alone: `hull oci …`, or this program by itself, with runc's command line.
 //!
 //! ```text
-//! arguments ─ guard ─ command ─ [plan] ─ hull-init
+//! arguments ─ sealed copy ─ command ─ [plan] ─ hull-init
 //!                        └─ one directory per container below --root; see `store`
 //! ```
 //!
-//! The rule: a command does its part and ends; nothing of ours stays but the container itself. What
-//! a container's state is, the kernel is asked each time.
+//! The rule: a command runs and exits; only the container itself keeps running. Every command reads a
+//! container's state from the kernel.
 
 mod args;
 mod console;
 mod create;
+mod default_spec;
 mod delete;
 mod error;
 mod exec;
 mod features;
 mod foreground;
-mod guard;
-mod home;
+mod home_dir;
+mod hooks;
 mod kill;
 mod list;
 mod log;
 mod record;
 mod resources;
+mod sealed_copy;
 mod seccomp;
 mod setup;
 mod start;
+mod state;
 mod status;
 mod store;
-mod template;
 mod time;
 
 use args::{Command, Invocation};
@@ -52,15 +54,15 @@ fn carry_out(invocation: &Invocation) -> Result<u8> {
     let global = &invocation.global;
     match &invocation.command {
         Command::Create(args) => {
-            guard::from_what_cannot_be_written_to()?;
+            sealed_copy::reexec()?;
             create::create(global, args).map(|()| 0)
         }
         Command::Run(args) => {
-            guard::from_what_cannot_be_written_to()?;
+            sealed_copy::reexec()?;
             create::run(global, args)
         }
         Command::Exec(args) => {
-            guard::from_what_cannot_be_written_to()?;
+            sealed_copy::reexec()?;
             exec::exec(global, args)
         }
         Command::Start { id } => start::start(global, id).map(|()| 0),
@@ -74,7 +76,7 @@ fn carry_out(invocation: &Invocation) -> Result<u8> {
         Command::Update(args) => resources::update(global, args).map(|()| 0),
         Command::Events { id } => print(&resources::stats(global, id)?),
         Command::Features => print(&features::features()),
-        Command::Spec { bundle } => template::write(bundle.as_deref()).map(|()| 0),
+        Command::Spec { bundle } => default_spec::write(bundle.as_deref()).map(|()| 0),
         Command::Text(text) => print(text),
     }
 }

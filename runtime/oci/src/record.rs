@@ -1,53 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is written down of a container: what the kernel cannot be asked for.
+//! The record of a container: everything that cannot be read from the kernel.
 //!
-//! Not here: whether it runs. See [`status`](crate::status).
+//! Not here: whether the container runs. See [`status`](crate::status).
 
 use oci_spec::runtime::{Hooks, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Of the form that is written. One that is newer is not read.
+/// The format version that this program writes. Newer records are not read.
 pub(crate) const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) version: u32,
     pub(crate) id: String,
-    /// As the container's config.json says.
+    /// The `ociVersion` of config.json.
     pub(crate) oci_version: String,
-    /// Absolute.
+    /// The absolute path of the bundle.
     pub(crate) bundle: String,
-    /// Absolute.
+    /// The absolute path of the root filesystem.
     pub(crate) rootfs: String,
-    /// RFC 3339.
+    /// The time of creation, RFC 3339.
     pub(crate) created: String,
-    /// From the root of each hierarchy.
+    /// The cgroup's path from the root of each hierarchy.
     pub(crate) cgroup: String,
-    /// Its first process; none while it is being created.
-    pub(crate) first: Option<First>,
+    /// The init process; `None` while the container is being created.
+    pub(crate) first: Option<InitProcess>,
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Where execs take from what they do not say themselves.
+    /// The container's process, which supplies the defaults for execs.
     pub(crate) process: Process,
-    /// Its user namespace is not ours.
+    /// Whether the container has its own user namespace.
     pub(crate) user_namespace: bool,
-    /// Inside, outside, length, of users; then of groups.
+    /// The uid maps and gid maps, each as container id, host id, length.
     pub(crate) id_maps: (Vec<[u32; 3]>, Vec<[u32; 3]>),
-    /// Its pid namespace is its own: everything in it ends with its first process.
+    /// Whether the container has its own pid namespace, in which every process ends with the init process.
     pub(crate) own_pid_namespace: bool,
     pub(crate) hooks: Option<Hooks>,
 }
 
-/// A process, told from a later one of the same number by its start.
+/// A process, identified by its pid and start time, so that a reused pid is not mistaken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct First {
+pub(crate) struct InitProcess {
     pub(crate) pid: i32,
-    /// In clock ticks since boot, as `/proc/PID/stat` has it.
+    /// The start time in clock ticks since boot, from `/proc/PID/stat`.
     pub(crate) start_ticks: u64,
 }
 
 impl Record {
-    /// What hooks are told, open at its end: status and process are put to it.
+    /// The state document for hooks, without its end: the status and pid are appended.
     pub(crate) fn state_for_hooks(&self) -> String {
         let of = serde_json::json!({
             "ociVersion": self.oci_version, "id": self.id, "bundle": self.bundle,

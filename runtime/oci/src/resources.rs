@@ -1,75 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a container may use and uses: `update`, `pause`, `resume`, `events --stats`.
 
-use crate::args::Global;
+use crate::args::{Global, Update};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::status::{self, Status, failed};
+use crate::state::Status;
+use crate::status::{self, failed};
 use crate::store::{self, Dir};
-use hull_plan::Limits;
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long processes may take to stand still.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 /// Largest document of limits that is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
-
-/// What `update` is to change.
-#[derive(Debug, Default)]
-pub(crate) struct Update {
-    pub(crate) id: String,
-    /// A document of `linux.resources`; `-` is stdin.
-    pub(crate) file: Option<PathBuf>,
-    limits: Limits,
-}
-
-impl Update {
-    /// Takes an option by its name.
-    pub(crate) fn take(&mut self, name: &str, value: String) -> Result<()> {
-        let limits = &mut self.limits;
-        match name {
-            "resources" => self.file = Some(value.into()),
-            "blkio-weight" => limits.io_weight = Some(number(name, &value)?),
-            "cpu-period" => limits.cpu_period_us = Some(number(name, &value)?),
-            "cpu-quota" => limits.cpu_quota_us = Some(number(name, &value)?),
-            "cpu-burst" => limits.cpu_burst_us = Some(number(name, &value)?),
-            "cpu-share" => limits.cpu_shares = Some(number(name, &value)?),
-            "cpu-idle" => limits.cpu_idle = Some(number::<u8>(name, &value)? != 0),
-            "cpuset-cpus" => limits.cpuset_cpus = Some(value),
-            "cpuset-mems" => limits.cpuset_mems = Some(value),
-            "memory" => limits.memory_bytes = Some(bytes(name, &value)?),
-            "memory-reservation" => limits.memory_reservation_bytes = Some(bytes(name, &value)?),
-            "memory-swap" => limits.memory_swap_bytes = Some(bytes(name, &value)?),
-            "pids-limit" => limits.pids = Some(number(name, &value)?),
-            name => return Err(Error::Usage { what: format!("there is no option `--{name}`") }),
-        }
-        Ok(())
-    }
-}
-
-fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N> {
-    let wrong = |_| Error::Usage { what: format!("`{value}` is no number for --{name}") };
-    value.parse().map_err(wrong)
-}
-
-/// With k, m or g behind it, as runc takes it.
-fn bytes(name: &str, value: &str) -> Result<i64> {
-    let lower = value.to_ascii_lowercase();
-    let digits = lower.trim_end_matches('b');
-    let (digits, shift) = match digits.chars().last() {
-        Some('k') => (&digits[..digits.len() - 1], 10),
-        Some('m') => (&digits[..digits.len() - 1], 20),
-        Some('g') => (&digits[..digits.len() - 1], 30),
-        _ => (digits, 0),
-    };
-    let count: i64 = number(name, digits)?;
-    let product = count.checked_mul(1 << shift);
-    product.ok_or_else(|| Error::Usage { what: format!("`{value}` is too much for --{name}") })
-}
 
 fn open(global: &Global, id: &str) -> Result<(Dir, Record)> {
     let dir = Dir::open(&global.root, id)?;
@@ -109,7 +55,7 @@ pub(crate) fn pause(global: &Global, id: &str) -> Result<()> {
     match status::of(&dir, &record)?.0 {
         Status::Created | Status::Running => {}
         status @ (Status::Creating | Status::Paused | Status::Stopped) => {
-            return Err(Error::Unfit { action: "pause", id: id.into(), status });
+            return Err(Error::WrongState { action: "pause", id: id.into(), status });
         }
     }
     status::cgroup(&record)?.freeze(FREEZE_LIMIT).map_err(failed(id))
@@ -120,7 +66,7 @@ pub(crate) fn resume(global: &Global, id: &str) -> Result<()> {
     let cgroup = status::cgroup(&record)?;
     if !cgroup.is_frozen().map_err(failed(id))? {
         let (status, _) = status::of(&dir, &record)?;
-        return Err(Error::Unfit { action: "resume", id: id.into(), status });
+        return Err(Error::WrongState { action: "resume", id: id.into(), status });
     }
     cgroup.thaw().map_err(failed(id))
 }
@@ -156,20 +102,4 @@ pub(crate) fn stats(global: &Global, id: &str) -> Result<String> {
         },
     });
     Ok(format!("{of}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, size) in [("5", 5), ("2k", 2048), ("3M", 3 << 20), ("1gb", 1 << 30), ("-1", -1)]
-        {
-            assert_eq!(bytes("memory", text).unwrap(), size, "{text}");
-        }
-        for text in ["", "m", "1x", "9223372036854775807k"] {
-            bytes("memory", text).unwrap_err();
-        }
-    }
 }

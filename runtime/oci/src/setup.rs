@@ -4,7 +4,7 @@
 use crate::args::Create;
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::{home, seccomp, store, time};
+use crate::{home_dir, seccomp, store, time};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -49,14 +49,14 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
     if let Some(profile) = profile {
         if profile.listener_path().is_some() {
             let what = "linux.seccomp.listenerPath".into();
-            let mend = "take it out of config.json: seccomp notification is not done";
-            return Err(Error::NotSupported { what, mend });
+            let hint = "take it out of config.json: seccomp notification is not done";
+            return Err(Error::NotSupported { what, hint });
         }
         plan.process.seccomp = Some(seccomp::filter(root, &profile)?);
     }
     let rules = std::mem::take(&mut plan.cgroup.limits.devices);
     plan.cgroup.limits.devices = with_device_rules(rules);
-    home::add(&mut plan.process.env, plan.process.uid, &rootfs);
+    home_dir::add(&mut plan.process.env, plan.process.uid, &rootfs);
     if args.no_pivot {
         for op in plan.ops.iter_mut().filter(|op| matches!(op, Op::Pivot)) {
             *op = Op::MoveRoot;

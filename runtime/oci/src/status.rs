@@ -1,39 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container is doing, as the kernel tells: its first process is there (by its number and start)
-//! or not; it waits at its gate or not; its cgroup is frozen or not.
+//! The status of a container, read from the kernel: whether the init process exists (by pid and start
+//! time), whether it waits to be started, and whether the cgroup is frozen.
 
 use crate::error::{Error, Result};
-use crate::record::{First, Record};
+use crate::record::{InitProcess, Record};
+use crate::state::Status;
 use crate::store::Dir;
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::gate;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
-    Creating,
-    Created,
-    Running,
-    Paused,
-    Stopped,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Creating => "creating",
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        })
-    }
-}
-
-/// The status, and the first process where it lives.
+/// The status, and the pidfd of the init process if it is alive.
 pub(crate) fn of(dir: &Dir, record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     let Some(first) = record.first else { return Ok((Status::Creating, None)) };
     let Some(process) = alive(first)? else { return Ok((Status::Stopped, None)) };
@@ -53,7 +32,7 @@ fn is_frozen(record: &Record) -> Result<bool> {
 
 /// The container's cgroup.
 pub(crate) fn cgroup(record: &Record) -> Result<Cgroup> {
-    let host = Host::detect().map_err(failed(&record.id))?;
+    let host = CgroupFs::detect().map_err(failed(&record.id))?;
     Cgroup::at(&host, &record.cgroup).map_err(failed(&record.id))
 }
 
@@ -62,33 +41,32 @@ pub(crate) fn failed(id: &str) -> impl FnOnce(hull_cgroup::Error) -> Error {
     move |source| Error::Cgroup { id, source }
 }
 
-/// The process, if it lives: neither gone, nor only waiting for its parent to look, nor another of the
-/// same number.
-pub(crate) fn alive(first: First) -> Result<Option<OwnedFd>> {
+/// Opens the process if it is alive: not gone, not a zombie, and not another process with the same pid.
+pub(crate) fn alive(first: InitProcess) -> Result<Option<OwnedFd>> {
     let Some(pid) = Pid::from_raw(first.pid) else { return Ok(None) };
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(Errno::SRCH) => return Ok(None),
         Err(errno) => return Err(Error::of(|| format!("pidfd_open({})", first.pid))(errno)),
     };
-    // Read after it was opened: the number is held by then.
+    // Read after the pidfd was opened, so the pid cannot be reused in between.
     Ok(match look(first.pid) {
         Some((ticks, ended)) if ticks == first.start_ticks && !ended => Some(process),
         _ => None,
     })
 }
 
-/// A process that has just been made, as it is written down.
-pub(crate) fn first(pid: i32) -> Result<First> {
+/// Identifies a process that was just created, for its record.
+pub(crate) fn first(pid: i32) -> Result<InitProcess> {
     let (start_ticks, _) =
         look(pid).ok_or_else(|| Error::of(|| format!("read(/proc/{pid}/stat)"))(Errno::SRCH))?;
-    Ok(First { pid, start_ticks })
+    Ok(InitProcess { pid, start_ticks })
 }
 
-/// When it started, and whether it has ended. `None` when there is none.
+/// Reads the start time of a process and whether it has exited; `None` if there is no such process.
 fn look(pid: i32) -> Option<(u64, bool)> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
+    // The name, in parentheses, may contain any character.
     let after = text.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(text.get(after + 2..)?).ok()?;
     let mut fields = fields.split(' ');
@@ -108,6 +86,8 @@ mod tests {
         let me = i32::try_from(std::process::id()).unwrap();
         let first = first(me).unwrap();
         assert!(alive(first).unwrap().is_some());
-        assert!(alive(First { start_ticks: first.start_ticks + 1, ..first }).unwrap().is_none());
+        assert!(
+            alive(InitProcess { start_ticks: first.start_ticks + 1, ..first }).unwrap().is_none()
+        );
     }
 }

@@ -24,7 +24,7 @@ impl HostFacts {
         let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
         let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         let selinux = fs::metadata("/sys/fs/selinux/enforce").is_ok();
-        let cgroup = hull_cgroup::Host::detect().map(|host| host.version());
+        let cgroup = hull_cgroup::CgroupFs::detect().map(|host| host.version());
         Self {
             bounding_capabilities: bounding
                 .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())

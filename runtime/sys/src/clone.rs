@@ -28,7 +28,7 @@ pub mod flags {
 
 /// Where one is after a clone.
 #[derive(Debug)]
-pub enum Forked {
+pub enum ForkResult {
     /// In the process that called.
     Parent {
         /// The child, in our pid namespace.
@@ -45,7 +45,7 @@ pub enum Forked {
 ///
 /// `clone3(2)`, Linux 5.3; `CLONE_INTO_CGROUP` 5.7. Callers are single-threaded: in a process with
 /// other threads the child could wait forever for a lock that one of them held.
-pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
     let mut pidfd: i32 = -1;
     // SAFETY: an all-zero clone_args is the documented "no extras" value of a plain C struct.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -62,11 +62,11 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let ret =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match i32::try_from(ret) {
-        Ok(0) => Ok(Forked::Child),
+        Ok(0) => Ok(ForkResult::Child),
         Ok(pid) if pid > 0 => {
             // SAFETY: the kernel has just opened this descriptor for us alone.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Forked::Parent { pid, pidfd })
+            Ok(ForkResult::Parent { pid, pidfd })
         }
         _ => Err(Error::last(format!("clone3({:#x})", args.flags))),
     }

@@ -7,16 +7,16 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr;
 
-/// Strings as the kernel wants them: NUL-terminated, in a NULL-terminated array. Prepared once, so
+/// CStringArray as the kernel wants them: NUL-terminated, in a NULL-terminated array. Prepared once, so
 /// that several paths can be tried.
 #[derive(Debug)]
-pub struct Strings {
+pub struct CStringArray {
     pointers: Vec<*const libc::c_char>,
     // What the pointers point to; never changed after they were taken.
     _kept: Vec<CString>,
 }
 
-impl Strings {
+impl CStringArray {
     /// Fails when a string holds a NUL byte.
     pub fn new(strings: &[Vec<u8>]) -> Result<Self, Errno> {
         let kept: Result<Vec<_>, _> =
@@ -34,7 +34,7 @@ impl Strings {
 
 /// Becomes the program at `path`. Returns only if that failed. `execve(2)`.
 #[must_use]
-pub fn execve(path: &CStr, args: &Strings, env: &Strings) -> Error {
+pub fn execve(path: &CStr, args: &CStringArray, env: &CStringArray) -> Error {
     // SAFETY: the arrays are NULL-terminated and, like the strings they point to, live past the
     // call; the kernel only reads them.
     unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
@@ -43,7 +43,7 @@ pub fn execve(path: &CStr, args: &Strings, env: &Strings) -> Error {
 
 /// Becomes the program behind `file`. Returns only if that failed. `execveat(2)`, Linux 3.19.
 #[must_use]
-pub fn execveat(file: BorrowedFd<'_>, args: &Strings, env: &Strings) -> Error {
+pub fn execveat(file: BorrowedFd<'_>, args: &CStringArray, env: &CStringArray) -> Error {
     // SAFETY: as in `execve`; the empty path is static.
     unsafe {
         libc::syscall(

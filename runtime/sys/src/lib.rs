@@ -11,7 +11,6 @@ pub mod arch;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod budget;
-mod calls;
 mod clone;
 mod error;
 mod exec;
@@ -26,27 +25,28 @@ mod resolve;
 mod security;
 mod signals;
 mod spawn;
+mod syscall;
 pub mod text;
 mod wiping;
 
-pub use calls::Call;
-pub use clone::{BirthSlot, Forked, clone3, flags, fork_sibling, unshare};
+pub use clone::{BirthSlot, ForkResult, clone3, flags, fork_sibling, unshare};
 pub use error::{Error, Result, name_of};
-pub use exec::{LAST_CALLS, Strings, close_all_but, close_now, execve, execveat, exit_now};
+pub use exec::{CStringArray, LAST_CALLS, close_all_but, close_now, execve, execveat, exit_now};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use peer::{Peer, peer, peer_pidfd};
-pub use program::{let_go_of_code, read_only_program};
+pub use program::{drop_code_pages, read_only_program};
 pub use resolve::{chmod_by_descriptor, open_beneath, open_in_root};
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
     sched_setattr, setrlimit,
 };
 pub use signals::{
-    Reaped, block_for_signalfd, controlling_terminal, next_ended, next_signal, pidfd_send_signal,
-    reap, reap_any, reset_signals, signals_by_descriptor,
+    Reaped, block_signals, controlling_terminal, next_ended, next_signal, pidfd_send_signal, reap,
+    reap_any, reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};
+pub use syscall::Syscall;
 pub use wiping::Wiping;
 
 /// Whether a test of the few that need root may run; fails where every test must (`TESTS_MUST_RUN=1`).

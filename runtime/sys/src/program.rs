@@ -52,7 +52,7 @@ pub fn read_only_program(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
 /// touched (`fault_around_bytes`): for a daemon that waits that is most of its resident memory.
 ///
 /// Gives how many bytes the parts have.
-pub fn let_go_of_code() -> Result<usize> {
+pub fn drop_code_pages() -> Result<usize> {
     let failed = || "read(/proc/self/maps)";
     let exe = fs::read_link("/proc/self/exe").map_err(Error::of_io(failed))?;
     let maps = fs::read_to_string("/proc/self/maps").map_err(Error::of_io(failed))?;
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn it_goes_on_running_afterwards() {
-        assert!(let_go_of_code().unwrap() > 1 << 16);
+        assert!(drop_code_pages().unwrap() > 1 << 16);
         assert_eq!(format!("{:?}", [1, 2, 3].map(|of| of * 2)), "[2, 4, 6]");
     }
 }

@@ -18,7 +18,7 @@ pub enum Reaped {
 
 /// Blocks SIGCHLD and gives a descriptor that can be read when one is pending; ignores the signals
 /// that would end a process for what happens elsewhere (SIGPIPE, SIGHUP). `signalfd(2)`.
-pub fn block_for_signalfd() -> Result<OwnedFd> {
+pub fn block_signals() -> Result<OwnedFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(of("sigprocmask(SIGCHLD)"))?;

@@ -2,7 +2,7 @@
 //! Starting a program from a big, multi-threaded process: `posix_spawn(3)`, which shares memory
 //! until the exec instead of copying page tables.
 
-use crate::{Error, Result, Strings};
+use crate::{CStringArray, Error, Result};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use std::ffi::CString;
 use std::mem::MaybeUninit;
@@ -38,7 +38,8 @@ pub fn spawn_program(
     let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd()))
         .map_err(|_| failed(libc::EINVAL))?;
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
-    let args = Strings::new(&args).map_err(|errno| Error::new(errno, "posix_spawn(arguments)"))?;
+    let args =
+        CStringArray::new(&args).map_err(|errno| Error::new(errno, "posix_spawn(arguments)"))?;
     let mut actions = Actions::new().map_err(failed)?;
     for number in [0, 1] {
         actions.open(number, c"/dev/null").map_err(failed)?;

@@ -12,7 +12,7 @@ use super::mounts::{Table, is_within};
 use super::origin::{self, Origin};
 use super::sockets::Search;
 use super::status;
-use hull_cgroup::{Cgroup, Host, Version};
+use hull_cgroup::{Cgroup, CgroupFs, Version};
 use hull_sys::text::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, readlinkat, statat};
@@ -186,7 +186,7 @@ fn facts(given: &Given, held: &Held) -> Result<Facts, Error> {
     let mount_namespace = openat(dir, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let inside = mount_namespace.map_err(Error::kernel("open its mount namespace"))?;
     let inside = inside::look(inside, given.devices.clone())?;
-    let cgroups = Host::detect().map_err(|source| Error::Cgroup { source })?;
+    let cgroups = CgroupFs::detect().map_err(|source| Error::Cgroup { source })?;
     let own_user = namespace(of_user, "user")?;
     let (threads, more_threads, sockets) =
         threads(given, &cgroups, held.dir.as_fd(), own_user.as_deref(), &namespaces)?;
@@ -275,7 +275,7 @@ type Threads = (Vec<Thread>, bool, BTreeSet<u64>);
 /// on the host's network.
 fn threads(
     given: &Given,
-    cgroups: &Host,
+    cgroups: &CgroupFs,
     first: BorrowedFd<'_>,
     own_user: Option<&str>,
     namespaces: &BTreeMap<&'static str, Shared>,
@@ -349,7 +349,7 @@ fn lsm(dir: BorrowedFd<'_>) -> Result<Lsm, Error> {
 }
 
 /// Rules of the cgroup that the process is in, on the host.
-fn rules(dir: BorrowedFd<'_>, cgroups: &Host) -> Result<DeviceRules, Error> {
+fn rules(dir: BorrowedFd<'_>, cgroups: &CgroupFs) -> Result<DeviceRules, Error> {
     let hierarchy =
         cgroups.hierarchies().iter().find(|of| of.controllers.iter().any(|name| name == "devices"));
     let (Some(hierarchy), Version::V1 | Version::Hybrid) = (hierarchy, cgroups.version()) else {

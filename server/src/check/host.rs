@@ -166,7 +166,7 @@ fn socket(path: &Path) -> Finding {
 
 fn driver(config: &Config) -> Finding {
     const WHAT: &str = "cgroup driver";
-    let chosen = hull_cgroup::Host::detect().map(|host| Driver::choose(&config.cgroup, &host));
+    let chosen = hull_cgroup::CgroupFs::detect().map(|host| Driver::choose(&config.cgroup, &host));
     match chosen {
         Ok(Ok(driver)) if driver.is_systemd() => Finding::good(WHAT, "systemd: one scope per pod"),
         Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: hull itself"),

@@ -3,8 +3,8 @@
 
 use super::Finding;
 use crate::apparmor;
-use hull_cgroup::{Host, Version};
-use hull_sys::Call;
+use hull_cgroup::{CgroupFs, Version};
+use hull_sys::Syscall;
 use rustix::mount::{FsOpenFlags, fsopen};
 use std::fs;
 
@@ -48,9 +48,9 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 
 fn calls() -> Finding {
     const WHAT: &str = "system calls";
-    let missing: Vec<_> = Call::ALL.into_iter().filter(|call| !call.is_there()).collect();
+    let missing: Vec<_> = Syscall::ALL.into_iter().filter(|call| !call.is_available()).collect();
     if missing.is_empty() {
-        return Finding::good(WHAT, Call::ALL.map(Call::name).join(" "));
+        return Finding::good(WHAT, Syscall::ALL.map(Syscall::name).join(" "));
     }
     let names: Vec<_> =
         missing.iter().map(|call| format!("{} (Linux {})", call.name(), call.since())).collect();
@@ -62,7 +62,7 @@ fn cgroups() -> Vec<Finding> {
     const WHAT: &str = "cgroups";
     const HINT: &str =
         "mount cgroup2 at /sys/fs/cgroup (boot with systemd.unified_cgroup_hierarchy=1)";
-    let host = match Host::detect() {
+    let host = match CgroupFs::detect() {
         Ok(host) => host,
         Err(err) => {
             return vec![Finding::missing(

@@ -11,7 +11,7 @@
 use super::Finding;
 use crate::config::{Config, NetworkMode};
 use crate::error::Chain;
-use hull_network::{Bandwidth, Bridge, Cni, Pod};
+use hull_network::{Bandwidth, BuiltinNetwork, Cni, Pod};
 use hull_sys::netns;
 use std::fs;
 use std::io;
@@ -83,7 +83,7 @@ fn attach(config: &Config, leases: &Path) -> Result<(), Failed> {
     let settings = hull_network::Config { state_dir: leases.to_owned(), ..config.bridge() };
     let id = "0".repeat(64);
     let tried = netns::within(host.as_fd(), || {
-        let bridge = Bridge::open(settings)?;
+        let bridge = BuiltinNetwork::open(settings)?;
         bridge.attach(
             &Pod { id: &id, short: &id[..11] },
             pod.as_fd(),
@@ -99,7 +99,7 @@ fn attach(config: &Config, leases: &Path) -> Result<(), Failed> {
 /// nobody sees it.
 fn try_out(settings: hull_network::Config, leases: &Path) -> Result<(), Failed> {
     let settings = hull_network::Config { state_dir: leases.to_owned(), ..settings };
-    Bridge::open(settings).and_then(|bridge| bridge.check()).map_err(told)
+    BuiltinNetwork::open(settings).and_then(|bridge| bridge.check()).map_err(told)
 }
 
 fn told(err: hull_network::Error) -> Failed {

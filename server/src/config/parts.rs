@@ -39,12 +39,12 @@ impl Config {
     /// The pod network's.
     pub(crate) fn bridge(&self) -> hull_network::Config {
         hull_network::Config {
-            links: match self.network.mode {
+            link_mode: match self.network.mode {
                 NetworkMode::Bridge | NetworkMode::Cni | NetworkMode::None => {
-                    hull_network::Links::Bridge
+                    hull_network::LinkMode::Bridge
                 }
-                NetworkMode::Macvlan => hull_network::Links::Macvlan,
-                NetworkMode::Ipvlan => hull_network::Links::Ipvlan,
+                NetworkMode::Macvlan => hull_network::LinkMode::Macvlan,
+                NetworkMode::Ipvlan => hull_network::LinkMode::Ipvlan,
             },
             uplink: self.network.uplink.clone(),
             bridge: self.network.bridge.clone(),

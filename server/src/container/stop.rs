@@ -8,7 +8,7 @@ use crate::monitors::{self, Client};
 use crate::node::{Node, blocking};
 use crate::waits;
 use futures_util::future::join_all;
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Target, Verb};
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Order {
 }
 
 /// Whether it is empty then.
-fn kill_cgroup(host: &Host, path: &str, pod: &str) -> Result<bool, hull_cgroup::Error> {
+fn kill_cgroup(host: &CgroupFs, path: &str, pod: &str) -> Result<bool, hull_cgroup::Error> {
     let (cgroup, pod) = (Cgroup::at(host, path)?, Cgroup::at(host, pod)?);
     cgroup.kill_within(&pod)?;
     Ok(cgroup.wait_empty(waits::DIE_MAX)? && !cgroup.is_populated()?)
@@ -141,7 +141,7 @@ async fn ended(state: &mut watch::Receiver<State>, limit: Duration) -> bool {
 }
 
 /// Where in the kernel the processes of a cgroup hang, `proc(5)` /proc/pid/stack.
-fn stacks(host: &Host, cgroup: &str) -> String {
+fn stacks(host: &CgroupFs, cgroup: &str) -> String {
     let pids = Cgroup::at(host, cgroup).and_then(|cgroup| cgroup.procs());
     let shown: Vec<_> = pids
         .unwrap_or_default()

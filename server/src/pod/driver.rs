@@ -18,7 +18,7 @@ use super::PodRecord;
 use crate::config;
 use crate::node::blocking;
 use crate::systemd::{self, Systemd, names};
-use hull_cgroup::{Cgroup, Host, Version};
+use hull_cgroup::{Cgroup, CgroupFs, Version};
 use hull_proto::id::PodId;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ pub(crate) enum Driver {
 
 impl Driver {
     /// The one that is set, or that fits this host.
-    pub(crate) fn choose(config: &config::Cgroup, host: &Host) -> Result<Self, Error> {
+    pub(crate) fn choose(config: &config::Cgroup, host: &CgroupFs) -> Result<Self, Error> {
         let v2 = host.version() == Version::V2;
         let runs = Path::new(SYSTEMD_RUNS).is_dir();
         let systemd = match config.driver {
@@ -98,7 +98,7 @@ impl Driver {
         }
         let slice = names::slice_of_path(&config.parent)
             .map_err(|why| Error::OwnParent { parent: config.parent.clone(), why })?;
-        let home = host.own().map_err(|source| Error::Home { source })?;
+        let home = host.self_dir().map_err(|source| Error::Home { source })?;
         let home = home.ok_or(Error::NoSystemd { why: "this daemon is in no v2 cgroup" })?;
         Ok(Self::Systemd { bus: Systemd::default(), slice, home })
     }
@@ -174,7 +174,7 @@ impl Driver {
     /// it then, until [`Driver::give_back`].
     pub(crate) async fn make(
         &self,
-        host: &Host,
+        host: &CgroupFs,
         pod: &PodId,
         path: &str,
         monitor: i32,

@@ -286,7 +286,7 @@ async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<()
         return Ok(());
     }
     let (node, id) = (Arc::clone(node), id.clone());
-    let withdrawn = blocking(move || node.network.withdraw(id.as_str())).await;
+    let withdrawn = blocking(move || node.network.unpublish_ports(id.as_str())).await;
     withdrawn.map_err(|source| Error::Detach { source })
 }
 
@@ -371,7 +371,7 @@ async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
 /// Kills what is in a cgroup, also what is frozen in it or by its pod's cgroup `pod`; waits until it is empty,
 /// and removes it. A path that cannot be a cgroup's never was one: there is nothing to be cleared.
 pub(crate) fn clear_cgroup(
-    host: &hull_cgroup::Host,
+    host: &hull_cgroup::CgroupFs,
     path: &str,
     pod: &str,
 ) -> Result<(), hull_cgroup::Error> {

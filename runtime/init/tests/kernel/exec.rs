@@ -4,7 +4,7 @@
 use crate::Test;
 use crate::fixture::{Fixture, Running, has_ended, program, shell};
 use hull_init::plan::{Namespace, Step};
-use hull_sys::{Forked, clone3};
+use hull_sys::{ForkResult, clone3};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
@@ -125,7 +125,7 @@ fn caller_stays(fixture: &Fixture) {
 fn ends_with_parent(fixture: &Fixture) {
     let (news, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let plan = fixture.plan("sleep 1000", Vec::new());
-    let Forked::Parent { pidfd, .. } = clone3(0, None).unwrap() else {
+    let ForkResult::Parent { pidfd, .. } = clone3(0, None).unwrap() else {
         let mut text = String::from("0");
         if let Ok(running) = fixture.start(&plan, &[]) {
             text = running.pid.to_string();

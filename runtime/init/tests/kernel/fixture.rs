@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A busybox root and a cgroup for one test; starting, waiting, and looking for what was left.
 
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{
     Attrs, Capabilities, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op, Source,
 };
@@ -30,7 +30,7 @@ pub(crate) fn missing() -> Option<String> {
     if !Path::new(BUSYBOX).is_file() {
         missing.push(format!("{BUSYBOX} (package busybox-static)"));
     }
-    if let Err(err) = Host::detect() {
+    if let Err(err) = CgroupFs::detect() {
         missing.push(format!("cgroups ({err})"));
     }
     (!missing.is_empty()).then(|| missing.join(", "))
@@ -56,7 +56,7 @@ fn mounts() -> String {
 #[derive(Debug)]
 pub(crate) struct Fixture {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) host: Host,
+    pub(crate) host: CgroupFs,
     cgroup: String,
     count: Cell<u32>,
     mounts: String,
@@ -89,7 +89,7 @@ impl Fixture {
         let dir = tempfile::Builder::new().prefix("hull-init-").tempdir().unwrap();
         let this = Self {
             dir,
-            host: Host::detect().unwrap(),
+            host: CgroupFs::detect().unwrap(),
             cgroup: format!("/hull-test-{}-init", std::process::id()),
             count: Cell::new(0),
             mounts,

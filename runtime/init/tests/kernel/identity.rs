@@ -177,7 +177,7 @@ fn limits(fixture: &Fixture) {
 
 fn signals(fixture: &Fixture) {
     // As the monitor is: SIGPIPE and SIGHUP ignored, SIGCHLD blocked.
-    drop(hull_sys::block_for_signalfd().unwrap());
+    drop(hull_sys::block_signals().unwrap());
     let mut plan = fixture.plan("", Vec::new());
     plan.process = program(&["/bin/cat", "/proc/self/status"]);
     let out = fixture.run(&plan).out;

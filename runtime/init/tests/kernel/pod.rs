@@ -3,7 +3,7 @@
 
 use crate::Test;
 use crate::fixture::{Fixture, bind_of, device, outcome, wait};
-use hull_cgroup::Host;
+use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMaps, Namespace, Namespaces, PausePlan, Source, Step};
 use hull_init::{PodProcfs, StartedPause, Starting, StepError};
 use hull_sys::pidfd_send_signal;
@@ -89,7 +89,7 @@ pub(crate) struct Pod {
 
 impl Pod {
     pub(crate) fn start(
-        host: &Host,
+        host: &CgroupFs,
         plan: &PausePlan,
         netns: Option<OwnedFd>,
         exe: BorrowedFd<'_>,

@@ -23,7 +23,7 @@ mod client;
 
 pub use client::{Client, frame};
 
-use hull_cgroup::{Cgroup, Host};
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{
     Attrs, Capabilities, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op, Source,
 };
@@ -75,7 +75,7 @@ pub fn can_run() -> bool {
     if !Path::new(BUSYBOX).is_file() {
         missing.push(format!("{BUSYBOX} (package busybox-static)"));
     }
-    if let Err(err) = Host::detect() {
+    if let Err(err) = CgroupFs::detect() {
         missing.push(format!("cgroups ({err})"));
     }
     if missing.is_empty() {
@@ -95,7 +95,7 @@ pub struct Pod {
     pidfd: OwnedFd,
     pub dir: tempfile::TempDir,
     socket: PathBuf,
-    pub host: Host,
+    pub host: CgroupFs,
     /// The cgroup that everything of this pod is made in.
     pub cgroup: String,
     /// Processes that must be gone in the end.
@@ -150,7 +150,7 @@ impl Pod {
             hull_sys::spawn_program(exe.as_fd(), &["hull-monitor", id.as_str()], &fds).unwrap();
         let pid = Pid::from_raw(pid).unwrap();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let host = Host::detect().unwrap();
+        let host = CgroupFs::detect().unwrap();
         let _swept = Swept(Cgroup::at(&host, &cgroup).unwrap());
         Some(Self {
             id,

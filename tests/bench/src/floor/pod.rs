@@ -9,7 +9,7 @@
 //! The caller is single-threaded, as children of a clone may then do anything.
 
 use super::{link, program};
-use hull_sys::{Error, Forked, Result, Strings, clone3, exit_now, flags};
+use hull_sys::{CStringArray, Error, ForkResult, Result, clone3, exit_now, flags};
 use link::Links;
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -75,12 +75,12 @@ impl Child {
     /// Runs `work` in a new process. What it returns becomes the exit code.
     fn start(clone_flags: u64, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         match clone3(clone_flags, None)? {
-            Forked::Parent { pid, pidfd } => {
+            ForkResult::Parent { pid, pidfd } => {
                 let pid = Pid::from_raw(pid)
                     .ok_or_else(|| Error::new(Errno::SRCH, "clone3 gave no process"))?;
                 Ok(Self { pid, pidfd })
             }
-            Forked::Child => {
+            ForkResult::Child => {
                 let done = work();
                 if let Err(err) = &done {
                     crate::report::progress(&format!("a process of the floor: cannot {err}"));
@@ -231,8 +231,8 @@ fn start_container(floor: &Floor, pause: &Child, layer: &Path, own_network: bool
 }
 
 fn become_program(path: &std::ffi::CStr) -> Result<()> {
-    let none = Strings::new(&[]).map_err(|errno| Error::new(errno, "execve(environment)"))?;
-    let name = Strings::new(&[path.to_bytes().to_vec()])
+    let none = CStringArray::new(&[]).map_err(|errno| Error::new(errno, "execve(environment)"))?;
+    let name = CStringArray::new(&[path.to_bytes().to_vec()])
         .map_err(|errno| Error::new(errno, "execve(arguments)"))?;
     Err(hull_sys::execve(path, &name, &none))
 }

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Detects pod subnets that overlap with routes of this host.
+//!
+//! A route into the subnet diverts packets from its pods. A link whose own subnet contains the pod subnet
+//! can no longer reach neighbours with addresses in the pod subnet. A wider static route is not an
+//! overlap: clusters route their whole pod network that way, and the bridge's route is more specific.
+//!
+//! The rule: an overlapping subnet is refused when the bridge does not have it yet. If the bridge already
+//! has it, there is only a warning: pods run, and only the overlapping addresses are unreachable.
+
+use super::config::Config;
+use super::links;
+use crate::error::Error;
+use crate::ipam::Subnet;
+use crate::netlink::routes::{self, Route};
+use crate::netlink::{Socket, link};
+use ipnet::IpNet;
+use tracing::warn;
+
+/// Compares the subnets with every route of the host.
+///
+/// # Errors
+/// The overlap, with subnet, route and link.
+pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
+    let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
+    for subnet in subnets {
+        let all =
+            routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
+        let Some(route) = overlapping(&all, subnet.net(), bridge) else { continue };
+        let found = route.link.and_then(|index| link::at(socket, index).ok().flatten());
+        let overlap = Error::SubnetOverlaps {
+            subnet: subnet.net(),
+            route: route.to,
+            link: found.map(|link| link.name),
+        };
+        if !bridge_has(&all, subnet.net(), bridge) {
+            return Err(overlap);
+        }
+        warn!(error = %overlap, hint = overlap.hint(), "pods are unreachable at addresses where routes overlap");
+    }
+    Ok(())
+}
+
+fn overlapping(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> Option<&Route> {
+    let others = all.iter().filter(|route| route.link.is_none() || route.link != bridge);
+    let mut others = others.filter(|route| {
+        subnet.contains(&route.to) || (route.on_link && route.to.contains(&subnet))
+    });
+    others.next()
+}
+
+/// Whether the bridge already has the subnet.
+fn bridge_has(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> bool {
+    bridge.is_some() && all.iter().any(|route| route.to == subnet && route.link == bridge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: Option<u32> = Some(9);
+
+    fn route(to: &str, link: u32, on_link: bool) -> Route {
+        Route { to: to.parse().unwrap(), link: Some(link), on_link }
+    }
+
+    fn overlaps(route: Route) -> bool {
+        overlapping(&[route], "10.88.0.0/16".parse().unwrap(), BRIDGE).is_some()
+    }
+
+    #[test]
+    fn routes_into_the_subnet_overlap_and_links_that_have_all_of_it() {
+        assert!(overlaps(route("10.88.0.0/16", 2, true)));
+        assert!(overlaps(route("10.88.7.0/24", 2, false)));
+        assert!(overlaps(route("10.88.7.1/32", 1, true)), "an address of the host's own");
+        assert!(overlaps(route("10.0.0.0/8", 2, true)), "the link's own subnet");
+        assert!(overlaps(Route { link: None, ..route("10.88.0.0/16", 0, false) }), "a black hole");
+    }
+
+    #[test]
+    fn the_bridges_own_routes_and_a_clusters_wider_one_do_not() {
+        assert!(!overlaps(route("10.88.0.0/16", 9, true)));
+        assert!(!overlaps(route("10.88.0.1/32", 9, true)));
+        assert!(!overlaps(route("10.0.0.0/8", 2, false)), "set, not of the link");
+        assert!(!overlaps(route("10.89.0.0/16", 2, true)));
+        assert!(!overlaps(route("fd00::/64", 2, true)));
+    }
+
+    #[test]
+    fn a_subnet_is_begun_when_the_bridge_has_it() {
+        let subnet = "10.88.0.0/16".parse().unwrap();
+        assert!(bridge_has(&[route("10.88.0.0/16", 9, true)], subnet, BRIDGE));
+        assert!(!bridge_has(&[route("10.88.0.0/16", 9, true)], subnet, None));
+        assert!(!bridge_has(&[route("10.88.0.0/16", 2, true)], subnet, BRIDGE));
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds the plugins' programs, queries their supported versions, and calls them.
+
+use super::conf::{Network, Plugin};
+use super::error::{Call, Error};
+use super::in_flight::InFlightCall;
+use super::invoke::{self, describe_exit, stderr_suffix};
+use super::protocol::{self, PluginInput, Target, Verb};
+use super::version::Version;
+use crate::limits::SURVEY_S;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Seek as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+/// The state of a program's file when its versions were queried: inode, mtime, size.
+type State = (u64, i64, i64, u64);
+
+/// The plugin directories, and the known versions of the programs in them.
+#[derive(Debug)]
+pub(super) struct Plugins {
+    dirs: Vec<PathBuf>,
+    deadline: Duration,
+    /// Versions that a program said it speaks, good for as long as its file is the same.
+    supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
+}
+
+impl Plugins {
+    pub(super) fn new(dirs: Vec<PathBuf>, deadline: Duration) -> Self {
+        Self { dirs, deadline, supported: Mutex::new(HashMap::new()) }
+    }
+
+    /// The CNI version to use for a network: the highest that its configuration and all of its plugins
+    /// support.
+    pub(super) fn version(&self, network: &Network) -> Result<Version, Error> {
+        let mut known = Vec::new();
+        for plugin in &network.plugins {
+            known.push(self.supported_versions(network, plugin)?);
+        }
+        Version::highest(&network.versions, &known).ok_or_else(|| {
+            let texts: Vec<&str> = network.versions.iter().map(|version| version.text()).collect();
+            let supported = network.plugins.iter().zip(&known);
+            let supported = supported.map(|(plugin, versions)| {
+                format!("`{}` supports {}", plugin.program, versions.join(", "))
+            });
+            Error::NoVersion {
+                network: network.name.clone(),
+                file: network.file.clone(),
+                offered: texts.join(", "),
+                supported: supported.collect::<Vec<_>>().join("; "),
+            }
+        })
+    }
+
+    fn supported_versions(&self, network: &Network, plugin: &Plugin) -> Result<Vec<String>, Error> {
+        let program = self.find(&network.name, plugin)?;
+        let state = state_of(&program);
+        let cached = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, versions)) = cached.get(&program)
+            && Some(known) == state.as_ref()
+        {
+            return Ok(versions.clone());
+        }
+        drop(cached);
+        let call = call(Verb::Version, &network.name, plugin);
+        let env = protocol::environment(Verb::Version, &self.path(), None);
+        // Any version will do; take the newest that the network's configuration supports.
+        let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
+        let input = serde_json::json!({"cniVersion": version.text()}).to_string();
+        let answer = run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, self.deadline)?;
+        let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
+        if let Some(state) = state {
+            let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
+            supported.insert(program, (state, versions.clone()));
+        }
+        Ok(versions)
+    }
+
+    /// Calls a plugin and returns its stdout.
+    pub(super) fn call(
+        &self,
+        verb: Verb,
+        (network, version): (&str, Version),
+        plugin: &Plugin,
+        target: Option<&Target<'_>>,
+        extra: &PluginInput<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let program = self.find(network, plugin)?;
+        let env = protocol::environment(verb, &self.path(), target);
+        let input = protocol::request(network, version, plugin, extra);
+        let call = call(verb, network, plugin);
+        let is_survey = matches!(verb, Verb::Status | Verb::Gc);
+        let deadline = if is_survey { self.deadline.min(SURVEY_S.time()) } else { self.deadline };
+        let Some(target) = target else {
+            return run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
+        };
+        let (_in_flight, input) = InFlightCall::begin(target.call.to_owned(), &input)?;
+        run(&call, &program, &env, input, deadline)
+    }
+
+    /// Calls ADD and parses its result.
+    pub(super) fn add(
+        &self,
+        of: (&str, Version),
+        plugin: &Plugin,
+        target: &Target<'_>,
+        extra: &PluginInput<'_>,
+    ) -> Result<Value, Error> {
+        let answer = self.call(Verb::Add, of, plugin, Some(target), extra)?;
+        let bad = |why| Error::BadAnswer { call: call(Verb::Add, of.0, plugin), why };
+        serde_json::from_slice(&answer).map_err(|err| bad(format!("it is not JSON: {err}")))
+    }
+
+    /// Checks that the plugin's IPAM program exists, if it has one.
+    pub(super) fn find_delegate(&self, network: &str, plugin: &Plugin) -> Result<(), Error> {
+        let named = plugin.object.get("ipam").and_then(|ipam| ipam.get("type"));
+        match named.and_then(Value::as_str).filter(|name| !name.is_empty()) {
+            Some(name) => self.find_named(network, name).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The plugin's program.
+    fn find(&self, network: &str, plugin: &Plugin) -> Result<PathBuf, Error> {
+        self.find_named(network, &plugin.program)
+    }
+
+    /// Searches the directories for a program.
+    fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
+        let runs = |path: &PathBuf| {
+            fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
+        };
+        let mut paths = self.dirs.iter().map(|dir| dir.join(name));
+        paths.find(runs).ok_or_else(|| {
+            let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+            Error::NoProgram {
+                program: name.to_owned(),
+                network: network.to_owned(),
+                dirs: dirs.join(", "),
+            }
+        })
+    }
+
+    /// The value of `CNI_PATH`, in which plugins search for other plugins.
+    fn path(&self) -> String {
+        let joined = std::env::join_paths(&self.dirs).unwrap_or_else(|_| OsString::new());
+        joined.to_string_lossy().into_owned()
+    }
+}
+
+/// Creates an input file in memory.
+fn memfd_input(call: &Call, input: &[u8]) -> Result<File, Error> {
+    let made = hull_sys::sealed_memfd("cni-input", input).map(File::from);
+    let rewound = made.and_then(|mut file| {
+        file.rewind().map_err(hull_sys::Error::of_io(|| "lseek(cni-input)"))?;
+        Ok(file)
+    });
+    rewound.map_err(|source| Error::Memory { call: call.clone(), source })
+}
+
+fn call(verb: Verb, network: &str, plugin: &Plugin) -> Call {
+    Call { verb, program: plugin.program.clone(), network: network.to_owned() }
+}
+
+fn state_of(program: &Path) -> Option<State> {
+    let of = fs::metadata(program).ok()?;
+    Some((of.ino(), of.mtime(), of.mtime_nsec(), of.size()))
+}
+
+fn run(
+    call: &Call,
+    program: &Path,
+    env: &[(&'static str, String)],
+    input: File,
+    deadline: Duration,
+) -> Result<Vec<u8>, Error> {
+    let began = Instant::now();
+    let done = invoke::run(program, env, input, deadline)
+        .map_err(|source| Error::Run { call: call.clone(), source })?;
+    debug!(%call, took_us = began.elapsed().as_micros(), "network plugin called");
+    if done.status.success() {
+        return Ok(done.answer);
+    }
+    Err(match protocol::error_result(&done.answer) {
+        Some(error) => Error::Plugin { call: call.clone(), error },
+        None => Error::Failed {
+            call: call.clone(),
+            how: describe_exit(done.status),
+            said: stderr_suffix(&done.stderr_tail),
+        },
+    })
+}

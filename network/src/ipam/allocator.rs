@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Allocates addresses and host ports to pods, in memory.
+//!
+//! The rule: no two pods have the same address, and no packet matches the host ports of two pods. A pod
+//! gets the next free address after the one allocated last, so a freed address is reused as late as
+//! possible.
+//!
+//! An allocation costs the same with any number of pods: free addresses are found with
+//! [intervals](super::interval_set) of allocated ones, the holders of a port by its number.
+//!
+//! Pure: no disk, no kernel. [`leases`](super::leases) persists it across restarts.
+
+use super::interval_set::IntervalSet;
+use super::subnet::{Subnet, bits};
+use crate::error::Error;
+use crate::types::{PortMapping, Protocol};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// The addresses and host ports of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Increases with every lease: the highest is the newest.
+    pub(crate) sequence: u64,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) ports: Vec<PortMapping>,
+    /// Whether the pod's host ports are being removed. It keeps its addresses until everything is gone.
+    pub(crate) releasing: bool,
+}
+
+/// The allocator, with all leases.
+#[derive(Debug, Default)]
+pub(crate) struct Ipam {
+    subnets: Vec<Subnet>,
+    leases: BTreeMap<String, Lease>,
+    taken_v4: IntervalSet,
+    taken_v6: IntervalSet,
+    /// The pods that have a host port, on any address.
+    ports: HashMap<(Protocol, u16), Vec<(String, PortMapping)>>,
+    /// The address allocated last, by subnet.
+    last: Vec<Option<IpAddr>>,
+    sequence: u64,
+}
+
+impl Ipam {
+    pub(crate) fn new(subnets: Vec<Subnet>) -> Self {
+        let last = vec![None; subnets.len()];
+        Self { subnets, last, ..Self::default() }
+    }
+
+    pub(crate) fn subnets(&self) -> &[Subnet] {
+        &self.subnets
+    }
+
+    /// Changes the subnets. Returns the pod that still has an address outside them, if any.
+    pub(crate) fn set_subnets(&mut self, subnets: Vec<Subnet>) -> Result<(), String> {
+        let outside = |lease: &Lease| {
+            lease.addresses.iter().any(|ip| !subnets.iter().any(|of| of.assigns(*ip)))
+        };
+        if let Some((pod, _)) = self.leases.iter().find(|(_, lease)| outside(lease)) {
+            return Err(pod.clone());
+        }
+        self.last = vec![None; subnets.len()];
+        self.subnets = subnets;
+        self.resume();
+        Ok(())
+    }
+
+    /// Adopts a lease from before a restart. If another pod has one of its addresses, returns that pod.
+    pub(crate) fn adopt(&mut self, pod: String, lease: Lease) -> Result<(), String> {
+        if let Some(ip) = lease.addresses.iter().find(|ip| self.taken(**ip).contains(bits(**ip))) {
+            let holder = self.leases.iter().find(|(_, other)| other.addresses.contains(ip));
+            return Err(holder.map(|(holder, _)| holder.clone()).unwrap_or_default());
+        }
+        if lease.sequence >= self.sequence {
+            self.sequence = lease.sequence;
+            self.resume_after(&lease.addresses);
+        }
+        self.enter(pod, lease);
+        Ok(())
+    }
+
+    /// Allocates an address of every subnet, and the ports. A pod that already has addresses keeps them.
+    pub(crate) fn allocate(&mut self, pod: &str, ports: &[PortMapping]) -> Result<Lease, Error> {
+        self.check_ports(pod, ports)?;
+        let addresses = match self.leases.get(pod) {
+            Some(lease) if self.fits(&lease.addresses) => lease.addresses.clone(),
+            // The addresses are from former subnets.
+            Some(_) => {
+                self.free(pod);
+                self.find_free()?
+            }
+            None => self.find_free()?,
+        };
+        for (number, subnet) in self.subnets.iter().enumerate() {
+            let given = addresses.iter().copied().find(|ip| subnet.assigns(*ip));
+            self.last[number] = given.or(self.last[number]);
+        }
+        self.sequence += 1;
+        let ports = ports.to_vec();
+        let lease = Lease { sequence: self.sequence, addresses, ports, releasing: false };
+        self.free(pod);
+        self.enter(pod.to_owned(), lease.clone());
+        Ok(lease)
+    }
+
+    /// Marks the pod's host ports as being removed, and returns its lease.
+    pub(crate) fn begin_release(&mut self, pod: &str) -> Option<Lease> {
+        let lease = self.leases.get_mut(pod)?;
+        lease.releasing = true;
+        Some(lease.clone())
+    }
+
+    /// Makes the pod's host ports available to other pods, after they were removed from the host.
+    pub(crate) fn unpublish_ports(&mut self, pod: &str) {
+        let lease = self.leases.get_mut(pod).filter(|lease| lease.releasing);
+        let ports = lease.map(|lease| std::mem::take(&mut lease.ports));
+        self.forget_ports(pod, &ports.unwrap_or_default());
+    }
+
+    /// Frees the pod's addresses and ports.
+    pub(crate) fn free(&mut self, pod: &str) {
+        let Some(lease) = self.leases.remove(pod) else { return };
+        for ip in lease.addresses {
+            self.taken_mut(ip).remove(bits(ip));
+        }
+        self.forget_ports(pod, &lease.ports);
+    }
+
+    fn enter(&mut self, pod: String, lease: Lease) {
+        for ip in &lease.addresses {
+            self.taken_mut(*ip).insert(bits(*ip));
+        }
+        for port in &lease.ports {
+            let holders = self.ports.entry((port.protocol, port.host_port)).or_default();
+            holders.push((pod.clone(), *port));
+        }
+        self.leases.insert(pod, lease);
+    }
+
+    fn forget_ports(&mut self, pod: &str, ports: &[PortMapping]) {
+        for port in ports {
+            let key = (port.protocol, port.host_port);
+            let Some(holders) = self.ports.get_mut(&key) else { continue };
+            holders.retain(|(holder, _)| holder != pod);
+            if holders.is_empty() {
+                self.ports.remove(&key);
+            }
+        }
+    }
+
+    fn taken(&self, ip: IpAddr) -> &IntervalSet {
+        if ip.is_ipv4() { &self.taken_v4 } else { &self.taken_v6 }
+    }
+
+    fn taken_mut(&mut self, ip: IpAddr) -> &mut IntervalSet {
+        if ip.is_ipv4() { &mut self.taken_v4 } else { &mut self.taken_v6 }
+    }
+
+    pub(crate) fn get(&self, pod: &str) -> Option<&Lease> {
+        self.leases.get(pod)
+    }
+
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &String> {
+        self.leases.keys()
+    }
+
+    /// The leases whose host ports must be published.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (&String, &Lease)> {
+        self.leases.iter().filter(|(_, lease)| !lease.releasing)
+    }
+
+    fn fits(&self, addresses: &[IpAddr]) -> bool {
+        addresses.len() == self.subnets.len()
+            && self.subnets.iter().all(|subnet| addresses.iter().any(|ip| subnet.assigns(*ip)))
+    }
+
+    fn find_free(&self) -> Result<Vec<IpAddr>, Error> {
+        let of = |(subnet, last): (&Subnet, &Option<IpAddr>)| {
+            let free = subnet.next_free(*last, self.taken(subnet.gateway()));
+            free.ok_or_else(|| Error::SubnetFull { subnet: subnet.net() })
+        };
+        self.subnets.iter().zip(&self.last).map(of).collect()
+    }
+
+    fn check_ports(&self, pod: &str, ports: &[PortMapping]) -> Result<(), Error> {
+        for (number, port) in ports.iter().enumerate() {
+            if port.container_port == 0 {
+                return Err(Error::NoContainerPort { port: *port });
+            }
+            if let Some(host_ip) = port.host_ip
+                && !self.subnets.iter().any(|subnet| subnet.is_ipv4() == host_ip.is_ipv4())
+            {
+                return Err(Error::NoSuchFamily { port: *port, host_ip });
+            }
+            if ports[..number].iter().any(|other| other.clashes(port)) {
+                return Err(Error::PortTwice { port: *port });
+            }
+            let holders = self.ports.get(&(port.protocol, port.host_port));
+            let others = holders.into_iter().flatten().filter(|(holder, _)| holder != pod);
+            if let Some((holder, held)) = others.into_iter().find(|(_, held)| held.clashes(port)) {
+                let holder = holder.clone();
+                return Err(Error::PortTaken { port: *port, held: *held, holder });
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues after the newest lease.
+    fn resume(&mut self) {
+        let newest = self.leases.values().max_by_key(|lease| lease.sequence);
+        let addresses = newest.map_or(Vec::new(), |lease| lease.addresses.clone());
+        self.resume_after(&addresses);
+    }
+
+    fn resume_after(&mut self, addresses: &[IpAddr]) {
+        for (number, subnet) in self.subnets.iter().enumerate() {
+            self.last[number] = addresses.iter().copied().find(|ip| subnet.assigns(*ip));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The hooks of a container, and the errors of hooks that fail.
+
+use crate::error::{Error, Result};
+use crate::record::Record;
+use hull_init::plan::Step;
+use hull_init::{Hooks, StepError};
+use oci_spec::runtime::{Spec, SpecBuilder};
+
+/// The container's hooks, as they were when it was created.
+pub(crate) fn hooks(record: &Record) -> Result<Hooks> {
+    let planned = |source| Error::Plan { id: record.id.clone(), source };
+    hull_plan::hooks(&only_hooks(record)?, record.state_for_hooks()).map_err(planned)
+}
+
+pub(crate) fn only_hooks(record: &Record) -> Result<Spec> {
+    let mut spec = SpecBuilder::default()
+        .build()
+        .map_err(|err| Error::BadValue { value: err.to_string(), what: "a record's hooks" })?;
+    spec.set_hooks(record.hooks.clone());
+    Ok(spec)
+}
+
+pub(crate) fn failed_hook(record: &Record, hooks: &Hooks, error: &StepError) -> Error {
+    let at = if let Step::Hook(at) = error.step { at } else { u32::MAX };
+    hook_failed(hooks, record.id.clone(), at, error)
+}
+
+/// Names the hook.
+pub(crate) fn hook_failed(hooks: &Hooks, id: String, at: u32, error: &StepError) -> Error {
+    let hook = usize::try_from(at).ok().and_then(|at| hooks.list.get(at));
+    let hook = hook.map_or_else(
+        || "a hook".to_owned(),
+        |hook| format!("{} hook `{}`", hook.kind.name(), hook.path),
+    );
+    Error::Hook { id, hook, why: error.call.clone() }
+}
