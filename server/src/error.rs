@@ -37,9 +37,9 @@ pub(crate) enum Error {
     Rootfs { container: String, source: hull_image::Error },
     #[error("work out what the container needs")]
     Spec { source: spec::Error },
-    #[error("go on")]
+    #[error("call NRI plugins")]
     Plugins { source: hull_nri::Error },
-    #[error("go on")]
+    #[error("apply the adjustments of NRI plugins")]
     Adjust { source: nri::Error },
     #[error("give container {container} the limits that an NRI plugin asks for")]
     OthersLimits { container: String },
@@ -81,8 +81,8 @@ pub(crate) enum Error {
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
     WillNotDie { container: String, waited: Duration, stack: String },
     /// A bug: says which invariant broke.
-    #[error("go on: {what} (this is a bug in hull)")]
-    Broken { what: String },
+    #[error("finish: {what} (this is a bug in hull)")]
+    Internal { what: String },
 }
 
 impl Error {
@@ -142,7 +142,7 @@ impl Error {
             | Self::Monitor { .. }
             | Self::ExecPipes { .. }
             | Self::TooManyStreams { .. }
-            | Self::Broken { .. } => None,
+            | Self::Internal { .. } => None,
         }
     }
 }

@@ -100,17 +100,12 @@ fn show(
     let (notices_in, notices) = task::notices();
     let (pod, mut start) = task::prepare(node, id.clone(), record.clone(), notices_in, notices);
     // Two records of one name would be a bug of an earlier version: the second stays unlisted.
-    match node.registry.enter(key, || Ok::<_, std::convert::Infallible>(pod)) {
-        Ok((_, true)) => {
-            start.show(containers.clone());
-            Some(start)
-        }
-        Ok((_, false)) => {
-            error!(pod = %id, "two pods have the same name; this one is passed over");
-            None
-        }
-        Err(never) => match never {},
+    if node.registry.enter(key, &pod).is_some() {
+        error!(pod = %id, "two pods have the same name; this one is passed over");
+        return None;
     }
+    start.show(containers.clone());
+    Some(start)
 }
 
 async fn pod(
@@ -228,7 +223,7 @@ fn events_of(record: &ContainerRecord, fact: Option<&Fact>) -> Vec<ContainerEven
                 oom_kills: exit.oom_kills,
                 memory_peak_bytes: exit.memory_peak_bytes,
                 pids_refused: exit.pids_refused,
-                stop_asked: false,
+                stop_asked: record.stop_requested,
                 out_of_memory: None,
                 denials: Vec::new(),
             };

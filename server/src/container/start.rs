@@ -164,7 +164,7 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
         .await?
     };
     let id =
-        ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
+        ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
     let stdio = Stdio {
         log: log.is_some(),
         tty: record.config.tty,

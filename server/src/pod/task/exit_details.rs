@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was seen when a container ended: counters, whose memory ran out, what was denied to it.
+//! The circumstances of a container's exit: counters, whose memory limit was reached, denials.
 //!
-//! Its cgroup is there until the monitor is told to forget the container, and the kernel's log is read
-//! on first; so nothing here depends on who is quicker.
+//! The container's cgroup exists until its removal, and the kernel's log is read up to its end first, so nothing
+//! here depends on timing.
 
 use crate::container::ContainerRecord;
 use crate::container::state::{OutOfMemory, Seen, State};
@@ -11,14 +11,13 @@ use crate::pod::PodRecord;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Exit;
 
-/// Gathers it.
-pub(super) fn of(
+/// Gathers them. Reads the cgroup and the kernel's log.
+pub(super) fn gather(
     node: &Node,
     pod: &PodRecord,
     id: &ContainerId,
     container: &ContainerRecord,
     exit: &Exit,
-    stop_asked: bool,
 ) -> Seen {
     let running = &container.state;
     let pid = if let State::Running { pid, .. } = running { Some(*pid) } else { None };
@@ -26,7 +25,7 @@ pub(super) fn of(
         oom_kills: exit.oom_kills,
         memory_peak_bytes: exit.memory_peak_bytes,
         pids_refused: exit.pids_refused,
-        stop_asked,
+        stop_asked: container.stop_requested,
         out_of_memory: out_of_memory(node, pod, container, exit.oom_kills),
         denials: node.denials.of(id, pid),
     }
