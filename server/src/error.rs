@@ -91,8 +91,8 @@ pub(crate) enum Error {
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
     WillNotDie { container: String, waited: Duration, stack: String },
     /// A bug: says which invariant broke.
-    #[error("go on: {what} (this is a bug in hull)")]
-    Broken { what: String },
+    #[error("finish: {what} (this is a bug in hull)")]
+    Internal { what: String },
 }
 
 impl Error {
@@ -169,7 +169,7 @@ impl Error {
             | Self::Monitor { .. }
             | Self::ExecPipes { .. }
             | Self::TooManyStreams { .. }
-            | Self::Broken { .. } => None,
+            | Self::Internal { .. } => None,
         }
     }
 }

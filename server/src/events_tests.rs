@@ -59,6 +59,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         adjust: None,
         user: None,
         stop_signal: 15,
+        stop_requested: false,
         state: state.clone(),
     })
 }

@@ -16,8 +16,8 @@
 //! answered, or [`waits::RECOVER_MAX`] is over: those that take longer keep only the verbs about their own pods
 //! waiting. A record that cannot be read was set aside by the store and keeps nobody down.
 
-use crate::container::state::{Event as ContainerEvent, How, Seen};
-use crate::container::{ContainerRecord, State as ContainerState};
+use crate::container::state::{Event as ContainerEvent, How};
+use crate::container::{ContainerRecord, State as ContainerState, exit_details};
 use crate::error::{Chain, Error};
 use crate::monitors::{self, Client};
 use crate::node::{Node, blocking, now_ns};
@@ -26,7 +26,7 @@ use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, parts, task};
 use crate::waits;
 use hull_proto::id::{BadId, ContainerId, PodId};
-use hull_proto::monitor::{ExitHow, Fact, HelloReply, Verb};
+use hull_proto::monitor::{Fact, HelloReply, Verb};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -178,8 +178,8 @@ async fn pod(
         }
         (State::Building | State::Stopping | State::Stopped, _) => {}
     }
-    let containers =
-        reconcile(&node, &record.cgroup, containers, hello.as_ref(), client.as_ref()).await;
+    let known = Arc::new(record.clone());
+    let containers = reconcile(&node, &known, containers, hello.as_ref(), client.as_ref()).await;
     let is_starting = |id: &ContainerId| {
         let facts = hello.iter().flat_map(|said| &said.containers);
         facts.into_iter().any(|(of, fact)| of == id && matches!(fact, Fact::Starting))
@@ -239,7 +239,7 @@ async fn remove_records(node: &Arc<Node>, id: &PodId, containers: &Containers) -
 /// Brings the records of a pod's containers up to what its monitor knows.
 async fn reconcile(
     node: &Arc<Node>,
-    pod_cgroup: &str,
+    pod: &Arc<PodRecord>,
     containers: Containers,
     hello: Option<&HelloReply>,
     client: Option<&Client>,
@@ -254,7 +254,7 @@ async fn reconcile(
             if let Some(client) = client {
                 let _gone = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await;
             }
-            if clear(node, &record, pod_cgroup).await && remove_container(node, &id).await {
+            if clear(node, &record, &pod.cgroup).await && remove_container(node, &id).await {
                 continue;
             }
             // Seen, so that it is asked for again.
@@ -262,17 +262,7 @@ async fn reconcile(
             kept.push((id, record));
             continue;
         }
-        for event in events_of(&record, fact) {
-            if let Ok(state) = record.state.clone().next(event) {
-                record.state = state;
-            }
-        }
-        // Of processes the monitor's word counts.
-        if let (Some(Fact::Running(started)), ContainerState::Running { pid, since_ns }) =
-            (fact, &mut record.state)
-        {
-            (*pid, *since_ns) = (started.pid, started.at_ns);
-        }
+        catch_up(node, pod, &id, &mut record, fact).await;
         if let Err(err) = node.containers.save(id.as_str(), &record) {
             error!(container = %id, error = %Chain(&err), "container record not written");
         }
@@ -287,35 +277,49 @@ async fn reconcile(
     kept
 }
 
-/// What the machine has to hear so that it agrees with the monitor.
-fn events_of(record: &ContainerRecord, fact: Option<&Fact>) -> Vec<ContainerEvent> {
-    match fact {
-        Some(Fact::Running(started)) => {
-            vec![ContainerEvent::Started { pid: started.pid, at_ns: started.at_ns }]
-        }
-        Some(Fact::Exited(started, exit)) => {
-            let seen = Seen {
-                oom_kills: exit.oom_kills,
-                memory_peak_bytes: exit.memory_peak_bytes,
-                pids_refused: exit.pids_refused,
-                stop_asked: false,
-                out_of_memory: None,
-                denials: Vec::new(),
-            };
-            let how = match exit.how {
-                ExitHow::Code(code) => How::Code { code, seen },
-                ExitHow::Signal(signal) => How::Signal { signal, seen },
-            };
-            vec![
-                ContainerEvent::Started { pid: started.pid, at_ns: started.at_ns },
-                ContainerEvent::Exited { how, at_ns: exit.at_ns },
-            ]
-        }
-        Some(Fact::Starting) => Vec::new(),
+/// Brings a container's state up to what the monitor knows, by the events that a running daemon would have seen.
+async fn catch_up(
+    node: &Arc<Node>,
+    pod: &Arc<PodRecord>,
+    id: &ContainerId,
+    record: &mut ContainerRecord,
+    fact: Option<&Fact>,
+) {
+    let (started, exit) = match fact {
+        Some(Fact::Running(started)) => (*started, None),
+        Some(Fact::Exited(started, exit)) => (*started, Some(*exit)),
+        Some(Fact::Starting) => return,
         None if matches!(record.state, ContainerState::Running { .. }) => {
-            vec![ContainerEvent::Exited { how: How::Lost, at_ns: now_ns() }]
+            return advance(record, ContainerEvent::Exited { how: How::Lost, at_ns: now_ns() });
         }
-        None => Vec::new(),
+        None => return,
+    };
+    advance(record, ContainerEvent::Started { pid: started.pid, at_ns: started.at_ns });
+    match (exit, &mut record.state) {
+        (Some(exit), _) => {
+            let (node, pod, id, known) =
+                (Arc::clone(node), Arc::clone(pod), id.clone(), record.clone());
+            let event = blocking(move || exit_details::event(&node, &pod, &id, &known, &exit)).await;
+            advance(record, event);
+        }
+        // The monitor knows better than the record which process it is.
+        (None, ContainerState::Running { pid, since_ns }) => {
+            (*pid, *since_ns) = (started.pid, started.at_ns);
+        }
+        (
+            None,
+            ContainerState::Creating
+            | ContainerState::Created
+            | ContainerState::Exited { .. }
+            | ContainerState::Removing,
+        ) => {}
+    }
+}
+
+/// Applies an event; what the machine refuses changes nothing.
+fn advance(record: &mut ContainerRecord, event: ContainerEvent) {
+    if let Ok(state) = record.state.clone().next(event) {
+        record.state = state;
     }
 }
 

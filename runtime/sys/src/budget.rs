@@ -111,7 +111,7 @@ impl Budget {
         match (self.unit, scales.iter().find(is_whole)) {
             (Unit::Bytes, Some((shift, unit))) => format!("{} {unit}", self.default >> shift),
             (Unit::Seconds, _) => format!("{} s", self.default),
-            (Unit::Milliseconds, _) if self.default % 1000 == 0 => {
+            (Unit::Milliseconds, _) if self.default.is_multiple_of(1000) => {
                 format!("{} s", self.default / 1000)
             }
             (Unit::Milliseconds, _) => format!("{} ms", self.default),

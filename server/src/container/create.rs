@@ -43,6 +43,7 @@ pub(crate) fn record(
         stop_signal: spec::stop_signal(&config, &image.config)
             .map_err(|source| Error::Spec { source })?,
         config,
+        stop_requested: false,
         state: State::Creating,
     })
 }

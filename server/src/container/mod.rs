@@ -6,6 +6,7 @@
 //! runtime. The work itself changes no state.
 
 pub(crate) mod create;
+pub(crate) mod exit_details;
 pub(crate) mod log;
 pub(crate) mod plans;
 pub(crate) mod remove;
@@ -51,6 +52,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) user: Option<User>,
     /// Kernel number of the signal that asks it to stop.
     pub(crate) stop_signal: i32,
+    /// The end was requested: by StopContainer, by a removal, or with the pod's.
+    #[serde(default)]
+    pub(crate) stop_requested: bool,
     pub(crate) state: State,
 }
 

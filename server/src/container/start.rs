@@ -167,7 +167,7 @@ pub(crate) async fn start(order: Order) -> Result<Started, Error> {
     };
     let log = log::open_in_time(&node.storage, &pod_record, &record).await?;
     let id =
-        ContainerId::parse(&record.id).map_err(|err| Error::Broken { what: err.to_string() })?;
+        ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
     let stdio = Stdio {
         log: log.is_some(),
         tty: record.config.tty,

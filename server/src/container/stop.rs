@@ -65,7 +65,7 @@ pub(crate) async fn stop(mut order: Order) -> Result<(), Error> {
         return Ok(());
     }
     let what = format!("container {} has no process, but is not known to have ended", order.id);
-    Err(Error::Broken { what })
+    Err(Error::Internal { what })
 }
 
 impl Order {

@@ -5,7 +5,7 @@ use super::{Cri, convert, filter, status};
 use crate::error::{Chain, Error};
 use crate::node::{blocking, new_pod_id, now_ns};
 use crate::pod::registry::Key;
-use crate::pod::{Command, PodRecord, Sizes, State, View, files, task};
+use crate::pod::{Command, Pod, PodRecord, Sizes, State, View, files, task};
 use crate::{spec, stats};
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -29,41 +29,54 @@ impl Cri {
         let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
         let metadata = check(&config)?;
         let key = Key::of(&metadata);
-        let node = Arc::clone(&self.node);
-        let mut start = None;
-        let (pod, _) = node
-            .registry
-            .enter(key, || {
-                let id = new_pod_id();
-                let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-                let (cgroup, ours) = node
-                    .driver
-                    .place(&id, parent)
-                    .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
-                let record = PodRecord {
-                    id: id.to_string(),
-                    cgroup,
-                    cgroup_is_ours: ours,
-                    config: config.clone(),
-                    handler: handler.clone(),
-                    created_ns: now_ns(),
-                    state: State::Building,
-                };
-                // Refused before anything is made: what the sandbox asks for and cannot have.
-                spec::pause(&node, &record).map_err(|source| Error::Spec { source })?;
-                spec::ports(&config).map_err(|source| Error::Spec { source })?;
-                task::record(&node, &id, &record).map_err(|source| Error::Store { source })?;
-                let (notices_in, notices) = task::notices();
-                let (pod, ready) = task::prepare(&node, id, record, notices_in, notices);
-                start = Some(ready);
-                Ok::<_, Error>(pod)
-            })
-            .map_err(status::of)?;
-        if let Some(start) = start {
-            start.run();
-        }
+        let pod = match self.node.registry.named(&key) {
+            Some(pod) => pod,
+            None => self.new_pod(key, config, handler).await.map_err(status::of)?,
+        };
         pod.built().await.map_err(status::of)?;
         Ok(api::RunPodSandboxResponse { pod_sandbox_id: pod.id.to_string() })
+    }
+
+    /// A new pod under this name, being built; or the one that a concurrent request has entered.
+    async fn new_pod(
+        &self,
+        key: Key,
+        config: api::PodSandboxConfig,
+        handler: String,
+    ) -> Result<Pod, Error> {
+        let node = Arc::clone(&self.node);
+        let id = new_pod_id();
+        let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+        let (cgroup, ours) = node
+            .driver
+            .place(&id, parent)
+            .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
+        let record = PodRecord {
+            id: id.to_string(),
+            cgroup,
+            cgroup_is_ours: ours,
+            config,
+            handler,
+            created_ns: now_ns(),
+            state: State::Building,
+        };
+        let record = {
+            // Refused before anything is made: what the sandbox asks for and cannot have.
+            let node = Arc::clone(&node);
+            let checked = blocking(move || {
+                spec::pause(&node, &record)?;
+                spec::ports(&record.config)?;
+                Ok(record)
+            });
+            checked.await.map_err(|source| Error::Spec { source })?
+        };
+        let (notices_in, notices) = task::notices();
+        let (pod, start) = task::prepare(&node, id, record, notices_in, notices);
+        if let Some(earlier) = node.registry.enter(key, &pod) {
+            return Ok(earlier);
+        }
+        start.run();
+        Ok(pod)
     }
 
     /// Kills the pod's containers and gives its network back. Idempotent: a pod that is stopped

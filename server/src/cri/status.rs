@@ -137,7 +137,7 @@ fn code(error: &Error) -> Code {
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
         | Error::WillNotDie { .. } => Code::Unknown,
-        Error::Broken { .. } => Code::Internal,
+        Error::Internal { .. } => Code::Internal,
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use end::kill;
 pub(crate) use pause::Pause;
 
 use crate::assets;
+use crate::node::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{
     Failure, HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK,
@@ -28,6 +29,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -77,11 +79,22 @@ fn why(failure: &Failure) -> &str {
     }
 }
 
-/// The monitor and pause, each read-only; sealed files in memory where that cannot be had.
-fn programs() -> hull_sys::Result<(OwnedFd, OwnedFd)> {
+/// The programs of pods: copies in memory that no container can change, not even in their mode. No file of ours
+/// has to outlive an upgrade.
+#[derive(Debug)]
+struct Programs {
+    monitor: OwnedFd,
+    pause: OwnedFd,
+}
+
+/// The monitor and pause, each read-only; sealed files in memory where that is impossible.
+fn programs() -> hull_sys::Result<Programs> {
     const NAMES: [&str; 2] = ["hull-monitor", "pause"];
     let keep = |keep: fn(&str, &[u8]) -> hull_sys::Result<OwnedFd>| {
-        Ok((keep(NAMES[0], assets::MONITOR)?, keep(NAMES[1], assets::PAUSE)?))
+        Ok(Programs {
+            monitor: keep(NAMES[0], assets::MONITOR)?,
+            pause: keep(NAMES[1], assets::PAUSE)?,
+        })
     };
     keep(hull_sys::read_only_program).or_else(|err| {
         warn!(
@@ -96,20 +109,16 @@ fn programs() -> hull_sys::Result<(OwnedFd, OwnedFd)> {
 /// Starts and reaches monitors.
 #[derive(Debug)]
 pub(crate) struct Monitors {
-    /// Copies in memory that no container can change, not even in their mode, and no file of ours has to
-    /// outlive an upgrade.
-    monitor: OwnedFd,
-    pause: OwnedFd,
+    programs: Arc<Programs>,
     reaper: reap::Reaper,
 }
 
 impl Monitors {
     /// Puts the embedded programs where nobody can change them.
     pub(crate) fn prepare() -> Result<Self, Error> {
-        let (monitor, pause) = programs().map_err(|source| Error::Programs { source })?;
+        let programs = programs().map_err(|source| Error::Programs { source })?;
         Ok(Self {
-            monitor,
-            pause,
+            programs: Arc::new(programs),
             reaper: reap::Reaper::start().map_err(|source| Error::Reap { source })?,
         })
     }
@@ -125,7 +134,8 @@ impl Monitors {
         let (top, bottom) = (layer("empty"), layer("layers"));
         let args = ["hull-monitor", TRY_USER_NAMESPACES, &top, &bottom];
         let fds = [(to_us.as_fd(), LISTEN_FD)];
-        let pid = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds).map_err(system)?;
+        let pid =
+            hull_sys::spawn_program(self.programs.monitor.as_fd(), &args, &fds).map_err(system)?;
         self.reaper.take(pid);
         drop(to_us);
         let mut why = String::new();
@@ -146,18 +156,8 @@ impl Monitors {
         socket: &Path,
         notices: mpsc::Sender<Notice>,
     ) -> Result<(Client, i32), Error> {
-        let listen = |source| Error::Listen { path: socket.to_owned(), source };
-        match fs::remove_file(socket) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(listen(err)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(socket).map_err(listen)?;
-        // Its directory lets nobody in who could have been quicker.
-        fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(listen)?;
-        let fds = [(listener.as_fd(), LISTEN_FD), (self.pause.as_fd(), PAUSE_FD)];
-        let args = ["hull-monitor", pod.as_str()];
-        let spawned = hull_sys::spawn_program(self.monitor.as_fd(), &args, &fds);
-        let pid = spawned.map_err(|source| Error::Spawn { source })?;
+        let (programs, id, path) = (Arc::clone(&self.programs), pod.clone(), socket.to_owned());
+        let pid = blocking(move || spawn(&programs, &id, &path)).await?;
         self.reaper.take(pid);
         // The backlog takes the connection even before the monitor gets to accept it.
         let (client, _) = self.reach(socket, notices).await?;
@@ -181,4 +181,20 @@ impl Monitors {
         client.version = hello.version;
         Ok((client, hello))
     }
+}
+
+/// Starts a monitor's process that listens on `socket`. Returns its process id.
+fn spawn(programs: &Programs, pod: &PodId, socket: &Path) -> Result<i32, Error> {
+    let listen = |source| Error::Listen { path: socket.to_owned(), source };
+    match fs::remove_file(socket) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(listen(err)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(listen)?;
+    // Nobody else may enter its directory before this.
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(listen)?;
+    let fds = [(listener.as_fd(), LISTEN_FD), (programs.pause.as_fd(), PAUSE_FD)];
+    let args = ["hull-monitor", pod.as_str()];
+    hull_sys::spawn_program(programs.monitor.as_fd(), &args, &fds)
+        .map_err(|source| Error::Spawn { source })
 }

@@ -221,8 +221,13 @@ impl Pod {
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        answer.await.map_err(|_| if self.commands.is_closed() { gone() } else { panicked() })?
     }
+}
+
+/// The work that had to answer ended without an answer, while its pod lives.
+fn panicked() -> Arc<Error> {
+    Arc::new(Error::Internal { what: "the work for this request panicked".into() })
 }
 
 fn gone() -> Arc<Error> {

@@ -21,7 +21,7 @@ use hull_sys::files::remove_any;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ use tokio::sync::mpsc;
 /// Why a part of a pod could not be made or taken away.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("record it")]
+    Record { source: store::Error },
     #[error("make the pod's directory")]
     MakeDirectory { source: store::Error },
     #[error("write the pod's files in {}", path.display())]
@@ -57,13 +59,16 @@ pub(crate) enum Error {
     Plugins { source: hull_nri::Error },
     #[error("clear its cgroup")]
     ClearCgroup { source: hull_cgroup::Error },
+    /// A bug: the work on a part panicked.
+    #[error("finish it")]
+    Internal { source: Box<crate::error::Error> },
 }
 
 impl Error {
     /// What the operator can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::MakeDirectory { source } => source.hint(),
+            Self::Record { source } | Self::MakeDirectory { source } => source.hint(),
             Self::HostPort { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
@@ -73,6 +78,7 @@ impl Error {
             Self::Pause { failure } => failure.hint.clone(),
             Self::ClearCgroup { source } => source.hint(),
             Self::Cgroup { source } => source.hint(),
+            Self::Internal { source } => source.hint(),
             Self::WriteFiles { .. }
             | Self::RemoveDirectory { .. }
             | Self::Monitor { .. }
@@ -100,16 +106,11 @@ struct Monitor<'a> {
 pub(crate) async fn bring_up(
     node: &Arc<Node>,
     id: &PodId,
-    record: &PodRecord,
+    record: &Arc<PodRecord>,
     notices: mpsc::Sender<Notice>,
 ) -> Result<Up, Error> {
-    let dir = node.pod_dir(id);
-    store::make_dir(&dir).map_err(|source| Error::MakeDirectory { source })?;
     let host_network = record.host_network();
-    let files = node.pod_files(id);
-    store::make_dir(&files).map_err(|source| Error::MakeDirectory { source })?;
-    files::write(&files, &record.config, host_network)
-        .map_err(|source| Error::WriteFiles { path: files.clone(), source })?;
+    timed("record and files", make_files(node, id, record)).await?;
 
     let socket = node.monitor_socket(id);
     let monitor = timed("monitor", async {
@@ -129,28 +130,52 @@ pub(crate) async fn bring_up(
 
     if id_maps.is_some() {
         let (ips, pause_pid) = bring_up_mapped(node, id, record, &monitor).await?;
-        write_hosts(&files, record, &ips)?;
+        write_hosts(node, id, record, &ips).await?;
         return Ok(Up { client, pause_pid, ips });
     }
     // The network needs only the namespace, pause only the monitor: side by side. Both are waited
     // for even if one fails, so that nothing is still being made when the teardown begins.
     let for_pause = netns.as_ref().map(OwnedFd::try_clone).transpose();
-    let for_pause = for_pause.map_err(|source| Error::WriteFiles { path: dir.clone(), source })?;
+    let for_pause = for_pause.map_err(|source| Error::OpenNetns { source })?;
     let (ips, pause_pid) = tokio::join!(
         timed("network", attach(node, id, record, netns)),
         timed("pause", start_pause(node, id, record, &monitor, for_pause))
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
-    write_hosts(&files, record, &ips)?;
+    write_hosts(node, id, record, &ips).await?;
     Ok(Up { client, pause_pid, ips })
 }
 
-fn write_hosts(dir: &Path, record: &PodRecord, ips: &[IpAddr]) -> Result<(), Error> {
+/// Records the pod, before anything else of it exists, and makes its directories and files.
+async fn make_files(node: &Arc<Node>, id: &PodId, record: &Arc<PodRecord>) -> Result<(), Error> {
+    let (node, id, record) = (Arc::clone(node), id.clone(), Arc::clone(record));
+    let made = blocking(move || {
+        node.pods.save(id.as_str(), &*record).map_err(|source| Error::Record { source })?;
+        let files = node.pod_files(&id);
+        for dir in [&node.pod_dir(&id), &files] {
+            store::make_dir(dir).map_err(|source| Error::MakeDirectory { source })?;
+        }
+        files::write(&files, &record.config, record.host_network())
+            .map_err(|source| Error::WriteFiles { path: files, source })
+    });
+    made.await
+}
+
+async fn write_hosts(
+    node: &Arc<Node>,
+    id: &PodId,
+    record: &Arc<PodRecord>,
+    ips: &[IpAddr],
+) -> Result<(), Error> {
     if record.host_network() {
         return Ok(());
     }
-    files::write_hosts(dir, &record.config, ips)
-        .map_err(|source| Error::WriteFiles { path: dir.to_owned(), source })
+    let (dir, record, ips) = (node.pod_files(id), Arc::clone(record), ips.to_vec());
+    let written = blocking(move || {
+        files::write_hosts(&dir, &record.config, &ips)
+            .map_err(|source| Error::WriteFiles { path: dir, source })
+    });
+    written.await
 }
 
 /// Pause, then the network: a pod with a user namespace may configure its network only if that
@@ -158,7 +183,7 @@ fn write_hosts(dir: &Path, record: &PodRecord, ips: &[IpAddr]) -> Result<(), Err
 async fn bring_up_mapped(
     node: &Arc<Node>,
     id: &PodId,
-    record: &PodRecord,
+    record: &Arc<PodRecord>,
     monitor: &Monitor<'_>,
 ) -> Result<(Vec<IpAddr>, i32), Error> {
     let pause_pid = timed("pause", start_pause(node, id, record, monitor, None)).await?;
@@ -182,14 +207,14 @@ async fn timed<T>(part: &'static str, work: impl Future<Output = T>) -> T {
 async fn attach(
     node: &Arc<Node>,
     id: &PodId,
-    record: &PodRecord,
+    record: &Arc<PodRecord>,
     netns: Option<OwnedFd>,
 ) -> Result<Vec<IpAddr>, Error> {
     let Some(netns) = netns else { return Ok(Vec::new()) };
     let spec = |source| Error::Spec { source };
     let ports = spec::ports(&record.config).map_err(spec)?;
     let bandwidth = spec::bandwidth(&record.config.annotations).map_err(spec)?;
-    let (node, id, record) = (Arc::clone(node), id.clone(), record.clone());
+    let (node, id, record) = (Arc::clone(node), id.clone(), Arc::clone(record));
     let attached = blocking(move || {
         let metadata = record.config.metadata.clone().unwrap_or_default();
         let attached = node.network.attach(&hull_network::Request {
@@ -274,10 +299,13 @@ pub(crate) async fn take_down(
     stopped?;
     closed?;
     timed("network let go", release(node, id, record.host_network())).await?;
-    for dir in [node.pod_files(id), node.pod_dir(id)] {
-        remove_any(&dir).map_err(|source| Error::RemoveDirectory { path: dir, source })?;
-    }
-    Ok(())
+    let dirs = [node.pod_files(id), node.pod_dir(id)];
+    let removed = blocking(move || {
+        dirs.into_iter().try_for_each(|path| {
+            remove_any(&path).map_err(|source| Error::RemoveDirectory { path, source })
+        })
+    });
+    timed("directories removed", removed).await
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.

@@ -54,20 +54,21 @@ impl Registry {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pod that holds `key`, or the one that `make` makes, entered under it.
-    pub(crate) fn enter<E>(
-        &self,
-        key: Key,
-        make: impl FnOnce() -> Result<Pod, E>,
-    ) -> Result<(Pod, bool), E> {
+    /// The pod that has the name `key`.
+    pub(crate) fn named(&self, key: &Key) -> Option<Pod> {
+        let tables = self.read();
+        tables.names.get(key).and_then(|id| tables.pods.get(id)).cloned()
+    }
+
+    /// Enters `pod` under the name `key`. If another pod has that name already, gives that one.
+    pub(crate) fn enter(&self, key: Key, pod: &Pod) -> Option<Pod> {
         let mut tables = self.write();
-        if let Some(pod) = tables.names.get(&key).and_then(|id| tables.pods.get(id)) {
-            return Ok((pod.clone(), false));
+        if let Some(holder) = tables.names.get(&key).and_then(|id| tables.pods.get(id)) {
+            return Some(holder.clone());
         }
-        let pod = make()?;
         tables.names.insert(key, pod.id.clone());
         tables.pods.insert(pod.id.clone(), pod.clone());
-        Ok((pod, true))
+        None
     }
 
     /// Enters a pod of an earlier daemon, under its name unless another pod has that: it is known by its id in

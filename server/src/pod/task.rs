@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The task that owns a pod: the only writer of its record, its containers' records and what is
-//! shown of them.
+//! The task that owns a pod: the only writer of its record, its containers' records and its snapshot.
 //!
-//! It never waits for the host itself: work that waits is handed out and comes back as [`Finished`],
-//! so that a container that will not stop does not keep another from being asked after. A caller
-//! that goes away (the kubelet's deadline) changes nothing: the work goes on, and the next caller who
-//! asks for the same waits for the same.
+//! It never waits for anything but its own records: longer work is handed out ([`work`]) and comes back as a
+//! [`WorkResult`], so a container that refuses to stop cannot delay requests for other containers. A caller
+//! that disconnects (the kubelet's deadline) changes nothing: the work goes on, and the next caller with the
+//! same request waits for the same result.
 
 use super::registry::Key;
 use super::state::{Event, State};
@@ -13,76 +12,75 @@ use super::{Command, Pod, PodRecord, Reply, View, parts};
 use crate::container::{self, ContainerRecord, ContainerView, create};
 use crate::error::{Chain, Error, Result};
 use crate::monitors::{Client, Notice};
-use crate::node::Node;
+use crate::node::{Node, blocking};
 use crate::nri::verbs;
-use crate::store;
 use hull_nri::Roster;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{self, Exit, Started};
+use hull_proto::monitor::{self, Started};
+use operation::{Operation, StopRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
+use teardown_state::{NriVisibility, Removal, Teardown};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, warn};
+use work::WorkSet;
 
 mod containers;
+mod operation;
 mod plugins;
+mod removal;
 mod resize;
-mod seen;
 mod teardown;
+mod teardown_state;
 mod update;
+mod work;
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
 
-/// Work that was handed out and is done.
+/// The result of work that was handed out.
 #[derive(Debug)]
-enum Finished {
+enum WorkResult {
     Built(std::result::Result<parts::Up, parts::Error>, Arc<Roster>),
     ContainersEnded,
     TornDown(std::result::Result<(), parts::Error>),
-    ToldOfEnd,
+    PluginsNotifiedOfRemoval,
     Created(ContainerId, std::result::Result<create::Made, Error>),
     Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
     Stopped(ContainerId, u64, std::result::Result<(), Error>),
     Killed(ContainerId, std::result::Result<(), Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
-    Decided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
+    UpdateDecided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
     Updated(ContainerId, u64, Box<update::Decision>, std::result::Result<(), Error>),
-    Resizable(Box<resize::Wanted>, std::result::Result<(), Error>),
-    /// A teardown that failed is tried again.
-    TearDownAgain,
+    ResizeAllowed(Box<resize::Wanted>, std::result::Result<(), Error>),
+    /// The wait after a failed teardown is over.
+    RetryTeardown,
+    /// The work has answered its callers itself.
     Nothing,
 }
 
-/// A container as its pod's task holds it.
+/// A container of the pod.
 #[derive(Debug)]
-struct Held {
+struct ContainerEntry {
     record: Arc<ContainerRecord>,
     execs: container::Execs,
     planned: container::Planned,
-    /// For work that waits until it ended.
+    /// For work that waits until the container exits.
     state: watch::Sender<container::State>,
-    /// Callers of Create, Start and Remove that wait for the same work.
-    creating: Vec<Reply<ContainerId>>,
-    /// Why it could not be made; told once nothing of it is left.
-    unmade: Option<Arc<Error>>,
-    starting: Option<Vec<Reply<()>>>,
-    removing: Vec<Reply<()>>,
-    /// Removal is under way.
-    removal: bool,
-    /// Callers of Stop, each with its own grace period.
-    stopping: BTreeMap<u64, Reply<()>>,
-    updating: BTreeMap<u64, Reply<()>>,
-    /// One turn: the update that writes the cgroup has it.
-    limits_turn: Arc<tokio::sync::Semaphore>,
-    /// A stop signal was sent.
-    stop_asked: bool,
-    /// It ended before we heard that it had started.
-    early_exit: Option<Exit>,
-    /// The last that plugins are being told of it.
-    told: Option<plugins::Told>,
+    operation: Operation<Reply<ContainerId>, Reply<()>>,
+    stop: StopRequest<Reply<()>>,
+    updates: Updates,
+    /// Ends when plugins have been notified of everything so far.
+    notified: Option<plugins::Notified>,
+}
+
+/// Updates of a container's limits in progress.
+#[derive(Debug)]
+struct Updates {
+    waiters: BTreeMap<u64, Reply<()>>,
+    /// One permit: the update that writes the cgroup holds it.
+    turn: Arc<tokio::sync::Semaphore>,
 }
 
 /// The task's own data.
@@ -93,29 +91,19 @@ pub(crate) struct Task {
     key: Key,
     record: Arc<PodRecord>,
     client: Option<Client>,
-    containers: BTreeMap<ContainerId, Held>,
+    containers: BTreeMap<ContainerId, ContainerEntry>,
+    /// Why the pod could not be built.
     failure: Option<Arc<Error>>,
     view: watch::Sender<Arc<View>>,
     notices: mpsc::Receiver<Notice>,
     notices_in: mpsc::Sender<Notice>,
-    work: JoinSet<Finished>,
+    work: WorkSet,
     next_waiter: u64,
     stop_waiters: Vec<Reply<()>>,
     remove_waiters: Vec<Reply<()>>,
-    tearing_down: bool,
-    /// How often in a row it did not get through.
-    failed_teardowns: u32,
-    /// Plugins know of it.
-    known: bool,
-    /// They have not been told that it stops.
-    announced: bool,
-    /// They are being told that it goes.
-    leaving: bool,
-    /// A pod that could not be built has been taken away, as far as that went.
-    settled: bool,
-    /// Nobody knows its id: it is removed without being asked.
-    unknown: bool,
-    gone: bool,
+    teardown: Teardown,
+    removal: Removal,
+    nri: NriVisibility,
     began: Instant,
 }
 
@@ -156,18 +144,13 @@ pub(crate) fn prepare(
         view,
         notices,
         notices_in,
-        work: JoinSet::new(),
+        work: WorkSet::default(),
         next_waiter: 0,
         stop_waiters: Vec::new(),
         remove_waiters: Vec::new(),
-        tearing_down: false,
-        failed_teardowns: 0,
-        known: false,
-        announced: false,
-        leaving: false,
-        settled: false,
-        unknown: false,
-        gone: false,
+        teardown: Teardown::No,
+        removal: Removal::OnRequest,
+        nri: NriVisibility::Unknown,
         began: Instant::now(),
     };
     (Pod { id, commands, view: seen }, Start { task, inbox, starting: Vec::new() })
@@ -187,9 +170,9 @@ impl Start {
         let task = &mut self.task;
         for (id, record) in recorded {
             task.node.registry.enter_container(id.clone(), task.id.clone());
-            task.containers.insert(id, Held::new(record));
+            task.containers.insert(id, ContainerEntry::recorded(record));
         }
-        task.view.send_replace(Arc::new(task.shown()));
+        task.view.send_replace(Arc::new(task.snapshot()));
     }
 
     /// Where the notices of this pod's monitor go.
@@ -209,13 +192,15 @@ impl Start {
     ) {
         let task = &mut self.task;
         task.record = Arc::new(record);
-        // A plugin that joins is told of every pod that there is.
-        task.known = true;
-        task.announced = !matches!(task.record.state, State::Stopped);
+        // A plugin that connects is synchronized with every pod.
+        task.nri = match task.record.state {
+            State::Stopped => NriVisibility::Stopped,
+            State::Building | State::Ready { .. } | State::Stopping => NriVisibility::Running,
+        };
         task.client = client;
         let gone = std::mem::take(&mut task.containers);
         for (id, record) in containers {
-            task.containers.insert(id, Held::new(record));
+            task.containers.insert(id, ContainerEntry::recorded(record));
         }
         for id in gone.keys().filter(|id| !task.containers.contains_key(*id)) {
             task.node.registry.leave_container(id);
@@ -226,7 +211,7 @@ impl Start {
 
     /// Has the pod removed as soon as that can be, though nobody asks for it.
     pub(crate) fn remove_unasked(&mut self) {
-        self.task.unknown = true;
+        self.task.removal = Removal::Automatic;
     }
 
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
@@ -235,12 +220,12 @@ impl Start {
         let span = tracing::info_span!("pod", pod = %task.id.short());
         let run = async move {
             for id in starting {
-                // Nobody of this daemon's callers asked for it.
+                // No caller of this daemon has requested it.
                 let (reply, _nobody) = tokio::sync::oneshot::channel();
-                task.start(&id, reply);
+                task.start(&id, reply).await;
             }
-            if task.unknown {
-                task.remove_pod_unasked();
+            if task.removal == Removal::Automatic {
+                task.remove_automatically().await;
             }
             task.run(inbox).await;
         };
@@ -248,26 +233,31 @@ impl Start {
     }
 }
 
-impl Held {
-    fn new(record: ContainerRecord) -> Self {
+impl ContainerEntry {
+    /// A container that an earlier daemon recorded.
+    fn recorded(record: ContainerRecord) -> Self {
+        Self::new(record, Operation::Idle)
+    }
+
+    fn new(record: ContainerRecord, operation: Operation<Reply<ContainerId>, Reply<()>>) -> Self {
         let (state, _) = watch::channel(record.state.clone());
         Self {
             record: Arc::new(record),
             execs: container::Execs::default(),
             planned: container::Planned::default(),
             state,
-            creating: Vec::new(),
-            unmade: None,
-            starting: None,
-            removing: Vec::new(),
-            removal: false,
-            stopping: BTreeMap::new(),
-            updating: BTreeMap::new(),
-            limits_turn: Arc::new(tokio::sync::Semaphore::new(1)),
-            stop_asked: false,
-            early_exit: None,
-            told: None,
+            operation,
+            stop: StopRequest::No,
+            updates: Updates {
+                waiters: BTreeMap::new(),
+                turn: Arc::new(tokio::sync::Semaphore::new(1)),
+            },
+            notified: None,
         }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.record.state, container::State::Running { .. })
     }
 }
 
@@ -275,50 +265,49 @@ impl Task {
     async fn run(&mut self, mut inbox: mpsc::Receiver<Command>) {
         match self.record.state {
             State::Building => self.build(),
-            State::Stopping => self.tear_down(),
+            State::Stopping => self.tear_down().await,
             State::Ready { .. } | State::Stopped => {}
         }
-        while !self.gone {
+        while !self.teardown.is_done() {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(command) => self.command(command),
-                    // Every handle is gone: the daemon is ending. Monitors go on without us.
+                    Some(command) => self.command(command).await,
+                    // Every handle is gone: the daemon is ending. Monitors go on without it.
                     None => return,
                 },
-                Some(notice) = self.notices.recv() => self.notice(notice),
-                Some(done) = self.work.join_next() => match done {
-                    Ok(finished) => self.finished(finished),
-                    Err(err) => error!(error = %err, "work on a pod panicked"),
-                },
+                Some(notice) = self.notices.recv() => self.notice(notice).await,
+                Some(result) = self.work.next() => self.work_ended(result).await,
             }
         }
     }
 
-    fn command(&mut self, command: Command) {
+    async fn command(&mut self, command: Command) {
         match command {
             Command::Create { config, reply } => self.create(*config, reply),
-            Command::Start { id, reply } => self.start(&id, reply),
-            Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply),
-            Command::Remove { id, reply } => self.remove(&id, reply),
-            Command::Update { id, resources, reply } => self.update(&id, *resources, reply),
-            Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply),
+            Command::Start { id, reply } => self.start(&id, reply).await,
+            Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply).await,
+            Command::Remove { id, reply } => self.remove(&id, reply).await,
+            Command::Update { id, resources, reply } => self.update(&id, *resources, reply).await,
+            Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply).await,
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
-            Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply),
-            Command::StopPod { reply } => self.stop_pod(Some(reply)),
+            Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply).await,
+            Command::StopPod { reply } => self.stop_pod(Some(reply)).await,
             Command::RemovePod { reply } => {
                 self.remove_waiters.push(reply);
-                self.stop_pod(None);
+                self.stop_pod(None).await;
             }
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
+    async fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Event(monitor::Event::ContainerExited(id, exit)) => self.exited(&id, exit),
+            Notice::Event(monitor::Event::ContainerExited(id, exit)) => {
+                self.exited(&id, exit).await;
+            }
             Notice::Event(monitor::Event::PauseExited(exit)) => {
                 if self.record.state.is_ready() {
                     warn!(how = ?exit.how, "pause process ended by itself; the sandbox is gone");
-                    self.lost_sandbox();
+                    self.lost_sandbox().await;
                 }
             }
             // Delivered to their callers by the connection.
@@ -330,51 +319,52 @@ impl Task {
                 self.client = None;
                 if self.record.state.is_ready() {
                     warn!("monitor is gone; ending what it left");
-                    self.lost_sandbox();
+                    self.lost_sandbox().await;
                 }
             }
         }
     }
 
-    /// The sandbox ended by itself: what is left of the pod is taken away, and the kubelet sees it
-    /// NOTREADY.
-    fn lost_sandbox(&mut self) {
-        self.transition(&Event::SandboxLost);
+    /// The sandbox ended by itself: what is left of the pod is removed, and the kubelet sees it NOTREADY.
+    async fn lost_sandbox(&mut self) {
+        self.transition(&Event::SandboxLost).await;
         if self.client.is_none() {
-            self.lose_containers();
+            self.lose_containers().await;
         }
-        self.tear_down();
+        self.tear_down().await;
     }
 
-    fn finished(&mut self, finished: Finished) {
-        match finished {
-            // The roster is held until what was built can be seen.
-            Finished::Built(Ok(up), _roster) => self.built(up),
-            Finished::Built(Err(source), _roster) => self.build_failed(source),
-            Finished::ContainersEnded => self.containers_ended(),
-            Finished::TornDown(result) => self.torn_down(result),
-            Finished::ToldOfEnd => self.forget(),
-            Finished::Created(id, result) => self.created(&id, result),
-            Finished::Started(id, result, roster) => self.started(&id, result, roster),
-            Finished::Stopped(id, waiter, result) => self.stopped(&id, waiter, result),
-            Finished::Killed(id, Ok(())) => self.removal_goes_on(&id),
-            Finished::Killed(id, Err(err)) => self.removed(&id, Err(err)),
-            Finished::Removed(id, result) => self.removed(&id, result),
-            Finished::Decided(id, waiter, result) => self.decided(&id, waiter, result),
-            Finished::Updated(id, waiter, decision, result) => {
-                self.updated(&id, waiter, decision, result);
+    async fn work_ended(&mut self, result: WorkResult) {
+        match result {
+            // The plugin set is held until the result is visible.
+            WorkResult::Built(Ok(up), _plugins) => self.built(up).await,
+            WorkResult::Built(Err(source), _plugins) => self.build_failed(source).await,
+            WorkResult::ContainersEnded => self.containers_ended(),
+            WorkResult::TornDown(result) => self.torn_down(result).await,
+            WorkResult::PluginsNotifiedOfRemoval => self.forget().await,
+            WorkResult::Created(id, result) => self.created(&id, result).await,
+            WorkResult::Started(id, result, plugins) => self.started(&id, result, plugins).await,
+            WorkResult::Stopped(id, waiter, result) => self.stopped(&id, waiter, result),
+            WorkResult::Killed(id, Ok(())) => self.remove_stopped(&id).await,
+            WorkResult::Killed(id, Err(err)) => self.removed(&id, Err(err)).await,
+            WorkResult::Removed(id, result) => self.removed(&id, result).await,
+            WorkResult::UpdateDecided(id, waiter, result) => {
+                self.decided(&id, waiter, result).await;
             }
-            Finished::Resizable(wanted, result) => self.resizable(*wanted, result),
-            Finished::TearDownAgain if matches!(self.record.state, State::Stopping) => {
-                if self.unknown {
-                    self.remove_pod_unasked();
+            WorkResult::Updated(id, waiter, decision, result) => {
+                self.updated(&id, waiter, decision, result).await;
+            }
+            WorkResult::ResizeAllowed(wanted, result) => self.resizable(*wanted, result).await,
+            WorkResult::RetryTeardown if matches!(self.record.state, State::Stopping) => {
+                if self.removal == Removal::Automatic {
+                    self.remove_automatically().await;
                 }
-                self.tear_down();
+                self.tear_down().await;
             }
-            Finished::TearDownAgain | Finished::Nothing => {}
+            WorkResult::RetryTeardown | WorkResult::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {
-            self.remove_when_possible();
+            self.remove_when_possible().await;
         }
     }
 
@@ -382,105 +372,99 @@ impl Task {
         let (node, id, record) =
             (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
         let notices = self.notices_in.clone();
-        self.work.spawn(async move {
+        let plugins = self.node.plugins.roster();
+        let panicked =
+            |err| WorkResult::Built(Err(parts::Error::Internal { source: Box::new(err) }), plugins);
+        self.work.spawn("build the pod", panicked, async move {
             let built = parts::bring_up(&node, &id, &record, notices).await;
             let roster = node.plugins.roster();
             let built = match built {
                 Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
                 Err(source) => Err(source),
             };
-            Finished::Built(built, roster)
+            WorkResult::Built(built, roster)
         });
     }
 
-    fn built(&mut self, up: parts::Up) {
-        (self.known, self.announced) = (true, true);
+    async fn built(&mut self, up: parts::Up) {
+        self.nri = NriVisibility::Running;
         self.client = Some(up.client);
         if !matches!(self.record.state, State::Building) {
             // Stopped while it was being built.
-            self.tear_down();
+            self.tear_down().await;
             return;
         }
-        self.transition(&Event::Built { pause_pid: up.pause_pid, ips: up.ips });
+        self.transition(&Event::Built { pause_pid: up.pause_pid, ips: up.ips }).await;
         info!(took_ms = self.began.elapsed().as_millis(), "pod ready");
     }
 
-    fn build_failed(&mut self, source: parts::Error) {
+    async fn build_failed(&mut self, source: parts::Error) {
         warn!(error = %Chain(&source), "pod could not be built");
-        // One that a plugin refused others may have heard of.
-        self.known = matches!(source, parts::Error::Plugins { .. });
-        self.announced = self.known;
+        // If one plugin refused it, others may have seen it.
+        if matches!(source, parts::Error::Plugins { .. }) {
+            self.nri = NriVisibility::Running;
+        }
         self.failure = Some(Arc::new(Error::Parts { doing: "build", source }));
-        self.transition(&Event::BuildFailed);
-        // Nobody will ask for the removal of a pod whose id was never given out.
-        self.tear_down();
+        self.transition(&Event::BuildFailed).await;
+        // Nobody can request the removal of a pod whose id was never returned.
+        self.tear_down().await;
     }
 
-    fn transition(&mut self, event: &Event) {
+    async fn transition(&mut self, event: &Event) {
         match self.record.state.clone().next(event) {
             Ok(state) => {
                 let mut record = (*self.record).clone();
                 record.state = state;
                 self.record = Arc::new(record);
-                self.save();
+                self.save().await;
             }
             Err(refused) => error!(error = %refused, "pod machine refused an event"),
         }
         self.publish();
     }
 
-    fn save(&self) {
-        if let Err(err) = self.node.pods.save(self.id.as_str(), &*self.record) {
-            // The state lives on in memory; only a restart of the daemon would see the older one, and
+    async fn save(&self) {
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(&self.record));
+        let saved = blocking(move || node.pods.save(&record.id, &*record)).await;
+        if let Err(err) = saved {
+            // The state lives on in memory; only a restart of the daemon would read the older one, and
             // recovery takes its facts from the monitor anyway.
             error!(error = %Chain(&err), "pod record not written");
         }
     }
 
     fn publish(&self) {
-        let now = Arc::new(self.shown());
+        let now = Arc::new(self.snapshot());
         let before = self.view.send_replace(Arc::clone(&now));
         self.node.events.publish(&before, &now);
     }
 
-    fn shown(&self) -> View {
-        // One that is being made, or could not be, has an id that nobody was told.
-        let told =
-            |held: &Held| held.record.state != container::State::Creating && held.unmade.is_none();
-        let containers = self.containers.iter().filter(|(_, held)| told(held)).map(|(id, held)| {
+    fn snapshot(&self) -> View {
+        let visible = self.containers.iter().filter(|(_, entry)| entry.operation.is_visible());
+        let containers = visible.map(|(id, entry)| {
             let view = ContainerView {
                 id: id.clone(),
                 pod: self.id.clone(),
-                record: Arc::clone(&held.record),
-                execs: Arc::clone(&held.execs),
+                record: Arc::clone(&entry.record),
+                execs: Arc::clone(&entry.execs),
             };
             (id.clone(), Arc::new(view))
         });
-        // A pod whose start failed tells so only once it is taken down.
         View {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),
-            images: self.containers.values().flat_map(|held| held.record.images()).collect(),
-            failure: self.failure.clone().filter(|_| self.settled),
+            images: self.containers.values().flat_map(|entry| entry.record.images()).collect(),
+            failure: self.failure.clone().filter(|_| self.teardown.may_report_failure()),
             client: self.client.clone(),
-            gone: self.gone,
+            gone: self.teardown.is_done(),
         }
     }
 }
 
-/// Answers a caller, who may have gone.
+/// Answers a caller, who may have disconnected.
 fn answer<T>(reply: Option<Reply<T>>, result: Result<T>) {
     if let Some(reply) = reply {
         let _gone = reply.send(result);
     }
-}
-
-/// Records a new pod. The record is there before anything is made.
-pub(crate) fn record(
-    node: &Node,
-    id: &PodId,
-    record: &PodRecord,
-) -> std::result::Result<(), store::Error> {
-    node.pods.save(id.as_str(), record)
 }

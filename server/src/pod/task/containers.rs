@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The half of a pod's task that is about its containers: decides by the container machine, records,
-//! and hands out the work.
+//! The half of a pod's task that is about its containers: decides by the container machine and the
+//! [`Operation`], records, and hands out the work. Removal is in [`removal`](super::removal).
 
-use super::plugins::told;
-use super::{Finished, Held, Task, answer, seen};
+use super::operation::{Begin, Operation};
+use super::{ContainerEntry, Task, WorkResult, answer};
 use crate::container::state::{Event, How};
-use crate::container::{ContainerRecord, State, create, log, remove, start, stop};
-use crate::error::{Chain, Error, Result};
+use crate::container::{ContainerRecord, State, create, exit_details, log, start, stop};
+use crate::error::{Chain, Error};
 use crate::monitors;
-use crate::node::{Node, new_container_id, now_ns};
+use crate::node::{Node, blocking, new_container_id, now_ns};
 use crate::pod::Reply;
 use crate::spec;
 use hull_nri::Roster;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Exit, ExitHow, Started, Verb};
+use hull_proto::monitor::{Exit, Started, Verb};
 use hull_proto::{cri, nri};
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -21,33 +21,34 @@ use tracing::{error, info, warn};
 impl Task {
     pub(super) fn create(&mut self, config: cri::ContainerConfig, reply: Reply<ContainerId>) {
         match self.begin_create(config) {
-            Ok(Begun::New(id)) => {
-                if let Some(held) = self.containers.get_mut(&id) {
-                    held.creating.push(reply);
-                }
+            Ok(id) => {
+                // One that is created already is the result of the first request.
+                let unjoined = match self.containers.get_mut(&id) {
+                    Some(entry) => entry.operation.join_create(reply),
+                    None => Some(reply),
+                };
+                answer(unjoined, Ok(id));
             }
-            Ok(Begun::Joined(id)) => match self.containers.get_mut(&id) {
-                Some(held) if held.record.state == State::Creating => held.creating.push(reply),
-                _ => answer(Some(reply), Ok(id)),
-            },
             Err(err) => answer(Some(reply), Err(Arc::new(err))),
         }
     }
 
-    fn begin_create(&mut self, config: cri::ContainerConfig) -> std::result::Result<Begun, Error> {
+    /// The container that `config` asks for: a new one, or the same that an earlier request asked for.
+    fn begin_create(
+        &mut self,
+        config: cri::ContainerConfig,
+    ) -> std::result::Result<ContainerId, Error> {
         if !self.record.state.is_ready() {
             return Err(self.wrong_state("create a container in"));
         }
         let metadata = config.metadata.clone().unwrap_or_default();
-        let same_name = self
-            .containers
-            .iter()
-            .find(|(_, held)| held.record.metadata() == (metadata.name.as_str(), metadata.attempt));
-        if let Some((id, held)) = same_name {
-            let joins = held.record.config == config
-                && matches!(held.record.state, State::Creating | State::Created);
+        let name = (metadata.name.as_str(), metadata.attempt);
+        let same_name = self.containers.iter().find(|(_, entry)| entry.record.metadata() == name);
+        if let Some((id, entry)) = same_name {
+            let joins = entry.record.config == config
+                && matches!(entry.record.state, State::Creating | State::Created);
             if joins {
-                return Ok(Begun::Joined(id.clone()));
+                return Ok(id.clone());
             }
             return Err(Error::NameTaken {
                 name: metadata.name,
@@ -58,83 +59,105 @@ impl Task {
         let target_pid = self.target_pid(&config)?;
         let id = new_container_id();
         let record = create::record(&self.node, &self.record, &id, config)?;
-        self.node
-            .containers
-            .save(id.as_str(), &record)
-            .map_err(|source| Error::Store { source })?;
         self.node.registry.enter_container(id.clone(), self.id.clone());
-        let held = Held::new(record);
+        let entry = ContainerEntry::new(record, Operation::creating());
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
         let work = create::make(
             Arc::clone(&self.node),
             self.id.clone(),
             Arc::clone(&self.record),
-            Arc::clone(&held.record),
+            Arc::clone(&entry.record),
             target_pid,
         );
-        self.containers.insert(id.clone(), held);
+        self.containers.insert(id.clone(), entry);
         // Its images are in use before the work looks for them.
         self.publish();
-        let done = id.clone();
-        self.work.spawn(async move { Finished::Created(done, work.await) });
-        Ok(Begun::New(id))
+        let (done, failed) = (id.clone(), id.clone());
+        let panicked = |err| WorkResult::Created(failed, Err(err));
+        self.work.spawn("create the container", panicked, async move {
+            // The record is there before anything is made.
+            let saved = blocking(move || node.containers.save(&record.id, &*record)).await;
+            let created = match saved {
+                Ok(()) => work.await,
+                Err(source) => Err(Error::Store { source }),
+            };
+            WorkResult::Created(done, created)
+        });
+        Ok(id)
     }
 
-    pub(super) fn created(
+    pub(super) async fn created(
         &mut self,
         id: &ContainerId,
         result: std::result::Result<create::Made, Error>,
     ) {
-        let Some(held) = self.containers.get_mut(id) else { return };
+        let Some(entry) = self.containers.get_mut(id) else { return };
         match result {
             Ok(create::Made { user, planned, adjusted, roster }) => {
-                held.planned = planned;
-                let waiters = std::mem::take(&mut held.creating);
-                let record = Arc::make_mut(&mut held.record);
+                entry.planned = planned;
+                let (waiters, removal) = entry.operation.created();
+                let record = Arc::make_mut(&mut entry.record);
                 record.user = Some(user);
                 record.adjust = adjusted.adjust;
                 if let Some(cgroup) = adjusted.cgroup {
                     record.cgroup = cgroup;
                 }
-                self.advance(id, Event::Made);
+                self.advance(id, Event::Made).await;
+                let result = if removal {
+                    Err(Arc::new(self.wrong_state("create a container in")))
+                } else {
+                    Ok(id.clone())
+                };
                 let post = nri::Event::PostCreateContainer;
-                self.tell_then_answer(id, roster, post, waiters, Ok(id.clone()));
+                self.notify_then_answer(id, roster, post, waiters, result);
+                if removal {
+                    self.remove_stopped(id).await;
+                }
             }
             Err(err) => {
-                // Nobody knows this id: taken away by the same removal as any other, and told when
-                // its name is free again.
-                held.unmade = Some(Arc::new(err));
-                self.begin_remove(id);
+                // No caller knows this id: the same removal as any other takes away what there is, and the callers
+                // get the error when the name is free again.
+                entry.operation.create_failed(Arc::new(err));
+                self.remove_stopped(id).await;
             }
         }
     }
 
-    pub(super) fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
+    pub(super) async fn start(&mut self, id: &ContainerId, reply: Reply<()>) {
         let ready = self.record.state.is_ready();
-        let config = self.containers.get(id).map(|held| Arc::clone(&held.record));
-        let target = config.map_or(Ok(None), |record| self.target_pid(&record.config));
-        let Some(held) = self.containers.get_mut(id) else {
+        let record = self.containers.get(id).map(|entry| Arc::clone(&entry.record));
+        let target = record.map_or(Ok(None), |record| self.target_pid(&record.config));
+        let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
-        match (&held.record.state, &mut held.starting) {
-            // Asked twice: the answer to the first call was lost on its way.
-            (State::Running { .. }, _) => return answer(Some(reply), Ok(())),
-            (State::Created, Some(waiters)) => return waiters.push(reply),
-            (State::Created, None) if ready => {}
-            (State::Created, None) => {
+        match &entry.record.state {
+            // The response to the first request was lost.
+            State::Running { .. } => return answer(Some(reply), Ok(())),
+            State::Created if ready || entry.operation.is_starting() => {}
+            State::Created => {
                 let err = self.wrong_state("start a container in");
                 return answer(Some(reply), Err(Arc::new(err)));
             }
-            (state, _) => {
+            state @ (State::Creating | State::Exited { .. } | State::Removing) => {
                 let err = wrong_state("start", id, state);
                 return answer(Some(reply), Err(Arc::new(err)));
             }
         }
         let target_pid = match target {
             Ok(target_pid) => target_pid,
+            // The start in progress has its own.
+            Err(_) if entry.operation.is_starting() => None,
             Err(err) => return answer(Some(reply), Err(Arc::new(err))),
         };
-        held.starting = Some(vec![reply]);
-        let (record, planned) = (Arc::clone(&held.record), held.planned.take());
+        match entry.operation.begin_start(reply) {
+            Begin::Now => {}
+            Begin::Joined => return,
+            Begin::Excluded(reply) => {
+                let err = wrong_state("start", id, &State::Removing);
+                return answer(Some(reply), Err(Arc::new(err)));
+            }
+        }
+        let (record, planned) = (Arc::clone(&entry.record), entry.planned.take());
         let work = start::start(start::Order {
             node: Arc::clone(&self.node),
             client: self.client.clone(),
@@ -145,14 +168,15 @@ impl Task {
             target_pid,
         });
         let Some(about) = self.about(id) else { return };
-        let id = id.clone();
-        self.work.spawn(async move {
+        let (done, failed, plugins) = (id.clone(), id.clone(), self.node.plugins.roster());
+        let panicked = |err| WorkResult::Started(failed, Err(err), plugins);
+        self.work.spawn("start the container", panicked, async move {
             let roster = about.node.plugins.roster();
             let started = match about.ask(&roster, nri::Event::StartContainer).await {
                 Ok(()) => work.await,
                 Err(refused) => Err(refused),
             };
-            Finished::Started(id, started, roster)
+            WorkResult::Started(done, started, roster)
         });
     }
 
@@ -165,7 +189,7 @@ impl Task {
         }
         let target = spec::namespace_options(config).map_or("", |of| of.target_id.as_str());
         let found = self.containers.iter().find(|(id, _)| id.as_str() == target);
-        let why = match found.map(|(_, held)| &held.record.state) {
+        let why = match found.map(|(_, entry)| &entry.record.state) {
             Some(State::Running { pid, .. }) => return Ok(Some(*pid)),
             Some(_) => "it is not running",
             None if target.is_empty() => "namespace mode TARGET needs an id",
@@ -175,56 +199,54 @@ impl Task {
         Err(Error::Spec { source: spec::Error::NoTarget { target, why } })
     }
 
-    pub(super) fn started(
+    pub(super) async fn started(
         &mut self,
         id: &ContainerId,
         result: std::result::Result<Started, Error>,
         roster: Arc<Roster>,
     ) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        let waiters = held.starting.take().unwrap_or_default();
-        let early_exit = held.early_exit.take();
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        let start = entry.operation.start_ended();
+        let (waiters, early_exit) =
+            start.map_or((Vec::new(), None), |start| (start.waiters, start.early_exit));
         let result = match result {
             Ok(Started { pid, at_ns }) => {
-                self.advance(id, Event::Started { pid, at_ns });
+                self.advance(id, Event::Started { pid, at_ns }).await;
                 info!(container = %id.short(), pid, "container started");
                 Ok(())
             }
             Err(err) => {
                 warn!(container = %id.short(), error = %Chain(&err), "container did not start");
                 let why = crate::cri::status::sentence(&err);
-                self.advance(id, Event::StartFailed { why, at_ns: now_ns() });
+                self.advance(id, Event::StartFailed { why, at_ns: now_ns() }).await;
                 Err(Arc::new(err))
             }
         };
-        self.tell_then_answer(id, roster, nri::Event::PostStartContainer, waiters, result);
+        self.notify_then_answer(id, roster, nri::Event::PostStartContainer, waiters, result);
         if let Some(exit) = early_exit {
-            self.exited(id, exit);
+            self.exited(id, exit).await;
         } else if self.client.is_none() {
-            // The monitor went while this start was on its way.
-            self.lose_containers();
+            // The monitor ended during this start.
+            self.lose_containers().await;
         }
     }
 
-    pub(super) fn exited(&mut self, id: &ContainerId, exit: Exit) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        if held.starting.is_some() {
-            held.early_exit = Some(exit);
-            return;
-        }
-        let seen = seen::of(&self.node, &self.record, id, &held.record, &exit, held.stop_asked);
-        let how = match exit.how {
-            ExitHow::Code(code) => How::Code { code, seen },
-            ExitHow::Signal(signal) => How::Signal { signal, seen },
-        };
-        info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container ended");
-        self.advance(id, Event::Exited { how, at_ns: exit.at_ns });
-        self.tell_ended(id);
+    pub(super) async fn exited(&mut self, id: &ContainerId, exit: Exit) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        let Some(exit) = entry.operation.hold_exit(exit) else { return };
+        let (node, pod, record) =
+            (Arc::clone(&self.node), Arc::clone(&self.record), Arc::clone(&entry.record));
+        let of = id.clone();
+        let event =
+            blocking(move || exit_details::event(&node, &pod, &of, &record, &exit)).await;
+        info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
+        self.advance(id, event).await;
+        self.notify_exited(id);
     }
 
-    /// The container goes on; who reads its log must know that it has a hole.
+    /// The container continues; readers of its log must know that part of it is missing.
     pub(super) fn log_lost(&self, id: &ContainerId, bytes: u64, errno: i32) {
-        let log = self.containers.get(id).map_or("", |held| held.record.log_path.as_str());
+        let log = self.containers.get(id).map_or("", |entry| entry.record.log_path.as_str());
         warn!(
             container = %id.short(), log, lost_bytes = bytes,
             error = %std::io::Error::from_raw_os_error(errno),
@@ -234,48 +256,60 @@ impl Task {
     }
 
     /// Every container that still counts as running has lost its monitor.
-    pub(super) fn lose_containers(&mut self) {
-        let running: Vec<_> = self
-            .containers
-            .iter()
-            .filter(|(_, held)| matches!(held.record.state, State::Running { .. }))
-            .map(|(id, _)| id.clone())
-            .collect();
+    pub(super) async fn lose_containers(&mut self) {
+        let running = self.containers.iter().filter(|(_, entry)| entry.is_running());
+        let running: Vec<_> = running.map(|(id, _)| id.clone()).collect();
         for id in running {
-            self.advance(&id, Event::Exited { how: How::Lost, at_ns: now_ns() });
-            self.tell_ended(&id);
+            self.advance(&id, Event::Exited { how: How::Lost, at_ns: now_ns() }).await;
+            self.notify_exited(&id);
         }
     }
 
-    pub(super) fn stop(&mut self, id: &ContainerId, grace_s: u64, reply: Reply<()>) {
-        let Some(held) = self.containers.get_mut(id) else {
+    pub(super) async fn stop(&mut self, id: &ContainerId, grace_s: u64, reply: Reply<()>) {
+        let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
-        if !matches!(held.record.state, State::Running { .. }) && held.starting.is_none() {
-            // What does not run is stopped.
+        if !entry.is_running() && !entry.operation.is_starting() {
             return answer(Some(reply), Ok(()));
         }
         let Some(client) = self.client.clone() else {
             return answer(Some(reply), Ok(()));
         };
-        let first = !std::mem::replace(&mut held.stop_asked, true);
+        let first = entry.stop.request();
+        let waiter = self.next_waiter;
+        self.next_waiter += 1;
+        entry.stop.wait(waiter, reply);
+        if first {
+            self.record_stop_request(id).await;
+        }
+        let Some(entry) = self.containers.get_mut(id) else { return };
         let order = stop::Order {
             node: Arc::clone(&self.node),
             client,
             pod: self.id.clone(),
             pod_cgroup: self.record.cgroup.clone(),
             id: id.clone(),
-            cgroup: held.record.cgroup.clone(),
-            state: held.state.subscribe(),
+            cgroup: entry.record.cgroup.clone(),
+            state: entry.state.subscribe(),
             grace_s,
-            // The process is asked once, however often the kubelet asks us.
-            signal: first.then_some(held.record.stop_signal),
+            // The process gets one signal, however many requests there are.
+            signal: first.then_some(entry.record.stop_signal),
         };
-        let waiter = self.next_waiter;
-        self.next_waiter += 1;
-        held.stopping.insert(waiter, reply);
-        let id = id.clone();
-        self.work.spawn(async move { Finished::Stopped(id, waiter, stop::stop(order).await) });
+        let (done, failed) = (id.clone(), id.clone());
+        let panicked = move |err| WorkResult::Stopped(failed, waiter, Err(err));
+        self.work.spawn("stop the container", panicked, async move {
+            WorkResult::Stopped(done, waiter, stop::stop(order).await)
+        });
+    }
+
+    /// Records that the end of a container was requested: an exit is reported as requested also if the daemon
+    /// restarts in between.
+    pub(super) async fn record_stop_request(&mut self, id: &ContainerId) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if !entry.record.stop_requested {
+            Arc::make_mut(&mut entry.record).stop_requested = true;
+            self.save_container(id).await;
+        }
     }
 
     pub(super) fn stopped(
@@ -284,138 +318,50 @@ impl Task {
         waiter: u64,
         result: std::result::Result<(), Error>,
     ) {
-        if let Some(held) = self.containers.get_mut(id) {
-            answer(held.stopping.remove(&waiter), result.map_err(Arc::new));
-        }
-    }
-
-    pub(super) fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
-        match self.containers.get_mut(id) {
-            Some(held) => {
-                held.removing.push(reply);
-                self.begin_remove(id);
-            }
-            None => answer(Some(reply), Ok(())),
-        }
-    }
-
-    /// Kills what runs, then takes everything of it away.
-    pub(super) fn begin_remove(&mut self, id: &ContainerId) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        if std::mem::replace(&mut held.removal, true) {
-            return;
-        }
-        held.stop_asked = true;
-        let runs = matches!(held.record.state, State::Running { .. }) || held.starting.is_some();
-        let Some(client) = self.client.clone().filter(|_| runs) else {
-            return self.removal_goes_on(id);
-        };
-        let kill = stop::Order {
-            node: Arc::clone(&self.node),
-            client,
-            pod: self.id.clone(),
-            pod_cgroup: self.record.cgroup.clone(),
-            id: id.clone(),
-            cgroup: held.record.cgroup.clone(),
-            state: held.state.subscribe(),
-            grace_s: 0,
-            signal: None,
-        };
-        let id = id.clone();
-        self.work.spawn(async move { Finished::Killed(id, stop::stop(kill).await) });
-    }
-
-    /// It does not run: recorded as being removed, then removed.
-    pub(super) fn removal_goes_on(&mut self, id: &ContainerId) {
-        self.advance(id, Event::RemoveAsked);
-        let Some(held) = self.containers.get(id) else { return };
-        let (node, client, record) =
-            (Arc::clone(&self.node), self.client.clone(), Arc::clone(&held.record));
-        let (before, about) = (self.told_so_far(id), self.about(id));
-        let pod_cgroup = self.record.cgroup.clone();
-        let id = id.clone();
-        self.work.spawn(async move {
-            told(before).await;
-            if let Some(about) = about {
-                about.tell(&node.plugins.roster(), nri::Event::RemoveContainer).await;
-            }
-            let removed = remove::remove(&node, client, &id, &record, pod_cgroup).await;
-            Finished::Removed(id, removed)
-        });
-    }
-
-    pub(super) fn removed(&mut self, id: &ContainerId, result: std::result::Result<(), Error>) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        let waiters = std::mem::take(&mut held.removing);
-        held.removal = false;
-        let creators = std::mem::take(&mut held.creating);
-        let unmade = held.unmade.clone();
-        let result = result.and_then(|()| {
-            let removed = self.node.containers.remove(id.as_str());
-            removed.map_err(|source| Error::Store { source })
-        });
-        let result: Result<()> = result.map_err(Arc::new);
-        match &result {
-            Ok(()) => {
-                self.containers.remove(id);
-                self.node.registry.leave_container(id);
-                self.node.rates.forget(id.as_str());
-                self.node.layers.forget(id.as_str());
-                info!(container = %id.short(), "container removed");
-            }
-            Err(err) => {
-                error!(container = %id.short(), error = %Chain(&**err), "container could not be removed");
-                for waiter in self.remove_waiters.drain(..) {
-                    answer(Some(waiter), Err(Arc::clone(err)));
-                }
-            }
-        }
-        self.publish();
-        for (creator, err) in creators.into_iter().zip(unmade.iter().cycle()) {
-            answer(Some(creator), Err(Arc::clone(err)));
-        }
-        for waiter in waiters {
-            answer(Some(waiter), result.clone());
+        if let Some(entry) = self.containers.get_mut(id) {
+            answer(entry.stop.take(waiter), result.map_err(Arc::new));
         }
     }
 
     pub(super) fn reopen_log(&mut self, id: &ContainerId, reply: Reply<()>) {
-        let Some(held) = self.containers.get(id) else {
+        let Some(entry) = self.containers.get(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
-        let (State::Running { .. }, Some(client)) = (&held.record.state, self.client.clone())
+        let (State::Running { .. }, Some(client)) = (&entry.record.state, self.client.clone())
         else {
-            let err = wrong_state("reopen the log of", id, &held.record.state);
+            let err = wrong_state("reopen the log of", id, &entry.record.state);
             return answer(Some(reply), Err(Arc::new(err)));
         };
-        let (pod, record, id) = (Arc::clone(&self.record), Arc::clone(&held.record), id.clone());
+        let (pod, record, id) = (Arc::clone(&self.record), Arc::clone(&entry.record), id.clone());
         let node = Arc::clone(&self.node);
-        self.work.spawn(async move {
+        self.work.spawn("reopen the log", |_| WorkResult::Nothing, async move {
             let result = reopen(&node, &client, &pod, &record, id).await;
             answer(Some(reply), result.map_err(Arc::new));
-            Finished::Nothing
+            WorkResult::Nothing
         });
     }
 
-    /// Moves a container's machine on, records and shows it.
-    fn advance(&mut self, id: &ContainerId, event: Event) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        match held.record.state.clone().next(event) {
+    /// Applies an event to a container's state, records and publishes it.
+    pub(super) async fn advance(&mut self, id: &ContainerId, event: Event) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        match entry.record.state.clone().next(event) {
             Ok(state) => {
-                Arc::make_mut(&mut held.record).state = state.clone();
-                held.state.send_replace(state);
+                Arc::make_mut(&mut entry.record).state = state.clone();
+                entry.state.send_replace(state);
             }
             Err(refused) => {
-                error!(container = %id, error = %refused, "container machine refused an event")
+                error!(container = %id, error = %refused, "container machine refused an event");
             }
         }
-        self.save_container(id);
+        self.save_container(id).await;
         self.publish();
     }
 
-    pub(super) fn save_container(&self, id: &ContainerId) {
-        let Some(held) = self.containers.get(id) else { return };
-        if let Err(err) = self.node.containers.save(id.as_str(), &*held.record) {
+    pub(super) async fn save_container(&self, id: &ContainerId) {
+        let Some(entry) = self.containers.get(id) else { return };
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
+        let saved = blocking(move || node.containers.save(&record.id, &*record)).await;
+        if let Err(err) = saved {
             error!(container = %id, error = %Chain(&err), "container record not written");
         }
     }
@@ -430,11 +376,6 @@ impl Task {
     }
 }
 
-enum Begun {
-    New(ContainerId),
-    Joined(ContainerId),
-}
-
 async fn reopen(
     node: &Node,
     client: &monitors::Client,
@@ -443,8 +384,8 @@ async fn reopen(
     id: ContainerId,
 ) -> std::result::Result<(), Error> {
     let Some(file) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
-    let told = client.tell(Verb::ReopenLog { container: id }, vec![file]).await;
-    told.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
+    let sent = client.tell(Verb::ReopenLog { container: id }, vec![file]).await;
+    sent.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }
 
 pub(super) fn not_found(id: &ContainerId) -> Arc<Error> {

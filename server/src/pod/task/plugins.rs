@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a pod's task has to do with plugins: which of its work tells them of a container, in order.
+//! Notifications of NRI plugins about a container, in order.
 //!
-//! What has happened to a container is told in the order in which it happened: each piece of such work
-//! waits for the one before. The task itself waits for none.
+//! Plugins receive the events of a container in the order in which they happened: each piece of such work waits
+//! for the one before. The task itself waits for none.
 
-use super::{Finished, Held, Task, answer};
+use super::{ContainerEntry, Task, WorkResult, answer};
 use crate::error::Result;
 use crate::nri::verbs::About;
 use crate::pod::Reply;
@@ -14,39 +14,39 @@ use hull_proto::nri::Event;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Ends when the work that tells plugins is done.
-pub(super) type Told = watch::Receiver<()>;
+/// Closes when the work that notifies plugins is done.
+pub(super) type Notified = watch::Receiver<()>;
 
-/// Waits until plugins were told what came before.
-pub(super) async fn told(before: Option<Told>) {
+/// Waits until plugins have been notified of earlier events.
+pub(super) async fn notified(before: Option<Notified>) {
     if let Some(mut before) = before {
-        // Nothing is ever sent: this is only about the end.
+        // Nothing is ever sent: only the end counts.
         while before.changed().await.is_ok() {}
     }
 }
 
-impl Held {
-    /// A place in the order: what came before, and what those that come after wait for.
-    fn place(&mut self) -> (Option<Told>, watch::Sender<()>) {
+impl ContainerEntry {
+    /// A place in the order: the notifications before it, and the end that later ones wait for.
+    fn place(&mut self) -> (Option<Notified>, watch::Sender<()>) {
         let (done, ends) = watch::channel(());
-        (self.told.replace(ends), done)
+        (self.notified.replace(ends), done)
     }
 }
 
 impl Task {
-    /// All that plugins are told of a container.
+    /// The container and its pod, as NRI events describe them.
     pub(super) fn about(&self, id: &ContainerId) -> Option<About> {
-        let held = self.containers.get(id)?;
+        let entry = self.containers.get(id)?;
         Some(About {
             node: Arc::clone(&self.node),
             pod: self.id.clone(),
             pod_record: Arc::clone(&self.record),
-            record: Arc::clone(&held.record),
+            record: Arc::clone(&entry.record),
         })
     }
 
-    /// Tells plugins that something has happened to a container, then answers those who asked for it.
-    pub(super) fn tell_then_answer<T: Clone + Send + 'static>(
+    /// Notifies plugins of an event, then answers the callers who requested it.
+    pub(super) fn notify_then_answer<T: Clone + Send + 'static>(
         &mut self,
         id: &ContainerId,
         roster: Arc<Roster>,
@@ -55,36 +55,36 @@ impl Task {
         result: Result<T>,
     ) {
         let about = self.about(id).filter(|_| result.is_ok() && roster.hears(event));
-        let (Some(about), Some(held)) = (about, self.containers.get_mut(id)) else {
+        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else {
             waiters.into_iter().for_each(|waiter| answer(Some(waiter), result.clone()));
             return;
         };
-        let (before, done) = held.place();
-        self.work.spawn(async move {
-            told(before).await;
+        let (before, done) = entry.place();
+        self.work.spawn("notify plugins", |_| WorkResult::Nothing, async move {
+            notified(before).await;
             about.tell(&roster, event).await;
             drop(done);
             waiters.into_iter().for_each(|waiter| answer(Some(waiter), result.clone()));
-            Finished::Nothing
+            WorkResult::Nothing
         });
     }
 
-    /// Tells plugins that a container has ended.
-    pub(super) fn tell_ended(&mut self, id: &ContainerId) {
+    /// Notifies plugins that a container exited.
+    pub(super) fn notify_exited(&mut self, id: &ContainerId) {
         let roster = self.node.plugins.roster();
         let about = self.about(id).filter(|_| roster.hears(Event::StopContainer));
-        let (Some(about), Some(held)) = (about, self.containers.get_mut(id)) else { return };
-        let (before, done) = held.place();
-        self.work.spawn(async move {
-            told(before).await;
+        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else { return };
+        let (before, done) = entry.place();
+        self.work.spawn("notify plugins", |_| WorkResult::Nothing, async move {
+            notified(before).await;
             about.stopped(&roster).await;
             drop(done);
-            Finished::Nothing
+            WorkResult::Nothing
         });
     }
 
-    /// What must have been told before a container is removed.
-    pub(super) fn told_so_far(&self, id: &ContainerId) -> Option<Told> {
-        self.containers.get(id)?.told.clone()
+    /// The notifications that must be done before a container is removed.
+    pub(super) fn notified_so_far(&self, id: &ContainerId) -> Option<Notified> {
+        self.containers.get(id)?.notified.clone()
     }
 }

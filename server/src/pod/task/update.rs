@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Other limits for a container: as the kubelet wants them, after plugins had their say; or as a plugin
-//! wants them.
+//! Updates of a container's limits, requested by the kubelet (after NRI plugins) or by a plugin.
 //!
-//! Set first when the container runs, all of them or none, and recorded then: what is shown is what holds. The
-//! plugins' are recorded apart from the kubelet's; a container that is started later has both. The daemon writes
-//! the cgroup itself, so that a monitor that hangs, or is of an older release, changes nothing about that.
+//! If the container runs, all limits are set or none, and then recorded: the status shows the limits in force.
+//! Limits of plugins are recorded separately from the kubelet's, and a later start applies both. The daemon writes
+//! the cgroup itself, so a hung monitor, or one of an older release, makes no difference.
 
 use super::containers::{not_found, wrong_state};
-use super::{Finished, Task, answer};
+use super::{Task, WorkResult, answer};
 use crate::container::{self, State};
 use crate::error::Error;
 use crate::node::blocking;
@@ -56,7 +55,7 @@ fn as_changed(
 
 impl Task {
     /// UpdateContainerResources: plugins are asked first.
-    pub(super) fn update(
+    pub(super) async fn update(
         &mut self,
         id: &ContainerId,
         asked: cri::LinuxContainerResources,
@@ -65,10 +64,11 @@ impl Task {
         let roster = self.node.plugins.roster();
         let Some((waiter, about)) = self.begin_update(id, reply) else { return };
         if !roster.hears(Event::UpdateContainer) {
-            return self.decided(id, waiter, as_asked(asked, roster));
+            return self.decided(id, waiter, as_asked(asked, roster)).await;
         }
-        let id = id.clone();
-        self.work.spawn(async move {
+        let (id, failed) = (id.clone(), id.clone());
+        let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
+        self.work.spawn("ask plugins about new limits", panicked, async move {
             let decided = match about.update(&roster, &asked).await {
                 Ok(Some((changed, plugins))) => {
                     as_changed(&asked, changed, roster).map_err(|err| err.asked_by(&plugins))
@@ -76,12 +76,17 @@ impl Task {
                 Ok(None) => as_asked(asked, roster),
                 Err(refused) => Err(refused),
             };
-            Finished::Decided(id, waiter, decided)
+            WorkResult::UpdateDecided(id, waiter, decided)
         });
     }
 
     /// A plugin wants it, without being asked. No plugin is asked or told about that.
-    pub(super) fn limit(&mut self, id: &ContainerId, asked: LinuxResources, reply: Reply<()>) {
+    pub(super) async fn limit(
+        &mut self,
+        id: &ContainerId,
+        asked: LinuxResources,
+        reply: Reply<()>,
+    ) {
         let Some((waiter, _)) = self.begin_update(id, reply) else { return };
         let limits = resources::limits(&asked).map_err(|source| Error::Adjust { source });
         let decided = limits.map(|limits| {
@@ -92,7 +97,7 @@ impl Task {
                 roster: None,
             })
         });
-        self.decided(id, waiter, decided);
+        self.decided(id, waiter, decided).await;
     }
 
     /// Enters who waits, unless the container is not there to be updated.
@@ -102,50 +107,54 @@ impl Task {
         reply: Reply<()>,
     ) -> Option<(u64, nri::verbs::About)> {
         let about = self.about(id);
-        let (Some(about), Some(held)) = (about, self.containers.get_mut(id)) else {
+        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else {
             answer(Some(reply), Err(not_found(id)));
             return None;
         };
-        if !matches!(held.record.state, State::Created | State::Running { .. }) {
-            let err = wrong_state("update", id, &held.record.state);
+        if !matches!(entry.record.state, State::Created | State::Running { .. }) {
+            let err = wrong_state("update", id, &entry.record.state);
             answer(Some(reply), Err(Arc::new(err)));
             return None;
         }
         let waiter = self.next_waiter;
         self.next_waiter += 1;
-        held.updating.insert(waiter, reply);
+        entry.updates.waiters.insert(waiter, reply);
         Some((waiter, about))
     }
 
     /// Set when the container runs, and recorded.
-    pub(super) fn decided(
+    pub(super) async fn decided(
         &mut self,
         id: &ContainerId,
         waiter: u64,
         decided: std::result::Result<Box<Decision>, Error>,
     ) {
-        let Some(held) = self.containers.get_mut(id) else { return };
+        let Some(entry) = self.containers.get_mut(id) else { return };
         let decision = match decided {
             Ok(decision) => decision,
-            Err(err) => return answer(held.updating.remove(&waiter), Err(Arc::new(err))),
+            Err(err) => return answer(entry.updates.waiters.remove(&waiter), Err(Arc::new(err))),
         };
         let id = id.clone();
-        if held.starting.is_some() {
+        if entry.operation.is_starting() {
             // What is on its way has the limits of its record. It is known soon whether it runs.
-            let mut state = held.state.subscribe();
-            self.work.spawn(async move {
+            let mut state = entry.state.subscribe();
+            let failed = id.clone();
+            let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
+            self.work.spawn("wait for the start", panicked, async move {
                 // One that is gone is found out by the next try.
                 let _gone = state.wait_for(|state| *state != State::Created).await;
-                Finished::Decided(id, waiter, Ok(decision))
+                WorkResult::UpdateDecided(id, waiter, Ok(decision))
             });
             return;
         }
-        match &held.record.state {
-            State::Created => self.updated(&id, waiter, decision, Ok(())),
+        match &entry.record.state {
+            State::Created => self.updated(&id, waiter, decision, Ok(())).await,
             State::Running { .. } => {
-                let (node, path) = (Arc::clone(&self.node), held.record.cgroup.clone());
-                let turn = Arc::clone(&held.limits_turn);
-                self.work.spawn(async move {
+                let (node, path) = (Arc::clone(&self.node), entry.record.cgroup.clone());
+                let turn = Arc::clone(&entry.updates.turn);
+                let failed = id.clone();
+                let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
+                self.work.spawn("set the limits", panicked, async move {
                     // One update after the other, or one could put back what another has set.
                     let _turn = turn.acquire().await;
                     let limits = decision.limits.clone();
@@ -154,28 +163,28 @@ impl Task {
                         cgroup.update(&limits)
                     });
                     let set = set.await.map_err(|source| Error::SetLimits { source });
-                    Finished::Updated(id, waiter, decision, set)
+                    WorkResult::Updated(id, waiter, decision, set)
                 });
             }
             state @ (State::Creating | State::Exited { .. } | State::Removing) => {
                 let err = wrong_state("update", &id, state);
-                answer(held.updating.remove(&waiter), Err(Arc::new(err)));
+                answer(entry.updates.waiters.remove(&waiter), Err(Arc::new(err)));
             }
         }
     }
 
-    pub(super) fn updated(
+    pub(super) async fn updated(
         &mut self,
         id: &ContainerId,
         waiter: u64,
         decision: Box<Decision>,
         result: std::result::Result<(), Error>,
     ) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        let reply = held.updating.remove(&waiter);
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        let reply = entry.updates.waiters.remove(&waiter);
         let Decision { kubelets, plugins, roster, .. } = *decision;
         if result.is_ok() {
-            let record = Arc::make_mut(&mut held.record);
+            let record = Arc::make_mut(&mut entry.record);
             let linux = record.config.linux.get_or_insert_default();
             spec::merge_resources(linux.resources.get_or_insert_default(), &kubelets);
             if let Some(plugins) = plugins {
@@ -183,15 +192,15 @@ impl Task {
                 let linux = adjust.linux.get_or_insert_default();
                 overlay(linux.resources.get_or_insert_default(), &plugins);
             }
-            held.execs = container::Execs::default();
-            self.save_container(id);
+            entry.execs = container::Execs::default();
+            self.save_container(id).await;
             self.publish();
         }
         let result = result.map_err(Arc::new);
         match roster {
             Some(roster) => {
                 let waiters = reply.into_iter().collect();
-                self.tell_then_answer(id, roster, Event::PostUpdateContainer, waiters, result);
+                self.notify_then_answer(id, roster, Event::PostUpdateContainer, waiters, result);
             }
             None => answer(reply, result),
         }

@@ -1,35 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was seen when a container ended: counters, whose memory ran out, what was denied to it.
+//! The circumstances of a container's exit: counters, whose memory limit was reached, denials.
 //!
-//! Its cgroup is there until the monitor is told to forget the container, and the kernel's log is read
-//! on first; so nothing here depends on who is quicker.
+//! The container's cgroup exists until its removal, and the kernel's log is read up to its end first, so nothing
+//! here depends on timing.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{OutOfMemory, Seen, State};
+use crate::container::state::{Event, How, OutOfMemory, Seen, State};
 use crate::node::Node;
 use crate::pod::PodRecord;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::Exit;
+use hull_proto::monitor::{Exit, ExitHow};
 
-/// Gathers it.
-pub(super) fn of(
+/// The exit as an event of the container's machine, for the daemon that sees it and for one that recovers.
+/// Reads the cgroup and the kernel's log.
+pub(crate) fn event(
     node: &Node,
     pod: &PodRecord,
     id: &ContainerId,
     container: &ContainerRecord,
     exit: &Exit,
-    stop_asked: bool,
-) -> Seen {
+) -> Event {
     let running = &container.state;
     let pid = if let State::Running { pid, .. } = running { Some(*pid) } else { None };
-    Seen {
+    let seen = Seen {
         oom_kills: exit.oom_kills,
         memory_peak_bytes: exit.memory_peak_bytes,
         pids_refused: exit.pids_refused,
-        stop_asked,
+        stop_asked: container.stop_requested,
         out_of_memory: out_of_memory(node, pod, container, exit.oom_kills),
         denials: node.denials.of(id, pid),
-    }
+    };
+    let how = match exit.how {
+        ExitHow::Code(code) => How::Code { code, seen },
+        ExitHow::Signal(signal) => How::Signal { signal, seen },
+    };
+    Event::Exited { how, at_ns: exit.at_ns }
 }
 
 /// Whose limit was reached; `None` where nothing was killed for it, or the kernel does not tell (v1).

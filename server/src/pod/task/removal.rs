@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The removal of a container: of one that exists, and of what a failed creation left.
+
+use super::operation::Removed;
+use super::plugins::notified;
+use super::{Task, WorkResult, answer};
+use crate::container::state::Event;
+use crate::container::{remove, stop};
+use crate::error::{Chain, Error, Result};
+use crate::node::blocking;
+use crate::pod::Reply;
+use hull_proto::id::ContainerId;
+use hull_proto::nri;
+use std::sync::Arc;
+use tracing::{error, info};
+
+impl Task {
+    pub(super) async fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
+        if self.containers.contains_key(id) {
+            self.begin_remove(id, Some(reply)).await;
+        } else {
+            answer(Some(reply), Ok(()));
+        }
+    }
+
+    /// Kills what runs, then removes the container. A removal in progress is joined.
+    pub(super) async fn begin_remove(&mut self, id: &ContainerId, waiter: Option<Reply<()>>) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if !entry.operation.begin_remove(waiter) {
+            return;
+        }
+        entry.stop.request();
+        let runs = entry.is_running() || entry.operation.is_starting();
+        let Some(client) = self.client.clone().filter(|_| runs) else {
+            return self.remove_stopped(id).await;
+        };
+        self.record_stop_request(id).await;
+        let Some(entry) = self.containers.get(id) else { return };
+        let kill = stop::Order {
+            node: Arc::clone(&self.node),
+            client,
+            pod: self.id.clone(),
+            pod_cgroup: self.record.cgroup.clone(),
+            id: id.clone(),
+            cgroup: entry.record.cgroup.clone(),
+            state: entry.state.subscribe(),
+            grace_s: 0,
+            signal: None,
+        };
+        let (done, failed) = (id.clone(), id.clone());
+        let panicked = |err| WorkResult::Killed(failed, Err(err));
+        self.work.spawn("kill the container", panicked, async move {
+            WorkResult::Killed(done, stop::stop(kill).await)
+        });
+    }
+
+    /// The container does not run: recorded as being removed, then removed.
+    pub(super) async fn remove_stopped(&mut self, id: &ContainerId) {
+        self.advance(id, Event::RemoveAsked).await;
+        let Some(entry) = self.containers.get(id) else { return };
+        let (node, client, record) =
+            (Arc::clone(&self.node), self.client.clone(), Arc::clone(&entry.record));
+        let (before, about) = (self.notified_so_far(id), self.about(id));
+        let pod_cgroup = self.record.cgroup.clone();
+        let (id, failed) = (id.clone(), id.clone());
+        let panicked = |err| WorkResult::Removed(failed, Err(err));
+        self.work.spawn("remove the container", panicked, async move {
+            notified(before).await;
+            if let Some(about) = about {
+                about.tell(&node.plugins.roster(), nri::Event::RemoveContainer).await;
+            }
+            let removed = remove::remove(&node, client, &id, &record, pod_cgroup).await;
+            let removed = match removed {
+                // The record goes last.
+                Ok(()) => blocking(move || node.containers.remove(&record.id))
+                    .await
+                    .map_err(|source| Error::Store { source }),
+                Err(err) => Err(err),
+            };
+            WorkResult::Removed(id, removed)
+        });
+    }
+
+    pub(super) async fn removed(
+        &mut self,
+        id: &ContainerId,
+        result: std::result::Result<(), Error>,
+    ) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        let Removed { waiters, creators } = entry.operation.removal_ended();
+        let result: Result<()> = result.map_err(Arc::new);
+        match &result {
+            Ok(()) => {
+                self.containers.remove(id);
+                self.node.registry.leave_container(id);
+                self.node.rates.forget(id.as_str());
+                self.node.layers.forget(id.as_str());
+                info!(container = %id.short(), "container removed");
+            }
+            Err(err) => {
+                error!(container = %id.short(), error = %Chain(&**err), "container could not be removed");
+                for waiter in self.remove_waiters.drain(..) {
+                    answer(Some(waiter), Err(Arc::clone(err)));
+                }
+            }
+        }
+        self.publish();
+        if let Some((error, creators)) = creators {
+            for creator in creators {
+                answer(Some(creator), Err(Arc::clone(&error)));
+            }
+        }
+        for waiter in waiters {
+            answer(Some(waiter), result.clone());
+        }
+    }
+}
