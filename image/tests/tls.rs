@@ -25,10 +25,10 @@ async fn failure(host: &str, dir: &Path) -> (Unreachable, String) {
     let store =
         TestStore::with(vec![Registry { host: host.into(), ca_file, ..Default::default() }]);
     let error = store.pull(&format!("{host}/a/b:1")).await.unwrap_err();
-    match &error {
-        Error::Pull { source: Cause::Unreachable { kind, .. }, .. } => (*kind, told(&error)),
-        other => panic!("it was reached: {}", told(other)),
-    }
+    let Error::Pull { source: Cause::Unreachable { kind, .. }, .. } = &error else {
+        panic!("it was reached: {}", told(&error))
+    };
+    (*kind, told(&error))
 }
 
 fn serve(config: ServerConfig) -> Fake {

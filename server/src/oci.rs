@@ -6,7 +6,7 @@
 //! from a sealed file in memory, which a container that gets hold of it cannot change.
 
 use crate::assets;
-use hull_sys::{Error, CStringArray};
+use hull_sys::{CStringArray, Error};
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

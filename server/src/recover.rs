@@ -299,7 +299,8 @@ async fn catch_up(
         (Some(exit), _) => {
             let (node, pod, id, known) =
                 (Arc::clone(node), Arc::clone(pod), id.clone(), record.clone());
-            let event = blocking(move || exit_details::event(&node, &pod, &id, &known, &exit)).await;
+            let event =
+                blocking(move || exit_details::event(&node, &pod, &id, &known, &exit)).await;
             advance(record, event);
         }
         // The monitor knows better than the record which process it is.

@@ -65,7 +65,7 @@ pub const BOMBS: [Hostile; 2] = [
 
 /// How a layer is packed while it is written.
 enum Packer {
-    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Gzip(Box<flate2::write::GzEncoder<Vec<u8>>>),
     Zstd(Box<zstd::Encoder<'static, Vec<u8>>>),
 }
 
@@ -107,7 +107,7 @@ impl Layer {
 
     fn gzip() -> Self {
         let level = flate2::Compression::fast();
-        Self::packed_by(Packer::Gzip(flate2::write::GzEncoder::new(Vec::new(), level)))
+        Self::packed_by(Packer::Gzip(Box::new(flate2::write::GzEncoder::new(Vec::new(), level))))
     }
 
     fn packed_by(packer: Packer) -> Self {

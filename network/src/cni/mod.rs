@@ -33,8 +33,8 @@ pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use protocol::{PluginError, Verb};
 
-use crate::limits::SURVEY_S;
 use crate::error::Error as NetworkError;
+use crate::limits::SURVEY_S;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
 use crate::types::Request;

@@ -73,7 +73,8 @@ impl Plugins {
         // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer = run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, self.deadline)?;
+        let answer =
+            run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, self.deadline)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
             let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);

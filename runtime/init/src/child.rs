@@ -46,7 +46,12 @@ pub struct ExecTarget<'a> {
 ///
 /// The cgroup is made first and is there when this fails too: the caller removes it. `slots` are the
 /// detached mounts that the plan's binds name by number.
-pub fn spawn(host: &CgroupFs, plan: &Plan, io: Io, slots: &[OwnedFd]) -> Result<Starting, StepError> {
+pub fn spawn(
+    host: &CgroupFs,
+    plan: &Plan,
+    io: Io,
+    slots: &[OwnedFd],
+) -> Result<Starting, StepError> {
     launch(host, plan, io, slots, &Launch::default())
 }
 

@@ -18,8 +18,7 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
         .ok_or_else(|| format!("find the pause program as descriptor {PAUSE_FD}"))?;
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true).map_err(|err| format!("use its socket: {err}"))?;
-    let signals =
-        hull_sys::block_signals().map_err(|err| format!("watch its children: {err}"))?;
+    let signals = hull_sys::block_signals().map_err(|err| format!("watch its children: {err}"))?;
     let us = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(us))
         .map_err(|err| format!("become subreaper: {err}"))?;

@@ -87,12 +87,13 @@ pub(crate) async fn make(
         known.cgroup.clone_from(cgroup);
     }
     let made = make_rootfs(node, pod, pod_record, known, target_pid).await;
-    let (user, planned) = made.map_err(|err| match err {
+    let (user, planned) = made.map_err(|err| {
         // What makes no sense in the plan may be what plugins ask for.
-        Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. } => {
+        if matches!(err, Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. }) {
             err.asked_by(&adjusted.plugins)
+        } else {
+            err
         }
-        other => other,
     })?;
     Ok(Made { user, planned, adjusted, roster })
 }

@@ -205,7 +205,17 @@ impl Change<'_> {
             Value::Message(inner) if depth > 0 && !self.random.once_in(8) => {
                 self.message(inner, depth - 1);
             }
-            _ => *value = self.odd(field),
+            Value::Bool(_)
+            | Value::I32(_)
+            | Value::I64(_)
+            | Value::U32(_)
+            | Value::U64(_)
+            | Value::F32(_)
+            | Value::F64(_)
+            | Value::String(_)
+            | Value::Bytes(_)
+            | Value::EnumNumber(_)
+            | Value::Message(_) => *value = self.odd(field),
         }
     }
 
@@ -233,9 +243,12 @@ impl Change<'_> {
     }
 
     fn element(&mut self, element: &mut Value, field: &FieldDescriptor, depth: usize) {
-        match element {
-            Value::Message(inner) if depth > 0 => self.message(inner, depth - 1),
-            _ => *element = self.odd(field),
+        if let Value::Message(inner) = element
+            && depth > 0
+        {
+            self.message(inner, depth - 1);
+        } else {
+            *element = self.odd(field);
         }
     }
 
@@ -337,6 +350,14 @@ pub(super) fn shown(value: &Value) -> String {
             format!("map {{{}}}", some.collect::<Vec<_>>().join(", "))
         }
         Value::String(text) => format!("{:.80}({})", format!("{text:?}"), text.len()),
-        other => format!("{other:?}").chars().take(80).collect(),
+        other @ (Value::Bool(_)
+        | Value::I32(_)
+        | Value::I64(_)
+        | Value::U32(_)
+        | Value::U64(_)
+        | Value::F32(_)
+        | Value::F64(_)
+        | Value::Bytes(_)
+        | Value::EnumNumber(_)) => format!("{other:?}").chars().take(80).collect(),
     }
 }

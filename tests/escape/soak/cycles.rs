@@ -7,7 +7,7 @@ use hull_proto::cri as api;
 use hull_tests::cri::{read_log, shell};
 use hull_tests::random::Random;
 use hull_tests::{Cri, Must as _, eventually};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tonic::{Code, Status};
@@ -142,7 +142,7 @@ impl Worker {
     }
 
     /// Waits until a container has printed all, or something of its pod was killed.
-    async fn printed(&self, pod: &str, log: &PathBuf) {
+    async fn printed(&self, pod: &str, log: &Path) {
         eventually("the container has printed all of its lines", || async {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let is_all = text.contains(&format!("line-{}\n", LINES - 1));
@@ -176,7 +176,7 @@ impl Worker {
         .await
     }
 
-    fn check(&mut self, pod: &str, status: &api::ContainerStatus, code: i32, log: &PathBuf) {
+    fn check(&mut self, pod: &str, status: &api::ContainerStatus, code: i32, log: &Path) {
         let struck = self.is_struck(pod);
         self.tally.checked += 1;
         if status.exit_code != code && !(struck && [KILLED, 255].contains(&status.exit_code)) {

@@ -10,6 +10,7 @@
 //! | `table` | reads those bounds from docs/security.md, which is made of the code |
 
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
+#![allow(clippy::print_stdout, reason = "how long each verb took")]
 
 mod matrix;
 mod outside;

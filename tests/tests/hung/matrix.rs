@@ -17,7 +17,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// What requests give as their time limits and grace periods.
 const TIMEOUT_S: i64 = 2;
@@ -183,11 +183,11 @@ async fn judged(cri: &Cri, image: &str, victim: &Victim) -> Option<String> {
     let began = Instant::now();
     let answer = call(cri, image, victim).await;
     let took = began.elapsed();
-    let said = answer.err().unwrap_or_else(|| Status::ok(""));
-    println!("{}, {}: {:?} after {took:?}: {}", verb.part, verb.verb, said.code(), said.message());
+    let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+    println!("{}, {}: {answer:?} after {took:?}", verb.part, verb.verb);
     let name = &verb.verb;
-    if !verb.allows(said.code()) {
-        return Some(format!("{name}: {said:?}, not {}", verb.reads));
+    if !verb.allows(code) {
+        return Some(format!("{name}: {answer:?}, not {}", verb.reads));
     }
     let is_late = took > bound + patient(SLACK);
     is_late.then(|| format!("{name} took {took:?}, its bound is {bound:?}"))

@@ -237,8 +237,7 @@ impl Task {
         let (node, pod, record) =
             (Arc::clone(&self.node), Arc::clone(&self.record), Arc::clone(&entry.record));
         let of = id.clone();
-        let event =
-            blocking(move || exit_details::event(&node, &pod, &of, &record, &exit)).await;
+        let event = blocking(move || exit_details::event(&node, &pod, &of, &record, &exit)).await;
         info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
         self.advance(id, event).await;
         self.notify_exited(id);
