@@ -18,7 +18,7 @@ pub(crate) mod tee_reader;
 use crate::digest::{Digest, Hashing};
 use crate::error::Cause;
 use crate::file_list::Writer;
-use crate::limits::{Limits, Shift, Work, ZSTD_WINDOW_BYTES};
+use crate::limits::{Limits, Shift, Window, Work, ZSTD_WINDOW_BYTES};
 use crate::unpack::{self, Unpacked};
 use progress::LayerProgress;
 use std::io::{self, BufRead, BufReader, Read};
@@ -176,7 +176,7 @@ fn inflate(
 
 /// Decompresses all of it; false if the other side no longer reads.
 fn send(blob: &mut impl BufRead, chunks: &Chunks, shift: &Shift) -> io::Result<bool> {
-    let mut inflated = decoder(blob)?;
+    let mut inflated = decoder_within(blob, Some(shift.work()))?;
     loop {
         shift.check()?;
         let mut chunk = chunks.empty.try_recv().unwrap_or_default();
@@ -232,21 +232,66 @@ impl Read for Inflated<'_> {
 
 /// Decompresses gzip and zstd, detected by the first bytes: media types are often wrong.
 pub(crate) fn decoder<'a>(bytes: &'a mut impl BufRead) -> io::Result<Box<dyn Read + 'a>> {
-    let mut start = Vec::with_capacity(4);
-    bytes.by_ref().take(4).read_to_end(&mut start)?;
+    decoder_within(bytes, None)
+}
+
+/// The same for a layer of `work`, whose zstd windows are limited together.
+fn decoder_within<'a>(
+    bytes: &'a mut impl BufRead,
+    work: Option<&Work>,
+) -> io::Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::with_capacity(ZSTD_START_BYTES);
+    bytes.by_ref().take(ZSTD_START_BYTES as u64).read_to_end(&mut start)?;
     let is_gzip = start.starts_with(&[0x1f, 0x8b]);
-    let is_zstd = start == [0x28, 0xb5, 0x2f, 0xfd]
-        || (start.len() == 4 && start[0] & 0xf0 == 0x50 && start[1..] == [0x2a, 0x4d, 0x18]);
+    let is_skippable =
+        start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+    let is_zstd = start.starts_with(&ZSTD_MAGIC) || is_skippable;
+    let window = zstd_window(&start);
     let all = io::Cursor::new(start).chain(bytes);
     if is_gzip {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(all)));
     }
     if is_zstd {
+        let reserved = work.map(|work| work.window(window)).transpose()?;
         let mut decoder = zstd::stream::read::Decoder::with_buffer(all)?;
-        decoder.window_log_max(ZSTD_WINDOW_BYTES.default.ilog2())?;
-        return Ok(Box::new(decoder));
+        decoder.window_log_max(window.ilog2())?;
+        return Ok(Box::new(Reserved { decoder, _window: reserved }));
     }
     Ok(Box::new(all))
+}
+
+/// A decoder with the memory of its window.
+struct Reserved<R> {
+    decoder: R,
+    _window: Option<Window>,
+}
+
+impl<R: Read> Read for Reserved<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.decoder.read(buffer)
+    }
+}
+
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The magic number, the frame header's descriptor, and the window's descriptor.
+const ZSTD_START_BYTES: usize = 6;
+/// What every decoder should support (RFC 8878, section 3.1.1.1.2), in bytes.
+const ZSTD_WINDOW_COMMON: u64 = 8 << 20;
+
+/// The largest window that frames of this stream may have, in bytes, a power of two.
+///
+/// It is that of the first frame (RFC 8878, section 3.1.1.1), and at least what is common. If the first frame
+/// states none (it is skippable, or as large as its content), later frames may have any that is allowed.
+fn zstd_window(start: &[u8]) -> u64 {
+    let most = ZSTD_WINDOW_BYTES.default;
+    let [magic @ .., descriptor, window] = start else { return most };
+    let is_single_segment = descriptor & 0b10_0000 != 0;
+    if magic != ZSTD_MAGIC || is_single_segment {
+        return most;
+    }
+    let base = 1_u64 << (10 + (window >> 3));
+    let size = base + base / 8 * u64::from(window & 0b111);
+    size.next_power_of_two().clamp(ZSTD_WINDOW_COMMON, most)
 }
 
 #[cfg(test)]
@@ -270,6 +315,26 @@ mod tests {
         let mut inflated = Vec::new();
         decoder(&mut bytes)?.read_to_end(&mut inflated)?;
         Ok(inflated)
+    }
+
+    #[test]
+    fn a_stream_has_the_window_of_its_first_frame() {
+        let windowed = |log: u32| {
+            let mut out = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            out.window_log(log).unwrap();
+            out.write_all(&vec![0; 40 << 20]).unwrap();
+            out.finish().unwrap()
+        };
+        for (log, window) in [(10, 8 << 20), (23, 8 << 20), (24, 16 << 20), (25, 32 << 20)] {
+            let packed = windowed(log);
+            assert_eq!(zstd_window(&packed[..ZSTD_START_BYTES]), window, "{log}");
+            assert_eq!(inflated(&packed).unwrap().len(), 40 << 20);
+        }
+        assert_eq!(zstd_window(&windowed(27)[..ZSTD_START_BYTES]), 32 << 20);
+        inflated(&windowed(27)).unwrap_err();
+        inflated(&[windowed(20), windowed(25)].concat()).unwrap_err();
+        assert_eq!(zstd_window(&skippable(b"first")[..ZSTD_START_BYTES]), 32 << 20);
+        assert_eq!(zstd_window(b""), 32 << 20);
     }
 
     #[test]

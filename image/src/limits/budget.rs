@@ -72,12 +72,19 @@ pub static LINKED_FILES: Budget = fixed(
 /// The window of the decompressor is in memory, for each layer of a pull.
 pub static ZSTD_WINDOW_BYTES: Budget =
     fixed("zstd_window_bytes_max", "bytes of the window of a zstd frame", 32 << 20, Unit::Bytes);
+/// For all layers of a pull together.
+pub static ZSTD_WINDOWS_BYTES: Budget = Budget::fixed(
+    "zstd_windows_bytes_max",
+    "bytes of the zstd windows of all layers of a pull at a time",
+    (64 << 20, Unit::Bytes),
+    "further layers wait for those",
+);
 /// Values of JSON take many times their bytes.
 pub static DOCUMENT_VALUES: Budget =
     fixed("document_values_max", "values of a manifest or config", 100_000, Unit::Number);
 
 /// All limits of images, in the order of the table in the docs.
-pub static BUDGETS: [&Budget; 11] = [
+pub static BUDGETS: [&Budget; 12] = [
     &LAYER_BYTES,
     &LAYER_ENTRIES,
     &LAYER_APPARENT_BYTES,
@@ -87,6 +94,7 @@ pub static BUDGETS: [&Budget; 11] = [
     &WAITING_LINKS,
     &LINKED_FILES,
     &ZSTD_WINDOW_BYTES,
+    &ZSTD_WINDOWS_BYTES,
     &DOCUMENT_VALUES,
     &ARCHIVE_BYTES,
 ];

@@ -10,14 +10,16 @@
 //! The rule: whatever grows with untrusted content is counted before it is stored, written or processed.
 
 mod budget;
+mod windows;
 mod work;
 
+pub(crate) use windows::Window;
 pub(crate) use work::{Ended, Shift, Work};
 
 pub use budget::{
     ARCHIVE_BYTES, BUDGETS, DOCUMENT_VALUES, HEADER_BYTES, LAYER_APPARENT_BYTES, LAYER_BYTES,
     LAYER_ENTRIES, LAYER_SECONDS, LINKED_FILES, Limits, SPARSE_PIECES, STALL_S, WAITING_LINKS,
-    ZSTD_WINDOW_BYTES, tables,
+    ZSTD_WINDOW_BYTES, ZSTD_WINDOWS_BYTES, tables,
 };
 pub(crate) use budget::{
     CONFIG_BYTES, CONNECT_S, ERROR_BYTES, HELPER_S, LAYERS, MANIFEST_BYTES, REDIRECTS, TOKEN_BYTES,

@@ -4,6 +4,7 @@
 //! The rule: work that grows with the size of an image checks between any two pieces of bounded size.
 
 use super::budget::LAYER_SECONDS;
+use super::windows::{Window, Windows};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     is_over: Arc<AtomicBool>,
+    windows: Arc<Windows>,
 }
 
 /// Held by the caller: dropping it cancels the work.
@@ -51,6 +53,15 @@ impl Work {
     /// Cancels the work.
     pub(crate) fn stop(&self) {
         self.is_over.store(true, Ordering::Relaxed);
+        self.windows.wake();
+    }
+
+    /// Memory for a zstd window of `bytes`, once the other layers of this work leave enough of it.
+    ///
+    /// # Errors
+    /// The work was cancelled meanwhile.
+    pub(crate) fn window(&self, bytes: u64) -> io::Result<Window> {
+        self.windows.take(bytes, || self.check())
     }
 
     /// Fails if the work was cancelled.
@@ -77,6 +88,11 @@ pub(crate) struct Shift {
 }
 
 impl Shift {
+    /// The work that this is a part of.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
     /// Fails if the work was cancelled.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.work.check()?;

@@ -27,27 +27,7 @@ pub fn open_in_root(
     flags: OFlags,
     more: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    open_resolving(root, path, flags, ResolveFlags::IN_ROOT | more)
-}
-
-/// Opens `path` below `root`; what leads out, by `..` or a link, is refused with EXDEV.
-///
-/// `openat2(2)`, Linux 5.6, `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`, asked again as [`open_in_root`] is.
-pub fn open_beneath(
-    root: BorrowedFd<'_>,
-    path: impl Arg + Copy,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    open_resolving(root, path, flags, ResolveFlags::BENEATH)
-}
-
-fn open_resolving(
-    root: BorrowedFd<'_>,
-    path: impl Arg + Copy,
-    flags: OFlags,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
     let open = || openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
     for _ in 1..TRIES {
         match open() {

@@ -112,7 +112,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
     key(
         "runtime.seccomp_root",
-        "Directory of seccomp profiles of type Localhost: the kubelet's, `<root-dir>/seccomp`. No link in it leads out of it.",
+        "Directory of seccomp profiles of type Localhost: the kubelet's, `<root-dir>/seccomp`.",
     ),
     key(
         "runtime.cdi_spec_dirs",

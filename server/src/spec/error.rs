@@ -29,7 +29,7 @@ pub(crate) enum Error {
     NoCapability { name: String },
     #[error("read seccomp profile `{path}`")]
     ReadProfile { path: String, source: std::io::Error },
-    #[error("read seccomp profile `{path}`: it leads out of {root}, by `..` or a link")]
+    #[error("read seccomp profile `{path}`: it leads out of {root} by `..`")]
     ProfileOutside { path: String, root: String },
     #[error("use seccomp profile `{path}`")]
     Profile { path: String, source: hull_plan::Error },
@@ -90,7 +90,7 @@ impl Error {
                 Some("put the profile on the node, below the kubelet's seccomp directory".into())
             }
             Self::ProfileOutside { root, .. } => Some(format!(
-                "put the profile itself below {root}, or set `runtime.seccomp_root` to the directory in which the profiles are"
+                "name the profile by its path below {root}, or set `runtime.seccomp_root` to the directory in which the profiles are"
             )),
             Self::NoAppArmorProfile { name } if name == apparmor::DEFAULT => Some(
                 "see why in hull's log at its start; with apparmor_parser there, restart hull".into(),
