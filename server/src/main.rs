@@ -5,6 +5,7 @@
 mod apparmor;
 mod assets;
 mod audit;
+mod blocking;
 mod budget;
 mod calls;
 mod cdi;

@@ -81,15 +81,27 @@ pub(crate) fn claim(network: &Network) -> Result<Claim, Error> {
 
 /// The process that listens there, if it may be a daemon: root in our pid and user namespaces.
 fn holder(name: &str) -> Option<i32> {
-    let peer =
-        reach(name).and_then(|socket| hull_sys::peer(socket.as_fd()).map_err(|err| err.errno()));
+    let socket = reach(name).ok()?;
+    let peer = hull_sys::peer(socket.as_fd());
     let peer = peer.ok().filter(|peer| peer.uid == 0 && peer.pid > 0)?;
+    // The number may be another process's by now.
+    if !is_alive(&socket) {
+        return None;
+    }
     let is_shared = SHARED.iter().all(|kind| {
         let theirs = fs::read_link(format!("/proc/{}/ns/{kind}", peer.pid));
         let ours = fs::read_link(format!("/proc/self/ns/{kind}"));
         matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
     });
     is_shared.then_some(peer.pid)
+}
+
+/// Whether the process that listens there is still the one that began to. Kernels before 6.5 do not tell.
+fn is_alive(socket: &OwnedFd) -> bool {
+    match hull_sys::peer_pidfd(socket.as_fd()) {
+        Ok(pidfd) => hull_sys::pidfd_send_signal(pidfd.as_fd(), 0).is_ok(),
+        Err(err) => err.errno() == Errno::NOPROTOOPT,
+    }
 }
 
 /// Connects without waiting: nobody there takes connections.

@@ -13,6 +13,8 @@
 //! <data_dir>/                       images, layers, writable layers
 //! ```
 
+pub(crate) use crate::blocking::blocking;
+
 use crate::apparmor::AppArmor;
 use crate::budget::Budget;
 use crate::config::Config;
@@ -216,13 +218,4 @@ fn random() -> [u8; 32] {
 pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Runs blocking work on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        // The runtime only gives up blocking work when it is being dropped itself.
-        Err(err) => std::panic::resume_unwind(err.into_panic()),
-    }
 }

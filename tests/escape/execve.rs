@@ -10,7 +10,7 @@ use crate::trace::{self, Descriptor, Moment, Tracer};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::bundle::Bundle;
 use hull_tests::cri::idle;
-use hull_tests::{Cri, Must as _, Node, session};
+use hull_tests::{Cri, Must as _, Node, eventually, host, session};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -266,4 +266,40 @@ fn no_descriptor_leads_hull_oci_to_a_program_of_the_host() {
         let ran = bundle.oci(&["run", "-b", &bundle.path(), "two"]);
         assert!(ran.code != 0 && !ran.stdout.contains("OUTSIDE"), "descriptor {number}: {ran:?}");
     }
+}
+
+/// A start in progress has a page into which the kernel writes the number of its process. Whoever is made meanwhile
+/// and has that page could be made to write there by a tracer, and the monitor would take another process, also one
+/// of the host, for the container's.
+#[tokio::test]
+async fn nobody_has_the_page_of_another_start() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), auditor::image());
+    cri.pull(&image).await.unwrap();
+    let pod = cri.run_pod("shares").await.unwrap();
+    let hanging = cri.run_idle(&pod, "hanging", &image).await;
+    let other = cri.run_idle(&pod, "other", &image).await;
+    let group = host::freezer_group(&node.names().cgroup, &pod).join(&hanging);
+    let (file, on, off) = host::freezer_of(&group);
+    fs::write(&file, on).must("freeze a container");
+    let (waiting, target) = (cri.clone(), hanging.clone());
+    let exec =
+        tokio::spawn(async move { waiting.exec_for(&target, &[AUDITOR, "say", "late"], 60).await });
+    eventually("the exec is on its way", || async {
+        let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        if procs.lines().count() > 1 { Ok(()) } else { Err(format!("in its cgroup: {procs:?}")) }
+    })
+    .await;
+    let tracer = Tracer::of_process(host::monitor_of(&pod).as_raw());
+    let ran = cri.exec(&other, &[AUDITOR, "say", "hello"]).await.must("run an exec");
+    assert_eq!(ran.stdout, "hello\n");
+    let moments = tracer.moments();
+    fs::write(&file, off).must("thaw a container");
+    assert_eq!(exec.await.unwrap().must("run the late exec").stdout, "late\n");
+    were_seen(&moments, &[AUDITOR]);
+    let inside = moments.iter().filter(|moment| moment.is_inside());
+    nothing_is_wrong(inside.flat_map(|moment| {
+        let name = moment.name();
+        moment.shared_memory.iter().map(move |line| format!("{name} shares memory: {line}"))
+    }));
 }

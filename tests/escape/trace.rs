@@ -52,6 +52,8 @@ pub(crate) struct Moment {
     pub(crate) above_cwd: (u64, u64),
     pub(crate) mount_namespace: PathBuf,
     pub(crate) user_namespace: PathBuf,
+    /// Mappings that other processes can have too, and that are written to.
+    pub(crate) shared_memory: Vec<String>,
     /// The program that it runs so far.
     pub(crate) exe: String,
 }
@@ -287,6 +289,13 @@ fn text_at(pid: Pid, at: u64) -> String {
     String::from_utf8_lossy(&text[..end]).into_owned()
 }
 
+/// The lines of `proc(5)` /proc/pid/maps about shared, writable mappings.
+fn shared_memory(maps: &str) -> Vec<String> {
+    let maps = fs::read_to_string(maps).unwrap_or_default();
+    let is_shared = |line: &&str| line.split_whitespace().nth(1) == Some("rw-s");
+    maps.lines().filter(is_shared).map(ToOwned::to_owned).collect()
+}
+
 fn moment(pid: Pid, program: String) -> Option<Moment> {
     let at = |name: &str| format!("/proc/{pid}/{name}");
     let place =
@@ -316,6 +325,7 @@ fn moment(pid: Pid, program: String) -> Option<Moment> {
         above_cwd: place(at("cwd/../../../../../../../../../../../..")),
         mount_namespace: link("ns/mnt"),
         user_namespace: link("ns/user"),
+        shared_memory: shared_memory(&at("maps")),
         exe: link("exe").display().to_string(),
     })
 }

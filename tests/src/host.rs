@@ -125,6 +125,20 @@ fn table_elements(table: &str) -> Vec<String> {
     found
 }
 
+/// A pod's cgroup below the node's, in the hierarchy that freezes.
+pub fn freezer_group(node: &str, pod: &str) -> PathBuf {
+    let all = hierarchies();
+    let v1 = all.iter().find(|at| at.ends_with("freezer"));
+    let root = v1.unwrap_or(&all[0]);
+    root.join(node.trim_start_matches('/')).join(format!("pod{pod}"))
+}
+
+/// The file that freezes a cgroup, and the texts that stop and start it.
+pub fn freezer_of(group: &Path) -> (PathBuf, &'static str, &'static str) {
+    let v1 = group.join("freezer.state");
+    if v1.is_file() { (v1, "FROZEN", "THAWED") } else { (group.join("cgroup.freeze"), "1", "0") }
+}
+
 /// Where the cgroup hierarchies are mounted.
 #[must_use]
 pub fn hierarchies() -> Vec<PathBuf> {

@@ -170,7 +170,7 @@ async fn what_hull_cannot_do_for_a_plugin_is_an_error_that_names_it() {
     for (adjust, says) in [
         (json!({"CDIDevices": [{"name": "vendor/class=device"}]}), "CDI devices"),
         (json!({"hooks": {"poststop": [{"path": "/bin/true"}]}}), "OCI hooks"),
-        (json!({"linux": {"cgroupsPath": "/elsewhere"}}), "no cgroup of the container's own"),
+        (json!({"linux": {"cgroupsPath": "/elsewhere"}}), "not the container's own"),
         (json!({"linux": {"sysctl": {"vm.swappiness": "1"}}}), "vm.swappiness"),
     ] {
         plugin.files().order(&json!({"adjust": adjust}));

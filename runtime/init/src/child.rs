@@ -232,6 +232,12 @@ impl Clone<'_> {
         match forked.map_err(StepError::of(Step::Clone))? {
             ForkResult::Parent { pid, pidfd } => {
                 drop(report);
+                let mut started = Starting::new(pid, pidfd, news, slot);
+                // Processes that are made from now on must not have the page: a tracer could write into it there.
+                if let Err(err) = started.keep_slot_from_others() {
+                    started.kill_and_reap();
+                    return Err(StepError::of(Step::Clone)(err));
+                }
                 if let Some((_, go)) = handshake {
                     // The child waits; when this fails the closed pipe ends it.
                     self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
@@ -240,7 +246,7 @@ impl Clone<'_> {
                     write(&go, b"g")
                         .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
                 }
-                Ok(Starting::new(pid, pidfd, news, slot))
+                Ok(started)
             }
             ForkResult::Child => {
                 drop((news, into));

@@ -85,12 +85,22 @@ fn read_available(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<bool, StepEr
     loop {
         match read(status.as_fd(), &mut chunk) {
             Ok(0) => return Ok(true),
+            Ok(got) if so_far.len() + got > REPORT_BYTES_MAX => {
+                let call = "read(status): it is longer than a report";
+                return Err(StepError::new(Step::Pipe, Errno::BADMSG, call));
+            }
             Ok(got) => so_far.extend_from_slice(&chunk[..got]),
             Err(Errno::AGAIN) => return Ok(false),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(StepError::new(Step::Pipe, errno, "read(status)")),
         }
     }
+}
+
+/// Whether it is a child of this process: `waitid(2)` knows no other.
+fn is_our_child(pidfd: &OwnedFd) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(pidfd.as_fd()), look).is_ok()
 }
 
 fn wait_for_news(status: &OwnedFd) {
@@ -122,6 +132,14 @@ impl Starting {
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, slot: Option<BirthSlot>) -> Self {
         let whose = slot.map_or(Whose::Program, |slot| Whose::Maker { slot, kill: false });
         Self { pid, pidfd, status, whose, maker: None, report: Vec::new(), end: None }
+    }
+
+    /// Keeps the page for the program's number from all processes that are made later.
+    pub(crate) fn keep_slot_from_others(&self) -> hull_sys::Result<()> {
+        match &self.whose {
+            Whose::Maker { slot, .. } => slot.keep_from_children(),
+            Whose::Program => Ok(()),
+        }
     }
 
     /// Takes what news there is; true when `pid` and `pidfd` have become the program's. Never blocks. To be
@@ -161,9 +179,10 @@ impl Starting {
         let Whose::Maker { slot, kill } = &self.whose else { return false };
         let (Some(number), kill) = (slot.get(), *kill) else { return false };
         self.whose = Whose::Program;
-        // Our child, and not waited for yet: the number is still its own.
-        match Pid::from_raw(number).map(|made| pidfd_open(made, PidfdFlags::empty())) {
-            Some(Ok(pidfd)) => {
+        // Our child, and not waited for yet: the number is still its own. Whatever else stands there is not believed.
+        let made = Pid::from_raw(number).map(|made| pidfd_open(made, PidfdFlags::empty()));
+        match made {
+            Some(Ok(pidfd)) if is_our_child(&pidfd) => {
                 self.pid = number;
                 self.maker = Some(std::mem::replace(&mut self.pidfd, pidfd));
                 if kill {
@@ -172,8 +191,8 @@ impl Starting {
                 true
             }
             _ => {
-                let call = "pidfd_open(the new process)";
-                self.end = Some(Err(StepError::new(Step::Clone, Errno::SRCH, call)));
+                let call = "pidfd_open(the new process): it is not a child of ours";
+                self.end = Some(Err(StepError::new(Step::Clone, Errno::CHILD, call)));
                 false
             }
         }
@@ -239,6 +258,27 @@ impl StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_pipe_that_others_fill_is_read_no_further_than_a_report() {
+        let (status, others) = status_pipe().unwrap();
+        write(&others, &vec![1; 3 * REPORT_BYTES_MAX]).unwrap();
+        let mut so_far = Vec::new();
+        let error = read_available(&status, &mut so_far).unwrap_err();
+        assert_eq!(error.errno, Errno::BADMSG.raw_os_error());
+        assert!(so_far.len() <= REPORT_BYTES_MAX);
+        reported(&status).unwrap_err();
+    }
+
+    #[test]
+    fn the_number_of_a_process_that_is_not_our_child_is_not_believed() {
+        let pidfd = |pid| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        assert!(!is_our_child(&pidfd(1)));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(is_our_child(&pidfd(i32::try_from(child.id()).unwrap())));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 
     #[test]
     fn the_longest_call_is_told_with_its_beginning_and_its_end() {

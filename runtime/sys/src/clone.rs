@@ -125,7 +125,8 @@ impl BirthSlot {
         Some(number.load(Ordering::Acquire)).filter(|number| *number != 0)
     }
 
-    /// In the maker: children of it do not get the page. `madvise(2)`, MADV_DONTFORK.
+    /// Children that are made from now on do not get the page: called by the maker for its own, and by its parent, as
+    /// soon as there is a maker, for those that it makes next. `madvise(2)`, MADV_DONTFORK.
     pub fn keep_from_children(&self) -> Result<()> {
         let page = self.number.as_ptr().cast();
         // SAFETY: our own mapping; only what a later fork copies changes.

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::pod::PodRecord;
 use crate::storage::Storage;
 use hull_proto::cri;
+use hull_sys::text::shown;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -23,6 +24,12 @@ use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+
+/// Longest path and longest name in a path that the kernel takes (`PATH_MAX` without its NUL, `NAME_MAX`), in bytes.
+const PATH_BYTES_MAX: usize = 4095;
+const NAME_BYTES_MAX: usize = 255;
+/// How much of a path is shown in a message, in bytes.
+const SHOWN_BYTES_MAX: usize = 80;
 
 /// How often a log is looked for that somebody makes and removes meanwhile.
 const TRIES_MAX: usize = 8;
@@ -40,19 +47,44 @@ pub(crate) fn path(
 }
 
 fn check(directory: &str, path: &str) -> Result<(), Error> {
-    let invalid = |field, why: String| Err(Error::Invalid { field, why });
-    if !directory.starts_with('/') {
-        return invalid(
-            "sandbox_config.log_directory",
-            format!("`{directory}` is no absolute path"),
-        );
-    }
+    let invalid = |field| move |why| Error::Invalid { field, why };
+    check_directory(directory).map_err(invalid("sandbox_config.log_directory"))?;
     let stays = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if stays && path.len() < 4096 && !path.contains('\0') {
-        return Ok(());
+    if !stays {
+        let shown = shown(path, SHOWN_BYTES_MAX);
+        return Err(invalid("config.log_path")(format!(
+            "`{shown}` leaves the pod's log directory"
+        )));
     }
-    let shown: String = path.chars().take(80).flat_map(char::escape_default).collect();
-    invalid("config.log_path", format!("`{shown}` leaves the pod's log directory"))
+    can_be_opened(path, directory.len() + 1).map_err(invalid("config.log_path"))
+}
+
+/// Checks a pod's log directory. The error says what is wrong with it.
+pub(crate) fn check_directory(directory: &str) -> Result<(), String> {
+    if !directory.starts_with('/') {
+        return Err(format!("`{}` is not an absolute path", shown(directory, SHOWN_BYTES_MAX)));
+    }
+    can_be_opened(directory, 0)
+}
+
+/// Checks what the kernel requires of every path, here one behind `before` other bytes: `path_resolution(7)`.
+fn can_be_opened(path: &str, before: usize) -> Result<(), String> {
+    let text = shown(path, SHOWN_BYTES_MAX);
+    if path.contains('\0') {
+        return Err(format!("`{text}` contains a NUL byte"));
+    }
+    let bytes = before + path.len();
+    if bytes > PATH_BYTES_MAX {
+        return Err(format!(
+            "`{text}` makes a path of {bytes} bytes; the most is {PATH_BYTES_MAX}"
+        ));
+    }
+    match path.split('/').map(str::len).max() {
+        Some(bytes) if bytes > NAME_BYTES_MAX => {
+            Err(format!("`{text}` has a name of {bytes} bytes; the most is {NAME_BYTES_MAX}"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Opens a container's log, on storage that may not answer.
@@ -184,8 +216,15 @@ mod tests {
             let (pod, container) = configs("/var/log/pods/p", bad);
             path(&pod, &container).unwrap_err();
         }
-        let (pod, container) = configs("var/log", "x.log");
-        path(&pod, &container).unwrap_err();
+        for bad in ["var/log", "/var/log\0", &format!("/{}", "x".repeat(256)), &"/x".repeat(2047)] {
+            let (pod, container) = configs(bad, "web.log");
+            path(&pod, &container).unwrap_err();
+        }
+        for bad in ["x".repeat(256), "x/".repeat(2500)] {
+            let (pod, container) = configs("/var/log/pods/p", &bad);
+            let refused = path(&pod, &container).unwrap_err();
+            assert!(refused.to_string().contains("bytes"), "{refused}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! The verbs about pod sandboxes.
 
 use super::{Cri, convert, filter, status};
+use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{blocking, new_pod_id, now_ns};
 use crate::pod::registry::Key;
@@ -229,9 +230,9 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
     ] {
         name(field, text)?;
     }
-    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
-        let why = format!("`{}` is no absolute path", config.log_directory.escape_default());
-        return Err(status::invalid("config.log_directory", why));
+    if !config.log_directory.is_empty() {
+        log::check_directory(&config.log_directory)
+            .map_err(|why| status::invalid("config.log_directory", why))?;
     }
     files::check(config).map_err(|why| status::invalid("config", why))?;
     Ok(metadata)

@@ -17,12 +17,16 @@ pub(crate) use end::kill;
 pub(crate) use pause::Pause;
 
 use crate::assets;
-use crate::node::blocking;
+use crate::blocking::blocking;
+use crate::waits;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{
     Failure, HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK,
     VERSION_MIN,
 };
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -171,8 +175,10 @@ impl Monitors {
         notices: mpsc::Sender<Notice>,
     ) -> Result<(Client, HelloReply), Error> {
         let failed = |source| Error::Connect { path: socket.to_owned(), source };
-        // One that hangs takes nobody from its queue; waiting for room there would hold up a thread.
-        let stream = tokio::net::UnixStream::connect(socket).await.map_err(failed)?;
+        let stream = match tokio::net::UnixStream::connect(socket).await {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait_for_room(socket).await?,
+            other => other.map_err(failed)?,
+        };
         let mut client = Client::open(stream, notices);
         let hello = client.hello().await?;
         if hello.version < VERSION_MIN {
@@ -197,4 +203,24 @@ fn spawn(programs: &Programs, pod: &PodId, socket: &Path) -> Result<i32, Error> 
     let args = ["hull-monitor", pod.as_str()];
     hull_sys::spawn_program(programs.monitor.as_fd(), &args, &fds)
         .map_err(|source| Error::Spawn { source })
+}
+
+/// Connects to a monitor whose queue of connections is full: it is alive, and others connect all the time. The
+/// kernel lets those in that wait, for [`waits::ANSWER_MAX`] at most: `SO_SNDTIMEO` in `socket(7)`.
+async fn wait_for_room(socket: &Path) -> Result<tokio::net::UnixStream, Error> {
+    let path = socket.to_owned();
+    let connected = blocking(move || {
+        let flags = SocketFlags::CLOEXEC;
+        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        set_socket_timeout(&stream, Timeout::Send, Some(waits::ANSWER_MAX))?;
+        connect(&stream, &SocketAddrUnix::new(&path)?)?;
+        rustix::io::ioctl_fionbio(&stream, true)?;
+        Ok::<_, Errno>(std::os::unix::net::UnixStream::from(stream))
+    });
+    let failed = |source| Error::Connect { path: socket.to_owned(), source };
+    match connected.await {
+        Ok(stream) => tokio::net::UnixStream::from_std(stream).map_err(failed),
+        Err(Errno::AGAIN) => Err(Error::Hangs { waited: waits::ANSWER_MAX }),
+        Err(errno) => Err(failed(errno.into())),
+    }
 }

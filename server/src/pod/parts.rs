@@ -340,9 +340,9 @@ async fn end_processes(
         Some(client) => Some(client),
         None => find_monitor(node, id).await,
     };
-    let ended = match client {
+    let shutdown = match client {
         Some(client) => shut_down(id, &client).await,
-        None => false,
+        None => Shutdown::Unresponsive,
     };
     let (node, id) = (Arc::clone(node), id.clone());
     let mut paths = cgroups(record, containers);
@@ -350,10 +350,15 @@ async fn end_processes(
     paths.push(node.driver.own(&id));
     let pod = record.cgroup.clone();
     let cleared = blocking(move || {
-        if !ended && monitors::kill(&id) {
+        if shutdown == Shutdown::Unresponsive && monitors::kill(&id) {
             tracing::warn!(pod = %id, "monitor that did not answer killed");
         }
-        paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path, &pod))
+        paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path, &pod))?;
+        // Nothing of the pod is left that it could wait for.
+        if shutdown == Shutdown::InProgress && monitors::kill(&id) {
+            tracing::warn!(pod = %id, "monitor that did not end with its pod killed");
+        }
+        Ok(())
     });
     cleared.await.map_err(|source| Error::ClearCgroup { source })
 }
@@ -368,22 +373,35 @@ fn cgroups(record: &PodRecord, containers: Vec<String>) -> Vec<String> {
     paths
 }
 
-/// Has the monitor end its pod. `false` when it is to be killed: it does not answer, or could not be asked.
-async fn shut_down(id: &PodId, client: &Client) -> bool {
+/// The monitor's response to the end of its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shutdown {
+    Done,
+    /// It answers, but is not done yet.
+    InProgress,
+    /// It does not answer, or there is no connection.
+    Unresponsive,
+}
+
+/// Has the monitor end its pod.
+async fn shut_down(id: &PodId, client: &Client) -> Shutdown {
     if client.hangs() {
-        return false;
+        return Shutdown::Unresponsive;
     }
     let asked = client.tell(Verb::Shutdown, Vec::new());
     match tokio::time::timeout(waits::SHUTDOWN_MAX, asked).await {
-        Ok(Ok(())) => true,
+        Ok(Ok(())) => Shutdown::Done,
         // The cgroups have to do it.
         Ok(Err(err)) => {
             tracing::warn!(pod = %id, error = %err, "monitor did not shut its pod down");
-            false
+            Shutdown::Unresponsive
         }
         Err(_) => {
             tracing::warn!(pod = %id, "monitor has not shut its pod down yet; clearing cgroups without it");
-            client.is_alive().await.is_ok()
+            match client.is_alive().await {
+                Ok(()) => Shutdown::InProgress,
+                Err(_) => Shutdown::Unresponsive,
+            }
         }
     }
 }

@@ -9,10 +9,9 @@ use hull_proto::cri;
 use hull_sys::files::read_opened;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::Errno;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd as _, OwnedFd};
+
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -186,7 +185,7 @@ fn localhost(file: &str, defaults: &Defaults) -> Result<LinuxSeccomp, Error> {
     }
     let failed = |source| Error::ReadProfile { path: shown.clone(), source };
     // An absolute path replaces the root: of a kubelet with another root directory, or of another caller.
-    let opened = open(&defaults.seccomp_root.join(path), PROFILE_FLAGS, Mode::empty());
+    let opened = open(defaults.seccomp_root.join(path), PROFILE_FLAGS, Mode::empty());
     let opened = opened.map_err(|errno| failed(errno.into()))?;
     let json = read_opened(opened, PROFILE_BYTES_MAX).map_err(failed)?;
     seccomp::localhost(&json).map_err(|source| Error::Profile { path: shown, source })

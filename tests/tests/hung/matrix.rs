@@ -266,12 +266,8 @@ async fn lives(cri: &Cri, image: &str, is_over: &AtomicBool) -> u32 {
     lives
 }
 
-/// A pod's cgroup in the hierarchy that freezes.
 fn pod_group(node: &Node, pod: &str) -> PathBuf {
-    let all = host::hierarchies();
-    let v1 = all.iter().find(|at| at.ends_with("freezer"));
-    let root = v1.unwrap_or(&all[0]);
-    root.join(node.names().cgroup.trim_start_matches('/')).join(format!("pod{pod}"))
+    host::freezer_group(&node.names().cgroup, pod)
 }
 
 fn pause_of(node: &Node, pod: &str) -> Pid {
@@ -283,7 +279,5 @@ fn pause_of(node: &Node, pod: &str) -> Pid {
 
 /// The file that freezes the running container, and what stops and starts it.
 fn freezer(node: &Node, victim: &Victim) -> (PathBuf, &'static str, &'static str) {
-    let group = pod_group(node, &victim.pod).join(&victim.main);
-    let v1 = group.join("freezer.state");
-    if v1.is_file() { (v1, "FROZEN", "THAWED") } else { (group.join("cgroup.freeze"), "1", "0") }
+    host::freezer_of(&pod_group(node, &victim.pod).join(&victim.main))
 }
