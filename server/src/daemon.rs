@@ -52,6 +52,8 @@ pub(crate) enum Error {
     Directories { source: store::Error },
     #[error("lock {}: another hull uses this state directory", path.display())]
     Locked { path: PathBuf },
+    #[error("lock {}: another hull uses this data directory", path.display())]
+    DataLocked { path: PathBuf },
     #[error("lock {}", path.display())]
     Lock { path: PathBuf, source: io::Error },
     #[error("listen on {}: another program serves there", path.display())]
@@ -86,6 +88,9 @@ impl Error {
         match self {
             Self::Locked { .. } => {
                 Some("stop the other daemon, or give this one its own `state_dir`".into())
+            }
+            Self::DataLocked { .. } => {
+                Some("stop the other daemon, or give this one its own `data_dir`".into())
             }
             Self::SocketTaken { .. } => {
                 Some("stop the other daemon, or give this one its own `socket`".into())
@@ -135,7 +140,8 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
     store::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
-    let claim = network_claim::claim(&config.network);
+    let _data = lock_data(&config.data_dir)?;
+    let claim = network_claim::claim(&config);
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
@@ -339,6 +345,23 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(Error::Lock { path, source }),
+    }
+}
+
+/// One daemon per data directory: a second one takes the first one's pods and layers for leaks. The directory
+/// itself is locked, since it may be read-only.
+fn lock_data(data_dir: &Path) -> Result<Option<File>, Error> {
+    let failed = |source| Error::Lock { path: data_dir.to_owned(), source };
+    match fs::create_dir_all(data_dir) {
+        // The image store says what that means.
+        Err(err) if err.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+        other => other.map_err(failed)?,
+    }
+    let directory = File::open(data_dir).map_err(failed)?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(directory)),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::DataLocked { path: data_dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

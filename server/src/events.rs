@@ -20,6 +20,7 @@ use crate::container::State as ContainerState;
 use crate::node::now_ns;
 use crate::pod::View;
 use hull_proto::cri::ContainerEventType as Kind;
+use prost::Message as _;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,15 @@ use tracing::warn;
 const QUEUE: usize = crate::limits::EVENTS.count();
 /// Events that wait while nobody reads. Each holds a view, which it mostly shares with others.
 const KEPT_MAX: usize = crate::limits::EVENTS.count();
+
+const KEPT_NS: i64 = crate::limits::EVENTS_KEPT_S.number() as i64 * 1_000_000_000;
+const KEPT_BYTES_MAX: u64 = crate::limits::EVENTS_BYTES.default;
+
+/// About how much memory a view takes: its configs, as they were received.
+fn bytes_of(view: &View) -> u64 {
+    let containers = view.containers.values().map(|of| of.record.config.encoded_len());
+    (view.record.config.encoded_len() + containers.sum::<usize>()) as u64
+}
 
 /// Something that happened, and the pod as it was then.
 #[derive(Debug, Clone)]
@@ -51,6 +61,8 @@ pub(crate) struct Events {
 struct Inner {
     readers: Vec<Reader>,
     kept: VecDeque<Event>,
+    /// About how much memory their configs take. Counted once per event, also where events share a view.
+    kept_bytes: u64,
     /// Of those that were to be kept, how many there was no room for.
     dropped: u64,
 }
@@ -87,6 +99,16 @@ impl Events {
         }
     }
 
+    /// Drops what was kept for `events_kept_s` without a reader: the next one has to list.
+    pub(crate) fn expire(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = now_ns().saturating_sub(KEPT_NS);
+        if inner.kept.front().is_some_and(|event| event.at_ns < oldest) {
+            inner.dropped += inner.kept.len() as u64;
+            inner.forget_kept();
+        }
+    }
+
     /// Begins to read: what was kept first.
     pub(crate) fn read(&self) -> Reading {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +121,7 @@ impl Events {
             }
             inner.readers.push(Reader { queue, behind: Arc::clone(&behind) });
         }
-        inner.kept.clear();
+        inner.forget_kept();
         Reading { queue: receiver, behind }
     }
 }
@@ -118,11 +140,22 @@ impl Inner {
         if !self.readers.is_empty() {
             return;
         }
-        if self.kept.len() == KEPT_MAX {
+        let bytes = self.kept_bytes + bytes_of(&event.view);
+        if self.dropped > 0 || self.kept.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
+            // The next reader has to list in any case: what was kept so far is of no use to it.
+            self.forget_kept();
             self.dropped += 1;
-        } else {
-            self.kept.push_back(event);
+            return;
         }
+        self.kept_bytes = bytes;
+        // Nothing of a pod's processes is held for a reader that may never come.
+        let view = View { client: None, ..(*event.view).clone() };
+        self.kept.push_back(Event { view: Arc::new(view), ..event });
+    }
+
+    fn forget_kept(&mut self) {
+        self.kept = VecDeque::new();
+        self.kept_bytes = 0;
     }
 }
 

@@ -99,6 +99,20 @@ pub(crate) const EVENTS: Budget = Budget::fixed(
     (2048, Unit::Number),
     "the client is disconnected, and asks again",
 );
+/// While no client reads them.
+pub(crate) const EVENTS_BYTES: Budget = Budget::fixed(
+    "events_bytes_max",
+    "bytes of the configs in events that are kept while no client reads",
+    (16 << 20, Unit::Bytes),
+    "they are dropped, and the next client is told to list",
+);
+/// While no client reads them.
+pub(crate) const EVENTS_KEPT_S: Budget = Budget::fixed(
+    "events_kept_s",
+    "time that events are kept while no client reads",
+    (30, Unit::Seconds),
+    "they are dropped, and the next client is told to list",
+);
 /// For the whole node.
 pub(crate) const WALKERS: Budget = Budget::fixed(
     "walkers_max",
@@ -213,6 +227,8 @@ const CALLS: &[&Budget] = &[
     &ACCOUNTS_BYTES,
     &CDI_FILE_BYTES,
     &EVENTS,
+    &EVENTS_BYTES,
+    &EVENTS_KEPT_S,
     &WALKERS,
     &WALK_MS,
     &STORAGE_CALLS,

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One daemon for a bridge, and one for an nftables table: a daemon sweeps what it finds of pods that it does not
-//! know, so a second one with the same names would take the first one's pods off the network.
+//! One daemon for a bridge, one for an nftables table, and one for a parent cgroup: a daemon sweeps what it finds of
+//! pods that it does not know, so a second one with the same names would end the first one's pods.
 //!
 //! ```text
-//! \0hull-network-bridge-<name>, \0hull-network-table-<name>    held as long as the daemon lives
+//! \0hull-network-bridge-<name>, \0hull-network-table-<name>, \0hull-cgroup-<parent>
+//!                                                        held as long as the daemon lives
 //! ```
 //!
 //! Names of abstract sockets belong to a network namespace, as bridges and tables do, and the kernel takes them away
 //! with the process, however it ends (`unix(7)`). Anybody in the namespace can hold such a name: only root beside this
 //! daemon is believed to be another one, others are passed over.
 
-use crate::config::{Network, NetworkMode};
+use crate::config::{Config, NetworkMode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
@@ -22,6 +24,8 @@ use tracing::warn;
 
 /// Namespaces that all daemons of a host have in common.
 const SHARED: [&str; 2] = ["pid", "user"];
+/// How much of a cgroup's path fits the name of a socket (108 bytes, `unix(7)`) behind its prefix.
+const CGROUP_BYTES_MAX: usize = 90;
 /// How much of a command line stands in a message, in bytes.
 const COMMAND_BYTES_MAX: usize = 200;
 
@@ -39,7 +43,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Taken { .. } => Some(
-                "stop the other daemon, or give this one its own `network.bridge`, `network.table` and `network.pod_cidr`".into(),
+                "stop the other daemon, or give this one its own `cgroup.parent`, `network.bridge`, `network.table` and `network.pod_cidr`".into(),
             ),
             Self::Hold { .. } => None,
         }
@@ -50,15 +54,20 @@ impl Error {
 #[derive(Debug)]
 pub(crate) struct Claim(#[expect(dead_code, reason = "held, not looked at")] Vec<UnixListener>);
 
-/// Holds the names of the built-in network. CNI plugins look after their own.
-pub(crate) fn claim(network: &Network) -> Result<Claim, Error> {
+/// Holds the names of the parent cgroup and of the built-in network. CNI plugins look after their own.
+pub(crate) fn claim(config: &Config) -> Result<Claim, Error> {
+    let Config { network, cgroup, .. } = config;
+    let mut names = vec![("parent cgroup", &cgroup.parent, cgroup_socket(&cgroup.parent))];
     match network.mode {
-        NetworkMode::Cni | NetworkMode::None => return Ok(Claim(Vec::new())),
-        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {}
+        NetworkMode::Cni | NetworkMode::None => {}
+        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
+            for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
+                names.push((kind, name, format!("hull-network-{kind}-{name}")));
+            }
+        }
     }
     let mut held = Vec::new();
-    for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
-        let socket = format!("hull-network-{kind}-{name}");
+    for (kind, name, socket) in names {
         let bound = SocketAddr::from_abstract_name(&socket)
             .and_then(|address| UnixListener::bind_addr(&address));
         match bound {
@@ -77,6 +86,18 @@ pub(crate) fn claim(network: &Network) -> Result<Claim, Error> {
         }
     }
     Ok(Claim(held))
+}
+
+/// The name for a parent cgroup. A path may be longer than such a name: then its hash stands for it.
+fn cgroup_socket(parent: &str) -> String {
+    let path: Vec<&str> = parent.split('/').filter(|part| !part.is_empty()).collect();
+    let path = path.join("/");
+    if path.len() <= CGROUP_BYTES_MAX {
+        return format!("hull-cgroup-{path}");
+    }
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    format!("hull-cgroup-hash-{:016x}", hasher.finish())
 }
 
 /// The process that listens there, if it may be a daemon: root in our pid and user namespaces.
@@ -122,18 +143,34 @@ fn command(pid: i32) -> String {
 mod tests {
     use super::*;
 
-    fn network(bridge: &str, table: &str) -> Network {
-        Network { bridge: bridge.into(), table: table.into(), ..Network::default() }
+    use crate::config::{Cgroup, Network};
+
+    fn config(bridge: &str, table: &str, parent: &str) -> Config {
+        let network = Network { bridge: bridge.into(), table: table.into(), ..Network::default() };
+        Config {
+            network,
+            cgroup: Cgroup { parent: parent.into(), ..Cgroup::default() },
+            ..Config::default()
+        }
     }
 
     #[test]
     fn what_is_held_is_free_when_its_holder_is_gone() {
         let unique = |kind| format!("{kind}{}", std::process::id());
         let (bridge, table) = (unique("b"), unique("t"));
-        let first = claim(&network(&bridge, &table)).unwrap();
-        let cni = Network { mode: NetworkMode::Cni, ..network(&bridge, &table) };
+        let parent = unique("/");
+        let first = claim(&config(&bridge, &table, &parent)).unwrap();
+        let mut cni = config(&bridge, &table, &unique("/other"));
+        cni.network.mode = NetworkMode::Cni;
         let _others = claim(&cni).unwrap();
         drop(first);
-        let _again = claim(&network(&bridge, &table)).unwrap();
+        let _again = claim(&config(&bridge, &table, &parent)).unwrap();
+    }
+
+    #[test]
+    fn spellings_of_a_parent_cgroup_are_one_and_long_ones_fit() {
+        assert_eq!(cgroup_socket("/hull"), cgroup_socket("hull//"));
+        let long = cgroup_socket(&"/x".repeat(2000));
+        assert!(long.len() < 108 && long != cgroup_socket(&"/x".repeat(2001)));
     }
 }

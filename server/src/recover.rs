@@ -38,6 +38,12 @@ use tracing::{error, info, warn};
 
 type Containers = Vec<(ContainerId, ContainerRecord)>;
 
+/// The ids of everything that has a record.
+struct Recorded {
+    pods: BTreeSet<String>,
+    containers: BTreeSet<String>,
+}
+
 /// Brings the pods back, then sweeps what no record stands for.
 pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
     let began = Instant::now();
@@ -57,6 +63,11 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
     }
     let mut work = JoinSet::new();
     let found = pods.len();
+    // Also those that are only being taken down: they have records, so nothing of them is a leak.
+    let recorded = Recorded {
+        pods: pods.iter().map(|record| record.id.clone()).collect(),
+        containers: containers.values().flatten().map(|(id, _)| id.to_string()).collect(),
+    };
     for mut record in pods {
         let Ok(id) = PodId::parse(&record.id) else { continue };
         let mut containers = containers.remove(&record.id).unwrap_or_default();
@@ -74,7 +85,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
     let orphans: Containers = containers.into_values().flatten().collect();
     let until = tokio::time::Instant::now() + waits::RECOVER_MAX;
     wait_until(until, &mut work).await;
-    sweep(node, orphans, until).await;
+    sweep(node, &recorded, orphans, until).await;
     info!(pods = found, took_ms = began.elapsed().as_millis(), "recovered");
     Ok(())
 }
@@ -368,17 +379,21 @@ async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerReco
 }
 
 /// Takes away whatever of ours has no record.
-async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instant) {
-    for (id, record) in orphans {
-        sweep_orphan(node, &id, &record).await;
-    }
+async fn sweep(
+    node: &Arc<Node>,
+    recorded: &Recorded,
+    orphans: Containers,
+    until: tokio::time::Instant,
+) {
     let views = node.registry.views();
-    let pods: BTreeSet<String> = views.iter().map(|view| view.id.to_string()).collect();
-    let containers: BTreeSet<String> =
-        views.iter().flat_map(|view| view.containers.keys().map(ToString::to_string)).collect();
+    let Recorded { pods, containers } = recorded;
 
     // Whatever is to go is listed now: what is made later is not ours to sweep.
     let mut work = JoinSet::new();
+    for (id, record) in orphans {
+        let node = Arc::clone(node);
+        work.spawn(async move { sweep_orphan(&node, &id, &record).await });
+    }
     let dirs = [node.run_dir(), node.pod_files_dir()];
     // After a boot there is only the latter.
     let names: BTreeSet<String> = dirs.iter().flat_map(|dir| names_in(dir)).collect();
@@ -398,8 +413,11 @@ async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instan
         .iter()
         .filter(|view| !matches!(view.record.state, State::Stopped) && !view.record.host_network());
     let networked: BTreeSet<_> = networked.map(|view| view.id.to_string()).collect();
+    let seen: BTreeSet<_> = views.iter().map(|view| view.id.to_string()).collect();
+    // The teardown of a half-made pod detaches it.
+    let half_made: BTreeSet<_> = pods.difference(&seen).cloned().collect();
     for id in node.network.attachments() {
-        if !networked.contains(&id) {
+        if !networked.contains(&id) && !half_made.contains(&id) {
             let node = Arc::clone(node);
             // A network plugin may hang; nobody waits for it.
             work.spawn(async move { sweep_network(&node, id).await });
@@ -413,9 +431,9 @@ async fn sweep(node: &Arc<Node>, orphans: Containers, until: tokio::time::Instan
             remove_container(node, &id).await;
         }
     }
-    let shared = Arc::clone(node);
-    blocking(move || shared.plans.sweep(&containers)).await;
-    sweep_cgroups(node, &pods, &mut work);
+    let (shared, known) = (Arc::clone(node), containers.clone());
+    blocking(move || shared.plans.sweep(&known)).await;
+    sweep_cgroups(node, pods, &mut work);
     wait_until(until, &mut work).await;
 }
 

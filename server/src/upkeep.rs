@@ -24,7 +24,7 @@ const GROWN: f64 = 1.1;
 
 /// Starts what goes on for as long as the daemon does.
 pub(crate) fn start(node: &Arc<Node>) {
-    tokio::spawn(give_memory_back());
+    tokio::spawn(give_memory_back(Arc::clone(node)));
     if node.config.network.mode != NetworkMode::Cni {
         return;
     }
@@ -39,12 +39,13 @@ pub(crate) fn start(node: &Arc<Node>) {
     });
 }
 
-/// Gives free memory back to the kernel when there may be more of it than is worth keeping. Looking is one read of a small
+/// Drops events that nobody has read for long, and gives free memory back to the kernel when there may be more of it than is worth keeping. Looking is one read of a small
 /// file.
-async fn give_memory_back() {
+async fn give_memory_back(node: Arc<Node>) {
     let mut least = f64::INFINITY;
     loop {
         tokio::time::sleep(HEAP).await;
+        node.events.expire();
         let Some(now) = resident_pages() else { return };
         if now > least * GROWN || least.is_infinite() {
             let trimmed = blocking(hull_sys::heap::trim).await;

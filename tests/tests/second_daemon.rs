@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Two daemons with one bridge or one nftables table in a network namespace would sweep each other's pods: the second
-//! one does not start, and names the first.
+//! Two daemons with the same bridge, nftables table, parent cgroup or data directory would sweep each other's pods: the
+//! second one does not start, and names the first.
 
 use hull_tests::shell::run;
 use hull_tests::{Must as _, Node};
@@ -13,44 +13,43 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// What a second daemon gets of its own, where only one thing is shared.
+const OWN: [(&str, &str); 3] = [
+    ("bridge", "network.bridge=\"hlother\""),
+    ("table", "network.table=\"hlother\""),
+    ("parent cgroup", "cgroup.parent=\"/hull-test-other\""),
+];
+
 #[tokio::test]
-async fn a_second_daemon_of_the_same_bridge_or_table_names_the_first_and_does_not_start() {
+async fn a_second_daemon_that_shares_something_names_the_first_and_does_not_start() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run_idle(&pod, "main", &image).await;
     let other = node.host_dir().join("o");
     let config = text(&node.state_dir().with_file_name("hull.toml"));
-    let (state, data) = (text(&other.join("s")), text(&other.join("d")));
-    let socket = text(&other.join("k"));
-    for same in ["bridge", "table"] {
-        let own = if same == "bridge" {
-            "network.table=\"hlother\""
-        } else {
-            "network.bridge=\"hlother\""
+    let (state, socket) = (text(&other.join("s")), text(&other.join("k")));
+    for same in ["bridge", "table", "parent cgroup", "data directory"] {
+        let data = match same {
+            "data directory" => text(&node.data_dir()),
+            _ => text(&other.join("d")),
         };
-        let ran = run(
-            "timeout",
-            [
-                "20",
-                &text(&hull_tests::paths::hull()),
-                "--config",
-                &config,
-                "--socket",
-                &socket,
-                "serve",
-                "--state-dir",
-                &state,
-                "--data-dir",
-                &data,
-                "--set",
-                own,
-            ],
-        );
+        let hull = text(&hull_tests::paths::hull());
+        let mut command = vec!["20", &hull, "--config", &config, "--socket", &socket, "serve"];
+        command.extend(["--state-dir", &state, "--data-dir", &data]);
+        for (_, own) in OWN.iter().filter(|(of, _)| *of != same) {
+            command.extend(["--set", own]);
+        }
+        let ran = run("timeout", command);
         let said = format!("{}{}", ran.stdout, ran.stderr);
         assert_eq!(ran.code, 1, "{said}");
-        let pid = node.daemon_pid().to_string();
-        let name = if same == "bridge" { &node.names().bridge } else { &node.names().table };
-        for word in [same, name, &pid, "network.bridge"] {
+        let (names, pid) = (node.names(), node.daemon_pid().to_string());
+        let words = match same {
+            "bridge" => [same, &names.bridge, &pid, "network.bridge"],
+            "table" => [same, &names.table, &pid, "network.table"],
+            "parent cgroup" => [same, &names.cgroup, &pid, "cgroup.parent"],
+            _ => [same, &data, "another hull", "`data_dir`"],
+        };
+        for word in words {
             assert!(said.contains(word), "{word} in {said}");
         }
     }

@@ -37,14 +37,14 @@ pub(crate) struct Order {
 ///
 /// A monitor that does not answer cannot tell of the end: then the cgroup is killed from here and, once that
 /// is empty, the monitor, so that the pod is known to be lost.
-pub(crate) async fn stop(mut order: Order) -> Result<(), Error> {
+pub(crate) async fn stop(mut order: Order) -> Result<Stopped, Error> {
     if order.grace_s > 0 && order.ends_by_itself().await {
-        return Ok(());
+        return Ok(Stopped::Reported);
     }
     let target = Target::ContainerAll(order.id.clone());
     let told = send(&order.client, target, SIGKILL).await;
     if told && ended(&mut order.state, waits::DIE_MAX).await {
-        return Ok(());
+        return Ok(Stopped::Reported);
     }
     if let Some(stack) = order.kill_without_monitor().await {
         return Err(Error::WillNotDie {
@@ -55,17 +55,26 @@ pub(crate) async fn stop(mut order: Order) -> Result<(), Error> {
     }
     // Word of the end may have come meanwhile.
     if ended(&mut order.state, Duration::ZERO).await {
-        return Ok(());
+        return Ok(Stopped::Reported);
     }
     let pod = order.pod.clone();
     if blocking(move || monitors::kill(&pod)).await {
         warn!(container = %order.id.short(), "monitor that does not tell of a container's end killed");
     }
     if ended(&mut order.state, waits::LOST_MAX).await {
-        return Ok(());
+        return Ok(Stopped::Reported);
     }
-    let what = format!("container {} has no process, but is not known to have ended", order.id);
-    Err(Error::Internal { what })
+    // A monitor that hangs in the kernel does not die either: what counts is that the cgroup is empty.
+    Ok(Stopped::Unreported)
+}
+
+/// How the end of a container is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The monitor has reported it, or is gone.
+    Reported,
+    /// No process is left in the cgroup, but the monitor does not report it.
+    Unreported,
 }
 
 impl Order {

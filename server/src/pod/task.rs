@@ -9,6 +9,7 @@
 use super::registry::Key;
 use super::state::{Event, State};
 use super::{Command, Pod, PodRecord, Reply, View, parts};
+use crate::container::stop::Stopped;
 use crate::container::{self, ContainerRecord, ContainerView, create};
 use crate::error::{Chain, Error, Result};
 use crate::monitors::{Client, Notice};
@@ -48,8 +49,8 @@ enum WorkResult {
     PluginsNotifiedOfRemoval,
     Created(ContainerId, std::result::Result<create::Made, Error>),
     Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
-    Stopped(ContainerId, u64, std::result::Result<(), Error>),
-    Killed(ContainerId, std::result::Result<(), Error>),
+    Stopped(ContainerId, u64, std::result::Result<Stopped, Error>),
+    Killed(ContainerId, std::result::Result<Stopped, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
     UpdateDecided(ContainerId, u64, std::result::Result<Box<update::Decision>, Error>),
     Updated(ContainerId, u64, Box<update::Decision>, std::result::Result<(), Error>),
@@ -344,8 +345,11 @@ impl Task {
             WorkResult::PluginsNotifiedOfRemoval => self.forget().await,
             WorkResult::Created(id, result) => self.created(&id, result).await,
             WorkResult::Started(id, result, plugins) => self.started(&id, result, plugins).await,
-            WorkResult::Stopped(id, waiter, result) => self.stopped(&id, waiter, result),
-            WorkResult::Killed(id, Ok(())) => self.remove_stopped(&id).await,
+            WorkResult::Stopped(id, waiter, result) => self.stopped(&id, waiter, result).await,
+            WorkResult::Killed(id, Ok(stopped)) => {
+                self.lose_unreported(&id, stopped).await;
+                self.remove_stopped(&id).await;
+            }
             WorkResult::Killed(id, Err(err)) => self.removed(&id, Err(err)).await,
             WorkResult::Removed(id, result) => self.removed(&id, result).await,
             WorkResult::UpdateDecided(id, waiter, result) => {

@@ -5,6 +5,7 @@
 use super::operation::{Begin, Operation};
 use super::{ContainerEntry, Task, WorkResult, answer};
 use crate::container::state::{Event, How};
+use crate::container::stop::Stopped;
 use crate::container::{ContainerRecord, State, create, exit_details, log, start, stop};
 use crate::error::{Chain, Error};
 use crate::monitors;
@@ -311,14 +312,27 @@ impl Task {
         }
     }
 
-    pub(super) fn stopped(
+    pub(super) async fn stopped(
         &mut self,
         id: &ContainerId,
         waiter: u64,
-        result: std::result::Result<(), Error>,
+        result: std::result::Result<Stopped, Error>,
     ) {
+        if let Ok(stopped) = &result {
+            self.lose_unreported(id, *stopped).await;
+        }
         if let Some(entry) = self.containers.get_mut(id) {
-            answer(entry.stop.take(waiter), result.map_err(Arc::new));
+            answer(entry.stop.take(waiter), result.map(|_| ()).map_err(Arc::new));
+        }
+    }
+
+    /// Of a container whose end its monitor does not report, nothing but that is known.
+    pub(super) async fn lose_unreported(&mut self, id: &ContainerId, stopped: Stopped) {
+        let runs = self.containers.get(id).is_some_and(ContainerEntry::is_running);
+        if stopped == Stopped::Unreported && runs {
+            warn!(container = %id.short(), "end of a container that its monitor does not report");
+            self.advance(id, Event::Exited { how: How::Lost, at_ns: now_ns() }).await;
+            self.notify_exited(id);
         }
     }
 
