@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What containers and their clients may cost a monitor: every limit with its name. docs/security.md shows the
+//! Limits on the cost of containers and their clients for a monitor: every limit with its name. docs/security.md shows the
 //! table that is made of it.
 
 use hull_sys::budget::{Budget, Unit};
@@ -25,7 +25,7 @@ pub(crate) const ATTACH_WAIT_S: Budget = Budget::fixed(
     (5, Unit::Seconds),
     "the client is disconnected and told so",
 );
-/// What an ended container can have left in a pipe.
+/// The output that an ended container can have left in a pipe.
 pub(crate) const OWED_BYTES: Budget = Budget::fixed(
     "owed_bytes_max",
     "bytes of output kept for a client that does not take them",
@@ -51,14 +51,14 @@ pub(crate) const WAITING_BYTES: Budget = Budget::fixed(
     "waiting_bytes_max",
     "bytes that wait for a daemon that does not read",
     (4 << 20, Unit::Bytes),
-    "its connection is closed; the next one is told all exits again",
+    "its connection is closed; the next one receives all exits again",
 );
 /// The word of a container's end.
 pub(crate) const ENDING_S: Budget = Budget::fixed(
     "ending_s",
     "time that other killed processes of a container hold up the word of its end",
     (10, Unit::Seconds),
-    "its end is told; what is left is killed with its cgroup",
+    "its end is reported; the rest is killed with its cgroup",
 );
 
 /// The table for docs/security.md.

@@ -4,14 +4,14 @@
 //!
 //! The rule: a number stands once. Where a list shows a constant of another crate, it names that constant.
 
-/// What a limit counts.
+/// The unit of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Bytes.
+    /// Counted in bytes.
     Bytes,
-    /// Things.
+    /// Counted one by one.
     Number,
-    /// Seconds.
+    /// Time in seconds.
     Seconds,
     /// Thousandths of a second.
     Milliseconds,
@@ -22,15 +22,15 @@ pub enum Unit {
 pub struct Budget {
     /// As a setting in its section, or in the code if it is fixed.
     pub name: &'static str,
-    /// What is counted, in words behind a number.
+    /// The counted things, in words behind a number.
     pub what: &'static str,
     /// How much is allowed.
     pub default: u64,
-    /// In what.
+    /// The unit of `default`.
     pub unit: Unit,
     /// The section of the config file that has it as a setting, if there is one.
     pub section: Option<&'static str>,
-    /// What happens to what has more.
+    /// The consequence of more than that.
     pub beyond: &'static str,
 }
 

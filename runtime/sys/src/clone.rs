@@ -33,7 +33,7 @@ pub enum ForkResult {
     Parent {
         /// The child, in our pid namespace.
         pid: i32,
-        /// Likewise, as a descriptor that cannot come to mean another process.
+        /// The same as a descriptor, which cannot come to mean another process.
         pidfd: OwnedFd,
     },
     /// In the new process.

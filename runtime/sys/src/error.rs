@@ -31,7 +31,7 @@ impl Error {
         move |errno| Self::new(errno, call())
     }
 
-    /// Likewise behind a call of std.
+    /// The same behind a call of std.
     pub fn of_io<S: Into<String>>(call: impl FnOnce() -> S) -> impl FnOnce(std::io::Error) -> Self {
         move |err| Self::new(Errno::from_io_error(&err).unwrap_or(Errno::IO), call())
     }

@@ -18,7 +18,7 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_opened(open(path, flags, Mode::empty())?, bytes_max)
 }
 
-/// Likewise, what is open already. To be opened with O_NONBLOCK.
+/// The same for a file that is open already. To be opened with O_NONBLOCK.
 ///
 /// # Errors
 /// As the kernel says; or that it is not a regular file, or longer.

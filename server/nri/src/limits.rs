@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What NRI plugins may cost: every limit with its name. docs/security.md shows the table that is made of it.
+//! Limits on the cost of NRI plugins. docs/security.md shows the table that is made of it.
 
 use hull_sys::budget::{Budget, Unit};
 
@@ -21,7 +21,7 @@ pub const REGISTRATION_TIMEOUT_MS: Budget = Budget::setting(
     (5000, Unit::Milliseconds),
     "its connection is closed; no pod waits for it",
 );
-/// Connections.
+/// Connections, registered or not.
 pub(crate) const PLUGINS: Budget = Budget::fixed(
     "plugins_max",
     "NRI plugins at a time",
