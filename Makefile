@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
+.PHONY: check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,13 +45,15 @@ check: ## Format, clippy, tidy and the tests of values: quick, without root
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo test -q --workspace $(VALUES)
 
-lint: setup ## Format, clippy, tidy, arm64 and licences, the latter two where their tools are installed
+lint: setup ## Format, clippy, tidy, and licences where cargo-deny is installed
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo test -q -p hull-tests --test tidy
-	@scripts/check-arm64
 	@if command -v cargo-deny > /dev/null; then cargo deny --offline check bans licenses sources; \
 	 else echo "note: cargo-deny is not installed, so deny.toml was not checked (hint: cargo install --locked cargo-deny)"; fi
+
+check-arm64: setup ## Check the code for arm64, where the Rust targets and a C compiler for it are installed
+	@scripts/check-arm64
 
 fmt: ## Format
 	@cargo fmt --all

@@ -78,7 +78,7 @@ pub const PROBES: &[Probe] = &[
     nothing("io_uring_register", libc::SYS_io_uring_register),
     nothing("io_uring_setup", libc::SYS_io_uring_setup),
     with("kcmp", libc::SYS_kcmp, [NOBODY, NOBODY, 99, 0, 0, 0]),
-    nothing("kexec_file_load", libc::SYS_kexec_file_load),
+    nothing("kexec_file_load", crate::arch::KEXEC_FILE_LOAD),
     with("kexec_load", libc::SYS_kexec_load, [0, 999_999, -1, -1, 0, 0]),
     with("keyctl", libc::SYS_keyctl, [9999, 0, 0, 0, 0, 0]),
     nothing("lookup_dcookie", libc::SYS_lookup_dcookie),

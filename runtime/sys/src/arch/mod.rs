@@ -6,4 +6,4 @@
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod this;
 
-pub use this::{AUDIT_ARCH, ELF_MACHINE, ELF_MACHINE_32, SECCOMP_ARCHITECTURES};
+pub use this::{AUDIT_ARCH, ELF_MACHINE, ELF_MACHINE_32, KEXEC_FILE_LOAD, SECCOMP_ARCHITECTURES};

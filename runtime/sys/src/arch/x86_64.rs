@@ -3,6 +3,8 @@
 
 /// `AUDIT_ARCH_X86_64`: how a seccomp filter sees programs of this architecture.
 pub const AUDIT_ARCH: u32 = 0xc000_003e;
+/// `kexec_file_load(2)`, which libc does not name for every C library.
+pub const KEXEC_FILE_LOAD: i64 = 320;
 /// `EM_X86_64`: the machine in the head of an ELF file.
 pub const ELF_MACHINE: u16 = 62;
 /// `EM_386`: the 32-bit programs that the same kernel runs.
