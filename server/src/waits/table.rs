@@ -148,7 +148,7 @@ const WAITS: &[Wait] = &[
         ("ExecSync", "storage of a volume"),
         &[EXEC_KILLED_MAX],
         &[TIMEOUT],
-        "the process is killed likewise",
+        "the process is killed in the same way",
         "DEADLINE_EXCEEDED",
     ),
     wait(
