@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds the programs beside the daemon, the monitor and pause of every pod and the OCI runtime alone,
-//! and hands their paths to `assets.rs`, which embeds them. They are built by a cargo of their own because they need another
+//! and hands their paths to `src/embedded`, which embeds them. They are built by a cargo of their own because they need another
 //! target (static musl, where it is installed) and another profile than the daemon.
 
 #![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]

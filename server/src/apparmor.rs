@@ -12,7 +12,7 @@
 //! The rule: a container that asks for a profile runs under it or not at all. Only one that asks for
 //! none, on a node where the default cannot be loaded, runs without, and the daemon says so at start.
 
-use crate::store;
+use crate::records;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -40,7 +40,7 @@ pub(crate) enum Error {
     #[error("load AppArmor profile {DEFAULT}: apparmor_parser says {said:?}")]
     Load { said: String },
     #[error("note which AppArmor profile is loaded")]
-    Directory { source: store::Error },
+    Directory { source: records::Error },
     #[error("write {}", path.display())]
     Note { path: PathBuf, source: io::Error },
 }
@@ -150,7 +150,7 @@ fn load_default(dir: &Path) -> Result<(), Error> {
         let said = String::from_utf8_lossy(&done.stderr).trim().chars().take(400).collect();
         return Err(Error::Load { said });
     }
-    store::make_dir(dir).map_err(|source| Error::Directory { source })?;
+    records::make_dir(dir).map_err(|source| Error::Directory { source })?;
     let note = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
     note.and_then(|mut note| note.write_all(TEXT.as_bytes()))
         .map_err(|source| Error::Note { path, source })

@@ -3,11 +3,7 @@
 //! points `--container-runtime-endpoint` at; the other commands talk to it.
 
 mod apparmor;
-mod assets;
 mod audit;
-mod blocking;
-mod budget;
-mod calls;
 mod cdi;
 mod check;
 mod cli;
@@ -15,37 +11,26 @@ mod config;
 mod container;
 mod cri;
 mod daemon;
-mod deadline;
-mod denials;
+mod diagnostics;
+mod embedded;
 mod error;
-mod events;
-mod exec;
-mod explain;
 mod limits;
-mod logging;
-mod metrics;
 mod monitors;
-mod network_claim;
 mod node;
 mod nri;
-mod oci;
+mod observe;
 mod pod;
-mod recover;
-mod service;
+mod records;
 mod spec;
-mod stats;
 mod storage;
-mod store;
 mod streaming;
 mod systemd;
-mod upkeep;
-mod waits;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(words) = oci::asked() {
+    if let Some(words) = embedded::oci::asked() {
         return cli::oci(&words);
     }
     let args: Vec<String> = std::env::args().collect();

@@ -3,7 +3,8 @@
 //! known to help, one line `hint: …`.
 
 use super::out;
-use crate::{audit, config};
+use crate::audit;
+use crate::config;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;

@@ -31,7 +31,7 @@ mod wait;
 
 use crate::check;
 use crate::config::{Config, keys};
-use crate::logging;
+use crate::observe::logging;
 use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
 use clap::{CommandFactory as _, Parser as _};
 use client::Client;
@@ -76,7 +76,7 @@ pub(crate) fn main(
 
 /// Becomes the OCI runtime alone.
 pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
-    let source = crate::oci::become_runtime(words);
+    let source = crate::embedded::oci::become_runtime(words);
     out::complain(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
     ExitCode::from(FAILURE)
 }

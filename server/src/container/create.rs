@@ -3,11 +3,12 @@
 
 use super::{ContainerRecord, Planned, State, User, log, volumes};
 use crate::error::Error;
-use crate::node::{Node, blocking, now_ns};
+use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjusted};
 use crate::pod::PodRecord;
 use crate::spec;
 use crate::spec::userns::outside;
+use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::Roster;
 use hull_plan::IdMaps;

@@ -6,6 +6,7 @@
 //! runtime. The work itself changes no state.
 
 pub(crate) mod create;
+pub(crate) mod exec;
 pub(crate) mod exit_details;
 pub(crate) mod log;
 pub(crate) mod plans;

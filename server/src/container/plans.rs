@@ -13,7 +13,7 @@
 //! The encoding is the one that plans travel to monitors in, which monitors of other releases read as
 //! well. Containers of releases that kept no plan have none.
 
-use crate::store;
+use crate::records;
 use hull_plan::Plan;
 use hull_proto::id::ContainerId;
 use hull_sys::files::read_regular;
@@ -36,15 +36,15 @@ pub(crate) struct Plans {
 
 impl Plans {
     /// Opens the directory, and makes it when missing.
-    pub(crate) fn open(dir: PathBuf) -> Result<Self, store::Error> {
-        store::make_dir(&dir)?;
+    pub(crate) fn open(dir: PathBuf) -> Result<Self, records::Error> {
+        records::make_dir(&dir)?;
         Ok(Self { dir })
     }
 
     /// Keeps the plan of a container.
-    pub(crate) fn save(&self, id: &str, plan: &Plan) -> Result<(), store::Error> {
+    pub(crate) fn save(&self, id: &str, plan: &Plan) -> Result<(), records::Error> {
         let bytes = [HEADER, &hull_plan::encode(plan)].concat();
-        store::write_whole(&self.path(id), &self.dir.join(format!("{id}.new")), &bytes)
+        records::write_whole(&self.path(id), &self.dir.join(format!("{id}.new")), &bytes)
     }
 
     /// The plan of a container; `None` when none was kept, or none that this release can read.
@@ -66,8 +66,8 @@ impl Plans {
     }
 
     /// Removes the plan of a container; none counts as removed.
-    pub(crate) fn remove(&self, id: &str) -> Result<(), store::Error> {
-        store::remove_file(self.path(id))
+    pub(crate) fn remove(&self, id: &str) -> Result<(), records::Error> {
+        records::remove_file(self.path(id))
     }
 
     /// Removes what belongs to none of `containers`.

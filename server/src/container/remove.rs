@@ -4,8 +4,9 @@
 use super::ContainerRecord;
 use crate::error::Error;
 use crate::monitors::Client;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::pod::parts;
+use crate::storage::blocking;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Verb;
 use std::sync::Arc;

@@ -2,11 +2,14 @@
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
 use super::{ContainerRecord, Planned, log, volumes};
+use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::monitors::{self, Client};
-use crate::node::{Node, blocking};
+use crate::node::Node;
+use crate::nri;
 use crate::pod::{PodRecord, State as PodState};
-use crate::{explain, nri, spec};
+use crate::spec;
+use crate::storage::blocking;
 use hull_image::Image;
 use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};

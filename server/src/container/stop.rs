@@ -4,9 +4,10 @@
 
 use super::State;
 use crate::error::{Chain, Error};
+use crate::limits::waits;
 use crate::monitors::{self, Client};
-use crate::node::{Node, blocking};
-use crate::waits;
+use crate::node::Node;
+use crate::storage::blocking;
 use futures_util::future::join_all;
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_proto::id::{ContainerId, PodId};

@@ -3,7 +3,7 @@
 //! what is stored, the merged config.
 
 use super::{Cri, status};
-use crate::node::blocking;
+use crate::storage::blocking;
 use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;

@@ -2,12 +2,13 @@
 //! The verbs about containers.
 
 use super::{Cri, convert, filter, sandbox, status};
+use crate::container::exec;
 use crate::container::{self, ContainerView, State};
 use crate::error::Error;
-use crate::exec;
-use crate::node::{Node, blocking};
+use crate::node::Node;
+use crate::observe::stats;
 use crate::pod::{Command, View};
-use crate::stats;
+use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 //! Views into CRI messages. Pure, but for the image's names, which may have changed meanwhile.
 
 use crate::container::{ContainerView, State as ContainerState, volumes};
-use crate::explain;
+use crate::diagnostics::explain;
 use crate::node::Node;
 use crate::pod::{State, View};
 use hull_proto::cri as api;

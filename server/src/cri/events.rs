@@ -3,8 +3,8 @@
 //! they were when it happened.
 
 use super::{convert, status};
-use crate::events::{Event, Reading};
 use crate::node::Node;
+use crate::observe::events::{Event, Reading};
 use futures_util::stream;
 use hull_proto::cri as api;
 use std::sync::Arc;

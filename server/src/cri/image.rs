@@ -3,8 +3,10 @@
 
 use super::batches::batched;
 use super::{Cri, status};
-use crate::node::{blocking, now_ns};
-use crate::{spec, stats};
+use crate::node::now_ns;
+use crate::observe::stats;
+use crate::spec;
+use crate::storage::blocking;
 use hull_image::{Auth, Image, Reference};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;

@@ -4,7 +4,8 @@
 use super::batches::batched;
 use super::{Cri, status};
 use crate::error::Error;
-use crate::node::{PodCidr, blocking};
+use crate::node::PodCidr;
+use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_proto::cri::runtime_service_server::RuntimeService;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json};
@@ -283,7 +284,7 @@ impl RuntimeService for Cri {
         &self,
         _: Request<api::ListMetricDescriptorsRequest>,
     ) -> Answer<api::ListMetricDescriptorsResponse> {
-        let descriptors = crate::metrics::descriptors();
+        let descriptors = crate::observe::metrics::descriptors();
         Ok(Response::new(api::ListMetricDescriptorsResponse { descriptors }))
     }
 

@@ -4,10 +4,12 @@
 use super::{Cri, convert, filter, status};
 use crate::container::log;
 use crate::error::{Chain, Error};
-use crate::node::{blocking, new_pod_id, now_ns};
+use crate::node::{new_pod_id, now_ns};
+use crate::observe::stats;
 use crate::pod::registry::Key;
 use crate::pod::{Command, Pod, PodRecord, Sizes, State, View, files, task};
-use crate::{spec, stats};
+use crate::spec;
+use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
 use std::sync::Arc;
@@ -204,7 +206,7 @@ impl Cri {
         let (node, views) = (Arc::clone(&self.node), self.held_views().await);
         blocking(move || {
             let wanted = views.iter().filter(|view| view.record.state.is_ready());
-            wanted.map(|view| crate::metrics::pod(&node, view)).collect::<Result<_, _>>()
+            wanted.map(|view| crate::observe::metrics::pod(&node, view)).collect::<Result<_, _>>()
         })
         .await
         .map_err(status::of)

@@ -7,7 +7,9 @@
 //! hidden characters, and bounded. clippy.toml refuses statuses made elsewhere.
 
 use crate::error::{Chain, Error};
-use crate::{monitors, pod, spec};
+use crate::monitors;
+use crate::pod;
+use crate::spec;
 use hull_proto::monitor::Failure as MonitorFailure;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::borrow::Cow;

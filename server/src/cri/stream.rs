@@ -2,7 +2,7 @@
 //! The verbs that answer with a URL: what can be refused at once is, the rest is said in the session.
 
 use super::{Cri, status};
-use crate::exec;
+use crate::container::exec;
 use crate::streaming::Asked;
 use hull_proto::cri as api;
 use hull_streaming::remotecommand::Wanted;

@@ -7,7 +7,7 @@
 //! [`Notice::Lost`], once.
 
 use super::{Error, Pause};
-use crate::waits;
+use crate::limits::waits;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
     Done, Event, Exit, FRAME_BYTES_MAX, Fact, Failure, HelloReply, Message, Request, Started,

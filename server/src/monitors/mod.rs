@@ -16,9 +16,9 @@ pub(crate) use connection::{Client, Notice};
 pub(crate) use end::kill;
 pub(crate) use pause::Pause;
 
-use crate::assets;
-use crate::blocking::blocking;
-use crate::waits;
+use crate::embedded;
+use crate::limits::waits;
+use crate::storage::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{
     Failure, HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK,
@@ -96,8 +96,8 @@ fn programs() -> hull_sys::Result<Programs> {
     const NAMES: [&str; 2] = ["hull-monitor", "pause"];
     let keep = |keep: fn(&str, &[u8]) -> hull_sys::Result<OwnedFd>| {
         Ok(Programs {
-            monitor: keep(NAMES[0], assets::MONITOR)?,
-            pause: keep(NAMES[1], assets::PAUSE)?,
+            monitor: keep(NAMES[0], embedded::MONITOR)?,
+            pause: keep(NAMES[1], embedded::PAUSE)?,
         })
     };
     keep(hull_sys::read_only_program).or_else(|err| {

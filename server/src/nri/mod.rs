@@ -18,9 +18,10 @@ pub(crate) use verbs::Adjusted;
 
 use crate::config::Config;
 use crate::error::Chain;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::pod::Command;
 use crate::spec;
+use crate::storage::blocking;
 use hull_nri::{Ask, Host, Settings, Times};
 use hull_proto::nri::{ContainerEviction, ContainerUpdate};
 use std::sync::Arc;

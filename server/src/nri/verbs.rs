@@ -7,8 +7,9 @@
 use super::{Failed, check, evict, resources, update, view};
 use crate::container::{self, ContainerRecord};
 use crate::error::Error;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::pod::{PodRecord, parts};
+use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::{Roster, owners_of};
 use hull_proto::id::PodId;

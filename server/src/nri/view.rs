@@ -3,7 +3,7 @@
 
 use super::resources;
 use crate::container::{self, ContainerRecord, State as ContainerState};
-use crate::explain;
+use crate::diagnostics::explain;
 use crate::node::Node;
 use crate::pod::{PodRecord, State, View};
 use hull_proto::id::PodId;

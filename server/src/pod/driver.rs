@@ -16,7 +16,7 @@
 
 use super::PodRecord;
 use crate::config;
-use crate::node::blocking;
+use crate::storage::blocking;
 use crate::systemd::{self, Systemd, names};
 use hull_cgroup::{Cgroup, CgroupFs, Version};
 use hull_proto::id::PodId;

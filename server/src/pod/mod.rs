@@ -10,13 +10,14 @@
 pub(crate) mod driver;
 pub(crate) mod files;
 pub(crate) mod parts;
+pub(crate) mod recover;
 pub(crate) mod registry;
 pub(crate) mod state;
 pub(crate) mod task;
 
 use crate::container::ContainerView;
 use crate::error::{Error, Result};
-use crate::waits;
+use crate::limits::waits;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};

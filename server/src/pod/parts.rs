@@ -11,9 +11,12 @@
 //! there counts as gone; so it may run at any time, any number of times.
 
 use super::{PodRecord, driver, files};
+use crate::limits::waits;
 use crate::monitors::{self, Client, Notice};
-use crate::node::{Node, blocking};
-use crate::{spec, store, waits};
+use crate::node::Node;
+use crate::records;
+use crate::spec;
+use crate::storage::blocking;
 use hull_plan::Failure;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -30,9 +33,9 @@ use tokio::sync::mpsc;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("record it")]
-    Record { source: store::Error },
+    Record { source: records::Error },
     #[error("make the pod's directory")]
-    MakeDirectory { source: store::Error },
+    MakeDirectory { source: records::Error },
     #[error("write the pod's files in {}", path.display())]
     WriteFiles { path: PathBuf, source: io::Error },
     #[error("remove the pod's directory {}", path.display())]
@@ -153,7 +156,7 @@ async fn make_files(node: &Arc<Node>, id: &PodId, record: &Arc<PodRecord>) -> Re
         node.pods.save(id.as_str(), &*record).map_err(|source| Error::Record { source })?;
         let files = node.pod_files(&id);
         for dir in [&node.pod_dir(&id), &files] {
-            store::make_dir(dir).map_err(|source| Error::MakeDirectory { source })?;
+            records::make_dir(dir).map_err(|source| Error::MakeDirectory { source })?;
         }
         files::write(&files, &record.config, record.host_network())
             .map_err(|source| Error::WriteFiles { path: files, source })

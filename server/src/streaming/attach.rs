@@ -7,8 +7,8 @@
 //! it is told so.
 
 use super::remote::{Remote, feed, opened, verdict};
+use crate::container::exec;
 use crate::error::{Error, Result};
-use crate::exec;
 use crate::monitors;
 use crate::node::Node;
 use bytes::{Bytes, BytesMut};

@@ -5,8 +5,9 @@
 //! number that pairs them. The connection is made from inside the pod's network namespace to its
 //! loopback, so a server that listens only there is reached as well.
 
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::pod::State;
+use crate::storage::blocking;
 use bytes::BytesMut;
 use hull_proto::id::PodId;
 use hull_streaming::channel::{CHUNK, Inbound, Outbound};

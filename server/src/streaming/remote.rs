@@ -10,9 +10,9 @@
 //! A process lives no longer than its client is there; a client is let go no earlier than the
 //! process has ended. Output of what the process left behind is waited for as long as for ExecSync.
 
+use crate::container::exec::{self, Running};
 use crate::cri::status;
 use crate::error::{Chain, Error, Result};
-use crate::exec::{self, Running};
 use crate::node::Node;
 use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;

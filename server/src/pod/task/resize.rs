@@ -4,9 +4,9 @@
 
 use super::{Task, WorkResult, answer};
 use crate::error::Error;
-use crate::node::blocking;
 use crate::nri::verbs;
 use crate::pod::{Reply, Sizes};
+use crate::storage::blocking;
 use hull_nri::Roster;
 use hull_proto::nri::Event;
 use std::sync::Arc;

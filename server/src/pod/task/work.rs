@@ -81,7 +81,7 @@ mod tests {
         let mut work = WorkSet::default();
         let nothing = |_| WorkResult::Nothing;
         work.spawn("write a record", nothing, async {
-            crate::node::blocking(|| panic!("a bug")).await
+            crate::storage::blocking(|| panic!("a bug")).await
         });
         assert!(matches!(work.next().await, Some(WorkResult::Nothing)));
     }

@@ -19,12 +19,13 @@
 use crate::container::state::{Event as ContainerEvent, How};
 use crate::container::{ContainerRecord, State as ContainerState, exit_details};
 use crate::error::{Chain, Error};
+use crate::limits::waits;
 use crate::monitors::{self, Client};
-use crate::node::{Node, blocking, now_ns};
+use crate::node::{Node, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, parts, task};
-use crate::waits;
+use crate::storage::blocking;
 use hull_proto::id::{BadId, ContainerId, PodId};
 use hull_proto::monitor::{Fact, HelloReply, Verb};
 use std::cmp::Reverse;
@@ -91,7 +92,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
 }
 
 fn load<T: serde::de::DeserializeOwned>(
-    store: &crate::store::Store,
+    store: &crate::records::Store,
     name_fits: impl Fn(&str, &T) -> Result<(), String>,
 ) -> Result<Vec<T>, Error> {
     let (records, aside) = store.load::<T>(name_fits).map_err(|source| Error::Store { source })?;

@@ -13,26 +13,30 @@
 //! <data_dir>/                       images, layers, writable layers
 //! ```
 
-pub(crate) use crate::blocking::blocking;
+mod clock;
+mod ids;
+
+pub(crate) use clock::now_ns;
+pub(crate) use ids::{new_container_id, new_pod_id};
 
 use crate::apparmor::AppArmor;
-use crate::budget::Budget;
 use crate::config::Config;
+use crate::container::exec::ExecSlots;
 use crate::container::plans::Plans;
-use crate::denials::Denials;
-use crate::events::Events;
-use crate::exec::ExecSlots;
+use crate::diagnostics::denials::Denials;
+use crate::limits::budget::Budget;
 use crate::monitors::Monitors;
+use crate::observe::events::Events;
+use crate::observe::stats::{Layers, Rates};
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
-use crate::stats::{Layers, Rates};
-use crate::store::Store;
-use hull_proto::id::{ContainerId, PodId};
+use crate::records::Store;
+use hull_proto::id::PodId;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The node.
 #[derive(Debug)]
@@ -196,26 +200,4 @@ fn listen() -> Denials {
         tracing::warn!(error = %err, "the kernel's log cannot be read: what AppArmor and seccomp deny will not be told");
         Denials::default()
     })
-}
-
-/// A new pod id.
-pub(crate) fn new_pod_id() -> PodId {
-    PodId::from_random(random())
-}
-
-/// A new container id.
-pub(crate) fn new_container_id() -> ContainerId {
-    ContainerId::from_random(random())
-}
-
-fn random() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    hull_sys::random(&mut bytes);
-    bytes
-}
-
-/// Now, in nanoseconds since the epoch.
-pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -228,5 +228,4 @@ fn stage(state: &ContainerState) -> u8 {
 }
 
 #[cfg(test)]
-#[path = "events_tests.rs"]
 mod tests;

@@ -8,14 +8,15 @@
 mod output;
 mod slots;
 
-use crate::budget::{self, UsedUp};
 use crate::container::{self, ContainerRecord, State};
+use crate::diagnostics::explain;
 use crate::error::{Error, Result};
-use crate::explain;
+use crate::limits::budget::{self, UsedUp};
+use crate::limits::waits;
 use crate::monitors;
-use crate::node::{Node, blocking};
+use crate::node::Node;
 use crate::pod::{Pod, PodRecord};
-use crate::waits;
+use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
 use output::Captured;

@@ -5,7 +5,7 @@
 //! runs for every step of a container's life: it must be there at once. It is started
 //! from a sealed file in memory, which a container that gets hold of it cannot change.
 
-use crate::assets;
+use crate::embedded;
 use hull_sys::{CStringArray, Error};
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
@@ -30,7 +30,7 @@ pub(crate) fn asked() -> Option<Vec<OsString>> {
 
 /// Becomes the OCI runtime. Returns only if that failed.
 pub(crate) fn become_runtime(words: &[OsString]) -> Error {
-    let program = match hull_sys::sealed_memfd(NAME, assets::OCI) {
+    let program = match hull_sys::sealed_memfd(NAME, embedded::OCI) {
         Ok(program) => program,
         Err(err) => return err,
     };

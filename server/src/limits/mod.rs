@@ -2,7 +2,10 @@
 //! What clients and containers may cost the daemon: every limit with its name, in one list. The constants in use
 //! come from here, and so do the tables under "Budgets" in docs/security.md.
 //!
-//! How long verbs wait for parts of the node that hang is in [`crate::waits`].
+//! How long verbs wait for parts of the node that hang is in [`crate::limits::waits`].
+
+pub(crate) mod budget;
+pub(crate) mod waits;
 
 use hull_sys::budget::{Budget, Unit};
 
@@ -261,7 +264,7 @@ mod tests {
         for (at, table) in [
             ("Calls", table(CALLS)),
             ("Sessions", table(STREAMING)),
-            ("What verbs wait for", crate::waits::table::table()),
+            ("What verbs wait for", crate::limits::waits::table::table()),
         ] {
             assert!(docs.contains(&table), "put this under \"{at}\" in {path}:\n{table}");
         }

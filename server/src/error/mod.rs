@@ -4,8 +4,16 @@
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
-use crate::exec::NoSlot;
-use crate::{monitors, nri, pod, spec, store};
+mod chain;
+
+pub(crate) use chain::Chain;
+
+use crate::container::exec::NoSlot;
+use crate::monitors;
+use crate::nri;
+use crate::pod;
+use crate::records;
+use crate::spec;
 use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +65,7 @@ pub(crate) enum Error {
     #[error("{doing} the pod")]
     Parts { doing: &'static str, source: pod::parts::Error },
     #[error("keep a record of it")]
-    Store { source: store::Error },
+    Store { source: records::Error },
     #[error("open log file `{path}`")]
     Log { path: String, source: hull_sys::Error },
     #[error("open log file `{path}`: it is {what}")]
@@ -180,48 +188,5 @@ impl From<NoSlot> for Error {
             NoSlot::OnNode { most } => Self::NodeExecs { most },
             NoSlot::InContainer { most } => Self::ContainerExecs { most },
         }
-    }
-}
-
-/// Prints an error with what caused it, once, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut last = self.0.to_string();
-        f.write_str(&last)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Errors of others have their cause in their text.
-            if !last.ends_with(&text) {
-                write!(f, ": {text}")?;
-                last = text;
-            }
-            source = cause.source();
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{text}")]
-    struct Caused {
-        text: &'static str,
-        source: Option<Box<Self>>,
-    }
-
-    #[test]
-    fn a_cause_that_stands_in_its_error_is_not_said_twice() {
-        let error = |text, source: Option<Caused>| Caused { text, source: source.map(Box::new) };
-        let inner = || error("z", None);
-        let said = |error: &Caused| Chain(error).to_string();
-        assert_eq!(said(&error("a", Some(error("x: z", Some(inner()))))), "a: x: z");
-        assert_eq!(said(&error("x", Some(error("x", Some(inner()))))), "x: z");
-        assert_eq!(said(&error("a", Some(inner()))), "a: z");
     }
 }

@@ -11,8 +11,13 @@
 //! The rule: no thread of the runtime makes such a call, and a directory that is known to hang is not asked again, so it
 //! holds no further thread. A thread that is stuck ends with its file system.
 
+mod blocking;
+
+pub(crate) use blocking::blocking;
+
 use crate::error::Error;
-use crate::{limits, waits};
+use crate::limits;
+use crate::limits::waits;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The programs that run in every pod, and the OCI runtime alone, embedded: one binary is all a node needs.
 
+pub(crate) mod oci;
+
 /// The monitor, static (see `build.rs`).
 pub(crate) static MONITOR: &[u8] = include_bytes!(env!("HULL_MONITOR_PROGRAM"));
 

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
+use super::gc;
+use super::in_flight::Calls;
+use super::network_claim;
+use super::service::{self, Service};
+use super::timeout::Deadlines;
 use crate::apparmor::AppArmor;
-use crate::budget::Budgeted;
-use crate::calls::Calls;
 use crate::config::{Config, NetworkMode};
 use crate::container::plans::Plans;
 use crate::cri::Cri;
-use crate::deadline::Deadlines;
 use crate::error::{Chain, Error as VerbError};
+use crate::limits::budget::Budgeted;
 use crate::monitors::{self, Monitors};
-use crate::network_claim;
 use crate::node::{Node, PodCidr, Shared};
+use crate::nri;
 use crate::pod::driver::{self, Driver};
-use crate::service::{self, Service};
-use crate::store::{self, Store};
+use crate::pod::recover;
+use crate::records::{self, Store};
 use crate::streaming::Streaming;
-use crate::{nri, recover, upkeep};
 use hull_network::{BuiltinNetwork, Cni, Network};
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
@@ -49,7 +51,7 @@ pub(crate) enum Error {
     #[error("start the runtime's threads")]
     Threads { source: io::Error },
     #[error("make the daemon's directories")]
-    Directories { source: store::Error },
+    Directories { source: records::Error },
     #[error("lock {}: another hull uses this state directory", path.display())]
     Locked { path: PathBuf },
     #[error("lock {}: another hull uses this data directory", path.display())]
@@ -138,7 +140,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 
 async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
-    store::make_dir(&config.state_dir).map_err(directories)?;
+    records::make_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
     let _data = lock_data(&config.data_dir)?;
     let claim = network_claim::claim(&config);
@@ -155,7 +157,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let (plugins, plugin_host) = hull_nri::prepare();
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
-    upkeep::start(&node);
+    gc::start(&node);
     // What they are told of first is what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
@@ -287,8 +289,8 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         plugins,
         config,
     });
-    store::make_dir(&node.run_dir()).map_err(directories)?;
-    store::make_dir(&node.rootfs_dir()).map_err(directories)?;
+    records::make_dir(&node.run_dir()).map_err(directories)?;
+    records::make_dir(&node.rootfs_dir()).map_err(directories)?;
     Ok(node)
 }
 
@@ -369,7 +371,7 @@ fn lock_data(data_dir: &Path) -> Result<Option<File>, Error> {
 async fn listen(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Listen { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
-        store::make_dir(parent).map_err(|source| Error::Directories { source })?;
+        records::make_dir(parent).map_err(|source| Error::Directories { source })?;
     }
     if UnixStream::connect(path).await.is_ok() {
         return Err(Error::SocketTaken { path: path.to_owned() });

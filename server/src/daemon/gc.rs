@@ -8,7 +8,8 @@
 
 use crate::config::NetworkMode;
 use crate::error::Chain;
-use crate::node::{Node, blocking};
+use crate::node::Node;
+use crate::storage::blocking;
 use hull_network::cni::Collected;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon as a process: its start, its sockets, its service manager, and its end. The topmost room: nothing
+//! else in the crate uses it.
+
+mod gc;
+mod in_flight;
+mod network_claim;
+mod run;
+mod service;
+mod timeout;
+
+pub(crate) use run::{serve, shown};

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Explanations of failures: the sentence and the hint for a failed start or an exit, and denials by the kernel's
+//! security modules.
+
+pub(crate) mod denials;
+pub(crate) mod explain;
