@@ -2,10 +2,11 @@
 //! Taking away what is left of a container that does not run. Any number of times.
 
 use super::ContainerRecord;
+use crate::container::cgroup::clear_cgroup;
 use crate::error::Error;
 use crate::monitors::Client;
 use crate::node::Node;
-use crate::pod::parts;
+use crate::pod;
 use crate::storage::blocking;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Verb;
@@ -28,10 +29,10 @@ pub(crate) async fn remove(
     }
     let (node, record) = (Arc::clone(node), Arc::clone(record));
     blocking(move || {
-        parts::clear_cgroup(&node.cgroups, &record.cgroup, &pod_cgroup).map_err(|source| {
+        clear_cgroup(&node.cgroups, &record.cgroup, &pod_cgroup).map_err(|source| {
             Error::Parts {
                 doing: "clear a container of",
-                source: parts::Error::ClearCgroup { source },
+                source: pod::Error::ClearCgroup { source },
             }
         })?;
         node.images

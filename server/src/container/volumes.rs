@@ -5,25 +5,15 @@
 //! tag that moves later changes nothing, and no image goes while a record names it. What is mounted
 //! lives in the container's own mount namespace: there is nothing to take away.
 
-use super::ContainerRecord;
+use super::record::{ContainerRecord, ImageVolume};
 use crate::error::Error;
 use crate::node::Node;
 use crate::spec;
 use hull_image::{Image, Kind};
 use hull_plan::Source;
 use hull_proto::cri;
-use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-
-/// One mount of a container that is of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ImageVolume {
-    /// Which of the config's mounts.
-    pub(crate) mount: usize,
-    /// The image's id, `sha256:…`.
-    pub(crate) image_id: String,
-}
 
 /// Finds the images that a config's mounts name.
 pub(crate) fn find(node: &Node, config: &cri::ContainerConfig) -> Result<Vec<ImageVolume>, Error> {

@@ -2,6 +2,7 @@
 //! The daemon as a process: its start, its sockets, its service manager, and its end. The topmost room: nothing
 //! else in the crate uses it.
 
+mod call_memory;
 mod gc;
 mod in_flight;
 mod network_claim;

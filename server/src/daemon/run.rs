@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
+use super::call_memory::Budgeted;
 use super::gc;
 use super::in_flight::Calls;
 use super::network_claim;
@@ -11,7 +12,6 @@ use crate::config::{Config, NetworkMode};
 use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
-use crate::limits::budget::Budgeted;
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::nri;

@@ -5,10 +5,13 @@
 //! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
 mod chain;
+mod message;
 
 pub(crate) use chain::Chain;
+pub(crate) use message::{HINT_BYTES_MAX, message, sentence};
 
 use crate::container::exec::NoSlot;
+use crate::limits::call_memory::UsedUp;
 use crate::monitors;
 use crate::nri;
 use crate::pod;
@@ -63,7 +66,7 @@ pub(crate) enum Error {
     #[error("{doing}")]
     Monitor { doing: &'static str, source: monitors::Error },
     #[error("{doing} the pod")]
-    Parts { doing: &'static str, source: pod::parts::Error },
+    Parts { doing: &'static str, source: pod::Error },
     #[error("keep a record of it")]
     Store { source: records::Error },
     #[error("open log file `{path}`")]
@@ -179,6 +182,12 @@ impl Error {
             | Self::TooManyStreams { .. }
             | Self::Internal { .. } => None,
         }
+    }
+}
+
+impl From<UsedUp> for Error {
+    fn from(UsedUp { most }: UsedUp) -> Self {
+        Self::CallMemory { most }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::container::exec::ExecSlots;
 use crate::container::plans::Plans;
 use crate::diagnostics::denials::Denials;
-use crate::limits::budget::Budget;
+use crate::limits::call_memory::Budget;
 use crate::monitors::Monitors;
 use crate::observe::events::Events;
 use crate::observe::stats::{Layers, Rates};

@@ -9,18 +9,19 @@
 
 mod adjust;
 mod check;
+mod error;
 pub(crate) mod resources;
 pub(crate) mod verbs;
 mod view;
 
 pub(crate) use adjust::{cgroup, spec as adjusted_spec};
+pub(crate) use error::Error;
 pub(crate) use verbs::Adjusted;
 
 use crate::config::Config;
 use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::Command;
-use crate::spec;
 use crate::storage::blocking;
 use hull_nri::{Ask, Host, Settings, Times};
 use hull_proto::nri::{ContainerEviction, ContainerUpdate};
@@ -32,42 +33,6 @@ use tracing::{info, warn};
 /// How long an evicted container has between its stop signal and SIGKILL. Nobody says how long; this is
 /// what `docker stop` gives.
 const EVICTION_GRACE_S: u64 = 10;
-
-/// Why what plugins ask for cannot be done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("use {what}: this version of hull does not have that")]
-    Unsupported { what: &'static str },
-    #[error("use cgroup `{path}`: it is not the container's own below its pod's, {pod}")]
-    Cgroup { path: String, pod: String },
-    #[error("do what NRI plugin `{plugin}` asks")]
-    Value { plugin: String, source: spec::Error },
-    #[error("put the adjustments of NRI plugins into the runtime spec")]
-    Form { source: serde_json::Error },
-    #[error("set the limits of NRI plugins")]
-    Limits { source: hull_plan::Error },
-}
-
-impl Error {
-    /// What the operator can do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unsupported { what } => {
-                Some(format!("configure the plugin that asks for {what} not to, or take it away"))
-            }
-            Self::Cgroup { .. } => Some(
-                "a plugin may choose a path below the pod's cgroup that ends in the container's id"
-                    .into(),
-            ),
-            Self::Value { plugin, .. } => {
-                Some(format!("see the configuration and the log of plugin `{plugin}`"))
-            }
-            Self::Form { .. } | Self::Limits { .. } => {
-                Some("see which plugin asks for it in the log, and its configuration".into())
-            }
-        }
-    }
-}
 
 /// Starts plugins and serves what they ask for.
 pub(crate) fn start(node: &Arc<Node>, host: Host) {

@@ -8,7 +8,7 @@ use super::{Failed, check, evict, resources, update, view};
 use crate::container::{self, ContainerRecord};
 use crate::error::Error;
 use crate::node::Node;
-use crate::pod::{PodRecord, parts};
+use crate::pod::{self, PodRecord, Up};
 use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::{Roster, owners_of};
@@ -35,15 +35,15 @@ fn refused(source: hull_nri::Error) -> Error {
 pub(crate) async fn run_pod(
     roster: &Roster,
     record: &PodRecord,
-    up: &parts::Up,
-) -> Result<(), parts::Error> {
+    up: &Up,
+) -> Result<(), pod::Error> {
     if !roster.hears(Event::RunPodSandbox) {
         return Ok(());
     }
     let mut record = record.clone();
     record.state = crate::pod::State::Ready { pause_pid: up.pause_pid, ips: up.ips.clone() };
     let told = roster.ask_pod(Event::RunPodSandbox, &view::pod(&record)).await;
-    told.map_err(|source| parts::Error::Plugins { source })
+    told.map_err(|source| pod::Error::Plugins { source })
 }
 
 /// Something about a pod that is so already.

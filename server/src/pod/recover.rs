@@ -16,6 +16,7 @@
 //! answered, or [`waits::RECOVER_MAX`] is over: those that take longer keep only the verbs about their own pods
 //! waiting. A record that cannot be read was set aside by the store and keeps nobody down.
 
+use crate::container::cgroup::clear_cgroup;
 use crate::container::state::{Event as ContainerEvent, How};
 use crate::container::{ContainerRecord, State as ContainerState, exit_details};
 use crate::error::{Chain, Error};
@@ -24,7 +25,7 @@ use crate::monitors::{self, Client};
 use crate::node::{Node, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::state::Event as PodEvent;
-use crate::pod::{PodRecord, State, parts, task};
+use crate::pod::{PodRecord, State, task, teardown};
 use crate::storage::blocking;
 use hull_proto::id::{BadId, ContainerId, PodId};
 use hull_proto::monitor::{Fact, HelloReply, Verb};
@@ -216,7 +217,7 @@ fn save_pod(node: &Node, record: &PodRecord) {
 async fn half_made(node: &Arc<Node>, id: &PodId, mut record: PodRecord, containers: Containers) {
     info!(pod = %id, "taking down a pod that was only half made");
     let cgroups = containers.iter().map(|(_, container)| container.cgroup.clone()).collect();
-    let removed = match parts::take_down(node, id, &record, cgroups, None).await {
+    let removed = match teardown::take_down(node, id, &record, cgroups, None).await {
         Ok(()) => remove_records(node, id, &containers).await,
         Err(err) => {
             error!(pod = %id, error = %Chain(&err), "half-made pod could not be taken down; tried again");
@@ -339,7 +340,7 @@ fn advance(record: &mut ContainerRecord, event: ContainerEvent) {
 /// Whether nothing of its cgroup is left.
 async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str) -> bool {
     let (shared, path, pod) = (Arc::clone(node), record.cgroup.clone(), pod.to_owned());
-    let cleared = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &pod)).await;
+    let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &pod)).await;
     if let Err(err) = &cleared {
         error!(container = %record.id, error = %Chain(err), "cgroup not cleared");
     }
@@ -458,7 +459,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
         cgroup_is_ours: true,
         state: State::Stopping,
     };
-    if let Err(err) = parts::take_down(node, id, &record, Vec::new(), None).await {
+    if let Err(err) = teardown::take_down(node, id, &record, Vec::new(), None).await {
         error!(pod = %id, error = %Chain(&err), "left pod not taken away; tried again at the next start");
     }
 }
@@ -480,7 +481,7 @@ fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<(
         warn!(cgroup = %name, "cgroup without a pod swept");
         let (shared, path) = (Arc::clone(node), format!("{parent}/{name}"));
         work.spawn(async move {
-            let cleared = blocking(move || parts::clear_cgroup(&shared.cgroups, &path, &path));
+            let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &path));
             if let Err(err) = cleared.await {
                 error!(error = %Chain(&err), "left cgroup not cleared");
             }

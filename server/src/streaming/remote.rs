@@ -11,7 +11,6 @@
 //! process has ended. Output of what the process left behind is waited for as long as for ExecSync.
 
 use crate::container::exec::{self, Running};
-use crate::cri::status;
 use crate::error::{Chain, Error, Result};
 use crate::node::Node;
 use bytes::{Bytes, BytesMut};
@@ -318,7 +317,7 @@ pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
     let message = match outcome {
         Ok(0) => None,
         Ok(code) => Some(format!("command terminated with non-zero exit code: exit status {code}")),
-        Err(err) => Some(status::sentence(err)),
+        Err(err) => Some(crate::error::sentence(err)),
     };
     if let Err(err) = outcome {
         debug!(error = %Chain(&**err), "exec failed");

@@ -11,7 +11,7 @@ mod slots;
 use crate::container::{self, ContainerRecord, State};
 use crate::diagnostics::explain;
 use crate::error::{Error, Result};
-use crate::limits::budget::{self, UsedUp};
+use crate::limits::call_memory::{self, UsedUp};
 use crate::limits::waits;
 use crate::monitors;
 use crate::node::Node;
@@ -38,7 +38,7 @@ pub(crate) struct Output {
     pub(crate) stderr: Vec<u8>,
     pub(crate) code: i32,
     /// What the output holds of the memory of all calls, to be held until it is sent.
-    pub(crate) held: budget::Held,
+    pub(crate) held: call_memory::Held,
 }
 
 /// Runs `cmd` and waits for it, at most for `limit`; then it is killed.
@@ -314,5 +314,5 @@ async fn gather(
         ExitHow::Signal(signal) => 128 + signal,
     };
     let (stdout, stderr, lease) = captured.finish();
-    Ok(Output { stdout, stderr, code, held: budget::Held::new(lease) })
+    Ok(Output { stdout, stderr, code, held: call_memory::Held::new(lease) })
 }

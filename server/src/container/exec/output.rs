@@ -2,7 +2,7 @@
 //! The output of an ExecSync: kept up to what one answer can carry, and counted against what all calls
 //! may hold.
 
-use crate::limits::budget::{FREE_BYTES, Lease, UsedUp};
+use crate::limits::call_memory::{FREE_BYTES, Lease, UsedUp};
 use tokio::net::unix::pipe::Receiver;
 
 /// How much is read at a time, in bytes.

@@ -219,7 +219,7 @@ impl Task {
             }
             Err(err) => {
                 warn!(container = %id.short(), error = %Chain(&err), "container did not start");
-                let why = crate::cri::status::sentence(&err);
+                let why = crate::error::sentence(&err);
                 self.advance(id, Event::StartFailed { why, at_ns: now_ns() }).await;
                 Err(Arc::new(err))
             }

@@ -8,13 +8,14 @@
 
 use super::registry::Key;
 use super::state::{Event, State};
-use super::{Command, Pod, PodRecord, Reply, View, parts};
+use super::{Command, Pod, PodRecord, Reply, View, setup};
 use crate::container::stop::Stopped;
 use crate::container::{self, ContainerRecord, ContainerView, create};
 use crate::error::{Chain, Error, Result};
 use crate::monitors::{Client, Notice};
 use crate::node::Node;
 use crate::nri::verbs;
+use crate::pod;
 use crate::storage::blocking;
 use hull_nri::Roster;
 use hull_proto::id::{ContainerId, PodId};
@@ -44,9 +45,9 @@ const QUEUE: usize = 64;
 /// The result of work that was handed out.
 #[derive(Debug)]
 enum WorkResult {
-    Built(std::result::Result<parts::Up, parts::Error>, Arc<Roster>),
+    Built(std::result::Result<setup::Up, pod::Error>, Arc<Roster>),
     ContainersEnded,
-    TornDown(std::result::Result<(), parts::Error>),
+    TornDown(std::result::Result<(), pod::Error>),
     PluginsNotifiedOfRemoval,
     Created(ContainerId, std::result::Result<create::Made, Error>),
     Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
@@ -379,9 +380,9 @@ impl Task {
         let notices = self.notices_in.clone();
         let plugins = self.node.plugins.roster();
         let panicked =
-            |err| WorkResult::Built(Err(parts::Error::Internal { source: Box::new(err) }), plugins);
+            |err| WorkResult::Built(Err(pod::Error::Internal { source: Box::new(err) }), plugins);
         self.work.spawn("build the pod", panicked, async move {
-            let built = parts::bring_up(&node, &id, &record, notices).await;
+            let built = setup::bring_up(&node, &id, &record, notices).await;
             let roster = node.plugins.roster();
             let built = match built {
                 Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
@@ -391,7 +392,7 @@ impl Task {
         });
     }
 
-    async fn built(&mut self, up: parts::Up) {
+    async fn built(&mut self, up: setup::Up) {
         self.nri = NriVisibility::Running;
         self.client = Some(up.client);
         if !matches!(self.record.state, State::Building) {
@@ -403,10 +404,10 @@ impl Task {
         info!(took_ms = self.began.elapsed().as_millis(), "pod ready");
     }
 
-    async fn build_failed(&mut self, source: parts::Error) {
+    async fn build_failed(&mut self, source: pod::Error) {
         warn!(error = %Chain(&source), "pod could not be built");
         // If one plugin refused it, others may have seen it.
-        if matches!(source, parts::Error::Plugins { .. }) {
+        if matches!(source, pod::Error::Plugins { .. }) {
             self.nri = NriVisibility::Running;
         }
         self.failure = Some(Arc::new(Error::Parts { doing: "build", source }));

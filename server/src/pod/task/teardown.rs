@@ -13,7 +13,7 @@ use crate::container;
 use crate::error::{Chain, Error};
 use crate::nri::verbs;
 use crate::pod::state::{Event, State};
-use crate::pod::{Reply, parts};
+use crate::pod::{self, Reply, teardown};
 use crate::storage::blocking;
 use hull_proto::nri;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Task {
         // Once, however often the teardown is tried.
         let roster = self.nri.stop().then(|| self.node.plugins.roster());
         let panicked =
-            |err| WorkResult::TornDown(Err(parts::Error::Internal { source: Box::new(err) }));
+            |err| WorkResult::TornDown(Err(pod::Error::Internal { source: Box::new(err) }));
         self.work.spawn("tear the pod down", panicked, async move {
             if let Some(roster) = roster {
                 for before in before {
@@ -89,11 +89,11 @@ impl Task {
                 }
                 verbs::tell_pod(&roster, nri::Event::StopPodSandbox, &record).await;
             }
-            WorkResult::TornDown(parts::take_down(&node, &id, &record, cgroups, client).await)
+            WorkResult::TornDown(teardown::take_down(&node, &id, &record, cgroups, client).await)
         });
     }
 
-    pub(super) async fn torn_down(&mut self, result: std::result::Result<(), parts::Error>) {
+    pub(super) async fn torn_down(&mut self, result: std::result::Result<(), pod::Error>) {
         match result {
             Ok(()) => {
                 self.client = None;

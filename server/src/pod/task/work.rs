@@ -60,13 +60,13 @@ impl std::fmt::Debug for WorkSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::parts;
+    use crate::pod;
 
     #[tokio::test]
     async fn a_panic_is_the_failure_of_its_operation() {
         let mut work = WorkSet::default();
         let torn_down =
-            |source| WorkResult::TornDown(Err(parts::Error::Internal { source: Box::new(source) }));
+            |source| WorkResult::TornDown(Err(pod::Error::Internal { source: Box::new(source) }));
         work.spawn("tear down the pod", torn_down, async { panic!("a bug") });
         let Some(WorkResult::TornDown(Err(err))) = work.next().await else {
             panic!("the panic of a teardown is not its failure")

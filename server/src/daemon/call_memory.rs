@@ -1,23 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How much memory calls may take together, so that many large ones at a time are refused and the daemon
-//! is not killed.
-//!
-//! ```text
-//! request body ──▶ counted as it comes ─┐
-//!                                       ├─ a lease on `runtime.call_memory_bytes_max`
-//! ExecSync output ▶ counted as it grows ┘   ▶ goes with the last byte of the answer
-//! ```
-//!
-//! The rule: small calls are never refused. The first [`FREE_BYTES`] of each request and of each stream of output are
-//! not counted; all beyond is counted before it is kept, twice, as a message and its fields are there side by
-//! side. Who finds nothing left is answered RESOURCE_EXHAUSTED at once; nobody waits while holding a part.
+//! The layer that counts request bodies against [`call_memory`](crate::limits::call_memory), and releases what an
+//! answer holds when its last byte is sent.
 
 use crate::cri::status;
 use crate::error::Error;
+use crate::limits::call_memory::{Budget, FREE_BYTES, Held, Lease};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tonic::Status;
@@ -25,79 +15,6 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
-
-/// Of each request and each stream of output this much is not counted, in bytes.
-pub(crate) const FREE_BYTES: usize = crate::limits::CALL_FREE_BYTES.count();
-/// How often a byte is there at a time: encoded, and decoded.
-const COPIES: u64 = 2;
-
-/// All that calls may hold.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    most: u64,
-    used: AtomicU64,
-}
-
-/// The budget is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UsedUp {
-    pub(crate) most: u64,
-}
-
-impl From<UsedUp> for Error {
-    fn from(UsedUp { most }: UsedUp) -> Self {
-        Self::CallMemory { most }
-    }
-}
-
-impl Budget {
-    pub(crate) fn new(most: u64) -> Arc<Self> {
-        Arc::new(Self { most, used: AtomicU64::new(0) })
-    }
-
-    /// A lease on nothing yet.
-    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
-        Lease { of: Arc::clone(self), held: 0 }
-    }
-}
-
-/// A part of the budget, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    of: Arc<Budget>,
-    held: u64,
-}
-
-impl Lease {
-    /// Counts `bytes` more, and their copies.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), UsedUp> {
-        let (most, more) = (self.of.most, (bytes as u64).saturating_mul(COPIES));
-        let grown = |used: u64| used.checked_add(more).filter(|used| *used <= most);
-        match self.of.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) {
-            Ok(_) => {
-                self.held += more;
-                Ok(())
-            }
-            Err(_) => Err(UsedUp { most }),
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.of.used.fetch_sub(self.held, Ordering::Relaxed);
-    }
-}
-
-/// What an answer goes on holding until its last byte is sent: put into its extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Held(#[expect(dead_code, reason = "it is held, not looked at")] Arc<Lease>);
-
-impl Held {
-    pub(crate) fn new(lease: Lease) -> Self {
-        Self(Arc::new(lease))
-    }
-}
 
 /// Counts what requests bring, and lets go of leases when their answers are sent.
 #[derive(Debug, Clone)]
@@ -225,24 +142,5 @@ impl HttpBody for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_leased_comes_back_and_nobody_gets_more_than_there_is() {
-        let budget = Budget::new(100);
-        let (mut one, mut two) = (budget.lease(), budget.lease());
-        one.grow(30).unwrap();
-        two.grow(20).unwrap();
-        assert_eq!(two.grow(1), Err(UsedUp { most: 100 }));
-        assert_eq!(one.grow(usize::MAX), Err(UsedUp { most: 100 }));
-        drop(one);
-        two.grow(30).unwrap();
-        drop(two);
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }
 }

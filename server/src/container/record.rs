@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The record of a container: what the daemon keeps of it on disk.
+
+use super::state::State;
+use crate::nri::resources::to_cri;
+use crate::spec;
+use hull_proto::{cri, nri};
+use serde::{Deserialize, Serialize};
+
+/// What is kept of a container on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) id: String,
+    pub(crate) pod: String,
+    /// As the kubelet asked for it; resources as last updated.
+    pub(crate) config: cri::ContainerConfig,
+    /// The image's id, `sha256:…`.
+    pub(crate) image_id: String,
+    /// The images that its mounts are of.
+    #[serde(default)]
+    pub(crate) image_volumes: Vec<ImageVolume>,
+    /// What `image_ref` shows: a digest reference where there is one, else the id.
+    pub(crate) image_ref: String,
+    /// Nanoseconds since the epoch.
+    pub(crate) created_ns: i64,
+    /// Path of its cgroup below each hierarchy's root.
+    pub(crate) cgroup: String,
+    /// Whole path of its log; empty without one.
+    pub(crate) log_path: String,
+    /// What plugins asked for when it was made, and limits they set since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adjust: Option<Box<nri::ContainerAdjustment>>,
+    /// Whom its first process runs as; known once it is made.
+    pub(crate) user: Option<User>,
+    /// Kernel number of the signal that asks it to stop.
+    pub(crate) stop_signal: i32,
+    /// The end was requested: by StopContainer, by a removal, or with the pod's.
+    #[serde(default)]
+    pub(crate) stop_requested: bool,
+    pub(crate) state: State,
+}
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+/// A mount of a container whose source is an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageVolume {
+    /// Index into the config's mounts.
+    pub(crate) mount: usize,
+    /// The image's id, `sha256:…`.
+    pub(crate) image_id: String,
+}
+
+impl ContainerRecord {
+    /// The ids of the images that it needs.
+    pub(crate) fn images(&self) -> impl Iterator<Item = String> + '_ {
+        let volumes = self.image_volumes.iter().map(|volume| volume.image_id.clone());
+        std::iter::once(self.image_id.clone()).chain(volumes)
+    }
+
+    /// What it is to have: as the kubelet asked, and as plugins changed that.
+    pub(crate) fn resources(&self) -> Option<cri::LinuxContainerResources> {
+        let asked = self.config.linux.as_ref().and_then(|linux| linux.resources.clone());
+        let adjusted = self.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
+        let Some(adjusted) = adjusted.and_then(|linux| linux.resources.as_ref()) else {
+            return asked;
+        };
+        let mut resources = asked.unwrap_or_default();
+        spec::merge_resources(&mut resources, &to_cri(adjusted));
+        Some(resources)
+    }
+
+    /// Its name and attempt.
+    pub(crate) fn metadata(&self) -> (&str, u32) {
+        self.config.metadata.as_ref().map_or(("", 0), |meta| (meta.name.as_str(), meta.attempt))
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commands that a pod's task takes.
+
+use crate::error::Result;
+use hull_proto::id::ContainerId;
+use hull_proto::{cri, nri};
+use tokio::sync::oneshot;
+
+/// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub(crate) overhead: Option<cri::LinuxContainerResources>,
+    pub(crate) resources: Option<cri::LinuxContainerResources>,
+}
+
+/// Where the answer to a command goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What a pod's task can be asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Create {
+        config: Box<cri::ContainerConfig>,
+        reply: Reply<ContainerId>,
+    },
+    Start {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Stop {
+        id: ContainerId,
+        grace_s: u64,
+        reply: Reply<()>,
+    },
+    Remove {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Update {
+        id: ContainerId,
+        resources: Box<cri::LinuxContainerResources>,
+        reply: Reply<()>,
+    },
+    /// Other limits, as a plugin asks for them.
+    Limit {
+        id: ContainerId,
+        resources: Box<nri::LinuxResources>,
+        reply: Reply<()>,
+    },
+    ReopenLog {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    UpdatePod {
+        sizes: Box<Sizes>,
+        reply: Reply<()>,
+    },
+    StopPod {
+        reply: Reply<()>,
+    },
+    RemovePod {
+        reply: Reply<()>,
+    },
+}

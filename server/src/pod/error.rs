@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Failures of a pod's setup and teardown. Texts read after "cannot build the pod: ".
+
+use super::driver;
+use crate::monitors;
+use crate::records;
+use crate::spec;
+use hull_plan::Failure;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a part of a pod could not be made or taken away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("record it")]
+    Record { source: records::Error },
+    #[error("make the pod's directory")]
+    MakeDirectory { source: records::Error },
+    #[error("write the pod's files in {}", path.display())]
+    WriteFiles { path: PathBuf, source: io::Error },
+    #[error("remove the pod's directory {}", path.display())]
+    RemoveDirectory { path: PathBuf, source: io::Error },
+    #[error("start its monitor")]
+    Monitor { source: monitors::Error },
+    #[error("make its cgroup")]
+    Cgroup { source: driver::Error },
+    #[error("make its network namespace")]
+    Netns { source: hull_sys::Error },
+    #[error("open the network namespace of its pause process")]
+    OpenNetns { source: io::Error },
+    #[error("attach its network")]
+    Attach { source: hull_network::Error },
+    #[error("give it host port {port}: pod {holder} has {held}")]
+    HostPort { port: String, held: String, holder: String },
+    #[error("detach its network")]
+    Detach { source: hull_network::Error },
+    #[error("work out its sandbox")]
+    Spec { source: spec::Error },
+    #[error("start its pause process: {failure}")]
+    Pause { failure: Box<Failure> },
+    #[error("tell plugins of it")]
+    Plugins { source: hull_nri::Error },
+    #[error("clear its cgroup")]
+    ClearCgroup { source: hull_cgroup::Error },
+    /// A bug: the work on a part panicked.
+    #[error("finish it")]
+    Internal { source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+impl Error {
+    /// What the operator can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Record { source } | Self::MakeDirectory { source } => source.hint(),
+            Self::HostPort { holder, .. } => Some(format!(
+                "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
+            Self::Attach { source } | Self::Detach { source } => source.hint(),
+            Self::Plugins { source } => source.hint(),
+            Self::Spec { source } => source.hint(),
+            Self::Pause { failure } => failure.hint.clone(),
+            Self::ClearCgroup { source } => source.hint(),
+            Self::Cgroup { source } => source.hint(),
+            Self::Internal { .. }
+            | Self::WriteFiles { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::Monitor { .. }
+            | Self::OpenNetns { .. }
+            | Self::Netns { .. } => None,
+        }
+    }
+}
