@@ -4,7 +4,6 @@
 
 mod apparmor;
 mod audit;
-mod cdi;
 mod check;
 mod cli;
 mod config;
@@ -19,9 +18,9 @@ mod monitors;
 mod node;
 mod nri;
 mod observe;
+mod oci_spec;
 mod pod;
 mod records;
-mod spec;
 mod storage;
 mod streaming;
 mod systemd;

@@ -5,9 +5,9 @@ use super::{ContainerRecord, Planned, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjusted};
+use crate::oci_spec;
+use crate::oci_spec::userns::outside;
 use crate::pod::PodRecord;
-use crate::spec;
-use crate::spec::userns::outside;
 use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::Roster;
@@ -41,7 +41,7 @@ pub(crate) fn record(
         log_path,
         adjust: None,
         user: None,
-        stop_signal: spec::stop_signal(&config, &image.config)
+        stop_signal: oci_spec::stop_signal(&config, &image.config)
             .map_err(|source| Error::Spec { source })?,
         config,
         stop_requested: false,
@@ -159,14 +159,14 @@ async fn make_rootfs(
 
 /// Whom the first process runs as, by the config, the image and the image's own accounts.
 fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> {
-    let wanted = spec::user::wanted(config, &image.config)
+    let wanted = oci_spec::user::wanted(config, &image.config)
         .map_err(|source| Error::Spec { source: source.into() })?;
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
     let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);
     let passwd = read("/etc/passwd").map_err(of_image)?;
     let group = read("/etc/group").map_err(of_image)?;
-    let user = spec::user::resolve(&wanted, passwd.as_deref(), group.as_deref())
+    let user = oci_spec::user::resolve(&wanted, passwd.as_deref(), group.as_deref())
         .map_err(|source| Error::Spec { source: source.into() })?;
     Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })
 }

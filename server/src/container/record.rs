@@ -3,7 +3,7 @@
 
 use super::state::State;
 use crate::nri::resources::to_cri;
-use crate::spec;
+use crate::oci_spec;
 use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ impl ContainerRecord {
             return asked;
         };
         let mut resources = asked.unwrap_or_default();
-        spec::merge_resources(&mut resources, &to_cri(adjusted));
+        oci_spec::merge_resources(&mut resources, &to_cri(adjusted));
         Some(resources)
     }
 

@@ -7,15 +7,15 @@ use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::Node;
 use crate::nri;
+use crate::oci_spec;
 use crate::pod::{PodRecord, State as PodState};
-use crate::spec;
 use crate::storage::blocking;
+use ::oci_spec::runtime::Spec;
 use hull_image::Image;
 use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Failure as MonitorFailure, SLOT_SHM, Started, Stdio, Verb};
 use hull_proto::nri::LinuxResources;
-use oci_spec::runtime::Spec;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) fn plan(
     let spec = spec(node, pod, pod_record, record, image, target_pid)?;
     let rootfs = node.images.rootfs(&record.id, image);
     let mut sources = volumes::sources(node, record)?;
-    sources.push((spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
+    sources.push((oci_spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let options = Options {
         root: Root::Overlay {
@@ -57,7 +57,7 @@ fn bring_up_to_date(
     }
     if let Some(resources) = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref())
     {
-        let limits = spec::limits(resources).map_err(|source| Error::Spec { source })?;
+        let limits = oci_spec::limits(resources).map_err(|source| Error::Spec { source })?;
         plan.cgroup.limits.overlay(limits);
     }
     let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
@@ -100,7 +100,7 @@ pub(crate) fn spec(
         PodState::Ready { pause_pid, .. } => pause_pid,
         PodState::Building | PodState::Stopping | PodState::Stopped => 0,
     };
-    let view = spec::PodView {
+    let view = oci_spec::PodView {
         id: pod,
         config: &pod_record.config,
         pause_pid,
@@ -109,10 +109,14 @@ pub(crate) fn spec(
         hostname: &hostname,
     };
     let user = record.user.clone().unwrap_or_default();
-    let user =
-        spec::user::Resolved { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home };
-    let defaults = spec::defaults(&node.config, &node.host, &node.apparmor);
-    let request = spec::Request {
+    let user = oci_spec::user::Resolved {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        home: user.home,
+    };
+    let defaults = oci_spec::defaults(&node.config, &node.host, &node.apparmor);
+    let request = oci_spec::Request {
         pod: &view,
         config: &record.config,
         image: &image.config,
@@ -121,14 +125,14 @@ pub(crate) fn spec(
         defaults: &defaults,
         target_pid,
     };
-    let spec = spec::container(&request).map_err(|source| Error::Spec { source })?;
+    let spec = oci_spec::container(&request).map_err(|source| Error::Spec { source })?;
     let mut spec = match &record.adjust {
         Some(asked) => {
             nri::adjusted_spec(&spec, asked).map_err(|source| Error::Adjust { source })?
         }
         None => spec,
     };
-    spec::keep_owners(&mut spec);
+    oci_spec::keep_owners(&mut spec);
     Ok(spec)
 }
 

@@ -8,7 +8,7 @@
 use super::record::{ContainerRecord, ImageVolume};
 use crate::error::Error;
 use crate::node::Node;
-use crate::spec;
+use crate::oci_spec;
 use hull_image::{Image, Kind};
 use hull_plan::Source;
 use hull_proto::cri;
@@ -65,7 +65,7 @@ pub(crate) fn sources(
             path: sub_path(record, volume).to_owned(),
             at: node.rootfs_dir().to_string_lossy().into_owned(),
         };
-        sources.push((spec::image_source(volume.mount), source));
+        sources.push((oci_spec::image_source(volume.mount), source));
     }
     Ok(sources)
 }

@@ -139,6 +139,6 @@ pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::Contai
         resources: Some(api::ContainerResources { linux: record.resources(), windows: None }),
         image_id: record.image_id.clone(),
         user,
-        stop_signal: crate::spec::signal_of_kernel(record.stop_signal) as i32,
+        stop_signal: crate::oci_spec::signal_of_kernel(record.stop_signal) as i32,
     }
 }

@@ -5,7 +5,7 @@ use super::batches::batched;
 use super::{Cri, status};
 use crate::node::now_ns;
 use crate::observe::stats;
-use crate::spec;
+use crate::oci_spec;
 use crate::storage::blocking;
 use hull_image::{Auth, Image, Reference};
 use hull_plan::accounts::{Account, UserSpec};
@@ -147,7 +147,7 @@ fn is_for(auth: &api::AuthConfig, reference: &Reference) -> bool {
 fn shown(image: &Image) -> api::Image {
     // `USER:GROUP`, a name or a number: CRI wants the number or the name, never both. With a text that is neither
     // the kubelet says that it cannot verify the user, and so does the start of a container.
-    let (uid, username) = match spec::user::of_image(&image.config) {
+    let (uid, username) = match oci_spec::user::of_image(&image.config) {
         Ok(None) => (None, String::new()),
         Ok(Some(UserSpec { user: Account::Id(uid), .. })) => (Some(i64::from(uid)), String::new()),
         Ok(Some(UserSpec { user: Account::Name(name), .. })) => (None, name),

@@ -6,9 +6,9 @@ use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
 use crate::observe::stats;
+use crate::oci_spec;
 use crate::pod::registry::Key;
 use crate::pod::{Command, Pod, PodRecord, Sizes, State, View, files, task};
-use crate::spec;
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -67,8 +67,8 @@ impl Cri {
             // Refused before anything is made: what the sandbox asks for and cannot have.
             let node = Arc::clone(&node);
             let checked = blocking(move || {
-                spec::pause(&node, &record)?;
-                spec::ports(&record.config)?;
+                oci_spec::pause(&node, &record)?;
+                oci_spec::ports(&record.config)?;
                 Ok(record)
             });
             checked.await.map_err(|source| Error::Spec { source })?
@@ -145,7 +145,7 @@ impl Cri {
             Ok(()) => "as it was made".to_owned(),
             Err(err) => format!("cannot {}", Chain(&err)),
         };
-        let spec = spec::pause(&self.node, &view.record).ok().map(|(_, spec)| spec);
+        let spec = oci_spec::pause(&self.node, &view.record).ok().map(|(_, spec)| spec);
         let pid = match view.record.state {
             State::Ready { pause_pid, .. } => pause_pid,
             State::Building | State::Stopping | State::Stopped => 0,

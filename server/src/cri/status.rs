@@ -8,8 +8,8 @@
 
 use crate::error::{Error, HINT_BYTES_MAX, message};
 use crate::monitors;
+use crate::oci_spec;
 use crate::pod;
-use crate::spec;
 use hull_proto::monitor::Failure as MonitorFailure;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use tonic::{Code, Status};
@@ -102,7 +102,7 @@ fn code(error: &Error) -> Code {
     }
 }
 
-fn spec_code(_error: &spec::Error) -> Code {
+fn spec_code(_error: &oci_spec::Error) -> Code {
     Code::InvalidArgument
 }
 

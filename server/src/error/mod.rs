@@ -14,9 +14,9 @@ use crate::container::exec::NoSlot;
 use crate::limits::call_memory::UsedUp;
 use crate::monitors;
 use crate::nri;
+use crate::oci_spec;
 use crate::pod;
 use crate::records;
-use crate::spec;
 use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(crate) enum Error {
     #[error("make the root filesystem of container {container}")]
     Rootfs { container: String, source: hull_image::Error },
     #[error("work out what the container needs")]
-    Spec { source: spec::Error },
+    Spec { source: oci_spec::Error },
     #[error(transparent)]
     Plugins { source: hull_nri::Error },
     #[error(transparent)]

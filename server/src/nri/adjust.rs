@@ -5,7 +5,7 @@
 //! refused where the kubelet's own wishes are: in the plan.
 
 use super::{Error, resources};
-use crate::spec::edit;
+use crate::oci_spec::edit;
 use hull_proto::nri;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};

@@ -6,14 +6,14 @@
 //! that.
 
 use super::Error;
-use crate::spec;
+use crate::oci_spec;
 use hull_nri::owner;
 use hull_proto::nri::{ContainerAdjustment, Field, LinuxDevice, Mount, OwningPlugins, PosixRlimit};
 
 /// Modes of a file, `inode(7)`.
 const MODE_MAX: u32 = 0o7777;
 
-type Checked = Result<(), spec::Error>;
+type Checked = Result<(), oci_spec::Error>;
 
 /// Refuses the first value that makes no sense.
 pub(super) fn adjustment(
@@ -28,7 +28,7 @@ pub(super) fn adjustment(
         })
     };
     for variable in asked.env.iter().filter(|of| !of.key.starts_with('-')) {
-        let checked = spec::check_variable("env", &variable.key, &variable.value);
+        let checked = oci_spec::check_variable("env", &variable.key, &variable.value);
         told(checked, Field::Env, &variable.key)?;
     }
     for word in &asked.args {
@@ -45,14 +45,14 @@ pub(super) fn adjustment(
         told(device(one), Field::Devices, &one.path)?;
     }
     if let Some(score) = &linux.oom_score_adj {
-        let checked = spec::check_oom_score(score.value).map(drop);
+        let checked = oci_spec::check_oom_score(score.value).map(drop);
         told(checked, Field::OomScoreAdj, "")?;
     }
     Ok(())
 }
 
 fn bad(field: &'static str, value: impl ToString, why: &'static str) -> Checked {
-    Err(spec::Error::Bad { field, value: value.to_string(), why })
+    Err(oci_spec::Error::Bad { field, value: value.to_string(), why })
 }
 
 fn text(field: &'static str, value: &str) -> Checked {
@@ -63,7 +63,7 @@ fn mount(mount: &Mount) -> Checked {
     text("mounts", &mount.source)?;
     text("mounts", &mount.destination)?;
     if mount.r#type.is_empty() || mount.r#type == "bind" {
-        return spec::check_bind(&mount.source, &mount.destination);
+        return oci_spec::check_bind(&mount.source, &mount.destination);
     }
     if !mount.destination.starts_with('/') {
         return bad("mounts", &mount.destination, "it is not an absolute path");
@@ -93,7 +93,7 @@ fn device(device: &LinuxDevice) -> Checked {
         return bad("linux.devices", format!("{mode:o}"), "it is not the mode of a file");
     }
     for id in [device.uid, device.gid].into_iter().flatten() {
-        spec::user::id("linux.devices", i64::from(id.value))?;
+        oci_spec::user::id("linux.devices", i64::from(id.value))?;
     }
     Ok(())
 }

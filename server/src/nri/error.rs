@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Requests of plugins that cannot be granted. Texts read after "cannot".
 
-use crate::spec;
+use crate::oci_spec;
 
 /// Why what plugins ask for cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub(crate) enum Error {
     #[error("use cgroup `{path}`: it is not the container's own below its pod's, {pod}")]
     Cgroup { path: String, pod: String },
     #[error("do what NRI plugin `{plugin}` asks")]
-    Value { plugin: String, source: spec::Error },
+    Value { plugin: String, source: oci_spec::Error },
     #[error("put the adjustments of NRI plugins into the runtime spec")]
     Form { source: serde_json::Error },
     #[error("set the limits of NRI plugins")]

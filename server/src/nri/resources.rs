@@ -3,7 +3,7 @@
 //! node cannot set is an error that names it.
 
 use super::Error;
-use crate::spec::edit;
+use crate::oci_spec::edit;
 use hull_plan::Limits;
 use hull_proto::{cri, nri};
 use serde_json::{Map, Value, json};

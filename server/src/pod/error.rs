@@ -3,8 +3,8 @@
 
 use super::driver;
 use crate::monitors;
+use crate::oci_spec;
 use crate::records;
-use crate::spec;
 use hull_plan::Failure;
 use std::io;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub(crate) enum Error {
     #[error("detach its network")]
     Detach { source: hull_network::Error },
     #[error("work out its sandbox")]
-    Spec { source: spec::Error },
+    Spec { source: oci_spec::Error },
     #[error("start its pause process: {failure}")]
     Pause { failure: Box<Failure> },
     #[error("tell plugins of it")]

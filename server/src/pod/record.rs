@@ -37,7 +37,7 @@ impl PodRecord {
 
     /// Has a user namespace of its own? Checked when it was asked for.
     pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
-        crate::spec::userns::of_pod(&self.config).ok().flatten()
+        crate::oci_spec::userns::of_pod(&self.config).ok().flatten()
     }
 
     pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {

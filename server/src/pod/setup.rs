@@ -14,8 +14,8 @@ use super::record::PodRecord;
 use super::timing::timed;
 use crate::monitors::{self, Client, Notice};
 use crate::node::Node;
+use crate::oci_spec;
 use crate::records;
-use crate::spec;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Failure as MonitorFailure, Verb};
@@ -140,8 +140,8 @@ async fn attach(
 ) -> Result<Vec<IpAddr>, Error> {
     let Some(netns) = netns else { return Ok(Vec::new()) };
     let spec = |source| Error::Spec { source };
-    let ports = spec::ports(&record.config).map_err(spec)?;
-    let bandwidth = spec::bandwidth(&record.config.annotations).map_err(spec)?;
+    let ports = oci_spec::ports(&record.config).map_err(spec)?;
+    let bandwidth = oci_spec::bandwidth(&record.config.annotations).map_err(spec)?;
     let (node, id, record) = (Arc::clone(node), id.clone(), Arc::clone(record));
     let attached = blocking(move || {
         let metadata = record.config.metadata.clone().unwrap_or_default();
@@ -153,7 +153,7 @@ async fn attach(
             netns: netns.as_fd(),
             ports: &ports,
             bandwidth,
-            dns: &spec::dns(&record.config),
+            dns: &oci_spec::dns(&record.config),
             cgroup: &record.cgroup,
             annotations: &record.config.annotations,
         });
@@ -196,7 +196,7 @@ async fn have_pause_started(
     client: &Client,
     netns: Option<OwnedFd>,
 ) -> Result<i32, Error> {
-    let (plan, _spec) = spec::pause(node, record).map_err(|source| Error::Spec { source })?;
+    let (plan, _spec) = oci_spec::pause(node, record).map_err(|source| Error::Spec { source })?;
     let encoded = hull_plan::encode(&plan);
     let verb = Verb::StartPause { plan: encoded, netns: netns.is_some() };
     match client.start(verb, netns.into_iter().collect()).await {

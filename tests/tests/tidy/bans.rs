@@ -19,7 +19,7 @@ const BANS: [Ban; 3] = [
         call: "Command::new",
         instead: "have no program started: call the kernel, or hand the work to a crate that may",
         but: &[
-            ("server/src/apparmor.rs", "loads the default profile with apparmor_parser"),
+            ("server/src/apparmor", "loads the default profile with apparmor_parser"),
             ("server/nri", "starts pre-installed plugins"),
             ("image/src/credentials", "credential helpers are programs"),
             ("network/src/cni", "CNI plugins are programs"),

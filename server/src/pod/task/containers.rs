@@ -10,8 +10,8 @@ use crate::container::{ContainerRecord, State, create, exit_details, log, start,
 use crate::error::{Chain, Error};
 use crate::monitors;
 use crate::node::{Node, new_container_id, now_ns};
+use crate::oci_spec;
 use crate::pod::Reply;
-use crate::spec;
 use crate::storage::blocking;
 use hull_nri::Roster;
 use hull_proto::id::ContainerId;
@@ -185,11 +185,11 @@ impl Task {
     /// The process whose pid namespace a container asks to join (`NamespaceMode::TARGET`), which must be that of a
     /// running container of this pod; `None` with another mode.
     fn target_pid(&self, config: &cri::ContainerConfig) -> std::result::Result<Option<i32>, Error> {
-        let mode = spec::namespace_mode(config, &self.record.config, |options| options.pid);
+        let mode = oci_spec::namespace_mode(config, &self.record.config, |options| options.pid);
         if mode != cri::NamespaceMode::Target {
             return Ok(None);
         }
-        let target = spec::namespace_options(config).map_or("", |of| of.target_id.as_str());
+        let target = oci_spec::namespace_options(config).map_or("", |of| of.target_id.as_str());
         let found = self.containers.iter().find(|(id, _)| id.as_str() == target);
         let why = match found.map(|(_, entry)| &entry.record.state) {
             Some(State::Running { pid, .. }) => return Ok(Some(*pid)),
@@ -198,7 +198,7 @@ impl Task {
             None => "this pod has no such container",
         };
         let target = target.chars().take(80).flat_map(char::escape_default).collect();
-        Err(Error::Spec { source: spec::Error::NoTarget { target, why } })
+        Err(Error::Spec { source: oci_spec::Error::NoTarget { target, why } })
     }
 
     pub(super) async fn started(

@@ -10,8 +10,8 @@ use super::{Task, WorkResult, answer};
 use crate::container::{self, State};
 use crate::error::Error;
 use crate::nri::{self, resources};
+use crate::oci_spec;
 use crate::pod::Reply;
-use crate::spec;
 use crate::storage::blocking;
 use hull_nri::{Roster, overlay};
 use hull_plan::Limits;
@@ -37,7 +37,7 @@ fn as_asked(
     asked: cri::LinuxContainerResources,
     roster: Arc<Roster>,
 ) -> std::result::Result<Box<Decision>, Error> {
-    let limits = spec::limits(&asked).map_err(|source| Error::Spec { source })?;
+    let limits = oci_spec::limits(&asked).map_err(|source| Error::Spec { source })?;
     Ok(Box::new(Decision { kubelets: asked, plugins: None, limits, roster: Some(roster) }))
 }
 
@@ -186,7 +186,7 @@ impl Task {
         if result.is_ok() {
             let record = Arc::make_mut(&mut entry.record);
             let linux = record.config.linux.get_or_insert_default();
-            spec::merge_resources(linux.resources.get_or_insert_default(), &kubelets);
+            oci_spec::merge_resources(linux.resources.get_or_insert_default(), &kubelets);
             if let Some(plugins) = plugins {
                 let adjust = record.adjust.get_or_insert_default();
                 let linux = adjust.linux.get_or_insert_default();

@@ -36,7 +36,7 @@ pub(crate) enum Error {
     #[error("use AppArmor profile `{name}`: it is not loaded on this node")]
     NoAppArmorProfile { name: String },
     #[error(transparent)]
-    Cdi { source: crate::cdi::Error },
+    Cdi { source: crate::oci_spec::cdi::Error },
     #[error("find its user")]
     User { source: user::Error },
     #[error("put the runtime spec together")]
@@ -47,8 +47,8 @@ pub(crate) enum Error {
     Sysctl { source: hull_plan::Error },
 }
 
-impl From<crate::cdi::Error> for Error {
-    fn from(source: crate::cdi::Error) -> Self {
+impl From<crate::oci_spec::cdi::Error> for Error {
+    fn from(source: crate::oci_spec::cdi::Error) -> Self {
         Self::Cdi { source }
     }
 }

@@ -2,9 +2,9 @@
 //! CRI resources to OCI resources, and the update of some of them.
 
 use super::Error;
+use ::oci_spec::runtime::LinuxResources;
 use hull_plan::Limits;
 use hull_proto::cri;
-use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 /// As in the OCI spec. CRI's 0 and empty mean "not limited", and are left out.

@@ -3,7 +3,7 @@
 
 use super::Error;
 use super::file::{DeviceNode, Edits, Mount};
-use crate::spec::edit::{list, parents_first, set_variable};
+use crate::oci_spec::edit::{list, parents_first, set_variable};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt};

@@ -4,10 +4,10 @@
 use super::Error;
 use super::container::Defaults;
 use crate::apparmor::Wanted;
+use ::oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use hull_plan::{defaults, seccomp};
 use hull_proto::cri;
 use hull_sys::files::read_opened;
-use oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use rustix::fs::{Mode, OFlags, open};
 use serde_json::json;
 use std::collections::BTreeSet;

@@ -12,9 +12,9 @@
 //! root there is not given disks or memory, which belong to the host's root.
 
 use super::Error;
+use ::oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use hull_plan::defaults;
 use hull_proto::cri;
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

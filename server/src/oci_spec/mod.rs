@@ -5,6 +5,7 @@
 //! The spec is what `crictl inspect` shows and what the plan is made from: there is one truth of a
 //! container. It is written as JSON text, because that is the form people know it in.
 
+pub(crate) mod cdi;
 mod command;
 mod container;
 mod devices;

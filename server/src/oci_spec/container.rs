@@ -5,12 +5,12 @@ use super::{
     Error, OCI_VERSION, command, devices, mounts, namespaces, resources, security, user, userns,
 };
 use crate::apparmor::AppArmor;
-use crate::cdi;
 use crate::config::{Config, DefaultSeccomp};
+use crate::oci_spec::cdi;
+use ::oci_spec::image::ImageConfiguration;
+use ::oci_spec::runtime::{LinuxSeccomp, Spec};
 use hull_proto::cri::{self, NamespaceMode};
 use hull_proto::id::PodId;
-use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

@@ -2,8 +2,8 @@
 //! Stop signals: CRI numbers them its own way, images name them, the kernel has the last word.
 
 use super::Error;
+use ::oci_spec::image::ImageConfiguration;
 use hull_proto::cri;
-use oci_spec::image::ImageConfiguration;
 
 /// Kernel numbers of x86 and ARM, `signal(7)`.
 const NAMES: [(&str, i32); 36] = [

@@ -4,10 +4,10 @@
 use super::{Error, OCI_VERSION, namespaces, user, userns};
 use crate::node::Node;
 use crate::pod::PodRecord;
+use ::oci_spec::runtime::Spec;
 use hull_network::{PortMapping, Protocol};
 use hull_plan::{Cgroup, IdMap, Limits, Namespace, Namespaces, PausePlan};
 use hull_proto::cri::{self, NamespaceMode};
-use oci_spec::runtime::Spec;
 use serde_json::json;
 
 /// As pause images have it: nobody.

@@ -2,8 +2,8 @@
 //! What is run, with which environment, where: the rules by which config and image come together.
 
 use super::Error;
+use ::oci_spec::image::ImageConfiguration;
 use hull_proto::cri;
-use oci_spec::image::ImageConfiguration;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

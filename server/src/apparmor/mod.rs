@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 /// The default profile's name.
 pub(crate) const DEFAULT: &str = "hull-default";
 /// Its text.
-const TEXT: &str = include_str!("apparmor/hull-default");
+const TEXT: &str = include_str!("hull-default");
 /// All profiles that are loaded, one a line: `name (mode)`.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";

@@ -2,9 +2,9 @@
 //! The user that a process runs as: config and image say which, the image's passwd and group files what
 //! that means. Texts and files are read by [`hull_plan::accounts`], as everywhere.
 
+use ::oci_spec::image::ImageConfiguration;
 use hull_plan::accounts::{self, Account, AccountError, ID_MAX, PasswdEntry, UserSpec};
 use hull_proto::cri;
-use oci_spec::image::ImageConfiguration;
 
 /// Groups that a process can have, `NGROUPS_MAX`.
 const GROUPS_MAX: usize = crate::limits::GROUPS.count();
