@@ -3,6 +3,7 @@
 //!
 //! Pure.
 
+use hull_sys::time::days_of;
 use std::time::Duration;
 
 /// Parses seconds, or a date, which is compared with the response's own `Date`: clocks differ.
@@ -15,20 +16,20 @@ pub(super) fn parse(text: &str, now: Option<&str>) -> Option<Duration> {
     Some(Duration::from_secs(then.saturating_sub(now)))
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds, counted from anywhere: RFC 9110, 5.6.7.
+/// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds since 1970: RFC 9110, 5.6.7.
 fn date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut words = text.split_whitespace().skip(1);
-    let day: u64 = words.next()?.parse().ok()?;
+    let day = words.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
     let name = words.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)? as u64;
-    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    let mut time = words.next()?.split(':').map(str::parse::<u64>);
-    let (hour, minute, second) = (time.next()?.ok()?, time.next()?.ok()?, time.next()?.ok()?);
-    // Years begin in March here, so that the day that comes and goes is the last one.
-    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    let month = 1 + MONTHS.iter().position(|month| *month == name)?;
+    let year = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
+    let mut time = words.next()?.split(':').map(str::parse::<u32>);
+    let mut part = || time.next()?.ok().map(u64::from);
+    let (hour, minute, second) = (part()?, part()?, part()?);
+    let days = days_of(year, i64::try_from(month).ok()?, day);
+    let days = u64::try_from(days).ok()?;
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 

@@ -11,9 +11,10 @@
 
 use crate::limits;
 use crate::text::{HEAD, Text};
+use hull_sys::time::{RFC3339_BYTES, now_ns, rfc3339};
 use rustix::io::{Errno, write};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Longest piece of a line, in bytes, as the field has it.
 pub const PIECE_BYTES_MAX: usize = limits::LOG_PIECE_BYTES.count();
@@ -24,8 +25,7 @@ const NEWS_EVERY: Duration = Duration::from_secs(10);
 /// Longest line of a log, with its end.
 const LINE_BYTES_MAX: usize = HEAD + PIECE_BYTES_MAX + 1;
 /// Bytes of a time.
-const TIME: usize = 30;
-const NANOS: i64 = 1_000_000_000;
+const TIME: usize = RFC3339_BYTES;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Log {
             return;
         }
         text.clear();
-        let head = head(stream, now());
+        let head = head(stream, now_ns());
         let mut rest = std::mem::take(&mut self.rest[stream as usize]);
         let mut begin = 0;
         for end in memchr::memchr_iter(b'\n', output) {
@@ -170,7 +170,7 @@ impl Log {
             return;
         }
         let mut text = Text::with_room(LINE_BYTES_MAX);
-        line(&head(stream, now()), b'P', &[&rest], &mut text);
+        line(&head(stream, now_ns()), b'P', &[&rest], &mut text);
         self.write(&text);
     }
 
@@ -219,62 +219,12 @@ fn line(head: &[u8; HEAD], tag: u8, parts: &[&[u8]], text: &mut Text) {
 
 /// What every whole line of a batch begins with: time, stream and tag.
 fn head(stream: Stream, at_ns: i64) -> [u8; HEAD] {
-    let mut time = Vec::with_capacity(HEAD);
-    timestamp(at_ns, &mut time);
     let mut head = *b"YYYY-mm-ddTHH:MM:SS.nnnnnnnnnZ stdout F ";
     if stream == Stream::Stderr {
         head[TIME..].copy_from_slice(b" stderr F ");
     }
-    // Years of five digits are far away.
-    for (to, from) in head[..TIME].iter_mut().zip(time) {
-        *to = from;
-    }
+    head[..TIME].copy_from_slice(&rfc3339(at_ns));
     head
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(0)
-}
-
-/// RFC 3339 in UTC with nine digits of the second.
-fn timestamp(at_ns: i64, to: &mut Vec<u8>) {
-    let (seconds, nanos) = (at_ns.div_euclid(NANOS), at_ns.rem_euclid(NANOS));
-    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = date(days);
-    for (value, digits, then) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (of_day / 3600, 2, b':'),
-        (of_day / 60 % 60, 2, b':'),
-        (of_day % 60, 2, b'.'),
-        (nanos, 9, b'Z'),
-    ] {
-        number(value, digits, to);
-        to.push(then);
-    }
-}
-
-fn number(value: i64, digits: u32, to: &mut Vec<u8>) {
-    for place in (0..digits).rev() {
-        let digit = value / 10i64.pow(place) % 10;
-        to.push(b'0' + u8::try_from(digit).unwrap_or(0));
-    }
-}
-
-/// Year, month and day of a count of days since 1970-01-01: years are taken to begin in March, so
-/// that the leap day is their last.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -372,19 +322,5 @@ mod tests {
     fn empty_lines_are_lines() {
         let output = vec![b'\n'; 100_000];
         assert_eq!(read_back(&logged(std::slice::from_ref(&output))), output);
-    }
-
-    #[test]
-    fn times_are_written_as_the_field_reads_them() {
-        for (at, wanted) in [
-            (0, "1970-01-01T00:00:00.000000000Z"),
-            (1_475_713_029_669_794_202, "2016-10-06T00:17:09.669794202Z"),
-            (951_782_400 * NANOS, "2000-02-29T00:00:00.000000000Z"),
-            (4_107_542_399 * NANOS + 1, "2100-02-28T23:59:59.000000001Z"),
-        ] {
-            let mut text = Vec::new();
-            timestamp(at, &mut text);
-            assert_eq!(String::from_utf8(text).unwrap(), wanted);
-        }
     }
 }

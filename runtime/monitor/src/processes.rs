@@ -21,10 +21,10 @@ use hull_init::{PodProcfs, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
 use hull_sys::Reaped;
+use hull_sys::time::now_ns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How much output is read at a time, in bytes: what a pipe holds.
 const CHUNK: usize = 64 << 10;
@@ -182,11 +182,6 @@ impl Container {
             Stage::Ended(started, exit) => Fact::Exited(*started, *exit),
         }
     }
-}
-
-pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(0)
 }
 
 impl Monitor {

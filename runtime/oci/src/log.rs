@@ -6,8 +6,8 @@
 
 use crate::args::Global;
 use crate::error::Error;
-use crate::time;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use hull_sys::time::rfc3339_now;
 use serde_json::json;
 use std::fs::File;
 use std::io::Write as _;
@@ -45,7 +45,7 @@ fn write(global: Option<&Global>, level: &str, text: &str, lines: &str) {
     else {
         return;
     };
-    let now = time::now();
+    let now = rfc3339_now();
     let line = if global.log_json {
         format!("{}\n", json!({"level": level, "msg": text, "time": now}))
     } else {

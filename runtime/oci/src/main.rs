@@ -32,7 +32,6 @@ mod start;
 mod state;
 mod status;
 mod store;
-mod time;
 
 use args::{Command, Invocation};
 use error::{Error, Result};

@@ -4,11 +4,12 @@
 use crate::args::Create;
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::{home_dir, seccomp, store, time};
+use crate::{home_dir, seccomp, store};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
 use hull_plan::{HostFacts, Namespace, Options, Root};
+use hull_sys::time::rfc3339_now;
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 
@@ -154,7 +155,7 @@ fn record(
         oci_version: spec.version().clone(),
         bundle: bundle.to_string_lossy().into_owned(),
         rootfs: rootfs.to_string_lossy().into_owned(),
-        created: time::now(),
+        created: rfc3339_now(),
         cgroup,
         first: None,
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),

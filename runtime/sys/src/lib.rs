@@ -27,6 +27,7 @@ mod signals;
 mod spawn;
 mod syscall;
 pub mod text;
+pub mod time;
 mod wiping;
 
 pub use clone::{BirthSlot, ForkResult, clone3, flags, fork_sibling, unshare};
