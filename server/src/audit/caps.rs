@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Capabilities by number, name and what each is worth to somebody who has broken in.
 
-use super::facts::Reach;
+use super::reach::Reach;
 
 /// Names by number, `capability.h`. A number beyond the last is shown as `CAP_<number>`.
 const NAMES: [&str; 41] = [

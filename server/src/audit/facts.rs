@@ -3,22 +3,9 @@
 
 use super::caps::Caps;
 use super::mounts::Table;
+use super::reach::Reach;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How far somebody who has broken into the container gets by one finding alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Reach {
-    /// Not out of the container: one line of defence less.
-    None,
-    /// The other containers of its pod.
-    Pod,
-    /// Other pods of the node, or what all of them share.
-    Node,
-    /// Root on the host.
-    Host,
-}
 
 /// Whose a namespace is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

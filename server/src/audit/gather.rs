@@ -4,162 +4,29 @@
 //! Everything of a process is read by a descriptor of its directory in /proc, which never means another
 //! process when the number is used again; whether it still runs is asked last.
 
+use super::error::Error;
 use super::facts::{DeviceRules, Facts, Given, HostMount, Lsm, Shared, Thread};
 use super::inside;
 use super::judge::kernel_paths;
 use super::listeners;
 use super::mounts::{Table, is_within};
 use super::origin::{self, Origin};
+use super::procfs::{
+    FILE_BYTES_MAX, ProcessHandle, SHOWN_MAX, has_ended, live_thread, namespace, open_live_thread,
+    read_at,
+};
 use super::sockets::Search;
 use super::status;
 use hull_cgroup::{Cgroup, CgroupFs, Version};
 use hull_sys::text::shown;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, readlinkat, statat};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, statat};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// Most that is read of a file of the kernel: a table of some hundred thousand mounts.
-pub(super) const FILE_BYTES_MAX: u64 = 32 << 20;
 /// Most threads that are looked at.
 const THREADS_MAX: usize = 4096;
-/// Longest path and label that is shown, in characters.
-pub(super) const SHOWN_MAX: usize = 200;
 /// Kinds of namespaces, `namespaces(7)`.
 const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-/// Why a container cannot be audited. Each text reads after "cannot".
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("its process has ended")]
-    Ended,
-    #[error("{doing}: {}", hull_sys::name_of(*errno))]
-    Kernel { doing: String, errno: Errno },
-    #[error("read {path}")]
-    Read { path: String, source: io::Error },
-    #[error("read {path}: it is not what the kernel writes there")]
-    Form { path: String },
-    #[error("find its cgroups")]
-    Cgroup { source: hull_cgroup::Error },
-    #[error("leave the host's mount namespace")]
-    Namespace { source: hull_sys::Error },
-    #[error("start a thread")]
-    Thread { source: io::Error },
-    #[error("look at its /dev: there was no answer in {seconds} s")]
-    NoAnswer { seconds: u64 },
-}
-
-impl Error {
-    pub(super) fn kernel(doing: impl Into<String>) -> impl FnOnce(Errno) -> Self {
-        move |source| match source {
-            // What procfs says of a process that went away.
-            Errno::SRCH => Self::Ended,
-            errno => Self::Kernel { doing: doing.into(), errno },
-        }
-    }
-
-    /// What helps.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Kernel { errno: Errno::PERM | Errno::ACCESS, .. } | Self::Namespace { .. } => {
-                Some("run it as root, on the node, in the host's pid namespace")
-            }
-            Self::Ended => Some("`hull ps -a` says how it ended"),
-            Self::NoAnswer { .. } => Some(
-                "something mounted in the container does not answer; the other findings need it, so stop the container",
-            ),
-            Self::Kernel { .. }
-            | Self::Read { .. }
-            | Self::Form { .. }
-            | Self::Cgroup { .. }
-            | Self::Thread { .. } => None,
-        }
-    }
-}
-
-/// A file of the kernel below a directory that is held. Bytes that are no UTF-8 are replaced.
-pub(super) fn read_at(dir: BorrowedFd<'_>, path: &str, limit: u64) -> Result<String, Error> {
-    let opened =
-        openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty());
-    let file = File::from(opened.map_err(Error::kernel(format!("open {path}")))?);
-    let mut bytes = Vec::new();
-    match file.take(limit).read_to_end(&mut bytes) {
-        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(source) if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
-            Err(Error::Ended)
-        }
-        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
-    }
-}
-
-/// A process that cannot be mistaken for another of its number.
-struct Held {
-    pidfd: OwnedFd,
-    dir: OwnedFd,
-    /// Of a thread that lives: a process goes on when its first thread has ended, and the kernel then
-    /// tells its namespaces and mounts by the others only.
-    thread: OwnedFd,
-}
-
-impl Held {
-    fn open(pid: i32) -> Result<Self, Error> {
-        let number = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(Error::Ended)?;
-        let pidfd =
-            pidfd_open(number, PidfdFlags::empty()).map_err(Error::kernel("open a pidfd"))?;
-        let path = format!("/proc/{pid}");
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = match openat(CWD, path.as_str(), how, Mode::empty()) {
-            Err(Errno::NOENT) => return Err(Error::Ended),
-            other => other.map_err(Error::kernel(format!("open {path}")))?,
-        };
-        let thread = live(dir.as_fd())?;
-        let held = Self { pidfd, dir, thread };
-        // The directory is of the process of the pidfd if that has not ended by now.
-        held.still_runs()?;
-        Ok(held)
-    }
-
-    fn still_runs(&self) -> Result<(), Error> {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(Error::Ended),
-            Err(errno) => Err(Error::kernel("poll its pidfd")(errno)),
-        }
-    }
-}
-
-/// Whether a status file is of a thread that has ended: it has rights no more, but still shows them.
-fn has_ended(status: &str) -> bool {
-    status.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"))
-}
-
-/// The directory of a thread of the process that lives, its first if that does.
-fn live(dir: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |path: &str| openat(dir, path, how, Mode::empty());
-    if !has_ended(&read_at(dir, "status", 1 << 20)?) {
-        return open(".").map_err(Error::kernel("open its directory in /proc"));
-    }
-    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let tasks = openat(dir, "task", how, Mode::empty()).and_then(Dir::new);
-    for task in tasks.map_err(Error::kernel("list its threads"))?.flatten() {
-        let Ok(number) = task.file_name().to_str() else { continue };
-        if number.starts_with('.') {
-            continue;
-        }
-        let status = read_at(dir, &format!("task/{number}/status"), 1 << 20);
-        if let (Ok(false), Ok(found)) =
-            (status.map(|text| has_ended(&text)), open(&format!("task/{number}")))
-        {
-            return Ok(found);
-        }
-    }
-    Err(Error::Ended)
-}
 
 /// All facts about the container that `given` names. `is_same` asks the daemon, once the process is
 /// held, whether it is still the container's.
@@ -167,19 +34,19 @@ pub(crate) async fn gather<E: From<Error>>(
     given: &Given,
     is_same: impl AsyncFnOnce() -> Result<bool, E>,
 ) -> Result<Facts, E> {
-    let held = Held::open(given.pid)?;
+    let held = ProcessHandle::open(given.pid)?;
     if !is_same().await? {
         return Err(Error::Ended.into());
     }
     let facts = facts(given, &held)?;
-    held.still_runs()?;
+    held.check_running()?;
     Ok(facts)
 }
 
-fn facts(given: &Given, held: &Held) -> Result<Facts, Error> {
+fn facts(given: &Given, held: &ProcessHandle) -> Result<Facts, Error> {
     let dir = held.thread.as_fd();
     // The pod's: its first process may have made another for itself, in which its rights are nobody's here.
-    let pause = (given.pause > 0).then(|| open_live(&given.pause.to_string())).flatten();
+    let pause = (given.pause > 0).then(|| open_live_thread(&given.pause.to_string())).flatten();
     let of_user = pause.as_ref().map_or(dir, |pause| pause.as_fd());
     let namespaces = namespaces(dir, of_user, &given.of_pod)?;
     let host = Table::parse(&read_at(CWD, "/proc/self/mountinfo", FILE_BYTES_MAX)?);
@@ -219,24 +86,6 @@ fn is_there(path: &str) -> bool {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
-/// The kernel's name of a namespace, such as `net:[4026531840]`.
-/// `None` of a kind that the kernel has not.
-fn namespace(dir: BorrowedFd<'_>, kind: &str) -> Result<Option<String>, Error> {
-    let path = format!("ns/{kind}");
-    match readlinkat(dir, path.as_str(), Vec::new()) {
-        Ok(name) => Ok(name.into_string().ok()),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(Error::kernel(format!("read its {path}"))(errno)),
-    }
-}
-
-/// A thread that lives of the process of this name in /proc.
-fn open_live(pid: &str) -> Option<OwnedFd> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = openat(CWD, format!("/proc/{pid}"), how, Mode::empty()).ok()?;
-    live(dir.as_fd()).ok()
-}
-
 fn namespaces(
     dir: BorrowedFd<'_>,
     of_user: BorrowedFd<'_>,
@@ -244,8 +93,9 @@ fn namespaces(
 ) -> Result<BTreeMap<&'static str, Shared>, Error> {
     let seen = |dir: BorrowedFd<'_>, kind: &str| namespace(dir, kind).ok().flatten();
     // Init's and our own: where the daemon runs in a container, its host is that one.
-    let host: Vec<OwnedFd> = ["1", "self"].iter().filter_map(|pid| open_live(pid)).collect();
-    let pod: Vec<OwnedFd> = of_pod.iter().filter_map(|pid| open_live(&pid.to_string())).collect();
+    let host: Vec<OwnedFd> = ["1", "self"].iter().filter_map(|pid| open_live_thread(pid)).collect();
+    let pod: Vec<OwnedFd> =
+        of_pod.iter().filter_map(|pid| open_live_thread(&pid.to_string())).collect();
     let has = |of: &[OwnedFd], kind: &str, name: &str| {
         of.iter().any(|dir| seen(dir.as_fd(), kind).as_deref() == Some(name))
     };
@@ -285,7 +135,7 @@ fn threads(
     let mut more = false;
     let mut add = |dir: BorrowedFd<'_>| {
         more |= !threads_of(dir, own_user, &mut all);
-        if let (true, Ok(live)) = (on_host, live(dir)) {
+        if let (true, Ok(live)) = (on_host, live_thread(dir)) {
             listeners::sockets(live.as_fd(), &mut sockets);
         }
     };

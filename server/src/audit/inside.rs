@@ -7,9 +7,10 @@
 //! answer for (FUSE, network) is not even asked for its kind: a container may have mounted those to hold
 //! us up. Which filesystem a descriptor is on is looked up in the table, by the mount's number.
 
+use super::error::Error;
 use super::facts::Node;
-use super::gather::{Error, FILE_BYTES_MAX, read_at};
 use super::mounts::{Mount, Table, is_within};
+use super::procfs::{FILE_BYTES_MAX, read_at};
 use hull_sys::text::shown;
 use rustix::fs::{
     CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, major, minor, openat, openat2,

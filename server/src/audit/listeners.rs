@@ -2,7 +2,7 @@
 //! Sockets that a container on the host's network listens at: those of `/proc/<pid>/net` that one of its
 //! processes holds. Links are read, never followed.
 
-use super::gather::{FILE_BYTES_MAX, read_at};
+use super::procfs::{FILE_BYTES_MAX, read_at};
 use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -13,6 +13,7 @@
 //! and bounded where it becomes a message. Only the kernel and the daemon's record are believed.
 
 mod caps;
+mod error;
 mod facts;
 mod gather;
 mod inside;
@@ -21,15 +22,18 @@ mod listeners;
 mod mounts;
 mod neighbours;
 mod origin;
+mod procfs;
 mod pss;
+mod reach;
 mod report;
 mod sockets;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::Error;
 pub(crate) use facts::{Facts, Given};
-pub(crate) use gather::{Error, gather};
+pub(crate) use gather::gather;
 pub(crate) use report::{Audited, NotAudited, Report};
 
 /// Judges the facts about one container. `all` are those of the running containers of its pod, by name.

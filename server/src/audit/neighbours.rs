@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers that see each other's processes: who steers a neighbour gets as far as the neighbour does. Pure.
 
-use super::facts::{Facts, Reach};
+use super::facts::Facts;
 use super::judge::{Finding, findings, some_of};
+use super::reach::Reach;
 use hull_sys::text::shown;
 use std::collections::BTreeMap;
 

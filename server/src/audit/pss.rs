@@ -7,9 +7,10 @@
 //! NET_RAW of the default set. Host ports and sysctls are those of the daemon's record. Volume types,
 //! host names in probes and Windows cannot be seen here.
 
-use super::facts::{Facts, Lsm, Reach, Shared};
+use super::facts::{Facts, Lsm, Shared};
 use super::judge::{Finding, findings, some_of, unmasked_proc};
 use super::judge::{is_container_type, is_unconfined};
+use super::reach::Reach;
 use serde::Serialize;
 
 /// Settings of the kernel that a pod may change at Baseline.

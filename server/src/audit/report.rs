@@ -2,9 +2,10 @@
 //! What `hull audit` prints: the same for people and for programs. Field names are stable; docs/security.md
 //! describes them.
 
-use super::facts::{DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Reach, Shared};
+use super::facts::{DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Shared};
 use super::judge::{Finding, some_of};
 use super::pss::{Obstacle, Standard};
+use super::reach::Reach;
 use hull_sys::text::shown;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,8 @@
 //! first, which ends after so many entries, so deep and after so long, and says so.
 
 use super::facts::{Given, Owned, Socket};
-use super::gather::SHOWN_MAX;
 use super::mounts::{Mount, Table, is_within};
+use super::procfs::SHOWN_MAX;
 use hull_sys::text::shown;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
 use rustix::io::Errno;

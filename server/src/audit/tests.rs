@@ -3,12 +3,13 @@
 
 use super::caps::Caps;
 use super::facts::{
-    DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Owned, Reach, Shared, Socket, Thread,
+    DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Owned, Shared, Socket, Thread,
 };
 use super::judge::{Finding, findings};
 use super::mounts::Table;
 use super::neighbours;
 use super::pss::{self, Level};
+use super::reach::Reach;
 use std::collections::BTreeMap;
 
 const SYS_ADMIN: u64 = 1 << 21;

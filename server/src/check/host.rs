@@ -2,7 +2,7 @@
 //! What the host must give: rights, room on its disks, filesystems that overlay can write to, a
 //! socket that nobody else has.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::config::Config;
 use crate::pod::driver::Driver;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the kernel must have: version, system calls, cgroups, filesystems, namespaces, seccomp.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::apparmor;
 use hull_cgroup::{CgroupFs, Version};
 use hull_sys::Syscall;

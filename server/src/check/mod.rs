@@ -6,63 +6,16 @@
 //! built-in network is checked by attaching a pod in a network namespace made for it, so that the host's
 //! own links and rules are not touched; that of plugins by what there is of them.
 
+mod finding;
 mod host;
 mod kernel;
 mod network;
 mod sysctls;
 
 use crate::config::Config;
+use finding::{Finding, Verdict};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-
-/// How something is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    Good,
-    /// Pods run; something that some of them want is missing. With a hint.
-    Lacking(String),
-    /// Pods cannot run. With a hint.
-    Missing(String),
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    what: &'static str,
-    found: String,
-    verdict: Verdict,
-}
-
-impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Good }
-    }
-
-    fn lacking(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Lacking(hint.into()) }
-    }
-
-    fn missing(what: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Missing(hint.into()) }
-    }
-
-    fn line(&self) -> String {
-        let (word, hint) = match &self.verdict {
-            Verdict::Good => ("ok     ", None),
-            Verdict::Lacking(hint) => ("lacking", Some(hint)),
-            Verdict::Missing(hint) => ("MISSING", Some(hint)),
-        };
-        let hint = hint
-            .map(|hint| format!("\n         {:16} hint: {}", "", text(hint)))
-            .unwrap_or_default();
-        format!("{word}  {:16} {}{hint}\n", self.what, text(&self.found))
-    }
-}
-
-/// As it goes to a terminal: paths and what the kernel says are somebody else's words.
-fn text(words: &str) -> String {
-    hull_sys::text::shown(words, hull_sys::text::MESSAGE_BYTES_MAX)
-}
 
 /// Looks at everything and prints it. Ends with 1 when pods cannot run.
 pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {

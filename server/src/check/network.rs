@@ -8,7 +8,7 @@
 //! Plugins are judged by their set-up: there is a network, its programs are there and speak its version,
 //! and those that can tell say that they are ready. None is asked to attach anything.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::config::{Config, NetworkMode};
 use crate::error::Chain;
 use hull_network::{Bandwidth, BuiltinNetwork, Cni, Pod};

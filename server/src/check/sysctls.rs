@@ -3,7 +3,7 @@
 //! first pod of that family and not before, and whether packets between pods of one bridge pass the
 //! host's rules, which is the operator's to say and which hull leaves as it is.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::config::{Config, NetworkMode};
 use std::fs;
 use std::io;
@@ -81,7 +81,7 @@ fn read(setting: &str) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::finding::Verdict;
     use super::*;
 
     #[test]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices: nodes that it can open, wherever they are, and rules by which it opens nodes of its making.
 
-use super::{Finding, NOT_PRIVILEGED, some_of};
-use crate::audit::facts::{DeviceRules, Facts, Reach};
+use super::finding::{Finding, NOT_PRIVILEGED, some_of};
+use crate::audit::facts::{DeviceRules, Facts};
+use crate::audit::reach::Reach;
 use crate::audit::status::{Rule, may_open};
 use std::collections::BTreeMap;
 

@@ -3,9 +3,10 @@
 //! table of mounts: a path whose topmost mount is still a procfs is not masked, and it is writable when
 //! that mount is.
 
-use super::{Finding, NOT_PRIVILEGED, some_of};
-use crate::audit::facts::{Facts, Reach};
+use super::finding::{Finding, NOT_PRIVILEGED, some_of};
+use crate::audit::facts::Facts;
 use crate::audit::mounts::{Mount, moved};
+use crate::audit::reach::Reach;
 use hull_sys::text::shown;
 use std::collections::BTreeSet;
 

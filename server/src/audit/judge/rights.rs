@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What its processes may do: user, capabilities, filters, security module.
 
-use super::{Finding, NOT_PRIVILEGED};
+use super::finding::{Finding, NOT_PRIVILEGED};
 use crate::audit::caps::{Caps, worth};
-use crate::audit::facts::{Facts, Lsm, Reach, Shared, Widest};
+use crate::audit::facts::{Facts, Lsm, Shared, Widest};
+use crate::audit::reach::Reach;
 
 pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     let widest = facts.widest();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What it shares with others: namespaces, the host's files, sockets and ports, cgroups.
 
-use super::{Finding, NOT_PRIVILEGED, some_of};
-use crate::audit::facts::{Facts, HostMount, Owned, Reach, Shared};
+use super::finding::{Finding, NOT_PRIVILEGED, some_of};
+use crate::audit::facts::{Facts, HostMount, Owned, Shared};
 use crate::audit::mounts::{is_within, moved};
+use crate::audit::reach::Reach;
 use std::collections::BTreeMap;
 
 /// Who writes here is root on the host soon: programs, their settings, what starts them.
