@@ -4,7 +4,7 @@
 use super::args::{Export, Import};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::out;
+use super::output;
 use hull_proto::admin;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -21,7 +21,7 @@ const AHEAD: usize = 4;
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     for image in taken_in(&mut client, &args.file, args.name.as_deref()).await? {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
-        out::line(&format!("{} {names}", image.id))?;
+        output::line(&format!("{} {names}", image.id))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::error::{Error, Result, chain};
 use super::names::{Known, Object, Prefer, container_name, pod_name};
-use super::out::{self, short};
+use super::output::{self, short};
 use crate::audit::{self, Audited, Facts, Given, NotAudited, Report};
 use crate::config::Config;
 use clap::{Args, ValueEnum};
@@ -72,8 +72,8 @@ pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Re
     let namespace = pod.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str());
     let report = Report::new(pod.id.clone(), pod_name(pod), namespace, audited, not_audited);
     match args.output {
-        Output::Table => out::print(&report.text())?,
-        Output::Json => out::json(&report.json().map_err(|source| Error::Json { source })?)?,
+        Output::Table => output::print(&report.text())?,
+        Output::Json => output::json(&report.json().map_err(|source| Error::Json { source })?)?,
     }
     if count == 0 { Ok(()) } else { Err(Error::NotAudited { count }) }
 }

@@ -12,7 +12,7 @@
 
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{archives, images, out};
+use super::{archives, images, output};
 use hull_proto::{admin, cri as api};
 use std::ffi::OsString;
 use std::path::Path;
@@ -64,7 +64,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
         Asked::Import(file) => {
             for image in archives::taken_in(&mut client, Path::new(&file), None).await? {
                 for name in &image.names {
-                    out::line(&format!("{name:<60}saved"))?;
+                    output::line(&format!("{name:<60}saved"))?;
                 }
             }
             Ok(())
@@ -74,7 +74,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
             for name in names {
                 let request = admin::TagRequest { image: image.clone(), name, force };
                 let tagged = client.admin.tag(request).await?.into_inner();
-                out::line(&tagged.name)?;
+                output::line(&tagged.name)?;
             }
             Ok(())
         }
@@ -86,7 +86,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
                 let image = api::ImageSpec { image: name.clone(), ..Default::default() };
                 let request = api::RemoveImageRequest { image: Some(image) };
                 client.images.remove_image(request).await?;
-                out::line(name)?;
+                output::line(name)?;
             }
             Ok(())
         }
@@ -96,16 +96,16 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
 async fn list(client: &mut Client, quiet: bool) -> Result<()> {
     let images = client.images.list_images(api::ListImagesRequest::default()).await?.into_inner();
     if !quiet {
-        out::print("REF TYPE DIGEST SIZE PLATFORMS LABELS\n")?;
+        output::print("REF TYPE DIGEST SIZE PLATFORMS LABELS\n")?;
     }
     for image in images.images {
         for name in image.repo_tags.iter().chain(&image.repo_digests) {
             let line = if quiet {
                 name.clone()
             } else {
-                format!("{name} - {} {} - -", image.id, out::bytes(image.size))
+                format!("{name} - {} {} - -", image.id, output::bytes(image.size))
             };
-            out::line(&line)?;
+            output::line(&line)?;
         }
     }
     Ok(())

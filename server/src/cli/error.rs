@@ -2,13 +2,11 @@
 //! What goes wrong in a command, and how it is shown: one line `error: …`, and where something is
 //! known to help, one line `hint: …`.
 
-use super::out;
 use crate::audit;
 use crate::config;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Longest line, in bytes: a whole message of the daemon fits.
 const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
@@ -109,8 +107,8 @@ impl Error {
         }
     }
 
-    /// The lines to print.
-    fn lines(&self) -> String {
+    /// The lines to print: `error: …` and, with a hint, `hint: …`.
+    pub(crate) fn lines(&self) -> String {
         // The daemon has said "cannot" already.
         let text = if let Self::Daemon { said, .. } = self {
             said.clone()
@@ -118,16 +116,6 @@ impl Error {
             format!("cannot {}", chain(self))
         };
         lines(&text, self.hint().as_deref())
-    }
-
-    /// Prints it and gives the exit code.
-    pub(crate) fn report(&self, code: u8) -> ExitCode {
-        if self.is_broken_pipe() {
-            // As `head` wants it: nothing to say, and nobody to say it to.
-            return ExitCode::SUCCESS;
-        }
-        out::complain(&self.lines());
-        ExitCode::from(code)
     }
 }
 

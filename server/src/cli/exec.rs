@@ -5,7 +5,7 @@ use super::args::Exec;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::Known;
-use super::out;
+use super::output;
 use hull_proto::cri as api;
 use std::io::{self, Write as _};
 use tonic::Code;
@@ -54,7 +54,9 @@ pub(crate) fn not_yet(interactive: bool, tty: bool) {
         [(interactive, "-i", "stdin is empty"), (tty, "-t", "there is no terminal")]
     {
         if asked {
-            out::complain(&format!("warning: {flag} is not there yet and is ignored: {lacks}\n"));
+            output::to_stderr(&format!(
+                "warning: {flag} is not there yet and is ignored: {lacks}\n"
+            ));
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::out::{self, Table};
+use super::output::{self, Table};
 use hull_proto::cri as api;
 
 fn named(image: &str) -> api::ImageSpec {
@@ -30,7 +30,7 @@ pub(crate) async fn list(mut client: Client, args: &Images) -> Result<()> {
         return Err(Error::NotFound { kind: "image", name: name.clone() });
     }
     if args.quiet {
-        return out::print(
+        return output::print(
             &images.iter().map(|image| format!("{}\n", image.id)).collect::<String>(),
         );
     }
@@ -39,10 +39,10 @@ pub(crate) async fn list(mut client: Client, args: &Images) -> Result<()> {
     for image in &images {
         for name in names(image) {
             let pinned = if image.pinned { "yes" } else { "" };
-            table.row([name, out::short(&image.id), out::bytes(image.size), pinned.into()]);
+            table.row([name, output::short(&image.id), output::bytes(image.size), pinned.into()]);
         }
     }
-    out::print(&table.shown())
+    output::print(&table.shown())
 }
 
 /// What an image is called: its tags, else its digests.
@@ -62,7 +62,7 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
         }
         let request = api::RemoveImageRequest { image: Some(named(name)) };
         client.images.remove_image(request).await?;
-        out::line(name)?;
+        output::line(name)?;
     }
     Ok(())
 }

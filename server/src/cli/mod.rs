@@ -19,7 +19,7 @@ mod logline;
 mod logs;
 mod names;
 mod objects;
-mod out;
+mod output;
 mod parse;
 mod pull;
 mod run;
@@ -30,7 +30,7 @@ mod verify;
 mod wait;
 
 use crate::check;
-use crate::config::{Config, keys};
+use crate::config::{self, Config};
 use crate::observe::logging;
 use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
 use clap::{CommandFactory as _, Parser as _};
@@ -56,13 +56,13 @@ pub(crate) fn main(
     if let Command::Serve(overrides) = &cli.command {
         let config = match serve_config(&cli, overrides) {
             Ok(config) => config,
-            Err(err) => return err.report(FAILURE),
+            Err(err) => return output::report(&err, FAILURE),
         };
         logging::start(&config.log);
         return match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err((text, hint)) => {
-                out::complain(&error::lines(&text, hint.as_deref()));
+                output::to_stderr(&error::lines(&text, hint.as_deref()));
                 ExitCode::from(FAILURE)
             }
         };
@@ -70,14 +70,14 @@ pub(crate) fn main(
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match threads.map_err(Error::io("start")) {
         Ok(threads) => threads.block_on(carry_out(cli)),
-        Err(err) => err.report(FAILURE),
+        Err(err) => output::report(&err, FAILURE),
     }
 }
 
 /// Becomes the OCI runtime alone.
 pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
     let source = crate::embedded::oci::become_runtime(words);
-    out::complain(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
+    output::to_stderr(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
     ExitCode::from(FAILURE)
 }
 
@@ -96,7 +96,7 @@ fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
             .iter()
             .map(|level| format!("log.level={}", toml::Value::from(level.as_str()))),
     );
-    let loaded = Config::load_with(cli.config.as_deref(), &set);
+    let loaded = config::load(cli.config.as_deref(), &set);
     Ok(loaded.map_err(|source| Error::Config { source })?.config)
 }
 
@@ -110,7 +110,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
     } else {
         plain(&cli).await.map(|()| ExitCode::SUCCESS).map_err(|err| (err, FAILURE))
     };
-    done.unwrap_or_else(|(err, code)| err.report(code))
+    done.unwrap_or_else(|(err, code)| output::report(&err, code))
 }
 
 /// Commands that end with the container's code.
@@ -145,11 +145,11 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
         Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
-        Command::Config(args) => config(cli, args.what).await,
+        Command::Config(args) => show_config(cli, args.what).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "hull", &mut script);
-            out::raw(&String::from_utf8_lossy(&script))
+            output::raw(&String::from_utf8_lossy(&script))
         }
         Command::Version => version(cli).await,
         // Carried out before.
@@ -170,16 +170,17 @@ fn socket(cli: &Cli) -> Result<PathBuf> {
     if let Some(socket) = &cli.socket {
         return Ok(socket.clone());
     }
-    let loaded = Config::load(cli.config.as_deref()).map_err(|source| Error::Config { source })?;
+    let loaded =
+        config::load(cli.config.as_deref(), &[]).map_err(|source| Error::Config { source })?;
     Ok(loaded.config.socket)
 }
 
 /// For `check`, which is there for hosts where things are not in order yet.
 fn loaded_or_default(cli: &Cli) -> Config {
-    let mut config = match Config::load(cli.config.as_deref()) {
+    let mut config = match config::load(cli.config.as_deref(), &[]) {
         Ok(loaded) => loaded.config,
         Err(source) => {
-            Error::Config { source }.report(FAILURE);
+            output::report(&Error::Config { source }, FAILURE);
             Config::default()
         }
     };
@@ -189,17 +190,17 @@ fn loaded_or_default(cli: &Cli) -> Config {
     config
 }
 
-async fn config(cli: &Cli, what: ConfigWhat) -> Result<()> {
+async fn show_config(cli: &Cli, what: ConfigWhat) -> Result<()> {
     match what {
-        ConfigWhat::Default => out::print(&keys::default_file()),
+        ConfigWhat::Default => output::print(&config::default_file()),
         ConfigWhat::Show { daemon: false } => {
-            let loaded =
-                Config::load(cli.config.as_deref()).map_err(|source| Error::Config { source })?;
-            out::print(&loaded.shown())
+            let loaded = config::load(cli.config.as_deref(), &[])
+                .map_err(|source| Error::Config { source })?;
+            output::print(&loaded.shown())
         }
         ConfigWhat::Show { daemon: true } => {
             let mut client = connect(cli).await?;
-            out::print(&client.admin.config(admin::ConfigRequest {}).await?.into_inner().toml)
+            output::print(&client.admin.config(admin::ConfigRequest {}).await?.into_inner().toml)
         }
     }
 }
@@ -222,7 +223,7 @@ async fn version(cli: &Cli) -> Result<()> {
         }
         Err(other) => return Err(other),
     }
-    out::print(&text)
+    output::print(&text)
 }
 
 #[cfg(test)]

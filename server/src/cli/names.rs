@@ -7,7 +7,7 @@
 
 use super::client::Client;
 use super::error::{Error, Result};
-use super::out::short;
+use super::output::short;
 use hull_proto::cri as api;
 
 /// All pods and containers of the node.

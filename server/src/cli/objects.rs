@@ -5,9 +5,10 @@ use super::args::{Inspect, Ps, Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::{Known, Object, Prefer, container_name, pod_name};
-use super::out::{self, Table, short};
+use super::output::{self, Table, short};
 use super::{images, run_logs, wait};
 use hull_proto::cri as api;
+use hull_sys::time::now_ns;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -21,12 +22,12 @@ pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
     known.containers.retain(|container| args.all || container.state == running);
     known.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
     if args.quiet {
-        return out::print(
+        return output::print(
             &known.containers.iter().map(|of| format!("{}\n", of.id)).collect::<String>(),
         );
     }
     let mut table = Table::new(&["CONTAINER", "NAME", "POD", "IMAGE", "STATE", "REASON", "AGE"]);
-    let now = out::now_ns();
+    let now = now_ns();
     for container in &known.containers {
         let image = container.image.as_ref().map_or("", |image| image.image.as_str());
         table.row([
@@ -36,7 +37,7 @@ pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
             if image.starts_with("sha256:") { short(image) } else { image.to_owned() },
             state(container.state()).to_owned(),
             reason(&mut client, container).await,
-            out::age(container.created_at, now),
+            output::age(container.created_at, now),
         ]);
     }
     if args.all {
@@ -47,11 +48,11 @@ pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
             let ready = pod.state() == api::PodSandboxState::SandboxReady;
             let state = if ready { "pod ready" } else { "pod not ready" };
             let dash = || String::from("-");
-            let (name, age) = (pod_name(pod).to_owned(), out::age(pod.created_at, now));
+            let (name, age) = (pod_name(pod).to_owned(), output::age(pod.created_at, now));
             table.row([dash(), dash(), name, dash(), state.into(), String::new(), age]);
         }
     }
-    out::print(&table.shown())
+    output::print(&table.shown())
 }
 
 fn state(state: api::ContainerState) -> &'static str {
@@ -103,7 +104,7 @@ pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
                     .await?;
             }
         }
-        out::line(name)?;
+        output::line(name)?;
     }
     Ok(())
 }
@@ -153,7 +154,7 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
             }
             Object::Pod(pod) => remove_pod(&mut client, pod).await?,
         }
-        out::line(name)?;
+        output::line(name)?;
     }
     Ok(())
 }
@@ -213,7 +214,7 @@ fn print_json(what: &str, status: Value, info: &HashMap<String, String>) -> Resu
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         all.insert(key.clone(), value);
     }
-    out::json(&format!("{:#}\n", Value::Object(all)))
+    output::json(&format!("{:#}\n", Value::Object(all)))
 }
 
 #[cfg(test)]

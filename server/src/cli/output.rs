@@ -1,107 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Printing. A reader that went away is an error like another here; [`Error::report`] makes it a
-//! quiet end.
+//! Printing: results to stdout, errors and progress to stderr. A closed pipe is an error of the functions here;
+//! [`report`] ends the command silently for it.
 //!
-//! The rule: names and messages come from images, pods and registries, so what is printed is
-//! escaped ([`hull_sys::text`]), all but what [`raw`] is given. A name that stands in a line goes
-//! through [`line`] or a [`Table`], which keep it on that line.
-//!
-//! [`Error::report`]: super::error::Error::report
+//! The rule: names and messages come from images, pods and registries, so everything printed is
+//! escaped ([`hull_sys::text`]), except by [`raw`]. A name inside a line goes through [`line`] or a
+//! [`Table`], which keep it on that line.
 
 use super::error::{Error, Result};
+use comfy_table::presets;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json, shown_lines};
+use indicatif::BinaryBytes;
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
-/// Longest cell of a table, in bytes: a reference with a digest and the longest name fits.
+/// Longest cell of a table, in bytes: the longest image reference with a digest fits.
 const CELL_BYTES_MAX: usize = 512;
 
-/// Writes lines to stdout, at once.
+/// Writes lines to stdout and flushes it.
 pub(crate) fn print(text: &str) -> Result<()> {
     raw(&shown_lines(text))
 }
 
-/// Writes one line to stdout, at once; `text` without its end.
+/// Writes one line to stdout and flushes it; `text` has no newline.
 pub(crate) fn line(text: &str) -> Result<()> {
     raw(&format!("{}\n", shown(text, MESSAGE_BYTES_MAX)))
 }
 
-/// Writes a JSON document to stdout, at once; `document` with its end.
+/// Writes a JSON document to stdout and flushes it; `document` ends with a newline.
 pub(crate) fn json(document: &str) -> Result<()> {
     raw(&shown_json(document))
 }
 
-/// Writes to stdout, at once and as it is: text of our own making.
+/// Writes text of our own to stdout, without escaping, and flushes it.
 pub(crate) fn raw(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("write to stdout"))
 }
 
-/// Writes lines to stderr. Nothing can be done when that fails.
-pub(crate) fn complain(text: &str) {
+/// Writes lines to stderr. An error is ignored: there is nowhere left to report it.
+pub(crate) fn to_stderr(text: &str) {
     let _nobody_reads = io::stderr().lock().write_all(shown_lines(text).as_bytes());
 }
 
-/// Rows in columns as wide as their widest cell, two spaces between.
+/// Prints an error with its hint to stderr, and returns `code` as the exit code.
+pub(crate) fn report(error: &Error, code: u8) -> ExitCode {
+    if error.is_broken_pipe() {
+        // `hull ps | head -1`: the reader has what it wants.
+        return ExitCode::SUCCESS;
+    }
+    to_stderr(&error.lines());
+    ExitCode::from(code)
+}
+
+/// Rows under headings, in columns as wide as their widest cell on a terminal, two spaces between.
 #[derive(Debug)]
 pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
+    table: comfy_table::Table,
 }
 
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|text| (*text).to_owned()).collect()] }
-    }
-
-    /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into_iter().map(|cell| shown(cell, CELL_BYTES_MAX)).collect());
-    }
-
-    /// As text. The last column is not padded.
-    pub(crate) fn shown(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut out = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING).set_header(headings);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
         }
-        out
+        Self { table }
+    }
+
+    /// Adds a row; each cell is escaped, and cut to 512 bytes.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.table.add_row(cells.map(|cell| shown(cell, CELL_BYTES_MAX)));
+    }
+
+    /// The table as lines, without blanks at their ends.
+    pub(crate) fn shown(&self) -> String {
+        let mut text = self.table.trim_fmt();
+        text.push('\n');
+        text
     }
 }
 
-/// The first digits of an id, with or without `sha256:`.
+/// The first 12 digits of an id, without `sha256:`.
 pub(crate) fn short(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
-/// Bytes in the unit that keeps them readable.
+/// A number of bytes in the largest fitting unit: `1.50 KiB`.
 pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut unit = 0;
-    // Tenths of the unit, in whole numbers.
-    let mut tenths = u128::from(count) * 10 / 1024;
-    while tenths >= 10240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    BinaryBytes(count).to_string()
 }
 
-/// How long ago, in the largest unit that fits.
+/// The time between two times in nanoseconds, in the largest fitting unit: `3h`. `-` if `since_ns` is not set.
 pub(crate) fn age(since_ns: i64, now_ns: i64) -> String {
     if since_ns <= 0 {
         return "-".into();
@@ -115,12 +106,6 @@ pub(crate) fn age(since_ns: i64, now_ns: i64) -> String {
     }
 }
 
-/// Nanoseconds since the epoch.
-pub(crate) fn now_ns() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.ok().and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +116,8 @@ mod tests {
         table.row(["longer name".into(), "ready".into()]);
         table.row(["é".into(), String::new()]);
         assert_eq!(table.shown(), "NAME         STATE\nlonger name  ready\né\n");
+        table.row(["漢字漢字漢字".into(), "wide".into()]);
+        assert_eq!(table.shown().lines().last(), Some("漢字漢字漢字  wide"));
     }
 
     #[test]
@@ -148,12 +135,12 @@ mod tests {
         for (count, text) in [
             (0, "0 B"),
             (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (64 << 20, "64.0 MiB"),
-            (u64::MAX, "16777216.0 TiB"),
+            (1024, "1.00 KiB"),
+            (1536, "1.50 KiB"),
+            (64 << 20, "64.00 MiB"),
+            (u64::MAX, "16.00 EiB"),
         ] {
-            assert_eq!(bytes(count), text.replace("16777216.0", "16777215.9"), "{count}");
+            assert_eq!(bytes(count), text, "{count}");
         }
         for (seconds, text) in [(5, "5s"), (61, "1m"), (7200, "2h"), (200_000, "2d")] {
             assert_eq!(age(1, 1 + seconds * 1_000_000_000), text);

@@ -5,7 +5,7 @@
 use super::args::Pull;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::out;
+use super::output;
 use hull_proto::admin as api;
 use hull_proto::admin::layer_progress::State;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
@@ -39,7 +39,7 @@ pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
             continue;
         }
         let id = one(&mut client, image, &account, args.quiet).await?;
-        out::line(&id)?;
+        output::line(&id)?;
     }
     Ok(())
 }
@@ -115,7 +115,7 @@ impl Shown {
         if quiet {
             return Self::Nothing;
         }
-        out::complain(&format!("fetching {}\n", shown(image, MESSAGE_BYTES_MAX)));
+        output::to_stderr(&format!("fetching {}\n", shown(image, MESSAGE_BYTES_MAX)));
         if std::io::stderr().is_terminal() {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             return Self::Bars { all, layers: HashMap::new() };
@@ -126,7 +126,7 @@ impl Shown {
     fn step(&mut self, layer: &api::LayerProgress) -> Result<()> {
         match self {
             Self::Nothing => {}
-            Self::Json { image } => return out::json(&json_step(image, layer)),
+            Self::Json { image } => return output::json(&json_step(image, layer)),
             Self::Bars { all, layers } => {
                 let bar = layers.entry(layer.digest.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(layer.total));
@@ -148,7 +148,7 @@ impl Shown {
                 if layers.insert(layer.digest.clone(), layer.state) != Some(layer.state)
                     && let Some(line) = line(layer)
                 {
-                    out::complain(&line);
+                    output::to_stderr(&line);
                 }
             }
         }
@@ -160,7 +160,7 @@ impl Shown {
             Self::Bars { layers, .. } => layers.values().for_each(ProgressBar::finish),
             Self::Json { image } => {
                 let line = serde_json::json!({"image": image, "id": id});
-                return out::json(&format!("{line}\n"));
+                return output::json(&format!("{line}\n"));
             }
             Self::Nothing | Self::Lines { .. } => {}
         }
@@ -223,7 +223,7 @@ fn line(layer: &api::LayerProgress) -> Option<String> {
     match layer.state() {
         State::Waiting => None,
         State::Receiving if layer.total > 0 => {
-            Some(format!("layer {digits}: receiving {}\n", out::bytes(layer.total)))
+            Some(format!("layer {digits}: receiving {}\n", output::bytes(layer.total)))
         }
         State::Receiving | State::Unpacked | State::Present => {
             Some(format!("layer {digits}: {}\n", word(layer.state())))

@@ -12,7 +12,7 @@ use super::exec::{self, OWN_FAILURE, exit_code, failure_code};
 use super::follow::{Tail, Watch};
 use super::logs::{Streams, streams};
 use super::run_config::{self, LABEL, Wanted};
-use super::{images, names, objects, out, pull, run_logs, wait};
+use super::{images, names, objects, output, pull, run_logs, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
@@ -74,13 +74,13 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
         Err(early) => {
             // The first error is the one to tell; what cannot be cleaned up shows in `hull ps -a`.
             if let Err(left) = clean(&mut client, &uid).await {
-                left.report(OWN_FAILURE);
+                output::report(&left, OWN_FAILURE);
             }
             return Err(early);
         }
     };
     if args.detach {
-        out::line(&running.id).map_err(own)?;
+        output::line(&running.id).map_err(own)?;
         return Ok(0);
     }
     let ended = follow(&client, &running, &mut signals).await;
@@ -129,7 +129,7 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(Wanted, 
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
-            return Err(Error::NameTaken { name, holder: out::short(&pod.id) });
+            return Err(Error::NameTaken { name, holder: output::short(&pod.id) });
         }
     }
     if images::find(client, &args.image).await?.is_none() {
@@ -152,10 +152,10 @@ async fn list(
 async fn clean(client: &mut Client, uid: &str) -> Result<()> {
     for pod in list(client, HashMap::from([(LABEL.to_owned(), uid.to_owned())])).await? {
         objects::remove_pod(client, &pod).await.inspect_err(|_| {
-            out::complain(&format!(
+            output::to_stderr(&format!(
                 "warning: pod {} is left; `hull rm -f {}` tries again\n",
                 shown(names::pod_name(&pod), MESSAGE_BYTES_MAX),
-                out::short(&pod.id)
+                output::short(&pod.id)
             ));
         })?;
     }
@@ -204,7 +204,7 @@ async fn until_ended(
 
 async fn stop(mut client: Client, id: String, grace_s: i64) {
     if let Err(err) = objects::stop_container(&mut client, &id, grace_s).await {
-        err.report(OWN_FAILURE);
+        output::report(&err, OWN_FAILURE);
     }
 }
 
@@ -212,7 +212,7 @@ async fn stop(mut client: Client, id: String, grace_s: i64) {
 fn explain(status: &api::ContainerStatus) {
     if matches!(status.reason.as_str(), "OOMKilled" | "StartError" | "Unknown") {
         let text = format!("{}: {}", status.reason, status.message);
-        out::complain(&format!("hull: {}\n", shown(text, 2 * MESSAGE_BYTES_MAX)));
+        output::to_stderr(&format!("hull: {}\n", shown(text, 2 * MESSAGE_BYTES_MAX)));
     }
 }
 

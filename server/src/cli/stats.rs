@@ -5,7 +5,7 @@
 use super::args::Stats;
 use super::client::Client;
 use super::error::Result;
-use super::out::{self, Table};
+use super::output::{self, Table};
 use hull_proto::cri as api;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) async fn stats(mut client: Client, args: &Stats) -> Result<()> {
     let before = read(&mut client).await?;
     tokio::time::sleep(Duration::from_millis(args.over_ms)).await;
     let after = read(&mut client).await?;
-    out::print(&table(&before, &after).shown())
+    output::print(&table(&before, &after).shown())
 }
 
 async fn read(client: &mut Client) -> Result<Vec<api::PodSandboxStats>> {
@@ -51,8 +51,8 @@ fn table(before: &[api::PodSandboxStats], after: &[api::PodSandboxStats]) -> Tab
                 .process
                 .as_ref()
                 .map_or_else(dash, |process| number(process.process_count, |n| n.to_string())),
-            interface.map_or_else(dash, |of| number(of.rx_bytes, out::bytes)),
-            interface.map_or_else(dash, |of| number(of.tx_bytes, out::bytes)),
+            interface.map_or_else(dash, |of| number(of.rx_bytes, output::bytes)),
+            interface.map_or_else(dash, |of| number(of.tx_bytes, output::bytes)),
         ]);
         for container in &linux.containers {
             let attributes = container.attributes.clone().unwrap_or_default();
@@ -81,12 +81,12 @@ fn number(value: Option<api::UInt64Value>, shown: impl Fn(u64) -> String) -> Str
 
 /// Working set: what cannot be reclaimed, and what the kubelet evicts by.
 fn memory(of: Option<&api::MemoryUsage>) -> String {
-    of.map_or_else(dash, |memory| number(memory.working_set_bytes, out::bytes))
+    of.map_or_else(dash, |memory| number(memory.working_set_bytes, output::bytes))
 }
 
 /// What is left until the limit; `-` without one.
 fn left(of: Option<&api::MemoryUsage>) -> String {
-    of.map_or_else(dash, |memory| number(memory.available_bytes, out::bytes))
+    of.map_or_else(dash, |memory| number(memory.available_bytes, output::bytes))
 }
 
 /// Time and processor time of everything, by id.

@@ -4,7 +4,7 @@
 use super::args::Verify;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{out, pull};
+use super::{output, pull};
 use hull_proto::admin as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 
@@ -22,21 +22,21 @@ pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
     };
     let answer = client.admin.verify(request).await?.into_inner();
     for image in &answer.repaired {
-        out::complain(&format!("repaired {}\n", out::short(image)));
+        output::to_stderr(&format!("repaired {}\n", output::short(image)));
     }
     for failure in &answer.failed {
-        out::complain(&format!("not repaired: {}\n", shown(failure, MESSAGE_BYTES_MAX)));
+        output::to_stderr(&format!("not repaired: {}\n", shown(failure, MESSAGE_BYTES_MAX)));
     }
     let broken = answer.layers.iter().filter(|layer| !is_whole(layer)).count();
     for layer in answer.layers.iter().filter(|layer| !is_whole(layer)) {
-        out::print(&lines(layer))?;
+        output::print(&lines(layer))?;
     }
     if broken > 0 {
         return Err(Error::NotWhole { count: broken });
     }
     let bytes = answer.layers.iter().map(|layer| layer.bytes).sum();
-    let (count, bytes) = (answer.layers.len(), out::bytes(bytes));
-    out::print(&format!("{count} layers, {bytes}: all as they were stored\n"))
+    let (count, bytes) = (answer.layers.len(), output::bytes(bytes));
+    output::print(&format!("{count} layers, {bytes}: all as they were stored\n"))
 }
 
 fn short(text: &str) -> String {
@@ -48,7 +48,7 @@ fn is_whole(layer: &api::VerifiedLayer) -> bool {
 }
 
 fn lines(layer: &api::VerifiedLayer) -> String {
-    let images: Vec<String> = layer.images.iter().map(|id| out::short(id)).collect();
+    let images: Vec<String> = layer.images.iter().map(|id| output::short(id)).collect();
     let mut text = format!("layer {} of {}\n", short(&layer.diff_id), images.join(", "));
     if !layer.unknown.is_empty() {
         text.push_str(&format!("  not compared: {}\n", short(&layer.unknown)));

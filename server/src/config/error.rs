@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a configuration is not taken. Every text names the file and, where there is one, the line.
+//! Why a configuration cannot be used. Every text names the file and, where there is one, the line.
 
-use super::Origin;
+use super::origin::Origin;
 use std::path::PathBuf;
 
-/// Why a configuration is not taken.
+/// Why a configuration cannot be used. Each text reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("read config file {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("list config directory {}", path.display())]
     List { path: PathBuf, source: std::io::Error },
-    #[error("read {origin}: {said}")]
-    Syntax { origin: Origin, said: String },
-    #[error("take `{key}` from {origin}: there is no such setting")]
+    #[error("read {origin}: {message}")]
+    Syntax { origin: Origin, message: String },
+    #[error("read {origin}: unknown setting `{key}`")]
     UnknownKey { key: String, origin: Origin, nearest: Option<String> },
-    #[error("take `{key}` from {origin}: {why}")]
+    #[error("use `{key}` from {origin}: {why}")]
     BadValue { key: String, origin: Origin, why: String },
-    #[error("take `--set {setting}`: it is not KEY=VALUE")]
+    #[error("use `--set {setting}`: it is not KEY=VALUE")]
     BadSetting { setting: String },
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Advice for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownKey { nearest: Some(nearest), .. } => {
@@ -32,7 +32,7 @@ impl Error {
                 Some("`hull config default` lists every setting".into())
             }
             Self::BadValue { .. } | Self::Syntax { .. } => {
-                Some("`hull config default` shows every setting with its form".into())
+                Some("`hull config default` shows every setting and its form".into())
             }
             Self::BadSetting { .. } => Some("for example --set network.mtu=1450".into()),
             Self::Read { .. } | Self::List { .. } => None,

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads the files, lays them over each other, and remembers where each value came from.
+//! Reads the files, merges them in order, and records where each value came from.
 //!
 //! A list is replaced as a whole by a later file, but for `[[image.registry]]`, whose entries add
 //! up: one drop-in file per registry is how people deploy them.
 
+use super::error::Error;
 use super::keys::{self, KEYS, REGISTRY};
-use super::{Config, Error, FILE};
+use super::origin::Origin;
+use super::settings::Config;
+use super::validate::validate;
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,23 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Default,
-    File { path: PathBuf, line: usize },
-    Flag,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("the defaults"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Flag => f.write_str("the command line"),
-        }
-    }
-}
+/// Where the configuration is read from when no file is named.
+const FILE: &str = "/etc/hull/config.toml";
 
 /// The merged configuration.
 #[derive(Debug)]
@@ -68,8 +56,9 @@ impl Loaded {
     }
 }
 
-/// Reads all layers. A file that was asked for must be there; [`FILE`] need not.
-pub(super) fn load(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error> {
+/// Reads `path`, or [`FILE`], then the drop-in files beside it, then `KEY=VALUE` settings of the command line.
+/// A later value replaces an earlier one. `path` must exist; [`FILE`] need not.
+pub(crate) fn load(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error> {
     let file = path.unwrap_or(Path::new(FILE));
     let mut merged = Merged::default();
     match fs::read_to_string(file) {
@@ -139,7 +128,7 @@ impl Merged {
     fn add(&mut self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
         let syntax = |err: &toml::de::Error| {
             let line = err.span().map_or(1, |span| line_of(text, span.start));
-            Error::Syntax { origin: origin(line), said: err.message().to_owned() }
+            Error::Syntax { origin: origin(line), message: err.message().to_owned() }
         };
         let parsed = DeTable::parse(text).map_err(|err| syntax(&err))?;
         let mut found = Vec::new();
@@ -177,9 +166,9 @@ impl Merged {
         let Self { table, origins } = self;
         let config = Config::deserialize(table).map_err(|err| Error::Syntax {
             origin: Origin::Default,
-            said: err.message().to_owned(),
+            message: err.message().to_owned(),
         })?;
-        match config.check() {
+        match validate(&config) {
             Ok(()) => Ok(Loaded { config, origins }),
             Err((key, why)) => {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);

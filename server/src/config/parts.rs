@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hands each part of the daemon its own settings, in its own type.
 
-use super::{Config, NetworkMode};
+use super::settings::{Config, NetworkMode, Registry};
 use std::time::Duration;
 
 impl Config {
     /// The image store's.
     pub(crate) fn images(&self) -> hull_image::Config {
-        let registry = |of: &super::Registry| hull_image::Registry {
+        let registry = |of: &Registry| hull_image::Registry {
             host: of.host.clone(),
             mirrors: of.mirrors.clone(),
             plain_http: of.plain_http,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Values only: merging, origins, messages, and that the generated texts are fresh.
 
-use super::{Config, Driver, Origin, keys};
+use super::{Config, Driver, Origin, default_file, keys, load, reference};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,20 +19,20 @@ fn written(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn nothing_set_gives_the_defaults() {
     let (_dir, main) = written(&[("config.toml", "")]);
-    let loaded = Config::load(Some(&main)).unwrap();
+    let loaded = load(Some(&main), &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert!(loaded.origins.is_empty());
 }
 
 #[test]
 fn the_default_file_reads_back_as_the_defaults() {
-    let (_dir, main) = written(&[("config.toml", &keys::default_file())]);
-    assert_eq!(Config::load(Some(&main)).unwrap().config, Config::default());
+    let (_dir, main) = written(&[("config.toml", &default_file())]);
+    assert_eq!(load(Some(&main), &[]).unwrap().config, Config::default());
 }
 
 #[test]
 fn the_default_file_stays_right_when_everything_is_uncommented() {
-    let text = keys::default_file();
+    let text = default_file();
     let uncommented: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -41,7 +41,7 @@ fn the_default_file_stays_right_when_everything_is_uncommented() {
         })
         .collect();
     let (_dir, main) = written(&[("config.toml", &uncommented)]);
-    let config = Config::load(Some(&main)).unwrap().config;
+    let config = load(Some(&main), &[]).unwrap().config;
     assert_eq!(config.network.mtu, Some(1450));
     assert_eq!(config.image.registry[0].host, "registry.example:5000");
 }
@@ -69,10 +69,13 @@ fn every_default_is_in_the_table_of_keys() {
 fn the_config_page_is_fresh() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
     if std::env::var_os("HULL_BLESS").is_some() {
-        fs::write(&page, keys::markdown()).unwrap();
+        fs::write(&page, reference::markdown()).unwrap();
     }
     let have = fs::read_to_string(&page).unwrap();
-    assert!(have == keys::markdown(), "docs/config.md is stale: run this test with HULL_BLESS=1");
+    assert!(
+        have == reference::markdown(),
+        "docs/config.md is stale: run this test with HULL_BLESS=1"
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn a_later_file_wins_and_is_named_as_the_origin() {
         ("config.toml.d/10-a.toml", "[log]\nlevel = \"error\"\nformat = \"json\"\n"),
         ("config.toml.d/30-off.conf", "nonsense"),
     ]);
-    let loaded = Config::load(Some(&main)).unwrap();
+    let loaded = load(Some(&main), &[]).unwrap();
     assert_eq!(loaded.config.log.level, "debug");
     let from = Origin::File { path: dir.path().join("config.toml.d/20-b.toml"), line: 3 };
     assert_eq!(loaded.origins["log.level"], from);
@@ -92,20 +95,20 @@ fn a_later_file_wins_and_is_named_as_the_origin() {
     assert!(shown.contains("20-b.toml:3"), "{shown}");
     assert!(shown.contains("socket = \"/run/hull/hull.sock\"  # from the defaults"), "{shown}");
     let (_dir, again) = written(&[("config.toml", &shown)]);
-    assert_eq!(Config::load(Some(&again)).unwrap().config, loaded.config);
+    assert_eq!(load(Some(&again), &[]).unwrap().config, loaded.config);
 }
 
 #[test]
 fn the_command_line_comes_last() {
     let (_dir, main) = written(&[("config.toml", "[network]\nmtu = 9000\n")]);
     let set = ["network.mtu=1450".into(), "log.level=trace".into(), "image.pinned=[\"a\"]".into()];
-    let loaded = Config::load_with(Some(&main), &set).unwrap();
+    let loaded = load(Some(&main), &set).unwrap();
     assert_eq!(loaded.config.network.mtu, Some(1450));
     assert_eq!(loaded.config.log.level, "trace");
     assert_eq!(loaded.config.image.pinned, ["a"]);
     assert_eq!(loaded.origins["network.mtu"], Origin::Flag);
     for bad in ["network.mtu", "=3", "a b=3"] {
-        Config::load_with(Some(&main), &[bad.into()]).unwrap_err();
+        load(Some(&main), &[bad.into()]).unwrap_err();
     }
 }
 
@@ -115,7 +118,7 @@ fn registries_of_all_files_add_up() {
         ("config.toml", "[[image.registry]]\nhost = \"a\"\n"),
         ("config.toml.d/b.toml", "\n\n[[image.registry]]\nhost = \"b\"\nplain_http = true\n"),
     ]);
-    let loaded = Config::load(Some(&main)).unwrap();
+    let loaded = load(Some(&main), &[]).unwrap();
     let hosts: Vec<_> = loaded.config.image.registry.iter().map(|of| of.host.as_str()).collect();
     assert_eq!(hosts, ["a", "b"]);
     assert!(loaded.origins["image.registry.1"].to_string().ends_with("b.toml:3"), "{loaded:?}");
@@ -135,8 +138,8 @@ fn an_unknown_key_names_file_line_and_the_nearest() {
         ("[entirely]\ndifferent = 1\n", 2, None),
     ] {
         let (_dir, main) = written(&[("config.toml", text)]);
-        let err = Config::load(Some(&main)).unwrap_err();
-        assert!(err.to_string().contains(&format!("config.toml:{line}: there is no")), "{err}");
+        let err = load(Some(&main), &[]).unwrap_err();
+        assert!(err.to_string().contains(&format!("config.toml:{line}: unknown setting")), "{err}");
         match nearest {
             Some(nearest) => assert_eq!(err.hint().unwrap(), format!("did you mean `{nearest}`?")),
             None => assert!(err.hint().unwrap().contains("config default"), "{:?}", err.hint()),
@@ -157,7 +160,7 @@ fn a_wrong_value_names_file_and_line() {
         ("[log\n", 1),
     ] {
         let (_dir, main) = written(&[("config.toml", text)]);
-        let err = Config::load(Some(&main)).unwrap_err();
+        let err = load(Some(&main), &[]).unwrap_err();
         assert!(err.to_string().contains(&format!("config.toml:{line}: ")), "{text}: {err}");
     }
 }
@@ -166,14 +169,14 @@ fn a_wrong_value_names_file_and_line() {
 fn a_slice_is_a_parent_for_the_systemd_driver_only() {
     let config = |driver: &str| format!("[cgroup]\ndriver = {driver:?}\nparent = \"pods.slice\"\n");
     let (_dir, main) = written(&[("config.toml", &config("systemd"))]);
-    assert_eq!(Config::load(Some(&main)).unwrap().config.cgroup.driver, Driver::Systemd);
+    assert_eq!(load(Some(&main), &[]).unwrap().config.cgroup.driver, Driver::Systemd);
     let (_dir, main) = written(&[("config.toml", &config("cgroupfs"))]);
-    let err = Config::load(Some(&main)).unwrap_err();
+    let err = load(Some(&main), &[]).unwrap_err();
     assert!(err.to_string().contains("cgroup.parent"), "{err}");
     assert_eq!(Config::default().cgroup.driver, Driver::Auto);
 }
 
 #[test]
 fn a_file_that_was_asked_for_must_be_there() {
-    Config::load(Some(Path::new("/does/not/exist.toml"))).unwrap_err();
+    load(Some(Path::new("/does/not/exist.toml")), &[]).unwrap_err();
 }

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
+
+use crate::limits;
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// All that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
+    pub(crate) runtime: Runtime,
+    pub(crate) nri: Nri,
+    pub(crate) image: Image,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[cgroup]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cgroup {
+    pub(crate) driver: Driver,
+    pub(crate) parent: String,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    pub(crate) mode: NetworkMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uplink: Option<String>,
+    pub(crate) bridge: String,
+    #[serde(with = "subnets")]
+    pub(crate) pod_cidr: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u32>,
+    pub(crate) masquerade: bool,
+    pub(crate) table: String,
+    pub(crate) cni: Cni,
+}
+
+/// Who makes the pods' network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkMode {
+    Bridge,
+    Macvlan,
+    Ipvlan,
+    Cni,
+    None,
+}
+
+/// `[network.cni]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cni {
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    pub(crate) networks_max: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conf_template: Option<PathBuf>,
+    pub(crate) netns_dir: PathBuf,
+    pub(crate) plugin_timeout_s: u64,
+    pub(crate) gc_interval_s: u64,
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    pub(crate) shm_bytes: u64,
+    pub(crate) seccomp_root: PathBuf,
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    pub(crate) default_seccomp: DefaultSeccomp,
+    pub(crate) exec_output_bytes_max: u64,
+    pub(crate) exec_drain_s: u64,
+    pub(crate) exec_syncs_max: usize,
+    pub(crate) launch_timeout_s: u64,
+    pub(crate) call_memory_bytes_max: u64,
+}
+
+/// The seccomp profile of a container that names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DefaultSeccomp {
+    #[serde(rename = "runtime/default")]
+    RuntimeDefault,
+    #[serde(rename = "unconfined")]
+    Unconfined,
+}
+
+/// `[nri]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Nri {
+    pub(crate) enable: bool,
+    pub(crate) socket: PathBuf,
+    pub(crate) disable_connections: bool,
+    pub(crate) plugin_path: PathBuf,
+    pub(crate) plugin_config_path: PathBuf,
+    pub(crate) registration_timeout_ms: u64,
+    pub(crate) request_timeout_ms: u64,
+}
+
+/// `[image]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Image {
+    pub(crate) concurrent_layers: usize,
+    pub(crate) pinned: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) config_path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) docker_config: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) stall_s: u64,
+    pub(crate) layer_bytes_max: u64,
+    pub(crate) layer_entries_max: u64,
+    pub(crate) layer_apparent_bytes_max: u64,
+    pub(crate) layer_seconds_max: u64,
+    pub(crate) archive_bytes_max: u64,
+    pub(crate) keep_blobs: bool,
+    pub(crate) registry: Vec<Registry>,
+}
+
+/// `[[image.registry]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) plain_http: bool,
+    pub(crate) skip_verify: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/run/hull".into(),
+            data_dir: "/var/lib/hull".into(),
+            socket: "/run/hull/hull.sock".into(),
+            log: Log::default(),
+            cgroup: Cgroup::default(),
+            network: Network::default(),
+            runtime: Runtime::default(),
+            nri: Nri::default(),
+            image: Image::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self { driver: Driver::Auto, parent: "/hull".into() }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
+        Self {
+            mode: NetworkMode::Bridge,
+            uplink: None,
+            bridge: "hull0".into(),
+            pod_cidr: vec![pods.into()],
+            mtu: None,
+            masquerade: true,
+            table: "hull".into(),
+            cni: Cni::default(),
+        }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            networks_max: 1,
+            conf_template: None,
+            netns_dir: "/run/netns".into(),
+            plugin_timeout_s: hull_network::limits::PLUGIN_TIMEOUT_S.default,
+            gc_interval_s: 600,
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            shm_bytes: 64 << 20,
+            seccomp_root: "/var/lib/kubelet/seccomp".into(),
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            default_seccomp: DefaultSeccomp::Unconfined,
+            exec_output_bytes_max: limits::EXEC_OUTPUT_BYTES.default,
+            exec_drain_s: limits::EXEC_DRAIN_S.default,
+            exec_syncs_max: limits::EXEC_SYNCS.count(),
+            launch_timeout_s: limits::LAUNCH_S.default,
+            call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
+        }
+    }
+}
+
+impl Default for Nri {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            socket: "/var/run/nri/nri.sock".into(),
+            disable_connections: false,
+            plugin_path: "/opt/nri/plugins".into(),
+            plugin_config_path: "/etc/nri/conf.d".into(),
+            registration_timeout_ms: hull_nri::limits::REGISTRATION_TIMEOUT_MS.default,
+            request_timeout_ms: hull_nri::limits::REQUEST_TIMEOUT_MS.default,
+        }
+    }
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        let hull_image::Limits { bytes, entries, apparent_bytes, seconds, archive_bytes } =
+            hull_image::Limits::default();
+        Self {
+            concurrent_layers: 4,
+            pinned: Vec::new(),
+            config_path: None,
+            docker_config: None,
+            policy: None,
+            stall_s: hull_image::limits::STALL_S.default,
+            layer_bytes_max: bytes,
+            layer_entries_max: entries,
+            layer_apparent_bytes_max: apparent_bytes,
+            layer_seconds_max: seconds,
+            archive_bytes_max: archive_bytes,
+            keep_blobs: false,
+            registry: Vec::new(),
+        }
+    }
+}
+
+/// Subnets as the text that people write.
+mod subnets {
+    use ipnet::IpNet;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(nets: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(nets.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|_| D::Error::custom(format!("`{text}` is no subnet like 10.88.0.0/16")))
+        };
+        texts.iter().map(parse).collect()
+    }
+}

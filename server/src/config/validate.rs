@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which values settings may have beyond their types. Pure.
+
+use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
+use crate::systemd::names;
+use std::path::PathBuf;
+
+/// Longest path of a unix socket, in bytes: `sun_path` without the closing NUL.
+const SOCKET_BYTES_MAX: usize = 107;
+/// Longest state directory, in bytes: a monitor listens at `<state_dir>/run/<64 digits>/monitor.sock`.
+const STATE_DIR_BYTES_MAX: usize = SOCKET_BYTES_MAX - "/run/".len() - 64 - "/monitor.sock".len();
+/// Longest name of a link, in bytes: `IFNAMSIZ` without the closing NUL.
+const LINK_NAME_BYTES_MAX: usize = 15;
+/// Smallest limit on the memory of calls, in bytes: one message of 16 MiB, twice, and some to grow.
+const CALL_MEMORY_BYTES_MIN: u64 = 48 << 20;
+/// Longest time for a plugin, in milliseconds: all pods of the node wait for it.
+const PLUGIN_MS_MAX: u64 = 600_000;
+
+/// A setting whose value cannot be used: its key, and the reason.
+pub(super) type Invalid = (&'static str, String);
+
+/// Checks every value, section by section; the first that cannot be used is the error.
+pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
+    absolute("state_dir", [&config.state_dir])?;
+    absolute("data_dir", [&config.data_dir])?;
+    absolute("socket", [&config.socket])?;
+    fits_sockets("state_dir", &config.state_dir, STATE_DIR_BYTES_MAX)?;
+    fits_sockets("socket", &config.socket, SOCKET_BYTES_MAX)?;
+    runtime(&config.runtime)?;
+    cgroup(&config.cgroup)?;
+    network(&config.network)?;
+    nri(&config.nri)?;
+    log(&config.log)?;
+    image(&config.image)
+}
+
+fn absolute<'p>(
+    key: &'static str,
+    paths: impl IntoIterator<Item = &'p PathBuf>,
+) -> Result<(), Invalid> {
+    match paths.into_iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err((key, format!("`{}` is not an absolute path", path.display()))),
+        None => Ok(()),
+    }
+}
+
+fn fits_sockets(key: &'static str, path: &PathBuf, bytes_max: usize) -> Result<(), Invalid> {
+    if path.as_os_str().len() <= bytes_max {
+        return Ok(());
+    }
+    let path = path.display();
+    Err((key, format!("`{path}` is longer than {bytes_max} bytes, too long for sockets (unix(7))")))
+}
+
+fn positive(key: &'static str, value: u64) -> Result<(), Invalid> {
+    if value == 0 { Err((key, "it must be at least 1".into())) } else { Ok(()) }
+}
+
+fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
+    absolute("runtime.seccomp_root", [&runtime.seccomp_root])?;
+    absolute("runtime.cdi_spec_dirs", &runtime.cdi_spec_dirs)?;
+    // A single answer with the largest output has to fit.
+    if runtime.call_memory_bytes_max < CALL_MEMORY_BYTES_MIN {
+        let why = format!("one call needs at least {CALL_MEMORY_BYTES_MIN} bytes");
+        return Err(("runtime.call_memory_bytes_max", why));
+    }
+    positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
+    positive("runtime.launch_timeout_s", runtime.launch_timeout_s)
+}
+
+fn cgroup(cgroup: &Cgroup) -> Result<(), Invalid> {
+    let parent = &cgroup.parent;
+    let is_path =
+        parent.starts_with('/') && parent.len() >= 2 && !parent.split('/').any(|part| part == "..");
+    let is_slice = cgroup.driver != Driver::Cgroupfs && names::slice(parent).is_ok();
+    if is_path || is_slice {
+        return Ok(());
+    }
+    let why = format!(
+        "`{parent}` is neither an absolute path below the root nor, for the systemd driver, a slice"
+    );
+    Err(("cgroup.parent", why))
+}
+
+fn network(network: &Network) -> Result<(), Invalid> {
+    let subnets = &network.pod_cidr;
+    let of_v6 = subnets.iter().filter(|net| net.addr().is_ipv6()).count();
+    if subnets.is_empty() || of_v6 > 1 || subnets.len() - of_v6 > 1 {
+        let why = "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into();
+        return Err(("network.pod_cidr", why));
+    }
+    let cni = &network.cni;
+    absolute("network.cni.conf_dir", [&cni.conf_dir])?;
+    absolute("network.cni.netns_dir", [&cni.netns_dir])?;
+    absolute("network.cni.bin_dirs", &cni.bin_dirs)?;
+    positive("network.cni.networks_max", cni.networks_max as u64)?;
+    positive("network.cni.plugin_timeout_s", cni.plugin_timeout_s)?;
+    positive("network.cni.gc_interval_s", cni.gc_interval_s)?;
+    let name = &network.bridge;
+    if name.is_empty() || name.len() > LINK_NAME_BYTES_MAX || name.contains(['/', ' ']) {
+        let why = format!("`{name}` is not a name of a link: 1 to {LINK_NAME_BYTES_MAX} letters");
+        return Err(("network.bridge", why));
+    }
+    Ok(())
+}
+
+fn nri(nri: &Nri) -> Result<(), Invalid> {
+    absolute("nri.socket", [&nri.socket])?;
+    absolute("nri.plugin_path", [&nri.plugin_path])?;
+    absolute("nri.plugin_config_path", [&nri.plugin_config_path])?;
+    fits_sockets("nri.socket", &nri.socket, SOCKET_BYTES_MAX)?;
+    let times = [
+        ("nri.registration_timeout_ms", nri.registration_timeout_ms),
+        ("nri.request_timeout_ms", nri.request_timeout_ms),
+    ];
+    match times.into_iter().find(|(_, value)| !(1..=PLUGIN_MS_MAX).contains(value)) {
+        Some((key, value)) => Err((key, format!("{value} is not within 1 to {PLUGIN_MS_MAX}"))),
+        None => Ok(()),
+    }
+}
+
+fn log(log: &Log) -> Result<(), Invalid> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    // `hull=debug,tonic=warn` is a filter by module.
+    if levels.contains(&log.level.as_str()) || log.level.contains('=') {
+        return Ok(());
+    }
+    Err(("log.level", format!("`{}` is none of {}", log.level, levels.join(", "))))
+}
+
+fn image(image: &Image) -> Result<(), Invalid> {
+    positive("image.concurrent_layers", image.concurrent_layers as u64)?;
+    positive("image.stall_s", image.stall_s)?;
+    absolute("image.config_path", &image.config_path)?;
+    absolute("image.docker_config", &image.docker_config)?;
+    absolute("image.policy", &image.policy)?;
+    match image.registry.iter().find(|registry| registry.host.is_empty()) {
+        Some(_) => Err(("image.registry", "an entry has no `host`".into())),
+        None => Ok(()),
+    }
+}
