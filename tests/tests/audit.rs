@@ -117,7 +117,7 @@ async fn a_default_container_is_baseline_and_its_open_ends_are_named() {
         "pod security    baseline; not restricted: ",
         "REACH  FINDING",
         "CAP_NET_RAW",
-        "fix: ",
+        "hint: ",
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Capabilities by number, name and what each is worth to somebody who has broken in.
+//! Capabilities: numbers, names, and what each one is worth to an attacker.
 
 use super::reach::Reach;
 
@@ -48,7 +48,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What the Baseline level lets a container have, by name.
+/// The capabilities that the Baseline level allows, by name.
 const BASELINE: [&str; 13] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -65,18 +65,18 @@ const BASELINE: [&str; 13] = [
     "SYS_CHROOT",
 ];
 
-/// A set of capabilities, as the kernel has it: one bit each.
+/// A set of capabilities, one bit each, as in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Caps(pub(crate) u64);
 
 impl Caps {
-    /// Whether the capability of this name is in it. A name that is not known is not.
+    /// Whether the set contains the capability of this name. Unknown names are never contained.
     pub(crate) fn has(self, name: &str) -> bool {
         let number = NAMES.iter().position(|known| *known == name);
         number.is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
-    /// Both sets together.
+    /// The union of both sets.
     pub(crate) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -89,38 +89,40 @@ impl Caps {
             .collect()
     }
 
-    /// What the Baseline level does not let a container add, and a container that asks for nothing has
-    /// not: NET_RAW is in the default set of runtimes, which the level leaves to them.
+    /// The capabilities that the Baseline level does not allow. NET_RAW is allowed: it is in the default set
+    /// of runtimes, which the level accepts.
     pub(crate) fn beyond_baseline(self) -> Vec<String> {
         let allowed = |name: &String| BASELINE.contains(&name.as_str()) || name == "NET_RAW";
         self.names().into_iter().filter(|name| !allowed(name)).collect()
     }
 }
 
-/// How far a capability alone reaches when it is one of the host's (no user namespace is between), and
-/// why. `None` for those that reach no farther than the container.
+/// How far a capability reaches in the user namespace of the host, and why. `None` for those that do not reach
+/// out of the container.
 pub(crate) fn worth(name: &str) -> Option<(Reach, &'static str)> {
     Some(match name {
-        "SYS_ADMIN" => (Reach::Host, "mounts, and most of what only root may"),
+        "SYS_ADMIN" => (Reach::Host, "mounts file systems, and most other privileges of root"),
         "SYS_MODULE" => (Reach::Host, "loads modules into the kernel"),
         "SYS_RAWIO" => (Reach::Host, "reads and writes ports and memory of the machine"),
         "DAC_READ_SEARCH" => (Reach::Host, "opens any file of a filesystem by its handle"),
         "BPF" => (Reach::Host, "loads programs into the kernel"),
         "PERFMON" => (Reach::Host, "reads the kernel's memory by tracing"),
-        "MAC_ADMIN" | "MAC_OVERRIDE" => (Reach::Host, "changes or passes by the security module"),
+        "MAC_ADMIN" | "MAC_OVERRIDE" => (Reach::Host, "changes or bypasses the security module"),
         "SYS_BOOT" => (Reach::Node, "restarts the machine"),
         "SYS_TIME" => (Reach::Node, "sets the clock of the machine"),
         "SYSLOG" => (Reach::Node, "reads the kernel's log and addresses"),
-        "SYS_RESOURCE" => (Reach::Node, "passes by limits of resources"),
-        "SYS_NICE" => (Reach::Node, "takes processors from others"),
-        "AUDIT_CONTROL" | "AUDIT_READ" => (Reach::Node, "reads or changes the machine's audit"),
+        "SYS_RESOURCE" => (Reach::Node, "exceeds resource limits"),
+        "SYS_NICE" => (Reach::Node, "takes CPU time from others"),
+        "AUDIT_CONTROL" | "AUDIT_READ" => {
+            (Reach::Node, "reads or changes the audit log of the machine")
+        }
         "SYS_PACCT" | "SYS_TTY_CONFIG" | "WAKE_ALARM" | "BLOCK_SUSPEND" => {
             (Reach::Node, "changes settings of the machine")
         }
         "IPC_LOCK" => (Reach::Node, "locks memory without limit"),
         "NET_RAW" => (Reach::Node, "forges packets to neighbours on the pod network"),
         "NET_ADMIN" => (Reach::Pod, "changes links, routes and filters of the pod's network"),
-        "SYS_PTRACE" => (Reach::Pod, "reads and steers processes that it can see"),
+        "SYS_PTRACE" => (Reach::Pod, "reads and controls processes that it can see"),
         "CHECKPOINT_RESTORE" => (Reach::Pod, "reads memory maps and sets process ids"),
         _ => return None,
     })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a container cannot be audited.
+//! Errors of an audit.
 
 use rustix::io::Errno;
 use std::io;
@@ -9,11 +9,11 @@ use std::io;
 pub(crate) enum Error {
     #[error("its process has ended")]
     Ended,
-    #[error("{doing}: {}", hull_sys::name_of(*errno))]
-    Kernel { doing: String, errno: Errno },
+    #[error("{operation}: {}", hull_sys::name_of(*errno))]
+    Kernel { operation: String, errno: Errno },
     #[error("read {path}")]
     Read { path: String, source: io::Error },
-    #[error("read {path}: it is not what the kernel writes there")]
+    #[error("read {path}: unexpected format")]
     Form { path: String },
     #[error("find its cgroups")]
     Cgroup { source: hull_cgroup::Error },
@@ -21,29 +21,30 @@ pub(crate) enum Error {
     Namespace { source: hull_sys::Error },
     #[error("start a thread")]
     Thread { source: io::Error },
-    #[error("look at its /dev: there was no answer in {seconds} s")]
+    #[error("read its /dev: no response within {seconds} s")]
     NoAnswer { seconds: u64 },
 }
 
 impl Error {
-    pub(super) fn kernel(doing: impl Into<String>) -> impl FnOnce(Errno) -> Self {
+    /// Converts the error of a system call, named by `operation`.
+    pub(super) fn kernel(operation: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         move |source| match source {
-            // What procfs says of a process that went away.
+            // The error of procfs for a process that has ended.
             Errno::SRCH => Self::Ended,
-            errno => Self::Kernel { doing: doing.into(), errno },
+            errno => Self::Kernel { operation: operation.into(), errno },
         }
     }
 
-    /// What helps.
+    /// Advice for the user.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Kernel { errno: Errno::PERM | Errno::ACCESS, .. } | Self::Namespace { .. } => {
                 Some("run it as root, on the node, in the host's pid namespace")
             }
             Self::Ended => Some("`hull ps -a` says how it ended"),
-            Self::NoAnswer { .. } => Some(
-                "something mounted in the container does not answer; the other findings need it, so stop the container",
-            ),
+            Self::NoAnswer { .. } => {
+                Some("a filesystem mounted in the container does not respond; stop the container")
+            }
             Self::Kernel { .. }
             | Self::Read { .. }
             | Self::Form { .. }

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known of a container's isolation before it is judged. Data alone.
+//! The facts about a container's isolation that the judges read. Data only.
 
 use super::caps::Caps;
-use super::mounts::Table;
+use super::mounts::MountTable;
 use super::reach::Reach;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose a namespace is.
+/// The owner of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Shared {
-    /// The container's alone.
+pub(crate) enum NamespaceOwner {
+    /// Only this container.
     Own,
-    /// Shared with other containers of its pod.
+    /// The pod: other containers share it.
     Pod,
-    /// The host's.
+    /// The host: it is the namespace of the node's own processes.
     Host,
 }
 
 /// One thread of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Thread {
-    /// Real, effective, saved and filesystem user, as the host has them.
+    /// Real, effective, saved and filesystem user, as numbers of the host.
     pub(crate) uids: BTreeSet<u32>,
-    /// Likewise groups, the supplementary ones included.
+    /// The same for groups, and the supplementary groups.
     pub(crate) gids: BTreeSet<u32>,
     pub(crate) permitted: Caps,
     pub(crate) effective: Caps,
@@ -33,14 +33,14 @@ pub(crate) struct Thread {
     pub(crate) no_new_privs: bool,
     /// 0 off, 1 strict, 2 filters, `prctl(2)`.
     pub(crate) seccomp: u32,
-    /// Filters installed; `None` on kernels that do not tell (before Linux 5.9).
+    /// Number of installed filters; `None` on kernels that do not show it (before Linux 5.9).
     pub(crate) filters: Option<u32>,
-    /// Whether it is in a user namespace that the container made itself: its capabilities count
+    /// Whether it is in a user namespace that the container created itself: its capabilities apply
     /// only there.
     pub(crate) nested: bool,
 }
 
-/// One line of a map of ids.
+/// One line of a `uid_map` or `gid_map`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct IdRange {
     pub(crate) inside: u32,
@@ -49,14 +49,14 @@ pub(crate) struct IdRange {
 }
 
 impl IdRange {
-    /// The id inside that a host's id has in this range.
+    /// The id in the container of an id of the host, if it is in this range.
     pub(crate) fn inside_of(&self, host: u32) -> Option<u32> {
         let offset = host.checked_sub(self.outside).filter(|offset| *offset < self.length)?;
         self.inside.checked_add(offset)
     }
 }
 
-/// What confines it beside capabilities and seccomp.
+/// Confinement by a security module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "module", content = "label")]
 pub(crate) enum Lsm {
@@ -68,51 +68,51 @@ pub(crate) enum Lsm {
 
 /// A device node below the container's /dev.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Node {
-    /// Path inside, escaped.
+pub(crate) struct DeviceNode {
+    /// Path in the container, escaped.
     pub(crate) path: String,
-    /// `b` or `c`.
+    /// `b` for a block device, `c` for a character device.
     pub(crate) kind: char,
     pub(crate) major: u32,
     pub(crate) minor: u32,
-    /// Permission bits.
+    /// Permission bits of the node.
     pub(crate) mode: u32,
-    /// Owner as the host has it.
+    /// Owner, as a number of the host.
     pub(crate) uid: u32,
-    /// Its group, as the host has it.
+    /// Group, as a number of the host.
     pub(crate) gid: u32,
 }
 
-impl Node {
-    pub(crate) fn owned(&self) -> Owned {
-        Owned { uid: self.uid, gid: self.gid, mode: self.mode }
+impl DeviceNode {
+    pub(crate) fn owned(&self) -> FileOwner {
+        FileOwner { uid: self.uid, gid: self.gid, mode: self.mode }
     }
 }
 
-/// Who owns a file, as the host has it, and for whom it opens (`st_mode`).
+/// Owner, group and mode (`st_mode`) of a file, as numbers of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owned {
+pub(crate) struct FileOwner {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mode: u32,
 }
 
-impl Owned {
+impl FileOwner {
     pub(crate) fn is_directory(self) -> bool {
         self.mode & 0o170_000 == 0o040_000
     }
 }
 
-/// A socket of the host.
+/// A unix socket of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub(crate) struct Socket {
-    /// Escaped.
+    /// Path on the host, escaped.
     pub(crate) path: String,
-    /// Its server does all that root can: a runtime, or a part of this daemon.
+    /// Whether its server acts with the power of root: a runtime, or a part of this daemon.
     pub(crate) of_root: bool,
-    /// `None` where it could not be asked for.
-    pub(crate) owned: Option<Owned>,
+    /// `None` if it could not be read.
+    pub(crate) owned: Option<FileOwner>,
 }
 
 impl From<Socket> for String {
@@ -121,13 +121,13 @@ impl From<Socket> for String {
     }
 }
 
-/// Which devices may be opened, whatever nodes there are.
+/// Which devices the cgroup allows, whatever nodes exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "list")]
 pub(crate) enum DeviceRules {
-    /// cgroup v1: the kernel's list.
+    /// cgroup v1: the rules as the kernel lists them.
     V1(Vec<String>),
-    /// cgroup v2: a program, which the kernel does not tell as rules.
+    /// cgroup v2: a program, which the kernel does not show as rules.
     #[serde(rename = "eBPF")]
     Ebpf,
 }
@@ -135,84 +135,84 @@ pub(crate) enum DeviceRules {
 /// A mount that shows something of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct HostMount {
-    /// Where it is inside, escaped.
+    /// Mount point in the container, escaped.
     pub(crate) container_path: String,
-    /// What of the host it is, escaped.
+    /// The path on the host that it shows, escaped.
     pub(crate) host_path: String,
-    /// Neither the mount nor its filesystem is read-only.
+    /// Whether neither the mount nor its filesystem is read-only.
     pub(crate) writable: bool,
-    /// Ids on it are those inside: root of a user namespace writes as root of the host.
+    /// Whether ids on it are those of the container: root of its user namespace writes as root of the host.
     pub(crate) idmapped: bool,
-    /// What is mounted in it arrives on the host.
+    /// Whether mounts below it propagate to the host.
     pub(crate) shared: bool,
-    /// Sockets of the host that it reaches.
+    /// Sockets of the host below it.
     pub(crate) sockets: Vec<Socket>,
-    /// Where the search for sockets ended before all was seen.
+    /// Why the search for sockets is incomplete.
     pub(crate) search_cut: Option<String>,
     /// Whether it shows this daemon's `data_dir` or `state_dir`, or is in them.
     pub(crate) of_daemon: bool,
-    /// `None` where it could not be asked for.
+    /// `None` if it could not be read.
     #[serde(skip)]
-    pub(crate) owned: Option<Owned>,
+    pub(crate) owned: Option<FileOwner>,
 }
 
-/// What the daemon's record knows and the kernel does not show.
+/// Facts from the daemon's records, which the kernel does not show.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Given {
-    /// The process.
+pub(crate) struct DaemonFacts {
+    /// The first process of the container.
     pub(crate) pid: i32,
-    /// Its cgroup below each hierarchy's root.
+    /// The cgroup of the container, relative to the root of each hierarchy.
     pub(crate) cgroup: String,
-    /// The pod's uid at the kubelet, which names the directory of its volumes.
+    /// The Kubernetes uid of the pod, which names the directory of its volumes.
     pub(crate) pod_uid: String,
-    /// The pod's directories of the daemon, with its hosts, hostname and resolv.conf; pods of earlier
-    /// releases have those beside the monitor's socket.
+    /// The daemon's directories of the pod, with its hosts, hostname and resolv.conf; pods of earlier
+    /// releases have these files beside the monitor's socket.
     pub(crate) pod_dirs: Vec<String>,
-    /// The daemon's sockets, without links in their paths.
+    /// The daemon's sockets, with all symlinks in their paths resolved.
     pub(crate) sockets: Vec<String>,
-    /// The daemon's `state_dir` and `data_dir`, without links in their paths.
+    /// The daemon's `state_dir` and `data_dir`, with all symlinks in their paths resolved.
     pub(crate) daemon_dirs: Vec<String>,
-    /// Devices that its spec asks for, by path inside.
+    /// Devices in the spec of the container, by path in the container.
     pub(crate) devices: Vec<String>,
-    /// The pod's pause process, 0 when there is none: its user namespace is the pod's.
+    /// The pause process of the pod, or 0. Its user namespace is that of the pod.
     pub(crate) pause: i32,
-    /// Processes whose namespaces are the pod's: pause and the first of the other containers.
+    /// Processes in the namespaces of the pod: pause, and the first processes of the other containers.
     pub(crate) of_pod: Vec<i32>,
-    /// Ports of the host that lead into the pod.
+    /// Host ports that lead to the pod.
     pub(crate) host_ports: Vec<i64>,
-    /// Settings of the kernel that the pod asked for.
+    /// Sysctls of the pod.
     pub(crate) sysctls: Vec<String>,
 }
 
-/// All that is known.
+/// All facts about one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) pid: i32,
-    /// The kernel's name of its pid namespace.
+    /// The name of its pid namespace in /proc.
     pub(crate) pid_namespace: String,
-    pub(crate) namespaces: BTreeMap<&'static str, Shared>,
-    /// Threads of all processes of the container, the first process's first.
+    pub(crate) namespaces: BTreeMap<&'static str, NamespaceOwner>,
+    /// Threads of all processes of the container, those of the first process first.
     pub(crate) threads: Vec<Thread>,
-    /// Whether there were more threads than are looked at.
+    /// Whether there were more threads than the audit reads.
     pub(crate) more_threads: bool,
     pub(crate) uid_map: Vec<IdRange>,
     pub(crate) gid_map: Vec<IdRange>,
     pub(crate) lsm: Lsm,
-    pub(crate) mounts: Table,
+    pub(crate) mounts: MountTable,
     pub(crate) host_mounts: Vec<HostMount>,
-    pub(crate) nodes: Vec<Node>,
-    /// Why parts of /dev were not looked at, escaped.
+    pub(crate) nodes: Vec<DeviceNode>,
+    /// Why parts of /dev were not audited, escaped.
     pub(crate) unseen: Vec<String>,
     pub(crate) rules: DeviceRules,
-    /// Sockets on the host's network that the container listens at.
+    /// Sockets on the host network on which the container listens.
     pub(crate) listening: Vec<String>,
-    /// Of the paths of /proc and /sys that are judged, those that this kernel has.
+    /// The judged paths of /proc and /sys that exist in this kernel.
     pub(crate) kernel_has: BTreeSet<&'static str>,
     pub(crate) host_ports: Vec<i64>,
     pub(crate) sysctls: Vec<String>,
 }
 
-/// The widest rights that any thread has.
+/// The union of the privileges of all threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Widest {
     pub(crate) permitted: Caps,
@@ -225,34 +225,34 @@ pub(crate) struct Widest {
 }
 
 impl Facts {
-    /// Whose a namespace of this kind is; a kind that the kernel lacks is everybody's.
-    pub(crate) fn of(&self, kind: &str) -> Shared {
-        self.namespaces.get(kind).copied().unwrap_or(Shared::Host)
+    /// The owner of the namespace of a kind; a kind that the kernel lacks counts as that of the host.
+    pub(crate) fn of(&self, kind: &str) -> NamespaceOwner {
+        self.namespaces.get(kind).copied().unwrap_or(NamespaceOwner::Host)
     }
 
-    /// Whether a user namespace stands between it and the host's root.
+    /// Whether a user namespace separates it from root of the host.
     pub(crate) fn is_mapped(&self) -> bool {
         let has_root = self.uid_map.iter().any(|range| range.inside_of(0).is_some());
-        self.of("user") != Shared::Host && !has_root
+        self.of("user") != NamespaceOwner::Host && !has_root
     }
 
-    /// `reach`, unless a user namespace is between.
+    /// `reach`, or none if a user namespace separates it from root of the host.
     pub(crate) fn unless_mapped(&self, reach: Reach) -> Reach {
         if self.is_mapped() { Reach::None } else { reach }
     }
 
-    /// The user inside whom an id of the host is.
+    /// The user in the container of a user id of the host, if it is mapped.
     pub(crate) fn inside(&self, host: u32) -> Option<u32> {
         self.uid_map.iter().find_map(|range| range.inside_of(host))
     }
 
-    /// Whether a thread runs as root of the container.
+    /// Whether any thread runs as root of the container.
     pub(crate) fn has_root(&self) -> bool {
         let uids = self.threads.iter().flat_map(|thread| &thread.uids);
         uids.into_iter().any(|uid| self.inside(*uid) == Some(0))
     }
 
-    /// The widest of all threads: who breaks in may come by any of them.
+    /// The union of all threads' privileges: an attacker may control any of them.
     pub(crate) fn widest(&self) -> Widest {
         let mut widest = Widest {
             permitted: Caps::default(),
@@ -282,22 +282,22 @@ impl Facts {
         widest
     }
 
-    /// What a program can come by: what threads have, and without no_new_privs what a file may give.
+    /// The capabilities that a program can acquire: those of the threads, and without no_new_privs those of files.
     pub(crate) fn within_reach(&self) -> Caps {
         let widest = self.widest();
         let held = widest.effective.union(widest.permitted);
         if widest.no_new_privs { held } else { held.union(widest.bounding) }
     }
 
-    /// Whether it is, or can make itself, the host's own root: user 0, in the host's user namespace.
+    /// Whether it is, or can become, root of the host: user 0 in the user namespace of the host.
     pub(crate) fn is_host_root(&self) -> bool {
         let is_root = self.threads.iter().any(|thread| !thread.nested && thread.uids.contains(&0));
-        self.of("user") == Shared::Host && (is_root || self.within_reach().has("SETUID"))
+        self.of("user") == NamespaceOwner::Host && (is_root || self.within_reach().has("SETUID"))
     }
 
-    /// Whether a thread may use a file in the ways of `bits` (4 read, 2 write, 1 search), by its mode or
-    /// by a capability. On a mount with mapped ids (`idmapped`) owners are those inside.
-    pub(crate) fn may(&self, of: Owned, bits: u32, idmapped: bool) -> bool {
+    /// Whether a thread may access a file as in `bits` (4 read, 2 write, 1 search), by its mode or
+    /// by a capability. On an idmapped mount, owners are ids of the container.
+    pub(crate) fn may(&self, of: FileOwner, bits: u32, idmapped: bool) -> bool {
         let group = |host: u32| self.gid_map.iter().find_map(|range| range.inside_of(host));
         let by_mode = self.threads.iter().any(|thread| {
             let is = |id: &u32| {
@@ -306,7 +306,7 @@ impl Facts {
             let of_group =
                 |id: &u32| if idmapped { group(*id) == Some(of.gid) } else { *id == of.gid };
             let (owns, in_group) = (thread.uids.iter().any(is), thread.gids.iter().any(of_group));
-            // Its owner changes the mode.
+            // The owner can change the mode.
             let bits_of_class = match (owns, in_group) {
                 (true, _) if bits & 2 != 0 => 0o7,
                 (true, _) => of.mode >> 6,
@@ -324,7 +324,7 @@ impl Facts {
         by_mode || counts && names.iter().any(|name| held.has(name))
     }
 
-    /// What `privileged: true` leaves behind, whatever the spec called it.
+    /// Whether the facts are those of `privileged: true`, whatever the spec says.
     pub(crate) fn looks_privileged(&self) -> bool {
         let widest = self.widest();
         let sys = self.mounts.at("/sys");

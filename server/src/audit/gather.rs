@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Facts of a running container from the kernel.
+//! Gathers the facts about a running container from the kernel.
 //!
-//! Everything of a process is read by a descriptor of its directory in /proc, which never means another
-//! process when the number is used again; whether it still runs is asked last.
+//! Everything about a process is read beneath a descriptor of its directory in /proc, which never refers to
+//! another process when the pid is reused. The last step checks that the process still runs.
 
 use super::error::Error;
-use super::facts::{DeviceRules, Facts, Given, HostMount, Lsm, Shared, Thread};
-use super::inside;
+use super::facts::{DaemonFacts, DeviceRules, Facts, HostMount, Lsm, NamespaceOwner, Thread};
 use super::judge::kernel_paths;
 use super::listeners;
-use super::mounts::{Table, is_within};
+use super::mount_view;
+use super::mounts::{MountTable, is_within};
 use super::origin::{self, Origin};
 use super::procfs::{
     FILE_BYTES_MAX, ProcessHandle, SHOWN_MAX, has_ended, live_thread, namespace, open_live_thread,
@@ -23,15 +23,15 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, statat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// Most threads that are looked at.
+/// Limit on the number of threads that are read.
 const THREADS_MAX: usize = 4096;
-/// Kinds of namespaces, `namespaces(7)`.
+/// The kinds of namespaces, `namespaces(7)`.
 const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
-/// All facts about the container that `given` names. `is_same` asks the daemon, once the process is
-/// held, whether it is still the container's.
+/// Gathers all facts about the container of `given`. `is_same` asks the daemon, after the process was
+/// opened, whether it is still the process of the container.
 pub(crate) async fn gather<E: From<Error>>(
-    given: &Given,
+    given: &DaemonFacts,
     is_same: impl AsyncFnOnce() -> Result<bool, E>,
 ) -> Result<Facts, E> {
     let held = ProcessHandle::open(given.pid)?;
@@ -43,21 +43,21 @@ pub(crate) async fn gather<E: From<Error>>(
     Ok(facts)
 }
 
-fn facts(given: &Given, held: &ProcessHandle) -> Result<Facts, Error> {
+fn facts(given: &DaemonFacts, held: &ProcessHandle) -> Result<Facts, Error> {
     let dir = held.thread.as_fd();
-    // The pod's: its first process may have made another for itself, in which its rights are nobody's here.
+    // That of the pod: the first process may have created one of its own, in which its privileges mean nothing here.
     let pause = (given.pause > 0).then(|| open_live_thread(&given.pause.to_string())).flatten();
     let of_user = pause.as_ref().map_or(dir, |pause| pause.as_fd());
     let namespaces = namespaces(dir, of_user, &given.of_pod)?;
-    let host = Table::parse(&read_at(CWD, "/proc/self/mountinfo", FILE_BYTES_MAX)?);
+    let host = MountTable::parse(&read_at(CWD, "/proc/self/mountinfo", FILE_BYTES_MAX)?);
     let mount_namespace = openat(dir, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let inside = mount_namespace.map_err(Error::kernel("open its mount namespace"))?;
-    let inside = inside::look(inside, given.devices.clone())?;
+    let mount_namespace = mount_namespace.map_err(Error::kernel("open its mount namespace"))?;
+    let inside = mount_view::view(mount_namespace, given.devices.clone())?;
     let cgroups = CgroupFs::detect().map_err(|source| Error::Cgroup { source })?;
     let own_user = namespace(of_user, "user")?;
     let (threads, more_threads, sockets) =
         threads(given, &cgroups, held.dir.as_fd(), own_user.as_deref(), &namespaces)?;
-    let of_host = |kind: &str| namespaces.get(kind) == Some(&Shared::Host);
+    let of_host = |kind: &str| namespaces.get(kind) == Some(&NamespaceOwner::Host);
     let listening = if of_host("net") { listeners::listening(dir, &sockets) } else { Vec::new() };
     let host_mounts = host_mounts(given, &inside.mounts, &host, of_host("ipc"));
     Ok(Facts {
@@ -81,7 +81,7 @@ fn facts(given: &Given, held: &ProcessHandle) -> Result<Facts, Error> {
     })
 }
 
-/// Of the host's own /proc and /sys.
+/// Whether a path of the host's own /proc or /sys exists.
 fn is_there(path: &str) -> bool {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
@@ -90,9 +90,9 @@ fn namespaces(
     dir: BorrowedFd<'_>,
     of_user: BorrowedFd<'_>,
     of_pod: &[i32],
-) -> Result<BTreeMap<&'static str, Shared>, Error> {
+) -> Result<BTreeMap<&'static str, NamespaceOwner>, Error> {
     let seen = |dir: BorrowedFd<'_>, kind: &str| namespace(dir, kind).ok().flatten();
-    // Init's and our own: where the daemon runs in a container, its host is that one.
+    // Those of init and our own: for a daemon in a container, the host is that container.
     let host: Vec<OwnedFd> = ["1", "self"].iter().filter_map(|pid| open_live_thread(pid)).collect();
     let pod: Vec<OwnedFd> =
         of_pod.iter().filter_map(|pid| open_live_thread(&pid.to_string())).collect();
@@ -103,16 +103,16 @@ fn namespaces(
     for kind in KINDS {
         let of = if kind == "user" { of_user } else { dir };
         let Some(name) = namespace(of, kind)? else {
-            // A kernel that has no such kind has it for nobody.
+            // If the host has no such namespace, the kernel does not support this kind.
             match host.iter().any(|dir| seen(dir.as_fd(), kind).is_some()) {
                 true => return Err(Error::Ended),
                 false => continue,
             }
         };
         let whose = match (has(&host, kind, &name), has(&pod, kind, &name)) {
-            (true, _) => Shared::Host,
-            (false, true) => Shared::Pod,
-            (false, false) => Shared::Own,
+            (true, _) => NamespaceOwner::Host,
+            (false, true) => NamespaceOwner::Pod,
+            (false, false) => NamespaceOwner::Own,
         };
         let _before = all.insert(kind, whose);
     }
@@ -121,16 +121,16 @@ fn namespaces(
 
 type Threads = (Vec<Thread>, bool, BTreeSet<u64>);
 
-/// All threads of all processes of the container's cgroup, and the sockets that they hold if those are
-/// on the host's network.
+/// All threads of all processes in the cgroup of the container, and their sockets if the container is on
+/// the host network.
 fn threads(
-    given: &Given,
+    given: &DaemonFacts,
     cgroups: &CgroupFs,
     first: BorrowedFd<'_>,
     own_user: Option<&str>,
-    namespaces: &BTreeMap<&'static str, Shared>,
+    namespaces: &BTreeMap<&'static str, NamespaceOwner>,
 ) -> Result<Threads, Error> {
-    let on_host = namespaces.get("net") == Some(&Shared::Host);
+    let on_host = namespaces.get("net") == Some(&NamespaceOwner::Host);
     let (mut all, mut sockets) = (Vec::new(), BTreeSet::new());
     let mut more = false;
     let mut add = |dir: BorrowedFd<'_>| {
@@ -143,7 +143,7 @@ fn threads(
     let procs = Cgroup::at(cgroups, &given.cgroup).and_then(|cgroup| cgroup.procs());
     for pid in procs.map_err(|source| Error::Cgroup { source })? {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // One that went away meanwhile is none of the container's any more.
+        // A process that has ended meanwhile is skipped.
         let dir = openat(CWD, format!("/proc/{pid}"), how, Mode::empty());
         if let (true, Ok(dir)) = (pid != given.pid, dir) {
             add(dir.as_fd());
@@ -155,7 +155,7 @@ fn threads(
     Ok((all, more, sockets))
 }
 
-/// Adds the threads of a process. False when there are more than are looked at.
+/// Adds the threads of a process. False if there are more than the limit.
 fn threads_of(dir: BorrowedFd<'_>, own_user: Option<&str>, all: &mut Vec<Thread>) -> bool {
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(tasks) = openat(dir, "task", how, Mode::empty()).and_then(Dir::new) else { return true };
@@ -173,7 +173,7 @@ fn threads_of(dir: BorrowedFd<'_>, own_user: Option<&str>, all: &mut Vec<Thread>
         }
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(task) = openat(dir, format!("task/{number}"), how, Mode::empty()) else { continue };
-        // One that ended meanwhile tells nothing: it counts by the rights that were read.
+        // If the thread ended meanwhile, its privileges that were read count.
         let user = namespace(task.as_fd(), "user").ok().flatten();
         let nested = user.is_some() && user.as_deref() != own_user;
         all.extend(status::thread(&text, nested));
@@ -188,7 +188,7 @@ fn lsm(dir: BorrowedFd<'_>) -> Result<Lsm, Error> {
         Ok(shown(text.trim_end_matches(['\n', '\0']), SHOWN_MAX))
     };
     if apparmor.starts_with('Y') {
-        // By its own file where several modules are stacked (Linux 5.1).
+        // AppArmor has a file of its own where several modules are stacked (Linux 5.1).
         let label = label("attr/apparmor/current").or_else(|_| label("attr/current"))?;
         return Ok(Lsm::AppArmor(label));
     }
@@ -198,7 +198,7 @@ fn lsm(dir: BorrowedFd<'_>) -> Result<Lsm, Error> {
     Ok(Lsm::None)
 }
 
-/// Rules of the cgroup that the process is in, on the host.
+/// The device rules of the cgroup that the process is in.
 fn rules(dir: BorrowedFd<'_>, cgroups: &CgroupFs) -> Result<DeviceRules, Error> {
     let hierarchy =
         cgroups.hierarchies().iter().find(|of| of.controllers.iter().any(|name| name == "devices"));
@@ -212,14 +212,19 @@ fn rules(dir: BorrowedFd<'_>, cgroups: &CgroupFs) -> Result<DeviceRules, Error> 
         controllers.split(',').any(|name| name == "devices").then_some(path)
     });
     let form = || Error::Form { path: "/proc/<pid>/cgroup".into() };
-    // The kernel's own path; one of a cgroup outside our view begins with `/..`.
+    // A path by the kernel; that of a cgroup outside of our view begins with `/..`.
     let path = path.filter(|path| !path.split('/').any(|part| part == "..")).ok_or_else(form)?;
     let file = hierarchy.mountpoint.join(path.trim_start_matches('/')).join("devices.list");
     let list = read_at(CWD, &file.to_string_lossy(), 1 << 20)?;
     Ok(DeviceRules::V1(list.lines().map(str::to_owned).collect()))
 }
 
-fn host_mounts(given: &Given, inside: &Table, host: &Table, host_ipc: bool) -> Vec<HostMount> {
+fn host_mounts(
+    given: &DaemonFacts,
+    inside: &MountTable,
+    host: &MountTable,
+    host_ipc: bool,
+) -> Vec<HostMount> {
     let mut all = Vec::new();
     let mut search = Search::new(host, given);
     for mount in inside.visible() {

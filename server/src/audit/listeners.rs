@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets that a container on the host's network listens at: those of `/proc/<pid>/net` that one of its
-//! processes holds. Links are read, never followed.
+//! Sockets on which a container on the host network listens: those in `/proc/<pid>/net` that one of its
+//! processes has open. Links are read, never followed.
 
 use super::procfs::{FILE_BYTES_MAX, read_at};
 use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
@@ -8,17 +8,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-/// Most descriptors of a process that are looked at.
+/// Limit on the number of descriptors of a process.
 const DESCRIPTORS_MAX: usize = 65_536;
-/// Most sockets that are told.
-const TOLD_MAX: usize = 100;
+/// Limit on the number of reported sockets.
+const SOCKETS_MAX: usize = 100;
 /// `LISTEN` of TCP, and an unconnected UDP socket (`TCP_CLOSE`).
 const STATES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
-/// Inode numbers of the sockets that a process holds. `dir` is its directory in /proc.
+/// Adds the inode numbers of the sockets that a process has open. `dir` is its directory in /proc.
 pub(super) fn sockets(dir: BorrowedFd<'_>, found: &mut BTreeSet<u64>) {
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    // A process that went away holds nothing.
+    // A process that has ended has none.
     let Ok(entries) = openat(dir, "fd", how, Mode::empty()).and_then(Dir::new) else { return };
     for entry in entries.flatten().take(DESCRIPTORS_MAX) {
         let path = [b"fd/", entry.file_name().to_bytes()].concat();
@@ -29,7 +29,7 @@ pub(super) fn sockets(dir: BorrowedFd<'_>, found: &mut BTreeSet<u64>) {
     }
 }
 
-/// Those of these sockets that wait for others, as `tcp 0.0.0.0:80`.
+/// The open sockets (`held`, by inode number) that listen, as `tcp 0.0.0.0:80`.
 pub(super) fn listening(dir: BorrowedFd<'_>, held: &BTreeSet<u64>) -> Vec<String> {
     let mut all = BTreeSet::new();
     for (protocol, state) in STATES {
@@ -41,7 +41,7 @@ pub(super) fn listening(dir: BorrowedFd<'_>, held: &BTreeSet<u64>) -> Vec<String
             ours.map(|(address, _)| format!("{} {address}", protocol.trim_end_matches('6'))),
         );
     }
-    all.into_iter().take(TOLD_MAX).collect()
+    all.into_iter().take(SOCKETS_MAX).collect()
 }
 
 /// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode …`, `proc_pid_net(5)`.
@@ -59,7 +59,7 @@ fn listener(line: &str, wanted: &str) -> Option<(String, u64)> {
     Some((shown, words.get(9)?.parse().ok()?))
 }
 
-/// Words of 32 bits in the machine's order.
+/// Parses an address in words of 32 bits, in the byte order of the machine.
 fn address_of(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
     match hex.len() {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_listens_is_told_with_its_address() {
+    fn listening_sockets_have_their_address() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0 100 0";
         assert_eq!(listener(line, "0A"), Some(("127.0.0.1:8080".into(), 77)));
         let six = "   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 78 1";
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_and_nonsense_are_none() {
+    fn connections_and_invalid_lines_are_skipped() {
         for line in [
             "",
             "0: 0100007F:1F90 0100007F:0050 01 0 0 0 0 0 77",

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull audit`: how a running container is isolated, as the kernel has it and not as its spec asked.
+//! `hull audit`: the isolation of running containers, from the state of the kernel instead of their specs.
 //!
 //! ```text
 //! gather  /proc, the container's mount table, its /dev, device rules ─→ Facts
-//! judge   Facts ─→ Findings: what, how far a break-in would reach, what closes it   (pure)
-//! pss     Facts ─→ the Pod Security level, and what keeps it from the next          (pure)
+//! judge   Facts ─→ Findings: gap, how far an attacker gets through it, hint         (pure)
+//! pss     Facts ─→ the Pod Security level, and the obstacle to the next one         (pure)
 //! report  a table for people, JSON for programs
 //! ```
 //!
-//! The rule: the container is hostile. Nothing of it is opened but directories below its `/dev`, each by
-//! descriptor, without links, and only on filesystems that answer by themselves; text of it is escaped
-//! and bounded where it becomes a message. Only the kernel and the daemon's record are believed.
+//! The rule: the container is hostile. The audit opens only directories below its `/dev`, beneath
+//! descriptors, without symlinks, and only on filesystems that the kernel serves by itself. Text from it is
+//! escaped and shortened where it becomes a message. Only the kernel and the daemon's records are trusted.
 
 mod caps;
 mod error;
 mod facts;
 mod gather;
-mod inside;
 mod judge;
 mod listeners;
+mod mount_view;
 mod mounts;
 mod neighbours;
 mod origin;
@@ -32,11 +32,11 @@ mod status;
 mod tests;
 
 pub(crate) use error::Error;
-pub(crate) use facts::{Facts, Given};
+pub(crate) use facts::{DaemonFacts, Facts};
 pub(crate) use gather::gather;
 pub(crate) use report::{Audited, NotAudited, Report};
 
-/// Judges the facts about one container. `all` are those of the running containers of its pod, by name.
+/// Judges the facts about one container. `all` has the facts about every running container of the pod, by name.
 pub(crate) fn audited(id: String, name: String, facts: &Facts, all: &[(String, Facts)]) -> Audited {
     let mut findings = judge::findings(facts);
     findings.extend(neighbours::judge(facts, all));

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A table of mounts (`/proc/<pid>/mountinfo`), and which mount a path is on. Pure: what is masked or
-//! writable is worked out from the table, so that nothing of the container has to be opened for it.
+//! The mount table (`/proc/<pid>/mountinfo`), and which mount a path is on. Pure: what is masked or
+//! writable is derived from the table, without opening anything of the container.
 
 use std::collections::HashMap;
 
-/// One mount. Paths are as the kernel has them, its octal escapes undone.
+/// One mount. Paths are those of the kernel, with its octal escapes decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) id: u64,
     pub(crate) parent: u64,
     /// `major:minor` of its filesystem.
     pub(crate) device: String,
-    /// Which directory or file of the filesystem is mounted.
+    /// The directory or file of the filesystem that is mounted.
     pub(crate) root: String,
-    /// Where, from the root of the mount namespace.
+    /// The mount point, from the root of the mount namespace.
     pub(crate) point: String,
     pub(crate) fstype: String,
-    /// Of the mount or of its filesystem.
+    /// Whether the mount or its filesystem is read-only.
     pub(crate) read_only: bool,
     pub(crate) idmapped: bool,
-    /// In a peer group: what is mounted in it arrives elsewhere.
+    /// Whether it is in a peer group: mounts below it propagate elsewhere.
     pub(crate) shared: bool,
 }
 
-/// A table of mounts.
+/// The mounts of a mount namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct MountTable {
     mounts: Vec<Mount>,
     children: HashMap<(u64, String), usize>,
     root: Option<usize>,
 }
 
-impl Table {
-    /// Reads a mountinfo file. Lines that are none are passed over. `proc_pid_mountinfo(5)`.
+impl MountTable {
+    /// Parses a mountinfo file; invalid lines are skipped. `proc_pid_mountinfo(5)`.
     pub(crate) fn parse(text: &str) -> Self {
         let mounts: Vec<Mount> = text.lines().filter_map(mount).collect();
-        // Of several with one parent and place the last was mounted last.
+        // Of several mounts with the same parent and mount point, the last line was mounted last.
         let at = mounts.iter().enumerate();
         let children = at.map(|(index, of)| ((of.parent, of.point.clone()), index)).collect();
         // The lowest mount at the root: its parent is not in the table, or is itself.
@@ -47,12 +47,12 @@ impl Table {
         Self { mounts, children, root }
     }
 
-    /// The mount of this number.
+    /// The mount with this id.
     pub(crate) fn by_id(&self, id: u64) -> Option<&Mount> {
         self.mounts.iter().find(|mount| mount.id == id)
     }
 
-    /// The mount that a path without links is on.
+    /// The mount that a path is on; the path must not contain symlinks.
     pub(crate) fn at(&self, path: &str) -> Option<&Mount> {
         let mut current = self.topmost(self.root?, "/");
         let mut prefix = String::new();
@@ -64,9 +64,9 @@ impl Table {
         self.mounts.get(current)
     }
 
-    /// What is mounted on top of a mount at a place, and on top of that.
+    /// The topmost of the mounts that are stacked on a mount at a mount point.
     fn topmost(&self, mut current: usize, place: &str) -> usize {
-        // Each step goes to another mount; a table that turns in a circle is not the kernel's.
+        // Each step goes to another mount; a table with a cycle is not from the kernel.
         for _ in 0..self.mounts.len() {
             let Some(below) = self.mounts.get(current) else { break };
             match self.children.get(&(below.id, place.to_owned())) {
@@ -77,7 +77,7 @@ impl Table {
         current
     }
 
-    /// Mounts that can be reached: not covered by another.
+    /// The mounts that are not covered by another.
     pub(crate) fn visible(&self) -> impl Iterator<Item = &Mount> {
         let is_there = |mount: &&Mount| self.at(&mount.point).is_some_and(|of| of.id == mount.id);
         self.mounts.iter().filter(is_there)
@@ -108,7 +108,7 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
-/// Undoes `\040` and the like.
+/// Decodes octal escapes such as `\040`.
 fn unescaped(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -128,12 +128,12 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether `path` is `of` or lies below it.
+/// Whether `path` is `of` or below it.
 pub(crate) fn is_within(path: &str, of: &str) -> bool {
     of == "/" || path == of || path.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// `path` as it is found when `from` is mounted at `to`; `None` when it is not below `from`.
+/// The path at which `path` is visible if `from` is mounted at `to`; `None` if it is not within `from`.
 pub(crate) fn moved(path: &str, from: &str, to: &str) -> Option<String> {
     if !is_within(path, from) {
         return None;
@@ -165,7 +165,7 @@ nonsense
 
     #[test]
     fn a_path_is_on_the_topmost_mount() {
-        let table = Table::parse(TABLE);
+        let table = MountTable::parse(TABLE);
         let id = |path: &str| table.at(path).map(|mount| mount.id);
         assert_eq!(id("/"), Some(10));
         assert_eq!(id("/etc/passwd"), Some(10));
@@ -181,7 +181,7 @@ nonsense
 
     #[test]
     fn options_and_escapes_are_read() {
-        let table = Table::parse(TABLE);
+        let table = MountTable::parse(TABLE);
         let of = |id| table.by_id(id).unwrap();
         assert_eq!(of(15).root, "/srv/a b");
         assert!(of(15).idmapped && !of(15).shared && !of(15).read_only);
@@ -191,16 +191,17 @@ nonsense
 
     #[test]
     fn a_table_in_a_circle_or_of_nothing_ends() {
-        assert_eq!(Table::parse("").at("/x"), None);
+        assert_eq!(MountTable::parse("").at("/x"), None);
         let circle = "1 2 0:1 / / rw - a b rw\n2 1 0:1 / / rw - a b rw\n3 3 0:1 / / rw - a b rw\n";
-        let table = Table::parse(circle);
+        let table = MountTable::parse(circle);
         let _either = table.at("/x");
         let _counted = table.visible().count();
     }
 
     #[test]
     fn a_root_on_top_of_another_is_the_root() {
-        let table = Table::parse("1 0 0:1 / / rw - rootfs r rw\n2 1 0:2 / / rw - overlay o rw\n");
+        let table =
+            MountTable::parse("1 0 0:1 / / rw - rootfs r rw\n2 1 0:2 / / rw - overlay o rw\n");
         assert_eq!(table.at("/x").unwrap().id, 2);
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Containers that see each other's processes: who steers a neighbour gets as far as the neighbour does. Pure.
+//! Containers that see each other's processes: a container that controls a neighbour gets as far as the neighbour
+//! does. Pure.
 
 use super::facts::Facts;
 use super::judge::{Finding, findings, some_of};
@@ -10,12 +11,12 @@ use std::collections::BTreeMap;
 /// Longest name that is shown, in bytes.
 const NAME_MAX: usize = 64;
 
-/// What a container reaches through running containers of its pod, by name, whose processes it can see.
+/// Findings about running containers of the same pod, by name, whose processes this container sees.
 pub(super) fn judge(facts: &Facts, all: &[(String, Facts)]) -> Vec<Finding> {
     let mut by = BTreeMap::<Reach, Vec<String>>::new();
-    for (name, of) in steered(facts, all) {
-        // As far as itself, and as those that it steers in turn.
-        let further = steered(of, all).into_iter().map(|(_, of)| of).chain([of]);
+    for (name, of) in controlled(facts, all) {
+        // As far as itself, and as the containers that it controls in turn.
+        let further = controlled(of, all).into_iter().map(|(_, of)| of).chain([of]);
         let reach = further.map(own_reach).max().unwrap_or(Reach::None).max(Reach::Pod);
         by.entry(reach).or_default().push(shown(name, NAME_MAX));
     }
@@ -23,11 +24,11 @@ pub(super) fn judge(facts: &Facts, all: &[(String, Facts)]) -> Vec<Finding> {
         Finding {
         id: "neighbours",
         what: format!(
-            "it sees and can enter processes of {} (/proc/<pid>/root, ptrace): it gets as far as those do",
+            "it sees and can control processes of {} (/proc/<pid>/root, ptrace): it gets as far as they do",
             some_of(&names, 4)
         ),
         reach,
-        fix: "spec.shareProcessNamespace: false, no debug container that targets another; or capabilities.drop: \
+        hint: "spec.shareProcessNamespace: false, no debug container that targets another; or capabilities.drop: \
               [SYS_PTRACE] and a user of its own"
             .into(),
     }
@@ -39,18 +40,18 @@ fn own_reach(facts: &Facts) -> Reach {
     findings(facts).iter().map(|finding| finding.reach).max().unwrap_or(Reach::None)
 }
 
-fn steered<'f>(facts: &Facts, all: &'f [(String, Facts)]) -> Vec<(&'f str, &'f Facts)> {
+fn controlled<'f>(facts: &Facts, all: &'f [(String, Facts)]) -> Vec<(&'f str, &'f Facts)> {
     let held = facts.within_reach();
-    let is_steered = |of: &Facts| {
+    let is_controlled = |of: &Facts| {
         let sees = of.pid != facts.pid
             && !of.pid_namespace.is_empty()
             && of.pid_namespace == facts.pid_namespace;
-        // ptrace(2): the capability, or the same user and no capability that we have not.
+        // ptrace(2): the capability, or the same user and no capability that this one lacks.
         let same_user = of.threads.iter().any(|theirs| {
             let within = theirs.permitted.0 & !held.0 == 0;
             within && facts.threads.iter().any(|ours| !ours.uids.is_disjoint(&theirs.uids))
         });
         sees && (held.has("SYS_PTRACE") || same_user)
     };
-    all.iter().filter(|(_, of)| is_steered(of)).map(|(name, of)| (name.as_str(), of)).collect()
+    all.iter().filter(|(_, of)| is_controlled(of)).map(|(name, of)| (name.as_str(), of)).collect()
 }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which mounts of a container show something of the host, and what. Pure: by filesystem and directory,
-//! compared with the host's own table.
+//! Which mounts of a container show a path of the host, and which path. Pure: compares filesystem and directory
+//! with the host's own mount table.
 
-use super::facts::Given;
-use super::mounts::{Mount, Table, is_within, moved};
+use super::facts::DaemonFacts;
+use super::mounts::{Mount, MountTable, is_within, moved};
 
 /// Where a mount comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The container's own: its root, filesystems of the kernel made for it, masks, memory.
+    /// The container itself: its root, kernel filesystems of its namespaces, masks, tmpfs.
     Own,
-    /// A volume or file of the pod: made by the kubelet or by the daemon for it.
+    /// The pod: a volume or file that the kubelet or the daemon created for it.
     Pod,
-    /// Somebody gave it a device of the host by its node. Judged with the nodes.
+    /// A device node of the host. It is judged with the nodes.
     Device,
-    /// This path of the host.
+    /// A path of the host.
     Host(String),
 }
 
-/// Filesystems that are made per namespace, and where they belong in a container.
+/// Filesystems that exist per namespace, and their usual mount points in a container.
 const OF_NAMESPACES: [(&str, &str); 6] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -27,15 +27,15 @@ const OF_NAMESPACES: [(&str, &str); 6] = [
     ("devpts", "/dev/pts"),
     ("mqueue", "/dev/mqueue"),
 ];
-/// What a kubelet puts below a pod's directory.
+/// The entries of the kubelet's directory of a pod.
 const OF_KUBELET: [&str; 5] =
     ["volumes", "volume-subpaths", "volumeDevices", "containers", "etc-hosts"];
 
-/// What the daemon makes for a pod in its directory.
+/// The files in the daemon's directory of a pod.
 const OF_DAEMON: [&str; 3] = ["/hosts", "/hostname", "/resolv.conf"];
 
-/// Where `mount`, seen in a container, comes from.
-pub(crate) fn of(mount: &Mount, host: &Table, given: &Given, host_ipc: bool) -> Origin {
+/// Finds where a mount in a container comes from.
+pub(crate) fn of(mount: &Mount, host: &MountTable, given: &DaemonFacts, host_ipc: bool) -> Origin {
     let at_home = OF_NAMESPACES
         .iter()
         .any(|(fstype, home)| mount.fstype == *fstype && is_within(&mount.point, home));
@@ -58,17 +58,17 @@ pub(crate) fn of(mount: &Mount, host: &Table, given: &Given, host_ipc: bool) -> 
     Origin::Host(shortest.clone())
 }
 
-/// Paths of the host by which what is mounted is found there too.
-fn on_host(mount: &Mount, host: &Table) -> Vec<String> {
-    // What was removed on the host after it was mounted is still there for the container.
+/// The paths on the host of a mounted directory or file.
+fn on_host(mount: &Mount, host: &MountTable) -> Vec<String> {
+    // A directory that was removed on the host after it was mounted is still visible in the container.
     let root = mount.root.strip_suffix("//deleted").unwrap_or(&mount.root);
     let same = host.visible().filter(|of| of.device == mount.device);
     same.filter_map(|of| moved(root, &of.root, &of.point)).collect()
 }
 
-/// Whether it lies where the daemon or the kubelet keeps what is this pod's.
-fn is_of_pod(path: &str, given: &Given) -> bool {
-    // Not all of it: the monitor's socket, which does all that root can, lies there too.
+/// Whether the path is one where the daemon or the kubelet keeps files of this pod.
+fn is_of_pod(path: &str, given: &DaemonFacts) -> bool {
+    // Not the whole directory: the monitor's socket is there, too, and it gives the power of root.
     let dirs = given.pod_dirs.iter().filter(|dir| dir.starts_with('/'));
     let mut files = dirs.filter_map(|dir| moved(path, dir, "/"));
     if files.any(|file| OF_DAEMON.contains(&file.as_str())) {
@@ -98,13 +98,13 @@ mod tests {
 ";
 
     fn origin(line: &str) -> Origin {
-        let given = Given {
+        let given = DaemonFacts {
             pod_uid: "u1".into(),
             pod_dirs: vec!["/run/hull/run/abc".into()],
-            ..Given::default()
+            ..DaemonFacts::default()
         };
-        let table = Table::parse(&format!("{line}\n"));
-        of(table.by_id(1).unwrap(), &Table::parse(HOST), &given, false)
+        let table = MountTable::parse(&format!("{line}\n"));
+        of(table.by_id(1).unwrap(), &MountTable::parse(HOST), &given, false)
     }
 
     #[test]

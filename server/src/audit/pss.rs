@@ -7,13 +7,13 @@
 //! NET_RAW of the default set. Host ports and sysctls are those of the daemon's record. Volume types,
 //! host names in probes and Windows cannot be seen here.
 
-use super::facts::{Facts, Lsm, Shared};
+use super::facts::{Facts, Lsm, NamespaceOwner};
 use super::judge::{Finding, findings, some_of, unmasked_proc};
 use super::judge::{is_container_type, is_unconfined};
 use super::reach::Reach;
 use serde::Serialize;
 
-/// Settings of the kernel that a pod may change at Baseline.
+/// Sysctls that a pod may set at Baseline.
 const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -29,7 +29,7 @@ const SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// A level. Each has all that the one before wants.
+/// A level of the Pod Security Standards. Each includes the requirements of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
@@ -39,7 +39,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// As the standards write it.
+    /// The name in the standards.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Privileged => "privileged",
@@ -49,47 +49,55 @@ impl Level {
     }
 }
 
-/// What keeps it from the next level.
+/// The rule that keeps a container from the next level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Obstacle {
-    /// The level that it is kept from.
+    /// The level that is not met.
     pub(crate) level: Level,
-    /// The first rule of it that is not met, and what was seen.
+    /// The first rule of that level that is not met, with the observed facts.
     pub(crate) reason: String,
-    /// The field to change.
-    pub(crate) fix: String,
+    /// The field to change. Programs read it as `fix`.
+    #[serde(rename = "fix")]
+    pub(crate) hint: String,
 }
 
-/// The level that is met.
+/// The level that a container meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standard {
     pub(crate) level: Level,
     pub(crate) next: Option<Obstacle>,
 }
 
-/// The level that a container meets, and the first thing that keeps it from the next.
+/// Finds the level that a container meets, and the first obstacle to the next one.
 pub(super) fn judge(facts: &Facts) -> Standard {
     let obstacle =
-        |level, (reason, fix): (String, &str)| Obstacle { level, reason, fix: fix.into() };
-    if let Some(why) = not_baseline(facts) {
-        return Standard { level: Level::Privileged, next: Some(obstacle(Level::Baseline, why)) };
+        |level, (reason, hint): (String, &str)| Obstacle { level, reason, hint: hint.into() };
+    if let Some(violation) = not_baseline(facts) {
+        return Standard {
+            level: Level::Privileged,
+            next: Some(obstacle(Level::Baseline, violation)),
+        };
     }
-    if let Some(why) = not_restricted(facts) {
-        return Standard { level: Level::Baseline, next: Some(obstacle(Level::Restricted, why)) };
+    if let Some(violation) = not_restricted(facts) {
+        return Standard {
+            level: Level::Baseline,
+            next: Some(obstacle(Level::Restricted, violation)),
+        };
     }
     Standard { level: Level::Restricted, next: None }
 }
 
-type Why = Option<(String, &'static str)>;
+/// The first rule that is not met: the reason and the hint.
+type Violation = Option<(String, &'static str)>;
 
-fn not_baseline(facts: &Facts) -> Why {
-    for (kind, fix) in [
+fn not_baseline(facts: &Facts) -> Violation {
+    for (kind, hint) in [
         ("net", "spec.hostNetwork: false"),
         ("pid", "spec.hostPID: false"),
         ("ipc", "spec.hostIPC: false"),
     ] {
-        if facts.of(kind) == Shared::Host {
-            return Some((format!("it is in the host's {kind} namespace"), fix));
+        if facts.of(kind) == NamespaceOwner::Host {
+            return Some((format!("it is in the {kind} namespace of the host"), hint));
         }
     }
     if facts.looks_privileged() {
@@ -109,21 +117,21 @@ fn not_baseline(facts: &Facts) -> Why {
     if !facts.host_ports.is_empty() {
         let ports: Vec<String> = facts.host_ports.iter().map(ToString::to_string).collect();
         return Some((
-            format!("ports of the host lead to it: {}", some_of(&ports, 6)),
+            format!("host ports lead to it: {}", some_of(&ports, 6)),
             "no ports[*].hostPort",
         ));
     }
-    // No field of a pod's names a device of the host but through a plugin: it is as a hostPath to it.
+    // A pod gets devices of the host only from plugins; this counts like a hostPath to the device.
     let of_host =
         |of: &Finding| matches!(of.id, "devices" | "device-rules") && of.reach == Reach::Host;
     if let Some(finding) = findings(facts).into_iter().find(of_host) {
-        let fix = "no device of the host: hostPath, device plugin's or CDI's claim";
-        return Some((format!("it opens {}", finding.what), fix));
+        let hint = "no device of the host: neither hostPath nor a plugin's or CDI device";
+        return Some((format!("it opens {}", finding.what), hint));
     }
     not_baseline_confined(facts)
 }
 
-fn not_baseline_confined(facts: &Facts) -> Why {
+fn not_baseline_confined(facts: &Facts) -> Violation {
     match &facts.lsm {
         Lsm::AppArmor(label) if is_unconfined(label) => {
             let reason = "AppArmor does not confine it".to_owned();
@@ -131,7 +139,7 @@ fn not_baseline_confined(facts: &Facts) -> Why {
         }
         Lsm::SELinux(label) if !is_container_type(label) => {
             return Some((
-                format!("its SELinux type is not a container's (`{label}`)"),
+                format!("its SELinux type is not one for containers (`{label}`)"),
                 "no seLinuxOptions.type",
             ));
         }
@@ -145,13 +153,13 @@ fn not_baseline_confined(facts: &Facts) -> Why {
     let unsafe_ones: Vec<String> =
         facts.sysctls.iter().filter(|name| !SYSCTLS.contains(&name.as_str())).cloned().collect();
     if !unsafe_ones.is_empty() {
-        let reason = format!("it sets sysctls that are not safe: {}", some_of(&unsafe_ones, 3));
+        let reason = format!("it sets unsafe sysctls: {}", some_of(&unsafe_ones, 3));
         return Some((reason, "spec.securityContext.sysctls: []"));
     }
     None
 }
 
-fn not_restricted(facts: &Facts) -> Why {
+fn not_restricted(facts: &Facts) -> Violation {
     let widest = facts.widest();
     if !widest.no_new_privs {
         return Some((
@@ -159,7 +167,7 @@ fn not_restricted(facts: &Facts) -> Why {
             "securityContext.allowPrivilegeEscalation: false",
         ));
     }
-    // In a user namespace root is not the host's: the standards allow it since 1.34.
+    // In a user namespace, root is not root of the host: the standards allow it since 1.34.
     if facts.has_root() && !facts.is_mapped() {
         return Some((
             "it runs as root".into(),

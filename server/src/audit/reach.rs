@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far a finding reaches: the scale of all of them.
+//! The scale of findings: how far each one reaches.
 
 use serde::Serialize;
 
-/// How far somebody who has broken into the container gets by one finding alone.
+/// How far an attacker who controls the container gets through one finding alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Reach {
-    /// Not out of the container: one line of defence less.
+    /// Not out of the container, but one layer of defence is missing.
     None,
     /// The other containers of its pod.
     Pod,
-    /// Other pods of the node, or what all of them share.
+    /// Other pods of the node, or resources that all pods share.
     Node,
     /// Root on the host.
     Host,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `hull audit` prints: the same for people and for programs. Field names are stable; docs/security.md
-//! describes them.
+//! The report of `hull audit`, as a table for people and as JSON for programs. Field names are stable;
+//! docs/security.md describes them.
 
-use super::facts::{DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Shared};
+use super::facts::{DeviceNode, DeviceRules, Facts, HostMount, IdRange, Lsm, NamespaceOwner};
 use super::judge::{Finding, some_of};
 use super::pss::{Obstacle, Standard};
 use super::reach::Reach;
@@ -11,14 +11,14 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// Number of the form of the JSON document; more when a field goes or means something else.
-const FORM: u32 = 1;
-/// Longest name that is shown, in bytes.
+/// Version of the JSON document; increased when a field is removed or changes its meaning.
+const VERSION: u32 = 1;
+/// Longest printed name, in bytes.
 const NAME_MAX: usize = 253;
-/// Longest reason that is shown, in bytes.
+/// Longest printed reason, in bytes.
 const REASON_MAX: usize = 1024;
 
-/// One pod, and those of its containers that were audited.
+/// A pod and its audited containers.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     version: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Report {
     not_audited: Vec<NotAudited>,
 }
 
-/// A container that runs and could not be audited.
+/// A running container that could not be audited.
 #[derive(Debug, Serialize)]
 pub(crate) struct NotAudited {
     id: String,
@@ -48,7 +48,7 @@ struct Pod {
     namespace: String,
 }
 
-/// One container.
+/// The result for one container.
 #[derive(Debug, Serialize)]
 pub(crate) struct Audited {
     id: String,
@@ -61,10 +61,10 @@ pub(crate) struct Audited {
     facts: Shown,
 }
 
-/// Facts as programs read them.
+/// The facts as JSON shows them.
 #[derive(Debug, Serialize)]
 struct Shown {
-    namespaces: BTreeMap<&'static str, Shared>,
+    namespaces: BTreeMap<&'static str, NamespaceOwner>,
     user_namespace: bool,
     uid_map: Vec<IdRange>,
     gid_map: Vec<IdRange>,
@@ -102,7 +102,7 @@ struct Seccomp {
 
 #[derive(Debug, Serialize)]
 struct Devices {
-    nodes: Vec<Node>,
+    nodes: Vec<DeviceNode>,
     rules: DeviceRules,
     unseen: Vec<String>,
 }
@@ -184,10 +184,10 @@ impl Shown {
         line(
             "namespaces",
             format!(
-                "host's: {}; pod's: {}; own: {}",
-                of_whom(Shared::Host),
-                of_whom(Shared::Pod),
-                of_whom(Shared::Own)
+                "of the host: {}; of the pod: {}; its own: {}",
+                of_whom(NamespaceOwner::Host),
+                of_whom(NamespaceOwner::Pod),
+                of_whom(NamespaceOwner::Own)
             ),
         );
         let users: Vec<String> = self.users.iter().map(User::shown).collect();
@@ -200,7 +200,7 @@ impl Shown {
         let filters = self
             .seccomp
             .filters
-            .map_or(String::new(), |count| format!(", filters of a thread: {count} at least"));
+            .map_or(String::new(), |count| format!(", filters per thread: at least {count}"));
         line("seccomp", format!("{}{filters}", self.seccomp.mode));
         line("no_new_privs", if self.no_new_privs { "yes".into() } else { "no".into() });
         line("module", self.lsm.shown());
@@ -210,10 +210,10 @@ impl Shown {
         };
         line("devices", format!("{} nodes, {rules}", self.devices.nodes.len()));
         for unseen in &self.devices.unseen {
-            line("", format!("not looked at: {unseen}"));
+            line("", format!("not audited: {unseen}"));
         }
         if !self.all_threads {
-            line("threads", format!("only the first {} were looked at", self.threads));
+            line("threads", format!("only the first {} were audited", self.threads));
         }
     }
 }
@@ -223,7 +223,7 @@ impl User {
         match self.inside {
             Some(inside) if inside == self.host => inside.to_string(),
             Some(inside) => format!("{inside} ({} on the host)", self.host),
-            None => format!("{} of the host, which has no number inside", self.host),
+            None => format!("{} of the host, not mapped into the container", self.host),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Lsm {
 }
 
 impl Reach {
-    /// For people.
+    /// The column REACH of the table.
     fn shown(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -251,7 +251,7 @@ impl Reach {
 }
 
 impl Report {
-    /// Of a pod.
+    /// A report about containers of one pod.
     pub(crate) fn new(
         id: String,
         name: &str,
@@ -260,16 +260,16 @@ impl Report {
         not_audited: Vec<NotAudited>,
     ) -> Self {
         let (name, namespace) = (shown(name, NAME_MAX), shown(namespace, NAME_MAX));
-        Self { version: FORM, pod: Pod { id, name, namespace }, containers, not_audited }
+        Self { version: VERSION, pod: Pod { id, name, namespace }, containers, not_audited }
     }
 
-    /// For programs.
+    /// The report as a JSON document.
     pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
         let text = serde_json::to_string_pretty(self)?;
         Ok(format!("{text}\n"))
     }
 
-    /// For people.
+    /// The report as text.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
         for (index, of) in self.containers.iter().enumerate() {
@@ -283,10 +283,10 @@ impl Report {
             let _infallible = match &of.next {
                 Some(next) => writeln!(
                     out,
-                    "; not {}: {} (fix: {})",
+                    "; not {}: {} (hint: {})",
                     next.level.name(),
                     next.reason,
-                    next.fix
+                    next.hint
                 ),
                 None => writeln!(out),
             };
@@ -309,9 +309,9 @@ impl Report {
 impl Audited {
     fn table(&self) -> String {
         let mut out = String::from("  REACH  FINDING\n");
-        for Finding { id, what, reach, fix } in &self.findings {
+        for Finding { id, what, reach, hint } in &self.findings {
             let _infallible =
-                writeln!(out, "  {:<5}  {id}: {what}\n         fix: {fix}", reach.shown());
+                writeln!(out, "  {:<5}  {id}: {what}\n         hint: {hint}", reach.shown());
         }
         if self.findings.is_empty() {
             out.push_str("  -      nothing\n");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets of the host that a mount of it shows: a search from the mounted directory downward, nearest
-//! first, which ends after so many entries, so deep and after so long, and says so.
+//! Sockets of the host below a mounted host directory: a breadth-first search with limits on entries, depth and
+//! time. A search that reaches a limit is reported as incomplete.
 
-use super::facts::{Given, Owned, Socket};
-use super::mounts::{Mount, Table, is_within};
+use super::facts::{DaemonFacts, FileOwner, Socket};
+use super::mounts::{Mount, MountTable, is_within};
 use super::procfs::SHOWN_MAX;
 use hull_sys::text::shown;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
@@ -13,15 +13,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Most entries of a mount that are looked at.
+/// Limit on the number of entries of one mount.
 const ENTRIES_MAX: usize = 20_000;
-/// Deepest directory below a mount that is looked into.
+/// Limit on the depth of directories below a mount.
 const DEPTH_MAX: usize = 8;
-/// Longest that all searches of a container take together.
+/// Limit on the time of all searches for one container.
 const SEARCH_MAX: Duration = Duration::from_secs(3);
-/// Most sockets of a mount that are told.
+/// Limit on the number of reported sockets of one mount.
 const SOCKETS_MAX: usize = 256;
-/// Where runtimes and the kubelet's helpers listen.
+/// The usual sockets of runtimes and of helpers of the kubelet.
 const KNOWN: [&str; 8] = [
     "/run/docker.sock",
     "/run/containerd/containerd.sock",
@@ -32,7 +32,7 @@ const KNOWN: [&str; 8] = [
     "/run/buildkit/buildkitd.sock",
     "/run/nri/nri.sock",
 ];
-/// Names of sockets whose servers do all that root can.
+/// File names of sockets whose servers act with the power of root.
 const RUNTIMES: [&str; 8] = [
     "docker.sock",
     "containerd.sock",
@@ -43,30 +43,30 @@ const RUNTIMES: [&str; 8] = [
     "buildkitd.sock",
     "nri.sock",
 ];
-/// Filesystems that may take forever to answer.
-const ANSWERS_SLOWLY: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "autofs"];
-/// Filesystems in which nobody can make a socket.
-const WITHOUT: [&str; 9] =
+/// Filesystems that may not respond.
+const MAY_NOT_RESPOND: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "autofs"];
+/// Filesystems that cannot contain sockets.
+const WITHOUT_SOCKETS: [&str; 9] =
     ["proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "devpts", "mqueue"];
 
 /// Searches for all mounts of a container.
 pub(super) struct Search<'a> {
-    host: &'a Table,
-    given: &'a Given,
+    host: &'a MountTable,
+    given: &'a DaemonFacts,
     until: Instant,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(host: &'a Table, given: &'a Given) -> Self {
+    pub(super) fn new(host: &'a MountTable, given: &'a DaemonFacts) -> Self {
         Self { host, given, until: Instant::now() + SEARCH_MAX }
     }
 
-    /// Who owns what lies at a path of the host, links not followed. Not asked where that may take forever.
-    pub(super) fn owned(&self, path: &str) -> Option<Owned> {
+    /// Owner and mode of a path of the host, without following symlinks; `None` on filesystems that may not respond.
+    pub(super) fn owned(&self, path: &str) -> Option<FileOwner> {
         self.stat(Path::new(path)).map(|found| owned(&found))
     }
 
-    /// Sockets at a path of the host and below it, and where the search ended before all was seen.
+    /// The sockets at a path of the host and below it, and why the search is incomplete.
     pub(super) fn sockets(&mut self, path: &str) -> (Vec<Socket>, Option<String>) {
         let mut found = BTreeMap::new();
         self.add(Path::new(path), &mut found);
@@ -80,16 +80,16 @@ impl<'a> Search<'a> {
 
     fn below(&self, path: &str, found: &mut BTreeMap<PathBuf, Socket>) -> Option<String> {
         let on = self.host.at(path)?;
-        if WITHOUT.contains(&on.fstype.as_str()) {
+        if WITHOUT_SOCKETS.contains(&on.fstype.as_str()) {
             return None;
         }
-        if answers_slowly(on) {
-            return Some("there was no search for sockets: its filesystem may not answer".into());
+        if may_not_respond(on) {
+            return Some("no search for sockets: its filesystem may not respond".into());
         }
         let mut waiting = VecDeque::from([(PathBuf::from(path), 0_usize)]);
         let (mut seen, mut too_deep) = (0_usize, false);
         while let Some((dir, depth)) = waiting.pop_front() {
-            // Another filesystem is another mount inside too, if it is there at all.
+            // Another filesystem is a mount of its own in the container, if it is visible there at all.
             if self.host.at(&dir.to_string_lossy()).is_none_or(|at| at.id != on.id) {
                 continue;
             }
@@ -121,12 +121,11 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        too_deep.then(|| {
-            format!("the search for sockets passed over directories deeper than {DEPTH_MAX}")
-        })
+        too_deep
+            .then(|| format!("the search for sockets skipped directories deeper than {DEPTH_MAX}"))
     }
 
-    /// Adds what lies there if it is a socket.
+    /// Adds the path if it is a socket.
     fn add(&self, path: &Path, found: &mut BTreeMap<PathBuf, Socket>) {
         let Some(stat) = self.stat(path) else { return };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
@@ -145,19 +144,19 @@ impl<'a> Search<'a> {
     }
 
     fn stat(&self, path: &Path) -> Option<Stat> {
-        if answers_slowly(self.host.at(&path.to_string_lossy())?) {
+        if may_not_respond(self.host.at(&path.to_string_lossy())?) {
             return None;
         }
         open_on_host(path, OFlags::PATH | OFlags::NOFOLLOW).and_then(fstat).ok()
     }
 }
 
-fn owned(found: &Stat) -> Owned {
-    Owned { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode }
+fn owned(found: &Stat) -> FileOwner {
+    FileOwner { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode }
 }
 
-fn answers_slowly(on: &Mount) -> bool {
-    on.fstype.starts_with("fuse") || ANSWERS_SLOWLY.contains(&on.fstype.as_str())
+fn may_not_respond(on: &Mount) -> bool {
+    on.fstype.starts_with("fuse") || MAY_NOT_RESPOND.contains(&on.fstype.as_str())
 }
 
 fn open_on_host(path: &Path, how: OFlags) -> Result<OwnedFd, Errno> {
@@ -172,23 +171,23 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn sockets_are_found_below_and_a_search_that_was_cut_says_so() {
+    fn sockets_below_are_found_and_an_incomplete_search_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let deep = root.join("a/b/c");
         fs::create_dir_all(&deep).unwrap();
         let _listener = UnixListener::bind(deep.join("plain")).unwrap();
         let _own = UnixListener::bind(root.join("cri")).unwrap();
-        let host = Table::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap());
+        let host = MountTable::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap());
         let own = root.join("cri").display().to_string();
-        let given = Given { sockets: vec![own.clone()], ..Given::default() };
+        let given = DaemonFacts { sockets: vec![own.clone()], ..DaemonFacts::default() };
         let mut search = Search::new(&host, &given);
         let text = root.display().to_string();
         let (found, cut) = search.sockets(&text);
-        let told: Vec<(&str, bool)> =
+        let seen: Vec<(&str, bool)> =
             found.iter().map(|of| (of.path.as_str(), of.of_root)).collect();
         let other = deep.join("plain").display().to_string();
-        assert_eq!(told, [(other.as_str(), false), (own.as_str(), true)]);
+        assert_eq!(seen, [(other.as_str(), false), (own.as_str(), true)]);
         assert_eq!(cut, None);
         search.until = Instant::now();
         for number in 0..100 {
@@ -196,8 +195,8 @@ mod tests {
         }
         let (_, cut) = search.sockets(&text);
         assert_eq!(cut.unwrap(), "the search for sockets ended after 63 entries");
-        // What lies in the daemon's directories is its own.
-        let given = Given { daemon_dirs: vec![text.clone()], ..Given::default() };
+        // Sockets in the daemon's directories are its own.
+        let given = DaemonFacts { daemon_dirs: vec![text.clone()], ..DaemonFacts::default() };
         let (found, _) = Search::new(&host, &given).sockets(&text);
         assert!(found.len() == 2 && found.iter().all(|of| of.of_root), "{found:?}");
         fs::create_dir_all(root.join("1d/2/3/4/5/6/7/8/9/10")).unwrap();

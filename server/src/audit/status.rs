@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `/proc/<pid>/status`, maps of ids and rules of devices, parsed. Pure.
+//! Parses `/proc/<pid>/status`, id maps and device rules. Pure.
 
 use super::caps::Caps;
 use super::facts::{IdRange, Thread};
 
-/// A thread from its status file; `None` when a field that every kernel has is missing. `proc_pid_status(5)`.
+/// Parses the status file of a thread; `None` if a field that every kernel has is missing. `proc_pid_status(5)`.
 ///
-/// The first line is the thread's name, which the container chooses. The kernel escapes its newlines,
-/// so that no line of it can pass for another.
+/// The first line is the thread's name, which the container chooses. The kernel escapes newlines in it,
+/// so it cannot forge another line.
 pub(crate) fn thread(status: &str, nested: bool) -> Option<Thread> {
     let field = |name: &str| {
         let mut lines = status.lines().skip(1);
@@ -28,14 +28,14 @@ pub(crate) fn thread(status: &str, nested: bool) -> Option<Thread> {
         bounding: caps("CapBnd")?,
         ambient: caps("CapAmb")?,
         no_new_privs: field("NoNewPrivs")? == "1",
-        // Not there in kernels without seccomp: then nothing is filtered.
+        // Missing in kernels without seccomp: then nothing is filtered.
         seccomp: field("Seccomp").and_then(|word| word.parse().ok()).unwrap_or(0),
         filters: field("Seccomp_filters").and_then(|word| word.parse().ok()),
         nested,
     })
 }
 
-/// A uid_map or gid_map. `user_namespaces(7)`.
+/// Parses a uid_map or gid_map. `user_namespaces(7)`.
 pub(crate) fn id_map(text: &str) -> Vec<IdRange> {
     let line = |line: &str| {
         let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
@@ -45,10 +45,10 @@ pub(crate) fn id_map(text: &str) -> Vec<IdRange> {
     text.lines().filter_map(line).collect()
 }
 
-/// A rule of a cgroup v1: `c 1:3 rwm`. Numbers are `None` for `*`.
+/// A device rule of cgroup v1, such as `c 1:3 rwm`. Numbers are `None` for `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// `a` for both.
+    /// `b`, `c`, or `a` for both.
     pub(crate) kind: char,
     pub(crate) major: Option<u32>,
     pub(crate) minor: Option<u32>,
@@ -56,7 +56,7 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// `None` of what is no rule.
+    /// Parses a rule; `None` if the text is not a rule.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace();
         let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
@@ -71,8 +71,8 @@ impl Rule {
         })
     }
 
-    /// Whether a device that it names may be named by another too.
-    pub(crate) fn meets(&self, other: &Self) -> bool {
+    /// Whether there is a device that both rules name.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let fits =
             |one: Option<u32>, two: Option<u32>| one.is_none() || two.is_none() || one == two;
         (self.kind == 'a' || other.kind == 'a' || self.kind == other.kind)
@@ -81,7 +81,7 @@ impl Rule {
     }
 }
 
-/// Whether rules of a cgroup v1 let a device be opened. `Documentation/admin-guide/cgroup-v1/devices.rst`
+/// Whether rules of cgroup v1 allow opening a device. `Documentation/admin-guide/cgroup-v1/devices.rst`
 pub(crate) fn may_open(rules: &[String], kind: char, major: u32, minor: u32) -> bool {
     let fits = |pattern: &str, number: u32| pattern == "*" || pattern.parse() == Ok(number);
     rules.iter().any(|rule| {

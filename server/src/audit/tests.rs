@@ -3,10 +3,11 @@
 
 use super::caps::Caps;
 use super::facts::{
-    DeviceRules, Facts, HostMount, IdRange, Lsm, Node, Owned, Shared, Socket, Thread,
+    DeviceNode, DeviceRules, Facts, FileOwner, HostMount, IdRange, Lsm, NamespaceOwner, Socket,
+    Thread,
 };
 use super::judge::{Finding, findings};
-use super::mounts::Table;
+use super::mounts::MountTable;
 use super::neighbours;
 use super::pss::{self, Level};
 use super::reach::Reach;
@@ -18,7 +19,7 @@ const MKNOD: u64 = 1 << 27;
 const DAC_OVERRIDE: u64 = 1 << 1;
 const SYS_PTRACE: u64 = 1 << 19;
 
-/// What every container has mounted.
+/// The mounts of every container.
 const TABLE: &str = "\
 10 9 0:50 / / rw - overlay overlay rw
 11 10 0:51 / /proc rw - proc proc rw
@@ -44,12 +45,12 @@ fn restricted() -> Facts {
         nested: false,
     };
     let namespaces = [
-        ("mnt", Shared::Own),
-        ("pid", Shared::Own),
-        ("net", Shared::Pod),
-        ("ipc", Shared::Pod),
-        ("uts", Shared::Pod),
-        ("user", Shared::Host),
+        ("mnt", NamespaceOwner::Own),
+        ("pid", NamespaceOwner::Own),
+        ("net", NamespaceOwner::Pod),
+        ("ipc", NamespaceOwner::Pod),
+        ("uts", NamespaceOwner::Pod),
+        ("user", NamespaceOwner::Host),
     ];
     Facts {
         pid: 1,
@@ -60,7 +61,7 @@ fn restricted() -> Facts {
         uid_map: vec![IdRange { inside: 0, outside: 0, length: u32::MAX }],
         gid_map: Vec::new(),
         lsm: Lsm::AppArmor("hull-default (enforce)".into()),
-        mounts: Table::parse(TABLE),
+        mounts: MountTable::parse(TABLE),
         host_mounts: Vec::new(),
         nodes: Vec::new(),
         unseen: Vec::new(),
@@ -73,7 +74,7 @@ fn restricted() -> Facts {
 }
 
 fn mapped(mut facts: Facts) -> Facts {
-    facts.namespaces.insert("user", Shared::Pod);
+    facts.namespaces.insert("user", NamespaceOwner::Pod);
     facts.uid_map = vec![IdRange { inside: 0, outside: 200_000, length: 65_536 }];
     facts.threads[0].uids = [200_000].into();
     facts.threads[0].gids = [200_000].into();
@@ -107,8 +108,16 @@ fn what_is_closed_has_no_finding() {
 fn each_rule_of_the_standards_keeps_from_its_level() {
     type Change = fn(&mut Facts);
     let cases: [(Change, Level, &str); 13] = [
-        (|of| _ = of.namespaces.insert("ipc", Shared::Host), Level::Privileged, "host's ipc"),
-        (|of| _ = of.namespaces.insert("pid", Shared::Host), Level::Privileged, "host's pid"),
+        (
+            |of| _ = of.namespaces.insert("ipc", NamespaceOwner::Host),
+            Level::Privileged,
+            "ipc namespace of the host",
+        ),
+        (
+            |of| _ = of.namespaces.insert("pid", NamespaceOwner::Host),
+            Level::Privileged,
+            "pid namespace of the host",
+        ),
         (|of| of.threads[0].bounding = Caps(SYS_ADMIN), Level::Privileged, "SYS_ADMIN"),
         (|of| of.host_ports = vec![80], Level::Privileged, "80"),
         (|of| of.lsm = Lsm::AppArmor("unconfined".into()), Level::Privileged, "AppArmor"),
@@ -188,14 +197,14 @@ fn a_procfs_is_judged_wherever_and_however_it_is_mounted() {
         ),
     ] {
         let mut facts = restricted();
-        facts.mounts = Table::parse(&format!("{TABLE}{line}\n"));
+        facts.mounts = MountTable::parse(&format!("{TABLE}{line}\n"));
         let finding = one(&facts, "proc-writable");
         assert_eq!(finding.reach, Reach::Host);
         assert!(finding.what.contains(path), "{finding:?}");
         assert_eq!(one(&mapped(facts), "proc-writable").reach, Reach::None);
     }
     let mut facts = restricted();
-    facts.mounts = Table::parse(&TABLE.replace("/proc/kcore", "/elsewhere"));
+    facts.mounts = MountTable::parse(&TABLE.replace("/proc/kcore", "/elsewhere"));
     assert_eq!(one(&facts, "proc-unmasked").reach, Reach::None);
     facts.threads[0].bounding = Caps(SYS_RAWIO);
     assert_eq!(one(&facts, "proc-unmasked").reach, Reach::Host);
@@ -203,7 +212,7 @@ fn a_procfs_is_judged_wherever_and_however_it_is_mounted() {
 
 #[test]
 fn devices_count_as_far_as_rules_and_owners_let_them_open() {
-    let node = |kind, major, minor, uid, mode| Node {
+    let node = |kind, major, minor, uid, mode| DeviceNode {
         path: "/dev/x".into(),
         kind,
         major,
@@ -323,7 +332,7 @@ fn a_rule_beyond_the_usual_counts_as_far_as_nodes_of_it_can_be_made() {
 fn processes_of_the_host_lead_to_its_files_for_root_and_with_ptrace() {
     type Change = fn(&mut Facts);
     let shares: [Change; 3] = [
-        |of| _ = of.namespaces.insert("pid", Shared::Host),
+        |of| _ = of.namespaces.insert("pid", NamespaceOwner::Host),
         |of| of.host_mounts = vec![host_mount("/proc", false)],
         |of| of.host_mounts = vec![host_mount("/proc/1", false)],
     ];
@@ -362,7 +371,7 @@ fn what_the_daemon_keeps_and_where_it_listens_lead_to_the_host() {
     let socket = |of_root, mode: u32| Socket {
         path: "/x".into(),
         of_root,
-        owned: Some(Owned { uid: 0, gid: 0, mode: 0o140_000 | mode }),
+        owned: Some(FileOwner { uid: 0, gid: 0, mode: 0o140_000 | mode }),
     };
     let mut facts = restricted();
     facts.host_mounts = vec![HostMount { of_daemon: true, ..host_mount("/data/h", true) }];
@@ -399,7 +408,7 @@ fn a_path_of_the_host_leads_as_far_as_its_mode_lets_it() {
     ] {
         let mut facts = restricted();
         facts.threads[0].uids = [uid].into();
-        let owned = Some(Owned { uid: 0, gid: 0, mode });
+        let owned = Some(FileOwner { uid: 0, gid: 0, mode });
         facts.host_mounts = vec![HostMount { owned, ..host_mount("/etc/x", writable) }];
         assert_eq!(one(&facts, "host-path").reach, reach, "{mode:o} {writable} {uid}");
         facts.threads[0].permitted = Caps(DAC_OVERRIDE);

@@ -1,56 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull audit`: asks the daemon which processes a pod's containers are, and the kernel about them.
+//! `hull audit`: gets the processes of a pod's containers from the daemon, and the facts about them from the kernel.
 
 use super::client::Client;
 use super::error::{Error, Result, chain};
 use super::names::{Known, Object, Prefer, container_name, pod_name};
 use super::output::{self, short};
-use crate::audit::{self, Audited, Facts, Given, NotAudited, Report};
+use crate::audit::{self, Audited, DaemonFacts, Facts, NotAudited, Report};
 use crate::config::Config;
 use clap::{Args, ValueEnum};
 use hull_proto::{admin, cri as api};
 use serde_json::Value;
 use std::path::Path;
 
-/// Examples, and how to read it.
+/// Examples, and the meaning of the table.
 pub(crate) const HELP: &str = "\
 Examples:
-  hull audit web                                 a container, or every running one of a pod
+  hull audit web                                 a container, or all running containers of a pod
   hull audit -o json web | jq '.containers[] | {name, level, reach}'
 
-REACH is how far somebody who has broken into the container gets by that finding alone: HOST (root on
-the node), node (other pods of it), pod (other containers of its pod), or - (not out of the container).
-It reads /proc, so run it as root on the node itself. docs/security.md has every finding and field.";
+REACH is how far an attacker who controls the container gets through that finding alone: HOST (root on
+the node), node (its other pods), pod (the other containers of the pod), or - (not out of the container).
+Run it as root on the node itself: it reads /proc. docs/security.md describes every finding and field.";
 
-/// `hull audit`
+/// Options of `hull audit`.
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
-    /// A table for people, or JSON for programs
+    /// Output format: a table for people, or JSON for programs
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// Container or pod by id, start of the id, name, or POD/NAME
+    /// Container or pod, by id, prefix of the id, name, or POD/NAME
     pub(crate) name: String,
 }
 
-/// In which form something is printed.
+/// Output format of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     Table,
     Json,
 }
 
-/// Audits a container, or every running one of a pod, and prints what was found.
+/// Audits a container, or all running containers of a pod, and prints the report.
 pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
-    let (pod, meant) = meant(&known, &args.name)?;
+    let (pod, selected) = find(&known, &args.name)?;
     let running: Vec<&api::Container> = known
         .containers
         .iter()
         .filter(|of| of.pod_sandbox_id == pod.id && is_running(of))
         .collect();
     let (all, failed) = gathered(&mut client, socket, pod, &running).await?;
-    let is_meant = |id: &str| meant.iter().any(|of| of.id == id);
-    let mut failed = failed.into_iter().filter(|(of, _)| is_meant(&of.id)).collect::<Vec<_>>();
+    let is_selected = |id: &str| selected.iter().any(|of| of.id == id);
+    let mut failed = failed.into_iter().filter(|(of, _)| is_selected(&of.id)).collect::<Vec<_>>();
     if !is_pod(&known, &args.name) && !failed.is_empty() {
         return Err(failed.swap_remove(0).1);
     }
@@ -58,7 +58,7 @@ pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Re
     let audited: Vec<Audited> = ids
         .iter()
         .zip(&all)
-        .filter(|(id, _)| is_meant(id))
+        .filter(|(id, _)| is_selected(id))
         .map(|(id, (name, facts))| audit::audited((*id).to_owned(), name.clone(), facts, &all))
         .collect();
     let not_audited: Vec<NotAudited> = failed
@@ -78,20 +78,20 @@ pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Re
     if count == 0 { Ok(()) } else { Err(Error::NotAudited { count }) }
 }
 
-/// Facts by id and name, and which containers none can be had of.
+/// Facts by container id and name, and the containers without facts, each with its error.
 type Gathered<'k> = (Vec<(&'k str, (String, Facts))>, Vec<(&'k api::Container, Error)>);
 
-/// Facts of all running containers of a pod: what one shares is told by the others.
+/// Gathers facts about all running containers of a pod: the others show what one of them shares.
 async fn gathered<'k>(
     client: &mut Client,
     socket: &Path,
     pod: &api::PodSandbox,
     running: &[&'k api::Container],
 ) -> Result<Gathered<'k>> {
-    let of_pod = pod_given(client, socket, pod).await?;
+    let of_pod = pod_facts(client, socket, pod).await?;
     let mut processes = Vec::new();
     for sibling in running {
-        // One that ends meanwhile shares nothing any more.
+        // A container that ends meanwhile shares nothing.
         if let Ok(process) = process(client, &sibling.id).await {
             processes.push((sibling.id.as_str(), process.pid));
         }
@@ -124,8 +124,8 @@ fn none_runs(pod: &api::PodSandbox) -> Error {
     Error::NotRunning { what: format!("pod {id} ({name}): none of its containers runs") }
 }
 
-/// The pod that is meant, and those of its containers to look at.
-fn meant<'k>(
+/// The pod with this name, or the pod of the container with this name, and the containers to audit.
+fn find<'k>(
     known: &'k Known,
     name: &str,
 ) -> Result<(&'k api::PodSandbox, Vec<&'k api::Container>)> {
@@ -152,47 +152,51 @@ fn meant<'k>(
     }
 }
 
-async fn one(client: &mut Client, container: &api::Container, mut given: Given) -> Result<Facts> {
+async fn one(
+    client: &mut Client,
+    container: &api::Container,
+    mut given: DaemonFacts,
+) -> Result<Facts> {
     let first = process(client, &container.id).await?;
     (given.pid, given.cgroup, given.devices) = (first.pid, first.cgroup, first.devices);
-    let is_same = async || -> Result<bool, Stopped> {
-        let now = process(client, &container.id).await.map_err(Stopped::Asking)?;
+    let is_same = async || -> Result<bool, Failed> {
+        let now = process(client, &container.id).await.map_err(Failed::Daemon)?;
         Ok(now.pid == given.pid)
     };
-    audit::gather(&given, is_same).await.map_err(|stopped| match stopped {
-        Stopped::Asking(err) => err,
-        Stopped::Looking(source) => {
+    audit::gather(&given, is_same).await.map_err(|failed| match failed {
+        Failed::Daemon(err) => err,
+        Failed::Kernel(source) => {
             Error::Audit { name: container_name(container).to_owned(), source }
         }
     })
 }
 
-/// Where an audit stopped.
-enum Stopped {
-    Asking(Error),
-    Looking(audit::Error),
+/// The part of an audit that failed.
+enum Failed {
+    Daemon(Error),
+    Kernel(audit::Error),
 }
 
-impl From<audit::Error> for Stopped {
+impl From<audit::Error> for Failed {
     fn from(source: audit::Error) -> Self {
-        Self::Looking(source)
+        Self::Kernel(source)
     }
 }
 
-const DOING: &str = "learn what to audit";
+const OPERATION: &str = "find the processes to audit";
 
 fn info(info: &std::collections::HashMap<String, String>) -> Result<Value> {
-    let lacks = Error::Answer { doing: DOING, lacks: "verbose info" };
-    let text = info.get("info").ok_or(lacks)?;
+    let missing = Error::Response { operation: OPERATION, missing: "verbose info" };
+    let text = info.get("info").ok_or(missing)?;
     serde_json::from_str(text).map_err(|source| Error::Json { source })
 }
 
-/// What the daemon knows of a container's first process.
+/// The first process of a container, from the daemon.
 struct Process {
-    /// 0 when there is none.
+    /// 0 if there is none.
     pid: i32,
     cgroup: String,
-    /// Paths inside of the devices in its spec.
+    /// Devices in its spec, by path in the container.
     devices: Vec<String>,
 }
 
@@ -201,29 +205,37 @@ async fn process(client: &mut Client, id: &str) -> Result<Process> {
     let answer = client.runtime.container_status(request).await?.into_inner();
     let info = info(&answer.info)?;
     let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or(Error::Answer { doing: DOING, lacks: "pid" })?;
-    let cgroup = info["cgroup"].as_str().ok_or(Error::Answer { doing: DOING, lacks: "cgroup" })?;
+    let pid = pid.ok_or(Error::Response { operation: OPERATION, missing: "pid" })?;
+    let cgroup = info["cgroup"]
+        .as_str()
+        .ok_or(Error::Response { operation: OPERATION, missing: "cgroup" })?;
     let devices = info["runtimeSpec"]["linux"]["devices"].as_array().into_iter().flatten();
     let paths = devices.filter_map(|device| device["path"].as_str().map(str::to_owned));
     Ok(Process { pid, cgroup: cgroup.to_owned(), devices: paths.collect() })
 }
 
-/// What the record of a pod says; pause alone in `of_pod`.
-async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) -> Result<Given> {
-    // The running daemon's, whatever our own configuration says.
+/// The facts from the record of a pod. `of_pod` has only pause.
+async fn pod_facts(
+    client: &mut Client,
+    socket: &Path,
+    pod: &api::PodSandbox,
+) -> Result<DaemonFacts> {
+    // The configuration of the running daemon, which may differ from the files.
     let answer = client.admin.config(admin::ConfigRequest {}).await?.into_inner();
-    let daemon: Config = toml::from_str(&answer.toml)
-        .map_err(|_| Error::Answer { doing: DOING, lacks: "configuration of this version" })?;
+    let daemon: Config = toml::from_str(&answer.toml).map_err(|_| Error::Response {
+        operation: OPERATION,
+        missing: "configuration of this version",
+    })?;
     let plain =
         |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
     let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
     let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
     let info = info(&answer.info)?;
-    // Typed, so that a field which is not where it is looked for does not pass for one that is not set.
+    // Typed, so that a renamed field is an error instead of a field that is not set.
     let config: api::PodSandboxConfig =
         serde_json::from_value(info["config"].clone()).map_err(|source| Error::Json { source })?;
     let pause = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    Ok(Given {
+    Ok(DaemonFacts {
         pod_uid: pod.metadata.as_ref().map_or_else(String::new, |metadata| metadata.uid.clone()),
         pod_dirs: ["files", "directory"]
             .into_iter()
@@ -237,7 +249,7 @@ async fn pod_given(client: &mut Client, socket: &Path, pod: &api::PodSandbox) ->
             .filter(|port| *port > 0)
             .collect(),
         sysctls: config.linux.map(|linux| linux.sysctls.into_keys().collect()).unwrap_or_default(),
-        ..Given::default()
+        ..DaemonFacts::default()
     })
 }
 
@@ -253,18 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_means_its_running_containers_and_what_has_ended_is_told_so() {
+    fn a_pod_stands_for_its_running_containers_and_ended_ones_are_refused() {
         use api::ContainerState::{ContainerExited, ContainerRunning};
         let pod = api::PodSandbox { id: "a1".into(), ..Default::default() };
         let mut known = Known {
             pods: vec![pod],
             containers: vec![container("c1", ContainerRunning), container("c2", ContainerExited)],
         };
-        let (_, found) = meant(&known, "a1").unwrap();
+        let (_, found) = find(&known, "a1").unwrap();
         assert_eq!(found.iter().map(|of| of.id.as_str()).collect::<Vec<_>>(), ["c1"]);
-        assert!(matches!(meant(&known, "c2"), Err(Error::NotRunning { .. })));
+        assert!(matches!(find(&known, "c2"), Err(Error::NotRunning { .. })));
         known.containers[0].set_state(ContainerExited);
-        let err = meant(&known, "a1").unwrap_err().to_string();
+        let err = find(&known, "a1").unwrap_err().to_string();
         assert!(err.contains("none of its containers runs"), "{err}");
     }
 }

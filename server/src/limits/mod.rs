@@ -128,7 +128,7 @@ pub(crate) const WALK_MS: Budget = Budget::fixed(
     "walk_ms",
     "time that an answer waits for such a measurement",
     (500, Unit::Milliseconds),
-    "what was known before is told, with its time",
+    "the previous value is reported, with its time",
 );
 /// Storage that hangs keeps a thread each.
 pub(crate) const STORAGE_CALLS: Budget = Budget::fixed(

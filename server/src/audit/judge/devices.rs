@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices: nodes that it can open, wherever they are, and rules by which it opens nodes of its making.
+//! Devices: nodes that the container can open, wherever they are, and rules that allow nodes it creates itself.
 
 use super::finding::{Finding, NOT_PRIVILEGED, some_of};
 use crate::audit::facts::{DeviceRules, Facts};
@@ -17,14 +17,14 @@ pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     rules(facts, all);
 }
 
-/// How far a device leads that can be opened.
+/// How far an attacker gets with an open device.
 fn worth(kind: char, major: u32, minor: u32) -> Reach {
     match (kind, major, minor) {
-        // Disks, memory, ports, and devices handed over whole (vfio).
+        // Disks, memory, ports, and devices passed through as a whole (vfio).
         ('b', ..) | ('c', 1, 1 | 2 | 4) | ('c', 10, 196) => Reach::Host,
-        // FUSE, kvm, tun, each of which has its own world.
+        // FUSE, kvm, tun: each open has a separate instance.
         ('c', 10, 200 | 229 | 232) => Reach::None,
-        // Disks as well, by SCSI commands and raw.
+        // Disks, too, by SCSI commands and as raw devices.
         ('c', 21, _) | ('c', 162, _) => Reach::Host,
         _ => Reach::Node,
     }
@@ -47,22 +47,26 @@ fn nodes(facts: &Facts, all: &mut Vec<Finding>) {
         }
         let owned = node.owned();
         let may = facts.may(owned, 4, false) || facts.may(owned, 2, false);
-        let (reach, but) =
-            if may { (worth(kind, major, minor), "") } else { (Reach::None, ", shut by its mode") };
+        let (reach, but) = if may {
+            (worth(kind, major, minor), "")
+        } else {
+            (Reach::None, ", closed by its mode")
+        };
         by.entry(reach).or_default().push(format!("{} ({kind} {major}:{minor}{but})", node.path));
     }
     for (reach, list) in by.into_iter().rev() {
-        let fix = if facts.looks_privileged() {
+        let hint = if facts.looks_privileged() {
             NOT_PRIVILEGED.into()
         } else {
-            "take away the device: the hostPath, or the device plugin's or CDI's claim".to_owned()
+            "remove the device: the hostPath volume, or the request for a plugin's or CDI device"
+                .to_owned()
         };
         let what = format!("device nodes: {}", some_of(&list, 5));
-        all.push(Finding { id: "devices", what, reach, fix });
+        all.push(Finding { id: "devices", what, reach, hint });
     }
 }
 
-/// How far a rule lets somebody go who makes nodes of it; `None` when no farther than every container.
+/// How far an attacker gets who creates nodes that a rule allows; `None` if no farther than in every container.
 fn worth_of(rule: &Rule) -> Option<Reach> {
     if !rule.access.contains(['r', 'w']) {
         return None;
@@ -79,16 +83,16 @@ fn worth_of(rule: &Rule) -> Option<Reach> {
     (reach > Reach::None).then_some(reach)
 }
 
-/// Rules matter without nodes as well: who may make nodes makes those that he wants, and one that was
-/// made before may be anywhere.
+/// Rules matter without nodes, too: a process with CAP_MKNOD creates the nodes it wants, and existing nodes may be
+/// anywhere.
 fn rules(facts: &Facts, all: &mut Vec<Finding>) {
     let DeviceRules::V1(rules) = &facts.rules else { return };
-    // mknod(2) of a device wants the capability in the host's user namespace.
+    // mknod(2) of a device requires the capability in the user namespace of the host.
     if facts.is_mapped() || !facts.within_reach().has("MKNOD") {
         return;
     }
     let parsed: Vec<Rule> = rules.iter().filter_map(|rule| Rule::parse(rule)).collect();
-    let makes = |rule: &Rule| parsed.iter().any(|of| of.access.contains('m') && of.meets(rule));
+    let makes = |rule: &Rule| parsed.iter().any(|of| of.access.contains('m') && of.overlaps(rule));
     let mut by = BTreeMap::<Reach, Vec<String>>::new();
     for text in rules {
         let Some(rule) = Rule::parse(text).filter(|rule| makes(rule)) else { continue };
@@ -97,19 +101,19 @@ fn rules(facts: &Facts, all: &mut Vec<Finding>) {
         }
     }
     for (reach, list) in by.into_iter().rev() {
-        let fix = if facts.looks_privileged() {
+        let hint = if facts.looks_privileged() {
             NOT_PRIVILEGED
         } else {
-            "take away the device, or securityContext.capabilities.drop: [MKNOD]"
+            "remove the device, or securityContext.capabilities.drop: [MKNOD]"
         };
         all.push(Finding {
             id: "device-rules",
             what: format!(
-                "device rules let it open nodes that it makes (CAP_MKNOD): {}",
+                "device rules allow nodes that it creates itself (CAP_MKNOD): {}",
                 some_of(&list, 3)
             ),
             reach,
-            fix: fix.into(),
+            hint: hint.into(),
         });
     }
 }

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One finding of `hull audit`, and what several judges write into theirs.
+//! A finding of `hull audit`, and the texts that several judges share.
 
 use crate::audit::reach::Reach;
 use serde::Serialize;
 
-/// One thing that is open.
+/// One gap in the isolation of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Stable, for programs.
+    /// Stable identifier, for programs.
     pub(crate) id: &'static str,
-    /// What is open, with what was seen.
+    /// Description of the gap, with the observed facts.
     pub(crate) what: String,
-    /// How far it leads.
+    /// How far an attacker gets through this gap alone.
     pub(crate) reach: Reach,
-    /// The smallest change that closes it.
-    pub(crate) fix: String,
+    /// The smallest change that closes it. Programs read it as `fix`.
+    #[serde(rename = "fix")]
+    pub(crate) hint: String,
 }
 
-/// What takes away everything that `privileged: true` gives.
+/// The hint that revokes everything that `privileged: true` grants.
 pub(super) const NOT_PRIVILEGED: &str = "securityContext.privileged: false";
 
-/// The first of a list, and how many more there are.
+/// The first `most` items of a list, and the number of the others.
 pub(in crate::audit) fn some_of(list: &[String], most: usize) -> String {
     let first = list.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
     match list.len().saturating_sub(most) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Parts of /proc and /sys that are usually masked or read-only, and are not here. Worked out from the
-//! table of mounts: a path whose topmost mount is still a procfs is not masked, and it is writable when
-//! that mount is.
+//! Paths of /proc and /sys that are usually masked or read-only, and are not in this container. Derived from
+//! the mount table: a path whose topmost mount is still a procfs is not masked, and it is writable if that
+//! mount is.
 
 use super::finding::{Finding, NOT_PRIVILEGED, some_of};
 use crate::audit::facts::Facts;
@@ -10,7 +10,7 @@ use crate::audit::reach::Reach;
 use hull_sys::text::shown;
 use std::collections::BTreeSet;
 
-/// What tells too much, of procfs.
+/// Paths of procfs that disclose too much.
 const PROC_MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
@@ -23,7 +23,7 @@ const PROC_MASKED: [&str; 10] = [
     "/proc/timer_list",
     "/proc/timer_stats",
 ];
-/// Through what the machine is changed.
+/// Paths of procfs that configure the machine.
 const PROC_READ_ONLY: [&str; 7] = [
     "/proc/bus",
     "/proc/fs",
@@ -33,7 +33,7 @@ const PROC_READ_ONLY: [&str; 7] = [
     "/proc/sys/kernel/modprobe",
     "/proc/sysrq-trigger",
 ];
-/// What tells too much, of sysfs.
+/// Paths of sysfs that disclose too much.
 const SYS_MASKED: [&str; 3] = [
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
     "/sys/devices/virtual/powercap",
@@ -42,7 +42,7 @@ const SYS_MASKED: [&str; 3] = [
 /// Longest path that is shown, in bytes.
 const SHOWN_MAX: usize = 200;
 
-/// All paths that are judged, to be looked for in this kernel.
+/// All judged paths; the caller checks which ones this kernel has.
 pub(in crate::audit) fn paths() -> impl Iterator<Item = &'static str> {
     PROC_MASKED.into_iter().chain(PROC_READ_ONLY).chain(SYS_MASKED)
 }
@@ -53,11 +53,11 @@ pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     sys(facts, all);
 }
 
-fn fix(facts: &Facts) -> String {
+fn hint(facts: &Facts) -> String {
     if facts.looks_privileged() {
         NOT_PRIVILEGED.into()
     } else {
-        "securityContext.procMount: Default; no hostPath at or above it; no CAP_SYS_ADMIN, which mounts such".into()
+        "securityContext.procMount: Default; no hostPath at or above it; no CAP_SYS_ADMIN, which can mount it".into()
     }
 }
 
@@ -66,13 +66,13 @@ fn proc_writable(facts: &Facts, all: &mut Vec<Finding>) {
     if open.is_empty() {
         return;
     }
-    // Root of a user namespace is not whom the kernel lets write there.
+    // The kernel allows only root of the host to write there.
     let (reach, but) = match facts.is_mapped() {
-        true => (Reach::None, "; the kernel takes it from the host's root only"),
+        true => (Reach::None, "; but the kernel accepts writes only from root of the host"),
         false => (Reach::Host, ""),
     };
-    let what = format!("settings of the machine can be written: {}{but}", some_of(&open, 6));
-    all.push(Finding { id: "proc-writable", what, reach, fix: fix(facts) });
+    let what = format!("kernel settings of the host are writable: {}{but}", some_of(&open, 6));
+    all.push(Finding { id: "proc-writable", what, reach, hint: hint(facts) });
 }
 
 fn proc_unmasked(facts: &Facts, all: &mut Vec<Finding>) {
@@ -83,8 +83,8 @@ fn proc_unmasked(facts: &Facts, all: &mut Vec<Finding>) {
     let memory = open.iter().any(|path| path.ends_with("/kcore"))
         && facts.widest().bounding.has("SYS_RAWIO");
     let reach = if memory { facts.unless_mapped(Reach::Host) } else { Reach::None };
-    let what = format!("of /proc is not masked: {}", some_of(&open, 6));
-    all.push(Finding { id: "proc-unmasked", what, reach, fix: fix(facts) });
+    let what = format!("paths of /proc are not masked: {}", some_of(&open, 6));
+    all.push(Finding { id: "proc-unmasked", what, reach, hint: hint(facts) });
 }
 
 /// Paths of procfs that are not masked.
@@ -102,26 +102,26 @@ fn sys(facts: &Facts, all: &mut Vec<Finding>) {
         all.push(Finding {
             id: "sys-writable",
             what: format!(
-                "the machine's devices and modules can be set by {}",
+                "devices and modules of the host can be configured through {}",
                 some_of(&writable, 6)
             ),
             reach: facts.unless_mapped(Reach::Host),
-            fix: fix(facts),
+            hint: hint(facts),
         });
     }
     let open = places(facts, "sysfs", &SYS_MASKED, "/sys", |_| true);
     if !open.is_empty() {
         all.push(Finding {
             id: "sys-unmasked",
-            what: format!("of /sys is not masked: {}", some_of(&open, 6)),
+            what: format!("paths of /sys are not masked: {}", some_of(&open, 6)),
             reach: Reach::None,
-            fix: fix(facts),
+            hint: hint(facts),
         });
     }
 }
 
-/// Where in the container those of `paths` (below `home` on the host) are reached on a filesystem of
-/// this kind whose mount is as `wanted`, by whatever mount of it there is.
+/// The places in the container at which `paths` (below `home` on the host) are visible on a filesystem of
+/// type `fstype`, through any mount of it that satisfies `wanted`.
 fn places(
     facts: &Facts,
     fstype: &str,

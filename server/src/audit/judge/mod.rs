@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Findings: what is open, how far somebody who has broken in would get by it alone, and the smallest
-//! change that closes it. Pure.
+//! Findings: gaps in the isolation, how far an attacker inside the container gets through each one alone, and the
+//! smallest change that closes it. Pure.
 //!
-//! One finding per thing to change, the farthest reach first. What a container that asks for nothing has
-//! by default is told as well: the reader decides.
+//! One finding per change, the farthest reach first. Gaps that every container has by default are
+//! reported, too: the reader decides.
 
 mod devices;
 mod finding;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What its processes may do: user, capabilities, filters, security module.
+//! Privileges of the processes: user, capabilities, seccomp, security module.
 
 use super::finding::{Finding, NOT_PRIVILEGED};
 use crate::audit::caps::{Caps, worth};
-use crate::audit::facts::{Facts, Lsm, Shared, Widest};
+use crate::audit::facts::{Facts, Lsm, NamespaceOwner, Widest};
 use crate::audit::reach::Reach;
 
 pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
@@ -15,11 +15,11 @@ pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
     if !widest.no_new_privs {
         all.push(Finding {
             id: "privilege-escalation",
-            what: "no_new_privs is not set: set-user-id programs and file capabilities give rights that \
+            what: "no_new_privs is not set: set-user-ID programs and file capabilities grant privileges that \
                    the process did not have"
                 .into(),
             reach: Reach::None,
-            fix: "securityContext.allowPrivilegeEscalation: false".into(),
+            hint: "securityContext.allowPrivilegeEscalation: false".into(),
         });
     }
 }
@@ -29,21 +29,21 @@ fn capabilities(facts: &Facts, all: &mut Vec<Finding>) {
         let shown: Vec<String> =
             names.iter().map(|(name, why)| format!("CAP_{name} ({why})")).collect();
         let plain: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();
-        let fix = if facts.looks_privileged() {
+        let hint = if facts.looks_privileged() {
             NOT_PRIVILEGED.into()
         } else {
             format!("securityContext.capabilities.drop: [{}]", plain.join(", "))
         };
-        let inside = if facts.is_mapped() { "in its own user namespace only: " } else { "" };
+        let inside = if facts.is_mapped() { "only in its own user namespace: " } else { "" };
         let what = format!("{inside}{}", shown.join(", "));
-        all.push(Finding { id: "capabilities", what, reach, fix });
+        all.push(Finding { id: "capabilities", what, reach, hint });
     }
 }
 
-/// A capability's name, and what it lets its holder do.
+/// A capability's name, and what it permits.
 type Named = (String, &'static str);
 
-/// The capabilities that are worth something, by how far each reaches here.
+/// The capabilities that help an attacker, by how far each one reaches in this container.
 fn by_reach(facts: &Facts, caps: Caps) -> Vec<(Reach, Vec<Named>)> {
     let mut by = std::collections::BTreeMap::<Reach, Vec<Named>>::new();
     for name in caps.names() {
@@ -53,18 +53,18 @@ fn by_reach(facts: &Facts, caps: Caps) -> Vec<(Reach, Vec<Named>)> {
     by.into_iter().rev().collect()
 }
 
-/// What is around it makes a capability worth more or less.
+/// How far a capability reaches in this container; `alone` is its reach without regard to the namespaces.
 fn reach_of(facts: &Facts, name: &str, alone: Reach) -> Reach {
     let shared = |kind: &str| match facts.of(kind) {
-        Shared::Own => Reach::None,
-        Shared::Pod => Reach::Pod,
-        Shared::Host => Reach::Host,
+        NamespaceOwner::Own => Reach::None,
+        NamespaceOwner::Pod => Reach::Pod,
+        NamespaceOwner::Host => Reach::Host,
     };
     match name {
-        // As far as its processes can be seen.
+        // As far as the container sees processes.
         "SYS_PTRACE" | "CHECKPOINT_RESTORE" => facts.unless_mapped(shared("pid")),
-        // A network namespace of the pod is owned by its user namespace as well.
-        "NET_ADMIN" | "NET_RAW" if facts.of("net") == Shared::Host => {
+        // The network namespace of the pod belongs to its user namespace, too.
+        "NET_ADMIN" | "NET_RAW" if facts.of("net") == NamespaceOwner::Host => {
             facts.unless_mapped(Reach::Node)
         }
         "NET_ADMIN" | "NET_RAW" => alone,
@@ -76,16 +76,16 @@ fn user(facts: &Facts, all: &mut Vec<Finding>) {
     if !facts.has_root() || facts.is_mapped() {
         return;
     }
-    let what = if facts.of("user") == Shared::Host {
-        "it runs as root, which is root of the host too: a fault of the kernel or of the runtime gives the node away"
+    let what = if facts.of("user") == NamespaceOwner::Host {
+        "it runs as root, the same user as root of the host: a vulnerability of the kernel or the runtime exposes the node"
     } else {
-        "its user namespace has root of the host in it, and it runs as root"
+        "it runs as root, in a user namespace that maps root of the host"
     };
     all.push(Finding {
         id: "host-root-user",
         what: what.into(),
         reach: Reach::None,
-        fix: "spec.hostUsers: false; or securityContext.runAsNonRoot: true and runAsUser other than 0".into(),
+        hint: "spec.hostUsers: false; or securityContext.runAsNonRoot: true and runAsUser other than 0".into(),
     });
 }
 
@@ -93,23 +93,23 @@ fn filters(facts: &Facts, widest: &Widest, all: &mut Vec<Finding>) {
     if widest.seccomp != 0 {
         return;
     }
-    let fix = if facts.looks_privileged() {
+    let hint = if facts.looks_privileged() {
         NOT_PRIVILEGED.to_owned()
     } else {
-        "securityContext.seccompProfile.type: RuntimeDefault; for all that name none: Hull's \
-         `runtime.default_seccomp = \"runtime/default\"`"
+        "securityContext.seccompProfile.type: RuntimeDefault; for all containers without a profile: \
+         `runtime.default_seccomp = \"runtime/default\"` in the configuration of Hull"
             .into()
     };
     all.push(Finding {
         id: "no-seccomp",
-        what: "no seccomp filter: every system call of the kernel can be tried".into(),
+        what: "no seccomp filter: every system call of the kernel is available".into(),
         reach: Reach::None,
-        fix,
+        hint,
     });
 }
 
 fn security_module(facts: &Facts, all: &mut Vec<Finding>) {
-    let (what, fix) = match &facts.lsm {
+    let (what, hint) = match &facts.lsm {
         Lsm::AppArmor(label) if is_unconfined(label) => (
             format!("AppArmor does not confine it (`{label}`)"),
             if facts.looks_privileged() {
@@ -124,15 +124,15 @@ fn security_module(facts: &Facts, all: &mut Vec<Finding>) {
         ),
         Lsm::AppArmor(_) | Lsm::SELinux(_) | Lsm::None => return,
     };
-    all.push(Finding { id: "no-lsm", what, reach: Reach::None, fix: fix.into() });
+    all.push(Finding { id: "no-lsm", what, reach: Reach::None, hint: hint.into() });
 }
 
-/// Without a profile, or with one that only complains.
+/// Whether an AppArmor label means no profile, or a profile in complain mode.
 pub(in crate::audit) fn is_unconfined(label: &str) -> bool {
     label == "unconfined" || label.ends_with("(unconfined)") || label.ends_with("(complain)")
 }
 
-/// Types that the Pod Security Standards take for confined.
+/// Whether the SELinux type counts as confined in the Pod Security Standards.
 pub(in crate::audit) fn is_container_type(label: &str) -> bool {
     let types = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
     label.split(':').nth(2).is_some_and(|of| types.contains(&of))

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is seen from the container's mount namespace: its table of mounts, whatever its first process
-//! has made its root since, and the device nodes below its /dev.
+//! The view from the container's mount namespace: its mount table, whatever root its first process has
+//! changed to since, and the device nodes below its /dev.
 //!
-//! A thread of its own goes there, so that no other thread ever finds itself elsewhere; it is given a
-//! limited time. Nothing is opened but directories, and what is on filesystems that other programs
-//! answer for (FUSE, network) is not even asked for its kind: a container may have mounted those to hold
-//! us up. Which filesystem a descriptor is on is looked up in the table, by the mount's number.
+//! A separate thread enters the namespace, so that no other thread changes its view; its time is
+//! limited. It opens only directories, and does not even call stat on filesystems with a server in user space
+//! or on the network: a container may have mounted one to stall the audit. The filesystem of a descriptor
+//! is looked up in the mount table, by its mount id.
 
 use super::error::Error;
-use super::facts::Node;
-use super::mounts::{Mount, Table, is_within};
+use super::facts::DeviceNode;
+use super::mounts::{Mount, MountTable, is_within};
 use super::procfs::{FILE_BYTES_MAX, read_at};
 use hull_sys::text::shown;
 use rustix::fs::{
@@ -21,41 +21,41 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Longest that looking may take: more than /dev of a machine with thousands of disks needs.
-const LOOK_MAX: Duration = Duration::from_secs(10);
-/// Most entries of /dev that are looked at.
+/// Limit on the time: more than the /dev of a machine with thousands of disks needs.
+const TIME_MAX: Duration = Duration::from_secs(10);
+/// Limit on the number of entries of /dev.
 const ENTRIES_MAX: usize = 8192;
-/// Deepest directory below /dev that is looked into.
+/// Limit on the depth of directories below /dev.
 const DEPTH_MAX: usize = 6;
-/// Filesystems that the kernel answers for alone.
-const ANSWERS_ALONE: [&str; 11] = [
+/// Filesystems on which the kernel answers calls by itself.
+const SERVED_BY_KERNEL: [&str; 11] = [
     "tmpfs", "devtmpfs", "ramfs", "devpts", "mqueue", "overlay", "ext2", "ext3", "ext4", "xfs",
     "btrfs",
 ];
 
-/// What was seen.
+/// The mount table and the device nodes.
 #[derive(Debug)]
-pub(super) struct Inside {
-    pub(super) mounts: Table,
-    pub(super) nodes: Vec<Node>,
-    /// What was not looked at, and why.
+pub(super) struct MountView {
+    pub(super) mounts: MountTable,
+    pub(super) nodes: Vec<DeviceNode>,
+    /// The paths that were not audited, each with the reason.
     pub(super) unseen: Vec<String>,
 }
 
-/// Looks from inside the mount namespace behind `namespace`. `setns(2)`, `mount_namespaces(7)`.
-/// `devices` are paths outside /dev at which its spec has device nodes.
-pub(super) fn look(namespace: OwnedFd, devices: Vec<String>) -> Result<Inside, Error> {
+/// Reads the view from a mount namespace. `setns(2)`, `mount_namespaces(7)`.
+/// `devices` are the paths of device nodes in the spec, which may be outside of /dev.
+pub(super) fn view(namespace: OwnedFd, devices: Vec<String>) -> Result<MountView, Error> {
     let (sender, receiver) = mpsc::channel();
-    let looker = thread::Builder::new().name("audit".into()).spawn(move || {
-        // Nobody listens any more when it took too long.
-        let _late = sender.send(look_here(namespace.as_fd(), &devices));
+    let walker = thread::Builder::new().name("audit".into()).spawn(move || {
+        // After the time limit, nobody receives the result.
+        let _late = sender.send(view_here(namespace.as_fd(), &devices));
     });
-    looker.map_err(|source| Error::Thread { source })?;
-    receiver.recv_timeout(LOOK_MAX).map_err(|_| Error::NoAnswer { seconds: LOOK_MAX.as_secs() })?
+    walker.map_err(|source| Error::Thread { source })?;
+    receiver.recv_timeout(TIME_MAX).map_err(|_| Error::NoAnswer { seconds: TIME_MAX.as_secs() })?
 }
 
-fn look_here(namespace: BorrowedFd<'_>, devices: &[String]) -> Result<Inside, Error> {
-    // Our own files in the host's procfs, held from before: nothing inside is asked for them.
+fn view_here(namespace: BorrowedFd<'_>, devices: &[String]) -> Result<MountView, Error> {
+    // Our own files in the procfs of the host, opened before: nothing of the container can replace them.
     let own = openat(
         CWD,
         "/proc/thread-self",
@@ -63,56 +63,54 @@ fn look_here(namespace: BorrowedFd<'_>, devices: &[String]) -> Result<Inside, Er
         Mode::empty(),
     )
     .map_err(Error::kernel("open /proc/thread-self"))?;
-    // Root and working directory of this thread are to be its own: unshare(2), CLONE_NEWNS implies CLONE_FS.
+    // The thread needs a root and working directory of its own: unshare(2), CLONE_NEWNS implies CLONE_FS.
     hull_sys::unshare(hull_sys::flags::NEWNS).map_err(|source| Error::Namespace { source })?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))
         .map_err(Error::kernel("enter its mount namespace"))?;
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::kernel("open its root"))?;
-    let mut looker = Looker {
+    let mut walker = Walker {
         own,
-        table: Table::default(),
+        table: MountTable::default(),
         nodes: Vec::new(),
         unseen: Vec::new(),
         left: ENTRIES_MAX,
     };
-    looker.read_table()?;
-    if looker.answers_alone(root.as_fd()) {
+    walker.read_table()?;
+    if walker.is_served_by_kernel(root.as_fd()) {
         let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
         match hull_sys::open_in_root(root.as_fd(), "dev", how, ResolveFlags::NO_SYMLINKS) {
-            Ok(dev) => looker.directory(dev.as_fd(), "/dev", 0),
-            Err(errno) => looker.unseen.push(format!("/dev: {}", hull_sys::name_of(errno))),
+            Ok(dev) => walker.directory(dev.as_fd(), "/dev", 0),
+            Err(errno) => walker.unseen.push(format!("/dev: {}", hull_sys::name_of(errno))),
         }
     } else {
-        looker
-            .unseen
-            .push("/dev: the root is on a filesystem that another program answers for".into());
+        walker.unseen.push("/dev: the root is on a filesystem that another program serves".into());
     }
-    looker.places(root.as_fd(), devices);
-    looker.nodes.sort_by(|one, other| one.path.cmp(&other.path));
-    looker.nodes.dedup();
-    Ok(Inside { mounts: looker.table, nodes: looker.nodes, unseen: looker.unseen })
+    walker.places(root.as_fd(), devices);
+    walker.nodes.sort_by(|one, other| one.path.cmp(&other.path));
+    walker.nodes.dedup();
+    Ok(MountView { mounts: walker.table, nodes: walker.nodes, unseen: walker.unseen })
 }
 
-struct Looker {
-    /// /proc/thread-self
+struct Walker {
+    /// Directory of this thread in the procfs of the host.
     own: OwnedFd,
-    table: Table,
-    nodes: Vec<Node>,
+    table: MountTable,
+    nodes: Vec<DeviceNode>,
     unseen: Vec<String>,
-    /// Entries that may still be looked at.
+    /// Number of entries that may still be read.
     left: usize,
 }
 
-impl Looker {
+impl Walker {
     fn read_table(&mut self) -> Result<(), Error> {
-        self.table = Table::parse(&read_at(self.own.as_fd(), "mountinfo", FILE_BYTES_MAX)?);
+        self.table = MountTable::parse(&read_at(self.own.as_fd(), "mountinfo", FILE_BYTES_MAX)?);
         Ok(())
     }
 
-    /// Whether what is behind the descriptor is on a filesystem of the kernel's own. `proc_pid_fdinfo(5)`
-    /// tells the mount without asking the filesystem.
-    fn answers_alone(&mut self, fd: BorrowedFd<'_>) -> bool {
+    /// Whether a descriptor is on a filesystem that the kernel serves by itself. `proc_pid_fdinfo(5)`
+    /// has the mount id without a call to the filesystem.
+    fn is_served_by_kernel(&mut self, fd: BorrowedFd<'_>) -> bool {
         let Ok(info) = read_at(self.own.as_fd(), &format!("fdinfo/{}", fd.as_raw_fd()), 4096)
         else {
             return false;
@@ -120,16 +118,17 @@ impl Looker {
         let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
         let Some(id) = id.and_then(|id| id.trim().parse::<u64>().ok()) else { return false };
         if self.table.by_id(id).is_none() {
-            // Mounted since.
-            let _as_it_was = self.read_table();
+            // It was mounted after the table was read.
+            let _stale = self.read_table();
         }
-        self.table.by_id(id).is_some_and(|mount| ANSWERS_ALONE.contains(&mount.fstype.as_str()))
+        self.table.by_id(id).is_some_and(|mount| SERVED_BY_KERNEL.contains(&mount.fstype.as_str()))
     }
 
-    /// Looks where nodes may be beside /dev: where the spec put them, and at mounts of single nodes and of
-    /// the host's devices.
+    /// Reads nodes outside of /dev: at paths of the spec, and at mounts of single nodes and of the host's
+    /// devtmpfs.
     fn places(&mut self, root: BorrowedFd<'_>, devices: &[String]) {
-        let is_single = |of: &Mount| ANSWERS_ALONE.contains(&of.fstype.as_str()) && of.root != "/";
+        let is_single =
+            |of: &Mount| SERVED_BY_KERNEL.contains(&of.fstype.as_str()) && of.root != "/";
         let mounts = self.table.visible().filter(|of| of.fstype == "devtmpfs" || is_single(of));
         let mut paths: Vec<String> = mounts.map(|of| of.point.clone()).collect();
         paths.extend_from_slice(devices);
@@ -141,29 +140,29 @@ impl Looker {
         }
     }
 
-    /// A path, each directory on the way to it asked about first.
+    /// Reads one path, after checking each directory on the way to it.
     fn place(&mut self, root: BorrowedFd<'_>, path: &str) {
         let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let mut current: Option<OwnedFd> = None;
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let at = current.as_ref().map_or(root, |fd| fd.as_fd());
-            if !self.answers_alone(at) {
+            if !self.is_served_by_kernel(at) {
                 self.unseen.push(format!(
-                    "{}: another program answers for its filesystem",
+                    "{}: its filesystem is served by another program",
                     shown(path, 64)
                 ));
                 return;
             }
-            // Where a link is now, or nothing, the node is elsewhere, and its rule is judged.
+            // A symlink, or nothing: the node is elsewhere, and the device rule is judged.
             let Ok(next) = openat2(at, part, how, Mode::empty(), no_links) else { return };
             current = Some(next);
         }
         let Some(found) = current else { return };
         let is_directory = fstat(found.as_fd())
             .is_ok_and(|of| FileType::from_raw_mode(of.st_mode) == FileType::Directory);
-        // Directories of the host are many; those of its devices few.
-        if self.answers_alone(found.as_fd()) && (!is_directory || self.is_devices(path)) {
+        // Mounted directories of the host can be large; a devtmpfs is small.
+        if self.is_served_by_kernel(found.as_fd()) && (!is_directory || self.is_devices(path)) {
             self.entry(found.as_fd(), shown(path, 200), 0);
         }
     }
@@ -173,8 +172,8 @@ impl Looker {
     }
 
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &str, depth: usize) {
-        if !self.answers_alone(dir) {
-            self.unseen.push(format!("{path}: another program answers for its filesystem"));
+        if !self.is_served_by_kernel(dir) {
+            self.unseen.push(format!("{path}: its filesystem is served by another program"));
             return;
         }
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -192,7 +191,7 @@ impl Looker {
             self.left -= 1;
             let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            // A link is not followed and not of interest; an entry that went away is none.
+            // Symlinks do not matter, nor entries that were removed meanwhile.
             let Ok(entry) = openat2(dir, name, how, Mode::empty(), no_links) else { continue };
             let path = format!("{path}/{}", shown(name.to_bytes(), 64));
             self.entry(entry.as_fd(), path, depth);
@@ -200,8 +199,8 @@ impl Looker {
     }
 
     fn entry(&mut self, entry: BorrowedFd<'_>, path: String, depth: usize) {
-        if !self.answers_alone(entry) {
-            self.unseen.push(format!("{path}: another program answers for its filesystem"));
+        if !self.is_served_by_kernel(entry) {
+            self.unseen.push(format!("{path}: its filesystem is served by another program"));
             return;
         }
         let Ok(found) = fstat(entry) else { return };
@@ -219,7 +218,7 @@ impl Looker {
             | FileType::Unknown => return,
         };
         let (major, minor) = (major(found.st_rdev), minor(found.st_rdev));
-        self.nodes.push(Node {
+        self.nodes.push(DeviceNode {
             path,
             kind,
             major,
