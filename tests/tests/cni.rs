@@ -191,7 +191,7 @@ async fn hull_check_judges_the_set_up_of_plugins() {
     assert!(said.starts_with("ok"), "{said}");
     assert!(said.contains("`pods` (watched, portmap; CNI 1.0.0) of "), "{said}");
     assert!(
-        said.contains("lacking") && said.contains("00-broken.conflist is not usable"),
+        said.contains("warning") && said.contains("00-broken.conflist is not usable"),
         "{said}"
     );
     // It looks and attaches nothing.

@@ -145,7 +145,7 @@ fn the_check_finds_this_node_fit_and_names_what_is_missing() {
         (over("0", "/proc/sys/net/ipv4/ip_forward"), "sysctl net.ipv4.ip_forward=1"),
         (over("0", "/proc/sys/net/bridge/bridge-nf-call-iptables"), "bridge-nf-call-iptables=1"),
         ("mount --bind /dev/null /usr/sbin/apparmor_parser".to_owned(), "apt-get install apparmor"),
-        ("mount -t tmpfs none /run/systemd".to_owned(), "cgroupfs: hull itself"),
+        ("mount -t tmpfs none /run/systemd".to_owned(), "cgroupfs: Hull creates"),
     ] {
         let broken = check_after(&change);
         assert!(broken.contains(hint), "after {change}: {broken}");

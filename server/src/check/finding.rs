@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One finding of `hull check`, and the line that shows it.
 
-/// How something is.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
-    /// Pods run; something that some of them want is missing. With a hint.
-    Lacking(String),
-    /// Pods cannot run. With a hint.
+    /// Pods run, except those that need what is missing. With a hint.
+    Warning(String),
+    /// No pod can run. With a hint.
     Missing(String),
 }
 
-/// One thing that was looked at.
+/// One check: its subject, what was found, and the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) what: &'static str,
@@ -24,12 +24,12 @@ impl Finding {
         Self { what, found: found.into(), verdict: Verdict::Good }
     }
 
-    pub(super) fn lacking(
+    pub(super) fn warning(
         what: &'static str,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Lacking(hint.into()) }
+        Self { what, found: found.into(), verdict: Verdict::Warning(hint.into()) }
     }
 
     pub(super) fn missing(
@@ -40,10 +40,11 @@ impl Finding {
         Self { what, found: found.into(), verdict: Verdict::Missing(hint.into()) }
     }
 
+    /// The lines to print: subject and finding, and the hint below.
     pub(super) fn line(&self) -> String {
         let (word, hint) = match &self.verdict {
             Verdict::Good => ("ok     ", None),
-            Verdict::Lacking(hint) => ("lacking", Some(hint)),
+            Verdict::Warning(hint) => ("warning", Some(hint)),
             Verdict::Missing(hint) => ("MISSING", Some(hint)),
         };
         let hint = hint
@@ -53,7 +54,7 @@ impl Finding {
     }
 }
 
-/// As it goes to a terminal: paths and what the kernel says are somebody else's words.
-fn text(words: &str) -> String {
-    hull_sys::text::shown(words, hull_sys::text::MESSAGE_BYTES_MAX)
+/// Escapes text for the terminal: paths and error messages come from outside.
+fn text(message: &str) -> String {
+    hull_sys::text::shown(message, hull_sys::text::MESSAGE_BYTES_MAX)
 }

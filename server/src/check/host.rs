@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the host must give: rights, room on its disks, filesystems that overlay can write to, a
-//! socket that nobody else has.
+//! Checks of the host: privileges, disk space, filesystems that overlay can write to, a free socket, the
+//! cgroup driver.
 
 use super::finding::Finding;
 use crate::config::Config;
@@ -10,12 +10,12 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Below this many free bytes pulls are likely to fail.
+/// With fewer free bytes, pulls are likely to fail.
 const FREE_BYTES: u64 = 2 << 30;
 /// Filesystems that cannot hold the writable layer of an overlay (statfs(2)).
 const NO_UPPER: [(u64, &str); 3] =
     [(0x794c_7630, "overlayfs"), (0x6969, "NFS"), (0x6573_5546, "FUSE")];
-/// What of capabilities(7) the daemon and its pods use: number, name, whether pods run without.
+/// The capabilities(7) that the daemon and its pods use: number, name, whether pods run without.
 const CAPABILITIES: [(u32, &str, bool); 16] = [
     (0, "CHOWN", false),
     (1, "DAC_OVERRIDE", false),
@@ -40,7 +40,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     findings.extend(capabilities());
     findings.extend([
         upper(&config.data_dir),
-        room(&config.data_dir),
+        disk_space(&config.data_dir),
         socket(&config.socket),
         driver(config),
     ]);
@@ -66,23 +66,23 @@ fn capabilities() -> Option<Finding> {
     };
     let (needed, wanted) = (lacks(false), lacks(true));
     if !needed.is_empty() {
-        let hint = "start hull outside a container, or with all capabilities";
+        let hint = "start Hull outside of containers, or with all capabilities";
         return Some(Finding::missing(WHAT, format!("without {}", needed.join(", ")), hint));
     }
     if !wanted.is_empty() {
-        let hint = "hull goes on without: OOM scores are not lowered, hard limits not raised, foreign schedulers not set";
-        return Some(Finding::lacking(WHAT, format!("without {}", wanted.join(", ")), hint));
+        let hint = "pods run without: OOM scores are not lowered, hard limits not raised, schedulers of other processes not set";
+        return Some(Finding::warning(WHAT, format!("without {}", wanted.join(", ")), hint));
     }
     Some(Finding::good(WHAT, "all that pods need"))
 }
 
-/// The effective set of a /proc/PID/status.
+/// The effective capabilities in a `/proc/<pid>/status`.
 fn held(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// The directory itself, or the nearest one above it that is there.
+/// The directory itself, or its nearest ancestor that exists.
 fn existing(path: &Path) -> PathBuf {
     let there = path.ancestors().find(|above| fs::metadata(above).is_ok());
     there.unwrap_or(Path::new("/")).to_owned()
@@ -106,38 +106,42 @@ fn upper(data_dir: &Path) -> Finding {
     if let Some((_, name)) = NO_UPPER.iter().find(|(magic, _)| *magic == kind) {
         return Finding::missing(
             WHAT,
-            format!("{shown} lies on {name}, which overlay cannot write to"),
+            format!("{shown} is on {name}, which cannot hold the upper layer of an overlay"),
             hint,
         );
     }
     if flags.contains(StatVfsMountFlags::RDONLY) {
-        return Finding::missing(WHAT, format!("{shown} lies on a read-only filesystem"), hint);
+        return Finding::missing(WHAT, format!("{shown} is on a read-only filesystem"), hint);
     }
     Finding::good(WHAT, format!("{shown} can hold writable layers"))
 }
 
-fn room(data_dir: &Path) -> Finding {
+fn disk_space(data_dir: &Path) -> Finding {
     const WHAT: &str = "disk space";
     let at = existing(data_dir);
     let Ok(of) = statvfs(&at) else {
-        return Finding::lacking(
+        return Finding::warning(
             WHAT,
-            format!("cannot be told for {}", at.display()),
-            "look at it with `df`",
+            format!("cannot read the disk usage of {}", at.display()),
+            "see the output of `df`",
         );
     };
     let free = of.f_bavail.saturating_mul(of.f_frsize);
     let found = format!("{} MiB free for {}", free >> 20, data_dir.display());
-    // Filesystems without a table of inodes, like btrfs, say 0 of 0.
+    // Filesystems without a table of inodes, such as btrfs, report 0 of 0.
     if of.f_files > 0 && of.f_favail < 10_000 {
-        return Finding::lacking(
+        return Finding::warning(
             WHAT,
             format!("{found}, but only {} inodes", of.f_favail),
-            "make room: images are many small files",
+            "free some inodes: images consist of many small files",
         );
     }
     if free < FREE_BYTES {
-        return Finding::lacking(WHAT, found, "make room, or move data_dir: images need some GiB");
+        return Finding::warning(
+            WHAT,
+            found,
+            "free disk space, or move data_dir: images need several GiB",
+        );
     }
     Finding::good(WHAT, found)
 }
@@ -145,21 +149,21 @@ fn room(data_dir: &Path) -> Finding {
 fn socket(path: &Path) -> Finding {
     const WHAT: &str = "socket";
     match UnixStream::connect(path) {
-        Ok(_) => Finding::good(WHAT, format!("a daemon answers at {}", path.display())),
+        Ok(_) => Finding::good(WHAT, format!("a daemon serves {}", path.display())),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             Finding::good(WHAT, format!("{} is free", path.display()))
         }
         Err(err) if err.kind() == std::io::ErrorKind::ConnectionRefused => Finding::good(
             WHAT,
             format!(
-                "{} is left from a daemon that has ended; the next replaces it",
+                "{} was left by a daemon that has ended; the next daemon replaces it",
                 path.display()
             ),
         ),
         Err(err) => Finding::missing(
             WHAT,
             format!("connect({}): {err}", path.display()),
-            "name another one with `socket` in the configuration",
+            "choose another path with `socket` in the configuration",
         ),
     }
 }
@@ -169,7 +173,7 @@ fn driver(config: &Config) -> Finding {
     let chosen = hull_cgroup::CgroupFs::detect().map(|host| Driver::choose(&config.cgroup, &host));
     match chosen {
         Ok(Ok(driver)) if driver.is_systemd() => Finding::good(WHAT, "systemd: one scope per pod"),
-        Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: hull itself"),
+        Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: Hull creates the cgroups itself"),
         Ok(Err(err)) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
         Err(err) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
     }
@@ -186,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_directory_stands_for_one_that_is_not_there() {
+    fn a_missing_directory_is_represented_by_its_nearest_ancestor() {
         assert_eq!(existing(Path::new("/proc/self/no/such/thing")), Path::new("/proc/self"));
     }
 
     #[test]
-    fn a_socket_is_free_or_served_or_left_over() {
+    fn a_socket_is_free_served_or_left_over() {
         let dir = tempfile::tempdir().unwrap();
         let socket_path = dir.path().join("s");
         assert!(socket(&socket_path).found.contains("is free"));
         let listener = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
-        assert!(socket(&socket_path).found.contains("answers"));
+        assert!(socket(&socket_path).found.contains("serves"));
         drop(listener);
         assert!(socket(&socket_path).found.contains("has ended"));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel must have: version, system calls, cgroups, filesystems, namespaces, seccomp.
+//! Checks of the kernel: version, system calls, cgroups, overlay, namespaces, seccomp, AppArmor.
 
 use super::finding::Finding;
 use crate::apparmor;
@@ -8,11 +8,11 @@ use hull_sys::Syscall;
 use rustix::mount::{FsOpenFlags, fsopen};
 use std::fs;
 
-/// The oldest kernel with everything that a start needs (`mount_setattr`).
+/// The oldest kernel that can start a container (`mount_setattr`).
 const OLDEST: (u32, u32) = (5, 12);
-/// Controllers without which limits of pods would mean nothing.
+/// Controllers that enforce the limits of every pod.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
-/// Controllers that some pods ask for.
+/// Controllers that some pods request.
 const WANTED: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -23,7 +23,7 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 fn read(path: &str) -> String {
-    // What is not there reads as empty, which no check below takes for good.
+    // A missing file reads as empty, which no check below accepts as good.
     fs::read_to_string(path).unwrap_or_default()
 }
 
@@ -40,7 +40,7 @@ fn version() -> Finding {
     }
 }
 
-/// Major and minor number of `6.1.0-18-amd64`.
+/// Major and minor version of a release such as `6.1.0-18-amd64`.
 fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -54,8 +54,8 @@ fn calls() -> Finding {
     }
     let names: Vec<_> =
         missing.iter().map(|call| format!("{} (Linux {})", call.name(), call.since())).collect();
-    let hint = "run a newer kernel, or lift the seccomp profile that hides them from hull";
-    Finding::missing(WHAT, format!("not there: {}", names.join(", ")), hint)
+    let hint = "run a newer kernel, or remove the seccomp profile that hides them from Hull";
+    Finding::missing(WHAT, format!("missing: {}", names.join(", ")), hint)
 }
 
 fn cgroups() -> Vec<Finding> {
@@ -80,8 +80,8 @@ fn cgroups() -> Vec<Finding> {
     let version = if v2 { "version 2" } else { "version 1" };
     let lacks = |wanted: &[&str]| -> Vec<String> {
         let same = |name: &str, have: &str| have == name || (name == "io" && have == "blkio");
-        let lacking = wanted.iter().filter(|name| !have.iter().any(|have| same(name, have)));
-        lacking.map(|name| (*name).to_owned()).collect()
+        let absent = wanted.iter().filter(|name| !have.iter().any(|have| same(name, have)));
+        absent.map(|name| (*name).to_owned()).collect()
     };
     let (needed, mut wanted) = (lacks(&NEEDED), lacks(&WANTED));
     if !v2 {
@@ -92,8 +92,7 @@ fn cgroups() -> Vec<Finding> {
     if needed.is_empty() {
         findings.push(Finding::good(WHAT, found));
     } else {
-        let hint =
-            "enable them: kernel command line (cgroup_enable=memory), or mount their hierarchies";
+        let hint = "enable them on the kernel command line (cgroup_enable=memory), or mount their hierarchies";
         findings.push(Finding::missing(
             WHAT,
             format!("{found}; without {}", needed.join(", ")),
@@ -101,10 +100,10 @@ fn cgroups() -> Vec<Finding> {
         ));
     }
     if !wanted.is_empty() {
-        let hint = "needed only by pods that ask for such limits: build the kernel with them, or mount their hierarchies";
-        findings.push(Finding::lacking(
+        let hint = "only pods that request such limits need them: use a kernel with them, or mount their hierarchies";
+        findings.push(Finding::warning(
             "controllers",
-            format!("not there: {}", wanted.join(", ")),
+            format!("missing: {}", wanted.join(", ")),
             hint,
         ));
     }
@@ -113,9 +112,9 @@ fn cgroups() -> Vec<Finding> {
 
 fn overlay() -> Finding {
     const WHAT: &str = "overlay";
-    // Opening the filesystem loads its module where that is allowed.
+    // Opening the filesystem loads its module, if that is allowed.
     match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-        Ok(_) => Finding::good(WHAT, "the kernel has it"),
+        Ok(_) => Finding::good(WHAT, "supported by the kernel"),
         Err(rustix::io::Errno::PERM) if read("/proc/filesystems").contains("overlay") => {
             Finding::good(WHAT, "in /proc/filesystems (not tried: needs root)")
         }
@@ -140,7 +139,7 @@ fn namespaces() -> Finding {
     }
     Finding::missing(
         WHAT,
-        format!("not there: {}", lacks.join(", ")),
+        format!("missing: {}", lacks.join(", ")),
         "use a kernel built with CONFIG_NAMESPACES and all its kinds",
     )
 }
@@ -150,15 +149,15 @@ fn user_namespaces() -> Finding {
     let most = read("/proc/sys/user/max_user_namespaces");
     match most.trim().parse::<u64>() {
         Ok(most) if most > 0 => Finding::good(WHAT, format!("up to {most}")),
-        Ok(_) => Finding::lacking(
+        Ok(_) => Finding::warning(
             WHAT,
-            "forbidden by /proc/sys/user/max_user_namespaces",
-            "sysctl user.max_user_namespaces=65536; needed only by pods with hostUsers: false",
+            "disabled by /proc/sys/user/max_user_namespaces",
+            "sysctl user.max_user_namespaces=65536; only pods with hostUsers: false need it",
         ),
-        Err(_) => Finding::lacking(
+        Err(_) => Finding::warning(
             WHAT,
-            "the kernel has none",
-            "use a kernel with CONFIG_USER_NS; needed only by pods with hostUsers: false",
+            "not supported by the kernel",
+            "use a kernel with CONFIG_USER_NS; only pods with hostUsers: false need it",
         ),
     }
 }
@@ -171,8 +170,8 @@ fn seccomp() -> Finding {
     }
     Finding::missing(
         WHAT,
-        "the kernel has no seccomp filters",
-        "use a kernel with CONFIG_SECCOMP_FILTER, or set runtime.default_seccomp = \"unconfined\" and use no profiles",
+        "the kernel does not support seccomp filters",
+        "use a kernel with CONFIG_SECCOMP_FILTER, or set runtime.default_seccomp = \"unconfined\" and run only pods without profiles",
     )
 }
 
@@ -181,13 +180,13 @@ fn apparmor() -> Finding {
     if !apparmor::is_on() {
         return Finding::good(WHAT, "off; containers run without profiles");
     }
-    // An empty file in its place is no program.
+    // An empty file in its place is not a program.
     let parser = apparmor::parser().filter(|path| fs::metadata(path).is_ok_and(|of| of.len() > 0));
     match parser {
-        Some(path) => Finding::good(WHAT, format!("on, profiles are loaded by {}", path.display())),
-        None => Finding::lacking(
+        Some(path) => Finding::good(WHAT, format!("on; {} loads profiles", path.display())),
+        None => Finding::warning(
             WHAT,
-            "on, but apparmor_parser is not there: the default profile cannot be loaded",
+            "on, but apparmor_parser is missing: the default profile cannot be loaded",
             "apt-get install apparmor",
         ),
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull check`: what this host lacks for running pods, each with a hint, before a kubelet is
-//! pointed at it. The daemon need not run.
+//! `hull check`: whether this host can run pods, with a hint for each thing that is missing. For hosts without a
+//! kubelet yet; the daemon need not run.
 //!
-//! The rule: things are tried rather than looked up where that leaves nothing behind. The
-//! built-in network is checked by attaching a pod in a network namespace made for it, so that the host's
-//! own links and rules are not touched; that of plugins by what there is of them.
+//! The rule: a check tries things instead of looking them up, where that leaves nothing behind. The
+//! built-in network is checked by attaching a pod in a network namespace created for the check, so that
+//! the links and rules of the host stay untouched; CNI networks by their configurations and plugins.
 
 mod finding;
 mod host;
@@ -17,7 +17,7 @@ use finding::{Finding, Verdict};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// Looks at everything and prints it. Ends with 1 when pods cannot run.
+/// Runs all checks and prints the findings, only failed ones if `quiet`. The exit code is 1 if pods cannot run.
 pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
     let mut findings = kernel::findings();
     findings.extend(host::findings(config));
@@ -34,16 +34,13 @@ fn report(findings: &[Finding], quiet: bool) -> (String, bool) {
     let shown = findings.iter().filter(|of| !quiet || of.verdict != Verdict::Good);
     let mut text: String = shown.map(Finding::line).collect();
     let missing = findings.iter().filter(|of| matches!(of.verdict, Verdict::Missing(_))).count();
-    let lacking = findings.iter().filter(|of| matches!(of.verdict, Verdict::Lacking(_))).count();
-    let verdict = match (missing, lacking) {
+    let warnings = findings.iter().filter(|of| matches!(of.verdict, Verdict::Warning(_))).count();
+    let verdict = match (missing, warnings) {
         (0, 0) => "this host is ready\n".to_owned(),
         (0, _) => {
-            format!("this host is ready; {lacking} of {} things could be better\n", findings.len())
+            format!("this host is ready; {warnings} of {} checks gave a warning\n", findings.len())
         }
-        _ => format!(
-            "this host cannot run pods yet: {missing} of {} things are missing\n",
-            findings.len()
-        ),
+        _ => format!("this host cannot run pods: {missing} of {} checks failed\n", findings.len()),
     };
     text.push_str(&verdict);
     (text, missing == 0)
@@ -56,14 +53,14 @@ mod tests {
     #[test]
     fn only_what_is_missing_makes_a_host_unfit() {
         let good = Finding::good("kernel", "6.1");
-        let lacking = Finding::lacking("swap", "not counted", "boot with swapaccount=1");
+        let warning = Finding::warning("swap", "not counted", "boot with swapaccount=1");
         let missing = Finding::missing("overlay", "unknown to the kernel", "modprobe overlay");
-        let (text, fit) = report(&[good.clone(), lacking.clone()], true);
+        let (text, fit) = report(&[good.clone(), warning.clone()], true);
         assert!(
             fit && !text.contains("6.1") && text.contains("hint: boot with swapaccount=1"),
             "{text}"
         );
-        let (text, fit) = report(&[good, lacking, missing], false);
+        let (text, fit) = report(&[good, warning, missing], false);
         assert!(!fit && text.contains("6.1") && text.contains("hint: modprobe overlay"), "{text}");
     }
 }

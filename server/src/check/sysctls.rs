@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Settings of the host's network that pods depend on: forwarding, which hull switches on with the
-//! first pod of that family and not before, and whether packets between pods of one bridge pass the
-//! host's rules, which is the operator's to say and which hull leaves as it is.
+//! Checks of the host's network sysctls that pods depend on: forwarding, which Hull enables with the
+//! first pod of an address family, and whether the rules of the host apply to packets between pods of one
+//! bridge, which Hull never changes: it is the decision of the operator.
 
 use super::finding::Finding;
 use crate::config::{Config, NetworkMode};
@@ -23,7 +23,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if has(false) && ours {
         findings.push(forwarding("ipv6 forwarding", "net.ipv6.conf.all.forwarding"));
     }
-    // Plugins have bridges or none, and look after themselves.
+    // CNI plugins set up bridges and sysctls themselves.
     for (ipv4, name) in [(true, "iptables"), (false, "ip6tables")] {
         let setting = format!("net.bridge.bridge-nf-call-{name}");
         if config.network.mode == NetworkMode::Bridge && has(ipv4) {
@@ -37,33 +37,33 @@ fn forwarding(what: &'static str, setting: &str) -> Finding {
     let writable = || fs::File::options().write(true).open(path(setting)).is_ok();
     match read(setting).unwrap_or_default().as_str() {
         "1" => Finding::good(what, "on"),
-        "0" if writable() => Finding::good(what, "off; hull turns it on with the first pod"),
-        _ => Finding::lacking(
+        "0" if writable() => Finding::good(what, "off; Hull enables it with the first pod"),
+        _ => Finding::warning(
             what,
-            "off, and hull may not turn it on",
-            format!("sysctl {setting}=1; without it pods reach this host only"),
+            "off, and Hull is not allowed to enable it",
+            format!("sysctl {setting}=1; without it, pods reach only this host"),
         ),
     }
 }
 
-/// What follows from the setting. `None`: br_netfilter is not loaded.
+/// The finding for a value of the setting; `None` if br_netfilter is not loaded.
 fn bridged(value: Option<&str>, setting: &str) -> Finding {
-    let wanted = "a pod that asks a service (kube-proxy) gets no answer from a pod of its own node";
+    let effect = "with kube-proxy, a pod that connects to a service gets no response from pods of the same node";
     match value {
         Some("1") => Finding::good(
             BRIDGED,
             format!(
-                "{setting} is on: services work between pods of this node; the host's filter sees what they send each other"
+                "{setting} is on: services work between pods of this node; the packet filter of the host applies to them"
             ),
         ),
-        Some(_) => Finding::lacking(
+        Some(_) => Finding::warning(
             BRIDGED,
-            format!("{setting} is off: {wanted}"),
+            format!("{setting} is off: {effect}"),
             format!("sysctl {setting}=1, if kube-proxy runs here"),
         ),
-        None => Finding::lacking(
+        None => Finding::warning(
             BRIDGED,
-            format!("br_netfilter is not loaded: {wanted}"),
+            format!("br_netfilter is not loaded: {effect}"),
             format!(
                 "modprobe br_netfilter, put it in /etc/modules-load.d/hull.conf, and sysctl {setting}=1, if kube-proxy runs here"
             ),
@@ -85,13 +85,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bridged_packets_pass_is_told_with_what_follows() {
+    fn the_finding_about_bridged_packets_says_what_follows() {
         let setting = "net.bridge.bridge-nf-call-iptables";
         assert_eq!(bridged(Some("1"), setting).verdict, Verdict::Good);
         for (value, words) in [(Some("0"), "is off"), (None, "br_netfilter is not loaded")] {
             let found = bridged(value, setting);
             assert!(found.found.contains(words), "{found:?}");
-            let Verdict::Lacking(hint) = found.verdict else { panic!("{:?}", found.verdict) };
+            let Verdict::Warning(hint) = found.verdict else { panic!("{:?}", found.verdict) };
             assert!(hint.contains("sysctl net.bridge.bridge-nf-call-iptables=1"), "{hint}");
         }
         assert_eq!(path(setting), "/proc/sys/net/bridge/bridge-nf-call-iptables");
