@@ -26,218 +26,222 @@ const fn unset(name: &'static str, example: &'static str, doc: &'static str) -> 
 pub(crate) const KEYS: &[Key] = &[
     key(
         "state_dir",
-        "Records, sockets and addresses of what runs now. Best on a tmpfs: a reboot ends every pod, and with the files go the records of them. At most 25 bytes long, because sockets lie in it.",
+        "Directory of records, sockets and leased addresses of the running pods. Use a tmpfs: a reboot ends every pod, and should remove the records with them. At most 25 bytes long, because it holds sockets.",
     ),
     key(
         "data_dir",
-        "Images, their layers, and the writable layers of containers. Must not lie on overlayfs itself.",
+        "Directory of images, their layers, and the writable layers of containers. Must not be on overlayfs.",
     ),
     key(
         "socket",
-        "Unix socket on which CRI is served; the kubelet's --container-runtime-endpoint without `unix://`.",
+        "Unix socket on which the daemon serves CRI: the kubelet's --container-runtime-endpoint without `unix://`.",
     ),
     key(
         "log.level",
-        "What the daemon logs: off, error, warn, info, debug or trace; or by module, as in `info,hull=debug`.",
+        "Log level: off, error, warn, info, debug or trace; or one per module, as in `info,hull=debug`.",
     ),
     key(
         "log.format",
-        "`text` for people, `json` for collectors. Lines go to stderr, one per event.",
+        "Log format: `text` for people, `json` for log collectors. The log goes to stderr, one line per event.",
     ),
     key(
         "cgroup.driver",
-        "Who makes cgroups of pods: `cgroupfs` is hull itself, `systemd` makes one scope per pod in the slice that the kubelet names. `auto` is systemd where that is the init and cgroups are v2, else hull. A kubelet asks and follows.",
+        "Driver that creates the cgroups of pods. `cgroupfs`: Hull creates them itself; `systemd`: Hull creates one scope per pod in the slice that the kubelet names; `auto`: `systemd` where systemd is the init and cgroups are v2, else `cgroupfs`. The kubelet adopts the driver from the runtime.",
     ),
     key(
         "cgroup.parent",
-        "Parent cgroup of pods whose creator names none, such as those of `hull run`. The systemd driver makes a slice of it: `/a/b-c` is `a-b_c.slice`.",
+        "Parent cgroup of pods whose client names none, such as those of `hull run`. The systemd driver translates it to a slice: `/a/b-c` is `a-b_c.slice`.",
     ),
     key(
         "network.mode",
-        "Who makes the pods' network: `bridge`, hull itself; `macvlan` or `ipvlan`, hull with links on `uplink` instead of a bridge; `cni`, the network plugins of the cluster; or `none`: pods have loopback alone.",
+        "Pod network. `bridge`: Hull attaches pods to a bridge; `macvlan`, `ipvlan`: Hull gives pods links on `uplink`; `cni`: the CNI plugins of the cluster attach pods; `none`: pods have only loopback.",
     ),
     unset(
         "network.uplink",
         "\"eth0\"",
-        "Link of the node that pods' links are made on with `macvlan` and `ipvlan`. Unset: the one with the default route.",
+        "Link of the node on which `macvlan` and `ipvlan` create the links of pods. Unset: the link of the default route.",
     ),
     key(
         "network.bridge",
-        "Name of the bridge that pods are attached to, or of the node's own link on `uplink`. Made at the first attach.",
+        "Name of the bridge of pods, or, with `macvlan` and `ipvlan`, of the node's own link on `uplink`. Created with the first pod.",
     ),
     key(
         "network.pod_cidr",
-        "Subnets that pod addresses come from: one IPv4, one IPv6, or one of each. The first address is the bridge's.",
+        "Subnets of the addresses of pods: one IPv4, one IPv6, or one of each. The first address is that of the bridge.",
     ),
     unset(
         "network.mtu",
         "1450",
-        "MTU of pod links, in bytes. Unset: that of `uplink`, or of the interface with the default route.",
+        "MTU of the links of pods, in bytes. Unset: that of `uplink`, or of the link of the default route.",
     ),
     key(
         "network.masquerade",
-        "Whether traffic from pods to other networks gets the node's address.",
+        "Whether traffic from pods to other networks leaves with the address of the node.",
     ),
     key(
         "network.table",
-        "Name of the nftables table that hull keeps its rules in, and touches no other.",
+        "Name of the nftables table for Hull's rules. Hull changes no other table.",
     ),
     key(
         "network.cni.conf_dir",
-        "Where network plugins are configured: *.conflist, *.conf and *.json. The first usable one by name is the pods' network. Read again when a file changes.",
+        "Directory of CNI network configurations: *.conflist, *.conf and *.json. The first valid one in the order of names is the network of pods. Changes take effect without a restart.",
     ),
-    key("network.cni.bin_dirs", "Where the plugins' programs are, looked through in this order."),
+    key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order."),
     key(
         "network.cni.networks_max",
-        "How many networks of `conf_dir` a pod is attached to: eth0, eth1 and so on, in the order of their files.",
+        "Number of networks in `conf_dir` that each pod is attached to, at most: eth0, eth1 and so on, in the order of the file names.",
     ),
     unset(
         "network.cni.conf_template",
         "\"/etc/hull/cni.conflist.template\"",
-        "Written to `conf_dir` as 10-hull.conflist when the kubelet tells the node's pod subnets, unless another network is there: `{{.PodCIDR}}` stands for the first subnet, `{{.PodCIDRRanges}}` for host-local's `ranges`.",
+        "Template for the CNI configuration that Hull writes to `conf_dir` as 10-hull.conflist when the kubelet announces the pod subnets of the node, unless another network is configured. `{{.PodCIDR}}` is replaced by the first subnet, `{{.PodCIDRRanges}}` by `ranges` for host-local.",
     ),
     key(
         "network.cni.netns_dir",
-        "Where pods' network namespaces are pinned for plugins and their agents, which expect them in /run/netns.",
+        "Directory in which the network namespaces of pods are pinned. CNI plugins and their agents expect them in /run/netns.",
     ),
     key(
         "network.cni.plugin_timeout_s",
-        "How long one call of a plugin may take, in seconds. It is killed then, with all it started.",
+        "Timeout of one call of a CNI plugin, in seconds. After it, the plugin and all processes that it started are killed.",
     ),
     key(
         "network.cni.gc_interval_s",
-        "How often plugins of CNI 1.1 are asked to take away what belongs to no pod, in seconds; they are asked when hull starts as well.",
+        "Interval between GC calls to plugins of CNI 1.1, which remove what belongs to no pod, in seconds. The daemon also calls them when it starts.",
     ),
-    key("runtime.shm_bytes", "Size of each pod's /dev/shm, in bytes."),
+    key("runtime.shm_bytes", "Size of the /dev/shm of each pod, in bytes."),
     key(
         "runtime.seccomp_root",
-        "Directory of seccomp profiles of type Localhost: the kubelet's, `<root-dir>/seccomp`.",
+        "Directory of seccomp profiles of type Localhost: that of the kubelet, `<root-dir>/seccomp`.",
     ),
     key(
         "runtime.cdi_spec_dirs",
-        "Directories of the device files (`*.json`, `*.yaml`) of the container device interface (CDI). Read when a container asks for a device; of the same device in several, the last directory's counts.",
+        "Directories of specs of the container device interface (CDI): `*.json`, `*.yaml`. Read when a container requests a CDI device; if several directories define a device, the last one takes effect.",
     ),
     key(
         "runtime.default_seccomp",
-        "Seccomp profile of containers whose caller names none: `unconfined` (as CRI has it; kubelets always name one) or `runtime/default`. Privileged containers are never confined.",
+        "Seccomp profile of containers whose client names none: `unconfined`, the default of CRI (kubelets always name one), or `runtime/default`. Privileged containers are never confined.",
     ),
     key(
         "runtime.exec_output_bytes_max",
-        "Most output kept of one ExecSync, per stream, in bytes; the rest is dropped, and a line at the end says so. Both streams together are cut to fit an answer of 16 MiB, which is all that kubelets' clients take; the exit code is kept.",
+        "Limit on the output of one ExecSync, in bytes per stream. More is dropped, and a last line says so. Both streams together are cut to fit a response of 16 MiB, the limit of the kubelet's client. The exit code is always kept.",
     ),
     key(
         "runtime.exec_drain_s",
-        "How long output is still awaited after an ExecSync command has ended, in seconds, when a process it left behind holds the pipe open.",
+        "Time to wait for more output after an ExecSync command has exited, in seconds, if a process that it left behind keeps the pipe open.",
     ),
     key(
         "runtime.exec_syncs_max",
-        "Most commands of ExecSync at a time on this node, and half of that in one container. Further ones are refused (RESOURCE_EXHAUSTED). The default is more than all probes of 110 pods with three containers each.",
+        "Limit on concurrent ExecSync commands of the node; half of it for each container. More are refused (RESOURCE_EXHAUSTED). The default exceeds the probes of 110 pods with three containers each.",
     ),
     key(
         "runtime.launch_timeout_s",
-        "How long the launch of a container or a command may take until its program runs, in seconds: its mounts may be on slow storage. Then it is killed.",
+        "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
     ),
     key(
         "runtime.call_memory_bytes_max",
-        "Most memory that requests and answers of ExecSync may hold at a time, in bytes; what is small (16 KiB per message or stream) does not count. Who comes beyond that is refused (RESOURCE_EXHAUSTED), a command that writes beyond it is killed. The daemon itself needs about 30 MiB beside it. At least 48 MiB.",
+        "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",
     ),
     key(
         "nri.enable",
-        "Whether plugins of the node resource interface (NRI) have a say in pods and containers.",
+        "Whether plugins of the node resource interface (NRI) are called for pods and containers.",
     ),
     key(
         "nri.socket",
-        "Unix socket on which plugins connect. Root alone can: a plugin can do anything to a container.",
+        "Unix socket on which NRI plugins connect. Only root can connect: a plugin can change anything of a container.",
     ),
     key(
         "nri.disable_connections",
-        "Whether only pre-installed plugins are used, and nobody can connect.",
+        "Whether only pre-installed plugins are used, and plugins cannot connect.",
     ),
     key(
         "nri.plugin_path",
-        "Directory of pre-installed plugins, programs named like `10-example`. Started with the daemon, and ended with it.",
+        "Directory of pre-installed plugins: programs with names like `10-example`. They start and stop with the daemon.",
     ),
     key(
         "nri.plugin_config_path",
-        "Directory of the pre-installed plugins' configuration: `10-example.conf`, else `example.conf`.",
+        "Directory of the configuration of pre-installed plugins: `10-example.conf`, else `example.conf`.",
     ),
     key(
         "nri.registration_timeout_ms",
-        "How long a plugin may take to register, and again to take in what runs already, in milliseconds. Then it is let go.",
+        "Timeout of the registration of a plugin, and of its synchronization, in milliseconds. After it, the plugin is disconnected.",
     ),
     key(
         "nri.request_timeout_ms",
-        "How long a plugin may take to answer a call, in milliseconds. Then it is let go and the pod goes on without it, unless the plugin itself asked for another policy.",
+        "Timeout of one call to a plugin, in milliseconds. After it, the plugin is disconnected and the pod goes on without it, unless the plugin requested another policy.",
     ),
-    key("image.concurrent_layers", "Layers fetched at a time, per pull."),
-    key("image.pinned", "Images that the kubelet's garbage collection must leave alone, by name."),
+    key("image.concurrent_layers", "Number of layers that one pull downloads at the same time."),
+    key("image.pinned", "Images that the garbage collection of the kubelet must keep, by name."),
     unset(
         "image.config_path",
         "\"/etc/containerd/certs.d\"",
-        "Directory of registries' settings in containerd's layout, `<host>/hosts.toml`. Read at every pull; goes before `[[image.registry]]`. Default: none.",
+        "Directory of registry settings in containerd's layout, `<host>/hosts.toml`. Read at every pull; overrides `[[image.registry]]`. Default: none.",
     ),
     unset(
         "image.docker_config",
         "\"/root/.docker/config.json\"",
-        "Docker's `config.json`, with accounts and credential helpers for pulls that bring no credentials. Read at every pull. Default: none.",
+        "Docker's `config.json`, with credentials and credential helpers for pulls without credentials of their own. Read at every pull. Default: none.",
     ),
     unset(
         "image.policy",
         "\"/etc/hull/policy.toml\"",
-        "File that says which repositories are accepted, rejected, or must be signed and by whom. Default: all are accepted.",
+        "File that says which repositories are accepted, rejected, or must be signed, and with which keys. Default: all are accepted.",
     ),
     key(
         "image.stall_s",
-        "How long hardly a byte may come before a connection to a registry counts as stalled and is made anew, in seconds. Time spent unpacking does not count.",
+        "Time after which a connection to a registry that transfers almost nothing counts as stalled and is replaced, in seconds. Time spent unpacking does not count.",
     ),
     key(
         "image.layer_bytes_max",
-        "Most bytes that a layer may inflate to. More is taken for a bomb.",
+        "Limit on the size of a decompressed layer, in bytes. A larger layer is rejected as a decompression bomb.",
     ),
     key(
         "image.keep_blobs",
-        "Keep layers as they travel too, in `<data_dir>/blobs`, for tools that share them with other nodes. They take disk that is not counted as the images'; Hull itself needs them only to export layers that replace their own entries.",
+        "Whether compressed layers are kept, too, in `<data_dir>/blobs`, for tools that share them with other nodes. Their disk space is not reported as that of images. Hull itself needs them only to export layers that replace their own entries.",
     ),
-    key("image.layer_entries_max", "Most entries of a layer's archive."),
+    key("image.layer_entries_max", "Limit on the number of entries in the archive of a layer."),
     key(
         "image.layer_apparent_bytes_max",
-        "Most bytes that the sparse files of a layer are long together, holes included. Holes take no disk.",
+        "Limit on the total length of the sparse files of a layer, in bytes, including holes. Holes take no disk space.",
     ),
     key(
         "image.layer_seconds_max",
-        "Most seconds of processor time that a thread may take to inflate, unpack or look through a layer. Waiting for the network or the disk does not count.",
+        "Limit on the CPU time of one thread that decompresses, unpacks or verifies a layer, in seconds. Time spent waiting for network or disk does not count.",
     ),
     key(
         "image.archive_bytes_max",
-        "Most bytes of an archive that is imported, and that a compressed one may inflate to. They lie in `data_dir` until it is imported.",
+        "Limit on the size of an imported archive, in bytes, compressed and decompressed. The archive is in `data_dir` during the import.",
     ),
     unset(
         "image.registry.host",
         "\"registry.example:5000\"",
-        "Registry that the entry is about, as it stands in image names.",
+        "Registry that this entry configures, as written in image names.",
     ),
     unset(
         "image.registry.mirrors",
         "[\"https://mirror.example/v2\"]",
-        "Asked before the registry itself, in this order: base URLs. Default: none.",
+        "Mirrors, as base URLs, that are tried before the registry itself, in this order. Default: none.",
     ),
     unset(
         "image.registry.plain_http",
         "false",
-        "Speak HTTP without TLS. Loopback addresses may do so without this. Default: false.",
+        "Whether to use HTTP without TLS. Loopback addresses may always use it. Default: false.",
     ),
-    unset("image.registry.skip_verify", "false", "Accept any TLS certificate. Default: false."),
+    unset(
+        "image.registry.skip_verify",
+        "false",
+        "Whether to accept any TLS certificate. Default: false.",
+    ),
     unset(
         "image.registry.ca_file",
         "\"/etc/hull/registry-ca.pem\"",
-        "Certificates to trust for this registry besides the system's, PEM.",
+        "PEM file with certificates to trust for this registry, in addition to those of the system.",
     ),
 ];
 
-/// Keys inside `[[image.registry]]` start with this.
+/// The section of registries, `[[image.registry]]`: keys inside it start with this.
 pub(super) const REGISTRY: &str = "image.registry";
 
-/// The known key nearest to `name`, when one is near enough to be meant.
+/// The known key nearest to a misspelt one, if it is near enough.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let near = KEYS.iter().map(|key| (levenshtein(name, key.name), key.name)).min()?;
     let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
@@ -248,7 +252,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     KEYS.iter().find(|key| last(key.name) == last(name)).map(|key| key.name)
 }
 
-/// A value in TOML, by dotted key.
+/// The value of a dotted key in a TOML table.
 pub(super) fn value_at<'t>(table: &'t toml::Table, key: &str) -> Option<&'t toml::Value> {
     let (first, rest) = match key.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads the files, merges them in order, and records where each value came from.
 //!
-//! A list is replaced as a whole by a later file, but for `[[image.registry]]`, whose entries add
-//! up: one drop-in file per registry is how people deploy them.
+//! A later file replaces a list as a whole, except `[[image.registry]]`, whose entries are combined:
+//! operators deploy one drop-in file per registry.
 
 use super::error::Error;
 use super::keys::{self, KEYS, REGISTRY};
@@ -24,7 +24,7 @@ const FILE: &str = "/etc/hull/config.toml";
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
-    /// By dotted key; what is missing here has its default.
+    /// By dotted key. A key that is missing here has its default.
     pub(crate) origins: BTreeMap<String, Origin>,
 }
 
@@ -99,7 +99,7 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// `KEY=VALUE` as a line of TOML; a value that is none is taken as text.
+/// Turns `KEY=VALUE` into a line of TOML; a value that is not valid TOML is used as a string.
 fn as_toml(setting: &str) -> Result<String, Error> {
     let bad = || Error::BadSetting { setting: setting.to_owned() };
     let (key, value) = setting.split_once('=').ok_or_else(bad)?;
@@ -124,7 +124,7 @@ struct Merged {
 }
 
 impl Merged {
-    /// Lays one text over what is there. `origin` makes an origin of a line number.
+    /// Merges one text over the earlier ones. `origin` turns a line number into an origin.
     fn add(&mut self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
         let syntax = |err: &toml::de::Error| {
             let line = err.span().map_or(1, |span| line_of(text, span.start));
@@ -142,11 +142,11 @@ impl Merged {
                 });
             }
         }
-        // Each layer must make sense by itself, so that an error has its own file and line.
+        // Each layer must be valid by itself, so that an error names its file and line.
         toml::from_str::<Config>(text).map_err(|err| syntax(&err))?;
         let table: toml::Table = toml::from_str(text).map_err(|err| syntax(&err))?;
         let before = self.registries();
-        lay_over(&mut self.table, table, "");
+        merge(&mut self.table, table, "");
         for index in before..self.registries() {
             let line = found.iter().filter(|(key, _)| key == REGISTRY).nth(index - before);
             self.origins
@@ -178,13 +178,13 @@ impl Merged {
     }
 }
 
-/// Whether the key is one of ours, or the table of registries itself.
+/// Whether the key is a known one, or the table of registries itself.
 fn known(key: &str) -> bool {
     key == REGISTRY || KEYS.iter().any(|known| known.name == key)
 }
 
-/// Every value of a table, by dotted key, with its line. Entries of `[[image.registry]]` come as
-/// one leaf each, and their keys too.
+/// Collects every value of a table, by dotted key, with its line. Each entry of `[[image.registry]]` is
+/// a value of its own, and so are its keys.
 fn leaves(table: &DeTable<'_>, prefix: &str, text: &str, out: &mut Vec<(String, usize)>) {
     for (key, value) in table {
         let name = format!("{prefix}{}", key.get_ref());
@@ -213,12 +213,12 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count()
 }
 
-fn lay_over(below: &mut toml::Table, above: toml::Table, prefix: &str) {
+fn merge(below: &mut toml::Table, above: toml::Table, prefix: &str) {
     for (key, value) in above {
         let name = format!("{prefix}{key}");
         match (below.get_mut(&key), value) {
             (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
-                lay_over(below, above, &format!("{name}."));
+                merge(below, above, &format!("{name}."));
             }
             (Some(toml::Value::Array(below)), toml::Value::Array(above)) if name == REGISTRY => {
                 below.extend(above);

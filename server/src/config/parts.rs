@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hands each part of the daemon its own settings, in its own type.
+//! The settings of each part of the daemon, converted to its own type.
 
 use super::settings::{Config, NetworkMode, Registry};
 use std::time::Duration;
 
 impl Config {
-    /// The image store's.
+    /// The settings of the image store.
     pub(crate) fn images(&self) -> hull_image::Config {
         let registry = |of: &Registry| hull_image::Registry {
             host: of.host.clone(),
@@ -36,7 +36,7 @@ impl Config {
         }
     }
 
-    /// The pod network's.
+    /// The settings of the built-in network.
     pub(crate) fn bridge(&self) -> hull_network::Config {
         hull_network::Config {
             link_mode: match self.network.mode {
@@ -56,7 +56,7 @@ impl Config {
         }
     }
 
-    /// That of network plugins.
+    /// The settings of CNI plugins.
     pub(crate) fn cni(&self) -> hull_network::cni::Config {
         let of = &self.network.cni;
         hull_network::cni::Config {

@@ -5,13 +5,13 @@ use super::keys::{KEYS, REGISTRY, value_at};
 use super::settings::Config;
 use std::fmt::Write as _;
 
-/// The defaults as a TOML table.
+/// The default of every setting, as a TOML table.
 fn defaults() -> toml::Table {
     // A struct of plain values with text keys: there is always a TOML for it.
     toml::Table::try_from(Config::default()).unwrap_or_default()
 }
 
-/// Breaks `text` into lines of at most `width` with `prefix` before each.
+/// Breaks `text` into lines of at most `width` bytes, each with `prefix`.
 fn wrapped(text: &str, prefix: &str, width: usize) -> String {
     let mut out = String::new();
     let mut line = String::from(prefix);
@@ -31,11 +31,11 @@ fn wrapped(text: &str, prefix: &str, width: usize) -> String {
     out
 }
 
-/// The annotated file: every setting at its default, with what it is for.
+/// The annotated configuration file: every setting with its default and description.
 pub(crate) fn default_file() -> String {
     let defaults = defaults();
     let mut out = wrapped(
-        "Hull's configuration. Every setting is optional; what stands here are the defaults. Files in the directory of the same name with `.d` appended (config.toml.d/*.toml) are read after it, in the order of their names. `hull config show` prints what holds and where it came from.",
+        "Configuration of Hull. Every setting is optional; this file has the defaults. Files in the directory of the same name with `.d` appended (config.toml.d/*.toml) are read after this file, in the order of their names. `hull config show` prints the merged configuration, and where each value comes from.",
         "# ",
         100,
     );
@@ -47,7 +47,7 @@ pub(crate) fn default_file() -> String {
         if of != section {
             section = of;
             if commented {
-                out.push_str("# One entry per registry that needs settings. Entries of all files add up.\n# [[image.registry]]\n");
+                out.push_str("# One entry per registry that needs settings. The entries of all files are combined.\n# [[image.registry]]\n");
             } else {
                 let _ = writeln!(out, "[{section}]");
             }
@@ -62,20 +62,20 @@ pub(crate) fn default_file() -> String {
     out
 }
 
-/// docs/config.md.
+/// The text of docs/config.md.
 #[cfg(test)]
 pub(super) fn markdown() -> String {
     let defaults = defaults();
     let mut out = String::from(
-        "<!-- Made from server/src/config/keys.rs; a test fails when this page is stale:\n\
+        "<!-- Generated from server/src/config/keys.rs; a test fails when this page is stale:\n\
          HULL_BLESS=1 cargo test -p hull the_config_page_is_fresh -->\n\n\
          # Configuration\n\n\
-         TOML in `/etc/hull/config.toml`, or where `--config` says. Every setting is optional. Files in\n\
-         `config.toml.d/*.toml` are read after it in the order of their names: a later value replaces an\n\
-         earlier one, `[[image.registry]]` entries add up. Flags of `hull serve` come last\n\
+         The configuration is TOML, in `/etc/hull/config.toml` or the file that `--config` names. Every setting is\n\
+         optional. Files in `config.toml.d/*.toml` are read after it, in the order of their names: a later value\n\
+         replaces an earlier one, and `[[image.registry]]` entries are combined. Options of `hull serve` come last\n\
          (`--set KEY=VALUE` for any setting). An unknown setting is an error.\n\n\
-         `hull config default` prints this as an annotated file, `hull config show` what holds and where\n\
-         each value came from.\n",
+         `hull config default` prints all settings as an annotated file. `hull config show` prints the merged\n\
+         configuration, and where each value comes from.\n",
     );
     let mut section = "none yet";
     for key in KEYS {
@@ -85,17 +85,17 @@ pub(super) fn markdown() -> String {
             let _ = match of {
                 "" => writeln!(
                     out,
-                    "\n## Top\n\n| Setting | Default | What it is for |\n|---|---|---|"
+                    "\n## Top level\n\n| Setting | Default | Description |\n|---|---|---|"
                 ),
                 REGISTRY => {
                     writeln!(
                         out,
-                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | What it is for |\n|---|---|---|"
+                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | Description |\n|---|---|---|"
                     )
                 }
                 _ => writeln!(
                     out,
-                    "\n## `[{of}]`\n\n| Setting | Default | What it is for |\n|---|---|---|"
+                    "\n## `[{of}]`\n\n| Setting | Default | Description |\n|---|---|---|"
                 ),
             };
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-/// All that can be set.
+/// All settings of the configuration, section by section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
@@ -22,7 +22,7 @@ pub(crate) struct Config {
     pub(crate) image: Image,
 }
 
-/// `[log]`
+/// The section `[log]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Log {
@@ -30,7 +30,7 @@ pub(crate) struct Log {
     pub(crate) format: LogFormat,
 }
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
@@ -38,7 +38,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// `[cgroup]`
+/// The section `[cgroup]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cgroup {
@@ -46,7 +46,7 @@ pub(crate) struct Cgroup {
     pub(crate) parent: String,
 }
 
-/// Who makes cgroups.
+/// Driver that creates the cgroups of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Driver {
@@ -55,7 +55,7 @@ pub(crate) enum Driver {
     Systemd,
 }
 
-/// `[network]`
+/// The section `[network]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
@@ -72,7 +72,7 @@ pub(crate) struct Network {
     pub(crate) cni: Cni,
 }
 
-/// Who makes the pods' network.
+/// How pods are attached to a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NetworkMode {
@@ -83,7 +83,7 @@ pub(crate) enum NetworkMode {
     None,
 }
 
-/// `[network.cni]`
+/// The section `[network.cni]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cni {
@@ -97,7 +97,7 @@ pub(crate) struct Cni {
     pub(crate) gc_interval_s: u64,
 }
 
-/// `[runtime]`
+/// The section `[runtime]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Runtime {
@@ -112,7 +112,7 @@ pub(crate) struct Runtime {
     pub(crate) call_memory_bytes_max: u64,
 }
 
-/// The seccomp profile of a container that names none.
+/// Seccomp profile of containers whose client names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum DefaultSeccomp {
     #[serde(rename = "runtime/default")]
@@ -121,7 +121,7 @@ pub(crate) enum DefaultSeccomp {
     Unconfined,
 }
 
-/// `[nri]`
+/// The section `[nri]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Nri {
@@ -134,7 +134,7 @@ pub(crate) struct Nri {
     pub(crate) request_timeout_ms: u64,
 }
 
-/// `[image]`
+/// The section `[image]` of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Image {
@@ -156,7 +156,7 @@ pub(crate) struct Image {
     pub(crate) registry: Vec<Registry>,
 }
 
-/// `[[image.registry]]`
+/// One entry of `[[image.registry]]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Registry {
@@ -278,7 +278,7 @@ impl Default for Image {
     }
 }
 
-/// Subnets as the text that people write.
+/// Subnets as strings, such as `10.88.0.0/16`.
 mod subnets {
     use ipnet::IpNet;
     use serde::de::Error as _;
@@ -291,8 +291,9 @@ mod subnets {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;
         let parse = |text: &String| {
-            text.parse()
-                .map_err(|_| D::Error::custom(format!("`{text}` is no subnet like 10.88.0.0/16")))
+            text.parse().map_err(|_| {
+                D::Error::custom(format!("`{text}` is not a subnet such as 10.88.0.0/16"))
+            })
         };
         texts.iter().map(parse).collect()
     }

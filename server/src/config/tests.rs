@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values only: merging, origins, messages, and that the generated texts are fresh.
+//! Merging, origins and messages as values, and the freshness of the generated texts.
 
 use super::{Config, Driver, Origin, default_file, keys, load, reference};
 use std::fs;
