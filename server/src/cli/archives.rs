@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull import`, `export`: archives in and out, through the daemon piece by piece.
+//! `hull import` and `hull export`: stream archives to and from the daemon.
 
 use super::args::{Export, Import};
 use super::client::Client;
@@ -12,12 +12,12 @@ use std::path::Path;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// How much of an archive goes into one message, in bytes.
+/// Size of one message with a piece of an archive, in bytes.
 const CHUNK: usize = 1 << 20;
-/// Pieces of an archive that are read ahead.
+/// Number of pieces that are read ahead.
 const AHEAD: usize = 4;
 
-/// Takes in an archive and prints what was in it.
+/// Imports an archive, and prints its images.
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     for image in taken_in(&mut client, &args.file, args.name.as_deref()).await? {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
@@ -26,8 +26,8 @@ pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     Ok(())
 }
 
-/// Sends an archive to the daemon, which need not be able to open the file itself, and gives what it
-/// has taken in.
+/// Streams an archive to the daemon, which may be unable to open the file itself, and returns the imported
+/// images.
 pub(crate) async fn taken_in(
     client: &mut Client,
     file: &Path,
@@ -39,7 +39,7 @@ pub(crate) async fn taken_in(
     let shown = file.display().to_string();
     let reader = tokio::task::spawn_blocking(move || send(archive, &shown, name, &sender));
     let answer = client.admin.import(ReceiverStream::new(chunks)).await;
-    // What the daemon says of a cut archive is worth less than why it was cut.
+    // Why reading failed says more than the daemon's error about a truncated archive.
     match reader.await {
         Ok(read) => read?,
         Err(join) => return Err(Error::io("read the archive")(io::Error::other(join))),
@@ -47,12 +47,10 @@ pub(crate) async fn taken_in(
     Ok(answer?.into_inner().images)
 }
 
-/// Writes an archive of images. A file that cannot be finished is not left behind.
+/// Exports images as an archive. A file that cannot be completed is removed.
 pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
     if args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::Usage {
-            text: "an archive does not go to a terminal: name a file with -o".into(),
-        });
+        return Err(Error::Usage { text: "stdout is a terminal; name a file with -o".into() });
     }
     let request = admin::ExportRequest { images: args.images.clone() };
     let mut pieces = client.admin.export(request).await?.into_inner();
@@ -74,7 +72,7 @@ pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
     };
     let written: Result<()> = written.await;
     if written.is_err() {
-        // The error is what matters; half an archive would be taken for a whole one.
+        // Half an archive could pass for a whole one.
         let _left = std::fs::remove_file(path);
     }
     written
@@ -88,7 +86,7 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     Ok(Box::new(file))
 }
 
-/// Reads the archive piece by piece. Ends early when the daemon wants no more.
+/// Reads the archive in pieces. Ends early if the daemon has closed the stream.
 fn send(
     mut archive: Box<dyn Read + Send>,
     shown: &str,

@@ -10,7 +10,7 @@ use std::path::Path;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
-/// Longest answer, in bytes: two streams of 16 MiB from one exec, and what is around them.
+/// Longest response, in bytes: two streams of 16 MiB from one exec, and their framing.
 const MESSAGE_BYTES_MAX: usize = 40 << 20;
 
 /// The daemon's three services over one connection.
@@ -24,7 +24,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the daemon at `socket`.
     pub(crate) async fn connect(socket: &Path) -> Result<Self> {
-        // Tried by hand first: the channel would wrap the reason beyond recognition.
+        // A first connection of our own: the channel would hide the reason of a failure.
         let first = UnixStream::connect(socket)
             .await
             .map_err(|source| Error::Connect { socket: socket.to_owned(), source })?;
@@ -34,7 +34,7 @@ impl Client {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        // The address is never looked up: the connector knows where to go.
+        // The address is not used: the connector has the path.
         let channel = Endpoint::from_static("http://hull")
             .connect_with_connector(dial)
             .await

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull ctr`, or hull called by a link named `ctr`: as much of containerd's tool as programs use that
+//! `hull ctr`, or hull called by a link named `ctr`: the part of containerd's tool that programs use to
 //! load images into a node.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //!                            tag [--force] NAME NAME…
 //! ```
 //!
-//! The rule: what would change the outcome is done or refused; flags that choose among what Hull has
-//! only one of (namespace, snapshotter, platform) are let pass.
+//! The rule: a flag that changes the result is either implemented or refused; flags that choose a
+//! namespace, a snapshotter or a platform are ignored, because Hull has only one of each.
 
 use super::client::Client;
 use super::error::{Error, Result};
@@ -17,7 +17,7 @@ use hull_proto::{admin, cri as api};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Flags with a value behind them; all others of ctr stand alone or carry it behind `=`.
+/// Flags with a value as the next argument; all others have none, or carry it after `=`.
 const WITH_VALUE: [&str; 14] = [
     "-n",
     "--namespace",
@@ -34,20 +34,20 @@ const WITH_VALUE: [&str; 14] = [
     "-l",
     "--label",
 ];
-/// Flags that ask for something that is not done here.
+/// Flags that request something that Hull does not implement.
 const REFUSED: [&str; 4] =
     ["--no-unpack", "--base-name", "--index-name", "--discard-unpacked-layers"];
 
-/// What is asked for.
+/// The requested operation.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Request {
     Import(String),
     List { quiet: bool },
     Remove(Vec<String>),
     Tag { image: String, names: Vec<String>, force: bool },
 }
 
-/// The arguments as `hull` wants them, when it was called as `ctr`.
+/// Inserts the command `ctr` into the arguments if the program was called as `ctr`.
 pub(crate) fn called_as(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
     let is_ctr =
@@ -58,10 +58,10 @@ pub(crate) fn called_as(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args
 }
 
-/// Does what ctr would.
-pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()> {
+/// Performs the operation.
+pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
     match parse(words).map_err(|text| Error::Usage { text })? {
-        Asked::Import(file) => {
+        Request::Import(file) => {
             for image in archives::taken_in(&mut client, Path::new(&file), None).await? {
                 for name in &image.names {
                     output::line(&format!("{name:<60}saved"))?;
@@ -69,8 +69,8 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
             }
             Ok(())
         }
-        Asked::List { quiet } => list(&mut client, quiet).await,
-        Asked::Tag { image, names, force } => {
+        Request::List { quiet } => list(&mut client, quiet).await,
+        Request::Tag { image, names, force } => {
             for name in names {
                 let request = admin::TagRequest { image: image.clone(), name, force };
                 let tagged = client.admin.tag(request).await?.into_inner();
@@ -78,7 +78,7 @@ pub(crate) async fn carry_out(mut client: Client, words: &[String]) -> Result<()
             }
             Ok(())
         }
-        Asked::Remove(names) => {
+        Request::Remove(names) => {
             for name in &names {
                 if images::find(&mut client, name).await?.is_none() {
                     return Err(Error::NotFound { kind: "image", name: name.clone() });
@@ -111,7 +111,7 @@ async fn list(client: &mut Client, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-fn parse(words: &[String]) -> Result<Asked, String> {
+fn parse(words: &[String]) -> Result<Request, String> {
     let (mut plain, mut flags) = (Vec::new(), Vec::new());
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -121,28 +121,28 @@ fn parse(words: &[String]) -> Result<Asked, String> {
         }
         let name = word.split('=').next().unwrap_or(word);
         if REFUSED.contains(&name) {
-            return Err(format!("hull has nothing like ctr's {name}"));
+            return Err(format!("hull does not implement {name} of ctr"));
         }
         flags.push(name);
-        // Behind `list` a single `-q` stands alone.
+        // After `list`, `-q` has no value.
         if WITH_VALUE.contains(&name) && !word.contains('=') && words.next().is_none() {
             return Err(format!("{name} has no value"));
         }
     }
     let has = |flag: &str| flags.contains(&flag);
     match plain.as_slice() {
-        ["images" | "image" | "i", "import", file] => Ok(Asked::Import((*file).to_owned())),
+        ["images" | "image" | "i", "import", file] => Ok(Request::Import((*file).to_owned())),
         ["images" | "image" | "i", "list" | "ls"] => {
-            Ok(Asked::List { quiet: has("-q") || has("--quiet") })
+            Ok(Request::List { quiet: has("-q") || has("--quiet") })
         }
         ["images" | "image" | "i", "rm" | "remove" | "delete" | "del", names @ ..]
             if !names.is_empty() =>
         {
-            Ok(Asked::Remove(owned(names)))
+            Ok(Request::Remove(owned(names)))
         }
         ["images" | "image" | "i", "tag", image, names @ ..] if !names.is_empty() => {
             let (image, names) = ((*image).to_owned(), owned(names));
-            Ok(Asked::Tag { image, names, force: has("--force") })
+            Ok(Request::Tag { image, names, force: has("--force") })
         }
         _ => Err(format!(
             "of ctr, hull knows `images import FILE`, `images list`, `images tag NAME NAME` and \
@@ -160,7 +160,7 @@ fn owned(words: &[&str]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Asked, String> {
+    fn parsed(line: &str) -> Result<Request, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         parse(&words)
     }
@@ -173,11 +173,12 @@ mod tests {
             "-n=k8s.io i import --platform linux/amd64 -",
             "-a /run/x.sock --namespace k8s.io image import --local -",
         ] {
-            assert_eq!(parsed(line), Ok(Asked::Import("-".into())), "{line}");
+            assert_eq!(parsed(line), Ok(Request::Import("-".into())), "{line}");
         }
-        assert_eq!(parsed("-n k8s.io images ls -q"), Ok(Asked::List { quiet: true }));
-        assert_eq!(parsed("images rm a b"), Ok(Asked::Remove(vec!["a".into(), "b".into()])));
-        let tag = |force| Asked::Tag { image: "sha256:1".into(), names: vec!["a:1".into()], force };
+        assert_eq!(parsed("-n k8s.io images ls -q"), Ok(Request::List { quiet: true }));
+        assert_eq!(parsed("images rm a b"), Ok(Request::Remove(vec!["a".into(), "b".into()])));
+        let tag =
+            |force| Request::Tag { image: "sha256:1".into(), names: vec!["a:1".into()], force };
         assert_eq!(parsed("-n k8s.io images tag sha256:1 a:1"), Ok(tag(false)));
         assert_eq!(parsed("images tag --local --force sha256:1 a:1"), Ok(tag(true)));
     }

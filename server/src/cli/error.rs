@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes wrong in a command, and how it is shown: one line `error: …`, and where something is
-//! known to help, one line `hint: …`.
+//! Errors of commands, and their form: one line `error: …`, and one line `hint: …` if there is advice.
 
 use crate::audit;
 use crate::config;
@@ -8,7 +7,7 @@ use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;
 
-/// Longest line, in bytes: a whole message of the daemon fits.
+/// Longest line, in bytes: the longest message of the daemon fits.
 const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
 /// Why a command failed. Each text reads after "cannot".
@@ -16,64 +15,64 @@ const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub(crate) enum Error {
     #[error("reach the daemon at {}", socket.display())]
     Connect { socket: PathBuf, source: io::Error },
-    #[error("speak to the daemon at {}", socket.display())]
+    #[error("open a gRPC channel to the daemon at {}", socket.display())]
     Channel { socket: PathBuf, source: tonic::transport::Error },
-    /// What the daemon said: a whole sentence of its own, its hint split off.
-    #[error("{said}")]
-    Daemon { said: String, hint: Option<String> },
+    /// An error of the daemon: a whole sentence, and its hint.
+    #[error("{message}")]
+    Daemon { message: String, hint: Option<String> },
     #[error(transparent)]
     Config { source: config::Error },
     #[error("find {kind} `{name}`")]
     NotFound { kind: &'static str, name: String },
-    #[error("tell what `{name}` means: it may be {}", matches.join(", or "))]
+    #[error("identify `{name}`: it may be {}", matches.join(", or "))]
     Ambiguous { name: String, matches: Vec<String> },
-    #[error("take `{flag} {value}`: {why}")]
+    #[error("parse `{flag} {value}`: {why}")]
     BadFlag { flag: &'static str, value: String, why: String },
-    #[error("give the pod the name `{name}`: pod {holder} has it")]
+    #[error("name the pod `{name}`: pod {holder} has this name")]
     NameTaken { name: String, holder: String },
     #[error("remove {what}: it is running")]
     Running { what: String },
-    #[error("{doing}")]
-    Io { doing: String, source: io::Error },
-    #[error("{doing}")]
-    Kernel { doing: &'static str, source: rustix::io::Errno },
-    #[error("{doing}: the daemon's answer has no {lacks}")]
-    Answer { doing: &'static str, lacks: &'static str },
-    #[error("do that: {text}")]
+    #[error("{operation}")]
+    Io { operation: String, source: io::Error },
+    #[error("{operation}")]
+    Kernel { operation: &'static str, source: rustix::io::Errno },
+    #[error("{operation}: the response of the daemon has no {missing}")]
+    Response { operation: &'static str, missing: &'static str },
+    #[error("run the command: {text}")]
     Usage { text: String },
     #[error("audit {what}")]
     NotRunning { what: String },
     #[error("audit container `{name}`")]
     Audit { name: String, source: audit::Error },
-    /// Said already, a line for each.
-    #[error("audit all containers of the pod: {count} of those that run could not be audited")]
+    /// Each of them was printed already.
+    #[error("audit all running containers of the pod: {count} failed")]
     NotAudited { count: usize },
-    #[error("read or write JSON")]
+    #[error("parse or write JSON")]
     Json { source: serde_json::Error },
-    /// Said already, line by line.
-    #[error("call all of it whole: {count} layers are not as they were stored")]
+    /// Each finding was printed already.
+    #[error("verify the images: {count} layers differ from what was stored")]
     NotWhole { count: usize },
 }
 
-/// What a command gives.
+/// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of reading or writing, worded after "cannot".
-    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing: doing.into(), source }
+    /// Converts an I/O error; `operation` reads after "cannot".
+    pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation: operation.into(), source }
     }
 
-    /// Whether it only says that nobody reads our output any more.
+    /// Whether the reader of our output closed the pipe.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// What the user can do about it.
+    /// Advice for the user.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("run it as root: the socket is root's alone".into())
+                Some("run it as root: only root can use the socket".into())
             }
             Self::Connect { .. } => {
                 Some("start it with `hull serve`, or name its socket with --socket".into())
@@ -81,20 +80,20 @@ impl Error {
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),
             Self::NotFound { kind: "image", .. } => {
-                Some("`hull images` lists what is here, `hull pull` fetches".into())
+                Some("`hull images` lists the images of this node, `hull pull` pulls others".into())
             }
-            Self::NotFound { .. } => Some("`hull ps -a` lists all of them".into()),
+            Self::NotFound { .. } => Some("`hull ps -a` lists all pods and containers".into()),
             Self::Ambiguous { .. } => Some("give more digits of the id, or POD/CONTAINER".into()),
             Self::NameTaken { name, .. } => {
-                Some(format!("`hull rm -f {name}` removes it; or leave --name out"))
+                Some(format!("remove that pod with `hull rm -f {name}`, or omit --name"))
             }
             Self::NotWhole { .. } => {
-                Some("`hull images verify --repair` fetches again what is broken".into())
+                Some("`hull images verify --repair` pulls broken layers again".into())
             }
             Self::Running { .. } => Some("stop it first, or use `hull rm -f`".into()),
-            Self::NotRunning { .. } => Some(
-                "only what runs has an isolation; `hull ps -a` lists what ended, and how".into(),
-            ),
+            Self::NotRunning { .. } => {
+                Some("`hull ps -a` lists exited containers with their exit codes".into())
+            }
             Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Channel { .. }
             | Self::Json { .. }
@@ -103,15 +102,15 @@ impl Error {
             | Self::Kernel { .. }
             | Self::NotAudited { .. }
             | Self::Usage { .. }
-            | Self::Answer { .. } => None,
+            | Self::Response { .. } => None,
         }
     }
 
-    /// The lines to print: `error: …` and, with a hint, `hint: …`.
+    /// The lines to print, see [`lines`].
     pub(crate) fn lines(&self) -> String {
-        // The daemon has said "cannot" already.
-        let text = if let Self::Daemon { said, .. } = self {
-            said.clone()
+        // The daemon's message has its "cannot" already.
+        let text = if let Self::Daemon { message, .. } = self {
+            message.clone()
         } else {
             format!("cannot {}", chain(self))
         };
@@ -121,16 +120,16 @@ impl Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        let (said, hint) = split_hint(status.message());
-        let said = match (said.is_empty(), status.code()) {
-            (true, code) => format!("the daemon answered {code}"),
-            (false, _) => said,
+        let (message, hint) = split_hint(status.message());
+        let message = match (message.is_empty(), status.code()) {
+            (true, code) => format!("the daemon returned {code}"),
+            (false, _) => message,
         };
-        Self::Daemon { said, hint }
+        Self::Daemon { message, hint }
     }
 }
 
-/// The two lines of an error.
+/// The lines of an error: `error: …` and, with a hint, `hint: …`.
 pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
     let text = shown(text, TEXT_BYTES_MAX);
     match hint {
@@ -139,16 +138,16 @@ pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
     }
 }
 
-/// An error and what it came from, in one line.
+/// An error with its sources, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     crate::error::Chain(error).to_string()
 }
 
-/// Splits `… (hint: …)` at the end of a message.
+/// Splits the hint from a message that ends in `(hint: …)`.
 fn split_hint(message: &str) -> (String, Option<String>) {
     let split = message.strip_suffix(')').and_then(|rest| rest.rsplit_once(" (hint: "));
     match split {
-        Some((said, hint)) => (said.to_owned(), Some(hint.to_owned())),
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
         None => (message.to_owned(), None),
     }
 }
@@ -171,7 +170,7 @@ mod tests {
     #[test]
     fn text_from_outside_makes_no_lines_of_its_own() {
         const FORGED: &str = "x\nhint: run this\u{1b}[2J\u{9b}1m";
-        let daemon = Error::Daemon { said: FORGED.into(), hint: Some(FORGED.into()) };
+        let daemon = Error::Daemon { message: FORGED.into(), hint: Some(FORGED.into()) };
         assert_eq!(daemon.lines().lines().count(), 2, "{}", daemon.lines());
         let own = Error::NotFound { kind: "container", name: FORGED.into() };
         for lines in [daemon.lines(), own.lines()] {

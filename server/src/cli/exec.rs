@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull exec`, by ExecSync: output comes when the command has ended.
+//! `hull exec`, by ExecSync: the output is printed when the command has ended.
 
 use super::args::Exec;
 use super::client::Client;
@@ -10,19 +10,19 @@ use hull_proto::cri as api;
 use std::io::{self, Write as _};
 use tonic::Code;
 
-/// hull itself failed.
+/// Exit code if hull itself failed.
 pub(crate) const OWN_FAILURE: u8 = 125;
-/// The command is there and cannot be executed.
+/// Exit code if the command exists and cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command is not there.
+/// Exit code if the command was not found.
 const NOT_FOUND: u8 = 127;
-/// The command took too long, as timeout(1) says it.
+/// Exit code after a timeout, as of timeout(1).
 const TIMED_OUT: u8 = 124;
 
-/// Runs the command and gives its exit code.
+/// Runs the command and returns its exit code.
 pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, u8)> {
     let own = |err: Error| (err, OWN_FAILURE);
-    not_yet(args.interactive, args.tty);
+    warn_not_implemented(args.interactive, args.tty);
     let known = Known::fetch(&mut client).await.map_err(own)?;
     let id = known.container(&args.container).map_err(own)?.id.clone();
     let request = api::ExecSyncRequest {
@@ -48,26 +48,26 @@ fn write(stdout: &[u8], stderr: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Says that -i and -t are ignored.
-pub(crate) fn not_yet(interactive: bool, tty: bool) {
-    for (asked, flag, lacks) in
+/// Warns that -i and -t are ignored.
+pub(crate) fn warn_not_implemented(interactive: bool, tty: bool) {
+    for (requested, flag, effect) in
         [(interactive, "-i", "stdin is empty"), (tty, "-t", "there is no terminal")]
     {
-        if asked {
+        if requested {
             output::to_stderr(&format!(
-                "warning: {flag} is not there yet and is ignored: {lacks}\n"
+                "warning: {flag} is not implemented and ignored: {effect}\n"
             ));
         }
     }
 }
 
-/// The container's code as ours; codes out of range would look like success.
+/// The exit code of the container as our own; codes out of range must not look like success.
 pub(crate) fn exit_code(code: i32) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// The exit code for a command that was not started: as users of docker and of a shell expect it.
-/// CRI has no field for the kind of a failure; the sentences are those of `hull-plan`.
+/// The exit code for a command that was not started, as of docker and shells.
+/// CRI has no field for the kind of a failure, so it is read from the sentences of `hull-plan`.
 pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
     if status.code() == Code::DeadlineExceeded {
         return TIMED_OUT;

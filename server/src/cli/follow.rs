@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads a log file that grows and is rotated under us.
+//! Follows a log file while it grows and is rotated.
 //!
-//! Rotation is: the file is renamed, the daemon is asked to reopen, a new file appears under the old
-//! name, and the monitor writes on there. In between the old file may still grow. So the old one is
-//! kept until the new one has something in it, and is then read to its end first: nothing is lost
-//! and nothing comes out of order. A file cut to nothing in place is read again from its start.
+//! In a rotation, the kubelet renames the file and requests a reopen; a new file appears under the old
+//! name, and the monitor continues there. In between, the old file may still grow. So the old file stays
+//! open until the new one has content, and is read to its end first: nothing is lost or out of order. A
+//! file that is truncated in place is read again from its start.
 
 use super::error::{Error, Result};
 use super::logline::{Printer, parse};
@@ -21,25 +21,25 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use tokio::sync::watch;
 
-/// How much is read at a time, in bytes.
+/// Size of one read, in bytes.
 const CHUNK: usize = 64 << 10;
-/// A line longer than this, in bytes, is no log line of ours: it is passed on in pieces.
+/// Longest line of a log, in bytes; a longer one is not from a monitor, and is printed in pieces.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// What could not be done when our own output breaks.
+/// The operation of an error of our own output.
 const PRINT: &str = "print the log";
 
-/// A log being read.
+/// An open log and the position in it.
 #[derive(Debug)]
 pub(crate) struct Tail {
     path: PathBuf,
-    /// `None` until the file is there.
+    /// `None` until the file exists.
     file: Option<File>,
-    /// The beginning of a line whose end is not written yet.
+    /// An incomplete line at the end of the file.
     pending: Vec<u8>,
 }
 
 impl Tail {
-    /// Starts at the beginning, or so many lines before the end. The file need not be there yet.
+    /// Opens a log at its beginning, or the given number of lines before its end. The file need not exist yet.
     pub(crate) fn open(path: &Path, last: Option<usize>) -> Result<Self> {
         let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
         tail.file = tail.open_file()?;
@@ -52,19 +52,19 @@ impl Tail {
         Ok(tail)
     }
 
-    /// Prints what has come since, through rotations.
+    /// Prints new lines since the last call, across rotations.
     pub(crate) fn pump<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         loop {
             self.read_on(to)?;
             let Some(next) = self.replaced()? else { break };
-            // Whatever went into the old file before the writer turned to the new one.
+            // The monitor may have written to the old file until it opened the new one.
             self.read_on(to)?;
             self.file = Some(next);
         }
         to.flush().map_err(Error::io(PRINT))
     }
 
-    /// Prints a last line that never got its end.
+    /// Prints a last incomplete line.
     pub(crate) fn finish<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         self.pump(to)?;
         if !self.pending.is_empty() {
@@ -74,7 +74,7 @@ impl Tail {
     }
 
     fn open_file(&self) -> Result<Option<File>> {
-        // Others may write to the directory: what is no file of its own is not shown for one.
+        // Others may write to the directory: only a regular file is accepted.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let opened = rustix::fs::open(&self.path, flags, Mode::empty());
         match opened.map(File::from).map_err(io::Error::from) {
@@ -88,10 +88,10 @@ impl Tail {
         }
     }
 
-    /// The file that took our file's place, once something is written to it.
+    /// The new file after a rotation, as soon as it has content.
     fn replaced(&self) -> Result<Option<File>> {
         let Some(next) = self.open_file()? else { return Ok(None) };
-        let failed = || Error::io(format!("look at log {}", self.path.display()));
+        let failed = || Error::io(format!("read the state of log {}", self.path.display()));
         let there = next.metadata().map_err(failed())?;
         let Some(file) = &self.file else { return Ok(Some(next)) };
         let here = file.metadata().map_err(failed())?;
@@ -132,7 +132,7 @@ impl Tail {
     }
 }
 
-/// Where the last `count` lines begin, parts of a line counted as one.
+/// The position of the last `count` lines; the parts of a line count as one.
 fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
     let mut starts: VecDeque<u64> = VecDeque::new();
     let (mut at, mut fresh) = (0_u64, true);
@@ -140,7 +140,7 @@ fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(CHUNK, &mut *file);
     loop {
         line.clear();
-        // A line is at most so long; the rest of a longer one counts as another.
+        // The rest of a line beyond the limit counts as another line.
         let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
         let read = (&mut reader).take(most).read_until(b'\n', &mut line)?;
         if read == 0 {
@@ -159,19 +159,19 @@ fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
     Ok(if count == 0 { at } else { starts.front().copied().unwrap_or(0) })
 }
 
-/// Tells when something changes in a directory.
+/// Notices changes in a directory, by inotify.
 #[derive(Debug)]
 pub(crate) struct Watch {
     changes: watch::Receiver<()>,
 }
 
 impl Watch {
-    /// Watches the directory that `path` lies in.
+    /// Watches the directory of `path`.
     pub(crate) fn beside(path: &Path) -> Result<Self> {
-        let failed = |source| Error::Kernel { doing: "watch the log's directory", source };
+        let failed = |source| Error::Kernel { operation: "watch the directory of the log", source };
         let directory = path.parent().unwrap_or(Path::new("/"));
         let fd = inotify::init(CreateFlags::CLOEXEC).map_err(failed)?;
-        // Not the file itself: rotation replaces it.
+        // Not the file itself: a rotation replaces it.
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&fd, directory, flags).map_err(failed)?;
         let (tell, changes) = watch::channel(());
@@ -180,17 +180,17 @@ impl Watch {
         Ok(Self { changes })
     }
 
-    /// Resolves when something was written, made or renamed since the last call.
+    /// Resolves when a file was written, created or renamed since the last call.
     pub(crate) async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
-            // The directory is gone, so there is nothing more to come.
+            // The directory was removed, so no more changes follow.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Reads events until the directory or the reader of the changes is gone. Many events in a row are
-/// one change: which file it was matters little, since reading finds out what is new.
+/// Reads events until the directory was removed or the receiver closed. Consecutive events are reported as
+/// one change: the reader finds out itself what is new.
 fn tell_changes(fd: &OwnedFd, tell: &watch::Sender<()>) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(fd, &mut buffer);
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// What a tail prints in one call of `pump`.
+    /// The output of one call of `pump`.
     fn pumped(tail: &mut Tail) -> String {
         let mut out = Vec::new();
         tail.pump(&mut Printer::new(&mut out, io::sink(), false)).unwrap();
@@ -247,7 +247,7 @@ mod tests {
         fs::rename(&path, &old).unwrap();
         append(&old, "T stdout F 2\n");
         assert_eq!(pumped(&mut tail), "2\n");
-        // The new file is there, and the writer has not turned to it yet.
+        // The new file exists, and the monitor still writes to the old one.
         append(&path, "");
         append(&old, "T stdout F 3\n");
         assert_eq!(pumped(&mut tail), "3\n");
@@ -286,7 +286,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         Tail::open(&path, None).unwrap_err();
         fs::remove_file(&path).unwrap();
-        // It would wait for a writer for ever.
+        // A fifo would block until a writer opens it.
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
             .unwrap();
         Tail::open(&path, None).unwrap_err();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull images`, `rmi`.
+//! `hull images` and `hull rmi`.
 
 use super::args::{Images, Rmi};
 use super::client::Client;
@@ -11,7 +11,7 @@ fn named(image: &str) -> api::ImageSpec {
     api::ImageSpec { image: image.to_owned(), ..Default::default() }
 }
 
-/// The image of this name, and verbose information.
+/// Finds an image by name, with verbose information.
 pub(crate) async fn find(
     client: &mut Client,
     name: &str,
@@ -21,7 +21,7 @@ pub(crate) async fn find(
     Ok(answer.image.is_some().then_some(answer))
 }
 
-/// Prints the images.
+/// Lists the images.
 pub(crate) async fn list(mut client: Client, args: &Images) -> Result<()> {
     let filter = args.image.as_deref().map(|image| api::ImageFilter { image: Some(named(image)) });
     let request = api::ListImagesRequest { filter };
@@ -45,7 +45,7 @@ pub(crate) async fn list(mut client: Client, args: &Images) -> Result<()> {
     output::print(&table.shown())
 }
 
-/// What an image is called: its tags, else its digests.
+/// The names of an image: its tags, else its digests.
 fn names(image: &api::Image) -> Vec<String> {
     match (image.repo_tags.as_slice(), image.repo_digests.as_slice()) {
         ([], []) => vec!["-".into()],
@@ -54,7 +54,7 @@ fn names(image: &api::Image) -> Vec<String> {
     }
 }
 
-/// Removes images. One that is not here is an error: it was likely misspelt.
+/// Removes images. A missing image is an error, because it is probably misspelt.
 pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
     for name in &args.images {
         if find(&mut client, name).await?.is_none() {

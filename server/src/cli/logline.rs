@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Lines of a container's log, as CRI lays them down, and printing them:
+//! Lines of a container's log in the CRI format, and printing them:
 //!
 //! ```text
 //! 2026-01-02T03:04:05.000000000Z stdout F a whole line, or the end of one
-//! 2026-01-02T03:04:05.000000000Z stderr P a part that goes on in the next line of this stream
+//! 2026-01-02T03:04:05.000000000Z stderr P a part; the next line of this stream continues it
 //! ```
 //!
-//! It knows nothing of the command line, so that fuzzing can have it without.
+//! It does not depend on the command line, so that it can be fuzzed alone.
 
 use std::io::{self, Write};
 
-/// Which stream a line was written to.
+/// The stream of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
 
-/// One line of the log file.
+/// A parsed line of the log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'t> {
     pub(crate) time: &'t [u8],
     pub(crate) stream: Stream,
-    /// Whether it goes on in the next line of its stream.
+    /// Whether the next line of the same stream continues it.
     pub(crate) partial: bool,
     pub(crate) text: &'t [u8],
 }
 
-/// Parses one line without its newline; `None` when it is no such line.
+/// Parses one line without its newline; `None` if it is not in this format.
 pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, tags) = (parts.next()?, parts.next()?, parts.next()?);
@@ -45,23 +45,23 @@ pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     Some(Line { time, stream, partial, text: parts.next().unwrap_or_default() })
 }
 
-/// Prints lines to the two streams they came from.
+/// Prints each line to its stream.
 #[derive(Debug)]
 pub(crate) struct Printer<O: Write, E: Write> {
     out: O,
     err: E,
     timestamps: bool,
-    /// Whether stdout, stderr are within a line.
+    /// Whether stdout and stderr are within a line.
     within: [bool; 2],
 }
 
 impl<O: Write, E: Write> Printer<O, E> {
-    /// A printer to `out` and `err`.
+    /// Creates a printer to `out` and `err`.
     pub(crate) fn new(out: O, err: E, timestamps: bool) -> Self {
         Self { out, err, timestamps, within: [false; 2] }
     }
 
-    /// Prints one line of the file. What is no log line is passed on as it is.
+    /// Prints one line of the file; a line in another format is printed unchanged.
     pub(crate) fn line(&mut self, line: &[u8]) -> io::Result<()> {
         let Some(line) = parse(line) else {
             return self.out.write_all(line).and_then(|()| self.out.write_all(b"\n"));
@@ -81,7 +81,7 @@ impl<O: Write, E: Write> Printer<O, E> {
         Ok(())
     }
 
-    /// Hands on what is buffered.
+    /// Flushes both streams.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush().and_then(|()| self.err.flush())
     }

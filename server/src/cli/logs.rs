@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull logs`.
+//! `hull logs`: prints and follows the log file of a container.
 
 use super::args::Logs;
 use super::client::Client;
@@ -12,13 +12,13 @@ use hull_proto::cri as api;
 use std::io::{self, BufWriter, Stderr, Stdout};
 use std::path::PathBuf;
 
-/// A printer to our own two streams.
+/// A printer to our own stdout and stderr.
 pub(crate) type Streams = Printer<BufWriter<Stdout>, BufWriter<Stderr>>;
 
-/// How much is gathered before it is written, in bytes.
+/// Size of the buffer of each stream, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Prints to stdout and stderr.
+/// Creates a printer to stdout and stderr.
 pub(crate) fn streams(timestamps: bool) -> Streams {
     Printer::new(
         BufWriter::with_capacity(BUFFER, io::stdout()),
@@ -27,15 +27,15 @@ pub(crate) fn streams(timestamps: bool) -> Streams {
     )
 }
 
-/// Prints a container's log.
+/// Prints the log of a container.
 pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
     let id = known.container(&args.container)?.id.clone();
     let status = wait::status_of(&mut client, &id).await?;
     if status.log_path.is_empty() {
-        return Err(Error::Answer {
-            doing: "find the container's log",
-            lacks: "log path: none was asked for",
+        return Err(Error::Response {
+            operation: "find the log of the container",
+            missing: "log path: the container was created without a log",
         });
     }
     let path = PathBuf::from(&status.log_path);
@@ -50,7 +50,7 @@ pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
     tail.finish(&mut to)
 }
 
-/// Prints what comes until the container has ended or is removed.
+/// Prints new lines until the container has exited or was removed.
 async fn follow(
     client: Client,
     id: String,
@@ -63,7 +63,7 @@ async fn follow(
     loop {
         tokio::select! {
             status = &mut ended => return match status {
-                // Removed while we looked: its log has ended all the same.
+                // It was removed meanwhile, so its log has ended, too.
                 Err(Error::Daemon { .. }) | Ok(_) => Ok(()),
                 Err(other) => Err(other),
             },

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command line: one file per command or two, all of them clients of the daemon but `serve`,
-//! `check`, `config` and `completion`.
+//! The command line: a file per command or two. All commands except `serve`, `check`, `config` and
+//! `completion` are clients of the daemon.
 //!
-//! The rule: a command prints what was asked for to stdout and everything else to stderr, an error
-//! as `error: …` with what helps as `hint: …`, and ends with 0, with 1, or for `run` and `exec` with
-//! the container's own code (125 when hull itself failed).
+//! The rule: a command prints its result to stdout and everything else to stderr, errors as `error: …` and
+//! advice as `hint: …`. Its exit code is 0 or 1, or for `run` and `exec` that of the container (125 if hull
+//! itself failed).
 
 mod archives;
 mod args;
@@ -44,8 +44,8 @@ use std::process::ExitCode;
 /// Exit code of a command that failed.
 const FAILURE: u8 = 1;
 
-/// Parses the command line and carries it out. `serve` is the daemon; its error comes as text, with
-/// what helps.
+/// Parses the command line and runs the command. `serve` runs the daemon; its error is a message and a
+/// hint.
 pub(crate) fn main(
     serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
 ) -> ExitCode {
@@ -68,20 +68,20 @@ pub(crate) fn main(
         };
     }
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match threads.map_err(Error::io("start")) {
-        Ok(threads) => threads.block_on(carry_out(cli)),
+    match threads.map_err(Error::io("start the async runtime")) {
+        Ok(threads) => threads.block_on(run_command(cli)),
         Err(err) => output::report(&err, FAILURE),
     }
 }
 
-/// Becomes the OCI runtime alone.
+/// Replaces this process with the OCI runtime.
 pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
     let source = crate::embedded::oci::become_runtime(words);
     output::to_stderr(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
     ExitCode::from(FAILURE)
 }
 
-/// The daemon's configuration: the files, then the flags.
+/// The configuration of the daemon: the files, then the flags.
 fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
     let text = |key: &str, path: &PathBuf| {
         format!("{key}={}", toml::Value::from(path.to_string_lossy().as_ref()))
@@ -100,8 +100,8 @@ fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
     Ok(loaded.map_err(|source| Error::Config { source })?.config)
 }
 
-/// Everything but `serve`.
-async fn carry_out(cli: Cli) -> ExitCode {
+/// Runs any command except `serve` and `oci`.
+async fn run_command(cli: Cli) -> ExitCode {
     let done = if matches!(cli.command, Command::Run(_) | Command::Exec(_)) {
         with_own_code(&cli).await
     } else if let Command::Check(args) = &cli.command {
@@ -113,7 +113,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
     done.unwrap_or_else(|(err, code)| output::report(&err, code))
 }
 
-/// Commands that end with the container's code.
+/// Runs the commands whose exit code is that of the container.
 async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
     let client = connect(cli).await.map_err(|err| (err, exec::OWN_FAILURE))?;
     let code = if let Command::Run(args) = &cli.command {
@@ -126,7 +126,7 @@ async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
     Ok(ExitCode::from(code))
 }
 
-/// Commands that succeed or fail.
+/// Runs the commands whose exit code is 0 or 1.
 async fn plain(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Ps(args) => objects::list(connect(cli).await?, args).await,
@@ -141,7 +141,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Rmi(args) => images::remove(connect(cli).await?, args).await,
         Command::Import(args) => archives::import(connect(cli).await?, args).await,
         Command::Export(args) => archives::export(connect(cli).await?, args).await,
-        Command::Ctr(args) => ctr::carry_out(connect(cli).await?, &args.words).await,
+        Command::Ctr(args) => ctr::run(connect(cli).await?, &args.words).await,
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
         Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
@@ -152,7 +152,7 @@ async fn plain(cli: &Cli) -> Result<()> {
             output::raw(&String::from_utf8_lossy(&script))
         }
         Command::Version => version(cli).await,
-        // Carried out before.
+        // The callers have run these.
         Command::Serve(_)
         | Command::Run(_)
         | Command::Exec(_)
@@ -161,7 +161,7 @@ async fn plain(cli: &Cli) -> Result<()> {
     }
 }
 
-/// The daemon at --socket, or where the configuration says.
+/// Connects to the daemon at --socket, or at `socket` of the configuration.
 async fn connect(cli: &Cli) -> Result<Client> {
     Client::connect(&socket(cli)?).await
 }
@@ -175,7 +175,7 @@ fn socket(cli: &Cli) -> Result<PathBuf> {
     Ok(loaded.config.socket)
 }
 
-/// For `check`, which is there for hosts where things are not in order yet.
+/// The configuration for `check`: an error in it is printed, and the check goes on with the defaults.
 fn loaded_or_default(cli: &Cli) -> Config {
     let mut config = match config::load(cli.config.as_deref(), &[]) {
         Ok(loaded) => loaded.config,
@@ -217,9 +217,9 @@ async fn version(cli: &Cli) -> Result<()> {
                 of.runtime_name, of.runtime_version, of.runtime_api_version
             );
         }
-        // Nothing is wrong with asking for a version without a daemon.
+        // The version of this binary needs no daemon.
         Err(Error::Connect { socket, .. }) => {
-            let _ = writeln!(text, "daemon: none at {}", socket.display());
+            let _ = writeln!(text, "daemon: not running at {}", socket.display());
         }
         Err(other) => return Err(other),
     }
@@ -260,11 +260,11 @@ mod tests {
     #[test]
     fn every_command_has_help_of_its_own() {
         for command in Cli::command().get_subcommands() {
-            assert!(command.get_about().is_some(), "{} says nothing", command.get_name());
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
             for arg in command.get_arguments().filter(|arg| arg.get_id() != "help") {
                 assert!(
                     arg.get_help().is_some(),
-                    "{} {} says nothing",
+                    "{} {} has no help",
                     command.get_name(),
                     arg.get_id()
                 );

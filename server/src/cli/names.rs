@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people call pods and containers: a whole id, a name, the start of an id, or POD/CONTAINER.
+//! Finds pods and containers by id, name, prefix of an id, or POD/CONTAINER.
 //!
-//! Ids win over names and names over starts of ids, so that nobody can name a container such that it
-//! catches commands meant for another's id. More than one match is an error that lists them. Of the
-//! attempts of a restarted container the newest is meant.
+//! Ids take precedence over names, and names over prefixes of ids, so that the name of a container cannot
+//! catch a command for the id of another one. Several matches are an error that lists them. Of the
+//! attempts of a restarted container, the newest is selected.
 
 use super::client::Client;
 use super::error::{Error, Result};
@@ -17,26 +17,26 @@ pub(crate) struct Known {
     pub(crate) containers: Vec<api::Container>,
 }
 
-/// One of them.
+/// A pod or a container.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Object<'k> {
     Pod(&'k api::PodSandbox),
     Container(&'k api::Container),
 }
 
-/// What a name means that both a pod and its only container have, as after `hull run --name`.
+/// The preferred object of a name that both a pod and its only container have, as after `hull run --name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefer {
     Pod,
     Container,
 }
 
-/// A pod's name.
+/// The name of a pod.
 pub(crate) fn pod_name(pod: &api::PodSandbox) -> &str {
     pod.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
 
-/// A container's name.
+/// The name of a container.
 pub(crate) fn container_name(container: &api::Container) -> &str {
     container.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
@@ -46,7 +46,7 @@ fn attempt(container: &api::Container) -> u32 {
 }
 
 impl Object<'_> {
-    /// Its id.
+    /// The id of the pod or container.
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Pod(pod) => &pod.id,
@@ -63,7 +63,7 @@ impl Object<'_> {
 }
 
 impl Known {
-    /// Asks the daemon for all of them.
+    /// Fetches all pods and containers from the daemon.
     pub(crate) async fn fetch(client: &mut Client) -> Result<Self> {
         let pods = client.runtime.list_pod_sandbox(api::ListPodSandboxRequest::default()).await?;
         let containers =
@@ -76,7 +76,7 @@ impl Known {
         self.pods.iter().find(|pod| pod.id == container.pod_sandbox_id)
     }
 
-    /// The container that `name` means. A pod with one container stands for it.
+    /// Finds the container with this name or id. A pod with one container stands for that container.
     pub(crate) fn container(&self, name: &str) -> Result<&api::Container> {
         let not_found = || Error::NotFound { kind: "container", name: name.to_owned() };
         match self.either(name, Prefer::Container) {
@@ -95,7 +95,7 @@ impl Known {
         }
     }
 
-    /// The pod or container that `name` means.
+    /// Finds the pod or container with this name or id.
     pub(crate) fn either(&self, name: &str, prefer: Prefer) -> Result<Object<'_>> {
         if let Some((pod, container)) = name.split_once('/') {
             return self.inside(name, pod, container);
@@ -125,7 +125,7 @@ impl Known {
         Err(Error::NotFound { kind: "pod or container", name: name.to_owned() })
     }
 
-    /// `POD/CONTAINER`
+    /// Finds the container of `POD/CONTAINER`.
     fn inside(&self, whole: &str, pod: &str, container: &str) -> Result<Object<'_>> {
         let in_pod = |of: &api::Container| {
             self.pod_of(of)
@@ -139,7 +139,7 @@ impl Known {
         }
     }
 
-    /// The containers that match, without earlier attempts of the same container that match too.
+    /// The matching containers, without earlier attempts of the same container.
     fn newest(&self, matches: impl Fn(&api::Container) -> bool) -> Vec<&api::Container> {
         let all: Vec<_> = self.containers.iter().filter(|of| matches(of)).collect();
         let superseded = |old: &api::Container| {

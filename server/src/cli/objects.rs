@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull ps`, `stop`, `rm`, `inspect`: what concerns pods and containers alike.
+//! `hull ps`, `stop`, `rm` and `inspect`: commands for both pods and containers.
 
 use super::args::{Inspect, Ps, Rm, Stop};
 use super::client::Client;
@@ -12,10 +12,10 @@ use hull_sys::time::now_ns;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Grace period in seconds when something is stopped only to be removed.
+/// Grace period of containers that are stopped to be removed, in seconds.
 const GRACE_S: i64 = 10;
 
-/// Prints the containers.
+/// Lists the containers.
 pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
     let mut known = Known::fetch(&mut client).await?;
     let running = api::ContainerState::ContainerRunning as i32;
@@ -64,12 +64,12 @@ fn state(state: api::ContainerState) -> &'static str {
     }
 }
 
-/// Exit code and reason of a container that has ended.
+/// The exit code and reason of an exited container.
 async fn reason(client: &mut Client, container: &api::Container) -> String {
     if container.state() != api::ContainerState::ContainerExited {
         return String::new();
     }
-    // It may be removed in between: then the row simply says no more.
+    // If it was removed meanwhile, the row has no details.
     match wait::status_of(client, &container.id).await {
         Ok(status) => format!("{} ({})", status.reason, status.exit_code),
         Err(_) => String::new(),
@@ -79,7 +79,7 @@ async fn reason(client: &mut Client, container: &api::Container) -> String {
 /// Stops containers or pods.
 pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
-    // All names first: a misspelt one stops nothing.
+    // All names first, so that a misspelt one stops nothing.
     let objects: Vec<_> = args
         .names
         .iter()
@@ -116,7 +116,7 @@ pub(crate) async fn stop_container(client: &mut Client, id: &str, timeout: i64) 
     Ok(())
 }
 
-/// Stops and removes a pod, with all that `hull run` left beside it.
+/// Stops and removes a pod, and the log directory of `hull run`.
 pub(crate) async fn remove_pod(client: &mut Client, pod: &api::PodSandbox) -> Result<()> {
     let id = || pod.id.clone();
     client.runtime.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id: id() }).await?;
@@ -159,8 +159,8 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
     Ok(())
 }
 
-/// Removal without force is for what has ended. A pod is held running by its containers alone: its
-/// pause process does nothing of worth.
+/// Refuses to remove running containers without force. A pod counts as running if one of its containers runs;
+/// its pause process does not matter.
 fn refuse_running(known: &Known, object: Object<'_>) -> Result<()> {
     let is_running = |of: &&api::Container| of.state() == api::ContainerState::ContainerRunning;
     let running = match object {
@@ -177,7 +177,7 @@ fn refuse_running(known: &Known, object: Object<'_>) -> Result<()> {
     }
 }
 
-/// Prints all that is known of something.
+/// Prints the full state of a pod, container or image.
 pub(crate) async fn inspect(mut client: Client, args: &Inspect) -> Result<()> {
     let known = Known::fetch(&mut client).await?;
     let object = match known.either(&args.name, Prefer::Container) {
@@ -207,7 +207,7 @@ pub(crate) async fn inspect(mut client: Client, args: &Inspect) -> Result<()> {
     }
 }
 
-/// `{ "<what>": …, "info": … }`. Each piece of info is JSON in text.
+/// The document `{ "<what>": …, "info": … }`. The values of `info` are strings with JSON.
 fn print_json(what: &str, status: Value, info: &HashMap<String, String>) -> Result<()> {
     let mut all = serde_json::Map::from_iter([(what.to_owned(), status)]);
     for (key, text) in info {

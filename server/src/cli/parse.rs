@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the values of flags mean. Pure.
+//! Parses the values of flags. Pure.
 
 use super::error::{Error, Result};
 use hull_plan::accounts::{Account, UserSpec};
@@ -10,7 +10,7 @@ fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
 }
 
-/// `[ip:]host:container[/protocol]`; an IPv6 address stands in brackets.
+/// Parses `[ip:]host:container[/protocol]`; an IPv6 address is in brackets.
 pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
     let bad = |why: String| bad("--publish", text, why);
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -28,11 +28,11 @@ pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
     };
     let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
-        return Err(bad(format!("`{bare}` is no IP address")));
+        return Err(bad(format!("`{bare}` is not an IP address")));
     }
     let port = |port: &str| match port.parse::<u16>() {
         Ok(number) if number > 0 => Ok(i32::from(number)),
-        _ => Err(bad(format!("`{port}` is no port: 1 to 65535"))),
+        _ => Err(bad(format!("`{port}` is not a port, 1 to 65535"))),
     };
     Ok(api::PortMapping {
         protocol: protocol as i32,
@@ -42,7 +42,7 @@ pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
     })
 }
 
-/// `src:dst[:option,…]`
+/// Parses `src:dst[:option,…]`, as of --volume.
 pub(crate) fn volume(text: &str) -> Result<api::Mount> {
     let bad = |why: String| bad("--volume", text, why);
     let mut parts = text.splitn(3, ':');
@@ -51,7 +51,7 @@ pub(crate) fn volume(text: &str) -> Result<api::Mount> {
     };
     for path in [from, to] {
         if !path.starts_with('/') {
-            return Err(bad(format!("`{path}` is no absolute path")));
+            return Err(bad(format!("`{path}` is not an absolute path")));
         }
     }
     let mut mount = api::Mount {
@@ -86,7 +86,7 @@ pub(crate) fn volume(text: &str) -> Result<api::Mount> {
     Ok(mount)
 }
 
-/// `KEY=VALUE`, or `KEY` for the value it has in `own`.
+/// Parses `KEY=VALUE`, or `KEY` for the value of `own`; `None` if `own` has none.
 pub(crate) fn env(
     text: &str,
     own: impl Fn(&str) -> Option<String>,
@@ -101,7 +101,7 @@ pub(crate) fn env(
     Ok(value.map(|value| api::KeyValue { key: key.to_owned(), value: value.into_bytes() }))
 }
 
-/// `64m`, `1.5g`, `1048576`: bytes. Units are powers of 1024; `mb` and `MiB` are taken too.
+/// Parses a size in bytes: `64m`, `1.5g`, `1048576`. Units are powers of 1024; `mb` and `MiB` are accepted, too.
 pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
     let bad = |why: &str| bad(flag, text, why);
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -116,7 +116,8 @@ pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
         "t" => 1 << 40,
         _ => return Err(bad("its unit is none of k, m, g, t")),
     };
-    let bytes = decimal(number, scale).ok_or_else(|| bad("it is no size like 64m or 1.5g"))?;
+    let bytes =
+        decimal(number, scale).ok_or_else(|| bad("it is not a size such as 64m or 1.5g"))?;
     match i64::try_from(bytes) {
         Ok(bytes) if bytes > 0 => Ok(bytes),
         Ok(_) => Err(bad("it must be more than 0")),
@@ -124,20 +125,20 @@ pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
     }
 }
 
-/// A limit of memory. The kernel counts pages: less than one would be none at all.
+/// Parses a memory limit in bytes. The kernel counts pages, so less than a page would mean no limit.
 pub(crate) fn memory(text: &str) -> Result<i64> {
     let bytes = size("--memory", text)?;
     if bytes < MEMORY_BYTES_MIN {
-        let why = "it must be 512k at least: less holds no process, not even while it starts";
+        let why = "it must be at least 512k: a process cannot start with less";
         return Err(bad("--memory", text, why));
     }
     Ok(bytes)
 }
 
-/// Least limit of memory that a process starts with, in bytes.
+/// Smallest memory limit with which a process starts, in bytes.
 const MEMORY_BYTES_MIN: i64 = 512 << 10;
 
-/// A whole number that is `what`, in `range`.
+/// A parser of whole numbers in `range`; `what` names them in errors.
 pub(crate) fn number<T>(
     what: &'static str,
     range: std::ops::RangeInclusive<T>,
@@ -153,22 +154,23 @@ where
     }
 }
 
-/// Processors as microseconds of quota per [`CPU_PERIOD_US`].
+/// Parses a number of CPUs into a quota in microseconds per [`CPU_PERIOD_US`].
 pub(crate) fn cpus(text: &str) -> Result<i64> {
     let bad = |why: &str| bad("--cpus", text, why);
-    let quota = decimal(text, CPU_PERIOD_US).ok_or_else(|| bad("it is no number like 0.5"))?;
+    let quota =
+        decimal(text, CPU_PERIOD_US).ok_or_else(|| bad("it is not a number such as 0.5"))?;
     match i64::try_from(quota) {
-        // The kernel takes no less (CONFIG_CFS_BANDWIDTH, min_cfs_quota_period).
+        // The minimum of the kernel (CONFIG_CFS_BANDWIDTH, min_cfs_quota_period).
         Ok(quota) if quota >= 1_000 => Ok(quota),
-        Ok(_) => Err(bad("it must be 0.01 at least: the kernel takes no less than 1 ms in 100")),
+        Ok(_) => Err(bad("it must be at least 0.01: the minimum of the kernel is 1 ms in 100")),
         Err(_) => Err(bad("it is too large")),
     }
 }
 
-/// The period that quotas are counted in, in microseconds.
+/// The period of CPU quotas, in microseconds.
 pub(crate) const CPU_PERIOD_US: u128 = 100_000;
 
-/// A decimal number times `scale`, rounded down. Bounded: at most 15 digits either side.
+/// Parses a decimal number, and multiplies it by `scale`, rounded down. At most 15 digits on either side of the point.
 fn decimal(text: &str, scale: u128) -> Option<u128> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let fits = |digits: &str| digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
@@ -181,7 +183,7 @@ fn decimal(text: &str, scale: u128) -> Option<u128> {
     Some(number(whole)? * scale + number(part)? * scale / below)
 }
 
-/// `USER[:GROUP]`, the user a number or a name; CRI has no field for a group's name.
+/// Parses `USER[:GROUP]`. The user is a number or a name; the group a number, because CRI has no field for its name.
 pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) -> Result<()> {
     let asked = UserSpec::parse(text).map_err(|err| bad("--user", text, err.to_string()))?;
     let number = |id| Some(api::Int64Value { value: i64::from(id) });
@@ -222,9 +224,9 @@ mod tests {
     fn a_bad_port_says_why() {
         for (text, why) in [
             ("80", "it is not [IP:]HOST"),
-            ("0:80", "`0` is no port"),
-            ("80:65536", "`65536` is no port"),
-            ("host:80:80", "`host` is no IP"),
+            ("0:80", "`0` is not a port"),
+            ("80:65536", "`65536` is not a port"),
+            ("host:80:80", "`host` is not an IP"),
             ("80:80/icmp", "`icmp` is none of"),
             ("::1:80:80x", "`80x`"),
         ] {
@@ -280,7 +282,7 @@ mod tests {
         assert_eq!(memory("512k").unwrap(), 512 << 10);
         for text in ["1", "1k", "4095", "511k"] {
             let said = memory(text).unwrap_err().to_string();
-            assert!(said.contains("512k at least"), "{said}");
+            assert!(said.contains("at least 512k"), "{said}");
         }
     }
 

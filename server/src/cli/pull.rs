@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull pull`, and the pull before a `hull run`: progress goes to stderr, as bars on a terminal and
-//! as plain lines elsewhere; with `--json` to stdout, a line per step.
+//! `hull pull`, and the pull of `hull run`. Progress goes to stderr, as bars on a terminal and as plain
+//! lines elsewhere; with `--json` to stdout, one line per step.
 
 use super::args::Pull;
 use super::client::Client;
@@ -15,27 +15,27 @@ use std::io::{IsTerminal as _, Read as _};
 
 /// Longest password read from stdin, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
-/// One layer's line on a terminal.
+/// The line of a layer on a terminal.
 const TEMPLATE: &str =
     "{prefix} [{bar:30}] {bytes:>10} / {total_bytes:10} {binary_bytes_per_sec:>12} {msg}";
-/// Digits of a digest that are shown.
+/// Number of printed digits of a digest.
 const DIGITS: usize = 12;
-/// Longest text beside a bar, in bytes.
+/// Longest text after a bar, in bytes.
 const WAIT_BYTES_MAX: usize = 200;
 
-/// An account at a registry.
+/// Credentials for a registry.
 #[derive(Clone, Default)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) password: String,
 }
 
-/// Fetches every image in turn and prints their ids.
+/// Pulls the images one after the other, and prints their ids.
 pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
     let account = account(args.user.as_deref(), args.password_stdin)?;
     for image in &args.images {
         if args.json {
-            follow(&mut client, image, &account, Shown::Json { image: image.clone() }).await?;
+            follow(&mut client, image, &account, Progress::Json { image: image.clone() }).await?;
             continue;
         }
         let id = one(&mut client, image, &account, args.quiet).await?;
@@ -44,7 +44,7 @@ pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
     Ok(())
 }
 
-/// The account that flags name.
+/// The credentials from the flags and stdin.
 pub(crate) fn account(user: Option<&str>, password_stdin: bool) -> Result<Account> {
     let Some(user) = user else { return Ok(Account::default()) };
     if password_stdin {
@@ -60,21 +60,21 @@ pub(crate) fn account(user: Option<&str>, password_stdin: bool) -> Result<Accoun
     Ok(Account { name: name.to_owned(), password: password.to_owned() })
 }
 
-/// Fetches one image and gives its id.
+/// Pulls one image and returns its id.
 pub(crate) async fn one(
     client: &mut Client,
     image: &str,
     account: &Account,
     quiet: bool,
 ) -> Result<String> {
-    follow(client, image, account, Shown::new(image, quiet)).await
+    follow(client, image, account, Progress::new(image, quiet)).await
 }
 
 async fn follow(
     client: &mut Client,
     image: &str,
     account: &Account,
-    mut shown: Shown,
+    mut progress: Progress,
 ) -> Result<String> {
     let request = api::PullRequest {
         image: image.to_owned(),
@@ -84,20 +84,20 @@ async fn follow(
     let mut stream = client.admin.pull(request).await?.into_inner();
     while let Some(step) = stream.message().await? {
         if !step.done.is_empty() {
-            shown.end(&step.done)?;
+            progress.end(&step.done)?;
             return Ok(step.done);
         }
         if let Some(layer) = step.layer {
-            shown.step(&layer)?;
+            progress.step(&layer)?;
         }
     }
-    Err(Error::Answer { doing: "fetch the image", lacks: "end" })
+    Err(Error::Response { operation: "pull the image", missing: "end" })
 }
 
-/// What is seen of a pull.
-enum Shown {
+/// The progress output of a pull.
+enum Progress {
     Nothing,
-    /// A line per step, for programs.
+    /// One line per step, for programs.
     Json {
         image: String,
     },
@@ -110,12 +110,12 @@ enum Shown {
     },
 }
 
-impl Shown {
+impl Progress {
     fn new(image: &str, quiet: bool) -> Self {
         if quiet {
             return Self::Nothing;
         }
-        output::to_stderr(&format!("fetching {}\n", shown(image, MESSAGE_BYTES_MAX)));
+        output::to_stderr(&format!("pulling {}\n", shown(image, MESSAGE_BYTES_MAX)));
         if std::io::stderr().is_terminal() {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             return Self::Bars { all, layers: HashMap::new() };
@@ -144,7 +144,7 @@ impl Shown {
                 }
             }
             Self::Lines { layers } => {
-                // One line per change of state, none per piece received.
+                // One line per change of state, not per received piece.
                 if layers.insert(layer.digest.clone(), layer.state) != Some(layer.state)
                     && let Some(line) = line(layer)
                 {
@@ -179,7 +179,7 @@ fn json_step(image: &str, layer: &api::LayerProgress) -> String {
     format!("{line}\n")
 }
 
-/// A state as programs see it.
+/// The name of a state in JSON.
 fn name(state: State) -> &'static str {
     match state {
         State::Waiting => "waiting",
@@ -189,7 +189,7 @@ fn name(state: State) -> &'static str {
     }
 }
 
-/// What is said of a layer beside its bar: what it waits for says most.
+/// The text after the bar of a layer: what it waits for, or its state.
 fn message(layer: &api::LayerProgress) -> String {
     if layer.state() == State::Receiving && !layer.waits_for.is_empty() {
         return shown(&layer.waits_for, WAIT_BYTES_MAX);
@@ -198,7 +198,7 @@ fn message(layer: &api::LayerProgress) -> String {
 }
 
 fn style() -> ProgressStyle {
-    // The template is ours and constant; were it wrong, the plain bar would do.
+    // The template is constant; if it were invalid, the default bar would be used.
     ProgressStyle::with_template(TEMPLATE)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
@@ -214,7 +214,7 @@ fn word(state: State) -> &'static str {
         State::Waiting => "waiting",
         State::Receiving => "receiving",
         State::Unpacked => "unpacked",
-        State::Present => "was here",
+        State::Present => "already present",
     }
 }
 
@@ -268,9 +268,12 @@ mod tests {
     fn plain_lines_name_layer_and_state() {
         assert_eq!(
             line(&layer(State::Receiving, 2048)).unwrap(),
-            "layer abababababab: receiving 2.0 KiB\n"
+            "layer abababababab: receiving 2.00 KiB\n"
         );
-        assert_eq!(line(&layer(State::Present, 0)).unwrap(), "layer abababababab: was here\n");
+        assert_eq!(
+            line(&layer(State::Present, 0)).unwrap(),
+            "layer abababababab: already present\n"
+        );
         assert_eq!(line(&layer(State::Waiting, 0)), None);
     }
 }

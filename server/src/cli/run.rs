@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull run`: a pod with one container, followed to its end.
+//! `hull run`: runs a pod with one container, and follows it until it exits.
 //!
-//! The rule: whatever ends it early (a signal, an error, a reader that went away), nothing half made
-//! stays behind. A pod whose container never ran is removed in any case, one that ran only with
-//! --rm. It is found again by a label, since the call that makes it may not have answered yet.
+//! The rule: whatever interrupts it (a signal, an error, a closed pipe), it leaves nothing incomplete. A
+//! pod whose container never ran is always removed, one that ran only with --rm. The pod is found by a
+//! label, because the call that creates it may not have returned yet.
 
 use super::args::Run;
 use super::client::Client;
@@ -22,20 +22,20 @@ use tokio::task::JoinHandle;
 
 /// Grace period in seconds after the first SIGINT or SIGTERM.
 const GRACE_S: i64 = 10;
-/// What a shell says of a program that SIGINT or SIGTERM ended.
+/// Exit codes after SIGINT and SIGTERM, as of shells.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
 
-/// What ended a run before its container did.
+/// An error before the container has exited, and the exit code for it.
 type Early = (Error, u8);
 
-/// The container of a run.
+/// The started container.
 struct Running {
     id: String,
     log: PathBuf,
 }
 
-/// The signals that we pass on as a stop.
+/// The signals that stop the container.
 struct Signals {
     int: Signal,
     term: Signal,
@@ -47,7 +47,7 @@ impl Signals {
         Ok(Self { int: on(SignalKind::interrupt())?, term: on(SignalKind::terminate())? })
     }
 
-    /// The next one, as the exit code it stands for.
+    /// Waits for the next signal, and returns its exit code.
     async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.int.recv() => INTERRUPTED,
@@ -56,10 +56,10 @@ impl Signals {
     }
 }
 
-/// Runs, and gives the container's exit code.
+/// Runs the container and returns its exit code.
 pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
     let own = |err: Error| (err, OWN_FAILURE);
-    exec::not_yet(args.interactive, args.tty);
+    exec::warn_not_implemented(args.interactive, args.tty);
     let uid = run_logs::new_uid().map_err(own)?;
     let mut signals = Signals::new().map_err(own)?;
     let started = tokio::select! {
@@ -72,7 +72,7 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
     let running = match started {
         Ok(running) => running,
         Err(early) => {
-            // The first error is the one to tell; what cannot be cleaned up shows in `hull ps -a`.
+            // The first error is the result; leftovers are in `hull ps -a`.
             if let Err(left) = clean(&mut client, &uid).await {
                 output::report(&left, OWN_FAILURE);
             }
@@ -92,7 +92,7 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
     Ok(exit_code(status.exit_code))
 }
 
-/// Makes everything, up to the container's start.
+/// Creates pod and container, and starts the container.
 async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Early> {
     let own = |err: Error| (err, OWN_FAILURE);
     let (wanted, log) = prepare(client, args, uid).await.map_err(own)?;
@@ -117,7 +117,7 @@ async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ea
     Ok(Running { id, log })
 }
 
-/// Checks the flags, then fetches the image when it is not here. Nothing is made yet.
+/// Checks the flags, and pulls the image if it is missing. Nothing is created yet.
 async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(Wanted, PathBuf)> {
     let name = run_config::name(args, uid)?;
     let logs = match &args.log_dir {
@@ -148,12 +148,12 @@ async fn list(
     Ok(client.runtime.list_pod_sandbox(request).await?.into_inner().items)
 }
 
-/// Removes the pod of this run, however far it got.
+/// Removes the pod of this run, complete or not.
 async fn clean(client: &mut Client, uid: &str) -> Result<()> {
     for pod in list(client, HashMap::from([(LABEL.to_owned(), uid.to_owned())])).await? {
         objects::remove_pod(client, &pod).await.inspect_err(|_| {
             output::to_stderr(&format!(
-                "warning: pod {} is left; `hull rm -f {}` tries again\n",
+                "warning: pod {} was not removed; `hull rm -f {}` tries again\n",
                 shown(names::pod_name(&pod), MESSAGE_BYTES_MAX),
                 output::short(&pod.id)
             ));
@@ -162,7 +162,7 @@ async fn clean(client: &mut Client, uid: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints the container's output until it has ended; signals stop it.
+/// Prints the output until the container has exited; signals stop it.
 async fn follow(
     client: &Client,
     running: &Running,
@@ -173,7 +173,7 @@ async fn follow(
     let mut tail = Tail::open(&running.log, None)?;
     tail.pump(&mut to)?;
     let status = until_ended(client, running, signals, &mut watch, &mut tail, &mut to).await?;
-    // All output is in the log before the daemon tells of the end.
+    // The daemon reports the exit only when all output is in the log.
     tail.finish(&mut to)?;
     Ok(status)
 }
@@ -194,7 +194,7 @@ async fn until_ended(
             status = &mut ended => return status,
             () = watch.changed() => tail.pump(to)?,
             _ = signals.next() => {
-                // The second one is impatience.
+                // The second signal kills it.
                 let grace = if stops.is_empty() { GRACE_S } else { 0 };
                 stops.push(tokio::spawn(stop(client.clone(), running.id.clone(), grace)));
             }
@@ -208,7 +208,7 @@ async fn stop(mut client: Client, id: String, grace_s: i64) {
     }
 }
 
-/// Says why a container ended, where its exit code alone would leave one guessing.
+/// Prints why a container ended, if its exit code does not say it.
 fn explain(status: &api::ContainerStatus) {
     if matches!(status.reason.as_str(), "OOMKilled" | "StartError" | "Unknown") {
         let text = format!("{}: {}", status.reason, status.message);
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn both_signals_are_told_apart() {
+    async fn the_two_signals_have_their_own_exit_codes() {
         let mut signals = Signals::new().unwrap();
         let own = rustix::process::getpid();
         for (sent, code) in [

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Turns the flags of `hull run` into what CRI is asked for. Pure, but for the environment that
-//! `-e KEY` takes from.
+//! Converts the flags of `hull run` into the configs of CRI. Pure, except for the environment that
+//! `-e KEY` reads.
 
 use super::args::{Net, Run};
 use super::error::{Error, Result};
@@ -9,21 +9,21 @@ use hull_proto::cri as api;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The namespace of pods made by `hull run`.
+/// The namespace of the pods of `hull run`.
 pub(crate) const NAMESPACE: &str = "hull";
-/// The label that finds a pod by its uid, also while it is still being built.
+/// The label that finds a pod by its uid, even while it is being created.
 pub(crate) const LABEL: &str = "hull.run/uid";
-/// Longest name, in bytes: it is the pod's hostname too.
+/// Longest name, in bytes: it is also the host name of the pod.
 const NAME_BYTES_MAX: usize = 63;
 
-/// What CRI is asked for.
+/// The configs of a pod and its container.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) pod: api::PodSandboxConfig,
     pub(crate) container: api::ContainerConfig,
 }
 
-/// The pod's name: as asked for, or worked out from its uid.
+/// The name of the pod: --name, or one derived from its uid.
 pub(crate) fn name(args: &Run, uid: &str) -> Result<String> {
     let Some(name) = &args.name else { return Ok(format!("run-{}", uid.get(..8).unwrap_or(uid))) };
     let fits = !name.is_empty()
@@ -39,7 +39,7 @@ pub(crate) fn name(args: &Run, uid: &str) -> Result<String> {
     Err(Error::BadFlag { flag: "--name", value: name.clone(), why })
 }
 
-/// Works out both configs.
+/// Builds both configs.
 pub(crate) fn wanted(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<Wanted> {
     Ok(Wanted { pod: pod(args, name, uid, logs)?, container: container(args, name)? })
 }
@@ -66,7 +66,7 @@ fn pod(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<api::PodSandbox
         ("--hostname", args.hostname.clone().unwrap_or_default(), args.hostname.is_some()),
     ] {
         if host_network && given {
-            let why = "a pod on the host's network has the host's ports and name".into();
+            let why = "a pod on the host network has the ports and the name of the host".into();
             return Err(Error::BadFlag { flag, value, why });
         }
     }
@@ -125,7 +125,7 @@ fn resources(args: &Run) -> Result<api::LinuxContainerResources> {
     }
     if let Some(cpus) = &args.cpus {
         resources.cpu_quota = parse::cpus(cpus)?;
-        // A constant that fits many times over.
+        // A small constant.
         resources.cpu_period = i64::try_from(parse::CPU_PERIOD_US).unwrap_or_default();
     }
     Ok(resources)

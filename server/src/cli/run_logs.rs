@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where `hull run` keeps the logs of its containers, and taking them away with the pod.
+//! The log directories of `hull run`, and their removal with the pod.
 //!
 //! ```text
 //! <data_dir>/run-logs/<pod uid>/0.log
 //! ```
 //!
-//! The rule: the directory is worked out from the pod's uid, which `hull run` made of 32 hex digits,
-//! and never read from a label or annotation: whoever may create pods could point one of these
-//! at any directory of the host. A kubelet's uid has dashes, so its pods' logs are never ours.
+//! The rule: the directory is derived from the pod's uid, which `hull run` generates as 32 hex digits, and
+//! never read from a label or annotation: clients that create pods could point those at any directory of
+//! the host. The uids of a kubelet have dashes, so the logs of its pods are never touched.
 
 use super::client::Client;
 use super::error::{Error, Result};
@@ -16,27 +16,27 @@ use hull_proto::{admin, cri as api};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Hex digits of a uid made by `hull run`.
+/// Number of hex digits of a uid of `hull run`.
 const UID_DIGITS: usize = 32;
 
-/// The name of the only log in the directory.
+/// The file name of the log.
 pub(crate) const FILE: &str = "0.log";
 
-/// A new pod's uid.
+/// Generates a uid for a new pod.
 pub(crate) fn new_uid() -> Result<String> {
     let mut bytes = [0_u8; UID_DIGITS / 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|source| Error::Kernel { doing: "make a uid for the pod", source })?;
+        .map_err(|source| Error::Kernel { operation: "generate a uid for the pod", source })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The log directory of the pod with this uid.
+/// The log directory of the pod with this uid, from the configuration of the daemon.
 pub(crate) async fn directory(client: &mut Client, uid: &str) -> Result<PathBuf> {
-    // The running daemon's data_dir, whatever our own configuration says.
+    // The data_dir of the running daemon, which may differ from the files.
     let answer = client.admin.config(admin::ConfigRequest {}).await?.into_inner();
-    let config: Config = toml::from_str(&answer.toml).map_err(|_| Error::Answer {
-        doing: "learn where logs go",
-        lacks: "configuration of this version",
+    let config: Config = toml::from_str(&answer.toml).map_err(|_| Error::Response {
+        operation: "find the log directory",
+        missing: "configuration of this version",
     })?;
     Ok(below(&config.data_dir, uid))
 }
@@ -49,7 +49,7 @@ fn is_ours(uid: &str) -> bool {
     uid.len() == UID_DIGITS && uid.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Removes a removed pod's logs, if `hull run` made it.
+/// Removes the logs of a removed pod, if it was a pod of `hull run`.
 pub(crate) async fn remove(client: &mut Client, pod: &api::PodSandbox) -> Result<()> {
     let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
     if !is_ours(uid) {

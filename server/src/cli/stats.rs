@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull stats`: one table over pods and their containers. Processor use is measured here, between
-//! two readings, so that it does not depend on who asked the daemon last.
+//! `hull stats`: one table of pods and their containers. CPU use is measured here, between two readings, so
+//! that other clients of the daemon do not influence it.
 
 use super::args::Stats;
 use super::client::Client;
@@ -10,7 +10,7 @@ use hull_proto::cri as api;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Prints what is used.
+/// Prints the usage of all running pods and containers.
 pub(crate) async fn stats(mut client: Client, args: &Stats) -> Result<()> {
     let before = read(&mut client).await?;
     tokio::time::sleep(Duration::from_millis(args.over_ms)).await;
@@ -79,17 +79,17 @@ fn number(value: Option<api::UInt64Value>, shown: impl Fn(u64) -> String) -> Str
     value.map_or_else(dash, |value| shown(value.value))
 }
 
-/// Working set: what cannot be reclaimed, and what the kubelet evicts by.
+/// The working set in bytes, by which the kubelet evicts: memory that cannot be reclaimed.
 fn memory(of: Option<&api::MemoryUsage>) -> String {
     of.map_or_else(dash, |memory| number(memory.working_set_bytes, output::bytes))
 }
 
-/// What is left until the limit; `-` without one.
+/// The memory left until the limit, in bytes; `-` without a limit.
 fn left(of: Option<&api::MemoryUsage>) -> String {
     of.map_or_else(dash, |memory| number(memory.available_bytes, output::bytes))
 }
 
-/// Time and processor time of everything, by id.
+/// Time and CPU time, in nanoseconds, by id of pod or container.
 fn usages(pods: &[api::PodSandboxStats]) -> HashMap<&str, (i64, u64)> {
     let mut all = HashMap::new();
     for pod in pods {
@@ -113,7 +113,7 @@ fn usage(cpu: Option<&api::CpuUsage>) -> Option<(i64, u64)> {
     Some((cpu.timestamp, cpu.usage_core_nano_seconds?.value))
 }
 
-/// Percent of one processor, to a tenth.
+/// Percent of one CPU, with one decimal.
 fn percent(before: Option<(i64, u64)>, now: Option<&api::CpuUsage>) -> String {
     let (Some((then, was)), Some((at, is))) = (before, usage(now)) else { return dash() };
     let elapsed = u128::try_from(at - then).unwrap_or(0);
@@ -161,7 +161,7 @@ mod tests {
         let rows: Vec<Vec<&str>> =
             shown.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1], ["web", "25.0", "-", "-", "-", "-", "-"]);
-        assert_eq!(rows[2], ["web", "app", "25.0", "1.0", "MiB", "-"]);
+        assert_eq!(rows[2], ["web", "app", "25.0", "1.00", "MiB", "-"]);
     }
 
     #[test]

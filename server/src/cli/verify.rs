@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull images verify`.
+//! `hull images verify`: prints how stored layers differ from their file lists.
 
 use super::args::Verify;
 use super::client::Client;
@@ -8,10 +8,10 @@ use super::{output, pull};
 use hull_proto::admin as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 
-/// Findings of one layer that are printed.
+/// Limit on the printed findings of one layer.
 const SHOWN_MAX: usize = 20;
 
-/// Has the daemon compare, and prints what is not as it was stored. That is an error.
+/// Requests a verification from the daemon, and prints the differences. Any difference is an error.
 pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
     let account = pull::account(args.user.as_deref(), args.password_stdin)?;
     let request = api::VerifyRequest {
@@ -36,7 +36,7 @@ pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
     }
     let bytes = answer.layers.iter().map(|layer| layer.bytes).sum();
     let (count, bytes) = (answer.layers.len(), output::bytes(bytes));
-    output::print(&format!("{count} layers, {bytes}: all as they were stored\n"))
+    output::print(&format!("{count} layers, {bytes}: no differences\n"))
 }
 
 fn short(text: &str) -> String {

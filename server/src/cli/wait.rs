@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waits for a container's end. The kernel says when its process has ended (pidfd); what became of
-//! it is the daemon's to say. A daemon that is being restarted meanwhile is waited for.
+//! Waits until a container exits: for its process by a pidfd, then for the status from the daemon. It survives a
+//! restart of the daemon.
 
 use super::client::Client;
 use super::error::{Error, Result};
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tonic::Code;
 
-/// Between two questions, while the daemon has not yet seen an end that the kernel has announced.
+/// Interval of status requests after the process has ended, until the daemon reports it.
 const SOON: Duration = Duration::from_millis(3);
-/// Between two questions where there is no process to wait for.
+/// Interval of status requests if there is no process to wait for.
 const LATER: Duration = Duration::from_millis(200);
-/// How long a daemon may be away, before we give up on it.
+/// Longest time without a daemon.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
-/// A container's status and, while it runs, its process.
+/// The status of a container and, while it runs, its process.
 async fn status(
     client: &mut Client,
     id: &str,
@@ -37,12 +37,12 @@ async fn status(
     Ok((answer.status.unwrap_or_default(), pid.unwrap_or(0)))
 }
 
-/// A container's status.
+/// Requests the status of a container.
 pub(crate) async fn status_of(client: &mut Client, id: &str) -> Result<api::ContainerStatus> {
     Ok(status(client, id, false).await?.0)
 }
 
-/// Resolves when the container has ended, with its last status.
+/// Resolves when the container has exited, with its last status.
 pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::ContainerStatus> {
     let mut away: Option<Instant> = None;
     let mut waited = false;
@@ -73,23 +73,23 @@ pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::Contain
     }
 }
 
-/// Waits for the end of a process; false when there is none to wait for, or not for us.
+/// Waits for the end of a process; false if there is none, or if it is not visible from here.
 async fn gone(pid: i32) -> Result<bool> {
-    // `from_raw` takes no negative numbers.
+    // `from_raw` does not accept negative numbers.
     let Some(pid) = Pid::from_raw(pid.max(0)) else { return Ok(false) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
-        // It has ended already.
+        // The process has ended already.
         Err(Errno::SRCH) => return Ok(true),
-        // An old kernel or another pid namespace: the daemon is asked from time to time.
+        // An old kernel or another pid namespace: the caller polls the daemon.
         Err(_) => return Ok(false),
     };
-    // A thread, which ends with us if the process does not: the runtime would wait for it.
+    // A plain thread, which ends with this program; the async runtime would wait for a task.
     let (tell, told) = oneshot::channel();
     let waiter = thread::Builder::new().name("wait".into()).spawn(move || {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         while poll(&mut fds, None) == Err(Errno::INTR) {}
-        // Nobody waits any more: fine.
+        // The receiver may be gone.
         let _left = tell.send(());
     });
     waiter.map_err(Error::io("start a thread"))?;
