@@ -7,6 +7,7 @@
 
 mod allowed;
 mod bans;
+mod blocking;
 mod circles;
 mod dependencies;
 mod docs;
