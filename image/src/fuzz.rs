@@ -41,7 +41,7 @@ pub fn archive(bytes: &[u8]) {
 pub fn unpack(bytes: &[u8], scratch: &Path) {
     let (root, notes) = (scratch.join("layer"), scratch.join("inventory"));
     let clear = || {
-        assert!(files::remove_tree(&root).is_ok(), "a layer that cannot be removed");
+        assert!(hull_sys::remove_tree(&root).is_ok(), "a layer that cannot be removed");
         assert!(files::unlink(&notes).is_ok(), "a file list that cannot be removed");
     };
     clear();

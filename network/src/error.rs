@@ -34,12 +34,12 @@ pub enum Error {
     NoContainerPort { port: PortMapping },
     #[error("publish host port {port}: the pod has no address in the family of host IP {host_ip}")]
     NoSuchFamily { port: PortMapping, host_ip: IpAddr },
-    #[error("read the address leases in {}", path.display())]
-    ReadLeases { path: PathBuf, source: io::Error },
-    #[error("write the pod's address lease {}", path.display())]
-    WriteLease { path: PathBuf, source: io::Error },
-    #[error("remove the pod's address lease {}", path.display())]
-    RemoveLease { path: PathBuf, source: io::Error },
+    #[error("read the pods' address leases")]
+    ReadLeases { source: hull_records::Error },
+    #[error("write the pod's address lease")]
+    WriteLease { source: hull_records::Error },
+    #[error("remove the pod's address lease")]
+    RemoveLease { source: hull_records::Error },
     #[error("set {} to {value}", path.display())]
     Sysctl { path: PathBuf, value: String, source: io::Error },
     #[error("open a netlink route socket")]
@@ -130,8 +130,8 @@ impl Error {
             )),
             Self::LinkTaken { link } => Some(format!("inspect it with `ip -d link show {link}`, then remove it: ip link delete {link}")),
             Self::InsideTaken => Some("give every pod a network namespace of its own".into()),
-            Self::WriteLease { path, .. } | Self::RemoveLease { path, .. } | Self::ReadLeases { path, .. } => {
-                Some(format!("check free space and permissions of {}", path.display()))
+            Self::WriteLease { source } | Self::RemoveLease { source } | Self::ReadLeases { source } => {
+                source.hint()
             }
             Self::StillAttached { .. } => Some("remove the pods first".into()),
             Self::NoUplink { .. } => Some(

@@ -67,7 +67,7 @@ fn replace(root: BorrowedFd<'_>, good: BorrowedFd<'_>, finding: &Finding) -> sys
     match renameat(source, &own, into, &name) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-            files::remove_at(into, &name)?;
+            hull_sys::remove_tree_at(into, &name)?;
             renameat(source, &own, into, &name).map_err(failed)
         }
         Err(errno) => Err(failed(errno)),
@@ -89,7 +89,7 @@ fn set_metadata(root: BorrowedFd<'_>, finding: &Finding, metadata: Metadata) -> 
 fn remove(root: BorrowedFd<'_>, finding: &Finding) -> sys::Result<()> {
     let mut lookup = Lookup::new(root);
     match lookup.parent_of(&finding.path) {
-        Ok((parent, name)) => files::remove_at(parent, &name),
+        Ok((parent, name)) => hull_sys::remove_tree_at(parent, &name),
         // It was removed together with its directory.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => {

@@ -217,7 +217,7 @@ mod tests {
         assert!(most < before + 1000, "{most} descriptors");
         let err = walked(root.as_fd(), TreeState::Frozen).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
-        files::remove_tree(&dir.path().join("deep")).unwrap();
+        hull_sys::remove_tree(&dir.path().join("deep")).unwrap();
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub(super) fn commit(
     };
     drop(leases);
     // The images are listed. What cannot be removed now is removed when the store is opened.
-    let removed =
-        unneeded.and_then(|all| all.iter().try_for_each(|directory| files::remove_tree(directory)));
+    let removed = unneeded
+        .and_then(|all| all.iter().try_for_each(|directory| hull_sys::remove_tree(directory)));
     if let Err(err) = removed {
         tracing::warn!(error = %err, "unreferenced layers left behind");
     }

@@ -21,6 +21,7 @@ use crate::file_list::{self, Finding, Reader};
 use crate::fs::files;
 use crate::limits::Work;
 use crate::types::{Image, Verified};
+use hull_records::{Durability, Location, PRIVATE};
 use hull_sys as sys;
 use std::collections::BTreeSet;
 use std::io;
@@ -101,7 +102,7 @@ impl Integrity {
         }
     }
 
-    /// What is wrong with a layer. Scans it if it was not scanned since the machine was started.
+    /// The defect of a layer, if it has one. Scans it if it was not scanned since the machine was started.
     fn defect(&self, name: &str) -> Option<String> {
         {
             let suspects = self.suspects();
@@ -209,7 +210,7 @@ impl Integrity {
     /// The layers to scan: none if all were scanned in this boot, else all.
     fn unverified(root: &Path, layers: impl Iterator<Item = String>) -> BTreeSet<String> {
         let now = boot_id();
-        let then = files::read(&root.join("boot"), BOOT_ID_BYTES_MAX).ok();
+        let then = Location::at(&root.join("boot")).read(BOOT_ID_BYTES_MAX).ok();
         if now.is_some() && now == then { BTreeSet::new() } else { layers.collect() }
     }
 
@@ -217,18 +218,18 @@ impl Integrity {
     fn remember_boot(&self) -> sys::Result<()> {
         let Some(now) = boot_id() else { return Ok(()) };
         let path = self.layout.path("boot");
-        if files::read(&path, BOOT_ID_BYTES_MAX).is_ok_and(|then| then == now) {
+        if Location::at(&path).read(BOOT_ID_BYTES_MAX).is_ok_and(|then| then == now) {
             return Ok(());
         }
         // Not in `tmp`, which has only running pulls and imports.
         let scratch = self.layout.path("boot.new");
-        files::unlink(&scratch)?;
-        files::write_whole(&path, &scratch, &now)
+        let (path, scratch) = (Location::at(&path), Location::at(&scratch));
+        hull_records::replace(path, scratch, &now, PRIVATE, Durability::PowerCut)
     }
 }
 
 fn boot_id() -> Option<Vec<u8>> {
-    files::read(Path::new(BOOT_ID), BOOT_ID_BYTES_MAX).ok()
+    Location::at(Path::new(BOOT_ID)).read(BOOT_ID_BYTES_MAX).ok()
 }
 
 fn names(image: &Image) -> impl Iterator<Item = String> {

@@ -94,7 +94,7 @@ impl Layout {
     pub(super) fn sweep(&self) -> sys::Result<()> {
         let tmp = self.path("tmp");
         for name in files::names(&tmp)? {
-            files::remove_tree(&tmp.join(name))?;
+            hull_sys::remove_tree(&tmp.join(name))?;
         }
         Ok(())
     }

@@ -40,7 +40,6 @@ pub use spool::Spool;
 
 use crate::credentials::auth::Auth;
 use crate::error::{Cause, Error};
-use crate::fs::files;
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
 use crate::policy::Policy;
@@ -112,7 +111,7 @@ impl Store {
         self.parts.layout.check_writable()
     }
 
-    /// All images.
+    /// Returns all listed images, sorted by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.parts.index.lock().images()
@@ -157,7 +156,7 @@ impl Store {
         let removal = self.parts.index.lock().remove(name, used)?;
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         for directory in removal {
-            files::remove_tree(&directory).map_err(failed)?;
+            hull_sys::remove_tree(&directory).map_err(failed)?;
         }
         Ok(())
     }

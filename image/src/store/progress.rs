@@ -28,7 +28,7 @@ pub struct Progress {
     pub total: u64,
     /// The state of the layer.
     pub state: ProgressState,
-    /// What the layer waits for, while it is being received.
+    /// The reason for which the layer waits, while it is being received.
     pub wait: Option<WaitReason>,
 }
 

@@ -102,7 +102,7 @@ impl WritableLayers {
         Rootfs { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 
-    /// What overlayfs needs to show an image without a writable layer: two layers at least.
+    /// The layers with which overlayfs shows an image without a writable layer: at least two.
     pub(super) fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
         let mut layers = image.layers.clone();
         layers.push(self.layout.path("below"));
@@ -126,10 +126,10 @@ impl WritableLayers {
         }
         // After the rename: a measuring that runs now finds it missing, and does not add it back.
         self.written().remove(container);
-        if moved.is_ok() { files::remove_tree(&aside).map_err(failed) } else { Ok(()) }
+        if moved.is_ok() { hull_sys::remove_tree(&aside).map_err(failed) } else { Ok(()) }
     }
 
-    /// What a container has written. Walks it.
+    /// Measures the files that a container has written, by walking its writable layer.
     pub(super) fn usage(&self, container: &str) -> Result<FsUsage, Error> {
         self.measure(container, &Measure::default())
     }
@@ -148,7 +148,7 @@ impl WritableLayers {
         Ok(FsUsage { mountpoint: self.layout.root().to_owned(), bytes, inodes })
     }
 
-    /// What all containers have written, each as it was measured last. Walks nothing.
+    /// The sum of the last measurements of all containers. Walks nothing.
     pub(super) fn known_usage(&self) -> FsUsage {
         let sum = |all: (u64, u64), of: &(u64, u64)| (all.0 + of.0, all.1 + of.1);
         let (bytes, inodes) = self.written().values().fold((0, 0), sum);

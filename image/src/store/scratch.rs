@@ -22,7 +22,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(err) = files::remove_tree(&self.path) {
+        if let Err(err) = hull_sys::remove_tree(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %err, "scratch left behind");
         }
     }

@@ -161,7 +161,7 @@ fn names_at_and_beyond_the_kernels_limits_are_taken_or_refused() {
 }
 
 fn files_gone(path: &std::path::Path) {
-    crate::fs::files::remove_tree(path).unwrap();
+    hull_sys::remove_tree(path).unwrap();
 }
 
 #[test]

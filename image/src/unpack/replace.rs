@@ -4,7 +4,6 @@
 //! The rule: only the last part of a name is touched, in a parent that is open, and it is never followed.
 
 use super::error::shown;
-use crate::fs::files;
 use hull_sys as sys;
 use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use rustix::io::Errno;
@@ -24,7 +23,7 @@ pub(super) fn remove_conflicting<T>(
     match make() {
         Err(Errno::EXIST) => {
             *replaced = true;
-            files::remove_at(parent, name)?;
+            hull_sys::remove_tree_at(parent, name)?;
             make().map_err(failed)
         }
         other => other.map_err(failed),

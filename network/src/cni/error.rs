@@ -55,12 +55,12 @@ pub enum Error {
     Input { path: PathBuf, source: io::Error },
     #[error("create the input of {call} in memory")]
     Memory { call: Call, source: hull_sys::Error },
-    #[error("read the attachment records in {}", dir.display())]
-    ReadRecords { dir: PathBuf, source: io::Error },
-    #[error("write the pod's attachment record {}", path.display())]
-    WriteRecord { path: PathBuf, source: io::Error },
-    #[error("remove the pod's attachment record {}", path.display())]
-    RemoveRecord { path: PathBuf, source: io::Error },
+    #[error("read the pods' attachment records")]
+    ReadRecords { source: hull_records::Error },
+    #[error("write the pod's attachment record")]
+    WriteRecord { source: hull_records::Error },
+    #[error("remove the pod's attachment record")]
+    RemoveRecord { source: hull_records::Error },
     #[error("read the network template {}", path.display())]
     ReadTemplate { path: PathBuf, source: io::Error },
     #[error("fill in the network template {}: {why}", path.display())]
@@ -111,14 +111,15 @@ impl Error {
             Self::BadTemplate { .. } => Some(
                 "use {{.PodCIDR}} for the first subnet and {{.PodCIDRRanges}} for host-local's `ranges`, in a CNI configuration list".into(),
             ),
-            Self::WriteRecord { path, .. }
-            | Self::Input { path, .. }
-            | Self::RemoveRecord { path, .. }
+            Self::ReadRecords { source }
+            | Self::WriteRecord { source }
+            | Self::RemoveRecord { source } => source.hint(),
+            Self::Input { path, .. }
             | Self::WriteConf { path, .. }
             | Self::ReadTemplate { path, .. }
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. } => Some(format!("check free space and permissions of {}", path.display())),
-            Self::ReadConf { dir, .. } | Self::ReadRecords { dir, .. } => {
+            Self::ReadConf { dir, .. } => {
                 Some(format!("check permissions of {}", dir.display()))
             }
             Self::BadArgument { .. } | Self::Memory { .. } => None,

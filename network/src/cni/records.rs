@@ -11,7 +11,7 @@
 use super::conf::Plugin;
 use super::error::Error;
 use super::version::Version;
-use crate::records::{self, Failed};
+use crate::records;
 use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ pub(super) struct Record {
     name: String,
     /// `CNI_ARGS`.
     pub(super) args: String,
-    /// Capability arguments.
+    /// The capability arguments of every call, by name.
     pub(super) capabilities: Map<String, Value>,
     pub(super) ports: Vec<PortMapping>,
     /// In the order of ADD.
@@ -98,10 +98,6 @@ impl Attachment {
 impl records::Record for Record {
     const VERSION: u32 = 1;
 
-    fn version(&self) -> u32 {
-        self.version
-    }
-
     fn pod(&self) -> &str {
         &self.pod
     }
@@ -125,19 +121,16 @@ impl Records {
 
     /// Reads all records, by pod. An unreadable one is set aside.
     pub(super) fn load(&self) -> Result<BTreeMap<String, Record>, Error> {
-        let failed = |source| Error::ReadRecords { dir: self.0.dir().to_owned(), source };
-        let all = self.0.load().map_err(failed)?;
+        let all = self.0.load().map_err(|source| Error::ReadRecords { source })?;
         Ok(all.into_iter().map(|(_, record)| (record.pod.clone(), record)).collect())
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
-        let failed = |Failed { path, source }| Error::WriteRecord { path, source };
-        self.0.write(record).map_err(failed)
+        self.0.write(record).map_err(|source| Error::WriteRecord { source })
     }
 
     pub(super) fn remove(&self, pod: &str) -> Result<(), Error> {
-        let failed = |Failed { path, source }| Error::RemoveRecord { path, source };
-        self.0.remove(pod).map_err(failed)
+        self.0.remove(pod).map_err(|source| Error::RemoveRecord { source })
     }
 
     /// The marker file of a running call for the pod.

@@ -9,7 +9,7 @@
 use super::args::ranges;
 use super::conf;
 use super::error::Error;
-use crate::records::replace;
+use hull_records::{Durability, Location, PRIVATE, replace};
 use ipnet::IpNet;
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,10 @@ pub(super) fn fill(template: &Path, dir: &Path, pod_cidr: &[IpNet]) -> Result<bo
 fn write(file: &Path, dir: &Path, text: &str) -> Result<(), Error> {
     let failed = |source| Error::WriteConf { path: file.to_owned(), source };
     fs::create_dir_all(dir).map_err(failed)?;
-    replace(file, text.as_bytes()).map_err(failed)
+    let scratch = file.with_extension("new");
+    let (file, scratch) = (Location::at(file), Location::at(&scratch));
+    replace(file, scratch, text.as_bytes(), PRIVATE, Durability::Process)
+        .map_err(|err| failed(err.errno().into()))
 }
 
 fn filled(template: &str, pod_cidr: &[IpNet]) -> Result<String, String> {

@@ -4,11 +4,9 @@
 
 use super::allocator::{Ipam, Lease};
 use crate::error::Error;
-use crate::records::{self, Failed, Records, set_aside};
+use crate::records::{self, Records};
 use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -24,10 +22,6 @@ struct Record {
 
 impl records::Record for Record {
     const VERSION: u32 = 1;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
 
     fn pod(&self) -> &str {
         &self.pod
@@ -49,15 +43,14 @@ impl Leases {
 
     /// Loads every lease into `ipam`.
     pub(crate) fn load(&self, ipam: &mut Ipam) -> Result<(), Error> {
-        let failed = |source| Error::ReadLeases { path: self.0.dir().to_owned(), source };
-        let mut found = self.0.load().map_err(failed)?;
+        let mut found = self.0.load().map_err(|source| Error::ReadLeases { source })?;
         // Of two leases with the same address, the newer was written by a daemon that did not know the older.
         found.sort_by_key(|(_, record)| record.sequence);
         for (path, record) in found {
             let Record { pod, sequence, addresses, ports, .. } = record;
             let lease = Lease { sequence, addresses, ports, releasing: false };
             if let Err(holder) = ipam.adopt(pod, lease) {
-                set_aside(&path, &format!("pod {holder} has one of its addresses"));
+                self.0.set_aside(&path, format!("pod {holder} has one of its addresses"));
             }
         }
         Ok(())
@@ -72,31 +65,17 @@ impl Leases {
             addresses: lease.addresses.clone(),
             ports: lease.ports.clone(),
         };
-        let failed = |Failed { path, source }| Error::WriteLease { path, source };
-        self.0.write(&record).map_err(failed)
+        self.0.write(&record).map_err(|source| Error::WriteLease { source })
     }
 
     /// Removes the pod's lease, if it exists.
     pub(crate) fn remove(&self, pod: &str) -> Result<(), Error> {
-        let failed = |Failed { path, source }| Error::RemoveLease { path, source };
-        self.0.remove(pod).map_err(failed)
+        self.0.remove(pod).map_err(|source| Error::RemoveLease { source })
     }
 
     /// Removes the directory, unless it contains files that were set aside.
     pub(crate) fn remove_all(&self) -> Result<(), Error> {
-        match fs::remove_dir(self.0.dir()) {
-            Err(err)
-                if matches!(
-                    err.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-                ) =>
-            {
-                Ok(())
-            }
-            other => {
-                other.map_err(|source| Error::RemoveLease { path: self.0.dir().to_owned(), source })
-            }
-        }
+        self.0.remove_dir().map_err(|source| Error::RemoveLease { source })
     }
 }
 
@@ -105,6 +84,7 @@ mod tests {
     use super::*;
     use crate::ipam::Subnet;
     use crate::types::Protocol;
+    use std::fs;
 
     fn ipam() -> Ipam {
         Ipam::new(vec![Subnet::new("10.0.0.0/24".parse().unwrap()).unwrap()])

@@ -21,14 +21,15 @@ use crate::{log, start};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
 use hull_init::{Io, Launch, StepError, gate};
+use hull_records::{Durability, Location};
 use rustix::io::fcntl_dupfd_cloexec;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// What of a container's first process its maker holds.
+/// The parent's handles on the container's init process.
 struct Made {
     pidfd: OwnedFd,
-    /// Its terminal's, when nobody else takes it.
+    /// The master of its terminal, if there is no console socket.
     master: Option<OwnedFd>,
 }
 
@@ -168,9 +169,9 @@ pub(crate) fn io(terminal: bool, kept: u32) -> Result<(Io, Option<OwnedFd>)> {
 /// Whole or not at all: who waits for the file finds a number in it.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, pid.to_string())
-        .and_then(|()| std::fs::rename(&new, path))
-        .map_err(hull_sys::Error::of_io(|| format!("write({})", path.display())))
+    // Not in a directory of our own: the name must not be one that the caller uses.
+    new.push(format!(".new-{}", std::process::id()));
+    let (file, scratch) = (Location::at(path), Location::at(Path::new(&new)));
+    hull_records::replace(file, scratch, pid.to_string().as_bytes(), 0o666, Durability::Process)
         .map_err(Error::call)
 }

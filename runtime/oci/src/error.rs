@@ -32,6 +32,8 @@ pub(crate) enum Error {
     StillRuns { id: String, seconds: u64 },
     #[error("use cgroup `{path}`: it already has processes")]
     CgroupInUse { path: String },
+    #[error("access the state of containers below --root")]
+    Record { source: hull_records::Error },
     #[error("read {}", path.display())]
     Document { path: PathBuf, source: serde_json::Error },
     #[error("take {} as {what}: {why}", path.display())]
@@ -81,6 +83,7 @@ impl Error {
             Self::BadFile { what: "a bundle", .. } => {
                 Some("pass a directory with config.json and a root filesystem to --bundle; `hull oci spec` writes a config.json".into())
             }
+            Self::Record { source } => source.hint(),
             Self::Document { .. } => Some("fix the JSON at that position".into()),
             Self::BadId { .. }
             | Self::NotRunning { .. }

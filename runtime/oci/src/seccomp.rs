@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::store::make_root;
 use hull_init::plan::Seccomp;
+use hull_records::{Durability, Location, PRIVATE};
 use oci_spec::runtime::LinuxSeccomp;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Filters that are kept. Each has about 10 KiB.
 const KEPT_MAX: usize = 64;
+/// Longest filter that is read, in bytes.
+const FILTER_BYTES_MAX: u64 = 1 << 20;
 const DIRECTORY: &str = "filters@2";
 
 /// The filter of a profile.
@@ -23,7 +26,10 @@ pub(crate) fn filter(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {
     let planned = |source| Error::PlanProcess { source };
     let compile = || hull_plan::seccomp::compiled(profile).map_err(planned);
     let Some(path) = path(root, profile) else { return compile() };
-    let kept = fs::read(&path).ok().and_then(|bytes| borsh::from_slice(&bytes).ok());
+    let kept = Location::at(&path)
+        .read(FILTER_BYTES_MAX)
+        .ok()
+        .and_then(|bytes| borsh::from_slice(&bytes).ok());
     if let Some(kept) = kept {
         return Ok(kept);
     }
@@ -61,5 +67,6 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
         }
     }
     let new = path.with_extension(format!("new-{}", std::process::id()));
-    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(io)
+    let (file, scratch) = (Location::at(path), Location::at(&new));
+    hull_records::replace(file, scratch, bytes, PRIVATE, Durability::Process).map_err(Error::call)
 }

@@ -13,14 +13,12 @@
 
 use crate::error::{Error, Result};
 use crate::record::{Record, VERSION};
-use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat,
-};
+use hull_records::{Durability, Location, PRIVATE};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File};
-use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 const RECORD: &str = "record.json";
@@ -36,7 +34,7 @@ pub(crate) fn checked(id: &str) -> Result<&str> {
     let bad = |why| Err(Error::BadId { id: id.chars().take(ID_BYTES_MAX).collect(), why });
     match id {
         "" => bad("it is empty"),
-        "." | ".." => bad("it is no name"),
+        "." | ".." => bad("it is not a name"),
         _ if id.len() > ID_BYTES_MAX => bad("it has more than 200 characters"),
         _ if !id.chars().all(|c| c.is_ascii_alphanumeric() || "_+-.".contains(c)) => {
             bad("it may have letters, digits, `_`, `+`, `-` and `.`")
@@ -59,7 +57,7 @@ impl AsFd for Dir {
 }
 
 impl Dir {
-    /// Takes `id`.
+    /// Creates the directory of a new container.
     pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
         let path = root.join(checked(id)?);
         let make = || mkdirat(CWD, &path, Mode::RWXU);
@@ -100,59 +98,41 @@ impl Dir {
 
     /// `None` when the create that made the directory got no further.
     pub(crate) fn record(&self) -> Result<Option<Record>> {
-        let path = || self.path.join(RECORD);
-        let Some(bytes) = self.read(RECORD)? else { return Ok(None) };
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Document { path: path(), source })?;
-        if record.version > VERSION {
-            let why = format!("version {} is newer than this program", record.version);
-            return Err(Error::BadFile { path: path(), what: "a record", why });
+        match hull_records::read_record(self.file(RECORD), BYTES_MAX, VERSION) {
+            Ok(record) => Ok(Some(record)),
+            Err(err) if err.is_not_found() => Ok(None),
+            Err(source) => Err(Error::Record { source }),
         }
-        Ok(Some(record))
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record)
-            .map_err(|source| Error::Document { path: self.path.join(RECORD), source })?;
-        self.write(RECORD_NEW, &text)?;
-        renameat(&self.fd, RECORD_NEW, &self.fd, RECORD)
-            .map_err(Error::of(|| format!("rename({}/{RECORD})", self.path.display())))
+        let (file, scratch) = (self.file(RECORD), self.file(RECORD_NEW));
+        hull_records::replace_record(file, scratch, record, Durability::Process)
+            .map_err(|source| Error::Record { source })
     }
 
+    /// The compiled seccomp filter for execs, if the container has one.
     pub(crate) fn filter(&self) -> Result<Option<Vec<u8>>> {
-        self.read(FILTER)
+        match self.file(FILTER).read(BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(err) if err.is_not_found() => Ok(None),
+            Err(source) => {
+                let path = self.path.join(FILTER);
+                Err(Error::Record { source: hull_records::Error::Read { path, source } })
+            }
+        }
     }
 
     pub(crate) fn write_filter(&self, bytes: &[u8]) -> Result<()> {
-        self.write(FILTER, bytes)
-    }
-
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let shown = || format!("{}/{name}", self.path.display());
-        let file = match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Error::of(|| format!("open({})", shown()))(errno)),
-        };
-        let mut bytes = Vec::new();
-        file.take(BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(hull_sys::Error::of_io(|| format!("read({})", shown())))
-            .map_err(Error::call)?;
-        Ok(Some(bytes))
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let shown = || format!("{}/{name}", self.path.display());
-        let file = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(Error::of(|| format!("open({})", shown())))?;
-        File::from(file)
-            .write_all(bytes)
-            .map_err(hull_sys::Error::of_io(|| format!("write({})", shown())))
+        let file = self.file(FILTER);
+        file.remove()
+            .and_then(|()| hull_records::write_new(file, bytes, PRIVATE))
+            .map(drop)
             .map_err(Error::call)
+    }
+
+    fn file<'a>(&'a self, name: &'a str) -> Location<'a> {
+        Location::within(self.fd.as_fd(), &self.path, name)
     }
 
     /// The gate has done its part.
@@ -181,15 +161,9 @@ impl Dir {
     }
 }
 
-/// A directory for root alone, with its parents.
+/// Creates a directory that only root may enter, with its parents.
 pub(crate) fn make_root(root: &Path) -> Result<()> {
-    let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .map_err(hull_sys::Error::of_io(|| format!("mkdir({})", root.display())))
-        .map_err(Error::call)
+    hull_records::create_dir(root).map_err(|source| Error::Record { source })
 }
 
 /// The ids below a root, sorted; none when it is not there.

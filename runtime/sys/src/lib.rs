@@ -21,6 +21,7 @@ mod mount;
 pub mod netns;
 mod peer;
 mod program;
+mod removal;
 mod resolve;
 mod security;
 mod signals;
@@ -37,6 +38,7 @@ pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use peer::{Peer, peer, peer_pidfd};
 pub use program::{drop_code_pages, read_only_program};
+pub use removal::{remove_tree, remove_tree_at};
 pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{
     bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,

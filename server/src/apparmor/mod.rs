@@ -150,7 +150,7 @@ fn load_default(dir: &Path) -> Result<(), Error> {
         let said = String::from_utf8_lossy(&done.stderr).trim().chars().take(400).collect();
         return Err(Error::Load { said });
     }
-    records::make_dir(dir).map_err(|source| Error::Directory { source })?;
+    records::create_dir(dir).map_err(|source| Error::Directory { source })?;
     let note = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
     note.and_then(|mut note| note.write_all(TEXT.as_bytes()))
         .map_err(|source| Error::Note { path, source })

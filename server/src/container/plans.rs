@@ -16,10 +16,9 @@
 use crate::records;
 use hull_plan::Plan;
 use hull_proto::id::ContainerId;
-use hull_sys::files::read_regular;
+use hull_records::{Durability, Location, PRIVATE};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 
@@ -37,22 +36,25 @@ pub(crate) struct Plans {
 impl Plans {
     /// Opens the directory, and makes it when missing.
     pub(crate) fn open(dir: PathBuf) -> Result<Self, records::Error> {
-        records::make_dir(&dir)?;
+        records::create_dir(&dir)?;
         Ok(Self { dir })
     }
 
     /// Keeps the plan of a container.
     pub(crate) fn save(&self, id: &str, plan: &Plan) -> Result<(), records::Error> {
         let bytes = [HEADER, &hull_plan::encode(plan)].concat();
-        records::write_whole(&self.path(id), &self.dir.join(format!("{id}.new")), &bytes)
+        let (path, scratch) = (self.path(id), self.dir.join(format!("{id}.new")));
+        let (file, scratch) = (Location::at(&path), Location::at(&scratch));
+        hull_records::replace(file, scratch, &bytes, PRIVATE, Durability::Process)
+            .map_err(|source| records::Error::Write { path: path.clone(), source })
     }
 
     /// The plan of a container; `None` when none was kept, or none that this release can read.
     pub(crate) fn load(&self, id: &str) -> Option<Plan> {
         let path = self.path(id);
-        let bytes = match read_regular(&path, PLAN_BYTES_MAX) {
+        let bytes = match Location::at(&path).read(PLAN_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return None,
+            Err(err) if err.is_not_found() => return None,
             Err(err) => {
                 warn!(path = %path.display(), error = %err, "kept plan not read");
                 return None;
@@ -67,7 +69,9 @@ impl Plans {
 
     /// Removes the plan of a container; none counts as removed.
     pub(crate) fn remove(&self, id: &str) -> Result<(), records::Error> {
-        records::remove_file(self.path(id))
+        let path = self.path(id);
+        let removed = Location::at(&path).remove();
+        removed.map_err(|source| records::Error::Remove { path: path.clone(), source })
     }
 
     /// Removes what belongs to none of `containers`.

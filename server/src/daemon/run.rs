@@ -140,7 +140,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 
 async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
-    records::make_dir(&config.state_dir).map_err(directories)?;
+    records::create_dir(&config.state_dir).map_err(directories)?;
     let _lock = lock(&config.state_dir)?;
     let _data = lock_data(&config.data_dir)?;
     let claim = network_claim::claim(&config);
@@ -289,8 +289,8 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         plugins,
         config,
     });
-    records::make_dir(&node.run_dir()).map_err(directories)?;
-    records::make_dir(&node.rootfs_dir()).map_err(directories)?;
+    records::create_dir(&node.run_dir()).map_err(directories)?;
+    records::create_dir(&node.rootfs_dir()).map_err(directories)?;
     Ok(node)
 }
 
@@ -371,7 +371,7 @@ fn lock_data(data_dir: &Path) -> Result<Option<File>, Error> {
 async fn listen(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Listen { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
-        records::make_dir(parent).map_err(|source| Error::Directories { source })?;
+        records::create_dir(parent).map_err(|source| Error::Directories { source })?;
     }
     if UnixStream::connect(path).await.is_ok() {
         return Err(Error::SocketTaken { path: path.to_owned() });

@@ -19,7 +19,7 @@ pub(crate) enum Error {
     #[error("write the pod's files in {}", path.display())]
     WriteFiles { path: PathBuf, source: io::Error },
     #[error("remove the pod's directory {}", path.display())]
-    RemoveDirectory { path: PathBuf, source: io::Error },
+    RemoveDirectory { path: PathBuf, source: hull_sys::Error },
     #[error("start its monitor")]
     Monitor { source: monitors::Error },
     #[error("make its cgroup")]

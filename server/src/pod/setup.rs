@@ -89,7 +89,7 @@ async fn make_files(node: &Arc<Node>, id: &PodId, record: &Arc<PodRecord>) -> Re
         node.pods.save(id.as_str(), &*record).map_err(|source| Error::Record { source })?;
         let files = node.pod_files(&id);
         for dir in [&node.pod_dir(&id), &files] {
-            records::make_dir(dir).map_err(|source| Error::MakeDirectory { source })?;
+            records::create_dir(dir).map_err(|source| Error::MakeDirectory { source })?;
         }
         files::write(&files, &record.config, record.host_network())
             .map_err(|source| Error::WriteFiles { path: files, source })

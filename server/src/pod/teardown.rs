@@ -15,7 +15,6 @@ use crate::node::Node;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::Verb;
-use hull_sys::files::remove_any;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -41,7 +40,7 @@ pub(crate) async fn take_down(
     let dirs = [node.pod_files(id), node.pod_dir(id)];
     let removed = blocking(move || {
         dirs.into_iter().try_for_each(|path| {
-            remove_any(&path).map_err(|source| Error::RemoveDirectory { path, source })
+            hull_sys::remove_tree(&path).map_err(|source| Error::RemoveDirectory { path, source })
         })
     });
     timed("directories removed", removed).await

@@ -16,62 +16,25 @@
 //! whatever of ours is on the host has a record, while a record may stand for nothing yet.
 //! `recover` lives off that.
 //!
-//! A file is written whole beside the old one and renamed over it, readable for its owner alone. Only the object's own task
-//! writes it, so there are no locks here. No fsync: the directory is on /run, which does not outlive
-//! a power cut any more than the processes do.
+//! A file is replaced as a whole and readable for its owner alone: see [`hull_records::Folder`]. Only the object's own
+//! task writes it, so there are no locks here. No fsync: the directory is on /run, which does not survive a power cut,
+//! as the processes do not.
 //!
 //! Not here: whether processes run. The monitors know that, and only they.
 
-use hull_sys::files::{read_regular, remove_any};
+pub(crate) use hull_records::{Error, SetAside, create_dir};
+
+use hull_records::{Folder, Loaded};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The version written. Older ones are read as long as they are named in [`Store::load`].
+/// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
 /// Longest record that is read, in bytes: a config fits a call's message, and grows as JSON.
 const RECORD_BYTES_MAX: u64 = 128 << 20;
 
-/// Why a record could not be written, read or removed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("write record {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("remove record {}", path.display())]
-    Remove { path: PathBuf, source: io::Error },
-    #[error("make directory {}", path.display())]
-    MakeDir { path: PathBuf, source: io::Error },
-    #[error("list directory {}", path.display())]
-    List { path: PathBuf, source: io::Error },
-    #[error("put record {} into JSON", path.display())]
-    Encode { path: PathBuf, source: serde_json::Error },
-}
-
-impl Error {
-    /// What the operator can do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::Write { path, source } if source.kind() == io::ErrorKind::StorageFull => {
-                Some(format!("free some space on the filesystem of {}", path.display()))
-            }
-            Self::MakeDir { .. } | Self::Write { .. } => Some(
-                "set `state_dir` to a directory on a writable filesystem, such as /run/hull".into(),
-            ),
-            Self::Remove { .. } | Self::List { .. } | Self::Encode { .. } => None,
-        }
-    }
-}
-
-/// A record set aside because it could not be read.
-#[derive(Debug)]
-pub(crate) struct SetAside {
-    pub(crate) path: PathBuf,
-    pub(crate) why: String,
-}
-
+/// The document in a file.
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
@@ -81,123 +44,45 @@ struct Versioned<T> {
 /// One directory of records.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    dir: PathBuf,
+    folder: Folder,
 }
 
 impl Store {
-    /// Opens the directory, makes it when missing, and sweeps writes that were cut short.
+    /// Opens the directory, creates it if it is missing, and sweeps writes that were cut short.
     pub(crate) fn open(dir: PathBuf) -> Result<Self, Error> {
-        make_dir(&dir)?;
-        let store = Self { dir };
-        for path in store.files("new")? {
-            remove_file(path)?;
-        }
-        Ok(store)
+        create_dir(&dir)?;
+        let folder = Folder::new(dir, RECORD_BYTES_MAX);
+        folder.sweep()?;
+        Ok(Self { folder })
     }
 
-    /// Writes the record of `id`, whole.
+    /// Replaces the record of `id` as a whole.
     pub(crate) fn save<T: Serialize>(&self, id: &str, record: &T) -> Result<(), Error> {
-        let path = self.path(id);
-        let encoded = serde_json::to_vec(&Versioned { version: VERSION, record })
-            .map_err(|source| Error::Encode { path: path.clone(), source })?;
-        write_whole(&path, &self.dir.join(format!("{id}.new")), &encoded)
+        self.folder.write(id, &Versioned { version: VERSION, record })
     }
 
-    /// Removes the record of `id`; one that is not there counts as removed.
+    /// Removes the record of `id`; a missing one counts as removed.
     pub(crate) fn remove(&self, id: &str) -> Result<(), Error> {
-        remove_file(self.path(id))
+        self.folder.remove(id)
     }
 
     /// Reads all records. One that cannot be read, or that `name_fits` says is not the one of its file's name, is
-    /// set aside, so that it never keeps the daemon down.
+    /// set aside, so that it never keeps the daemon from starting.
     pub(crate) fn load<T: DeserializeOwned>(
         &self,
         name_fits: impl Fn(&str, &T) -> Result<(), String>,
     ) -> Result<(Vec<T>, Vec<SetAside>), Error> {
-        let (mut records, mut bad) = (Vec::new(), Vec::new());
-        for path in self.files("json")? {
-            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            match read(&path).and_then(|record| name_fits(name, &record).map(|()| record)) {
-                Ok(record) => records.push(record),
-                Err(why) => bad.push(set_aside(path, why)),
-            }
-        }
-        Ok((records, bad))
+        let check = |name: &str, of: &Versioned<T>| name_fits(name, &of.record);
+        let Loaded { records, set_aside } = self.folder.load(VERSION, check)?;
+        Ok((records.into_iter().map(|(_, of)| of.record).collect(), set_aside))
     }
-
-    fn path(&self, id: &str) -> PathBuf {
-        self.dir.join(format!("{id}.json"))
-    }
-
-    fn files(&self, extension: &str) -> Result<Vec<PathBuf>, Error> {
-        let failed = |source| Error::List { path: self.dir.clone(), source };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|have| have == extension) {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let bytes = read_regular(path, RECORD_BYTES_MAX).map_err(|err| err.to_string())?;
-    let found: Versioned<T> = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
-    if found.version > VERSION {
-        return Err(format!(
-            "it is of version {}, this daemon reads up to {VERSION}; start the newer hull again",
-            found.version
-        ));
-    }
-    Ok(found.record)
-}
-
-fn set_aside(path: PathBuf, why: String) -> SetAside {
-    let aside = path.with_extension("bad");
-    // What was set aside before gives way: a directory takes the place of nothing else.
-    let moved = fs::rename(&path, &aside)
-        .or_else(|_| remove_any(&aside).and_then(|()| fs::rename(&path, &aside)));
-    match moved {
-        Ok(()) => SetAside { path: aside, why },
-        Err(err) => SetAside { path, why: format!("{why}; and it cannot be set aside: {err}") },
-    }
-}
-
-/// Puts a file in place whole, for its owner alone: written as `new`, which is replaced, then renamed.
-pub(crate) fn write_whole(path: &Path, new: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let written = || {
-        remove_any(new)?;
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
-        file.write_all(bytes)?;
-        fs::rename(new, path)
-    };
-    written().map_err(|source| {
-        // Half of it only takes room that others lack. Should that fail, the next write or start does it.
-        let _left = remove_any(new);
-        Error::Write { path: path.to_owned(), source }
-    })
-}
-
-/// Removes a file of ours, or what lies in its place; nothing there counts as removed.
-pub(crate) fn remove_file(path: PathBuf) -> Result<(), Error> {
-    remove_any(&path).map_err(|source| Error::Remove { path, source })
-}
-
-/// Makes a directory that only root may enter, with its parents.
-pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| Error::MakeDir { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hull_sys::remove_tree;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -212,7 +97,7 @@ mod tests {
         let (records, bad) = store.load::<String>(|_, _| Ok(())).unwrap();
         assert_eq!(records, ["second"]);
         assert!(bad.is_empty());
-        let mode = fs::metadata(store.path("a")).unwrap().permissions().mode();
+        let mode = fs::metadata(store.folder.file("a")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
     }
 
@@ -244,7 +129,7 @@ mod tests {
             fs::create_dir_all(at(name).join("inner")).unwrap();
         }
         for name in ["b.json", "c.json"] {
-            remove_any(&at(name)).unwrap();
+            remove_tree(&at(name)).unwrap();
         }
         mknodat(CWD, at("b.json"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         std::os::unix::fs::symlink("/dev/zero", at("c.json")).unwrap();

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::fs::files;
 use crate::reference::Reference;
 use crate::types::{Image, Problem};
+use hull_records::{SetAside, Unusable};
 use hull_sys as sys;
 use record::{Layer, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -100,21 +101,21 @@ impl Index {
             }
             match Record::read(&path).and_then(|record| self.check_layers(record)) {
                 Ok(record) => records.push(record),
-                Err(why) => problems.push(set_aside(&path, why, writable)?),
+                Err(why) => problems.push(set_aside(&path, &why, writable)),
             }
         }
         record::respell(&mut records);
         for record in records {
             let path = record.path(self.layout.root());
             if let Err(why) = self.show(record) {
-                problems.push(set_aside(&path, why, writable)?);
+                problems.push(set_aside(&path, &Unusable::Content { why }, writable));
             }
         }
         // A container may run on layers whose record we cannot read.
         if problems.is_empty() && writable {
             for name in files::names(&self.layout.path("layers"))? {
                 if !self.layers.contains_key(&name) {
-                    files::remove_tree(&self.layout.layer(&name))?;
+                    hull_sys::remove_tree(&self.layout.layer(&name))?;
                 }
             }
             let blobs: BTreeSet<PathBuf> =
@@ -134,10 +135,11 @@ impl Index {
         Ok(problems)
     }
 
-    fn check_layers(&self, record: Record) -> Result<Record, String> {
+    fn check_layers(&self, record: Record) -> Result<Record, Unusable> {
         for layer in &record.layers {
             if let Err(err) = files::open_dir(&self.layout.layer(&layer.name)) {
-                return Err(format!("its layer {} cannot be opened: {err}", layer.name));
+                let why = format!("its layer {} cannot be opened: {err}", layer.name);
+                return Err(Unusable::Content { why });
             }
         }
         Ok(record)
@@ -363,7 +365,7 @@ impl Index {
             }
             self.show(record).map_err(broken)?;
         }
-        files::sync_names(&self.layout.path("images"))?;
+        hull_records::sync_dir(&self.layout.path("images"))?;
         put
     }
 
@@ -462,14 +464,14 @@ impl Index {
 }
 
 /// Keeps a record that cannot be used under another name.
-fn set_aside(path: &Path, why: String, writable: bool) -> sys::Result<Problem> {
+fn set_aside(path: &Path, why: &Unusable, writable: bool) -> Problem {
     if !writable {
-        return Ok(Problem { path: path.to_owned(), why });
+        return Problem { path: path.to_owned(), why: why.to_string() };
     }
     let mut aside = path.to_owned().into_os_string();
     aside.push(".bad");
-    files::rename(path, Path::new(&aside))?;
-    Ok(Problem { path: aside.into(), why })
+    let SetAside { path, why } = hull_records::set_aside(path, Path::new(&aside), why);
+    Problem { path, why }
 }
 
 fn broken(why: String) -> sys::Error {

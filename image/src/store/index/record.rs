@@ -11,6 +11,7 @@ use crate::manifest;
 use crate::manifest::platform::Machine;
 use crate::reference::Reference;
 use crate::store::scratch::Scratch;
+use hull_records::{Location, PRIVATE, Unusable};
 use hull_sys as sys;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
@@ -73,31 +74,32 @@ impl Record {
         Self { version: VERSION, id: id.to_string(), tags, digests, config, layers }
     }
 
-    /// Reads and validates a record. The error is a sentence about the record.
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let bytes = files::read(path, BYTES_MAX).map_err(|err| err.to_string())?;
-        let record: Self = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
-        if record.version > VERSION {
-            return Err(format!(
-                "it has version {}, which is newer than this hull reads",
-                record.version
-            ));
+    /// Reads and validates a record.
+    pub(crate) fn read(path: &Path) -> Result<Self, Unusable> {
+        let bytes = Location::at(path).read(BYTES_MAX)?;
+        let record: Self = hull_records::decode(&bytes, VERSION)?;
+        match record.check(path) {
+            Ok(()) => Ok(record),
+            Err(why) => Err(Unusable::Content { why: why.into() }),
         }
-        let id = Digest::parse(&record.id).ok_or("its id is not a digest")?;
-        if id.same_kind_of(record.config.as_bytes()) != id {
-            return Err("its config does not match its id".into());
+    }
+
+    fn check(&self, path: &Path) -> Result<(), &'static str> {
+        let id = Digest::parse(&self.id).ok_or("its id is not a digest")?;
+        if id.same_kind_of(self.config.as_bytes()) != id {
+            return Err("its config does not match its id");
         }
         if path.file_name() != Some(file_name(&id).as_ref()) {
-            return Err("its file name belongs to another image".into());
+            return Err("its file name belongs to another image");
         }
         let is_name = |layer: &Layer| {
             let good = |b: u8| b.is_ascii_hexdigit() || b == b'-';
             !layer.name.is_empty() && layer.name.bytes().all(good)
         };
-        if !record.layers.iter().all(is_name) {
-            return Err("it has an invalid layer name".into());
+        if !self.layers.iter().all(is_name) {
+            return Err("it has an invalid layer name");
         }
-        Ok(record)
+        Ok(())
     }
 
     /// The path of the record.
@@ -161,11 +163,13 @@ pub(crate) fn stage<'a>(
             |_| sys::Error::new(rustix::io::Errno::INVAL, format!("encode({})", record.id));
         let bytes = serde_json::to_vec(record).map_err(failed)?;
         let scratch = Scratch::new(root, "record");
-        last = Some(files::write_new(scratch.path(), &bytes)?);
+        last = Some(hull_records::write_new(Location::at(scratch.path()), &bytes, PRIVATE)?);
         staged.push(scratch);
     }
     match last {
-        Some(file) if staged.len() == 1 => files::sync(&file, staged[0].path())?,
+        Some(file) if staged.len() == 1 => {
+            hull_records::sync(&file, Location::at(staged[0].path()))?
+        }
         Some(file) => files::sync_all(&file, root)?,
         None => {}
     }
