@@ -90,9 +90,9 @@ pub struct Image {
 pub struct FsUsage {
     /// A directory on that file system.
     pub mountpoint: PathBuf,
-    /// Used bytes.
+    /// The number of used bytes.
     pub bytes: u64,
-    /// Used inodes.
+    /// The number of used inodes.
     pub inodes: u64,
 }
 
@@ -151,7 +151,7 @@ impl Verified {
 /// An image that was imported from an archive.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// The image.
+    /// The image as it is listed.
     pub image: Arc<Image>,
     /// The names that the archive or the caller gave it.
     pub names: Vec<String>,

@@ -37,7 +37,7 @@ fn alone(test: &str, image: &str) -> u64 {
     peak.trim().parse().unwrap()
 }
 
-/// What a process of its own does; by itself it pulls an image that means no harm.
+/// The work of a process of its own; run alone it pulls a harmless image.
 #[test]
 fn one_image_is_pulled_and_ends_as_it_should() {
     if !can_run("one_image_is_pulled_and_ends_as_it_should") {
@@ -97,7 +97,7 @@ fn no_image_costs_more_than_it_may() {
     assert!(dear.is_empty(), "{dear:?}");
 }
 
-/// What a container writes is measured by walking it: by a daemon that other pods need.
+/// The writable layer of a container is measured by walking it, in a daemon that other pods need.
 #[test]
 fn a_container_of_many_directories_is_measured_in_little_memory() {
     if !can_run("a_container_of_many_directories_is_measured_in_little_memory") {

@@ -119,7 +119,7 @@ async fn a_dead_mirror_is_asked_once_and_then_left_alone() {
     let (store, _dir) = told_of("registry.example.org", &text);
     pull(&store, "registry.example.org/a/b:1", None).await.unwrap();
     let first = asked.load(Ordering::SeqCst);
-    // One for the config and one per layer: it answers, so it is no dead one.
+    // One for the config and one per layer: it answers, so it does not count as dead.
     assert!((1..=4).contains(&first), "{first}");
     let err = pull(&store, "registry.example.org/a/none:1", None).await.unwrap_err();
     assert!(

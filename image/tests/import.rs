@@ -161,7 +161,7 @@ async fn an_archive_has_limits_that_its_error_names() {
     assert!(err.to_string().contains("archive_bytes_max"), "{err}");
 }
 
-/// What an older hull kept under the spelling that somebody gave.
+/// Records of an older hull, with names as their callers spelled them.
 #[tokio::test]
 async fn names_of_older_records_are_found_in_every_spelling() {
     if !can_run("names_of_older_records_are_found_in_every_spelling") {
@@ -234,7 +234,7 @@ async fn what_is_no_image_archive_is_told_so() {
     let mut foreign = image();
     foreign.arch = "s390x".into();
     for (archive, fault, says) in [
-        (b"this is no archive".to_vec(), ErrorKind::Corrupt, "not an image archive"),
+        (b"this is not an archive".to_vec(), ErrorKind::Corrupt, "not an image archive"),
         (Vec::new(), ErrorKind::Corrupt, "not an image archive"),
         (Layer::new().file("x", 0o644, "y").tar(), ErrorKind::Corrupt, "manifest.json"),
         (good[..good.len() / 2].to_vec(), ErrorKind::Corrupt, "archive"),

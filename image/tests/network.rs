@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What registries do in bad times, and what they may not make us do.
+//! Registries that fail or stall, and the bounds that hold then.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

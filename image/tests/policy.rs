@@ -33,7 +33,7 @@ fn keys(dir: &Path, name: &str) {
     openssl(dir, &script);
 }
 
-/// What `cosign sign --key` puts beside an image: payload, config, and the manifest over them.
+/// The signature that `cosign sign --key` pushes beside an image: payload, config, and their manifest.
 fn signature(dir: &Path, key: &str, digest: &str) -> Packed {
     let payload = json!({"critical": {
         "identity": {"docker-reference": "registry.example.org/a/b"},

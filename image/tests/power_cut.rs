@@ -22,7 +22,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What takes turns side by side.
+/// The number of workers that run side by side.
 const WORKERS: usize = 3;
 /// Images of each worker's own. They share a layer with those of the others.
 const IMAGES: usize = 3;
@@ -55,7 +55,7 @@ impl Disk {
     }
 
     async fn unmount(&self) {
-        // Whoever was cut off in mid-call comes back from it, and lets go.
+        // Calls that were cut off return, and close their files.
         eventually("nobody has the disk open", || async {
             let said = shell::run("umount", [self.at()]);
             if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
@@ -108,7 +108,7 @@ async fn work(store: Store, names: Vec<String>, stored: Stored) {
     }
 }
 
-/// What is listed is whole, and what was promised is listed.
+/// Checks that listed images are whole, and that promised images are listed.
 async fn look(store: &Store, stored: &Stored, when: &str) {
     for layer in store.verify(None).await.unwrap() {
         assert!(layer.is_whole(), "{when}: {layer:?}");
@@ -118,8 +118,8 @@ async fn look(store: &Store, stored: &Stored, when: &str) {
     }
 }
 
-/// Runs itself again in a mount namespace of its own: whoever copies the host's mounts while the disk is
-/// one of them, as every container's start does, would hold on to it after it was unmounted.
+/// Runs itself again in a mount namespace of its own: a process that copies the host's mounts while the disk is
+/// one of them, as every container's start does, would keep it busy after it was unmounted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_power_cut_all_that_was_answered_for_is_there_and_nothing_broken_is_listed() {
     const AGAIN: &str = "HULL_TEST_OWN_MOUNTS";

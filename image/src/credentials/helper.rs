@@ -16,9 +16,9 @@ use tokio::process::{Child, Command};
 const TIME_MAX: Duration = crate::limits::HELPER_S.time();
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const SAID_BYTES: usize = 200;
-/// What a helper calls itself with when the secret is an identity token.
+/// The user name of a helper whose secret is an identity token.
 const TOKEN_USER: &str = "<token>";
-/// What helpers say when they simply have nothing.
+/// The output of helpers that have no credentials for a registry.
 const NOTHING: &str = "credentials not found";
 
 #[derive(Deserialize)]

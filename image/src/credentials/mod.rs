@@ -66,7 +66,7 @@ pub(crate) async fn find(path: &Path, host: &str) -> Result<Option<Auth>, Cause>
         Err(err) if err.is_not_found() => return Ok(None),
         Err(err) => return Err(failed(err.to_string())),
     };
-    // What serde says may quote the text, and with it a secret: only the place is told.
+    // The message of serde may quote the text, and with it a secret: report only the position.
     let file: File = serde_json::from_slice(&bytes).map_err(|err| {
         failed(format!("it is not valid JSON, line {} column {}", err.line(), err.column()))
     })?;

@@ -225,7 +225,7 @@ impl Error {
         }
     }
 
-    /// What the operator can do about it, if that is known.
+    /// Advice for the operator, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -78,7 +78,7 @@ pub(crate) fn unpack(
         (unpacked, blob)
     });
     match unpacked {
-        // What is hostile, or our own trouble, is told as such.
+        // A hostile layer, or a failure of this host, is reported as such.
         Err(cause) if !is_damage(&cause) => return Err(cause),
         Ok(_) | Err(_) => {}
     }
@@ -275,7 +275,7 @@ impl<R: Read> Read for Reserved<R> {
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The magic number, the frame header's descriptor, and the window's descriptor.
 const ZSTD_START_BYTES: usize = 6;
-/// What every decoder should support (RFC 8878, section 3.1.1.1.2), in bytes.
+/// The window in bytes that every decoder should support (RFC 8878, section 3.1.1.1.2).
 const ZSTD_WINDOW_COMMON: u64 = 8 << 20;
 
 /// The largest window that frames of this stream may have, in bytes, a power of two.
@@ -305,7 +305,7 @@ mod tests {
         out.finish().unwrap()
     }
 
-    /// What others may pass over: its magic number, its length, anything.
+    /// A skippable frame: its magic number, its length, any content.
     fn skippable(bytes: &[u8]) -> Vec<u8> {
         let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
         [&[0x5e, 0x2a, 0x4d, 0x18], &length[..], bytes].concat()

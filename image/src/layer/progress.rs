@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a layer in a pull waits for, readable by other threads.
+//! The reason for which a layer in a pull waits, readable by other threads.
 //!
 //! The rule: writing is a store to an atomic and never waits for a reader. A value may be a moment old,
 //! which is precise enough for a person who wants to know where the time goes.
@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-/// What a layer waits for.
+/// The reason for which a layer waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
     /// Its turn: other layers are pulled first.

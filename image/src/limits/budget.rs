@@ -124,26 +124,26 @@ pub(crate) const TRIES_WITHOUT_PROGRESS: Budget = Budget::fixed(
     (5, Unit::Number),
     BY_NEXT,
 );
-/// In all.
+/// The tries of all endpoints together.
 pub(crate) const TRIES: Budget =
     Budget::fixed("tries_max", "tries for one blob in all", (100, Unit::Number), FAILS);
-/// Each is followed by us.
+/// Hull follows each redirect itself.
 pub(crate) const REDIRECTS: Budget =
     Budget::fixed("redirects_max", "redirects of one request", (10, Unit::Number), FAILS);
-/// In memory.
+/// A manifest is held in memory.
 pub(crate) const MANIFEST_BYTES: Budget = Budget::fixed(
     "manifest_bytes_max",
     "bytes of a manifest or index",
     (4 << 20, Unit::Bytes),
     REFUSED,
 );
-/// In memory.
+/// A config is held in memory.
 pub(crate) const CONFIG_BYTES: Budget =
     Budget::fixed("config_bytes_max", "bytes of a config", (8 << 20, Unit::Bytes), REFUSED);
-/// As many as can be mounted.
+/// The number of layers that overlayfs can mount.
 pub(crate) const LAYERS: Budget =
     Budget::fixed("layers_max", "layers of an image", (500, Unit::Number), REFUSED);
-/// In memory.
+/// An answer is held in memory.
 pub(crate) const TOKEN_BYTES: Budget = Budget::fixed(
     "token_bytes_max",
     "bytes of a token server's answer",
@@ -165,7 +165,7 @@ pub(crate) const HELPER_S: Budget = Budget::fixed(
     "it is killed, and the pull goes on without what it would have said",
 );
 
-/// What a registry may cost.
+/// Limits for registries.
 pub(crate) const REGISTRY: [&Budget; 11] = [
     &STALL_S,
     &CONNECT_S,

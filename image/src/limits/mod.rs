@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an image may cost: every limit with its name, in one table. Errors name the limit, and the
+//! Limits on the cost of an image: every limit with its name, in one table. Errors name the limit, and the
 //! table under "Budgets" in docs/security.md is made of it.
 //!
 //! ```text

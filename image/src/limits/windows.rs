@@ -22,7 +22,7 @@ pub(crate) struct Window {
 }
 
 impl Windows {
-    /// Waits until `bytes` are free. `check` is asked after each change, and its error ends the wait.
+    /// Waits until `bytes` are free. Calls `check` at each change; its error ends the wait.
     pub(super) fn take(
         self: &Arc<Self>,
         bytes: u64,

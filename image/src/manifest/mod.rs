@@ -222,7 +222,7 @@ fn choose(
     Err(Cause::Platform { want: machine.shown(), there })
 }
 
-/// What a pull needs of an image's config: the diff ids of its layers, lowest first.
+/// The part of an image's config that a pull needs: the diff ids of its layers, lowest first.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageConfig {
     pub(crate) diff_ids: Vec<Digest>,

@@ -33,14 +33,14 @@ const PAYLOAD_BYTES_MAX: u64 = 64 << 10;
 const SIGNATURES_MAX: usize = 64;
 const PAYLOAD_TYPE: &str = "cosign container image signature";
 const ANNOTATION: &str = "dev.cosignproject.cosign/signature";
-/// What precedes the key in SubjectPublicKeyInfo, RFC 5480 and RFC 8410.
+/// The bytes before the key in SubjectPublicKeyInfo, RFC 5480 and RFC 8410.
 const P256: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 const ED: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Whose signature counts.
+/// A public key whose signatures are accepted.
 #[derive(Debug, Clone)]
 pub(crate) enum Key {
     P256(Vec<u8>),

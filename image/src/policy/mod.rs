@@ -32,14 +32,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Names of this machine that are tried beside those in rules.
 const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// What the file says of a repository.
+/// The rule for a repository.
 #[derive(Debug, Clone)]
 pub(crate) enum Rule {
-    /// Anything.
+    /// Every image is accepted.
     Accept,
-    /// Nothing, and why.
+    /// No image is accepted, for this reason.
     Reject(String),
-    /// What one of these keys has signed.
+    /// Images that one of these keys has signed are accepted.
     Signed(Vec<Key>),
 }
 
@@ -53,12 +53,12 @@ impl Rule {
     }
 }
 
-/// The file.
+/// The content of the policy file.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) path: PathBuf,
     default: Rule,
-    /// What names begin with or are, and what is for them.
+    /// Rules by names, or beginnings of names.
     repositories: Vec<(Pattern, Rule)>,
 }
 
@@ -162,7 +162,7 @@ impl Policy {
         Ok(Self { path: path.to_owned(), default, repositories })
     }
 
-    /// What the file says of this image.
+    /// The rule for an image.
     pub(crate) fn rule(&self, reference: &Reference) -> &Rule {
         let own = self.best(reference).unwrap_or(&self.default);
         if !is_this_machine(reference.host()) {
@@ -272,7 +272,7 @@ mod tests {
                 "registry.example.org/team/good@sha256:0000000000000000000000000000000000000000000000000000000000000000",
                 "accept",
             ),
-            ("registry.example.org/team/goodbye", "`registry.example.org/team/*` is rejected"),
+            ("registry.example.org/team/other", "`registry.example.org/team/*` is rejected"),
             ("busybox", "accept"),
             ("registry.example.organ/a", "no repository of it is this one's"),
         ] {
@@ -367,7 +367,7 @@ mod tests {
             assert!(governed("127.0.0.1/*", "reject", &format!("{name}/x")), "{name}");
             assert!(!governed("127.0.0.1:5000/*", "reject", &format!("{name}/x")), "{name}");
         }
-        // Leave for one address is no leave for the next: another program may listen there.
+        // A rule for one address is not a rule for the next: another program may listen there.
         let policy = r#"
             default = "reject"
             [[repository]]

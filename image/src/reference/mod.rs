@@ -141,7 +141,7 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// What the registry is asked for: the digest, or else the tag.
+    /// The part of the name that selects the manifest in the registry: the digest, or else the tag.
     pub(crate) fn selector(&self) -> &str {
         self.digest().or(self.tag()).unwrap_or(DEFAULT_TAG)
     }

@@ -61,7 +61,7 @@ fn chain<'a>(
     std::iter::successors(Some(error), |error| cause(*error))
 }
 
-/// What an error was caused by. `source()` of an `io::Error` skips the error that it wraps.
+/// The cause of an error. `source()` of an `io::Error` skips the error that it wraps.
 fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),

@@ -110,7 +110,7 @@ impl Session {
                     if !endpoint.is_registry {
                         tracing::warn!(mirror = %endpoint.host, error = %cause, "mirror not used");
                     }
-                    // The registry's own word counts most, whoever was asked last.
+                    // The registry's own error counts most, even if a mirror failed later.
                     if endpoint.is_registry || last.is_none() {
                         last = Some(cause);
                     }
@@ -169,7 +169,7 @@ impl Session {
             let before = stream.received;
             let cause = match self.attempt(endpoint, &mut stream, watch).await {
                 Ok(()) => return Ok(()),
-                // More came than there is: what others have is no better behind that.
+                // More bytes than the blob has: other endpoints cannot continue from there.
                 Err(cause @ Cause::WrongSize { .. }) => return Err(cause),
                 Err(cause) => cause,
             };

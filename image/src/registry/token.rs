@@ -3,7 +3,7 @@
 //!
 //! The rule: a cached token is used only for the credentials it was issued for. A token server may be
 //! another host than the registry that names it, but is requested over TLS, unless the registry itself is
-//! plain HTTP, and then only if it is no farther away: plain HTTP on loopback is
+//! plain HTTP, and then only if it is at most as far away: plain HTTP on loopback is
 //! allowed because it does not leave this machine.
 
 use super::challenge::Challenge;

@@ -128,7 +128,7 @@ struct ErrorItem {
     message: String,
 }
 
-/// What a registry says about an error: of its JSON the code and message, of a page the beginning.
+/// The text of an error response: the code and message of its JSON, or the beginning of a page.
 pub(super) async fn response_text(response: Response, limit: Duration) -> String {
     let read = tokio::time::timeout(limit, body(response, "", ERROR_BYTES_MAX, "")).await;
     let Ok(Ok(bytes)) = read else { return String::new() };

@@ -89,7 +89,7 @@ impl<R: Read> Archive<R> {
                     let at = self.blocks.position();
                     extended = Some(pax::parse(&self.blocks.extension(size)?, at)?);
                 }
-                // Comments of whoever made the archive: nothing that we need is in them.
+                // Comments by the author of the archive, with nothing that Hull needs.
                 EntryType::XGlobalHeader => {
                     self.blocks.extension(size)?;
                 }
@@ -250,7 +250,7 @@ mod tests {
         assert!(entries(&[]).unwrap().is_empty());
         assert!(
             entries(
-                b"this is no archive, and long enough to be taken for a header: "
+                b"this is not an archive, and long enough to be taken for a header: "
                     .repeat(10)
                     .as_slice()
             )

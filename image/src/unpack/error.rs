@@ -99,7 +99,7 @@ impl Error {
         }
     }
 
-    /// What the operator can do about it, if that is known.
+    /// Advice for the operator, where there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Limit { budget, .. } => Some(limits::hint(budget)),

@@ -30,7 +30,7 @@ pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, Refused> {
     cleaned(&[], name, || Err(Refused("the name climbs out of the layer")))
 }
 
-/// What a link means in the directory `beside`, which is cleaned.
+/// Resolves the target of a link in the directory `beside`, as text, and cleans it.
 pub(crate) fn target(beside: &[u8], target: &[u8]) -> Result<Vec<u8>, Refused> {
     let beside = if target.starts_with(b"/") { b"" } else { beside };
     cleaned(beside, target, || Ok(()))

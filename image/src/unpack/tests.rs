@@ -95,7 +95,7 @@ fn everything_is_made_as_it_was_packed() {
     assert_eq!(stat("implicit/deep/file").mode() & 0o7777, 0o600);
 }
 
-/// What images are said to take, without a look at any file.
+/// The reported disk usage of images, computed without reading any file.
 #[test]
 fn what_a_layer_takes_is_what_the_disk_says() {
     if !can_run("what_a_layer_takes_is_what_the_disk_says") {
@@ -397,7 +397,7 @@ fn where_links_lead_stops_at_the_root() {
     assert!(err.unwrap_err().to_string().contains("names itself"));
 }
 
-/// What is outside of a layer, to be found unchanged.
+/// The files outside of a layer, to check that they are unchanged.
 fn outside(path: &Path) -> Vec<(PathBuf, u32, u64, i64, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(path).unwrap() {

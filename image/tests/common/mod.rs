@@ -98,7 +98,7 @@ pub(crate) fn told(error: &hull_image::Error) -> String {
     format!("{text} (hint: {})", error.hint().unwrap_or_default())
 }
 
-/// What was asked.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) method: String,
@@ -113,7 +113,7 @@ impl Asked {
     }
 }
 
-/// What is answered.
+/// The response to a request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -2,7 +2,8 @@
 //! Beside others who write rules: what is theirs stays as it is, and what they take away of ours with
 //! theirs is there again.
 
-use crate::support::{Attached, Host, fetch, on_a_host, port, run, serve, table, try_fetch};
+use crate::common::on_a_host;
+use crate::support::{Attached, Host, fetch, port, run, serve, table, try_fetch};
 use std::net::SocketAddr;
 
 /// As kube-proxy and a firewall have them: their chains on the same hooks, with the same priorities.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a pod finds inside, and how many of them there can be.
+//! The network namespace as a pod sees it, and the number of pods on one bridge.
 
-use crate::support::{Host, ip, on_a_host};
+use crate::common::on_a_host;
+use crate::support::{Host, ip};
 use hull_sys::netns;
 use std::io::Write as _;
 use std::net::{Ipv6Addr, TcpListener};
@@ -38,7 +39,7 @@ fn a_pods_addresses_are_usable_at_once_and_no_router_but_the_node_is_taken() {
         );
         let links = pod.within(|| ip("-6 -o addr show dev eth0 scope link"));
         assert!(links.contains("fe80::"), "{links}");
-        // Nor is its link-local address asked after, which would come back by the hairpin.
+        // No duplicate address detection for its link-local address: the probe would come back by the hairpin.
         for setting in ["accept_ra", "accept_dad"] {
             let path = format!("/proc/sys/net/ipv6/conf/eth0/{setting}");
             let set = pod.within(|| std::fs::read_to_string(&path).unwrap());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pod subnets beside the host's own routes.
 
-use crate::support::{Host, id, ip, links, neighbour, on_a_host};
+use crate::common::on_a_host;
+use crate::support::{Host, id, ip, links, neighbour};
 use hull_sys::netns;
 
 #[test]
@@ -39,7 +40,7 @@ fn a_clusters_wider_route_and_what_the_bridge_has_already_are_no_overlap() {
         let host = Host::new();
         host.bridge.check().unwrap();
         let _one = host.attach(1, &[]);
-        // Set later: pods run, so it is told and not refused.
+        // Added later: pods run, so the overlap is logged and not refused.
         ip("route add 10.214.7.128/25 via 198.51.100.2");
         ip("link set hulltest0 down");
         ip("link set hulltest0 up");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rates of pods, as they are when bytes go through, and what is left of them.
 
-use crate::support::{Attached, Host, at, config, eventually, id, ip, links, on_a_host, run};
+use crate::common::on_a_host;
+use crate::support::{Attached, Host, at, config, eventually, id, ip, links, run};
 use hull_network::{Bandwidth, BuiltinNetwork};
 use hull_sys::netns;
 use std::io::{Read as _, Write as _};
@@ -121,7 +122,7 @@ fn rates_outlive_the_daemon_and_go_with_the_pod() {
             match number {
                 1 => again.detach(&id(number)).unwrap(),
                 2 => {
-                    // Attached anew, with other rates: what was is gone.
+                    // Attached again, with other rates: the first ones are gone.
                     host.try_attach_at(number, &pod.netns, &[], to_pod(FASTER)).unwrap();
                     assert!(!links().iter().any(|link| link.starts_with("hulq")), "{:?}", links());
                     host.bridge.detach(&id(number)).unwrap();

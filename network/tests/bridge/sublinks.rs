@@ -2,8 +2,9 @@
 //! Pods whose links are on the node's uplink: macvlan, ipvlan. Where the kernel lacks a kind, the test is
 //! of what it says then.
 
+use crate::common::on_a_host;
 use crate::support::{
-    Host, at, config, fetch, id, ip, links, neighbour, on_a_host, port, serve, table, try_fetch,
+    Host, at, config, fetch, id, ip, links, neighbour, port, serve, table, try_fetch,
 };
 use hull_network::{Bandwidth, BuiltinNetwork, Config, LinkMode, Pod};
 use hull_sys::netns;

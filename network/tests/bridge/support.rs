@@ -15,23 +15,6 @@ use std::time::Duration;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs a test inside a fresh namespace that stands for the host.
-pub(crate) fn on_a_host(test: impl FnOnce() + Send) {
-    let host = match netns::create() {
-        Ok(host) => host,
-        Err(err) => {
-            assert!(
-                std::env::var_os("TESTS_MUST_RUN").is_none(),
-                "cannot make a network namespace: {err}"
-            );
-            eprintln!("NOT RUN: cannot make a network namespace: {err} (run as root)");
-            return;
-        }
-    };
-    hull_network::loopback_up(host.as_fd()).unwrap();
-    netns::within(host.as_fd(), test).unwrap();
-}
-
 pub(crate) struct Host {
     pub(crate) bridge: BuiltinNetwork,
     pub(crate) dir: tempfile::TempDir,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The order of calls, what plugins are told, and plugins that fail in every way at every verb.
+//! The order of calls, their input, and plugins that fail in every way at every verb.
 
-use crate::support::{Host, TestPod, cni_error, on_a_host, sentence};
+use crate::common::on_a_host;
+use crate::support::{Host, TestPod, cni_error, sentence};
 use hull_network::cni::{Collected, Error, Verb};
 use hull_network::{Bandwidth, Dns};
 use serde_json::json;

@@ -10,5 +10,7 @@
 )]
 
 mod chains;
+#[path = "../common/mod.rs"]
+mod common;
 mod reference;
 mod support;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The reference plugins, as clusters chain them.
 
-use crate::support::{Host, REFERENCE, TestPod, on_a_host, reference_plugins, run, sentence};
+use crate::common::on_a_host;
+use crate::support::{Host, REFERENCE, TestPod, reference_plugins, run, sentence};
 use hull_network::Bandwidth;
 use std::fs;
 use std::io::{Read as _, Write as _};

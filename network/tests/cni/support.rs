@@ -39,23 +39,6 @@ fi
 exit 0
 "#;
 
-/// Runs a test inside a fresh namespace that stands for the host.
-pub(crate) fn on_a_host(test: impl FnOnce() + Send) {
-    let host = match netns::create() {
-        Ok(host) => host,
-        Err(err) => {
-            assert!(
-                std::env::var_os("TESTS_MUST_RUN").is_none(),
-                "cannot make a network namespace: {err}"
-            );
-            eprintln!("NOT RUN: cannot make a network namespace: {err} (run as root)");
-            return;
-        }
-    };
-    hull_network::loopback_up(host.as_fd()).unwrap();
-    netns::within(host.as_fd(), test).unwrap();
-}
-
 /// Whether the reference plugins are here. Said loudly when not, and an error where every test must run.
 pub(crate) fn reference_plugins(programs: &[&str]) -> bool {
     let lacks: Vec<_> = programs.iter().filter(|of| !Path::new(of).is_file()).collect();
@@ -133,7 +116,7 @@ impl Host {
         self.conf("10-pods.conflist", &text);
     }
 
-    /// What a plugin does when it is called with this verb from now on.
+    /// Sets the script that a plugin runs for this verb from now on.
     pub(crate) fn tell(&self, plugin: &str, verb: &str, shell: &str) {
         fs::write(self.bin(&format!("{plugin}.{verb}")), shell).unwrap();
     }
@@ -163,7 +146,7 @@ impl Host {
         text.lines().map(of).collect()
     }
 
-    /// What of pods is on the host: pinned namespaces and records.
+    /// The leftovers of pods on the host: pinned namespaces and records.
     pub(crate) fn left(&self) -> Vec<String> {
         let names = |dir: &str| {
             let entries = fs::read_dir(self.dir.path().join(dir)).into_iter().flatten();
@@ -242,7 +225,7 @@ pub(crate) fn cni_error(err: hull_network::Error) -> Error {
     source
 }
 
-/// An error as people read it: with its causes and its mend.
+/// An error as people read it: with its causes and its hint.
 pub(crate) fn sentence(err: &hull_network::Error) -> String {
     let mut text = err.to_string();
     let mut cause = std::error::Error::source(err);
