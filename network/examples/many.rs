@@ -73,7 +73,7 @@ fn attach(pods: u16, link_mode: LinkMode) {
         println!("{number:>5}: mean {mean:?}, median {:?}, processor {cpu:?}", median(some));
     }
     println!("last hundred / first hundred, by medians: {:.2}", ratio(&took));
-    println!("likewise of the processor's time: {:.2}", ratio(&cpu));
+    println!("the same for processor time: {:.2}", ratio(&cpu));
     let began = Instant::now();
     held.iter().for_each(|(id, _)| bridge.detach(id).unwrap());
     println!("detached in {:?}", began.elapsed());

@@ -101,7 +101,7 @@ fn soak(mode: &str, cycles: u64) -> Vec<String> {
     left(mode, dir.path())
 }
 
-/// What of pods is still there.
+/// The leftovers of pods on the host.
 fn left(mode: &str, dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     let said = |program: &str, args: &[&str]| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What network plugins may cost: every limit with its name. docs/security.md shows the table that is made of it.
+//! Limits for network plugins, by name. docs/security.md has the table that is generated from them.
 
 use hull_sys::budget::{Budget, Unit};
 
@@ -39,7 +39,7 @@ pub(crate) const CONF_BYTES: Budget = Budget::fixed(
     (1 << 20, Unit::Bytes),
     "the file is not used",
 );
-/// What a plugin does for a daemon that was killed.
+/// The time limit for a plugin call of a daemon that was killed.
 pub(crate) const FINISH_S: Budget = Budget::fixed(
     "finish_s",
     "time that a network plugin of an earlier daemon may still take",

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 pub enum Network {
     /// Hull's own: bridge, macvlan or ipvlan links.
     Builtin(Box<BuiltinNetwork>),
-    /// CNI plugins.
+    /// The network that CNI plugins provide.
     Cni(Box<Cni>),
     /// No network: pods have only loopback.
     None,

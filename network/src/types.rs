@@ -90,17 +90,17 @@ impl LinkMode {
 pub struct InterfaceStats {
     /// The link's name inside the pod, as in `eth0`.
     pub name: String,
-    /// Bytes received.
+    /// The number of received bytes.
     pub rx_bytes: u64,
-    /// Packets received.
+    /// The number of received packets.
     pub rx_packets: u64,
     /// Packets received with errors.
     pub rx_errors: u64,
     /// Received packets that were dropped for lack of buffers.
     pub rx_dropped: u64,
-    /// Bytes sent.
+    /// The number of sent bytes.
     pub tx_bytes: u64,
-    /// Packets sent.
+    /// The number of sent packets.
     pub tx_packets: u64,
     /// Packets not sent because of an error.
     pub tx_errors: u64,
@@ -112,11 +112,11 @@ pub struct InterfaceStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// TCP.
+    /// The Transmission Control Protocol.
     Tcp,
-    /// UDP.
+    /// The User Datagram Protocol.
     Udp,
-    /// SCTP.
+    /// The Stream Control Transmission Protocol.
     Sctp,
 }
 

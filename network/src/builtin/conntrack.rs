@@ -46,7 +46,7 @@ pub(crate) fn forget_pod(socket: &Socket, ports: &[PortMapping], pods: &[IpAddr]
     went_on(forget(socket, ports, |flow| pods.contains(&flow.answered_by)));
 }
 
-/// A kernel that cannot be asked is no reason to be without the pod.
+/// The pod works without this, so a failure is only logged.
 fn went_on(forgotten: Result<()>) {
     if let Err(err) = forgotten {
         warn!(

@@ -78,7 +78,7 @@ fn other_subnets_only_when_no_pod_is_left_outside() {
     assert_eq!(address(&mut ipam, "a"), "10.1.0.2");
 }
 
-/// What is looked at for the next pod: one run of addresses, and the holders of its own port.
+/// The allocator looks only at one interval of addresses, and at the holders of the same port.
 #[test]
 fn the_next_of_four_thousand_pods_is_given_its_own_by_few_looks() {
     let mut ipam = ipam(&["10.0.0.0/20", "fd00::/64"]);
@@ -120,7 +120,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
-/// What a restart finds on disk.
+/// An allocator after a restart, with the leases of `from`.
 fn restarted(from: &Ipam) -> Ipam {
     let mut to = Ipam::new(from.subnets.clone());
     for (pod, lease) in &from.leases {

@@ -24,7 +24,7 @@ const DELETE: u16 = 17;
 const GET: u16 = 18;
 const SET: u16 = 19;
 const HEADER: usize = 16;
-/// RTNLGRP_LINK.
+/// The multicast group of link events, `RTNLGRP_LINK`.
 const LINK_GROUP: u32 = 1;
 const IFNAME: u16 = 3;
 /// The `operstate` of an operational link. RFC 2863.

@@ -226,7 +226,7 @@ mod tests {
         );
         assert_eq!(host.version(), Version::Hybrid);
         assert_eq!(host.hierarchy("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
-        assert_eq!(host.hierarchy("memory"), None, "a bind of a part is no hierarchy");
+        assert_eq!(host.hierarchy("memory"), None, "a bind mount of a part is not a hierarchy");
         assert_eq!(host.hierarchies().len(), 2);
     }
 

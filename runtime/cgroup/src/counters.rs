@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What monitoring wants to know of a cgroup beyond [`crate::Stats`]: read only when metrics are
-//! asked for. `Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/{cpuacct,memory,blkio-controller}.rst`.
+//! Counters of a cgroup for monitoring, beyond [`crate::Stats`]: read only when metrics are
+//! requested. `Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/{cpuacct,memory,blkio-controller}.rst`.
 
 use crate::cgroup::Cgroup;
 use crate::error::Error;
@@ -55,22 +55,22 @@ pub struct Counters {
 /// Huge pages of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HugePages {
-    /// Bytes used.
+    /// The number of used bytes.
     pub usage_bytes: u64,
     /// Most ever used; v2 does not keep it.
     pub peak_bytes: Option<u64>,
 }
 
-/// What went to and from a device.
+/// The input and output of a block device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Io {
-    /// Bytes read.
+    /// The number of bytes that were read.
     pub read_bytes: u64,
-    /// Bytes written.
+    /// The number of bytes that were written.
     pub written_bytes: u64,
-    /// Reads.
+    /// The number of read operations.
     pub reads: u64,
-    /// Writes.
+    /// The number of write operations.
     pub writes: u64,
 }
 

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the kernel would answer: runs the program on one question.
+    /// The decision of the kernel: runs the program for one access.
     fn run(program: &[u64], kind: u32, access: u32, major: u32, minor: u32) -> bool {
         let mut registers = [0u32; 11];
         let context = [access << 16 | kind, major, minor];
@@ -151,7 +151,7 @@ mod tests {
         panic!("it does not end");
     }
 
-    /// What the rules say, straight.
+    /// The decision by the rules themselves.
     fn wanted(rules: &[DeviceRule], kind: u32, access: u32, major: u32, minor: u32) -> bool {
         for rule in rules.iter().rev() {
             let of_kind = match rule.kind {

@@ -14,12 +14,7 @@ const VALUE_BYTES_MAX: usize = 100;
 pub enum Error {
     /// Reading the mount table failed.
     #[error("read {}", path.display())]
-    Mounts {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Mounts { path: PathBuf, source: io::Error },
     /// No cgroup filesystem is mounted.
     #[error("find a cgroup hierarchy: none is mounted")]
     NoHierarchy,
@@ -34,7 +29,6 @@ pub enum Error {
     Make {
         /// The cgroup's directory.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
     /// Removing a cgroup failed.
@@ -42,7 +36,6 @@ pub enum Error {
     Remove {
         /// The cgroup's directory.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
     /// Processes survive SIGKILL.
@@ -63,30 +56,13 @@ pub enum Error {
     },
     /// Reading a file failed.
     #[error("read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// Writing a limit or a pid failed.
     #[error("write `{}` to {}", shown(value, VALUE_BYTES_MAX), path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The value.
-        value: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Write { path: PathBuf, value: String, source: io::Error },
     /// The controller for a limit is not available.
     #[error("set {what}: the `{controller}` cgroup controller is not available")]
-    NoController {
-        /// The limit.
-        what: String,
-        /// The controller.
-        controller: &'static str,
-    },
+    NoController { what: String, controller: &'static str },
     /// One limit was rejected, and others could not be restored.
     #[error("update the limits as a whole: the old values could not be restored in {files}")]
     HalfSet {
@@ -97,12 +73,7 @@ pub enum Error {
     },
     /// Delegating a cgroup to a container's user failed.
     #[error("delegate {} to the container's user", path.display())]
-    Delegate {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Delegate { path: PathBuf, source: io::Error },
     /// A `unified` key that is not a file name.
     #[error(
         "set unified key `{}`: it is not the name of a cgroup v2 file",
@@ -117,7 +88,6 @@ pub enum Error {
     Devices {
         /// The cgroup's path.
         path: String,
-        /// The cause.
         source: hull_sys::Error,
     },
 }

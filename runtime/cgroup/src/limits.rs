@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a cgroup may use. `None` and empty mean: leave as it is.
+//! The limits of a cgroup. `None` and empty mean: leave as it is.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -18,7 +18,7 @@ pub struct Limits {
     pub cpu_idle: Option<bool>,
     /// CPUs, as in cpuset(7) list format.
     pub cpuset_cpus: Option<String>,
-    /// NUMA nodes, likewise.
+    /// NUMA nodes, in the same form.
     pub cpuset_mems: Option<String>,
     /// Bytes; -1 lifts the limit.
     pub memory_bytes: Option<i64>,
@@ -80,7 +80,7 @@ impl Limits {
 pub struct HugepageLimit {
     /// `2MB`, `1GB`: as in the names of the hugetlb controller's files.
     pub page_size: String,
-    /// Bytes.
+    /// The limit in bytes.
     pub bytes: u64,
 }
 
@@ -89,28 +89,28 @@ pub struct HugepageLimit {
 pub struct DeviceRule {
     /// Lets, or denies.
     pub allow: bool,
-    /// Which kind.
+    /// The kind of device that the rule is for.
     pub kind: DeviceKind,
     /// Major number; `None` is any.
     pub major: Option<u32>,
     /// Minor number; `None` is any.
     pub minor: Option<u32>,
-    /// May read.
+    /// Whether the rule is for reading.
     pub read: bool,
-    /// May write.
+    /// Whether the rule is for writing.
     pub write: bool,
-    /// May make nodes.
+    /// Whether the rule is for creating nodes.
     pub mknod: bool,
 }
 
 /// Character, block, or either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum DeviceKind {
-    /// Either.
+    /// Block and character devices.
     All,
-    /// Block.
+    /// A block device.
     Block,
-    /// Character.
+    /// A character device.
     Char,
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn make(root: &Path, path: &str, cpuset: bool) -> Result<(), Error> {
 }
 
 /// Gives the cpuset at `dir` what its parent has, where it has nothing yet, and before that the
-/// parent. Whoever finds one empty fills it: another that makes the same parent may be between its
+/// parent. Every caller fills an empty one: another that makes the same parent may be between its
 /// mkdir and its write.
 fn fill_cpuset(root: &Path, dir: &Path, new: bool) -> Result<(), Error> {
     let Some(parent) = dir.parent().filter(|_| dir != root) else { return Ok(()) };

@@ -38,7 +38,7 @@ pub(crate) fn make(root: &Path, path: &str, with_controllers: bool) -> Result<()
     Ok(())
 }
 
-/// Files that whoever is handed a cgroup may write, where the kernel does not list them itself.
+/// Files that the owner of a delegated cgroup may write, where the kernel does not list them itself.
 const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
 /// Most cgroups that a container may make below its own, and how deep.
 const DESCENDANTS_MAX: u32 = 1024;
@@ -58,7 +58,7 @@ pub(crate) fn delegate(dir: &Path, uid: u32, gid: u32) -> Result<(), Error> {
             Err(source) => return Err(Error::Delegate { path, source }),
         }
     }
-    // Each cgroup costs the kernel some KiB, and whoever walks them some time.
+    // Each cgroup costs the kernel some KiB, and every walk some time.
     for (file, most) in
         [("cgroup.max.descendants", DESCENDANTS_MAX), ("cgroup.max.depth", DEPTH_MAX)]
     {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Terminals: made here, their masters handed to whoever listens on the console socket.
+//! Terminals: created here, and their masters sent to the console socket.
 
 use crate::error::{Error, Result};
 use hull_init::Io;
@@ -24,7 +24,7 @@ pub(crate) fn terminal() -> Result<(Io, OwnedFd)> {
     Ok((Io::Terminal { slave, path: path.to_string_lossy().into_owned() }, master))
 }
 
-/// Who takes the master. Connected before anything is made: a wrong path costs nothing then.
+/// The receiver of the master. It is connected before anything is created, so that a wrong path fails early.
 #[derive(Debug)]
 pub(crate) struct Receiver(OwnedFd);
 

@@ -100,8 +100,8 @@ fn id_maps(record: &Record) -> IdMaps {
     IdMaps { uids: maps(&record.id_maps.0), gids: maps(&record.id_maps.1) }
 }
 
-/// What is to run, as a document: the one that is named, else the container's own with other
-/// arguments. What the command line says goes on top.
+/// The process document of an exec: the named file, or else the container's own with other
+/// arguments. Options of the command line override it.
 fn document(record: &Record, args: &Exec) -> Result<Oci> {
     let mut oci = match &args.process {
         Some(path) => {

@@ -39,7 +39,7 @@ pub(crate) fn warn(global: &Global, text: &str) {
 }
 
 fn write(global: Option<&Global>, level: &str, text: &str, lines: &str) {
-    // With nobody at the other end there is nobody to be told so.
+    // If nobody reads stderr, nobody can be notified of that.
     let _gone = std::io::stderr().write_all(lines.as_bytes());
     let Some((global, path)) = global.and_then(|global| Some((global, global.log.as_ref()?)))
     else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container may use and uses: `update`, `pause`, `resume`, `events --stats`.
+//! Limits and usage of a container: `update`, `pause`, `resume`, `events --stats`.
 
 use crate::args::{Global, Update};
 use crate::error::{Error, Result};

@@ -78,7 +78,7 @@ fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {
     maps.iter().map(|map| [map.inside, map.outside, map.length]).collect()
 }
 
-/// What planning looks at; only files of labels are read.
+/// The facts about the host that planning needs; only files of security modules are read.
 pub(crate) fn host_facts() -> HostFacts {
     let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled");
     HostFacts {
@@ -107,7 +107,7 @@ fn config(bundle: &Path) -> Result<Spec> {
     let spec: Spec = serde_json::from_slice(&bytes)
         .map_err(|source| Error::Document { path: path.clone(), source })?;
     if !spec.version().starts_with("1.") {
-        let why = format!("`{}` is no version 1 of the OCI runtime spec", spec.version());
+        let why = format!("`{}` is not version 1 of the OCI runtime spec", spec.version());
         return Err(Error::BadFile { path, what: "a runtime spec", why });
     }
     Ok(spec)

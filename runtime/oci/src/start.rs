@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `start`: the container that waits is told to go, then the poststart hooks run.
+//! `start`: starts the program of a created container, then runs the poststart hooks.
 
 use crate::args::Global;
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ use std::ffi::CString;
 /// A system call and the arguments that it is tried with.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    /// Its name.
+    /// The name of the system call.
     pub name: &'static str,
     number: libc::c_long,
     words: [libc::c_long; 6],

@@ -17,7 +17,7 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// A limit.
+/// A limit on a resource, with its name and unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// As a setting in its section, or in the code if it is fixed.

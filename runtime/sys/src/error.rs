@@ -11,7 +11,7 @@ pub struct Error {
     errno: Errno,
 }
 
-/// What a wrapper gives.
+/// The result of a system call.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What rustix lacks: `mount_setattr(2)`, and cutting the power of a filesystem.
+//! Calls that rustix lacks: `mount_setattr(2)`, and cutting the power of a file system.
 
 use crate::{Error, Result};
 use std::mem::size_of_val;
@@ -22,23 +22,23 @@ pub struct Attr {
 impl Attr {
     /// `MOUNT_ATTR_*`, include/uapi/linux/mount.h.
     pub const RDONLY: u64 = 0x1;
-    /// Likewise.
+    /// Set-user-ID bits and file capabilities are ignored.
     pub const NOSUID: u64 = 0x2;
-    /// Likewise.
+    /// Device nodes cannot be opened.
     pub const NODEV: u64 = 0x4;
-    /// Likewise.
+    /// Programs cannot be executed.
     pub const NOEXEC: u64 = 0x8;
     /// The mask of the access time bits: cleared whenever one of them is set.
     pub const ATIME: u64 = 0x70;
-    /// Likewise.
+    /// Access times are not updated.
     pub const NOATIME: u64 = 0x10;
-    /// Likewise.
+    /// Access times are updated at every access.
     pub const STRICTATIME: u64 = 0x20;
-    /// Likewise.
+    /// Access times of directories are not updated.
     pub const NODIRATIME: u64 = 0x80;
-    /// Likewise.
+    /// Owners are mapped by the user namespace in `Attr`.
     pub const IDMAP: u64 = 0x0010_0000;
-    /// Likewise.
+    /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x0020_0000;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who connected to a socket of a path. `unix(7)`.
+//! The process at the other end of a Unix socket. `unix(7)`.
 
 use crate::{Error, Result};
 use std::mem::{MaybeUninit, size_of};
@@ -43,10 +43,10 @@ fn option<T: Copy>(socket: BorrowedFd<'_>, option: i32, name: &str) -> Result<T>
     Ok(unsafe { value.assume_init() })
 }
 
-/// Who connected: `SO_PEERCRED`, Linux 2.6. A number may be another process's by now: see [`peer_pidfd`].
+/// The process that connected: `SO_PEERCRED`, Linux 2.6. Its pid may belong to another process by now: see [`peer_pidfd`].
 ///
 /// # Errors
-/// When it is no such socket.
+/// If it is not a connected Unix socket.
 pub fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
     let of: libc::ucred = option(socket, libc::SO_PEERCRED, "SO_PEERCRED")?;
     Ok(Peer { pid: of.pid, uid: of.uid })

@@ -13,9 +13,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 /// Puts `bytes` into a file that is alone in a filesystem in memory, mounted read-only and nowhere, to be
 /// executed by descriptor. It lasts as long as somebody has it open or runs it.
 ///
-/// Whoever runs it shows it as `/proc/<pid>/exe`, to containers too while they are on their way. Of a sealed
-/// file in memory ([`crate::sealed_memfd`]) they could still change mode, owner and attributes, and so keep
-/// everybody from running it; here all of that is EROFS.
+/// A process that runs it shows it as `/proc/<pid>/exe`, also to containers while they start. The mode, owner and
+/// attributes of a sealed file in memory ([`crate::sealed_memfd`]) could still be changed through that, so that
+/// nobody could run it any more; here all of these changes fail with EROFS.
 ///
 /// `fsopen(2)`, `fsmount(2)`, Linux 5.2; `mount_setattr(2)`, 5.12.
 ///

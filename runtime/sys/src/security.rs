@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a process may do: seccomp filters, device programs of cgroups, scheduling.
+//! Restrictions of processes: seccomp filters, device programs of cgroups, scheduling.
 
 use crate::{Error, Result};
 use rustix::io::Errno;

@@ -152,7 +152,7 @@ pub fn inherited(number: i32) -> Option<OwnedFd> {
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: the number is open, and by agreement with whoever started us nothing else owns it.
+    // SAFETY: the number is open, and by agreement with the parent nothing else owns it.
     let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
     fcntl_dupfd_cloexec(&fd, HIGH).ok()
 }

@@ -41,7 +41,7 @@ impl Syscall {
         Self::MountSetattr,
     ];
 
-    /// Its name.
+    /// The name of the system call, as in its man page.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

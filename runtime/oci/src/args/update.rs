@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use hull_plan::Limits;
 use std::path::PathBuf;
 
-/// What `update` is to change.
+/// The arguments of `update`.
 #[derive(Debug, Default)]
 pub(crate) struct Update {
     pub(crate) id: String,
@@ -39,7 +39,7 @@ impl Update {
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N> {
-    let wrong = |_| Error::Usage { what: format!("`{value}` is no number for --{name}") };
+    let wrong = |_| Error::Usage { what: format!("`{value}` is not a number for --{name}") };
     value.parse().map_err(wrong)
 }
 
