@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Invalid input, and commands that are killed at any moment.
+
+use crate::refused;
+use hull_tests::bundle::Bundle;
+use serde_json::{Value, json};
+use std::fs;
+use std::time::{Duration, Instant};
+
+#[test]
+fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
+    type Change = fn(&mut Value);
+    let wrong: [(Change, &[&str]); 14] = [
+        (|c| c["root"]["path"] = "nowhere".into(), &["nowhere", "root.path"]),
+        (|c| c["ociVersion"] = "9.0".into(), &["9.0", "version 1"]),
+        (|c| c["process"]["cwd"] = "x".into(), &["`x`", "process.cwd"]),
+        (
+            |c| c["process"]["args"] = json!(["nope"]),
+            &["executable file not found in $PATH", "hint:"],
+        ),
+        (|c| c["process"]["args"] = json!(["/nope"]), &["/nope", "no such file or directory"]),
+        (
+            |c| c["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]),
+            &["config.json", "CAP_FLY"],
+        ),
+        (|c| c["linux"]["intelRdt"] = json!({}), &["linux.intelRdt", "hint:"]),
+        (
+            |c| c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            &["SCMP_ACT_NOTIFY"],
+        ),
+        (
+            |c| {
+                c["linux"]["seccomp"] =
+                    json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"});
+            },
+            &["listenerPath"],
+        ),
+        (
+            |c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}),
+            &["vm.swappiness", "not namespaced"],
+        ),
+        (|c| c["linux"]["cgroupsPath"] = "/../x".into(), &["/../x"]),
+        (|c| c["hooks"] = json!({"poststop": [{"path": "x"}]}), &["hooks.path", "`x`"]),
+        (|c| c["mounts"][0]["options"] = json!(["remount"]), &["remount"]),
+        (
+            |c| {
+                c["linux"]["namespaces"][1] = json!({"type": "network", "path": "/nope"});
+            },
+            &["/nope", "namespace"],
+        ),
+    ];
+    let bundle = Bundle::new();
+    let original = fs::read(format!("{}/config.json", bundle.path())).unwrap();
+    for (change, words) in wrong {
+        bundle.change(change);
+        refused(&bundle.create("one"), words);
+        assert_eq!(bundle.left(), Vec::<String>::new(), "after {words:?}");
+        fs::write(format!("{}/config.json", bundle.path()), &original).unwrap();
+    }
+    refused(&bundle.oci(&["create", "-b", "/nowhere", "one"]), &["/nowhere", "bundle", "hint:"]);
+    refused(&bundle.create("a/b"), &["`a/b`", "id"]);
+    refused(&bundle.oci(&["create", "--wrong", "one"]), &["--wrong", "hint:"]);
+    refused(&bundle.oci(&["--systemd-cgroup", "create", "one"]), &["--systemd-cgroup", "cgroupfs"]);
+    refused(&bundle.oci(&["start", "none"]), &["container does not exist", "--root"]);
+    let log = bundle.scratch().join("log").display().to_string();
+    let words = ["--log", &log, "--log-format", "json", "start", "none"];
+    let _refused = bundle.oci(&words);
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().unwrap().contains("container does not exist"), "{line}");
+}
+
+#[test]
+fn a_create_killed_anywhere_leaves_nothing_that_delete_does_not_take() {
+    let bundle = Bundle::new();
+    for hundred_us in 0..60 {
+        let mut create = bundle.command(&["create", "-b", &bundle.path(), "one"]).spawn().unwrap();
+        let (began, wait) = (Instant::now(), Duration::from_micros(hundred_us * 100));
+        while began.elapsed() < wait {
+            std::hint::spin_loop();
+        }
+        create.kill().unwrap();
+        let _ended = create.wait().unwrap();
+        let _said = bundle.oci(&["delete", "--force", "one"]).good();
+        assert_eq!(bundle.left(), Vec::<String>::new(), "killed after {wait:?}");
+    }
+    // And where it is known how far it had got.
+    let killer = json!([{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]}]);
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        bundle.change(|config| config["hooks"] = json!({kind: killer}));
+        let _killed = bundle.create("one");
+        let _killed = bundle.oci(&["start", "one"]);
+        let _said = bundle.oci(&["delete", "--force", "one"]).good();
+        assert_eq!(bundle.left(), Vec::<String>::new(), "killed by {kind}");
+    }
+}
+
+#[test]
+fn a_hundred_in_a_row_leave_nothing() {
+    let bundle = Bundle::new();
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = mounts();
+    for _ in 0..100 {
+        bundle.up("one");
+        let _said = bundle.oci(&["delete", "--force", "one"]).good();
+    }
+    assert_eq!(bundle.left(), Vec::<String>::new());
+    assert!(mounts() <= before + 20, "mounts grow: {before} before, {} now", mounts());
+}

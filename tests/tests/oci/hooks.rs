@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hooks: their order, state, environment and failures.
+
+use crate::{bind_scratch, refused, until};
+use hull_tests::bundle::Bundle;
+use serde_json::{Value, json};
+use std::fs;
+
+/// Hooks that write their kind and their state, one line each.
+fn hooks(log: &str, inside: &str) -> Value {
+    let hook = |kind: &str, log: &str| {
+        let script = format!("printf '%s ' {kind} >> {log}; tr -d '\\n' >> {log}; echo >> {log}");
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    json!({
+        "prestart": hook("prestart", log), "createRuntime": hook("createRuntime", log),
+        "createContainer": hook("createContainer", log), "startContainer": hook("startContainer", inside),
+        "poststart": hook("poststart", log), "poststop": hook("poststop", log),
+    })
+}
+
+#[test]
+fn hooks_run_in_their_order_and_receive_the_state() {
+    let bundle = Bundle::new();
+    let log = bundle.scratch().join("log");
+    bind_scratch(&bundle);
+    bundle.change(|config| {
+        config["hooks"] = hooks(&log.display().to_string(), "/t/log");
+        config["annotations"] = json!({"a": "b"});
+    });
+    let seen = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().map(|line| {
+            let (kind, state) = line.split_once(' ').unwrap();
+            let state: Value = serde_json::from_str(state).unwrap();
+            assert_eq!((&state["id"], &state["annotations"]["a"]), (&json!("one"), &json!("b")));
+            format!("{kind} {}", state["status"].as_str().unwrap())
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let _said = bundle.create("one").good();
+    let created = ["prestart creating", "createRuntime creating", "createContainer creating"];
+    assert_eq!(seen(), created);
+    let _said = bundle.oci(&["start", "one"]).good();
+    assert_eq!(seen()[3..], ["startContainer created", "poststart running"]);
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+    assert_eq!(seen()[5..], ["poststop stopped"]);
+}
+
+#[test]
+fn a_hook_has_its_own_environment_and_not_the_containers() {
+    let bundle = Bundle::new();
+    let log = bundle.scratch().join("log");
+    bind_scratch(&bundle);
+    bundle.change(|config| {
+        // Where hooks of others execute what the image names here (CVE-2025-23266).
+        config["process"]["env"] = json!(["PATH=/bin", "LD_PRELOAD=/evil.so", "OF_IMAGE=yes"]);
+        let hook = |log: &str| {
+            let script = format!("tr '\\0' '\\n' < /proc/$$/environ >> {log}; echo -- >> {log}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["OF_HOOK=yes", "PATH=/bin:/usr/bin"]}])
+        };
+        config["hooks"] = json!({
+            "createRuntime": hook(&log.display().to_string()), "startContainer": hook("/t/log"),
+        });
+    });
+    let _said = bundle.create("one").good();
+    let _said = bundle.oci(&["start", "one"]).good();
+    let text = fs::read_to_string(&log).unwrap();
+    let parts: Vec<&str> = text.split("--\n").filter(|part| !part.is_empty()).collect();
+    assert_eq!(parts, ["OF_HOOK=yes\nPATH=/bin:/usr/bin\n"; 2], "{text}");
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
+    let bundle = Bundle::new();
+    let hook =
+        |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        bundle.change(|config| config["hooks"] = json!({kind: hook("echo no luck; exit 3")}));
+        let named = format!("{kind} hook `/bin/sh`");
+        refused(&bundle.create("one"), &[&named, "exit code 3", "no luck"]);
+        assert_eq!(bundle.left(), Vec::<String>::new(), "after {kind}");
+    }
+    for kind in ["startContainer", "poststart"] {
+        bundle.change(|config| config["hooks"] = json!({kind: hook("exit 4")}));
+        let _said = bundle.create("one").good();
+        let named = format!("{kind} hook `/bin/sh`");
+        refused(&bundle.oci(&["start", "one"]), &[&named, "exit code 4"]);
+        until(&bundle, "one", "stopped");
+        let _said = bundle.oci(&["delete", "one"]).good();
+    }
+    bundle.change(|config| config["hooks"] = json!({"createRuntime": hook("exec sleep 1000")}));
+    refused(&bundle.create("one"), &["createRuntime hook", "killed after 1 s"]);
+    // The container goes all the same.
+    bundle.change(|config| config["hooks"] = json!({"poststop": hook("exit 5")}));
+    bundle.up("one");
+    let ran = bundle.oci(&["delete", "-f", "one"]);
+    assert!(ran.code == 0 && ran.stderr.contains("exit code 5"), "{ran:?}");
+}
