@@ -295,8 +295,12 @@ mod tests {
     }
 
     fn metadata() -> impl Strategy<Value = Option<Metadata>> {
-        let worn = (0_u32..0o10000, any::<u32>(), any::<u32>());
-        proptest::option::of(worn.prop_map(|(mode, uid, gid)| Metadata { mode, uid, gid }))
+        let owner_and_mode = (0_u32..0o10000, any::<u32>(), any::<u32>());
+        proptest::option::of(owner_and_mode.prop_map(|(mode, uid, gid)| Metadata {
+            mode,
+            uid,
+            gid,
+        }))
     }
 
     proptest! {

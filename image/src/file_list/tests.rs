@@ -65,6 +65,15 @@ impl Unpack {
         RebuiltArchive::new(self.root(), self.items()).read_to_end(&mut bytes).unwrap();
         bytes
     }
+
+    /// Replaces the file list by one of the files as they are now.
+    fn list_again(&mut self) {
+        let path = self.dir.path().join("walked");
+        let mut list = Writer::new(files::create(&path).unwrap()).unwrap();
+        walk(self.root().as_fd(), &mut list, &Work::default(), 60).unwrap();
+        self.digest = list.finish().unwrap();
+        fs::rename(&path, self.dir.path().join("inventory")).unwrap();
+    }
 }
 
 fn can_run(test: &str) -> bool {
@@ -259,11 +268,7 @@ fn a_layer_that_replaces_its_own_is_written_down_as_it_is() {
     let tar = tar.symlink("c", "a").file("c", 0o644, "c").hard_link("e", "a/b").tar();
     let mut unpacked = Unpack::new(&tar);
     assert!(unpacked.done.replaced);
-    let path = unpacked.dir.path().join("walked");
-    let mut notes = Writer::new(files::create(&path).unwrap()).unwrap();
-    walk(unpacked.root().as_fd(), &mut notes, &Work::default(), 60).unwrap();
-    unpacked.digest = notes.finish().unwrap();
-    fs::rename(&path, unpacked.dir.path().join("inventory")).unwrap();
+    unpacked.list_again();
     assert_eq!(unpacked.verified(), []);
     assert_eq!(length(unpacked.items()).unwrap(), None, "its archive is not known any more");
     fs::write(unpacked.at("e"), "23").unwrap();
@@ -300,11 +305,7 @@ fn holes_are_not_read_and_bytes_beside_them_are_compared() {
     // Reading all of it would take an hour.
     file.set_len(4 << 40).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"far away", 3 << 40).unwrap();
-    let path = unpacked.dir.path().join("walked");
-    let mut notes = Writer::new(files::create(&path).unwrap()).unwrap();
-    walk(unpacked.root().as_fd(), &mut notes, &Work::default(), 60).unwrap();
-    unpacked.digest = notes.finish().unwrap();
-    fs::rename(&path, unpacked.dir.path().join("inventory")).unwrap();
+    unpacked.list_again();
     assert_eq!(unpacked.verified(), []);
     std::os::unix::fs::FileExt::write_all_at(&file, b"F", 3 << 40).unwrap();
     assert_eq!(unpacked.verified(), [("file".into(), "its content was altered".into())]);

@@ -162,7 +162,7 @@ pub(crate) const HELPER_S: Budget = Budget::fixed(
     "helper_s",
     "time of a credential helper",
     (60, Unit::Seconds),
-    "it is killed, and the pull goes on without what it would have said",
+    "it is killed, and the pull goes on without its credentials",
 );
 
 /// Limits for registries.

@@ -45,7 +45,7 @@ struct Token {
 /// The tokens of a store.
 #[derive(Default)]
 pub(super) struct Tokens {
-    kept: Mutex<HashMap<TokenKey, Token>>,
+    tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
 impl fmt::Debug for Tokens {
@@ -57,18 +57,18 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     /// The header with a valid token, if one is cached.
     pub(super) fn get(&self, key: &TokenKey) -> Option<HeaderValue> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let is_good = |token: &&Token| token.until.is_none_or(|until| until > Instant::now());
-        kept.get(key).filter(is_good).map(|token| token.header.clone())
+        tokens.get(key).filter(is_good).map(|token| token.header.clone())
     }
 
     pub(super) fn keep(&self, key: TokenKey, header: HeaderValue, life: Option<Duration>) {
         let until = life.map(|life| Instant::now() + life.saturating_sub(MARGIN));
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= TOKENS_MAX {
-            kept.clear();
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= TOKENS_MAX {
+            tokens.clear();
         }
-        kept.insert(key, Token { header, until });
+        tokens.insert(key, Token { header, until });
     }
 }
 

@@ -99,7 +99,7 @@ impl Puller {
         {
             return running.clone();
         }
-        let (told, outcome) = watch::channel(None);
+        let (sender, outcome) = watch::channel(None);
         let progress = Arc::new(ProgressTracker::default());
         let running = Running { progress: Arc::clone(&progress), outcome };
         pulls.insert(key.clone(), running.clone());
@@ -113,7 +113,7 @@ impl Puller {
             let result = pulled.map_err(|source| Error::Pull { image, source });
             puller.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             // All callers may have left.
-            told.send_replace(Some(result));
+            sender.send_replace(Some(result));
         });
         running
     }

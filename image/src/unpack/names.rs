@@ -5,9 +5,9 @@
 //! climbs above the root is refused; where a link leads stops at the root, as it does when the kernel
 //! resolves it in a container (`path_resolution(7)`: `..` of the root is the root).
 
-/// The meaning of the last part of a name.
+/// The last part of a name, by its function in a layer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Meaning<'a> {
+pub(crate) enum EntryName<'a> {
     /// A file of this name.
     Entry,
     /// `.wh.name`: hides `name` of the layers below.
@@ -74,14 +74,14 @@ pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The meaning of the last part of a cleaned name.
-pub(crate) fn meaning(last: &[u8]) -> Result<Meaning<'_>, Refused> {
+/// Distinguishes whiteouts from names of files, by the last part of a cleaned name.
+pub(crate) fn classify(last: &[u8]) -> Result<EntryName<'_>, Refused> {
     match last.strip_prefix(b".wh.") {
-        None => Ok(Meaning::Entry),
-        Some(b".wh..opq") => Ok(Meaning::Opaque),
-        Some(mark) if mark.starts_with(b".wh.") => Ok(Meaning::Ignored),
+        None => Ok(EntryName::Entry),
+        Some(b".wh..opq") => Ok(EntryName::Opaque),
+        Some(mark) if mark.starts_with(b".wh.") => Ok(EntryName::Ignored),
         Some(b"" | b"." | b"..") => Err(Refused("it would remove the directory that it is in")),
-        Some(name) => Ok(Meaning::Whiteout(name)),
+        Some(name) => Ok(EntryName::Whiteout(name)),
     }
 }
 
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn marks_are_told_apart() {
-        assert_eq!(meaning(b"file"), Ok(Meaning::Entry));
-        assert_eq!(meaning(b".wh.file"), Ok(Meaning::Whiteout(b"file")));
-        assert_eq!(meaning(b".wh..wh..opq"), Ok(Meaning::Opaque));
-        assert_eq!(meaning(b".wh..wh.plnk"), Ok(Meaning::Ignored));
+        assert_eq!(classify(b"file"), Ok(EntryName::Entry));
+        assert_eq!(classify(b".wh.file"), Ok(EntryName::Whiteout(b"file")));
+        assert_eq!(classify(b".wh..wh..opq"), Ok(EntryName::Opaque));
+        assert_eq!(classify(b".wh..wh.plnk"), Ok(EntryName::Ignored));
         for bad in [&b".wh."[..], b".wh..", b".wh..."] {
-            assert!(meaning(bad).is_err(), "{}", bad.escape_ascii());
+            assert!(classify(bad).is_err(), "{}", bad.escape_ascii());
         }
     }
 

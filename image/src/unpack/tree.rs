@@ -13,7 +13,7 @@ use super::metadata::{
     applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
     times,
 };
-use super::names::{self, Meaning};
+use super::names::{self, EntryName};
 use super::replace::{is_whiteout, remove_conflicting};
 use super::unpacked::Unpacked;
 use crate::digest::Hasher;
@@ -120,19 +120,19 @@ impl Tree {
         }
         let (directory, last) = names::split(&name);
         let last_name = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
-        let kind = match names::meaning(last).map_err(|names::Refused(why)| refused(why))? {
-            Meaning::Ignored => None,
-            Meaning::Opaque => {
+        let kind = match names::classify(last).map_err(|names::Refused(why)| refused(why))? {
+            EntryName::Ignored => None,
+            EntryName::Opaque => {
                 self.make_opaque(directory).map_err(made)?;
                 None
             }
-            Meaning::Whiteout(gone) => {
+            EntryName::Whiteout(gone) => {
                 let is_made = self.make_whiteout(directory, gone).map_err(made)?;
                 let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
                 let path = [directory, slash, gone].concat();
                 return Ok(is_made.then_some((path, NodeKind::Whiteout)));
             }
-            Meaning::Entry => {
+            EntryName::Entry => {
                 // A name that comes again replaces what waits for the layers below.
                 self.pending_links.forget(&name);
                 match &entry.kind {

@@ -163,12 +163,12 @@ mod tests {
     #[test]
     fn a_flow_is_read_and_named_by_its_first_direction() {
         let original = tuple([10, 1, 0, 9], [10, 1, 0, 1], 53);
-        let told = Attributes::default()
+        let reported = Attributes::default()
             .bytes(3, &[0; 4])
             .nested(ORIGINAL, original)
             .nested(REPLY, tuple([10, 88, 0, 2], [10, 1, 0, 9], 4000))
             .bytes(ZONE, &[0, 7]);
-        let (flow, named) = read(&body(2, told.as_ref())).unwrap();
+        let (flow, named) = read(&body(2, reported.as_ref())).unwrap();
         let wanted =
             Flow { to: [10, 1, 0, 1].into(), port: 53, answered_by: [10, 88, 0, 2].into() };
         assert_eq!(flow, wanted);
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_no_flow() {
-        let told = Attributes::default().nested(ORIGINAL, tuple([1; 4], [2; 4], 1));
-        let whole = body(2, told.as_ref());
+        let reported = Attributes::default().nested(ORIGINAL, tuple([1; 4], [2; 4], 1));
+        let whole = body(2, reported.as_ref());
         for length in 0..whole.len() {
             assert_eq!(read(&whole[..length]), None);
         }

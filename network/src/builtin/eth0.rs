@@ -51,7 +51,7 @@ impl Eth0<'_> {
     fn make_pair(&self, socket: &Socket, mac: link::Mac) -> Result<(), Error> {
         let Self { id, host_link, netns, .. } = *self;
         let HostState { index: bridge, mtu, .. } = self.host;
-        let pair = link::Pair {
+        let pair = link::VethPair {
             host: host_link,
             bridge,
             alias: id,

@@ -36,7 +36,7 @@ fn make_links(netns: BorrowedFd<'_>, link_mode: LinkMode) -> Result<(), Error> {
     let socket = Socket::route().map_err(|source| Error::Socket { source })?;
     let bridge =
         make_bridge(&socket).map_err(|source| Error::Probe { what: PROBE_BRIDGE, source })?;
-    let pair = link::Pair {
+    let pair = link::VethPair {
         host: "probe0",
         bridge,
         alias: "probe",

@@ -21,7 +21,7 @@ const OPERATIONAL_PAUSE: Duration = Duration::from_millis(1);
 /// IPv6 is disabled on the host end: a bridge port needs no address. Otherwise the host would have routes
 /// for each port, in lists that the kernel walks whenever a pod starts or stops, and every pod would
 /// receive the announcements of every port.
-pub(crate) fn make(socket: &Socket, pair: &link::Pair<'_>) -> Result<(), Error> {
+pub(crate) fn make(socket: &Socket, pair: &link::VethPair<'_>) -> Result<(), Error> {
     let attempt = || {
         let mut batch = socket.batch();
         link::make_pair(&mut batch, pair);

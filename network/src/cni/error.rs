@@ -39,8 +39,8 @@ pub enum Error {
     Run { call: Call, source: invoke::Error },
     #[error("run {call}: the plugin reported {:?} (code {})", error.message, error.code)]
     Plugin { call: Call, error: PluginError },
-    #[error("run {call}: {how}{said}")]
-    Failed { call: Call, how: String, said: String },
+    #[error("run {call}: {how}{stderr}")]
+    Failed { call: Call, how: String, stderr: String },
     #[error("parse the result of {call}: {why}")]
     BadAnswer { call: Call, why: String },
     #[error("find the pod's address: network `{network}` assigned none to its {if_name}")]

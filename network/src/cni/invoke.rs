@@ -111,7 +111,7 @@ pub(super) fn describe_exit(status: ExitStatus) -> String {
 
 /// Formats the end of stderr as a suffix for an error message.
 pub(super) fn stderr_suffix(stderr_tail: &str) -> String {
-    if stderr_tail.is_empty() { String::new() } else { format!("; it last said: {stderr_tail}") }
+    if stderr_tail.is_empty() { String::new() } else { format!("; its last output: {stderr_tail}") }
 }
 
 /// Kills the plugin's process group and reaps the plugin. A killed process exits at once unless it hangs in

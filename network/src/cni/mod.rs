@@ -219,9 +219,9 @@ impl Cni {
     /// # Errors
     /// When no network is configured.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
-        let alone = match self.gc.try_write() {
-            Ok(alone) => alone,
-            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+        let exclusive = match self.gc.try_write() {
+            Ok(exclusive) => exclusive,
+            Err(TryLockError::Poisoned(exclusive)) => exclusive.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(Collected::Busy),
         };
         let (began, mut failed) = (Instant::now(), Vec::new());
@@ -240,7 +240,7 @@ impl Cni {
                 }
             }
         }
-        drop(alone);
+        drop(exclusive);
         Ok(Collected::Done(failed))
     }
 

@@ -27,7 +27,7 @@ type State = (u64, i64, i64, u64);
 pub(super) struct Plugins {
     dirs: Vec<PathBuf>,
     deadline: Duration,
-    /// Versions that a program said it speaks, good for as long as its file is the same.
+    /// The versions that a program supports, valid while its file is unchanged.
     supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
 }
 
@@ -193,7 +193,7 @@ fn run(
         None => Error::Failed {
             call: call.clone(),
             how: describe_exit(done.status),
-            said: stderr_suffix(&done.stderr_tail),
+            stderr: stderr_suffix(&done.stderr_tail),
         },
     })
 }

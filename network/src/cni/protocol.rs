@@ -233,10 +233,10 @@ mod tests {
 
     #[test]
     fn errors_become_one_line() {
-        let said =
+        let output =
             br#"{"cniVersion": "1.0.0", "code": 11, "msg": "no\nroom", "details": "try\tlater"}"#;
         let expected = PluginError { code: 11, message: "no room; try later".into() };
-        assert_eq!(error_result(said), Some(expected));
+        assert_eq!(error_result(output), Some(expected));
         for none in [&b""[..], b"{}", b"garbage", br#"{"code": "eleven"}"#, br#"{"ips": []}"#] {
             assert_eq!(error_result(none), None);
         }

@@ -138,7 +138,7 @@ pub(crate) fn make_sub_interface(
 
 /// A pod's veth pair.
 #[derive(Debug)]
-pub(crate) struct Pair<'p> {
+pub(crate) struct VethPair<'p> {
     /// The name of the host end.
     pub(crate) host: &'p str,
     /// The index of the bridge that the host end becomes a port of.
@@ -155,7 +155,7 @@ pub(crate) struct Pair<'p> {
 }
 
 /// Adds a request to create both ends, down.
-pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
+pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(pair.inside.to_owned()),
@@ -183,7 +183,7 @@ pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
 }
 
 /// Adds a request to set the host end's alias and hairpin mode, and bring it up.
-pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &Pair<'_>) {
+pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
     // The kernel accepts these only for an existing link. With hairpin the bridge may send a packet back
     // through the port that it arrived on: a pod that connects to itself through a host port or a service
     // needs that where bridged packets pass the IP rules (br_netfilter).

@@ -122,7 +122,7 @@ fn a_pod_can_have_a_link_of_each_of_several_networks() {
 fn an_attach_that_fails_is_undone_and_says_why() {
     let ways = [
         (FAIL, "the plugin reported \"no such luck; really\" (code 107)"),
-        ("echo could not >&2; exit 4", "exit code 4; it last said: could not"),
+        ("echo could not >&2; exit 4", "exit code 4; its last output: could not"),
         ("kill -9 $$", "killed by signal 9"),
         ("echo '{\"ips\": ['; exit 0", "it is not JSON"),
         ("echo nonsense; exit 0", "it is not JSON"),

@@ -27,7 +27,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// The parent's handles on the container's init process.
-struct Made {
+struct CreatedContainer {
     pidfd: OwnedFd,
     /// The master of its terminal, if there is no console socket.
     master: Option<OwnedFd>,
@@ -40,12 +40,12 @@ pub(crate) fn create(global: &Global, args: &Create) -> Result<()> {
 /// The code is the container's own.
 pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
-    let made = make(global, args)?;
+    let created = make(global, args)?;
     let started = start::start(global, &args.id);
     let code = match (started, signals) {
         (Ok(()), None) => return Ok(0),
         (Ok(()), Some(signals)) => {
-            foreground::supervise(&made.pidfd, &signals, made.master.as_ref(), true)
+            foreground::supervise(&created.pidfd, &signals, created.master.as_ref(), true)
         }
         (Err(err), _) => Err(err),
     };
@@ -58,7 +58,7 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
     code
 }
 
-fn make(global: &Global, args: &Create) -> Result<Made> {
+fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     let setup = setup(&global.root, args)?;
     check_streams(&args.streams, setup.terminal)?;
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
@@ -72,13 +72,16 @@ fn make(global: &Global, args: &Create) -> Result<Made> {
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
     }
-    let made = build(&dir, &setup, args, &host, receiver.as_ref());
-    if made.is_err()
+    let created = build(&dir, &setup, args, &host, receiver.as_ref());
+    if created.is_err()
         && let Err(left) = tear_down(global, &dir, Some(&setup.record))
     {
-        log::warn(global, &format!("container `{}` is left half made: cannot {left}", args.id));
+        log::warn(
+            global,
+            &format!("container `{}` is left partly created: cannot {left}", args.id),
+        );
     }
-    made
+    created
 }
 
 fn build(
@@ -87,7 +90,7 @@ fn build(
     args: &Create,
     host: &CgroupFs,
     receiver: Option<&Receiver>,
-) -> Result<Made> {
+) -> Result<CreatedContainer> {
     dir.write_record(&setup.record)?;
     if let Some(filter) = &setup.plan.process.seccomp {
         dir.write_filter(&hull_plan::encode(filter))?;
@@ -116,7 +119,7 @@ fn build(
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }
-    Ok(Made { pidfd: started.pidfd, master })
+    Ok(CreatedContainer { pidfd: started.pidfd, master })
 }
 
 /// Why a step of the way failed, in words.

@@ -55,7 +55,7 @@ pub(crate) enum Error {
     #[error("make a system call")]
     Call { source: hull_sys::Error },
     #[error("run from a sealed copy of this program: {0}")]
-    Guard(&'static str),
+    SealedCopy(&'static str),
 }
 
 impl Error {
@@ -92,7 +92,7 @@ impl Error {
             | Self::BadValue { .. }
             | Self::Hook { .. }
             | Self::Call { .. }
-            | Self::Guard(_) => None,
+            | Self::SealedCopy(_) => None,
         }
     }
 

@@ -92,15 +92,16 @@ pub(crate) fn processes(global: &Global, args: &Ps) -> Result<String> {
     } else {
         ps.args(&args.options);
     }
-    let said = ps.output().map_err(hull_sys::Error::of_io(|| "execve(ps)")).map_err(Error::call)?;
-    let said = String::from_utf8_lossy(&said.stdout);
-    let title = said.lines().next().unwrap_or_default();
+    let output =
+        ps.output().map_err(hull_sys::Error::of_io(|| "execve(ps)")).map_err(Error::call)?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    let title = output.lines().next().unwrap_or_default();
     let column = title.split_whitespace().position(|word| word == "PID");
     let column = column.ok_or(Error::BadValue {
         value: args.options.join(" "),
         what: "options of ps: there is no column PID",
     })?;
-    let ours = said.lines().skip(1).filter(|line| {
+    let ours = output.lines().skip(1).filter(|line| {
         let pid = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
         pid.is_some_and(|pid: i32| pids.binary_search(&pid).is_ok())
     });

@@ -53,8 +53,8 @@ fn write(global: Option<&Global>, level: &str, text: &str, lines: &str) {
     };
     let file = File::options().append(true).create(true).open(path);
     if let Err(err) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-        let said = format!("cannot write {}: {err}", path.display());
-        let said = format!("warning: {}\n", shown(said, MESSAGE_BYTES_MAX));
-        let _gone = std::io::stderr().write_all(said.as_bytes());
+        let message = format!("cannot write {}: {err}", path.display());
+        let message = format!("warning: {}\n", shown(message, MESSAGE_BYTES_MAX));
+        let _gone = std::io::stderr().write_all(message.as_bytes());
     }
 }

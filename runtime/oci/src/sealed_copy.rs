@@ -26,9 +26,9 @@ pub(crate) fn reexec() -> Result<()> {
     }
     let mut args: Vec<Vec<u8>> = std::env::args_os().map(OsStringExt::into_vec).collect();
     match args.first_mut() {
-        Some(name) if name == NAME => return Err(Error::Guard("the copy is writable")),
+        Some(name) if name == NAME => return Err(Error::SealedCopy("the copy is writable")),
         Some(name) => *name = NAME.to_vec(),
-        None => return Err(Error::Guard("argv is empty")),
+        None => return Err(Error::SealedCopy("argv is empty")),
     }
     let env: Vec<Vec<u8>> = std::env::vars_os()
         .map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat())
