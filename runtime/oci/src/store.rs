@@ -217,4 +217,30 @@ mod tests {
         dir.remove().unwrap();
         assert!(ids(&root.path().join("deep")).unwrap().is_empty());
     }
+
+    #[test]
+    fn a_record_that_cannot_be_used_is_refused_with_the_reason() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::create(root.path(), "one").unwrap();
+        let path = root.path().join("one").join(RECORD);
+        let reason = || {
+            let err = dir.record().unwrap_err();
+            let hint = err.hint();
+            let Error::Record { source } = err else { panic!("{err}") };
+            (format!("{source}: {}", std::error::Error::source(&source).unwrap()), hint)
+        };
+        std::fs::write(&path, r#"{"version": 9, "id": {}}"#).unwrap();
+        let (text, hint) = reason();
+        assert!(text.contains("record.json") && text.contains("version 9"), "{text}");
+        assert!(hint.unwrap().contains("newer hull"));
+        std::fs::write(&path, vec![b' '; usize::try_from(BYTES_MAX).unwrap() + 1]).unwrap();
+        assert!(reason().0.contains("more than"), "{}", reason().0);
+        std::fs::remove_file(&path).unwrap();
+        assert!(dir.record().unwrap().is_none());
+        assert!(dir.filter().unwrap().is_none());
+        dir.write_filter(b"one").unwrap();
+        dir.write_filter(b"two").unwrap();
+        assert_eq!(dir.filter().unwrap().as_deref(), Some(&b"two"[..]));
+        dir.remove().unwrap();
+    }
 }
