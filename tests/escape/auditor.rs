@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Where it lies in images.
 pub(crate) const AUDITOR: &str = "/bin/auditor";
 
-/// The program.
+/// The auditor's program, one static file.
 pub(crate) const PROGRAM: &[u8] = include_bytes!(env!("HULL_AUDITOR_PROGRAM"));
 
 /// busybox and the auditor.
@@ -31,7 +31,7 @@ pub(crate) fn image_with(name: &str, more: impl FnOnce(Layer) -> Layer) -> Strin
     })
 }
 
-/// What kubelets since 1.33 mask by name, where a pod does not ask for `procMount: Unmasked`.
+/// Paths that kubelets since 1.33 mask by name, where a pod does not ask for `procMount: Unmasked`.
 const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
@@ -46,7 +46,7 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
-/// What they have read-only.
+/// Paths that they make read-only.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -75,7 +75,7 @@ pub(crate) async fn audit(cri: &Cri, pod: &str, config: ContainerConfig) -> Repo
     Report::read(&said.stdout, &format!("{said:?}"))
 }
 
-/// What an auditor saw.
+/// The report of an auditor.
 #[derive(Debug)]
 pub(crate) struct Report(pub(crate) Value);
 
@@ -122,7 +122,7 @@ impl Report {
         self.list("mounts").into_iter().filter(|line| line.contains(&marker)).collect()
     }
 
-    /// What a guarded file of a procfs said.
+    /// The answers to reading and writing a guarded file of a procfs.
     pub(crate) fn proc_file(&self, mount: &str, name: &str) -> &Value {
         &self.0["proc"][mount]["guarded"][name]
     }

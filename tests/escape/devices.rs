@@ -30,7 +30,7 @@ impl Null {
         Self { before: state(Path::new(Self::PATH)) }
     }
 
-    /// What of mode and owner is different now. Times change by use.
+    /// The difference in mode and owner since then, if any. Times change by use.
     fn change(&self) -> Option<String> {
         let now = state(Path::new(Self::PATH));
         let same = (now.0, now.1, now.2) == (self.before.0, self.before.1, self.before.2);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is open when the kernel resolves a program's path: 0, 1, 2 and the status pipe.
+//! Only 0, 1, 2 and the status pipe are open when the kernel resolves a program's path.
 //!
 //! Every way in which Hull makes a process is stopped there (see `trace`), and every descriptor that a
 //! command could name is tried as the beginning of a path that leads to a program of the host.
@@ -24,7 +24,7 @@ fn file(path: &str) -> (u64, u64) {
     (is.dev(), is.ino())
 }
 
-/// What is open beyond standard streams, the status pipe and, for pause, its program.
+/// Descriptors that are open beyond standard streams, the status pipe and, for pause, its program.
 fn open_too_much(moment: &Moment) -> Vec<String> {
     let (mut found, mut pipes, mut streams) = (Vec::new(), 0, 0);
     for descriptor in &moment.descriptors {
@@ -57,7 +57,7 @@ fn open_too_much(moment: &Moment) -> Vec<String> {
     found
 }
 
-/// What of root, directory and streams is the host's.
+/// Which of root, working directory and streams belong to the host.
 fn of_the_host(moment: &Moment) -> Vec<String> {
     let mut found = Vec::new();
     if moment.root == file("/") {
@@ -268,8 +268,8 @@ fn no_descriptor_leads_hull_oci_to_a_program_of_the_host() {
     }
 }
 
-/// A start in progress has a page into which the kernel writes the number of its process. Whoever is made meanwhile
-/// and has that page could be made to write there by a tracer, and the monitor would take another process, also one
+/// A start in progress has a page into which the kernel writes the number of its process. Another
+/// process with that page could be made to write there by a tracer, and the monitor would take another process, also one
 /// of the host, for the container's.
 #[tokio::test]
 async fn nobody_has_the_page_of_another_start() {

@@ -34,7 +34,7 @@ impl Target {
     }
 }
 
-/// What came of all calls: how often each code, and what is wrong.
+/// Results of all calls: how often each code was returned, and the faults.
 #[derive(Default)]
 struct Report {
     codes: BTreeMap<String, u32>,
@@ -260,8 +260,8 @@ async fn fifty_clients_use_one_container_with_every_verb_at_once() {
     let began = Instant::now();
     let report = hammered(&node, &target, &random, calls, true).await;
     is_over.store(true, Ordering::SeqCst);
-    let took = beside.await.must("hear of the other pod");
-    let made = keeper.await.must("hear of the container");
+    let took = beside.await.must("wait for the other pod's task");
+    let made = keeper.await.must("wait for the container's task");
     let median = took[took.len() / 2];
     say(&format!(
         "hammer: {CLIENTS} clients, {calls} calls each, in {:.1?}; {made} containers; another pod {} times, {median:?} in the median; {:?}",

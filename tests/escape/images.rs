@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tonic::transport::Channel;
 
-/// What any image may cost the daemon beside what it has when it does nothing: four layers at a time, each with the
+/// Most memory that an image may cost the daemon, above that of an idle daemon: four layers at a time, each with the
 /// largest window that a zstd frame may have.
 const MEMORY_BYTES_MAX: u64 = 150 << 20;
 /// Of the daemon, for one image, in a build without optimisation.
 const PROCESSOR_MAX: Duration = Duration::from_secs(240);
-/// What may be written beside what stays: records, names of links that wait, the archive while it is imported.
+/// Most bytes that may be written beside those that stay: records, names of links that wait, the archive while it is imported.
 const WRITTEN_BYTES_MAX: u64 = 256 << 20;
 /// Processor time that work may still take once its caller has left.
 const WORK_LEFT_MAX: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl Cost {
     }
 }
 
-/// What one way of getting an image came to: the answer, and what is wrong with it and with its cost.
+/// Judges one pull or import: the faults of the answer and of its cost.
 fn judge(
     node: &Node,
     (what, image): (&str, &Hostile),
@@ -198,7 +198,7 @@ async fn work_ends(node: &Node) -> Duration {
     daemon.processor_time().saturating_sub(began)
 }
 
-/// A pull goes on when its caller leaves, for whoever asks next: that is the store's rule. An import is its caller's alone.
+/// A pull goes on when its caller leaves, for the next caller: that is the store's rule. An import is its caller's alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_import_of_a_hostile_image_ends_when_its_caller_leaves() {
     let node = node("").await;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel does for a container: system calls and socket families under the default profile,
+//! Answers of the kernel to a container: system calls and socket families under the default profile,
 //! and keys.
 
 use crate::auditor::{self, AUDITOR};
@@ -203,13 +203,12 @@ async fn keys_of_the_daemons_session_and_of_other_containers_are_out_of_reach() 
             // Without a filter: the default one refuses keys altogether.
             let key = format!("hull-{}-{name}", config.hostname);
             let made = cri.run(&pod, auditor::container(name, &image, &["key-add", &key])).await;
-            let said = eventually("the key is added", || async {
+            let ring = eventually("the key is added", || async {
                 let text = hull_tests::cri::text(&cri.logs(&made).await, "stdout");
-                if text.contains('\n') { Ok(text) } else { Err(text) }
+                let ring = text.lines().find_map(|line| line.strip_prefix("added "));
+                ring.map(str::to_owned).ok_or(text)
             })
             .await;
-            let ring =
-                said.trim().strip_prefix("added ").must(format!("add a key: {said}")).to_owned();
             assert!(!rings.contains(&ring), "two containers have the session keyring {ring}");
             rings.push(ring);
             let find = [&[AUDITOR, "key-find"], words(&keys).as_slice()].concat();

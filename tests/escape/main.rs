@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `execve` | descriptors that are open when a program's path is resolved |
 //! | `shapes` | what containers of every shape see and may do |
-//! | `places` | images whose /proc, /sys, /dev … are links or files |
-//! | `ending` | processes that do not want to end |
+//! | `mount_points` | images whose /proc, /sys, /dev … are links or files |
+//! | `leaderless` | processes that do not want to end |
 //! | `devices` | device nodes, volumes at /dev, the files behind the standard streams |
 //! | `races` | processes on their way into a container |
 //! | `monitor` | the monitors of pods: their sockets, and the program that all of them run |
@@ -26,17 +26,17 @@
 mod auditor;
 mod client;
 mod devices;
-mod ending;
 mod execve;
 mod fuzz;
 mod hammer;
+mod host_view;
 mod images;
 mod kernel;
+mod leaderless;
 mod memory;
 mod monitor;
+mod mount_points;
 mod neighbours;
-mod outside;
-mod places;
 mod races;
 mod registry;
 mod shapes;

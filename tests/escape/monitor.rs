@@ -10,7 +10,7 @@ use hull_tests::{Must as _, Node};
 
 /// Its volume is the directory of all pods, as a hostPath may be.
 fn with_sockets(node: &Node, image: &str, readonly: bool) -> ContainerConfig {
-    let mut config = auditor::container("knocks", image, &["knock", "/pods"]);
+    let mut config = auditor::container("connects", image, &["connect-monitors", "/pods"]);
     let mut pods = mount(&node.state_dir().join("run"), "/pods");
     pods.readonly = readonly;
     config.mounts.push(pods);
@@ -31,7 +31,7 @@ async fn who_reaches_the_sockets_of_monitors_ends_no_pod_and_no_exec() {
         let under_way = cri.exec(&main, &waits);
         let attack = async {
             let said = cri.output(&pod, with_sockets(&node, &image, readonly)).await;
-            assert_eq!(said.stdout.trim(), "knocked at 2", "{said:?}");
+            assert_eq!(said.stdout.trim(), "connected to 2", "{said:?}");
             cri.exec(&main, &["touch", "/tmp/go"]).await
         };
         let (under_way, go) = tokio::join!(under_way, attack);
@@ -52,9 +52,9 @@ async fn the_program_of_all_monitors_cannot_be_spoilt_from_a_container() {
     let node = Node::start().await;
     let (cri, image) = (node.cri(), auditor::image());
     cri.pull(&image).await.unwrap();
-    let mut traces = auditor::container("traces", &image, &["spoil"]);
+    let mut traces = auditor::container("traces", &image, &["change-programs"]);
     add_capability(&mut traces, "SYS_PTRACE");
-    let by_default = || auditor::container("by-default", &image, &["spoil"]);
+    let by_default = || auditor::container("by-default", &image, &["change-programs"]);
     for (pod, config) in [
         (cri.pod_config("plain"), by_default()),
         (cri.pod_config("traces"), traces),
@@ -62,20 +62,20 @@ async fn the_program_of_all_monitors_cannot_be_spoilt_from_a_container() {
     ] {
         let name = pod.hostname.clone();
         let pod = cri.run_pod_with(pod).await.unwrap();
-        let spoiler = cri.run(&pod, config).await;
-        cri.prints(&spoiler, "ready").await;
+        let attacker = cri.run(&pod, config).await;
+        cri.prints(&attacker, "ready").await;
         for _ in 0..rounds() {
             // It runs, and finds nothing that a monitor has.
-            let ran = cri.exec(&spoiler, &["/proc/self/exe"]).await.must("run /proc/self/exe");
+            let ran = cri.exec(&attacker, &["/proc/self/exe"]).await.must("run /proc/self/exe");
             assert_ne!(ran.code, 0, "{ran:?}");
-            assert_eq!(cri.exec(&spoiler, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
+            assert_eq!(cri.exec(&attacker, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
         }
-        cri.prints(&spoiler, "refused").await;
-        let said = text(&cri.logs(&spoiler).await, "stdout");
+        cri.prints(&attacker, "refused").await;
+        let said = text(&cri.logs(&attacker).await, "stdout");
         assert_eq!(said, "ready\nrefused\n", "in the pod {name}");
         let next = cri.run_pod(&format!("after-{name}")).await.must("start a pod after that");
         let main = cri.run_idle(&next, "main", &image).await;
         assert_eq!(cri.exec(&main, &["true"]).await.unwrap().code, 0);
-        cri.stop(&spoiler, 0).await.unwrap();
+        cri.stop(&attacker, 0).await.unwrap();
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a part that hangs costs other pods: medians of their verbs beside each such part, as ratios to those beside none,
+//! The cost of a part that hangs for other pods: medians of their verbs beside each such part, as ratios to those beside none,
 //! in one run. Every day it only runs; `make adversary` judges it, over enough repetitions that a busy moment does not count.
 
 use hull_tests::cri::{idle, mount};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Processes on their way into a container, hunted by a neighbour inside that may look at everything
-//! (CAP_SYS_PTRACE): through their links in /proc nothing of the host is ever to be had.
+//! Processes that are about to enter a container, raced by a process in it that may look at everything
+//! (CAP_SYS_PTRACE): their links in /proc must never lead to anything of the host.
 
 use crate::auditor::{self, AUDITOR};
 use crate::rounds;
@@ -8,25 +8,17 @@ use crate::shapes::{add_capability, mapped, processes_of, share_processes};
 use hull_proto::cri::{ContainerConfig, NamespaceMode};
 use hull_tests::bundle::Bundle;
 use hull_tests::eventually::{blocking, deadline};
-use hull_tests::{Cri, Must as _, Node, eventually, node};
+use hull_tests::{Cri, Must as _, Node, node};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
 
-/// A container that hunts for a file of the host.
+/// A container that looks for a file of the host through every new process.
 fn hunter(image: &str, marker: &Path) -> ContainerConfig {
     let marker = marker.display().to_string();
-    let mut config = auditor::container("hunter", image, &["hunt", &marker]);
+    let mut config = auditor::container("hunter", image, &["find-file", &marker]);
     add_capability(&mut config, "SYS_PTRACE");
     config
-}
-
-async fn hunts(cri: &Cri, hunter: &str) {
-    eventually("the hunter is ready", || async {
-        let said = hull_tests::cri::text(&cri.logs(hunter).await, "stdout");
-        if said.starts_with("ready") { Ok(()) } else { Err(said) }
-    })
-    .await;
 }
 
 async fn found_nothing(cri: &Cri, hunter: &str) {
@@ -43,7 +35,7 @@ async fn an_exec_on_its_way_in_shows_nothing_of_the_host() {
     for config in [cri.pod_config("plain"), mapped(&cri, "mapped")] {
         let pod = cri.run_pod_with(config).await.unwrap();
         let hunter = cri.run(&pod, hunter(&image, &marker)).await;
-        hunts(&cri, &hunter).await;
+        cri.prints(&hunter, "ready").await;
         for _ in 0..rounds() {
             assert_eq!(cri.exec(&hunter, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
         }
@@ -62,7 +54,7 @@ async fn a_container_that_starts_beside_others_shows_nothing_of_the_host() {
         let mut hunting = hunter(&image, &marker);
         processes_of(&mut hunting, NamespaceMode::Pod);
         let hunter = cri.run(&pod, hunting).await;
-        hunts(&cri, &hunter).await;
+        cri.prints(&hunter, "ready").await;
         for round in 0..rounds() {
             let mut next = auditor::container("next", &image, &["say", "x"]);
             processes_of(&mut next, NamespaceMode::Pod);
@@ -84,7 +76,7 @@ fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
     let marker = node::write(&bundle.scratch(), "marker", "of the host").display().to_string();
     let out = bundle.scratch().join("log");
     bundle.change(|config| {
-        let script = format!("exec {AUDITOR} hunt {marker} > /t/log");
+        let script = format!("exec {AUDITOR} find-file {marker} > /t/log");
         config["process"]["args"] = json!(["sh", "-c", script]);
         for set in ["bounding", "effective", "permitted"] {
             let set = config["process"]["capabilities"][set].as_array_mut();
@@ -97,7 +89,7 @@ fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
     });
     bundle.up("one");
     let said = || fs::read_to_string(&out).unwrap_or_default();
-    let ready = || if said().starts_with("ready") { Ok(()) } else { Err(said()) };
+    let ready = || if said().lines().any(|line| line == "ready") { Ok(()) } else { Err(said()) };
     blocking(deadline(), ready).unwrap_or_else(|said| panic!("the hunter is not ready: {said}"));
     for _ in 0..rounds() {
         let _said = bundle.oci(&["exec", "one", AUDITOR, "say", "x"]).good();

@@ -18,7 +18,7 @@ const MEMORY_KIB_MAX: u64 = 400 << 10;
 /// How much an answer without an end sends at most: the client must have left long before.
 const ENDLESS_BYTES: u64 = 2 << 30;
 
-/// What came: the request's path, and all of its head.
+/// A request: its path, and all of its head.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) path: String,
@@ -194,7 +194,7 @@ fn self_index() -> String {
     )
 }
 
-/// What is odd about the answer and not about what it brings.
+/// Writes an answer whose form is odd, not its content.
 fn odd_answer(name: &str, asked: &Asked, to: &mut dyn Write) -> std::io::Result<()> {
     let head = |more: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\n{more}");
     // The beginning of an answer without an end, and what follows for ever.
@@ -280,7 +280,7 @@ const LIES: [&str; 32] = [
     "nothing",
 ];
 
-/// What is wrong with a refusal: not one clean line, or called a fault of ours.
+/// The faults of a refusal: it is not one clean line, or blames Hull.
 pub(crate) fn faults(name: &str, refused: &Status) -> Vec<String> {
     let mut found = Vec::new();
     let message = refused.message();

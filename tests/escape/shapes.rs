@@ -3,7 +3,7 @@
 //! was asked for.
 
 use crate::auditor::{self, AUDITOR, Report};
-use crate::outside::Outside;
+use crate::host_view::HostView;
 use hull_proto::cri::security_profile::ProfileType;
 use hull_proto::cri::{self as api, ContainerConfig, NamespaceMode, PodSandboxConfig};
 use hull_tests::bundle::Bundle;
@@ -82,7 +82,7 @@ pub(crate) fn add_capability(config: &mut ContainerConfig, name: &str) {
     security(config).capabilities.get_or_insert_default().add_capabilities.push(name.into());
 }
 
-/// What every container without privileges must look like.
+/// Checks what holds for every container without privileges.
 #[track_caller]
 fn is_confined(report: &Report, name: &str) {
     let seen = &report.0;
@@ -246,7 +246,7 @@ async fn neighbours_of_the_host_or_of_each_other_see_processes_but_not_what_is_t
             assert!(!is_hull || process["root"].is_null(), "{name}: {process}");
             assert!(!is_hull || process["exe"].is_null(), "{name}: {process}");
         }
-        Outside(cri.pid(&neighbour).await).stands_inside();
+        HostView(cri.pid(&neighbour).await).stands_inside();
         cri.stop(&neighbour, 0).await.unwrap();
     }
 }
@@ -336,7 +336,7 @@ async fn the_host_sees_what_was_asked_for() {
         security(&mut main).namespace_options = Some(options);
         main.mounts = vec![mount(&volume, "/volume")];
         let made = cri.run(&pod, main).await;
-        let process = Outside(cri.pid(&made).await);
+        let process = HostView(cri.pid(&made).await);
         process.stands_inside();
         for kind in ["mnt", "net", "pid", "ipc", "uts", "user", "cgroup"] {
             let is_shared = match kind {
@@ -382,7 +382,7 @@ fn hull_oci_confines_what_its_document_says() {
     let seen = Report::read(&ran.stdout, &format!("{ran:?}"));
     is_confined(&seen, "hull oci exec");
     let pid = bundle.state("two")["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let process = Outside(pid.must("find the container's process"));
+    let process = HostView(pid.must("find the container's process"));
     process.stands_inside();
     assert_eq!(process.holes(), Vec::<String>::new());
 }

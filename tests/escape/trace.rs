@@ -106,7 +106,7 @@ impl Tracer {
         let (heard, bell) = std::io::pipe().must("make a pipe");
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            // The thread's own child: its end is told by the same waitpid as everything else.
+            // The thread's own child: its end is reported by the same waitpid as everything else.
             let ringer = Command::new("cat").stdin(heard).stdout(Stdio::null()).spawn();
             let ringer = pid_of(&ringer.must("start `cat`"));
             let mut trace = Trace::of(seize());

@@ -90,7 +90,7 @@ impl Bundle {
         &self.cgroup
     }
 
-    /// Changes config.json.
+    /// Changes the bundle's config.json.
     pub fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.dir.join("b/config.json");
         let text = fs::read(&path).must("read config.json");
@@ -151,7 +151,7 @@ impl Bundle {
         self.state(id)["status"].as_str().must("find the status").to_owned()
     }
 
-    /// What of it is on the host, but for what the runtime keeps compiled.
+    /// Everything of the bundle on the host, without the runtime's cache of compiled filters.
     #[must_use]
     pub fn left(&self) -> Vec<String> {
         let mut left: Vec<String> =

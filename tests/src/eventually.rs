@@ -19,13 +19,13 @@ const TICK: Duration = Duration::from_millis(5);
 /// [`DEADLINE`], on this machine.
 #[must_use]
 pub fn deadline() -> Duration {
-    patient(DEADLINE)
+    with_long_timeout(DEADLINE)
 }
 
 /// A longest wait as it is on this machine: an emulated one sets `TESTS_SLOWER` to how many times
 /// slower it is.
 #[must_use]
-pub fn patient(wait: Duration) -> Duration {
+pub fn with_long_timeout(wait: Duration) -> Duration {
     static SLOWER: OnceLock<u32> = OnceLock::new();
     let told = || std::env::var("TESTS_SLOWER").ok()?.parse().ok();
     wait * *SLOWER.get_or_init(|| told().unwrap_or(1))
@@ -47,7 +47,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, String>>,
 {
-    let (began, most) = (Instant::now(), patient(most));
+    let (began, most) = (Instant::now(), with_long_timeout(most));
     loop {
         let last = match check().await {
             Ok(value) => return value,

@@ -2,7 +2,7 @@
 //! The images that tests run, made of Debian packages, and the registry of this process that has
 //! them. Each image is made and pushed when it is first asked for.
 //!
-//! | image | what it is for |
+//! | image | content |
 //! |---|---|
 //! | busybox | static; a shell and small tools; the accounts of [`PASSWD`] |
 //! | coreutils | Debian's dynamically linked coreutils and dash: a loader, libraries |
@@ -28,7 +28,7 @@ pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 pub const GROUP: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\napp:x:1001:\n\
     audio:x:29:app\nextra:x:2000:app,nobody\n";
 
-/// What nginx answers.
+/// The page that nginx serves.
 pub const INDEX_PAGE: &str = "<h1>It runs in a pod.</h1>\n";
 
 /// The registry of this process, which needs no account.

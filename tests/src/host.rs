@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What of one node is on the host: a test compares it before and after.
+//! Snapshots of everything of a node on the host: a test compares them before and after.
 //!
-//! Left out is what a node keeps while no pod is there, on purpose: its bridge, its table, its parent
-//! cgroup, its pulled images. [`clear`] takes those away too.
+//! Left out is its boot baseline, which a node keeps on purpose while no pod is there: its bridge, its table, its
+//! parent cgroup, its pulled images. [`clear`] removes those too.
 
 use crate::must::Must;
 use crate::shell::{self, names};
@@ -16,40 +16,40 @@ use std::path::{Path, PathBuf};
 /// The names that a node goes by on the host.
 #[derive(Debug, Clone)]
 pub struct Names {
-    /// Its directory.
+    /// The node's directory.
     pub root: PathBuf,
     /// Its pods' parent cgroup, which begins with a slash.
     pub cgroup: String,
     /// The cgroup that its daemon and hence its monitors are started in.
     pub daemon_cgroup: String,
-    /// Its bridge.
+    /// Name of the bridge.
     pub bridge: String,
-    /// Its nftables table.
+    /// Name of the nftables table.
     pub table: String,
 }
 
-/// What was found, one line for each thing.
+/// Everything of a node on the host, one line for each thing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OnHost(pub BTreeSet<String>);
+pub struct HostSnapshot(pub BTreeSet<String>);
 
-impl fmt::Display for OnHost {
+impl fmt::Display for HostSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
-impl OnHost {
-    /// What is here but was not in `before`.
+impl HostSnapshot {
+    /// The lines that are not in `before`.
     #[must_use]
-    pub fn more_than(&self, before: &Self) -> Self {
+    pub fn diff(&self, before: &Self) -> Self {
         Self(self.0.difference(&before.0).cloned().collect())
     }
 }
 
-/// Looks.
+/// Takes a snapshot, without the daemon's own process.
 #[must_use]
-pub fn look(node: &Names, daemon: Option<u32>) -> OnHost {
-    let mut found = OnHost::default();
+pub fn look(node: &Names, daemon: Option<u32>) -> HostSnapshot {
+    let mut found = HostSnapshot::default();
     let all = [
         mounts(&node.root),
         bridge_ports(&node.bridge),
@@ -239,8 +239,8 @@ fn every_file(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Takes everything of the node away by force, the furniture too. For what a failed test left, and
-/// for what a test run left that was killed.
+/// Removes everything of the node by force, the boot baseline too: what a failed test left, and what a
+/// test run left that was killed.
 pub fn clear(node: &Names) {
     let gone = crate::eventually::blocking(crate::eventually::deadline(), || {
         let left = processes(node);

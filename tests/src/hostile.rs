@@ -12,7 +12,7 @@ use sha2::Digest as _;
 use std::io::Write;
 use tar::{Builder, EntryType, Header};
 
-/// What an image should come to.
+/// The expected result of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// It is taken, is whole, and has less than so many bytes on the disk.
@@ -26,7 +26,7 @@ pub enum End {
 pub struct Hostile {
     /// By which [`Hostile::pack`] knows it.
     pub name: &'static str,
-    /// What it should come to.
+    /// The expected result.
     pub end: End,
     /// Seconds of processor time that one of its layers may take: the setting `image.layer_seconds_max`.
     pub seconds: u64,
@@ -39,7 +39,7 @@ const fn hostile(name: &'static str, end: End) -> Hostile {
 /// The largest layer that those may have who pull [`BOMBS`]: the setting `image.layer_bytes_max`.
 pub const BOMB_BYTES_MAX: u64 = 256 << 20;
 
-/// What ends as it should by the limits that are set without a setting.
+/// Images that are refused or unpacked as expected with the default limits.
 pub const CORPUS: [Hostile; 14] = [
     hostile("headers before an entry that never comes", End::Refused("header_bytes_max")),
     hostile("large headers before every entry", End::Taken(16 << 20)),
@@ -57,7 +57,7 @@ pub const CORPUS: [Hostile; 14] = [
     Hostile { name: "processor time", end: End::Refused("layer_seconds_max"), seconds: 1 },
 ];
 
-/// What inflates to far more than it travels as, for those who set [`BOMB_BYTES_MAX`].
+/// Images that inflate to far more than their compressed size, for tests that set [`BOMB_BYTES_MAX`].
 pub const BOMBS: [Hostile; 2] = [
     hostile("a bomb in gzip", End::Refused("layer_bytes_max")),
     hostile("a bomb in zstd", End::Refused("layer_bytes_max")),

@@ -34,9 +34,9 @@ pub struct Image {
 /// Bytes with their media type.
 #[derive(Debug, Clone)]
 pub struct Blob {
-    /// What they are.
+    /// The media type of the bytes.
     pub media_type: String,
-    /// Themselves.
+    /// The bytes of the blob.
     pub bytes: Vec<u8>,
 }
 
@@ -59,7 +59,7 @@ impl Blob {
 pub struct Packed {
     /// Config first, then the layers.
     pub blobs: Vec<Blob>,
-    /// The manifest.
+    /// The image's manifest.
     pub manifest: Blob,
     /// GOARCH of the image.
     pub arch: String,
@@ -176,7 +176,7 @@ pub fn oci_archive(packed: &Packed, name: &str) -> Vec<u8> {
     archive.tar()
 }
 
-/// What `docker save` wrote before it wrote OCI layouts.
+/// The archive format that `docker save` wrote before it wrote OCI layouts.
 #[must_use]
 pub fn docker_archive(image: &Image, name: &str) -> Vec<u8> {
     let packed = image.pack();

@@ -31,7 +31,7 @@ impl Compression {
         }
     }
 
-    /// Compresses `tar`.
+    /// Compresses the archive `tar`.
     #[must_use]
     pub fn pack(self, tar: &[u8]) -> Vec<u8> {
         match self {
@@ -71,7 +71,7 @@ impl Layer {
         Self { tar: Builder::new(Vec::new()) }
     }
 
-    /// Adds directories.
+    /// Adds directories with mode 0755.
     #[must_use]
     pub fn dirs(self, paths: &[&str]) -> Self {
         paths.iter().fold(self, |layer, path| layer.dir(path, 0o755))

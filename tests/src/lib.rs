@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the tests of a whole node share: images made here, a registry to pull them from, and
+//! The library of tests that need a whole node: images made here, a registry to pull them from, and
 //! [`Node`], the real daemon with everything of its own.
 //!
 //! The rule: a test sees Hull only as a kubelet or a person does, over the socket and the command
@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cri;
 pub mod crictl;
 pub mod debian;
+pub mod disk;
 pub mod eventually;
 pub mod fixture;
 pub mod host;

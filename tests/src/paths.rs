@@ -5,7 +5,7 @@
 //! <target>/debug/hull          the program under test, or $HULL_BIN
 //! <target>/fixtures/           Debian packages unpacked, layers made of them
 //! <target>/node-logs/<test>    the daemon's log of a test that failed
-//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; kubeclient likewise
+//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient
 //! ```
 
 use crate::must::Must;

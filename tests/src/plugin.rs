@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A plugin of the node resource interface, made with the library that users' plugins are made with
-//! (tests/tools/nriplugin): it does what a test orders and writes down what it hears.
+//! (tests/tools/nriplugin): it does what a test orders and records the calls that it receives.
 
 use crate::eventually::eventually;
 use crate::must::Must;
@@ -20,7 +20,7 @@ pub struct Plugin {
     files: Files,
 }
 
-/// Where a plugin's orders are and what it heard.
+/// Where a plugin's orders are and the calls that it received.
 #[derive(Debug, Clone)]
 pub struct Files {
     log: PathBuf,
@@ -47,34 +47,34 @@ impl Files {
         serde_json::json!({"log": self.log, "do": self.orders}).to_string()
     }
 
-    /// What the plugin does from now on.
+    /// Orders what the plugin does from now on.
     pub fn order(&self, orders: &Value) {
         let new = self.orders.with_extension("new");
         fs::write(&new, orders.to_string()).must("write a plugin's orders");
         fs::rename(&new, &self.orders).must("put a plugin's orders in place");
     }
 
-    /// All calls that it heard, in order.
+    /// All calls that it received, in order.
     #[must_use]
-    pub fn heard(&self) -> Vec<Value> {
+    pub fn received(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         // The last line may be half written.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Their names.
+    /// Names of the calls, in their order.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         let name = |of: &Value| of["call"].as_str().unwrap_or_default().to_owned();
-        self.heard().iter().map(name).collect()
+        self.received().iter().map(name).collect()
     }
 
-    /// Waits until it has heard `call`, and gives the latest.
-    pub async fn hears(&self, call: &str) -> Value {
-        eventually(format!("the plugin hears {call}"), || async {
-            let heard = self.heard();
-            let last = heard.iter().rev().find(|of| of["call"] == call).cloned();
-            last.ok_or_else(|| format!("it heard {:?}", self.calls()))
+    /// Waits until it has received `call`, and gives the latest.
+    pub async fn wait_for_call(&self, call: &str) -> Value {
+        eventually(format!("the plugin receives {call}"), || async {
+            let received = self.received();
+            let last = received.iter().rev().find(|of| of["call"] == call).cloned();
+            last.ok_or_else(|| format!("it received {:?}", self.calls()))
         })
         .await
     }
@@ -84,7 +84,7 @@ impl Plugin {
     /// Starts one that connects to `node`, and waits until it is synchronised.
     pub async fn start(node: &Node, title: &str, orders: &Value) -> Self {
         let plugin = Self::spawn(node, title, orders, &[]);
-        let _state = plugin.files.hears("Synchronize").await;
+        let _state = plugin.files.wait_for_call("Synchronize").await;
         plugin
     }
 
@@ -111,7 +111,7 @@ impl Plugin {
         Self { child, files }
     }
 
-    /// Where its orders are and what it heard.
+    /// Where its orders are and the calls that it received.
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
@@ -121,7 +121,7 @@ impl Plugin {
     pub async fn ask(&self) -> Value {
         let pid = i32::try_from(self.child.id()).must("name the plugin's process");
         kill(Pid::from_raw(pid), Signal::SIGUSR1).must("wake the plugin");
-        self.files.hears("asked").await
+        self.files.wait_for_call("asked").await
     }
 
     /// Waits until its process has ended.

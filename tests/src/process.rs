@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a process costs, as the kernel counts it (proc(5)): processor time, memory, written bytes, descriptors.
+//! The cost of a process, as the kernel counts it (proc(5)): processor time, memory, written bytes, descriptors.
 
 use crate::eventually::eventually_within;
 use crate::must::Must;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The one account of a private registry.
 pub const USER: &str = "puller";
-/// Its password.
+/// Password of the account.
 pub const PASSWORD: &str = "pull-me";
 /// `USER:PASSWORD` in base64.
 const BASIC: &str = "cHVsbGVyOnB1bGwtbWU=";
@@ -53,7 +53,7 @@ impl Registry {
         Self::serve(own_dir(), false)
     }
 
-    /// Likewise with its data in `dir`, which goes with it.
+    /// Starts a registry with its data in `dir`, which is removed with it.
     #[must_use]
     pub fn start_in(dir: &Path) -> Self {
         Self::serve(dir.to_owned(), false)

@@ -5,7 +5,7 @@
 /// A function in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
-    /// Its name.
+    /// Name of the function.
     pub name: String,
     /// The line it begins on, from 1.
     pub line: usize,

@@ -18,26 +18,26 @@ use crate::must::Must;
 
 /// The process's input.
 pub const STDIN: u8 = 0;
-/// Its output.
+/// Channel of standard output.
 pub const STDOUT: u8 = 1;
-/// Its complaints.
+/// Channel of standard error.
 pub const STDERR: u8 = 2;
 /// How it ended.
 pub const ERROR: u8 = 3;
 /// The terminal's size.
 pub const RESIZE: u8 = 4;
 
-/// What goes to the process.
+/// The writing half of a session: input of the process.
 #[derive(Debug)]
 pub struct Input(SplitSink<WebSocketStream<TcpStream>, Message>);
 
-/// What comes from it.
+/// The reading half of a session: output of the process.
 #[derive(Debug)]
 pub struct Output(SplitStream<WebSocketStream<TcpStream>>);
 
 /// All that came.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Transcript {
     /// Of its output.
     pub stdout: Vec<u8>,
     /// Of its complaints.
@@ -46,7 +46,7 @@ pub struct Heard {
     pub status: serde_json::Value,
 }
 
-impl Heard {
+impl Transcript {
     /// The exit code that the status tells.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
@@ -161,19 +161,19 @@ impl Output {
     }
 
     /// Everything until the session is over.
-    pub async fn rest(&mut self) -> Heard {
-        let mut heard = Heard::default();
+    pub async fn rest(&mut self) -> Transcript {
+        let mut transcript = Transcript::default();
         let mut status = Vec::new();
         while let Some((channel, bytes)) = self.next().await {
             match channel {
-                STDOUT => heard.stdout.extend_from_slice(&bytes),
-                STDERR => heard.stderr.extend_from_slice(&bytes),
+                STDOUT => transcript.stdout.extend_from_slice(&bytes),
+                STDERR => transcript.stderr.extend_from_slice(&bytes),
                 ERROR => status.extend_from_slice(&bytes),
                 other => panic!("channel {other} is not one that a server sends on"),
             }
         }
-        heard.status = serde_json::from_slice(&status).unwrap_or_default();
-        heard
+        transcript.status = serde_json::from_slice(&status).unwrap_or_default();
+        transcript
     }
 
     /// Reads output until it holds `words`, and gives what came.

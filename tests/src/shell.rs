@@ -7,14 +7,14 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-/// What a program did.
+/// The result of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
     /// Exit code; 128 + the signal when one killed it.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -47,7 +47,7 @@ pub fn finish(command: &mut Command) -> Ran {
     }
 }
 
-/// Prints a line. A reader that has gone away is no reason to fail.
+/// Prints a line. A reader that has gone away is not a reason to fail.
 pub fn say(line: &str) {
     let written = writeln!(std::io::stdout().lock(), "{line}");
     drop(written);

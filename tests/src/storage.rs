@@ -6,7 +6,7 @@
 //! its process is killed ([`Hang::Unread`]); one that it has read is waited for, whatever signal comes, until the
 //! server answers or ends ([`Hang::Held`]).
 //!
-//! Nobody but what is tested may look into it: whoever does hangs too. `fuse(4)`, linux/fuse.h.
+//! Only the code under test may look into it: a test that does hangs too. `fuse(4)`, linux/fuse.h.
 
 use crate::must::Must;
 use crate::shell;
@@ -105,7 +105,7 @@ impl Storage {
         rustix::io::write(wake, b"!").must("wake the server");
     }
 
-    /// Ends the server, as if it had died: whoever waits for it gets an error. The mount stays.
+    /// Ends the server, as if it had died: callers that wait for it get an error. The mount stays.
     pub fn die(&mut self) {
         drop(self.wake.take());
         if let Some(server) = self.server.take() {
@@ -161,7 +161,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().must("read a number"))
 }
 
-/// What the kernel is told; `None` where it wants no answer.
+/// The answer to a request of the kernel; `None` where it expects none.
 fn answer(request: &[u8]) -> Option<Vec<u8>> {
     if request.len() < HEADER {
         return None;

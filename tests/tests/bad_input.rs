@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What cannot be done is refused with a message that says what and how to fix it, with the right
+//! Requests that cannot be carried out are refused with a message that says why and how to fix it, with the right
 //! code, and leaves nothing behind.
 
 use hull_proto::cri::{self as api, MountPropagation};
@@ -297,7 +297,7 @@ async fn a_refused_container_leaves_nothing_and_its_name_is_free() {
         security(&mut config).run_as_username = "stranger".into();
         cri.create(&pod, config).await.unwrap_err();
     }
-    let more = node.on_host().more_than(&before);
+    let more = node.on_host().diff(&before);
     assert!(more.0.is_empty(), "left behind:\n{more}");
     let said = cri.output(&pod, shell("main", &image, "echo fine")).await;
     assert_eq!(said.stdout, "fine\n");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What greedy clients and containers may cost the daemon: memory, the streaming port, the state directory.
+//! Limits on what greedy clients and containers cost the daemon: memory, the streaming port, the state directory.
 
 use hull_proto::cri as api;
 use hull_tests::cri::shell;
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::session;
 use hull_tests::shell::run;
 use hull_tests::{Cri, Must as _, Node, eventually};
@@ -94,7 +94,7 @@ async fn peak<T>(daemon: i32, work: impl Future<Output = T>) -> (T, u64) {
 /// Waits for longer than `eventually` does: what is unused is given back within a minute.
 async fn back_to(daemon: i32, before: u64) {
     let most = before + before / 5 + (2 << 20);
-    let until = Instant::now() + patient(Duration::from_secs(60));
+    let until = Instant::now() + with_long_timeout(Duration::from_secs(60));
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     while anonymous(daemon) > most {
         assert!(Instant::now() < until, "{} bytes, {before} before", anonymous(daemon));
@@ -232,13 +232,13 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
     let idle: Vec<_> = (0..1200).map(|number| connect(sent[number % 2])).collect();
     let began = Instant::now();
     let (_input, mut output) = session::open(&url).await.unwrap();
-    let heard = output.rest().await;
-    assert_eq!(heard.stdout, b"here\n");
+    let transcript = output.rest().await;
+    assert_eq!(transcript.stdout, b"here\n");
     let took = began.elapsed();
-    assert!(took < patient(Duration::from_secs(3)), "{took:?}");
+    assert!(took < with_long_timeout(Duration::from_secs(3)), "{took:?}");
     // Who says nothing is not kept.
     let mut last = idle.last().must("find the last of them");
-    last.set_read_timeout(Some(patient(Duration::from_secs(20)))).unwrap();
+    last.set_read_timeout(Some(with_long_timeout(Duration::from_secs(20)))).unwrap();
     let mut answer = Vec::new();
     let closed = last.read_to_end(&mut answer);
     assert!(
@@ -250,7 +250,7 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
 /// Sends a request's head and reads until the connection is closed.
 fn ask(address: &str, head: &str) -> String {
     let mut stream = TcpStream::connect(address).must("connect");
-    stream.set_read_timeout(Some(patient(Duration::from_secs(3)))).must("set a limit");
+    stream.set_read_timeout(Some(with_long_timeout(Duration::from_secs(3)))).must("set a limit");
     stream.write_all(format!("{head}\r\n\r\n").as_bytes()).must("send a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).must("read the answer until the connection is closed");

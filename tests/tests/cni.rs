@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A node whose pods' network is made by CNI plugins: the reference ones of Debian, and a script that
-//! fails when it is told to.
+//! fails on request.
 
 use hull_proto::cri::{PodSandboxConfig, PodSandboxState, PortMapping, Protocol, StatusRequest};
 use hull_tests::cri::shell;
@@ -223,7 +223,7 @@ async fn a_plugin_that_will_not_let_go_is_asked_until_it_does() {
     .await;
     let cri = node.cri();
     cri.stop_pod(&pod).await.must("stop the pod");
-    let status = cri.pod_status(&pod).await.must("ask after the pod").status.unwrap_or_default();
+    let status = cri.pod_status(&pod).await.must("get the pod's status").status.unwrap_or_default();
     assert_eq!(status.state(), PodSandboxState::SandboxNotready);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container's first process is: its command, environment, user, rights.
+//! A container's first process: its command, environment, user, rights.
 
 use hull_proto::cri::{self as api};
 use hull_tests::cri::{container, idle, security, shell};
@@ -217,7 +217,7 @@ async fn seccomp_profiles_do_what_they_say() {
     .await;
     assert_eq!(status_of(&said.stdout, "Seccomp"), "0");
 
-    // CRI: no profile is no confinement.
+    // CRI: without a profile there is no confinement.
     let said = probe(&cri, &pod, &image, mode, |config| security(config).seccomp = None).await;
     assert_eq!(status_of(&said.stdout, "Seccomp"), "0");
 
@@ -378,7 +378,7 @@ async fn the_stop_signal_is_the_configs_or_the_images() {
     assert_eq!(stop("of-config", api::Signal::Sigusr2).await, 42);
 }
 
-/// What the kubelet is told of an image's user (`runAsNonRoot`) is what a container of it runs as.
+/// The user of an image that the kubelet reads (for `runAsNonRoot`) is the user of its containers.
 #[tokio::test]
 async fn a_user_is_read_in_one_way() {
     let node = Node::start().await;

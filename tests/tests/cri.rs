@@ -221,7 +221,7 @@ async fn an_exec_that_takes_too_long_is_ended() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run_idle(&pod, "main", &image).await;
-    // Several at once, so that the monitor has more to do than to kill the one that is asked after.
+    // Several at once, so that the monitor has more to do than to kill the one whose status is read.
     let rounds = (0..8).map(|number| {
         let (cri, made) = (cri.clone(), made.clone());
         tokio::spawn(async move {

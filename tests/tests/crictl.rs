@@ -59,7 +59,7 @@ fn crictl(node: &Node, args: &[&str]) -> Ran {
     finish(&mut command(node, args))
 }
 
-/// What a subcommand that must go well said.
+/// Output of a subcommand that must succeed.
 fn good(node: &Node, args: &[&str]) -> String {
     crictl(node, args).good().trim().to_owned()
 }
@@ -205,7 +205,7 @@ async fn run_does_all_at_once_and_events_and_attach_follow() {
     assert!(late.stderr.contains("exited"), "{late:?}");
 }
 
-/// Two pods, `one` and `two`, each with a container `main` that is told what it is; `one` has ended.
+/// Two pods, `one` and `two`, each with a container `main` that gets its name as an argument; `one` has ended.
 fn two_pods(node: &Node, image: &str) -> [String; 4] {
     let made = ["one", "two"].map(|name| {
         let (pod_file, file) = configs(node, name, image, WAIT);

@@ -16,8 +16,11 @@ async fn listen(cri: &Cri) -> Streaming<api::ContainerEventResponse> {
 }
 
 async fn next(events: &mut Streaming<api::ContainerEventResponse>) -> api::ContainerEventResponse {
-    let next =
-        tokio::time::timeout(hull_tests::eventually::patient(EVENT_MAX), events.message()).await;
+    let next = tokio::time::timeout(
+        hull_tests::eventually::with_long_timeout(EVENT_MAX),
+        events.message(),
+    )
+    .await;
     next.must("wait for an event").must("read an event").must("read an event before the end")
 }
 

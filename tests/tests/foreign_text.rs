@@ -7,7 +7,7 @@ use hull_tests::{Cri, Must as _, Node, bundle::Bundle};
 use std::path::Path;
 use tonic::Status;
 
-/// What a tenant would like to see in the daemon's log, with what hides it on a terminal.
+/// A line that a tenant would like to see in the daemon's log, with escapes that hide it on a terminal.
 const FORGED: &str =
     "x\n2026-11-29T00:00:00.000000Z  INFO hull::pod: forged\u{1b}[2J\u{9b}1m\u{202e}\r";
 
@@ -87,7 +87,7 @@ async fn no_message_and_no_line_of_the_log_has_a_tenants_control_characters() {
 async fn no_output_of_a_command_has_a_tenants_control_characters() {
     let node = Node::start().await;
     let (cri, _, image) = node.pod("web").await;
-    // Names may hold what reorders text, as it is no control character.
+    // Names may hold characters that reorder text, as these are not control characters.
     let mut odd = cri.pod_config("web\u{202e}bew\u{200b}");
     odd.hostname = "odd".into();
     let pod = cri.run_pod_with(odd).await.must("run a pod with an odd name");

@@ -6,7 +6,7 @@
 
 use hull_proto::cri::{self as api, ContainerEventType as Kind, ContainerState};
 use hull_tests::cri::shell;
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::{Node, eventually, host};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,11 @@ async fn a_frozen_container_stops_and_goes() {
         cri.stop(&made, 1).await.unwrap();
         let status = cri.status(&made).await;
         assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
-        assert!(began.elapsed() < patient(Duration::from_secs(8)), "{what}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < with_long_timeout(Duration::from_secs(8)),
+            "{what}: {:?}",
+            began.elapsed()
+        );
         cri.remove(&made).await.unwrap();
         assert!(!group.is_dir(), "{what}: its group is left");
     }
@@ -104,7 +108,7 @@ async fn a_frozen_pod_is_removed() {
     freezer.freeze(&freezer.pod(&node, &pod)).await;
     let began = Instant::now();
     cri.stop_pod(&pod).await.unwrap();
-    assert!(began.elapsed() < patient(Duration::from_secs(8)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(8)), "{:?}", began.elapsed());
     cri.remove_pod(&pod).await.unwrap();
     assert!(!freezer.pod(&node, &pod).is_dir(), "its group is left");
     node.nothing_is_left().await;
@@ -120,7 +124,7 @@ async fn a_command_in_a_frozen_container_ends_at_its_limit() {
     let began = Instant::now();
     let late = cri.exec_for(&made, &["echo", "on"], 2).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-    assert!(began.elapsed() < patient(Duration::from_secs(6)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(6)), "{:?}", began.elapsed());
     cri.remove_pod(&pod).await.unwrap();
     node.nothing_is_left().await;
 }
@@ -189,7 +193,8 @@ async fn a_start_that_the_daemon_died_in_is_told_with_its_time() {
         let mut events = events.into_inner();
         let mut kinds = Vec::new();
         while kinds.last() != Some(&Kind::ContainerStoppedEvent) {
-            let next = tokio::time::timeout(patient(Duration::from_secs(20)), events.message());
+            let next =
+                tokio::time::timeout(with_long_timeout(Duration::from_secs(20)), events.message());
             let event = next.await.unwrap().unwrap().unwrap();
             if event.container_id == made {
                 kinds.push(event.container_event_type());
@@ -204,7 +209,7 @@ fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap()
 }
 
-/// Whoever shares a pid namespace can stop what comes into it, also before its program runs.
+/// A process that shares a pid namespace can stop others that enter it, also before their program runs.
 #[tokio::test]
 async fn a_neighbour_that_stops_every_process_delays_no_verb_beyond_its_limit() {
     let node = Node::start_with("[runtime]\nlaunch_timeout_s = 2\n").await;
@@ -229,7 +234,11 @@ async fn a_neighbour_that_stops_every_process_delays_no_verb_beyond_its_limit() 
             Ok(_) => {}
             Err(late) => assert_eq!(late.code(), Code::DeadlineExceeded, "{late}"),
         }
-        assert!(began.elapsed() < patient(Duration::from_secs(5)), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < with_long_timeout(Duration::from_secs(5)),
+            "{:?}",
+            began.elapsed()
+        );
         let began = Instant::now();
         let next = cri.make(&pod, shared(&format!("next-{round}"), "sleep 1000")).await;
         match cri.start(&next).await {
@@ -239,7 +248,11 @@ async fn a_neighbour_that_stops_every_process_delays_no_verb_beyond_its_limit() 
         cri.stop(&next, 1).await.unwrap();
         assert_eq!(cri.status(&next).await.state(), ContainerState::ContainerExited);
         cri.remove(&next).await.unwrap();
-        assert!(began.elapsed() < patient(Duration::from_secs(12)), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < with_long_timeout(Duration::from_secs(12)),
+            "{:?}",
+            began.elapsed()
+        );
     }
     cri.stop(&main, 1).await.unwrap();
     cri.stop(&neighbour, 1).await.unwrap();

@@ -119,7 +119,7 @@ fn serve(netns: &str, name: &'static str) {
     });
 }
 
-/// What answers at an address of the node, over TCP and over UDP.
+/// The answers at an address of the node, over TCP and over UDP.
 fn ask(address: &str) -> std::io::Result<(String, String)> {
     let at = address.parse().map_err(std::io::Error::other)?;
     let mut stream = TcpStream::connect_timeout(&at, ANSWER_MAX)?;
@@ -172,7 +172,7 @@ async fn a_host_port_is_reached_from_everywhere_at_every_address_of_the_node() {
         let (tcp, udp) = said.must(format!("ask {at} from {from:?}"));
         assert!(tcp.starts_with("web ") && udp.starts_with("web "), "{at} {from:?}: {tcp} {udp}");
         if from == Some(&far) {
-            // Whoever comes from elsewhere keeps his address, as policies need it.
+            // A client from elsewhere keeps its address, as policies need it.
             assert!(tcp.starts_with("web 10.214.") && tcp.ends_with(".2"), "{tcp}");
         }
     }

@@ -99,7 +99,7 @@ async fn written(cri: &Cri) -> (u64, u64) {
     let told =
         cri.image.clone().image_fs_info(request).await.must("ask for the space taken").into_inner();
     let usage = &told.container_filesystems[0];
-    let value = |of: Option<api::UInt64Value>| of.must("be told a number").value;
+    let value = |of: Option<api::UInt64Value>| of.must("read a number").value;
     (value(usage.used_bytes), value(usage.inodes_used))
 }
 
@@ -412,7 +412,7 @@ async fn archives_are_imported_from_files_and_pipes() {
     let _said = hull_tests::shell::finish(&mut command).good();
     assert!(cri.image_status("example.org/piped:3").await.unwrap().is_some());
 
-    let broken = node::write(&node.host_dir(), "broken.tar", "this is no archive");
+    let broken = node::write(&node.host_dir(), "broken.tar", "this is not an archive");
     let ran = node.hull(&["import", &broken.display().to_string()]);
     assert_ne!(ran.code, 0);
     assert!(ran.stderr.contains("archive"), "{ran:?}");

@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// What kubectl tries first, what it falls back to, and the two together.
+/// The transport that kubectl tries first, the one it falls back to, and the two together.
 const TRANSPORTS: [&str; 3] = ["websocket", "spdy", "fallback"];
 
 fn lacks_kubeclient(test: &str) -> bool {
@@ -243,7 +243,7 @@ async fn sessions_end_with_their_container() {
         let mut attach = kubeclient(&["-transport", by, "-t", "attach", &url]).spawn().unwrap();
         cri.stop(&id, 0).await.must("stop the container");
         assert_eq!(exec.wait().unwrap().code(), Some(137), "{by}");
-        // It may have come too late, and is told so then.
+        // It may have come too late, and gets an error then.
         assert!(matches!(attach.wait().unwrap().code(), Some(0 | 99)), "{by}");
     }
 }

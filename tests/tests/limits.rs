@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits: that they hold, that they can be changed, and that what ran into one is told.
+//! Limits: they hold, they can be changed, and a container that ran into one reports that.
 
 use hull_proto::cri::{self as api, ContainerState};
 use hull_tests::cri::{idle, resources, shell};

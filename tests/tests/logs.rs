@@ -177,10 +177,10 @@ async fn output_that_did_not_fit_on_the_disk_is_told_with_what_helps() {
     cri.remove_all_pods().await.unwrap();
 }
 
-/// What may be put in a log's place instead of a file of its own, as a message names it.
+/// Files that may be put in a log's place, as a message names them.
 const IMPOSTORS: [&str; 4] = ["hard links", "symbolic link", "device", "FIFO"];
 
-/// Puts it there. `host` is a file that is no log.
+/// Puts it there. `host` is a file that is not a log.
 fn put(what: &str, host: &Path, log: &Path) {
     let text = log.display().to_string();
     match what {

@@ -180,7 +180,7 @@ async fn recursive_read_only_covers_the_mounts_below() {
     config.mounts = vec![read_only("/plain", false), read_only("/all", true)];
     let said = cri.output(&pod, config).await;
     assert_eq!(said.stdout, "plain\nrefused\n", "{said:?}");
-    // Kubelets ask for it only where it is told of.
+    // Kubelets ask for it only where the status reports it.
     let status = cri.runtime.clone().status(api::StatusRequest::default()).await.unwrap();
     for handler in status.into_inner().runtime_handlers {
         assert!(handler.features.unwrap().recursive_read_only_mounts, "{}", handler.name);
@@ -194,7 +194,7 @@ async fn the_kernels_filesystems_are_mounted_as_the_field_does() {
     let said = cri.output(&pod, shell("probe", &image, "cat /proc/self/mountinfo")).await.stdout;
     let find = |at: &str| {
         let line = said.lines().find(|line| line.split(' ').nth(4) == Some(at));
-        line.unwrap_or_else(|| panic!("{at} is no mount in {said}")).to_owned()
+        line.unwrap_or_else(|| panic!("{at} is not a mount in {said}")).to_owned()
     };
     for (at, kind) in [
         ("/", "overlay"),

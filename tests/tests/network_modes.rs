@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names, resolver, exec and port-forward, which are the same whoever makes the pods' network.
+//! Names, resolver, exec and port-forward, which are the same for every kind of pod network.
 
 use hull_proto::cri::{self as api, NamespaceMode, PodSandboxConfig};
 use hull_tests::cri::{pod_namespaces, security, shell};
@@ -41,7 +41,7 @@ impl Drop for Uplink {
     }
 }
 
-/// What a kubelet asks for, with a user namespace where `mapped`, on the host's network where `on_host`.
+/// The config of a pod as a kubelet sends it, with a user namespace where `mapped`, on the host's network where `on_host`.
 fn pod_config(cri: &Cri, mapped: bool, on_host: bool) -> PodSandboxConfig {
     let mut config = cri.pod_config("web");
     config.hostname = "web-0".into();

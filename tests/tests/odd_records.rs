@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 const ROUNDS: usize = 16;
 const ODDITIES_MAX: usize = 4;
 
-/// What becomes of one file.
+/// The change to one file.
 #[derive(Debug, Clone)]
 enum Oddity {
     /// A field has this value.
@@ -220,7 +220,7 @@ async fn remove_all(cri: &Cri, what: &str) {
 /// Nothing but what was set aside, which this takes away.
 async fn only_set_aside_is_left(node: &Node, what: &str) {
     eventually(format!("nothing is left after {what}"), || async {
-        let more = node.on_host().more_than(node.before());
+        let more = node.on_host().diff(node.before());
         let left: Vec<_> = more.0.iter().filter(|line| !line.contains(".bad")).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
     })

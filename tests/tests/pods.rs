@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What containers of a pod share, and what a pod takes from its config.
+//! Namespaces that containers of a pod share, and settings that a pod takes from its config.
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{container, idle, pod_namespaces, security, shell};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What CreateContainer resolved holds for a container's life: for its start and every exec, in this
+//! The values that CreateContainer resolved hold for a container's life: for its start and every exec, in this
 //! daemon and the next, whatever has become of profiles and settings. And how what is kept on disk is
 //! guarded, and used when it cannot be written.
 
@@ -65,7 +65,7 @@ async fn an_exec_is_confined_as_its_container_whatever_became_of_the_profile() {
     let _file = profile(&node, false);
     assert_eq!(probe(&cri, &made).await, CONFINED, "its file says something else");
     node.restart().await;
-    assert_eq!(probe(&cri, &made).await, CONFINED, "likewise, after a restart");
+    assert_eq!(probe(&cri, &made).await, CONFINED, "the same after a restart");
     let new = cri.run(&pod, confined("new", &image, &file)).await;
     assert_eq!(probe(&cri, &new).await, "Seccomp:\t2\nmade\n", "a new one has the new profile");
     cri.remove_all_pods().await.unwrap();

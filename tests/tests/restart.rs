@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon killed at any time and started again: what runs goes on, what happened meanwhile is
-//! told, what was half made is gone.
+//! reported, what was half made is gone.
 
 use hull_proto::cri::{ContainerState, PodSandboxState};
 use hull_tests::cri::{idle, shell};
@@ -181,7 +181,7 @@ async fn a_pod_half_made_when_the_daemon_was_killed_is_taken_down() {
         }
         cri.remove_all_pods().await.unwrap();
         eventually(format!("nothing is left after a kill at {seen:?}"), || async {
-            let more = node.on_host().more_than(node.before());
+            let more = node.on_host().diff(node.before());
             if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
         })
         .await;
@@ -233,7 +233,7 @@ async fn an_address_that_was_still_held_when_the_daemon_was_killed_is_given_back
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run_idle(&pod, "main", &image).await;
     let pid = cri.pid(&made).await;
-    // Whoever visits the namespace keeps it, and the pod's link, beyond the answer to the stop.
+    // A process that enters the namespace keeps it, and the pod's link, beyond the answer to the stop.
     let visited = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
     cri.stop_pod(&pod).await.unwrap();
     node.kill();
@@ -348,7 +348,7 @@ async fn a_start_that_the_daemon_did_not_live_to_answer_is_the_next_ones() {
     assert_eq!(cri.ended(&container).await.exit_code, 4);
 }
 
-/// A client that is stopped, or waits for the daemon to end, does not answer its goodbye.
+/// A client that is stopped, or waits for the daemon to end, does not answer its close.
 #[tokio::test]
 async fn a_silent_connection_does_not_keep_the_daemon_from_ending() {
     let mut node = Node::start().await;

@@ -13,7 +13,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// What a second daemon gets of its own, where only one thing is shared.
+/// Settings that a second daemon has for itself, where only one thing is shared.
 const OWN: [(&str, &str); 3] = [
     ("bridge", "network.bridge=\"hlother\""),
     ("table", "network.table=\"hlother\""),
@@ -68,7 +68,7 @@ async fn a_process_that_is_no_daemon_cannot_keep_one_from_starting() {
     let mut node = Node::start().await;
     node.kill();
     let name = format!("hull-network-bridge-{}", node.names().bridge);
-    // Whoever listens is the thread's user: unix(7), SO_PEERCRED.
+    // The peer's user is that of the thread that listens: unix(7), SO_PEERCRED.
     let held = std::thread::spawn(move || {
         let nobody = rustix::process::Uid::from_raw(NOBODY);
         set_thread_res_uid(nobody, nobody, nobody).must("become nobody");

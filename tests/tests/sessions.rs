@@ -92,12 +92,12 @@ async fn a_new_size_reaches_the_process_of_an_exec() {
     let script = "trap 'stty size; exit 7' WINCH; echo ready; while :; do sleep 0.02; done";
     let (mut input, mut output) = session::exec(&cri, &id, &["sh", "-c", script], true).await;
     let _ready = output.until("ready").await;
-    // What is no size moves nothing and does not stand in the way of one.
+    // Bytes that are not a size change nothing, and do not prevent a later size.
     assert!(input.send(RESIZE, b" \n").await);
     input.resize(120, 40).await;
-    let heard = output.rest().await;
-    assert!(String::from_utf8_lossy(&heard.stdout).contains("40 120"), "{heard:?}");
-    assert_eq!(heard.code(), Some(7), "{heard:?}");
+    let transcript = output.rest().await;
+    assert!(String::from_utf8_lossy(&transcript.stdout).contains("40 120"), "{transcript:?}");
+    assert_eq!(transcript.code(), Some(7), "{transcript:?}");
 }
 
 #[tokio::test]
@@ -120,9 +120,9 @@ async fn who_attaches_to_a_terminal_types_into_it_and_sets_its_size() {
     drop((input, output));
     let (mut input, mut output) = session::attach(&cri, &id, true, true).await;
     assert!(input.send(STDIN, b"echo \"it is $x\"; exit 5\n").await);
-    let heard = output.rest().await;
-    assert!(String::from_utf8_lossy(&heard.stdout).contains("it is kept"), "{heard:?}");
-    assert_eq!(heard.status["status"], "Success", "{heard:?}");
+    let transcript = output.rest().await;
+    assert!(String::from_utf8_lossy(&transcript.stdout).contains("it is kept"), "{transcript:?}");
+    assert_eq!(transcript.status["status"], "Success", "{transcript:?}");
     assert_eq!(cri.ended(&id).await.exit_code, 5);
 }
 
@@ -142,10 +142,10 @@ async fn all_who_are_attached_see_all_of_the_output() {
     go(&cri, &id).await;
     let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
     let all = clients.iter_mut().map(|(_, output)| output.rest());
-    for heard in futures_util::future::join_all(all).await {
-        assert!(heard.stdout == expected.as_bytes(), "{} bytes", heard.stdout.len());
-        assert_eq!(heard.stderr, b"bad\n");
-        assert_eq!(heard.status["status"], "Success");
+    for transcript in futures_util::future::join_all(all).await {
+        assert!(transcript.stdout == expected.as_bytes(), "{} bytes", transcript.stdout.len());
+        assert_eq!(transcript.stderr, b"bad\n");
+        assert_eq!(transcript.status["status"], "Success");
     }
 }
 
@@ -188,11 +188,15 @@ async fn a_client_that_takes_nothing_does_not_stop_a_container_and_is_told_what_
         go(&cri, &id).await;
         // It has not read a byte of it by then.
         assert_eq!(cri.ended(&id).await.exit_code, 3);
-        let heard = slow.rest().await;
-        assert!(heard.stdout.len() < LENGTH, "it missed nothing: {}", heard.stdout.len());
-        assert!(heard.stdout.len() > 1 << 20, "it is given what was kept: {}", heard.stdout.len());
-        assert_eq!(heard.status["status"], "Failure");
-        let said = heard.status["message"].as_str().unwrap_or_default();
+        let transcript = slow.rest().await;
+        assert!(transcript.stdout.len() < LENGTH, "it missed nothing: {}", transcript.stdout.len());
+        assert!(
+            transcript.stdout.len() > 1 << 20,
+            "it is given what was kept: {}",
+            transcript.stdout.len()
+        );
+        assert_eq!(transcript.status["status"], "Failure");
+        let said = transcript.status["message"].as_str().unwrap_or_default();
         assert!(said.contains("fell too far behind"), "{said}");
         let logged: usize = cri.logs(&id).await.iter().map(|line| line.text.len()).sum();
         assert_eq!(logged, LENGTH, "the log missed nothing");
@@ -211,11 +215,11 @@ async fn an_interactive_container_waits_for_a_client_that_goes_on_reading() {
     output.begun().await;
     attached(&cri, &id, 1).await;
     go(&cri, &id).await;
-    let heard = output.rest().await;
-    assert_eq!(heard.stdout.len(), LENGTH, "{}", heard.status);
-    assert!(heard.stdout.iter().all(|byte| *byte == b'x'));
+    let transcript = output.rest().await;
+    assert_eq!(transcript.stdout.len(), LENGTH, "{}", transcript.status);
+    assert!(transcript.stdout.iter().all(|byte| *byte == b'x'));
     assert_eq!(
-        (heard.stderr.as_slice(), &heard.status["status"]),
+        (transcript.stderr.as_slice(), &transcript.status["status"]),
         (&b"bad\n"[..], &"Success".into())
     );
     assert_eq!(cri.ended(&id).await.exit_code, 3);
@@ -229,7 +233,7 @@ async fn a_client_that_vanishes_while_it_takes_nothing_takes_its_process_along()
     let (input, mut output) = session::exec(&cri, &id, &["yes", "vanished-client"], false).await;
     let _some = output.next().await.unwrap();
     assert_eq!(running("yes vanished-client"), 1);
-    // Nothing of what it sent is read any more, and nobody says goodbye.
+    // Nothing of what it sent is read any more, and nobody sends a close.
     drop((input, output));
     none_runs("yes vanished-client").await;
 }
@@ -258,8 +262,8 @@ async fn a_daemon_that_ends_takes_sessions_along_and_leaves_containers_alone() {
         } else {
             node.terminate();
         }
-        let heard = output.rest().await;
-        assert_eq!(heard.status, serde_json::Value::Null, "nobody knows how it ended");
+        let transcript = output.rest().await;
+        assert_eq!(transcript.status, serde_json::Value::Null, "nobody knows how it ended");
         assert_eq!(seen.next().await, None);
         none_runs("sleep 98761").await;
         node.start_again().await;

@@ -72,8 +72,8 @@ async fn cpu_per_second_is_known_at_the_first_time_it_is_asked_for() {
         if number(cpu.usage_core_nano_seconds) > 0 { Ok(rate) } else { Err(format!("{cpu:?}")) }
     })
     .await;
-    assert!(rate > 0, "nothing was told before");
-    // Who asks for the pod a moment later is told no less of the container.
+    assert!(rate > 0, "a rate needs an earlier sample");
+    // A request for the pod a moment later returns no less for the container.
     let again = of_pod(&cri, &pod).await.containers.remove(0).cpu.must("find cpu");
     assert!(number(again.usage_nano_cores) > 0, "{again:?}");
 }
@@ -94,7 +94,7 @@ async fn memory_is_counted_as_eviction_wants_it() {
     assert!((9_000_000..25_000_000).contains(&rss), "anonymous memory, without files: {rss}");
     assert!(working_set >= rss, "{working_set} {rss}");
     assert_eq!(number(memory.available_bytes), (256 << 20) - working_set);
-    // What the kernel could drop at once counts as used, but is no reason to evict anybody.
+    // Memory that the kernel could drop at once counts as used, but is not a reason to evict anybody.
     let pid = cri.pid(&made).await;
     let dir = cgroup_with(pid, "memory.stat").must("find its memory cgroup");
     let stat = fs::read_to_string(dir.join("memory.stat")).must("read memory.stat");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What AppArmor and seccomp deny is in the message of the container, wherever the kernel tells it.
+//! Denials of AppArmor and seccomp are in the message of the container, wherever the kernel reports them.
 
 use super::apparmor::profile;
 use super::said;
@@ -62,7 +62,7 @@ async fn what_a_profile_denied_is_in_the_containers_message() {
     tells(&denied(&node, "forbidden").await, "forbidden");
 }
 
-/// Who has auditd has nothing of this in the kernel's log.
+/// Where auditd runs, the kernel's log has none of these messages.
 #[tokio::test]
 async fn what_a_profile_denied_is_told_where_auditd_takes_it() {
     let node = Node::start().await;

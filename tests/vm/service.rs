@@ -84,7 +84,7 @@ async fn it_is_installed_upgraded_under_pods_watched_and_removed() {
 
     let removal = run("dpkg", ["--remove", "hull"]);
     let told = format!("{}{}", removal.stdout, removal.stderr);
-    assert!(told.contains("keeps"), "running pods are told of: {told}");
+    assert!(told.contains("keeps"), "running pods are mentioned: {told}");
     let _good = removal.good();
     assert_eq!(monitors(), Vec::<String>::new());
     for left in
@@ -120,7 +120,7 @@ async fn no_unit_is_known() {
     .await;
 }
 
-/// What `hull check` says after `change`, in a mount namespace of its own.
+/// The output of `hull check` after `change`, in a mount namespace of its own.
 fn check_after(change: &str) -> String {
     let script = format!("({change}) > /dev/null 2>&1; exec {} check", paths::hull().display());
     run("unshare", ["--mount", "sh", "-c", &script]).stdout

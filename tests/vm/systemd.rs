@@ -68,7 +68,7 @@ async fn the_kubelets_slice_is_where_its_pod_goes() {
     said("systemctl", &["stop", &slice.replace("-pod1_2", "")]);
 }
 
-/// systemd sets again what it knows of a unit whenever it reads its files anew, so nothing that a
+/// systemd sets again what it knows of a unit whenever it reads its files again, so nothing that a
 /// container was promised may be something that systemd knows otherwise.
 #[tokio::test]
 async fn limits_outlive_whatever_systemd_is_told() {
@@ -127,7 +127,7 @@ async fn limits_outlive_whatever_systemd_is_told() {
         said("systemctl", &told);
         assert_eq!(limits(), set, "after systemctl {told:?}");
     }
-    // Another unit in the slice: systemd works out anew which controllers it has.
+    // Another unit in the slice: systemd works out again which controllers it has.
     said("systemd-run", &["--slice", &slice, "--scope", "-p", "IOWeight=50", "true"]);
     assert_eq!(limits(), set);
     let denied = "mknod /tmp/disk b 254 0; head -c1 /tmp/disk > /dev/null || echo denied";

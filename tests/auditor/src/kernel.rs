@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel answers: system calls, socket families, keys.
+//! Answers of the kernel to system calls, socket families and keys.
 
 use hull_sys::audit::{PROBES, add_key as add, find_key as find, session_keyring};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -30,7 +30,7 @@ pub(crate) fn families() -> Value {
     json!((0..FAMILIES).filter(passes).collect::<Vec<_>>())
 }
 
-/// The session keyring's number, or why it is not told.
+/// The session keyring's number, or the error.
 pub(crate) fn keyring() -> Value {
     session_keyring().map_or_else(|err| json!(err.to_string()), |number| json!(number))
 }

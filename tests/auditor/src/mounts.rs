@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Mounts, and what of the procfs and sysfs that they show can be read or written.
+//! Mounts, and which files of the procfs and sysfs mounts can be read or written.
 
-use crate::look::opens;
+use crate::process::opens;
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use serde_json::{Map, Value, json};
 use std::fs;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the fuzzer found, each as a test of its own.
+//! Faults that the fuzzer found, each as a test of its own.
 
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, resources};

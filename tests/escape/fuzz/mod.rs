@@ -10,7 +10,7 @@ use crate::registry::faults;
 use crate::scaled;
 use hull_proto::cri as api;
 use hull_tests::cri::{channel, idle};
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::process::Process;
 use hull_tests::random::{Random, seed};
 use hull_tests::shell::{names, say};
@@ -58,7 +58,7 @@ async fn call(
         let first = tokio::time::timeout(Duration::from_millis(20), stream.message()).await;
         first.unwrap_or(Ok(None)).map(drop)
     };
-    let limit = patient(if endless { PATIENCE } else { CALL_MAX });
+    let limit = with_long_timeout(if endless { PATIENCE } else { CALL_MAX });
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Some(answer),
         Err(_) if endless => None,
@@ -66,7 +66,7 @@ async fn call(
     }
 }
 
-/// What is wrong with an answer.
+/// The faults of an answer.
 fn wrong(method: &str, answer: &Result<(), Status>) -> Vec<String> {
     let Err(refused) = answer else { return Vec::new() };
     let mut found = faults(method, refused);
@@ -133,7 +133,7 @@ async fn containers(cri: &Cri) -> Vec<String> {
     listed.into_iter().map(|container| container.id).collect()
 }
 
-/// What of a finding tells it from others: numbers and ids do not.
+/// The finding without its numbers and ids, to compare it with others.
 fn kind(finding: &str) -> String {
     finding.chars().filter(|c| !c.is_ascii_hexdigit()).take(70).collect()
 }

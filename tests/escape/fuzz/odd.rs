@@ -46,7 +46,7 @@ const TEXTS: [&str; 40] = [
     "kubernetes.io/name",
 ];
 
-/// A text.
+/// A random text, often an odd one.
 pub(super) fn text(random: &mut Random) -> String {
     match random.below(12) {
         0 => "x".repeat(10_000),
@@ -58,7 +58,7 @@ pub(super) fn text(random: &mut Random) -> String {
     }
 }
 
-/// A number.
+/// A random number, often an odd one.
 pub(super) fn number(random: &mut Random) -> i64 {
     let numbers = [
         i64::MIN,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 /// How deep a change may be in messages of messages.
 const DEPTH_MAX: usize = 6;
 
-/// What is on the node, to be named by requests.
+/// Pods, containers and images of the node, to be named by requests.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Objects {
     pub(super) pods: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Objects {
     pub(super) host_dir: PathBuf,
 }
 
-/// Makes requests.
+/// Builds random requests.
 pub(super) struct Requests {
     methods: Vec<MethodDescriptor>,
     cri: Cri,
@@ -70,7 +70,7 @@ impl Requests {
         (method.clone(), request)
     }
 
-    /// What a kubelet would send.
+    /// The request as a kubelet would send it.
     fn usual(
         &self,
         method: &MethodDescriptor,

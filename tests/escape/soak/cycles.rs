@@ -20,7 +20,7 @@ const ASKED: i32 = 7;
 const BY_ITSELF: i32 = 23;
 const KILLED: i32 = 137;
 
-/// What came of the pods.
+/// Results of the pods' lives.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Pods that came and went.
@@ -73,10 +73,10 @@ impl Worker {
     pub(super) async fn run(&mut self, pods: u32) -> Tally {
         for number in 0..pods {
             let name = format!("soak-{}-{number}", self.number);
-            let blows = self.shared.blows.load(Ordering::SeqCst);
+            let faults = self.shared.faults.load(Ordering::SeqCst);
             if let Err(status) = self.pod(&name).await {
                 self.tally.given_up += 1;
-                let calm = blows == self.shared.blows.load(Ordering::SeqCst);
+                let calm = faults == self.shared.faults.load(Ordering::SeqCst);
                 // Plugins of the network die at any time.
                 let is_plugin = status.message().contains("network");
                 let is_bug = status.code() == Code::Internal && !is_away(&status);
@@ -146,17 +146,13 @@ impl Worker {
         eventually("the container has printed all of its lines", || async {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let is_all = text.contains(&format!("line-{}\n", LINES - 1));
-            if is_all || self.is_struck(pod) {
-                Ok(())
-            } else {
-                Err(format!("{} bytes", text.len()))
-            }
+            if is_all || self.was_hit(pod) { Ok(()) } else { Err(format!("{} bytes", text.len())) }
         })
         .await;
     }
 
-    fn is_struck(&self, pod: &str) -> bool {
-        self.shared.struck.lock().must("read which pods were struck").iter().any(|of| of == pod)
+    fn was_hit(&self, pod: &str) -> bool {
+        self.shared.hit.lock().must("read which pods were hit").iter().any(|of| of == pod)
     }
 
     async fn ended(&self, container: &str) -> Result<api::ContainerStatus, Status> {
@@ -177,14 +173,14 @@ impl Worker {
     }
 
     fn check(&mut self, pod: &str, status: &api::ContainerStatus, code: i32, log: &Path) {
-        let struck = self.is_struck(pod);
+        let hit = self.was_hit(pod);
         self.tally.checked += 1;
-        if status.exit_code != code && !(struck && [KILLED, 255].contains(&status.exit_code)) {
+        if status.exit_code != code && !(hit && [KILLED, 255].contains(&status.exit_code)) {
             let text =
                 format!("{} ended with {}, not {code}: {status:?}", status.id, status.exit_code);
             self.tally.wrong.push(text);
         }
-        if struck {
+        if hit {
             return;
         }
         let lines: Vec<String> = read_log(log).into_iter().map(|line| line.text).collect();
@@ -201,7 +197,7 @@ impl Worker {
     /// Each kind once and in order, if the container lived while one stream of events was open.
     async fn events_came(&mut self, pod: &str, container: &str, began_on: u32) {
         let is_open = began_on % 2 == 1;
-        if !is_open || self.is_struck(pod) {
+        if !is_open || self.was_hit(pod) {
             return;
         }
         let all = [

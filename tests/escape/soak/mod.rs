@@ -5,17 +5,17 @@
 //!
 //! ```text
 //! workers   one pod after the other, as a kubelet: what fails is asked again, or taken away
-//! chaos     one blow after the other, the next when more pods have come and gone
+//! chaos     one fault after the other, the next when more pods have come and gone
 //! listener  all events, with the number of the stream that they came on
 //! ```
 //!
 //! `network/examples/soak.rs` does this for the pod network alone, without a daemon.
 
-mod blows;
 mod cycles;
+mod faults;
 
-use blows::Chaos;
 use cycles::{Tally, Worker};
+use faults::Chaos;
 use hull_proto::cri::{self as api, ContainerEventType as Kind};
 use hull_tests::host::Names;
 use hull_tests::process::Process;
@@ -32,8 +32,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 const WORKERS: u32 = 4;
-/// Pods that come and go between two blows.
-const PODS_PER_BLOW: u32 = 3;
+/// Pods that come and go between two faults.
+const PODS_PER_FAULT: u32 = 3;
 const REFERENCE: &str = "/usr/lib/cni";
 
 /// Hands on to the bridge plugin, and now and then dies: before, or when all is done but said.
@@ -47,15 +47,15 @@ printf '%s\n' "$said"
 exit $code
 "#;
 
-/// What workers, chaos and the listener share.
+/// State that workers, chaos and the listener share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// Pods that came and went.
     done: AtomicU32,
     /// Blows so far: a verb that fails while this changes has an excuse.
-    blows: AtomicU32,
+    faults: AtomicU32,
     /// Pods of which something was killed.
-    struck: Mutex<Vec<String>>,
+    hit: Mutex<Vec<String>>,
     /// Pods and containers that are there now, by worker.
     there: Mutex<BTreeMap<u32, (String, String)>>,
     /// Where the image is.
@@ -125,7 +125,7 @@ async fn listen(cri: Cri, shared: Arc<Shared>) {
     }
 }
 
-/// Whatever of the host's belongs to CNI and not to a pod that is known.
+/// Links and namespaces on the host that belong to CNI and not to a known pod.
 fn left_of_plugins(node: &Node) -> Vec<String> {
     let given = names(&node.host_dir().join("ipam/pods"));
     given.into_iter().filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
@@ -169,7 +169,7 @@ async fn pods_come_and_go_while_everything_around_them_is_killed() {
         .collect();
     let mut chaos = Chaos::new(random.fork(1_000), Arc::clone(&shared), registry);
     while !workers.iter().all(|worker| worker.is_finished()) {
-        chaos.strikes(&mut node, PODS_PER_BLOW, &workers).await;
+        chaos.inject_after(&mut node, PODS_PER_FAULT, &workers).await;
     }
     let mut tally = Tally::default();
     for worker in workers {
@@ -181,7 +181,7 @@ async fn pods_come_and_go_while_everything_around_them_is_killed() {
     node.nothing_is_left().await;
     let addresses = left_of_plugins(&node);
     say(&format!(
-        "soak: {} in {:.0?}; blows: {:?}",
+        "soak: {} in {:.0?}; faults: {:?}",
         tally.shown(),
         began.elapsed(),
         chaos.counts()

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A streaming client that sends whatever it was told to, takes everything that it is sent, and goes.
+//! A streaming client that sends the input's bytes, reads everything that the server sends, and disconnects.
 //!
 //! Checked of every session: it ends when its client goes, and with it the input of every stream and
-//! whoever writes; no stream is given more bytes than came.
+//! all writers; no stream is given more bytes than came.
 
 use bytes::Bytes;
 use hull_streaming::session::{Patience, Session, Stream, Watched};
@@ -19,9 +19,9 @@ pub const PATIENCE: Patience = Patience {
     silent: Duration::from_mins(2),
     full: Duration::from_mins(2),
 };
-/// What the connection holds, in bytes, on each way.
+/// Capacity of the connection in each direction, in bytes.
 const PIPE_BYTES: usize = 4 << 10;
-/// What every stream of the server's says, so that a client's windows count.
+/// Bytes that every stream of the server sends, so that a client's windows count.
 const WORDS: usize = 100;
 
 thread_local! {
@@ -71,7 +71,7 @@ pub async fn serve(mut session: Session, client: DuplexStream, bytes: &[u8]) -> 
         let ((), ()) = tokio::join!(streams, alive.gone());
         session.finish().await;
     };
-    // The client takes what it is sent all the while: one that does not holds up the farewell for seconds.
+    // The client takes what it is sent all the while: one that does not holds up the close for seconds.
     let ((), (), ()) = tokio::join!(send, take, served);
     given.load(Ordering::Relaxed)
 }

@@ -53,7 +53,7 @@ fn all<'a, T: BorshDeserialize>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<T
     found
 }
 
-/// What a request carries for the parts that know plans.
+/// Decodes the payload of a request that carries a plan.
 fn payload(verb: &Verb) {
     match verb {
         Verb::StartPause { plan, .. } => drop(borsh::from_slice::<hull_init::PausePlan>(plan)),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Small decisions and runs of bytes out of a fuzzer's input. When it is used up, everything is zero.
 
-/// What is left of the input.
+/// The rest of the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a>(pub &'a [u8]);
 
@@ -12,7 +12,7 @@ impl<'a> Input<'a> {
         self.0.is_empty()
     }
 
-    /// One decision.
+    /// The next byte, for one decision.
     pub fn byte(&mut self) -> u8 {
         self.bytes(1).first().copied().unwrap_or(0)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is done with bytes that others send, for fuzzing: one module per target, whose `run` takes any
+//! Parsers of bytes that others send, for fuzzing: one module per target, whose `run` takes any
 //! bytes and panics when a promise is broken.
 //!
 //! ```text
@@ -25,7 +25,7 @@ pub mod unpack;
 pub mod upgrade;
 pub mod websocket;
 
-/// What takes one case.
+/// Runs one case.
 pub type Run = fn(&[u8]);
 
 /// All targets by name.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The log of a container: what its monitor writes the command line prints as it was said, and what
-//! is no log is passed on.
+//! is not a log is passed on.
 
 use crate::input::Input;
 use hull_monitor::log::{Log, Stream, room};

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         say("error: the demo runs real containers, which needs root\nhint: run `sudo make demo`");
         return ExitCode::FAILURE;
     }
-    // A step that fails panics. Whoever runs a demo wants its message, not the place in this file.
+    // A step that fails panics. A user of the demo wants its message, not the place in this file.
     panic::set_hook(Box::new(|info| say(&format!("\nerror: {}", message(info.payload())))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.must("make a runtime");
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a step that failed says.
+/// The message of a step that failed.
 fn message(payload: &dyn std::any::Any) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a step failed")
@@ -59,7 +59,7 @@ async fn demo() {
     let cri = node.cri();
     let pod = run_the_pod(&mut steps, &node, &cri, &web, &busybox).await;
     look_around(&mut steps, &node).await;
-    let of_pod = node.on_host().more_than(node.before()).0.len();
+    let of_pod = node.on_host().diff(node.before()).0.len();
 
     steps.take("stop the pod", async { cri.stop_pod(&pod).await.must("stop the pod") }).await;
     steps.take("remove the pod", async { cri.remove_pod(&pod).await.must("remove the pod") }).await;

@@ -3,8 +3,8 @@
 //! (`make power-cuts`): first looks at what the last cut left, then makes work until the next.
 //!
 //! Its lines begin with `power:`. `stored IMAGE` is said once a pull was answered, `dropping IMAGE` before
-//! its removal is asked for; whoever pulls the plug keeps count and hands the list of what must be
-//! there to the next life, in `$1`. `at WORKER VERB` is what is under way, so that it can be told what a cut
+//! its removal is asked for; the script that cuts the power keeps count and hands the list of what must be
+//! there to the next life, in `$1`. `at WORKER VERB` is what is under way, to know what a cut
 //! hit. `wrong …` is a finding, `looked` says that there is no more.
 
 use hull_proto::cri as api;
@@ -22,12 +22,12 @@ use std::process::{Command, Stdio};
 
 /// Images that are pulled and dropped again.
 const IMAGES: u32 = 6;
-/// What takes turns side by side.
+/// Number of workers that run side by side.
 const WORKERS: u32 = 3;
 const ROOT: &str = "/var/lib/power";
 
 fn main() {
-    let stored = std::env::args().nth(1).must("be told the list of what is stored");
+    let stored = std::env::args().nth(1).must("read the path of the list of stored images");
     let stored = fs::read_to_string(stored).unwrap_or_default();
     let stored: BTreeSet<String> = stored.lines().map(str::to_owned).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -109,7 +109,7 @@ fn name(number: u32) -> String {
     format!("registry.test/power/{number}:1")
 }
 
-/// What the cut left: nothing that runs, nothing half made, and every image whole that is listed.
+/// Checks what the cut left: nothing that runs, nothing half made, and every image whole that is listed.
 async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     let wrong = |what: String| say(&format!("power: wrong {what}"));
     // As a kubelet does after a reboot: what is listed has a status, does not run, and can be taken away.
@@ -170,7 +170,7 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     cri.remove_pod(&pod).await.must("remove the pod after the cut");
 }
 
-/// Pulls, runs, stops, drops, over and over. An error is no finding here: two of these meet.
+/// Pulls, runs, stops, drops, over and over. An error is not a finding here: two workers may meet.
 async fn work(cri: Cri, worker: u32) {
     for turn in 0u32.. {
         let at = |verb: &str| say(&format!("power: at {worker} {verb}"));

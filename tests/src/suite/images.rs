@@ -29,7 +29,7 @@ pub const HOSTS: [&str; 3] = ["registry.k8s.io", "gcr.io", "k8s.gcr.io"];
 const STAGING: &str = "k8s-staging-cri-tools";
 const E2E: &str = "e2e-test-images";
 
-/// What a registry was filled with.
+/// The contents of a registry.
 #[derive(Debug)]
 pub struct Pushed {
     /// `sha256:…` of the manifest of `test-image-digest`.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a run of critest said, held against the list of specs that may be skipped.
+//! The report of a critest run, compared with the list of specs that may be skipped.
 //!
 //! The rule: what is not on the list must pass, and what is on the list must be skipped. So a spec
 //! that begins to run leaves the list, and a reason that no longer holds is found.
@@ -24,7 +24,7 @@ fn skips() -> impl Iterator<Item = (&'static str, usize, &'static str)> {
 /// How a spec ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// It passed.
+    /// The spec passed.
     Passed,
     /// It was not run; why.
     Skipped(String),
@@ -32,7 +32,7 @@ pub enum Ended {
     Failed(String),
 }
 
-/// What a run said.
+/// The outcome of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Name → how it ended.
@@ -47,7 +47,7 @@ impl Report {
     pub fn read(text: &str) -> Result<Self, String> {
         let suites: Value = serde_json::from_str(text).map_err(|err| err.to_string())?;
         let mut report = Self::default();
-        let suites = suites.as_array().ok_or("it is no list of suites")?;
+        let suites = suites.as_array().ok_or("it is not a list of suites")?;
         for spec in
             suites.iter().flat_map(|suite| suite["SpecReports"].as_array().into_iter().flatten())
         {
@@ -98,7 +98,7 @@ impl Report {
         )
     }
 
-    /// What is against the rule, one line for each thing.
+    /// Violations of the rule, one line for each.
     #[must_use]
     pub fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();

@@ -3,7 +3,7 @@
 
 use super::images::{HOSTS, Pushed};
 use super::report::Report;
-use crate::eventually::patient;
+use crate::eventually::with_long_timeout;
 use crate::must::Must;
 use crate::node::Node;
 use crate::registry::Registry;
@@ -99,7 +99,7 @@ impl Suite {
             .arg(format!("-image-endpoint={endpoint}"))
             .arg(format!("-nri-socket={}", node.nri_socket().display()))
             .arg("-ginkgo.no-color")
-            .arg(format!("-ginkgo.timeout={}s", patient(SUITE_MAX).as_secs()))
+            .arg(format!("-ginkgo.timeout={}s", with_long_timeout(SUITE_MAX).as_secs()))
             .arg(format!("-ginkgo.json-report={}", json.display()))
             .args(mode.args())
             .args(more)

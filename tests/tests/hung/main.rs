@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `data_dir` | the daemon's own directories on a file system whose writes hang |
 //! | `matrix` | each part that can hang, under each verb: bounds and answers are those of docs/security.md |
 //! | `outside` | registries and plugins that hang |
 //! | `table` | reads those bounds from docs/security.md, which is made of the code |
@@ -12,12 +13,13 @@
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
 #![allow(clippy::print_stdout, reason = "how long each verb took")]
 
+mod data_dir;
 mod matrix;
 mod outside;
 mod table;
 
 use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::{Cri, Node, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,7 +38,7 @@ fn stop_monitor(pod: &str) -> Pid {
 async fn is_quick(cri: &Cri, container: &str) {
     let began = Instant::now();
     assert_eq!(cri.exec_for(container, &["echo", "on"], 10).await.unwrap().stdout, "on\n");
-    assert!(began.elapsed() < patient(Duration::from_secs(3)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(3)), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -50,12 +52,15 @@ async fn every_verb_of_a_pod_whose_monitor_hangs_ends() {
     let began = Instant::now();
     let late = cri.exec_for(&made, &["echo", "on"], 1).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-    assert!(began.elapsed() < patient(Duration::from_secs(5)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(5)), "{:?}", began.elapsed());
     is_quick(&cri, &healthy).await;
     let request = api::ReopenContainerLogRequest { container_id: made.clone() };
     let late = cri.runtime.clone().reopen_container_log(request).await.unwrap_err();
     assert_eq!(late.code(), Code::Unavailable, "{late}");
-    assert!(late.message().contains("hull-monitor"), "what to look at is told: {late}");
+    assert!(
+        late.message().contains("hull-monitor"),
+        "the message names the program to look at: {late}"
+    );
     let update = api::UpdateContainerResourcesRequest {
         container_id: made.clone(),
         linux: Some(api::LinuxContainerResources {
@@ -67,7 +72,7 @@ async fn every_verb_of_a_pod_whose_monitor_hangs_ends() {
     cri.runtime.clone().update_container_resources(update).await.unwrap();
     let began = Instant::now();
     cri.stop(&made, 1).await.unwrap();
-    assert!(began.elapsed() < patient(Duration::from_secs(25)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(25)), "{:?}", began.elapsed());
     assert_eq!(cri.status(&made).await.state(), ContainerState::ContainerExited);
     is_quick(&cri, &healthy).await;
     cri.remove_pod(&pod).await.unwrap();
@@ -83,7 +88,7 @@ async fn a_pod_whose_monitor_hangs_is_removed() {
     stop_monitor(&pod);
     let began = Instant::now();
     cri.remove_pod(&pod).await.unwrap();
-    assert!(began.elapsed() < patient(Duration::from_secs(25)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(25)), "{:?}", began.elapsed());
     node.nothing_is_left().await;
 }
 
@@ -98,7 +103,7 @@ async fn a_new_daemon_serves_before_a_monitor_that_hangs_has_answered() {
     let began = Instant::now();
     node.start_again().await;
     is_quick(&cri, &made).await;
-    assert!(began.elapsed() < patient(Duration::from_secs(5)), "{:?}", began.elapsed());
+    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(5)), "{:?}", began.elapsed());
     let status = cri.pod_status(&slow).await.unwrap().status.unwrap();
     assert_eq!(status.state(), PodSandboxState::SandboxReady, "as it was recorded");
     kill(monitor, Signal::SIGCONT).unwrap();

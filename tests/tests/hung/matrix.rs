@@ -8,7 +8,7 @@
 use crate::table::{self, Bound};
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, mount};
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::storage::{Hang, Storage};
 use hull_tests::{Cri, Must as _, Node, fixture, host};
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
-/// What requests give as their time limits and grace periods.
+/// Time limits and grace periods of requests.
 const TIMEOUT_S: i64 = 2;
 /// On top of each bound, for a busy machine, and for settings that are longer than `TIMEOUT_S`.
 const SLACK: Duration = Duration::from_secs(10);
@@ -28,16 +28,16 @@ const SLACK: Duration = Duration::from_secs(10);
 struct Victim {
     verb: Bound,
     pod: String,
-    /// It runs.
+    /// A container that runs.
     main: String,
-    /// It is made.
+    /// A container that is created.
     next: String,
     logs: PathBuf,
     /// Mounted in both, where that is the part.
     storage: Option<Storage>,
 }
 
-/// What keeps a part hanging. Dropped, the part goes on, also when the test fails.
+/// Keeps a part hanging. Dropped, the part goes on, also when the test fails.
 struct Hung(Option<Box<dyn FnOnce() + Send>>);
 
 impl Hung {
@@ -176,10 +176,10 @@ async fn victim(node: &Node, image: &str, number: usize, verb: Bound) -> Option<
     Some(Victim { verb, pod, main, next, logs, storage })
 }
 
-/// What is wrong with how a verb ended.
+/// The fault in how a verb ended, if any.
 async fn judged(cri: &Cri, image: &str, victim: &Victim) -> Option<String> {
     let Victim { verb, .. } = victim;
-    let bound = patient(verb.with(Duration::from_secs(TIMEOUT_S.unsigned_abs())));
+    let bound = with_long_timeout(verb.with(Duration::from_secs(TIMEOUT_S.unsigned_abs())));
     let began = Instant::now();
     let answer = call(cri, image, victim).await;
     let took = began.elapsed();
@@ -189,7 +189,7 @@ async fn judged(cri: &Cri, image: &str, victim: &Victim) -> Option<String> {
     if !verb.allows(code) {
         return Some(format!("{name}: {answer:?}, not {}", verb.reads));
     }
-    let is_late = took > bound + patient(SLACK);
+    let is_late = took > bound + with_long_timeout(SLACK);
     is_late.then(|| format!("{name} took {took:?}, its bound is {bound:?}"))
 }
 

@@ -5,7 +5,7 @@
 use crate::table;
 use hull_proto::cri as api;
 use hull_tests::cri::idle;
-use hull_tests::eventually::patient;
+use hull_tests::eventually::with_long_timeout;
 use hull_tests::host::Names;
 use hull_tests::plugin::{Plugin, program};
 use hull_tests::{Cri, Must as _, Node, eventually, fixture, paths};
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tonic::{Code, Status};
 
-/// What the settings of these nodes are set to, each.
+/// The value of each time limit in the settings of these nodes.
 const EACH: Duration = Duration::from_secs(2);
 /// On top of each bound, for a machine that is busy.
 const SLACK: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const SLACK: Duration = Duration::from_secs(10);
 fn judge(part: &str, verb: &str, began: Instant, answer: &Result<(), Status>) {
     let bound = table::of(part).into_iter().find(|of| of.verb == verb);
     let bound = bound.must(format!("find {verb} while the {part} hangs in docs/security.md"));
-    let (took, most) = (began.elapsed(), patient(bound.with(EACH) + SLACK));
+    let (took, most) = (began.elapsed(), with_long_timeout(bound.with(EACH) + SLACK));
     println!("{part}, {verb}: {answer:?} after {took:?}");
     let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
     assert!(bound.allows(code), "{verb} while the {part} hangs: {answer:?}, not {}", bound.reads);

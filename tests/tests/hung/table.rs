@@ -15,7 +15,7 @@ pub(crate) struct Bound {
     pub(crate) fixed: Duration,
     /// Those that add to it, by name.
     pub(crate) settings: Vec<String>,
-    /// What the caller reads, in the table's words.
+    /// The codes that the caller may read, in the table's words.
     pub(crate) reads: String,
 }
 

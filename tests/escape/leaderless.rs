@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Processes that do not want to end: whose first thread has ended, so that the kernel shows a zombie, while
+//! Processes whose first thread has ended, so that the kernel shows a zombie, while
 //! another thread goes on.
 
 use crate::auditor::{self, AUDITOR};
@@ -14,7 +14,7 @@ async fn a_container_whose_first_thread_has_ended_is_stopped_and_removed() {
     let node = Node::start().await;
     let (cri, image) = (node.cri(), auditor::image());
     let pod = cri.run_pod("web").await.unwrap();
-    let id = cri.run(&pod, auditor::container("main", &image, &["headless"])).await;
+    let id = cri.run(&pod, auditor::container("main", &image, &["end-main-thread"])).await;
     let pid = cri.pid(&id).await;
     eventually("its first thread has ended", || async {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -25,7 +25,7 @@ async fn a_container_whose_first_thread_has_ended_is_stopped_and_removed() {
     let left = fs::read_to_string(format!("/proc/{pid}/stat"));
     assert!(left.is_err(), "it runs on: {left:?}");
     // Another one goes with its pod.
-    let id = cri.run(&pod, auditor::container("other", &image, &["headless"])).await;
+    let id = cri.run(&pod, auditor::container("other", &image, &["end-main-thread"])).await;
     let pid = cri.pid(&id).await;
     cri.stop_pod(&pod).await.must("stop the pod");
     cri.remove_pod(&pod).await.must("remove the pod");
@@ -39,7 +39,7 @@ fn hull_oci_kills_and_deletes_a_container_whose_first_thread_has_ended() {
     let at = std::path::Path::new(&bundle.path()).join("rootfs/bin/auditor");
     fs::rename(auditor::on_host(&bundle.scratch()), at).must("put the auditor in a bundle");
     bundle.change(|config| {
-        config["process"]["args"] = serde_json::json!([AUDITOR, "headless"]);
+        config["process"]["args"] = serde_json::json!([AUDITOR, "end-main-thread"]);
     });
     bundle.up("one");
     let pid = bundle.state("one")["pid"].as_i64().must("its number");
@@ -52,7 +52,7 @@ fn hull_oci_kills_and_deletes_a_container_whose_first_thread_has_ended() {
     for words in [["kill", "one", "KILL"], ["delete", "--force", "one"]] {
         let _said = bundle.oci(&words).good();
     }
-    // Whoever its parent is now may not have waited for it yet.
+    // Its new parent may not have waited for it yet.
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.count());
     assert!(threads <= 1, "{threads} threads run on");
 }

@@ -5,7 +5,16 @@
 //! Errors of verbs are returned as they came, because many tests are about them. Helpers that do
 //! several verbs panic.
 
-use crate::eventually::{eventually, patient};
+mod config;
+mod log;
+
+pub use config::{
+    container, idle, image, mount, own_namespaces, pod_namespaces, pod_security, resources,
+    security, shell,
+};
+pub use log::{LogLine, read_log, text};
+
+use crate::eventually::{eventually, with_long_timeout};
 use crate::must::Must;
 use hull_proto::admin::hull_client::HullClient;
 use hull_proto::cri::image_service_client::ImageServiceClient;
@@ -26,38 +35,25 @@ const VERB_MAX: Duration = Duration::from_secs(60);
 /// Its number in the kernel's masks.
 const SIGTERM: u32 = 15;
 
-/// What an exec gave.
+/// The result of an exec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     /// Its exit code.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
-}
-
-/// One line, or piece of a line, of a container's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    /// As written.
-    pub time: String,
-    /// `stdout` or `stderr`.
-    pub stream: String,
-    /// Whether the line ends here (`F`) or goes on (`P`).
-    pub full: bool,
-    /// The text.
-    pub text: String,
 }
 
 /// The two CRI services and Hull's own, over one socket.
 #[derive(Debug, Clone)]
 pub struct Cri {
-    /// RuntimeService.
+    /// Client of CRI's RuntimeService.
     pub runtime: RuntimeServiceClient<Channel>,
-    /// ImageService.
+    /// Client of CRI's ImageService.
     pub image: ImageServiceClient<Channel>,
-    /// Hull's own service.
+    /// Client of Hull's own service.
     pub admin: HullClient<Channel>,
     logs: PathBuf,
     pods: Arc<Mutex<HashMap<String, PodSandboxConfig>>>,
@@ -80,7 +76,7 @@ impl Cri {
         }
     }
 
-    /// What a kubelet asks for a pod called `name`.
+    /// The config of a pod called `name`, as a kubelet sends it.
     #[must_use]
     pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
         // Pods of one name in a row have directories of their own, as kubelets give them by uid.
@@ -159,7 +155,7 @@ impl Cri {
         status.and_then(|status| status.network).must("find the pod's address").ip
     }
 
-    /// All pods.
+    /// Lists all pods.
     pub async fn pods(&self) -> Vec<api::PodSandbox> {
         let listed =
             self.runtime.clone().list_pod_sandbox(api::ListPodSandboxRequest::default()).await;
@@ -243,7 +239,7 @@ impl Cri {
         self.exec_for(container, command, 30).await
     }
 
-    /// Likewise with a deadline in seconds.
+    /// Runs a command in a container, with a timeout in seconds.
     ///
     /// # Errors
     /// As the daemon answers.
@@ -404,115 +400,6 @@ pub fn channel_for(socket: &Path, most: Duration) -> Channel {
         async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
     });
     // The address is never used: the connector above opens the socket.
-    let endpoint = Endpoint::from_static("http://localhost").timeout(patient(most));
+    let endpoint = Endpoint::from_static("http://localhost").timeout(with_long_timeout(most));
     endpoint.connect_with_connector_lazy(connect)
-}
-
-/// Namespaces as a kubelet asks for by default: net and ipc of the pod, pid of the container.
-#[must_use]
-pub fn own_namespaces() -> api::NamespaceOption {
-    api::NamespaceOption {
-        network: api::NamespaceMode::Pod.into(),
-        pid: api::NamespaceMode::Container.into(),
-        ipc: api::NamespaceMode::Pod.into(),
-        ..Default::default()
-    }
-}
-
-/// What a kubelet asks for a container called `name`.
-#[must_use]
-pub fn container(name: &str, of_image: &str, command: &[&str]) -> ContainerConfig {
-    ContainerConfig {
-        metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
-        image: Some(image(of_image)),
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        log_path: format!("{name}.log"),
-        linux: Some(api::LinuxContainerConfig {
-            resources: None,
-            security_context: Some(api::LinuxContainerSecurityContext {
-                namespace_options: Some(own_namespaces()),
-                ..Default::default()
-            }),
-        }),
-        ..Default::default()
-    }
-}
-
-/// A container that runs `script` in the image's shell.
-#[must_use]
-pub fn shell(name: &str, of_image: &str, script: &str) -> ContainerConfig {
-    container(name, of_image, &["/bin/sh", "-c", script])
-}
-
-/// A container that does nothing until it is told to stop, and then stops at once.
-#[must_use]
-pub fn idle(name: &str, of_image: &str) -> ContainerConfig {
-    shell(name, of_image, "trap 'exit 0' TERM; while true; do sleep 1000 & wait; done")
-}
-
-/// The security context of a container config, to be changed.
-pub fn security(config: &mut ContainerConfig) -> &mut api::LinuxContainerSecurityContext {
-    config.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
-
-/// The resources of a container config, to be changed.
-pub fn resources(config: &mut ContainerConfig) -> &mut api::LinuxContainerResources {
-    config.linux.get_or_insert_default().resources.get_or_insert_default()
-}
-
-/// The security context of a pod config, to be changed.
-pub fn pod_security(config: &mut PodSandboxConfig) -> &mut api::LinuxSandboxSecurityContext {
-    config.linux.get_or_insert_default().security_context.get_or_insert_default()
-}
-
-/// The namespaces of a pod config, to be changed.
-pub fn pod_namespaces(config: &mut PodSandboxConfig) -> &mut api::NamespaceOption {
-    pod_security(config).namespace_options.get_or_insert_default()
-}
-
-/// A bind mount.
-#[must_use]
-pub fn mount(from: &Path, to: &str) -> api::Mount {
-    api::Mount {
-        host_path: from.display().to_string(),
-        container_path: to.into(),
-        ..Default::default()
-    }
-}
-
-/// The image of a request.
-#[must_use]
-pub fn image(name: &str) -> api::ImageSpec {
-    api::ImageSpec { image: name.into(), user_specified_image: name.into(), ..Default::default() }
-}
-
-/// Reads a log file.
-#[must_use]
-pub fn read_log(path: &Path) -> Vec<LogLine> {
-    let bytes = std::fs::read(path).must(format!("read the log {}", path.display()));
-    let text = String::from_utf8_lossy(&bytes);
-    // A line that is being written right now has no end yet.
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().map(log_line).collect()
-}
-
-fn log_line(line: &str) -> LogLine {
-    let mut words = line.splitn(4, ' ');
-    let mut next = || words.next().must(format!("read the log line {line:?}")).to_owned();
-    let (time, stream, tag) = (next(), next(), next());
-    assert!(tag == "F" || tag == "P", "the log line {line:?} has no tag P or F");
-    LogLine { time, stream, full: tag == "F", text: next() }
-}
-
-/// What was written to one stream.
-#[must_use]
-pub fn text(logs: &[LogLine], stream: &str) -> String {
-    let mut text = String::new();
-    for line in logs.iter().filter(|line| line.stream == stream) {
-        text.push_str(&line.text);
-        if line.full {
-            text.push('\n');
-        }
-    }
-    text
 }

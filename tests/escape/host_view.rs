@@ -15,9 +15,9 @@ const SECRETS: [&str; 5] = ["keys", "kcore", "timer_list", "latency_stats", "sch
 
 /// The process, by its number on the host.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outside(pub(crate) i32);
+pub(crate) struct HostView(pub(crate) i32);
 
-impl Outside {
+impl HostView {
     fn path(self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.0))
     }
@@ -71,7 +71,7 @@ impl Outside {
         }
     }
 
-    /// What of the host's procfs and sysfs can be reached in the container through any of its mounts.
+    /// Files of the host's procfs and sysfs that can be reached in the container through any of its mounts.
     pub(crate) fn holes(self) -> Vec<String> {
         let mut holes = Vec::new();
         for line in self.mounts() {

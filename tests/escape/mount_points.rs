@@ -3,7 +3,7 @@
 //! start is refused with the place named, or everything is masked as ever.
 
 use crate::auditor::{self, image_with};
-use crate::outside::Outside;
+use crate::host_view::HostView;
 use crate::shapes::{default_seccomp, mapped};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::cri::mount;
@@ -90,7 +90,7 @@ async fn tried(cri: &Cri, pod: &str, config: ContainerConfig) -> Result<Vec<Stri
         cri.remove(&made).await.must("remove what did not start");
         return Err(refused);
     }
-    let process = Outside(cri.pid(&made).await);
+    let process = HostView(cri.pid(&made).await);
     process.stands_inside();
     let holes = process.holes();
     cri.stop(&made, 0).await.must("stop a container");

@@ -13,23 +13,24 @@
 //! a killed test run left is cleared by the next that gets the number. When a node is dropped it
 //! removes all pods by the daemon, and the test fails if anything of them is still on the host.
 
+mod setup;
+
 use crate::cri::Cri;
 use crate::eventually::{self, eventually};
-use crate::host::{self, Names, OnHost};
+use crate::host::{self, HostSnapshot, Names};
 use crate::must::Must;
 use crate::shell::{self, Ran};
 use crate::{fixture, paths};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+pub use setup::Driver;
+use setup::{claim, config, daemon_cgroup_dir, names};
 use std::fs;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Numbers to choose from: the third byte of the subnet.
-const NUMBERS: std::ops::Range<u8> = 1..250;
 /// Longest that the daemon may take to drain.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
@@ -41,36 +42,6 @@ shift 2
 exec "$@" >> "$log" 2>&1
 "#;
 
-/// Who makes the cgroups of a node's pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driver {
-    /// Hull itself.
-    Cgroupfs,
-    /// systemd, where that is the init.
-    Systemd,
-}
-
-impl Driver {
-    /// What `HULL_TEST_DRIVER` names, for runs of a whole suite; hull itself when it names none.
-    #[must_use]
-    pub fn of_the_run() -> Self {
-        match std::env::var("HULL_TEST_DRIVER").as_deref() {
-            Ok("systemd") => Self::Systemd,
-            Ok("cgroupfs") | Err(_) => Self::Cgroupfs,
-            Ok(other) => panic!("HULL_TEST_DRIVER is cgroupfs or systemd, not {other}"),
-        }
-    }
-
-    /// As it stands in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cgroupfs => "cgroupfs",
-            Self::Systemd => "systemd",
-        }
-    }
-}
-
 /// A running daemon and all that is its own.
 #[derive(Debug)]
 pub struct Node {
@@ -79,7 +50,7 @@ pub struct Node {
     log: PathBuf,
     daemon: Option<Child>,
     cri: Cri,
-    before: OnHost,
+    before: HostSnapshot,
     /// Whether its end was looked at already.
     finished: bool,
     /// The network namespace that the daemon runs in, when it is not the host's.
@@ -99,7 +70,7 @@ impl Node {
         Self::start_under(Driver::of_the_run(), more).await
     }
 
-    /// Likewise, with this cgroup driver.
+    /// Starts a node with this cgroup driver, and more in its configuration.
     pub async fn start_under(driver: Driver, more: &str) -> Self {
         let (number, claim) = claim();
         Self::start_claimed((number, claim), None, driver, String::new(), more).await
@@ -113,7 +84,7 @@ impl Node {
         Self::start_claimed((number, claim), None, driver, network, "").await
     }
 
-    /// Likewise, with the daemon in a network namespace that stands for another machine.
+    /// Starts a node whose daemon runs in a network namespace that stands for another machine.
     pub async fn start_in(netns: PathBuf, settings: impl FnOnce(&Names) -> String) -> Self {
         let (number, claim) = claim();
         let driver = Driver::of_the_run();
@@ -150,14 +121,19 @@ impl Node {
             log,
             daemon: None,
             cri,
-            before: OnHost::default(),
+            before: HostSnapshot::default(),
             finished: false,
             netns,
             _claim: claim,
         };
         node.start_again().await;
-        node.before = node.on_host();
+        node.take_baseline();
         node
+    }
+
+    /// Takes what is on the host now as what a test may leave there: for what the test itself has added.
+    pub fn take_baseline(&mut self) {
+        self.before = self.on_host();
     }
 
     /// Starts the daemon (again) and waits until it answers.
@@ -209,12 +185,13 @@ impl Node {
     pub fn terminate(&mut self) {
         let mut child = self.daemon.take().must("find the daemon");
         kill(pid_of(&child), Signal::SIGTERM).must("send SIGTERM to the daemon");
-        let ended =
-            eventually::blocking(eventually::patient(DRAIN_MAX), || match child.try_wait() {
-                Ok(Some(status)) => Ok(status),
-                Ok(None) => Err("it still runs".to_owned()),
-                Err(err) => Err(err.to_string()),
-            });
+        let ended = eventually::blocking(eventually::with_long_timeout(DRAIN_MAX), || match child
+            .try_wait()
+        {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it still runs".to_owned()),
+            Err(err) => Err(err.to_string()),
+        });
         match ended {
             Ok(status) => assert!(status.success(), "after SIGTERM the daemon ended with {status}"),
             Err(last) => {
@@ -242,22 +219,22 @@ impl Node {
         pid_of(self.daemon.as_ref().must("find the daemon")).as_raw()
     }
 
-    /// What of this node is on the host now.
+    /// A snapshot of this node on the host.
     #[must_use]
-    pub fn on_host(&self) -> OnHost {
+    pub fn on_host(&self) -> HostSnapshot {
         host::look(&self.names, self.daemon.as_ref().map(Child::id))
     }
 
-    /// What was there before the first pod.
+    /// The snapshot from before the first pod.
     #[must_use]
-    pub fn before(&self) -> &OnHost {
+    pub fn before(&self) -> &HostSnapshot {
         &self.before
     }
 
     /// Fails unless everything is as before the first pod.
     pub async fn nothing_is_left(&self) {
         eventually("nothing of the node's pods is left on the host", || async {
-            let more = self.on_host().more_than(&self.before);
+            let more = self.on_host().diff(&self.before);
             if more.0.is_empty() { Ok(()) } else { Err(format!("left over:\n{more}")) }
         })
         .await;
@@ -390,9 +367,14 @@ impl Drop for Node {
         let left = if failed_already || self.finished { None } else { self.settle() };
         if let Some(mut child) = self.daemon.take() {
             let _ = kill(pid_of(&child), Signal::SIGTERM);
-            let ended = eventually::blocking(eventually::patient(Duration::from_secs(5)), || {
-                if matches!(child.try_wait(), Ok(Some(_))) { Ok(()) } else { Err(String::new()) }
-            });
+            let ended =
+                eventually::blocking(eventually::with_long_timeout(Duration::from_secs(5)), || {
+                    if matches!(child.try_wait(), Ok(Some(_))) {
+                        Ok(())
+                    } else {
+                        Err(String::new())
+                    }
+                });
             if ended.is_err() {
                 drop(child.kill());
                 drop(child.wait());
@@ -426,10 +408,11 @@ impl Node {
             Err(_) => return Some("removing the pods at the end of the test failed".into()),
         }
         let before = &self.before;
-        let gone = eventually::blocking(eventually::patient(Duration::from_secs(5)), || {
-            let more = self.on_host().more_than(before);
-            if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
-        });
+        let gone =
+            eventually::blocking(eventually::with_long_timeout(Duration::from_secs(5)), || {
+                let more = self.on_host().diff(before);
+                if more.0.is_empty() { Ok(()) } else { Err(more.to_string()) }
+            });
         gone.err().map(|more| format!("left on the host after all pods were removed:\n{more}"))
     }
 
@@ -447,67 +430,6 @@ impl Node {
             })
         })
     }
-}
-
-/// A number that no other running test has.
-fn claim() -> (u8, UnixListener) {
-    for number in NUMBERS {
-        let name =
-            SocketAddr::from_abstract_name(format!("hull-test-node-{number}")).must("make a name");
-        // The kernel gives the name free when the process ends, however it ends.
-        if let Ok(listener) = UnixListener::bind_addr(&name) {
-            return (number, listener);
-        }
-    }
-    panic!("all numbers for test nodes are taken: {NUMBERS:?}")
-}
-
-fn names(number: u8, driver: Driver) -> Names {
-    Names {
-        root: PathBuf::from(format!("/var/tmp/hlt{number}")),
-        cgroup: match driver {
-            Driver::Cgroupfs => format!("/hull-test-{number}"),
-            Driver::Systemd => format!("/hulltest{number}.slice"),
-        },
-        daemon_cgroup: format!("/hull-testd-{number}"),
-        bridge: format!("hlt{number}"),
-        table: format!("hulltest{number}"),
-    }
-}
-
-/// The directory of the daemon's own cgroup: in the v2 hierarchy, else in the one for pids.
-fn daemon_cgroup_dir(names: &Names) -> PathBuf {
-    let hierarchies = host::hierarchies();
-    let v2 = hierarchies.iter().find(|dir| dir.join("cgroup.controllers").is_file());
-    let pids = || hierarchies.iter().find(|dir| dir.ends_with("pids"));
-    let dir = v2.or_else(pids).must("find a cgroup hierarchy with pids");
-    dir.join(names.daemon_cgroup.trim_start_matches('/'))
-}
-
-fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
-    let at = |dir: &str| names.root.join(dir).display().to_string();
-    format!(
-        "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
-         [log]\nlevel = \"debug\"\n\
-         [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
-         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
-         [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
-         [runtime]\nseccomp_root = {seccomp:?}\ncdi_spec_dirs = [{cdi:?}]\n",
-        state = at("state"),
-        data = at("data"),
-        socket = at("hull.sock"),
-        seccomp = at("seccomp"),
-        driver = driver.name(),
-        cgroup = match driver {
-            Driver::Cgroupfs => &names.cgroup,
-            Driver::Systemd => names.cgroup.trim_start_matches('/'),
-        },
-        nri = at("nri.sock"),
-        cdi = at("cdi"),
-        plugins = at("plugins"),
-        bridge = names.bridge,
-        table = names.table,
-    )
 }
 
 fn pid_of(child: &Child) -> Pid {

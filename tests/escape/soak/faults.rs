@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 /// How long something is stopped at most.
 const STOPPED_MAX_MS: usize = 400;
 
-const BLOWS: [&str; 10] = [
+const FAULTS: [&str; 10] = [
     "daemon killed",
     "daemon stopped",
     "monitor killed",
@@ -52,8 +52,8 @@ impl Chaos {
         &self.counts
     }
 
-    /// Strikes once, after so many pods more have come and gone, or all have.
-    pub(super) async fn strikes(
+    /// Injects one fault, after so many pods more have come and gone, or all have.
+    pub(super) async fn inject_after(
         &mut self,
         node: &mut Node,
         pods: u32,
@@ -66,17 +66,17 @@ impl Chaos {
             if done >= until || is_over { Ok(()) } else { Err(format!("{done} of {until}")) }
         })
         .await;
-        let blow = *self.random.pick(&BLOWS);
-        self.shared.blows.fetch_add(1, Ordering::SeqCst);
-        if self.strike(node, blow).await {
-            *self.counts.entry(blow).or_default() += 1;
+        let fault = *self.random.pick(&FAULTS);
+        self.shared.faults.fetch_add(1, Ordering::SeqCst);
+        if self.inject(node, fault).await {
+            *self.counts.entry(fault).or_default() += 1;
         }
-        self.shared.blows.fetch_add(1, Ordering::SeqCst);
+        self.shared.faults.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether there was something to strike.
-    async fn strike(&mut self, node: &mut Node, blow: &str) -> bool {
-        match blow {
+    /// Whether there was a process for the fault.
+    async fn inject(&mut self, node: &mut Node, fault: &str) -> bool {
+        match fault {
             "daemon killed" => {
                 node.kill();
                 node.start_again().await;
@@ -94,7 +94,7 @@ impl Chaos {
             }
             "registry stopped" => self.stopped(held(self.registry.pid(), "docker-registry")).await,
             "plugin killed" => self.plugin_killed(node).await,
-            _ => self.of_a_pod(node, blow).await,
+            _ => self.of_a_pod(node, fault).await,
         }
     }
 
@@ -107,7 +107,7 @@ impl Chaos {
         true
     }
 
-    async fn of_a_pod(&mut self, node: &Node, blow: &str) -> bool {
+    async fn of_a_pod(&mut self, node: &Node, fault: &str) -> bool {
         let there: Vec<(String, String)> = {
             let there = self.shared.there.lock().must("see what is there");
             there.values().cloned().collect()
@@ -117,7 +117,7 @@ impl Chaos {
         }
         let (pod, container) = self.random.pick(&there).clone();
         let (of, is_killed) =
-            blow.split_once(' ').map_or(("", false), |(of, how)| (of, how == "killed"));
+            fault.split_once(' ').map_or(("", false), |(of, how)| (of, how == "killed"));
         let process = match of {
             "monitor" => monitor_of(&pod),
             "pause" => pause_of(node, &pod).await,
@@ -127,7 +127,7 @@ impl Chaos {
         if !is_killed {
             return self.stopped(Some(process)).await;
         }
-        self.shared.struck.lock().must("note a pod").push(pod);
+        self.shared.hit.lock().must("note a pod").push(pod);
         pidfd_send_signal(&process, Signal::KILL).is_ok()
     }
 
@@ -136,7 +136,7 @@ impl Chaos {
         let Some(process) = process else { return false };
         let time = Duration::from_millis(self.random.below(STOPPED_MAX_MS) as u64);
         let stopped = pidfd_send_signal(&process, Signal::STOP).is_ok();
-        // Nothing tells when it has been stopped for long enough: the time is the blow.
+        // Nothing tells when it has been stopped for long enough: the time is the fault.
         drop(tokio::time::timeout(time, std::future::pending::<()>()).await);
         stopped && pidfd_send_signal(&process, Signal::CONT).is_ok()
     }
