@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull peers deb install uninstall clean
+.PHONY: check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,12 +103,12 @@ fuzz: setup ## Fuzz every parser of input from outside (needs nightly and cargo-
 	@SECONDS_EACH=$(or $(SECONDS),60) scripts/fuzz $(T)
 
 # ARGS are for cri-bench: ARGS=--quick, ARGS="--only pods,exec --label Hull"; docs/bench.md lists them.
-bench: build ## Measure Hull beside the runtimes that `make peers` installed
+bench: build ## Measure Hull beside the runtimes that `make baselines` installed
 	@cargo build --release -p cri-bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/side-by-side" $(ARGS)
 
-peers: setup ## Build or install the runtimes that `make bench` compares with
-	@scripts/peers
+baselines: setup ## Build or install the runtimes that `make bench` compares with
+	@scripts/baselines
 
 bench-oci: build ## Measure `hull oci` beside runc and crun, if they are installed
 	@cargo build --release -p hull-tests --bin oci_bench

@@ -19,10 +19,10 @@ pub struct Args {
     /// CRI socket of a runtime; the first one is what others are compared with.
     #[arg(long = "endpoint", value_name = "SOCKET")]
     pub endpoints: Vec<String>,
-    /// What to call it [default: the runtime's name].
+    /// Name of the runtime in the report [default: the runtime's name].
     #[arg(long = "label", value_name = "NAME")]
     pub labels: Vec<String>,
-    /// Cgroup that holds the runtime's processes, and another after a comma; its CPU time is told then.
+    /// Cgroup that holds the runtime's processes, and another after a comma. Without it, no CPU time is reported.
     #[arg(long = "cgroup", value_name = "PATH[,PATH]")]
     pub cgroups: Vec<String>,
     /// Parent cgroup to ask for, for pods (with the systemd driver a slice).
@@ -49,7 +49,7 @@ pub struct Args {
     /// Times that all is done [default: 3].
     #[arg(long)]
     pub rounds: Option<usize>,
-    /// Numbers of pods to weigh memory at.
+    /// Numbers of pods at which memory is measured.
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub memory_at: Vec<usize>,
     /// Numbers of containers to ask lists at.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! CPU time of a whole runtime: its daemon, its helpers however short they live and whoever their
+//! CPU time of a whole runtime: its daemon, its helpers however short they live and whatever their
 //! parent becomes, and what its containers do before they are the program that was asked for.
 //!
 //! The kernel counts it per cgroup, below it too, and what has ended stays counted. So it is exact where
@@ -35,10 +35,10 @@ impl Meter {
         counts.collect::<Result<_>>().map(Self)
     }
 
-    /// What has been used so far.
+    /// The CPU time used so far.
     ///
     /// # Errors
-    /// When a cgroup is gone.
+    /// A cgroup no longer exists.
     pub fn read(&self) -> Result<Duration> {
         self.0.iter().map(Count::read).sum()
     }

@@ -23,7 +23,7 @@ pub enum Error {
     /// The file is there, but what is looked for is not in it.
     #[error("find {what} in {}", path.display())]
     Content { what: String, path: PathBuf },
-    /// Who listens on the socket.
+    /// The process that listens on the socket was not found.
     #[error("find the process that listens on {}", socket.display())]
     Daemon { socket: PathBuf, source: std::io::Error },
     /// The command of `--restart`.
@@ -35,7 +35,7 @@ pub enum Error {
     /// An exec session.
     #[error("stream an exec: {said}")]
     Stream { said: String },
-    /// What was asked for needs an option that is not there.
+    /// A work needs an option that was not given.
     #[error("do this without {option}")]
     Option { option: &'static str },
     /// The bare program of the kernel floor.
@@ -63,7 +63,7 @@ impl Error {
         text
     }
 
-    /// What helps.
+    /// The hint: a change of the command line that fixes it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container is shut off by, read from outside: so that no runtime is fast because it leaves
-//! something away.
+//! Isolation of a container, read from outside, so that no runtime is fast because it leaves some of it out.
 //!
-//! Looked at in every run, for every target, before anything is timed. What a target lacks that was
-//! asked for is printed beneath the table.
+//! Checked in every run, for every target, before anything is timed. Missing isolation is printed below the table.
 
 use crate::target::{CPU_QUOTA_US, MASKED, MEMORY_BYTES, Network, READ_ONLY, Target};
 use crate::{Error, Result};
@@ -18,54 +16,54 @@ const NAMESPACES: [&str; 5] = ["mnt", "pid", "net", "ipc", "uts"];
 /// `sys_chroot`, mknod, `audit_write`, setfcap. Runtimes leave some of them away, never add any.
 const CAPABILITIES_MAX: u64 = 0xa804_25fb;
 
-/// What of the isolation that was asked for a container has not.
+/// Parts of the requested isolation that a container lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lacks(pub BTreeSet<String>);
+pub struct MissingIsolation(pub BTreeSet<String>);
 
-/// Runs a pod as they are measured and looks at it.
+/// Runs a pod like those that are measured, and checks it.
 ///
 /// # Errors
-/// When it does not run, or its process is not told.
-pub async fn look(target: &Target) -> Result<Lacks> {
+/// The pod does not run, or the runtime does not report its process id.
+pub async fn check(target: &Target) -> Result<MissingIsolation> {
     let up = target.up(Network::Pod).await?;
     let info =
         target.cri.inspect(&up.container).await.map_err(crate::error::verb("ContainerStatus"))?;
     let what = "the process id (`info.info.pid`)";
-    let missing = Error::Answer { verb: "ContainerStatus", what };
-    let pid = crate::weigh::told_pid(&info.info).ok_or(missing)?;
-    let lacks = of(pid)?;
+    let no_pid = Error::Answer { verb: "ContainerStatus", what };
+    let pid = crate::memory::pid_in_info(&info.info).ok_or(no_pid)?;
+    let missing = of_process(pid)?;
     target.down(&up).await?;
-    Ok(lacks)
+    Ok(missing)
 }
 
-/// What the process `pid` lacks.
+/// The isolation that the process `pid` lacks.
 ///
 /// # Errors
-/// When it is gone.
-pub fn of(pid: i32) -> Result<Lacks> {
+/// The process has ended.
+pub fn of_process(pid: i32) -> Result<MissingIsolation> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let mut lacks = Lacks::default();
+    let mut missing = MissingIsolation::default();
     for name in NAMESPACES {
         let of = |dir: &Path| fs::read_link(dir.join("ns").join(name)).ok();
-        lacks.unless(of(&proc) != of(Path::new("/proc/self")), || format!("a {name} namespace"));
+        missing.require(of(&proc) != of(Path::new("/proc/self")), || format!("a {name} namespace"));
     }
     let status = read(&proc.join("status"))?;
     let field = |key: &str| {
         status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim().to_owned()
     };
-    lacks.unless(field("Seccomp:") == "2", || "a seccomp filter".into());
+    missing.require(field("Seccomp:") == "2", || "a seccomp filter".into());
     for set in ["CapEff:", "CapBnd:", "CapPrm:"] {
         let held = u64::from_str_radix(&field(set), 16).unwrap_or(u64::MAX);
         let more = held & !CAPABILITIES_MAX;
-        lacks.unless(more == 0, || format!("dropped capabilities ({set} has {more:#x} more)"));
+        missing.require(more == 0, || format!("dropped capabilities ({set} has {more:#x} more)"));
     }
-    mounts(&mut lacks, &proc)?;
-    cgroups(&mut lacks, &proc)?;
-    Ok(lacks)
+    mounts(&mut missing, &proc)?;
+    cgroups(&mut missing, &proc)?;
+    Ok(missing)
 }
 
-impl Lacks {
-    fn unless(&mut self, has: bool, what: impl FnOnce() -> String) {
+impl MissingIsolation {
+    fn require(&mut self, has: bool, what: impl FnOnce() -> String) {
         if !has {
             self.0.insert(what());
         }
@@ -81,7 +79,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Masked and read-only paths, and a root of its own.
-fn mounts(lacks: &mut Lacks, proc: &Path) -> Result<()> {
+fn mounts(missing: &mut MissingIsolation, proc: &Path) -> Result<()> {
     let text = read(&proc.join("mountinfo"))?;
     // Where, and how it is mounted.
     let mounts: Vec<(&str, &str)> = text
@@ -95,21 +93,21 @@ fn mounts(lacks: &mut Lacks, proc: &Path) -> Result<()> {
     // What this kernel does not have cannot be masked.
     let is_there = |path: &&&str| Path::new(path).try_exists().unwrap_or(false);
     for path in MASKED.iter().filter(is_there) {
-        lacks.unless(mounted(path).is_some(), || format!("a mask on {path}"));
+        missing.require(mounted(path).is_some(), || format!("a mask on {path}"));
     }
     for path in READ_ONLY.iter().filter(is_there) {
         let read_only =
             mounted(path).is_some_and(|(_, how)| how.split(',').any(|word| word == "ro"));
-        lacks.unless(read_only, || format!("{path} read-only"));
+        missing.require(read_only, || format!("{path} read-only"));
     }
     for path in ["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys"] {
-        lacks.unless(mounted(path).is_some(), || format!("a mount on {path}"));
+        missing.require(mounted(path).is_some(), || format!("a mount on {path}"));
     }
     Ok(())
 }
 
 /// The limits, in the cgroups that the process is in.
-fn cgroups(lacks: &mut Lacks, proc: &Path) -> Result<()> {
+fn cgroups(missing: &mut MissingIsolation, proc: &Path) -> Result<()> {
     let text = read(&proc.join("cgroup"))?;
     let hierarchies = hull_tests::host::hierarchies();
     let value = |file: &str| {
@@ -121,12 +119,12 @@ fn cgroups(lacks: &mut Lacks, proc: &Path) -> Result<()> {
     };
     let memory = value("memory.limit_in_bytes").or_else(|| value("memory.max"));
     let limit = memory.and_then(|text| text.trim().parse::<i64>().ok());
-    lacks.unless(limit == Some(MEMORY_BYTES), || format!("the memory limit (it is {limit:?})"));
+    missing.require(limit == Some(MEMORY_BYTES), || format!("the memory limit (it is {limit:?})"));
     let cpu = value("cpu.cfs_quota_us").or_else(|| value("cpu.max"));
     let quota = cpu.and_then(|text| text.split_whitespace().next()?.parse::<i64>().ok());
-    lacks.unless(quota == Some(CPU_QUOTA_US), || format!("the CPU limit (it is {quota:?})"));
+    missing.require(quota == Some(CPU_QUOTA_US), || format!("the CPU limit (it is {quota:?})"));
     let devices = value("devices.list");
-    lacks.unless(!devices.is_some_and(|list| list.starts_with("a *:* rwm")), || {
+    missing.require(!devices.is_some_and(|list| list.starts_with("a *:* rwm")), || {
         "a device list".into()
     });
     Ok(())

@@ -4,27 +4,28 @@
 //! ```text
 //! args → run: for each round, each work, each target in turn ─┬→ samples → report (table, JSON, SVG)
 //!                     work/*.rs: what is done and timed  ─────┘
-//!                     target: one socket, its pods    cpu, weigh: what the runtime uses
+//!                     target: one socket, its pods    cpu, memory: what the runtime uses
 //! ```
 //!
 //! The rule: targets get the same requests, and what is timed is what a kubelet waits for, from the
 //! request to the answer. It starts no runtime; `bin/side-by-side` does, for `make bench`.
 
 pub mod args;
-pub mod bed;
 pub mod cpu;
 pub mod error;
 pub mod floor;
 pub mod isolation;
+pub mod memory;
+pub mod output;
 pub mod report;
 pub mod run;
 pub mod samples;
 pub mod size;
 pub mod target;
-pub mod weigh;
+pub mod testbed;
 pub mod work;
 
 pub use error::Error;
 
-/// What may fail here.
+/// The result of everything here that may fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

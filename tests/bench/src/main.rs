@@ -3,7 +3,7 @@
 
 use clap::Parser as _;
 use cri_bench::args::Args;
-use cri_bench::report::progress;
+use cri_bench::output::progress;
 use cri_bench::{floor, run};
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(lives) = args.be_the_floor {
         // Before there are threads: it clones.
-        return floor::be(lives);
+        return floor::run(lives);
     }
     if let Err(wrong) = args.endpoints() {
         progress(&format!("error: {wrong}"));
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => {
-            progress(&format!("error: cannot make a runtime: {err}"));
+            progress(&format!("error: cannot start the tokio runtime: {err}"));
             return ExitCode::FAILURE;
         }
     };

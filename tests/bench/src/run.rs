@@ -10,7 +10,7 @@ use crate::report::{self, Measured, Note};
 use crate::samples::Samples;
 use crate::target::Target;
 use crate::work::{Context, Work};
-use crate::{Error, Result, floor, isolation};
+use crate::{Error, Result, floor, isolation, output};
 use hull_tests::shell::say;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -56,8 +56,8 @@ async fn measure(args: &Args, targets: &[Target], measured: &mut Measured) {
     let (size, works) = (args.size(), args.works());
     for target in targets {
         let label = &target.endpoint.label;
-        match isolation::look(target).await {
-            Ok(lacks) => measured.lacks(label, &lacks),
+        match isolation::check(target).await {
+            Ok(missing) => measured.missing_isolation(label, &missing),
             Err(err) => measured.note(label, "isolation", err.chain()),
         }
     }
@@ -72,7 +72,7 @@ async fn measure(args: &Args, targets: &[Target], measured: &mut Measured) {
                 if args.no_floor {
                     return Ok(());
                 }
-                of_kernel(*work, size.lives, targets.len(), &mut measured.samples).await
+                measure_floor(*work, size.lives, targets.len(), &mut measured.samples).await
             };
             if let Err(err) = of_floor.await {
                 measured.note(floor::LABEL, work.name(), err.chain());
@@ -92,14 +92,19 @@ async fn one(work: Work, context: &Context<'_>, number: usize, measured: &mut Me
     let label = &context.target.endpoint.label;
     let (round, rounds) = (context.round + 1, context.size.rounds);
     let took = began.elapsed().as_secs_f64();
-    report::progress(&format!("round {round}/{rounds}: {} of {label}: {took:.1} s", work.name()));
+    output::progress(&format!("round {round}/{rounds}: {} of {label}: {took:.1} s", work.name()));
     if let Err(err) = done {
         measured.note(label, work.name(), err.chain());
     }
 }
 
 /// Measures the floor of `work`, where there is one, as one more target.
-async fn of_kernel(work: Work, lives: usize, number: usize, samples: &mut Samples) -> Result<()> {
+async fn measure_floor(
+    work: Work,
+    lives: usize,
+    number: usize,
+    samples: &mut Samples,
+) -> Result<()> {
     if matches!(work, Work::Pods | Work::HostPods | Work::Exec) {
         floor::measure(work, lives, &mut samples.sink(number, work.name())).await?;
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was measured: for each metric, the samples of each target.
+//! Results: for each metric, the samples of each target.
 //!
 //! Metrics keep the order in which they first came. A sample is a plain number in its metric's unit;
 //! nothing is averaged before it gets here but where the metric says "per".
 
-/// What a metric's numbers count.
+/// The unit of a metric's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Milliseconds waited.
+    /// Milliseconds of wall-clock time.
     Ms,
     /// Milliseconds of CPU time.
     CpuMs,
@@ -15,7 +15,7 @@ pub enum Unit {
     PerSecond,
     /// Megabytes (10^6) in a second.
     MbPerSecond,
-    /// Kibibytes.
+    /// Kibibytes of memory.
     Kib,
     /// Per mille of one CPU.
     CpuPerMille,
@@ -42,14 +42,14 @@ impl Unit {
     }
 }
 
-/// One metric.
+/// One metric with the samples of all targets.
 #[derive(Debug)]
 pub struct Row {
     /// The work that it belongs to.
     pub work: &'static str,
-    /// What is measured.
+    /// Name of the metric.
     pub name: String,
-    /// In what.
+    /// Unit of the samples.
     pub unit: Unit,
     /// Samples by target.
     pub samples: Vec<Vec<f64>>,
@@ -81,7 +81,7 @@ pub fn quantile(samples: &[f64], percent: usize) -> Option<f64> {
     sorted.get(rank - 1).copied()
 }
 
-/// All metrics.
+/// All metrics of a run.
 #[derive(Debug)]
 pub struct Samples {
     /// In the order in which they came.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How much of each work is done. The numbers of the full size are those of the published table.
 
-/// How much.
+/// Numbers of pods, execs, bytes and so on, for each work.
 #[derive(Debug, Clone)]
 pub struct Size {
     /// Times that every work is done for every target.
@@ -14,7 +14,7 @@ pub struct Size {
     pub exec_pods: usize,
     /// Execs per round.
     pub execs: usize,
-    /// Numbers of pods at which memory is weighed.
+    /// Numbers of pods at which memory is measured.
     pub memory_at: Vec<usize>,
     /// Numbers of containers at which lists and statistics are asked for.
     pub lists_at: Vec<usize>,
@@ -37,7 +37,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// As published.
+    /// The numbers of the published table.
     #[must_use]
     pub fn full() -> Self {
         Self {

@@ -22,7 +22,7 @@ const NAMESPACE: &str = "cri-bench";
 /// Requests under way at once where pods are many.
 pub const AT_ONCE: usize = 8;
 
-/// What a kubelet has masked in containers that are not privileged.
+/// Paths that a kubelet requests to be masked in containers that are not privileged.
 pub const MASKED: [&str; 11] = [
     "/proc/asound",
     "/proc/acpi",
@@ -36,7 +36,7 @@ pub const MASKED: [&str; 11] = [
     "/proc/interrupts",
     "/sys/firmware",
 ];
-/// What it has made read-only there.
+/// Paths that it requests to be read-only there.
 pub const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Limit of memory of each container.
@@ -49,20 +49,20 @@ const CPU_SHARES: i64 = 512;
 /// Which network a pod has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Its own.
+    /// The pod's own network namespace.
     Pod,
-    /// The node's.
+    /// The node's network namespace.
     Host,
 }
 
 /// How a target is reached, from the command line.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// What it is called in the report; empty for the name that it gives itself.
+    /// Name in the report; empty for the name that Version returns.
     pub label: String,
     /// Its CRI socket.
     pub socket: PathBuf,
-    /// Cgroups that hold the runtime and its containers; without them CPU time is not told.
+    /// Cgroups that hold the runtime and its containers; without them no CPU time is reported.
     pub cgroups: Vec<String>,
     /// The parent cgroup that is asked for; empty leaves it to the runtime.
     pub cgroup_parent: String,
@@ -72,10 +72,10 @@ pub struct Endpoint {
 
 /// A pod with one container that runs.
 #[derive(Debug, Clone)]
-pub struct Up {
+pub struct RunningPod {
     /// The pod's id.
     pub pod: String,
-    /// Its container's.
+    /// The container's id.
     pub container: String,
 }
 
@@ -84,9 +84,9 @@ pub struct Up {
 pub struct Target {
     /// How it is reached.
     pub endpoint: Endpoint,
-    /// Its client.
+    /// The client of its socket.
     pub cri: Cri,
-    /// What it calls itself.
+    /// Name and version as Version returns them.
     pub version: String,
     image: String,
     meter: Option<Meter>,
@@ -94,7 +94,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Connects, looks who is there, pulls the image, and takes away what an earlier run left.
+    /// Connects, gets the runtime's version, pulls the image, and removes the pods of an earlier run.
     ///
     /// # Errors
     /// When the runtime does not do one of these.
@@ -131,7 +131,7 @@ impl Target {
         self.meter.as_ref().map(Meter::read).transpose()
     }
 
-    /// What a kubelet asks for a pod.
+    /// The config of a pod as a kubelet sends it.
     #[must_use]
     pub fn pod_config(&self, network: Network) -> PodSandboxConfig {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +153,7 @@ impl Target {
         config
     }
 
-    /// What it asks for a container that runs `command`.
+    /// The config of a container that runs `command`, as a kubelet sends it.
     #[must_use]
     pub fn container_config(
         &self,
@@ -194,18 +194,18 @@ impl Target {
     ///
     /// # Errors
     /// The first refusal.
-    pub async fn up(&self, network: Network) -> Result<Up> {
+    pub async fn up(&self, network: Network) -> Result<RunningPod> {
         let pod = self.run_pod(network).await?;
         let container = self.create(&pod, self.idle("main", network)).await?;
         self.start(&container).await?;
-        Ok(Up { pod, container })
+        Ok(RunningPod { pod, container })
     }
 
     /// Takes it down, as a kubelet does when a pod was deleted and did not end by itself.
     ///
     /// # Errors
     /// The first refusal.
-    pub async fn down(&self, up: &Up) -> Result<()> {
+    pub async fn down(&self, up: &RunningPod) -> Result<()> {
         self.cri.stop(&up.container, 0).await.map_err(verb("StopContainer"))?;
         self.cri.remove(&up.container).await.map_err(verb("RemoveContainer"))?;
         self.cri.stop_pod(&up.pod).await.map_err(verb("StopPodSandbox"))?;
@@ -252,10 +252,10 @@ impl Target {
     ///
     /// # Errors
     /// The first refusal.
-    pub async fn fill(&self, pods: &mut Vec<Up>, wanted: usize) -> Result<()> {
+    pub async fn fill(&self, pods: &mut Vec<RunningPod>, wanted: usize) -> Result<()> {
         let missing = wanted.saturating_sub(pods.len());
         let starts = stream::iter(0..missing).map(|_| self.up(Network::Pod));
-        pods.extend(starts.buffer_unordered(AT_ONCE).try_collect::<Vec<Up>>().await?);
+        pods.extend(starts.buffer_unordered(AT_ONCE).try_collect::<Vec<RunningPod>>().await?);
         Ok(())
     }
 

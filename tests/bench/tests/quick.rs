@@ -2,7 +2,7 @@
 //! The benchmark in its quick size against a node of the test's own: every work gives figures, and what
 //! is measured are containers with all of their isolation.
 
-use cri_bench::isolation::{self, Lacks};
+use cri_bench::isolation::{self, MissingIsolation};
 use cri_bench::target::{Endpoint, Network, Target};
 use cri_bench::work::Work;
 use hull_proto::cri::LinuxContainerResources;
@@ -104,15 +104,18 @@ async fn every_work_gives_figures_and_leaves_nothing() {
     assert!(node.cri().pods().await.is_empty());
 }
 
-/// What is measured has all that was asked for: nothing is fast because it is left out.
+/// Containers that are measured have all isolation that was requested: no runtime is fast because it leaves some out.
 #[tokio::test]
 async fn the_containers_that_are_measured_are_isolated() {
     let node = Node::start().await;
     let target = target(&node).await;
-    assert_eq!(isolation::look(&target).await.must("look"), Lacks::default());
+    assert_eq!(
+        isolation::check(&target).await.must("read the isolation"),
+        MissingIsolation::default()
+    );
 }
 
-/// The look sees what is missing, or it would be worth nothing.
+/// The check sees missing isolation, or it would be worth nothing.
 #[tokio::test]
 async fn a_container_that_is_not_isolated_is_seen() {
     let node = Node::start().await;
@@ -125,11 +128,12 @@ async fn a_container_that_is_not_isolated_is_seen() {
     security(&mut config).privileged = true;
     let container = target.create(&pod, config).await.must("create");
     target.start(&container).await.must("start");
-    let lacks = isolation::of(node.cri().pid(&container).await).must("look");
+    let missing =
+        isolation::of_process(node.cri().pid(&container).await).must("read the isolation");
     for what in ["a seccomp filter", "/proc/sys read-only"] {
-        assert!(lacks.0.contains(what), "{lacks:?} has not {what:?}");
+        assert!(missing.0.contains(what), "{missing:?} has not {what:?}");
     }
     for what in ["a mask on", "the memory limit", "the CPU limit", "dropped capabilities"] {
-        assert!(lacks.0.iter().any(|lacking| lacking.starts_with(what)), "{lacks:?}: {what:?}");
+        assert!(missing.0.iter().any(|part| part.starts_with(what)), "{missing:?}: {what:?}");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench-pull`: what a pull costs the daemon: time, processor, bytes written, memory.
 //!
-//! It drives any CRI socket (`--endpoint`, several times for peers side by side) and reads the costs of
+//! It drives any CRI socket (`--endpoint`, several times to compare runtimes side by side) and reads the costs of
 //! the process that listens there from /proc, so that all are measured by the same rule; children that
 //! the process has waited for are counted in. Without an endpoint it starts a node of its own. The
 //! images are made of files of this machine, compressed as builders do (gzip -6), and served by
@@ -99,7 +99,7 @@ fn main() {
     });
 }
 
-/// What is pulled: a title, and a reference for every run.
+/// Images to pull: a title, and a reference for every run.
 type Named = (String, Vec<String>);
 
 fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
@@ -228,7 +228,7 @@ fn walk(dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
     }
 }
 
-/// What a pull has cost.
+/// The cost of a pull.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     wall: Duration,
@@ -256,7 +256,7 @@ async fn bench(cri: &Cri, socket: &Path, images: &[Named]) {
     }
 }
 
-/// Pulls once.
+/// Pulls the image once, and measures that.
 async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
     // Resets the peak.
     let clear = format!("/proc/{pid}/clear_refs");
@@ -273,7 +273,7 @@ async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
     cost
 }
 
-/// Who listens at a socket.
+/// Pid of the process that listens on a socket.
 fn listener(socket: &Path) -> i32 {
     let stream = UnixStream::connect(socket).must(format!("connect to {}", socket.display()));
     getsockopt(&stream, PeerCredentials).must("ask who listens").pid()

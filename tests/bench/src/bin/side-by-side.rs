@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make bench`: Hull and whatever peers are here, started for the occasion and measured by `cri-bench`.
+//! `make bench`: starts Hull and the other runtimes that are installed, and measures them with `cri-bench`.
 //!
 //! `side-by-side [--label RUNTIME]… [ARGS OF cri-bench]`; a label chooses a runtime, without one all run.
 
 use clap::Parser as _;
 use cri_bench::args::Args;
-use cri_bench::bed;
+use cri_bench::testbed;
 use hull_tests::Must as _;
 use std::process::ExitCode;
 
@@ -14,13 +14,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.must("make a runtime");
     let code = match all.split_first() {
-        Some((first, args)) if first == bed::INSIDE => {
-            runtime.block_on(bed::inside(args, &parsed(args)))
+        Some((first, args)) if first == testbed::INSIDE => {
+            runtime.block_on(testbed::inside(args, &parsed(args)))
         }
         _ => {
             // Refused here, before anything is started.
             let _parsed = parsed(&all);
-            runtime.block_on(bed::outside(&all))
+            runtime.block_on(testbed::outside(&all))
         }
     };
     ExitCode::from(code)

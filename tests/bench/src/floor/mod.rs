@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// What its column is called.
+/// The label of its column in the report.
 pub const LABEL: &str = "kernel floor";
 
 /// Execs per pod.
@@ -45,11 +45,11 @@ pub async fn measure(work: Work, lives: usize, sink: &mut Sink<'_>) -> Result<()
     let ran = tokio::process::Command::new(me).args(["--be-the-floor", &lives]).output().await;
     let ran = ran.map_err(|err| failed(err.to_string()))?;
     let said = String::from_utf8_lossy(&ran.stdout);
-    let Ok(told) = serde_json::from_str::<Value>(&said) else {
+    let Ok(times) = serde_json::from_str::<Value>(&said) else {
         return Err(failed(String::from_utf8_lossy(&ran.stderr).trim().to_owned()));
     };
     let mut add = |of: &str, metric: &str| {
-        for value in told[of].as_array().into_iter().flatten().filter_map(Value::as_f64) {
+        for value in times[of].as_array().into_iter().flatten().filter_map(Value::as_f64) {
             sink.add(metric, crate::samples::Unit::Ms, value);
         }
     };
@@ -73,16 +73,16 @@ pub async fn measure(work: Work, lives: usize, sink: &mut Sink<'_>) -> Result<()
     Ok(())
 }
 
-/// Is the bare program: lives so many lives and prints what they took.
+/// Runs as the bare program: starts and ends so many pods, and prints their times as JSON.
 #[must_use]
-pub fn be(lives: usize) -> ExitCode {
+pub fn run(lives: usize) -> ExitCode {
     match measured(lives) {
-        Ok(told) => {
-            say(&told.to_string());
+        Ok(times) => {
+            say(&times.to_string());
             ExitCode::SUCCESS
         }
         Err(err) => {
-            crate::report::progress(&format!("cannot {err}"));
+            crate::output::progress(&format!("cannot {err}"));
             ExitCode::FAILURE
         }
     }

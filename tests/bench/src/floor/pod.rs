@@ -26,7 +26,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// What all pods share.
+/// The directories and the bridge that all pods share.
 pub(super) struct Floor {
     scratch: PathBuf,
     links: Links,
@@ -83,7 +83,7 @@ impl Child {
             ForkResult::Child => {
                 let done = work();
                 if let Err(err) = &done {
-                    crate::report::progress(&format!("a process of the floor: cannot {err}"));
+                    crate::output::progress(&format!("a process of the floor: cannot {err}"));
                 }
                 exit_now(i32::from(done.is_err()))
             }

@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is shown of a run: a table for people, JSON with every sample, a chart per metric.
+//! The report of a run: a table for people, JSON with every sample, a chart per metric.
 
 mod svg;
 
 use crate::args::Args;
-use crate::isolation::Lacks;
+use crate::isolation::MissingIsolation;
+use crate::output::{progress, shown};
 use crate::samples::{Row, Samples};
 use crate::target::Target;
 use crate::{Error, Result, floor};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-/// Something that is to be known about the figures.
+/// A remark on the figures, such as a work that failed.
 #[derive(Debug, Clone)]
 pub struct Note {
-    /// Of whom; empty when of all.
+    /// The target's label; empty for all targets.
     pub label: String,
-    /// In which work; empty when in all.
+    /// The work's name; empty for all works.
     pub work: String,
-    /// What.
+    /// The remark itself.
     pub text: String,
 }
 
-/// All that a run gave.
+/// All results of a run.
 #[derive(Debug)]
 pub struct Measured {
     /// The figures. Behind the targets comes the kernel floor.
     pub samples: Samples,
-    /// What is to be known about them.
+    /// Remarks on them.
     pub notes: Vec<Note>,
-    /// Whether something that was asked for could not be measured.
+    /// Whether something could not be measured.
     pub failed: bool,
     about: Value,
     labels: Vec<String>,
@@ -67,10 +67,10 @@ impl Measured {
         self.notes.push(Note { label: label.to_owned(), work: work.to_owned(), text });
     }
 
-    /// Notes what isolation a target's containers lack of what was asked for.
-    pub fn lacks(&mut self, label: &str, lacks: &Lacks) {
-        for lacking in &lacks.0 {
-            let text = format!("its containers have not {lacking}, which was asked for");
+    /// Notes which parts of the requested isolation a target's containers lack.
+    pub fn missing_isolation(&mut self, label: &str, missing: &MissingIsolation) {
+        for part in &missing.0 {
+            let text = format!("its containers lack {part}, which was requested");
             self.notes.push(Note { label: label.to_owned(), work: "isolation".into(), text });
         }
     }
@@ -91,22 +91,6 @@ fn machine() -> Value {
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "cgroup": if v2 { "v2" } else { "v1 or hybrid" },
     })
-}
-
-/// Tells on stderr how far it is.
-pub fn progress(line: &str) {
-    // A reader that has gone away is no reason to fail.
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
-}
-
-/// A number with as many digits as say something.
-pub(crate) fn shown(value: f64) -> String {
-    let digits = match value.abs() {
-        value if value >= 100.0 => 0,
-        value if value >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$}")
 }
 
 fn cell(row: &Row, target: usize) -> String {
@@ -194,7 +178,7 @@ pub fn json(measured: &Measured) -> String {
     format!("{all:#}\n")
 }
 
-/// To a thousandth: what is behind it is noise.
+/// Rounded to a thousandth: further digits are noise.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

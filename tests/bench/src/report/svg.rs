@@ -3,7 +3,7 @@
 //!
 //! Written by hand: it is rectangles and words, and a library would be larger than all of this crate.
 
-use super::shown;
+use crate::output::shown;
 use crate::samples::Row;
 use std::fmt::Write as _;
 

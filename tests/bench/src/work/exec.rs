@@ -5,7 +5,7 @@
 use crate::Result;
 use crate::samples::Sink;
 use crate::size::Size;
-use crate::target::{AT_ONCE, Target, Up, timed};
+use crate::target::{AT_ONCE, RunningPod, Target, timed};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ pub(super) async fn run(target: &Target, size: &Size, sink: &mut Sink<'_>) -> Re
     Ok(())
 }
 
-async fn one(target: &Target, up: &Up) -> Result<Duration> {
+async fn one(target: &Target, up: &RunningPod) -> Result<Duration> {
     let began = Instant::now();
     target.exec(&up.container, &["true"]).await?;
     Ok(began.elapsed())

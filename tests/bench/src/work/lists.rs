@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a kubelet asks for every second or ten: lists and statistics of all, and what they cost.
+//! Lists and statistics of all pods, which a kubelet requests every second to ten seconds, and their CPU time.
 
 use crate::Result;
 use crate::error::verb;
 use crate::samples::Sink;
 use crate::size::Size;
-use crate::target::{AT_ONCE, Network, Target, Up, timed};
+use crate::target::{AT_ONCE, Network, RunningPod, Target, timed};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use hull_proto::cri as api;
 
 /// Containers of a pod where they are many.
 const PER_POD: usize = 10;
-/// Up to here every container has a pod of its own.
+/// RunningPod to here every container has a pod of its own.
 const ALONE_MAX: usize = 50;
 
 pub(super) async fn run(target: &Target, size: &Size, sink: &mut Sink<'_>) -> Result<()> {
-    let mut pods: Vec<Up> = Vec::new();
+    let mut pods: Vec<RunningPod> = Vec::new();
     let mut containers = 0;
     for &count in &size.lists_at {
         let wanted_pods = if count <= ALONE_MAX { count } else { count.div_ceil(PER_POD) };
@@ -23,7 +23,7 @@ pub(super) async fn run(target: &Target, size: &Size, sink: &mut Sink<'_>) -> Re
         target.fill(&mut pods, wanted_pods).await?;
         containers += pods.len() - had;
         more_containers(target, &pods, &mut containers, count).await?;
-        for verb in Asked::ALL {
+        for verb in ListVerb::ALL {
             ask(target, size, verb, count, sink).await?;
         }
     }
@@ -33,7 +33,7 @@ pub(super) async fn run(target: &Target, size: &Size, sink: &mut Sink<'_>) -> Re
 /// Adds containers to the pods until there are `wanted`.
 async fn more_containers(
     target: &Target,
-    pods: &[Up],
+    pods: &[RunningPod],
     containers: &mut usize,
     wanted: usize,
 ) -> Result<()> {
@@ -51,14 +51,14 @@ async fn more_containers(
 }
 
 #[derive(Clone, Copy)]
-enum Asked {
+enum ListVerb {
     Containers,
     Pods,
     ContainerStats,
     PodStats,
 }
 
-impl Asked {
+impl ListVerb {
     const ALL: [Self; 4] = [Self::Containers, Self::Pods, Self::ContainerStats, Self::PodStats];
 
     fn name(self) -> &'static str {
@@ -103,7 +103,7 @@ impl Asked {
 async fn ask(
     target: &Target,
     size: &Size,
-    asked: Asked,
+    asked: ListVerb,
     count: usize,
     sink: &mut Sink<'_>,
 ) -> Result<()> {

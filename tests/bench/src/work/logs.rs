@@ -2,7 +2,7 @@
 //! A container that prints lines of a hundred bytes as fast as they are taken, into its CRI log.
 //!
 //! The lines come out of a file of its own by `cat`, which costs next to nothing. The container waits at
-//! a pipe until it is told to begin and prints `END` last; the time is from the one until the other is in
+//! a pipe until an exec writes to it, and prints `END` last; the time is from the one until the other is in
 //! the log. Then the log's lines are counted: none may be missing.
 
 use crate::error::verb;

@@ -4,6 +4,7 @@
 //! A work begins with a target that has no pods of ours and need not clean up: `run` does, also after
 //! one that failed.
 
+mod context;
 mod exec;
 mod growth;
 mod idle;
@@ -18,15 +19,15 @@ mod stream;
 
 use crate::Result;
 use crate::samples::Sink;
-use crate::size::Size;
-use crate::target::{Network, Target};
+use crate::target::Network;
+pub use context::Context;
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Work {
     /// A pod's life, verb by verb.
     Pods,
-    /// Likewise on the node's network.
+    /// A pod's life on the node's network.
     HostPods,
     /// Pods started and ended eight at a time.
     Parallel,
@@ -107,17 +108,4 @@ impl Work {
             Self::Growth => growth::run(target, size, sink).await,
         }
     }
-}
-
-/// What a work is given.
-#[derive(Debug)]
-pub struct Context<'c> {
-    /// Whom to ask.
-    pub target: &'c Target,
-    /// How much.
-    pub size: &'c Size,
-    /// Which round this is, from 0.
-    pub round: usize,
-    /// Images for cold pulls.
-    pub pull_images: &'c [String],
 }

@@ -59,7 +59,7 @@ async fn life(target: &Target, network: Network, sink: &mut Sink<'_>) -> Result<
     Ok(())
 }
 
-/// Stops a container whose process ends at once when it is told so.
+/// Stops a container whose process ends at once on SIGTERM.
 async fn ended_by_term(target: &Target, sink: &mut Sink<'_>) -> Result<()> {
     let pod = target.run_pod(Network::Pod).await?;
     let mut config = target.idle("main", Network::Pod);

@@ -6,7 +6,7 @@ use crate::error::verb;
 use crate::samples::Sink;
 use crate::size::Size;
 use crate::target::Target;
-use crate::{Error, Result, weigh};
+use crate::{Error, Result, memory};
 use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::PidfdFlags;
@@ -27,7 +27,7 @@ pub(super) async fn run(target: &Target, size: &Size, sink: &mut Sink<'_>) -> Re
     let mut pods = Vec::new();
     for &count in &size.restart_at {
         target.fill(&mut pods, count).await?;
-        let old = hold(weigh::daemon(&target.endpoint.socket).await?)?;
+        let old = hold(memory::daemon_pid(&target.endpoint.socket).await?)?;
         let mut restart = Command::new("sh")
             .args(["-c", command])
             .stdin(Stdio::null())

@@ -12,7 +12,7 @@ use serde_json::json;
 const FILE_BYTES: usize = 1 << 20;
 /// Layers of the large image, and the size of each in files.
 const MANY: (usize, usize) = (11, 20);
-/// Likewise of the image that is one layer.
+/// The same for the image of one layer.
 const ONE: (usize, usize) = (1, 120);
 
 /// The smallest pause there can be: it waits. Runtimes are not charged for a larger one.
@@ -48,7 +48,7 @@ pub(super) fn to_pull(args: &Args, registry: &Registry) -> Vec<String> {
 struct Words(u64);
 
 impl Words {
-    /// Marsaglia's xorshift64.
+    /// The next number of Marsaglia's xorshift64 generator.
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

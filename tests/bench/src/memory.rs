@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which processes a runtime has, and what they weigh.
+//! Which processes a runtime has, and how much memory they use.
 //!
 //! A pod's helpers are found by descent: from each process of a pod upwards to the daemon, or to what
 //! adopted the helper; everything below that top is the runtime's but for the workload. So no list of
-//! names is needed, and a helper that nobody thought of is weighed as well.
+//! names is needed, and an unexpected helper is counted as well.
 //!
 //! Not here: memory of the kernel, and files in the page cache that no process maps.
 
@@ -19,32 +19,32 @@ use std::path::{Path, PathBuf};
 /// Requests under way at once.
 const AT_ONCE: usize = 8;
 
-/// What some processes hold of memory.
+/// Memory of some processes together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Weight {
-    /// Their share: pages that several processes map count in part.
+pub struct MemoryUse {
+    /// Proportional set size: a page that several processes map counts in part for each.
     pub pss_kib: u64,
-    /// What would be free without them.
+    /// Private pages, which would be free without these processes.
     pub private_kib: u64,
 }
 
-/// The process that listens on `socket`.
+/// Pid of the process that listens on `socket`.
 ///
 /// # Errors
-/// When nobody answers.
-pub async fn daemon(socket: &Path) -> Result<i32> {
+/// No process accepts connections there.
+pub async fn daemon_pid(socket: &Path) -> Result<i32> {
     let failed = |source| Error::Daemon { socket: socket.to_owned(), source };
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(failed)?;
     let pid = stream.peer_cred().map_err(failed)?.pid();
-    pid.ok_or_else(|| failed(std::io::Error::other("the socket does not tell")))
+    pid.ok_or_else(|| failed(std::io::Error::other("the socket does not report its process")))
 }
 
-/// The helpers of all pods of the benchmark.
+/// Pids of the helpers of all pods of the benchmark.
 ///
 /// # Errors
-/// When the runtime does not tell the process ids.
-pub async fn helpers(target: &Target) -> Result<Vec<i32>> {
-    let daemon = daemon(&target.endpoint.socket).await?;
+/// The runtime does not report the process ids.
+pub async fn helper_pids(target: &Target) -> Result<Vec<i32>> {
+    let daemon = daemon_pid(&target.endpoint.socket).await?;
     let pods = target.pods().await?;
     let of_pods: Vec<Seeds> = stream::iter(pods)
         .map(|pod| seeds(target, pod.id))
@@ -56,7 +56,7 @@ pub async fn helpers(target: &Target) -> Result<Vec<i32>> {
     Ok(descend(&parents(), daemon, &workload, pause))
 }
 
-/// Processes of one pod that the runtime tells.
+/// Processes of one pod that the runtime reports.
 struct Seeds {
     workload: Vec<i32>,
     pause: Option<i32>,
@@ -69,18 +69,18 @@ async fn seeds(target: &Target, pod: String) -> Result<Seeds> {
         let status = target.cri.inspect(&container).await.map_err(verb("ContainerStatus"))?;
         let what = "the process id (`info.info.pid`)";
         let missing = Error::Answer { verb: "ContainerStatus", what };
-        workload.push(told_pid(&status.info).ok_or(missing)?);
+        workload.push(pid_in_info(&status.info).ok_or(missing)?);
     }
-    Ok(Seeds { workload, pause: told_pid(&status.info) })
+    Ok(Seeds { workload, pause: pid_in_info(&status.info) })
 }
 
 /// The process id in a verbose answer, by the name that crictl's users read.
-pub(crate) fn told_pid(info: &HashMap<String, String>) -> Option<i32> {
+pub(crate) fn pid_in_info(info: &HashMap<String, String>) -> Option<i32> {
     let info: serde_json::Value = serde_json::from_str(info.get("info")?).ok()?;
     i32::try_from(info["pid"].as_i64()?).ok().filter(|pid| *pid > 0)
 }
 
-/// Who is whose parent.
+/// The parent of each process.
 fn parents() -> BTreeMap<i32, i32> {
     let parent = |pid: i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -91,7 +91,7 @@ fn parents() -> BTreeMap<i32, i32> {
     pids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
 }
 
-/// Everything of the trees that the pods' processes stand in, without the workload and the daemon.
+/// All processes of the trees that the pods' processes belong to, without the workload and the daemon.
 fn descend(
     parents: &BTreeMap<i32, i32>,
     daemon: i32,
@@ -125,12 +125,12 @@ fn descend(
     parents.keys().copied().filter(|pid| ours(*pid)).collect()
 }
 
-/// What processes weigh together. One that has ended meanwhile weighs nothing.
+/// Memory of these processes together. A process that has ended meanwhile counts as nothing.
 ///
 /// # Errors
-/// When the kernel does not let us look.
-pub fn weigh(pids: &[i32]) -> Result<Weight> {
-    let mut all = Weight::default();
+/// The kernel refuses to show the memory of a process.
+pub fn measure(pids: &[i32]) -> Result<MemoryUse> {
+    let mut all = MemoryUse::default();
     for pid in pids {
         let path = PathBuf::from(format!("/proc/{pid}/smaps_rollup"));
         let text = match fs::read_to_string(&path) {
@@ -158,7 +158,7 @@ mod tests {
     /// 5 is the daemon. 10: a shim with a pause and a workload that has a child. 20: a monitor below
     /// the daemon. 30: somebody else.
     #[test]
-    fn helpers_are_what_stands_above_and_beside_the_workload() {
+    fn helpers_are_the_processes_above_and_beside_the_workload() {
         let parents = BTreeMap::from([
             (5, 1),
             (6, 5),

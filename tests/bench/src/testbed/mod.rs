@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where `make bench` runs several runtimes side by side, and nothing of it stays.
+//! The testbed: `make bench` runs several runtimes side by side in it, and leaves nothing behind.
 //!
 //! ```text
-//! side-by-side (outside): claims the bed, clears it before and after
+//! side-by-side (outside): claims the testbed, clears it before and after
 //!   └ unshare: mount, net and pid namespaces of its own; they end with it, however it ends
 //!       └ sh as PID 1, reaps
 //!           └ side-by-side (inside): registry, images, runtimes, then cri-bench
@@ -17,6 +17,7 @@
 //! outside; their names are fixed, so the next run clears what a killed one left.
 
 mod images;
+mod place;
 mod runtime;
 
 use crate::args::Args;
@@ -24,6 +25,7 @@ use crate::work::Work;
 use hull_tests::host::{self, Names};
 use hull_tests::registry::Registry;
 use hull_tests::{Must as _, debian, eventually, fixture, shell};
+use place::{CGROUP, Place, ROOT};
 use runtime::Runtime;
 use std::io::Read as _;
 use std::os::linux::net::SocketAddrExt as _;
@@ -34,18 +36,14 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// All files of the bed.
-pub(crate) const ROOT: &str = "/var/tmp/cri-bench-bed";
-/// All cgroups of it.
-pub(crate) const CGROUP: &str = "/cri-bench";
 /// First argument of the program inside.
 pub const INSIDE: &str = "--inside-the-bed";
-/// Becomes what it is told, as PID 1: a shell reaps whatever is orphaned while it waits.
+/// Runs its arguments as a command below PID 1: this shell reaps orphans while it waits for the command.
 const FIRST: &str = r#"exec 3<&0; "$@" <&3 3<&- & wait $!"#;
 /// Longest wait for what is killed.
 const KILLED_MAX: Duration = Duration::from_secs(20);
 
-/// Runs the bed from outside: its exit code.
+/// Runs the testbed from outside. Returns its exit code.
 pub async fn outside(args: &[String]) -> u8 {
     let _claim = claim();
     // Inside there is no way to Debian's mirrors.
@@ -77,10 +75,10 @@ pub async fn outside(args: &[String]) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// At most one bed at a time: its names are fixed.
+/// At most one testbed at a time: its names are fixed.
 fn claim() -> UnixListener {
     let name = SocketAddr::from_abstract_name("cri-bench-bed").must("make a name");
-    UnixListener::bind_addr(&name).must("have the bed for ourselves: another `make bench` runs")
+    UnixListener::bind_addr(&name).must("have the testbed for ourselves: another `make bench` runs")
 }
 
 fn clear() {
@@ -103,9 +101,9 @@ fn clear() {
 /// Runs inside: starts all runtimes, then `cri-bench` over them with `args`; its exit code.
 pub async fn inside(args: &[String], parsed: &Args) -> u8 {
     let _lifeline = std::thread::spawn(|| {
-        // Until whoever started us has gone.
+        // Until the process that started us has ended.
         drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        // The shell above us waits for us alone, and ends the bed.
+        // The shell above us waits for us alone, and ends the testbed.
         let _never = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     });
     let _lo = shell::run("ip", ["link", "set", "lo", "up"]).good();
@@ -164,99 +162,6 @@ fn without_labels(args: &[String]) -> Vec<&String> {
 /// The program `name`, which is built into the same folder as this one.
 fn beside(name: &str) -> PathBuf {
     std::env::current_exe().must("find this program").with_file_name(name)
-}
-
-/// Where one runtime is.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Its name in paths.
-    pub(crate) name: &'static str,
-}
-
-impl Place {
-    pub(crate) fn dir(&self) -> PathBuf {
-        Path::new(ROOT).join(self.name)
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.dir().join("cri.sock")
-    }
-
-    fn restart(&self) -> PathBuf {
-        self.dir().join("restart")
-    }
-
-    fn cgroup(&self) -> String {
-        format!("{CGROUP}/{}", self.name)
-    }
-
-    pub(crate) fn pods(&self) -> String {
-        format!("{}/pods", self.cgroup())
-    }
-
-    /// Where cgroups that count CPU time are: of v1, else of v2.
-    fn counting() -> PathBuf {
-        let mounts = host::hierarchies();
-        let v1 = mounts.iter().find(|mount| mount.join("cpuacct.usage").is_file());
-        let v2 = || mounts.iter().find(|mount| mount.join("cgroup.controllers").is_file());
-        v1.or_else(v2).must("find a cgroup hierarchy that counts CPU time").clone()
-    }
-
-    /// Writes the programs that start the daemon and restart it.
-    pub(crate) fn write_programs(&self, command: &[String]) {
-        let dir = self.dir();
-        let cgroup = Self::counting().join(self.cgroup().trim_start_matches('/')).join("runtime");
-        let quoted: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
-        let start = format!(
-            "#!/bin/sh\n\
-             mkdir -p {cgroup}\n\
-             setsid sh -c 'echo $$ > {cgroup}/cgroup.procs; exec \"$@\"' sh {command} \
-             >> {log} 2>&1 < /dev/null &\n\
-             echo $! > {pid}\n",
-            cgroup = cgroup.display(),
-            command = quoted.join(" "),
-            log = dir.join("log").display(),
-            pid = dir.join("pid").display(),
-        );
-        let restart = format!(
-            "#!/bin/sh\n\
-             pid=$(cat {pid})\n\
-             kill \"$pid\"\n\
-             while kill -0 \"$pid\" 2> /dev/null; do sleep 0.002; done\n\
-             exec {start}\n",
-            pid = dir.join("pid").display(),
-            start = dir.join("start").display(),
-        );
-        self.write("start", &start);
-        self.write("restart", &restart);
-        let programs = [dir.join("start"), dir.join("restart")];
-        let _done = shell::run(
-            "chmod",
-            ["0755".as_ref(), programs[0].as_os_str(), programs[1].as_os_str()],
-        )
-        .good();
-    }
-
-    pub(crate) fn write(&self, name: &str, text: &str) {
-        let path = self.dir().join(name);
-        let dir = path.parent().must("find the file's folder");
-        std::fs::create_dir_all(dir).must(format!("make {}", dir.display()));
-        std::fs::write(&path, text).must(format!("write {}", path.display()));
-    }
-}
-
-/// Words before a command that show it cgroup v1 alone where v2 is mounted beside it with controllers of
-/// its own: crun refuses such hosts. In a mount namespace of its own v2 is covered, not taken away.
-pub(crate) fn without_v2() -> Vec<String> {
-    let mounts = host::hierarchies();
-    let has_v1 = mounts.iter().any(|mount| mount.join("cgroup.sane_behavior").is_file());
-    let v2 = mounts.iter().find(|mount| {
-        std::fs::read_to_string(mount.join("cgroup.controllers"))
-            .is_ok_and(|controllers| !controllers.trim().is_empty())
-    });
-    let Some(v2) = v2.filter(|_| has_v1) else { return Vec::new() };
-    let cover = format!("mount -t tmpfs none {} && exec \"$@\"", v2.display());
-    ["unshare", "--mount", "sh", "-c", &cover, "sh"].map(String::from).into()
 }
 
 /// Starts the daemon and waits until it answers.

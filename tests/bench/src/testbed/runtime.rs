@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The runtimes of the bed: what each needs to be there, and its configuration.
+//! The runtimes of the testbed: the programs that each needs, and its configuration.
 //!
 //! All have the same kind of network: a bridge with addresses of the node's own and host ports; Hull by
 //! itself and, where that is asked for by its label, by plugins too; the others by the plugins bridge, host-local and portmap. What is not set is the runtime's default.
 
-use super::Place;
+use super::place::{Place, without_v2};
 use hull_tests::{Must as _, paths};
 use std::path::PathBuf;
 
-/// A runtime.
+/// A runtime that can take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runtime {
     Hull,
@@ -19,16 +19,16 @@ pub(super) enum Runtime {
     Crio,
 }
 
-/// Where `scripts/peers` puts what it builds.
-fn peers() -> PathBuf {
-    paths::root().join(".cache/peers")
+/// Where `scripts/baselines` puts what it builds.
+fn baselines() -> PathBuf {
+    paths::root().join(".cache/baselines")
 }
 
-/// A program of `scripts/peers`, else one that is installed.
+/// A program of `scripts/baselines`, else one that is installed.
 fn program(name: &str) -> Option<PathBuf> {
     let installed =
         ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from);
-    let mut dirs = vec![peers()];
+    let mut dirs = vec![baselines()];
     dirs.extend(installed);
     dirs.into_iter().map(|dir| dir.join(name)).find(|path| path.is_file())
 }
@@ -39,7 +39,7 @@ fn found(name: &str) -> String {
 
 /// The folder of the network plugins.
 fn plugins() -> Option<PathBuf> {
-    let dirs = [peers().join("cni"), "/opt/cni/bin".into(), "/usr/lib/cni".into()];
+    let dirs = [baselines().join("cni"), "/opt/cni/bin".into(), "/usr/lib/cni".into()];
     dirs.into_iter().find(|dir| dir.join("portmap").is_file())
 }
 
@@ -67,7 +67,7 @@ impl Runtime {
         plugins().is_some() && needs.iter().all(|name| program(name).is_some())
     }
 
-    /// What it is called in the report.
+    /// Name in the report.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Hull => "Hull",
@@ -114,7 +114,7 @@ impl Runtime {
             Self::ContainerdRunc | Self::ContainerdCrun => {
                 let oci = found(if self == Self::ContainerdRunc { "runc" } else { "crun" });
                 place.write("containerd.toml", &containerd(&place, &dir, &oci, pause));
-                let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", peers().display());
+                let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", baselines().display());
                 let config = format!("{dir}/containerd.toml");
                 ["env", &path, &found("containerd"), "--config", &config].map(String::from).into()
             }
@@ -146,7 +146,7 @@ impl Runtime {
         };
         let mut all = Vec::new();
         if matches!(self, Self::ContainerdCrun | Self::Crio) {
-            all = super::without_v2();
+            all = without_v2();
         }
         all.extend(command);
         place.write_programs(&all);
