@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Today's circles.
+/// The list of circles that are still there.
 const LIST: &str = "circles.txt";
 
 type Arrows = BTreeMap<PathBuf, BTreeSet<PathBuf>>;

@@ -5,7 +5,7 @@ use crate::report;
 use hull_tests::{paths, shell};
 use std::fs;
 
-/// Who may link which of our crates, beside dev-dependencies.
+/// The crates of the project that each crate may link, without dev-dependencies.
 const MAY_LINK: [(&str, &[&str]); 13] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
@@ -35,7 +35,7 @@ const MAY_LINK: [(&str, &[&str]); 13] = [
     ),
 ];
 
-/// What must not be in a crate's closure, and why.
+/// Crates that must not be in a crate's closure, and why.
 const NEVER: [(&str, &[&str], &str); 7] = [
     (
         "hull-monitor",

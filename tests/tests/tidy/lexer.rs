@@ -8,8 +8,24 @@ pub(crate) struct Parts {
     pub(crate) code: String,
     /// Doc comments (`///`, `//!`) and ordinary ones, with their slashes.
     pub(crate) comments: String,
-    /// What string literals say.
+    /// The text of string literals.
     pub(crate) strings: String,
+}
+
+/// The doc comments among `comments`: the line on which each begins, and its text without slashes, in one line.
+pub(crate) fn docs(comments: &str) -> Vec<(usize, String)> {
+    let mut docs = Vec::new();
+    let mut doc: Option<(usize, String)> = None;
+    for (number, line) in comments.lines().chain([""]).enumerate() {
+        let line = line.trim();
+        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+        match (text, &mut doc) {
+            (Some(text), Some((_, all))) => *all = format!("{all} {}", text.trim()),
+            (Some(text), None) => doc = Some((number + 1, text.trim().to_owned())),
+            (None, _) => docs.extend(doc.take()),
+        }
+    }
+    docs
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod house;
 mod lexer;
 mod modules;
 mod phrases;
+mod short_docs;
 mod sources;
 
 #[track_caller]

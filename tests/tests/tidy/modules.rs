@@ -21,7 +21,7 @@ pub(crate) struct Module {
     pub(crate) parent: Option<usize>,
     /// Modules declared in it.
     pub(crate) children: BTreeMap<String, usize>,
-    /// What `use` binds in it: a name, the path behind it, and whether others may see it (`pub`).
+    /// Names that `use` binds in it, each with the path behind it and whether others may see it (`pub`).
     pub(crate) imports: Vec<Import>,
     /// Paths in its code that name a module: `super::f`, `child::X`.
     pub(crate) paths: Vec<Vec<String>>,
@@ -156,7 +156,7 @@ impl Crate {
         }
     }
 
-    /// What `name` is in the module `at`, when it is not an item of its own.
+    /// The target of `name` in the module `at`, when it is not an item of its own.
     fn lookup(&self, at: usize, name: &str, hops: usize) -> Option<Target> {
         let module = &self.modules[at];
         if let Some(child) = module.children.get(name) {
@@ -344,7 +344,7 @@ fn path_at<'a>(words: &[&'a str]) -> Vec<&'a str> {
     path
 }
 
-/// What inherent `impl` blocks are for.
+/// The types of inherent `impl` blocks.
 fn impls(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for line in code.lines().filter(|line| line.starts_with("impl")) {

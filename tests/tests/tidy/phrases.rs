@@ -4,16 +4,13 @@
 //!
 //! How many a crate still has is in `allowed/phrases.txt`, and may only shrink.
 
-use crate::allowed::{self, Counts};
+use crate::allowed;
 use crate::lexer;
-use crate::report;
 use crate::sources::{prose, sources};
 
 const LIST: &str = "phrases.txt";
 /// The file that has to write the phrases down.
 const THIS: &str = "tests/tests/tidy/phrases.rs";
-/// Shown of each crate that has too many.
-const SHOWN_MAX: usize = 20;
 
 /// Words, with what to write instead. One ending in `*` stands for all words that begin so.
 const WORDS: [(&str, &str); 12] = [
@@ -122,45 +119,22 @@ fn split(text: &str, line: usize, words: &mut Vec<(usize, String)>) {
     }
 }
 
-/// Doc comments of one word, and those that begin with a relative that has no head.
+/// Doc comments that begin with a relative that has no head.
 fn in_doc_comments(comments: &str, found: &mut Vec<Found>) {
-    let mut block: Option<(usize, String)> = None;
-    for (number, line) in comments.lines().chain([""]).enumerate() {
-        let line = line.trim();
-        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
-        match (text, &mut block) {
-            (Some(text), Some((_, all))) => *all = format!("{all} {}", text.trim()),
-            (Some(text), None) => block = Some((number + 1, text.trim().to_owned())),
-            (None, _) => {
-                if let Some((line, text)) = block.take() {
-                    judge_doc(line, &text, found);
-                }
-            }
+    for (line, text) in lexer::docs(comments) {
+        let first = text.split_whitespace().next().unwrap_or_default();
+        if HEADLESS.contains(&first) {
+            found.push(Found {
+                line,
+                phrase: format!("a doc comment that begins with {first}"),
+                instead: "a noun or a verb: `The …`, `Returns …`".into(),
+            });
         }
     }
 }
 
-fn judge_doc(line: usize, text: &str, found: &mut Vec<Found>) {
-    let mut words = text.split_whitespace();
-    let (first, second) = (words.next().unwrap_or_default(), words.next());
-    let link = first.starts_with(['[', '`']);
-    if second.is_none() && !first.is_empty() && !link {
-        found.push(Found {
-            line,
-            phrase: format!("a doc comment of one word: {first}"),
-            instead: "a sentence with what the caller needs".into(),
-        });
-    } else if HEADLESS.contains(&first) {
-        found.push(Found {
-            line,
-            phrase: format!("a doc comment that begins with {first}"),
-            instead: "a noun or a verb: `The …`, `Returns …`".into(),
-        });
-    }
-}
-
-/// The crate that a file belongs to, as `allowed/phrases.txt` names it.
-fn part(path: &str) -> String {
+/// The crate that a file belongs to, as the lists name it.
+pub(crate) fn part(path: &str) -> String {
     let mut parts = path.split('/');
     let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     match (first, second) {
@@ -201,37 +175,7 @@ fn everywhere() -> Vec<(String, String)> {
 
 #[test]
 fn docs_and_messages_are_in_plain_english() {
-    let all = everywhere();
-    let mut now = Counts::new();
-    for (part, _) in &all {
-        *now.entry(part.clone()).or_default() += 1;
-    }
-    let listed = allowed::read(LIST);
-    let read = |line: &String| {
-        Some((
-            line.split_whitespace().next()?.to_owned(),
-            line.split_whitespace().nth(1)?.parse().ok()?,
-        ))
-    };
-    let before: Counts = listed.iter().filter_map(read).collect();
-    let lines: Vec<String> =
-        now.iter().map(|(part, count)| format!("{part:<18}{count:>5}")).collect();
-    if now == before || allowed::lower(LIST, &lines, &before, &now) {
-        return;
-    }
-    let mut wrong = Vec::new();
-    for part in before.keys().chain(now.keys().filter(|part| !before.contains_key(*part))) {
-        let (had, has) = (before.get(part).unwrap_or(&0), now.get(part).unwrap_or(&0));
-        if has < had {
-            wrong.push(format!("{part} has {has} left: write that into allowed/{LIST}, it says {had} (or HULL_BLESS=1)"));
-        } else if has > had {
-            wrong.push(format!("{part} has {has} phrases that are not plain English, at most {had} are allowed; some of:"));
-            // The new ones are among them; git knows which.
-            let of_part = all.iter().filter(|(of, _)| of == part);
-            wrong.extend(of_part.take(SHOWN_MAX).map(|(_, text)| format!("  {text}")));
-        }
-    }
-    report(&wrong);
+    allowed::compare(LIST, "phrases that are not plain English", &everywhere());
 }
 
 #[test]
@@ -253,7 +197,7 @@ fn phrases_are_found_where_they_stand_and_plain_words_are_not() {
         in_doc_comments(text, &mut found);
         found.len()
     };
-    assert_eq!(docs("/// Looks.\n\n/// What it is.\n\n    /// Whose\n    /// it is."), 3);
+    assert_eq!(docs("/// Looks.\n\n/// What it is.\n\n    /// Whose\n    /// it is."), 2);
     assert_eq!(
         docs("/// The network.\n/// Why.\n\n/// [`Network`]\n// Looks.\n/// Whatsoever it is"),
         0

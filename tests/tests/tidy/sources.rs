@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Folders that hold no source of ours.
 const NOT_OURS: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
-/// One file.
+/// One file of the project.
 pub(crate) struct Source {
     /// From the project's folder.
     pub(crate) path: PathBuf,
