@@ -7,11 +7,11 @@
 
 use crate::error::{Error, Result};
 use crate::store::make_root;
+use data_encoding::HEXLOWER;
 use hull_init::plan::Seccomp;
 use hull_records::{Durability, Location, PRIVATE};
 use oci_spec::runtime::LinuxSeccomp;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,18 +41,13 @@ pub(crate) fn filter(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {
 
 fn path(root: &Path, profile: &LinuxSeccomp) -> Option<PathBuf> {
     let text = serde_json::to_vec(profile).ok()?;
-    let mut name = String::with_capacity(64);
-    // Which program made it: another one may compile otherwise.
+    // The version of the program: another one may compile the profile differently.
     let digest = Sha256::new()
         .chain_update(env!("CARGO_PKG_VERSION"))
         .chain_update([0])
         .chain_update(text)
         .finalize();
-    for byte in digest {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    Some(root.join(DIRECTORY).join(name))
+    Some(root.join(DIRECTORY).join(HEXLOWER.encode(&digest)))
 }
 
 fn keep(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -27,7 +27,7 @@ pub(crate) fn new_uid() -> Result<String> {
     let mut bytes = [0_u8; UID_DIGITS / 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|source| Error::Kernel { operation: "generate a uid for the pod", source })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
 }
 
 /// The log directory of the pod with this uid, from the configuration of the daemon.

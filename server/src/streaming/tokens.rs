@@ -6,11 +6,11 @@
 //! then; the table is bounded, so callers that never come fill it but cannot grow it.
 
 use crate::error::{Error, Result};
+use data_encoding::HEXLOWER;
 use hull_proto::id::{ContainerId, PodId};
 use hull_streaming::remotecommand::Wanted;
 use hull_streaming::upgrade::Use;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,11 +65,7 @@ impl Tokens {
     pub(super) fn give(&self, asked: Asked, now: Instant) -> Result<String> {
         let mut bytes = [0; 16];
         hull_sys::random(&mut bytes);
-        let token = bytes.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _fine = write!(text, "{byte:02x}");
-            text
-        });
+        let token = HEXLOWER.encode(&bytes);
         let mut waiting = self.waiting();
         waiting.retain(|_, (since, _)| now.duration_since(*since) < VALID);
         if waiting.len() >= WAITING_MAX {
