@@ -151,18 +151,23 @@ async fn what_one_host_has_broken_is_asked_of_the_next() {
     assert_eq!(origin.log().len(), 1);
 }
 
+/// A registry whose first answer with the layer is changed by `fail`.
+fn fails_once(packed: &Packed, fail: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> Fake {
+    let (serve, of) = (serves(packed, "a/b", "1"), packed.blobs[1].digest());
+    let times = AtomicUsize::new(0);
+    Fake::start(move |asked| {
+        let is_first = asked.path.contains(&of) && times.fetch_add(1, Ordering::SeqCst) == 0;
+        if is_first { fail(serve(asked)) } else { serve(asked) }
+    })
+}
+
 #[tokio::test]
 async fn a_registry_that_stalls_is_found_out_by_progress() {
     if !can_run("a_registry_that_stalls_is_found_out_by_progress") {
         return;
     }
     let packed = packed();
-    let (serve, of) = (serves(&packed, "a/b", "1"), packed.blobs[1].digest());
-    let times = AtomicUsize::new(0);
-    let fake = Fake::start(move |asked| {
-        let is_first = asked.path.contains(&of) && times.fetch_add(1, Ordering::SeqCst) == 0;
-        Answer { hangs_after: is_first.then_some(10), ..serve(asked) }
-    });
+    let fake = fails_once(&packed, |answer| Answer { hangs_after: Some(10), ..answer });
     let store = TestStore::configured(|config| {
         config.remote.stall = std::time::Duration::from_millis(300);
     });
@@ -182,14 +187,9 @@ async fn an_answer_whose_head_comes_a_byte_at_a_time_stalls() {
         return;
     }
     let packed = packed();
-    let (serve, of) = (serves(&packed, "a/b", "1"), packed.blobs[1].digest());
-    let times = AtomicUsize::new(0);
-    let fake = Fake::start(move |asked| {
-        let is_first = asked.path.contains(&of) && times.fetch_add(1, Ordering::SeqCst) == 0;
-        // Less than the limit between two bytes, and minutes for all of them.
-        let trickles = is_first.then_some(std::time::Duration::from_secs(1));
-        Answer { trickles, ..serve(asked) }
-    });
+    // Less than the limit between two bytes, and minutes for all of them.
+    let trickles = Some(std::time::Duration::from_secs(1));
+    let fake = fails_once(&packed, move |answer| Answer { trickles, ..answer });
     let store = TestStore::configured(|config| {
         config.remote.stall = std::time::Duration::from_secs(2);
     });
