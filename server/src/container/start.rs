@@ -137,7 +137,7 @@ pub(crate) fn spec(
 }
 
 /// What is started, and in what.
-pub(crate) struct Order {
+pub(crate) struct StartParams {
     pub(crate) node: Arc<Node>,
     pub(crate) client: Option<Client>,
     pub(crate) pod: PodId,
@@ -149,9 +149,9 @@ pub(crate) struct Order {
 }
 
 /// Starts it, by the pod's monitor.
-pub(crate) async fn start(order: Order) -> Result<Started, Error> {
+pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     const DOING: &str = "start the container";
-    let Order { node, client, pod, pod_record, record, planned, target_pid } = order;
+    let StartParams { node, client, pod, pod_record, record, planned, target_pid } = params;
     let client = client.ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
     let image = node
         .images

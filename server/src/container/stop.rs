@@ -21,7 +21,7 @@ const SIGKILL: i32 = 9;
 
 /// What to end, and how patiently.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct StopParams {
     pub(crate) node: Arc<Node>,
     pub(crate) client: Client,
     pub(crate) pod: PodId,
@@ -38,31 +38,31 @@ pub(crate) struct Order {
 ///
 /// A monitor that does not answer cannot tell of the end: then the cgroup is killed from here and, once that
 /// is empty, the monitor, so that the pod is known to be lost.
-pub(crate) async fn stop(mut order: Order) -> Result<Stopped, Error> {
-    if order.grace_s > 0 && order.ends_by_itself().await {
+pub(crate) async fn stop(mut params: StopParams) -> Result<Stopped, Error> {
+    if params.grace_s > 0 && params.ends_by_itself().await {
         return Ok(Stopped::Reported);
     }
-    let target = Target::ContainerAll(order.id.clone());
-    let told = send(&order.client, target, SIGKILL).await;
-    if told && ended(&mut order.state, waits::DIE_MAX).await {
+    let target = Target::ContainerAll(params.id.clone());
+    let told = send(&params.client, target, SIGKILL).await;
+    if told && ended(&mut params.state, waits::DIE_MAX).await {
         return Ok(Stopped::Reported);
     }
-    if let Some(stack) = order.kill_without_monitor().await {
+    if let Some(stack) = params.kill_without_monitor().await {
         return Err(Error::WillNotDie {
-            container: order.id.to_string(),
+            container: params.id.to_string(),
             waited: waits::DIE_MAX,
             stack,
         });
     }
     // Word of the end may have come meanwhile.
-    if ended(&mut order.state, Duration::ZERO).await {
+    if ended(&mut params.state, Duration::ZERO).await {
         return Ok(Stopped::Reported);
     }
-    let pod = order.pod.clone();
+    let pod = params.pod.clone();
     if blocking(move || monitors::kill(&pod)).await {
-        warn!(container = %order.id.short(), "monitor that does not tell of a container's end killed");
+        warn!(container = %params.id.short(), "monitor that does not tell of a container's end killed");
     }
-    if ended(&mut order.state, waits::LOST_MAX).await {
+    if ended(&mut params.state, waits::LOST_MAX).await {
         return Ok(Stopped::Reported);
     }
     // A monitor that hangs in the kernel does not die either: what counts is that the cgroup is empty.
@@ -78,7 +78,7 @@ pub(crate) enum Stopped {
     Unreported,
 }
 
-impl Order {
+impl StopParams {
     /// Sends the stop signal and waits for the end of the grace period. A monitor that does not take the
     /// signal does not make that longer.
     async fn ends_by_itself(&mut self) -> bool {

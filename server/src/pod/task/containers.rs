@@ -2,13 +2,16 @@
 //! The half of a pod's task that is about its containers: decides by the container machine and the
 //! [`Operation`], records, and hands out the work. Removal is in [`removal`](super::removal).
 
+use super::data::{Task, answer};
+use super::entry::ContainerEntry;
 use super::operation::{Begin, Operation};
-use super::{ContainerEntry, Task, WorkResult, answer};
+use super::result::WorkResult;
+use crate::container::start::StartParams;
 use crate::container::state::{Event, How};
-use crate::container::stop::Stopped;
+use crate::container::stop::{StopParams, Stopped};
 use crate::container::{ContainerRecord, State, create, exit_details, log, start, stop};
 use crate::error::{Chain, Error};
-use crate::monitors;
+use crate::monitors::Client;
 use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
 use crate::pod::Reply;
@@ -160,7 +163,7 @@ impl Task {
             }
         }
         let (record, planned) = (Arc::clone(&entry.record), entry.planned.take());
-        let work = start::start(start::Order {
+        let work = start::start(StartParams {
             node: Arc::clone(&self.node),
             client: self.client.clone(),
             pod: self.id.clone(),
@@ -283,8 +286,27 @@ impl Task {
         if first {
             self.record_stop_request(id).await;
         }
-        let Some(entry) = self.containers.get_mut(id) else { return };
-        let order = stop::Order {
+        let Some(entry) = self.containers.get(id) else { return };
+        // The process gets one signal, however many requests there are.
+        let signal = first.then_some(entry.record.stop_signal);
+        let params = self.stop_params(id, entry, client, grace_s, signal);
+        let (done, failed) = (id.clone(), id.clone());
+        let panicked = move |err| WorkResult::Stopped(failed, waiter, Err(err));
+        self.work.spawn("stop the container", panicked, async move {
+            WorkResult::Stopped(done, waiter, stop::stop(params).await)
+        });
+    }
+
+    /// Everything that a stop of the container needs.
+    pub(super) fn stop_params(
+        &self,
+        id: &ContainerId,
+        entry: &ContainerEntry,
+        client: Client,
+        grace_s: u64,
+        signal: Option<i32>,
+    ) -> StopParams {
+        StopParams {
             node: Arc::clone(&self.node),
             client,
             pod: self.id.clone(),
@@ -293,14 +315,8 @@ impl Task {
             cgroup: entry.record.cgroup.clone(),
             state: entry.state.subscribe(),
             grace_s,
-            // The process gets one signal, however many requests there are.
-            signal: first.then_some(entry.record.stop_signal),
-        };
-        let (done, failed) = (id.clone(), id.clone());
-        let panicked = move |err| WorkResult::Stopped(failed, waiter, Err(err));
-        self.work.spawn("stop the container", panicked, async move {
-            WorkResult::Stopped(done, waiter, stop::stop(order).await)
-        });
+            signal,
+        }
     }
 
     /// Records that the end of a container was requested: an exit is reported as requested also if the daemon
@@ -392,7 +408,7 @@ impl Task {
 
 async fn reopen(
     node: &Node,
-    client: &monitors::Client,
+    client: &Client,
     pod: &Arc<crate::pod::PodRecord>,
     record: &Arc<ContainerRecord>,
     id: ContainerId,

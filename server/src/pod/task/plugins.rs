@@ -4,7 +4,9 @@
 //! Plugins receive the events of a container in the order in which they happened: each piece of such work waits
 //! for the one before. The task itself waits for none.
 
-use super::{ContainerEntry, Task, WorkResult, answer};
+use super::data::{Task, answer};
+use super::entry::Notified;
+use super::result::WorkResult;
 use crate::error::Result;
 use crate::nri::verbs::About;
 use crate::pod::Reply;
@@ -12,24 +14,12 @@ use hull_nri::Roster;
 use hull_proto::id::ContainerId;
 use hull_proto::nri::Event;
 use std::sync::Arc;
-use tokio::sync::watch;
-
-/// Closes when the work that notifies plugins is done.
-pub(super) type Notified = watch::Receiver<()>;
 
 /// Waits until plugins have been notified of earlier events.
 pub(super) async fn notified(before: Option<Notified>) {
     if let Some(mut before) = before {
         // Nothing is ever sent: only the end counts.
         while before.changed().await.is_ok() {}
-    }
-}
-
-impl ContainerEntry {
-    /// A place in the order: the notifications before it, and the end that later ones wait for.
-    fn place(&mut self) -> (Option<Notified>, watch::Sender<()>) {
-        let (done, ends) = watch::channel(());
-        (self.notified.replace(ends), done)
     }
 }
 

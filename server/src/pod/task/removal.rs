@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The removal of a container: of one that exists, and of what a failed creation left.
 
+use super::data::{Task, answer};
 use super::operation::Removed;
 use super::plugins::notified;
-use super::{Task, WorkResult, answer};
+use super::result::WorkResult;
 use crate::container::state::Event;
 use crate::container::{remove, stop};
 use crate::error::{Chain, Error, Result};
@@ -36,17 +37,7 @@ impl Task {
         };
         self.record_stop_request(id).await;
         let Some(entry) = self.containers.get(id) else { return };
-        let kill = stop::Order {
-            node: Arc::clone(&self.node),
-            client,
-            pod: self.id.clone(),
-            pod_cgroup: self.record.cgroup.clone(),
-            id: id.clone(),
-            cgroup: entry.record.cgroup.clone(),
-            state: entry.state.subscribe(),
-            grace_s: 0,
-            signal: None,
-        };
+        let kill = self.stop_params(id, entry, client, 0, None);
         let (done, failed) = (id.clone(), id.clone());
         let panicked = |err| WorkResult::Killed(failed, Err(err));
         self.work.spawn("kill the container", panicked, async move {

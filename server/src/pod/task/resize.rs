@@ -2,28 +2,20 @@
 //! UpdatePodSandboxResources: records the pod-level resources so that later status calls can report them, unless a
 //! plugin refuses them.
 
-use super::{Task, WorkResult, answer};
+use super::data::{Task, answer};
+use super::result::{Resize, WorkResult};
 use crate::error::Error;
 use crate::nri::verbs;
 use crate::pod::{Reply, Sizes};
 use crate::storage::blocking;
-use hull_nri::Roster;
 use hull_proto::nri::Event;
 use std::sync::Arc;
-
-/// The requested resources, the caller, and the plugins that receive the event.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    sizes: Sizes,
-    reply: Reply<()>,
-    roster: Arc<Roster>,
-}
 
 impl Task {
     /// Asks plugins, if any is subscribed, then records the resources.
     pub(super) async fn resize(&mut self, sizes: Sizes, reply: Reply<()>) {
         let roster = self.node.plugins.roster();
-        let wanted = Wanted { sizes, reply, roster };
+        let wanted = Resize { sizes, reply, roster };
         if !wanted.roster.hears(Event::UpdatePodSandbox) || !self.record.state.is_ready() {
             return self.resizable(wanted, Ok(())).await;
         }
@@ -48,10 +40,10 @@ impl Task {
     /// Records the pod-level resources. The kubelet writes the pod's cgroup itself.
     pub(super) async fn resizable(
         &mut self,
-        wanted: Wanted,
+        wanted: Resize,
         asked: std::result::Result<(), Error>,
     ) {
-        let Wanted { sizes, reply, roster } = wanted;
+        let Resize { sizes, reply, roster } = wanted;
         let recorded = match asked {
             Ok(()) => self.record_sizes(sizes).await,
             Err(refused) => Err(refused),

@@ -6,9 +6,10 @@
 //! remove, once Stopped ─▶ containers are removed ─▶ plugins are notified ─▶ record is removed
 //! ```
 
+use super::data::{Task, answer};
 use super::plugins::notified;
+use super::result::WorkResult;
 use super::teardown_state::NriVisibility;
-use super::{Task, WorkResult, answer};
 use crate::container;
 use crate::error::{Chain, Error};
 use crate::nri::verbs;

@@ -6,7 +6,8 @@
 //! the cgroup itself, so a hung monitor, or one of an older release, makes no difference.
 
 use super::containers::{not_found, wrong_state};
-use super::{Task, WorkResult, answer};
+use super::data::{Task, answer};
+use super::result::{Decision, WorkResult};
 use crate::container::{self, State};
 use crate::error::Error;
 use crate::nri::{self, resources};
@@ -14,23 +15,10 @@ use crate::oci_spec;
 use crate::pod::Reply;
 use crate::storage::blocking;
 use hull_nri::{Roster, overlay};
-use hull_plan::Limits;
 use hull_proto::cri;
 use hull_proto::id::ContainerId;
 use hull_proto::nri::{Event, LinuxResources};
 use std::sync::Arc;
-
-/// What is to be set.
-#[derive(Debug)]
-pub(super) struct Decision {
-    /// What the kubelet asked for, as plugins left it.
-    kubelets: cri::LinuxContainerResources,
-    /// The same in the plugins' form, when they had a say.
-    plugins: Option<LinuxResources>,
-    limits: Limits,
-    /// Who is told when it is done.
-    roster: Option<Arc<Roster>>,
-}
 
 /// Without a plugin that hears of updates.
 fn as_asked(

@@ -4,7 +4,7 @@
 //! A panic is a bug, but it must not leave an operation in progress for ever: it becomes the result that the work
 //! would have had if it had failed.
 
-use super::WorkResult;
+use super::result::WorkResult;
 use crate::error::Error;
 use std::collections::HashMap;
 use tokio::task::{Id, JoinSet};

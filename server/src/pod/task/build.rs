@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The part of a pod's task that builds the pod, and notices that its sandbox ended by itself.
+
+use super::data::Task;
+use super::result::WorkResult;
+use super::teardown_state::NriVisibility;
+use crate::error::{Chain, Error};
+use crate::nri::verbs;
+use crate::pod::state::Event;
+use crate::pod::{self, State, setup};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+impl Task {
+    pub(super) fn build(&mut self) {
+        let (node, id, record) =
+            (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
+        let notices = self.notices_in.clone();
+        let plugins = self.node.plugins.roster();
+        let panicked =
+            |err| WorkResult::Built(Err(pod::Error::Internal { source: Box::new(err) }), plugins);
+        self.work.spawn("build the pod", panicked, async move {
+            let built = setup::bring_up(&node, &id, &record, notices).await;
+            let roster = node.plugins.roster();
+            let built = match built {
+                Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
+                Err(source) => Err(source),
+            };
+            WorkResult::Built(built, roster)
+        });
+    }
+
+    pub(super) async fn built(&mut self, up: setup::Up) {
+        self.nri = NriVisibility::Running;
+        self.client = Some(up.client);
+        if !matches!(self.record.state, State::Building) {
+            // Stopped while it was being built.
+            self.tear_down().await;
+            return;
+        }
+        self.transition(&Event::Built { pause_pid: up.pause_pid, ips: up.ips }).await;
+        info!(took_ms = self.began.elapsed().as_millis(), "pod ready");
+    }
+
+    pub(super) async fn build_failed(&mut self, source: pod::Error) {
+        warn!(error = %Chain(&source), "pod could not be built");
+        // If one plugin refused it, others may have seen it.
+        if matches!(source, pod::Error::Plugins { .. }) {
+            self.nri = NriVisibility::Running;
+        }
+        self.failure = Some(Arc::new(Error::Parts { doing: "build", source }));
+        self.transition(&Event::BuildFailed).await;
+        // Nobody can request the removal of a pod whose id was never returned.
+        self.tear_down().await;
+    }
+
+    /// The sandbox ended by itself: what is left of the pod is removed, and the kubelet sees it NOTREADY.
+    pub(super) async fn lost_sandbox(&mut self) {
+        self.transition(&Event::SandboxLost).await;
+        if self.client.is_none() {
+            self.lose_containers().await;
+        }
+        self.tear_down().await;
+    }
+}

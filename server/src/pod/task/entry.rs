@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container in its pod's task.
+
+use super::operation::{Operation, StopRequest};
+use crate::container::{self, ContainerRecord};
+use crate::pod::Reply;
+use hull_proto::id::ContainerId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Closes when the work that notifies plugins is done.
+pub(super) type Notified = watch::Receiver<()>;
+
+/// A container of the pod.
+#[derive(Debug)]
+pub(super) struct ContainerEntry {
+    pub(super) record: Arc<ContainerRecord>,
+    pub(super) execs: container::Execs,
+    pub(super) planned: container::Planned,
+    /// For work that waits until the container exits.
+    pub(super) state: watch::Sender<container::State>,
+    pub(super) operation: Operation<Reply<ContainerId>, Reply<()>>,
+    pub(super) stop: StopRequest<Reply<()>>,
+    pub(super) updates: Updates,
+    /// Ends when plugins have been notified of everything so far.
+    pub(super) notified: Option<Notified>,
+}
+
+/// Updates of a container's limits in progress.
+#[derive(Debug)]
+pub(super) struct Updates {
+    pub(super) waiters: BTreeMap<u64, Reply<()>>,
+    /// One permit: the update that writes the cgroup holds it.
+    pub(super) turn: Arc<tokio::sync::Semaphore>,
+}
+
+impl ContainerEntry {
+    /// A container that an earlier daemon recorded.
+    pub(super) fn recorded(record: ContainerRecord) -> Self {
+        Self::new(record, Operation::Idle)
+    }
+
+    pub(super) fn new(
+        record: ContainerRecord,
+        operation: Operation<Reply<ContainerId>, Reply<()>>,
+    ) -> Self {
+        let (state, _) = watch::channel(record.state.clone());
+        Self {
+            record: Arc::new(record),
+            execs: container::Execs::default(),
+            planned: container::Planned::default(),
+            state,
+            operation,
+            stop: StopRequest::No,
+            updates: Updates {
+                waiters: BTreeMap::new(),
+                turn: Arc::new(tokio::sync::Semaphore::new(1)),
+            },
+            notified: None,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.record.state, container::State::Running { .. })
+    }
+
+    /// A place in the order of notifications: the notifications before it, and the end that later ones wait for.
+    pub(super) fn place(&mut self) -> (Option<Notified>, watch::Sender<()>) {
+        let (done, ends) = watch::channel(());
+        (self.notified.replace(ends), done)
+    }
+}

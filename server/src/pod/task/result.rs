@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Results of the work that a pod's task hands out.
+
+use crate::container::create;
+use crate::container::stop::Stopped;
+use crate::error::Error;
+use crate::pod::{self, Reply, Sizes, setup};
+use hull_nri::Roster;
+use hull_plan::Limits;
+use hull_proto::cri;
+use hull_proto::id::ContainerId;
+use hull_proto::monitor::Started;
+use hull_proto::nri::LinuxResources;
+use std::sync::Arc;
+
+/// The result of work that was handed out.
+#[derive(Debug)]
+pub(super) enum WorkResult {
+    Built(std::result::Result<setup::Up, pod::Error>, Arc<Roster>),
+    ContainersEnded,
+    TornDown(std::result::Result<(), pod::Error>),
+    PluginsNotifiedOfRemoval,
+    Created(ContainerId, std::result::Result<create::Made, Error>),
+    Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
+    Stopped(ContainerId, u64, std::result::Result<Stopped, Error>),
+    Killed(ContainerId, std::result::Result<Stopped, Error>),
+    Removed(ContainerId, std::result::Result<(), Error>),
+    UpdateDecided(ContainerId, u64, std::result::Result<Box<Decision>, Error>),
+    Updated(ContainerId, u64, Box<Decision>, std::result::Result<(), Error>),
+    ResizeAllowed(Box<Resize>, std::result::Result<(), Error>),
+    /// The wait after a failed teardown is over.
+    RetryTeardown,
+    /// The work has answered its callers itself.
+    Nothing,
+}
+
+/// The limits that an update sets.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// The kubelet's request, as plugins changed it.
+    pub(super) kubelets: cri::LinuxContainerResources,
+    /// The same as an NRI message, if plugins were called.
+    pub(super) plugins: Option<LinuxResources>,
+    pub(super) limits: Limits,
+    /// The plugins to notify once the limits are set.
+    pub(super) roster: Option<Arc<Roster>>,
+}
+
+/// The requested resources, the caller, and the plugins that receive the event.
+#[derive(Debug)]
+pub(super) struct Resize {
+    pub(super) sizes: Sizes,
+    pub(super) reply: Reply<()>,
+    pub(super) roster: Arc<Roster>,
+}
