@@ -2,7 +2,8 @@
 //! Hull's own service, for its command line: pulls with progress, archives in and out, names, comparing
 //! what is stored, the merged config.
 
-use super::{Cri, status};
+use super::service::Cri;
+use super::status;
 use crate::storage::blocking;
 use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;

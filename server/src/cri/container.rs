@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs about containers.
 
-use super::{Cri, convert, filter, sandbox, status};
+use super::service::Cri;
+use super::{convert, filter, names, status};
 use crate::container::exec;
 use crate::container::{self, ContainerView, State};
 use crate::error::Error;
@@ -29,7 +30,7 @@ impl Cri {
         if metadata.name.is_empty() {
             return Err(status::invalid("config.metadata.name", "it is empty"));
         }
-        sandbox::name("config.metadata.name", &metadata.name)?;
+        names::check("config.metadata.name", &metadata.name)?;
         let pod = self.pod(&request.pod_sandbox_id)?;
         let config = Box::new(config);
         let id = pod.ask(|reply| Command::Create { config, reply }).await.map_err(status::of)?;

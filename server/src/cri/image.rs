@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ImageService.
 
-use super::batches::batched;
-use super::{Cri, status};
+use super::pagination::batched;
+use super::service::Cri;
+use super::status;
 use crate::node::now_ns;
 use crate::observe::stats;
 use crate::oci_spec;

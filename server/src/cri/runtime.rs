@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RuntimeService: which verb is written where, and the verbs about the node itself.
 
-use super::batches::batched;
-use super::{Cri, status};
+use super::pagination::batched;
+use super::service::Cri;
+use super::status;
 use crate::error::Error;
 use crate::node::PodCidr;
 use crate::storage::blocking;

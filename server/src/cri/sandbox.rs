@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs about pod sandboxes.
 
-use super::{Cri, convert, filter, status};
+use super::service::Cri;
+use super::{convert, filter, names, status};
 use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
@@ -14,9 +15,6 @@ use hull_proto::cri as api;
 use hull_sys::text::shown_json;
 use std::sync::Arc;
 use tonic::{Code, Status};
-
-/// Longest name, namespace or uid, in bytes. Kubernetes' own limit for names is 253.
-const NAME_BYTES_MAX: usize = crate::limits::NAME_BYTES.count();
 
 impl Cri {
     /// Starts a pod, or waits for the same pod that is being started already: a retry after the
@@ -230,7 +228,7 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
         ("config.metadata.namespace", &metadata.namespace),
         ("config.metadata.uid", &metadata.uid),
     ] {
-        name(field, text)?;
+        names::check(field, text)?;
     }
     if !config.log_directory.is_empty() {
         log::check_directory(&config.log_directory)
@@ -238,20 +236,4 @@ fn check(config: &api::PodSandboxConfig) -> Result<api::PodSandboxMetadata, Stat
     }
     files::check(config).map_err(|why| status::invalid("config", why))?;
     Ok(metadata)
-}
-
-/// A name that may stand in a path and a log line.
-pub(super) fn name(field: &'static str, text: &str) -> Result<(), Status> {
-    if text.len() > NAME_BYTES_MAX {
-        let why = format!("it has {} bytes, at most {NAME_BYTES_MAX} are taken", text.len());
-        return Err(status::invalid(field, why));
-    }
-    if text.contains('/') || text == ".." || text.chars().any(char::is_control) {
-        let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
-        return Err(status::invalid(
-            field,
-            format!("`{shown}` holds a slash or a control character"),
-        ));
-    }
-    Ok(())
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs that answer with a URL: what can be refused at once is, the rest is said in the session.
 
-use super::{Cri, status};
+use super::service::Cri;
+use super::status;
 use crate::container::exec;
 use crate::streaming::Asked;
 use hull_proto::cri as api;

@@ -6,7 +6,8 @@
 //! connection breaks, every waiting caller hears [`Error::Lost`] and the pod's task gets
 //! [`Notice::Lost`], once.
 
-use super::{Error, Pause};
+use super::error::Error;
+use super::pause::Pause;
 use crate::limits::waits;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{

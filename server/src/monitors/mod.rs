@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon's side of the monitors: starting one, reaching one, speaking to one.
+//! The daemon's side of the monitors: starts them, connects to them, and sends them requests.
 //!
 //! A monitor is started for a pod and outlives us; its socket's path is worked out from the pod's
 //! id, so that a restarted daemon finds it again. All of a pod's requests go over one connection,
@@ -9,20 +9,20 @@
 
 mod connection;
 mod end;
+mod error;
 mod pause;
 mod reap;
 
 pub(crate) use connection::{Client, Notice};
 pub(crate) use end::kill;
-pub(crate) use pause::Pause;
+pub(crate) use error::Error;
 
 use crate::embedded;
 use crate::limits::waits;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{
-    Failure, HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK,
-    VERSION_MIN,
+    HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK, VERSION_MIN,
 };
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -32,56 +32,13 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 /// Most that is read of a trial's answer, in bytes.
 const TRIED_BYTES_MAX: u64 = 4096;
-
-/// Why a monitor could not be started, reached or made to do something.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("keep the pod programs in memory")]
-    Programs { source: hull_sys::Error },
-    #[error("hear of monitors that ended")]
-    Reap { source: io::Error },
-    #[error("listen for the pod's monitor on {}", path.display())]
-    Listen { path: PathBuf, source: io::Error },
-    #[error("start the pod's monitor")]
-    Spawn { source: hull_sys::Error },
-    #[error("reach the pod's monitor at {}", path.display())]
-    Connect { path: PathBuf, source: io::Error },
-    #[error("go on: the pod's monitor ended, or its connection broke")]
-    Lost,
-    #[error("go on: the pod's monitor has not answered for {waited:?}")]
-    Hangs { waited: Duration },
-    #[error(
-        "speak with the pod's monitor: it is of version {version}, this daemon needs at least {VERSION_MIN}"
-    )]
-    TooOld { version: u16 },
-    #[error(
-        "attach to containers of a pod started by an older hull: its monitor is of version {version}"
-    )]
-    CannotAttach { version: u16 },
-    #[error("carry it out in the pod's monitor: {}", why(failure))]
-    Refused { failure: Failure },
-    #[error("understand the pod's monitor: it answered {answer}")]
-    WrongAnswer { answer: String },
-}
-
-/// A failure as a part of a sentence. A step is explained by who knows the plan.
-fn why(failure: &Failure) -> &str {
-    match failure {
-        Failure::Step(_) => "a step of the start failed",
-        Failure::NoSuchContainer => "it knows no such container",
-        Failure::NotRunning => "the container does not run any more",
-        Failure::AlreadyThere => "it has one of that name",
-        Failure::BadRequest(why) | Failure::System(why) => why,
-    }
-}
 
 /// The programs of pods: copies in memory that no container can change, not even in their mode. No file of ours
 /// has to outlive an upgrade.
