@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 /// The plan that CreateContainer made, cached so that StartContainer does not read it back from [`plans`].
 #[derive(Debug, Default)]
-pub(crate) struct Planned(Option<Box<hull_plan::Plan>>);
+pub(crate) struct CachedPlan(Option<Box<hull_plan::Plan>>);
 
-impl Planned {
+impl CachedPlan {
     pub(crate) fn of(plan: hull_plan::Plan) -> Self {
         Self(Some(Box::new(plan)))
     }
@@ -24,4 +24,4 @@ impl Planned {
 
 /// The part of the plan that all execs of a container share, built by the first exec. A change of the container's
 /// limits replaces it with an empty one.
-pub(crate) type Execs = Arc<OnceLock<hull_plan::Template>>;
+pub(crate) type ExecTemplate = Arc<OnceLock<hull_plan::Template>>;

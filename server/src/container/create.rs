@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{ContainerRecord, Planned, State, User, log, volumes};
+use super::{CachedPlan, ContainerRecord, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjusted};
@@ -60,9 +60,9 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
 
 /// A container that is made.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct Created {
     pub(crate) user: User,
-    pub(crate) planned: Planned,
+    pub(crate) planned: CachedPlan,
     pub(crate) adjusted: Adjusted,
     /// The plugins that know of it. Held until it can be seen.
     pub(crate) roster: Arc<Roster>,
@@ -75,7 +75,7 @@ pub(crate) async fn make(
     pod_record: Arc<PodRecord>,
     record: Arc<ContainerRecord>,
     target_pid: Option<i32>,
-) -> Result<Made, Error> {
+) -> Result<Created, Error> {
     let roster = node.plugins.roster();
     let adjusted = if roster.hears(Event::CreateContainer) {
         adjusted(&node, &roster, &pod, &pod_record, &record).await?
@@ -96,10 +96,10 @@ pub(crate) async fn make(
             err
         }
     })?;
-    Ok(Made { user, planned, adjusted, roster })
+    Ok(Created { user, planned, adjusted, roster })
 }
 
-/// What plugins ask for in it.
+/// Calls plugins, and returns their adjustments of the container.
 async fn adjusted(
     node: &Arc<Node>,
     roster: &Roster,
@@ -130,7 +130,7 @@ async fn make_rootfs(
     pod_record: Arc<PodRecord>,
     mut record: ContainerRecord,
     target_pid: Option<i32>,
-) -> Result<(User, Planned), Error> {
+) -> Result<(User, CachedPlan), Error> {
     blocking(move || {
         let image = image_of(&node, &record)?;
         let of_image = |source| Error::Image { image: image.id.clone(), source };
@@ -152,12 +152,12 @@ async fn make_rootfs(
         node.images
             .create_rootfs(&record.id, &image, &owner)
             .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-        Ok((user, Planned::of(planned)))
+        Ok((user, CachedPlan::of(planned)))
     })
     .await
 }
 
-/// Whom the first process runs as, by the config, the image and the image's own accounts.
+/// The user of the first process, from the config, the image's config and the image's account files.
 fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> {
     let wanted = oci_spec::user::wanted(config, &image.config)
         .map_err(|source| Error::Spec { source: source.into() })?;

@@ -5,7 +5,7 @@
 //! here depends on timing.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{Event, How, OutOfMemory, Seen, State};
+use crate::container::state::{Event, ExitDetails, ExitReason, OutOfMemory, State};
 use crate::node::Node;
 use crate::pod::PodRecord;
 use hull_proto::id::ContainerId;
@@ -22,7 +22,7 @@ pub(crate) fn event(
 ) -> Event {
     let running = &container.state;
     let pid = if let State::Running { pid, .. } = running { Some(*pid) } else { None };
-    let seen = Seen {
+    let details = ExitDetails {
         oom_kills: exit.oom_kills,
         memory_peak_bytes: exit.memory_peak_bytes,
         pids_refused: exit.pids_refused,
@@ -31,13 +31,13 @@ pub(crate) fn event(
         denials: node.denials.of(id, pid),
     };
     let how = match exit.how {
-        ExitHow::Code(code) => How::Code { code, seen },
-        ExitHow::Signal(signal) => How::Signal { signal, seen },
+        ExitHow::Code(code) => ExitReason::Code { code, details },
+        ExitHow::Signal(signal) => ExitReason::Signal { signal, details },
     };
     Event::Exited { how, at_ns: exit.at_ns }
 }
 
-/// Whose limit was reached; `None` where nothing was killed for it, or the kernel does not tell (v1).
+/// The cgroup whose memory limit was reached; `None` if nothing was killed, or if the kernel does not report it (v1).
 fn out_of_memory(
     node: &Node,
     pod: &PodRecord,
@@ -52,7 +52,9 @@ fn out_of_memory(
     Some(match reached {
         None => OutOfMemory::Node,
         Some(path) if path == container.cgroup => OutOfMemory::Container,
-        Some(path) if path == pod.cgroup || Some(path.as_str()) == node.driver.above(pod) => {
+        Some(path)
+            if path == pod.cgroup || Some(path.as_str()) == node.driver.parent_cgroup(pod) =>
+        {
             OutOfMemory::Pod
         }
         Some(cgroup) => OutOfMemory::Above { cgroup },

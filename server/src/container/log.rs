@@ -5,7 +5,7 @@
 //! A log path cannot leave the pod's log directory: it is checked as text, and opened beneath the
 //! directory's descriptor without following links.
 //!
-//! Whoever may write to the node's logs (a log collector, a pod with that directory as a volume) can
+//! A process that may write to the node's logs (a log collector, a pod with that directory as a volume) can
 //! put anything there between two opens. So what is there is looked at without opening it, and only
 //! a regular file with one name is opened, by its own descriptor: never a device or FIFO, whose
 //! opening alone does something, and never another name of a file that lies elsewhere. Each open,
@@ -144,7 +144,7 @@ pub(crate) fn open(
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
     Errno(Errno),
-    /// What is there instead of a regular file.
+    /// Something other than a regular file, named in words.
     Not(&'static str),
 }
 
@@ -279,7 +279,7 @@ mod tests {
         assert!(open(&pod, &container).unwrap_err().to_string().contains("directory"));
     }
 
-    /// A FIFO would hold up whoever opens it, and a reader must not be told.
+    /// Opening a FIFO would block, and its reader must not notice the check.
     fn node(path: &Path, kind: FileType, device: u64) {
         rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o666), device).unwrap();
     }

@@ -20,7 +20,7 @@ pub(crate) mod state;
 pub(crate) mod stop;
 pub(crate) mod volumes;
 
-pub(crate) use cached_plan::{Execs, Planned};
+pub(crate) use cached_plan::{CachedPlan, ExecTemplate};
 pub(crate) use record::{ContainerRecord, User};
-pub(crate) use snapshot::ContainerView;
+pub(crate) use snapshot::ContainerSnapshot;
 pub(crate) use state::State;

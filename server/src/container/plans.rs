@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was resolved when a container was made, kept for all of its life.
+//! Plans on disk: everything that CreateContainer resolved, kept for the life of the container.
 //!
 //! ```text
 //! <state_dir>/plans/<container-id>    "hull plan 1\n", then the plan of its start (borsh)

@@ -7,7 +7,7 @@ use crate::oci_spec;
 use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
 
-/// What is kept of a container on disk.
+/// The record of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ContainerRecord {
     pub(crate) id: String,
@@ -19,7 +19,7 @@ pub(crate) struct ContainerRecord {
     /// The images that its mounts are of.
     #[serde(default)]
     pub(crate) image_volumes: Vec<ImageVolume>,
-    /// What `image_ref` shows: a digest reference where there is one, else the id.
+    /// `image_ref` in statuses: a digest reference if the image has one, else its id.
     pub(crate) image_ref: String,
     /// Nanoseconds since the epoch.
     pub(crate) created_ns: i64,
@@ -27,10 +27,10 @@ pub(crate) struct ContainerRecord {
     pub(crate) cgroup: String,
     /// Whole path of its log; empty without one.
     pub(crate) log_path: String,
-    /// What plugins asked for when it was made, and limits they set since.
+    /// Adjustments by plugins at creation, and limits that plugins have set since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) adjust: Option<Box<nri::ContainerAdjustment>>,
-    /// Whom its first process runs as; known once it is made.
+    /// The user of its first process; known once it is created.
     pub(crate) user: Option<User>,
     /// Kernel number of the signal that asks it to stop.
     pub(crate) stop_signal: i32,
@@ -40,7 +40,7 @@ pub(crate) struct ContainerRecord {
     pub(crate) state: State,
 }
 
-/// Whom a process runs as.
+/// The user and groups of a process, and its home directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) uid: u32,
@@ -65,7 +65,7 @@ impl ContainerRecord {
         std::iter::once(self.image_id.clone()).chain(volumes)
     }
 
-    /// What it is to have: as the kubelet asked, and as plugins changed that.
+    /// Its resources: the kubelet's request, with the changes by plugins.
     pub(crate) fn resources(&self) -> Option<cri::LinuxContainerResources> {
         let asked = self.config.linux.as_ref().and_then(|linux| linux.resources.clone());
         let adjusted = self.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The published snapshot of a container, a part of its pod's.
 
-use super::cached_plan::Execs;
+use super::cached_plan::ExecTemplate;
 use super::record::ContainerRecord;
 use hull_proto::id::{ContainerId, PodId};
 use std::sync::Arc;
 
-/// What is shown of a container.
+/// A container as statuses and lists show it.
 #[derive(Debug, Clone)]
-pub(crate) struct ContainerView {
+pub(crate) struct ContainerSnapshot {
     pub(crate) id: ContainerId,
     pub(crate) pod: PodId,
     pub(crate) record: Arc<ContainerRecord>,
-    pub(crate) execs: Execs,
+    pub(crate) execs: ExecTemplate,
 }

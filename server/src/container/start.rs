@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{ContainerRecord, Planned, log, volumes};
+use super::{CachedPlan, ContainerRecord, log, volumes};
 use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::monitors::{self, Client};
@@ -46,7 +46,7 @@ pub(crate) fn plan(
     hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })
 }
 
-/// What may have changed since the plan was made: limits, and the process whose pid namespace it joins.
+/// Updates what may have changed since the plan was built: limits, and the process whose pid namespace it joins.
 fn bring_up_to_date(
     plan: &mut Plan,
     record: &ContainerRecord,
@@ -136,14 +136,14 @@ pub(crate) fn spec(
     Ok(spec)
 }
 
-/// What is started, and in what.
+/// Everything that the start of a container needs.
 pub(crate) struct StartParams {
     pub(crate) node: Arc<Node>,
     pub(crate) client: Option<Client>,
     pub(crate) pod: PodId,
     pub(crate) pod_record: Arc<PodRecord>,
     pub(crate) record: Arc<ContainerRecord>,
-    pub(crate) planned: Planned,
+    pub(crate) planned: CachedPlan,
     /// The process whose pid namespace it joins.
     pub(crate) target_pid: Option<i32>,
 }

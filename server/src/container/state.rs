@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container is, as a pure machine.
+//! The state machine of a container (pure).
 //!
 //! ```text
-//!  Creating ─Made─▶ Created ─Started─▶ Running ─Exited─▶ Exited ─RemoveAsked─▶ Removing ─▶ gone
+//!  Creating ─Created─▶ Created ─Started─▶ Running ─Exited─▶ Exited ─RemoveAsked─▶ Removing ─▶ gone
 //!                      └──StartFailed─────────────────────▲
 //! ```
 //!
@@ -20,27 +20,36 @@ pub(crate) enum State {
     /// Its program runs.
     Running { pid: i32, since_ns: i64 },
     /// It ran, or could not be started.
-    Exited { how: How, since_ns: Option<i64>, at_ns: i64 },
+    Exited { how: ExitReason, since_ns: Option<i64>, at_ns: i64 },
     /// Is being taken away.
     Removing,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum How {
+pub(crate) enum ExitReason {
     /// By itself, with this code.
-    Code { code: i32, seen: Seen },
+    Code {
+        code: i32,
+        #[serde(rename = "seen")]
+        details: ExitDetails,
+    },
     /// By this signal.
-    Signal { signal: i32, seen: Seen },
+    Signal {
+        signal: i32,
+        #[serde(rename = "seen")]
+        details: ExitDetails,
+    },
     /// Its program never ran; the sentence says why.
-    NeverRan { why: String },
+    #[serde(rename = "NeverRan")]
+    StartFailed { why: String },
     /// Its monitor was lost, so nobody saw it end.
     Lost,
 }
 
-/// What was counted when it ended.
+/// Counters and circumstances of the exit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub(crate) struct ExitDetails {
     /// Processes the out-of-memory killer took.
     pub(crate) oom_kills: u64,
     /// Most memory ever held, bytes.
@@ -49,20 +58,20 @@ pub(crate) struct Seen {
     pub(crate) pids_refused: u64,
     /// We had sent a stop signal before.
     pub(crate) stop_asked: bool,
-    /// Whose limit was reached when it ran out of memory, where the kernel tells.
+    /// The limit that was reached when it ran out of memory, if the kernel reports it.
     #[serde(default)]
     pub(crate) out_of_memory: Option<OutOfMemory>,
-    /// What was denied to it, in words; records of earlier versions have none.
+    /// Denials by AppArmor and seccomp, in words; records of earlier versions have none.
     #[serde(default)]
     pub(crate) denials: Vec<String>,
 }
 
-/// Whose limit was reached.
+/// The memory limit that was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OutOfMemory {
     /// The container's own.
     Container,
-    /// Its pod's.
+    /// The limit of its pod.
     Pod,
     /// Of a cgroup above the pod's.
     Above { cgroup: String },
@@ -70,18 +79,18 @@ pub(crate) enum OutOfMemory {
     Node,
 }
 
-/// What can happen to a container.
+/// An event in the life of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Root filesystem and log are there.
-    Made,
+    Created,
     /// execve went through.
     Started { pid: i32, at_ns: i64 },
     /// It did not.
     StartFailed { why: String, at_ns: i64 },
     /// It ended, or was lost.
-    Exited { how: How, at_ns: i64 },
-    /// RemoveContainer.
+    Exited { how: ExitReason, at_ns: i64 },
+    /// RemoveContainer was requested.
     RemoveAsked,
 }
 
@@ -97,7 +106,7 @@ impl State {
     /// Decides what `event` does.
     pub(crate) fn next(self, event: Event) -> Result<Self, Refused> {
         match (self, event) {
-            (Self::Creating, Event::Made) => Ok(Self::Created),
+            (Self::Creating, Event::Created) => Ok(Self::Created),
             (Self::Created, Event::Started { pid, at_ns }) => {
                 Ok(Self::Running { pid, since_ns: at_ns })
             }
@@ -107,7 +116,7 @@ impl State {
                 Ok(exited)
             }
             (Self::Created, Event::StartFailed { why, at_ns }) => {
-                Ok(Self::Exited { how: How::NeverRan { why }, since_ns: None, at_ns })
+                Ok(Self::Exited { how: ExitReason::StartFailed { why }, since_ns: None, at_ns })
             }
             // A clock that was set back meanwhile ends nothing before it began.
             (Self::Running { since_ns, .. }, Event::Exited { how, at_ns }) => {
@@ -140,7 +149,7 @@ impl State {
 impl Event {
     fn name(&self) -> &'static str {
         match self {
-            Self::Made => "made",
+            Self::Created => "made",
             Self::Started { .. } => "started",
             Self::StartFailed { .. } => "start failed",
             Self::Exited { .. } => "exited",
@@ -149,14 +158,14 @@ impl Event {
     }
 }
 
-impl How {
+impl ExitReason {
     /// The exit code CRI shows: the program's own, 128 + signal, 128 when it never ran (as
     /// containerd says), 255 when nobody saw.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::Code { code, .. } => *code,
             Self::Signal { signal, .. } => 128 + signal,
-            Self::NeverRan { .. } => 128,
+            Self::StartFailed { .. } => 128,
             Self::Lost => 255,
         }
     }
@@ -169,12 +178,13 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Event> {
         let how = prop_oneof![
-            Just(How::Lost),
-            (0..256i32).prop_map(|code| How::Code { code, seen: Seen::default() }),
-            (1..65i32).prop_map(|signal| How::Signal { signal, seen: Seen::default() }),
+            Just(ExitReason::Lost),
+            (0..256i32).prop_map(|code| ExitReason::Code { code, details: ExitDetails::default() }),
+            (1..65i32)
+                .prop_map(|signal| ExitReason::Signal { signal, details: ExitDetails::default() }),
         ];
         prop_oneof![
-            Just(Event::Made),
+            Just(Event::Created),
             (1..9i32, 0..99i64).prop_map(|(pid, at_ns)| Event::Started { pid, at_ns }),
             Just(Event::StartFailed { why: "no".into(), at_ns: 5 }),
             (how, 0..99i64).prop_map(|(how, at_ns)| Event::Exited { how, at_ns }),
@@ -216,14 +226,29 @@ mod tests {
     fn a_running_container_is_not_removed_before_it_ended() {
         let running = State::Running { pid: 1, since_ns: 2 };
         running.clone().next(Event::RemoveAsked).unwrap_err();
-        let how = How::Code { code: 3, seen: Seen::default() };
+        let how = ExitReason::Code { code: 3, details: ExitDetails::default() };
         let exited = running.next(Event::Exited { how, at_ns: 9 }).unwrap();
         assert_eq!(exited.next(Event::RemoveAsked).unwrap(), State::Removing);
     }
 
+    /// Records and `crictl inspect` have these names, also those that the code calls otherwise.
     #[test]
-    fn exit_codes_are_the_fields() {
-        assert_eq!(How::Signal { signal: 9, seen: Seen::default() }.exit_code(), 137);
-        assert_eq!(How::NeverRan { why: String::new() }.exit_code(), 128);
+    fn recorded_names_stay() {
+        let details = ExitDetails { oom_kills: 1, ..ExitDetails::default() };
+        let code = serde_json::to_value(ExitReason::Code { code: 3, details }).unwrap();
+        assert_eq!(code["Code"]["seen"]["oom_kills"], 1);
+        let signal = ExitReason::Signal { signal: 9, details: ExitDetails::default() };
+        assert_eq!(serde_json::to_value(signal).unwrap()["Signal"]["seen"]["oom_kills"], 0);
+        let failed = serde_json::to_value(ExitReason::StartFailed { why: "no".into() }).unwrap();
+        assert_eq!(failed["NeverRan"]["why"], "no");
+    }
+
+    #[test]
+    fn exit_codes_are_the_ones_that_other_runtimes_report() {
+        assert_eq!(
+            ExitReason::Signal { signal: 9, details: ExitDetails::default() }.exit_code(),
+            137
+        );
+        assert_eq!(ExitReason::StartFailed { why: String::new() }.exit_code(), 128);
     }
 }

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 const SIGKILL: i32 = 9;
 
-/// What to end, and how patiently.
+/// Everything that the stop of a container needs.
 #[derive(Debug)]
 pub(crate) struct StopParams {
     pub(crate) node: Arc<Node>,
@@ -48,7 +48,7 @@ pub(crate) async fn stop(mut params: StopParams) -> Result<Stopped, Error> {
         return Ok(Stopped::Reported);
     }
     if let Some(stack) = params.kill_without_monitor().await {
-        return Err(Error::WillNotDie {
+        return Err(Error::Unkillable {
             container: params.id.to_string(),
             waited: waits::DIE_MAX,
             stack,

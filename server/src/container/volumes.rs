@@ -51,7 +51,7 @@ pub(crate) fn check(node: &Node, record: &ContainerRecord) -> Result<(), Error> 
     Ok(())
 }
 
-/// What stands behind the sources that the spec names.
+/// The mount sources that stand for the image volumes in the spec.
 pub(crate) fn sources(
     node: &Node,
     record: &ContainerRecord,

@@ -4,11 +4,11 @@
 use super::service::Cri;
 use super::{convert, filter, names, status};
 use crate::container::exec;
-use crate::container::{self, ContainerView, State};
+use crate::container::{self, ContainerSnapshot, State};
 use crate::error::Error;
 use crate::node::Node;
 use crate::observe::stats;
-use crate::pod::{Command, View};
+use crate::pod::{Command, PodSnapshot};
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -49,18 +49,18 @@ impl Cri {
         }
         let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
         let grace_s = u64::try_from(timeout_s).unwrap_or(0);
-        gone_is_fine(
+        ignore_not_found(
             pod.ask(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of),
         )
     }
 
-    /// Idempotent likewise; one that runs is killed first.
+    /// Idempotent as [`stop`](Self::stop); a running container is killed first.
     pub(super) async fn remove(&self, id: &str) -> Result<(), Status> {
         if id.is_empty() {
             return Err(status::invalid("container_id", "it is empty"));
         }
         let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
-        gone_is_fine(pod.ask(|reply| Command::Remove { id, reply }).await.map_err(status::of))
+        ignore_not_found(pod.ask(|reply| Command::Remove { id, reply }).await.map_err(status::of))
     }
 
     pub(super) fn list_containers_by(
@@ -94,8 +94,8 @@ impl Cri {
         })
     }
 
-    /// What is shown of a container, and of its pod.
-    fn shown(&self, id: &str) -> Result<(Arc<View>, Arc<ContainerView>), Status> {
+    /// The snapshots of a container and of its pod.
+    fn shown(&self, id: &str) -> Result<(Arc<PodSnapshot>, Arc<ContainerSnapshot>), Status> {
         let (id, pod) = self.container(id)?;
         let pod = pod.view();
         let view = pod.containers.get(&id).cloned();
@@ -169,7 +169,11 @@ impl Cri {
 }
 
 /// Verbose info of a container, as JSON by key.
-fn container_info(node: &Node, pod: &View, view: &ContainerView) -> HashMap<String, String> {
+fn container_info(
+    node: &Node,
+    pod: &PodSnapshot,
+    view: &ContainerSnapshot,
+) -> HashMap<String, String> {
     let record = &view.record;
     let image = node.images.find(&record.image_id);
     let spec = image.and_then(|image| {
@@ -190,7 +194,7 @@ fn container_info(node: &Node, pod: &View, view: &ContainerView) -> HashMap<Stri
     HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
 }
 
-fn gone_is_fine(result: Result<(), Status>) -> Result<(), Status> {
+fn ignore_not_found(result: Result<(), Status>) -> Result<(), Status> {
     match result {
         Err(gone) if gone.code() == Code::NotFound => Ok(()),
         other => other,

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Views into CRI messages. Pure, but for the image's names, which may have changed meanwhile.
 
-use crate::container::{ContainerView, State as ContainerState, volumes};
+use crate::container::{ContainerSnapshot, State as ContainerState, volumes};
 use crate::diagnostics::explain;
 use crate::node::Node;
-use crate::pod::{State, View};
+use crate::pod::{PodSnapshot, State};
 use hull_proto::cri as api;
 use hull_sys::text::shown;
 
 /// Longest account of a container's end, in bytes. Kubernetes itself keeps 4096 of it (`MaxContainerTerminationMessageLength`), and lists carry one per container.
 const ENDING_BYTES_MAX: usize = 4 << 10;
 
-pub(super) fn pod_state(view: &View) -> api::PodSandboxState {
+pub(super) fn pod_state(view: &PodSnapshot) -> api::PodSandboxState {
     if view.record.state.is_ready() {
         api::PodSandboxState::SandboxReady
     } else {
@@ -19,7 +19,7 @@ pub(super) fn pod_state(view: &View) -> api::PodSandboxState {
     }
 }
 
-pub(super) fn pod(view: &View) -> api::PodSandbox {
+pub(super) fn pod(view: &PodSnapshot) -> api::PodSandbox {
     let record = &view.record;
     api::PodSandbox {
         id: record.id.clone(),
@@ -32,7 +32,7 @@ pub(super) fn pod(view: &View) -> api::PodSandbox {
     }
 }
 
-pub(super) fn pod_status(view: &View) -> api::PodSandboxStatus {
+pub(super) fn pod_status(view: &PodSnapshot) -> api::PodSandboxStatus {
     let record = &view.record;
     let ips: &[_] = match &record.state {
         State::Ready { ips, .. } => ips,
@@ -69,7 +69,7 @@ pub(super) fn container_state(state: &ContainerState) -> api::ContainerState {
     }
 }
 
-pub(super) fn container(node: &Node, view: &ContainerView) -> api::Container {
+pub(super) fn container(node: &Node, view: &ContainerSnapshot) -> api::Container {
     let record = &view.record;
     api::Container {
         id: record.id.clone(),
@@ -86,7 +86,7 @@ pub(super) fn container(node: &Node, view: &ContainerView) -> api::Container {
 }
 
 /// The image as it was asked for; where that was an id, by its first tag, as people know it.
-fn image_spec(node: &Node, view: &ContainerView) -> api::ImageSpec {
+fn image_spec(node: &Node, view: &ContainerSnapshot) -> api::ImageSpec {
     let mut spec = view.record.config.image.clone().unwrap_or_default();
     if let Some(image) = node.images.find(&view.record.image_id)
         && (spec.image == image.id || image.id.ends_with(&spec.image))
@@ -97,7 +97,7 @@ fn image_spec(node: &Node, view: &ContainerView) -> api::ImageSpec {
     spec
 }
 
-pub(super) fn container_status(node: &Node, view: &ContainerView) -> api::ContainerStatus {
+pub(super) fn container_status(node: &Node, view: &ContainerSnapshot) -> api::ContainerStatus {
     let record = &view.record;
     let (mut started_at, mut finished_at, mut exit_code) = (0, 0, 0);
     let (mut reason, mut message) = (String::new(), String::new());

@@ -20,7 +20,7 @@ pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::Contai
             Err(_missed) => Err(status::plain(
                 Code::DataLoss,
                 "cannot send every event: more happened than are kept for a reader (hint: list pods and \
-                 containers again, then read events anew)",
+                 containers again, then request events again)",
             )),
         };
         Some((message, (node, reading)))

@@ -3,14 +3,14 @@
 //! hold. What is only being made is in no list.
 
 use super::convert;
-use crate::container::{ContainerView, State as ContainerState};
-use crate::pod::{State, View};
+use crate::container::{ContainerSnapshot, State as ContainerState};
+use crate::pod::{PodSnapshot, State};
 use hull_proto::cri as api;
 use std::collections::HashMap;
 
-pub(super) fn pod(by: Option<&api::PodSandboxFilter>, view: &View) -> bool {
+pub(super) fn pod(by: Option<&api::PodSandboxFilter>, view: &PodSnapshot) -> bool {
     if matches!(view.record.state, State::Building) {
-        // Nobody was told its id yet.
+        // Its id was not returned yet.
         return false;
     }
     let Some(by) = by else { return true };
@@ -19,14 +19,14 @@ pub(super) fn pod(by: Option<&api::PodSandboxFilter>, view: &View) -> bool {
         && labels(&by.label_selector, &view.record.config.labels)
 }
 
-pub(super) fn pod_stats(by: Option<&api::PodSandboxStatsFilter>, view: &View) -> bool {
+pub(super) fn pod_stats(by: Option<&api::PodSandboxStatsFilter>, view: &PodSnapshot) -> bool {
     let Some(by) = by else { return true };
     starts(&by.id, view.id.as_str()) && labels(&by.label_selector, &view.record.config.labels)
 }
 
-pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerView) -> bool {
+pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerSnapshot) -> bool {
     if matches!(view.record.state, ContainerState::Creating) {
-        // Likewise.
+        // Its id was not returned yet.
         return false;
     }
     let Some(by) = by else { return true };
@@ -41,7 +41,7 @@ pub(super) fn container(by: Option<&api::ContainerFilter>, view: &ContainerView)
 
 pub(super) fn container_stats(
     by: Option<&api::ContainerStatsFilter>,
-    view: &ContainerView,
+    view: &ContainerSnapshot,
 ) -> bool {
     let Some(by) = by else { return true };
     starts(&by.id, view.id.as_str())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! ImageService.
+//! The verbs of ImageService.
 
 use super::pagination::batched;
 use super::service::Cri;
@@ -35,7 +35,7 @@ impl ImageService for Cri {
     ) -> Answer<api::ImageStatusResponse> {
         let request = request.into_inner();
         let name = required(name_of(request.image))?;
-        // An image that is not here is no error: the kubelet pulls it then.
+        // A missing image is not an error: the kubelet then pulls it.
         let found = self.node.images.find(&name);
         // Nor is one that is broken: pulled again, it is repaired.
         let found = found.filter(|image| self.node.images.is_whole(image));

@@ -18,7 +18,7 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// The CRI version spoken.
 const CRI_VERSION: &str = "v1";
-/// What crictl and the kubelet call the kubelet's side of the interface.
+/// The version of the kubelet's side of the interface, as crictl and the kubelet name it.
 const KUBE_API_VERSION: &str = "0.1.0";
 
 #[tonic::async_trait]
@@ -367,10 +367,10 @@ impl Cri {
             return Ok(());
         }
         let node = Arc::clone(&self.node);
-        let told = PodCidr { subnets };
+        let cidr = PodCidr { subnets };
         blocking(move || {
-            node.network.set_pod_cidr(&told.subnets).map_err(|err| status::of_network(&err))?;
-            let saved = node.told.save(PodCidr::NAME, &told);
+            node.network.set_pod_cidr(&cidr.subnets).map_err(|err| status::of_network(&err))?;
+            let saved = node.settings.save(PodCidr::NAME, &cidr);
             saved.map_err(|source| status::of(Error::Store { source }))
         })
         .await

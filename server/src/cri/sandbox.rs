@@ -9,7 +9,7 @@ use crate::node::{new_pod_id, now_ns};
 use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, Sizes, State, View, files, task};
+use crate::pod::{Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, task};
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -50,7 +50,7 @@ impl Cri {
         let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
         let (cgroup, ours) = node
             .driver
-            .place(&id, parent)
+            .cgroup_path(&id, parent)
             .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
         let record = PodRecord {
             id: id.to_string(),
@@ -71,8 +71,8 @@ impl Cri {
             });
             checked.await.map_err(|source| Error::Spec { source })?
         };
-        let (notices_in, notices) = task::notices();
-        let (pod, start) = task::prepare(&node, id, record, notices_in, notices);
+        let (monitor_events_in, monitor_events) = task::monitor_events();
+        let (pod, start) = task::prepare(&node, id, record, monitor_events_in, monitor_events);
         if let Some(earlier) = node.registry.enter(key, &pod) {
             return Ok(earlier);
         }
@@ -83,15 +83,15 @@ impl Cri {
     /// Kills the pod's containers and gives its network back. Idempotent: a pod that is stopped
     /// already, or was never heard of, is a success.
     pub(super) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
-        self.if_there(id, |reply| Command::StopPod { reply }).await
+        self.request_if_found(id, |reply| Command::StopPod { reply }).await
     }
 
-    /// Stops the pod and takes all of it away. Idempotent likewise.
+    /// Stops the pod and removes everything of it. Idempotent as [`stop_pod`](Self::stop_pod).
     pub(super) async fn remove_pod(&self, id: &str) -> Result<(), Status> {
-        self.if_there(id, |reply| Command::RemovePod { reply }).await
+        self.request_if_found(id, |reply| Command::RemovePod { reply }).await
     }
 
-    /// Records what the pod is to have in all, for who asks after it: in-place resize (KEP-1287) ends
+    /// Records the pod-level resources so that later status calls can report them: in-place resize (KEP-1287) ends
     /// with this call. The kubelet has written the pod's cgroup by then.
     pub(super) async fn resize_pod(
         &self,
@@ -103,7 +103,7 @@ impl Cri {
         pod.ask(|reply| Command::UpdatePod { sizes, reply }).await.map_err(status::of)
     }
 
-    async fn if_there(
+    async fn request_if_found(
         &self,
         id: &str,
         command: impl FnOnce(crate::pod::Reply<()>) -> Command,
@@ -136,8 +136,8 @@ impl Cri {
         })
     }
 
-    /// What people who look into a pod want to see; it takes as long as asking its network does.
-    async fn pod_info(&self, view: &View) -> std::collections::HashMap<String, String> {
+    /// Verbose info of a pod, as JSON by key. Takes as long as the check of its network.
+    async fn pod_info(&self, view: &PodSnapshot) -> std::collections::HashMap<String, String> {
         let (node, id) = (Arc::clone(&self.node), view.id.clone());
         let network = match blocking(move || node.network.check_pod(id.as_str())).await {
             Ok(()) => "as it was made".to_owned(),
@@ -194,7 +194,7 @@ impl Cri {
 
 impl Cri {
     /// All pods, the pause process of each held.
-    async fn held_views(&self) -> Vec<Arc<View>> {
+    async fn held_views(&self) -> Vec<Arc<PodSnapshot>> {
         let views = self.node.registry.views();
         futures_util::future::join_all(views.iter().map(|view| view.hold_pause())).await;
         views

@@ -76,7 +76,7 @@ fn code(error: &Error) -> Code {
         Error::AskedBy { .. } => Code::FailedPrecondition,
         Error::WrongState { .. }
         | Error::Adjust { .. }
-        | Error::OthersLimits { .. }
+        | Error::ForeignLimits { .. }
         | Error::ProfileLost { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
@@ -97,7 +97,7 @@ fn code(error: &Error) -> Code {
         | Error::LogFile { .. }
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
-        | Error::WillNotDie { .. } => Code::Unknown,
+        | Error::Unkillable { .. } => Code::Unknown,
         Error::Internal { .. } => Code::Internal,
     }
 }

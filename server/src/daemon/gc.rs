@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is done for the node from time to time, whatever the kubelet asks: pods that are gone but for
-//! an attachment that a network plugin would not take away are detached again, and plugins are told
-//! which pods there are, so that they take away what belongs to none.
+//! Periodic cleanup of the pods' network: a removed pod whose attachment a network plugin refused to delete is
+//! detached again, and plugins receive the list of pods (CNI GC), so that they delete what belongs to none.
 //!
 //! Once after the recovery, and then at an interval. While pods are being attached or detached plugins
 //! must not be asked: then it is tried again a little later.
@@ -33,7 +32,7 @@ pub(crate) fn start(node: &Arc<Node>) {
     tokio::spawn(async move {
         let interval = Duration::from_secs(node.config.network.cni.gc_interval_s);
         loop {
-            detach_the_gone(&node).await;
+            detach_orphans(&node).await;
             let wait = if collect_garbage(&node).await { interval } else { BUSY };
             tokio::time::sleep(wait).await;
         }
@@ -65,7 +64,7 @@ fn resident_pages() -> Option<f64> {
 }
 
 /// Detaches pods that nobody knows any more. (A pod is entered before it is attached.)
-async fn detach_the_gone(node: &Arc<Node>) {
+async fn detach_orphans(node: &Arc<Node>) {
     for id in node.network.attachments() {
         if node.registry.pod(&id).is_some() {
             continue;
@@ -80,7 +79,7 @@ async fn detach_the_gone(node: &Arc<Node>) {
     }
 }
 
-/// Has plugins collect their garbage. False when it was no time for that.
+/// Has plugins collect their garbage. Returns `false` if pods are being attached or detached, so it must be repeated later.
 async fn collect_garbage(node: &Arc<Node>) -> bool {
     let shared = Arc::clone(node);
     match blocking(move || shared.network.collect_garbage()).await {
@@ -89,11 +88,11 @@ async fn collect_garbage(node: &Arc<Node>) -> bool {
             for err in &failed {
                 warn!(error = %Chain(err), "network plugin did not collect its garbage");
             }
-            debug!(failed = failed.len(), "network plugins were told which pods there are");
+            debug!(failed = failed.len(), "network plugins have the list of pods");
         }
         // NetworkReady says it to whom it concerns.
         Err(err) => {
-            info!(error = %Chain(&err), "no network plugins to be told which pods there are")
+            info!(error = %Chain(&err), "no network plugins that take the list of pods")
         }
     }
     true

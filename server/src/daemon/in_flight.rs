@@ -14,11 +14,11 @@ use tower::{Layer, Service};
 
 /// Counts the calls of every service that it is laid around.
 #[derive(Debug, Clone)]
-pub(crate) struct Calls {
+pub(crate) struct InFlight {
     count: Arc<watch::Sender<usize>>,
 }
 
-impl Calls {
+impl InFlight {
     pub(crate) fn new() -> Self {
         Self { count: Arc::new(watch::Sender::new(0)) }
     }
@@ -30,39 +30,39 @@ impl Calls {
         let _none = count.wait_for(|count| *count == 0).await;
     }
 
-    fn one(&self) -> One {
+    fn one(&self) -> CallGuard {
         self.count.send_modify(|count| *count += 1);
-        One { count: Arc::clone(&self.count) }
+        CallGuard { count: Arc::clone(&self.count) }
     }
 }
 
 /// One call, until it is dropped.
-struct One {
+struct CallGuard {
     count: Arc<watch::Sender<usize>>,
 }
 
-impl Drop for One {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         self.count.send_modify(|count| *count -= 1);
     }
 }
 
-impl<S> Layer<S> for Calls {
-    type Service = Counted<S>;
+impl<S> Layer<S> for InFlight {
+    type Service = CountedService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, calls: self.clone() }
+    fn layer(&self, inner: S) -> CountedService<S> {
+        CountedService { inner, calls: self.clone() }
     }
 }
 
 /// A service whose calls are counted.
 #[derive(Debug, Clone)]
-pub(crate) struct Counted<S> {
+pub(crate) struct CountedService<S> {
     inner: S,
-    calls: Calls,
+    calls: InFlight,
 }
 
-impl<S, R> Service<R> for Counted<S>
+impl<S, R> Service<R> for CountedService<S>
 where
     S: Service<R>,
     S::Future: Send + 'static,
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_none_again_when_the_last_call_has_its_answer() {
-        let calls = Calls::new();
+        let calls = InFlight::new();
         calls.none().await;
         let mut service = calls.layer(service_fn(|wait: oneshot::Receiver<u8>| async {
             Ok::<_, Infallible>(wait.await.unwrap())

@@ -3,10 +3,10 @@
 
 use super::call_memory::Budgeted;
 use super::gc;
-use super::in_flight::Calls;
+use super::in_flight::InFlight;
 use super::network_claim;
 use super::service::{self, Service};
-use super::timeout::Deadlines;
+use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
 use crate::config::{Config, NetworkMode};
 use crate::container::plans::Plans;
@@ -85,7 +85,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Advice for the operator, if there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Locked { .. } => {
@@ -158,12 +158,12 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     gc::start(&node);
-    // What they are told of first is what runs.
+    // The first thing that they receive is the list of what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let service = Service::find();
     service.say("READY=1");
-    look_through(&node);
+    verify_layers(&node);
 
     tokio::spawn(Service::find().live(socket.clone()));
     for source in node.denials.sources() {
@@ -180,11 +180,11 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         info!("told to end; calls under way are finished first");
         told.send_replace(true);
     };
-    let calls = Calls::new();
+    let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
         .layer(calls.clone())
-        .layer(Deadlines)
+        .layer(DeadlineLayer)
         .layer(budget)
         .add_service(
             RuntimeServiceServer::new(cri.clone())
@@ -209,8 +209,8 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     served
 }
 
-/// What may take its time, beside the first calls.
-fn look_through(node: &Arc<Node>) {
+/// Verifies layers in the background, beside the first calls.
+fn verify_layers(node: &Arc<Node>) {
     let node = Arc::clone(node);
     drop(tokio::task::spawn_blocking(move || {
         // After a boot: what a power cut has left is found before it is used. Who needs a layer before
@@ -258,8 +258,8 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         tracing::error!(error = %Chain(&err), hint = err.hint(),
             "data_dir is read-only: what is there is served, pulls and new containers are refused");
     }
-    let told = Store::open(config.state_dir.join("node")).map_err(directories)?;
-    let (subnets, aside) = told.load::<PodCidr>(|_, _| Ok(())).map_err(directories)?;
+    let settings_store = Store::open(config.state_dir.join("node")).map_err(directories)?;
+    let (subnets, aside) = settings_store.load::<PodCidr>(|_, _| Ok(())).map_err(directories)?;
     for bad in aside {
         tracing::error!(path = %bad.path.display(), why = %bad.why,
             "the kubelet's pod subnets cannot be read and were set aside; restart the kubelet");
@@ -285,7 +285,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
-        told,
+        settings: settings_store,
         plugins,
         config,
     });
@@ -294,7 +294,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
     Ok(node)
 }
 
-/// Hears denials as they come, so that the processes they name can still be looked at.
+/// Reads denials as they arrive, while the processes that they name can still be inspected.
 async fn hear_denials(node: Arc<Node>, source: OwnedFd) {
     #[expect(
         deprecated,
@@ -399,8 +399,8 @@ fn terminated() -> Result<impl Future<Output = ()>, Error> {
 }
 
 /// Resolves, once told to end, when no call is under way or the time for that is up. Connections that
-/// are still open then have nothing to say: their clients do not answer the goodbye.
-async fn drained(mut told: tokio::sync::watch::Receiver<bool>, calls: &Calls) {
+/// are still open then have nothing to say: their clients do not answer the GOAWAY.
+async fn drained(mut told: tokio::sync::watch::Receiver<bool>, calls: &InFlight) {
     if told.wait_for(|told| *told).await.is_err() {
         // The server ended by itself; the other arm of the select has the answer.
         std::future::pending::<()>().await;

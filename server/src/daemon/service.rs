@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a service does for systemd: takes the socket that it is handed, says when it is ready, and
-//! shows regularly that it works. `sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`.
+//! The daemon as a service of systemd: takes the socket that it is passed, reports when it is ready, and
+//! regularly that it works. `sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`.
 //!
 //! The rule: the sign of life is an answer to a real call, made over the socket as a kubelet would.
-//! A daemon that still runs but answers nobody gives none, and systemd starts it anew; pods run on.
+//! A daemon that still runs but answers nobody gives none, and systemd restarts it; pods run on.
 
 use crate::cli::client::Client;
 use crate::error::Chain;
@@ -35,7 +35,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Where systemd wants to be told, if anywhere.
+    /// The notification socket of systemd, if there is one.
     pub(crate) fn find() -> Self {
         let told = env::var("NOTIFY_SOCKET").ok().and_then(|path| {
             let address = match path.strip_prefix('@') {
@@ -86,7 +86,7 @@ impl Service {
     }
 }
 
-/// What a kubelet asks all the time.
+/// Makes a call that kubelets make all the time.
 async fn call(socket: &std::path::Path) -> Result<(), String> {
     let mut client = Client::connect(socket).await.map_err(|err| Chain(&err).to_string())?;
     let status = |err: tonic::Status| err.message().to_owned();

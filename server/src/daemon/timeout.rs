@@ -19,23 +19,23 @@ const HEADER: &str = "grpc-timeout";
 
 /// Ends calls at their callers' deadlines.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadlines;
+pub(crate) struct DeadlineLayer;
 
-impl<S> Layer<S> for Deadlines {
-    type Service = InTime<S>;
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = DeadlineService<S>;
 
-    fn layer(&self, inner: S) -> InTime<S> {
-        InTime { inner }
+    fn layer(&self, inner: S) -> DeadlineService<S> {
+        DeadlineService { inner }
     }
 }
 
 /// A service whose calls end at their callers' deadlines.
 #[derive(Debug, Clone)]
-pub(crate) struct InTime<S> {
+pub(crate) struct DeadlineService<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for InTime<S>
+impl<S, B> Service<Request<B>> for DeadlineService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -72,7 +72,7 @@ fn too_late(limit: Duration) -> Status {
     status::plain(Code::DeadlineExceeded, &text)
 }
 
-/// At most eight digits and a unit; anything else is no deadline.
+/// At most eight digits and a unit; anything else is ignored.
 fn limit(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(HEADER)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -132,7 +132,7 @@ mod tests {
                 std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
             });
             let request = Request::builder().header(HEADER, "1m").body(()).unwrap();
-            let answer = Deadlines.layer(never).call(request);
+            let answer = DeadlineLayer.layer(never).call(request);
             let outer = tokio::time::timeout(Duration::from_millis(1), answer).await;
             let answered = outer.expect("the inner timer is first").unwrap();
             let status = Status::from_header_map(answered.headers()).unwrap();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why something failed, in one sentence, and how to fix it.
+//! Explanations of failures: one sentence, and a hint.
 //!
 //! `hull-plan` knows what each step of a start means; what needs a look into the image (is the
 //! program there, what kind of file is it, is its interpreter there?) is added here.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{How, OutOfMemory, Seen};
+use crate::container::state::{ExitDetails, ExitReason, OutOfMemory};
 use crate::node::Node;
 use hull_image::Image;
 use hull_plan::{Failure, Plan, Process, elf};
@@ -91,20 +91,20 @@ impl elf::Files for Inside {
     }
 }
 
-/// What ContainerStatus says of an end: reason and message.
-pub(crate) fn end(record: &ContainerRecord, how: &How) -> (&'static str, String) {
+/// Reason and message of an exit, for ContainerStatus.
+pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, String) {
     match how {
-        How::Code { code: 0, seen } if seen.oom_kills == 0 => ("Completed", String::new()),
-        How::Code { seen, .. } | How::Signal { seen, .. } if seen.oom_kills > 0 => {
-            ("OOMKilled", out_of_memory(record, seen))
+        ExitReason::Code { code: 0, details } if details.oom_kills == 0 => ("Completed", String::new()),
+        ExitReason::Code { details, .. } | ExitReason::Signal { details, .. } if details.oom_kills > 0 => {
+            ("OOMKilled", out_of_memory(record, details))
         }
-        How::Code { code, seen } => ("Error", noted(seen, format!("exited with code {code}"))),
-        How::Signal { signal, seen } => {
-            let by = if seen.stop_asked { ", sent because it was asked to stop" } else { "" };
-            ("Error", noted(seen, format!("killed by signal {signal}{by}")))
+        ExitReason::Code { code, details } => ("Error", noted(details, format!("exited with code {code}"))),
+        ExitReason::Signal { signal, details } => {
+            let by = if details.stop_asked { ", sent because it was asked to stop" } else { "" };
+            ("Error", noted(details, format!("killed by signal {signal}{by}")))
         }
-        How::NeverRan { why } => ("StartError", why.clone()),
-        How::Lost => (
+        ExitReason::StartFailed { why } => ("StartError", why.clone()),
+        ExitReason::Lost => (
             "Unknown",
             "its monitor was lost, so nobody saw how it ended; it was killed with the rest of its pod"
                 .into(),
@@ -112,11 +112,12 @@ pub(crate) fn end(record: &ContainerRecord, how: &How) -> (&'static str, String)
     }
 }
 
-fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
+fn out_of_memory(record: &ContainerRecord, details: &ExitDetails) -> String {
     let limit = record.resources().map_or(0, |resources| resources.memory_limit_in_bytes);
-    let peak = seen.memory_peak_bytes.map_or(String::new(), |peak| format!(", peak {}", mib(peak)));
+    let peak =
+        details.memory_peak_bytes.map_or(String::new(), |peak| format!(", peak {}", mib(peak)));
     let more = "give the pod more memory, or find out what grew in it";
-    match &seen.out_of_memory {
+    match &details.out_of_memory {
         Some(OutOfMemory::Pod) => {
             return format!("out of memory: the pod reached its limit{peak} (hint: {more})");
         }
@@ -145,13 +146,13 @@ fn out_of_memory(record: &ContainerRecord, seen: &Seen) -> String {
 }
 
 /// How it ended, and what was seen before that might be why.
-fn noted(seen: &Seen, mut text: String) -> String {
-    if seen.pids_refused > 0 {
+fn noted(details: &ExitDetails, mut text: String) -> String {
+    if details.pids_refused > 0 {
         let refused =
-            format!("; its pids limit refused {} new processes before", seen.pids_refused);
+            format!("; its pids limit refused {} new processes before", details.pids_refused);
         text.push_str(&refused);
     }
-    for denial in &seen.denials {
+    for denial in &details.denials {
         text.push_str("; ");
         text.push_str(denial);
     }

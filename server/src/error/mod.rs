@@ -21,7 +21,7 @@ use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a verb gives. Shared, because several callers may wait for the same work.
+/// The result of a verb. The error is shared, because several callers may wait for the same work.
 pub(crate) type Result<T> = std::result::Result<T, Arc<Error>>;
 
 /// Why a verb could not be carried out.
@@ -54,7 +54,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Adjust { source: nri::Error },
     #[error("give container {container} the limits that NRI plugin `{plugins}` asks for: {why}")]
-    OthersLimits { container: String, plugins: String, why: String },
+    ForeignLimits { container: String, plugins: String, why: String },
     /// Of a container that they have a say in.
     #[error("do what NRI plugin `{plugins}` asks")]
     AskedBy { plugins: String, source: Box<Error> },
@@ -100,7 +100,7 @@ pub(crate) enum Error {
     #[error("open another stream: {most} wait for their clients already")]
     TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
-    WillNotDie { container: String, waited: Duration, stack: String },
+    Unkillable { container: String, waited: Duration, stack: String },
     /// A bug: says which invariant broke.
     #[error("finish: {what} (this is a bug in hull)")]
     Internal { what: String },
@@ -115,7 +115,7 @@ impl Error {
         Self::AskedBy { plugins: plugins.join("`, `"), source: Box::new(self) }
     }
 
-    /// What the operator can do about it.
+    /// Advice for the operator, if there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
@@ -134,7 +134,7 @@ impl Error {
             Self::Plan { source } => source.hint(),
             Self::Plugins { source } => source.hint(),
             Self::Adjust { source } => source.hint(),
-            Self::OthersLimits { plugins, .. } => {
+            Self::ForeignLimits { plugins, .. } => {
                 Some(format!("see the configuration and the log of plugin `{plugins}`"))
             }
             Self::AskedBy { plugins, source } => Some(source.hint().unwrap_or_else(|| {
@@ -150,7 +150,7 @@ impl Error {
                 "see what is mounted there (findmnt) and whether its server runs; once it answers, or is unmounted (umount -l), the same works".into(),
             ),
             Self::Stats { source } | Self::SetLimits { source } => source.hint(),
-            Self::WillNotDie { stack, .. } => {
+            Self::Unkillable { stack, .. } => {
                 Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
             }
             Self::ProfileLost { .. } => Some(

@@ -72,7 +72,7 @@ impl Drop for Lease {
     }
 }
 
-/// What an answer goes on holding until its last byte is sent: put into its extensions.
+/// A lease that a response holds until its last byte is sent; kept in the extensions of the response.
 #[derive(Debug, Clone)]
 pub(crate) struct Held(#[expect(dead_code, reason = "it is held, not looked at")] Arc<Lease>);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What clients and containers may cost the daemon: every limit with its name, in one list. The constants in use
+//! Limits on what clients and containers may cost the daemon, each with its name, in one list. The constants in use
 //! come from here, and so do the tables under "Budgets" in docs/security.md.
 //!
 //! How long verbs wait for parts of the node that hang is in [`crate::limits::waits`].
@@ -13,7 +13,7 @@ const REFUSED: &str = "the request is refused (INVALID_ARGUMENT)";
 const EXHAUSTED: &str = "RESOURCE_EXHAUSTED; a command that writes beyond it is killed";
 const CLOSED: &str = "the connection is closed";
 
-/// What clients of the kubelet and crictl take.
+/// The largest message that the clients in the kubelet and crictl accept.
 pub(crate) const MESSAGE_BYTES: Budget = Budget::fixed(
     "message_bytes_max",
     "bytes of a request or an answer",
@@ -173,14 +173,14 @@ pub(crate) const SESSIONS_EACH: Budget = Budget::fixed(
     (256, Unit::Number),
     "503, and the URL stays good",
 );
-/// URLs.
+/// The life of a URL for a session.
 pub(crate) const TOKEN_S: Budget = Budget::fixed(
     "token_s",
     "time that a URL of Exec, Attach or PortForward is good for",
     (60, Unit::Seconds),
     "404",
 );
-/// URLs.
+/// URLs that wait for their clients.
 pub(crate) const TOKENS: Budget = Budget::fixed(
     "tokens_max",
     "such URLs that wait for their clients",

@@ -3,8 +3,8 @@
 //! requests by number.
 //!
 //! The task here owns the socket. [`Client`] is a handle any number of callers may hold; when the
-//! connection breaks, every waiting caller hears [`Error::Lost`] and the pod's task gets
-//! [`Notice::Lost`], once.
+//! connection breaks, every waiting caller gets [`Error::Lost`] and the pod's task gets
+//! [`MonitorEvent::Lost`], once.
 
 use super::error::Error;
 use super::pause::Pause;
@@ -33,9 +33,9 @@ const QUEUE: usize = 64;
 /// An exec that no monitor has: a signal to it changes nothing, and is answered.
 const NO_EXEC: u64 = u64::MAX;
 
-/// What a monitor tells unasked.
+/// A message of a monitor that is not the reply to a request.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub(crate) enum MonitorEvent {
     /// A container or the pause process ended.
     Event(Event),
     /// The connection is gone, and with it (most likely) the monitor.
@@ -45,44 +45,44 @@ pub(crate) enum Notice {
 /// Speaks to one monitor.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// What the monitor speaks; 0 before it said hello.
+    /// The protocol version of the monitor; 0 before its hello.
     pub(super) version: u16,
-    calls: mpsc::Sender<Call>,
+    calls: mpsc::Sender<ClientRequest>,
     /// The pod's pause process, once somebody wanted something of it.
     pause: Arc<OnceLock<Pause>>,
     /// It did not answer in time, and has not answered anything since.
     hangs: Arc<AtomicBool>,
 }
 
-type Answer = Result<Done, Error>;
+type Reply = Result<Done, Error>;
 
 #[derive(Debug)]
-enum Call {
+enum ClientRequest {
     Ask {
         verb: Verb,
         fds: Vec<OwnedFd>,
-        answer: oneshot::Sender<Answer>,
+        answer: oneshot::Sender<Reply>,
     },
     /// Asks for an exec and for the word of its end.
     Exec {
         verb: Verb,
         exec: u64,
         fds: Vec<OwnedFd>,
-        answer: oneshot::Sender<Answer>,
+        answer: oneshot::Sender<Reply>,
         exit: oneshot::Sender<Exit>,
     },
 }
 
 impl Client {
     /// Starts the task that owns the socket.
-    pub(super) fn open(stream: UnixStream, notices: mpsc::Sender<Notice>) -> Self {
+    pub(super) fn open(stream: UnixStream, monitor_events: mpsc::Sender<MonitorEvent>) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             let mut connection = Connection::new(stream);
-            connection.run(queue, &notices).await;
+            connection.run(queue, &monitor_events).await;
             drop(connection);
             // The pod's task may be gone already; then nobody is interested.
-            let _gone = notices.send(Notice::Lost).await;
+            let _gone = monitor_events.send(MonitorEvent::Lost).await;
         });
         Self { version: 0, calls, pause: Arc::default(), hangs: Arc::default() }
     }
@@ -92,7 +92,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Hangs`] when the monitor answers nothing. It may still carry the request out later.
-    pub(crate) async fn ask(&self, verb: Verb, fds: Vec<OwnedFd>) -> Answer {
+    pub(crate) async fn ask(&self, verb: Verb, fds: Vec<OwnedFd>) -> Reply {
         let takes_time = match verb {
             Verb::StartPause { .. }
             | Verb::StartContainer { .. }
@@ -105,7 +105,7 @@ impl Client {
             | Verb::Forget { .. }
             | Verb::Attach { .. } => false,
         };
-        let answer = self.unbounded(|answer| Call::Ask { verb, fds, answer });
+        let answer = self.unbounded(|answer| ClientRequest::Ask { verb, fds, answer });
         if takes_time {
             self.while_alive(answer).await
         } else {
@@ -113,20 +113,20 @@ impl Client {
         }
     }
 
-    async fn unbounded(&self, call: impl FnOnce(oneshot::Sender<Answer>) -> Call) -> Answer {
+    async fn unbounded(&self, call: impl FnOnce(oneshot::Sender<Reply>) -> ClientRequest) -> Reply {
         let (answer, wait) = oneshot::channel();
         self.calls.send(call(answer)).await.map_err(|_| Error::Lost)?;
         wait.await.map_err(|_| Error::Lost)?
     }
 
-    async fn within(&self, limit: Duration, answer: impl Future<Output = Answer>) -> Answer {
+    async fn within(&self, limit: Duration, answer: impl Future<Output = Reply>) -> Reply {
         let answered = timeout(limit, answer).await;
         self.hangs.store(answered.is_err(), Ordering::Relaxed);
         answered.map_err(|_| Error::Hangs { waited: limit })?
     }
 
     /// Waits for an answer for as long as the monitor shows that it is alive.
-    async fn while_alive(&self, answer: impl Future<Output = Answer>) -> Answer {
+    async fn while_alive(&self, answer: impl Future<Output = Reply>) -> Reply {
         let mut answer = pin!(answer);
         loop {
             if let Ok(answered) = timeout(waits::ANSWER_MAX, &mut answer).await {
@@ -142,7 +142,7 @@ impl Client {
     /// It does not, or is gone.
     pub(crate) async fn is_alive(&self) -> Result<(), Error> {
         let verb = Verb::Signal { target: Target::Exec(NO_EXEC), signal: 0 };
-        let nothing = self.unbounded(|answer| Call::Ask { verb, fds: Vec::new(), answer });
+        let nothing = self.unbounded(|answer| ClientRequest::Ask { verb, fds: Vec::new(), answer });
         self.within(waits::ANSWER_MAX, nothing).await.map(drop)
     }
 
@@ -174,7 +174,7 @@ impl Client {
     ) -> Result<(Started, oneshot::Receiver<Exit>), Error> {
         let (exit, ended) = oneshot::channel();
         let verb = Verb::Exec { container, exec, process, streams };
-        let answer = self.unbounded(|answer| Call::Exec { verb, exec, fds, answer, exit });
+        let answer = self.unbounded(|answer| ClientRequest::Exec { verb, exec, fds, answer, exit });
         let done = self.while_alive(answer).await?;
         if let Done::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
     }
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// What [`pause`](Self::pause) gave before.
+    /// The result of an earlier [`pause`](Self::pause).
     pub(crate) fn known_pause(&self) -> Option<&Pause> {
         self.pause.get()
     }
@@ -236,7 +236,7 @@ struct Frame {
 struct Connection {
     stream: UnixStream,
     next: u64,
-    asked: HashMap<u64, oneshot::Sender<Answer>>,
+    asked: HashMap<u64, oneshot::Sender<Reply>>,
     execs: HashMap<u64, oneshot::Sender<Exit>>,
     out: VecDeque<Frame>,
     input: Vec<u8>,
@@ -255,7 +255,11 @@ impl Connection {
     }
 
     /// Runs until the monitor or all callers are gone.
-    async fn run(&mut self, mut calls: mpsc::Receiver<Call>, notices: &mpsc::Sender<Notice>) {
+    async fn run(
+        &mut self,
+        mut calls: mpsc::Receiver<ClientRequest>,
+        monitor_events: &mpsc::Sender<MonitorEvent>,
+    ) {
         loop {
             let interest = if self.out.is_empty() {
                 Interest::READABLE
@@ -272,7 +276,7 @@ impl Connection {
                     if ready.is_writable() && self.write().is_err() {
                         return;
                     }
-                    if ready.is_readable() && self.read(notices).await.is_err() {
+                    if ready.is_readable() && self.read(monitor_events).await.is_err() {
                         return;
                     }
                 }
@@ -284,12 +288,12 @@ impl Connection {
         }
     }
 
-    fn queue(&mut self, call: Call) {
+    fn queue(&mut self, call: ClientRequest) {
         let id = self.next;
         self.next += 1;
         let (verb, fds, answer) = match call {
-            Call::Ask { verb, fds, answer } => (verb, fds, answer),
-            Call::Exec { verb, exec, fds, answer, exit } => {
+            ClientRequest::Ask { verb, fds, answer } => (verb, fds, answer),
+            ClientRequest::Exec { verb, exec, fds, answer, exit } => {
                 self.execs.insert(exec, exit);
                 (verb, fds, answer)
             }
@@ -326,7 +330,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn read(&mut self, notices: &mpsc::Sender<Notice>) -> io::Result<()> {
+    async fn read(&mut self, monitor_events: &mpsc::Sender<MonitorEvent>) -> io::Result<()> {
         let mut chunk = [0; 8192];
         let mut ended = false;
         loop {
@@ -342,7 +346,7 @@ impl Connection {
             }
         }
         while let Some(message) = self.take_message()? {
-            self.deliver(message, notices).await;
+            self.deliver(message, monitor_events).await;
         }
         if self.input.is_empty() {
             // A thousand quiet monitors must not hold a thousand buffers.
@@ -366,7 +370,7 @@ impl Connection {
         Ok(Some(message))
     }
 
-    async fn deliver(&mut self, message: Message, notices: &mpsc::Sender<Notice>) {
+    async fn deliver(&mut self, message: Message, monitor_events: &mpsc::Sender<MonitorEvent>) {
         match message {
             Message::Reply { id, result } => {
                 if let Some(answer) = self.asked.remove(&id) {
@@ -380,7 +384,7 @@ impl Connection {
                 }
             }
             Message::Event(event) => {
-                let _gone = notices.send(Notice::Event(event)).await;
+                let _gone = monitor_events.send(MonitorEvent::Event(event)).await;
             }
         }
         // Callers that went away leave their slot until here.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ending a monitor that does not answer. One that an earlier daemon started is not our child, and its
-//! number was told over the connection that now says nothing; so it is found by its command line, which has
+//! process id came over the connection that no longer answers; so it is found by its command line, which has
 //! the pod's id.
 
 use hull_proto::id::PodId;

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) enum Error {
     #[error("keep the pod programs in memory")]
     Programs { source: hull_sys::Error },
-    #[error("hear of monitors that ended")]
+    #[error("watch for monitors that end")]
     Reap { source: io::Error },
     #[error("listen for the pod's monitor on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },

@@ -13,7 +13,7 @@ mod error;
 mod pause;
 mod reap;
 
-pub(crate) use connection::{Client, Notice};
+pub(crate) use connection::{Client, MonitorEvent};
 pub(crate) use end::kill;
 pub(crate) use error::Error;
 
@@ -115,28 +115,28 @@ impl Monitors {
         &self,
         pod: &PodId,
         socket: &Path,
-        notices: mpsc::Sender<Notice>,
+        monitor_events: mpsc::Sender<MonitorEvent>,
     ) -> Result<(Client, i32), Error> {
         let (programs, id, path) = (Arc::clone(&self.programs), pod.clone(), socket.to_owned());
         let pid = blocking(move || spawn(&programs, &id, &path)).await?;
         self.reaper.take(pid);
         // The backlog takes the connection even before the monitor gets to accept it.
-        let (client, _) = self.reach(socket, notices).await?;
+        let (client, _) = self.connect(socket, monitor_events).await?;
         Ok((client, pid))
     }
 
-    /// Connects to the monitor that listens at `socket` and hears what it knows.
-    pub(crate) async fn reach(
+    /// Connects to the monitor that listens at `socket` and asks for its state.
+    pub(crate) async fn connect(
         &self,
         socket: &Path,
-        notices: mpsc::Sender<Notice>,
+        monitor_events: mpsc::Sender<MonitorEvent>,
     ) -> Result<(Client, HelloReply), Error> {
         let failed = |source| Error::Connect { path: socket.to_owned(), source };
         let stream = match tokio::net::UnixStream::connect(socket).await {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait_for_room(socket).await?,
             other => other.map_err(failed)?,
         };
-        let mut client = Client::open(stream, notices);
+        let mut client = Client::open(stream, monitor_events);
         let hello = client.hello().await?;
         if hello.version < VERSION_MIN {
             return Err(Error::TooOld { version: hello.version });

@@ -2,8 +2,8 @@
 //! Reaping of the monitors that this daemon has started. How they ended interests nobody: they are
 //! known by their connections. Those of an earlier daemon are not our children.
 //!
-//! Monitors are asked after one by one, not all children that the process has: network plugins are
-//! children too, and who runs one wants its exit code.
+//! Each monitor is waited for by its process id, not all children of the process: network plugins are
+//! children too, and their callers need their exit codes.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What all pods of the node share, and where each thing of a pod lies: every name is worked out
-//! from an id.
+//! Everything that all pods of the node share, and the paths of each pod: every name follows from an id.
 //!
 //! ```text
 //! <state_dir>/pods, containers      records
@@ -38,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The node.
+/// The state that all parts of the daemon share.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -52,10 +51,10 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
-    /// What was resolved for each container when it was made.
+    /// The plan of each container, as resolved at its creation.
     pub(crate) plans: Plans,
-    /// What the kubelet told the node as a whole: see [`PodCidr`].
-    pub(crate) told: Store,
+    /// Settings that the kubelet sends for the whole node: see [`PodCidr`].
+    pub(crate) settings: Store,
     pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
@@ -65,14 +64,14 @@ pub(crate) struct Node {
     pub(crate) events: Events,
     /// File systems that are not the node's own.
     pub(crate) storage: crate::storage::Storage,
-    /// What calls may hold.
+    /// The memory budget of all calls together.
     pub(crate) call_memory: Arc<Budget>,
     /// How many commands of ExecSync run at a time.
     pub(crate) exec_slots: Arc<ExecSlots>,
     execs: AtomicU64,
 }
 
-/// What [`Node::new`] puts together.
+/// The parameters of [`Node::new`].
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -86,7 +85,7 @@ pub(crate) struct Shared {
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) plans: Plans,
-    pub(crate) told: Store,
+    pub(crate) settings: Store,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
@@ -99,7 +98,7 @@ pub(crate) struct PodCidr {
 }
 
 impl PodCidr {
-    /// The record's name in [`Node::told`].
+    /// The record's name in [`Node::settings`].
     pub(crate) const NAME: &str = "pod-cidr";
 }
 
@@ -117,7 +116,7 @@ impl Node {
             pods,
             containers,
             plans,
-            told,
+            settings,
             plugins,
             user_namespaces,
         } = shared;
@@ -140,7 +139,7 @@ impl Node {
             pods,
             containers,
             plans,
-            told,
+            settings,
             plugins,
             user_namespaces,
             registry: Registry::default(),
@@ -194,10 +193,10 @@ impl Node {
     }
 }
 
-/// Hears what AppArmor and seccomp deny.
+/// Starts to read the denials of AppArmor and seccomp.
 fn listen() -> Denials {
     Denials::listen().unwrap_or_else(|err| {
-        tracing::warn!(error = %err, "the kernel's log cannot be read: what AppArmor and seccomp deny will not be told");
+        tracing::warn!(error = %err, "the kernel's log cannot be read: denials by AppArmor and seccomp will not be reported");
         Denials::default()
     })
 }

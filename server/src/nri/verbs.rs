@@ -8,7 +8,7 @@ use super::{Failed, check, evict, resources, update, view};
 use crate::container::{self, ContainerRecord};
 use crate::error::Error;
 use crate::node::Node;
-use crate::pod::{self, PodRecord, Up};
+use crate::pod::{self, PodRecord, Sandbox};
 use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::{Roster, owners_of};
@@ -35,7 +35,7 @@ fn refused(source: hull_nri::Error) -> Error {
 pub(crate) async fn run_pod(
     roster: &Roster,
     record: &PodRecord,
-    up: &Up,
+    up: &Sandbox,
 ) -> Result<(), pod::Error> {
     if !roster.hears(Event::RunPodSandbox) {
         return Ok(());
@@ -112,7 +112,7 @@ async fn change_others(
     match failed.into_iter().find(|of| !of.update.ignore_failure) {
         Some(Failed { update, why }) => {
             let plugins = owners_of(owners, &update.container_id).join("`, `");
-            Err(Error::OthersLimits { container: update.container_id, plugins, why })
+            Err(Error::ForeignLimits { container: update.container_id, plugins, why })
         }
         None => Ok(()),
     }

@@ -5,7 +5,7 @@ use super::resources;
 use crate::container::{self, ContainerRecord, State as ContainerState};
 use crate::diagnostics::explain;
 use crate::node::Node;
-use crate::pod::{PodRecord, State, View};
+use crate::pod::{PodRecord, PodSnapshot, State};
 use hull_proto::id::PodId;
 use hull_proto::nri;
 use oci_spec::runtime::Spec;
@@ -240,7 +240,7 @@ pub(crate) fn known(
 pub(crate) fn state(node: &Node) -> hull_nri::State {
     let mut all = hull_nri::State::default();
     for view in node.registry.views() {
-        let View { id, record, containers, .. } = &*view;
+        let PodSnapshot { id, record, containers, .. } = &*view;
         if matches!(record.state, State::Building) || view.gone {
             continue;
         }

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to pods and containers, for kubelets that listen (KEP-3386) instead of listing again
-//! and again.
+//! Events of pods and containers, for kubelets that listen (KEP-3386) instead of polling lists.
 //!
 //! ```text
-//! a pod's task ──publishes a View──▶ between(before, now) ──▶ readers, each with a queue of its own
-//!                                                        └──▶ kept, while nobody reads
+//! pod's task ──publishes a snapshot──▶ between(before, now) ──▶ readers, each with a queue of its own
+//!                                                         └──▶ kept, while nobody reads
 //! ```
 //!
 //! The rule: an event is worked out from two views, so there is one for every change that was
 //! published and none without. What happens while nobody reads (the daemon has just started, or the
 //! kubelet has) is kept for the first who comes, up to [`KEPT_MAX`]. A reader that does not keep up
-//! loses its place and is told so; it never holds up a pod.
+//! loses its place and gets an error that says so; it never holds up a pod.
 //!
 //! A new daemon compares with what the records say: the end of a container that nobody saw while there
-//! was no daemon is told then. What the old daemon had recorded but not sent yet when it was killed is not
-//! told again; a reader lists after each connect, as kubelets do.
+//! was no daemon is reported then. What the old daemon had recorded but not sent yet when it was killed is not
+//! reported again; a reader lists after each connect, as kubelets do.
 
 use crate::container::State as ContainerState;
 use crate::node::now_ns;
-use crate::pod::View;
+use crate::pod::PodSnapshot;
 use hull_proto::cri::ContainerEventType as Kind;
 use prost::Message as _;
 use std::collections::VecDeque;
@@ -36,7 +35,7 @@ const KEPT_NS: i64 = crate::limits::EVENTS_KEPT_S.number() as i64 * 1_000_000_00
 const KEPT_BYTES_MAX: u64 = crate::limits::EVENTS_BYTES.default;
 
 /// About how much memory a view takes: its configs, as they were received.
-fn bytes_of(view: &View) -> u64 {
+fn bytes_of(view: &PodSnapshot) -> u64 {
     let containers = view.containers.values().map(|of| of.record.config.encoded_len());
     (view.record.config.encoded_len() + containers.sum::<usize>()) as u64
 }
@@ -48,7 +47,7 @@ pub(crate) struct Event {
     pub(crate) id: String,
     pub(crate) kind: Kind,
     pub(crate) at_ns: i64,
-    pub(crate) view: Arc<View>,
+    pub(crate) view: Arc<PodSnapshot>,
 }
 
 /// Where events go.
@@ -86,7 +85,7 @@ pub(crate) struct Missed;
 
 impl Events {
     /// Tells what changed from `before` to `now`.
-    pub(crate) fn publish(&self, before: &View, now: &Arc<View>) {
+    pub(crate) fn publish(&self, before: &PodSnapshot, now: &Arc<PodSnapshot>) {
         let happened = between(before, now);
         if happened.is_empty() {
             return;
@@ -149,7 +148,7 @@ impl Inner {
         }
         self.kept_bytes = bytes;
         // Nothing of a pod's processes is held for a reader that may never come.
-        let view = View { client: None, ..(*event.view).clone() };
+        let view = PodSnapshot { client: None, ..(*event.view).clone() };
         self.kept.push_back(Event { view: Arc::new(view), ..event });
     }
 
@@ -172,8 +171,8 @@ impl Reading {
     }
 }
 
-/// What happened between two views of a pod, in the order in which it must have.
-fn between(before: &View, now: &View) -> Vec<(String, Kind)> {
+/// The events between two snapshots of a pod, in the order in which they must have happened.
+fn between(before: &PodSnapshot, now: &PodSnapshot) -> Vec<(String, Kind)> {
     let mut happened = Vec::new();
     let mut add = |id: &str, kind| happened.push((id.to_owned(), kind));
     let pod = now.id.as_str();
@@ -220,7 +219,7 @@ fn between(before: &View, now: &View) -> Vec<(String, Kind)> {
 fn stage(state: &ContainerState) -> u8 {
     match state {
         ContainerState::Creating => 0,
-        // Being removed is no event: that it ended came before, if it ran.
+        // A removal in progress has no event: that it ended came before, if it ran.
         ContainerState::Created | ContainerState::Removing => 1,
         ContainerState::Running { .. } => 2,
         ContainerState::Exited { .. } => 3,

@@ -6,7 +6,7 @@ use hull_proto::id::ContainerId;
 use hull_proto::{cri, nri};
 use tokio::sync::oneshot;
 
-/// What a pod is to have in all, as the kubelet reckons it. It writes the pod's cgroup itself.
+/// The pod-level resources, as the kubelet computes them. It writes the pod's cgroup itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Sizes {
     pub(crate) overhead: Option<cri::LinuxContainerResources>,
@@ -16,7 +16,7 @@ pub(crate) struct Sizes {
 /// Where the answer to a command goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// What a pod's task can be asked to do.
+/// A command to a pod's task.
 #[derive(Debug)]
 pub(crate) enum Command {
     Create {

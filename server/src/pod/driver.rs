@@ -46,7 +46,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Advice for the operator, if there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoSystemd { .. } => Some(
@@ -61,10 +61,10 @@ impl Error {
     }
 }
 
-/// Who makes cgroups of pods.
+/// The creator of pod cgroups.
 #[derive(Debug)]
 pub(crate) enum Driver {
-    /// Hull itself.
+    /// Hull creates them through files.
     Cgroupfs { parent: String },
     /// systemd makes one scope per pod, and hull what is in it.
     Systemd {
@@ -72,7 +72,7 @@ pub(crate) enum Driver {
         /// The slice of pods that name none.
         slice: String,
         /// The daemon's own cgroup, where monitors belong.
-        home: PathBuf,
+        root_cgroup: PathBuf,
     },
 }
 
@@ -98,9 +98,10 @@ impl Driver {
         }
         let slice = names::slice_of_path(&config.parent)
             .map_err(|why| Error::OwnParent { parent: config.parent.clone(), why })?;
-        let home = host.self_dir().map_err(|source| Error::Home { source })?;
-        let home = home.ok_or(Error::NoSystemd { why: "this daemon is in no v2 cgroup" })?;
-        Ok(Self::Systemd { bus: Systemd::default(), slice, home })
+        let root_cgroup = host.self_dir().map_err(|source| Error::Home { source })?;
+        let root_cgroup =
+            root_cgroup.ok_or(Error::NoSystemd { why: "this daemon is in no v2 cgroup" })?;
+        Ok(Self::Systemd { bus: Systemd::default(), slice, root_cgroup })
     }
 
     pub(crate) fn is_systemd(&self) -> bool {
@@ -108,11 +109,11 @@ impl Driver {
     }
 
     /// The cgroup of a new pod whose creator named `parent`, and whether it is ours to take away;
-    /// or why that is no parent for this driver.
-    pub(crate) fn place(&self, pod: &PodId, parent: &str) -> Result<(String, bool), String> {
+    /// or why that cannot be a parent for this driver.
+    pub(crate) fn cgroup_path(&self, pod: &PodId, parent: &str) -> Result<(String, bool), String> {
         let shown = || parent.chars().take(200).flat_map(char::escape_default).collect::<String>();
         match self {
-            Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.own(pod), true)),
+            Self::Cgroupfs { .. } if parent.is_empty() => Ok((self.default_path(pod), true)),
             Self::Cgroupfs { .. } if parent.starts_with('/') => {
                 let path = plain(parent).ok_or_else(|| {
                     format!(
@@ -126,8 +127,10 @@ impl Driver {
                 "`{}` is a slice of systemd, but hull makes cgroups itself here: set cgroup.driver = \"systemd\"",
                 shown()
             )),
-            Self::Cgroupfs { .. } => Err(format!("`{}` is no absolute path without `..`", shown())),
-            Self::Systemd { .. } if parent.is_empty() => Ok((self.own(pod), true)),
+            Self::Cgroupfs { .. } => {
+                Err(format!("`{}` is not an absolute path without `..`", shown()))
+            }
+            Self::Systemd { .. } if parent.is_empty() => Ok((self.default_path(pod), true)),
             Self::Systemd { .. } => {
                 let slice = names::slice(parent).map_err(|why| {
                     format!("as parent cgroup under the systemd driver `{}` does not do: {why}; give the kubelet and hull the same driver (cgroup.driver = \"cgroupfs\" for this one)", shown())
@@ -138,7 +141,7 @@ impl Driver {
     }
 
     /// The cgroup of a pod whose creator names no parent.
-    pub(crate) fn own(&self, pod: &PodId) -> String {
+    pub(crate) fn default_path(&self, pod: &PodId) -> String {
         match self {
             Self::Cgroupfs { parent } => format!("{parent}/pod{pod}"),
             Self::Systemd { slice, .. } => format!("{}/{}", names::path(slice), names::scope(pod)),
@@ -146,7 +149,7 @@ impl Driver {
     }
 
     /// Where the cgroups of such pods are.
-    pub(crate) fn own_parent(&self) -> String {
+    pub(crate) fn default_parent(&self) -> String {
         match self {
             Self::Cgroupfs { parent } => parent.clone(),
             Self::Systemd { slice, .. } => names::path(slice),
@@ -154,7 +157,7 @@ impl Driver {
     }
 
     /// The kubelet's own cgroup of a pod, where that is not the pod's itself.
-    pub(crate) fn above<'r>(&self, pod: &'r PodRecord) -> Option<&'r str> {
+    pub(crate) fn parent_cgroup<'r>(&self, pod: &'r PodRecord) -> Option<&'r str> {
         let named = pod.config.linux.as_ref().is_some_and(|of| !of.cgroup_parent.is_empty());
         match self {
             Self::Systemd { .. } if named => pod.cgroup.rsplit_once('/').map(|(above, _)| above),
@@ -171,7 +174,7 @@ impl Driver {
     }
 
     /// Has the cgroup `path` of `pod` made where the monitor cannot do that itself. The monitor is in
-    /// it then, until [`Driver::give_back`].
+    /// it then, until [`Driver::release`].
     pub(crate) async fn make(
         &self,
         host: &CgroupFs,
@@ -193,9 +196,9 @@ impl Driver {
     }
 
     /// Takes the monitor out of its pod's cgroup again, once pause is in it.
-    pub(crate) fn give_back(&self, monitor: i32) -> Result<(), Error> {
-        let Self::Systemd { home, .. } = self else { return Ok(()) };
-        hull_cgroup::move_to(home, monitor).map_err(|source| Error::Inside { source })
+    pub(crate) fn release(&self, monitor: i32) -> Result<(), Error> {
+        let Self::Systemd { root_cgroup, .. } = self else { return Ok(()) };
+        hull_cgroup::move_to(root_cgroup, monitor).map_err(|source| Error::Inside { source })
     }
 }
 
@@ -222,17 +225,17 @@ mod tests {
         Driver::Systemd {
             bus: Systemd::default(),
             slice: "hull.slice".into(),
-            home: PathBuf::from("/sys/fs/cgroup/system.slice/hull.service"),
+            root_cgroup: PathBuf::from("/sys/fs/cgroup/system.slice/hull.service"),
         }
     }
 
     #[test]
     fn below_a_slice_the_pod_has_a_scope() {
-        let (path, ours) = systemd().place(&pod(), "kubepods-besteffort-pod1.slice").unwrap();
+        let (path, ours) = systemd().cgroup_path(&pod(), "kubepods-besteffort-pod1.slice").unwrap();
         let slices = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice";
         assert_eq!(path, format!("{slices}/hull-{}.scope", pod()));
         assert!(ours, "the scope is ours, whosever the slice is");
-        let own = systemd().place(&pod(), "").unwrap().0;
+        let own = systemd().cgroup_path(&pod(), "").unwrap().0;
         assert_eq!(own, format!("/hull.slice/hull-{}.scope", pod()));
         let name = own.rsplit('/').next().unwrap();
         assert_eq!(systemd().pod_of(name), Some(pod()), "the sweep finds it again");
@@ -240,19 +243,22 @@ mod tests {
 
     #[test]
     fn a_parent_in_the_other_drivers_form_is_refused_with_the_mend() {
-        let why = systemd().place(&pod(), "/kubepods/burstable/pod1").unwrap_err();
+        let why = systemd().cgroup_path(&pod(), "/kubepods/burstable/pod1").unwrap_err();
         assert!(why.contains("cgroup.driver = \"cgroupfs\""), "{why}");
         let ours = Driver::Cgroupfs { parent: "/hull".into() };
-        let why = ours.place(&pod(), "kubepods-pod1.slice").unwrap_err();
+        let why = ours.cgroup_path(&pod(), "kubepods-pod1.slice").unwrap_err();
         assert!(why.contains("cgroup.driver = \"systemd\""), "{why}");
-        assert!(ours.place(&pod(), "/a/../b").is_err());
-        assert_eq!(ours.place(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
+        assert!(ours.cgroup_path(&pod(), "/a/../b").is_err());
+        assert_eq!(ours.cgroup_path(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
         for root in ["/", "//", "/.", "/a/.", "/./a"] {
-            assert!(ours.place(&pod(), root).is_err(), "{root}: such a pod could never be cleared");
+            assert!(
+                ours.cgroup_path(&pod(), root).is_err(),
+                "{root}: such a pod could never be cleared"
+            );
         }
         for long in ["/x".repeat(2000), format!("/{}", "x".repeat(256))] {
-            assert!(ours.place(&pod(), &long).is_err(), "such a pod could never be cleared");
+            assert!(ours.cgroup_path(&pod(), &long).is_err(), "such a pod could never be cleared");
         }
-        assert_eq!(ours.place(&pod(), "//a///b/").unwrap().0, "/a/b");
+        assert_eq!(ours.cgroup_path(&pod(), "//a///b/").unwrap().0, "/a/b");
     }
 }

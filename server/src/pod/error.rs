@@ -48,7 +48,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Advice for the operator, if there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Record { source } | Self::MakeDirectory { source } => source.hint(),

@@ -67,7 +67,7 @@ pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "hostname `{}` is no name of at most 63 letters, digits, `-`, `_` and `.`",
+        "hostname `{}` is not a name of at most 63 letters, digits, `-`, `_` and `.`",
         host.chars().take(80).flat_map(char::escape_default).collect::<String>()
     ))
 }

@@ -2,7 +2,7 @@
 //! The handle on a pod's task: sends it commands, and reads the snapshot that it publishes.
 
 use super::command::{Command, Reply};
-use super::snapshot::View;
+use super::snapshot::PodSnapshot;
 use super::state::State;
 use crate::error::{Error, Result};
 use hull_proto::id::{ContainerId, PodId};
@@ -14,18 +14,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) struct Pod {
     pub(crate) id: PodId,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) view: watch::Receiver<Arc<PodSnapshot>>,
 }
 
 impl Pod {
-    /// What is shown of it now.
-    pub(crate) fn view(&self) -> Arc<View> {
+    /// The current snapshot of the pod.
+    pub(crate) fn view(&self) -> Arc<PodSnapshot> {
         Arc::clone(&self.view.borrow())
     }
 
     /// Waits until it is built; or could not be, and is taken away again.
     pub(crate) async fn built(&self) -> Result<()> {
-        let settled = |view: &Arc<View>| {
+        let settled = |view: &Arc<PodSnapshot>| {
             view.failure.is_some()
                 || matches!(view.record.state, State::Ready { .. } | State::Stopped)
         };
@@ -49,7 +49,7 @@ impl Pod {
     pub(crate) async fn container_ended(&self, id: &ContainerId) {
         use crate::container::State;
         let mut view = self.view.clone();
-        let runs = |view: &Arc<View>| {
+        let runs = |view: &Arc<PodSnapshot>| {
             let container = view.containers.get(id);
             container.is_some_and(|of| matches!(of.record.state, State::Running { .. }))
         };

@@ -26,6 +26,6 @@ pub(crate) use command::{Command, Reply, Sizes};
 pub(crate) use error::Error;
 pub(crate) use handle::Pod;
 pub(crate) use record::PodRecord;
-pub(crate) use setup::Up;
-pub(crate) use snapshot::View;
+pub(crate) use setup::Sandbox;
+pub(crate) use snapshot::PodSnapshot;
 pub(crate) use state::State;

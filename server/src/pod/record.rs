@@ -5,7 +5,7 @@ use super::state::State;
 use hull_proto::cri;
 use serde::{Deserialize, Serialize};
 
-/// What is kept of a pod on disk.
+/// The record of a pod.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
     pub(crate) id: String,

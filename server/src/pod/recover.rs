@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a daemon that was started does about what an earlier one left.
+//! Recovery at the start of the daemon: adopts or removes what an earlier daemon left.
 //!
 //! ```text
 //! record          monitor says             becomes
@@ -17,7 +17,7 @@
 //! waiting. A record that cannot be read was set aside by the store and keeps nobody down.
 
 use crate::container::cgroup::clear_cgroup;
-use crate::container::state::{Event as ContainerEvent, How};
+use crate::container::state::{Event as ContainerEvent, ExitReason};
 use crate::container::{ContainerRecord, State as ContainerState, exit_details};
 use crate::error::{Chain, Error};
 use crate::limits::waits;
@@ -76,7 +76,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
         correct(node, &id, &mut record, &mut containers);
         if matches!(record.state, State::Building) {
             let node = Arc::clone(node);
-            work.spawn(async move { half_made(&node, &id, record, containers).await });
+            work.spawn(async move { teardown_partial_pod(&node, &id, record, containers).await });
         } else {
             let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
             let start = show(node, Some(key), &id, &record, &containers);
@@ -152,8 +152,9 @@ fn show(
     record: &PodRecord,
     containers: &Containers,
 ) -> task::Start {
-    let (notices_in, notices) = task::notices();
-    let (pod, mut start) = task::prepare(node, id.clone(), record.clone(), notices_in, notices);
+    let (monitor_events_in, monitor_events) = task::monitor_events();
+    let (pod, mut start) =
+        task::prepare(node, id.clone(), record.clone(), monitor_events_in, monitor_events);
     if !node.registry.adopt(key, pod) {
         error!(pod = %id, name = record.full_name(), "two pods have the same name; this one is known by its id alone");
     }
@@ -171,7 +172,7 @@ async fn pod(
     let (mut client, mut hello) = (None, None);
     if !matches!(record.state, State::Stopped) {
         let socket = node.monitor_socket(&id);
-        let reached = node.monitors.reach(&socket, start.notices());
+        let reached = node.monitors.connect(&socket, start.monitor_events());
         match timeout(waits::HELLO_MAX, reached).await {
             Ok(Ok((found, said))) => (client, hello) = (Some(found), Some(said)),
             Ok(Err(err @ monitors::Error::Hangs { .. })) => hangs(&id, &err),
@@ -214,7 +215,12 @@ fn save_pod(node: &Node, record: &PodRecord) {
 
 /// A pod whose start was cut short: nobody knows its id, so nothing of it may stay. What cannot be taken down at
 /// once is shown, and tried again by its task.
-async fn half_made(node: &Arc<Node>, id: &PodId, mut record: PodRecord, containers: Containers) {
+async fn teardown_partial_pod(
+    node: &Arc<Node>,
+    id: &PodId,
+    mut record: PodRecord,
+    containers: Containers,
+) {
     info!(pod = %id, "taking down a pod that was only half made");
     let cgroups = containers.iter().map(|(_, container)| container.cgroup.clone()).collect();
     let removed = match teardown::take_down(node, id, &record, cgroups, None).await {
@@ -303,7 +309,10 @@ async fn catch_up(
         Some(Fact::Exited(started, exit)) => (*started, Some(*exit)),
         Some(Fact::Starting) => return,
         None if matches!(record.state, ContainerState::Running { .. }) => {
-            return advance(record, ContainerEvent::Exited { how: How::Lost, at_ns: now_ns() });
+            return advance(
+                record,
+                ContainerEvent::Exited { how: ExitReason::Lost, at_ns: now_ns() },
+            );
         }
         None => return,
     };
@@ -455,7 +464,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
         config: hull_proto::cri::PodSandboxConfig::default(),
         handler: String::new(),
         created_ns: 0,
-        cgroup: node.driver.own(id),
+        cgroup: node.driver.default_path(id),
         cgroup_is_ours: true,
         state: State::Stopping,
     };
@@ -465,7 +474,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
 }
 
 fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<()>) {
-    let parent = node.driver.own_parent();
+    let parent = node.driver.default_parent();
     let names = match hull_cgroup::children(&node.cgroups, &parent) {
         Ok(names) => names,
         Err(err) => {

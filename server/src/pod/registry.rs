@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which pods and containers there are, by id, by prefix and by name.
+//! The pods and containers of the node, by id, by id prefix and by name.
 //!
 //! Holds handles only; what a pod is lives in its task. The lock is held for look-ups, never across
 //! an await.
 
-use super::{Pod, View};
+use super::{Pod, PodSnapshot};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// What makes two RunPodSandbox calls the same call.
+/// The identity of a RunPodSandbox call: two calls with the same key are the same call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     namespace: String,
@@ -104,12 +104,12 @@ impl Registry {
         self.write().containers.remove(id);
     }
 
-    /// What is shown of all pods.
-    pub(crate) fn views(&self) -> Vec<Arc<View>> {
+    /// The snapshots of all pods.
+    pub(crate) fn views(&self) -> Vec<Arc<PodSnapshot>> {
         self.read().pods.values().map(Pod::view).collect()
     }
 
-    /// The pod with this id, or the only one whose id begins so.
+    /// The pod with this id, or the only pod whose id has this prefix.
     pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
         let tables = self.read();
         if let Ok(whole) = PodId::parse(id) {
@@ -118,7 +118,7 @@ impl Registry {
         only(tables.pods.iter(), id).map(|(_, pod)| pod.clone())
     }
 
-    /// The container with this id, or the only one whose id begins so, and its pod.
+    /// The container with this id, or the only one whose id has this prefix, and its pod.
     pub(crate) fn container(&self, id: &str) -> Option<(ContainerId, Pod)> {
         let tables = self.read();
         if let Ok(whole) = ContainerId::parse(id) {

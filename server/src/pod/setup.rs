@@ -12,7 +12,7 @@ use super::error::Error;
 use super::files;
 use super::record::PodRecord;
 use super::timing::timed;
-use crate::monitors::{self, Client, Notice};
+use crate::monitors::{self, Client, MonitorEvent};
 use crate::node::Node;
 use crate::oci_spec;
 use crate::records;
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 /// A pod that is up.
 #[derive(Debug)]
-pub(crate) struct Up {
+pub(crate) struct Sandbox {
     pub(crate) client: Client,
     pub(crate) pause_pid: i32,
     pub(crate) ips: Vec<IpAddr>,
@@ -39,18 +39,18 @@ struct Monitor<'a> {
 }
 
 /// Makes all parts, in order. After an error the caller runs [`take_down`].
-pub(crate) async fn bring_up(
+pub(crate) async fn setup(
     node: &Arc<Node>,
     id: &PodId,
     record: &Arc<PodRecord>,
-    notices: mpsc::Sender<Notice>,
-) -> Result<Up, Error> {
+    monitor_events: mpsc::Sender<MonitorEvent>,
+) -> Result<Sandbox, Error> {
     let host_network = record.host_network();
     timed("record and files", make_files(node, id, record)).await?;
 
     let socket = node.monitor_socket(id);
     let monitor = timed("monitor", async {
-        let started = node.monitors.start(id, &socket, notices).await;
+        let started = node.monitors.start(id, &socket, monitor_events).await;
         started.map_err(|source| Error::Monitor { source })
     });
     let id_maps = record.id_maps();
@@ -65,9 +65,9 @@ pub(crate) async fn bring_up(
     let monitor = Monitor { client: &client, pid };
 
     if id_maps.is_some() {
-        let (ips, pause_pid) = bring_up_mapped(node, id, record, &monitor).await?;
+        let (ips, pause_pid) = setup_in_user_namespace(node, id, record, &monitor).await?;
         write_hosts(node, id, record, &ips).await?;
-        return Ok(Up { client, pause_pid, ips });
+        return Ok(Sandbox { client, pause_pid, ips });
     }
     // The network needs only the namespace, pause only the monitor: side by side. Both are waited
     // for even if one fails, so that nothing is still being made when the teardown begins.
@@ -79,7 +79,7 @@ pub(crate) async fn bring_up(
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
     write_hosts(node, id, record, &ips).await?;
-    Ok(Up { client, pause_pid, ips })
+    Ok(Sandbox { client, pause_pid, ips })
 }
 
 /// Records the pod, before anything else of it exists, and makes its directories and files.
@@ -116,7 +116,7 @@ async fn write_hosts(
 
 /// Pause, then the network: a pod with a user namespace may configure its network only if that
 /// belongs to the user namespace, so pause makes both.
-async fn bring_up_mapped(
+async fn setup_in_user_namespace(
     node: &Arc<Node>,
     id: &PodId,
     record: &Arc<PodRecord>,
@@ -185,12 +185,12 @@ async fn start_pause(
     let no_cgroup = |source| Error::Cgroup { source };
     let made = node.driver.make(&node.cgroups, id, &record.cgroup, monitor.pid);
     timed("cgroup", made).await.map_err(no_cgroup)?;
-    let pid = have_pause_started(node, record, monitor.client, netns).await?;
-    node.driver.give_back(monitor.pid).map_err(no_cgroup)?;
+    let pid = request_pause(node, record, monitor.client, netns).await?;
+    node.driver.release(monitor.pid).map_err(no_cgroup)?;
     Ok(pid)
 }
 
-async fn have_pause_started(
+async fn request_pause(
     node: &Node,
     record: &PodRecord,
     client: &Client,

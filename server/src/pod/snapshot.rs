@@ -3,20 +3,20 @@
 
 use super::record::PodRecord;
 use super::state::State;
-use crate::container::ContainerView;
+use crate::container::ContainerSnapshot;
 use crate::error::Error;
 use crate::limits::waits;
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What is shown of a pod. Published whole at every change.
+/// A pod as statuses and lists show it. Published whole at every change.
 #[derive(Debug, Clone)]
-pub(crate) struct View {
+pub(crate) struct PodSnapshot {
     pub(crate) id: PodId,
     pub(crate) record: Arc<PodRecord>,
     /// But for those that are still being made.
-    pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    pub(crate) containers: BTreeMap<ContainerId, Arc<ContainerSnapshot>>,
     /// The ids of all images that its containers need, also of those that are being made.
     pub(crate) images: BTreeSet<String>,
     /// Why it could not be built; set before it disappears.
@@ -27,7 +27,7 @@ pub(crate) struct View {
     pub(crate) gone: bool,
 }
 
-impl View {
+impl PodSnapshot {
     /// Gets hold of the pause process, for what is read of the pod without waiting. One that has ended
     /// meanwhile is not held: there is nothing to read.
     pub(crate) async fn hold_pause(&self) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a pod is, as a pure machine.
+//! The state machine of a pod (pure).
 //!
 //! ```text
 //!  Building ──Built──▶ Ready ──StopAsked/SandboxLost──▶ Stopping ──TornDown──▶ Stopped ─▶ gone
@@ -31,7 +31,7 @@ pub(crate) enum State {
     Stopped,
 }
 
-/// What can happen to a pod.
+/// An event in the life of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// All parts are there.
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// SANDBOX_READY?
+    /// Whether CRI shows it as SANDBOX_READY.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
     }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happened before, a stop that gets through ends in Stopped, and a stopped pod is
+        /// After any history, a stop that gets through ends in Stopped, and a stopped pod is
         /// never ready again.
         #[test]
         fn a_stop_always_ends(events in proptest::collection::vec(events(), 0..20)) {

@@ -32,7 +32,7 @@ pub(crate) async fn take_down(
 ) -> Result<(), Error> {
     let (stopped, closed) = tokio::join!(
         timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("network withdrawn", withdraw(node, id, record.host_network()))
+        timed("network withdrawn", unpublish_ports(node, id, record.host_network()))
     );
     stopped?;
     closed?;
@@ -47,7 +47,7 @@ pub(crate) async fn take_down(
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.
-async fn withdraw(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
+async fn unpublish_ports(node: &Arc<Node>, id: &PodId, host_network: bool) -> Result<(), Error> {
     if host_network {
         return Ok(());
     }
@@ -85,7 +85,7 @@ async fn end_processes(
     let (node, id) = (Arc::clone(node), id.clone());
     let mut paths = cgroups(record, containers);
     // Whatever a record says, what goes by the pod's own name is the pod's.
-    paths.push(node.driver.own(&id));
+    paths.push(node.driver.default_path(&id));
     let pod = record.cgroup.clone();
     let cleared = blocking(move || {
         if shutdown == Shutdown::Unresponsive && monitors::kill(&id) {
@@ -146,8 +146,8 @@ async fn shut_down(id: &PodId, client: &Client) -> Shutdown {
 
 /// The monitor of a pod whose connection we do not have (any more).
 async fn find_monitor(node: &Node, id: &PodId) -> Option<Client> {
-    let (notices, _nobody) = mpsc::channel(1);
+    let (monitor_events, _nobody) = mpsc::channel(1);
     let socket = node.monitor_socket(id);
     // Bounded by what a monitor may take to answer.
-    node.monitors.reach(&socket, notices).await.ok().map(|(client, _)| client)
+    node.monitors.connect(&socket, monitor_events).await.ok().map(|(client, _)| client)
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the daemon has promised the kubelet, on disk.
+//! The records of pods and containers on disk: what the daemon has promised the kubelet.
 //!
 //! ```text
 //! pods/<pod-id>.json              the pod: its config as asked for, and its state
-//! containers/<container-id>.json  likewise
+//! containers/<container-id>.json  the container: the same
 //! plans/<container-id>            what was resolved when it was made: `container::plans`
 //! *.new                           a write that was cut short; swept at start
 //! *.bad                           a record that could not be used, set aside for a person to see

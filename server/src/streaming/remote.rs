@@ -226,7 +226,7 @@ async fn run(
             .registry
             .container(container.as_str())
             .ok_or_else(|| Error::NotFound { kind: "container", id: container.to_string() })?;
-        exec::begin(node, container, &pod, cmd, streams, fds).await
+        exec::start(node, container, &pod, cmd, streams, fds).await
     };
     let Running { mut kill, ended } = tokio::select! {
         started = started => match started {

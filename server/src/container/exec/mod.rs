@@ -19,7 +19,7 @@ use crate::pod::{Pod, PodRecord};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
-use output::Captured;
+use output::OutputCollector;
 use rustix::pipe::{PipeFlags, pipe_with};
 pub(crate) use slots::{ExecSlots, NoSlot};
 use std::os::fd::OwnedFd;
@@ -31,13 +31,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 const SIGKILL: i32 = 9;
 
-/// What a command gave.
+/// The output and exit code of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) code: i32,
-    /// What the output holds of the memory of all calls, to be held until it is sent.
+    /// The output's share of the memory budget of all calls, to be held until it is sent.
     pub(crate) held: call_memory::Held,
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn sync(
     // The limit is for all of it: a launch may hang as well as a command.
     // One beyond what a clock can tell is none.
     let over = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
-    let launch = begin(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
+    let launch = start(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
     let running = match over {
         // Dropped, it is killed on its way.
         Some((limit, at)) => {
@@ -64,18 +64,18 @@ pub(crate) async fn sync(
         }
         None => launch.await?,
     };
-    gather(node, stdout, stderr, running, over).await
+    collect(node, stdout, stderr, running, over).await
 }
 
-/// A process that was started; it is killed when this is dropped, unless it is told otherwise.
+/// A started process. Dropping this kills it, unless [`KillOnDrop::disarm`] was called.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) kill: Kill,
+    pub(crate) kill: KillOnDrop,
     pub(crate) ended: oneshot::Receiver<Exit>,
 }
 
 /// Starts `cmd` in a container with the descriptors that `streams` names.
-pub(crate) async fn begin(
+pub(crate) async fn start(
     node: &Arc<Node>,
     id: &ContainerId,
     pod: &Pod,
@@ -94,7 +94,7 @@ pub(crate) async fn begin(
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
-    let mut kill = Kill { client: client.clone(), exec: Some(exec) };
+    let mut kill = KillOnDrop { client: client.clone(), exec: Some(exec) };
     let started = client.exec(id.clone(), exec, encoded, streams, fds);
     let waited = node.launch_max();
     let Ok(started) = timeout(waited, started).await else {
@@ -122,12 +122,15 @@ pub(crate) async fn begin(
     }
 }
 
-/// What is shown of a container that must be running for `verb`.
+/// The snapshot of a container that must be running for `verb`.
+///
+/// # Errors
+/// [`Error::NotFound`], or [`Error::WrongState`] if it does not run.
 pub(crate) fn running(
-    view: &crate::pod::View,
+    view: &crate::pod::PodSnapshot,
     id: &ContainerId,
     verb: &'static str,
-) -> Result<Arc<container::ContainerView>> {
+) -> Result<Arc<container::ContainerSnapshot>> {
     let shown = view.containers.get(id).cloned();
     let shown = shown.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })?;
     if matches!(shown.record.state, State::Running { .. }) {
@@ -145,8 +148,8 @@ pub(crate) fn lost() -> Arc<Error> {
 /// The process of an exec: as the container's own, with another command.
 async fn process(
     node: &Arc<Node>,
-    view: &crate::pod::View,
-    shown: &Arc<container::ContainerView>,
+    view: &crate::pod::PodSnapshot,
+    shown: &Arc<container::ContainerSnapshot>,
     cmd: &[String],
 ) -> Result<hull_plan::Process> {
     if cmd.is_empty() {
@@ -161,8 +164,8 @@ async fn process(
     Ok(shown.execs.get_or_init(|| made).with(cmd))
 }
 
-/// What all execs of a container have in common: what CreateContainer resolved, and nothing that was
-/// looked at since.
+/// The part of the plan that all execs of a container share, as CreateContainer resolved it: later changes on the
+/// node do not count.
 fn template(
     node: &Node,
     pod: &PodId,
@@ -213,14 +216,14 @@ pub(crate) fn pipe_in() -> std::result::Result<(Sender, OwnedFd), Error> {
     Ok((Sender::from_owned_fd(write).map_err(failed)?, read))
 }
 
-/// Kills the exec unless it is told that the process has ended: also when the caller goes away.
+/// Kills the exec when dropped, for example when the caller disconnects; [`disarm`](Self::disarm) prevents it.
 #[derive(Debug)]
-pub(crate) struct Kill {
+pub(crate) struct KillOnDrop {
     client: monitors::Client,
     exec: Option<u64>,
 }
 
-impl Kill {
+impl KillOnDrop {
     /// Kills the process and waits until it is gone.
     async fn finish(&mut self, ended: oneshot::Receiver<Exit>) {
         let Some(exec) = self.exec else { return };
@@ -241,7 +244,7 @@ impl Kill {
     }
 }
 
-impl Drop for Kill {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let Some(exec) = self.exec.take() else { return };
         let client = self.client.clone();
@@ -265,7 +268,7 @@ impl From<UsedUp> for Over {
     }
 }
 
-async fn gather(
+async fn collect(
     node: &Node,
     stdout: Receiver,
     stderr: Receiver,
@@ -274,7 +277,7 @@ async fn gather(
 ) -> Result<Output> {
     let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
-    let mut captured = Captured::new(stdout, stderr, node.call_memory.lease(), most);
+    let mut captured = OutputCollector::new(stdout, stderr, node.call_memory.lease(), most);
     let exit = {
         let all = async {
             // Output is read while the process runs, or it would block on a full pipe.
@@ -295,7 +298,7 @@ async fn gather(
         Err(over) => {
             // Before the wait: it is what others lack.
             drop(captured);
-            // By the time that the caller is told, the process is gone.
+            // By the time the error is returned, the process is gone.
             kill.finish(ended).await;
             return Err(Arc::new(match over {
                 Over::Time(limit) => Error::ExecTimeout { limit },
@@ -305,7 +308,7 @@ async fn gather(
     };
     kill.disarm();
     let exit = exit.map_err(|_| lost())?;
-    // Whoever holds the pipes open after the process ended gets no more of our time than this.
+    // A grandchild may hold the pipes open after the process has ended; this bounds the wait for it.
     if let Ok(filled) = timeout(drain, captured.fill_up()).await {
         filled.map_err(Error::from)?;
     }

@@ -12,14 +12,14 @@ const ANSWER_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
 /// Room in it for exit code, tags and lengths, and for the line at the end of either stream that says that it was cut.
 const REST_BYTES: usize = 64 + 2 * NOTICE_BYTES_MAX;
 const NOTICE_BYTES_MAX: usize = 128;
-/// What both streams may have together, in bytes.
+/// Most that is kept of both streams together, in bytes.
 const BOTH_BYTES_MAX: usize = ANSWER_BYTES_MAX - REST_BYTES;
-/// What a stream can have however much the other one has brought, in bytes: as much as a pipe holds.
+/// Share of each stream that the other one cannot take, in bytes: as much as a pipe holds.
 const EACH_BYTES_MIN: usize = 64 << 10;
 
 /// Both streams as far as they are kept.
 #[derive(Debug)]
-pub(super) struct Captured {
+pub(super) struct OutputCollector {
     stdout: Stream,
     stderr: Stream,
     lease: Lease,
@@ -27,7 +27,7 @@ pub(super) struct Captured {
     most: usize,
 }
 
-impl Captured {
+impl OutputCollector {
     pub(super) fn new(stdout: Receiver, stderr: Receiver, lease: Lease, most: usize) -> Self {
         let most = most.min(BOTH_BYTES_MAX);
         Self { stdout: Stream::new(stdout), stderr: Stream::new(stderr), lease, most }
@@ -66,7 +66,7 @@ impl Captured {
     }
 }
 
-/// What becomes of bytes that a stream brings.
+/// The split of new bytes between what is kept and what is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Share {
     /// So many of them are kept,

@@ -2,7 +2,8 @@
 //! How many commands of ExecSync run at a time: each has a process, pipes and buffers, so that a client in a loop
 //! would take the node's processes and the daemon's descriptors.
 //!
-//! The rule: one container has half of them at most, so that whoever floods it leaves the probes of all others alone.
+//! The rule: one container has half of them at most, so that a client that floods it
+//! cannot keep probes of other containers from running.
 
 use hull_proto::id::ContainerId;
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What AppArmor and seccomp have denied to containers, as the kernel tells it. `dmesg(1)`, `auditd(8)`.
+//! Denials to containers by AppArmor and seccomp, read from the kernel's log and audit. `dmesg(1)`, `auditd(8)`.
 //!
 //! Of seccomp the kernel tells what it killed for, and what a profile with the flag
 //! `SECCOMP_FILTER_FLAG_LOG` refused. `seccomp(2)`.
@@ -10,7 +10,7 @@
 //! audit     ──┘
 //! ```
 //!
-//! The rule: what there is to read is read before anybody is told of an end. Of a process that is gone
+//! The rule: everything there is to read is read before an exit is reported. Of a process that is gone
 //! before we look, only the number is known; it counts for the container whose first process had that number.
 //! The kernel hands records out by a thread of its own, so one of the very last moment can come later than the end.
 //!
@@ -30,10 +30,10 @@ use std::sync::{Mutex, PoisonError};
 const KEPT: usize = 256;
 /// Of one container, told in its message.
 const TOLD_MAX: usize = 3;
-/// Longest name that is told, in bytes.
+/// Longest name in a denial, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 
-/// One denial.
+/// A denial, as the kernel reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Denial {
     /// Time and number that the kernel gave the record: the same wherever it is read.
@@ -67,7 +67,7 @@ impl Denials {
         Ok(Self { inner: Mutex::new(Inner { sources, last: VecDeque::new() }) })
     }
 
-    /// What is read, to be waited for.
+    /// The descriptors that become readable when the kernel reports a denial.
     pub(crate) fn sources(&self) -> Vec<OwnedFd> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.sources.iter().filter_map(|source| source.try_clone().ok()).collect()
@@ -78,7 +78,7 @@ impl Denials {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).read_on();
     }
 
-    /// What was denied to a container whose first process was `pid`, in words.
+    /// The denials to a container whose first process was `pid`, in words.
     pub(crate) fn of(&self, container: &ContainerId, pid: Option<i32>) -> Vec<String> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.read_on();
@@ -229,7 +229,7 @@ mod tests {
         let denial = |pid, container| Denial { pid, container, ..apparmor(OPEN).unwrap() };
         let last = [denial(1, None), denial(2, Some(id(2))), denial(1, None)].into();
         let denials = Denials { inner: Mutex::new(Inner { sources: Vec::new(), last }) };
-        assert_eq!(denials.of(&id(1), Some(1)).len(), 1, "the same is told once");
+        assert_eq!(denials.of(&id(1), Some(1)).len(), 1, "the same is reported once");
         assert_eq!(denials.of(&id(2), Some(9)).len(), 1);
         assert_eq!(denials.of(&id(3), None), Vec::<String>::new());
     }

@@ -2,7 +2,7 @@
 //! Where the kernel tells what it denied: its log, and audit's multicast group. `netlink(7)`,
 //! `capabilities(7)` (`CAP_AUDIT_READ`), `Documentation/ABI/testing/dev-kmsg` of Linux.
 //!
-//! The rule: only the kernel's own words count. The log can be written by whoever may open it, and audit
+//! The rule: only the kernel's own words count. Any process that may open the log can write to it, and audit
 //! carries messages of processes; both mark what is not the kernel's.
 //!
 //! Neither is enough. Where auditd runs, nothing of audit is in the log; in a network namespace of one's
@@ -28,14 +28,14 @@ const READ_LOG: u32 = 1;
 /// `nlmsghdr`: length (4 bytes), type (2), flags (2), sequence (4), port (4).
 const HEADER_BYTES: usize = 16;
 
-/// Who says it.
+/// The security module that reports a denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speaker {
     SecurityModule,
     Seccomp,
 }
 
-/// What one of them says. The text begins with `audit(`.
+/// A report of one of them. The text begins with `audit(`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) speaker: Speaker,
@@ -69,7 +69,7 @@ impl Source {
         Ok(Self::Log(log))
     }
 
-    /// What auditd would be told, beside it.
+    /// The multicast group of audit, which has the same records as auditd.
     pub(super) fn audit() -> Result<Self, io::Error> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =

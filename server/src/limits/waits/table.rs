@@ -13,7 +13,7 @@ use std::time::Duration;
 struct Wait {
     verbs: &'static str,
     part: &'static str,
-    /// What is added up, as far as it is fixed.
+    /// The fixed bounds that are added up.
     fixed: &'static [Duration],
     /// Settings, and fields of the request, that come on top.
     settings: &'static [&'static str],

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test says by its panic what is wrong")]
 
 use super::*;
-use crate::container::state::{How, Seen};
-use crate::container::{ContainerRecord, ContainerView};
+use crate::container::state::{ExitDetails, ExitReason};
+use crate::container::{ContainerRecord, ContainerSnapshot};
 use crate::pod::{PodRecord, State as PodState};
 use hull_proto::id::{ContainerId, PodId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<View> {
+fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<PodSnapshot> {
     let id = PodId::from_random([1; 32]);
     let state =
         if ready { PodState::Ready { pause_pid: 1, ips: vec![] } } else { PodState::Stopped };
@@ -25,7 +25,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Vie
     };
     let containers = containers.iter().map(|(number, state)| {
         let id = ContainerId::from_random([*number; 32]);
-        let view = ContainerView {
+        let view = ContainerSnapshot {
             id: id.clone(),
             pod: PodId::from_random([1; 32]),
             record: held(&id, state),
@@ -34,7 +34,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Vie
         (id, Arc::new(view))
     });
     let containers: BTreeMap<_, _> = containers.collect();
-    Arc::new(View {
+    Arc::new(PodSnapshot {
         id,
         record: Arc::new(record),
         containers,
@@ -65,11 +65,11 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
 }
 
 fn exited(ran: bool) -> ContainerState {
-    let how = How::Code { code: 0, seen: Seen::default() };
+    let how = ExitReason::Code { code: 0, details: ExitDetails::default() };
     ContainerState::Exited { how, since_ns: ran.then_some(1), at_ns: 2 }
 }
 
-fn kinds(before: &View, now: &View) -> Vec<Kind> {
+fn kinds(before: &PodSnapshot, now: &PodSnapshot) -> Vec<Kind> {
     between(before, now).into_iter().map(|(_, kind)| kind).collect()
 }
 
@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-fn ended(count: usize) -> impl Iterator<Item = (Arc<View>, Arc<View>)> {
+fn ended(count: usize) -> impl Iterator<Item = (Arc<PodSnapshot>, Arc<PodSnapshot>)> {
     (0..count).map(|_| (view(true, &[], false), view(false, &[], false)))
 }
 

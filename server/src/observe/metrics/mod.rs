@@ -7,11 +7,11 @@
 
 mod table;
 
-use crate::container::{ContainerView, State};
+use crate::container::{ContainerSnapshot, State};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::observe::stats;
-use crate::pod::View;
+use crate::pod::PodSnapshot;
 use hull_cgroup::{Cgroup, Counters, Psi, Stats};
 use hull_proto::cri as api;
 use table::{Known, LABELS};
@@ -19,7 +19,7 @@ use table::{Known, LABELS};
 const SECOND_NS: u64 = 1_000_000_000;
 const SECOND_US: u64 = 1_000_000;
 
-/// What [`pod`] may give.
+/// The descriptors of all metrics that [`pod`] may return.
 pub(crate) fn descriptors() -> Vec<api::MetricDescriptor> {
     let keys = |known: &Known| LABELS.iter().chain(known.labels).map(|key| (*key).into()).collect();
     let descriptor = |known: &Known| api::MetricDescriptor {
@@ -34,7 +34,7 @@ pub(crate) fn descriptors() -> Vec<api::MetricDescriptor> {
 ///
 /// # Errors
 /// A cgroup that is there but cannot be read.
-pub(crate) fn pod(node: &Node, view: &View) -> Result<api::PodSandboxMetrics, Error> {
+pub(crate) fn pod(node: &Node, view: &PodSnapshot) -> Result<api::PodSandboxMetrics, Error> {
     let record = &view.record;
     let mut given = Given::of_pod(view);
     given.cgroup(node, &record.cgroup)?;
@@ -57,8 +57,8 @@ pub(crate) fn pod(node: &Node, view: &View) -> Result<api::PodSandboxMetrics, Er
 
 fn container(
     node: &Node,
-    pod: &View,
-    of: &ContainerView,
+    pod: &PodSnapshot,
+    of: &ContainerSnapshot,
     since_ns: i64,
 ) -> Result<api::ContainerMetrics, Error> {
     let record = &of.record;
@@ -90,11 +90,11 @@ struct Given {
 }
 
 impl Given {
-    fn of_pod(view: &View) -> Self {
+    fn of_pod(view: &PodSnapshot) -> Self {
         Self::new(view, String::new(), &view.record.id, String::new(), &view.record.cgroup)
     }
 
-    fn of_container(pod: &View, of: &ContainerView) -> Self {
+    fn of_container(pod: &PodSnapshot, of: &ContainerSnapshot) -> Self {
         let record = &of.record;
         let image = record.config.image.as_ref();
         // What a person wrote, where the kubelet tells it; else what it asked for.
@@ -105,7 +105,7 @@ impl Given {
         Self::new(pod, record.metadata().0.into(), &record.id, image.into(), &record.cgroup)
     }
 
-    fn new(pod: &View, container: String, name: &str, image: String, cgroup: &str) -> Self {
+    fn new(pod: &PodSnapshot, container: String, name: &str, image: String, cgroup: &str) -> Self {
         let of = pod.record.config.metadata.clone().unwrap_or_default();
         let labels = [container, cgroup.into(), image, name.into(), of.namespace, of.name];
         Self { at_ns: now_ns(), labels, metrics: Vec::new() }
@@ -133,7 +133,7 @@ impl Given {
         }
     }
 
-    /// What its cgroup counted; nothing when it has gone meanwhile.
+    /// The counters of its cgroup; nothing if that is gone meanwhile.
     fn cgroup(&mut self, node: &Node, path: &str) -> Result<(), Error> {
         let Some(read) = stats::read(node, path)? else { return Ok(()) };
         let failed = |source| Error::Stats { source };
@@ -224,7 +224,7 @@ impl Given {
         self.some(stalled, psi.map(|psi| psi.full.total_us / SECOND_US));
     }
 
-    fn network(&mut self, view: &View) {
+    fn network(&mut self, view: &PodSnapshot) {
         for link in stats::interfaces(view).unwrap_or_default() {
             let of = [link.name.as_str()];
             self.add(table::NETWORK_RX_BYTES, link.rx_bytes, &of);
@@ -238,7 +238,7 @@ impl Given {
         }
     }
 
-    /// What was asked for. Negative numbers stand for "none" there.
+    /// The requested resources. Negative numbers mean "none" there.
     fn spec(&mut self, resources: &api::LinuxContainerResources) {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         let set = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);

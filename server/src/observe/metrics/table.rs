@@ -68,7 +68,7 @@ table! {
     FS_WRITES = Counter "container_fs_writes_total" ["device"] "Writes to the device";
     PROCESSES = Gauge "container_processes" [] "Processes";
     THREADS = Gauge "container_threads" [] "Processes and threads";
-    THREADS_MAX = Gauge "container_threads_max" [] "Most processes and threads allowed; 0 is no limit";
+    THREADS_MAX = Gauge "container_threads_max" [] "Most processes and threads allowed; 0 means unlimited";
     FILES = Gauge "container_file_descriptors" [] "Open files of all processes";
     SOCKETS = Gauge "container_sockets" [] "Open sockets of all processes";
     START_TIME = Gauge "container_start_time_seconds" [] "When it was started, seconds since the epoch";

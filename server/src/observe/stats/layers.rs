@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What containers have written: walked when somebody asks, and no more often than it is worth.
+//! The size of writable layers: walked on request, and no more often than it is worth.
 //!
 //! The rule: a walk is good for [`WORTH`] times what it took, so asking costs a hundredth of a CPU at
 //! most, however many files there are and however often it is asked; up to [`AGE_MAX`], because
 //! eviction goes by it. An answer tells when it was true. Walks are made by [`WALKERS_MAX`] threads of their own,
 //! one of each container at a time. Who asks waits for [`PATIENCE`] at most, and for no walk of others: then
-//! what was known before is told, and the walk goes on for who asks next. It ends with the container.
+//! the earlier value is reported, and the walk goes on for the next request. It ends with the container.
 
 use crate::node::now_ns;
 use hull_image::{FsUsage, Measure, Store};
@@ -76,8 +76,8 @@ impl State {
 }
 
 impl Layers {
-    /// What a container holds, and when that was so. `None` when it has no layer any more, or one that
-    /// nobody knows yet: it takes longer than an answer may. Blocks for [`PATIENCE`] at most.
+    /// The usage of a container's layer, and when it was measured. `None` if it has no layer any more, or one that
+    /// was not measured yet: that takes longer than a response may. Blocks for [`PATIENCE`] at most.
     pub(super) fn usage(&self, images: &Store, container: &str) -> Option<(FsUsage, i64)> {
         let mut state = self.lock();
         if !state.is_known(container) {

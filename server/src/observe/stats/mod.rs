@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What pods and containers use, read when asked for. No loop polls anything: CPU per second comes
+//! The usage of pods and containers, read on request. No loop polls anything: CPU per second comes
 //! from the difference to the last time somebody asked ([`rates`]), and a writable layer is walked no more
 //! often than that is worth ([`layers`]).
 
@@ -9,16 +9,19 @@ mod rates;
 pub(crate) use layers::Layers;
 pub(crate) use rates::Rates;
 
-use crate::container::{ContainerView, State};
+use crate::container::{ContainerSnapshot, State};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
-use crate::pod::View;
+use crate::pod::PodSnapshot;
 use hull_cgroup::{Cgroup, Stats};
 use hull_proto::cri;
 use std::os::fd::AsFd as _;
 
-/// What one container uses. One that does not run has its writable layer only.
-pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::ContainerStats, Error> {
+/// The usage of a container. One that does not run has its writable layer only.
+pub(crate) fn container(
+    node: &Node,
+    view: &ContainerSnapshot,
+) -> Result<cri::ContainerStats, Error> {
     let record = &view.record;
     let mut stats = cri::ContainerStats {
         attributes: Some(cri::ContainerAttributes {
@@ -45,8 +48,8 @@ pub(crate) fn container(node: &Node, view: &ContainerView) -> Result<cri::Contai
     Ok(stats)
 }
 
-/// What a pod uses, and its running containers.
-pub(crate) fn pod(node: &Node, view: &View) -> Result<cri::PodSandboxStats, Error> {
+/// The usage of a pod and of its running containers.
+pub(crate) fn pod(node: &Node, view: &PodSnapshot) -> Result<cri::PodSandboxStats, Error> {
     let record = &view.record;
     let mut linux = cri::LinuxPodSandboxStats::default();
     let at = now_ns();
@@ -163,8 +166,8 @@ pub(crate) fn filesystem(usage: &hull_image::FsUsage, at: i64) -> cri::Filesyste
     }
 }
 
-/// What the links of a pod have let through, but for loopback.
-pub(crate) fn interfaces(view: &View) -> Option<Vec<hull_network::InterfaceStats>> {
+/// The counters of a pod's links, without loopback.
+pub(crate) fn interfaces(view: &PodSnapshot) -> Option<Vec<hull_network::InterfaceStats>> {
     // The pause process may end at any time; then there is no network to show.
     let netns = view.netns()?;
     let mut links = hull_network::interface_stats(netns.as_fd()).ok()?;
@@ -172,7 +175,7 @@ pub(crate) fn interfaces(view: &View) -> Option<Vec<hull_network::InterfaceStats
     Some(links)
 }
 
-fn network(at: i64, view: &View) -> Option<cri::NetworkUsage> {
+fn network(at: i64, view: &PodSnapshot) -> Option<cri::NetworkUsage> {
     let mut interfaces: Vec<_> = interfaces(view)?
         .into_iter()
         .map(|of| cri::NetworkInterfaceUsage {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! CPU per second, without a loop that polls: the difference to what was read when somebody asked last.
 //!
-//! The rule: an answer covers at least [`WINDOW_MIN_NS`]. Who asks sooner, or beside somebody else, is
-//! told what the last window came to; who asks first, the average since the beginning.
+//! The rule: an answer covers at least [`WINDOW_MIN_NS`]. An earlier or
+//! concurrent request gets the rate of the last window; the first request, the average since the start.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 /// Shorter, a rate says more about the moment it was read than about what runs.
 const WINDOW_MIN_NS: i64 = 1_000_000_000;
 
-/// What was read at the end of a window, and what the window came to.
+/// The counter at the end of a window, and the rate of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     at_ns: i64,
@@ -18,7 +18,7 @@ struct Sample {
     rate: u64,
 }
 
-/// The last window of everything that was asked after, by id.
+/// The last window of each pod and container that was requested, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     last: Mutex<HashMap<String, Sample>>,

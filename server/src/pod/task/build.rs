@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The part of a pod's task that builds the pod, and notices that its sandbox ended by itself.
+//! The part of a pod's task that builds the pod, and monitor_events that its sandbox ended by itself.
 
 use super::data::Task;
 use super::result::WorkResult;
@@ -15,12 +15,12 @@ impl Task {
     pub(super) fn build(&mut self) {
         let (node, id, record) =
             (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
-        let notices = self.notices_in.clone();
+        let monitor_events = self.monitor_events_in.clone();
         let plugins = self.node.plugins.roster();
         let panicked =
             |err| WorkResult::Built(Err(pod::Error::Internal { source: Box::new(err) }), plugins);
         self.work.spawn("build the pod", panicked, async move {
-            let built = setup::bring_up(&node, &id, &record, notices).await;
+            let built = setup::setup(&node, &id, &record, monitor_events).await;
             let roster = node.plugins.roster();
             let built = match built {
                 Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
@@ -30,7 +30,7 @@ impl Task {
         });
     }
 
-    pub(super) async fn built(&mut self, up: setup::Up) {
+    pub(super) async fn built(&mut self, up: setup::Sandbox) {
         self.nri = NriVisibility::Running;
         self.client = Some(up.client);
         if !matches!(self.record.state, State::Building) {

@@ -7,7 +7,7 @@ use super::entry::ContainerEntry;
 use super::operation::{Begin, Operation};
 use super::result::WorkResult;
 use crate::container::start::StartParams;
-use crate::container::state::{Event, How};
+use crate::container::state::{Event, ExitReason};
 use crate::container::stop::{StopParams, Stopped};
 use crate::container::{ContainerRecord, State, create, exit_details, log, start, stop};
 use crate::error::{Chain, Error};
@@ -94,11 +94,11 @@ impl Task {
     pub(super) async fn created(
         &mut self,
         id: &ContainerId,
-        result: std::result::Result<create::Made, Error>,
+        result: std::result::Result<create::Created, Error>,
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(create::Made { user, planned, adjusted, roster }) => {
+            Ok(create::Created { user, planned, adjusted, roster }) => {
                 entry.planned = planned;
                 let (waiters, removal) = entry.operation.created();
                 let record = Arc::make_mut(&mut entry.record);
@@ -107,7 +107,7 @@ impl Task {
                 if let Some(cgroup) = adjusted.cgroup {
                     record.cgroup = cgroup;
                 }
-                self.advance(id, Event::Made).await;
+                self.advance(id, Event::Created).await;
                 let result = if removal {
                     Err(Arc::new(self.wrong_state("create a container in")))
                 } else {
@@ -264,7 +264,7 @@ impl Task {
         let running = self.containers.iter().filter(|(_, entry)| entry.is_running());
         let running: Vec<_> = running.map(|(id, _)| id.clone()).collect();
         for id in running {
-            self.advance(&id, Event::Exited { how: How::Lost, at_ns: now_ns() }).await;
+            self.advance(&id, Event::Exited { how: ExitReason::Lost, at_ns: now_ns() }).await;
             self.notify_exited(&id);
         }
     }
@@ -348,7 +348,7 @@ impl Task {
         let runs = self.containers.get(id).is_some_and(ContainerEntry::is_running);
         if stopped == Stopped::Unreported && runs {
             warn!(container = %id.short(), "end of a container that its monitor does not report");
-            self.advance(id, Event::Exited { how: How::Lost, at_ns: now_ns() }).await;
+            self.advance(id, Event::Exited { how: ExitReason::Lost, at_ns: now_ns() }).await;
             self.notify_exited(id);
         }
     }

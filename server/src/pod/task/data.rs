@@ -4,13 +4,13 @@
 use super::entry::ContainerEntry;
 use super::teardown_state::{NriVisibility, Removal, Teardown};
 use super::work::WorkSet;
-use crate::container::ContainerView;
+use crate::container::ContainerSnapshot;
 use crate::error::{Chain, Error, Result};
-use crate::monitors::{Client, Notice};
+use crate::monitors::{Client, MonitorEvent};
 use crate::node::Node;
 use crate::pod::registry::Key;
 use crate::pod::state::Event;
-use crate::pod::{PodRecord, Reply, View};
+use crate::pod::{PodRecord, PodSnapshot, Reply};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::BTreeMap;
@@ -30,9 +30,9 @@ pub(crate) struct Task {
     pub(super) containers: BTreeMap<ContainerId, ContainerEntry>,
     /// Why the pod could not be built.
     pub(super) failure: Option<Arc<Error>>,
-    pub(super) view: watch::Sender<Arc<View>>,
-    pub(super) notices: mpsc::Receiver<Notice>,
-    pub(super) notices_in: mpsc::Sender<Notice>,
+    pub(super) view: watch::Sender<Arc<PodSnapshot>>,
+    pub(super) monitor_events: mpsc::Receiver<MonitorEvent>,
+    pub(super) monitor_events_in: mpsc::Sender<MonitorEvent>,
     pub(super) work: WorkSet,
     pub(super) next_waiter: u64,
     pub(super) stop_waiters: Vec<Reply<()>>,
@@ -73,10 +73,10 @@ impl Task {
         self.node.events.publish(&before, &now);
     }
 
-    pub(super) fn snapshot(&self) -> View {
+    pub(super) fn snapshot(&self) -> PodSnapshot {
         let visible = self.containers.iter().filter(|(_, entry)| entry.operation.is_visible());
         let containers = visible.map(|(id, entry)| {
-            let view = ContainerView {
+            let view = ContainerSnapshot {
                 id: id.clone(),
                 pod: self.id.clone(),
                 record: Arc::clone(&entry.record),
@@ -84,7 +84,7 @@ impl Task {
             };
             (id.clone(), Arc::new(view))
         });
-        View {
+        PodSnapshot {
             id: self.id.clone(),
             record: Arc::clone(&self.record),
             containers: containers.collect(),

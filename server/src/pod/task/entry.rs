@@ -16,8 +16,8 @@ pub(super) type Notified = watch::Receiver<()>;
 #[derive(Debug)]
 pub(super) struct ContainerEntry {
     pub(super) record: Arc<ContainerRecord>,
-    pub(super) execs: container::Execs,
-    pub(super) planned: container::Planned,
+    pub(super) execs: container::ExecTemplate,
+    pub(super) planned: container::CachedPlan,
     /// For work that waits until the container exits.
     pub(super) state: watch::Sender<container::State>,
     pub(super) operation: Operation<Reply<ContainerId>, Reply<()>>,
@@ -48,8 +48,8 @@ impl ContainerEntry {
         let (state, _) = watch::channel(record.state.clone());
         Self {
             record: Arc::new(record),
-            execs: container::Execs::default(),
-            planned: container::Planned::default(),
+            execs: container::ExecTemplate::default(),
+            planned: container::CachedPlan::default(),
             state,
             operation,
             stop: StopRequest::No,

@@ -22,4 +22,4 @@ mod teardown_state;
 mod update;
 mod work;
 
-pub(crate) use start::{Start, notices, prepare};
+pub(crate) use start::{Start, monitor_events, prepare};

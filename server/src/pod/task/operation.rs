@@ -29,15 +29,15 @@ use std::sync::Arc;
 /// A container's operation in progress.
 #[derive(Debug)]
 pub(super) enum Operation<C, U> {
-    /// CreateContainer.
+    /// CreateContainer is in progress.
     Creating {
         waiters: Vec<C>,
         /// A removal was requested meanwhile, by these callers.
         removal: Option<Vec<U>>,
     },
-    /// None.
+    /// No operation is in progress.
     Idle,
-    /// StartContainer.
+    /// StartContainer is in progress.
     Starting(Start<U>),
     /// RemoveContainer, or the removal of what a failed creation left.
     Removing {
@@ -80,7 +80,7 @@ pub(super) enum Begin<U> {
     Excluded(U),
 }
 
-/// Who gets a response when a removal ends.
+/// The callers that get a response when a removal ends.
 #[derive(Debug)]
 pub(super) struct Removed<C, U> {
     pub(super) waiters: Vec<U>,
@@ -135,7 +135,7 @@ impl<C, U> Operation<C, U> {
         }
     }
 
-    /// StartContainer.
+    /// Begins StartContainer, or joins one in progress.
     pub(super) fn begin_start(&mut self, waiter: U) -> Begin<U> {
         match self {
             Self::Idle => {
@@ -309,7 +309,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// What the pod's task does with the machine, in any order that it can happen.
+    /// The calls that a pod's task makes, in any order that can happen.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         JoinCreate,

@@ -16,11 +16,11 @@ use std::sync::Arc;
 /// The result of work that was handed out.
 #[derive(Debug)]
 pub(super) enum WorkResult {
-    Built(std::result::Result<setup::Up, pod::Error>, Arc<Roster>),
+    Built(std::result::Result<setup::Sandbox, pod::Error>, Arc<Roster>),
     ContainersEnded,
     TornDown(std::result::Result<(), pod::Error>),
     PluginsNotifiedOfRemoval,
-    Created(ContainerId, std::result::Result<create::Made, Error>),
+    Created(ContainerId, std::result::Result<create::Created, Error>),
     Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
     Stopped(ContainerId, u64, std::result::Result<Stopped, Error>),
     Killed(ContainerId, std::result::Result<Stopped, Error>),

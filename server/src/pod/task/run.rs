@@ -4,7 +4,7 @@
 use super::data::Task;
 use super::result::WorkResult;
 use super::teardown_state::Removal;
-use crate::monitors::Notice;
+use crate::monitors::MonitorEvent;
 use crate::pod::{Command, State};
 use hull_proto::monitor;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ impl Task {
                     // Every handle is gone: the daemon is ending. Monitors go on without it.
                     None => return,
                 },
-                Some(notice) = self.notices.recv() => self.notice(notice).await,
+                Some(monitor_event) = self.monitor_events.recv() => self.monitor_event(monitor_event).await,
                 Some(result) = self.work.next() => self.work_ended(result).await,
             }
         }
@@ -48,23 +48,23 @@ impl Task {
         }
     }
 
-    pub(super) async fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Event(monitor::Event::ContainerExited(id, exit)) => {
+    pub(super) async fn monitor_event(&mut self, monitor_event: MonitorEvent) {
+        match monitor_event {
+            MonitorEvent::Event(monitor::Event::ContainerExited(id, exit)) => {
                 self.exited(&id, exit).await;
             }
-            Notice::Event(monitor::Event::PauseExited(exit)) => {
+            MonitorEvent::Event(monitor::Event::PauseExited(exit)) => {
                 if self.record.state.is_ready() {
                     warn!(how = ?exit.how, "pause process ended by itself; the sandbox is gone");
                     self.lost_sandbox().await;
                 }
             }
             // Delivered to their callers by the connection.
-            Notice::Event(monitor::Event::ExecExited(..)) => {}
-            Notice::Event(monitor::Event::LogLost { container, bytes, errno }) => {
+            MonitorEvent::Event(monitor::Event::ExecExited(..)) => {}
+            MonitorEvent::Event(monitor::Event::LogLost { container, bytes, errno }) => {
                 self.log_lost(&container, bytes, errno);
             }
-            Notice::Lost => {
+            MonitorEvent::Lost => {
                 self.client = None;
                 if self.record.state.is_ready() {
                     warn!("monitor is gone; ending what it left");

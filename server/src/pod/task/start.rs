@@ -6,10 +6,10 @@ use super::entry::ContainerEntry;
 use super::teardown_state::{NriVisibility, Removal, Teardown};
 use super::work::WorkSet;
 use crate::container::ContainerRecord;
-use crate::monitors::{Client, Notice};
+use crate::monitors::{Client, MonitorEvent};
 use crate::node::Node;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, State, View};
+use crate::pod::{Command, Pod, PodRecord, PodSnapshot, State};
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use tracing::Instrument as _;
 /// Commands that may wait for the task.
 const QUEUE: usize = 64;
 
-/// Where a monitor's notices go until the pod's task takes them.
-pub(crate) fn notices() -> (mpsc::Sender<Notice>, mpsc::Receiver<Notice>) {
+/// Where a monitor's monitor_events go until the pod's task takes them.
+pub(crate) fn monitor_events() -> (mpsc::Sender<MonitorEvent>, mpsc::Receiver<MonitorEvent>) {
     mpsc::channel(QUEUE)
 }
 
@@ -30,11 +30,11 @@ pub(crate) fn prepare(
     node: &Arc<Node>,
     id: PodId,
     record: PodRecord,
-    notices_in: mpsc::Sender<Notice>,
-    notices: mpsc::Receiver<Notice>,
+    monitor_events_in: mpsc::Sender<MonitorEvent>,
+    monitor_events: mpsc::Receiver<MonitorEvent>,
 ) -> (Pod, Start) {
     let record = Arc::new(record);
-    let view = View {
+    let view = PodSnapshot {
         id: id.clone(),
         record: Arc::clone(&record),
         containers: BTreeMap::new(),
@@ -55,8 +55,8 @@ pub(crate) fn prepare(
         containers: BTreeMap::new(),
         failure: None,
         view,
-        notices,
-        notices_in,
+        monitor_events,
+        monitor_events_in,
         work: WorkSet::default(),
         next_waiter: 0,
         stop_waiters: Vec::new(),
@@ -88,9 +88,9 @@ impl Start {
         task.view.send_replace(Arc::new(task.snapshot()));
     }
 
-    /// Where the notices of this pod's monitor go.
-    pub(crate) fn notices(&self) -> mpsc::Sender<Notice> {
-        self.task.notices_in.clone()
+    /// Where the monitor_events of this pod's monitor go.
+    pub(crate) fn monitor_events(&self) -> mpsc::Sender<MonitorEvent> {
+        self.task.monitor_events_in.clone()
     }
 
     /// Takes over what recovery found: a connection, and the records as they are now. What differs from

@@ -101,14 +101,14 @@ pub(super) enum Removal {
     Automatic,
 }
 
-/// What NRI plugins know of a pod.
+/// The knowledge of NRI plugins about a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NriVisibility {
-    /// Nothing.
+    /// They do not know it.
     Unknown,
-    /// That it runs.
+    /// They know that it runs.
     Running,
-    /// That it stops.
+    /// They know that it stops.
     Stopped,
 }
 

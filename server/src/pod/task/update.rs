@@ -20,7 +20,7 @@ use hull_proto::id::ContainerId;
 use hull_proto::nri::{Event, LinuxResources};
 use std::sync::Arc;
 
-/// Without a plugin that hears of updates.
+/// The decision if no plugin is subscribed to updates.
 fn as_asked(
     asked: cri::LinuxContainerResources,
     roster: Arc<Roster>,
@@ -29,7 +29,7 @@ fn as_asked(
     Ok(Box::new(Decision { kubelets: asked, plugins: None, limits, roster: Some(roster) }))
 }
 
-/// As plugins made it.
+/// The decision after plugins changed the request.
 fn as_changed(
     asked: &cri::LinuxContainerResources,
     changed: LinuxResources,
@@ -68,7 +68,7 @@ impl Task {
         });
     }
 
-    /// A plugin wants it, without being asked. No plugin is asked or told about that.
+    /// An update that a plugin requests on its own. Other plugins are neither called nor notified.
     pub(super) async fn limit(
         &mut self,
         id: &ContainerId,
@@ -88,7 +88,7 @@ impl Task {
         self.decided(id, waiter, decided).await;
     }
 
-    /// Enters who waits, unless the container is not there to be updated.
+    /// Adds the caller to those that wait, unless the container cannot be updated.
     fn begin_update(
         &mut self,
         id: &ContainerId,
@@ -110,7 +110,7 @@ impl Task {
         Some((waiter, about))
     }
 
-    /// Set when the container runs, and recorded.
+    /// Sets the limits if the container runs, then records them.
     pub(super) async fn decided(
         &mut self,
         id: &ContainerId,
@@ -180,7 +180,7 @@ impl Task {
                 let linux = adjust.linux.get_or_insert_default();
                 overlay(linux.resources.get_or_insert_default(), &plugins);
             }
-            entry.execs = container::Execs::default();
+            entry.execs = container::ExecTemplate::default();
             self.save_container(id).await;
             self.publish();
         }
