@@ -29,7 +29,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(words) = embedded::oci::asked() {
+    if let Some(words) = embedded::oci::requested() {
         return cli::oci(&words);
     }
     let args: Vec<String> = std::env::args().collect();

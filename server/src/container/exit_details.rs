@@ -26,7 +26,7 @@ pub(crate) fn event(
         oom_kills: exit.oom_kills,
         memory_peak_bytes: exit.memory_peak_bytes,
         pids_refused: exit.pids_refused,
-        stop_asked: container.stop_requested,
+        stop_requested: container.stop_requested,
         out_of_memory: out_of_memory(node, pod, container, exit.oom_kills),
         denials: node.denials.of(id, pid),
     };

@@ -67,12 +67,12 @@ impl ContainerRecord {
 
     /// Its resources: the kubelet's request, with the changes by plugins.
     pub(crate) fn resources(&self) -> Option<cri::LinuxContainerResources> {
-        let asked = self.config.linux.as_ref().and_then(|linux| linux.resources.clone());
+        let requested = self.config.linux.as_ref().and_then(|linux| linux.resources.clone());
         let adjusted = self.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
         let Some(adjusted) = adjusted.and_then(|linux| linux.resources.as_ref()) else {
-            return asked;
+            return requested;
         };
-        let mut resources = asked.unwrap_or_default();
+        let mut resources = requested.unwrap_or_default();
         oci_spec::merge_resources(&mut resources, &to_cri(adjusted));
         Some(resources)
     }

@@ -22,7 +22,7 @@ pub(crate) async fn remove(
     pod_cgroup: String,
 ) -> Result<(), Error> {
     if let Some(client) = client
-        && let Err(err) = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await
+        && let Err(err) = client.command(Verb::Forget { container: id.clone() }, Vec::new()).await
     {
         // The monitor ended meanwhile; the cgroup is cleared below all the same.
         debug!(error = %err, "monitor did not forget the container");

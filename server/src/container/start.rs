@@ -76,10 +76,10 @@ fn bring_up_to_date(
 pub(crate) fn oom_score(record: &ContainerRecord) -> Option<i32> {
     let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
     let of_plugins = plugins.and_then(|linux| linux.oom_score_adj.as_ref());
-    let asked = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let requested = record.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     of_plugins
         .map(|score| i32::try_from(score.value).unwrap_or(i32::MAX))
-        .or(asked.map(|resources| i32::try_from(resources.oom_score_adj).unwrap_or(i32::MAX)))
+        .or(requested.map(|resources| i32::try_from(resources.oom_score_adj).unwrap_or(i32::MAX)))
 }
 
 /// The OCI spec of a container, with what plugins ask for in it.
@@ -127,8 +127,8 @@ pub(crate) fn spec(
     };
     let spec = oci_spec::container(&request).map_err(|source| Error::Spec { source })?;
     let mut spec = match &record.adjust {
-        Some(asked) => {
-            nri::adjusted_spec(&spec, asked).map_err(|source| Error::Adjust { source })?
+        Some(adjust) => {
+            nri::adjusted_spec(&spec, adjust).map_err(|source| Error::Adjust { source })?
         }
         None => spec,
     };
@@ -187,7 +187,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     let waited = node.launch_max();
     let Ok(started) = tokio::time::timeout(waited, started).await else {
         // Killed on its way; and forgotten, so that it does not run after all when that could not be.
-        let forgotten = client.tell(Verb::Forget { container: id }, Vec::new()).await;
+        let forgotten = client.command(Verb::Forget { container: id }, Vec::new()).await;
         forgotten.map_err(|source| Error::Monitor { doing: DOING, source })?;
         return Err(Error::LaunchTimeout { doing: DOING, waited });
     };

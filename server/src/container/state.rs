@@ -56,8 +56,9 @@ pub(crate) struct ExitDetails {
     pub(crate) memory_peak_bytes: Option<u64>,
     /// Forks refused by the pids limit.
     pub(crate) pids_refused: u64,
-    /// We had sent a stop signal before.
-    pub(crate) stop_asked: bool,
+    /// A stop was requested before the exit.
+    #[serde(rename = "stop_asked")]
+    pub(crate) stop_requested: bool,
     /// The limit that was reached when it ran out of memory, if the kernel reports it.
     #[serde(default)]
     pub(crate) out_of_memory: Option<OutOfMemory>,
@@ -238,7 +239,7 @@ mod tests {
         let code = serde_json::to_value(ExitReason::Code { code: 3, details }).unwrap();
         assert_eq!(code["Code"]["seen"]["oom_kills"], 1);
         let signal = ExitReason::Signal { signal: 9, details: ExitDetails::default() };
-        assert_eq!(serde_json::to_value(signal).unwrap()["Signal"]["seen"]["oom_kills"], 0);
+        assert_eq!(serde_json::to_value(signal).unwrap()["Signal"]["seen"]["stop_asked"], false);
         let failed = serde_json::to_value(ExitReason::StartFailed { why: "no".into() }).unwrap();
         assert_eq!(failed["NeverRan"]["why"], "no");
     }

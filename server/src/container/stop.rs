@@ -43,8 +43,8 @@ pub(crate) async fn stop(mut params: StopParams) -> Result<Stopped, Error> {
         return Ok(Stopped::Reported);
     }
     let target = Target::ContainerAll(params.id.clone());
-    let told = send(&params.client, target, SIGKILL).await;
-    if told && ended(&mut params.state, waits::DIE_MAX).await {
+    let sent = send(&params.client, target, SIGKILL).await;
+    if sent && ended(&mut params.state, waits::DIE_MAX).await {
         return Ok(Stopped::Reported);
     }
     if let Some(stack) = params.kill_without_monitor().await {
@@ -137,11 +137,11 @@ pub(crate) async fn kill_all(client: &Client, running: Vec<(ContainerId, watch::
 /// Whether the monitor has taken it.
 async fn send(client: &Client, target: Target, signal: i32) -> bool {
     // A monitor that is gone has no process left to signal; the wait that follows tells.
-    let told = client.tell(Verb::Signal { target, signal }, Vec::new()).await;
-    if let Err(err) = &told {
+    let sent = client.command(Verb::Signal { target, signal }, Vec::new()).await;
+    if let Err(err) = &sent {
         debug!(error = %Chain(err), "signal not delivered");
     }
-    !matches!(told, Err(monitors::Error::Hangs { .. }))
+    !matches!(sent, Err(monitors::Error::Hangs { .. }))
 }
 
 async fn ended(state: &mut watch::Receiver<State>, limit: Duration) -> bool {

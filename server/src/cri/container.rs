@@ -33,13 +33,14 @@ impl Cri {
         names::check("config.metadata.name", &metadata.name)?;
         let pod = self.pod(&request.pod_sandbox_id)?;
         let config = Box::new(config);
-        let id = pod.ask(|reply| Command::Create { config, reply }).await.map_err(status::of)?;
+        let id =
+            pod.request(|reply| Command::Create { config, reply }).await.map_err(status::of)?;
         Ok(id.to_string())
     }
 
     pub(super) async fn start(&self, id: &str) -> Result<(), Status> {
         let (id, pod) = self.container(id)?;
-        pod.ask(|reply| Command::Start { id, reply }).await.map_err(status::of)
+        pod.request(|reply| Command::Start { id, reply }).await.map_err(status::of)
     }
 
     /// Idempotent: a container that does not run, or is not there, is stopped.
@@ -50,7 +51,7 @@ impl Cri {
         let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
         let grace_s = u64::try_from(timeout_s).unwrap_or(0);
         ignore_not_found(
-            pod.ask(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of),
+            pod.request(|reply| Command::Stop { id, grace_s, reply }).await.map_err(status::of),
         )
     }
 
@@ -60,7 +61,9 @@ impl Cri {
             return Err(status::invalid("container_id", "it is empty"));
         }
         let Some((id, pod)) = self.node.registry.container(id) else { return Ok(()) };
-        ignore_not_found(pod.ask(|reply| Command::Remove { id, reply }).await.map_err(status::of))
+        ignore_not_found(
+            pod.request(|reply| Command::Remove { id, reply }).await.map_err(status::of),
+        )
     }
 
     pub(super) fn list_containers_by(
@@ -113,12 +116,12 @@ impl Cri {
             return Err(status::invalid("linux", "it is missing: there is nothing to update"));
         };
         let resources = Box::new(resources);
-        pod.ask(|reply| Command::Update { id, resources, reply }).await.map_err(status::of)
+        pod.request(|reply| Command::Update { id, resources, reply }).await.map_err(status::of)
     }
 
     pub(super) async fn reopen_log(&self, id: &str) -> Result<(), Status> {
         let (id, pod) = self.container(id)?;
-        pod.ask(|reply| Command::ReopenLog { id, reply }).await.map_err(status::of)
+        pod.request(|reply| Command::ReopenLog { id, reply }).await.map_err(status::of)
     }
 
     pub(super) async fn exec(

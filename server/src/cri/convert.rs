@@ -107,9 +107,9 @@ pub(super) fn container_status(node: &Node, view: &ContainerSnapshot) -> api::Co
             started_at = since_ns.unwrap_or(0);
             finished_at = *at_ns;
             exit_code = how.exit_code();
-            let (why, said) = explain::end(record, how);
+            let (why, text) = explain::end(record, how);
             reason = why.into();
-            message = shown(said, ENDING_BYTES_MAX);
+            message = shown(text, ENDING_BYTES_MAX);
         }
         ContainerState::Creating | ContainerState::Created | ContainerState::Removing => {}
     }

@@ -100,7 +100,7 @@ impl Cri {
         let pod = self.pod(&request.pod_sandbox_id)?;
         let sizes = Sizes { overhead: request.overhead, resources: request.resources };
         let sizes = Box::new(sizes);
-        pod.ask(|reply| Command::UpdatePod { sizes, reply }).await.map_err(status::of)
+        pod.request(|reply| Command::UpdatePod { sizes, reply }).await.map_err(status::of)
     }
 
     async fn request_if_found(
@@ -112,7 +112,7 @@ impl Cri {
             return Err(status::invalid("pod_sandbox_id", "it is empty"));
         }
         let Some(pod) = self.node.registry.pod(id) else { return Ok(()) };
-        match pod.ask(command).await.map_err(status::of) {
+        match pod.request(command).await.map_err(status::of) {
             // Somebody else's removal was quicker.
             Err(gone) if gone.code() == Code::NotFound => Ok(()),
             other => other,

@@ -45,7 +45,7 @@ fn check(wanted: Wanted) -> Result<(), Status> {
         return Err(status::invalid("stderr", "a terminal has one output, which is stdout"));
     }
     if !(wanted.stdin || wanted.stdout || wanted.stderr) {
-        return Err(status::invalid("stdin, stdout, stderr", "none of them is asked for"));
+        return Err(status::invalid("stdin, stdout, stderr", "none of them is requested"));
     }
     Ok(())
 }

@@ -173,12 +173,12 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
     let stop = terminated()?;
-    let (told, wait) = tokio::sync::watch::channel(false);
+    let (shutdown, wait) = tokio::sync::watch::channel(false);
     let shutdown = async move {
         stop.await;
         service.say("STOPPING=1");
-        info!("told to end; calls under way are finished first");
-        told.send_replace(true);
+        info!("shutdown requested; calls in progress are finished first");
+        shutdown.send_replace(true);
     };
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
@@ -309,19 +309,19 @@ async fn hear_denials(node: Arc<Node>, source: OwnedFd) {
 }
 
 /// The pods' network, with the subnets that the kubelet told an earlier daemon.
-fn network(config: &Config, told: Option<PodCidr>) -> Result<Network, Error> {
+fn network(config: &Config, saved: Option<PodCidr>) -> Result<Network, Error> {
     let failed = |source| Error::Network { source };
     match config.network.mode {
         NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             let mut settings = config.bridge();
-            settings.pod_cidr = told.map_or(settings.pod_cidr, |told| told.subnets);
+            settings.pod_cidr = saved.map_or(settings.pod_cidr, |saved| saved.subnets);
             Ok(Network::Builtin(Box::new(BuiltinNetwork::open(settings).map_err(failed)?)))
         }
         NetworkMode::None => Ok(Network::None),
         NetworkMode::Cni => {
             let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
-            if let Some(told) = told
-                && let Err(err) = cni.set_pod_cidr(&told.subnets)
+            if let Some(saved) = saved
+                && let Err(err) = cni.set_pod_cidr(&saved.subnets)
             {
                 warn!(error = %Chain(&err), "network configuration not written; the kubelet's next start tries again");
             }
@@ -400,8 +400,8 @@ fn terminated() -> Result<impl Future<Output = ()>, Error> {
 
 /// Resolves, once told to end, when no call is under way or the time for that is up. Connections that
 /// are still open then have nothing to say: their clients do not answer the GOAWAY.
-async fn drained(mut told: tokio::sync::watch::Receiver<bool>, calls: &InFlight) {
-    if told.wait_for(|told| *told).await.is_err() {
+async fn drained(mut shutdown: tokio::sync::watch::Receiver<bool>, calls: &InFlight) {
+    if shutdown.wait_for(|requested| *requested).await.is_err() {
         // The server ended by itself; the other arm of the select has the answer.
         std::future::pending::<()>().await;
     }

@@ -31,33 +31,33 @@ pub(crate) fn handed_listener() -> Option<UnixListener> {
 /// systemd, as one of its services sees it. Without one, all of this does nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Service {
-    told: Option<(UnixDatagram, SocketAddr)>,
+    notify: Option<(UnixDatagram, SocketAddr)>,
 }
 
 impl Service {
     /// The notification socket of systemd, if there is one.
     pub(crate) fn find() -> Self {
-        let told = env::var("NOTIFY_SOCKET").ok().and_then(|path| {
+        let notify = env::var("NOTIFY_SOCKET").ok().and_then(|path| {
             let address = match path.strip_prefix('@') {
                 Some(name) => SocketAddr::from_abstract_name(name),
                 None => SocketAddr::from_pathname(&path),
             };
             Some((UnixDatagram::unbound().ok()?, address.ok()?))
         });
-        Self { told }
+        Self { notify }
     }
 
     /// Says one thing, such as `READY=1`.
     pub(crate) fn say(&self, what: &str) {
-        let Some((from, to)) = &self.told else { return };
+        let Some((from, to)) = &self.notify else { return };
         if let Err(err) = from.send_to_addr(what.as_bytes(), to) {
-            warn!(error = %err, what, "systemd was not told");
+            warn!(error = %err, what, "systemd was not notified");
         }
     }
 
     /// How often it wants a sign of life; `None` when it wants none of this process.
     fn wants_signs(&self) -> Option<Duration> {
-        self.told.as_ref()?;
+        self.notify.as_ref()?;
         let meant = env::var("WATCHDOG_PID");
         if meant.is_ok_and(|pid| pid != std::process::id().to_string()) {
             return None;

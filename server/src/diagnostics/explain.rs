@@ -100,7 +100,7 @@ pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, 
         }
         ExitReason::Code { code, details } => ("Error", noted(details, format!("exited with code {code}"))),
         ExitReason::Signal { signal, details } => {
-            let by = if details.stop_asked { ", sent because it was asked to stop" } else { "" };
+            let by = if details.stop_requested { ", sent because it was asked to stop" } else { "" };
             ("Error", noted(details, format!("killed by signal {signal}{by}")))
         }
         ExitReason::StartFailed { why } => ("StartError", why.clone()),

@@ -16,7 +16,7 @@ use std::path::Path;
 const NAME: &str = "hull-oci";
 
 /// The words for the OCI runtime, when that is what was asked for.
-pub(crate) fn asked() -> Option<Vec<OsString>> {
+pub(crate) fn requested() -> Option<Vec<OsString>> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = words.first().and_then(|name| Path::new(name).file_name());
     if name.is_some_and(|name| name == NAME) {

@@ -37,9 +37,9 @@ mod tests {
     fn a_cause_that_stands_in_its_error_is_not_said_twice() {
         let error = |text, source: Option<Caused>| Caused { text, source: source.map(Box::new) };
         let inner = || error("z", None);
-        let said = |error: &Caused| Chain(error).to_string();
-        assert_eq!(said(&error("a", Some(error("x: z", Some(inner()))))), "a: x: z");
-        assert_eq!(said(&error("x", Some(error("x", Some(inner()))))), "x: z");
-        assert_eq!(said(&error("a", Some(inner()))), "a: z");
+        let text = |error: &Caused| Chain(error).to_string();
+        assert_eq!(text(&error("a", Some(error("x: z", Some(inner()))))), "a: x: z");
+        assert_eq!(text(&error("x", Some(error("x", Some(inner()))))), "x: z");
+        assert_eq!(text(&error("a", Some(inner()))), "a: z");
     }
 }

@@ -58,8 +58,8 @@ mod tests {
     #[test]
     fn a_message_keeps_what_failed_and_why() {
         let path = "/größe".repeat(1000);
-        let said = format!("open log file `{path}`: openat({path}): ENAMETOOLONG");
-        let text = shown_message(&said, 4096);
+        let message = format!("open log file `{path}`: openat({path}): ENAMETOOLONG");
+        let text = shown_message(&message, 4096);
         assert!(text.starts_with("open log file `/größe") && text.ends_with("): ENAMETOOLONG"));
         assert!(text.len() < 2 * WORD_BYTES_MAX + 100, "{text}");
         let words = format!("begin {} end\n", "a b ".repeat(5000));

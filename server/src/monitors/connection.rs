@@ -58,7 +58,7 @@ type Reply = Result<Done, Error>;
 
 #[derive(Debug)]
 enum ClientRequest {
-    Ask {
+    Command {
         verb: Verb,
         fds: Vec<OwnedFd>,
         answer: oneshot::Sender<Reply>,
@@ -92,7 +92,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Hangs`] when the monitor answers nothing. It may still carry the request out later.
-    pub(crate) async fn ask(&self, verb: Verb, fds: Vec<OwnedFd>) -> Reply {
+    pub(crate) async fn request(&self, verb: Verb, fds: Vec<OwnedFd>) -> Reply {
         let takes_time = match verb {
             Verb::StartPause { .. }
             | Verb::StartContainer { .. }
@@ -105,7 +105,7 @@ impl Client {
             | Verb::Forget { .. }
             | Verb::Attach { .. } => false,
         };
-        let answer = self.unbounded(|answer| ClientRequest::Ask { verb, fds, answer });
+        let answer = self.unbounded(|answer| ClientRequest::Command { verb, fds, answer });
         if takes_time {
             self.while_alive(answer).await
         } else {
@@ -136,13 +136,14 @@ impl Client {
         }
     }
 
-    /// Has the monitor answer anything.
+    /// Checks that the monitor answers.
     ///
     /// # Errors
     /// It does not, or is gone.
     pub(crate) async fn is_alive(&self) -> Result<(), Error> {
         let verb = Verb::Signal { target: Target::Exec(NO_EXEC), signal: 0 };
-        let nothing = self.unbounded(|answer| ClientRequest::Ask { verb, fds: Vec::new(), answer });
+        let nothing =
+            self.unbounded(|answer| ClientRequest::Command { verb, fds: Vec::new(), answer });
         self.within(waits::ANSWER_MAX, nothing).await.map(drop)
     }
 
@@ -151,15 +152,15 @@ impl Client {
         self.hangs.load(Ordering::Relaxed)
     }
 
-    /// Asks for something that answers with nothing.
-    pub(crate) async fn tell(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<(), Error> {
-        let done = self.ask(verb, fds).await?;
+    /// Sends a command whose reply has no content.
+    pub(crate) async fn command(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        let done = self.request(verb, fds).await?;
         if done == Done::Ok { Ok(()) } else { Err(wrong(&done)) }
     }
 
-    /// Asks for a process to be started.
+    /// Starts a process. Returns its id and start time.
     pub(crate) async fn start(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<Started, Error> {
-        let done = self.ask(verb, fds).await?;
+        let done = self.request(verb, fds).await?;
         if let Done::Started(started) = done { Ok(started) } else { Err(wrong(&done)) }
     }
 
@@ -189,7 +190,7 @@ impl Client {
         if self.version < VERSION_ATTACH {
             return Err(Error::CannotAttach { version: self.version });
         }
-        self.tell(Verb::Attach { container, streams }, fds).await
+        self.command(Verb::Attach { container, streams }, fds).await
     }
 
     /// The pod's pause process, which has the number `pid` if it runs.
@@ -218,7 +219,7 @@ impl Client {
     }
 
     pub(super) async fn hello(&self) -> Result<HelloReply, Error> {
-        let done = self.ask(Verb::Hello { version: VERSION }, Vec::new()).await?;
+        let done = self.request(Verb::Hello { version: VERSION }, Vec::new()).await?;
         if let Done::Hello(hello) = done { Ok(hello) } else { Err(wrong(&done)) }
     }
 }
@@ -236,7 +237,7 @@ struct Frame {
 struct Connection {
     stream: UnixStream,
     next: u64,
-    asked: HashMap<u64, oneshot::Sender<Reply>>,
+    pending: HashMap<u64, oneshot::Sender<Reply>>,
     execs: HashMap<u64, oneshot::Sender<Exit>>,
     out: VecDeque<Frame>,
     input: Vec<u8>,
@@ -247,7 +248,7 @@ impl Connection {
         Self {
             stream,
             next: 1,
-            asked: HashMap::new(),
+            pending: HashMap::new(),
             execs: HashMap::new(),
             out: VecDeque::new(),
             input: Vec::new(),
@@ -292,7 +293,7 @@ impl Connection {
         let id = self.next;
         self.next += 1;
         let (verb, fds, answer) = match call {
-            ClientRequest::Ask { verb, fds, answer } => (verb, fds, answer),
+            ClientRequest::Command { verb, fds, answer } => (verb, fds, answer),
             ClientRequest::Exec { verb, exec, fds, answer, exit } => {
                 self.execs.insert(exec, exit);
                 (verb, fds, answer)
@@ -300,7 +301,7 @@ impl Connection {
         };
         match encode(&Request { id, verb }) {
             Some(bytes) => {
-                self.asked.insert(id, answer);
+                self.pending.insert(id, answer);
                 self.out.push_back(Frame { bytes, sent: 0, fds });
             }
             None => {
@@ -373,7 +374,7 @@ impl Connection {
     async fn deliver(&mut self, message: Message, monitor_events: &mpsc::Sender<MonitorEvent>) {
         match message {
             Message::Reply { id, result } => {
-                if let Some(answer) = self.asked.remove(&id) {
+                if let Some(answer) = self.pending.remove(&id) {
                     let result = result.map_err(|failure| Error::Refused { failure });
                     let _gone = answer.send(result);
                 }

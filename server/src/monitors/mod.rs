@@ -88,7 +88,7 @@ impl Monitors {
     /// it on the image store at `images`.
     pub(crate) fn try_user_namespaces(&self, images: &Path) -> Result<(), String> {
         let system = |err: hull_sys::Error| err.to_string();
-        let (said, to_us) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        let (output, to_us) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| format!("pipe2(): {errno}"))?;
         // Two of its directories stand for layers.
         let layer = |name| images.join(name).display().to_string();
@@ -101,8 +101,8 @@ impl Monitors {
         drop(to_us);
         let mut why = String::new();
         // It says at most a line, and only ends: there is nothing in it to wait for.
-        let read = fs::File::from(said).take(TRIED_BYTES_MAX).read_to_string(&mut why);
-        read.map_err(|err| format!("read what the trial said: {err}"))?;
+        let read = fs::File::from(output).take(TRIED_BYTES_MAX).read_to_string(&mut why);
+        read.map_err(|err| format!("read the output of the trial: {err}"))?;
         match why.as_str() {
             USER_NAMESPACES_WORK => Ok(()),
             "" => Err("the program that tried it ended without a word".into()),

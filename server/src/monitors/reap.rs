@@ -47,8 +47,8 @@ impl Reaper {
     }
 
     fn reap(&self) {
-        let asked = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let runs = |pid: &Pid| match waitid(WaitId::Pid(*pid), asked) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let runs = |pid: &Pid| match waitid(WaitId::Pid(*pid), options) {
             Ok(ended) => ended.is_none(),
             Err(errno) => errno == Errno::INTR,
         };

@@ -104,7 +104,7 @@ async fn update_one(node: &Node, update: &ContainerUpdate) -> Result<(), String>
     let found = found.filter(|(id, _)| id.as_str() == update.container_id);
     let Some((id, pod)) = found else { return Err("there is no such container".into()) };
     let resources = Box::new(resources);
-    let done = pod.ask(|reply| Command::Limit { id, resources, reply }).await;
+    let done = pod.request(|reply| Command::Limit { id, resources, reply }).await;
     done.map_err(|err| Chain(&*err).to_string())
 }
 
@@ -119,7 +119,8 @@ fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>) {
         info!(plugin, container = %id.short(), reason, "evicting a container as a plugin asks");
         tokio::spawn(async move {
             let grace_s = EVICTION_GRACE_S;
-            let stopped = pod.ask(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
+            let stopped =
+                pod.request(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
             if let Err(err) = stopped {
                 warn!(container = %id.short(), error = %Chain(&*err), "container not evicted");
             }

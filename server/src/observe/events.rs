@@ -94,7 +94,7 @@ impl Events {
         // Pushes and removals of whole entries: a panic leaves nothing half done.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, kind) in happened {
-            inner.tell(Event { id, kind, at_ns, view: Arc::clone(now) });
+            inner.deliver(Event { id, kind, at_ns, view: Arc::clone(now) });
         }
     }
 
@@ -126,7 +126,7 @@ impl Events {
 }
 
 impl Inner {
-    fn tell(&mut self, event: Event) {
+    fn deliver(&mut self, event: Event) {
         self.readers.retain(|reader| match reader.queue.try_send(event.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,

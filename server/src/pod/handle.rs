@@ -65,7 +65,7 @@ impl Pod {
     }
 
     /// Hands a command to the task and waits for its answer.
-    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
+    pub(crate) async fn request<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| if self.commands.is_closed() { gone() } else { panicked() })?

@@ -126,8 +126,8 @@ async fn shut_down(id: &PodId, client: &Client) -> Shutdown {
     if client.hangs() {
         return Shutdown::Unresponsive;
     }
-    let asked = client.tell(Verb::Shutdown, Vec::new());
-    match tokio::time::timeout(waits::SHUTDOWN_MAX, asked).await {
+    let request = client.command(Verb::Shutdown, Vec::new());
+    match tokio::time::timeout(waits::SHUTDOWN_MAX, request).await {
         Ok(Ok(())) => Shutdown::Done,
         // The cgroups have to do it.
         Ok(Err(err)) => {

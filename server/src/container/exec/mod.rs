@@ -230,7 +230,7 @@ impl KillOnDrop {
         let killed = async {
             let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
             // A monitor that is gone has taken its execs along.
-            let _gone = self.client.tell(verb, Vec::new()).await;
+            let _gone = self.client.command(verb, Vec::new()).await;
             let _ended = ended.await;
         };
         if timeout(waits::EXEC_KILLED_MAX, killed).await.is_ok() {
@@ -251,7 +251,7 @@ impl Drop for KillOnDrop {
         tokio::spawn(async move {
             let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
             // A monitor that is gone has taken its execs along.
-            let _gone = client.tell(verb, Vec::new()).await;
+            let _gone = client.command(verb, Vec::new()).await;
         });
     }
 }

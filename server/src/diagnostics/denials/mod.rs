@@ -29,7 +29,7 @@ use std::sync::{Mutex, PoisonError};
 /// Denials kept; a container that ends looks through them.
 const KEPT: usize = 256;
 /// Of one container, told in its message.
-const TOLD_MAX: usize = 3;
+const REPORTED_MAX: usize = 3;
 /// Longest name in a denial, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -86,14 +86,14 @@ impl Denials {
             Some(of) => of == container,
             None => pid == Some(denial.pid),
         };
-        let mut told: Vec<String> = Vec::new();
+        let mut reported: Vec<String> = Vec::new();
         for denial in inner.last.iter().rev().filter(is_its) {
-            if !told.contains(&denial.what) && told.len() < TOLD_MAX {
-                told.push(denial.what.clone());
+            if !reported.contains(&denial.what) && reported.len() < REPORTED_MAX {
+                reported.push(denial.what.clone());
             }
         }
-        told.reverse();
-        told
+        reported.reverse();
+        reported
     }
 }
 
@@ -117,33 +117,33 @@ impl Inner {
 
 /// A record, when it tells of a denial. Names in it are the container's own words.
 fn parse(record: &Record) -> Option<Denial> {
-    let (stamp, said) = record.text.split_once(": ")?;
+    let (stamp, text) = record.text.split_once(": ")?;
     let what = match record.speaker {
-        Speaker::SecurityModule => of_apparmor(said)?,
-        Speaker::Seccomp => of_seccomp(said)?,
+        Speaker::SecurityModule => of_apparmor(text)?,
+        Speaker::Seccomp => of_seccomp(text)?,
     };
-    let pid = value(said, "pid")?.parse().ok()?;
+    let pid = value(text, "pid")?.parse().ok()?;
     Some(Denial { stamp: stamp.to_owned(), pid, container: None, what })
 }
 
-fn of_apparmor(said: &str) -> Option<String> {
-    if !said.starts_with("apparmor=\"DENIED\"") {
+fn of_apparmor(text: &str) -> Option<String> {
+    if !text.starts_with("apparmor=\"DENIED\"") {
         return None;
     }
-    let profile = shown(value(said, "profile")?, NAME_BYTES_MAX);
-    let mut what = value(said, "operation").unwrap_or_else(|| "an operation".into());
-    if let Some(name) = value(said, "name") {
+    let profile = shown(value(text, "profile")?, NAME_BYTES_MAX);
+    let mut what = value(text, "operation").unwrap_or_else(|| "an operation".into());
+    if let Some(name) = value(text, "name") {
         what = format!("{what} of {name}");
     }
-    if let Some(mask) = value(said, "denied_mask") {
+    if let Some(mask) = value(text, "denied_mask") {
         what = format!("{what} ({mask})");
     }
     Some(format!("AppArmor profile {profile} denied {}", shown(what, NAME_BYTES_MAX)))
 }
 
-fn of_seccomp(said: &str) -> Option<String> {
-    let hex = |key| u32::from_str_radix(value(said, key)?.trim_start_matches("0x"), 16).ok();
-    let number = value(said, "syscall")?.parse().ok()?;
+fn of_seccomp(text: &str) -> Option<String> {
+    let hex = |key| u32::from_str_radix(value(text, key)?.trim_start_matches("0x"), 16).ok();
+    let number = value(text, "syscall")?.parse().ok()?;
     let call = hull_plan::seccomp::call_name(hex("arch")?, number)
         .unwrap_or_else(|| format!("number {number}"));
     // SECCOMP_RET_ACTION_FULL of what the filter said.

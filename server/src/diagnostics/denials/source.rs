@@ -118,8 +118,8 @@ fn of_log(record: &[u8]) -> Option<Record> {
     let text = String::from_utf8_lossy(record);
     let (head, line) = text.lines().next()?.split_once(';')?;
     let priority: u32 = head.split(',').next()?.parse().ok()?;
-    let (kind, said) = line.strip_prefix("audit: type=")?.split_once(' ')?;
-    if priority < 8 { Record::of(kind.parse().ok()?, said) } else { None }
+    let (kind, text) = line.strip_prefix("audit: type=")?.split_once(' ')?;
+    if priority < 8 { Record::of(kind.parse().ok()?, text) } else { None }
 }
 
 /// Of a message of netlink. Its length is what was received: the kernel's own count differs between the ways it sends.

@@ -93,8 +93,8 @@ fn a_life_is_told_in_order() {
         view(false, &[], false),
         view(false, &[], true),
     ];
-    let told: Vec<Kind> = life.windows(2).flat_map(|pair| kinds(&pair[0], &pair[1])).collect();
-    assert_eq!(told, [Created, Started, Created, Started, Stopped, Deleted, Stopped, Deleted]);
+    let sent: Vec<Kind> = life.windows(2).flat_map(|pair| kinds(&pair[0], &pair[1])).collect();
+    assert_eq!(sent, [Created, Started, Created, Started, Stopped, Deleted, Stopped, Deleted]);
 }
 
 #[test]
@@ -138,11 +138,11 @@ async fn what_happens_while_nobody_reads_is_kept_for_the_first_who_comes() {
     events.publish(&view(false, &[], false), &view(true, &[], false));
     let mut first = events.read();
     events.publish(&view(true, &[], false), &view(false, &[], false));
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     for _ in 0..3 {
-        told.push(first.next().await.unwrap().unwrap().kind);
+        sent.push(first.next().await.unwrap().unwrap().kind);
     }
-    assert_eq!(told, [Created, Started, Stopped]);
+    assert_eq!(sent, [Created, Started, Stopped]);
     drop(first);
     // Nobody reads again: kept again, once.
     events.publish(&view(false, &[], false), &view(false, &[], true));

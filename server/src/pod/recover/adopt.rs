@@ -50,13 +50,13 @@ pub(super) async fn pod(
         let socket = node.monitor_socket(&id);
         let reached = node.monitors.connect(&socket, start.monitor_events());
         match timeout(waits::HELLO_MAX, reached).await {
-            Ok(Ok((found, said))) => (client, hello) = (Some(found), Some(said)),
+            Ok(Ok((found, reply))) => (client, hello) = (Some(found), Some(reply)),
             Ok(Err(err @ monitors::Error::Hangs { .. })) => hangs(&id, &err),
             Ok(Err(err)) => warn!(pod = %id, error = %Chain(&err), "pod's monitor is gone"),
             Err(_) => hangs(&id, &monitors::Error::Hangs { waited: waits::HELLO_MAX }),
         }
     }
-    let pause = hello.as_ref().and_then(|said| said.pause.as_ref());
+    let pause = hello.as_ref().and_then(|reply| reply.pause.as_ref());
     match (&mut record.state, pause) {
         // Of processes the monitor's word counts.
         (State::Ready { pause_pid, .. }, Some(Fact::Running(started))) => *pause_pid = started.pid,
@@ -71,7 +71,7 @@ pub(super) async fn pod(
     let known = Arc::new(record.clone());
     let containers = reconcile(&node, &known, containers, hello.as_ref(), client.as_ref()).await;
     let is_starting = |id: &ContainerId| {
-        let facts = hello.iter().flat_map(|said| &said.containers);
+        let facts = hello.iter().flat_map(|reply| &reply.containers);
         facts.into_iter().any(|(of, fact)| of == id && matches!(fact, Fact::Starting))
     };
     let starting = containers.iter().map(|(id, _)| id.clone()).filter(is_starting).collect();
@@ -99,13 +99,14 @@ async fn reconcile(
 ) -> Containers {
     let mut kept = Vec::new();
     let mut facts: HashMap<&ContainerId, &Fact> = hello
-        .map(|said| said.containers.iter().map(|(id, fact)| (id, fact)).collect())
+        .map(|reply| reply.containers.iter().map(|(id, fact)| (id, fact)).collect())
         .unwrap_or_default();
     for (id, mut record) in containers {
         let fact = facts.remove(&id);
         if matches!(record.state, ContainerState::Creating | ContainerState::Removing) {
             if let Some(client) = client {
-                let _gone = client.tell(Verb::Forget { container: id.clone() }, Vec::new()).await;
+                let _gone =
+                    client.command(Verb::Forget { container: id.clone() }, Vec::new()).await;
             }
             if clear(node, &record, &pod.cgroup).await && remove_container(node, &id).await {
                 continue;
@@ -124,7 +125,7 @@ async fn reconcile(
     if let Some(client) = client {
         for id in facts.keys() {
             warn!(container = %id, "monitor knows a container without a record; ended");
-            let _gone = client.tell(Verb::Forget { container: (*id).clone() }, Vec::new()).await;
+            let _gone = client.command(Verb::Forget { container: (*id).clone() }, Vec::new()).await;
         }
     }
     kept

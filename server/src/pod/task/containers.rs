@@ -414,7 +414,7 @@ async fn reopen(
     id: ContainerId,
 ) -> std::result::Result<(), Error> {
     let Some(file) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
-    let sent = client.tell(Verb::ReopenLog { container: id }, vec![file]).await;
+    let sent = client.command(Verb::ReopenLog { container: id }, vec![file]).await;
     sent.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }
 

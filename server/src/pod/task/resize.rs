@@ -21,18 +21,18 @@ impl Task {
         }
         let record = Arc::clone(&self.record);
         self.work.spawn(
-            "ask plugins about new pod resources",
+            "call plugins about new pod resources",
             |_| WorkResult::Nothing,
             async move {
                 let Sizes { overhead, resources } = &wanted.sizes;
-                let asked = verbs::update_pod(
+                let request = verbs::update_pod(
                     &wanted.roster,
                     &record,
                     overhead.as_ref(),
                     resources.as_ref(),
                 );
-                let asked = asked.await;
-                WorkResult::ResizeAllowed(Box::new(wanted), asked)
+                let allowed = request.await;
+                WorkResult::ResizeAllowed(Box::new(wanted), allowed)
             },
         );
     }
@@ -41,10 +41,10 @@ impl Task {
     pub(super) async fn resizable(
         &mut self,
         wanted: Resize,
-        asked: std::result::Result<(), Error>,
+        allowed: std::result::Result<(), Error>,
     ) {
         let Resize { sizes, reply, roster } = wanted;
-        let recorded = match asked {
+        let recorded = match allowed {
             Ok(()) => self.record_sizes(sizes).await,
             Err(refused) => Err(refused),
         };

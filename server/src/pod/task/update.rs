@@ -21,23 +21,23 @@ use hull_proto::nri::{Event, LinuxResources};
 use std::sync::Arc;
 
 /// The decision if no plugin is subscribed to updates.
-fn as_asked(
-    asked: cri::LinuxContainerResources,
+fn as_requested(
+    requested: cri::LinuxContainerResources,
     roster: Arc<Roster>,
 ) -> std::result::Result<Box<Decision>, Error> {
-    let limits = oci_spec::limits(&asked).map_err(|source| Error::Spec { source })?;
-    Ok(Box::new(Decision { kubelets: asked, plugins: None, limits, roster: Some(roster) }))
+    let limits = oci_spec::limits(&requested).map_err(|source| Error::Spec { source })?;
+    Ok(Box::new(Decision { kubelets: requested, plugins: None, limits, roster: Some(roster) }))
 }
 
 /// The decision after plugins changed the request.
 fn as_changed(
-    asked: &cri::LinuxContainerResources,
+    requested: &cri::LinuxContainerResources,
     changed: LinuxResources,
     roster: Arc<Roster>,
 ) -> std::result::Result<Box<Decision>, Error> {
     let limits = resources::limits(&changed).map_err(|source| Error::Adjust { source })?;
     let mut kubelets = resources::to_cri(&changed);
-    kubelets.oom_score_adj = asked.oom_score_adj;
+    kubelets.oom_score_adj = requested.oom_score_adj;
     Ok(Box::new(Decision { kubelets, plugins: Some(changed), limits, roster: Some(roster) }))
 }
 
@@ -46,22 +46,22 @@ impl Task {
     pub(super) async fn update(
         &mut self,
         id: &ContainerId,
-        asked: cri::LinuxContainerResources,
+        requested: cri::LinuxContainerResources,
         reply: Reply<()>,
     ) {
         let roster = self.node.plugins.roster();
         let Some((waiter, about)) = self.begin_update(id, reply) else { return };
         if !roster.hears(Event::UpdateContainer) {
-            return self.decided(id, waiter, as_asked(asked, roster)).await;
+            return self.decided(id, waiter, as_requested(requested, roster)).await;
         }
         let (id, failed) = (id.clone(), id.clone());
         let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
-        self.work.spawn("ask plugins about new limits", panicked, async move {
-            let decided = match about.update(&roster, &asked).await {
+        self.work.spawn("call plugins about new limits", panicked, async move {
+            let decided = match about.update(&roster, &requested).await {
                 Ok(Some((changed, plugins))) => {
-                    as_changed(&asked, changed, roster).map_err(|err| err.asked_by(&plugins))
+                    as_changed(&requested, changed, roster).map_err(|err| err.asked_by(&plugins))
                 }
-                Ok(None) => as_asked(asked, roster),
+                Ok(None) => as_requested(requested, roster),
                 Err(refused) => Err(refused),
             };
             WorkResult::UpdateDecided(id, waiter, decided)
@@ -72,15 +72,15 @@ impl Task {
     pub(super) async fn limit(
         &mut self,
         id: &ContainerId,
-        asked: LinuxResources,
+        requested: LinuxResources,
         reply: Reply<()>,
     ) {
         let Some((waiter, _)) = self.begin_update(id, reply) else { return };
-        let limits = resources::limits(&asked).map_err(|source| Error::Adjust { source });
+        let limits = resources::limits(&requested).map_err(|source| Error::Adjust { source });
         let decided = limits.map(|limits| {
             Box::new(Decision {
                 kubelets: cri::LinuxContainerResources::default(),
-                plugins: Some(asked),
+                plugins: Some(requested),
                 limits,
                 roster: None,
             })
