@@ -122,8 +122,8 @@ fn image_of(node: &Node, record: &ContainerRecord) -> Result<Arc<Image>, Error> 
     found.ok_or_else(|| Error::NoImage { image: record.image_id.clone() })
 }
 
-/// Makes its writable layer, finds out whom it runs as, and plans its start once: to refuse now what
-/// could not be started later, and to keep what was resolved for the start and for execs.
+/// Creates its writable layer, resolves its user, and plans its start once: to refuse now what
+/// could not be started later, and to keep the result for the start and for execs.
 async fn make_rootfs(
     node: Arc<Node>,
     pod: PodId,
@@ -142,7 +142,7 @@ async fn make_rootfs(
         volumes::check(&node, &record)?;
         let maps = pod_record.id_maps();
         let owner = |uid, gid| match &maps {
-            // An id that the pod has not shows as nobody's wherever it is; here it is its root's.
+            // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
             Some(IdMaps { uids, gids }) => {
                 let of = |ranges, id| outside(ranges, id).or_else(|| outside(ranges, 0));
                 (of(uids, uid).unwrap_or(uid), of(gids, gid).unwrap_or(gid))

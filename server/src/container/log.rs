@@ -31,7 +31,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// How much of a path is shown in a message, in bytes.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// How often a log is looked for that somebody makes and removes meanwhile.
+/// Tries to open a log that another process creates and removes at the same time.
 const TRIES_MAX: usize = 8;
 
 /// Whole path of the log; empty when none is asked for.
@@ -59,7 +59,7 @@ fn check(directory: &str, path: &str) -> Result<(), Error> {
     can_be_opened(path, directory.len() + 1).map_err(invalid("config.log_path"))
 }
 
-/// Checks a pod's log directory. The error says what is wrong with it.
+/// Checks a pod's log directory. The error explains what is wrong with it.
 pub(crate) fn check_directory(directory: &str) -> Result<(), String> {
     if !directory.starts_with('/') {
         return Err(format!("`{}` is not an absolute path", shown(directory, SHOWN_BYTES_MAX)));

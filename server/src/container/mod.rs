@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Containers: what is recorded and shown of one, and the work of making, starting, ending and
-//! removing one.
+//! Containers: their records and snapshots, and the work of creating, starting, stopping and removing them.
 //!
-//! The pod's task owns them: it decides by [`state`], records, and hands the work below to the
-//! runtime. The work itself changes no state.
+//! The pod's task owns them: it decides by [`state`], records, and hands out the work below. The work itself
+//! changes no state.
 
 mod cached_plan;
 pub(crate) mod cgroup;

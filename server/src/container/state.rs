@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// A container's state, as recorded. Times in nanoseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
-    /// Its root filesystem is being made.
+    /// Its root filesystem is being created.
     Creating,
     /// May be started.
     Created,
@@ -21,7 +21,7 @@ pub(crate) enum State {
     Running { pid: i32, since_ns: i64 },
     /// It ran, or could not be started.
     Exited { how: ExitReason, since_ns: Option<i64>, at_ns: i64 },
-    /// Is being taken away.
+    /// Its removal is in progress.
     Removing,
 }
 
@@ -40,10 +40,10 @@ pub(crate) enum ExitReason {
         #[serde(rename = "seen")]
         details: ExitDetails,
     },
-    /// Its program never ran; the sentence says why.
+    /// Its program never ran; the sentence explains it.
     #[serde(rename = "NeverRan")]
     StartFailed { why: String },
-    /// Its monitor was lost, so nobody saw it end.
+    /// Its monitor was lost, so its exit is unknown.
     Lost,
 }
 
@@ -161,7 +161,7 @@ impl Event {
 
 impl ExitReason {
     /// The exit code CRI shows: the program's own, 128 + signal, 128 when it never ran (as
-    /// containerd says), 255 when nobody saw.
+    /// containerd says), 255 when it is unknown.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::Code { code, .. } => *code,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Image volumes: which images the mounts of a container are of.
+//! Image volumes: the images that the mounts of a container name.
 //!
 //! The rule: a name is looked up once, when the container is made, and its record keeps the id. So a
 //! tag that moves later changes nothing, and no image goes while a record names it. What is mounted
-//! lives in the container's own mount namespace: there is nothing to take away.
+//! lives in the container's own mount namespace: there is nothing to remove.
 
 use super::record::{ContainerRecord, ImageVolume};
 use crate::error::Error;

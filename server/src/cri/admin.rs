@@ -111,7 +111,7 @@ impl Hull for Cri {
         tokio::task::spawn_blocking(move || {
             let pieces = Pieces { out: out.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
             if let Err(err) = images.export(&names, pieces) {
-                // Who asked may have left: then nobody wants to know.
+                // The caller may have disconnected.
                 let _left = out.blocking_send(Err(status::of_image(&err)));
             }
         });

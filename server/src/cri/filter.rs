@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which pods and containers a list asks for: id prefix, state, pod, labels. All that is set must
-//! hold. What is only being made is in no list.
+//! The filters of lists: id prefix, state, pod, labels. All that are set must match. Pods and containers that
+//! are still being created are in no list.
 
 use super::convert;
 use crate::container::{ContainerSnapshot, State as ContainerState};

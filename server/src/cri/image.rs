@@ -73,8 +73,8 @@ impl ImageService for Cri {
         let name = required(name_of(request.into_inner().image))?;
         let node = Arc::clone(&self.node);
         let removed = blocking(move || {
-            // Asked while the store holds its index: who begins to use an image shows that first
-            // and then looks whether it is still there.
+            // Checked while the store holds its index: a user of an image publishes that first,
+            // and then checks that the image is still there.
             let used = |id: &str| node.registry.views().iter().any(|view| view.images.contains(id));
             node.images.remove(&name, &used)
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! RuntimeService: which verb is written where, and the verbs about the node itself.
+//! RuntimeService: delegates each verb to the file of its subject, and has the verbs about the node itself.
 
 use super::pagination::batched;
 use super::service::Cri;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The CRI version spoken.
+/// The CRI version that this server implements.
 const CRI_VERSION: &str = "v1";
 /// The version of the kubelet's side of the interface, as crictl and the kubelet name it.
 const KUBE_API_VERSION: &str = "0.1.0";

@@ -81,7 +81,7 @@ impl Cri {
     }
 
     /// Kills the pod's containers and gives its network back. Idempotent: a pod that is stopped
-    /// already, or was never heard of, is a success.
+    /// already, or does not exist, is a success.
     pub(super) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
         self.request_if_found(id, |reply| Command::StopPod { reply }).await
     }

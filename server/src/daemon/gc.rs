@@ -24,7 +24,7 @@ const GROWN: f64 = 1.1;
 
 /// Starts what goes on for as long as the daemon does.
 pub(crate) fn start(node: &Arc<Node>) {
-    tokio::spawn(give_memory_back(Arc::clone(node)));
+    tokio::spawn(release_free_memory(Arc::clone(node)));
     if node.config.network.mode != NetworkMode::Cni {
         return;
     }
@@ -39,9 +39,9 @@ pub(crate) fn start(node: &Arc<Node>) {
     });
 }
 
-/// Drops events that nobody has read for long, and gives free memory back to the kernel when there may be more of it than is worth keeping. Looking is one read of a small
-/// file.
-async fn give_memory_back(node: Arc<Node>) {
+/// Drops events that had no reader for long, and returns free memory to the kernel if there may be enough of it.
+/// Each check is one read of a small file.
+async fn release_free_memory(node: Arc<Node>) {
     let mut least = f64::INFINITY;
     loop {
         tokio::time::sleep(HEAP).await;
@@ -63,7 +63,7 @@ fn resident_pages() -> Option<f64> {
     std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
 }
 
-/// Detaches pods that nobody knows any more. (A pod is entered before it is attached.)
+/// Detaches pods that the registry does not have any more. (A pod is entered before it is attached.)
 async fn detach_orphans(node: &Arc<Node>) {
     for id in node.network.attachments() {
         if node.registry.pod(&id).is_some() {
@@ -79,7 +79,8 @@ async fn detach_orphans(node: &Arc<Node>) {
     }
 }
 
-/// Has plugins collect their garbage. Returns `false` if pods are being attached or detached, so it must be repeated later.
+/// Has plugins collect their garbage. Returns `false` if pods are being attached or detached, so it must be
+/// repeated later.
 async fn collect_garbage(node: &Arc<Node>) -> bool {
     let shared = Arc::clone(node);
     match blocking(move || shared.network.collect_garbage()).await {
@@ -90,7 +91,7 @@ async fn collect_garbage(node: &Arc<Node>) -> bool {
             }
             debug!(failed = failed.len(), "network plugins have the list of pods");
         }
-        // NetworkReady says it to whom it concerns.
+        // The condition NetworkReady reports it.
         Err(err) => {
             info!(error = %Chain(&err), "no network plugins that take the list of pods")
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How many calls are under way, so that a daemon told to end knows when it may.
+//! The number of calls in flight, so that the daemon can finish them before it ends.
 //!
 //! The rule: a call counts from its arrival until its answer is handed to the connection, also when
 //! the caller hangs up. An idle connection counts for nothing: HTTP/2 ends one only when its client
-//! says so, and a client that is stopped, or waits for us to end, never does.
+//! does so, and a client that is stopped, or waits for the daemon to end, never does.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ impl InFlight {
         Self { count: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Resolves when none is under way.
+    /// Waits until no call is in flight.
     pub(crate) async fn none(&self) {
         // The sender is ours, so this waits for nothing else.
         let mut count = self.count.subscribe();
@@ -36,7 +36,7 @@ impl InFlight {
     }
 }
 
-/// One call, until it is dropped.
+/// Counts a call until it is dropped.
 struct CallGuard {
     count: Arc<watch::Sender<usize>>,
 }

@@ -3,7 +3,7 @@
 //! regularly that it works. `sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`.
 //!
 //! The rule: the sign of life is an answer to a real call, made over the socket as a kubelet would.
-//! A daemon that still runs but answers nobody gives none, and systemd restarts it; pods run on.
+//! A daemon that still runs but answers no call gives none, and systemd restarts it; pods run on.
 
 use crate::cli::client::Client;
 use crate::error::Chain;

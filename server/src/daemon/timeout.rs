@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The caller's deadline (`grpc-timeout`, gRPC over HTTP/2), told as what it is.
+//! The caller's deadline (`grpc-timeout`, gRPC over HTTP/2), reported as what it is.
 //!
 //! The rule: a call that is not answered in the time that its caller gave is answered DEADLINE_EXCEEDED,
 //! whoever's clock is quicker. Left to tonic it would be CANCELLED, which a kubelet does not take for a
-//! time-out. The work itself goes on, and the next who asks for the same joins it.
+//! time-out. The work itself goes on, and the next caller with the same request joins it.
 
 use crate::cri::status;
 use std::future::Future;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a verb could not be carried out.
+//! The error of a verb.
 //!
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
@@ -24,7 +24,7 @@ use std::time::Duration;
 /// The result of a verb. The error is shared, because several callers may wait for the same work.
 pub(crate) type Result<T> = std::result::Result<T, Arc<Error>>;
 
-/// Why a verb could not be carried out.
+/// A verb that could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("find {kind} `{id}`: there is none with this id")]

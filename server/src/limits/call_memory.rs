@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How much memory calls may take together, so that many large ones at a time are refused and the daemon
-//! is not killed.
+//! The memory budget of all calls together, so that too many large ones at a time are refused, before the daemon
+//! is killed.
 //!
 //! ```text
 //! request body ──▶ counted as it comes ─┐
@@ -10,7 +10,7 @@
 //!
 //! The rule: small calls are never refused. The first [`FREE_BYTES`] of each request and of each stream of output are
 //! not counted; all beyond is counted before it is kept, twice, as a message and its fields are there side by
-//! side. Who finds nothing left is answered RESOURCE_EXHAUSTED at once; nobody waits while holding a part.
+//! side. A call that finds nothing left gets RESOURCE_EXHAUSTED at once; no call waits while it holds a part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a verb waits for each part of the node that hangs, and what it does then. The bounds that the code uses
+//! Time limits of a verb for each part of the node that hangs, and what the verb does then. The bounds that the code uses
 //! stand here once; `table` adds them up for each verb, and docs/security.md shows that list. A test of the node
 //! reads it there, hangs each part under each verb, and holds the verb to its bound.
 //!
@@ -46,5 +46,5 @@ pub(crate) const STORAGE_MAX: Duration = Duration::from_secs(10);
 /// serves. Those that take longer keep their own pods waiting, and no other.
 pub(crate) const RECOVER_MAX: Duration = Duration::from_secs(1);
 
-/// At the start of a daemon: one monitor's word of what it knows. Then its pod is ended.
+/// At the start of a daemon: for the state that one monitor reports. Then its pod is ended.
 pub(crate) const HELLO_MAX: Duration = Duration::from_secs(10);

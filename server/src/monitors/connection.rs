@@ -42,13 +42,13 @@ pub(crate) enum MonitorEvent {
     Lost,
 }
 
-/// Speaks to one monitor.
+/// Sends requests to one monitor.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     /// The protocol version of the monitor; 0 before its hello.
     pub(super) version: u16,
     calls: mpsc::Sender<ClientRequest>,
-    /// The pod's pause process, once somebody wanted something of it.
+    /// The pod's pause process, once it was requested.
     pause: Arc<OnceLock<Pause>>,
     /// It did not answer in time, and has not answered anything since.
     hangs: Arc<AtomicBool>,
@@ -63,7 +63,7 @@ enum ClientRequest {
         fds: Vec<OwnedFd>,
         answer: oneshot::Sender<Reply>,
     },
-    /// Asks for an exec and for the word of its end.
+    /// An exec, and the report of its exit.
     Exec {
         verb: Verb,
         exec: u64,
@@ -81,7 +81,7 @@ impl Client {
             let mut connection = Connection::new(stream);
             connection.run(queue, &monitor_events).await;
             drop(connection);
-            // The pod's task may be gone already; then nobody is interested.
+            // The pod's task may be gone already.
             let _gone = monitor_events.send(MonitorEvent::Lost).await;
         });
         Self { version: 0, calls, pause: Arc::default(), hangs: Arc::default() }
@@ -204,7 +204,7 @@ impl Client {
         let gone = |why: &str| io::Error::new(io::ErrorKind::NotConnected, why.to_owned());
         let found = Pause::open(pid)?;
         let hello = self.hello().await.map_err(|err| gone(&err.to_string()))?;
-        // It is the monitor's child, and was not waited for yet: so nobody else had the number before.
+        // It is the monitor's child, and was not reaped yet: so no other process had its id before.
         match hello.pause {
             Some(Fact::Running(started)) if started.pid == pid => {
                 Ok(self.pause.get_or_init(|| found))
@@ -307,7 +307,7 @@ impl Connection {
             None => {
                 let failure =
                     Failure::BadRequest(format!("it is longer than {FRAME_BYTES_MAX} bytes"));
-                // The caller may have gone; then nobody waits.
+                // The caller may have disconnected.
                 let _gone = answer.send(Err(Error::Refused { failure }));
             }
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon's side of the monitors: starts them, connects to them, and sends them requests.
 //!
-//! A monitor is started for a pod and outlives us; its socket's path is worked out from the pod's
+//! A monitor is started for a pod and outlives us; the path of its socket follows from the pod's
 //! id, so that a restarted daemon finds it again. All of a pod's requests go over one connection,
-//! owned by one task here; what the monitor tells unasked goes to the pod's task.
+//! owned by one task here; the monitor's events go to the pod's task.
 //!
 //! Not here: what the answers mean. That is the pod's task's business.
 
@@ -75,7 +75,7 @@ pub(crate) struct Monitors {
 }
 
 impl Monitors {
-    /// Puts the embedded programs where nobody can change them.
+    /// Copies the embedded programs to files that no container can change.
     pub(crate) fn prepare() -> Result<Self, Error> {
         let programs = programs().map_err(|source| Error::Programs { source })?;
         Ok(Self {

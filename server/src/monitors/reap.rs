@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reaping of the monitors that this daemon has started. How they ended interests nobody: they are
+//! Reaping of the monitors that this daemon has started. How they ended does not matter: they are
 //! known by their connections. Those of an earlier daemon are not our children.
 //!
 //! Each monitor is waited for by its process id, not all children of the process: network plugins are

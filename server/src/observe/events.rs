@@ -6,12 +6,12 @@
 //!                                                         └──▶ kept, while nobody reads
 //! ```
 //!
-//! The rule: an event is worked out from two views, so there is one for every change that was
-//! published and none without. What happens while nobody reads (the daemon has just started, or the
-//! kubelet has) is kept for the first who comes, up to [`KEPT_MAX`]. A reader that does not keep up
+//! The rule: an event is computed from two snapshots, so there is one for every change that was
+//! published and none without. Events without a reader (the daemon or the kubelet
+//! has just started) are kept for the first one, up to [`KEPT_MAX`]. A reader that does not keep up
 //! loses its place and gets an error that says so; it never holds up a pod.
 //!
-//! A new daemon compares with what the records say: the end of a container that nobody saw while there
+//! A new daemon compares with what the records say: an exit that was not seen while there
 //! was no daemon is reported then. What the old daemon had recorded but not sent yet when it was killed is not
 //! reported again; a reader lists after each connect, as kubelets do.
 
@@ -28,7 +28,7 @@ use tracing::warn;
 
 /// Events that wait for one reader: a node's worth of pods, all ending at once.
 const QUEUE: usize = crate::limits::EVENTS.count();
-/// Events that wait while nobody reads. Each holds a view, which it mostly shares with others.
+/// Events that wait without a reader. Each holds a snapshot, which it mostly shares with others.
 const KEPT_MAX: usize = crate::limits::EVENTS.count();
 
 const KEPT_NS: i64 = crate::limits::EVENTS_KEPT_S.number() as i64 * 1_000_000_000;
@@ -79,7 +79,7 @@ pub(crate) struct Reading {
     behind: Arc<AtomicBool>,
 }
 
-/// A reader missed events: it was too slow, or there was nobody to read for too long.
+/// A reader missed events: it was too slow, or there was no reader for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missed;
 

@@ -3,7 +3,7 @@
 //!
 //! The rule: an event is one line, whatever is in it. Fields hold names of images and programs, paths
 //! and answers of registries; each is escaped and cut where it becomes text ([`hull_sys::text`]), so
-//! nobody but the daemon begins a line of its log. A panic is an event as well, since its message
+//! only the daemon itself begins a line of its log. A panic is an event as well, since its message
 //! may quote such text.
 
 use crate::config::{Log, LogFormat};

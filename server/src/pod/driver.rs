@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where a pod's cgroup is, and who makes it: hull itself, or systemd.
+//! The path of a pod's cgroup, and its creator: Hull or systemd.
 //!
 //! ```text
 //! cgroupfs   /kubepods/burstable/pod1/<pod-id>               made by the monitor, on the way
@@ -108,7 +108,7 @@ impl Driver {
         matches!(self, Self::Systemd { .. })
     }
 
-    /// The cgroup of a new pod whose creator named `parent`, and whether it is ours to take away;
+    /// The cgroup of a new pod whose creator named `parent`, and whether Hull removes it;
     /// or why that cannot be a parent for this driver.
     pub(crate) fn cgroup_path(&self, pod: &PodId, parent: &str) -> Result<(String, bool), String> {
         let shown = || parent.chars().take(200).flat_map(char::escape_default).collect::<String>();

@@ -9,7 +9,7 @@ use hull_plan::Failure;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a part of a pod could not be made or taken away.
+/// A part of a pod that could not be set up or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("record it")]

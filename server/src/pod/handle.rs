@@ -23,7 +23,7 @@ impl Pod {
         Arc::clone(&self.view.borrow())
     }
 
-    /// Waits until it is built; or could not be, and is taken away again.
+    /// Waits until its setup has succeeded, or has failed and everything of it is removed.
     pub(crate) async fn built(&self) -> Result<()> {
         let settled = |view: &Arc<PodSnapshot>| {
             view.failure.is_some()

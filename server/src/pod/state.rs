@@ -15,7 +15,7 @@ use std::net::IpAddr;
 /// A pod's state, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
-    /// Its parts are being made.
+    /// Its setup is in progress.
     Building,
     /// Containers may run in it.
     Ready {
@@ -24,7 +24,7 @@ pub(crate) enum State {
         /// Its own addresses, the main one first; empty on the host's network.
         ips: Vec<IpAddr>,
     },
-    /// Its parts are being taken away, or could not be.
+    /// Its teardown is in progress, or has failed.
     Stopping,
     /// Nothing of it is left on the host but its record, its logs and its containers' records; its links
     /// go within a moment, and its addresses are kept until then.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls to file systems that are not Hull's own, such as pods' log directories: one that never answers (a dead
-//! NFS or FUSE server) must hold up nobody but those who ask for it.
+//! NFS or FUSE server) must delay only the calls that need it.
 //!
 //! ```text
 //! call ─▶ a place ─▶ a thread ── answers ─▶ done

@@ -54,7 +54,7 @@ pub(crate) async fn sync(
     let (stderr, stderr_in) = pipe()?;
     let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
     // The limit is for all of it: a launch may hang as well as a command.
-    // One beyond what a clock can tell is none.
+    // A limit beyond the range of the clock is ignored.
     let over = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
     let launch = start(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
     let running = match over {
@@ -176,7 +176,7 @@ fn template(
         let oom_score_adj = container::start::oom_score(record).or(plan.process.oom_score_adj);
         return Ok(hull_plan::Template::of(hull_plan::Process { oom_score_adj, ..plan.process }));
     }
-    // Made by a release that kept no plans: worked out again, unless that would let an exec do what
+    // Created by a release that kept no plans: resolved again, unless that would let an exec do what
     // the container itself may not.
     let image = node
         .images

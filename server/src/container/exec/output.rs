@@ -9,7 +9,7 @@ use tokio::net::unix::pipe::Receiver;
 const CHUNK: usize = 16 << 10;
 /// Longest answer, in bytes: the kubelet's and crictl's clients take no more.
 const ANSWER_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
-/// Room in it for exit code, tags and lengths, and for the line at the end of either stream that says that it was cut.
+/// Reserve for exit code, tags and lengths, and for the line at the end of each stream that reports the cut, in bytes.
 const REST_BYTES: usize = 64 + 2 * NOTICE_BYTES_MAX;
 const NOTICE_BYTES_MAX: usize = 128;
 /// Most that is kept of both streams together, in bytes.
@@ -52,7 +52,7 @@ impl OutputCollector {
         }
     }
 
-    /// Takes what there is until nobody holds the streams open any more.
+    /// Reads until no process holds the streams open any more.
     pub(super) async fn fill_up(&mut self) -> Result<(), UsedUp> {
         while !self.is_done() {
             self.fill().await?;

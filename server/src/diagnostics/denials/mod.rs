@@ -58,7 +58,10 @@ struct Inner {
 }
 
 impl Denials {
-    /// Listens from now on, wherever something can be heard. The error is the log's, when it is nowhere.
+    /// Starts to read both sources, or the one that can be opened.
+    ///
+    /// # Errors
+    /// The kernel log's, if neither can be opened.
     pub(crate) fn listen() -> Result<Self, std::io::Error> {
         let sources: Vec<Source> = match (Source::log(), Source::audit()) {
             (Err(err), Err(_)) => return Err(err),

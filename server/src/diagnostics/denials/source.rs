@@ -7,7 +7,7 @@
 //!
 //! Neither is enough. Where auditd runs, nothing of audit is in the log; in a network namespace of one's
 //! own (a node that is itself a container) the group is silent; and the log drops what comes too fast.
-//! So both are heard.
+//! So both are read.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, SeekFrom};
@@ -78,7 +78,7 @@ impl Source {
         Ok(Self::Audit(socket))
     }
 
-    /// To be waited for by somebody else.
+    /// The descriptor, for another task that waits for it.
     pub(super) fn try_clone(&self) -> Result<OwnedFd, io::Error> {
         match self {
             Self::Log(file) | Self::Audit(file) => file.try_clone(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Events from views, readers that are slow, and nobody reading.
+//! Events from snapshots, slow readers, and times without a reader.
 #![allow(clippy::unwrap_used, reason = "a test says by its panic what is wrong")]
 
 use super::*;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Metrics of pods and containers, which kubelets pass on at `/metrics/cadvisor`: read when asked for,
-//! by nobody else and at no other time.
+//! Metrics of pods and containers, which kubelets pass on at `/metrics/cadvisor`: read on request only.
 //!
 //! The rule: a metric that is given is in [`table`], with one value for each of its labels. What the
 //! kernel does not count here is left out, never given as 0.

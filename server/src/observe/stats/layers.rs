@@ -4,7 +4,7 @@
 //! The rule: a walk is good for [`WORTH`] times what it took, so asking costs a hundredth of a CPU at
 //! most, however many files there are and however often it is asked; up to [`AGE_MAX`], because
 //! eviction goes by it. An answer tells when it was true. Walks are made by [`WALKERS_MAX`] threads of their own,
-//! one of each container at a time. Who asks waits for [`PATIENCE`] at most, and for no walk of others: then
+//! one of each container at a time. A request waits for [`PATIENCE`] at most, and for no walk of others: then
 //! the earlier value is reported, and the walk goes on for the next request. It ends with the container.
 
 use crate::node::now_ns;
@@ -63,7 +63,7 @@ impl State {
         self.last.get(container).is_some_and(|walk| is_good(walk.took, walk.ended.elapsed()))
     }
 
-    /// How long a container's walk is worth waiting for: not at all once somebody has waited in vain, and
+    /// How long a container's walk is worth waiting for: not at all once a request has waited in vain, and
     /// not for a turn that none of the walkers will give soon.
     fn patience(&self, container: &str) -> Duration {
         let is_slow = |of: &&Underway| of.walked_since.is_some_and(|at| at.elapsed() >= PATIENCE);
@@ -123,7 +123,7 @@ impl Layers {
         if state.walkers < WALKERS_MAX && !state.due.is_empty() {
             let (layers, images) = (self.clone(), images.clone());
             let walker = std::thread::Builder::new().name("walk".into());
-            // Without a thread it stays due, and who asks next tries again.
+            // Without a thread it stays due, and the next request tries again.
             match walker.spawn(move || layers.work(&images)) {
                 Ok(_) => state.walkers += 1,
                 Err(err) => tracing::warn!(error = %err, "writable layers not measured"),

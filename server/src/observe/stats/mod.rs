@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The usage of pods and containers, read on request. No loop polls anything: CPU per second comes
-//! from the difference to the last time somebody asked ([`rates`]), and a writable layer is walked no more
+//! from the difference to the last request ([`rates`]), and a writable layer is walked no more
 //! often than that is worth ([`layers`]).
 
 mod layers;

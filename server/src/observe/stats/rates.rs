@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! CPU per second, without a loop that polls: the difference to what was read when somebody asked last.
+//! CPU per second, without a loop that polls: the difference to the counter at the last request.
 //!
 //! The rule: an answer covers at least [`WINDOW_MIN_NS`]. An earlier or
 //! concurrent request gets the rate of the last window; the first request, the average since the start.
@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Shorter, a rate says more about the moment it was read than about what runs.
+/// Over a shorter window, a rate depends on the moment of reading more than on the load.
 const WINDOW_MIN_NS: i64 = 1_000_000_000;
 
 /// The counter at the end of a window, and the rate of the window.

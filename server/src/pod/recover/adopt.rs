@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-/// Has a pod and its containers seen as they were recorded. Who asks for more of it waits for its task.
+/// Publishes a pod and its containers as recorded. Other requests wait for its task.
 pub(super) fn show(
     node: &Arc<Node>,
     key: Option<Key>,

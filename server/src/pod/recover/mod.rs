@@ -14,7 +14,7 @@
 //!
 //! Pods are shown as they were recorded, and their monitors asked side by side. The daemon serves when all have
 //! answered, or [`waits::RECOVER_MAX`] is over: those that take longer keep only the verbs about their own pods
-//! waiting. A record that cannot be read was set aside by the store and keeps nobody down.
+//! waiting. A record that cannot be read was set aside when it was loaded, and does not keep the daemon from starting.
 
 mod adopt;
 mod partial;

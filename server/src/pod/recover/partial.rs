@@ -11,8 +11,8 @@ use hull_proto::id::PodId;
 use std::sync::Arc;
 use tracing::{error, info};
 
-/// A pod whose start was cut short: nobody knows its id, so nothing of it may stay. What cannot be taken down at
-/// once is shown, and tried again by its task.
+/// Tears down a pod whose setup was cut short: its id was never returned, so nothing of it may stay. If that fails,
+/// the pod becomes visible, and its task tries again.
 pub(super) async fn teardown_partial_pod(
     node: &Arc<Node>,
     id: &PodId,

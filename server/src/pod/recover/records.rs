@@ -38,8 +38,8 @@ pub(super) fn is_named(name: &str, id: &str, bad: Option<BadId>) -> Result<(), S
     }
 }
 
-/// Takes back what a record says that cannot be so: others' cgroups as its own, and a stopped pod that has its
-/// directories still.
+/// Corrects what a record cannot mean: a cgroup of another pod as its own, and a stopped pod that still has its
+/// directories.
 pub(super) fn correct(
     node: &Node,
     id: &PodId,

@@ -58,7 +58,7 @@ pub(super) async fn sweep(
     for id in node.network.attachments() {
         if !networked.contains(&id) && !half_made.contains(&id) {
             let node = Arc::clone(node);
-            // A network plugin may hang; nobody waits for it.
+            // A network plugin may hang; the recovery does not wait for it.
             work.spawn(async move { sweep_network(&node, id).await });
         }
     }

@@ -122,7 +122,7 @@ impl Start {
         self.starting = starting;
     }
 
-    /// Has the pod removed as soon as that can be, though nobody asks for it.
+    /// Removes the pod as soon as possible, without a request.
     pub(crate) fn remove_unasked(&mut self) {
         self.task.removal = Removal::Automatic;
     }
