@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ids of pods and containers: 64 lower-case hex digits, as users of the field expect them.
+//! Ids of pods and containers: 64 lower-case hex digits, as in containerd and CRI-O.
 //!
-//! Every name on the host (network namespace, cgroup, link, socket, directory) is worked out from
+//! Every name on the host (network namespace, cgroup, link, socket, directory) is derived from
 //! one of these, so a value of these types is safe in a path, a link name and a cgroup name.
 
 use std::fmt;
@@ -10,9 +10,9 @@ use std::str::FromStr;
 /// Digits of an id.
 pub const ID_LEN: usize = 64;
 
-/// Why a text is no id.
+/// The error for a text that is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is no id: ids are {ID_LEN} lower-case hex digits")]
+#[error("`{shown}` is not an id: ids are {ID_LEN} lower-case hex digits")]
 pub struct BadId {
     shown: String,
 }
@@ -102,11 +102,11 @@ macro_rules! id {
 }
 
 id! {
-    /// Names a pod.
+    /// The id of a pod.
     PodId
 }
 id! {
-    /// Names a container.
+    /// The id of a container.
     ContainerId
 }
 

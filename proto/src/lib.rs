@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What Hull speaks: CRI v1 to the kubelet, its own service to its command line, and the protocol
-//! between the daemon and the monitors; what NRI plugins and ttrpc put on the wire. Also the ids, parsed
-//! once.
+//! Hull's wire formats: CRI v1 for the kubelet, its own service for its command line, the protocol between the
+//! daemon and the monitors, and the messages of NRI plugins and ttrpc. Also the ids of pods and containers.
 //!
-//! No logic and no I/O. The gRPC half is behind the feature `cri`, because the monitor links this
+//! No logic beyond framing, and no I/O. The gRPC half is behind the feature `cri`, because the monitor links this
 //! crate too and must stay tiny.
 
 pub mod id;
@@ -78,7 +77,7 @@ pub mod nri {
     include!(concat!(env!("OUT_DIR"), "/nri.v1alpha1.rs"));
 }
 
-/// What ttrpc puts around a call, generated from `nri/ttrpc.proto`.
+/// Requests and responses of ttrpc, generated from `nri/ttrpc.proto`.
 #[cfg(feature = "nri")]
 #[allow(
     missing_docs,

@@ -2,32 +2,33 @@
 //! The protocol between the daemon and a pod's monitor.
 //!
 //! ```text
-//! daemon ── Request{id, verb} + descriptors ──▶ monitor      one stream socket per pod
-//!        ◀── Reply{id, Ok | Failure} ─────────
-//!        ◀── Event(exit) ─────────────────────              may come at any time after Hello
+//! daemon ── Request{id, command} + descriptors ──▶ monitor      one stream socket per pod
+//!        ◀── Reply{id, Response | Failure} ──────
+//!        ◀── Event(exit) ────────────────────────              may come at any time after Hello
 //! ```
 //!
-//! A frame is a little-endian `u32` length, then that many bytes of borsh. Descriptors of a request
-//! travel as SCM_RIGHTS with the frame's first byte, at most [`FDS_MAX`]. One daemon is served at a
-//! time: a new connection replaces the old one once it has said [`Verb::Hello`], for which it has five
-//! seconds. Only root in the monitor's own pid and user namespaces is listened to.
+//! A frame is a little-endian `u32` length, then that many bytes of borsh; [`frame`] reads and writes them on both
+//! sides. Descriptors of a request travel as SCM_RIGHTS with the frame's first byte, at most [`FDS_MAX`]. One
+//! daemon is served at a time: a new connection replaces the old one once it has sent [`Command::Hello`], for
+//! which it has five seconds. Only root in the monitor's own pid and user namespaces is accepted.
 //!
-//! Facts belong to the monitor: it repeats every exit in [`HelloReply`] until the daemon has sent
-//! [`Verb::Forget`] for it. A plan travels as opaque bytes because this crate knows no plans: they
-//! are `hull_init::Plan` and `hull_init::Process` in borsh, and `Failure::Step` is
-//! `hull_init::StepError`.
+//! The monitor owns the state of processes: it repeats every exit in [`HelloReply`] until the daemon has sent
+//! [`Command::Delete`] for it. A plan travels as opaque bytes because this crate does not know plans: they are
+//! `hull_init::Plan` and `hull_init::Process` in borsh, and `Failure::Step` is `hull_init::StepError`.
 //!
-//! New verbs and fields go to the end of their enum; [`VERSION`] grows with every change, and
-//! a daemon speaks to monitors down to [`VERSION_MIN`].
+//! New commands and fields go to the end of their enum; [`VERSION`] grows with every change, and a daemon drives
+//! monitors down to [`VERSION_MIN`].
+
+pub mod frame;
 
 use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
-/// The version spoken here.
+/// The protocol version of this build.
 pub const VERSION: u16 = 3;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
-/// The first version that has [`Verb::Attach`].
+/// The first version that has [`Command::Attach`].
 pub const VERSION_ATTACH: u16 = 2;
 /// The first version of a daemon that knows [`Event::LogLost`].
 pub const VERSION_LOG_LOST: u16 = 3;
@@ -43,84 +44,84 @@ pub const PAUSE_FD: i32 = 4;
 /// layers of a root named by the others. It writes [`USER_NAMESPACES_WORK`], or what the kernel
 /// refused, to the descriptor [`LISTEN_FD`], and ends.
 pub const TRY_USER_NAMESPACES: &str = "--try-user-namespaces";
-/// What it says when they can.
+/// The text that it writes when they can.
 pub const USER_NAMESPACES_WORK: &str = "good";
 /// In a container's plan: the mount slot that the monitor fills with the pod's /dev/shm.
 pub const SLOT_SHM: u32 = 0;
 
-/// What the daemon asks; `id` comes back in the reply.
+/// A request of the daemon; `id` comes back in the reply.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Request {
     /// Chosen by the daemon, unique on the connection.
     pub id: u64,
-    /// What to do.
-    pub verb: Verb,
+    /// The command to execute.
+    pub command: Command,
 }
 
-/// One thing to do.
+/// A command of the daemon to a monitor.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Verb {
-    /// First on every connection. Answered by [`Done::Hello`].
+pub enum Command {
+    /// First on every connection. Answered by [`Response::Hello`].
     Hello {
         /// The daemon's [`VERSION`].
         version: u16,
     },
-    /// Starts the pause process. `plan` is a `hull_init::PausePlan`. With `netns` the request
-    /// carries one descriptor, the network namespace to join. Answered by [`Done::Started`].
+    /// Starts the pause process. With `netns` the request carries one descriptor, the network namespace to join.
+    /// Answered by [`Response::Started`].
     StartPause {
         /// `hull_init::PausePlan` in borsh.
         plan: Vec<u8>,
-        /// Whether a network namespace comes with it.
+        /// Whether the descriptor of a network namespace comes with the request.
         netns: bool,
     },
-    /// Starts a container. Answered by [`Done::Started`] once its program runs (execve went through).
-    /// One whose start an earlier daemon asked for is not started again: the answer is that of its
+    /// Starts a container. Answered by [`Response::Started`] once its program runs (execve succeeded).
+    /// A container whose start was requested by an earlier daemon is not started again: the answer is that of its
     /// start, and if it has ended since, its [`Event::ContainerExited`] comes after it.
     StartContainer {
-        /// Whose.
+        /// Id of the new container.
         container: ContainerId,
         /// `hull_init::Plan` in borsh.
         plan: Vec<u8>,
-        /// What becomes of its standard streams.
+        /// The setup of its standard streams.
         stdio: Stdio,
     },
     /// Runs a further process in a running container. Descriptors: stdin, stdout, stderr in this
-    /// order, those that `streams` names; the others are /dev/null. Answered by [`Done::Started`];
+    /// order, those that `streams` names; the others are /dev/null. Answered by [`Response::Started`];
     /// its end comes as [`Event::ExecExited`].
     Exec {
-        /// In which.
+        /// Id of the running container.
         container: ContainerId,
         /// Chosen by the daemon; unique in the pod for as long as the process lives.
         exec: u64,
         /// `hull_init::Process` in borsh.
         process: Vec<u8>,
-        /// Which descriptors come with it.
+        /// The descriptors that come with the request.
         streams: Streams,
     },
     /// Sends a signal. A target that has ended counts as a success.
     Signal {
-        /// To whom.
+        /// The process or processes that receive it.
         target: Target,
-        /// Kernel number.
+        /// The kernel's number of the signal.
         signal: i32,
     },
-    /// Sets limits anew. `limits` is a `hull_cgroup::Limits`; what is `None` in it stays.
+    /// Changes limits of a container; those that are `None` stay as they are.
     Update {
-        /// Whose.
+        /// Id of the container.
         container: ContainerId,
         /// `hull_cgroup::Limits` in borsh.
         limits: Vec<u8>,
     },
-    /// Continues the log in the one descriptor that comes with it; what was read before goes to the
-    /// old one, whole lines first.
+    /// Continues the log in the one descriptor that comes with the request. Output that was read before goes to the
+    /// old file, whole lines first.
     ReopenLog {
-        /// Whose.
+        /// Id of the container.
         container: ContainerId,
     },
-    /// Removes an ended container's cgroup and forgets it: the daemon has taken note of its exit.
-    /// Unknown containers count as forgotten.
-    Forget {
-        /// Whose.
+    /// Removes an ended container's cgroup and its state in the monitor: the daemon has recorded its exit.
+    /// A container that still runs is killed and then deleted; an unknown one counts as deleted.
+    Delete {
+        /// Id of the container.
         container: ContainerId,
     },
     /// Kills what still runs in the pod, removes its cgroups and exits. The reply comes first.
@@ -128,11 +129,11 @@ pub enum Verb {
     /// Copies a running container's output to a client from now on. Descriptors: unix stream
     /// sockets for stdin, stdout, stderr in this order, those that `streams` names. Over the first
     /// one, before the reply, comes a byte with the writing side of the container's input, if it
-    /// has one. A client that does not keep up is let go. Since version 2.
+    /// has one. A client that does not keep up is disconnected. Since version 2.
     Attach {
-        /// To which.
+        /// Id of the running container.
         container: ContainerId,
-        /// Which descriptors come with it; `tty` means nothing here.
+        /// The descriptors that come with the request; `tty` has no meaning here.
         streams: Streams,
     },
 }
@@ -147,25 +148,25 @@ pub struct Stdio {
     pub tty: bool,
     /// Keep stdin open for attaching; otherwise it is /dev/null.
     pub stdin: bool,
-    /// Close stdin when the first attached client goes.
+    /// Close stdin when the first attached client disconnects.
     pub stdin_once: bool,
 }
 
-/// Which standard streams come as descriptors. With `tty`, one descriptor is the terminal and
+/// The standard streams that come as descriptors. With `tty`, one descriptor is the terminal and
 /// stands for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Streams {
-    /// Standard input.
+    /// Descriptor for standard input.
     pub stdin: bool,
-    /// Standard output.
+    /// Descriptor for standard output.
     pub stdout: bool,
-    /// Standard error.
+    /// Descriptor for standard error.
     pub stderr: bool,
     /// The one descriptor is a terminal to become the controlling one.
     pub tty: bool,
 }
 
-/// Whom a signal goes to.
+/// The receiver of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Target {
     /// The container's first process.
@@ -178,76 +179,76 @@ pub enum Target {
     Pause,
 }
 
-/// What a monitor sends.
+/// A message from a monitor to the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
     /// The answer to a request.
     Reply {
-        /// Of the request.
+        /// [`Request::id`] of the request.
         id: u64,
-        /// How it went.
-        result: Result<Done, Failure>,
+        /// The response, or why the command failed.
+        result: Result<Response, Failure>,
     },
-    /// Something ended.
+    /// A process ended, or part of a log was lost.
     Event(Event),
 }
 
-/// A request that went through.
+/// The response to a command that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Done {
-    /// To [`Verb::Hello`].
+pub enum Response {
+    /// The response to [`Command::Hello`].
     Hello(HelloReply),
-    /// A process runs.
+    /// The process was started, and its program runs.
     Started(Started),
-    /// Nothing to tell.
+    /// The command was executed; there is nothing to return.
     Ok,
 }
 
-/// Who the monitor is and all it knows.
+/// The identity of a monitor, and the state of all its processes.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct HelloReply {
     /// The monitor's [`VERSION`].
     pub version: u16,
-    /// Whose monitor.
+    /// Id of its pod.
     pub pod: PodId,
     /// The monitor's own process id.
     pub monitor_pid: i32,
-    /// The pause process, when it was started.
-    pub pause: Option<Fact>,
-    /// Every container not forgotten yet.
-    pub containers: Vec<(ContainerId, Fact)>,
+    /// State of the pause process, if it was started.
+    pub pause: Option<ProcessState>,
+    /// State of every container that is not deleted yet.
+    pub containers: Vec<(ContainerId, ProcessState)>,
 }
 
-/// What is known of a process.
+/// The state of a pause process or of a container's first process.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Fact {
-    /// Is being started.
+pub enum ProcessState {
+    /// It was cloned; its program does not run yet.
     Starting,
-    /// Runs.
+    /// Its program runs.
     Running(Started),
-    /// Ended.
+    /// It ended, and all its output is in the log.
     Exited(Started, Exit),
 }
 
-/// A process that runs.
+/// Pid and start time of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Started {
     /// Process id in the host's namespace.
     pub pid: i32,
-    /// When, in nanoseconds since the epoch.
+    /// Time at which its program was started, in nanoseconds since the epoch.
     pub at_ns: i64,
 }
 
-/// How a process ended and what was seen of it then.
+/// How a process ended, and the counters of its cgroup at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Exit {
     /// Exit code or signal.
     pub how: ExitHow,
-    /// When, in nanoseconds since the epoch.
+    /// Time of its end, in nanoseconds since the epoch.
     pub at_ns: i64,
-    /// Processes that the out-of-memory killer took in its cgroup (memory.events `oom_kill`).
+    /// Processes that the out-of-memory killer killed in its cgroup (memory.events `oom_kill`).
     pub oom_kills: u64,
-    /// Most memory its cgroup ever held, in bytes, where the kernel tells.
+    /// Most memory its cgroup ever held, in bytes; `None` where the kernel does not count it.
     pub memory_peak_bytes: Option<u64>,
     /// Forks refused by the pids limit (pids.events `max`).
     pub pids_refused: u64,
@@ -262,24 +263,24 @@ pub enum ExitHow {
     Signal(i32),
 }
 
-/// Why a request did not go through.
+/// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Failure {
     /// A step of starting a process failed: `hull_init::StepError` in borsh.
     Step(Vec<u8>),
-    /// The monitor knows no such container.
+    /// The monitor does not have this container.
     NoSuchContainer,
-    /// It is not running (any more).
+    /// The container does not run, or not any more.
     NotRunning,
-    /// A process of that name is there already.
-    AlreadyThere,
-    /// The request cannot be understood; the text says why.
+    /// A container or exec with this id exists already.
+    AlreadyExists,
+    /// The request is invalid; the text says why.
     BadRequest(String),
     /// A system call of the monitor failed; the text reads like strace.
     System(String),
 }
 
-/// What happens without being asked for.
+/// A message that does not answer a request.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Event {
     /// A container's first process ended; all its output is in the log.
@@ -288,14 +289,14 @@ pub enum Event {
     ExecExited(u64, Exit),
     /// The pause process ended: the sandbox is gone.
     PauseExited(Exit),
-    /// Output of a container could not be written to its log. Told when that begins, again when it is
+    /// Output of a container could not be written to its log. Sent when that begins, again when it is
     /// over, and before the container's end. Since version 3.
     LogLost {
-        /// Whose.
+        /// Id of the container.
         container: ContainerId,
         /// How much of the log is missing by now, in bytes.
         bytes: u64,
-        /// What the kernel said to the last write that failed.
+        /// The error of the last write that failed.
         errno: i32,
     },
 }

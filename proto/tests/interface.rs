@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 const TABLES: [&str; 2] =
     [include_str!("../cri/cri-v1.36.tsv"), include_str!("../cri/cri-v1.37.tsv")];
 
-/// The rows of the tables; flags that are no part of the wire format are left out.
+/// The rows of the tables; flags that do not belong to the wire format are left out.
 fn wanted() -> BTreeSet<String> {
     TABLES
         .iter()

@@ -14,7 +14,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use hull_proto::monitor::{Target, Verb};
+use hull_proto::monitor::{Command, Target};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -106,12 +106,12 @@ fn starts(pod: &Pod, daemon: &mut Client) {
         started.push(begin.elapsed());
         let begin = Instant::now();
         daemon
-            .ask(Verb::Signal { target: Target::ContainerAll(id.clone()), signal: 9 }, &[])
+            .ask(Command::Signal { target: Target::ContainerAll(id.clone()), signal: 9 }, &[])
             .unwrap();
         daemon.exit(&id);
         killed.push(begin.elapsed());
         let begin = Instant::now();
-        daemon.ask(Verb::Forget { container: id }, &[]).unwrap();
+        daemon.ask(Command::Delete { container: id }, &[]).unwrap();
         forgotten.push(begin.elapsed());
     }
     show("container until it runs (overlay, proc, two binds)", started);

@@ -21,7 +21,7 @@ use crate::log::Stream;
 use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Stage};
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Done, Failure, Streams};
+use hull_proto::monitor::{Failure, Response, Streams};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -73,7 +73,7 @@ impl Monitor {
         id: &ContainerId,
         streams: Streams,
         fds: Vec<OwnedFd>,
-    ) -> Result<Option<Done>, Failure> {
+    ) -> Result<Option<Response>, Failure> {
         let mut fds = fds.into_iter();
         let container = self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)?;
         if !matches!(container.stage, Stage::Running(_)) {
@@ -95,7 +95,7 @@ impl Monitor {
                 in_order(&socket);
             }
         }
-        Ok(Some(Done::Ok))
+        Ok(Some(Response::Ok))
     }
 }
 

@@ -2,9 +2,9 @@
 //! The daemon's connection: requests with their descriptors in, messages out. Nothing it sends can
 //! hurt more than the connection itself.
 
-use crate::frame::{Frames, encode};
 use crate::peer;
-use hull_proto::monitor::{FDS_MAX, Message, Request, Verb};
+use hull_proto::monitor::frame::{FrameDecoder, encode};
+use hull_proto::monitor::{Command, FDS_MAX, Message, Request};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, SendFlags, recvmsg, send,
@@ -44,7 +44,7 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     /// What it speaks; 0 before it said hello.
     pub(crate) version: u16,
-    frames: Frames,
+    frames: FrameDecoder,
     fds: VecDeque<OwnedFd>,
     out: VecDeque<u8>,
 }
@@ -55,7 +55,7 @@ impl Connection {
         if !peer::may_be_the_daemon(&stream) || stream.set_nonblocking(true).is_err() {
             return None;
         }
-        let (frames, fds, out) = (Frames::default(), VecDeque::new(), VecDeque::new());
+        let (frames, fds, out) = (FrameDecoder::default(), VecDeque::new(), VecDeque::new());
         Some(Self { stream, number, version: 0, frames, fds, out })
     }
 
@@ -64,7 +64,7 @@ impl Connection {
     /// has a copy of.
     pub(crate) fn read(&mut self) -> Result<bool, Broken> {
         // Not on the stack, where it would stay: there may be secrets in it.
-        let mut bytes = vec![0; self.frames.missing().min(CHUNK)];
+        let mut bytes = vec![0; self.frames.missing_bytes().min(CHUNK)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];
@@ -94,9 +94,9 @@ impl Connection {
     pub(crate) fn greeting(&mut self) -> Result<Option<Request>, Broken> {
         loop {
             match self.frames.take_at_most(HELLO_BYTES_MAX).map_err(|_| Broken)? {
-                Some(Request { id, verb: Verb::Hello { version } }) if version != 0 => {
+                Some(Request { id, command: Command::Hello { version } }) if version != 0 => {
                     self.version = version;
-                    return Ok(Some(Request { id, verb: Verb::Hello { version } }));
+                    return Ok(Some(Request { id, command: Command::Hello { version } }));
                 }
                 Some(_) => return Err(Broken),
                 None if self.read()? => {}
@@ -125,7 +125,7 @@ impl Connection {
 
     /// Sends a message, or as much of it as fits now.
     pub(crate) fn send(&mut self, message: &Message) -> Result<(), Broken> {
-        let bytes = encode(message).ok_or(Broken)?;
+        let bytes = encode(message).map_err(|_| Broken)?;
         self.out.extend(bytes);
         self.flush()?;
         if self.out.len() > WAITING_BYTES_MAX { Err(Broken) } else { Ok(()) }

@@ -17,7 +17,6 @@
 mod attach;
 mod connection;
 mod ending;
-mod frame;
 pub mod limits;
 pub mod log;
 mod losses;
@@ -28,8 +27,6 @@ mod processes;
 mod setup;
 mod text;
 mod verbs;
-
-pub use frame::Frames;
 
 use hull_proto::monitor::{LISTEN_FD, USER_NAMESPACES_WORK};
 

@@ -7,7 +7,7 @@ use crate::newcomers::Newcomer;
 use crate::processes::{Container, Exec, Pause, Room};
 use hull_cgroup::CgroupFs;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Done, Event, Failure, Message};
+use hull_proto::monitor::{Event, Failure, Message, Response};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -230,7 +230,7 @@ impl Monitor {
     }
 
     /// Answers, if who asked is still there.
-    pub(crate) fn reply(&mut self, asked: Asked, result: Result<Done, Failure>) {
+    pub(crate) fn reply(&mut self, asked: Asked, result: Result<Response, Failure>) {
         if self.daemon.as_ref().is_some_and(|daemon| daemon.number == asked.connection) {
             self.tell(&Message::Reply { id: asked.request, result });
         }
@@ -272,7 +272,7 @@ impl Monitor {
                 return false;
             }
             self.remove_cgroups();
-            self.reply(request, Ok(Done::Ok));
+            self.reply(request, Ok(Response::Ok));
             return true;
         }
         self.connections > 0

@@ -19,7 +19,7 @@ use hull_cgroup::Cgroup;
 use hull_init::plan::IdMaps;
 use hull_init::{PodProcfs, Starting};
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Done, Event, Exit, ExitHow, Fact, Failure, Started};
+use hull_proto::monitor::{Event, Exit, ExitHow, Failure, ProcessState, Response, Started};
 use hull_sys::Reaped;
 use hull_sys::time::now_ns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -174,12 +174,14 @@ impl Container {
         matches!(self.stage, Stage::Starting(_) | Stage::Running(_))
     }
 
-    pub(crate) fn fact(&self) -> Fact {
+    pub(crate) fn fact(&self) -> ProcessState {
         match &self.stage {
-            Stage::Starting(_) => Fact::Starting,
+            Stage::Starting(_) => ProcessState::Starting,
             // Until its log is whole it counts as running; the event follows.
-            Stage::Running(started) | Stage::Ending { started, .. } => Fact::Running(*started),
-            Stage::Ended(started, exit) => Fact::Exited(*started, *exit),
+            Stage::Running(started) | Stage::Ending { started, .. } => {
+                ProcessState::Running(*started)
+            }
+            Stage::Ended(started, exit) => ProcessState::Exited(*started, *exit),
         }
     }
 }
@@ -279,7 +281,7 @@ impl Monitor {
             self.unwatch(&on_its_way.starting.status, token);
         }
         match result {
-            Ok(()) => self.reply(request, Ok(Done::Started(started))),
+            Ok(()) => self.reply(request, Ok(Response::Started(started))),
             Err(error) => self.discard(id, request, step(&error)),
         }
     }
@@ -308,7 +310,7 @@ impl Monitor {
         }
         self.unwatch(&on_its_way.starting.status, on_its_way.token);
         match result {
-            Ok(()) => self.reply(on_its_way.request, Ok(Done::Started(started))),
+            Ok(()) => self.reply(on_its_way.request, Ok(Response::Started(started))),
             Err(error) => {
                 let Some(pause) = self.pause.take() else { return };
                 let _gone =
@@ -328,7 +330,7 @@ impl Monitor {
         let Some(on_its_way) = exec.on_its_way.take() else { return };
         self.unwatch(&on_its_way.starting.status, on_its_way.token);
         let reply = match result {
-            Ok(()) => Ok(Done::Started(started)),
+            Ok(()) => Ok(Response::Started(started)),
             Err(error) => {
                 self.execs.remove(&number);
                 Err(step(&error))

@@ -11,59 +11,59 @@ use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{ExecTarget, Io, Launch, PausePlan, Plan, Process, StartedPause, Starting};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
-    Done, Event, Fact, Failure, HelloReply, Request, SLOT_SHM, Stdio, Streams, Target, VERSION,
-    Verb,
+    Command, Event, Failure, HelloReply, ProcessState, Request, Response, SLOT_SHM, Stdio, Streams,
+    Target, VERSION,
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// A verb that answers later gives `None`.
-type Answer = Result<Option<Done>, Failure>;
+/// A command that answers later gives `None`.
+type Answer = Result<Option<Response>, Failure>;
 
 impl Monitor {
     pub(crate) fn request(&mut self, connection: u64, request: Request) {
-        let Request { id, verb } = request;
+        let Request { id, command } = request;
         let id = Asked { connection, request: id };
         // It comes back when there is output; until then nobody reads in a newborn process what a container
         // has written.
         self.room = None;
-        let answer = match verb {
-            Verb::Hello { version } => {
+        let answer = match command {
+            Command::Hello { version } => {
                 if let Some(daemon) = &mut self.daemon {
                     daemon.version = version;
                 }
                 self.forget_told_losses();
-                Ok(Some(Done::Hello(self.hello())))
+                Ok(Some(Response::Hello(self.hello())))
             }
-            Verb::StartPause { .. } | Verb::StartContainer { .. } | Verb::Exec { .. }
+            Command::StartPause { .. } | Command::StartContainer { .. } | Command::Exec { .. }
                 if self.shutdown.is_some() =>
             {
                 Err(Failure::BadRequest("the pod is being shut down".into()))
             }
-            Verb::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
-            Verb::StartContainer { container, plan, stdio } => {
+            Command::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
+            Command::StartContainer { container, plan, stdio } => {
                 self.start_container(id, container, &plan, stdio)
             }
-            Verb::Exec { container, exec, process, streams } => {
+            Command::Exec { container, exec, process, streams } => {
                 self.exec(id, &container, exec, &process, streams)
             }
-            Verb::Signal { target, signal } => {
-                self.signal(&target, signal).map(|()| Some(Done::Ok))
+            Command::Signal { target, signal } => {
+                self.signal(&target, signal).map(|()| Some(Response::Ok))
             }
-            Verb::Update { container, limits } => self.update(&container, &limits),
-            Verb::ReopenLog { container } => self.reopen(&container),
-            Verb::Forget { container } => {
+            Command::Update { container, limits } => self.update(&container, &limits),
+            Command::ReopenLog { container } => self.reopen(&container),
+            Command::Delete { container } => {
                 self.forget_when_ended(&container);
-                Ok(Some(Done::Ok))
+                Ok(Some(Response::Ok))
             }
-            Verb::Attach { container, streams } => {
+            Command::Attach { container, streams } => {
                 let wanted = [streams.stdin, streams.stdout, streams.stderr];
                 let count = wanted.into_iter().filter(|on| *on).count();
                 self.fds(count).and_then(|fds| self.attach(&container, streams, fds))
             }
-            Verb::Shutdown => {
+            Command::Shutdown => {
                 self.begin_shutdown(id);
                 Ok(None)
             }
@@ -77,9 +77,9 @@ impl Monitor {
 
     fn hello(&self) -> HelloReply {
         let pause = self.pause.as_ref().map(|pause| match (pause.started, pause.exit) {
-            (Some(started), Some(exit)) => Fact::Exited(started, exit),
-            (Some(started), None) => Fact::Running(started),
-            (None, _) => Fact::Starting,
+            (Some(started), Some(exit)) => ProcessState::Exited(started, exit),
+            (Some(started), None) => ProcessState::Running(started),
+            (None, _) => ProcessState::Starting,
         });
         let containers =
             self.containers.iter().map(|(id, container)| (id.clone(), container.fact()));
@@ -119,7 +119,7 @@ impl Monitor {
     fn start_pause(&mut self, request: Asked, plan: &[u8], netns: bool) -> Answer {
         let netns = self.fds(usize::from(netns))?.pop();
         if self.pause.is_some() {
-            return Err(Failure::AlreadyThere);
+            return Err(Failure::AlreadyExists);
         }
         let plan: PausePlan = decode(plan)?;
         let cgroup = self.cgroup(&plan.cgroup.path)?;
@@ -240,7 +240,7 @@ impl Monitor {
             // One daemon that asks twice is mistaken.
             container.asked_by != request.connection && !container.forget
         });
-        let container = container.ok_or(Failure::AlreadyThere)?;
+        let container = container.ok_or(Failure::AlreadyExists)?;
         container.asked_by = request.connection;
         match &mut container.stage {
             Stage::Starting(on_its_way) => {
@@ -248,12 +248,12 @@ impl Monitor {
                 Ok(None)
             }
             Stage::Running(started) | Stage::Ending { started, .. } => {
-                Ok(Some(Done::Started(*started)))
+                Ok(Some(Response::Started(*started)))
             }
             Stage::Ended(started, exit) => {
                 let (started, exit) = (*started, *exit);
                 // Told before when nobody knew that it had run.
-                self.reply(request, Ok(Done::Started(started)));
+                self.reply(request, Ok(Response::Started(started)));
                 self.event(Event::ContainerExited(id.clone(), exit));
                 Ok(None)
             }
@@ -296,7 +296,7 @@ impl Monitor {
             return Err(Failure::NotRunning);
         }
         if self.execs.contains_key(&exec) {
-            return Err(Failure::AlreadyThere);
+            return Err(Failure::AlreadyExists);
         }
         let io = if streams.tty {
             let slave = fds.next().ok_or(Failure::NotRunning)?;
@@ -378,7 +378,7 @@ impl Monitor {
             let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
             Failure::System(format!("{}{hint}", told(&err)))
         })?;
-        Ok(Some(Done::Ok))
+        Ok(Some(Response::Ok))
     }
 
     fn reopen(&mut self, id: &ContainerId) -> Answer {
@@ -387,7 +387,7 @@ impl Monitor {
         if let Some(file) = file {
             container.log.reopen(file);
         }
-        Ok(Some(Done::Ok))
+        Ok(Some(Response::Ok))
     }
 
     /// An ended container is forgotten at once, another is killed and forgotten then.

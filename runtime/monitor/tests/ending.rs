@@ -16,12 +16,12 @@ mod support;
 use hull_cgroup::{Cgroup, Limits};
 use hull_init::plan::Namespace;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Event, ExitHow, Request, VERSION_LOG_LOST, Verb};
+use hull_proto::monitor::{Command, Event, ExitHow, Request, VERSION_LOG_LOST};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{self, Child};
 use support::{Client, PIPES, Pod, container_id, eventually, frame, program, shell, start};
 
 fn pod() -> Option<Pod> {
@@ -45,7 +45,8 @@ impl Frozen {
         };
         let freezer = root.mountpoint.join(format!("hull-test-frozen-{}", std::process::id()));
         fs::create_dir(&freezer).unwrap();
-        let process = Command::new("/bin/busybox").args(["sleep", "1000"]).spawn().unwrap();
+        let process =
+            process::Command::new("/bin/busybox").args(["sleep", "1000"]).spawn().unwrap();
         let pid = process.id().cast_signed();
         cgroup.create(&Limits::default()).unwrap();
         cgroup.add(pid, true).unwrap();
@@ -104,7 +105,7 @@ fn a_failed_start_that_leaves_something_holds_up_nobody() {
     frozen.thaw();
     daemon.answer(failing).unwrap_err();
     assert!(!pod.container_cgroup(&id).exists().unwrap(), "it is gone when that is told");
-    daemon.ask(Verb::Forget { container: other }, &[]).unwrap();
+    daemon.ask(Command::Delete { container: other }, &[]).unwrap();
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn output_that_is_not_logged_is_told_of() {
     daemon.hello();
     assert_eq!(lost(&mut daemon, &id), (line, no_space));
     let log = pod.log_file(&id);
-    daemon.ask(Verb::ReopenLog { container: id.clone() }, &[log.as_fd()]).unwrap();
+    daemon.ask(Command::ReopenLog { container: id.clone() }, &[log.as_fd()]).unwrap();
     File::options().write(true).open(&go).unwrap().write_all(b"go\n").unwrap();
     assert_eq!(daemon.exit(&id).how, ExitHow::Code(6));
     assert_eq!(pod.output(&id, "stdout"), b"kept\n");
@@ -194,7 +195,7 @@ fn all_that_was_lost_is_told_before_the_end() {
 fn an_older_daemon_is_told_only_what_it_knows() {
     let Some(pod) = pod() else { return };
     let (mut daemon, id) = (pod.connect(), container_id());
-    let hello = Request { id: 1000, verb: Verb::Hello { version: VERSION_LOG_LOST - 1 } };
+    let hello = Request { id: 1000, command: Command::Hello { version: VERSION_LOG_LOST - 1 } };
     daemon.stream.write_all(&frame(&hello)).unwrap();
     daemon.answer(1000).unwrap();
     let plan = pod.plan(&id, "echo lost; exit 6");

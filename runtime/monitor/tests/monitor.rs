@@ -16,7 +16,7 @@ use hull_init::plan::{Namespace, Op};
 use hull_init::{Step, StepError};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
-    Done, Event, ExitHow, Fact, Failure, Request, Stdio, Target, VERSION, Verb,
+    Command, Event, ExitHow, Failure, ProcessState, Request, Response, Stdio, Target, VERSION,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{self, File};
@@ -47,7 +47,7 @@ fn go(pod: &Pod, name: &str) {
     fifo.write_all(b"go\n").unwrap();
 }
 
-fn fact(client: &mut Client, id: &ContainerId) -> Option<Fact> {
+fn fact(client: &mut Client, id: &ContainerId) -> Option<ProcessState> {
     client.hello().containers.into_iter().find(|(of, _)| of == id).map(|(_, fact)| fact)
 }
 
@@ -82,18 +82,18 @@ fn a_signal_ends_a_container_and_is_told_as_such() {
         "trap 'echo heard; exit 3' TERM; echo ready; while :; do sleep 0.01; done",
     );
     eventually("the trap is set", || pod.raw_log(&id).ends_with(b"stdout F ready\n").then_some(()));
-    let term = Verb::Signal { target: Target::Container(id.clone()), signal: 15 };
-    assert_eq!(daemon.ask(term.clone(), &[]), Ok(Done::Ok));
+    let term = Command::Signal { target: Target::Container(id.clone()), signal: 15 };
+    assert_eq!(daemon.ask(term.clone(), &[]), Ok(Response::Ok));
     assert_eq!(daemon.exit(&id).how, ExitHow::Code(3));
     assert_eq!(pod.output(&id, "stdout"), b"ready\nheard\n");
-    assert_eq!(daemon.ask(term, &[]), Ok(Done::Ok), "one that has ended counts as a success");
+    assert_eq!(daemon.ask(term, &[]), Ok(Response::Ok), "one that has ended counts as a success");
 
     let id = container_id();
     pod.run(&mut daemon, &id, "while :; do sleep 100; done");
-    let kill = Verb::Signal { target: Target::ContainerAll(id.clone()), signal: 9 };
-    assert_eq!(daemon.ask(kill, &[]), Ok(Done::Ok));
+    let kill = Command::Signal { target: Target::ContainerAll(id.clone()), signal: 9 };
+    assert_eq!(daemon.ask(kill, &[]), Ok(Response::Ok));
     assert_eq!(daemon.exit(&id).how, ExitHow::Signal(9));
-    let unknown = Verb::Signal { target: Target::Container(container_id()), signal: 9 };
+    let unknown = Command::Signal { target: Target::Container(container_id()), signal: 9 };
     assert_eq!(daemon.ask(unknown, &[]), Err(Failure::NoSuchContainer));
 }
 
@@ -154,8 +154,8 @@ fn reopening_the_log_under_a_writer_loses_and_splits_nothing() {
         fs::rename(pod.log_path(&id), &old).unwrap();
         rotated.push(old);
         let file = pod.log_file(&id);
-        let reopen = Verb::ReopenLog { container: id.clone() };
-        assert_eq!(daemon.ask(reopen, &[file.as_fd()]), Ok(Done::Ok));
+        let reopen = Command::ReopenLog { container: id.clone() };
+        assert_eq!(daemon.ask(reopen, &[file.as_fd()]), Ok(Response::Ok));
         if pod.raw_log(&id).ends_with(b"stderr F done\n") || number == 400 {
             break;
         }
@@ -185,18 +185,18 @@ fn what_happens_while_no_daemon_is_there_is_kept() {
     for _ in 0..3 {
         let mut daemon = pod.connect();
         eventually("the exit", || match fact(&mut daemon, &id) {
-            Some(Fact::Exited(of, exit)) => {
+            Some(ProcessState::Exited(of, exit)) => {
                 assert_eq!((of, exit.how), (started, ExitHow::Code(9)));
                 Some(())
             }
-            Some(Fact::Running(_)) => None,
+            Some(ProcessState::Running(_)) => None,
             other => panic!("it is {other:?}"),
         });
     }
     assert_eq!(pod.output(&id, "stdout"), seq(100_000));
     let mut daemon = pod.connect();
     for _ in 0..2 {
-        assert_eq!(daemon.ask(Verb::Forget { container: id.clone() }, &[]), Ok(Done::Ok));
+        assert_eq!(daemon.ask(Command::Delete { container: id.clone() }, &[]), Ok(Response::Ok));
         assert_eq!(fact(&mut daemon, &id), None);
     }
     assert!(!pod.container_cgroup(&id).exists().unwrap());
@@ -231,7 +231,7 @@ fn an_answer_goes_to_the_daemon_that_asked_or_to_nobody() {
     old.send(start(&id, &plan, PIPES), &[pod.log_file(&id).as_fd()]);
     let mut new = pod.connect();
     eventually("the start is known", || {
-        (fact(&mut new, &id) == Some(Fact::Starting)).then_some(())
+        (fact(&mut new, &id) == Some(ProcessState::Starting)).then_some(())
     });
     fs::write(&freeze, "0").unwrap();
     assert_eq!(new.exit(&id).how, ExitHow::Code(4));
@@ -254,27 +254,27 @@ fn a_start_asked_for_again_after_a_restart_is_the_same_start() {
     old.send(start(&hanging, &plan, PIPES), &[pod.log_file(&hanging).as_fd()]);
     let mut new = pod.connect();
     eventually("the start is known", || {
-        (fact(&mut new, &hanging) == Some(Fact::Starting)).then_some(())
+        (fact(&mut new, &hanging) == Some(ProcessState::Starting)).then_some(())
     });
 
     let again = new.send(start(&hanging, &plan, PIPES), &[pod.log_file(&hanging).as_fd()]);
     let other = empty_plan(&pod);
     let log = pod.log_file(&running);
     let answer = new.ask(start(&running, &other, PIPES), &[log.as_fd()]);
-    assert_eq!(answer, Ok(Done::Started(started)), "it runs since the old daemon's time");
+    assert_eq!(answer, Ok(Response::Started(started)), "it runs since the old daemon's time");
     fs::write(&freeze, "0").unwrap();
-    assert!(matches!(new.answer(again), Ok(Done::Started(_))));
+    assert!(matches!(new.answer(again), Ok(Response::Started(_))));
     assert_eq!(new.exit(&hanging).how, ExitHow::Code(4));
 
     // It has ended by the time the next daemon asks.
     let mut third = pod.connect();
     let log = pod.log_file(&hanging);
     let answer = third.ask(start(&hanging, &plan, PIPES), &[log.as_fd()]);
-    assert!(matches!(answer, Ok(Done::Started(_))), "{answer:?}");
+    assert!(matches!(answer, Ok(Response::Started(_))), "{answer:?}");
     assert_eq!(third.exit(&hanging).how, ExitHow::Code(4));
     let log = pod.log_file(&hanging);
     let twice = third.ask(start(&hanging, &plan, PIPES), &[log.as_fd()]);
-    assert_eq!(twice, Err(Failure::AlreadyThere), "one daemon asks once");
+    assert_eq!(twice, Err(Failure::AlreadyExists), "one daemon asks once");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn an_exec_has_its_own_streams_and_exit_code() {
         &shell("echo in $$; cat /proc/1/cmdline; exit 12"),
         Some(write.as_fd()),
     );
-    assert!(matches!(done, Ok(Done::Started(_))), "{done:?}");
+    assert!(matches!(done, Ok(Response::Started(_))), "{done:?}");
     drop(write);
     assert_eq!(daemon.exec_exit(40).how, ExitHow::Code(12));
     let text = read_all(read);
@@ -305,9 +305,9 @@ fn an_exec_has_its_own_streams_and_exit_code() {
         Err(Failure::NoSuchContainer)
     );
     daemon.exec(&id, 44, &shell("sleep 100"), None).unwrap();
-    assert_eq!(daemon.exec(&id, 44, &shell("true"), None), Err(Failure::AlreadyThere));
-    let stop = Verb::Signal { target: Target::Exec(44), signal: 9 };
-    assert_eq!(daemon.ask(stop, &[]), Ok(Done::Ok));
+    assert_eq!(daemon.exec(&id, 44, &shell("true"), None), Err(Failure::AlreadyExists));
+    let stop = Command::Signal { target: Target::Exec(44), signal: 9 };
+    assert_eq!(daemon.ask(stop, &[]), Ok(Response::Ok));
     assert_eq!(daemon.exec_exit(44).how, ExitHow::Signal(9));
 }
 
@@ -320,8 +320,8 @@ fn execs_end_with_their_container() {
     plan.namespaces.pid = Namespace::Inherit;
     pod.run_plan(&mut daemon, &id, &plan, PIPES);
     daemon.exec(&id, 1, &shell("while :; do sleep 100; done"), None).unwrap();
-    let kill = Verb::Signal { target: Target::Container(id.clone()), signal: 9 };
-    assert_eq!(daemon.ask(kill, &[]), Ok(Done::Ok));
+    let kill = Command::Signal { target: Target::Container(id.clone()), signal: 9 };
+    assert_eq!(daemon.ask(kill, &[]), Ok(Response::Ok));
     assert_eq!(daemon.exit(&id).how, ExitHow::Signal(9));
     assert_eq!(daemon.exec_exit(1).how, ExitHow::Signal(9));
     assert_eq!(daemon.exec(&id, 2, &shell("true"), None), Err(Failure::NotRunning));
@@ -334,7 +334,7 @@ fn surplus_descriptors_are_closed() {
     let (mut daemon, id) = (pod.connect(), container_id());
     pod.run(&mut daemon, &id, "while :; do sleep 100; done");
     let (surplus, given) = pipe();
-    let hello = Verb::Hello { version: VERSION };
+    let hello = Command::Hello { version: VERSION };
     daemon.ask(hello, &[given.as_fd(), given.as_fd()]).unwrap();
     drop(given);
     assert_eq!(read_all(surplus), "", "closed, so the pipe has ended");
@@ -350,12 +350,12 @@ fn a_daemon_that_does_not_read_is_dropped() {
     let Some(pod) = pod() else { return };
     let (mut daemon, id) = (pod.connect(), container_id());
     let started = pod.run(&mut daemon, &id, "while :; do sleep 100; done");
-    let hello = support::frame(&Request { id: 1, verb: Verb::Hello { version: VERSION } });
+    let hello = support::frame(&Request { id: 1, command: Command::Hello { version: VERSION } });
     let many: Vec<u8> = hello.repeat(1000);
     let dropped = (0..1000).any(|_| daemon.stream.write_all(&many).is_err());
     assert!(dropped, "a million answers were kept for it");
     let mut daemon = pod.connect();
-    assert_eq!(fact(&mut daemon, &id), Some(Fact::Running(started)));
+    assert_eq!(fact(&mut daemon, &id), Some(ProcessState::Running(started)));
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn two_containers_run_side_by_side() {
     pod.run(&mut daemon, &two, &format!("{hold_two} seq 1 30000 >&2; exit 2"));
     let again = start(&one, &empty_plan(&pod), PIPES);
     let log = pod.log_file(&one);
-    assert_eq!(daemon.ask(again, &[log.as_fd()]), Err(Failure::AlreadyThere));
+    assert_eq!(daemon.ask(again, &[log.as_fd()]), Err(Failure::AlreadyExists));
     go(&pod, "two");
     go(&pod, "one");
     assert_eq!(daemon.exit(&one).how, ExitHow::Code(1));
@@ -409,7 +409,7 @@ fn a_failed_start_names_its_step_and_leaves_nothing() {
     pod.run_plan(&mut daemon, &id, &good, PIPES);
     assert_eq!(daemon.exit(&id).how, ExitHow::Code(0), "the same id can be used again");
     let garbage =
-        Verb::StartContainer { container: container_id(), plan: vec![1, 2, 3], stdio: PIPES };
+        Command::StartContainer { container: container_id(), plan: vec![1, 2, 3], stdio: PIPES };
     let log = pod.log_file(&id);
     assert!(matches!(daemon.ask(garbage, &[log.as_fd()]), Err(Failure::BadRequest(_))));
 }
@@ -433,21 +433,21 @@ fn containers_share_the_shm_of_their_pod() {
     );
 
     let started = pod.run_pause(&mut daemon);
-    assert_eq!(daemon.hello().pause, Some(Fact::Running(started)));
+    assert_eq!(daemon.hello().pause, Some(ProcessState::Running(started)));
     pod.run_plan(&mut daemon, &one, &plan, PIPES);
     assert_eq!(daemon.exit(&one).how, ExitHow::Code(0));
     pod.run_plan(&mut daemon, &two, &with_shm(&two, "cat /dev/shm/*"), PIPES);
     assert_eq!(daemon.exit(&two).how, ExitHow::Code(0));
     assert_eq!(pod.output(&two, "stdout"), b"shared\n", "that file, and nothing of the host's");
 
-    let stop = Verb::Signal { target: Target::Pause, signal: 9 };
-    assert_eq!(daemon.ask(stop, &[]), Ok(Done::Ok));
+    let stop = Command::Signal { target: Target::Pause, signal: 9 };
+    assert_eq!(daemon.ask(stop, &[]), Ok(Response::Ok));
     let exit = daemon.event(|event| match event {
         Event::PauseExited(exit) => Some(*exit),
         _ => None,
     });
     assert_eq!(exit.how, ExitHow::Signal(9));
-    assert_eq!(daemon.hello().pause, Some(Fact::Exited(started, exit)));
+    assert_eq!(daemon.hello().pause, Some(ProcessState::Exited(started, exit)));
 }
 
 /// The pause process's mount namespace is the host's until it has made its own root.
@@ -503,11 +503,11 @@ fn limits_are_set_anew_and_bad_ones_refused() {
     pod.run(&mut daemon, &id, "while :; do sleep 100; done");
     let limits =
         hull_cgroup::Limits { memory_bytes: Some(64 << 20), ..hull_cgroup::Limits::default() };
-    let update = |limits: &hull_cgroup::Limits, container: &ContainerId| Verb::Update {
+    let update = |limits: &hull_cgroup::Limits, container: &ContainerId| Command::Update {
         container: container.clone(),
         limits: borsh::to_vec(limits).unwrap(),
     };
-    assert_eq!(daemon.ask(update(&limits, &id), &[]), Ok(Done::Ok));
+    assert_eq!(daemon.ask(update(&limits, &id), &[]), Ok(Response::Ok));
     let stats = pod.container_cgroup(&id).stats().unwrap();
     assert_eq!(stats.memory_limit_bytes, Some(64 << 20));
     let bad = hull_cgroup::Limits {
@@ -537,7 +537,7 @@ fn forgetting_a_running_container_ends_it() {
     let Some(pod) = pod() else { return };
     let (mut daemon, id) = (pod.connect(), container_id());
     pod.run(&mut daemon, &id, "while :; do sleep 100; done");
-    assert_eq!(daemon.ask(Verb::Forget { container: id.clone() }, &[]), Ok(Done::Ok));
+    assert_eq!(daemon.ask(Command::Delete { container: id.clone() }, &[]), Ok(Response::Ok));
     assert_eq!(daemon.exit(&id).how, ExitHow::Signal(9));
     assert_eq!(fact(&mut daemon, &id), None);
     assert_eq!(pod.cgroups(), Vec::<String>::new());
@@ -557,7 +557,7 @@ fn shutdown_leaves_nothing_behind() {
     for pid in pod.container_cgroup(&two).procs().unwrap() {
         pod.must_end(pid);
     }
-    assert_eq!(daemon.ask(Verb::Shutdown, &[]), Ok(Done::Ok));
+    assert_eq!(daemon.ask(Command::Shutdown, &[]), Ok(Response::Ok));
     assert_eq!(pod.wait(), Some(0));
     assert_eq!(pod.cgroups(), Vec::<String>::new());
 }

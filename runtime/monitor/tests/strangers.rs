@@ -8,7 +8,7 @@
 mod support;
 
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Fact, Request, Started, VERSION, Verb};
+use hull_proto::monitor::{Command, ProcessState, Request, Started, VERSION};
 use hull_sys::{ForkResult, flags};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
@@ -31,7 +31,7 @@ fn pod() -> Option<Pod> {
 }
 
 fn hello() -> Vec<u8> {
-    frame(&Request { id: 1, verb: Verb::Hello { version: VERSION } })
+    frame(&Request { id: 1, command: Command::Hello { version: VERSION } })
 }
 
 /// A pod that is in use: a daemon, a container and an exec.
@@ -53,7 +53,7 @@ impl Busy {
     #[track_caller]
     fn goes_on_untouched(mut self, pod: &Pod) {
         let facts = self.daemon.hello().containers;
-        assert_eq!(facts, [(self.id, Fact::Running(self.started))]);
+        assert_eq!(facts, [(self.id, ProcessState::Running(self.started))]);
         let go = pod.shared().join("go");
         // The exec may not have come to open it yet.
         let mut go = File::options().read(true).write(true).open(go).unwrap();
@@ -77,8 +77,8 @@ fn bytes_that_are_no_hello_end_their_connection_and_nothing_else() {
     huge.extend([0; 4096]);
     // Longer than a hello, though not too long for a request.
     let long = [&1000_u32.to_le_bytes()[..], &[0; 1000]].concat();
-    let other = frame(&Request { id: 1, verb: Verb::Shutdown });
-    let no_version = frame(&Request { id: 1, verb: Verb::Hello { version: 0 } });
+    let other = frame(&Request { id: 1, command: Command::Shutdown });
+    let no_version = frame(&Request { id: 1, command: Command::Hello { version: 0 } });
     for bytes in [&b"hello\n"[..], &[0xff; 64], &[0; 64], &huge, &long, &other, &no_version] {
         let mut stranger = pod.stranger();
         stranger.stream.write_all(bytes).unwrap();
@@ -207,7 +207,7 @@ fn nothing_of_what_was_started_stays_in_memory() {
     let mut go = File::options().read(true).write(true).open(pod.shared().join("go")).unwrap();
     go.write_all(b"in-output\n").unwrap();
     eventually("its output", || pod.raw_log(&id).ends_with(b" end\n").then_some(()));
-    let garbage = Verb::StartContainer {
+    let garbage = Command::StartContainer {
         container: container_id(),
         plan: b"in-a-refused-plan".repeat(10),
         stdio: PIPES,
@@ -240,11 +240,12 @@ fn a_daemon_comes_back_after_half_a_request() {
     let mut daemon = pod.connect();
     assert_eq!(old.message(), None, "the older one is closed");
     let facts = daemon.hello().containers;
-    assert_eq!(facts, [(id, Fact::Running(started))]);
+    assert_eq!(facts, [(id, ProcessState::Running(started))]);
     // And one that says what cannot be a request loses its own connection only.
     daemon.stream.write_all(&[0xff; 64]).unwrap();
     assert_eq!(daemon.message(), None);
     eventually("a daemon is back", || {
-        matches!(pod.connect().hello().containers[..], [(_, Fact::Running(_))]).then_some(())
+        matches!(pod.connect().hello().containers[..], [(_, ProcessState::Running(_))])
+            .then_some(())
     });
 }

@@ -9,7 +9,7 @@ use crate::node::Node;
 use crate::pod;
 use crate::storage::blocking;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::Verb;
+use hull_proto::monitor::Command;
 use std::sync::Arc;
 use tracing::debug;
 
@@ -22,7 +22,8 @@ pub(crate) async fn remove(
     pod_cgroup: String,
 ) -> Result<(), Error> {
     if let Some(client) = client
-        && let Err(err) = client.command(Verb::Forget { container: id.clone() }, Vec::new()).await
+        && let Err(err) =
+            client.command(Command::Delete { container: id.clone() }, Vec::new()).await
     {
         // The monitor ended meanwhile; the cgroup is cleared below all the same.
         debug!(error = %err, "monitor did not forget the container");

@@ -14,7 +14,7 @@ use ::oci_spec::runtime::Spec;
 use hull_image::Image;
 use hull_plan::{Namespace, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Failure as MonitorFailure, SLOT_SHM, Started, Stdio, Verb};
+use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
 use std::path::Path;
 use std::sync::Arc;
@@ -181,13 +181,13 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
     };
-    let verb =
-        Verb::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
-    let started = client.start(verb, log.into_iter().collect());
+    let command =
+        Command::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
+    let started = client.start(command, log.into_iter().collect());
     let waited = node.launch_max();
     let Ok(started) = tokio::time::timeout(waited, started).await else {
         // Killed on its way; and forgotten, so that it does not run after all when that could not be.
-        let forgotten = client.command(Verb::Forget { container: id }, Vec::new()).await;
+        let forgotten = client.command(Command::Delete { container: id }, Vec::new()).await;
         forgotten.map_err(|source| Error::Monitor { doing: DOING, source })?;
         return Err(Error::LaunchTimeout { doing: DOING, waited });
     };

@@ -11,7 +11,7 @@ use crate::storage::blocking;
 use futures_util::future::join_all;
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Target, Verb};
+use hull_proto::monitor::{Command, Target};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -137,7 +137,7 @@ pub(crate) async fn kill_all(client: &Client, running: Vec<(ContainerId, watch::
 /// Whether the monitor has taken it.
 async fn send(client: &Client, target: Target, signal: i32) -> bool {
     // A monitor that is gone has no process left to signal; the wait that follows tells.
-    let sent = client.command(Verb::Signal { target, signal }, Vec::new()).await;
+    let sent = client.command(Command::Signal { target, signal }, Vec::new()).await;
     if let Err(err) = &sent {
         debug!(error = %Chain(err), "signal not delivered");
     }

@@ -135,7 +135,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         monitors::Error::Refused { failure: MonitorFailure::NotRunning } => {
             Code::FailedPrecondition
         }
-        monitors::Error::Refused { failure: MonitorFailure::AlreadyThere } => Code::AlreadyExists,
+        monitors::Error::Refused { failure: MonitorFailure::AlreadyExists } => Code::AlreadyExists,
         monitors::Error::Lost | monitors::Error::Hangs { .. } => Code::Unavailable,
         monitors::Error::Refused { .. }
         | monitors::Error::Programs { .. }

@@ -10,9 +10,10 @@ use super::error::Error;
 use super::pause::Pause;
 use crate::limits::waits;
 use hull_proto::id::ContainerId;
+use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
-    Done, Event, Exit, FRAME_BYTES_MAX, Fact, Failure, HelloReply, Message, Request, Started,
-    Streams, Target, VERSION, VERSION_ATTACH, Verb,
+    Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, ProcessState, Request,
+    Response, Started, Streams, Target, VERSION, VERSION_ATTACH,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -54,18 +55,18 @@ pub(crate) struct Client {
     hangs: Arc<AtomicBool>,
 }
 
-type Reply = Result<Done, Error>;
+type Reply = Result<Response, Error>;
 
 #[derive(Debug)]
 enum ClientRequest {
     Command {
-        verb: Verb,
+        command: Command,
         fds: Vec<OwnedFd>,
         answer: oneshot::Sender<Reply>,
     },
     /// An exec, and the report of its exit.
     Exec {
-        verb: Verb,
+        command: Command,
         exec: u64,
         fds: Vec<OwnedFd>,
         answer: oneshot::Sender<Reply>,
@@ -87,25 +88,25 @@ impl Client {
         Self { version: 0, calls, pause: Arc::default(), hangs: Arc::default() }
     }
 
-    /// Asks for `verb` and waits for the answer: as long as it takes for what starts or ends processes, while
+    /// Asks for `command` and waits for the answer: as long as it takes for what starts or ends processes, while
     /// the monitor answers other requests meanwhile; [`waits::ANSWER_MAX`] for all else.
     ///
     /// # Errors
     /// [`Error::Hangs`] when the monitor answers nothing. It may still carry the request out later.
-    pub(crate) async fn request(&self, verb: Verb, fds: Vec<OwnedFd>) -> Reply {
-        let takes_time = match verb {
-            Verb::StartPause { .. }
-            | Verb::StartContainer { .. }
-            | Verb::Exec { .. }
-            | Verb::Shutdown => true,
-            Verb::Hello { .. }
-            | Verb::Signal { .. }
-            | Verb::Update { .. }
-            | Verb::ReopenLog { .. }
-            | Verb::Forget { .. }
-            | Verb::Attach { .. } => false,
+    pub(crate) async fn request(&self, command: Command, fds: Vec<OwnedFd>) -> Reply {
+        let takes_time = match command {
+            Command::StartPause { .. }
+            | Command::StartContainer { .. }
+            | Command::Exec { .. }
+            | Command::Shutdown => true,
+            Command::Hello { .. }
+            | Command::Signal { .. }
+            | Command::Update { .. }
+            | Command::ReopenLog { .. }
+            | Command::Delete { .. }
+            | Command::Attach { .. } => false,
         };
-        let answer = self.unbounded(|answer| ClientRequest::Command { verb, fds, answer });
+        let answer = self.unbounded(|answer| ClientRequest::Command { command, fds, answer });
         if takes_time {
             self.while_alive(answer).await
         } else {
@@ -141,9 +142,9 @@ impl Client {
     /// # Errors
     /// It does not, or is gone.
     pub(crate) async fn is_alive(&self) -> Result<(), Error> {
-        let verb = Verb::Signal { target: Target::Exec(NO_EXEC), signal: 0 };
+        let command = Command::Signal { target: Target::Exec(NO_EXEC), signal: 0 };
         let nothing =
-            self.unbounded(|answer| ClientRequest::Command { verb, fds: Vec::new(), answer });
+            self.unbounded(|answer| ClientRequest::Command { command, fds: Vec::new(), answer });
         self.within(waits::ANSWER_MAX, nothing).await.map(drop)
     }
 
@@ -153,15 +154,19 @@ impl Client {
     }
 
     /// Sends a command whose reply has no content.
-    pub(crate) async fn command(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<(), Error> {
-        let done = self.request(verb, fds).await?;
-        if done == Done::Ok { Ok(()) } else { Err(wrong(&done)) }
+    pub(crate) async fn command(&self, command: Command, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        let done = self.request(command, fds).await?;
+        if done == Response::Ok { Ok(()) } else { Err(wrong(&done)) }
     }
 
     /// Starts a process. Returns its id and start time.
-    pub(crate) async fn start(&self, verb: Verb, fds: Vec<OwnedFd>) -> Result<Started, Error> {
-        let done = self.request(verb, fds).await?;
-        if let Done::Started(started) = done { Ok(started) } else { Err(wrong(&done)) }
+    pub(crate) async fn start(
+        &self,
+        command: Command,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Started, Error> {
+        let done = self.request(command, fds).await?;
+        if let Response::Started(started) = done { Ok(started) } else { Err(wrong(&done)) }
     }
 
     /// Runs a further process in a container. The receiver gets its end.
@@ -174,13 +179,14 @@ impl Client {
         fds: Vec<OwnedFd>,
     ) -> Result<(Started, oneshot::Receiver<Exit>), Error> {
         let (exit, ended) = oneshot::channel();
-        let verb = Verb::Exec { container, exec, process, streams };
-        let answer = self.unbounded(|answer| ClientRequest::Exec { verb, exec, fds, answer, exit });
+        let command = Command::Exec { container, exec, process, streams };
+        let answer =
+            self.unbounded(|answer| ClientRequest::Exec { command, exec, fds, answer, exit });
         let done = self.while_alive(answer).await?;
-        if let Done::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
+        if let Response::Started(started) = done { Ok((started, ended)) } else { Err(wrong(&done)) }
     }
 
-    /// Attaches to a container: see [`Verb::Attach`].
+    /// Attaches to a container: see [`Command::Attach`].
     pub(crate) async fn attach(
         &self,
         container: ContainerId,
@@ -190,7 +196,7 @@ impl Client {
         if self.version < VERSION_ATTACH {
             return Err(Error::CannotAttach { version: self.version });
         }
-        self.command(Verb::Attach { container, streams }, fds).await
+        self.command(Command::Attach { container, streams }, fds).await
     }
 
     /// The pod's pause process, which has the number `pid` if it runs.
@@ -206,7 +212,7 @@ impl Client {
         let hello = self.hello().await.map_err(|err| gone(&err.to_string()))?;
         // It is the monitor's child, and was not reaped yet: so no other process had its id before.
         match hello.pause {
-            Some(Fact::Running(started)) if started.pid == pid => {
+            Some(ProcessState::Running(started)) if started.pid == pid => {
                 Ok(self.pause.get_or_init(|| found))
             }
             _ => Err(gone("the pod's pause process has ended")),
@@ -219,12 +225,12 @@ impl Client {
     }
 
     pub(super) async fn hello(&self) -> Result<HelloReply, Error> {
-        let done = self.request(Verb::Hello { version: VERSION }, Vec::new()).await?;
-        if let Done::Hello(hello) = done { Ok(hello) } else { Err(wrong(&done)) }
+        let done = self.request(Command::Hello { version: VERSION }, Vec::new()).await?;
+        if let Response::Hello(hello) = done { Ok(hello) } else { Err(wrong(&done)) }
     }
 }
 
-fn wrong(answer: &Done) -> Error {
+fn wrong(answer: &Response) -> Error {
     Error::WrongAnswer { answer: format!("{answer:?}") }
 }
 
@@ -240,7 +246,7 @@ struct Connection {
     pending: HashMap<u64, oneshot::Sender<Reply>>,
     execs: HashMap<u64, oneshot::Sender<Exit>>,
     out: VecDeque<Frame>,
-    input: Vec<u8>,
+    input: FrameDecoder,
 }
 
 impl Connection {
@@ -251,7 +257,7 @@ impl Connection {
             pending: HashMap::new(),
             execs: HashMap::new(),
             out: VecDeque::new(),
-            input: Vec::new(),
+            input: FrameDecoder::default(),
         }
     }
 
@@ -292,19 +298,19 @@ impl Connection {
     fn queue(&mut self, call: ClientRequest) {
         let id = self.next;
         self.next += 1;
-        let (verb, fds, answer) = match call {
-            ClientRequest::Command { verb, fds, answer } => (verb, fds, answer),
-            ClientRequest::Exec { verb, exec, fds, answer, exit } => {
+        let (command, fds, answer) = match call {
+            ClientRequest::Command { command, fds, answer } => (command, fds, answer),
+            ClientRequest::Exec { command, exec, fds, answer, exit } => {
                 self.execs.insert(exec, exit);
-                (verb, fds, answer)
+                (command, fds, answer)
             }
         };
-        match encode(&Request { id, verb }) {
-            Some(bytes) => {
+        match encode(&Request { id, command }) {
+            Ok(bytes) => {
                 self.pending.insert(id, answer);
                 self.out.push_back(Frame { bytes, sent: 0, fds });
             }
-            None => {
+            Err(FrameTooLong) => {
                 let failure =
                     Failure::BadRequest(format!("it is longer than {FRAME_BYTES_MAX} bytes"));
                 // The caller may have disconnected.
@@ -341,34 +347,17 @@ impl Connection {
                     ended = true;
                     break;
                 }
-                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+                Ok(read) => self.input.feed(&chunk[..read]),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
                 Err(err) => return Err(err),
             }
         }
-        while let Some(message) = self.take_message()? {
+        while let Some(message) =
+            self.input.take().map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))?
+        {
             self.deliver(message, monitor_events).await;
         }
-        if self.input.is_empty() {
-            // A thousand quiet monitors must not hold a thousand buffers.
-            self.input = Vec::new();
-        }
         if ended { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
-
-    fn take_message(&mut self) -> io::Result<Option<Message>> {
-        let Some(head) = self.input.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*head);
-        if length > FRAME_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let end = 4 + usize::try_from(length).map_err(|_| io::ErrorKind::InvalidData)?;
-        if self.input.len() < end {
-            return Ok(None);
-        }
-        let message = borsh::from_slice(&self.input[4..end])?;
-        self.input.drain(..end);
-        Ok(Some(message))
     }
 
     async fn deliver(&mut self, message: Message, monitor_events: &mpsc::Sender<MonitorEvent>) {
@@ -391,14 +380,6 @@ impl Connection {
         // Callers that went away leave their slot until here.
         self.execs.retain(|_, ended| !ended.is_closed());
     }
-}
-
-fn encode(request: &Request) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; 4];
-    borsh::to_writer(&mut bytes, request).ok()?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= FRAME_BYTES_MAX)?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    Some(bytes)
 }
 
 fn send(stream: &UnixStream, frame: &Frame) -> io::Result<usize> {

@@ -43,7 +43,7 @@ fn why(failure: &Failure) -> &str {
         Failure::Step(_) => "a step of the start failed",
         Failure::NoSuchContainer => "it knows no such container",
         Failure::NotRunning => "the container does not run any more",
-        Failure::AlreadyThere => "it has one of that name",
+        Failure::AlreadyExists => "it has one of that name",
         Failure::BadRequest(why) | Failure::System(why) => why,
     }
 }

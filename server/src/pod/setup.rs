@@ -18,7 +18,7 @@ use crate::oci_spec;
 use crate::records;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
-use hull_proto::monitor::{Failure as MonitorFailure, Verb};
+use hull_proto::monitor::{Command, Failure as MonitorFailure};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -198,8 +198,8 @@ async fn request_pause(
 ) -> Result<i32, Error> {
     let (plan, _spec) = oci_spec::pause(node, record).map_err(|source| Error::Spec { source })?;
     let encoded = hull_plan::encode(&plan);
-    let verb = Verb::StartPause { plan: encoded, netns: netns.is_some() };
-    match client.start(verb, netns.into_iter().collect()).await {
+    let command = Command::StartPause { plan: encoded, netns: netns.is_some() };
+    match client.start(command, netns.into_iter().collect()).await {
         Ok(started) => Ok(started.pid),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             Err(Error::Pause { failure: Box::new(hull_plan::describe_pause(&plan, &step)) })

@@ -14,7 +14,7 @@ use crate::monitors::{self, Client};
 use crate::node::Node;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
-use hull_proto::monitor::Verb;
+use hull_proto::monitor::Command;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -126,7 +126,7 @@ async fn shut_down(id: &PodId, client: &Client) -> Shutdown {
     if client.hangs() {
         return Shutdown::Unresponsive;
     }
-    let request = client.command(Verb::Shutdown, Vec::new());
+    let request = client.command(Command::Shutdown, Vec::new());
     match tokio::time::timeout(waits::SHUTDOWN_MAX, request).await {
         Ok(Ok(())) => Shutdown::Done,
         // The cgroups have to do it.

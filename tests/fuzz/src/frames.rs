@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Frames between daemon and monitor, of which one may be older or newer than the other: however they
-//! are cut they are read alike, and what is read is what its bytes say.
+//! Frames between daemon and monitor, of which one may be older or newer than the other: the result does not depend
+//! on how they are cut, and every message encodes to the bytes that it was read from.
 
 use crate::input::Input;
 use borsh::{BorshDeserialize, BorshSerialize};
-use hull_monitor::Frames;
-use hull_proto::monitor::{Message, Request, Verb};
+use hull_proto::monitor::frame::FrameDecoder;
+use hull_proto::monitor::{Command, Message, Request};
 use std::fmt::Debug;
 
 /// Runs one case: the first byte says which side's frames these are, the second where they are cut.
@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) {
     let (side, cut) = (input.byte(), usize::from(input.byte()) + 1);
     if side % 2 == 0 {
         for request in taken::<Request>(input.0, cut) {
-            payload(&request.verb);
+            payload(&request.command);
         }
     } else {
         drop(taken::<Message>(input.0, cut));
@@ -39,7 +39,7 @@ fn taken<T: BorshSerialize + BorshDeserialize + Debug + PartialEq>(
 }
 
 fn all<'a, T: BorshDeserialize>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<T> {
-    let (mut frames, mut found) = (Frames::default(), Vec::new());
+    let (mut frames, mut found) = (FrameDecoder::default(), Vec::new());
     for piece in pieces {
         frames.feed(piece);
         loop {
@@ -54,17 +54,17 @@ fn all<'a, T: BorshDeserialize>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<T
 }
 
 /// Decodes the payload of a request that carries a plan.
-fn payload(verb: &Verb) {
-    match verb {
-        Verb::StartPause { plan, .. } => drop(borsh::from_slice::<hull_init::PausePlan>(plan)),
-        Verb::StartContainer { plan, .. } => drop(borsh::from_slice::<hull_init::Plan>(plan)),
-        Verb::Exec { process, .. } => drop(borsh::from_slice::<hull_init::Process>(process)),
-        Verb::Hello { .. }
-        | Verb::Signal { .. }
-        | Verb::Update { .. }
-        | Verb::ReopenLog { .. }
-        | Verb::Forget { .. }
-        | Verb::Shutdown
-        | Verb::Attach { .. } => {}
+fn payload(command: &Command) {
+    match command {
+        Command::StartPause { plan, .. } => drop(borsh::from_slice::<hull_init::PausePlan>(plan)),
+        Command::StartContainer { plan, .. } => drop(borsh::from_slice::<hull_init::Plan>(plan)),
+        Command::Exec { process, .. } => drop(borsh::from_slice::<hull_init::Process>(process)),
+        Command::Hello { .. }
+        | Command::Signal { .. }
+        | Command::Update { .. }
+        | Command::ReopenLog { .. }
+        | Command::Delete { .. }
+        | Command::Shutdown
+        | Command::Attach { .. } => {}
     }
 }

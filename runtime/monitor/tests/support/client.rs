@@ -2,10 +2,10 @@
 //! The daemon's side of the protocol, blocking and bounded: ask, get the answer, keep the events.
 
 use super::WAIT;
-use hull_monitor::Frames;
 use hull_proto::id::ContainerId;
+use hull_proto::monitor::frame::FrameDecoder;
 use hull_proto::monitor::{
-    Done, Event, Exit, Failure, HelloReply, Message, Request, Streams, VERSION, Verb,
+    Command, Event, Exit, Failure, HelloReply, Message, Request, Response, Streams, VERSION,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::io::{IoSlice, Read as _, Write as _};
@@ -18,11 +18,11 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Client {
     pub stream: UnixStream,
-    frames: Frames,
+    frames: FrameDecoder,
     pub next: u64,
     events: Vec<Event>,
     /// Answers that nobody has waited for yet, by their request.
-    pub strays: Vec<(u64, Result<Done, Failure>)>,
+    pub strays: Vec<(u64, Result<Response, Failure>)>,
 }
 
 impl Client {
@@ -38,14 +38,20 @@ impl Client {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         stream.set_write_timeout(Some(WAIT)).unwrap();
-        Self { stream, frames: Frames::default(), next: 1, events: Vec::new(), strays: Vec::new() }
+        Self {
+            stream,
+            frames: FrameDecoder::default(),
+            next: 1,
+            events: Vec::new(),
+            strays: Vec::new(),
+        }
     }
 
     /// Sends a request and gives its number.
-    pub fn send(&mut self, verb: Verb, fds: &[BorrowedFd<'_>]) -> u64 {
+    pub fn send(&mut self, command: Command, fds: &[BorrowedFd<'_>]) -> u64 {
         let id = self.next;
         self.next += 1;
-        let bytes = frame(&Request { id, verb });
+        let bytes = frame(&Request { id, command });
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
@@ -59,13 +65,13 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn ask(&mut self, verb: Verb, fds: &[BorrowedFd<'_>]) -> Result<Done, Failure> {
-        let asked = self.send(verb, fds);
+    pub fn ask(&mut self, command: Command, fds: &[BorrowedFd<'_>]) -> Result<Response, Failure> {
+        let asked = self.send(command, fds);
         self.answer(asked)
     }
 
     /// Waits for the answer to a request.
-    pub fn answer(&mut self, asked: u64) -> Result<Done, Failure> {
+    pub fn answer(&mut self, asked: u64) -> Result<Response, Failure> {
         if let Some(at) = self.strays.iter().position(|(id, _)| *id == asked) {
             return self.strays.remove(at).1;
         }
@@ -124,8 +130,8 @@ impl Client {
     }
 
     pub fn hello(&mut self) -> HelloReply {
-        match self.ask(Verb::Hello { version: VERSION }, &[]).unwrap() {
-            Done::Hello(hello) => hello,
+        match self.ask(Command::Hello { version: VERSION }, &[]).unwrap() {
+            Response::Hello(hello) => hello,
             other => panic!("hello was answered with {other:?}"),
         }
     }
@@ -137,11 +143,11 @@ impl Client {
         exec: u64,
         process: &hull_init::Process,
         stdout: Option<BorrowedFd<'_>>,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Response, Failure> {
         let streams = Streams { stdin: false, stdout: stdout.is_some(), stderr: false, tty: false };
         let process = borsh::to_vec(process).unwrap();
-        let verb = Verb::Exec { container: container.clone(), exec, process, streams };
-        self.ask(verb, stdout.as_slice())
+        let command = Command::Exec { container: container.clone(), exec, process, streams };
+        self.ask(command, stdout.as_slice())
     }
 }
 

@@ -30,7 +30,7 @@ use hull_init::plan::{
 use hull_init::{PausePlan, Plan, Process};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{
-    Done, LISTEN_FD, PAUSE_FD, Request, SLOT_SHM, Started, Stdio, VERSION, Verb,
+    Command, LISTEN_FD, PAUSE_FD, Request, Response, SLOT_SHM, Started, Stdio, VERSION,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -243,10 +243,10 @@ impl Pod {
         plan: &Plan,
         stdio: Stdio,
     ) -> Started {
-        let verb = start(id, plan, stdio);
+        let command = start(id, plan, stdio);
         let log = self.log_file(id);
         let fds = if stdio.log { vec![log.as_fd()] } else { Vec::new() };
-        let Done::Started(started) = client.ask(verb, &fds).unwrap() else {
+        let Response::Started(started) = client.ask(command, &fds).unwrap() else {
             panic!("a start was answered with something else")
         };
         self.must_end(started.pid);
@@ -256,7 +256,7 @@ impl Pod {
     /// Starts the pause process.
     pub fn run_pause(&self, client: &mut Client) -> Started {
         let asked = self.send_pause(client);
-        let Done::Started(started) = client.answer(asked).unwrap() else {
+        let Response::Started(started) = client.answer(asked).unwrap() else {
             panic!("a start was answered with something else")
         };
         self.must_end(started.pid);
@@ -266,7 +266,7 @@ impl Pod {
     /// Asks for the pause process and gives the request's number.
     pub fn send_pause(&self, client: &mut Client) -> u64 {
         let plan = borsh::to_vec(&self.pause_plan()).unwrap();
-        client.send(Verb::StartPause { plan, netns: false }, &[])
+        client.send(Command::StartPause { plan, netns: false }, &[])
     }
 
     fn pause_plan(&self) -> PausePlan {
@@ -333,8 +333,8 @@ impl Drop for Pod {
         } else if !self.ended {
             // With everything forgotten and no daemon there it may be ending by itself.
             if let Ok(mut stream) = UnixStream::connect(&self.socket) {
-                let hello = Request { id: 1, verb: Verb::Hello { version: VERSION } };
-                let shutdown = Request { id: 2, verb: Verb::Shutdown };
+                let hello = Request { id: 1, command: Command::Hello { version: VERSION } };
+                let shutdown = Request { id: 2, command: Command::Shutdown };
                 let _ending = stream.write_all(&[frame(&hello), frame(&shutdown)].concat());
                 assert_eq!(self.wait(), Some(0));
                 drop(stream);
@@ -358,8 +358,8 @@ fn is_over(pidfd: &OwnedFd, wait: Duration) -> bool {
     poll(&mut fds, Some(&wait)).unwrap() == 1
 }
 
-pub fn start(id: &ContainerId, plan: &Plan, stdio: Stdio) -> Verb {
-    Verb::StartContainer { container: id.clone(), plan: borsh::to_vec(plan).unwrap(), stdio }
+pub fn start(id: &ContainerId, plan: &Plan, stdio: Stdio) -> Command {
+    Command::StartContainer { container: id.clone(), plan: borsh::to_vec(plan).unwrap(), stdio }
 }
 
 pub fn mount(fstype: &str, target: &str) -> Op {

@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::pod::{Pod, PodRecord};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Exit, ExitHow, Failure as MonitorFailure, Streams, Target, Verb};
+use hull_proto::monitor::{Command, Exit, ExitHow, Failure as MonitorFailure, Streams, Target};
 use output::OutputCollector;
 use rustix::pipe::{PipeFlags, pipe_with};
 pub(crate) use slots::{ExecSlots, NoSlot};
@@ -228,9 +228,9 @@ impl KillOnDrop {
     async fn finish(&mut self, ended: oneshot::Receiver<Exit>) {
         let Some(exec) = self.exec else { return };
         let killed = async {
-            let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
+            let command = Command::Signal { target: Target::Exec(exec), signal: SIGKILL };
             // A monitor that is gone has taken its execs along.
-            let _gone = self.client.command(verb, Vec::new()).await;
+            let _gone = self.client.command(command, Vec::new()).await;
             let _ended = ended.await;
         };
         if timeout(waits::EXEC_KILLED_MAX, killed).await.is_ok() {
@@ -249,9 +249,9 @@ impl Drop for KillOnDrop {
         let Some(exec) = self.exec.take() else { return };
         let client = self.client.clone();
         tokio::spawn(async move {
-            let verb = Verb::Signal { target: Target::Exec(exec), signal: SIGKILL };
+            let command = Command::Signal { target: Target::Exec(exec), signal: SIGKILL };
             // A monitor that is gone has taken its execs along.
-            let _gone = client.command(verb, Vec::new()).await;
+            let _gone = client.command(command, Vec::new()).await;
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, task};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Fact, HelloReply, Verb};
+use hull_proto::monitor::{Command, HelloReply, ProcessState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -59,7 +59,9 @@ pub(super) async fn pod(
     let pause = hello.as_ref().and_then(|reply| reply.pause.as_ref());
     match (&mut record.state, pause) {
         // Of processes the monitor's word counts.
-        (State::Ready { pause_pid, .. }, Some(Fact::Running(started))) => *pause_pid = started.pid,
+        (State::Ready { pause_pid, .. }, Some(ProcessState::Running(started))) => {
+            *pause_pid = started.pid
+        }
         (State::Ready { .. }, _) => {
             if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
                 record.state = state;
@@ -72,7 +74,7 @@ pub(super) async fn pod(
     let containers = reconcile(&node, &known, containers, hello.as_ref(), client.as_ref()).await;
     let is_starting = |id: &ContainerId| {
         let facts = hello.iter().flat_map(|reply| &reply.containers);
-        facts.into_iter().any(|(of, fact)| of == id && matches!(fact, Fact::Starting))
+        facts.into_iter().any(|(of, fact)| of == id && matches!(fact, ProcessState::Starting))
     };
     let starting = containers.iter().map(|(id, _)| id.clone()).filter(is_starting).collect();
     start.adopt(client, record, containers, starting);
@@ -98,7 +100,7 @@ async fn reconcile(
     client: Option<&Client>,
 ) -> Containers {
     let mut kept = Vec::new();
-    let mut facts: HashMap<&ContainerId, &Fact> = hello
+    let mut facts: HashMap<&ContainerId, &ProcessState> = hello
         .map(|reply| reply.containers.iter().map(|(id, fact)| (id, fact)).collect())
         .unwrap_or_default();
     for (id, mut record) in containers {
@@ -106,7 +108,7 @@ async fn reconcile(
         if matches!(record.state, ContainerState::Creating | ContainerState::Removing) {
             if let Some(client) = client {
                 let _gone =
-                    client.command(Verb::Forget { container: id.clone() }, Vec::new()).await;
+                    client.command(Command::Delete { container: id.clone() }, Vec::new()).await;
             }
             if clear(node, &record, &pod.cgroup).await && remove_container(node, &id).await {
                 continue;
@@ -125,7 +127,8 @@ async fn reconcile(
     if let Some(client) = client {
         for id in facts.keys() {
             warn!(container = %id, "monitor knows a container without a record; ended");
-            let _gone = client.command(Verb::Forget { container: (*id).clone() }, Vec::new()).await;
+            let _gone =
+                client.command(Command::Delete { container: (*id).clone() }, Vec::new()).await;
         }
     }
     kept
@@ -137,12 +140,12 @@ async fn catch_up(
     pod: &Arc<PodRecord>,
     id: &ContainerId,
     record: &mut ContainerRecord,
-    fact: Option<&Fact>,
+    fact: Option<&ProcessState>,
 ) {
     let (started, exit) = match fact {
-        Some(Fact::Running(started)) => (*started, None),
-        Some(Fact::Exited(started, exit)) => (*started, Some(*exit)),
-        Some(Fact::Starting) => return,
+        Some(ProcessState::Running(started)) => (*started, None),
+        Some(ProcessState::Exited(started, exit)) => (*started, Some(*exit)),
+        Some(ProcessState::Starting) => return,
         None if matches!(record.state, ContainerState::Running { .. }) => {
             return advance(
                 record,

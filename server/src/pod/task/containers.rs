@@ -18,7 +18,7 @@ use crate::pod::Reply;
 use crate::storage::blocking;
 use hull_nri::Roster;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Exit, Started, Verb};
+use hull_proto::monitor::{Command, Exit, Started};
 use hull_proto::{cri, nri};
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -414,7 +414,7 @@ async fn reopen(
     id: ContainerId,
 ) -> std::result::Result<(), Error> {
     let Some(file) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
-    let sent = client.command(Verb::ReopenLog { container: id }, vec![file]).await;
+    let sent = client.command(Command::ReopenLog { container: id }, vec![file]).await;
     sent.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }
 
