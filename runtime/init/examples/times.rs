@@ -6,7 +6,7 @@
 
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{Attrs, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op};
-use hull_init::{ExecTarget, Io, Plan, Process, Starting};
+use hull_init::{ExecTarget, Io, PendingProcess, Plan, Process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::fs::{self, File};
@@ -59,7 +59,7 @@ fn show(name: &str, mut times: Vec<Duration>) {
     println!("{name}: p50 {:?}, p95 {:?}, {} runs", at(50), at(95), times.len());
 }
 
-fn outcome(mut starting: Starting) -> Starting {
+fn outcome(mut starting: PendingProcess) -> PendingProcess {
     loop {
         poll(&mut [PollFd::new(&starting.status, PollFlags::IN)], None).unwrap();
         if let Some(done) = starting.poll() {
@@ -86,7 +86,7 @@ fn mount(fstype: &str, target: &str) -> Op {
     }
 }
 
-/// What a pod's container has, with the pod's network: overlay, the usual mounts, six devices, masked
+/// The usual plan of a pod's container, with the pod's network: overlay, the usual mounts, six devices, masked
 /// and read-only paths, no seccomp filter.
 fn plan(dir: &Path, run: u32, cgroup: &str) -> Plan {
     let at = |name: &str| dir.join(name).display().to_string();

@@ -7,16 +7,16 @@
 use crate::copy_up;
 use crate::cover::Covers;
 use crate::device;
-use crate::image;
+use crate::image_volume;
 use crate::mount::{
-    Done, Failed, MS_SLAVE, attach, attach_in, attach_path, bits, clone_tree, new_mount, of,
-    overlay, propagation_bits,
+    CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_tree, errno_context,
+    new_mount, overlay, propagation_bits,
 };
+use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
 use crate::procfs::Procfs;
 use crate::rootfs::{Make, Root, kind};
-use crate::sources::Sources;
 use crate::sysctl;
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
@@ -29,7 +29,7 @@ struct Builder<'a> {
     root: Option<Root>,
     places: Places,
     covers: Covers,
-    /// Where a procfs comes from, when it must be the one of a pid namespace that we are not in.
+    /// The procfs to use, if it must be that of a pid namespace that we are not in.
     procfs: Option<Procfs>,
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
@@ -38,13 +38,13 @@ struct Builder<'a> {
     cgroup: &'a str,
 }
 
-/// What comes last before the root is changed.
-pub(crate) struct Last<'a, F> {
-    /// The procfs of the pid namespace that the program will be in, when that is not ours.
+/// The steps just before the root is changed.
+pub(crate) struct PrePivot<'a, F> {
+    /// The procfs of the pid namespace that the program will be in, if that is not ours.
     pub(crate) procfs: Option<Procfs>,
-    /// That terminal becomes /dev/console.
+    /// Path of the terminal that becomes /dev/console.
     pub(crate) console: Option<&'a str>,
-    /// The container's mounts are there, the host's paths too.
+    /// Runs when all mounts of the container exist and paths of the host can still be named.
     pub(crate) before_pivot: F,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],
-    last: Last<'_, F>,
+    pre_pivot: PrePivot<'_, F>,
 ) -> Result<(), StepError> {
     if plan.ops.is_empty() {
         return Ok(());
@@ -63,7 +63,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         root: None,
         places: Places::default(),
         covers: Covers::default(),
-        procfs: last.procfs,
+        procfs: pre_pivot.procfs,
         slots,
         sources,
         host,
@@ -72,33 +72,33 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     let number = |at: usize| Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
     if plan.namespaces.mount == Namespace::Inherit {
         // The host's own mounts would be changed, and its root taken away.
-        return Err(of("mount without a mount namespace")(Errno::INVAL).at(number(0)));
+        return Err(errno_context("mount without a mount namespace")(Errno::INVAL).at(number(0)));
     }
     for (at, op) in plan.ops.iter().enumerate() {
         builder.clone_source(at, op, true).map_err(|failed| failed.at(number(at)))?;
     }
-    // What the container mounts must not show on the host; what the host mounts later may come in.
+    // The container's mounts must not propagate to the host; later mounts of the host may propagate in.
     let slave = Attr { propagation: MS_SLAVE, ..Attr::default() };
     let host_root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| of("open(/)")(errno).at(number(0)))?;
+        .map_err(|errno| errno_context("open(/)")(errno).at(number(0)))?;
     hull_sys::mount_setattr(host_root.as_fd(), true, &slave)
-        .map_err(|err| Failed::from(err).at(number(0)))?;
+        .map_err(|err| CallError::from(err).at(number(0)))?;
     for (at, op) in plan.ops.iter().enumerate() {
         builder.clone_source(at, op, false).map_err(|failed| failed.at(number(at)))?;
     }
-    let mut before_pivot = Some(last.before_pivot);
+    let mut before_pivot = Some(pre_pivot.before_pivot);
     for (at, op) in plan.ops.iter().enumerate() {
         if matches!(op, Op::Pivot | Op::MoveRoot)
             && let Some(before_pivot) = before_pivot.take()
         {
-            if let Some(path) = last.console {
+            if let Some(path) = pre_pivot.console {
                 builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
             }
             before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
         if plan.namespaces.user != Namespace::Inherit && builder.root.is_some() {
-            become_root_inside()?;
+            become_container_root()?;
         }
     }
     if before_pivot.is_none() {
@@ -109,7 +109,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
 
 /// In a user namespace: what is made from now on belongs to the container's root. Not before its
 /// root is attached: only the host's root may pass through the directories on the way there.
-pub(crate) fn become_root_inside() -> Result<(), StepError> {
+pub(crate) fn become_container_root() -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -121,39 +121,40 @@ pub(crate) fn become_root_inside() -> Result<(), StepError> {
 }
 
 impl Builder<'_> {
-    fn root(&self) -> Done<&Root> {
+    fn root(&self) -> Result<&Root> {
         self.root.as_ref().ok_or_else(no_root)
     }
 
-    fn mask(&mut self, at: usize, path: &str) -> Done {
+    fn mask(&mut self, at: usize, path: &str) -> Result {
         let root = self.root.as_ref().ok_or_else(no_root)?;
         self.covers.mask(root, &self.places, path, at)
     }
 
-    fn readonly(&mut self, at: usize, path: &str) -> Done {
+    fn readonly(&mut self, at: usize, path: &str) -> Result {
         let root = self.root.as_ref().ok_or_else(no_root)?;
         self.covers.readonly(root, &self.places, path, at)
     }
 
     /// Changes flags of the root mount.
-    fn set_root(&self, recursive: bool, attr: &Attr) -> Done {
+    fn set_root(&self, recursive: bool, attr: &Attr) -> Result {
         Ok(hull_sys::mount_setattr(self.root()?.fd(), recursive, attr)?)
     }
 
-    /// The container's root is there: what follows is made in it.
-    fn begin(&mut self, mount: OwnedFd) -> Done {
+    /// Sets the container's root: what follows is created in it.
+    fn begin(&mut self, mount: OwnedFd) -> Result {
         self.places.add(mount.as_fd())?;
         self.root = Some(Root::new(mount));
         Ok(())
     }
 
-    /// Attaches a new file system, which is this container's alone.
-    fn file_system(&mut self, at: usize, mount: OwnedFd, fstype: &str, target: &str) -> Done {
+    /// Attaches a new file system, which only this container has.
+    fn file_system(&mut self, at: usize, mount: OwnedFd, fstype: &str, target: &str) -> Result {
         let is_kernels = matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2");
         let root = self.root.as_ref().ok_or_else(no_root)?;
         if is_kernels || is_strict(target) {
             let place = self.places.directory(root, target, fstype)?;
-            attach(&mount, place.as_fd()).map_err(of(format!("move_mount({target})")))?;
+            attach(&mount, place.as_fd())
+                .map_err(errno_context(format!("move_mount({target})")))?;
         } else {
             self.attach(&mount, target, Make::Directory)?;
         }
@@ -168,19 +169,20 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A mount point at `target`. The kubelet's own bind at /dev/termination-log needs a place in a volume
-    /// too; nothing else is made in one at /dev.
-    fn place(&self, target: &str, make: Make, of_bind: bool) -> Done<OwnedFd> {
+    /// A mount point at `target`. The kubelet's own bind at /dev/termination-log may create one in a volume;
+    /// nothing else is created in a volume at /dev.
+    fn place(&self, target: &str, make: Make, of_bind: bool) -> Result<OwnedFd> {
         let root = self.root()?;
         if is_strict(target) {
             return self.places.place(root, target, make, of_bind && make == Make::File);
         }
-        root.find_or_make(target, make, 0o755).map_err(of(format!("make({target})")))
+        root.find_or_make(target, make, 0o755).map_err(errno_context(format!("make({target})")))
     }
 
-    /// Clones the source of a bind before anything of the container is mounted: one that has the place of the
-    /// root below it would bring the root along, not masked yet. `shared` ones while they are the host's peers.
-    fn clone_source(&mut self, at: usize, op: &Op, shared: bool) -> Done {
+    /// Clones the source of a bind before anything of the container is mounted: a source that has the
+    /// root's place below it would bring the root along, not masked yet. `shared` ones are cloned while they are
+    /// still peers of the host's mounts.
+    fn clone_source(&mut self, at: usize, op: &Op, shared: bool) -> Result {
         if let Op::Bind { source: Source::Host(path), recursive, propagation, .. } = op
             && (*propagation == Some(Propagation::Shared)) == shared
             && !self.sources.contains_key(&at)
@@ -190,7 +192,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, at: usize, op: &Op) -> Done {
+    fn apply(&mut self, at: usize, op: &Op) -> Result {
         match op {
             Op::RootOverlay { lower, upper, options, at: place } => {
                 let mount = match self.sources.remove(&at) {
@@ -214,12 +216,19 @@ impl Builder<'_> {
                 };
                 self.file_system(at, mount, fstype, target)
             }
-            Op::Bind { source, recursive, .. } => {
+            Op::Bind { source, .. } => {
                 let tree = match (self.sources.remove(&at), source) {
                     (Some(tree), _) => tree,
-                    (None, Source::Host(path)) => clone_tree(path, *recursive)?,
                     (None, Source::Slot(slot)) => self.slot(*slot)?,
-                    (None, Source::Image { lower, path, at }) => image::open(lower, path, at)?,
+                    (None, Source::Image { lower, path, at }) => {
+                        image_volume::open(lower, path, at)?
+                    }
+                    // All were cloned before the first mount.
+                    (None, Source::Host(path)) => {
+                        let call =
+                            format!("open_tree({path}, CLONE): not cloned before the mounts");
+                        return Err(errno_context(call)(Errno::INVAL));
+                    }
                 };
                 self.bind(&tree, op)
             }
@@ -245,32 +254,34 @@ impl Builder<'_> {
                 self.set_root(true, &Attr { propagation, ..Attr::default() })
             }
             Op::Sysctl { name, value } => {
-                sysctl::write(name, value).map_err(|(errno, call)| Failed { errno, call })
+                sysctl::write(name, value).map_err(|(errno, call)| CallError { errno, call })
             }
             Op::Hostname(name) => rustix::system::sethostname(name.as_bytes())
-                .map_err(of(format!("sethostname({name})"))),
+                .map_err(errno_context(format!("sethostname({name})"))),
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
-                .map_err(of(format!("setdomainname({name})"))),
+                .map_err(errno_context(format!("setdomainname({name})"))),
             Op::Pivot => self.pivot(),
             Op::MoveRoot => self.move_root(),
         }
     }
 
-    fn slot(&self, slot: u32) -> Done<OwnedFd> {
+    fn slot(&self, slot: u32) -> Result<OwnedFd> {
         let fd = usize::try_from(slot).ok().and_then(|slot| self.slots.get(slot));
-        let fd = fd.ok_or_else(|| of(format!("mount slot {slot}"))(Errno::BADF))?;
+        let fd = fd.ok_or_else(|| errno_context(format!("mount slot {slot}"))(Errno::BADF))?;
         fd.try_clone().map_err(|err| {
-            of(format!("dup(slot {slot})"))(Errno::from_io_error(&err).unwrap_or(Errno::IO))
+            errno_context(format!("dup(slot {slot})"))(
+                Errno::from_io_error(&err).unwrap_or(Errno::IO),
+            )
         })
     }
 
     /// Attaches a detached mount inside the root.
-    fn attach(&self, mount: &OwnedFd, target: &str, make: Make) -> Done {
+    fn attach(&self, mount: &OwnedFd, target: &str, make: Make) -> Result {
         let at = self.place(target, make, false)?;
-        attach(mount, at.as_fd()).map_err(of(format!("move_mount({target})")))
+        attach(mount, at.as_fd()).map_err(errno_context(format!("move_mount({target})")))
     }
 
-    /// A new file system with what the image has at its place.
+    /// A new file system, filled with the image's content at its target.
     fn filled(
         &self,
         fstype: &str,
@@ -278,17 +289,18 @@ impl Builder<'_> {
         target: &str,
         attrs: &Attrs,
         options: &[(String, Option<String>)],
-    ) -> Done<OwnedFd> {
-        // Filled while it can be written to.
+    ) -> Result<OwnedFd> {
+        // Writable until it is filled.
         let mount = new_mount(fstype, source, &Attrs { rdonly: false, ..*attrs }, options)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         match self.root()?.open(target, flags) {
             Err(Errno::NOENT) => {}
             found => {
-                let found = found.map_err(of(format!("openat2({target})")))?;
+                let found = found.map_err(errno_context(format!("openat2({target})")))?;
                 let top = rustix::fs::openat(&mount, ".", flags | OFlags::CLOEXEC, Mode::empty());
-                let top = top.map_err(of(format!("open({fstype})")))?;
-                copy_up::copy(&found, &top).map_err(of(format!("tmpcopyup({target})")))?;
+                let top = top.map_err(errno_context(format!("open({fstype})")))?;
+                copy_up::copy(&found, &top)
+                    .map_err(errno_context(format!("tmpcopyup({target})")))?;
             }
         }
         if attrs.rdonly {
@@ -298,12 +310,12 @@ impl Builder<'_> {
         Ok(mount)
     }
 
-    fn bind(&mut self, tree: &OwnedFd, op: &Op) -> Done {
+    fn bind(&mut self, tree: &OwnedFd, op: &Op) -> Result {
         let Op::Bind { target, recursive, attrs, recursive_attrs, clear, propagation, .. } = op
         else {
             return Ok(());
         };
-        let (source, ..) = kind(tree.as_fd()).map_err(of("statx(source)"))?;
+        let (source, ..) = kind(tree.as_fd()).map_err(errno_context("statx(source)"))?;
         let is_directory = source == FileType::Directory;
         let make = if is_directory { Make::Directory } else { Make::File };
         let (set, mut clear) = (bits(attrs), bits(clear));
@@ -327,22 +339,22 @@ impl Builder<'_> {
         }
         let at = self.place(target, make, true)?;
         self.covers.covered(target);
-        let (found, ..) = kind(at.as_fd()).map_err(of(format!("statx({target})")))?;
-        // The kernel says EINVAL to both, as it does to much else.
+        let (found, ..) = kind(at.as_fd()).map_err(errno_context(format!("statx({target})")))?;
+        // The kernel's EINVAL does not distinguish these from other errors.
         match (is_directory, found == FileType::Directory) {
-            (true, false) => {
-                Err(of(format!("move_mount(a directory, the file {target})"))(Errno::NOTDIR))
-            }
-            (false, true) => {
-                Err(of(format!("move_mount(a file, the directory {target})"))(Errno::ISDIR))
-            }
-            _ => attach(tree, at.as_fd()).map_err(of(format!("move_mount({target})"))),
+            (true, false) => Err(errno_context(format!(
+                "move_mount(a directory, the file {target})"
+            ))(Errno::NOTDIR)),
+            (false, true) => Err(errno_context(format!(
+                "move_mount(a file, the directory {target})"
+            ))(Errno::ISDIR)),
+            _ => attach(tree, at.as_fd()).map_err(errno_context(format!("move_mount({target})"))),
         }
     }
 
     /// The cgroup tree as the container sees it.
-    fn cgroups(&mut self, at: usize, target: &str, attrs: &Attrs) -> Done {
-        // What the parent found: in a cgroup namespace the roots of the mounts read otherwise.
+    fn cgroups(&mut self, at: usize, target: &str, attrs: &Attrs) -> Result {
+        // From the parent: in a cgroup namespace the roots of the mounts are different.
         let host = self.host;
         if host.hierarchies().is_empty() {
             let mount = new_mount("cgroup2", "cgroup", attrs, &[])?;
@@ -353,7 +365,7 @@ impl Builder<'_> {
         let tmpfs = new_mount("tmpfs", "tmpfs", &plain, &options)?;
         let root = self.root.as_ref().ok_or_else(no_root)?;
         let place = self.places.directory(root, target, "cgroup")?;
-        attach(&tmpfs, place.as_fd()).map_err(of(format!("move_mount({target})")))?;
+        attach(&tmpfs, place.as_fd()).map_err(errno_context(format!("move_mount({target})")))?;
         self.covers.covered(target);
         self.covers.expect(target, &tmpfs, at)?;
         let unified = host.unified().map(|path| ("unified".to_owned(), path));
@@ -368,12 +380,13 @@ impl Builder<'_> {
             hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
             // Names in a file system that is new and ours: nothing in it could lead elsewhere.
             rustix::fs::mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755))
-                .map_err(of(format!("mkdirat({target}/{name})")))?;
-            attach_in(&tree, &tmpfs, &name).map_err(of(format!("move_mount({target}/{name})")))?;
-            // Programs look for each controller by its own name.
+                .map_err(errno_context(format!("mkdirat({target}/{name})")))?;
+            attach_in(&tree, &tmpfs, &name)
+                .map_err(errno_context(format!("move_mount({target}/{name})")))?;
+            // Programs look each controller up by its own name.
             for alone in name.split(',').filter(|_| name.contains(',')) {
                 rustix::fs::symlinkat(name.as_str(), &tmpfs, alone)
-                    .map_err(of(format!("symlinkat({name}, {target}/{alone})")))?;
+                    .map_err(errno_context(format!("symlinkat({name}, {target}/{alone})")))?;
             }
         }
         if attrs.rdonly {
@@ -383,53 +396,54 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn mkdir(&self, path: &str, mode: u32) -> Done {
+    fn mkdir(&self, path: &str, mode: u32) -> Result {
         let found = self.root()?.find_or_make(path, Make::Directory, mode);
-        let found = found.map_err(of(format!("mkdir({path})")))?;
-        match kind(found.as_fd()).map_err(of(format!("statx({path})")))? {
+        let found = found.map_err(errno_context(format!("mkdir({path})")))?;
+        match kind(found.as_fd()).map_err(errno_context(format!("statx({path})")))? {
             (FileType::Directory, ..) => Ok(()),
-            _ => Err(of(format!("mkdir({path})"))(Errno::NOTDIR)),
+            _ => Err(errno_context(format!("mkdir({path})"))(Errno::NOTDIR)),
         }
     }
 
-    fn console(&self, path: &str) -> Done {
+    fn console(&self, path: &str) -> Result {
         let tree = clone_tree(path, false)?;
         self.attach(&tree, "/dev/console", Make::File)
     }
 
     /// `pivot_root(2)`: the old root ends up on top of the new one and is taken off there, so no
     /// directory inside is needed for it.
-    fn pivot(&mut self) -> Done {
-        rustix::process::fchdir(self.root()?.fd()).map_err(of("fchdir(root)"))?;
-        rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
-        unmount(".", UnmountFlags::DETACH).map_err(of("umount2(., DETACH)"))?;
+    fn pivot(&mut self) -> Result {
+        rustix::process::fchdir(self.root()?.fd()).map_err(errno_context("fchdir(root)"))?;
+        rustix::process::pivot_root(".", ".").map_err(errno_context("pivot_root(., .)"))?;
+        unmount(".", UnmountFlags::DETACH).map_err(errno_context("umount2(., DETACH)"))?;
         self.at_new_root()
     }
 
     /// Where the host's root cannot be pivoted away from, an initramfs: the root is moved over it. The
-    /// host's mounts stay below, out of reach of who cannot unmount.
-    fn move_root(&mut self) -> Done {
+    /// host's mounts stay below, out of reach of processes that cannot unmount.
+    fn move_root(&mut self) -> Result {
         let root = self.root()?.fd();
-        rustix::process::fchdir(root).map_err(of("fchdir(root)"))?;
+        rustix::process::fchdir(root).map_err(errno_context("fchdir(root)"))?;
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(root, c"", CWD, c"/", flags).map_err(of("move_mount(/)"))?;
-        rustix::process::chroot(".").map_err(of("chroot(.)"))?;
+        rustix::mount::move_mount(root, c"", CWD, c"/", flags)
+            .map_err(errno_context("move_mount(/)"))?;
+        rustix::process::chroot(".").map_err(errno_context("chroot(.)"))?;
         self.at_new_root()
     }
 
-    fn at_new_root(&mut self) -> Done {
-        rustix::process::chdir("/").map_err(of("chdir(/)"))?;
+    fn at_new_root(&mut self) -> Result {
+        rustix::process::chdir("/").map_err(errno_context("chdir(/)"))?;
         let root = rustix::fs::openat(
             CWD,
             "/",
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         );
-        self.root = Some(Root::new(root.map_err(of("open(/)"))?));
+        self.root = Some(Root::new(root.map_err(errno_context("open(/)"))?));
         Ok(())
     }
 }
 
-fn no_root() -> Failed {
-    Failed { errno: Errno::INVAL, call: "no root yet".into() }
+fn no_root() -> CallError {
+    CallError { errno: Errno::INVAL, call: "no root yet".into() }
 }

@@ -2,11 +2,11 @@
 //! Device nodes and links in a container's root.
 //!
 //! The rule: a node that is there is looked at, given its owner and its mode by one descriptor that
-//! follows nothing, and only on a mount that is the container's own. On a volume nothing is made and
-//! nothing is changed: what is there already must be what was asked for.
+//! follows nothing, and only on a mount that is the container's own. On a volume nothing is created and
+//! nothing is changed: a node that exists there must be the requested one.
 
 use crate::ids::{group, user};
-use crate::mount::{Done, of};
+use crate::mount::{Result, errno_context};
 use crate::places::{Places, is_strict};
 use crate::plan::Op;
 use crate::rootfs::{Make, Root, kind};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Makes the node of an [`Op::Device`].
-pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Done {
+pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Result {
     let Op::Device { path, block, fifo, major, minor, mode, uid, gid } = op else {
         return Ok(());
     };
@@ -34,38 +34,38 @@ pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Done {
         let made = rustix::fs::mknodat(&parent, name, kind_asked, mode, number);
         rustix::process::umask(umask);
         match made {
-            // The image may bring it: what counts is that it is the one that was asked for.
+            // The image may have it: it only has to be the requested one.
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(of(format!("mknodat({path})"))(errno)),
+            Err(errno) => return Err(errno_context(format!("mknodat({path})"))(errno)),
         }
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = match rustix::fs::openat(&parent, name, flags, Mode::empty()) {
         Err(Errno::NOENT) if !is_own => {
             let call = format!("mknodat({path}): its directory is a volume");
-            return Err(of(call)(Errno::XDEV));
+            return Err(errno_context(call)(Errno::XDEV));
         }
-        other => other.map_err(of(format!("open({path})")))?,
+        other => other.map_err(errno_context(format!("open({path})")))?,
     };
     let (kind_found, found_major, found_minor) =
-        kind(node.as_fd()).map_err(of(format!("statx({path})")))?;
+        kind(node.as_fd()).map_err(errno_context(format!("statx({path})")))?;
     let found = if *fifo { (kind_found, 0, 0) } else { (kind_found, found_major, found_minor) };
     if found != asked {
-        return Err(of(format!("mknodat({path})"))(Errno::EXIST));
+        return Err(errno_context(format!("mknodat({path})"))(Errno::EXIST));
     }
     if !is_own || !places.owns(node.as_fd())? {
         return Ok(());
     }
     let (uid, gid) = user(*uid)
         .zip(group(*gid))
-        .ok_or_else(|| of(format!("fchownat({path}, {uid}, {gid})"))(Errno::INVAL))?;
+        .ok_or_else(|| errno_context(format!("fchownat({path}, {uid}, {gid})"))(Errno::INVAL))?;
     rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-        .map_err(of(format!("fchownat({path})")))?;
+        .map_err(errno_context(format!("fchownat({path})")))?;
     Ok(hull_sys::chmod_by_descriptor(node.as_fd(), mode)?)
 }
 
 /// Makes a symbolic link. One that is there with the same content is fine.
-pub(crate) fn symlink(root: &Root, places: &Places, content: &str, path: &str) -> Done {
+pub(crate) fn symlink(root: &Root, places: &Places, content: &str, path: &str) -> Result {
     let (parent, name) = parent(root, places, path)?;
     let is_own = places.owns(parent.as_fd())?;
     let made =
@@ -75,17 +75,17 @@ pub(crate) fn symlink(root: &Root, places: &Places, content: &str, path: &str) -
             Ok(have) if have.as_bytes() == content.as_bytes() => Ok(()),
             Err(Errno::NOENT) => {
                 let call = format!("symlinkat({path}): its directory is a volume");
-                Err(of(call)(Errno::XDEV))
+                Err(errno_context(call)(Errno::XDEV))
             }
-            _ => Err(of(format!("symlinkat({path})"))(Errno::EXIST)),
+            _ => Err(errno_context(format!("symlinkat({path})"))(Errno::EXIST)),
         },
-        other => other.map_err(of(format!("symlinkat({content}, {path})"))),
+        other => other.map_err(errno_context(format!("symlinkat({content}, {path})"))),
     }
 }
 
 /// The directory of `path`, made where missing, and the last part's name.
-fn parent<'a>(root: &Root, places: &Places, path: &'a str) -> Done<(OwnedFd, &'a str)> {
-    let failed = || of(format!("make(parent of {path})"));
+fn parent<'a>(root: &Root, places: &Places, path: &'a str) -> Result<(OwnedFd, &'a str)> {
+    let failed = || errno_context(format!("make(parent of {path})"));
     match path.rsplit_once('/') {
         Some((parent, name)) if is_strict(parent) && !matches!(name, "" | "." | "..") => {
             Ok((places.place(root, parent, Make::Directory, false)?, name))

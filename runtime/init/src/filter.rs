@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a compiled seccomp filter answers to a call: to know beforehand whether the last steps of a start
-//! may run under it.
+//! Evaluates a compiled seccomp filter for a call, to know beforehand whether it allows the last steps of a start.
 
 use crate::plan::Seccomp;
 use hull_sys::arch::AUDIT_ARCH;
@@ -10,8 +9,7 @@ const PASSES: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
 /// More instructions than the kernel takes (`BPF_MAXINSNS`).
 const STEPS_MAX: usize = 4096;
 
-/// Whether every one of `calls`, each with its first argument, passes the filter. No where that cannot be
-/// told.
+/// Whether every one of `calls`, each with its first argument, passes the filter. False if it cannot be evaluated.
 pub(crate) fn passes(filter: &Seccomp, calls: &[(u32, u64)]) -> bool {
     calls.iter().all(|(number, argument)| {
         let low = u32::try_from(argument & 0xffff_ffff).unwrap_or(0);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hooks of the OCI runtime spec: programs that are told the container's state on their stdin.
+//! Hooks of the OCI runtime spec: programs that get the container's state on their stdin.
 //!
-//! The rule: a hook ends in its time or is killed, and one that fails is an error that shows what it
-//! said. It gets its own environment and nothing else's, and no descriptor of ours. This knows when
-//! each kind runs by being called then; see [`launch`](crate::launch).
+//! The rule: a hook ends within its timeout or is killed, and the error of a failed hook shows its output. It gets
+//! only its own environment, and no descriptor of ours. The callers decide when each kind runs; see
+//! [`hook_sync`](crate::hook_sync).
 
 use crate::plan::{Step, StepError};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -17,12 +17,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a hook may take that names no time itself.
+/// Timeout of a hook that does not set one itself.
 const SECONDS_DEFAULT: u32 = 600;
-/// What is kept of a hook's output for the error, in bytes. A report has to fit a pipe's write.
+/// Most of a hook's output that is kept for the error, in bytes. A report has to fit one write to a pipe.
 const OUTPUT_BYTES_MAX: usize = 1024;
 
-/// When a hook runs.
+/// The point of a container's life at which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[allow(missing_docs, reason = "named as in the spec")]
 pub enum HookKind {
@@ -35,7 +35,7 @@ pub enum HookKind {
 }
 
 impl HookKind {
-    /// As the spec names it.
+    /// The name in the spec.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,27 +49,27 @@ impl HookKind {
     }
 }
 
-/// One hook.
+/// A program to run at one point of a container's life.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Hook {
-    /// When.
+    /// The point at which it runs.
     pub kind: HookKind,
     /// The program, an absolute path.
     pub path: String,
-    /// Its arguments, the name first; empty: the path alone.
+    /// Its arguments, `argv[0]` first; if empty, the path alone.
     pub args: Vec<Vec<u8>>,
     /// Its whole environment.
     pub env: Vec<Vec<u8>>,
-    /// How long it may take.
+    /// Its timeout in seconds; `None` for the default.
     pub timeout_s: Option<u32>,
 }
 
-/// The hooks of a container, and what they are told.
+/// The hooks of a container, and the state that they get.
 #[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Hooks {
-    /// The state as JSON, open at its end: `{…,` to which status and process are put.
+    /// The state as JSON without its end: `{…,` to which status and pid are appended.
     pub state: String,
-    /// All of them; those of a kind in their order.
+    /// All hooks; those of one kind in the order in which they run.
     pub list: Vec<Hook>,
 }
 
@@ -93,33 +93,33 @@ impl Hooks {
     }
 }
 
-type Done<T = ()> = Result<T, (Errno, String)>;
+type Result<T = (), E = (Errno, String)> = std::result::Result<T, E>;
 
-fn of(call: impl Into<String>) -> impl FnOnce(Errno) -> (Errno, String) {
+fn errno_context(call: impl Into<String>) -> impl FnOnce(Errno) -> (Errno, String) {
     move |errno| (errno, call.into())
 }
 
-fn run(hook: &Hook, state: &[u8]) -> Done {
+fn run(hook: &Hook, state: &[u8]) -> Result {
     let stdin = in_memory(state)?;
-    let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
-    rustix::io::ioctl_fionbio(&out, true).map_err(of("ioctl(FIONBIO)"))?;
+    let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(errno_context("pipe2(CLOEXEC)"))?;
+    rustix::io::ioctl_fionbio(&out, true).map_err(errno_context("ioctl(FIONBIO)"))?;
     let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
     match clone3(0, None).map_err(failed)? {
         ForkResult::Child => {
             let (errno, call) = become_hook(hook, &stdin, &said);
-            // Into its own output, which the maker shows.
+            // Into its own output, which the parent shows.
             let _gone = write(&said, format!("{call}: {errno}").as_bytes());
             hull_sys::exit_now(127)
         }
         ForkResult::Parent { pidfd, .. } => {
             drop(said);
             let limit = hook.timeout_s.unwrap_or(SECONDS_DEFAULT);
-            let (text, in_time) = listen(&pidfd, &out, Duration::from_secs(limit.into()));
+            let (text, in_time) = collect_output(&pidfd, &out, Duration::from_secs(limit.into()));
             if !in_time {
                 hull_sys::pidfd_send_signal(pidfd.as_fd(), 9).map_err(failed)?;
             }
             let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let status = status.map_err(of("waitid(hook)"))?;
+            let status = status.map_err(errno_context("waitid(hook)"))?;
             if !in_time {
                 return Err((Errno::TIMEDOUT, format!("killed after {limit} s; it said {text:?}")));
             }
@@ -140,32 +140,33 @@ fn how(status: &WaitIdStatus) -> Option<String> {
     }
 }
 
-/// A file: however long the state, who does not read it holds up nobody.
-fn in_memory(bytes: &[u8]) -> Done<OwnedFd> {
-    let file = memfd_create("state", MemfdFlags::CLOEXEC).map_err(of("memfd_create(state)"))?;
+/// A file and not a pipe: a hook that does not read its state must not block the start.
+fn in_memory(bytes: &[u8]) -> Result<OwnedFd> {
+    let file =
+        memfd_create("state", MemfdFlags::CLOEXEC).map_err(errno_context("memfd_create(state)"))?;
     let mut left = bytes;
     while !left.is_empty() {
-        let written = write(&file, left).map_err(of("write(state)"))?;
+        let written = write(&file, left).map_err(errno_context("write(state)"))?;
         left = &left[written..];
     }
-    seek(&file, SeekFrom::Start(0)).map_err(of("lseek(state)"))?;
+    seek(&file, SeekFrom::Start(0)).map_err(errno_context("lseek(state)"))?;
     Ok(file)
 }
 
-/// In the child; comes back only when it failed.
+/// In the child; returns only if it failed.
 fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) {
-    let prepared = || -> Done<(CString, CStringArray, CStringArray)> {
-        rustix::stdio::dup2_stdin(stdin).map_err(of("dup2(stdin)"))?;
-        rustix::stdio::dup2_stdout(said).map_err(of("dup2(stdout)"))?;
-        rustix::stdio::dup2_stderr(said).map_err(of("dup2(stderr)"))?;
+    let prepared = || -> Result<(CString, CStringArray, CStringArray)> {
+        rustix::stdio::dup2_stdin(stdin).map_err(errno_context("dup2(stdin)"))?;
+        rustix::stdio::dup2_stdout(said).map_err(errno_context("dup2(stdout)"))?;
+        rustix::stdio::dup2_stderr(said).map_err(errno_context("dup2(stderr)"))?;
         let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
         hull_sys::reset_signals().map_err(failed)?;
         hull_sys::close_all_but(3, &[]).map_err(failed)?;
         let own_name = [hook.path.clone().into_bytes()];
         let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
         let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;
-        let args = CStringArray::new(args).map_err(of("arguments"))?;
-        Ok((path, args, CStringArray::new(&hook.env).map_err(of("environment"))?))
+        let args = CStringArray::new(args).map_err(errno_context("arguments"))?;
+        Ok((path, args, CStringArray::new(&hook.env).map_err(errno_context("environment"))?))
     };
     match prepared() {
         Ok((path, args, env)) => {
@@ -176,9 +177,9 @@ fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) 
     }
 }
 
-/// Waits for its end, at most for `limit`, and keeps the beginning of what it says. Its children may
-/// hold the pipe for longer: that is not waited for.
-fn listen(pidfd: &OwnedFd, out: &OwnedFd, limit: Duration) -> (String, bool) {
+/// Waits for its end, at most for `limit`, and keeps the beginning of its output. Its children may keep the pipe
+/// open for longer: that is not waited for.
+fn collect_output(pidfd: &OwnedFd, out: &OwnedFd, limit: Duration) -> (String, bool) {
     let until = Instant::now() + limit;
     let (mut said, mut open) = (Vec::new(), true);
     let in_time = loop {
@@ -186,7 +187,7 @@ fn listen(pidfd: &OwnedFd, out: &OwnedFd, limit: Duration) -> (String, bool) {
         let wait = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(out, PollFlags::IN)];
         let watched = if open { &mut fds[..] } else { &mut fds[..1] };
-        // Interrupted: looked at again below.
+        // Interrupted: checked again below.
         let _woken = poll(watched, Some(&wait));
         let ended = !fds[0].revents().is_empty();
         open = open && take(out, &mut said);

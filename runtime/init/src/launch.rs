@@ -1,132 +1,184 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes beyond a plan: whether the process outlives its maker, what it waits for, the hooks on its
-//! way.
+//! Launching a process: cgroup, clone, the parent's part, and the child's path to the exec.
 //!
 //! ```text
-//! maker                              child
-//!   │ clone                            │ mounts
-//!   │◀──────────── ready ──────────────┤
-//!   │ prestart, createRuntime          │
-//!   ├───────────── go on ─────────────▶│ createContainer, the new root, identity
-//!   │◀──────── ready (end of file) ────┤ waits at the gate; the maker may end
-//! whoever starts it ── go on, report ─▶│ startContainer, exec
+//! a pid namespace of its own, or the host's        one that others are in (an exec, a shared one)
+//!
+//! parent ─ clone3 ─▶ mounts, root, identity        parent ─ clone3 ─▶ mounts, root, identity,
+//!                    exec                                             descriptors closed
+//!                                                             └─ clone(PARENT) ─▶ exec
 //! ```
+//!
+//! The rule: nobody is seen in a pid namespace of others before its root, its identity and its descriptors
+//! are the container's. Until then `/proc/<pid>/root` would be the host's. Of its messages only the reason of a
+//! failure is trusted: its pid comes from the kernel.
 
-use crate::gate;
-use crate::hooks::{HookKind, Hooks};
-use crate::namespaces::Processes;
-use crate::plan::{Step, StepError};
-use crate::procfs::PodProcfs;
-use crate::starting::Starting;
-use rustix::io::{Errno, read, write};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::cell::Cell;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::clone::{CloneArgs, cgroup_error};
+use crate::hook_sync::HookPhase;
+use crate::id_maps::{to_host_id, user_namespace};
+use crate::namespaces::{JoinedNamespaces, enter_time, join_all, leave_time, new_flags};
+use crate::options::LaunchOptions;
+use crate::pending_process::PendingProcess;
+use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepError};
+use crate::process::{self, Birth, PreMountFiles};
+use crate::streams::Io;
+use crate::{apply, intermediate_process, mount_sources, procfs};
+use hull_cgroup::{Cgroup, CgroupFs};
+use hull_sys::flags;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// How a process is launched. The default is a monitor's: it goes at once, and ends with its maker.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Launch<'a> {
-    /// It lives on when its maker ends.
-    pub outlives: bool,
-    /// Where it waits, with everything but the exec done; see [`gate`].
-    pub gate: Option<BorrowedFd<'a>>,
-    /// How many descriptors from 3 on the program gets.
-    pub kept_fds: u32,
-    /// The session keyring that it gets instead of its maker's: one of this name, made if missing.
-    pub keyring: Option<&'a str>,
-    /// Processes whose namespaces the plan joins; `None` when it names them by any path.
-    pub processes: Option<Processes<'a>>,
-    /// The procfs of the pod's shared pid namespace, for a plan that joins it.
-    pub procfs: Option<&'a PodProcfs>,
-    /// Programs that run on the way.
-    pub hooks: Option<&'a Hooks>,
+/// A running container that a further process joins.
+#[derive(Debug)]
+pub struct ExecTarget<'a> {
+    /// The container's first process.
+    pub pidfd: BorrowedFd<'a>,
+    /// Maps of its user namespace, if that is not ours.
+    pub id_maps: Option<&'a IdMaps>,
+    /// Path of its cgroup, from the root of each hierarchy.
+    pub cgroup: &'a str,
 }
 
-impl Launch<'_> {
-    /// In the child: leaves the maker's session keyring.
-    pub(crate) fn leave_keyring(&self) -> Result<(), StepError> {
-        let Some(name) = self.keyring else { return Ok(()) };
-        match hull_sys::join_session_keyring(Some(name)) {
-            // A kernel without keys has none to keep apart.
-            Err(err) if err.errno() == Errno::NOSYS => Ok(()),
-            other => other.map_err(StepError::of(Step::Identity)),
-        }
-    }
-
-    /// In the child, with everything but the exec done: waits to be told, then runs the hooks that
-    /// belong to the start.
-    pub(crate) fn wait(&self, report: &mut OwnedFd) -> Result<(), StepError> {
-        if let Some(gate) = self.gate {
-            gate::wait(gate, report)?;
-        }
-        self.run(&[HookKind::StartContainer], "created")
-    }
-
-    /// In the child: the number in the state is the one that its own namespace has for it.
-    fn run(&self, kinds: &[HookKind], status: &str) -> Result<(), StepError> {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        self.hooks.map_or(Ok(()), |hooks| hooks.run(kinds, status, pid))
-    }
+/// Starts a container's first process.
+///
+/// The cgroup is created first, and still exists when this fails: the caller removes it. `slots` are the
+/// detached mounts to which the plan's binds refer by number.
+pub fn spawn(
+    host: &CgroupFs,
+    plan: &Plan,
+    io: Io,
+    slots: &[OwnedFd],
+) -> Result<PendingProcess, StepError> {
+    launch(host, plan, io, slots, &LaunchOptions::default())
 }
 
-/// Hooks of the maker, while the child waits; nothing when there are none.
-pub(crate) struct Turn {
-    /// The maker's and the child's: each side takes its own, and closes the other.
-    ends: Option<(End, End)>,
+/// As [`spawn`], with options. With hooks of the kinds prestart or createRuntime it returns when those have run;
+/// if one fails, the process is killed.
+pub fn launch(
+    host: &CgroupFs,
+    plan: &Plan,
+    io: Io,
+    slots: &[OwnedFd],
+    how: &LaunchOptions<'_>,
+) -> Result<PendingProcess, StepError> {
+    let cgroup = cgroup(host, &plan.cgroup.path)?;
+    cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
+    if let Some((uid, gid)) = host_root(plan) {
+        cgroup.delegate(uid, gid).map_err(|err| cgroup_error(&err))?;
+    }
+    let mut joined = JoinedNamespaces::open(&plan.namespaces, how.processes)?;
+    let mut new = new_flags(&plan.namespaces);
+    if joined.pid.is_some() && new & flags::NEWUSER != 0 {
+        // A process in a new user namespace may not enter a pid namespace of the host any more.
+        let made = user_namespace(&plan.id_maps);
+        joined.user = Some(made.map_err(|failed| failed.at(Step::IdMaps))?);
+        new &= !flags::NEWUSER;
+    }
+    let sources = mount_sources::open(plan, joined.user.as_ref().map(|file| file.as_fd()))?;
+    let procfs = procfs(&joined, how)?;
+    io.chown_stdio_of(plan);
+    let time = enter_time(&plan.namespaces)?;
+    let clone = CloneArgs {
+        host,
+        cgroup: &cgroup,
+        flags: new,
+        pid: joined.pid.as_ref().map(|file| file.as_fd()),
+        user: joined.user.as_ref().map(|file| file.as_fd()),
+        maps: &plan.id_maps,
+        oom_score_adj: plan.process.oom_score_adj,
+    };
+    let hook_phase = HookPhase::new(how)?;
+    let work = |report: &mut OwnedFd, birth: Birth<'_>| {
+        // The host's /proc, which no process of the container can have changed.
+        let pre_mount = PreMountFiles::open(&plan.process)?;
+        how.leave_keyring()?;
+        joined.enter()?;
+        if plan.namespaces.cgroup == Namespace::New {
+            hull_sys::unshare(flags::NEWCGROUP)
+                .map_err(StepError::at(Step::Join(NamespaceKind::Cgroup)))?;
+        }
+        let console = match &io {
+            Io::Terminal { path, .. } => Some(path.as_str()),
+            Io::Streams { .. } => None,
+        };
+        let before_pivot = || hook_phase.child(how);
+        let pre_pivot = apply::PrePivot { procfs, console, before_pivot };
+        apply::all(host, plan, sources, slots, pre_pivot)?;
+        process::exec_process(&plan.process, &io, pre_mount, report, how, birth)
+    };
+    let started = match (clone.pid, clone.user) {
+        (None, Some(user)) => intermediate_process::run(&clone, user, work),
+        _ => clone.run(work),
+    };
+    if let Some(before) = time {
+        leave_time(&before)?;
+    }
+    hook_phase.parent(how, started?)
 }
 
-type End = Cell<Option<OwnedFd>>;
-
-const OF_MAKER: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime];
-
-impl Turn {
-    pub(crate) fn of(how: &Launch<'_>) -> Result<Self, StepError> {
-        if !how.hooks.is_some_and(|hooks| hooks.has(&OF_MAKER)) {
-            return Ok(Self { ends: None });
-        }
-        let (flags, kind) = (SocketFlags::CLOEXEC, SocketType::STREAM);
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
-            .map_err(|errno| StepError::new(Step::Pipe, errno, "socketpair()"))?;
-        Ok(Self { ends: Some((Cell::new(Some(ours)), Cell::new(Some(theirs)))) })
-    }
-
-    /// The child's side, between its mounts and its new root.
-    pub(crate) fn child(&self, how: &Launch<'_>) -> Result<(), StepError> {
-        if let Some((ours, theirs)) = &self.ends {
-            drop(ours.take());
-            let end = theirs.take().ok_or_else(broken)?;
-            write(&end, b"r").map_err(|_| broken())?;
-            if read(&end, &mut [0]) != Ok(1) {
-                return Err(broken());
-            }
-        }
-        how.run(&[HookKind::CreateContainer], "creating")
-    }
-
-    /// The maker's side.
-    pub(crate) fn parent(
-        &self,
-        how: &Launch<'_>,
-        mut started: Starting,
-    ) -> Result<Starting, StepError> {
-        let Some((ours, theirs)) = &self.ends else { return Ok(started) };
-        drop(theirs.take());
-        let end = ours.take().ok_or_else(broken)?;
-        if read(&end, &mut [0]) != Ok(1) {
-            // It has ended; its report says why.
-            return Ok(started);
-        }
-        let ran = how.hooks.map_or(Ok(()), |hooks| hooks.run(&OF_MAKER, "creating", started.pid));
-        if let Err(error) = ran {
-            started.kill_and_reap();
-            return Err(error);
-        }
-        // One that ended meanwhile has left its report.
-        let _told = write(&end, b"g");
-        Ok(started)
-    }
+/// The procfs of a joined pid namespace.
+fn procfs(
+    joined: &JoinedNamespaces,
+    how: &LaunchOptions<'_>,
+) -> Result<Option<procfs::Procfs>, StepError> {
+    let Some(pid) = &joined.pid else { return Ok(None) };
+    let same = |of_pod: &&procfs::PodProcfs| {
+        procfs::identity(pid.as_fd()).is_ok_and(|of| of == of_pod.namespace)
+    };
+    let found = match how.procfs.filter(same) {
+        Some(of_pod) => of_pod.copy(),
+        None => procfs::of_namespace(pid.as_fd()),
+    };
+    found.map(Some).map_err(StepError::at(Step::Join(NamespaceKind::Pid)))
 }
 
-fn broken() -> StepError {
-    StepError::new(Step::Pipe, Errno::PIPE, "waiting for the maker's hooks")
+/// The ids on the host of root in the container's own user namespace.
+fn host_root(plan: &Plan) -> Option<(u32, u32)> {
+    let IdMaps { uids, gids } = &plan.id_maps;
+    if plan.namespaces.user == Namespace::Inherit || plan.namespaces.cgroup != Namespace::New {
+        return None;
+    }
+    to_host_id(uids, 0).zip(to_host_id(gids, 0))
+}
+
+/// Starts a further process in a container.
+pub fn exec(
+    host: &CgroupFs,
+    target: &ExecTarget<'_>,
+    process: &Process,
+    io: &Io,
+) -> Result<PendingProcess, StepError> {
+    launch_exec(host, target, process, io, &LaunchOptions::default())
+}
+
+/// As [`exec`], with options; their hooks are ignored.
+pub fn launch_exec(
+    host: &CgroupFs,
+    target: &ExecTarget<'_>,
+    process: &Process,
+    io: &Io,
+    how: &LaunchOptions<'_>,
+) -> Result<PendingProcess, StepError> {
+    let cgroup = cgroup(host, target.cgroup)?;
+    let maps = IdMaps::default();
+    io.chown_stdio(process.uid, process.gid, target.id_maps);
+    let clone = CloneArgs {
+        host,
+        cgroup: &cgroup,
+        flags: 0,
+        pid: Some(target.pidfd),
+        // Joined together with all others.
+        user: None,
+        maps: &maps,
+        oom_score_adj: process.oom_score_adj,
+    };
+    clone.run(|report, birth| {
+        let pre_mount = PreMountFiles::open(process)?;
+        how.leave_keyring()?;
+        join_all(target.pidfd, target.id_maps.is_some())?;
+        process::exec_process(process, io, pre_mount, report, how, birth)
+    })
+}
+
+fn cgroup(host: &CgroupFs, path: &str) -> Result<Cgroup, StepError> {
+    Cgroup::at(host, path).map_err(|err| cgroup_error(&err))
 }

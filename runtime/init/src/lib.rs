@@ -2,46 +2,49 @@
 //! A plan in, a process out: namespaces, mounts, cgroups, exec.
 //!
 //! ```text
-//! spawn ─ cgroup ─ clone3 ─┬─ parent: Starting{pid, pidfd, status pipe} ─ poll
+//! spawn ─ cgroup ─ clone3 ─┬─ parent: PendingProcess{pid, pidfd, status pipe} ─ poll
 //!                          └─ child: join, mounts, identity, seccomp, execve
 //!                                       └─ a failed step goes over the status pipe as StepError
 //! ```
 //!
-//! Callers are single-threaded: the child of a clone runs ordinary code. Knows no Kubernetes, no
-//! JSON, no tokio. What to do was decided before, in a [`Plan`].
+//! Callers are single-threaded: the child of a clone runs ordinary code. It does not know Kubernetes,
+//! JSON or tokio. All decisions were made before, in a [`Plan`].
 
 mod apply;
-mod between;
-mod child;
+mod clone;
 mod copy_up;
 mod cover;
 mod device;
 mod filter;
-pub mod gate;
+mod hook_sync;
 pub mod hooks;
+mod id_maps;
 mod ids;
-mod image;
+mod image_volume;
+mod intermediate_process;
 mod launch;
 mod mount;
+mod mount_sources;
 mod namespaces;
+mod options;
 mod pause;
+mod pending_process;
 mod places;
 pub mod plan;
 mod process;
 mod procfs;
 mod rootfs;
-mod sources;
-mod starting;
+pub mod start_socket;
 mod streams;
 mod sysctl;
 
-pub use child::{ExecTarget, exec, launch, launch_exec, spawn};
 pub use hooks::{Hook, HookKind, Hooks};
-pub use launch::Launch;
+pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};
+pub use mount_sources::try_user_namespaces;
 pub use namespaces::Processes;
+pub use options::LaunchOptions;
 pub use pause::{StartedPause, pause, pod_shm};
+pub use pending_process::PendingProcess;
 pub use plan::{PausePlan, Plan, Process, Step, StepError};
 pub use procfs::PodProcfs;
-pub use sources::try_user_namespaces;
-pub use starting::Starting;
 pub use streams::Io;

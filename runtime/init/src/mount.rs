@@ -19,30 +19,30 @@ pub(crate) const MS_UNBINDABLE: u64 = 1 << 17;
 pub(crate) const MS_SLAVE: u64 = 1 << 19;
 pub(crate) const MS_SHARED: u64 = 1 << 20;
 
-/// An error of one operation, before it is known which.
+/// A failed system call, before it is known to which step it belongs.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct CallError {
     pub(crate) errno: Errno,
     pub(crate) call: String,
 }
 
-impl From<hull_sys::Error> for Failed {
+impl From<hull_sys::Error> for CallError {
     fn from(err: hull_sys::Error) -> Self {
         Self { errno: err.errno(), call: err.to_string() }
     }
 }
 
-impl Failed {
+impl CallError {
     pub(crate) fn at(self, step: Step) -> StepError {
         StepError::new(step, self.errno, self.call)
     }
 }
 
-pub(crate) fn of(call: impl Into<String>) -> impl FnOnce(Errno) -> Failed {
-    move |errno| Failed { errno, call: call.into() }
+pub(crate) fn errno_context(call: impl Into<String>) -> impl FnOnce(Errno) -> CallError {
+    move |errno| CallError { errno, call: call.into() }
 }
 
-pub(crate) type Done<T = ()> = Result<T, Failed>;
+pub(crate) type Result<T = (), E = CallError> = std::result::Result<T, E>;
 
 /// The bits of `mount_setattr(2)`.
 pub(crate) fn bits(attrs: &Attrs) -> u64 {
@@ -76,13 +76,15 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
 }
 
 /// A detached copy of what is at a path of the host; links in it are followed.
-pub(crate) fn clone_tree(path: &str, recursive: bool) -> Done<OwnedFd> {
-    open_tree(CWD, path, clone_flags(recursive)).map_err(of(format!("open_tree({path}, CLONE)")))
+pub(crate) fn clone_tree(path: &str, recursive: bool) -> Result<OwnedFd> {
+    open_tree(CWD, path, clone_flags(recursive))
+        .map_err(errno_context(format!("open_tree({path}, CLONE)")))
 }
 
 /// A detached copy of what is directly in a directory. One in a detached mount: Linux 6.15.
-pub(crate) fn clone_at(directory: &OwnedFd, name: &str) -> Done<OwnedFd> {
-    open_tree(directory, name, clone_flags(false)).map_err(of(format!("open_tree({name}, CLONE)")))
+pub(crate) fn clone_at(directory: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    open_tree(directory, name, clone_flags(false))
+        .map_err(errno_context(format!("open_tree({name}, CLONE)")))
 }
 
 /// A detached copy of what a descriptor names.
@@ -90,8 +92,8 @@ pub(crate) fn clone_fd_errno(fd: BorrowedFd<'_>, recursive: bool) -> Result<Owne
     open_tree(fd, c"", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
-pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Done<OwnedFd> {
-    clone_fd_errno(fd, recursive).map_err(of("open_tree(descriptor, CLONE)"))
+pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
+    clone_fd_errno(fd, recursive).map_err(errno_context("open_tree(descriptor, CLONE)"))
 }
 
 pub(crate) fn attach(mount: &OwnedFd, at: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -104,9 +106,9 @@ pub(crate) fn attach_in(mount: &OwnedFd, dir: &OwnedFd, name: &str) -> Result<()
     move_mount(mount, c"", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-pub(crate) fn attach_path(mount: &OwnedFd, at: &str) -> Done {
+pub(crate) fn attach_path(mount: &OwnedFd, at: &str) -> Result {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(mount, c"", CWD, at, flags).map_err(of(format!("move_mount({at})")))
+    move_mount(mount, c"", CWD, at, flags).map_err(errno_context(format!("move_mount({at})")))
 }
 
 /// A new, detached instance of a file system.
@@ -115,7 +117,7 @@ pub(crate) fn new_mount(
     source: &str,
     attrs: &Attrs,
     options: &[(String, Option<String>)],
-) -> Done<OwnedFd> {
+) -> Result<OwnedFd> {
     let context = open_context(fstype, source)?;
     for (key, value) in options {
         set_option(&context, fstype, key, value.as_deref())?;
@@ -123,25 +125,31 @@ pub(crate) fn new_mount(
     finish(&context, fstype, attrs)
 }
 
-pub(crate) fn open_context(fstype: &str, source: &str) -> Done<OwnedFd> {
-    let context =
-        fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(of(format!("fsopen({fstype})")))?;
+pub(crate) fn open_context(fstype: &str, source: &str) -> Result<OwnedFd> {
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(errno_context(format!("fsopen({fstype})")))?;
     set_option(&context, fstype, "source", Some(source))?;
     Ok(context)
 }
 
-pub(crate) fn set_option(context: &OwnedFd, fstype: &str, key: &str, value: Option<&str>) -> Done {
+pub(crate) fn set_option(
+    context: &OwnedFd,
+    fstype: &str,
+    key: &str,
+    value: Option<&str>,
+) -> Result {
     let set = match value {
         Some(value) => fsconfig_set_string(context, key, value),
         None => fsconfig_set_flag(context, key),
     };
-    set.map_err(of(format!("fsconfig({fstype}, {key})")))
+    set.map_err(errno_context(format!("fsconfig({fstype}, {key})")))
 }
 
-pub(crate) fn finish(context: &OwnedFd, fstype: &str, attrs: &Attrs) -> Done<OwnedFd> {
-    fsconfig_create(context).map_err(of(format!("fsconfig create({fstype})")))?;
+pub(crate) fn finish(context: &OwnedFd, fstype: &str, attrs: &Attrs) -> Result<OwnedFd> {
+    fsconfig_create(context).map_err(errno_context(format!("fsconfig create({fstype})")))?;
     let flags = MountAttrFlags::from_bits_retain(u32::try_from(bits(attrs)).unwrap_or(0));
-    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(of(format!("fsmount({fstype})")))
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+        .map_err(errno_context(format!("fsmount({fstype})")))
 }
 
 /// The overlay, attached at `at`; the descriptor of its root. Layers of any number and length.
@@ -150,7 +158,7 @@ pub(crate) fn overlay(
     upper: Option<&(String, String)>,
     options: &[(String, Option<String>)],
     at: &str,
-) -> Done<OwnedFd> {
+) -> Result<OwnedFd> {
     // The older form is one text of at most a page.
     if !takes_layers_one_by_one() {
         return old_overlay(lower, upper, options, at);
@@ -193,17 +201,17 @@ fn old_overlay(
     upper: Option<&(String, String)>,
     options: &[(String, Option<String>)],
     at: &str,
-) -> Done<OwnedFd> {
+) -> Result<OwnedFd> {
     let mut held = Vec::with_capacity(lower.len() + 2);
     let mut named = |dir: &String| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, dir, flags, Mode::empty())
-            .map_err(of(format!("open({dir})")))?;
+            .map_err(errno_context(format!("open({dir})")))?;
         let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir));
         held.push(dir);
         Ok(name)
     };
-    let layers: Vec<_> = lower.iter().map(&mut named).collect::<Done<_>>()?;
+    let layers: Vec<_> = lower.iter().map(&mut named).collect::<Result<_>>()?;
     let mut data = format!("lowerdir={}", layers.join(":"));
     if let Some((upper, work)) = upper {
         data += &format!(",upperdir={},workdir={}", named(upper)?, named(work)?);
@@ -216,7 +224,8 @@ fn old_overlay(
             data.push_str(value);
         }
     }
-    let data = std::ffi::CString::new(data).map_err(|_| of("mount(overlay)")(Errno::INVAL))?;
+    let data =
+        std::ffi::CString::new(data).map_err(|_| errno_context("mount(overlay)")(Errno::INVAL))?;
     rustix::mount::mount(
         "overlay",
         at,
@@ -224,7 +233,7 @@ fn old_overlay(
         rustix::mount::MountFlags::empty(),
         data.as_c_str(),
     )
-    .map_err(of(format!("mount(overlay, {} layers)", lower.len())))?;
+    .map_err(errno_context(format!("mount(overlay, {} layers)", lower.len())))?;
     rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(of(format!("open({at})")))
+        .map_err(errno_context(format!("open({at})")))
 }

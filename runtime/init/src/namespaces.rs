@@ -203,7 +203,7 @@ pub(crate) fn enter_time(namespaces: &Namespaces) -> Result<Option<fs::File>, St
             return Ok(Some(home));
         }
     };
-    hull_sys::unshare(flags::NEWTIME).map_err(StepError::of(Step::Join(kind)))?;
+    hull_sys::unshare(flags::NEWTIME).map_err(StepError::at(Step::Join(kind)))?;
     for (clock, seconds, nanoseconds) in &namespaces.time_offsets {
         let line = format!("{clock} {seconds} {nanoseconds}\n");
         fs::write("/proc/self/timens_offsets", line)

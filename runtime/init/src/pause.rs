@@ -5,14 +5,14 @@
 //! So the host has no mount for it, it goes with the pod whatever is killed, and what a container
 //! could reach through /proc/1/root of a shared pid namespace is that tmpfs and nothing else.
 
-use crate::apply::become_root_inside;
-use crate::child::{Clone, cgroup_error};
+use crate::apply::become_container_root;
+use crate::clone::{CloneArgs, cgroup_error};
 use crate::ids;
 use crate::mount::{MS_PRIVATE, attach, clone_fd_errno, new_mount};
+use crate::pending_process::{PendingProcess, fail};
 use crate::plan::{Attrs, IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
 use crate::process::{die_with_parent, not_traceable};
 use crate::procfs::{PodProcfs, identity};
-use crate::starting::{Starting, fail};
 use crate::sysctl;
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::{Attr, flags};
@@ -33,12 +33,12 @@ use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// A pause process on its way.
+/// A pause process that is being started.
 #[derive(Debug)]
 pub struct StartedPause {
-    /// Itself.
-    pub starting: Starting,
-    /// The procfs of its pid namespace, when that is a new one: for the containers that join it.
+    /// The pause process.
+    pub pending: PendingProcess,
+    /// The procfs of its pid namespace if that is new, for the containers that join it.
     pub procfs: Option<PodProcfs>,
 }
 
@@ -73,7 +73,7 @@ pub fn pause(
     } else {
         IdMaps::default()
     };
-    let clone = Clone {
+    let clone = CloneArgs {
         host,
         cgroup: &cgroup,
         flags: new,
@@ -83,8 +83,8 @@ pub fn pause(
         oom_score_adj: plan.oom_score_adj,
     };
     let handover = (plan.namespaces.pid == Namespace::New).then(Handover::new).transpose()?;
-    let starting = clone.run(|report, _| {
-        // Without a name: the pod's own, which nobody else can join.
+    let pending = clone.run(|report, _| {
+        // Without a name: the pod's own, which no other process can join.
         leave_keyring()?;
         if let Some(netns) = &netns {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
@@ -93,11 +93,11 @@ pub fn pause(
         }
         child(plan, exe, handover.as_ref(), report.as_fd())
     })?;
-    let procfs = handover.map_or(Ok(None), |handover| handover.take(&starting))?;
-    Ok(StartedPause { starting, procfs })
+    let procfs = handover.map_or(Ok(None), |handover| handover.take(&pending))?;
+    Ok(StartedPause { pending, procfs })
 }
 
-/// Comes back only when it failed, and then before its descriptors are closed.
+/// In the child; returns only if it failed, and then before its descriptors are closed.
 fn child(
     plan: &PausePlan,
     exe: BorrowedFd<'_>,
@@ -105,7 +105,7 @@ fn child(
     report: BorrowedFd<'_>,
 ) -> Result<Infallible, StepError> {
     if plan.namespaces.user == Namespace::New {
-        become_root_inside()?;
+        become_container_root()?;
     }
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| {
@@ -134,12 +134,12 @@ fn child(
     // Changed credentials may have undone it.
     not_traceable()?;
     die_with_parent(report)?;
-    hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
+    hull_sys::reset_signals().map_err(StepError::at(Step::Exec))?;
     let args = hull_sys::CStringArray::new(&[b"pause".to_vec()])
         .map_err(|errno| StepError::new(Step::Exec, errno, "arguments"))?;
     let env = hull_sys::CStringArray::new(&[])
         .map_err(|errno| StepError::new(Step::Exec, errno, "environment"))?;
-    hull_sys::close_all_but(3, &[exe, report]).map_err(StepError::of(Step::Stdio))?;
+    hull_sys::close_all_but(3, &[exe, report]).map_err(StepError::at(Step::Stdio))?;
     // Nothing that is owned may be dropped from here on.
     let error = hull_sys::execveat(exe, &args, &env);
     fail(report, &StepError::new(Step::Exec, error.errno(), error.to_string()))
@@ -147,16 +147,16 @@ fn child(
 
 fn leave_keyring() -> Result<(), StepError> {
     match hull_sys::join_session_keyring(None) {
-        // A kernel without keys has none to keep apart.
+        // A kernel without keyrings has nothing to separate.
         Err(err) if err.errno() == Errno::NOSYS => Ok(()),
-        other => other.map_err(StepError::of(Step::Identity)),
+        other => other.map_err(StepError::at(Step::Identity)),
     }
 }
 
-/// How the monitor gets a descriptor of the mount namespace in which the pod's procfs is: the child stops in
-/// it, and goes on in a copy without the procfs.
+/// Passes the monitor a descriptor of the mount namespace with the pod's procfs: the child stops in that
+/// namespace, and continues in a copy of it without the procfs.
 struct Handover {
-    /// The monitor's and the child's: each side takes its own, and closes the other.
+    /// Socket of the monitor, and that of the child: each side takes its own, and closes the other.
     ends: (Cell<Option<OwnedFd>>, Cell<Option<OwnedFd>>),
 }
 
@@ -184,22 +184,22 @@ impl Handover {
         if read(&end, &mut [0]) != Ok(1) {
             return Err(broken());
         }
-        hull_sys::unshare(flags::NEWNS).map_err(StepError::of(Step::PauseRoot))?;
+        hull_sys::unshare(flags::NEWNS).map_err(StepError::at(Step::PauseRoot))?;
         // `..` of the root is what is mounted on top of it.
         unmount("/..", UnmountFlags::DETACH).map_err(failed("umount2(procfs)"))
     }
 
     /// The monitor's side.
-    fn take(&self, starting: &Starting) -> Result<Option<PodProcfs>, StepError> {
+    fn take(&self, pending: &PendingProcess) -> Result<Option<PodProcfs>, StepError> {
         drop(self.ends.1.take());
         let end = self.ends.0.take().ok_or_else(broken)?;
         if read(&end, &mut [0]) != Ok(1) {
-            // It has ended; its report says why.
+            // The child has ended; its report has the reason.
             return Ok(None);
         }
-        // Our child, which waits: the number is its own.
+        // Our child, which waits: the pid is its own.
         let open = |name: &str| {
-            let path = format!("/proc/{}/ns/{name}", starting.pid);
+            let path = format!("/proc/{}/ns/{name}", pending.pid);
             fs::File::open(&path).map_err(|err| {
                 let errno = Errno::from_io_error(&err).unwrap_or(Errno::IO);
                 StepError::new(Step::PauseRoot, errno, format!("open({path})"))
@@ -230,33 +230,35 @@ fn stdio() -> Result<(), StepError> {
 
 /// Makes a tmpfs the root, and the only mount, of this mount namespace.
 fn root(bytes: u64) -> Result<(), (Errno, String)> {
-    fn of(call: &str) -> impl FnOnce(Errno) -> (Errno, String) {
+    fn errno_context(call: &str) -> impl FnOnce(Errno) -> (Errno, String) {
         let call = call.to_owned();
         move |errno| (errno, call)
     }
     let host = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(of("open(/)"))?;
+        .map_err(errno_context("open(/)"))?;
     let private = Attr { propagation: MS_PRIVATE, ..Attr::default() };
     hull_sys::mount_setattr(host.as_fd(), true, &private)
         .map_err(|err| (err.errno(), err.to_string()))?;
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(of("fsopen(tmpfs)"))?;
-    fsconfig_set_string(&context, "source", "shm").map_err(of("fsconfig(source)"))?;
-    fsconfig_set_string(&context, "size", bytes.to_string()).map_err(of("fsconfig(size)"))?;
-    fsconfig_set_string(&context, "mode", "1777").map_err(of("fsconfig(mode)"))?;
-    fsconfig_create(&context).map_err(of("fsconfig(create)"))?;
+    let context =
+        fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno_context("fsopen(tmpfs)"))?;
+    fsconfig_set_string(&context, "source", "shm").map_err(errno_context("fsconfig(source)"))?;
+    fsconfig_set_string(&context, "size", bytes.to_string())
+        .map_err(errno_context("fsconfig(size)"))?;
+    fsconfig_set_string(&context, "mode", "1777").map_err(errno_context("fsconfig(mode)"))?;
+    fsconfig_create(&context).map_err(errno_context("fsconfig(create)"))?;
     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount =
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).map_err(of("fsmount(tmpfs)"))?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+        .map_err(errno_context("fsmount(tmpfs)"))?;
     // Any directory will do: only this namespace sees it, and only until the pivot.
     let place = rustix::fs::openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(of("open(/proc)"))?;
-    attach(&mount, place.as_fd()).map_err(of("move_mount(shm)"))?;
-    rustix::process::fchdir(&mount).map_err(of("fchdir(shm)"))?;
-    rustix::process::pivot_root(".", ".").map_err(of("pivot_root(., .)"))?;
-    unmount(".", UnmountFlags::DETACH).map_err(of("umount2(., DETACH)"))?;
-    rustix::process::chdir("/").map_err(of("chdir(/)"))
+        .map_err(errno_context("open(/proc)"))?;
+    attach(&mount, place.as_fd()).map_err(errno_context("move_mount(shm)"))?;
+    rustix::process::fchdir(&mount).map_err(errno_context("fchdir(shm)"))?;
+    rustix::process::pivot_root(".", ".").map_err(errno_context("pivot_root(., .)"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(errno_context("umount2(., DETACH)"))?;
+    rustix::process::chdir("/").map_err(errno_context("chdir(/)"))
 }
 
 fn drop_rights(plan: &PausePlan) -> Result<(), StepError> {
@@ -292,7 +294,7 @@ pub fn pod_shm(pause: BorrowedFd<'_>) -> Result<OwnedFd, hull_sys::Error> {
         .map_err(error("setns(pause, NEWNS)"))?;
     let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let shm = root.and_then(|root| clone_fd_errno(root.as_fd(), false));
-    // Back first, whatever came of it: nothing else may happen in there.
+    // Back first, also after an error: nothing else may happen in there.
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))
         .map_err(error("setns(back, NEWNS)"))?;
     shm.map_err(error("open_tree(shm, CLONE)"))

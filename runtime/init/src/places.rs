@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which mounts of a container's root are its own, and where the kernel's file systems go.
+//! The mounts of a root that only this container has, and mount points for the kernel's file systems.
 //!
 //! The rule: procfs, sysfs and cgroup are mounted on ordinary directories only, which no symbolic link led
 //! to. What is masked in them is found beneath the very mount that was made. Nothing is made in, or changed
-//! on, a volume at /dev: whoever else has that volume could have prepared it, and the host would keep it.
+//! on, a volume at /dev: another container with that volume could have prepared it, and the host would keep it.
 
-use crate::mount::{Done, Failed, of};
+use crate::mount::{CallError, Result, errno_context};
 use crate::rootfs::{Make, Root, kind, mount_id};
 use rustix::fs::{FileType, OFlags, ResolveFlags, fstatfs};
 use rustix::io::Errno;
@@ -36,7 +36,7 @@ pub(crate) fn is_strict(target: &str) -> bool {
     STRICT.iter().any(|top| rest_below(target, top).is_some())
 }
 
-/// What follows `top` in `path`; empty for `top` itself.
+/// The part of `path` after `top`; empty for `top` itself.
 fn rest_below<'a>(path: &'a str, top: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(top)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
@@ -44,8 +44,8 @@ fn rest_below<'a>(path: &'a str, top: &str) -> Option<&'a str> {
 
 impl Places {
     /// Notes a mount that is this container's alone.
-    pub(crate) fn add(&mut self, mount: BorrowedFd<'_>) -> Done {
-        self.own.push(mount_id(mount).map_err(of("statx(mount id)"))?);
+    pub(crate) fn add(&mut self, mount: BorrowedFd<'_>) -> Result {
+        self.own.push(mount_id(mount).map_err(errno_context("statx(mount id)"))?);
         Ok(())
     }
 
@@ -61,16 +61,19 @@ impl Places {
     }
 
     /// Whether what `fd` names lies on a mount that is this container's alone.
-    pub(crate) fn owns(&self, fd: BorrowedFd<'_>) -> Done<bool> {
-        Ok(self.own.contains(&mount_id(fd).map_err(of("statx(mount id)"))?))
+    pub(crate) fn owns(&self, fd: BorrowedFd<'_>) -> Result<bool> {
+        Ok(self.own.contains(&mount_id(fd).map_err(errno_context("statx(mount id)"))?))
     }
 
     /// The directory at which `fstype` is mounted: an ordinary one, made where missing.
-    pub(crate) fn directory(&self, root: &Root, target: &str, fstype: &str) -> Done<OwnedFd> {
+    pub(crate) fn directory(&self, root: &Root, target: &str, fstype: &str) -> Result<OwnedFd> {
         let found = self.place(root, target, Make::Directory, false)?;
-        let (of_kind, ..) = kind(found.as_fd()).map_err(of(format!("statx({target})")))?;
+        let (of_kind, ..) =
+            kind(found.as_fd()).map_err(errno_context(format!("statx({target})")))?;
         if of_kind != FileType::Directory {
-            return Err(of(format!("mount({fstype}): {target} is not a directory"))(Errno::NOTDIR));
+            return Err(errno_context(format!("mount({fstype}): {target} is not a directory"))(
+                Errno::NOTDIR,
+            ));
         }
         let in_sysfs = || fstatfs(&found).is_ok_and(|stat| stat.f_type == SYSFS_MAGIC);
         let allowed = match fstype {
@@ -82,7 +85,7 @@ impl Places {
         if allowed {
             return Ok(found);
         }
-        Err(of(format!("mount({fstype}): {target} lies in a volume"))(Errno::XDEV))
+        Err(errno_context(format!("mount({fstype}): {target} lies in a volume"))(Errno::XDEV))
     }
 
     /// A mount point below /dev, /proc or /sys, made where missing if its directory is the container's own;
@@ -93,11 +96,11 @@ impl Places {
         target: &str,
         make: Make,
         anywhere: bool,
-    ) -> Done<OwnedFd> {
+    ) -> Result<OwnedFd> {
         let mut may_make = |parent: BorrowedFd<'_>| match self.owns(parent) {
             Ok(own) if own || anywhere => Ok(()),
             Ok(_) => Err(Errno::XDEV),
-            Err(Failed { errno, .. }) => Err(errno),
+            Err(CallError { errno, .. }) => Err(errno),
         };
         root.find_or_make_plain(target, make, &mut may_make).map_err(|errno| {
             let why = match errno {
@@ -105,13 +108,13 @@ impl Places {
                 Errno::XDEV => " is missing in the volume that is mounted there",
                 _ => "",
             };
-            of(format!("open({target}){why}"))(errno)
+            errno_context(format!("open({target}){why}"))(errno)
         })
     }
 
-    /// What there is to mask or to make read-only at `path`: found in the very procfs or sysfs that was
-    /// mounted, if it lies in one. `None` when it is not there.
-    pub(crate) fn find(&self, root: &Root, path: &str) -> Done<Option<OwnedFd>> {
+    /// The file to mask or to make read-only at `path`: resolved in the very procfs or sysfs that was mounted, if it
+    /// lies in one. `None` if it does not exist.
+    pub(crate) fn find(&self, root: &Root, path: &str) -> Result<Option<OwnedFd>> {
         let inside = self.kernel.iter().rev().find_map(|of| {
             rest_below(path, &of.target).filter(|rest| !rest.is_empty()).map(|rest| (of, rest))
         });
@@ -126,7 +129,7 @@ impl Places {
         match found {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(of(format!("openat2({path})"))(errno)),
+            Err(errno) => Err(errno_context(format!("openat2({path})"))(errno)),
         }
     }
 }

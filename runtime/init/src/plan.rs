@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What to do, decided elsewhere: the types that `hull-plan` fills and this crate carries out.
+//! The types of a plan: `hull-plan` fills them, and this crate carries them out.
 //!
 //! A [`Plan`] is flat: namespaces, a cgroup, a list of operations run in order inside the new
-//! mount namespace, and the process to become. Nothing here is worked out again at run time.
-//! Paths with the type [`Inside`] are resolved beneath the container's root by descriptor
+//! mount namespace, and the process to become. Nothing in it is derived again at run time.
+//! Paths with the type [`ContainerPath`] are resolved beneath the container's root by descriptor
 //! (`openat2(2)`, `RESOLVE_IN_ROOT`); all other paths are the host's.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use hull_cgroup::Limits;
 
 /// A path inside the container's root, absolute; never joined to a host path as text.
-pub type Inside = String;
+pub type ContainerPath = String;
 
-/// Everything needed to make a container's first process.
+/// Everything needed to start a container's first process.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Plan {
     /// Which namespaces are new, joined or the caller's.
     pub namespaces: Namespaces,
     /// Maps of a new user namespace; empty without one.
     pub id_maps: IdMaps,
-    /// Where its processes are counted and limited.
+    /// The cgroup in which its processes are counted and limited.
     pub cgroup: Cgroup,
-    /// What is done in the new mount namespace, in order. [`Op::Pivot`] is the last that can name a
+    /// Operations in the new mount namespace, in order. [`Op::Pivot`] is the last that can name a
     /// host path.
     pub ops: Vec<Op>,
-    /// What to become.
+    /// The program to execute, and its attributes.
     pub process: Process,
 }
 
-/// One namespace: whose?
+/// The choice of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Namespace {
-    /// The caller's.
+    /// The namespace of the caller.
     #[default]
     Inherit,
     /// A new one.
@@ -60,29 +60,29 @@ pub struct Namespaces {
 /// `user_namespaces(7)` maps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct IdMaps {
-    /// User ids.
+    /// Ranges of user ids.
     pub uids: Vec<IdMap>,
-    /// Group ids.
+    /// Ranges of group ids.
     pub gids: Vec<IdMap>,
 }
 
 /// One range of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct IdMap {
-    /// First id inside.
-    pub inside: u32,
+    /// First id in the user namespace.
+    pub container_id: u32,
     /// First id on the host.
-    pub outside: u32,
-    /// How many.
+    pub host_id: u32,
+    /// Number of ids.
     pub length: u32,
 }
 
-/// A cgroup to make and enter.
+/// A cgroup to create and enter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Cgroup {
-    /// From the root of each hierarchy, such as `/kubepods/besteffort/pod1/0123…`.
+    /// Path from the root of each hierarchy, such as `/kubepods/besteffort/pod1/0123…`.
     pub path: String,
-    /// What it may use.
+    /// Limits of its resources.
     pub limits: Limits,
 }
 
@@ -116,16 +116,16 @@ pub enum Propagation {
 pub enum Source {
     /// A path on the host; symbolic links in it are followed.
     Host(String),
-    /// A detached mount that the caller of `spawn` hands over, by its place in the list of slots.
+    /// A detached mount that the caller of `spawn` passes, by its index in the list of slots.
     Slot(u32),
-    /// A part of an image, never to be written to: its layers as one tree, and in it what a path
-    /// names. Links of the image mean what they mean in a container of it.
+    /// A part of an image, always read-only: a path in its layers as one tree. Links of the image resolve as in a
+    /// container of it.
     Image {
         /// Layer directories, topmost first; two or more, as overlayfs wants without an upper one.
         lower: Vec<String>,
-        /// What of it, resolved beneath its root; empty for all.
-        path: Inside,
-        /// A directory of the host to put it together at, in the container's own mount namespace.
+        /// Path of the part, resolved beneath the image's root; empty for all.
+        path: ContainerPath,
+        /// A directory of the host at which it is mounted meanwhile, in the container's own mount namespace.
         at: String,
     },
 }
@@ -143,36 +143,36 @@ pub enum Op {
         upper: Option<(String, String)>,
         /// Further options of the overlay file system, such as `volatile`.
         options: Vec<(String, Option<String>)>,
-        /// Where.
+        /// Directory of the host at which the overlay is attached.
         at: String,
     },
     /// Makes a directory tree of the host the root (an OCI bundle's `rootfs`).
     RootBind {
-        /// The directory.
+        /// Path of the directory on the host.
         source: String,
     },
     /// Mounts a new file system instance.
     Mount {
         /// `proc`, `tmpfs`, …
         fstype: String,
-        /// What shows up as its source in mountinfo.
+        /// The text that mountinfo shows as its source.
         source: String,
-        /// Where; made when missing (a directory).
-        target: Inside,
-        /// Flags.
+        /// Mount point; a directory, created if missing.
+        target: ContainerPath,
+        /// Flags of the mount.
         attrs: Attrs,
         /// Options of the file system: key, and value where it takes one.
         options: Vec<(String, Option<String>)>,
-        /// Fill a tmpfs with what the image has at that place (OCI `tmpcopyup`).
+        /// Fill a tmpfs with the image's content at that path (OCI `tmpcopyup`).
         copy_up: bool,
     },
     /// Binds a file or a tree.
     Bind {
-        /// What.
+        /// The file or tree to bind.
         source: Source,
-        /// Where; made when missing, as a file or directory like the source.
-        target: Inside,
-        /// With the mounts below it.
+        /// Mount point; created if missing, as a file or directory like the source.
+        target: ContainerPath,
+        /// Whether the mounts below the source are bound too.
         recursive: bool,
         /// Flags to set on the top mount; those of the source stay unless cleared.
         attrs: Attrs,
@@ -180,7 +180,7 @@ pub enum Op {
         recursive_attrs: Attrs,
         /// Flags named to be cleared (`exec`, `suid`, `dev`, `rw`).
         clear: Attrs,
-        /// How mounts made later pass between the two.
+        /// How later mounts propagate between the two.
         propagation: Option<Propagation>,
         /// Mapped ids (`MOUNT_ATTR_IDMAP`): maps, or `None`.
         id_maps: Option<IdMaps>,
@@ -188,95 +188,95 @@ pub enum Op {
     /// Mounts the cgroup file system as the container sees it: on v2 a cgroup2 mount, on v1 a tmpfs
     /// with each hierarchy bound to the container's part.
     Cgroups {
-        /// Where, usually /sys/fs/cgroup.
-        target: Inside,
-        /// Flags.
+        /// Mount point, usually /sys/fs/cgroup.
+        target: ContainerPath,
+        /// Flags of the mount.
         attrs: Attrs,
     },
     /// Makes a device node, or binds the host's where nodes cannot be made (user namespace).
     Device {
-        /// Where.
-        path: Inside,
+        /// Path of the node.
+        path: ContainerPath,
         /// Block device; otherwise character.
         block: bool,
         /// FIFO; major and minor are ignored.
         fifo: bool,
-        /// Numbers.
+        /// Major number.
         major: u32,
-        /// Numbers.
+        /// Minor number.
         minor: u32,
-        /// Permission bits.
+        /// Permission bits of its mode.
         mode: u32,
-        /// Owner inside.
+        /// Owner, as an id in the container.
         uid: u32,
-        /// Group inside.
+        /// Group, as an id in the container.
         gid: u32,
     },
-    /// Makes a symbolic link. A link that is there with the same content is fine.
+    /// Makes a symbolic link. An existing link with the same content is accepted.
     Symlink {
-        /// What it says.
+        /// Target of the link, as it is written into it.
         content: String,
-        /// Where.
-        path: Inside,
+        /// Path of the link.
+        path: ContainerPath,
     },
     /// Makes a directory with its parents where it is missing (the working directory).
     Mkdir {
-        /// Where.
-        path: Inside,
-        /// Permission bits.
+        /// Path of the directory.
+        path: ContainerPath,
+        /// Permission bits of its mode.
         mode: u32,
     },
     /// Hides a path: a directory under an empty read-only tmpfs, a file under the container's
-    /// verified /dev/null. A path that is not there is passed over.
+    /// verified /dev/null. A missing path is skipped.
     Mask {
-        /// What.
-        path: Inside,
+        /// Path to hide.
+        path: ContainerPath,
     },
-    /// Makes a path, and all below, read-only by binding it over itself. Not there: passed over.
+    /// Makes a path, and all below, read-only by binding it over itself. A missing path is skipped.
     Readonly {
-        /// What.
-        path: Inside,
+        /// Path of the file or directory.
+        path: ContainerPath,
     },
     /// Makes the root mount itself read-only.
     RootReadonly,
-    /// Sets how mounts pass between the root and the host.
+    /// Sets how mounts propagate between the root and the host.
     RootPropagation(Propagation),
     /// Writes a kernel setting: `net.ipv4.ip_forward` is written as given, to
     /// /proc/sys/net/ipv4/ip_forward.
     Sysctl {
         /// Dotted or slashed name.
         name: String,
-        /// What to write.
+        /// The value to write.
         value: String,
     },
     /// `sethostname(2)`.
     Hostname(String),
     /// `setdomainname(2)`.
     Domainname(String),
-    /// Becomes the root of the mount namespace; the host's goes.
+    /// Makes the container's root that of the mount namespace, and unmounts the host's.
     Pivot,
-    /// Likewise where the host's root cannot be pivoted away from (an initramfs): it is covered.
+    /// Covers the host's root with the container's, where `pivot_root` is not possible (an initramfs).
     MoveRoot,
 }
 
-/// What a process becomes, for a container's first and for execs.
+/// The program of a process and its attributes, for a container's first process and for execs.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Process {
-    /// Program and arguments; without a slash the program is looked for in `PATH` of `env`, inside.
+    /// Program and arguments; without a slash the program is searched for in `PATH` of `env`, inside.
     pub args: Vec<Vec<u8>>,
-    /// `NAME=value`. When no `HOME` is in it, the caller has decided so.
+    /// `NAME=value`. Nothing is added, not even a missing `HOME`.
     pub env: Vec<Vec<u8>>,
     /// Absolute working directory.
-    pub cwd: Inside,
-    /// User id inside.
+    pub cwd: ContainerPath,
+    /// User id in the container.
     pub uid: u32,
-    /// Group id inside.
+    /// Group id in the container.
     pub gid: u32,
-    /// Supplementary groups inside.
+    /// Supplementary group ids in the container.
     pub groups: Vec<u32>,
-    /// File mode mask.
+    /// File mode mask; `None` for 022.
     pub umask: Option<u32>,
-    /// Capability sets.
+    /// The five capability sets.
     pub capabilities: Capabilities,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
@@ -286,7 +286,7 @@ pub struct Process {
     pub apparmor: Option<String>,
     /// SELinux label to enter on exec.
     pub selinux: Option<String>,
-    /// Resource limits.
+    /// Resource limits to set.
     pub rlimits: Vec<Rlimit>,
     /// -1000..=1000; clamped to what we may set.
     pub oom_score_adj: Option<i32>,
@@ -300,8 +300,8 @@ pub struct Process {
     pub personality: Option<u64>,
 }
 
-/// Bit sets of `capabilities(7)`, bit n for capability n. What our own bounding set lacks is left
-/// out, and logged once.
+/// Bit sets of `capabilities(7)`, bit n for capability n. Capabilities that our own sets lack
+/// are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[allow(missing_docs, reason = "named as in the man page")]
 pub struct Capabilities {
@@ -326,9 +326,9 @@ pub struct Seccomp {
 pub struct Rlimit {
     /// `RLIMIT_*` number.
     pub resource: u32,
-    /// Soft limit.
+    /// The soft limit.
     pub soft: u64,
-    /// Hard limit; what is above our own hard limit is clamped when we may not raise it.
+    /// Hard limit; a value above our own hard limit is clamped if we may not raise it.
     pub hard: u64,
 }
 
@@ -341,7 +341,7 @@ pub struct PausePlan {
     pub namespaces: Namespaces,
     /// Maps of a new user namespace.
     pub id_maps: IdMaps,
-    /// Where it is counted.
+    /// The cgroup in which it is counted.
     pub cgroup: Cgroup,
     /// Set in a new uts namespace.
     pub hostname: Option<String>,
@@ -357,10 +357,10 @@ pub struct PausePlan {
     pub oom_score_adj: Option<i32>,
 }
 
-/// A step on the way, to say which one failed.
+/// A step of a start; errors name the one that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Step {
-    /// Making the cgroup or setting its limits.
+    /// Creating the cgroup or setting its limits.
     Cgroup,
     /// `clone3(2)` with the new namespaces.
     Clone,
@@ -374,13 +374,13 @@ pub enum Step {
     Stdio,
     /// A resource limit, by its index.
     Rlimit(u32),
-    /// `oom_score_adj`.
+    /// Setting `oom_score_adj`.
     OomScore,
-    /// Users and groups.
+    /// Setting users and groups.
     Identity,
-    /// Capability sets.
+    /// Setting the capability sets.
     Capabilities,
-    /// AppArmor or SELinux.
+    /// Setting the label of AppArmor or SELinux.
     SecurityModule,
     /// Installing the seccomp filter.
     Seccomp,
@@ -390,7 +390,7 @@ pub enum Step {
     Cwd,
     /// `execve(2)` of the program.
     Exec,
-    /// Talking to the child.
+    /// Communication with the child.
     Pipe,
     /// Setting up the pause process's own root.
     PauseRoot,
@@ -417,11 +417,10 @@ pub enum NamespaceKind {
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StepError {
-    /// Which.
+    /// The step that failed.
     pub step: Step,
-    /// The errno.
+    /// The errno of the failed call.
     pub errno: i32,
-    /// The call as strace would show it, where the parent process made it; empty from the child,
-    /// which sends only step, errno and call number.
+    /// The failed call as strace would show it.
     pub call: String,
 }

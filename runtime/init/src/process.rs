@@ -9,9 +9,9 @@
 
 use crate::filter::passes;
 use crate::ids;
-use crate::launch::Launch;
+use crate::options::LaunchOptions;
+use crate::pending_process::fail;
 use crate::plan::{Process, Step, StepError};
-use crate::starting::fail;
 use crate::streams::Io;
 use crate::sysctl;
 use hull_sys::BirthSlot;
@@ -24,17 +24,17 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The last capability that there could be: bits of the sets.
+/// The highest possible capability: the sets have 64 bits.
 const CAPABILITIES: u32 = 63;
 
-/// What is done through the host's /proc, before anything that the container mounts can stand for it.
+/// Files of the host's /proc that are opened before the container's mounts could replace them.
 #[derive(Debug)]
-pub(crate) struct Early {
+pub(crate) struct PreMountFiles {
     labels: Vec<(OwnedFd, String)>,
 }
 
-impl Early {
-    /// Sets the out-of-memory score, and opens where the labels will be written.
+impl PreMountFiles {
+    /// Sets the out-of-memory score, and opens the files to which the labels will be written.
     pub(crate) fn open(process: &Process) -> Result<Self, StepError> {
         oom_score(process)?;
         let mut labels = Vec::new();
@@ -61,7 +61,7 @@ impl Early {
         Ok(Self { labels })
     }
 
-    /// Writes the labels, for the next exec of this process or of one that it makes.
+    /// Writes the labels, for the next exec of this process or of its child.
     fn write(self) -> Result<(), StepError> {
         for (file, text) in self.labels {
             rustix::io::write(&file, text.as_bytes()).map_err(|errno| {
@@ -72,43 +72,43 @@ impl Early {
     }
 }
 
-/// In which process the program runs.
+/// The process in which the program runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Birth<'a> {
-    /// In the one that was cloned for it.
+    /// The process that was cloned for it.
     InPlace,
-    /// In a sibling of that, made when everything is the container's: the first of the two that can be seen in
-    /// a pid namespace of others. The kernel puts its number where it cannot reach.
+    /// A sibling of that process, created when everything is the container's: only the sibling is visible in the
+    /// pid namespace of others. The kernel writes its pid into a page that it cannot reach.
     Sibling(&'a BirthSlot),
 }
 
 /// Becomes the program, or reports which step failed and ends. `report` is our end of the status pipe.
-pub(crate) fn become_program(
+pub(crate) fn exec_process(
     process: &Process,
     io: &Io,
-    early: Early,
+    pre_mount: PreMountFiles,
     report: &mut OwnedFd,
-    how: &Launch<'_>,
+    how: &LaunchOptions<'_>,
     birth: Birth<'_>,
 ) -> ! {
-    let ready = match prepare(process, io, early, report, how, birth) {
+    let ready = match prepare(process, io, pre_mount, report, how, birth) {
         Ok(ready) => ready,
         Err(error) => fail(&*report, &error),
     };
-    // From here on nothing that is owned may be dropped: the descriptors are closed.
+    // From here on no owned descriptor may be dropped: all are closed.
     let Birth::Sibling(slot) = birth else { finish(process, io, ready, report, how) };
     match hull_sys::fork_sibling(slot) {
-        // Nothing is left to do for who made it.
+        // The process that created it has nothing left to do.
         Ok(false) => hull_sys::exit_now(0),
         Ok(true) => match lead_session() {
             Ok(()) => finish(process, io, ready, report, how),
             Err(error) => fail(&*report, &error),
         },
-        Err(error) => fail(&*report, &StepError::of(Step::Clone)(error)),
+        Err(error) => fail(&*report, &StepError::at(Step::Clone)(error)),
     }
 }
 
-/// What is left for the last steps.
+/// The input of the last steps.
 struct Ready {
     /// Whether the working directory could be entered already.
     cwd: Result<(), StepError>,
@@ -118,16 +118,16 @@ struct Ready {
 /// When the seccomp filter is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filter {
-    /// Before the identity, where that is the only moment with the right to: without no-new-privs.
+    /// Before the identity, without no-new-privs: later the process may not install it any more.
     WithRights,
-    /// Before a sibling is born, so that nobody ever sees it without: the filter lets the last steps pass.
+    /// Before the sibling is created, so that it is never visible without: the filter allows the last steps.
     BeforeBirth,
     /// Just before the exec, under no-new-privs.
     Last,
 }
 
 impl Filter {
-    fn of(process: &Process, birth: Birth<'_>) -> Self {
+    fn choose(process: &Process, birth: Birth<'_>) -> Self {
         let is_sibling = matches!(birth, Birth::Sibling(_));
         let lets_through =
             process.seccomp.as_ref().is_none_or(|filter| passes(filter, &hull_sys::LAST_CALLS));
@@ -135,35 +135,35 @@ impl Filter {
             (true, true, true) => Self::BeforeBirth,
             (false, false, _) | (true, false, true) => Self::WithRights,
             // Without no-new-privs a filter that forbids processes would forbid our own sibling too, and a
-            // sibling with the right to install one must not be seen. So this one gets no-new-privs.
+            // sibling that may install a filter must not be visible. So this one gets no-new-privs.
             (false, true, _) | (true, _, false) => Self::Last,
         }
     }
 }
 
-/// Everything that needs rights, and the end of every descriptor that is not the program's.
+/// All steps that need rights, and closing every descriptor that is not the program's.
 fn prepare(
     process: &Process,
     io: &Io,
-    early: Early,
+    pre_mount: PreMountFiles,
     report: &OwnedFd,
-    how: &Launch<'_>,
+    how: &LaunchOptions<'_>,
     birth: Birth<'_>,
 ) -> Result<Ready, StepError> {
     io.install(process)?;
     rlimits(process)?;
     scheduling(process)?;
-    early.write()?;
-    // Truly closed, and before any path of the container is looked up: through one that is open, if only
+    pre_mount.write()?;
+    // Closed, not only marked so, and before any path of the container is looked up: through one that is open, if only
     // until the exec, `/proc/self/fd/<number>/..` leads out. Before the filter, as older profiles do not
     // know the call.
-    let kept: Vec<_> = [Some(report.as_fd()), how.gate].into_iter().flatten().collect();
+    let kept: Vec<_> = [Some(report.as_fd()), how.start_socket].into_iter().flatten().collect();
     hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
-        .map_err(StepError::of(Step::Stdio))?;
+        .map_err(StepError::at(Step::Stdio))?;
     if let Birth::Sibling(slot) = birth {
-        slot.keep_from_children().map_err(StepError::of(Step::Clone))?;
+        slot.keep_from_children().map_err(StepError::at(Step::Clone))?;
     }
-    let filter = Filter::of(process, birth);
+    let filter = Filter::choose(process, birth);
     if filter == Filter::WithRights {
         seccomp(process)?;
     }
@@ -180,8 +180,14 @@ fn prepare(
     Ok(Ready { cwd, filter })
 }
 
-/// The last steps, which need no right that the container does not have.
-fn finish(process: &Process, io: &Io, ready: Ready, report: &mut OwnedFd, how: &Launch<'_>) -> ! {
+/// The last steps, which need only rights that the container has.
+fn finish(
+    process: &Process,
+    io: &Io,
+    ready: Ready,
+    report: &mut OwnedFd,
+    how: &LaunchOptions<'_>,
+) -> ! {
     let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
         io.control()?;
         ready.cwd.or_else(|_| enter_cwd(process))?;
@@ -189,8 +195,8 @@ fn finish(process: &Process, io: &Io, ready: Ready, report: &mut OwnedFd, how: &
         if !how.outlives {
             die_with_parent(report.as_fd())?;
         }
-        hull_sys::reset_signals().map_err(StepError::of(Step::Exec))?;
-        if how.gate.is_some() {
+        hull_sys::reset_signals().map_err(StepError::at(Step::Exec))?;
+        if how.start_socket.is_some() {
             look_for_program(process)?;
         }
         how.wait(report)?;
@@ -211,8 +217,8 @@ fn no_new_privs_and_filter(process: &Process) -> Result<(), StepError> {
     seccomp(process)
 }
 
-/// Our memory is the monitor's: nobody who sees us may trace us or look into it. The exec makes the program
-/// itself open to that again.
+/// Our memory is a copy of the monitor's: no process that sees us may trace us or read it. The exec allows both
+/// again for the program.
 pub(crate) fn not_traceable() -> Result<(), StepError> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
@@ -228,7 +234,7 @@ pub(crate) fn lead_session() -> Result<(), StepError> {
 fn rlimits(process: &Process) -> Result<(), StepError> {
     for (at, limit) in process.rlimits.iter().enumerate() {
         let step = Step::Rlimit(u32::try_from(at).unwrap_or(u32::MAX));
-        hull_sys::setrlimit(limit.resource, limit.soft, limit.hard).map_err(StepError::of(step))?;
+        hull_sys::setrlimit(limit.resource, limit.soft, limit.hard).map_err(StepError::at(step))?;
     }
     Ok(())
 }
@@ -250,11 +256,11 @@ pub(crate) fn set_oom_score(path: &str, score: Option<i32>) -> Result<(), StepEr
     }
 }
 
-/// When the monitor dies nobody would hear of this process again. Set once the credentials are
-/// settled: the kernel clears it when they change.
+/// Has the kernel kill this process when its parent dies, since nothing would supervise it then. Called when the
+/// credentials are final: the kernel clears the setting when they change.
 ///
-/// A parent that died before is told from the status pipe, which then has no reader any more: in a
-/// pid namespace of its own a process sees no parent at all.
+/// A parent that died before is detected by the status pipe, which has no reader then: in a pid namespace of its
+/// own a process cannot see its parent.
 pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -268,22 +274,22 @@ pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
 }
 
 fn scheduling(process: &Process) -> Result<(), StepError> {
-    let of = StepError::of(Step::Scheduling);
+    let failed = StepError::at(Step::Scheduling);
     if let Some((class, level)) = process.io_priority {
-        hull_sys::ioprio_set(class, level).map_err(&of)?;
+        hull_sys::ioprio_set(class, level).map_err(&failed)?;
     }
     if let Some((policy, nice, priority)) = process.scheduler {
-        hull_sys::sched_setattr(policy, nice, priority).map_err(&of)?;
+        hull_sys::sched_setattr(policy, nice, priority).map_err(&failed)?;
     }
     if let Some(personality) = process.personality {
-        hull_sys::personality(personality).map_err(&of)?;
+        hull_sys::personality(personality).map_err(&failed)?;
     }
     Ok(())
 }
 
 fn seccomp(process: &Process) -> Result<(), StepError> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
-    hull_sys::install_seccomp(&filter.bpf, filter.flags).map_err(StepError::of(Step::Seccomp))
+    hull_sys::install_seccomp(&filter.bpf, filter.flags).map_err(StepError::at(Step::Seccomp))
 }
 
 fn identity(process: &Process) -> Result<(), StepError> {
@@ -295,7 +301,7 @@ fn identity(process: &Process) -> Result<(), StepError> {
             match rustix::thread::remove_capability_from_bounding_set(
                 CapabilitySet::from_bits_retain(bit),
             ) {
-                // Past the last one that the kernel has.
+                // Past the last capability of this kernel.
                 Err(Errno::INVAL) => break,
                 other => other.map_err(failed("prctl(CAPBSET_DROP)"))?,
             }
@@ -313,7 +319,7 @@ fn identity(process: &Process) -> Result<(), StepError> {
     rustix::thread::set_keep_capabilities(false).map_err(failed("prctl(KEEPCAPS)"))
 }
 
-/// What we have ourselves: nothing else can be handed on.
+/// Our own permitted set: the program cannot get more.
 fn own_permitted() -> Result<u64, StepError> {
     let sets = rustix::thread::capabilities(None)
         .map_err(|errno| StepError::new(Step::Capabilities, errno, "capget()"))?;
@@ -347,8 +353,8 @@ fn enter_cwd(process: &Process) -> Result<(), StepError> {
         .map_err(|errno| StepError::new(Step::Cwd, errno, format!("chdir({})", process.cwd)))
 }
 
-/// Our working directory must be a place inside: a descriptor of the host that leaked into a
-/// directory would show as unreachable.
+/// Checks that the working directory is inside of the root: a directory that was reached through a leaked
+/// descriptor of the host would be shown as unreachable.
 fn inside_root() -> Result<(), StepError> {
     let cwd = rustix::process::getcwd(Vec::new())
         .map_err(|errno| StepError::new(Step::Cwd, errno, "getcwd()"))?;
@@ -358,7 +364,7 @@ fn inside_root() -> Result<(), StepError> {
     Err(StepError::new(Step::Cwd, Errno::XDEV, "getcwd() is outside of the root"))
 }
 
-/// As `execvp(3)`: a name without a slash is looked for in PATH.
+/// As `execvp(3)`: a name without a slash is searched for in PATH.
 fn run(process: &Process) -> Result<Infallible, StepError> {
     let failed = |errno, call: String| StepError::new(Step::Exec, errno, call);
     let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
@@ -381,8 +387,8 @@ fn run(process: &Process) -> Result<Infallible, StepError> {
         let file = c_string(&[dir, b"/", program].concat())?;
         let error = hull_sys::execve(&file, &args, &env);
         match error.errno() {
-            Errno::NOENT | Errno::NOTDIR if !is_there(&file) => {}
-            // One that may not be executed is passed over, but remembered.
+            Errno::NOENT | Errno::NOTDIR if !exists(&file) => {}
+            // A file that may not be executed is skipped, but remembered.
             Errno::ACCESS => last = failed(Errno::ACCESS, error.to_string()),
             errno => return Err(failed(errno, error.to_string())),
         }
@@ -390,8 +396,8 @@ fn run(process: &Process) -> Result<Infallible, StepError> {
     Err(last)
 }
 
-/// A program that is not there is better said now than when the container is started. Only that: the
-/// exec itself says everything else.
+/// Reports a missing program when the container is created, and not only when it is started. All other errors
+/// are left to the exec.
 fn look_for_program(process: &Process) -> Result<(), StepError> {
     let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
         return Err(StepError::new(Step::Exec, Errno::NOENT, "execve() of nothing"));
@@ -399,12 +405,12 @@ fn look_for_program(process: &Process) -> Result<(), StepError> {
     let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
     let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
     let there = if program.contains(&b'/') {
-        is_there(&c_string(program)?)
+        exists(&c_string(program)?)
     } else {
         let dirs = path.split(|byte| *byte == b':');
         let files: Result<Vec<_>, _> =
             dirs.map(|dir| c_string(&[dir, b"/", program].concat())).collect();
-        files?.iter().any(is_there)
+        files?.iter().any(exists)
     };
     if there {
         return Ok(());
@@ -413,8 +419,8 @@ fn look_for_program(process: &Process) -> Result<(), StepError> {
     Err(StepError::new(Step::Exec, Errno::NOENT, format!("stat({shown})")))
 }
 
-/// ENOENT of a file that is there means its interpreter: that is the error to show.
-fn is_there(file: &CString) -> bool {
+/// Whether a file exists: if it does, ENOENT of its exec is about its interpreter, and is the error to show.
+fn exists(file: &CString) -> bool {
     rustix::fs::stat(file.as_c_str()).is_ok()
 }
 

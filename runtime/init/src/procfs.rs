@@ -3,13 +3,15 @@
 //!
 //! The rule (see [`process`](crate::process)): a container that joins a pid namespace is put together by a
 //! process outside of it, so that nobody in there can reach the host through `/proc/<pid>/root` meanwhile.
-//! A new procfs belongs to the pid namespace of who makes it, so this one comes from elsewhere:
+//! A new procfs belongs to the pid namespace of the process that mounts it, so this one has other sources:
 //!
 //! - of a pod: its pause process mounted one before anybody else was there, in a mount namespace that only
 //!   the monitor's descriptor holds ([`PodProcfs`]);
 //! - else by the mount option `pidns` (Linux 6.17), or as a clone of the /proc of a process in there.
 
-use crate::mount::{Done, bits, clone_fd, clone_fd_errno, finish, of, open_context, set_option};
+use crate::mount::{
+    Result, bits, clone_fd, clone_fd_errno, errno_context, finish, open_context, set_option,
+};
 use crate::plan::Attrs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat, stat};
@@ -25,7 +27,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 /// `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
 const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
 
-/// Where the procfs of a joined pid namespace comes from.
+/// The source of the procfs of a joined pid namespace.
 #[derive(Debug)]
 pub(crate) enum Procfs {
     /// A detached mount of it.
@@ -41,12 +43,12 @@ impl Procfs {
         first: Option<BorrowedFd<'_>>,
         attrs: &Attrs,
         options: &[(String, Option<String>)],
-    ) -> Done<OwnedFd> {
+    ) -> Result<OwnedFd> {
         let mount = match self {
             Self::Namespace(namespace) => {
                 let context = open_context("proc", "proc")?;
                 fsconfig_set_fd(&context, "pidns", namespace)
-                    .map_err(of("fsconfig(proc, pidns)"))?;
+                    .map_err(errno_context("fsconfig(proc, pidns)"))?;
                 for (key, value) in options {
                     set_option(&context, "proc", key, value.as_deref())?;
                 }
@@ -54,11 +56,12 @@ impl Procfs {
             }
             Self::Mount(_) if let Some((key, _)) = options.first() => {
                 let call = format!("fsconfig(proc, {key}) of a pid namespace that is shared");
-                return Err(of(call)(Errno::OPNOTSUPP));
+                return Err(errno_context(call)(Errno::OPNOTSUPP));
             }
             Self::Mount(mount) => match first {
                 Some(first) => clone_fd(first, false)?,
-                None => rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(of("dup(procfs)"))?,
+                None => rustix::io::fcntl_dupfd_cloexec(mount, 3)
+                    .map_err(errno_context("dup(procfs)"))?,
             },
         };
         let known = Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
@@ -137,7 +140,7 @@ fn of_process(pid: i32, wanted: (u64, u64)) -> Option<OwnedFd> {
     move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::MOUNT).ok()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let copy = openat(CWD, "/proc", flags, Mode::empty()).and_then(verified);
-    // Back first, whatever came of it.
+    // Back first, also after an error.
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount)).ok()?;
     let copy = copy.ok()?;
     // Its first process is that of the namespace, or it is the procfs of another one.
@@ -167,7 +170,7 @@ fn visit<T>(
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))
         .map_err(hull_sys::Error::of(|| "setns(NEWNS)"))?;
     let done = work();
-    // Back first, whatever came of it: nothing else may happen in there.
+    // Back first, also after an error: nothing else may happen in there.
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))
         .map_err(hull_sys::Error::of(|| "setns(back, NEWNS)"))?;
     done.map_err(hull_sys::Error::of(|| "open_tree(proc, CLONE)"))

@@ -3,7 +3,7 @@
 //!
 //! The rule: no path from an image or a spec is ever joined to a host path. Everything is resolved
 //! beneath the root's descriptor with `openat2(2)` (RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS), so that
-//! a link in the image can point nowhere else, whoever changes it meanwhile.
+//! a link in the image can point nowhere else, even if it is changed meanwhile.
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, readlinkat, statx,
@@ -39,7 +39,7 @@ impl Root {
         self.fd.as_fd()
     }
 
-    /// What `path` is inside, links followed inside. A descriptor to hold on to it (O_PATH).
+    /// Resolves `path` inside of the root, links too. Returns an O_PATH descriptor.
     pub(crate) fn find(&self, path: &str) -> Result<OwnedFd> {
         self.open(path, OFlags::PATH)
     }
@@ -51,15 +51,15 @@ impl Root {
         hull_sys::open_in_root(self.fd(), path, flags, ResolveFlags::empty())
     }
 
-    /// What `path` is inside; missing parts are made, the last as `last` says.
+    /// Resolves `path` inside of the root; missing parts are created, the last one as `last` says.
     ///
-    /// A link that points to nothing (an image's resolv.conf, often) has its aim made, inside.
+    /// The target of a dangling link (an image's resolv.conf, often) is created inside of the root.
     pub(crate) fn find_or_make(&self, path: &str, last: Make, mode: u32) -> Result<OwnedFd> {
         match self.find(path) {
             Err(Errno::NOENT) => {}
             other => return other,
         }
-        // Most often only the last part is missing. A link in its place is none of ours to follow here.
+        // Most often only the last part is missing. A link in its place is handled below.
         if let Ok((parent, name)) = split(path)
             && let Ok(parent) = self.open(parent, OFlags::PATH | OFlags::DIRECTORY)
             && let Ok(made) = make_one(&parent, name, last, mode)
@@ -158,8 +158,8 @@ fn split(path: &str) -> Result<(&str, &str)> {
     Ok((parent, name))
 }
 
-/// Makes `name` in `parent`, and opens it without following anything: whoever puts a link there in
-/// between gains nothing.
+/// Makes `name` in `parent`, and opens it without following links, so a link that is put there in
+/// between has no effect.
 fn make_one(parent: &OwnedFd, name: &str, what: Make, mode: u32) -> Result<OwnedFd> {
     let mode = Mode::from_raw_mode(mode);
     let only_here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -194,7 +194,7 @@ pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(stat.stx_mnt_id)
 }
 
-/// What kind of file a descriptor is, and its device numbers.
+/// The file type of a descriptor, and its device numbers.
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<(FileType, u32, u32)> {
     let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));

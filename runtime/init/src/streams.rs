@@ -2,12 +2,12 @@
 //! Standard streams of a new process.
 //!
 //! The rule: they are pipes, the process's own terminal, or the container's own null device. Never the
-//! host's: who may change a file through `/proc/self/fd/0` must not change the host's.
+//! host's: a process that changes a file through `/proc/self/fd/0` must not change a file of the host.
 
+use crate::id_maps::to_host_id;
 use crate::ids;
 use crate::plan::{IdMaps, Namespace, Plan, Process, Step, StepError};
 use crate::rootfs::kind;
-use crate::sources;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -17,13 +17,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 /// Standard streams of a new process.
 #[derive(Debug)]
 pub enum Io {
-    /// One descriptor each. The host's null device stands for the container's own.
+    /// One descriptor each. The host's null device is replaced by the container's own.
     Streams {
-        /// 0.
+        /// Descriptor 0.
         stdin: OwnedFd,
-        /// 1.
+        /// Descriptor 1.
         stdout: OwnedFd,
-        /// 2.
+        /// Descriptor 2.
         stderr: OwnedFd,
     },
     /// A terminal for all three, to become the controlling one.
@@ -35,23 +35,23 @@ pub enum Io {
     },
 }
 
-/// The null device, as [`kind`] has it.
+/// The null device, as [`kind`] returns it.
 const NULL: (FileType, u32, u32) = (FileType::CharacterDevice, 1, 3);
 
 impl Io {
     /// Lets the container's user open its own streams again, as in `/dev/stdout`. Done by the parent: in a
-    /// user namespace the child has no right to give away what is the host's. A refusal does not fail the
+    /// user namespace the child may not change the owner of files of the host. A refusal does not fail the
     /// start.
-    pub(crate) fn chown_for(&self, plan: &Plan) {
+    pub(crate) fn chown_stdio_of(&self, plan: &Plan) {
         let maps = (plan.namespaces.user != Namespace::Inherit).then_some(&plan.id_maps);
-        self.chown_inside(plan.process.uid, plan.process.gid, maps);
+        self.chown_stdio(plan.process.uid, plan.process.gid, maps);
     }
 
-    /// Gives them to these ids of the container.
-    pub(crate) fn chown_inside(&self, uid: u32, gid: u32, maps: Option<&IdMaps>) {
+    /// Changes their owner to these ids of the container.
+    pub(crate) fn chown_stdio(&self, uid: u32, gid: u32, maps: Option<&IdMaps>) {
         match maps {
             Some(IdMaps { uids, gids }) => {
-                self.chown(sources::outside(uids, uid), sources::outside(gids, gid));
+                self.chown(to_host_id(uids, uid), to_host_id(gids, gid));
             }
             None => self.chown(Some(uid), Some(gid)),
         }
@@ -98,12 +98,12 @@ impl Io {
         rustix::stdio::dup2_stderr(stderr.fd()).map_err(failed)
     }
 
-    /// In the child, leader of a session of its own: the terminal becomes that session's.
+    /// In the child, leader of a session of its own: makes the terminal that session's controlling one.
     pub(crate) fn control(&self) -> Result<(), StepError> {
         match self {
             Self::Streams { .. } => Ok(()),
             Self::Terminal { .. } => hull_sys::controlling_terminal(rustix::stdio::stdin())
-                .map_err(StepError::of(Step::Stdio)),
+                .map_err(StepError::at(Step::Stdio)),
         }
     }
 }
@@ -147,7 +147,7 @@ fn own_null() -> Result<OwnedFd, Errno> {
         |flags: OFlags| openat2(CWD, "/dev/null", flags | OFlags::CLOEXEC, Mode::empty(), only);
     let verified = |fd: OwnedFd| if kind(fd.as_fd())? == NULL { Ok(fd) } else { Err(Errno::NODEV) };
     drop(verified(open(OFlags::PATH)?)?);
-    // Opened a second time, so looked at a second time.
+    // Opened a second time, so verified a second time.
     let null = verified(open(OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK)?)?;
     rustix::io::ioctl_fionbio(&null, false)?;
     Ok(null)

@@ -17,7 +17,7 @@ use crate::monitor::{Monitor, Watched};
 use crate::text::Text;
 use hull_cgroup::Cgroup;
 use hull_init::plan::IdMaps;
-use hull_init::{PodProcfs, Starting};
+use hull_init::{PendingProcess, PodProcfs};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Event, Exit, ExitHow, Failure, ProcessState, Response, Started};
 use hull_sys::Reaped;
@@ -40,7 +40,7 @@ const NOBODY: i32 = 0;
 /// A process between clone and exec, and who waits for it.
 #[derive(Debug)]
 pub(crate) struct OnItsWay {
-    pub(crate) starting: Starting,
+    pub(crate) starting: PendingProcess,
     pub(crate) token: u64,
     pub(crate) request: Asked,
 }
@@ -134,7 +134,7 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
-    /// Takes the news of its start; its number may become another once. See [`Starting::update`].
+    /// Takes the news of its start; its number may become another once. See [`PendingProcess::update`].
     fn update(&mut self) {
         if let Some(on_its_way) = &mut self.on_its_way
             && on_its_way.starting.update()
@@ -155,7 +155,7 @@ impl Exec {
 }
 
 impl Container {
-    /// Takes the news of its start; its number may become another once. See [`Starting::update`].
+    /// Takes the news of its start; its number may become another once. See [`PendingProcess::update`].
     fn update(&mut self) {
         if let Stage::Starting(on_its_way) = &mut self.stage
             && on_its_way.starting.update()

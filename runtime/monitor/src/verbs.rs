@@ -8,7 +8,9 @@ use crate::monitor::{Monitor, Watched};
 use crate::processes::{Container, Exec, OnItsWay, Pause, Stage, step};
 use hull_cgroup::{Cgroup, Limits, Version};
 use hull_init::plan::{Namespace, Op, Source};
-use hull_init::{ExecTarget, Io, Launch, PausePlan, Plan, Process, StartedPause, Starting};
+use hull_init::{
+    ExecTarget, Io, LaunchOptions, PausePlan, PendingProcess, Plan, Process, StartedPause,
+};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
     Command, Event, Failure, HelloReply, ProcessState, Request, Response, SLOT_SHM, Stdio, Streams,
@@ -106,7 +108,7 @@ impl Monitor {
 
     fn on_its_way(
         &mut self,
-        starting: Starting,
+        starting: PendingProcess,
         request: Asked,
         what: Watched,
     ) -> Result<OnItsWay, Failure> {
@@ -143,7 +145,7 @@ impl Monitor {
         cgroup: &Cgroup,
     ) -> Result<Pause, Failure> {
         let started = hull_init::pause(&self.host, plan, netns, self.pause_program.as_fd());
-        let StartedPause { starting, procfs } = started.map_err(|error| step(&error))?;
+        let StartedPause { pending: starting, procfs } = started.map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);
         let on_its_way = Some(self.on_its_way(starting, request, Watched::PauseStatus)?);
         let cgroup = cgroup.clone();
@@ -190,11 +192,11 @@ impl Monitor {
     ) -> Result<Container, Failure> {
         let stdin_once = pipes.stdin_once;
         let (keyring, processes) = (keyring(), self.processes());
-        let launch = Launch {
+        let launch = LaunchOptions {
             keyring: Some(&keyring),
             processes: Some(&processes),
             procfs: self.pause.as_ref().and_then(|pause| pause.procfs.as_ref()),
-            ..Launch::default()
+            ..LaunchOptions::default()
         };
         let starting = hull_init::launch(&self.host, &plan, pipes.io, slots, &launch)
             .map_err(|error| step(&error))?;
@@ -318,7 +320,8 @@ impl Monitor {
             id_maps: container.id_maps.as_ref(),
             cgroup: &cgroup,
         };
-        let launch = Launch { keyring: Some(&container.keyring), ..Launch::default() };
+        let launch =
+            LaunchOptions { keyring: Some(&container.keyring), ..LaunchOptions::default() };
         let starting = hull_init::launch_exec(&self.host, &target, &process, &io, &launch)
             .map_err(|error| step(&error))?;
         let (pid, pidfd) = (starting.pid, copy(&starting.pidfd)?);

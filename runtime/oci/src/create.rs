@@ -2,7 +2,7 @@
 //! `create`, and `run`, which is create, start, wait and delete.
 //!
 //! ```text
-//! directory ─ record ─ gate ─ cgroup, process, hooks ─ it waits ─ record with its process
+//! directory ─ record ─ start socket ─ cgroup, process, hooks ─ it waits ─ record with its process
 //! ```
 //!
 //! The record is there before the first thing of the container is made. Killed anywhere on the way,
@@ -20,7 +20,7 @@ use crate::store::Dir;
 use crate::{log, start};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
-use hull_init::{Io, Launch, StepError, gate};
+use hull_init::{Io, LaunchOptions, StepError, start_socket};
 use hull_records::{Durability, Location};
 use rustix::io::fcntl_dupfd_cloexec;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -95,16 +95,16 @@ fn build(
     if let Some(filter) = &setup.plan.process.seccomp {
         dir.write_filter(&hull_plan::encode(filter))?;
     }
-    let gate = gate::make(dir.as_fd()).map_err(Error::call)?;
+    let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, master) = io(setup.terminal, args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
-    let launch = Launch {
+    let launch = LaunchOptions {
         outlives: true,
-        gate: Some(gate.as_fd()),
+        start_socket: Some(socket.as_fd()),
         kept_fds: args.streams.preserve_fds,
         keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
         hooks: Some(&setup.hooks),
-        ..Launch::default()
+        ..LaunchOptions::default()
     };
     let described = |error: StepError| described(setup, &error);
     let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;

@@ -13,7 +13,7 @@ use crate::store::{self, Dir};
 use crate::{foreground, home_dir};
 use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMap, IdMaps};
-use hull_init::{ExecTarget, Launch, Process};
+use hull_init::{ExecTarget, LaunchOptions, Process};
 use hull_plan::accounts::{Account, UserSpec};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, Process as Oci, SpecBuilder, User,
@@ -41,11 +41,11 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         cgroup: &cgroup,
     };
     let keyring = format!("_ses.{}", args.id);
-    let launch = Launch {
+    let launch = LaunchOptions {
         outlives: true,
         kept_fds: args.streams.preserve_fds,
         keyring: Some(&keyring),
-        ..Launch::default()
+        ..LaunchOptions::default()
     };
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let described = |error| Error::Exec {
@@ -90,9 +90,9 @@ fn cgroup(record: &Record, args: &Exec) -> String {
 fn id_maps(record: &Record) -> IdMaps {
     let maps = |of: &[[u32; 3]]| -> Vec<IdMap> {
         of.iter()
-            .map(|[inside, outside, length]| IdMap {
-                inside: *inside,
-                outside: *outside,
+            .map(|[container_id, host_id, length]| IdMap {
+                container_id: *container_id,
+                host_id: *host_id,
                 length: *length,
             })
             .collect()

@@ -75,7 +75,7 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
 }
 
 fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {
-    maps.iter().map(|map| [map.inside, map.outside, map.length]).collect()
+    maps.iter().map(|map| [map.container_id, map.host_id, map.length]).collect()
 }
 
 /// The facts about the host that planning needs; only files of security modules are read.

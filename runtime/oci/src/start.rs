@@ -9,7 +9,7 @@ use crate::state::Status;
 use crate::status;
 use crate::store::Dir;
 use hull_init::plan::Step;
-use hull_init::{HookKind, StepError, gate};
+use hull_init::{HookKind, StepError, start_socket};
 use std::os::fd::AsFd as _;
 
 pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
     if record.first.is_none() {
         return Err(Error::WrongState { action: "start", id: id.into(), status: Status::Creating });
     }
-    match gate::open(dir.as_fd()).map_err(Error::call)? {
+    match start_socket::release(dir.as_fd()).map_err(Error::call)? {
         Some(Ok(())) => {}
         Some(Err(error)) => return Err(described(&record, &error)?),
         None => {
@@ -27,7 +27,7 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
             return Err(Error::WrongState { action: "start", id: id.into(), status });
         }
     }
-    dir.remove_gate()?;
+    dir.remove_start_socket()?;
     if record.hooks.is_none() {
         return Ok(());
     }

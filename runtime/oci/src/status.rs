@@ -7,7 +7,7 @@ use crate::record::{InitProcess, Record};
 use crate::state::Status;
 use crate::store::Dir;
 use hull_cgroup::{Cgroup, CgroupFs};
-use hull_init::gate;
+use hull_init::start_socket;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 pub(crate) fn of(dir: &Dir, record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     let Some(first) = record.first else { return Ok((Status::Creating, None)) };
     let Some(process) = alive(first)? else { return Ok((Status::Stopped, None)) };
-    let status = if gate::is_waited_at(dir.as_fd()).map_err(Error::call)? {
+    let status = if start_socket::has_waiter(dir.as_fd()).map_err(Error::call)? {
         Status::Created
     } else if is_frozen(record)? {
         Status::Paused

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <root>/<id>/record.json   written whole beside the old one and renamed over it
-//!             start         the gate at which it waits to be started; see hull_init::gate
+//!             start         the socket at which it waits to be started; see hull_init::start_socket
 //!             filter        its seccomp filter, compiled, for execs
 //! <root>/filters@2/         compiled filters by their profile; no id has an `@`
 //! ```
@@ -135,9 +135,9 @@ impl Dir {
         Location::within(self.fd.as_fd(), &self.path, name)
     }
 
-    /// The gate has done its part.
-    pub(crate) fn remove_gate(&self) -> Result<()> {
-        self.remove_file(hull_init::gate::NAME)
+    /// Removes the start socket, once the container was started.
+    pub(crate) fn remove_start_socket(&self) -> Result<()> {
+        self.remove_file(hull_init::start_socket::NAME)
     }
 
     fn remove_file(&self, name: &str) -> Result<()> {
@@ -151,7 +151,7 @@ impl Dir {
 
     /// Gives the id back. The record goes last, so that a removal that was cut short can be done again.
     pub(crate) fn remove(&self) -> Result<()> {
-        for name in [hull_init::gate::NAME, FILTER, RECORD_NEW, RECORD] {
+        for name in [hull_init::start_socket::NAME, FILTER, RECORD_NEW, RECORD] {
             self.remove_file(name)?;
         }
         match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {

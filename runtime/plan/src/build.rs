@@ -187,8 +187,12 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
 
 pub(crate) fn ranges(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
     let maps = maps.unwrap_or_default().iter();
-    maps.map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), length: map.size() })
-        .collect()
+    maps.map(|map| IdMap {
+        container_id: map.container_id(),
+        host_id: map.host_id(),
+        length: map.size(),
+    })
+    .collect()
 }
 
 /// Device nodes and links, where they are the container's own ([`is_own`]).

@@ -88,8 +88,8 @@ pub(crate) fn is_inside(ranges: &[IdMap], id: u32) -> bool {
 /// The id on the host of an id inside.
 pub(crate) fn outside(ranges: &[IdMap], id: u32) -> Option<u32> {
     ranges.iter().find_map(|range| {
-        let offset = id.checked_sub(range.inside).filter(|offset| *offset < range.length)?;
-        range.outside.checked_add(offset)
+        let offset = id.checked_sub(range.container_id).filter(|offset| *offset < range.length)?;
+        range.host_id.checked_add(offset)
     })
 }
 
@@ -113,10 +113,10 @@ fn of_one(field: &'static str, given: &[cri::IdMapping]) -> Result<IdMap, Error>
         return Err(bad(field, &shown_all(given), why));
     };
     let map = checked(only).map_err(|why| bad(field, &shown(only), why))?;
-    if map.inside != 0 {
+    if map.container_id != 0 {
         return Err(bad(field, &shown(only), "container id 0 is not mapped"));
     }
-    if map.outside == 0 {
+    if map.host_id == 0 {
         return Err(bad(field, &shown(only), "the host's root would be in the pod"));
     }
     Ok(map)
@@ -133,7 +133,7 @@ fn checked(map: &cri::IdMapping) -> Result<IdMap, &'static str> {
     if end(map.host_id) > NO_ID {
         return Err("its host ids go past the last one");
     }
-    Ok(IdMap { inside: map.container_id, outside: map.host_id, length: map.length })
+    Ok(IdMap { container_id: map.container_id, host_id: map.host_id, length: map.length })
 }
 
 /// The maps of a volume; `None` without. Several ranges may be given.
@@ -171,13 +171,13 @@ fn overlap(a: IdMap, b: IdMap) -> bool {
         u64::from(a) < u64::from(b) + u64::from(b_length)
             && u64::from(b) < u64::from(a) + u64::from(a_length)
     };
-    meet(a.inside, a.length, b.inside, b.length) || meet(a.outside, a.length, b.outside, b.length)
+    meet(a.container_id, a.length, b.container_id, b.length)
+        || meet(a.host_id, a.length, b.host_id, b.length)
 }
 
 /// As in the OCI spec.
 pub(super) fn oci(ranges: &[IdMap]) -> Value {
-    let range =
-        |of: &IdMap| json!({"containerID": of.inside, "hostID": of.outside, "size": of.length});
+    let range = |of: &IdMap| json!({"containerID": of.container_id, "hostID": of.host_id, "size": of.length});
     ranges.iter().map(range).collect()
 }
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_a_kubelet_gives_is_taken() {
         let maps = of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)])).unwrap().unwrap();
-        assert_eq!(maps.uids, [IdMap { inside: 0, outside: 65_536, length: 65_536 }]);
+        assert_eq!(maps.uids, [IdMap { container_id: 0, host_id: 65_536, length: 65_536 }]);
         assert_eq!(outside(&maps.uids, 7), Some(65_543));
         assert!(!is_inside(&maps.uids, 65_536));
         assert_eq!(of_pod(&config(NamespaceMode::Node, &[])).unwrap(), None);
@@ -279,8 +279,8 @@ mod tests {
             let given: Vec<_> = given.iter().map(|(a, b, c)| map(*a, *b, *c)).collect();
             if let Ok(ranges) = of_many("uidMappings", &given) {
                 let has = |first: u32, length: u32| id >= first && id - first < length;
-                prop_assert!(ranges.iter().filter(|of| has(of.inside, of.length)).count() < 2);
-                prop_assert!(ranges.iter().filter(|of| has(of.outside, of.length)).count() < 2);
+                prop_assert!(ranges.iter().filter(|of| has(of.container_id, of.length)).count() < 2);
+                prop_assert!(ranges.iter().filter(|of| has(of.host_id, of.length)).count() < 2);
             }
         }
     }

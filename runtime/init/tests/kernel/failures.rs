@@ -56,7 +56,7 @@ fn joins(fixture: &Fixture) {
     expect(&fixture.failure(&plan), Step::Join(NamespaceKind::Pid), Errno::INVAL);
     let mut plan = fixture.plan("true", Vec::new());
     plan.namespaces.user = Namespace::New;
-    let twice = IdMap { inside: 0, outside: 100_000, length: 10 };
+    let twice = IdMap { container_id: 0, host_id: 100_000, length: 10 };
     plan.id_maps = IdMaps { uids: vec![twice, twice], gids: vec![twice] };
     let error = fixture.failure(&plan);
     // Its layers are mapped by the same maps, so that comes first.

@@ -5,7 +5,7 @@ use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{
     Attrs, Capabilities, Cgroup as PlannedCgroup, IdMaps, Namespace, Namespaces, Op, Source,
 };
-use hull_init::{ExecTarget, Io, Launch, Plan, Process, Starting, StepError};
+use hull_init::{ExecTarget, Io, LaunchOptions, PendingProcess, Plan, Process, StepError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -21,7 +21,7 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Longest wait for anything, far above what it takes.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// What this machine lacks to run the tests.
+/// The tools and rights that this machine lacks for the tests.
 pub(crate) fn missing() -> Option<String> {
     let mut missing = Vec::new();
     if !rustix::process::geteuid().is_root() {
@@ -67,7 +67,7 @@ pub(crate) struct Fixture {
 pub(crate) struct Ended {
     /// Exit code; 128 and the signal's number for one that was killed.
     pub(crate) code: i32,
-    /// What it wrote to stdout and stderr, without the last line's end.
+    /// Its output on stdout and stderr, without the last line's end.
     pub(crate) out: String,
 }
 
@@ -171,15 +171,15 @@ impl Fixture {
 
     /// Starts a container and waits until its program runs, or a step has failed.
     pub(crate) fn start(&self, plan: &Plan, slots: &[OwnedFd]) -> Result<Running, StepError> {
-        self.start_as(plan, slots, &Launch::default())
+        self.start_as(plan, slots, &LaunchOptions::default())
     }
 
-    /// Likewise, with what goes beyond a plan.
+    /// As `start`, with options.
     pub(crate) fn start_as(
         &self,
         plan: &Plan,
         slots: &[OwnedFd],
-        how: &Launch<'_>,
+        how: &LaunchOptions<'_>,
     ) -> Result<Running, StepError> {
         let (ours, stdin, out, io) = streams();
         let starting = hull_init::launch(&self.host, plan, io, slots, how)?;
@@ -288,7 +288,7 @@ fn streams() -> (OwnedFd, OwnedFd, File, Io) {
 }
 
 /// Waits for the status pipe.
-pub(crate) fn outcome(starting: &mut Starting) -> Result<(), StepError> {
+pub(crate) fn outcome(starting: &mut PendingProcess) -> Result<(), StepError> {
     loop {
         readable(starting.status.as_fd());
         match starting.poll() {
@@ -305,13 +305,13 @@ pub(crate) fn outcome(starting: &mut Starting) -> Result<(), StepError> {
 }
 
 fn running(
-    mut starting: Starting,
+    mut starting: PendingProcess,
     out: File,
     stdin: Option<OwnedFd>,
     cgroup: &str,
 ) -> Result<Running, StepError> {
     outcome(&mut starting)?;
-    let Starting { pid, pidfd, .. } = starting;
+    let PendingProcess { pid, pidfd, .. } = starting;
     Ok(Running { pid, pidfd, cgroup: cgroup.to_owned(), id_maps: None, out, stdin })
 }
 

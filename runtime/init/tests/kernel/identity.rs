@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a process is when its program starts: ids, rights, limits, signals, descriptors.
+//! Attributes of a process when its program starts: ids, rights, limits, signals, descriptors.
 
 use crate::Test;
 use crate::fixture::{Fixture, device, mount_with, outcome, program, shell, wait};
@@ -185,7 +185,10 @@ fn signals(fixture: &Fixture) {
     let of = |name: &str| {
         out.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
     };
-    assert_eq!([of("SigBlk:"), of("SigIgn:"), of("SigCgt:")], ["0000000000000000"; 3]);
+    assert_eq!(
+        [of("SigBlk:"), of("SigIgn:"), of("SigCgt:")],
+        ["0000000000000000"; 3]
+    );
 }
 
 fn descriptors(fixture: &Fixture) {

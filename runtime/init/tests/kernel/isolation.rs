@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container, its image and its neighbours try in order to reach the host.
+//! Attempts of a container, its image and its neighbours to reach the host.
 
 use crate::Test;
 use crate::fixture::{Fixture, bind, bind_of, device, mapped_root, mount, program, shell};
 use crate::pod::{self, in_pid_namespace, with_pid_namespace};
 use hull_init::plan::{Capabilities, Namespace, Op, Plan, Seccomp, Source, Step};
-use hull_init::{Launch, Process, StepError};
+use hull_init::{LaunchOptions, Process, StepError};
 use rustix::io::Errno;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -134,7 +134,7 @@ fn kernel_mounts_in_volumes(fixture: &Fixture) {
         let expected = (Step::Op(3), Errno::XDEV.raw_os_error());
         assert_eq!((error.step, error.errno), expected, "{error:?}");
     }
-    // A file is no place for it either.
+    // Nor can a file be its mount point.
     fs::remove_dir(fixture.path("image/proc")).unwrap();
     fs::write(fixture.path("image/proc"), "").unwrap();
     let error = fixture.failure(&fixture.plan("true", Vec::new()));
@@ -264,7 +264,7 @@ fn start_seen(fixture: &Fixture) {
     for _ in 0..40 {
         let plan = in_pid_namespace(fixture, &pause, "true");
         // As the monitor does, and as `hull oci` does.
-        let of_pod = Launch { procfs: pause.procfs.as_ref(), ..Launch::default() };
+        let of_pod = LaunchOptions { procfs: pause.procfs.as_ref(), ..LaunchOptions::default() };
         assert_eq!(fixture.start_as(&plan, &[], &of_pod).unwrap().wait().code, 0);
         assert_eq!(fixture.run(&plan_again(fixture, plan)).code, 0);
     }
@@ -285,7 +285,7 @@ fn shared_procfs(fixture: &Fixture) {
                   grep -c ' /proc ' /proc/self/mountinfo; grep ' /proc ' /proc/mounts";
     let plan = in_pid_namespace(fixture, &pause, script);
     let expected = "pause\n/bin/busybox\n1\nproc /proc proc rw,relatime 0 0";
-    let of_pod = Launch { procfs: pause.procfs.as_ref(), ..Launch::default() };
+    let of_pod = LaunchOptions { procfs: pause.procfs.as_ref(), ..LaunchOptions::default() };
     let of_pod = fixture.start_as(&plan, &[], &of_pod).unwrap().wait();
     assert_eq!(of_pod.out, expected);
     assert_eq!(fixture.run(&plan_again(fixture, plan)).out, expected);
@@ -405,7 +405,7 @@ fn foreign_process(fixture: &Fixture) {
     let pause = with_pid_namespace(fixture);
     let running = fixture.start(&fixture.plan("cat", Vec::new()), &[]).unwrap();
     let known = [(pause.pid, std::os::fd::AsFd::as_fd(&pause.pidfd))];
-    let how = Launch { processes: Some(&known), ..Launch::default() };
+    let how = LaunchOptions { processes: Some(&known), ..LaunchOptions::default() };
     for kind in ["pid", "net", "ipc", "uts", "user"] {
         for (pid, is_known) in [(pause.pid, true), (running.pid, false), (1, false)] {
             let mut plan = fixture.plan("true", Vec::new());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a plan comes to in a real kernel: a busybox root, real namespaces, real cgroups.
+//! Plans on a real kernel: a busybox root, real namespaces, real cgroups.
 //!
 //! The rule: every test leaves mounts, cgroups and children as they were, and fails otherwise. The
 //! tests run one after the other in one thread, in a mount namespace of their own, as the monitor

@@ -5,7 +5,7 @@ use crate::Test;
 use crate::fixture::{Fixture, bind_of, device, outcome, wait};
 use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMaps, Namespace, Namespaces, PausePlan, Source, Step};
-use hull_init::{PodProcfs, StartedPause, Starting, StepError};
+use hull_init::{PendingProcess, PodProcfs, StartedPause, StepError};
 use hull_sys::pidfd_send_signal;
 use rustix::io::Errno;
 use std::fs;
@@ -83,7 +83,7 @@ fn start(fixture: &Fixture, plan: &PausePlan) -> Result<Pod, StepError> {
 /// A pause process that runs.
 #[derive(Debug)]
 pub(crate) struct Pod {
-    starting: Starting,
+    starting: PendingProcess,
     pub(crate) procfs: Option<PodProcfs>,
 }
 
@@ -94,15 +94,16 @@ impl Pod {
         netns: Option<OwnedFd>,
         exe: BorrowedFd<'_>,
     ) -> Result<Self, StepError> {
-        let StartedPause { mut starting, procfs } = hull_init::pause(host, plan, netns, exe)?;
+        let StartedPause { pending: mut starting, procfs } =
+            hull_init::pause(host, plan, netns, exe)?;
         outcome(&mut starting)?;
         Ok(Self { starting, procfs })
     }
 }
 
 impl std::ops::Deref for Pod {
-    type Target = Starting;
-    fn deref(&self) -> &Starting {
+    type Target = PendingProcess;
+    fn deref(&self) -> &PendingProcess {
         &self.starting
     }
 }
@@ -228,5 +229,5 @@ fn failures(fixture: &Fixture) {
     assert_eq!(start(fixture, &bad).unwrap_err().step, Step::Hostname);
     let text = hull_sys::sealed_memfd("pause", b"no program").unwrap();
     let mut pause = hull_init::pause(&fixture.host, &plan(fixture), None, text.as_fd()).unwrap();
-    assert_eq!(outcome(&mut pause.starting).unwrap_err().step, Step::Exec);
+    assert_eq!(outcome(&mut pause.pending).unwrap_err().step, Step::Exec);
 }

@@ -20,8 +20,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("users::ids_without_a_map_are_refused", unmapped),
 ];
 
-pub(crate) fn maps(outside: u32) -> IdMaps {
-    let range = vec![IdMap { inside: 0, outside, length: 65_536 }];
+pub(crate) fn maps(host_id: u32) -> IdMaps {
+    let range = vec![IdMap { container_id: 0, host_id, length: 65_536 }];
     IdMaps { uids: range.clone(), gids: range }
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gate at which a container waits between create and start: a datagram socket in the directory
-//! of its maker, bound by name there, held by the waiting process alone.
+//! The socket at which a container waits between create and start: a datagram socket, bound by name in the
+//! container's directory, and held by the waiting process alone.
 //!
-//! That somebody waits is the kernel's word: the socket answers a `connect(2)` while its holder has not
-//! been told and is alive, and never again. Who tells it to go hands over the pipe on which it reports:
+//! The kernel says whether a process waits: `connect(2)` to the socket succeeds while its holder is alive and has
+//! not been released, and never afterwards. The releasing process passes the pipe on which the start is reported:
 //! end of file is the exec, anything else a [`StepError`].
 
+use crate::pending_process::{reported, status_pipe};
 use crate::plan::{Step, StepError};
-use crate::starting::{reported, status_pipe};
 use hull_sys::Error;
 use rustix::io::{DupFlags, Errno, IoSlice, IoSliceMut, dup3};
 use rustix::net::{
@@ -18,7 +18,7 @@ use rustix::net::{
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// Its name in the directory.
+/// Name of the socket in the directory.
 pub const NAME: &str = "start";
 
 fn socket() -> Result<OwnedFd, Error> {
@@ -26,21 +26,21 @@ fn socket() -> Result<OwnedFd, Error> {
         .map_err(Error::of(|| "socket(UNIX, DGRAM)"))
 }
 
-/// By way of the descriptor: a path of any length would not fit a socket's address.
+/// Its address, by the directory's descriptor: a socket's address has no space for a path of any length.
 fn address(directory: BorrowedFd<'_>) -> Result<SocketAddrUnix, Error> {
     let path = format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd());
     SocketAddrUnix::new(path.as_str()).map_err(Error::of(|| "sockaddr_un(start)"))
 }
 
-/// Makes the gate in a directory that only root may enter.
-pub fn make(directory: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let gate = socket()?;
-    bind(&gate, &address(directory)?).map_err(Error::of(|| format!("bind({NAME})")))?;
-    Ok(gate)
+/// Creates the socket in a directory that only root may enter.
+pub fn create(directory: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let listener = socket()?;
+    bind(&listener, &address(directory)?).map_err(Error::of(|| format!("bind({NAME})")))?;
+    Ok(listener)
 }
 
-/// A socket connected to it; `None` when nobody waits there.
-fn reach(directory: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
+/// A socket connected to it; `None` if no process waits there.
+fn try_connect(directory: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
     let ours = socket()?;
     match connect(&ours, &address(directory)?) {
         Ok(()) => Ok(Some(ours)),
@@ -49,14 +49,14 @@ fn reach(directory: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
     }
 }
 
-/// Whether somebody waits at it.
-pub fn is_waited_at(directory: BorrowedFd<'_>) -> Result<bool, Error> {
-    Ok(reach(directory)?.is_some())
+/// Whether a process waits at it.
+pub fn has_waiter(directory: BorrowedFd<'_>) -> Result<bool, Error> {
+    Ok(try_connect(directory)?.is_some())
 }
 
-/// Lets go who waits there; blocks until its exec went through or failed. `None` when nobody waits.
-pub fn open(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>>, Error> {
-    let Some(ours) = reach(directory)? else { return Ok(None) };
+/// Releases the waiting process; blocks until its exec has succeeded or failed. `None` if no process waits.
+pub fn release(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>>, Error> {
+    let Some(ours) = try_connect(directory)? else { return Ok(None) };
     let pipe =
         status_pipe().map_err(|err| Error::new(Errno::from_raw_os_error(err.errno), err.call));
     let (news, report) = pipe?;
@@ -73,14 +73,14 @@ pub fn open(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>>, 
     Ok(Some(reported(&news)))
 }
 
-/// In the child: says that it is ready, by the end of its report, and waits to be told. From then on
-/// `report` is the pipe of whoever told it.
-pub(crate) fn wait(gate: BorrowedFd<'_>, report: &mut OwnedFd) -> Result<(), StepError> {
+/// In the child: signals that it is ready, by closing its report, and waits to be released. From then on
+/// `report` is the pipe of the releasing process.
+pub(crate) fn wait(socket: BorrowedFd<'_>, report: &mut OwnedFd) -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
-    // Onto the same number: the pipe's last writer is gone with that.
-    dup3(gate, report, DupFlags::CLOEXEC).map_err(failed("dup3(gate)"))?;
-    // The gate goes with the report from here on: nothing else of it may be open at the exec.
-    hull_sys::close_now(gate);
+    // Onto the same number: this closes the last writer of the pipe.
+    dup3(socket, report, DupFlags::CLOEXEC).map_err(failed("dup3(start socket)"))?;
+    // `report` is the socket from here on: no other descriptor of it may be open at the exec.
+    hull_sys::close_now(socket);
     loop {
         let mut word = [0; 2];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -89,13 +89,13 @@ pub(crate) fn wait(gate: BorrowedFd<'_>, report: &mut OwnedFd) -> Result<(), Ste
         match recvmsg(&*report, &mut words, &mut rights, RecvFlags::CMSG_CLOEXEC) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(errno) => return Err(failed("recvmsg(gate)")(errno)),
+            Err(errno) => return Err(failed("recvmsg(start socket)")(errno)),
         }
-        let told = rights.drain().find_map(|message| {
+        let received = rights.drain().find_map(|message| {
             let RecvAncillaryMessage::ScmRights(mut fds) = message else { return None };
             fds.next()
         });
-        if let Some(theirs) = told {
+        if let Some(theirs) = received {
             return dup3(&theirs, report, DupFlags::CLOEXEC).map_err(failed("dup3(report)"));
         }
     }

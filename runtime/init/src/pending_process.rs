@@ -20,28 +20,28 @@ const CUT: &str = "[…]";
 /// How much of the end of such a text stays, in bytes.
 const CALL_TAIL_BYTES: usize = 1024;
 
-/// Whose number and descriptor a [`Starting`] has.
+/// The process whose pid and descriptor a [`PendingProcess`] has.
 #[derive(Debug)]
-enum Whose {
-    /// The program's.
+enum PidOwner {
+    /// The process of the program.
     Program,
-    /// Of the process that is about to make the program's, whose number the kernel will put into `slot`. With
-    /// `kill`, that one is not wanted any more.
-    Maker { slot: BirthSlot, kill: bool },
+    /// The process that is about to create the program's, whose pid the kernel will write into `slot`. With
+    /// `kill`, that process is to be killed as soon as it exists.
+    Creator { slot: BirthSlot, kill: bool },
 }
 
-/// A process that is on its way.
+/// A process between its clone and its exec.
 #[derive(Debug)]
-pub struct Starting {
-    /// In our pid namespace. Changes once in [`Starting::update`] for a process in a pid namespace of others.
+pub struct PendingProcess {
+    /// In our pid namespace. Changes once in [`PendingProcess::update`] for a process in a pid namespace of others.
     pub pid: i32,
-    /// The process, for waiting and signals. Changes likewise.
+    /// The process, for waiting and signals. Changes together with `pid`.
     pub pidfd: OwnedFd,
-    /// Readable when there is news; see [`Starting::poll`].
+    /// Readable when its state has changed; see [`PendingProcess::poll`].
     pub status: OwnedFd,
-    whose: Whose,
-    /// Who made the program's process, until it has been waited for.
-    maker: Option<OwnedFd>,
+    owner: PidOwner,
+    /// The process that created the program's, until it was reaped.
+    creator: Option<OwnedFd>,
     report: Vec<u8>,
     end: Option<Result<(), StepError>>,
 }
@@ -54,16 +54,16 @@ pub(crate) fn status_pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
     Ok((news, report))
 }
 
-/// In the child: tells what failed, and ends.
+/// In the child: reports the failed step, and ends.
 pub(crate) fn fail(report: impl AsFd, error: &StepError) -> ! {
     if let Some(bytes) = encode(error) {
-        // With the parent gone there is nobody to tell.
+        // Without a parent nothing reads it.
         let _gone = write(report, &bytes);
     }
     hull_sys::exit_now(127)
 }
 
-/// A report that is written at once and read back whole: the text of the call has paths in it, and gives way.
+/// A report that fits one write. Of a longer one the middle of the call's text, which has paths in it, is cut out.
 fn encode(error: &StepError) -> Option<Vec<u8>> {
     let bytes = borsh::to_vec(error).ok()?;
     let Some(over) = bytes.len().checked_sub(REPORT_BYTES_MAX).filter(|over| *over > 0) else {
@@ -72,14 +72,14 @@ fn encode(error: &StepError) -> Option<Vec<u8>> {
     let mut error = error.clone();
     let most = error.call.len().saturating_sub(over + CUT.len());
     let head = most.saturating_sub(CALL_TAIL_BYTES);
-    // Of a path the end tells most; the call's name is at the beginning.
+    // The end of a path says most; the call's name is at the beginning.
     let tail = error.call.len() - (most - head);
     let (head, tail) = (error.call.floor_char_boundary(head), error.call.ceil_char_boundary(tail));
     error.call = [&error.call[..head], CUT, &error.call[tail..]].concat();
     borsh::to_vec(&error).ok()
 }
 
-/// Reads what is there of a status pipe; true at its end. Never blocks.
+/// Reads the available bytes of a status pipe; true at its end. Never blocks.
 fn read_available(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<bool, StepError> {
     let mut chunk = [0; REPORT_BYTES_MAX];
     loop {
@@ -97,7 +97,7 @@ fn read_available(status: &OwnedFd, so_far: &mut Vec<u8>) -> Result<bool, StepEr
     }
 }
 
-/// Whether it is a child of this process: `waitid(2)` knows no other.
+/// Whether it is a child of this process: `waitid(2)` accepts no other.
 fn is_our_child(pidfd: &OwnedFd) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     waitid(WaitId::PidFd(pidfd.as_fd()), look).is_ok()
@@ -105,11 +105,11 @@ fn is_our_child(pidfd: &OwnedFd) -> bool {
 
 fn wait_for_news(status: &OwnedFd) {
     let mut fds = [PollFd::new(status, PollFlags::IN)];
-    // Interrupted: the callers look again.
+    // Interrupted: the callers check again.
     let _woken = poll(&mut fds, None);
 }
 
-/// Blocks until a status pipe has told how it went.
+/// Blocks until a status pipe has the result.
 pub(crate) fn reported(status: &OwnedFd) -> Result<(), StepError> {
     let mut report = Vec::new();
     while !read_available(status, &mut report)? {
@@ -118,7 +118,7 @@ pub(crate) fn reported(status: &OwnedFd) -> Result<(), StepError> {
     decode(&report)
 }
 
-/// Nothing is a success: the pipe was closed by the exec.
+/// An empty report is a success: the exec closed the pipe.
 fn decode(report: &[u8]) -> Result<(), StepError> {
     if report.is_empty() {
         return Ok(());
@@ -127,33 +127,32 @@ fn decode(report: &[u8]) -> Result<(), StepError> {
         .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)")))
 }
 
-impl Starting {
-    /// With `slot`, the process is the one that makes the program's.
+impl PendingProcess {
+    /// With `slot`, the process is the one that creates the program's.
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, slot: Option<BirthSlot>) -> Self {
-        let whose = slot.map_or(Whose::Program, |slot| Whose::Maker { slot, kill: false });
-        Self { pid, pidfd, status, whose, maker: None, report: Vec::new(), end: None }
+        let owner = slot.map_or(PidOwner::Program, |slot| PidOwner::Creator { slot, kill: false });
+        Self { pid, pidfd, status, owner, creator: None, report: Vec::new(), end: None }
     }
 
-    /// Keeps the page for the program's number from all processes that are made later.
+    /// Keeps the page for the program's pid from all processes that are created later.
     pub(crate) fn keep_slot_from_others(&self) -> hull_sys::Result<()> {
-        match &self.whose {
-            Whose::Maker { slot, .. } => slot.keep_from_children(),
-            Whose::Program => Ok(()),
+        match &self.owner {
+            PidOwner::Creator { slot, .. } => slot.keep_from_children(),
+            PidOwner::Program => Ok(()),
         }
     }
 
-    /// Takes what news there is; true when `pid` and `pidfd` have become the program's. Never blocks. To be
-    /// called before a child that has ended is taken off the list of children, or its number may be one that
-    /// nobody knows.
+    /// Updates the state; true when `pid` and `pidfd` have become the program's. Never blocks. To be called
+    /// before an ended child is reaped: its pid may be that of the program, not known before this call.
     pub fn update(&mut self) -> bool {
         if self.end.is_some() {
             return false;
         }
         let ended = read_available(&self.status, &mut self.report);
         let is_born = self.take_birth();
-        match (ended, &self.whose) {
+        match (ended, &self.owner) {
             (Ok(false), _) => {}
-            (Ok(true), Whose::Maker { .. }) if self.report.is_empty() => {
+            (Ok(true), PidOwner::Creator { .. }) if self.report.is_empty() => {
                 let call = "read(status): the process ended before its program ran";
                 self.end = Some(Err(StepError::new(Step::Pipe, Errno::CHILD, call)));
             }
@@ -163,28 +162,28 @@ impl Starting {
         is_born
     }
 
-    /// Its process `pid` has ended: nobody writes a report any more, though who made it may still have the
-    /// pipe open for a moment. False when that was only the one that makes the program's, and the program's
-    /// own may be about to tell its number.
+    /// To be called when process `pid` has ended. Nothing writes a report any more, though its creator may still
+    /// have the pipe open for a moment. False when only the creator has ended, and the program's own process may
+    /// be about to appear.
     pub fn ended(&mut self) -> bool {
         self.update();
-        if matches!(self.whose, Whose::Program) && self.end.is_none() {
+        if matches!(self.owner, PidOwner::Program) && self.end.is_none() {
             self.end = Some(decode(&self.report));
         }
         self.end.is_some()
     }
 
-    /// Takes the number of the program's process, if the kernel has put it down.
+    /// Takes the pid of the program's process, if the kernel has written it.
     fn take_birth(&mut self) -> bool {
-        let Whose::Maker { slot, kill } = &self.whose else { return false };
+        let PidOwner::Creator { slot, kill } = &self.owner else { return false };
         let (Some(number), kill) = (slot.get(), *kill) else { return false };
-        self.whose = Whose::Program;
-        // Our child, and not waited for yet: the number is still its own. Whatever else stands there is not believed.
+        self.owner = PidOwner::Program;
+        // Our child, and not reaped yet: the pid is still its own. Any other value in the page is rejected.
         let made = Pid::from_raw(number).map(|made| pidfd_open(made, PidfdFlags::empty()));
         match made {
             Some(Ok(pidfd)) if is_our_child(&pidfd) => {
                 self.pid = number;
-                self.maker = Some(std::mem::replace(&mut self.pidfd, pidfd));
+                self.creator = Some(std::mem::replace(&mut self.pidfd, pidfd));
                 if kill {
                     let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
                 }
@@ -198,18 +197,18 @@ impl Starting {
         }
     }
 
-    /// How it went, or `None` while it is on its way. Never blocks.
+    /// The result of the start, or `None` while it is pending. Never blocks.
     pub fn poll(&mut self) -> Option<Result<(), StepError>> {
         self.update();
         self.end.clone()
     }
 
-    /// Blocks until it is known how it went. Who made the program's process is then no child any more.
+    /// Blocks until the result of the start is known, and reaps the creator of the program's process.
     pub fn wait(&mut self) -> Result<(), StepError> {
         loop {
             if let Some(end) = self.poll() {
-                if let Some(maker) = self.maker.take() {
-                    let _ended = waitid(WaitId::PidFd(maker.as_fd()), WaitIdOptions::EXITED);
+                if let Some(creator) = self.creator.take() {
+                    let _ended = waitid(WaitId::PidFd(creator.as_fd()), WaitIdOptions::EXITED);
                 }
                 return end;
             }
@@ -217,16 +216,16 @@ impl Starting {
         }
     }
 
-    /// Kills it, also when its program's process is only about to be made.
+    /// Kills it, also if the program's process does not exist yet.
     pub fn kill(&mut self) {
         self.update();
-        if let Whose::Maker { kill, .. } = &mut self.whose {
+        if let PidOwner::Creator { kill, .. } = &mut self.owner {
             *kill = true;
         }
         let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
-    /// Kills it, and takes it off the list of our children.
+    /// Kills and reaps it.
     pub(crate) fn kill_and_reap(&mut self) {
         self.kill();
         let _ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -236,7 +235,7 @@ impl Starting {
         }
     }
 
-    /// What failed, of a process that has ended and whose report nobody else writes to.
+    /// The reported error of a process that has ended, and whose report has no other writer.
     pub(crate) fn failure(status: OwnedFd, pidfd: OwnedFd) -> StepError {
         match Self::new(0, pidfd, status, None).poll() {
             Some(Err(error)) => error,
@@ -250,7 +249,7 @@ impl StepError {
         Self { step, errno: errno.raw_os_error(), call: call.into() }
     }
 
-    pub(crate) fn of(step: Step) -> impl Fn(hull_sys::Error) -> Self {
+    pub(crate) fn at(step: Step) -> impl Fn(hull_sys::Error) -> Self {
         move |err| Self::new(step, err.errno(), err.to_string())
     }
 }
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_a_process_that_is_not_our_child_is_not_believed() {
+    fn the_number_of_a_process_that_is_not_our_child_is_rejected() {
         let pidfd = |pid| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         assert!(!is_our_child(&pidfd(1)));
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
@@ -280,18 +279,18 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_call_is_told_with_its_beginning_and_its_end() {
+    fn the_longest_call_is_reported_with_its_beginning_and_its_end() {
         for unit in ["/x", "/ä", "/日本語"] {
             for length in [0, 100, 4000, 4070, 4080, 4096, 5000, 70_000] {
                 let call = format!("openat(rootfs, \"{}\")", unit.repeat(length / unit.len()));
                 let error = StepError::new(Step::Pipe, Errno::NAMETOOLONG, call.clone());
                 let report = encode(&error).unwrap();
                 assert!(report.len() <= REPORT_BYTES_MAX, "{} bytes", report.len());
-                let told = decode(&report).unwrap_err();
-                assert_eq!((told.step, told.errno), (error.step, error.errno));
-                assert!(told.call.starts_with("openat(rootfs,"), "{}", told.call);
-                assert!(told.call.ends_with("\")"), "{}", told.call);
-                assert!(told.call == call || told.call.contains(CUT), "{}", told.call);
+                let reported = decode(&report).unwrap_err();
+                assert_eq!((reported.step, reported.errno), (error.step, error.errno));
+                assert!(reported.call.starts_with("openat(rootfs,"), "{}", reported.call);
+                assert!(reported.call.ends_with("\")"), "{}", reported.call);
+                assert!(reported.call == call || reported.call.contains(CUT), "{}", reported.call);
             }
         }
     }

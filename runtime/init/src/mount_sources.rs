@@ -1,44 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Mounts that the parent makes for the child: what needs rights over the host's file systems, which
+//! Mounts that the parent creates for the child: those that need rights over the host's file systems, which
 //! a child in a user namespace of its own has given up.
 //!
 //! Idmapped mounts (`MOUNT_ATTR_IDMAP`, Linux 5.12), and with a user namespace that is not ours every
 //! source of the host and every device node. Without either there is nothing to do here, and the child
 //! clones its sources itself.
 
-use crate::child::write_maps;
+use crate::id_maps::{to_host_id, user_namespace};
 use crate::ids;
-use crate::image;
+use crate::image_volume;
 use crate::mount::{
-    Done, MS_SLAVE, clone_at, clone_tree, finish, new_mount, of, open_context, set_option,
+    MS_SLAVE, Result, clone_at, clone_tree, errno_context, finish, new_mount, open_context,
+    set_option,
 };
 use crate::plan::{
     Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
 };
-use hull_sys::{Attr, ForkResult, clone3, flags};
+use hull_sys::Attr;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 use rustix::mount::fsconfig_set_fd;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Detached mounts, by the index of the operation that attaches them.
 pub(crate) type Sources = HashMap<usize, OwnedFd>;
 
-/// The id on the host of an id inside.
-pub(crate) fn outside(maps: &[IdMap], inside: u32) -> Option<u32> {
-    maps.iter().find_map(|map| {
-        let offset = inside.checked_sub(map.inside).filter(|offset| *offset < map.length)?;
-        map.outside.checked_add(offset)
-    })
-}
-
-/// Makes what the child cannot. `joined` is the user namespace that it will be born into.
+/// Opens the sources that the child cannot open. `joined` is the user namespace that it will be created in.
 pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Sources, StepError> {
-    let mut maker = Maker {
+    let mut builder = SourceBuilder {
         user: plan.namespaces.user != Namespace::Inherit,
         maps: &plan.id_maps,
         joined,
@@ -48,7 +38,7 @@ pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Source
     let mut sources = Sources::new();
     for (at, op) in plan.ops.iter().enumerate() {
         let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
-        let source = maker.source(at, op).map_err(|failed| failed.at(step))?;
+        let source = builder.source(at, op).map_err(|failed| failed.at(step))?;
         if let Some(source) = source {
             sources.insert(at, source);
         }
@@ -56,12 +46,13 @@ pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Source
     Ok(sources)
 }
 
-/// Tries what a container in a user namespace needs of the kernel and of the file systems that `lower`
-/// is on: mapped layers, given by descriptor, and device nodes on a detached mount. Nothing stays.
+/// Tries the features of the kernel, and of the file systems of `lower`, that a container in a user namespace
+/// needs: mapped layers, given by descriptor, and device nodes on a detached mount. Leaves nothing behind.
 pub fn try_user_namespaces(lower: &[String]) -> Result<(), StepError> {
-    let range = vec![IdMap { inside: 0, outside: 65_536, length: 65_536 }];
+    let range = vec![IdMap { container_id: 0, host_id: 65_536, length: 65_536 }];
     let maps = IdMaps { uids: range.clone(), gids: range };
-    let mut maker = Maker { user: true, maps: &maps, joined: None, made: Vec::new(), nodes: None };
+    let mut builder =
+        SourceBuilder { user: true, maps: &maps, joined: None, made: Vec::new(), nodes: None };
     let overlay = Op::RootOverlay {
         lower: lower.to_vec(),
         upper: None,
@@ -80,25 +71,25 @@ pub fn try_user_namespaces(lower: &[String]) -> Result<(), StepError> {
     };
     for (at, op) in [overlay, null].iter().enumerate() {
         let step = Step::Op(u32::try_from(at).unwrap_or(u32::MAX));
-        drop(maker.source(at, op).map_err(|failed| failed.at(step))?);
+        drop(builder.source(at, op).map_err(|failed| failed.at(step))?);
     }
     Ok(())
 }
 
-struct Maker<'a> {
+struct SourceBuilder<'a> {
     /// The child is in a user namespace that is not ours.
     user: bool,
-    /// Its maps.
+    /// Id maps of the child's user namespace.
     maps: &'a IdMaps,
     joined: Option<BorrowedFd<'a>>,
-    /// User namespaces that were made for mapping, by their maps.
+    /// User namespaces that were created for mapping, by their maps.
     made: Vec<(IdMaps, OwnedFd)>,
-    /// Where device nodes are made.
+    /// The detached tmpfs in which device nodes are created.
     nodes: Option<OwnedFd>,
 }
 
-impl Maker<'_> {
-    fn source(&mut self, at: usize, op: &Op) -> Done<Option<OwnedFd>> {
+impl SourceBuilder<'_> {
+    fn source(&mut self, at: usize, op: &Op) -> Result<Option<OwnedFd>> {
         match op {
             Op::Bind { source: Source::Host(path), recursive, propagation, id_maps, .. }
                 if self.user || id_maps.is_some() =>
@@ -118,7 +109,7 @@ impl Maker<'_> {
                 let maps = id_maps.as_ref().unwrap_or(self.maps);
                 let user = self.namespace(maps)?;
                 let whole = mapped_overlay(lower, None, &[], maps, user)?;
-                image::part(whole, path).map(Some)
+                image_volume::part(whole, path).map(Some)
             }
             Op::RootOverlay { lower, upper, options, .. } if self.user => {
                 let maps = self.maps;
@@ -149,8 +140,8 @@ impl Maker<'_> {
         }
     }
 
-    /// A user namespace with these maps: the child's own where it has them, else one made for it.
-    fn namespace(&mut self, maps: &IdMaps) -> Done<BorrowedFd<'_>> {
+    /// A user namespace with these maps: the child's own if it has them, else one that is created for it.
+    fn namespace(&mut self, maps: &IdMaps) -> Result<BorrowedFd<'_>> {
         if let Some(joined) = self.joined
             && maps == self.maps
         {
@@ -167,12 +158,12 @@ impl Maker<'_> {
     }
 
     /// A device node, which nobody in a user namespace may make: on a file system of its own that
-    /// belongs to the host, with the owner that the container sees as the one asked for. So it is
+    /// belongs to the host, with the owner that the container sees as the requested one. So it is
     /// that very device whatever the host has at its path, and changing its owner or mode inside
     /// changes nothing of the host's.
-    fn node(&mut self, at: usize, op: &Op) -> Done<OwnedFd> {
+    fn node(&mut self, at: usize, op: &Op) -> Result<OwnedFd> {
         let Op::Device { path, block, major, minor, mode, uid, gid, .. } = op else {
-            return Err(of("mknodat(no device)")(Errno::INVAL));
+            return Err(errno_context("mknodat(no device)")(Errno::INVAL));
         };
         let nodes = match &self.nodes {
             Some(nodes) => nodes,
@@ -185,53 +176,27 @@ impl Maker<'_> {
         let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
         let (name, mode) = (at.to_string(), Mode::from_raw_mode(*mode));
         rustix::fs::mknodat(nodes, &name, kind, mode, rustix::fs::makedev(*major, *minor))
-            .map_err(of(format!("mknodat({path})")))?;
-        let uid = outside(&self.maps.uids, *uid).and_then(ids::user);
-        let gid = outside(&self.maps.gids, *gid).and_then(ids::group);
+            .map_err(errno_context(format!("mknodat({path})")))?;
+        let uid = to_host_id(&self.maps.uids, *uid).and_then(ids::user);
+        let gid = to_host_id(&self.maps.gids, *gid).and_then(ids::group);
         rustix::fs::chownat(nodes, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(of(format!("fchownat({path})")))?;
+            .map_err(errno_context(format!("fchownat({path})")))?;
         rustix::fs::chmodat(nodes, &name, mode, AtFlags::empty())
-            .map_err(of(format!("fchmodat({path})")))?;
+            .map_err(errno_context(format!("fchmodat({path})")))?;
         clone_at(nodes, &name)
     }
 }
 
-fn slave(tree: OwnedFd, recursive: bool) -> Done<OwnedFd> {
+fn slave(tree: OwnedFd, recursive: bool) -> Result<OwnedFd> {
     let attr = Attr { propagation: MS_SLAVE, ..Attr::default() };
     hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?;
     Ok(tree)
 }
 
-fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Done {
+fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Result {
     let userns_fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&user)).unwrap_or(u64::MAX);
     let attr = Attr { set: Attr::IDMAP, userns_fd, ..Attr::default() };
     Ok(hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?)
-}
-
-/// A user namespace with these maps and no process in it.
-pub(crate) fn user_namespace(maps: &IdMaps) -> Done<OwnedFd> {
-    let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(of("pipe2(CLOEXEC)"))?;
-    match clone3(flags::NEWUSER, None)? {
-        ForkResult::Child => {
-            drop(go);
-            let _end_of_file = read(&wait, &mut [0]);
-            hull_sys::exit_now(0)
-        }
-        ForkResult::Parent { pid, pidfd } => {
-            let opened = write_maps(pid, maps)
-                .map_err(|err| of(err.call)(Errno::from_raw_os_error(err.errno)))
-                .and_then(|()| {
-                    let path = format!("/proc/{pid}/ns/user");
-                    File::open(&path).map_err(|err| {
-                        of(format!("open({path})"))(Errno::from_io_error(&err).unwrap_or(Errno::IO))
-                    })
-                });
-            drop(go);
-            // It has nothing to do but to end; nobody else may reap it for something of theirs.
-            let _ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            opened.map(OwnedFd::from)
-        }
-    }
 }
 
 /// An overlay of the host over layers whose ids are mapped: what belongs to root in a layer belongs
@@ -242,7 +207,7 @@ fn mapped_overlay(
     options: &[(String, Option<String>)],
     maps: &IdMaps,
     user: BorrowedFd<'_>,
-) -> Done<OwnedFd> {
+) -> Result<OwnedFd> {
     let context = open_context("overlay", "overlay")?;
     // A detached mount is taken down when its first descriptor closes, whatever else is open in it.
     let mut trees = Vec::with_capacity(lower.len());
@@ -253,56 +218,38 @@ fn mapped_overlay(
         trees.push(tree);
     }
     if let Some((upper, work)) = upper {
-        give_root(upper, maps)?;
+        chown_root(upper, maps)?;
         set_layer(&context, "upperdir", upper, (CWD, upper))?;
         set_layer(&context, "workdir", work, (CWD, work))?;
     }
     for (key, value) in options {
         set_option(&context, "overlay", key, value.as_deref())?;
     }
-    // A device that an image brings belongs to the host, whoever owns the node in the image.
+    // A device that an image brings belongs to the host, whatever the owner of the node in the image.
     let mount = finish(&context, "overlay", &Attrs { nodev: true, ..Attrs::default() });
     drop(trees);
     mount
 }
 
-/// Gives the overlay the directory `shown`, which is found beneath the first of `at`. By descriptor: a path
-/// would be taken up to 255 bytes.
-fn set_layer(context: &OwnedFd, option: &str, shown: &str, at: (impl AsFd, &str)) -> Done {
+/// Sets a layer of the overlay: the directory `shown`, resolved from the first of `at`. By descriptor, since a
+/// path may have 255 bytes at most.
+fn set_layer(context: &OwnedFd, option: &str, shown: &str, at: (impl AsFd, &str)) -> Result {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let layer = rustix::fs::openat(at.0, at.1, flags, Mode::empty())
-        .map_err(of(format!("open({shown})")))?;
+        .map_err(errno_context(format!("open({shown})")))?;
     fsconfig_set_fd(context, option, &layer)
-        .map_err(of(format!("fsconfig(overlay, {option}, descriptor of {shown})")))
+        .map_err(errno_context(format!("fsconfig(overlay, {option}, descriptor of {shown})")))
 }
 
 /// The top of the upper layer is the container's `/`: it must belong to its root.
-fn give_root(upper: &str, maps: &IdMaps) -> Done {
-    let failed = |what: &str| of(format!("{what}({upper})"));
+fn chown_root(upper: &str, maps: &IdMaps) -> Result {
+    let failed = |what: &str| errno_context(format!("{what}({upper})"));
     let stat = rustix::fs::statx(CWD, upper, AtFlags::empty(), StatxFlags::BASIC_STATS)
         .map_err(failed("statx"))?;
     if (stat.stx_uid, stat.stx_gid) != (0, 0) {
         return Ok(());
     }
-    let uid = outside(&maps.uids, 0).and_then(ids::user);
-    let gid = outside(&maps.gids, 0).and_then(ids::group);
+    let uid = to_host_id(&maps.uids, 0).and_then(ids::user);
+    let gid = to_host_id(&maps.gids, 0).and_then(ids::group);
     rustix::fs::chown(upper, uid, gid).map_err(failed("chown"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_mapped_by_the_range_it_is_in() {
-        let maps = [
-            IdMap { inside: 0, outside: 100_000, length: 10 },
-            IdMap { inside: 10, outside: 500, length: 1 },
-        ];
-        assert_eq!(outside(&maps, 0), Some(100_000));
-        assert_eq!(outside(&maps, 9), Some(100_009));
-        assert_eq!(outside(&maps, 10), Some(500));
-        assert_eq!(outside(&maps, 11), None);
-        assert_eq!(outside(&[IdMap { inside: 0, outside: u32::MAX, length: 2 }], 1), None);
-    }
 }

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One clone with everything that belongs to it: cgroup, namespaces, id maps, and the child's first calls.
+
+use crate::id_maps::write_maps;
+use crate::namespaces::enter_pid_namespace;
+use crate::pending_process::{PendingProcess, fail, status_pipe};
+use crate::plan::{IdMaps, NamespaceKind, Step, StepError};
+use crate::process::{self, Birth};
+use hull_cgroup::{Cgroup, CgroupFs};
+use hull_sys::{BirthSlot, ForkResult, clone3, flags};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+/// With the chain of causes and the hint: a report has only this text.
+pub(crate) fn cgroup_error(err: &hull_cgroup::Error) -> StepError {
+    let mut call = err.to_string();
+    if let Some(source) = std::error::Error::source(err) {
+        call = format!("{call}: {source}");
+    }
+    if let Some(hint) = err.hint() {
+        call = format!("{call} ({hint})");
+    }
+    StepError { step: Step::Cgroup, errno: err.errno(), call }
+}
+
+/// The arguments of a clone.
+pub(crate) struct CloneArgs<'a> {
+    pub(crate) host: &'a CgroupFs,
+    pub(crate) cgroup: &'a Cgroup,
+    /// `CLONE_NEW*` flags of the new namespaces.
+    pub(crate) flags: u64,
+    /// A descriptor whose pid namespace the program will be in.
+    pub(crate) pid: Option<BorrowedFd<'a>>,
+    /// A user namespace that the process enters, and that owns what it creates.
+    pub(crate) user: Option<BorrowedFd<'a>>,
+    /// Maps of the new user namespace, if `flags` has one.
+    pub(crate) maps: &'a IdMaps,
+    /// Set before a user namespace is entered, since it cannot be lowered there.
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+impl CloneArgs<'_> {
+    /// Clones; the child runs `work`, which returns only if it failed.
+    pub(crate) fn run(
+        &self,
+        work: impl FnOnce(&mut OwnedFd, Birth<'_>) -> Result<std::convert::Infallible, StepError>,
+    ) -> Result<PendingProcess, StepError> {
+        let slot = self.pid.map(|_| BirthSlot::new()).transpose();
+        let slot = slot.map_err(StepError::at(Step::Clone))?;
+        let (news, mut report) = status_pipe()?;
+        let into = self.cgroup.dir_fd().map_err(|err| cgroup_error(&err))?;
+        let flags = if self.pid.is_some() { 0 } else { self.flags };
+        let handshake = (flags & flags::NEWUSER != 0)
+            .then(|| pipe_with(PipeFlags::CLOEXEC))
+            .transpose()
+            .map_err(|errno| StepError::new(Step::Pipe, errno, "pipe2(CLOEXEC)"))?;
+        let forked = clone3(flags, into.as_ref().map(OwnedFd::as_fd));
+        match forked.map_err(StepError::at(Step::Clone))? {
+            ForkResult::Parent { pid, pidfd } => {
+                drop(report);
+                let mut started = PendingProcess::new(pid, pidfd, news, slot);
+                // Later processes must not inherit the page: a tracer could write into it there.
+                if let Err(err) = started.keep_slot_from_others() {
+                    started.kill_and_reap();
+                    return Err(StepError::at(Step::Clone)(err));
+                }
+                if let Some((_, go)) = handshake {
+                    // The child waits; if this fails, the closed pipe ends it.
+                    self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
+                    write_maps(pid, self.maps)?;
+                    process::set_oom_score(&format!("{pid}/oom_score_adj"), self.oom_score_adj)?;
+                    write(&go, b"g")
+                        .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
+                }
+                Ok(started)
+            }
+            ForkResult::Child => {
+                drop((news, into));
+                let wait = handshake.map(|(wait, go)| {
+                    drop(go);
+                    wait
+                });
+                let birth = slot.as_ref().map_or(Birth::InPlace, Birth::Sibling);
+                let failed = self.child(wait).and_then(|()| work(&mut report, birth));
+                match failed {
+                    Err(error) => fail(&report, &error),
+                    Ok(never) => match never {},
+                }
+            }
+        }
+    }
+
+    /// The first calls of every child.
+    fn child(&self, wait: Option<OwnedFd>) -> Result<(), StepError> {
+        process::not_traceable()?;
+        match wait {
+            Some(wait) => {
+                if read(&wait, &mut [0]) != Ok(1) {
+                    return Err(StepError::new(Step::IdMaps, Errno::CANCELED, "read(go)"));
+                }
+            }
+            None => self.enter_cgroups()?,
+        }
+        let Some(pid) = self.pid else { return process::lead_session() };
+        // Before rights over it are lost. It applies to our children, not to us.
+        enter_pid_namespace(pid)?;
+        if let Some(user) = self.user {
+            // `work` sets it too, but cannot lower it in a user namespace.
+            process::set_oom_score("self/oom_score_adj", self.oom_score_adj)?;
+            let link = LinkNameSpaceType::User;
+            move_into_link_name_space(user, Some(link)).map_err(|errno| {
+                StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
+            })?;
+            process::not_traceable()?;
+        }
+        if self.flags == 0 {
+            return Ok(());
+        }
+        hull_sys::unshare(self.flags).map_err(StepError::at(Step::Clone))
+    }
+
+    /// The calling process enters the v1 trees; the v2 tree was entered by its clone, if there is one.
+    pub(crate) fn enter_cgroups(&self) -> Result<(), StepError> {
+        if self.host.hierarchies().is_empty() {
+            return Ok(());
+        }
+        let cloned_into = self.host.unified().is_some();
+        // 0 is the writing process.
+        self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Options of a launch that are not part of the plan: whether the process outlives its parent, where it waits, its
+//! keyring, and its hooks.
+
+use crate::hooks::{HookKind, Hooks};
+use crate::namespaces::Processes;
+use crate::plan::{Step, StepError};
+use crate::procfs::PodProcfs;
+use crate::start_socket;
+use rustix::io::Errno;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// How a process is launched, beyond its plan. The default is that of a monitor: the program runs at once, and ends
+/// with its parent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaunchOptions<'a> {
+    /// The process lives on when its parent ends.
+    pub outlives: bool,
+    /// The socket at which it waits, with everything but the exec done; see [`start_socket`].
+    pub start_socket: Option<BorrowedFd<'a>>,
+    /// Number of descriptors from 3 on that the program inherits.
+    pub kept_fds: u32,
+    /// Name of the session keyring that it joins instead of keeping its parent's; created if missing.
+    pub keyring: Option<&'a str>,
+    /// Processes whose namespaces the plan may join; `None` if it may name any path.
+    pub processes: Option<Processes<'a>>,
+    /// The procfs of the pod's shared pid namespace, for a plan that joins it.
+    pub procfs: Option<&'a PodProcfs>,
+    /// Hooks that run during the start.
+    pub hooks: Option<&'a Hooks>,
+}
+
+impl LaunchOptions<'_> {
+    /// In the child: leaves the parent's session keyring.
+    pub(crate) fn leave_keyring(&self) -> Result<(), StepError> {
+        let Some(name) = self.keyring else { return Ok(()) };
+        match hull_sys::join_session_keyring(Some(name)) {
+            // A kernel without keyrings has nothing to separate.
+            Err(err) if err.errno() == Errno::NOSYS => Ok(()),
+            other => other.map_err(StepError::at(Step::Identity)),
+        }
+    }
+
+    /// In the child, with everything but the exec done: waits at the start socket if there is one, then runs the
+    /// startContainer hooks.
+    pub(crate) fn wait(&self, report: &mut OwnedFd) -> Result<(), StepError> {
+        if let Some(socket) = self.start_socket {
+            start_socket::wait(socket, report)?;
+        }
+        self.run_hooks(&[HookKind::StartContainer], "created")
+    }
+
+    /// In the child: runs the hooks of these kinds. The pid in the state is the one in the child's own namespace.
+    pub(crate) fn run_hooks(&self, kinds: &[HookKind], status: &str) -> Result<(), StepError> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        self.hooks.map_or(Ok(()), |hooks| hooks.run(kinds, status, pid))
+    }
+}
