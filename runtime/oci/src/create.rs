@@ -128,7 +128,7 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     if let Step::Hook(at) = error.step {
         return hook_failed(&setup.hooks, id, at, error);
     }
-    Error::Start { id, failure: Box::new(hull_plan::describe(&setup.plan, error)) }
+    Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, error)) }
 }
 
 /// A terminal goes to somebody, and only a terminal does.

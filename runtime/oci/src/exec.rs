@@ -50,7 +50,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let described = |error| Error::Exec {
         id: args.id.clone(),
-        failure: Box::new(hull_plan::describe_process(&process, &error)),
+        failure: Box::new(hull_plan::diagnose_process(&process, &error)),
     };
     let mut started =
         hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;

@@ -55,7 +55,7 @@ pub(crate) fn features() -> String {
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": hull_plan::capability_names(),
+            "capabilities": hull_plan::capabilities::prefixed_names(),
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
             },

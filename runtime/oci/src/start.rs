@@ -51,6 +51,6 @@ fn described(record: &Record, error: &StepError) -> Result<Error> {
     let facts = hull_plan::HostFacts { apparmor: true, selinux: true, ..Default::default() };
     let process = hull_plan::process(&record.process, &spec, &facts)
         .map_err(|source| Error::PlanProcess { source })?;
-    let failure = Box::new(hull_plan::describe_process(&process, error));
+    let failure = Box::new(hull_plan::diagnose_process(&process, error));
     Ok(Error::Start { id: record.id.clone(), failure })
 }

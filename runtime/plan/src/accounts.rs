@@ -53,7 +53,7 @@ pub fn id(text: &str) -> Result<u32, AccountError> {
 /// A user or a group, by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
-    /// Its number.
+    /// The number of the user or group.
     Id(u32),
     /// Its name in the image's files.
     Name(String),
@@ -81,7 +81,7 @@ impl Account {
 /// `USER[:GROUP]`, as an image's config and `--user` have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSpec {
-    /// The user.
+    /// The user, by number or name.
     pub user: Account,
     /// The group; the user's own without.
     pub group: Option<Account>,

@@ -2,38 +2,37 @@
 //! The whole plan: namespaces, cgroup, operations in their order, process.
 //!
 //! The order: root, mounts as the spec has them, devices and links, the working directory, settings
-//! of the namespaces, then what takes rights away (read-only and masked paths), the pivot last but for
-//! the root's own attributes.
+//! of the namespaces, then the restrictions (read-only and masked paths), the pivot, and last the root's own
+//! attributes.
 
 use crate::defaults::{DEVICES, LINKS};
-use crate::{Error, HostFacts, limits, mounts, process, refuse};
+use crate::id_maps::ranges;
+use crate::{Error, HostFacts, limits, mounts, process, unsupported};
 use hull_init::Plan;
-use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
-use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Spec,
-};
+use hull_init::plan::{Cgroup, IdMaps, Namespace, Namespaces, Op, Source};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
-/// How a plan is to be made.
+/// Input of a plan beyond the spec.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The root file system.
     pub root: Root,
-    /// Source texts of mounts that stand for something else than a path of the host.
+    /// Source texts of mounts that do not name a path of the host, and the sources that replace them.
     pub sources: Vec<(String, Source)>,
-    /// What is known of the host.
+    /// Facts about the host.
     pub host: HostFacts,
 }
 
-/// Where the root file system comes from.
+/// The source of the root file system.
 #[derive(Debug, Clone)]
 pub enum Root {
     /// An overlay of these layers.
     Overlay {
-        /// Topmost first.
+        /// Layer directories, topmost first.
         lower: Vec<String>,
         /// Upper and work directory.
         upper: Option<(String, String)>,
-        /// Further options.
+        /// Further mount options.
         options: Vec<(String, Option<String>)>,
         /// An empty directory to attach it at.
         at: String,
@@ -49,7 +48,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     if spec.hooks().is_some() {
         return Err(Error::Unsupported { what: "OCI hooks", value: "hooks".into() });
     }
-    refuse::not_done(spec, linux, oci)?;
+    unsupported::refuse(spec, linux, oci)?;
     let namespaces = namespaces(linux)?;
     let mut ops = vec![root(spec, &options.root)?];
     for mount in spec.mounts().iter().flatten() {
@@ -90,7 +89,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     })
 }
 
-/// The directory that relative paths of a spec begin at.
+/// The directory to which relative paths of a spec refer.
 fn bundle(root: &Root) -> Option<&str> {
     match root {
         Root::Bundle(bundle) => Some(bundle),
@@ -99,8 +98,8 @@ fn bundle(root: &Root) -> Option<&str> {
 }
 
 /// Whether what is made at `path` lands in a file system of the container's own: its root, or one that is mounted
-/// new. Nothing is made or changed in a tree that was bound there, which belongs to whoever gave it: the host with
-/// its `/dev`, or another container that shares a volume. What has to be in such a tree is there or is not.
+/// new. Nothing is made or changed in a tree that was bound there, which has another owner: the host with
+/// its `/dev`, or another container that shares a volume. Whatever a container needs there must exist already.
 fn is_own(ops: &[Op], path: &str) -> bool {
     let covers = |target: &str| {
         path.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -183,16 +182,6 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
         namespaces.time_offsets.push((clock, seconds, nanos));
     }
     Ok(namespaces)
-}
-
-pub(crate) fn ranges(maps: Option<&[LinuxIdMapping]>) -> Vec<IdMap> {
-    let maps = maps.unwrap_or_default().iter();
-    maps.map(|map| IdMap {
-        container_id: map.container_id(),
-        host_id: map.host_id(),
-        length: map.size(),
-    })
-    .collect()
 }
 
 /// Device nodes and links, where they are the container's own ([`is_own`]).

@@ -3,8 +3,8 @@
 
 use oci_spec::runtime::Capabilities as Set;
 
-/// In the order of their numbers.
-const NAMES: [&str; 41] = [
+/// Names without `CAP_`, in the order of their numbers: `linux/capability.h`.
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -48,10 +48,16 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// All that are known, as specs write them.
+/// All names as specs write them, with `CAP_`.
 #[must_use]
-pub fn capability_names() -> Vec<String> {
+pub fn prefixed_names() -> Vec<String> {
     NAMES.iter().map(|name| format!("CAP_{name}")).collect()
+}
+
+/// The number of a capability by its name without `CAP_`; `None` for an unknown one.
+#[must_use]
+pub fn number(name: &str) -> Option<usize> {
+    NAMES.iter().position(|known| *known == name)
 }
 
 /// The bits of a set.
@@ -60,7 +66,7 @@ pub(crate) fn bits(set: Option<&Set>) -> u64 {
     set.iter().fold(0, |bits, capability| {
         let name = capability.to_string();
         let name = name.trim_start_matches("CAP_");
-        match NAMES.iter().position(|known| *known == name) {
+        match number(name) {
             Some(number) => bits | 1 << number,
             None => bits,
         }

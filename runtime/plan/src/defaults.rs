@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every container has that asks for nothing else: devices, links, and the parts of /proc and /sys that are
-//! hidden from it or read-only. One list of each, for pods and for `hull oci`.
+//! Defaults of every container: devices, links, and the parts of /proc and /sys that are hidden from it or
+//! read-only. One list of each, for pods, for `hull oci`, and for `hull audit`.
 
 use hull_cgroup::{DeviceKind, DeviceRule};
 use std::fs;
@@ -40,10 +40,10 @@ pub const OPENABLE: [(u32, Option<u32>); 9] = [
     (136, None),
 ];
 
-/// What is hidden in every container: what containerd, moby and the kubelet hide (August 2026). Of the files, what
-/// tells of other containers or of secrets (kcore, keys, interrupts, latency_stats, timer_list, timer_stats,
-/// sched_debug, powercap's energy counters) and what acts on the machine (acpi, asound, scsi, firmware).
-const MASKED_PATHS: [&str; 12] = [
+/// Paths that are hidden in every container: those that containerd, moby and the kubelet hide (August 2026). They
+/// show other containers or secrets (kcore, keys, interrupts, latency_stats, timer_list, timer_stats, sched_debug,
+/// powercap's energy counters), or act on the machine (acpi, asound, scsi, firmware).
+pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -58,15 +58,15 @@ const MASKED_PATHS: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// What is read-only in every container.
+/// Paths that are read-only in every container.
 pub const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Where the kernel has a directory for each processor.
+/// The kernel's directory of processors.
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// Everything that is hidden in every container on this machine: a fixed list, and how often each processor got
-/// too hot, which tells of the load of others.
+/// All paths that are hidden in every container on this machine: [`MASKED_PATHS`], and the counts of each
+/// processor's thermal throttling, which show the load of others.
 #[must_use]
 pub fn masked_paths() -> Vec<String> {
     let mut paths: Vec<String> = MASKED_PATHS.iter().map(ToString::to_string).collect();
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_processor_that_tells_of_heat_is_hidden() {
+    fn every_processor_with_counts_of_throttling_is_hidden() {
         let dir = std::env::temp_dir().join(format!("hull-plan-cpus-{}", std::process::id()));
         for of in
             ["cpu0/thermal_throttle", "cpu11/thermal_throttle", "cpu2", "cpufreq/thermal_throttle"]

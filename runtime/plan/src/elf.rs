@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What kind of file a program is, to say why it could not be executed: `elf(5)`, `execve(2)`.
+//! The file type of a program, to say why it could not be executed: `elf(5)`, `execve(2)`.
 //!
 //! The bytes come from an image, so nothing in them is trusted: every offset is checked, and only
-//! the beginning of a file is looked at.
+//! the beginning of a file is read.
 
 use crate::Process;
 use hull_sys::arch::{ELF_MACHINE, ELF_MACHINE_32};
@@ -13,21 +13,21 @@ pub trait Files {
     fn read(&self, path: &str) -> Option<Vec<u8>>;
 }
 
-/// What was found out.
+/// The reason why a program could not be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The sentence.
+    /// The sentence that says it.
     pub what: String,
-    /// How to fix it.
+    /// The change that fixes it.
     pub hint: Option<String>,
-    /// What was seen.
+    /// Observations that support it.
     pub evidence: Vec<String>,
 }
 
-/// What a file is.
+/// The type of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing in it.
+    /// The file is empty.
     Empty,
     /// A program: machine, and the interpreter it wants.
     Elf {
@@ -43,16 +43,16 @@ pub enum Kind {
         /// A carriage return at its end.
         dos: bool,
     },
-    /// Anything else.
+    /// Any other content.
     Other,
 }
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const PT_INTERP: u64 = 3;
-/// Program headers that are looked at.
+/// Most program headers that are read.
 const HEADERS_MAX: u64 = 64;
 
-/// Says more about a program that could not be executed; `None` when nothing more is to be said.
+/// Explains why a program could not be executed; `None` if its file shows no reason.
 pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
     let program = String::from_utf8_lossy(process.args.first()?).into_owned();
     let (path, bytes) = find(&program, process, files)?;
@@ -88,7 +88,7 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
             "install the interpreter in the image, or correct the script's first line",
         ),
         Kind::Other => found(
-            format!("`{path}` is no program: it has neither an ELF header nor a `#!` line"),
+            format!("`{path}` is not a program: it has neither an ELF header nor a `#!` line"),
             "begin a script with `#!/bin/sh`",
         ),
         Kind::Elf { .. } | Kind::Script { .. } => None,
@@ -118,7 +118,7 @@ fn find(program: &str, process: &Process, files: &dyn Files) -> Option<(String, 
     })
 }
 
-/// What the beginning of a file says it is.
+/// The type of a file, by its beginning.
 #[must_use]
 pub fn kind(bytes: &[u8]) -> Kind {
     if bytes.is_empty() {

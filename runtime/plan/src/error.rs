@@ -10,56 +10,56 @@ pub enum Error {
         /// Path of the field.
         field: &'static str,
     },
-    /// A value that makes no sense.
+    /// An invalid value.
     #[error("take `{value}` as {field}: {why}")]
     Bad {
         /// Path of the field.
         field: &'static str,
-        /// As given.
+        /// The value in the spec.
         value: String,
-        /// What is wrong.
+        /// The rule that it breaks.
         why: &'static str,
     },
-    /// Known, but not done by this runtime.
+    /// A feature that this runtime does not support.
     #[error("do {what} (`{value}`)")]
     Unsupported {
-        /// Which feature.
+        /// Name of the feature.
         what: &'static str,
-        /// As given.
+        /// The field or value in the spec.
         value: String,
     },
     /// A setting that would change the host.
     #[error("set sysctl `{name}` in a container: it is not namespaced{because}")]
     HostSysctl {
-        /// As given.
+        /// Name of the setting in the spec.
         name: String,
-        /// When the namespace is the host's.
+        /// The reason, if the pod uses the host's namespace; else empty.
         because: &'static str,
     },
-    /// The profile.
+    /// A seccomp profile that cannot be compiled.
     #[error("compile the seccomp profile: {why}")]
     Seccomp {
-        /// What the library says.
+        /// The message of the library.
         why: String,
     },
     /// A profile that does not parse.
     #[error("read the seccomp profile")]
     Profile {
-        /// What is wrong where.
+        /// The parser's error, with its position.
         source: serde_json::Error,
     },
-    /// A security module that is not there.
+    /// A label of a security module that the host does not have.
     #[error("apply {module} label `{label}`: this host has no {module}")]
     NoModule {
         /// AppArmor or SELinux.
         module: &'static str,
-        /// As given.
+        /// The label in the spec.
         label: String,
     },
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// The change that fixes it, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -5,7 +5,7 @@ use crate::Error;
 use hull_init::{Hook, HookKind, Hooks};
 use oci_spec::runtime::{Hook as Oci, Spec};
 
-/// The hooks of `spec`. `state` is what they are told, as JSON that is open at its end; see
+/// The hooks of `spec`. `state` is the state that they get, as JSON without its end; see
 /// [`Hooks::state`].
 pub fn hooks(spec: &Spec, state: String) -> Result<Hooks, Error> {
     let Some(hooks) = spec.hooks() else { return Ok(Hooks { state, list: Vec::new() }) };
@@ -30,7 +30,11 @@ pub fn hooks(spec: &Spec, state: String) -> Result<Hooks, Error> {
 fn one(kind: HookKind, hook: &Oci) -> Result<Hook, Error> {
     let path = hook.path().to_string_lossy().into_owned();
     if !path.starts_with('/') {
-        return Err(Error::Bad { field: "hooks.path", value: path, why: "it is no absolute path" });
+        return Err(Error::Bad {
+            field: "hooks.path",
+            value: path,
+            why: "it is not an absolute path",
+        });
     }
     let timeout_s = match hook.timeout() {
         None => None,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known of the host, read once.
+//! Facts about the host, read once.
 
 use std::fs;
 
-/// What a plan has to know of the host.
+/// Facts about the host that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Capabilities that can be handed on: our own bounding set.
@@ -17,7 +17,7 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// Reads them from /proc and /sys. What cannot be read counts as not there.
+    /// Reads them from /proc and /sys. An unreadable one counts as absent.
     #[must_use]
     pub fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! OCI resources to cgroup limits.
 
-use crate::{Error, refuse};
+use crate::{Error, unsupported};
 use hull_cgroup::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-/// The limits in `resources`; what is not named there stays as it is.
+/// The limits in `resources`; limits that it does not have stay as they are.
 pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
-    refuse::limits_not_done(resources)?;
+    unsupported::refuse_limits(resources)?;
     let mut limits = Limits::default();
     if let Some(cpu) = resources.cpu() {
         limits.cpu_shares = cpu.shares();
@@ -61,7 +61,7 @@ fn device(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, Error> {
             return Err(Error::Bad {
                 field: "linux.resources.devices.type",
                 value: "p".into(),
-                why: "a FIFO is no device to be limited",
+                why: "a FIFO is not a device that can be limited",
             });
         }
     };

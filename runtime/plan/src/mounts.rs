@@ -3,11 +3,11 @@
 //! known here nor a file system's own is refused by name.
 
 use crate::Error;
-use crate::build::ranges;
+use crate::id_maps::ranges;
 use hull_init::plan::{Attrs, IdMaps, Op, Propagation, Source};
 use oci_spec::runtime::Mount;
 
-/// What a mount's options come to.
+/// The parsed options of a mount.
 #[derive(Debug, Default)]
 struct Parsed {
     attrs: Attrs,
@@ -19,8 +19,8 @@ struct Parsed {
     data: Vec<(String, Option<String>)>,
 }
 
-/// The operation for one mount. `sources` are source texts that stand for what is no path of the host;
-/// relative sources begin at `bundle`, where there is one.
+/// The operation for one mount. `sources` are source texts that do not name a path of the host, and their
+/// replacements; relative sources refer to `bundle`, if there is one.
 pub(crate) fn op(
     mount: &Mount,
     sources: &[(String, Source)],
@@ -45,7 +45,7 @@ pub(crate) fn op(
                 return Err(Error::Bad {
                     field: "mounts.source",
                     value: source,
-                    why: "it is no absolute path",
+                    why: "it is not an absolute path",
                 });
             }
         };
@@ -69,7 +69,7 @@ pub(crate) fn op(
     }
     if id_maps.is_some() {
         return Err(Error::Unsupported {
-            what: "mapped ids of what is no bind mount",
+            what: "mapped ids of a mount that is not a bind mount",
             value: target,
         });
     }
@@ -135,7 +135,7 @@ fn parse(options: &[String]) -> Result<Parsed, Error> {
     Ok(parsed)
 }
 
-/// Takes an option that is not the file system's own.
+/// Applies an option that is not the file system's own; false if it is not known.
 fn flag(option: &str, parsed: &mut Parsed) -> Result<bool, Error> {
     let Parsed { attrs, recursive_attrs, clear, propagation, bind, copy_up, .. } = parsed;
     match option {

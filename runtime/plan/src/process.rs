@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a process becomes, of a container's first and of execs.
+//! The process of a plan, for a container's first process and for execs.
 
 use crate::accounts::ID_MAX;
 use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
@@ -9,8 +9,8 @@ use oci_spec::runtime::{
 };
 use std::sync::Arc;
 
-/// What all further processes of a container have in common. Made once: to work it out anew for every
-/// probe costs more than to run that. Its seccomp program is shared with whoever has the same profile.
+/// The common part of all execs of a container. Built once: building it for every probe would cost more than the
+/// probe itself. Its seccomp program is shared with all containers that have the same profile.
 #[derive(Debug, Clone)]
 pub struct Template {
     process: Process,
@@ -18,7 +18,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Of the container that `spec` describes.
+    /// The template for the container of `spec`.
     pub fn new(spec: &Spec, host: &HostFacts) -> Result<Self, Error> {
         let own = spec.process().as_ref().ok_or(Error::Missing { field: "process" })?;
         let mut process = unfiltered(own, spec, host)?;
@@ -26,7 +26,7 @@ impl Template {
         Ok(Self { process, seccomp: filter(spec)? })
     }
 
-    /// Of the process that a container's plan starts.
+    /// The template with the attributes of the process that a container's plan starts.
     #[must_use]
     pub fn of(mut process: Process) -> Self {
         process.args.clear();
@@ -50,7 +50,7 @@ impl Template {
     }
 }
 
-/// `process` as a plan wants it; the seccomp profile is the container's.
+/// `process` for a plan; the seccomp profile is the container's.
 pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {
     let seccomp = filter(spec)?.as_deref().cloned();
     Ok(Process { seccomp, ..unfiltered(process, spec, host)? })
@@ -68,7 +68,11 @@ fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, E
     }
     let cwd = process.cwd().to_string_lossy().into_owned();
     if !cwd.starts_with('/') {
-        return Err(Error::Bad { field: "process.cwd", value: cwd, why: "it is no absolute path" });
+        return Err(Error::Bad {
+            field: "process.cwd",
+            value: cwd,
+            why: "it is not an absolute path",
+        });
     }
     for (module, label, there) in [
         ("AppArmor", process.apparmor_profile(), host.apparmor),

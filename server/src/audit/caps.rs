@@ -2,51 +2,7 @@
 //! Capabilities: numbers, names, and what each one is worth to an attacker.
 
 use super::reach::Reach;
-
-/// Names by number, `capability.h`. A number beyond the last is shown as `CAP_<number>`.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use hull_plan::capabilities;
 
 /// The capabilities that the Baseline level allows, by name.
 const BASELINE: [&str; 13] = [
@@ -72,7 +28,7 @@ pub(crate) struct Caps(pub(crate) u64);
 impl Caps {
     /// Whether the set contains the capability of this name. Unknown names are never contained.
     pub(crate) fn has(self, name: &str) -> bool {
-        let number = NAMES.iter().position(|known| *known == name);
+        let number = capabilities::number(name);
         number.is_some_and(|number| self.0 & (1 << number) != 0)
     }
 
@@ -85,7 +41,11 @@ impl Caps {
     pub(crate) fn names(self) -> Vec<String> {
         let numbers = (0..64_usize).filter(|number| self.0 & (1 << number) != 0);
         numbers
-            .map(|number| NAMES.get(number).map_or_else(|| number.to_string(), ToString::to_string))
+            .map(|number| {
+                capabilities::NAMES
+                    .get(number)
+                    .map_or_else(|| number.to_string(), ToString::to_string)
+            })
             .collect()
     }
 

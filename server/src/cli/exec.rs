@@ -82,7 +82,7 @@ pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
         "` is a program for",
         "` is not in the image",
         "its interpreter is not found",
-        "` is no program",
+        "` is not a program",
     ]) {
         NOT_EXECUTABLE
     } else {

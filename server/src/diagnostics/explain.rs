@@ -24,7 +24,7 @@ pub(crate) fn step(
     step: &[u8],
 ) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
-    let failure = hull_plan::describe(plan, &error);
+    let failure = hull_plan::diagnose(plan, &error);
     if hull_plan::is_exec(&error) {
         program(node, record, image, &plan.process, failure)
     } else {
@@ -40,7 +40,7 @@ pub(crate) fn exec(
     step: &[u8],
 ) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
-    let failure = hull_plan::describe_process(process, &error);
+    let failure = hull_plan::diagnose_process(process, &error);
     match node.images.find(&record.image_id) {
         Some(image) if hull_plan::is_exec(&error) => {
             program(node, record, &image, process, failure)

@@ -5,7 +5,7 @@ use super::Error;
 use super::container::Defaults;
 use crate::apparmor::Wanted;
 use ::oci_spec::runtime::{Capabilities, LinuxSeccomp};
-use hull_plan::{defaults, seccomp};
+use hull_plan::{capabilities, defaults, seccomp};
 use hull_proto::cri;
 use hull_sys::files::read_opened;
 use rustix::fs::{Mode, OFlags, open};
@@ -39,49 +39,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "KILL",
     "AUDIT_WRITE",
 ];
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+
 /// The five sets, by name.
 pub(super) struct Sets {
     pub(super) allowed: BTreeSet<String>,
@@ -90,7 +48,7 @@ pub(super) struct Sets {
 
 /// Default, plus what is added, minus what is dropped; `ALL` is all.
 pub(super) fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Result<Sets, Error> {
-    let all = || ALL_CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>();
+    let all = || capabilities::prefixed_names().into_iter().collect::<BTreeSet<_>>();
     if context.privileged {
         return Ok(Sets { allowed: all(), ambient: BTreeSet::new() });
     }
@@ -123,7 +81,7 @@ pub(super) fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Resu
 fn capability(name: &str) -> Result<String, Error> {
     let upper = name.to_ascii_uppercase();
     let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if ALL_CAPABILITIES.contains(&plain) {
+    if capabilities::number(plain).is_some() {
         return Ok(format!("CAP_{plain}"));
     }
     Err(Error::NoCapability { name: name.chars().take(60).collect() })

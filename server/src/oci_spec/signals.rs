@@ -3,47 +3,9 @@
 
 use super::Error;
 use ::oci_spec::image::ImageConfiguration;
+use hull_plan::signals::{self, number};
 use hull_proto::cri;
 
-/// Kernel numbers of x86 and ARM, `signal(7)`.
-const NAMES: [(&str, i32); 36] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("IOT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("STKFLT", 16),
-    ("CHLD", 17),
-    ("CLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("WINCH", 28),
-    ("IO", 29),
-    ("POLL", 29),
-    ("PWR", 30),
-    ("SYS", 31),
-    ("RTMIN", 34),
-    ("RTMAX", 64),
-];
 const SIGTERM: i32 = 15;
 
 /// The config's, else the image's, else SIGTERM.
@@ -69,23 +31,6 @@ fn bad(name: &str) -> Error {
     Error::Bad { field: "the stop signal", value, why: "there is none of that name" }
 }
 
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMINPLUS3`.
-fn number(text: &str) -> Option<i32> {
-    let text = text.to_ascii_uppercase();
-    let name = text.strip_prefix("SIG").unwrap_or(&text);
-    if let Ok(number) = name.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    for (base, plus) in [("RTMIN", ["+", "PLUS"]), ("RTMAX", ["-", "MINUS"])] {
-        let rest = name.strip_prefix(base).filter(|rest| !rest.is_empty());
-        let Some(rest) = rest else { continue };
-        let offset: i32 = plus.iter().find_map(|sign| rest.strip_prefix(sign))?.parse().ok()?;
-        let number = if base == "RTMIN" { 34 + offset } else { 64 - offset };
-        return (34..=64).contains(&number).then_some(number);
-    }
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
-}
-
 /// How CRI numbers a kernel signal.
 pub(crate) fn signal_of_kernel(signal: i32) -> cri::Signal {
     let name = match signal {
@@ -94,8 +39,7 @@ pub(crate) fn signal_of_kernel(signal: i32) -> cri::Signal {
         35..=49 => format!("SIGRTMINPLUS{}", signal - 34),
         50..=63 => format!("SIGRTMAXMINUS{}", 64 - signal),
         _ => {
-            let known = NAMES.iter().find(|(_, number)| *number == signal);
-            format!("SIG{}", known.map_or("", |(name, _)| name))
+            format!("SIG{}", signals::name(signal).unwrap_or_default())
         }
     };
     cri::Signal::from_str_name(&name).unwrap_or(cri::Signal::RuntimeDefault)

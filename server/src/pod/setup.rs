@@ -202,7 +202,7 @@ async fn request_pause(
     match client.start(command, netns.into_iter().collect()).await {
         Ok(started) => Ok(started.pid),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
-            Err(Error::Pause { failure: Box::new(hull_plan::describe_pause(&plan, &step)) })
+            Err(Error::Pause { failure: Box::new(hull_plan::diagnose_pause(&plan, &step)) })
         }
         Err(source) => Err(Error::Monitor { source }),
     }

@@ -185,10 +185,7 @@ fn signals(fixture: &Fixture) {
     let of = |name: &str| {
         out.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
     };
-    assert_eq!(
-        [of("SigBlk:"), of("SigIgn:"), of("SigCgt:")],
-        ["0000000000000000"; 3]
-    );
+    assert_eq!([of("SigBlk:"), of("SigIgn:"), of("SigCgt:")], ["0000000000000000"; 3]);
 }
 
 fn descriptors(fixture: &Fixture) {

@@ -6,7 +6,7 @@
 //! exception, where the two leave a hole that they know of: a 32-bit program cannot reach a socket family
 //! through `socketcall(2)` that `socket(2)` refuses it.
 
-use super::KEPT_MAX;
+use super::compile::CACHED_MAX;
 use crate::capabilities;
 use hull_sys::arch::SECCOMP_ARCHITECTURES;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Let pass for everybody.
+/// Allowed for every container.
 const ALLOWED: &str = "
 accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown
 chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
@@ -56,11 +56,11 @@ timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncat
 uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid
 waitpid write writev process_vm_readv process_vm_writev";
 
-/// Let pass for everybody on ARM, for its 32-bit programs: the last sets where a thread's own memory is.
+/// Allowed for every container on ARM, for 32-bit programs; the last one sets the address of thread-local memory.
 const OF_ARM: &str =
     "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
 
-/// Let pass with a capability.
+/// Allowed with a capability, by its number.
 const WITH_CAPABILITY: [(u32, &str); 11] = [
     (2, "open_by_handle_at"),
     (
@@ -93,7 +93,7 @@ const FAMILIES_BELOW: u64 = 38;
 /// hypervisor past all network policy, and not what a later kernel brings.
 const FAMILIES: [u64; 6] = [39, 41, 42, 43, 44, 45];
 
-/// The default profile for a process that may have these capabilities. Worked out once for each set of
+/// The default profile for a process that may have these capabilities. Built once for each set of
 /// them.
 ///
 /// # Errors
@@ -109,7 +109,7 @@ pub fn runtime_default(
     }
     let made = Arc::new(made(have)?);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.len() >= KEPT_MAX {
+    if known.len() >= CACHED_MAX {
         known.clear();
     }
     known.insert(have, Arc::clone(&made));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs compiled programs in a small BPF interpreter, as the kernel would.
 
-use super::*;
-use oci_spec::runtime::{Capabilities, Capability};
+use super::{call_name, compiled, localhost, runtime_default};
+use oci_spec::runtime::{Capabilities, Capability, LinuxSeccomp};
 
 const X86_64: u32 = 0xc000_003e;
 /// 32-bit programs on the same machine.
@@ -12,7 +12,7 @@ const X32: u32 = 0x4000_0000;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 
-/// What the kernel would answer to a call with this first argument.
+/// The kernel's answer to a call with this first argument.
 fn run(program: &[u8], call: i64, argument: u64) -> u32 {
     run_as(X86_64, program, u32::try_from(call).unwrap(), argument)
 }
@@ -27,7 +27,7 @@ fn run_as(arch: u32, program: &[u8], call: u32, argument: u64) -> u32 {
     interpret(program, &data)
 }
 
-/// What the kernel would answer to a call with this `struct seccomp_data`, in words.
+/// The kernel's answer to a call with this `struct seccomp_data`, in words.
 pub(super) fn interpret(program: &[u8], data: &[u32; 16]) -> u32 {
     let items: Vec<_> = program.chunks_exact(8).collect();
     let (mut at, mut a, mut x, mut memory) = (0, 0u32, 0u32, [0u32; 16]);

@@ -5,10 +5,9 @@ use super::finding::{Finding, NOT_PRIVILEGED, some_of};
 use crate::audit::facts::{DeviceRules, Facts};
 use crate::audit::reach::Reach;
 use crate::audit::status::{Rule, may_open};
+use hull_plan::defaults;
 use std::collections::BTreeMap;
 
-/// Nodes that every container has: null, zero, full, random, urandom, tty, console, ptmx.
-const STANDARD: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
 /// Major numbers of terminals in a devpts.
 const TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
@@ -31,7 +30,8 @@ fn worth(kind: char, major: u32, minor: u32) -> Reach {
 }
 
 fn is_usual(kind: char, major: u32, minor: u32) -> bool {
-    kind == 'c' && (STANDARD.contains(&(major, minor)) || TERMINALS.contains(&major))
+    kind == 'c'
+        && (defaults::OPENABLE.contains(&(major, Some(minor))) || TERMINALS.contains(&major))
 }
 
 fn nodes(facts: &Facts, all: &mut Vec<Finding>) {

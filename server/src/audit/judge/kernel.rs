@@ -7,22 +7,10 @@ use super::finding::{Finding, NOT_PRIVILEGED, some_of};
 use crate::audit::facts::Facts;
 use crate::audit::mounts::{Mount, moved};
 use crate::audit::reach::Reach;
+use hull_plan::defaults;
 use hull_sys::text::shown;
 use std::collections::BTreeSet;
 
-/// Paths of procfs that disclose too much.
-const PROC_MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-];
 /// Paths of procfs that configure the machine.
 const PROC_READ_ONLY: [&str; 7] = [
     "/proc/bus",
@@ -33,18 +21,20 @@ const PROC_READ_ONLY: [&str; 7] = [
     "/proc/sys/kernel/modprobe",
     "/proc/sysrq-trigger",
 ];
-/// Paths of sysfs that disclose too much.
-const SYS_MASKED: [&str; 3] = [
-    "/sys/devices/system/cpu/cpu0/thermal_throttle",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
+/// A masked path of sysfs that depends on the processors; the first one stands for all.
+const THROTTLING: &str = "/sys/devices/system/cpu/cpu0/thermal_throttle";
 /// Longest path that is shown, in bytes.
 const SHOWN_MAX: usize = 200;
 
 /// All judged paths; the caller checks which ones this kernel has.
 pub(in crate::audit) fn paths() -> impl Iterator<Item = &'static str> {
-    PROC_MASKED.into_iter().chain(PROC_READ_ONLY).chain(SYS_MASKED)
+    masked("/proc").into_iter().chain(PROC_READ_ONLY).chain(masked("/sys"))
+}
+
+/// The default masked paths of the file system at `home`.
+fn masked(home: &str) -> Vec<&'static str> {
+    let all = defaults::MASKED_PATHS.into_iter().chain([THROTTLING]);
+    all.filter(|path| moved(path, home, "/").is_some()).collect()
 }
 
 pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
@@ -89,7 +79,7 @@ fn proc_unmasked(facts: &Facts, all: &mut Vec<Finding>) {
 
 /// Paths of procfs that are not masked.
 pub(in crate::audit) fn unmasked(facts: &Facts) -> Vec<String> {
-    places(facts, "proc", &PROC_MASKED, "/proc", |_| true)
+    places(facts, "proc", &masked("/proc"), "/proc", |_| true)
 }
 
 fn sys(facts: &Facts, all: &mut Vec<Finding>) {
@@ -109,7 +99,7 @@ fn sys(facts: &Facts, all: &mut Vec<Finding>) {
             hint: hint(facts),
         });
     }
-    let open = places(facts, "sysfs", &SYS_MASKED, "/sys", |_| true);
+    let open = places(facts, "sysfs", &masked("/sys"), "/sys", |_| true);
     if !open.is_empty() {
         all.push(Finding {
             id: "sys-unmasked",

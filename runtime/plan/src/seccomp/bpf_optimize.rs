@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A filter made smaller without a change in what it decides.
+//! Makes a filter smaller without changing its decisions.
 //!
 //! The kernel checks, translates and compiles a filter whenever a process installs one, which is a
 //! quarter of what an exec costs: every instruction counts. libseccomp decides call by call; here runs of
@@ -7,7 +7,7 @@
 //! its program is worked through once for every range of numbers between which it makes a difference, and
 //! what it would look at besides (arguments) is kept as it is.
 //!
-//! A program with anything in it that this does not know is left alone.
+//! A program with an unknown instruction is left as it is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -42,8 +42,8 @@ struct Instruction {
     operand: u32,
 }
 
-/// The same filter with fewer instructions, or `None` when there is none to be had.
-pub(super) fn compact(program: &[u8]) -> Option<Vec<u8>> {
+/// An equivalent filter with fewer instructions; `None` if none was found.
+pub(super) fn optimize(program: &[u8]) -> Option<Vec<u8>> {
     rewritten(program).filter(|made| made.len() < program.len())
 }
 
@@ -61,7 +61,7 @@ fn rewritten(program: &[u8]) -> Option<Vec<u8>> {
     Some(made.backwards.iter().rev().flat_map(Instruction::bytes).collect())
 }
 
-/// What calls of one architecture come to.
+/// The decision about all calls of one architecture.
 fn of_arch(program: &Program, arch: u32, numbers: &BTreeSet<u32>) -> Option<Decision> {
     let mut ranges: Vec<(u32, Decision)> = Vec::new();
     for first in numbers {
@@ -161,7 +161,7 @@ impl Instruction {
         [c0, c1, self.yes, self.no, k0, k1, k2, k3]
     }
 
-    /// Whether a conditional jump is taken; `None` of what is no such jump.
+    /// Whether a conditional jump is taken; `None` for any other instruction.
     fn test(&self, value: u32) -> Option<bool> {
         Some(match self.code {
             IF_EQUAL => value == self.operand,
@@ -177,7 +177,7 @@ impl Instruction {
     }
 }
 
-/// What the accumulator holds.
+/// The content of the accumulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Held {
     Nothing,
@@ -205,7 +205,7 @@ struct Call {
     number: u32,
 }
 
-/// What a call comes to, with all that is known of it worked out.
+/// The decision about a call, with all known conditions evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Decision {
     Return(u32),
@@ -220,7 +220,7 @@ impl Decision {
     }
 }
 
-/// What a program compares with: between these it cannot tell one call from another.
+/// The constants with which a program compares: between two of them it cannot distinguish calls.
 #[derive(Debug)]
 struct Compared {
     archs: BTreeSet<u32>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a failed step means, in a sentence, with a hint.
+//! Turns a failed step into a sentence with a hint.
 
 use hull_init::plan::{NamespaceKind, Op, Source};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
-/// Where a failure is at home.
+/// The part of the system that a failure belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layer {
     /// The program itself.
@@ -16,7 +16,7 @@ pub enum Layer {
     Filesystem,
     /// Namespaces and the network.
     Namespace,
-    /// Limits.
+    /// Cgroups and their limits.
     Cgroup,
     /// Capabilities, seccomp, security modules.
     Security,
@@ -27,15 +27,15 @@ pub enum Layer {
 /// Why something failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Where it is at home.
+    /// The part of the system that it belongs to.
     pub layer: Layer,
-    /// During what.
+    /// The stage of the start, in a word or two.
     pub stage: String,
-    /// The sentence.
+    /// The sentence that says what failed.
     pub what: String,
-    /// What was seen.
+    /// Observations that support it.
     pub evidence: Vec<String>,
-    /// How to fix it.
+    /// The change that fixes it.
     pub hint: Option<String>,
 }
 
@@ -49,21 +49,21 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The program could not be executed?
+/// Whether the program could not be executed.
 #[must_use]
 pub fn is_exec(error: &StepError) -> bool {
     error.step == Step::Exec
 }
 
-/// A process whose namespaces were to be joined has ended meanwhile?
+/// Whether a process whose namespaces were to be joined has ended meanwhile.
 #[must_use]
 pub fn is_gone(error: &StepError) -> bool {
     matches!(error.step, Step::Join(_)) && error.errno == ESRCH
 }
 
-/// A failed step of a container's start.
+/// Diagnoses a failed step of a container's start.
 #[must_use]
-pub fn describe(plan: &Plan, error: &StepError) -> Failure {
+pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
     let op = if let Step::Op(at) = error.step {
         usize::try_from(at).ok().and_then(|at| plan.ops.get(at))
     } else {
@@ -75,15 +75,15 @@ pub fn describe(plan: &Plan, error: &StepError) -> Failure {
     }
 }
 
-/// A failed step of an exec.
+/// Diagnoses a failed step of an exec.
 #[must_use]
-pub fn describe_process(process: &Process, error: &StepError) -> Failure {
+pub fn diagnose_process(process: &Process, error: &StepError) -> Failure {
     of_step(Some(process), "of the container", error)
 }
 
-/// A failed step of the pause process, as the monitor sent it.
+/// Diagnoses a failed step of the pause process, as the monitor sent it.
 #[must_use]
-pub fn describe_pause(plan: &PausePlan, step: &[u8]) -> Failure {
+pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
     let Some(error) = crate::decode_step(step) else {
         return failure(Layer::Process, "start", "the monitor's error cannot be read".into(), None);
     };
@@ -126,7 +126,7 @@ const EINVAL: i32 = 22;
 const EXDEV: i32 = 18;
 const ELOOP: i32 = 40;
 
-/// What helps when a place below /dev, /proc or /sys is not what it must be; see `hull_init`'s places.
+/// The hint for a mount point below /dev, /proc or /sys that was refused; see `hull_init`'s places.
 fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
     let strict = ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
     match error.errno {
@@ -243,7 +243,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
         Source::Slot(_) => "the pod's /dev/shm",
         Source::Image { .. } => "an image volume",
     };
-    // Which side it was is told by the call.
+    // The call shows which side failed.
     let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
     let hint = match (of_source, error.errno) {
         (true, ENOENT) => format!("make `{named}` on the node, or correct the volume"),
@@ -265,7 +265,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
     failure(Layer::Filesystem, "mount", what, Some(&hint))
 }
 
-/// What a step is about, with what may help.
+/// A step, its layer, its stage, the sentence, and a hint.
 type Words = (Step, Layer, &'static str, &'static str, Option<&'static str>);
 
 /// In the order of the steps; numbers and kinds inside a step do not count.
@@ -286,7 +286,7 @@ const WORDS: [Words; 17] = [
         "join",
         "a namespace of its pod cannot be entered",
         Some(
-            "the pod's pause process, or the container it targets, is gone: the pod has to be made anew",
+            "the pod's pause process, or the container it targets, is gone: delete the pod, so that it is created again",
         ),
     ),
     (Step::IdMaps, Layer::Namespace, "user namespace", "its id maps cannot be written", None),
@@ -320,7 +320,13 @@ const WORDS: [Words; 17] = [
         ),
     ),
     (Step::Scheduling, Layer::Process, "scheduling", "its scheduling cannot be set", None),
-    (Step::Pipe, Layer::Process, "start", "its starter could not be spoken with", None),
+    (
+        Step::Pipe,
+        Layer::Process,
+        "start",
+        "lost the connection to the process that starts it",
+        None,
+    ),
     (
         Step::PauseRoot,
         Layer::Filesystem,

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a runtime spec can ask for and nobody here does: refused by name, so that nothing that was
-//! asked for is dropped.
+//! Fields of a runtime spec that Hull does not support: refused by name, so that no requested field is ignored.
 
 use crate::Error;
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
-fn refused(asked: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
+fn refuse_set(asked: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
     match asked.iter().find(|(asked, ..)| *asked) {
         Some((_, what, field)) => Err(Error::Unsupported { what, value: (*field).into() }),
         None => Ok(()),
     }
 }
 
-/// Fields of a container.
-pub(crate) fn not_done(spec: &Spec, linux: &Linux, process: &Process) -> Result<(), Error> {
+/// Refuses unsupported fields of a container.
+pub(crate) fn refuse(spec: &Spec, linux: &Linux, process: &Process) -> Result<(), Error> {
     let seccomp = linux.seccomp().as_ref();
-    refused(&[
+    refuse_set(&[
         (spec.vm().is_some(), "virtual machines", "vm"),
         (linux.net_devices().is_some(), "moving network devices", "linux.netDevices"),
         (linux.intel_rdt().is_some(), "resource director technology", "linux.intelRdt"),
@@ -42,8 +41,8 @@ pub(crate) fn not_done(spec: &Spec, linux: &Linux, process: &Process) -> Result<
     ])
 }
 
-/// Limits of a cgroup.
-pub(crate) fn limits_not_done(resources: &LinuxResources) -> Result<(), Error> {
+/// Refuses unsupported limits of a cgroup.
+pub(crate) fn refuse_limits(resources: &LinuxResources) -> Result<(), Error> {
     let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
     if let Some(io) = resources.block_io() {
         let throttled = [
@@ -52,7 +51,7 @@ pub(crate) fn limits_not_done(resources: &LinuxResources) -> Result<(), Error> {
             io.throttle_read_iops_device(),
             io.throttle_write_iops_device(),
         ];
-        refused(&[
+        refuse_set(&[
             (io.leaf_weight().is_some(), "block I/O limits", "resources.blockIO.leafWeight"),
             (
                 some(io.weight_device().as_ref().map(Vec::len)),
@@ -67,7 +66,7 @@ pub(crate) fn limits_not_done(resources: &LinuxResources) -> Result<(), Error> {
         ])?;
     }
     if let Some(network) = resources.network() {
-        refused(&[
+        refuse_set(&[
             (network.class_id().is_some(), "network classes", "resources.network.classID"),
             (
                 some(network.priorities().as_ref().map(Vec::len)),
@@ -78,7 +77,7 @@ pub(crate) fn limits_not_done(resources: &LinuxResources) -> Result<(), Error> {
     }
     let cpu = resources.cpu().as_ref();
     let memory = resources.memory().as_ref();
-    refused(&[
+    refuse_set(&[
         (
             cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some_and(|of| of != 0)),
             "real-time CPU limits",

@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Seccomp profiles: OCI form to BPF, by libseccomp, linked statically.
+//! Compiles a seccomp profile in the OCI form into BPF, by libseccomp, linked statically.
 //!
-//! A profile is compiled once and kept by its content. A system call that the library is too old to
-//! know by name is added by number; one that nobody knows is passed over, as it cannot be called
-//! either.
+//! A profile is compiled once and cached by its content. A system call that the library is too old to know by name
+//! is added by number; one with an unknown number is skipped, as it cannot be called either.
 
-mod compact;
-mod default;
-mod profile;
-
-pub use default::runtime_default;
-pub use profile::localhost;
-
+use super::bpf_optimize::optimize;
 use crate::Error;
 use hull_init::plan::Seccomp;
 use libseccomp::{
@@ -25,8 +18,8 @@ use oci_spec::runtime::{
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Profiles that are kept, and their programs. Each has some tens of KiB.
-const KEPT_MAX: usize = 64;
+/// Most profiles that are cached, with their programs. Each has some tens of KiB.
+pub(super) const CACHED_MAX: usize = 64;
 const EPERM: u32 = 1;
 
 /// The program of a profile.
@@ -34,19 +27,19 @@ pub fn compiled(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     shared(profile).map(|program| (*program).clone())
 }
 
-/// The program of a profile, the same one for all who have that profile.
+/// The program of a profile, shared by all processes with that profile.
 pub(crate) fn shared(profile: &LinuxSeccomp) -> Result<Arc<Seccomp>, Error> {
-    // A list: to compare a few profiles is quicker than to make a key of one.
-    static KEPT: Mutex<Vec<(LinuxSeccomp, Arc<Seccomp>)>> = Mutex::new(Vec::new());
+    // A list: comparing a few profiles is faster than computing a key of one.
+    static CACHE: Mutex<Vec<(LinuxSeccomp, Arc<Seccomp>)>> = Mutex::new(Vec::new());
     // Single pushes: a panic leaves nothing half done.
-    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, done)) = kept.iter().find(|(known, _)| known == profile) {
         return Ok(Arc::clone(done));
     }
     drop(kept);
     let done = Arc::new(compile(profile)?);
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    if kept.len() >= KEPT_MAX {
+    let mut kept = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() >= CACHED_MAX {
         kept.clear();
     }
     kept.push((profile.clone(), Arc::clone(&done)));
@@ -59,14 +52,14 @@ fn failed(err: SeccompError) -> Error {
 
 fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     let whole = compile_whole(profile)?;
-    Ok(Seccomp { bpf: compact::compact(&whole).unwrap_or(whole), flags: flags(profile) })
+    Ok(Seccomp { bpf: optimize(&whole).unwrap_or(whole), flags: flags(profile) })
 }
 
 /// The library's own program.
-fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
+pub(super) fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
-    // Set by the process itself, when it is time.
+    // The process sets no-new-privs itself.
     filter.set_ctl_nnp(false).map_err(failed)?;
     add_rules(&mut filter, profile, default, number)?;
     // The library can only translate calls that it knows by name: those it does not know are let
@@ -88,8 +81,8 @@ fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
         add_rules(&mut foreign, profile, default, |name| ScmpSyscall::from_name(name).ok())?;
         filter.merge(foreign).map_err(failed)?;
     }
-    // A tree instead of a list: the kernel runs the program once for every call there is when it is
-    // installed, which as a list is most of what an exec costs.
+    // A tree instead of a list: when the program is installed, the kernel runs it once for every system call, which
+    // as a list is most of the cost of an exec.
     filter.set_ctl_optimize(2).map_err(failed)?;
     program(&filter)
 }
@@ -102,7 +95,7 @@ fn add_rules(
 ) -> Result<(), Error> {
     for rule in profile.syscalls().iter().flatten() {
         let then = action(rule.action(), rule.errno_ret())?;
-        // libseccomp takes no rule that says the same as the default.
+        // libseccomp accepts no rule with the same action as the default.
         if then == default {
             continue;
         }
@@ -128,7 +121,7 @@ fn add_rules(
     Ok(())
 }
 
-/// By the library's own table, else by the newer one.
+/// The number of a system call, by the library's table, else by a newer one.
 fn number(name: &str) -> Option<ScmpSyscall> {
     if let Ok(call) = ScmpSyscall::from_name(name) {
         return Some(call);
@@ -221,7 +214,7 @@ fn condition(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
     Ok(ScmpArgCompare::new(index, op, value))
 }
 
-/// `None` for what is there already, the native one, and for what does not run on this machine.
+/// The architecture for the library; `None` if it does not run on this machine.
 fn architecture(arch: Arch) -> Option<ScmpArch> {
     let known = [
         (Arch::ScmpArchX86, ScmpArch::X86),
@@ -232,6 +225,3 @@ fn architecture(arch: Arch) -> Option<ScmpArch> {
     ];
     known.into_iter().find(|(oci, _)| *oci == arch).map(|(_, scmp)| scmp)
 }
-
-#[cfg(test)]
-mod tests;

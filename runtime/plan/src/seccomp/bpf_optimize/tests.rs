@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Both programs, the library's and the compact one, must answer alike to every call.
+//! Both programs, the library's and the optimized one, must answer alike to every call.
 
+use super::super::compile::compile_whole;
+use super::super::runtime_default;
 use super::super::tests::interpret;
-use super::super::{compile_whole, runtime_default};
 use super::*;
 use oci_spec::runtime::{Capabilities, Capability, LinuxSeccomp};
 
@@ -90,9 +91,9 @@ fn what_it_does_not_know_it_leaves_alone() {
     let store = Instruction { code: 0x02, yes: 0, no: 0, operand: 0 };
     let program = [instruction(LOAD, NUMBER), store, instruction(RETURN, 0)];
     let bytes: Vec<_> = program.iter().flat_map(Instruction::bytes).collect();
-    assert_eq!(compact(&bytes), None);
+    assert_eq!(optimize(&bytes), None);
     // Out of its end.
     let bytes: Vec<_> = instruction(LOAD, NUMBER).bytes().into();
-    assert_eq!(compact(&bytes), None);
-    assert_eq!(compact(&[1, 2, 3]), None);
+    assert_eq!(optimize(&bytes), None);
+    assert_eq!(optimize(&[1, 2, 3]), None);
 }
