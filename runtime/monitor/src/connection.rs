@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon's connection: requests with their descriptors in, messages out. Nothing it sends can
-//! hurt more than the connection itself.
+//! The daemon's connection: requests with their descriptors in, messages out. Invalid bytes end only the
+//! connection itself.
 
 use crate::peer;
 use hull_proto::monitor::frame::{FrameDecoder, encode};
@@ -15,34 +15,34 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-/// Bytes that may wait for a daemon that does not read before it is dropped.
+/// Most bytes that are buffered for a daemon that does not read, before its connection is closed.
 const WAITING_BYTES_MAX: usize = crate::limits::WAITING_BYTES.count();
-/// Descriptors that may wait for their request.
+/// Most descriptors that are kept for requests that are not complete.
 const FDS_WAITING_MAX: usize = 64;
 /// Longest hello, in bytes; one has eleven.
 const HELLO_BYTES_MAX: u32 = 64;
 /// Bytes that are read at a time, at most.
 const CHUNK: usize = 4096;
 
-/// The connection is of no more use.
+/// The connection is closed, or must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct Disconnected;
 
-/// Who waits for an answer. Numbers of requests are each connection's own: an answer for a daemon
-/// that is gone must not reach the next one.
+/// A request of one connection. Each connection numbers its own requests: the answer for a daemon that is gone must
+/// not reach the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestId {
     pub(crate) connection: u64,
     pub(crate) request: u64,
 }
 
-/// A connection.
+/// A connection of a daemon, or of a newcomer.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
-    /// Which one this is, in the order they came.
+    /// Counted in the order in which connections were accepted.
     pub(crate) number: u64,
-    /// What it speaks; 0 before it said hello.
+    /// Its protocol version; 0 before its hello.
     pub(crate) version: u16,
     frames: FrameDecoder,
     fds: VecDeque<OwnedFd>,
@@ -59,17 +59,17 @@ impl Connection {
         Some(Self { stream, number, version: 0, frames, fds, out })
     }
 
-    /// Reads once; `false` when nothing was there. Never past the request's end: descriptors that came are
-    /// its own, and while it is carried out nothing of the next one is in our memory, which a newborn process
-    /// has a copy of.
-    pub(crate) fn read(&mut self) -> Result<bool, Broken> {
+    /// Reads once; `false` if nothing was there. Never past the request's end: descriptors that came are
+    /// its own, and while it is executed, nothing of the next one is in our memory, of which every new process
+    /// has a copy.
+    pub(crate) fn read(&mut self) -> Result<bool, Disconnected> {
         // Not on the stack, where it would stay: there may be secrets in it.
         let mut bytes = vec![0; self.frames.missing_bytes().min(CHUNK)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];
         match recvmsg(&self.stream, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Ok(RecvMsg { bytes: 0, .. }) => Err(Broken),
+            Ok(RecvMsg { bytes: 0, .. }) => Err(Disconnected),
             Ok(RecvMsg { bytes: got, .. }) => {
                 for message in ancillary.drain() {
                     if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -77,45 +77,45 @@ impl Connection {
                     }
                 }
                 self.frames.feed(&bytes[..got]);
-                let most = if self.said_hello() { FDS_WAITING_MAX } else { FDS_MAX };
-                if self.fds.len() > most { Err(Broken) } else { Ok(true) }
+                let most = if self.has_sent_hello() { FDS_WAITING_MAX } else { FDS_MAX };
+                if self.fds.len() > most { Err(Disconnected) } else { Ok(true) }
             }
             Err(Errno::AGAIN) => Ok(false),
             Err(Errno::INTR) => Ok(true),
-            Err(_) => Err(Broken),
+            Err(_) => Err(Disconnected),
         }
     }
 
-    fn said_hello(&self) -> bool {
+    fn has_sent_hello(&self) -> bool {
         self.version != 0
     }
 
-    /// The hello of one that has not said it before; broken by anything else.
-    pub(crate) fn greeting(&mut self) -> Result<Option<Request>, Broken> {
+    /// The hello of a new connection; any other request is an error.
+    pub(crate) fn read_hello(&mut self) -> Result<Option<Request>, Disconnected> {
         loop {
-            match self.frames.take_at_most(HELLO_BYTES_MAX).map_err(|_| Broken)? {
+            match self.frames.take_at_most(HELLO_BYTES_MAX).map_err(|_| Disconnected)? {
                 Some(Request { id, command: Command::Hello { version } }) if version != 0 => {
                     self.version = version;
                     return Ok(Some(Request { id, command: Command::Hello { version } }));
                 }
-                Some(_) => return Err(Broken),
+                Some(_) => return Err(Disconnected),
                 None if self.read()? => {}
                 None => return Ok(None),
             }
         }
     }
 
-    /// The next request that is whole.
-    pub(crate) fn next(&mut self) -> Result<Option<Request>, Broken> {
-        let request = self.frames.take().map_err(|_| Broken)?;
+    /// The next complete request.
+    pub(crate) fn next(&mut self) -> Result<Option<Request>, Disconnected> {
+        let request = self.frames.take().map_err(|_| Disconnected)?;
         if request.is_none() && self.frames.is_empty() {
-            // Descriptors come with a request's first byte: with no request begun, nobody wants these.
+            // Descriptors come with a request's first byte: without one these belong to none.
             self.fds = VecDeque::new();
         }
         Ok(request)
     }
 
-    /// The next `count` descriptors that came along.
+    /// The next `count` descriptors that came with the request.
     pub(crate) fn take_fds(&mut self, count: usize) -> Option<Vec<OwnedFd>> {
         if self.fds.len() < count {
             return None;
@@ -124,15 +124,15 @@ impl Connection {
     }
 
     /// Sends a message, or as much of it as fits now.
-    pub(crate) fn send(&mut self, message: &Message) -> Result<(), Broken> {
-        let bytes = encode(message).map_err(|_| Broken)?;
+    pub(crate) fn send(&mut self, message: &Message) -> Result<(), Disconnected> {
+        let bytes = encode(message).map_err(|_| Disconnected)?;
         self.out.extend(bytes);
         self.flush()?;
-        if self.out.len() > WAITING_BYTES_MAX { Err(Broken) } else { Ok(()) }
+        if self.out.len() > WAITING_BYTES_MAX { Err(Disconnected) } else { Ok(()) }
     }
 
-    /// Sends what waits.
-    pub(crate) fn flush(&mut self) -> Result<(), Broken> {
+    /// Sends buffered bytes.
+    pub(crate) fn flush(&mut self) -> Result<(), Disconnected> {
         while !self.out.is_empty() {
             let (first, _) = self.out.as_slices();
             match send(&self.stream, first, SendFlags::NOSIGNAL) {
@@ -141,14 +141,14 @@ impl Connection {
                 }
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(_) => return Err(Broken),
+                Err(_) => return Err(Disconnected),
             }
         }
         self.out = VecDeque::new();
         Ok(())
     }
 
-    /// Something waits to be sent.
+    /// Whether bytes are buffered.
     pub(crate) fn wants_to_write(&self) -> bool {
         !self.out.is_empty()
     }

@@ -8,44 +8,51 @@
 //! output ── pipes, pty ───────┴──▶ log files, CRI format
 //! ```
 //!
-//! It outlives the daemon and keeps what happened until the daemon has taken it. One thread, no
+//! It outlives the daemon, and keeps every exit until the daemon has deleted the container. One thread, no
 //! blocking call but the clones themselves; buffers only while data flows. It opens no path that a
-//! request names: descriptors come along.
+//! request names: requests carry descriptors.
 //!
-//! Not here: what to start, or why. That is in the plan.
+//! It does not decide what to start: that is in the plan.
 
 mod attach;
 mod connection;
-mod ending;
+mod containers;
+mod daemon;
+mod draining;
+mod event_loop;
+mod execs;
+mod exit;
 pub mod limits;
 pub mod log;
-mod losses;
+mod log_buffer;
 mod monitor;
 mod newcomers;
+mod pause;
 mod peer;
-mod processes;
+mod pending_start;
+mod requests;
 mod setup;
-mod text;
-mod verbs;
+mod starts;
+mod stdio;
 
 use hull_proto::monitor::{LISTEN_FD, USER_NAMESPACES_WORK};
 
-/// Finds out whether pods can have user namespaces, with `layers` as a root's lower layers, and tells
-/// the daemon.
+/// Tries whether pods can have user namespaces, with `layers` as a root's lower layers, and sends the result to the
+/// daemon.
 ///
 /// # Errors
-/// A sentence, to be read after "cannot", when the daemon cannot be told.
+/// A sentence, to be read after "cannot", when the result cannot be sent.
 pub fn try_user_namespaces(layers: &[String]) -> Result<(), String> {
     let daemon = hull_sys::inherited(LISTEN_FD)
-        .ok_or_else(|| format!("find descriptor {LISTEN_FD}, to tell what it found"))?;
+        .ok_or_else(|| format!("find descriptor {LISTEN_FD}, to send the result"))?;
     let answer = match hull_init::try_user_namespaces(layers) {
         Ok(()) => USER_NAMESPACES_WORK.to_owned(),
         Err(error) => {
             format!("{}: {}", error.call, std::io::Error::from_raw_os_error(error.errno))
         }
     };
-    let told = rustix::io::write(&daemon, answer.as_bytes());
-    told.map(drop).map_err(|errno| format!("tell the daemon: {errno}"))
+    let sent = rustix::io::write(&daemon, answer.as_bytes());
+    sent.map(drop).map_err(|errno| format!("send the result to the daemon: {errno}"))
 }
 
 /// Serves one pod until it is shut down.

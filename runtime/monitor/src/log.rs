@@ -6,48 +6,48 @@
 //! 2016-10-06T00:17:09.669794202Z stderr P a piece of a line that goes on, or that never ended
 //! ```
 //!
-//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, and there
-//! is news of it when that begins and when it is over: the container never blocks on its log.
+//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, and which
+//! is reported when it begins and when it is over: the container never blocks on its log.
 
 use crate::limits;
-use crate::text::{HEAD, Text};
+use crate::log_buffer::{HEAD, LogBuffer};
 use hull_sys::time::{RFC3339_BYTES, now_ns, rfc3339};
 use rustix::io::{Errno, write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// Longest piece of a line, in bytes, as the field has it.
+/// Longest piece of a line, in bytes, as in containerd and CRI-O.
 pub const PIECE_BYTES_MAX: usize = limits::LOG_PIECE_BYTES.count();
-/// Most text that is written at once: what a pipe holds, in lines of middling length.
+/// Most text that is written at once: a pipe's content, in lines of medium length.
 const TEXT_BYTES_MAX: usize = 124 << 10;
-/// At most so often there is news of what is lost: a disk may be full and not in turns.
+/// How often a loss is reported at most: a disk may be full by turns.
 const NEWS_EVERY: Duration = Duration::from_secs(10);
 /// Longest line of a log, with its end.
 const LINE_BYTES_MAX: usize = HEAD + PIECE_BYTES_MAX + 1;
 /// Bytes of a time.
 const TIME: usize = RFC3339_BYTES;
 
-/// Which of the two.
+/// A container's output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// 1.
+    /// Standard output, descriptor 1.
     Stdout,
-    /// 2.
+    /// Standard error, descriptor 2.
     Stderr,
 }
 
-/// Room for [`Log::take`] to work in: enough, so that it never grows. All logs can share one.
+/// A buffer for [`Log::take`], large enough never to grow. All logs can share one.
 #[must_use]
-pub fn room() -> Text {
-    Text::with_room(TEXT_BYTES_MAX)
+pub fn buffer() -> LogBuffer {
+    LogBuffer::with_capacity(TEXT_BYTES_MAX)
 }
 
 /// Output that is not in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
-    /// So far, in bytes of log.
+    /// Bytes of log that are lost so far.
     pub bytes: u64,
-    /// What the last write that failed said.
+    /// The error of the last write that failed.
     pub errno: Errno,
 }
 
@@ -57,12 +57,12 @@ pub struct Log {
     file: Option<OwnedFd>,
     /// The beginning of a line whose end has not come yet, per stream.
     rest: [Vec<u8>; 2],
-    /// What could not be written.
+    /// Output that could not be written.
     lost: Option<Lost>,
     /// The last batch was not all written.
     failing: bool,
-    /// How much of the loss was told, and when.
-    told: Option<(u64, Instant)>,
+    /// Bytes of the last report, and its time.
+    reported: Option<(u64, Instant)>,
     /// The last line in the file was cut off by an error.
     torn: bool,
 }
@@ -86,30 +86,29 @@ impl Log {
         self.lost.map_or(0, |lost| lost.bytes)
     }
 
-    /// What was lost, when there is news of it: it has begun, or is over for now. `last` is when no
-    /// more output comes.
+    /// The loss, if it is to be reported: it has begun, or is over for now. `last` if no more output comes.
     pub fn news(&mut self, last: bool) -> Option<Lost> {
         let lost = self.lost?;
         let now = Instant::now();
-        let is_news = match self.told {
+        let is_news = match self.reported {
             None => true,
             Some((bytes, at)) => {
                 bytes < lost.bytes && (last || (!self.failing && now >= at + NEWS_EVERY))
             }
         };
         is_news.then(|| {
-            self.told = Some((lost.bytes, now));
+            self.reported = Some((lost.bytes, now));
             lost
         })
     }
 
-    /// The loss is told again: whoever heard of it is gone.
-    pub fn forget_told(&mut self) {
-        self.told = None;
+    /// Has the loss reported again, to a new daemon.
+    pub fn reset_reported(&mut self) {
+        self.reported = None;
     }
 
-    /// Takes output of one stream, as it was read. `text` is room to work in, see [`room`].
-    pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut Text) {
+    /// Takes output of one stream, as it was read. `text` is a buffer of [`buffer`].
+    pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut LogBuffer) {
         if self.file.is_none() {
             return;
         }
@@ -143,7 +142,7 @@ impl Log {
         head: &[u8; HEAD],
         rest: &mut Vec<u8>,
         mut new: &'a [u8],
-        text: &mut Text,
+        text: &mut LogBuffer,
     ) -> &'a [u8] {
         while rest.len() + new.len() > PIECE_BYTES_MAX {
             let (piece, left) = new.split_at(PIECE_BYTES_MAX - rest.len());
@@ -156,8 +155,8 @@ impl Log {
     }
 
     /// Leaves room for one more line of any length.
-    fn write_if_full(&mut self, text: &mut Text) {
-        if text.left() < LINE_BYTES_MAX {
+    fn write_if_full(&mut self, text: &mut LogBuffer) {
+        if text.remaining() < LINE_BYTES_MAX {
             self.write(text);
             text.clear();
         }
@@ -169,15 +168,15 @@ impl Log {
         if rest.is_empty() || self.file.is_none() {
             return;
         }
-        let mut text = Text::with_room(LINE_BYTES_MAX);
+        let mut text = LogBuffer::with_capacity(LINE_BYTES_MAX);
         line(&head(stream, now_ns()), b'P', &[&rest], &mut text);
         self.write(&text);
     }
 
     fn write(&mut self, text: &[u8]) {
-        // What was cut off stays the only line that is bad.
-        let mended = if self.torn { self.append(b"\n") } else { Ok(()) };
-        let written = match mended {
+        // The line that was cut off stays the only bad one.
+        let repaired = if self.torn { self.append(b"\n") } else { Ok(()) };
+        let written = match repaired {
             Ok(()) => {
                 self.torn = false;
                 self.append(text)
@@ -193,7 +192,7 @@ impl Log {
         }
     }
 
-    /// Writes all, or until an error: that, and how far it came.
+    /// Writes all bytes, or until an error: returns it with the number of bytes written.
     fn append(&self, text: &[u8]) -> Result<(), (usize, Errno)> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut done = 0;
@@ -208,7 +207,7 @@ impl Log {
     }
 }
 
-fn line(head: &[u8; HEAD], tag: u8, parts: &[&[u8]], text: &mut Text) {
+fn line(head: &[u8; HEAD], tag: u8, parts: &[&[u8]], text: &mut LogBuffer) {
     text.push(&head[..HEAD - 2]);
     text.push(&[tag, b' ']);
     for part in parts {
@@ -217,7 +216,7 @@ fn line(head: &[u8; HEAD], tag: u8, parts: &[&[u8]], text: &mut Text) {
     text.push(b"\n");
 }
 
-/// What every whole line of a batch begins with: time, stream and tag.
+/// The head of every complete line of a batch: time, stream and tag.
 fn head(stream: Stream, at_ns: i64) -> [u8; HEAD] {
     let mut head = *b"YYYY-mm-ddTHH:MM:SS.nnnnnnnnnZ stdout F ";
     if stream == Stream::Stderr {
@@ -239,7 +238,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let copy: File = file.try_clone().unwrap();
         let mut log = Log::new(Some(copy.into()));
-        let mut text = room();
+        let mut text = buffer();
         for chunk in chunks {
             log.take(Stream::Stdout, chunk, &mut text);
         }
@@ -304,7 +303,7 @@ mod tests {
         let mut log = Log::new(Some(file));
         let line = [b'x'; 60];
         let output: Vec<u8> = (0..2000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
-        let mut text = room();
+        let mut text = buffer();
         log.take(Stream::Stdout, &output, &mut text);
         assert!(log.dropped() > 0, "it did not fit");
         log.take(Stream::Stdout, b"lost as well\n", &mut text);

@@ -7,10 +7,10 @@ use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// musl's own gives a page back to the kernel as soon as the last thing in it is freed, and takes it
-/// again for the next: 70 times in the life of a pod, and once more in every child after its fork.
+/// musl's own returns a page to the kernel as soon as the last allocation in it is freed, and maps it
+/// again for the next one: 70 times in the life of a pod, and once more in every child after its fork.
 ///
-/// Wiped, because every newborn process is a copy of this one until its exec, and a container that may
+/// Wiped, because every new process is a copy of this one until its exec, and a container that may
 /// trace (CAP_SYS_PTRACE) must not read another one's environment in it.
 #[global_allocator]
 static ALLOCATOR: hull_sys::Wiping<dlmalloc::GlobalDlmalloc> =
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            // The daemon's log; with nobody reading there is nobody to tell.
+            // Into the daemon's log, if it still reads.
             let text = shown(format!("pod {pod}: cannot {why}"), MESSAGE_BYTES_MAX);
             let _gone = writeln!(std::io::stderr(), "hull-monitor: {text}");
             ExitCode::FAILURE

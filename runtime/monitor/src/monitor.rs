@@ -1,80 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The loop: one epoll over the listening socket, the daemon, SIGCHLD, status pipes and output.
+//! The loop over the listening socket, the daemon, SIGCHLD, status pipes and output; and the state of the pod.
 
-use crate::connection::{Asked, Broken, Connection};
-use crate::ending::Leaving;
-use crate::newcomers::Newcomer;
-use crate::processes::{Container, Exec, Pause, Room};
-use hull_cgroup::CgroupFs;
+use crate::connection::RequestId;
+use crate::containers::{Container, IoBuffers};
+use crate::daemon::Daemon;
+use crate::draining::FailedStart;
+use crate::event_loop::{DAEMON, EventLoop, EventSource, LISTEN, SIGNAL};
+use crate::execs::Exec;
+use crate::log::Stream;
+use crate::newcomers::Newcomers;
+use crate::pause::Pause;
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Event, Failure, Message, Response};
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventData, EventFlags};
+use hull_proto::monitor::{Event, Response, VERSION_LOG_LOST};
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-/// Tokens of the fixed descriptors; the others are counted up from [`FIRST_FREE`].
-pub(crate) const LISTEN: u64 = 0;
-pub(crate) const SIGNAL: u64 = 1;
-pub(crate) const DAEMON: u64 = 2;
-const FIRST_FREE: u64 = 3;
-
-/// Reads of the daemon's requests, and connections, before others get their turn.
+/// Reads of the daemon's requests, and connections, before other sources get their turn.
 const TURN: usize = 64;
 
-/// How long it must be quiet before the room for output is given back: mapping it
-/// anew for every batch costs more than the writing. Also how often clients are looked at that are
-/// waited for.
+/// How long it must be quiet before the buffers for output are freed: mapping them again for every batch costs more
+/// than the writing. Also how often clients with a backlog are checked.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// What the kernel's clocks may be short of.
-const TICK: Duration = Duration::from_millis(1);
-
-/// What a descriptor of the loop stands for.
-#[derive(Debug, Clone)]
-pub(crate) enum Watched {
-    /// Somebody who has not said hello.
-    Newcomer(u64),
-    Status(ContainerId),
-    PauseStatus,
-    ExecStatus(u64),
-    Stdout(ContainerId),
-    Stderr(ContainerId),
-    /// Somebody attached to the container, who is owed output.
-    Client(ContainerId),
-    /// A cgroup that is being emptied: each is looked at after every turn.
-    Emptying,
-}
-
-/// All there is to know.
+/// The state of a pod's monitor.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     pub(crate) pod: PodId,
     pub(crate) pid: i32,
     pub(crate) host: CgroupFs,
-    pub(crate) epoll: OwnedFd,
+    pub(crate) events: EventLoop,
     listener: UnixListener,
     signals: OwnedFd,
     pub(crate) pause_program: OwnedFd,
-    pub(crate) daemon: Option<Connection>,
-    /// Not the daemon yet, the oldest first.
-    pub(crate) newcomers: Vec<Newcomer>,
+    pub(crate) daemon: Daemon,
+    newcomers: Newcomers,
     pub(crate) pause: Option<Pause>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
-    /// Of starts that failed.
-    pub(crate) leaving: Vec<Leaving>,
-    pub(crate) watched: BTreeMap<u64, Watched>,
-    pub(crate) next_token: u64,
-    /// The request that asked for the end.
-    pub(crate) shutdown: Option<Asked>,
-    /// Room for output, while there is any.
-    pub(crate) room: Option<Room>,
-    /// How many connections there were of who may be the daemon.
-    pub(crate) connections: u64,
+    pub(crate) failed_starts: Vec<FailedStart>,
+    /// The request for the shutdown.
+    pub(crate) shutdown: Option<RequestId>,
+    /// Buffers for output, while data flows.
+    pub(crate) buffers: Option<IoBuffers>,
 }
 
 impl Monitor {
@@ -82,7 +54,7 @@ impl Monitor {
         pod: PodId,
         pid: i32,
         host: CgroupFs,
-        epoll: OwnedFd,
+        events: EventLoop,
         listener: UnixListener,
         signals: OwnedFd,
         pause_program: OwnedFd,
@@ -91,21 +63,18 @@ impl Monitor {
             pod,
             pid,
             host,
-            epoll,
+            events,
             listener,
             signals,
             pause_program,
-            daemon: None,
-            newcomers: Vec::new(),
+            daemon: Daemon::default(),
+            newcomers: Newcomers::default(),
             pause: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
-            leaving: Vec::new(),
-            watched: BTreeMap::new(),
-            next_token: FIRST_FREE,
+            failed_starts: Vec::new(),
             shutdown: None,
-            room: None,
-            connections: 0,
+            buffers: None,
         }
     }
 
@@ -114,22 +83,22 @@ impl Monitor {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
-            // Never shorter than what is waited for, or it would be looked at in vain.
-            let wait = self.wait().and_then(|wait| Timespec::try_from(wait + TICK).ok());
-            let space = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.epoll, space, wait.as_ref()) {
-                Ok(0) => self.room = None,
+            self.daemon.adjust(&self.events);
+            match self.events.wait(&mut events, self.timeout()) {
+                Ok(0) => self.buffers = None,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(format!("wait for events: {errno}")),
             }
             for event in &events {
                 self.handle(event.data.u64(), event.flags);
+                self.end_execs_of_lost_daemon();
             }
-            self.turn_away_silent();
-            self.look_at_ending();
-            self.tell_losses();
-            self.pay_all();
-            if self.is_over() {
+            self.newcomers.close_silent(&mut self.events);
+            self.check_cgroups();
+            self.report_log_loss();
+            self.flush_clients();
+            self.end_execs_of_lost_daemon();
+            if self.should_exit() {
                 return Ok(());
             }
         }
@@ -139,21 +108,25 @@ impl Monitor {
         match token {
             LISTEN => self.accept(),
             SIGNAL => {
-                // What is pending is all the same: every child that has ended is taken.
+                // Pending signals are merged, so every child that has ended is reaped.
                 let mut drop_it = [0; 128 * 4];
                 let _again = rustix::io::read(&self.signals, &mut drop_it);
                 self.reap();
             }
-            DAEMON => self.daemon(flags),
-            other => match self.watched.get(&other).cloned() {
-                Some(Watched::Newcomer(number)) => self.hear(number),
-                Some(Watched::Status(id)) => self.settle(&id),
-                Some(Watched::PauseStatus) => self.settle_pause(),
-                Some(Watched::ExecStatus(exec)) => self.settle_exec(exec),
-                Some(Watched::Stdout(id)) => self.output(&id, crate::log::Stream::Stdout),
-                Some(Watched::Stderr(id)) => self.output(&id, crate::log::Stream::Stderr),
-                Some(Watched::Client(id)) => self.pay(&id),
-                Some(Watched::Emptying) | None => {}
+            DAEMON => self.serve_daemon(flags),
+            other => match self.events.source(other) {
+                Some(EventSource::Newcomer(number)) => self.greet(number),
+                Some(EventSource::Status(id)) => self.poll_start(&id),
+                Some(EventSource::PauseStatus) => self.poll_pause_start(),
+                Some(EventSource::ExecStatus(exec)) => self.poll_exec_start(exec),
+                Some(EventSource::Stdout(id)) => self.read_output(&id, Stream::Stdout),
+                Some(EventSource::Stderr(id)) => self.read_output(&id, Stream::Stderr),
+                Some(EventSource::Client(id)) => {
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        container.flush_clients(&mut self.events);
+                    }
+                }
+                Some(EventSource::Draining) | None => {}
             },
         }
     }
@@ -161,125 +134,113 @@ impl Monitor {
     fn accept(&mut self) {
         for _ in 0..TURN {
             let Ok((stream, _)) = self.listener.accept() else { return };
-            self.newcomer(stream);
+            self.add_newcomer(stream);
         }
     }
 
-    fn daemon(&mut self, flags: EventFlags) {
-        let Some(connection) = &mut self.daemon else { return };
-        let mut state = Ok(());
-        if flags.contains(EventFlags::OUT) {
-            state = connection.flush();
+    fn add_newcomer(&mut self, stream: UnixStream) {
+        let Some(connection) = self.newcomers.connection(stream) else { return };
+        if let Some(oldest) = self.newcomers.oldest_if_full() {
+            self.greet(oldest);
+            drop(self.newcomers.remove(oldest, &mut self.events));
         }
+        if let Some(number) = self.newcomers.add(connection, &mut self.events) {
+            self.greet(number);
+        }
+    }
+
+    /// Makes a newcomer that has sent hello the daemon: the newest daemon is the one that lives.
+    fn greet(&mut self, number: u64) {
+        let Some((connection, hello)) = self.newcomers.read(number, &mut self.events) else {
+            return;
+        };
+        if self.daemon.replace(connection, &self.events) {
+            self.end_execs_of_lost_daemon();
+            self.request(number, hello);
+        }
+    }
+
+    fn serve_daemon(&mut self, flags: EventFlags) {
         if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             for _ in 0..TURN {
-                let Some(connection) = &mut self.daemon else { return };
-                match connection.read() {
-                    Ok(true) => self.requests(),
-                    Ok(false) => break,
-                    Err(Broken) => {
-                        state = Err(Broken);
-                        break;
-                    }
+                if !self.daemon.read() {
+                    break;
+                }
+                while let Some((number, request)) = self.daemon.next() {
+                    self.request(number, request);
                 }
             }
         }
-        if state.is_err() {
-            self.lose_daemon();
+        if flags.contains(EventFlags::OUT) {
+            self.daemon.flush();
         }
-        self.adjust_daemon();
     }
 
-    /// The daemon is gone, and with it whoever waited for an exec: nobody reads what it says any
-    /// more. Its end is still taken, as every child's.
-    pub(crate) fn lose_daemon(&mut self) {
-        self.daemon = None;
-        self.execs.values_mut().for_each(Exec::kill);
+    /// Kills the execs of a daemon that is gone: nothing reads their output any more. They are reaped as every child.
+    fn end_execs_of_lost_daemon(&mut self) {
+        if self.daemon.take_lost() {
+            self.execs.values_mut().for_each(Exec::kill);
+        }
     }
 
-    fn requests(&mut self) {
-        while let Some(connection) = &mut self.daemon {
-            let number = connection.number;
-            match connection.next() {
-                Ok(Some(request)) => self.request(number, request),
-                Ok(None) => return,
-                Err(Broken) => self.lose_daemon(),
+    fn read_output(&mut self, id: &ContainerId, stream: Stream) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.read_turn(stream, &mut self.buffers, &mut self.events);
+        }
+    }
+
+    /// Sends the backlogs of all clients.
+    fn flush_clients(&mut self) {
+        for container in self.containers.values_mut().filter(|of| of.clients.has_backlog()) {
+            container.flush_clients(&mut self.events);
+        }
+    }
+
+    /// Reports output that could not be logged, to a daemon whose version has the event: when that begins, when it
+    /// is over for now, and before the container's end. A container's output is never delayed by it.
+    pub(crate) fn report_log_loss(&mut self) {
+        if self.daemon.version() < VERSION_LOG_LOST {
+            return;
+        }
+        for (id, container) in &mut self.containers {
+            let last = container.has_ended();
+            if let Some(lost) = container.log.news(last) {
+                let (container, errno) = (id.clone(), lost.errno.raw_os_error());
+                self.daemon.event(Event::LogLost { container, bytes: lost.bytes, errno });
             }
         }
     }
 
-    /// Waits for room to write only while there is something to write.
-    fn adjust_daemon(&mut self) {
-        let Some(connection) = &self.daemon else { return };
-        let mut flags = EventFlags::IN;
-        if connection.wants_to_write() {
-            flags |= EventFlags::OUT;
-        }
-        let data = EventData::new_u64(DAEMON);
-        let _same = epoll::modify(&self.epoll, &connection.stream, data, flags);
+    /// The cgroup of the pod, known once it has a pause process.
+    pub(crate) fn pod_cgroup(&self) -> Option<Cgroup> {
+        self.pause.as_ref().and_then(|pause| pause.cgroup.parent())
     }
 
-    /// Sends a message to the daemon, if there is one.
-    pub(crate) fn tell(&mut self, message: &Message) {
-        let Some(connection) = &mut self.daemon else { return };
-        if connection.send(message).is_err() {
-            self.lose_daemon();
-            return;
-        }
-        self.adjust_daemon();
+    /// How long to wait for events at most; `None` for ever.
+    fn timeout(&self) -> Option<Duration> {
+        let has_backlog = self.containers.values().any(|of| of.clients.has_backlog());
+        let quiet = (has_backlog || self.buffers.is_some()).then_some(QUIET);
+        let times = self.next_check().into_iter().chain(self.newcomers.next_timeout());
+        let left = times.map(|at| at.saturating_duration_since(Instant::now()));
+        quiet.into_iter().chain(left).min()
     }
 
-    /// Answers, if who asked is still there.
-    pub(crate) fn reply(&mut self, asked: Asked, result: Result<Response, Failure>) {
-        if self.daemon.as_ref().is_some_and(|daemon| daemon.number == asked.connection) {
-            self.tell(&Message::Reply { id: asked.request, result });
-        }
-    }
-
-    pub(crate) fn event(&mut self, event: Event) {
-        self.tell(&Message::Event(event));
-    }
-
-    /// Adds a descriptor to the loop.
-    pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>, what: Watched) -> Result<u64, Errno> {
-        let token = self.next_token;
-        self.next_token += 1;
-        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
-        self.watched.insert(token, what);
-        Ok(token)
-    }
-
-    /// Takes a descriptor out of the loop.
-    pub(crate) fn unwatch(&mut self, fd: &OwnedFd, token: u64) {
-        let _closed = epoll::delete(&self.epoll, fd.as_fd());
-        self.watched.remove(&token);
-    }
-
-    /// How long to wait for events at most; for ever when nothing else is to be done.
-    fn wait(&self) -> Option<Duration> {
-        let owing = self.containers.values().any(Container::is_owing);
-        let quiet = (owing || self.room.is_some()).then_some(QUIET);
-        let look = self.next_look().map(|at| at.saturating_duration_since(Instant::now()));
-        let silent = self.next_silent().map(|at| at.saturating_duration_since(Instant::now()));
-        quiet.into_iter().chain(look).chain(silent).min()
-    }
-
-    /// Nothing was ever started and nobody is there who could ask for it: a daemon was killed half
-    /// way through. Or the pod has been shut down.
-    fn is_over(&mut self) -> bool {
+    /// Whether the pod has been shut down; or nothing was ever started, and no daemon is left to request it, as one
+    /// was killed half-way.
+    fn should_exit(&mut self) -> bool {
         if let Some(request) = self.shutdown {
-            if !self.is_empty() {
+            if !self.has_no_process() {
                 return false;
             }
             self.remove_cgroups();
-            self.reply(request, Ok(Response::Ok));
+            self.daemon.reply(request, Ok(Response::Ok));
             return true;
         }
-        self.connections > 0
-            && self.daemon.is_none()
+        self.newcomers.had_any()
+            && !self.daemon.is_connected()
             && self.newcomers.is_empty()
             && self.pause.is_none()
             && self.containers.is_empty()
-            && self.leaving.is_empty()
+            && self.failed_starts.is_empty()
     }
 }

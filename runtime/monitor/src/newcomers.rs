@@ -1,103 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who has connected and has not said hello yet.
+//! Connections that have not sent hello yet.
 //!
 //! ```text
-//! connects ── may not be the daemon ─▶ closed
+//! connects ── cannot be the daemon ─▶ closed
 //!    └─▶ newcomer ── hello ─▶ the daemon, in place of the one before
 //!            ├── anything else, too late ─▶ closed
 //!            └── too many, and the oldest ─▶ closed
 //! ```
 //!
-//! The rule: until it has said hello it changes nothing for anybody else. The newest is always let in, so
-//! those that say nothing keep nobody out: a daemon says hello at once.
+//! The rule: until it has sent hello, a connection changes nothing for any other. The newest is always accepted, so
+//! silent ones keep nobody out: a daemon sends hello at once.
 
-use crate::connection::{Broken, Connection};
+use crate::connection::{Connection, Disconnected};
+use crate::event_loop::{EventLoop, EventSource};
 use crate::limits;
-use crate::monitor::{DAEMON, Monitor, Watched};
 use hull_proto::monitor::Request;
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::EventFlags;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How many there may be.
+/// Most newcomers at a time.
 const NEWCOMERS_MAX: usize = limits::NEWCOMERS.count();
-/// How long each may take: as long as a daemon waits for the answer.
+/// Time until hello: as long as a daemon waits for the answer.
 const HELLO_MAX: Duration = limits::HELLO_S.time();
 
-/// One of them.
+/// A connection that has not sent hello.
 #[derive(Debug)]
-pub(crate) struct Newcomer {
+struct Newcomer {
     connection: Connection,
     token: u64,
     until: Instant,
 }
 
-impl Monitor {
-    /// Takes a stream in, if its other end may be the daemon.
-    pub(crate) fn newcomer(&mut self, stream: UnixStream) {
-        let number = self.connections;
-        let Some(connection) = Connection::accept(stream, number) else { return };
-        if let Some(oldest) = self.newcomers.first().map(|of| of.connection.number)
-            && self.newcomers.len() >= NEWCOMERS_MAX
-        {
-            self.hear(oldest);
-            self.turn_away(oldest);
-        }
-        let watched = self.watch(connection.stream.as_fd(), Watched::Newcomer(number));
-        let Ok(token) = watched else { return };
-        self.connections += 1;
-        self.newcomers.push(Newcomer { connection, token, until: Instant::now() + HELLO_MAX });
-        self.hear(number);
+/// All of them, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Newcomers {
+    list: Vec<Newcomer>,
+    /// Number of connections so far that could be the daemon's.
+    accepted: u64,
+}
+
+impl Newcomers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
-    /// Hears what one says.
-    pub(crate) fn hear(&mut self, number: u64) {
-        let newcomer = self.newcomers.iter_mut().find(|of| of.connection.number == number);
-        let Some(newcomer) = newcomer else { return };
-        match newcomer.connection.greeting() {
-            Ok(Some(hello)) => self.welcome(number, hello),
-            Ok(None) => {}
-            Err(Broken) => self.turn_away(number),
-        }
+    /// Whether a connection was ever accepted.
+    pub(crate) fn had_any(&self) -> bool {
+        self.accepted > 0
     }
 
-    /// It is the daemon from now on: the newer one is the one that lives.
-    fn welcome(&mut self, number: u64, hello: Request) {
-        let Some(newcomer) = self.take_newcomer(number) else { return };
-        let connection = newcomer.connection;
-        let _there = epoll::delete(&self.epoll, &connection.stream);
-        let data = EventData::new_u64(DAEMON);
-        if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_err() {
-            return;
-        }
-        // The old connection leaves the loop as it closes.
-        self.lose_daemon();
-        self.daemon = Some(connection);
-        self.request(number, hello);
+    /// A connection for a stream whose other end may be the daemon; `None` for any other.
+    pub(crate) fn connection(&self, stream: UnixStream) -> Option<Connection> {
+        Connection::accept(stream, self.accepted)
     }
 
-    /// Closes one that is still there.
-    fn turn_away(&mut self, number: u64) {
-        drop(self.take_newcomer(number));
+    /// The number of the oldest, if there is no room for one more.
+    pub(crate) fn oldest_if_full(&self) -> Option<u64> {
+        let oldest = self.list.first().filter(|_| self.list.len() >= NEWCOMERS_MAX);
+        oldest.map(|of| of.connection.number)
     }
 
-    fn take_newcomer(&mut self, number: u64) -> Option<Newcomer> {
-        let at = self.newcomers.iter().position(|of| of.connection.number == number)?;
-        let newcomer = self.newcomers.remove(at);
-        self.watched.remove(&newcomer.token);
-        Some(newcomer)
+    /// Adds a connection; returns its number.
+    pub(crate) fn add(&mut self, connection: Connection, events: &mut EventLoop) -> Option<u64> {
+        let number = connection.number;
+        let (fd, source) = (connection.stream.as_fd(), EventSource::Newcomer(number));
+        let token = events.add(fd, source, EventFlags::IN).ok()?;
+        self.accepted += 1;
+        self.list.push(Newcomer { connection, token, until: Instant::now() + HELLO_MAX });
+        Some(number)
     }
 
-    /// Closes those that have had their time.
-    pub(crate) fn turn_away_silent(&mut self) {
-        while let Some(oldest) = self.newcomers.first().filter(|of| of.until <= Instant::now()) {
-            self.turn_away(oldest.connection.number);
+    /// Reads from a newcomer. Returns it when it has sent hello; closes it when it has sent anything else.
+    pub(crate) fn read(
+        &mut self,
+        number: u64,
+        events: &mut EventLoop,
+    ) -> Option<(Connection, Request)> {
+        let newcomer = self.list.iter_mut().find(|of| of.connection.number == number)?;
+        match newcomer.connection.read_hello() {
+            Ok(hello) => {
+                let hello = hello?;
+                self.remove(number, events).map(|connection| (connection, hello))
+            }
+            Err(Disconnected) => {
+                drop(self.remove(number, events));
+                None
+            }
         }
     }
 
-    /// When the next one has had its time.
-    pub(crate) fn next_silent(&self) -> Option<Instant> {
-        self.newcomers.first().map(|of| of.until)
+    /// Takes a connection out of the list and the loop.
+    pub(crate) fn remove(&mut self, number: u64, events: &mut EventLoop) -> Option<Connection> {
+        let at = self.list.iter().position(|of| of.connection.number == number)?;
+        let newcomer = self.list.remove(at);
+        events.remove(newcomer.connection.stream.as_fd(), newcomer.token);
+        Some(newcomer.connection)
+    }
+
+    /// Closes those whose time is over.
+    pub(crate) fn close_silent(&mut self, events: &mut EventLoop) {
+        while let Some(oldest) = self.list.first().filter(|of| of.until <= Instant::now()) {
+            drop(self.remove(oldest.connection.number, events));
+        }
+    }
+
+    /// When the time of the next one is over.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.list.first().map(|of| of.until)
     }
 }

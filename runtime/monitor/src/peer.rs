@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who may be the daemon: root beside this process, in the same pid and user namespace.
+//! Decides whether a peer may be the daemon: root, in the same pid and user namespaces as this process.
 //!
-//! The socket's path is no protection. A container that has the state directory for a volume, even
+//! The path of the socket does not protect it. A container that has the state directory as a volume, even
 //! read-only, can connect; and its root may be root here too. But it is in a pid namespace of its own.
 
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 /// Namespaces that the daemon shares with us: it may have its own of every other kind.
 const SHARED: [&str; 2] = ["pid", "user"];
 
-/// Whether the process that connected may be the daemon. `false` also when that cannot be told.
+/// Whether the process that connected may be the daemon. `false` also if that is unknown.
 pub(crate) fn may_be_the_daemon(stream: &UnixStream) -> bool {
     let Ok(peer) = hull_sys::peer(stream.as_fd()) else { return false };
     if peer.uid != 0 {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Becoming the monitor: what was handed over, signals, and the loop's descriptors.
+//! Becoming the monitor: inherited descriptors, signals, and the loop's first descriptors.
 
-use crate::monitor::{LISTEN, Monitor, SIGNAL};
+use crate::event_loop::{EventLoop, LISTEN, SIGNAL};
+use crate::monitor::Monitor;
 use hull_cgroup::CgroupFs;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{LISTEN_FD, PAUSE_FD};
-use rustix::event::epoll;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 
-/// Takes over what the daemon handed us and readies the loop.
+/// Takes the descriptors that the daemon passed, and prepares the loop.
 pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
     let pod = PodId::parse(pod).map_err(|err| format!("take its argument: {err}"))?;
     let listener = hull_sys::inherited(LISTEN_FD)
@@ -22,23 +23,17 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
     let us = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(us))
         .map_err(|err| format!("become subreaper: {err}"))?;
-    // It was executed from memory by number, and that is what would show.
+    // It was executed from a descriptor, whose number would be its name.
     let _unnamed = rustix::thread::set_name(c"hull-monitor");
     // Being killed before what it watches would lose exits and output. Refused without
-    // CAP_SYS_RESOURCE: then it goes on as everybody else.
+    // CAP_SYS_RESOURCE: then it keeps the score of the daemon.
     let _refused = fs::write("/proc/self/oom_score_adj", "-999");
-    // Whoever started us may have had it set.
+    // Inherited from the daemon.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let host = CgroupFs::detect().map_err(|err| format!("find out about cgroups: {err}"))?;
-    let epoll =
-        epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|err| format!("epoll_create: {err}"))?;
-    for (fd, token) in [
-        (std::os::fd::AsFd::as_fd(&listener), LISTEN),
-        (std::os::fd::AsFd::as_fd(&signals), SIGNAL),
-    ] {
-        let data = epoll::EventData::new_u64(token);
-        epoll::add(&epoll, fd, data, epoll::EventFlags::IN)
-            .map_err(|err| format!("epoll_ctl: {err}"))?;
+    let events = EventLoop::new().map_err(|err| format!("epoll_create: {err}"))?;
+    for (fd, token) in [(listener.as_fd(), LISTEN), (signals.as_fd(), SIGNAL)] {
+        events.add_fixed(fd, token).map_err(|err| format!("epoll_ctl: {err}"))?;
     }
-    Ok(Monitor::new(pod, us.as_raw_nonzero().get(), host, epoll, listener, signals, pause))
+    Ok(Monitor::new(pod, us.as_raw_nonzero().get(), host, events, listener, signals, pause))
 }

@@ -3,7 +3,7 @@
 //! is not a log is passed on.
 
 use crate::input::Input;
-use hull_monitor::log::{Log, Stream, room};
+use hull_monitor::log::{Log, Stream, buffer};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::Read as _;
@@ -45,7 +45,7 @@ fn read(text: &[u8]) {
 fn round(input: &mut Input<'_>) {
     let fd: OwnedFd = memfd_create("log", MemfdFlags::CLOEXEC).expect("a file in memory");
     let mut file = File::from(fd.try_clone().expect("a second descriptor"));
-    let (mut log, mut text) = (Log::new(Some(fd)), room());
+    let (mut log, mut text) = (Log::new(Some(fd)), buffer());
     let mut said = [Vec::new(), Vec::new()];
     while !input.is_empty() {
         let choice = input.byte();

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Further processes in containers.
+
+use crate::pending_start::{self, PendingStart};
+use std::os::fd::OwnedFd;
+
+/// A further process in a container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) pending: Option<PendingStart>,
+}
+
+impl Exec {
+    /// Updates the state of its start; see [`PendingStart::update`].
+    pub(crate) fn update(&mut self) {
+        if let Some((pid, pidfd)) = self.pending.as_mut().and_then(PendingStart::update) {
+            (self.pid, self.pidfd) = (pid, pidfd);
+        }
+    }
+
+    /// Kills it, in whatever state its start is.
+    pub(crate) fn kill(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.process.kill();
+        }
+        self.update();
+        pending_start::kill(&self.pidfd);
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Standard streams of a new container: pipes or a terminal, and their two sides.
+
+use hull_init::Io;
+use hull_proto::monitor::{Failure, Stdio};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::OwnedFd;
+
+/// The host's null device; the child replaces it by the container's own.
+pub(crate) fn null() -> Result<OwnedFd, Failure> {
+    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Failure::System(format!("open(/dev/null): {errno}")))
+}
+
+/// A second descriptor of the same file.
+pub(crate) fn copy(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
+    fd.try_clone().map_err(|err| Failure::System(format!("dup(): {err}")))
+}
+
+/// The streams of a container: `io` for the container, the others for the monitor.
+pub(crate) struct Pipes {
+    pub(crate) io: Io,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdin_once: bool,
+}
+
+impl Pipes {
+    pub(crate) fn new(stdio: Stdio) -> Result<Self, Failure> {
+        if stdio.tty { Self::terminal() } else { Self::pipes(stdio) }
+    }
+
+    fn pipes(stdio: Stdio) -> Result<Self, Failure> {
+        let failed = |errno| Failure::System(format!("pipe2(): {errno}"));
+        let (stdout, to_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        let (stderr, to_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        for ours in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(failed)?;
+        }
+        let (from_stdin, stdin) = if stdio.stdin {
+            let (from, to) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+            (from, Some(to))
+        } else {
+            (null()?, None)
+        };
+        let io = Io::Streams { stdin: from_stdin, stdout: to_stdout, stderr: to_stderr };
+        Ok(Self { io, stdout, stderr: Some(stderr), stdin, stdin_once: stdio.stdin_once })
+    }
+
+    fn terminal() -> Result<Self, Failure> {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+        let failed = |call: &'static str| move |errno| Failure::System(format!("{call}: {errno}"));
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).map_err(failed("openpt()"))?;
+        grantpt(&master).map_err(failed("grantpt()"))?;
+        unlockpt(&master).map_err(failed("unlockpt()"))?;
+        let path = ptsname(&master, Vec::new()).map_err(failed("ptsname()"))?;
+        let slave = ioctl_tiocgptpeer(&master, flags).map_err(failed("ioctl(TIOCGPTPEER)"))?;
+        rustix::io::ioctl_fionbio(&master, true).map_err(failed("ioctl(FIONBIO)"))?;
+        let io = Io::Terminal { slave, path: path.to_string_lossy().into_owned() };
+        let stdin = Some(copy(&master)?);
+        // Closing one of our descriptors of a terminal ends nothing.
+        Ok(Self { io, stdout: master, stderr: None, stdin, stdin_once: false })
+    }
+}
