@@ -201,9 +201,9 @@ pub enum Op {
         block: bool,
         /// FIFO; major and minor are ignored.
         fifo: bool,
-        /// Major number.
+        /// Major number of the device.
         major: u32,
-        /// Minor number.
+        /// Minor number of the device.
         minor: u32,
         /// Permission bits of its mode.
         mode: u32,
@@ -374,7 +374,7 @@ pub enum Step {
     Stdio,
     /// A resource limit, by its index.
     Rlimit(u32),
-    /// Setting `oom_score_adj`.
+    /// Setting `oom_score_adj` of the process.
     OomScore,
     /// Setting users and groups.
     Identity,

@@ -19,11 +19,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 pub enum Io {
     /// One descriptor each. The host's null device is replaced by the container's own.
     Streams {
-        /// Descriptor 0.
+        /// Standard input, descriptor 0.
         stdin: OwnedFd,
-        /// Descriptor 1.
+        /// Standard output, descriptor 1.
         stdout: OwnedFd,
-        /// Descriptor 2.
+        /// Standard error, descriptor 2.
         stderr: OwnedFd,
     },
     /// A terminal for all three, to become the controlling one.

@@ -93,11 +93,11 @@ fn execs(daemon: &mut Client, id: &hull_proto::id::ContainerId) {
         ended.push(begin.elapsed());
     }
     show("exec until it runs", started);
-    show("exec until its end is told", ended);
+    show("exec until its end is reported", ended);
 }
 
 fn starts(pod: &Pod, daemon: &mut Client) {
-    let (mut started, mut killed, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut started, mut killed, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let id = container_id();
         let plan = pod.plan(&id, "while :; do sleep 1000; done");
@@ -112,11 +112,11 @@ fn starts(pod: &Pod, daemon: &mut Client) {
         killed.push(begin.elapsed());
         let begin = Instant::now();
         daemon.ask(Command::Delete { container: id }, &[]).unwrap();
-        forgotten.push(begin.elapsed());
+        deleted.push(begin.elapsed());
     }
     show("container until it runs (overlay, proc, two binds)", started);
-    show("container from SIGKILL until its end is told", killed);
-    show("forget", forgotten);
+    show("container from SIGKILL until its end is reported", killed);
+    show("delete", deleted);
 }
 
 fn log(pod: &Pod, daemon: &mut Client) {

@@ -78,7 +78,7 @@ pub(crate) struct Output {
     pub(crate) paused: bool,
 }
 
-/// One container.
+/// A container of the pod, until the daemon has deleted it.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: ContainerId,

@@ -29,10 +29,10 @@ pub(crate) struct Pipes {
 
 impl Pipes {
     pub(crate) fn new(stdio: Stdio) -> Result<Self, Failure> {
-        if stdio.tty { Self::terminal() } else { Self::pipes(stdio) }
+        if stdio.tty { Self::with_terminal() } else { Self::with_pipes(stdio) }
     }
 
-    fn pipes(stdio: Stdio) -> Result<Self, Failure> {
+    fn with_pipes(stdio: Stdio) -> Result<Self, Failure> {
         let failed = |errno| Failure::System(format!("pipe2(): {errno}"));
         let (stdout, to_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         let (stderr, to_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
@@ -49,7 +49,7 @@ impl Pipes {
         Ok(Self { io, stdout, stderr: Some(stderr), stdin, stdin_once: stdio.stdin_once })
     }
 
-    fn terminal() -> Result<Self, Failure> {
+    fn with_terminal() -> Result<Self, Failure> {
         use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
         let failed = |call: &'static str| move |errno| Failure::System(format!("{call}: {errno}"));
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What will not end: the monitor waits for the kernel's word of it, and serves others meanwhile. And
-//! output that cannot be logged is told of.
+//! Ends that take long: the monitor waits for the kernel to report them, and serves other requests meanwhile. And
+//! reports of output that cannot be logged.
 //!
 //! A process that SIGKILL does not end is one that a v1 freezer holds; there is no such thing in v2.
 
@@ -61,7 +61,7 @@ impl Frozen {
         fs::read_to_string(self.freezer.join("freezer.state")).unwrap().trim().to_owned()
     }
 
-    /// What was sent to it in between takes effect.
+    /// Requests that are sent meanwhile take effect.
     fn thaw(&self) {
         fs::write(self.freezer.join("freezer.state"), "THAWED").unwrap();
     }
@@ -104,7 +104,7 @@ fn a_failed_start_that_leaves_something_holds_up_nobody() {
     assert!(!answered(&daemon), "answered while it is still there");
     frozen.thaw();
     daemon.answer(failing).unwrap_err();
-    assert!(!pod.container_cgroup(&id).exists().unwrap(), "it is gone when that is told");
+    assert!(!pod.container_cgroup(&id).exists().unwrap(), "it is gone when that is reported");
     daemon.ask(Command::Delete { container: other }, &[]).unwrap();
 }
 
@@ -153,7 +153,7 @@ fn output_that_is_not_logged_is_told_of() {
     let line = u64::try_from("2016-10-06T00:17:09.669794202Z stdout F lost\n".len()).unwrap();
     let no_space = rustix::io::Errno::NOSPC.raw_os_error();
     assert_eq!(lost(&mut daemon, &id), (line, no_space));
-    // A daemon that comes later is told as well.
+    // A later daemon gets the report as well.
     let mut daemon = pod.connect();
     daemon.hello();
     assert_eq!(lost(&mut daemon, &id), (line, no_space));

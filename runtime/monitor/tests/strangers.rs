@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who must not get anything out of a monitor, nor stop it: whoever can reach its socket, and whoever reads
-//! its memory in a newborn process.
+//! Processes that must not get data from a monitor, nor stop it: those that can reach its socket, and those that read
+//! its memory in a new process.
 
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]

@@ -300,7 +300,7 @@ impl Pod {
         fs::read(self.log_path(id)).unwrap_or_default()
     }
 
-    /// What the program wrote to `stream`, from its log, whole lines put together again.
+    /// The program's output to `stream`, from its log, with pieces of lines joined.
     pub fn output(&self, id: &ContainerId, stream: &str) -> Vec<u8> {
         output(&self.raw_log(id), stream)
     }
@@ -419,7 +419,7 @@ pub fn program(args: &[&str]) -> Process {
     }
 }
 
-/// What was written to `stream`, from a log's text.
+/// The output to `stream`, from a log's text.
 pub fn output(log: &[u8], stream: &str) -> Vec<u8> {
     let mut output = Vec::new();
     for line in log.split_inclusive(|byte| *byte == b'\n') {
