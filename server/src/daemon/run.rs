@@ -119,7 +119,7 @@ impl Error {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(config: Config) -> Result<(), Error> {
     // Before there are threads.
-    if !hull_sys::heap::return_large_allocations() {
+    if !hull_sys::heap::return_freed_memory() {
         warn!("the allocator keeps large allocations that were freed");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -147,51 +147,78 @@ fn cgroups() -> Vec<String> {
     shown.filter(|path| !path.contains("/hull-test") && !path.contains("/hulltest")).collect()
 }
 
+/// How many requests a daemon has answered before its memory counts: by then what it sets up once, threads,
+/// tables and buffers, is there.
+const WARM_UP: u32 = 200;
+
+/// A run of the fuzzer against one daemon.
+struct Run {
+    cri: Cri,
+    channel: Channel,
+    requests: Requests,
+    objects: Objects,
+    /// The first finding of each kind.
+    found: BTreeMap<String, String>,
+    /// How often each code was the answer.
+    codes: BTreeMap<String, u32>,
+}
+
+impl Run {
+    /// Sends the request that `random` decides, and sees to what it made.
+    async fn step(&mut self, number: u32, mut random: Random) {
+        let (method, request) = self.requests.make(&mut random, &self.objects);
+        let text = shown(&Value::Message(request.clone()));
+        let answer = call(&self.channel, &method, request).await.unwrap_or(Ok(()));
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        *self.codes.entry(format!("{code:?}")).or_insert(0) += 1;
+        let mut findings = wrong(method.name(), &answer);
+        if method.name() == "CreateContainer" && answer.is_ok() {
+            let after = started(&self.cri, &self.objects).await;
+            findings.extend(after.into_iter().map(|one| format!("after CreateContainer: {one}")));
+        }
+        if let Err(refused) = tend(&self.cri, &mut self.objects, &mut random).await {
+            findings.push(format!("after {}: {refused}", method.name()));
+        }
+        for finding in findings {
+            self.found.entry(kind(&finding)).or_insert(format!("{number}: {finding}\n  {text}"));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_requests_of_every_method_are_answered_and_whatever_they_made_can_be_removed() {
     let (node, random) = (node().await, Random::new(seed("fuzz")));
     let (cri, channel) = (node.cri(), channel(&node.socket()));
     let requests = Requests::new(cri.clone());
     let image = fixture::busybox();
-    let mut objects = Objects { image, host_dir: node.host_dir(), ..Default::default() };
+    let objects = Objects { image, host_dir: node.host_dir(), ..Default::default() };
     let port = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     let (setting, groups) = (fs::read_to_string(port).ok(), cgroups());
-    tend(&cri, &mut objects, &mut random.clone()).await.must("make the first pod");
+    let (found, codes) = (BTreeMap::new(), BTreeMap::new());
+    let mut run = Run { cri, channel, requests, objects, found, codes };
+    tend(&run.cri, &mut run.objects, &mut random.clone()).await.must("make the first pod");
+    for number in 0..WARM_UP {
+        run.step(number, random.fork(number.into())).await;
+    }
+    run.cri.remove_all_pods().await.must("remove what the first requests made");
+    tend(&run.cri, &mut run.objects, &mut random.clone()).await.must("make another pod");
     let daemon = Process(node.daemon_pid());
     let before = daemon.memory();
-    let (mut found, mut counts) = (BTreeMap::<String, String>::new(), BTreeMap::new());
-    let count = scaled(1_000, 20_000);
+    let last = WARM_UP + scaled(1_000, 20_000);
     let began = Instant::now();
-    for number in 0..count {
-        let mut random = random.fork(number.into());
-        let (method, request) = requests.make(&mut random, &objects);
-        let text = shown(&Value::Message(request.clone()));
-        let answer = call(&channel, &method, request).await.unwrap_or(Ok(()));
-        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
-        *counts.entry(format!("{code:?}")).or_insert(0_u32) += 1;
-        for finding in wrong(method.name(), &answer) {
-            found.entry(kind(&finding)).or_insert(format!("{number}: {finding}\n  {text}"));
-        }
-        if method.name() == "CreateContainer" && answer.is_ok() {
-            for finding in started(&cri, &objects).await {
-                let finding = format!("after CreateContainer: {finding}");
-                found.entry(kind(&finding)).or_insert(format!("{number}: {finding}\n  {text}"));
-            }
-        }
-        if let Err(refused) = tend(&cri, &mut objects, &mut random).await {
-            let finding = format!("after {}: {refused}", method.name());
-            found.entry(kind(&finding)).or_insert(format!("{number}: {finding}\n  {text}"));
-        }
+    for number in WARM_UP..last {
+        run.step(number, random.fork(number.into())).await;
     }
-    say(&format!("fuzz: {count} requests in {:.0?}: {counts:?}", began.elapsed()));
-    cri.remove_all_pods().await.must("remove everything");
+    let counts = &run.codes;
+    say(&format!("fuzz: {last} requests, the last in {:.0?}: {counts:?}", began.elapsed()));
+    run.cri.remove_all_pods().await.must("remove everything");
     node.nothing_is_left().await;
     let odd = "a record was set aside";
     assert!(!has_bad_record(&node.state_dir()), "{odd}");
     crate::registry::lives_on(&node).await;
     assert_eq!(fs::read_to_string(port).ok(), setting, "the host's own setting was changed");
     assert_eq!(cgroups(), groups, "a cgroup outside of the node's was made or removed");
-    let list: Vec<&String> = found.values().collect();
+    let list: Vec<&String> = run.found.values().collect();
     assert!(list.is_empty(), "{} kinds of faults: {}", list.len(), text(&list));
     daemon.memory_returns("fuzz: daemon", before).await;
 }
