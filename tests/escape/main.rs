@@ -37,6 +37,8 @@ mod memory;
 mod monitor;
 mod mount_points;
 mod neighbours;
+#[cfg(target_arch = "x86_64")]
+mod pause;
 mod races;
 mod registry;
 mod shapes;

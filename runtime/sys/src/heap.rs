@@ -23,11 +23,11 @@ const HEAPS_MAX: libc::c_int = 2;
 pub fn return_freed_memory() -> bool {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: both take two numbers and change a setting of the allocator, which locks itself.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES) == 1
-                && libc::mallopt(libc::M_ARENA_MAX, HEAPS_MAX) == 1
-        }
+        let set = |setting, value| {
+            // SAFETY: it takes two numbers and changes a setting of the allocator, which locks itself.
+            unsafe { libc::mallopt(setting, value) == 1 }
+        };
+        set(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES) && set(libc::M_ARENA_MAX, HEAPS_MAX)
     }
     #[cfg(not(target_env = "gnu"))]
     true

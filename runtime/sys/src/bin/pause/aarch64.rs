@@ -3,11 +3,15 @@
 
 use core::arch::{asm, naked_asm};
 
+/// `AUDIT_ARCH_AARCH64`: how a seccomp filter sees this architecture.
+pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
+
 pub(crate) const EXIT_GROUP: usize = 94;
 pub(crate) const RT_SIGPROCMASK: usize = 135;
 pub(crate) const RT_SIGTIMEDWAIT: usize = 137;
 pub(crate) const PRCTL: usize = 167;
 pub(crate) const WAIT4: usize = 260;
+pub(crate) const SECCOMP: usize = 277;
 
 /// Makes one system call with four arguments; returns what the kernel does, a negative number on failure.
 pub(crate) fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
