@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Writes that are cut short or fail, records that cannot be used, and round trips of any record.
+
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
