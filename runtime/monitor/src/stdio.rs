@@ -50,16 +50,12 @@ impl Pipes {
     }
 
     fn with_terminal() -> Result<Self, Failure> {
-        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
-        let failed = |call: &'static str| move |errno| Failure::System(format!("{call}: {errno}"));
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).map_err(failed("openpt()"))?;
-        grantpt(&master).map_err(failed("grantpt()"))?;
-        unlockpt(&master).map_err(failed("unlockpt()"))?;
-        let path = ptsname(&master, Vec::new()).map_err(failed("ptsname()"))?;
-        let slave = ioctl_tiocgptpeer(&master, flags).map_err(failed("ioctl(TIOCGPTPEER)"))?;
-        rustix::io::ioctl_fionbio(&master, true).map_err(failed("ioctl(FIONBIO)"))?;
-        let io = Io::Terminal { slave, path: path.to_string_lossy().into_owned() };
+        let failed = |err: hull_sys::Error| Failure::System(err.to_string());
+        let hull_sys::Pty { master, slave, path } = hull_sys::open_pty().map_err(failed)?;
+        rustix::io::ioctl_fionbio(&master, true)
+            .map_err(hull_sys::Error::of(|| "ioctl(FIONBIO)"))
+            .map_err(failed)?;
+        let io = Io::Terminal { slave, path };
         let stdin = Some(copy(&master)?);
         // Closing one of our descriptors of a terminal ends nothing.
         Ok(Self { io, stdout: master, stderr: None, stdin, stdin_once: false })

@@ -3,25 +3,20 @@
 
 use crate::error::{Error, Result};
 use hull_init::Io;
+use hull_sys::{Pty, open_pty};
 use rustix::io::IoSlice;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// A terminal for a process, and its master.
 pub(crate) fn terminal() -> Result<(Io, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).map_err(Error::of(|| "openpt()"))?;
-    grantpt(&master).map_err(Error::of(|| "grantpt()"))?;
-    unlockpt(&master).map_err(Error::of(|| "unlockpt()"))?;
-    let path = ptsname(&master, Vec::new()).map_err(Error::of(|| "ptsname()"))?;
-    let slave = ioctl_tiocgptpeer(&master, flags).map_err(Error::of(|| "ioctl(TIOCGPTPEER)"))?;
-    Ok((Io::Terminal { slave, path: path.to_string_lossy().into_owned() }, master))
+    let Pty { master, slave, path } = open_pty().map_err(Error::call)?;
+    Ok((Io::Terminal { slave, path }, master))
 }
 
 /// The receiver of the master. It is connected before anything is created, so that a wrong path fails early.

@@ -21,6 +21,7 @@ mod mount;
 pub mod netns;
 mod peer;
 mod program;
+mod pty;
 mod removal;
 mod resolve;
 mod security;
@@ -38,6 +39,7 @@ pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use peer::{Peer, peer, peer_pidfd};
 pub use program::{drop_code_pages, read_only_program};
+pub use pty::{Pty, open_pty};
 pub use removal::{remove_tree, remove_tree_at};
 pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{
