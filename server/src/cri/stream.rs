@@ -4,31 +4,31 @@
 use super::service::Cri;
 use super::status;
 use crate::container::exec;
-use crate::streaming::Asked;
+use crate::streaming::StreamRequest;
 use hull_proto::cri as api;
-use hull_streaming::remotecommand::Wanted;
+use hull_streaming::remotecommand::RequestedStreams;
 use tonic::Status;
 
 impl Cri {
     pub(super) fn exec_url(&self, request: api::ExecRequest) -> Result<String, Status> {
         let api::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request;
-        let wanted = Wanted { stdin, stdout, stderr, tty };
-        check(wanted)?;
+        let requested = RequestedStreams { stdin, stdout, stderr, tty };
+        check(requested)?;
         if cmd.is_empty() {
             return Err(status::invalid("cmd", "it is empty"));
         }
         let (container, pod) = self.container(&container_id)?;
         exec::running(&pod.view(), &container, "run a command in").map_err(status::of)?;
-        self.streaming.url(Asked::Exec { container, cmd, wanted }).map_err(status::of)
+        self.streaming.url(StreamRequest::Exec { container, cmd, requested }).map_err(status::of)
     }
 
     pub(super) fn attach_url(&self, request: &api::AttachRequest) -> Result<String, Status> {
         let api::AttachRequest { stdin, stdout, stderr, tty, .. } = *request;
-        let wanted = Wanted { stdin, stdout, stderr, tty };
-        check(wanted)?;
+        let requested = RequestedStreams { stdin, stdout, stderr, tty };
+        check(requested)?;
         let (container, pod) = self.container(&request.container_id)?;
         exec::running(&pod.view(), &container, "attach to").map_err(status::of)?;
-        self.streaming.url(Asked::Attach { container, wanted }).map_err(status::of)
+        self.streaming.url(StreamRequest::Attach { container, requested }).map_err(status::of)
     }
 
     pub(super) fn port_forward_url(
@@ -36,15 +36,15 @@ impl Cri {
         request: &api::PortForwardRequest,
     ) -> Result<String, Status> {
         let pod = self.pod(&request.pod_sandbox_id)?.id;
-        self.streaming.url(Asked::PortForward { pod }).map_err(status::of)
+        self.streaming.url(StreamRequest::PortForward { pod }).map_err(status::of)
     }
 }
 
-fn check(wanted: Wanted) -> Result<(), Status> {
-    if wanted.tty && wanted.stderr {
+fn check(requested: RequestedStreams) -> Result<(), Status> {
+    if requested.tty && requested.stderr {
         return Err(status::invalid("stderr", "a terminal has one output, which is stdout"));
     }
-    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+    if !(requested.stdin || requested.stdout || requested.stderr) {
         return Err(status::invalid("stdin, stdout, stderr", "none of them is requested"));
     }
     Ok(())

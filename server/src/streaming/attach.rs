@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A client at the standard streams of a container that runs: output from now on, and its input.
+//! Attach: a client at the standard streams of a running container, with the output from now on, and the input.
 //!
-//! The monitor copies output into sockets of ours and hands over the writing side of the input. What a
-//! client does not take is kept here up to a limit, then in the socket. When that is full too, the
-//! monitor lets go of it (at once, or after the seconds for which an interactive container waits), and
-//! it is told so.
+//! The monitor copies output into sockets of the daemon, and passes the writing end of the input. Output for a slow
+//! client is buffered here up to a limit, then in the socket. When that is full too, the monitor disconnects the
+//! client (at once, or after the seconds for which an interactive container waits), and the client gets a message
+//! that says so.
 
-use super::remote::{Remote, feed, opened, verdict};
+use super::remote::{ClientStreams, copy_input, open_client_streams, status_message};
 use crate::container::exec;
 use crate::error::{Error, Result};
 use crate::monitors;
@@ -15,9 +15,9 @@ use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Streams;
 use hull_streaming::channel::{CHUNK, Outbound};
-use hull_streaming::remotecommand::{Version, Wanted};
-use hull_streaming::session::{Alive, Session};
-use hull_streaming::terminal::Sizes;
+use hull_streaming::remotecommand::{RequestedStreams, Version};
+use hull_streaming::session::{Liveness, Session};
+use hull_streaming::terminal::TerminalResizer;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -29,37 +29,39 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Semaphore, mpsc};
 
-/// How much waits in the kernel for us to take it, in bytes, where it lets us.
+/// Size of the socket's buffer, in bytes, where the kernel allows it.
 const SOCKET_BYTES: usize = 1 << 20;
-/// How far a client may be behind, per stream: what a terminal is sent at once when somebody shows a
-/// large file in it.
-const BEHIND_CHUNKS_MAX: usize = 128;
-/// How far all clients together may be behind. With none of it left, each has one chunk.
-static BEHIND: Semaphore = Semaphore::const_new(2048);
+/// Most chunks that are buffered per stream of a client: enough for a large file that a user prints in a
+/// terminal.
+const BUFFERED_CHUNKS_MAX: usize = 128;
+/// Most chunks that are buffered for all clients together. After that, each client has one chunk.
+static BUFFERED: Semaphore = Semaphore::const_new(2048);
 
 /// Attaches the client of `session`.
 pub(super) async fn serve(
     node: &Arc<Node>,
     container: &ContainerId,
-    wanted: Wanted,
+    requested: RequestedStreams,
     version: Version,
     mut session: Session,
 ) {
-    let Some(mut remote) = opened(&mut session, wanted, version).await else { return };
-    let alive = session.alive.clone();
-    let outcome = match attach(node, container, wanted, &mut remote).await {
-        Ok(copying) => copying.run(node, container, remote.take(), alive).await,
+    let Some(mut remote) = open_client_streams(&mut session, requested, version).await else {
+        return;
+    };
+    let liveness = session.liveness.clone();
+    let outcome = match attach(node, container, requested, &mut remote).await {
+        Ok(streams) => streams.copy(node, container, remote.take(), liveness).await,
         Err(err) => Err(err),
     };
-    // A client that is gone misses nothing but this.
-    let _gone = remote.error.write(verdict(&outcome.map(|()| 0), version)).await;
+    // Fails if the client disconnects now.
+    let _disconnected = remote.error.write(status_message(&outcome.map(|()| 0), version)).await;
     remote.error.end().await;
     session.finish().await;
 }
 
-/// Our sides of the container's streams.
+/// The daemon's ends of the container's streams.
 #[derive(Debug)]
-struct Copying {
+struct ContainerStreams {
     stdin: Option<OwnedFd>,
     stdout: Option<UnixStream>,
     stderr: Option<UnixStream>,
@@ -68,9 +70,9 @@ struct Copying {
 async fn attach(
     node: &Arc<Node>,
     id: &ContainerId,
-    wanted: Wanted,
-    remote: &mut Remote,
-) -> Result<Copying> {
+    requested: RequestedStreams,
+    remote: &mut ClientStreams,
+) -> Result<ContainerStreams> {
     const DOING: &str = "attach to the container";
     let failed = |source| Error::ExecPipes { source };
     let not_found = || Error::NotFound { kind: "container", id: id.to_string() };
@@ -80,21 +82,21 @@ async fn attach(
     let lost = || Error::Monitor { doing: DOING, source: monitors::Error::Lost };
     let client = view.client.clone().ok_or_else(lost)?;
     let streams = Streams {
-        // The size of a terminal is set there as well.
-        stdin: wanted.stdin || wanted.tty,
-        stdout: remote.sides.stdout.is_some(),
-        stderr: remote.sides.stderr.is_some(),
-        tty: wanted.tty,
+        // Needed for the size of a terminal too.
+        stdin: requested.stdin || requested.tty,
+        stdout: remote.std.stdout.is_some(),
+        stderr: remote.std.stderr.is_some(),
+        tty: requested.tty,
     };
     let mut theirs = Vec::new();
-    let mut pair = |wanted: bool, is_output: bool| -> io::Result<Option<StdStream>> {
-        if !wanted {
+    let mut pair = |requested: bool, is_output: bool| -> io::Result<Option<StdStream>> {
+        if !requested {
             return Ok(None);
         }
         let (ours, other) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         if is_output {
-            // The monitor takes it when the stream ends in order, see `Cut`.
+            // The monitor reads this byte when the stream ends normally, see `FellBehind`.
             rustix::io::write(&ours, b"e")?;
         }
         sockopt::set_socket_send_buffer_size(&other, SOCKET_BYTES)?;
@@ -107,15 +109,15 @@ async fn attach(
     let attached = client.attach(id.clone(), streams, theirs).await;
     attached.map_err(|source| Error::Monitor { doing: DOING, source })?;
     let socket = |stream: Option<StdStream>| stream.map(UnixStream::from_std).transpose();
-    Ok(Copying {
-        stdin: stdin.and_then(|stdin| handed_over(&stdin)),
+    Ok(ContainerStreams {
+        stdin: stdin.and_then(|stdin| received_fd(&stdin)),
         stdout: socket(stdout).map_err(failed)?,
         stderr: socket(stderr).map_err(failed)?,
     })
 }
 
-/// The descriptor that the monitor sent before it answered; none when the container has no input.
-fn handed_over(socket: &StdStream) -> Option<OwnedFd> {
+/// The descriptor that the monitor sent before its answer; `None` if the container has no input.
+fn received_fd(socket: &StdStream) -> Option<OwnedFd> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -130,33 +132,33 @@ fn handed_over(socket: &StdStream) -> Option<OwnedFd> {
     found
 }
 
-impl Copying {
-    /// Copies until the container has ended or its output has; `Ok` also when the client goes.
-    async fn run(
+impl ContainerStreams {
+    /// Copies until the container or its output has ended. `Ok` also if the client disconnects.
+    async fn copy(
         self,
         node: &Arc<Node>,
         id: &ContainerId,
-        client: super::remote::Sides,
-        mut alive: Alive,
+        client: super::remote::StdStreams,
+        mut liveness: Liveness,
     ) -> Result<()> {
         let failed = |source| Error::ExecPipes { source };
         let (keys, sizes) = match self.stdin {
             Some(stdin) => {
-                let sizes = stdin.try_clone().map(Sizes::of).map_err(failed)?;
+                let sizes = stdin.try_clone().map(TerminalResizer::new).map_err(failed)?;
                 rustix::io::ioctl_fionbio(&stdin, true).map_err(|err| failed(err.into()))?;
                 (Some(Sender::from_owned_fd_unchecked(stdin).map_err(failed)?), Some(sizes))
             }
             None => (None, None),
         };
-        // Each goes when its own client side ends: with it the container's input may.
+        // Each is closed when the client's side of it ends, and with it possibly the container's input.
         let keys = async move {
             if let (Some(client), Some(to)) = (client.stdin, keys) {
-                feed(client, to).await;
+                copy_input(client, to).await;
             }
         };
         let sizes = async move {
             if let (Some(client), Some(sizes)) = (client.resize, sizes) {
-                sizes.follow(client).await;
+                sizes.apply_all(client).await;
             }
         };
         let input = async {
@@ -164,7 +166,7 @@ impl Copying {
         };
         let sides = [(self.stdout, client.stdout), (self.stderr, client.stderr)];
         let pairs = sides.into_iter().filter_map(|(from, to)| from.zip(to));
-        let output: Vec<_> = pairs.map(|(from, to)| show(from, to)).collect();
+        let output: Vec<_> = pairs.map(|(from, to)| copy_output(from, to)).collect();
         let ended = async {
             if let Some((_, pod)) = node.registry.container(id.as_str()) {
                 pod.container_ended(id).await;
@@ -175,62 +177,65 @@ impl Copying {
                 ended.await;
                 return Ok(());
             }
-            // The monitor ends them when the container has ended and all was sent.
+            // The monitor closes them after the container has ended and all output was sent.
             futures_util::future::join_all(output).await.into_iter().collect()
         };
         tokio::pin!(input, output);
         let mut input_done = false;
-        let shown: std::result::Result<(), Cut> = loop {
+        let shown: std::result::Result<(), FellBehind> = loop {
             tokio::select! {
                 shown = &mut output => break shown,
                 () = &mut input, if !input_done => input_done = true,
-                () = alive.gone() => return Ok(()),
+                () = liveness.disconnected() => return Ok(()),
             }
         };
         match shown {
             Ok(()) => Ok(()),
-            Err(Cut) => Err(Error::FellBehind { container: id.to_string() }.into()),
+            Err(FellBehind) => Err(Error::FellBehind { container: id.to_string() }.into()),
         }
     }
 }
 
-/// The monitor let go of the client: it closed the socket over our byte.
+/// An error: the monitor disconnected a slow client. It closed the socket without reading the daemon's byte.
 #[derive(Debug, PartialEq, Eq)]
-struct Cut;
+struct FellBehind;
 
-/// Copies one stream to the client until it ends; all that came before a cut is still sent.
-async fn show(mut from: UnixStream, client: Outbound) -> std::result::Result<(), Cut> {
-    let (kept, mut queue) = mpsc::channel(BEHIND_CHUNKS_MAX);
+/// Copies one stream to the client until it ends. Output from before a disconnect is still sent.
+async fn copy_output(
+    mut from: UnixStream,
+    client: Outbound,
+) -> std::result::Result<(), FellBehind> {
+    let (kept, mut queue) = mpsc::channel(BUFFERED_CHUNKS_MAX);
     let take = async move {
         loop {
             let mut chunk = BytesMut::with_capacity(CHUNK);
             match from.read_buf(&mut chunk).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return Err(Cut),
+                Err(err) if err.kind() == io::ErrorKind::ConnectionReset => return Err(FellBehind),
                 Err(_) => return Ok(()),
             }
-            // Small pieces must not hold big buffers while they wait.
+            // Small chunks must not keep large buffers while they wait.
             let chunk = if chunk.len() < CHUNK / 2 {
                 Bytes::copy_from_slice(&chunk)
             } else {
                 chunk.freeze()
             };
-            let room = BEHIND.try_acquire().ok();
-            // Without room for more, all that waits must be gone first.
-            let places = if room.is_some() { 1 } else { BEHIND_CHUNKS_MAX };
+            let permit = BUFFERED.try_acquire().ok();
+            // Without a permit, all waiting chunks must be sent first.
+            let places = if permit.is_some() { 1 } else { BUFFERED_CHUNKS_MAX };
             let Ok(mut place) = kept.reserve_many(places).await else { return Ok(()) };
             if let Some(place) = place.next() {
-                place.send((chunk, room));
+                place.send((chunk, permit));
             }
         }
     };
     let give = async move {
-        while let Some((chunk, room)) = queue.recv().await {
+        while let Some((chunk, permit)) = queue.recv().await {
             if client.write(chunk).await.is_err() {
                 return;
             }
-            drop(room);
+            drop(permit);
         }
         client.end().await;
     };
@@ -241,10 +246,10 @@ async fn show(mut from: UnixStream, client: Outbound) -> std::result::Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hull_streaming::channel::Out;
+    use hull_streaming::channel::Outgoing;
 
-    /// What a client is shown of a socket with these bytes, closed over our byte or in order.
-    async fn shown(in_order: bool) -> (Vec<u8>, std::result::Result<(), Cut>) {
+    /// The output that a client gets from a socket that was closed with the daemon's byte unread or read.
+    async fn output_of(in_order: bool) -> (Vec<u8>, std::result::Result<(), FellBehind>) {
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         rustix::io::write(&ours, b"e").unwrap();
@@ -255,10 +260,10 @@ mod tests {
         drop(theirs);
         let (out, mut sent) = mpsc::channel(8);
         let client = Outbound::new(1, out, None);
-        let result = show(UnixStream::from_std(ours).unwrap(), client).await;
+        let result = copy_output(UnixStream::from_std(ours).unwrap(), client).await;
         let mut bytes = Vec::new();
         while let Some(out) = sent.recv().await {
-            if let Out::Data { bytes: some, .. } = out {
+            if let Outgoing::Data { bytes: some, .. } = out {
                 bytes.extend_from_slice(&some);
             }
         }
@@ -266,8 +271,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_and_a_cut_are_told_apart() {
-        assert_eq!(shown(true).await, (b"some words".to_vec(), Ok(())));
-        assert_eq!(shown(false).await, (b"some words".to_vec(), Err(Cut)));
+    async fn an_end_and_a_disconnect_are_distinguished() {
+        assert_eq!(output_of(true).await, (b"some words".to_vec(), Ok(())));
+        assert_eq!(output_of(false).await, (b"some words".to_vec(), Err(FellBehind)));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections into a pod: what `kubectl port-forward` opens.
+//! Port-forward: connections into a pod.
 //!
 //! For every connection the client opens a stream for errors and one for data, with the port and a
 //! number that pairs them. The connection is made from inside the pod's network namespace to its
@@ -25,14 +25,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-/// Connections that may wait for their other stream.
+/// Most streams that may wait for their other half.
 const HALVES_MAX: usize = crate::limits::HALVES.count();
-/// Connections of one client at a time: as many as it can have pairs of streams.
+/// Most connections of one client: as many as the pairs of streams that it can open.
 const CONNECTIONS_MAX: usize = crate::limits::FORWARDS.count();
-/// How long a connection inside the pod may take.
+/// Time limit for connecting inside the pod.
 const CONNECT_MAX: Duration = crate::limits::FORWARD_CONNECT_S.time();
 
-/// One of the two streams of a connection, the other one is still to come.
+/// One of the two streams of a connection, before the other one is opened.
 #[derive(Debug)]
 enum Half {
     Error(Outbound),
@@ -40,7 +40,7 @@ enum Half {
 }
 
 impl Half {
-    /// Ends it: no other one will be waited for.
+    /// Ends the stream without waiting for the other one.
     async fn refuse(self) {
         match self {
             Self::Error(output) | Self::Data(_, output) => output.end().await,
@@ -48,7 +48,7 @@ impl Half {
     }
 }
 
-/// Serves the client until it goes or the pod is stopped.
+/// Serves the client until it disconnects or the pod is stopped.
 pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
     let mut halves: HashMap<(String, u16), Half> = HashMap::new();
     let mut connections = JoinSet::new();
@@ -75,14 +75,14 @@ pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
             half.refuse().await;
             continue;
         };
-        // Old clients pair by the order: there is one of each at a time then.
+        // Old clients send no request id: they open one pair at a time.
         let key = (headers.get("requestid").cloned().unwrap_or_default(), port);
         match (halves.remove(&key), half) {
             (Some(Half::Error(error)), Half::Data(input, output))
             | (Some(Half::Data(input, output)), Half::Error(error)) => {
                 if connections.len() >= CONNECTIONS_MAX {
                     let why = format!("{CONNECTIONS_MAX} connections are forwarded already\n");
-                    let _gone = error.write(why.into()).await;
+                    let _closed = error.write(why.into()).await;
                     error.end().await;
                     output.end().await;
                     continue;
@@ -91,7 +91,7 @@ pub(super) async fn serve(node: &Arc<Node>, pod: &PodId, mut session: Session) {
                 connections.spawn(async move {
                     if let Err(err) = connection(&node, &pod, port, input, output).await {
                         debug!(%pod, port, error = %err, "connection not forwarded");
-                        let _gone = error.write(format!("{err}\n").into()).await;
+                        let _closed = error.write(format!("{err}\n").into()).await;
                     }
                     error.end().await;
                 });
@@ -131,8 +131,8 @@ async fn send(mut client: Inbound, mut to: OwnedWriteHalf) {
             return;
         }
     }
-    // The server learns that nothing more comes; it may still answer.
-    let _gone = to.shutdown().await;
+    // The server gets the end of the input, and may still answer.
+    let _closed = to.shutdown().await;
 }
 
 async fn receive(mut from: OwnedReadHalf, client: Outbound) {
@@ -150,7 +150,7 @@ async fn receive(mut from: OwnedReadHalf, client: Outbound) {
 }
 
 async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStream> {
-    let gone = || io::Error::new(io::ErrorKind::NotConnected, "the pod does not run");
+    let gone = || io::Error::new(io::ErrorKind::NotConnected, "the pod is not running");
     let view = node.registry.pod(pod.as_str()).ok_or_else(gone)?.view();
     let State::Ready { pause_pid, .. } = view.record.state else { return Err(gone()) };
     let host_network = view.record.host_network();
@@ -159,8 +159,8 @@ async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStre
     } else {
         Some(view.client.as_ref().ok_or_else(gone)?.pause(pause_pid).await?.netns()?)
     };
-    // Only the sockets are made inside, and connected from here: a server that does not answer must hold
-    // up no thread.
+    // Only the sockets are created inside the namespace. They are connected from here, so that a server that does
+    // not answer blocks no thread.
     let (four, six) = blocking(move || {
         let Some(netns) = netns else { return Ok(sockets()) };
         hull_sys::netns::within(netns.as_fd(), sockets).map_err(io::Error::other)
@@ -168,26 +168,26 @@ async fn connect(node: &Arc<Node>, pod: &PodId, port: u16) -> io::Result<TcpStre
     .await?;
     let stream = match to_loopback(four, Ipv4Addr::LOCALHOST.into(), port).await {
         Ok(stream) => stream,
-        // What IPv4 says is told: a pod may well have no IPv6 at all.
+        // The error of IPv4 is reported: a pod may have no IPv6.
         Err(err) => to_loopback(six, Ipv6Addr::LOCALHOST.into(), port).await.map_err(|_| err)?,
     };
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A socket that belongs to the network namespace where it was made.
-type Made = rustix::io::Result<OwnedFd>;
+/// A socket, which belongs to the network namespace in which it was created.
+type Created = rustix::io::Result<OwnedFd>;
 
-/// One for IPv4 and one for IPv6, which a kernel may not have.
-fn sockets() -> (Made, Made) {
+/// A socket for IPv4 and one for IPv6. A kernel may lack IPv6.
+fn sockets() -> (Created, Created) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let make = |family| socket_with(family, SocketType::STREAM, flags, None);
     (make(AddressFamily::INET), make(AddressFamily::INET6))
 }
 
-async fn to_loopback(socket: Made, ip: IpAddr, port: u16) -> io::Result<TcpStream> {
+async fn to_loopback(socket: Created, ip: IpAddr, port: u16) -> io::Result<TcpStream> {
     let socket = TcpSocket::from_std_stream(socket?.into());
     let connecting = socket.connect(SocketAddr::new(ip, port));
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nobody answered in time");
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
     tokio::time::timeout(CONNECT_MAX, connecting).await.map_err(late)?
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HTTP/1.1 up to the upgrade: which session a URL stands for, and what then carries it.
+//! HTTP/1.1 until the upgrade: finds the session of a URL, and starts it with the negotiated protocol.
 //!
-//! The rule: one request per connection, soon. A connection that has not shown a token after
-//! [`HEAD_MAX`], or is refused, is closed. Browsers are sent away: see [`is_led_here`].
+//! The rule: one request per connection. A connection that has not shown a token within [`HEAD_MAX`], or is refused,
+//! is closed. Browsers are refused: see [`is_from_browser`].
 
-use super::waiting::{Place, SessionPlace};
-use super::{Asked, Streaming, attach, forward, remote};
+use super::admission::{PendingSlot, SessionSlot};
+use super::state::State;
+use super::tokens::StreamRequest;
+use super::{attach, forward, remote};
 use crate::limits;
-use hull_streaming::session::{Patience, Watched};
-use hull_streaming::upgrade::{Speak, choose, refuse};
+use hull_streaming::session::{KeepAlive, TrackedIo};
+use hull_streaming::upgrade::{Protocol, negotiate, refuse};
 use hull_streaming::{spdy, websocket};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
@@ -26,25 +28,25 @@ use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
-/// How long a connection may take in all until it has shown its token.
+/// Total time for a connection to show its token.
 const HEAD_MAX: Duration = limits::HEAD_S.time();
-/// Most of a request's head, in bytes: proxies hand on their clients' tokens and cookies.
+/// Most bytes of a request's head: proxies pass on the tokens and cookies of their clients.
 const HEAD_BYTES_MAX: usize = limits::HEAD_BYTES.count();
-/// Added by proxies, each time: k8s.io/apimachinery `UpgradeAwareHandler`, RFC 7239 of old.
+/// Added by every proxy: k8s.io/apimachinery `UpgradeAwareHandler`; the header from before RFC 7239.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Pause after the listener failed, which means that descriptors ran out.
+/// Pause after a failed accept, which means that no descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection is quiet before the client's kernel is asked whether there still is one.
+/// Idle time of a connection before the kernel sends keepalive probes to the client's.
 const PROBE: Duration = Duration::from_secs(30);
-/// After how many questions in vain it counts as gone.
+/// Unanswered probes after which the connection is closed.
 const PROBES: u32 = 3;
 
-/// Serves for as long as the daemon lives.
-pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
+/// Accepts connections for the lifetime of the daemon.
+pub(super) async fn serve(state: Arc<State>, listener: TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => streaming.waiting.enter(|place| {
-                tokio::spawn(connection(Arc::clone(&streaming), stream, place)).abort_handle()
+            Ok((stream, _)) => state.pending.enter(|slot| {
+                tokio::spawn(connection(Arc::clone(&state), stream, slot)).abort_handle()
             }),
             Err(err) => {
                 warn!(error = %err, "streaming connection not accepted");
@@ -54,13 +56,13 @@ pub(super) async fn serve(streaming: Arc<Streaming>, listener: TcpListener) {
     }
 }
 
-async fn connection(streaming: Arc<Streaming>, stream: TcpStream, place: Place) {
-    // Keystrokes must not wait for more of them.
+async fn connection(state: Arc<State>, stream: TcpStream, slot: PendingSlot) {
+    // Keystrokes must not be delayed. Without this they only are slower.
     let _slower = stream.set_nodelay(true);
-    let Ok((stream, second)) = twice(stream) else { return };
-    let (session, mut begun) = tokio::sync::mpsc::channel(1);
+    let Ok((stream, second)) = duplicate(stream) else { return };
+    let (session, mut accepted) = tokio::sync::mpsc::channel(1);
     let answer = service_fn(|request| {
-        let answer = answer(&streaming, request, &session).inspect(|_| place.leave());
+        let answer = answer(&state, request, &session).inspect(|_| slot.leave());
         let answer = answer.unwrap_or_else(|mut refused| {
             refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             refused
@@ -78,16 +80,16 @@ async fn connection(streaming: Arc<Streaming>, stream: TcpStream, place: Place) 
         Ok(Err(err)) => debug!(error = %err, "streaming connection broke"),
         Err(_) => debug!("streaming connection closed: no session within {HEAD_MAX:?}"),
     }
-    if let Ok(session) = begun.try_recv() {
-        run(&streaming, session, hangup(second)).await;
+    if let Ok(session) = accepted.try_recv() {
+        run(&state, session, hangup(second)).await;
     }
 }
 
-/// The same connection by a second descriptor, which is only watched.
-fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+/// A second descriptor of the same connection, on which only its end is awaited. Enables keepalive probes.
+fn duplicate(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     let stream = stream.into_std()?;
-    // Nobody hears the end of a client whose last bytes do not fit into our socket: its kernel keeps
-    // them until it gives up, silently. Then only this asks.
+    // If the last bytes of a client do not fit into the daemon's socket, its end does not arrive: the client's
+    // kernel keeps them and gives up silently. Only probes detect that.
     sockopt::set_tcp_keepidle(&stream, PROBE)?;
     sockopt::set_tcp_keepintvl(&stream, PROBE)?;
     sockopt::set_tcp_keepcnt(&stream, PROBES)?;
@@ -96,61 +98,65 @@ fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     Ok((TcpStream::from_std(stream)?, second))
 }
 
-/// Resolves when the client has closed the connection, whatever is still to be read from it.
+/// Resolves when the client has closed the connection, even if there are unread bytes.
 async fn hangup(stream: TcpStream) {
     let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
     while let Ok(ready) = stream.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             return;
         }
-        // Others read it; here only the next change is waited for.
+        // The session reads the bytes; this only waits for the next change.
         let _none = stream.try_io(Interest::READABLE, nothing);
     }
 }
 
-/// A session whose client has been told to begin.
-struct Begun {
-    asked: Asked,
-    speak: Speak,
+/// A session that was accepted by the response to its client.
+struct AcceptedSession {
+    stream_request: StreamRequest,
+    protocol: Protocol,
     upgrade: hyper::upgrade::OnUpgrade,
-    _place: SessionPlace,
+    _slot: SessionSlot,
 }
 
-type Begin = tokio::sync::mpsc::Sender<Begun>;
+type Accept = tokio::sync::mpsc::Sender<AcceptedSession>;
 
-/// The answer that begins a session; or the one that refuses it.
+/// The response that accepts a session.
+///
+/// # Errors
+/// The response that refuses it.
 fn answer(
-    streaming: &Streaming,
+    state: &State,
     request: Request<Incoming>,
-    begin: &Begin,
+    accept: &Accept,
 ) -> Result<Response<String>, Response<String>> {
-    if is_led_here(request.headers(), streaming.address) {
+    if is_from_browser(request.headers(), state.address) {
         let why = "this address is for the node's kubelet: Host or Origin names another";
         return Err(refuse(StatusCode::FORBIDDEN, why));
     }
     let mut parts = request.uri().path().trim_start_matches('/').splitn(2, '/');
     let (path, token) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let (tokens, now) = (&streaming.tokens, Instant::now());
+    let (tokens, now) = (&state.tokens, Instant::now());
     let unknown =
-        || refuse(StatusCode::NOT_FOUND, "this URL was used before, has expired or never was");
-    let asked = tokens.see(token, now).filter(|asked| asked.path() == path).ok_or_else(unknown)?;
-    let (speak, response) = choose(&request, asked.used())?;
-    let place = streaming.sessions.enter(asked.with()).ok_or_else(|| {
+        || refuse(StatusCode::NOT_FOUND, "this URL is unknown, was used already, or has expired");
+    let stream_request =
+        tokens.peek(token, now).filter(|of| of.path() == path).ok_or_else(unknown)?;
+    let (protocol, response) = negotiate(&request, stream_request.purpose())?;
+    let slot = state.sessions.enter(stream_request.target_id()).ok_or_else(|| {
         refuse(StatusCode::SERVICE_UNAVAILABLE, "too many sessions are open; close some of them")
     })?;
-    // Of two that were accepted at once, one was first.
-    let asked = tokens.take(token, now).ok_or_else(unknown)?;
+    // Of two concurrent requests, one gets the session.
+    let stream_request = tokens.redeem(token, now).ok_or_else(unknown)?;
     let upgrade = hyper::upgrade::on(request);
-    begin
-        .try_send(Begun { asked, speak, upgrade, _place: place })
+    accept
+        .try_send(AcceptedSession { stream_request, protocol, upgrade, _slot: slot })
         .map_err(|_| refuse(StatusCode::BAD_REQUEST, "one session per connection"))?;
     Ok(response)
 }
 
-/// Whether a page has led its reader's browser here: by a name that resolves to loopback (`Host`), or from elsewhere
-/// (`Origin`). Kubelets hand on both as their clients sent them, and say for whom they speak, which no page
-/// can have a browser do when it asks for an upgrade.
-fn is_led_here(headers: &HeaderMap, address: SocketAddr) -> bool {
+/// Whether a web page made its reader's browser send this request: `Host` is another name that resolves to loopback,
+/// or `Origin` is another site. Kubelets pass on both headers of their clients, but also add `X-Forwarded-For`, which
+/// a page cannot make a browser send with an upgrade.
+fn is_from_browser(headers: &HeaderMap, address: SocketAddr) -> bool {
     if headers.contains_key(FORWARDED_FOR) {
         return false;
     }
@@ -164,42 +170,42 @@ fn is_led_here(headers: &HeaderMap, address: SocketAddr) -> bool {
 }
 
 async fn run(
-    streaming: &Streaming,
-    begun: Begun,
+    state: &State,
+    accepted: AcceptedSession,
     hangup: impl Future<Output = ()> + Send + 'static,
 ) {
-    let upgraded = match begun.upgrade.await {
+    let upgraded = match accepted.upgrade.await {
         Ok(upgraded) => upgraded,
         Err(err) => {
             debug!(error = %err, "streaming connection broke at its upgrade");
             return;
         }
     };
-    let io = Watched::new(TokioIo::new(upgraded));
-    let pulse = (io.pulse(), Patience::USUAL);
-    let version = begun.speak.version();
-    let session = match (begun.speak, &begun.asked) {
+    let io = TrackedIo::new(TokioIo::new(upgraded));
+    let last_activity = (io.last_activity(), KeepAlive::DEFAULT);
+    let version = accepted.protocol.version();
+    let session = match (accepted.protocol, &accepted.stream_request) {
         (
-            Speak::Channels(channels, _),
-            Asked::Exec { wanted, .. } | Asked::Attach { wanted, .. },
-        ) => websocket::open(io, channels, *wanted, pulse, hangup).await,
-        (Speak::Tunnel, _) => {
+            Protocol::Channels(channels, _),
+            StreamRequest::Exec { requested, .. } | StreamRequest::Attach { requested, .. },
+        ) => websocket::open(io, channels, *requested, last_activity, hangup).await,
+        (Protocol::Tunnel, _) => {
             let (inner, carry) = websocket::tunnel::through(io).await;
-            let mut session = spdy::open(inner, pulse, hangup);
-            session.along(carry);
+            let mut session = spdy::open(inner, last_activity, hangup);
+            session.attach_task(carry);
             session
         }
-        (Speak::Spdy(_) | Speak::Channels(..), _) => spdy::open(io, pulse, hangup),
+        (Protocol::Spdy(_) | Protocol::Channels(..), _) => spdy::open(io, last_activity, hangup),
     };
-    match begun.asked {
-        Asked::Exec { container, cmd, wanted } => {
-            let node = &streaming.node;
-            remote::exec(node, &container, cmd, wanted, version, session).await;
+    match accepted.stream_request {
+        StreamRequest::Exec { container, cmd, requested } => {
+            let node = &state.node;
+            remote::exec(node, &container, cmd, requested, version, session).await;
         }
-        Asked::Attach { container, wanted } => {
-            attach::serve(&streaming.node, &container, wanted, version, session).await;
+        StreamRequest::Attach { container, requested } => {
+            attach::serve(&state.node, &container, requested, version, session).await;
         }
-        Asked::PortForward { pod } => forward::serve(&streaming.node, &pod, session).await,
+        StreamRequest::PortForward { pod } => forward::serve(&state.node, &pod, session).await,
     }
 }
 
@@ -207,30 +213,30 @@ async fn run(
 mod tests {
     use super::*;
 
-    fn is_led(headers: &[(HeaderName, &'static str)]) -> bool {
+    fn is_browser(headers: &[(HeaderName, &'static str)]) -> bool {
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        is_led_here(&headers.collect(), SocketAddr::from(([127, 0, 0, 1], 4000)))
+        is_from_browser(&headers.collect(), SocketAddr::from(([127, 0, 0, 1], 4000)))
     }
 
     #[test]
-    fn browsers_are_sent_away_and_kubelets_hand_on_what_they_were_sent() {
-        assert!(!is_led(&[(HOST, "127.0.0.1:4000")]));
-        assert!(!is_led(&[(HOST, "Localhost:4000"), (ORIGIN, "http://127.0.0.1:4000")]));
+    fn browsers_are_refused_and_proxying_kubelets_are_not() {
+        assert!(!is_browser(&[(HOST, "127.0.0.1:4000")]));
+        assert!(!is_browser(&[(HOST, "Localhost:4000"), (ORIGIN, "http://127.0.0.1:4000")]));
         for host in ["127.0.0.1", "127.0.0.1:4001", "rebound.example:4000", "", "localhost"] {
-            assert!(is_led(&[(HOST, host)]), "{host}");
+            assert!(is_browser(&[(HOST, host)]), "{host}");
         }
         for origin in
             ["null", "http://page.example", "https://127.0.0.1:4000", "http://127.0.0.1:40000"]
         {
-            assert!(is_led(&[(HOST, "127.0.0.1:4000"), (ORIGIN, origin)]), "{origin}");
+            assert!(is_browser(&[(HOST, "127.0.0.1:4000"), (ORIGIN, origin)]), "{origin}");
         }
-        assert!(is_led(&[]));
+        assert!(is_browser(&[]));
         let by_kubelet = [
             (HOST, "api.example:6443"),
             (ORIGIN, "https://dashboard.example"),
             (FORWARDED_FOR, "192.0.2.1"),
         ];
-        assert!(!is_led(&by_kubelet));
+        assert!(!is_browser(&by_kubelet));
     }
 }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The standard streams of a process, for a client far away: remotecommand, versions 1 to 5.
+//! Exec: the standard streams of a new process for a remote client. remotecommand, versions 1 to 5.
 //!
 //! ```text
 //! client ── stdin, resize ──▶ pipes or terminal ──▶ process
 //!        ◀─ stdout, stderr ──                  ◀──
-//!        ◀─ error ── how it ended, once all output was sent
+//!        ◀─ error ── exit status, after all output
 //! ```
 //!
-//! A process lives no longer than its client is there; a client is let go no earlier than the
-//! process has ended. Output of what the process left behind is waited for as long as for ExecSync.
+//! The process is killed when its client disconnects, and the session ends only after the process. Output of
+//! processes that it left behind is awaited as long as for ExecSync.
 
+use super::terminal::Terminal;
 use crate::container::exec::{self, Running};
 use crate::error::{Chain, Error, Result};
 use crate::node::Node;
@@ -17,9 +18,8 @@ use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{ExitHow, Streams};
 use hull_streaming::channel::{CHUNK, Inbound, Outbound};
-use hull_streaming::remotecommand::{Version, Wanted};
-use hull_streaming::session::{Alive, Session, Stream};
-use hull_streaming::terminal::Terminal;
+use hull_streaming::remotecommand::{RequestedStreams, Version};
+use hull_streaming::session::{Liveness, Session, Stream};
 use hull_sys::text::shown_json;
 use serde_json::json;
 use std::os::fd::OwnedFd;
@@ -29,27 +29,27 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-/// How long a client may take to open its streams.
+/// Time for a client to open its streams.
 const OPENING_MAX: Duration = crate::limits::OPENING_S.time();
-/// What a pipe holds, in bytes: so much may wait in it when a process ends.
+/// Capacity of a pipe, in bytes: so much output may be left in it when a process ends.
 const PIPE_BYTES: usize = 64 << 10;
 
 /// The client's streams.
 #[derive(Debug)]
-pub(super) struct Remote {
-    pub(super) sides: Sides,
-    /// Says how it went, last of all.
+pub(super) struct ClientStreams {
+    pub(super) std: StdStreams,
+    /// Carries the exit status, after all output.
     pub(super) error: Outbound,
 }
 
-impl Remote {
-    /// What is copied, once.
-    pub(super) fn take(&mut self) -> Sides {
-        std::mem::take(&mut self.sides)
+impl ClientStreams {
+    /// Takes the standard streams, once.
+    pub(super) fn take(&mut self) -> StdStreams {
+        std::mem::take(&mut self.std)
     }
 }
 
-/// How a process ended, or why there was none.
+/// The exit code, or the reason why the process did not run.
 type Outcome = Result<i32>;
 
 /// Runs a command for the client of `session`.
@@ -57,35 +57,39 @@ pub(super) async fn exec(
     node: &Arc<Node>,
     container: &ContainerId,
     cmd: Vec<String>,
-    wanted: Wanted,
+    requested: RequestedStreams,
     version: Version,
     mut session: Session,
 ) {
-    let Some(Remote { sides, error }) = opened(&mut session, wanted, version).await else { return };
-    let alive = session.alive.clone();
-    let outcome = if wanted.tty {
-        in_terminal(node, container, cmd, sides, alive).await
-    } else {
-        with_pipes(node, container, cmd, sides, alive).await
-    };
-    let Some(outcome) = outcome else {
-        info!(%container, "client of an exec went away; its process is killed");
+    let Some(ClientStreams { std, error }) =
+        open_client_streams(&mut session, requested, version).await
+    else {
         return;
     };
-    // A client that is gone now misses nothing but this.
-    let _gone = error.write(verdict(&outcome, version)).await;
+    let liveness = session.liveness.clone();
+    let outcome = if requested.tty {
+        in_terminal(node, container, cmd, std, liveness).await
+    } else {
+        with_pipes(node, container, cmd, std, liveness).await
+    };
+    let Some(outcome) = outcome else {
+        info!(%container, "client of an exec disconnected; its process is killed");
+        return;
+    };
+    // Fails if the client disconnects now.
+    let _disconnected = error.write(status_message(&outcome, version)).await;
     error.end().await;
     session.finish().await;
 }
 
-/// The client's streams, once it has opened them.
-pub(super) async fn opened(
+/// Waits until the client has opened its streams; `None` if it does not in time.
+pub(super) async fn open_client_streams(
     session: &mut Session,
-    wanted: Wanted,
+    requested: RequestedStreams,
     version: Version,
-) -> Option<Remote> {
-    let opening = tokio::time::timeout(OPENING_MAX, remote(session, wanted, version)).await;
-    // Any further stream is refused: nobody waits for it.
+) -> Option<ClientStreams> {
+    let opening = tokio::time::timeout(OPENING_MAX, all_streams(session, requested, version)).await;
+    // Further streams are refused.
     session.streams.close();
     if !matches!(opening, Ok(Some(_))) {
         debug!("client did not open its streams");
@@ -93,35 +97,39 @@ pub(super) async fn opened(
     opening.ok().flatten()
 }
 
-/// Waits until the client has opened every stream that it must.
-async fn remote(session: &mut Session, wanted: Wanted, version: Version) -> Option<Remote> {
+/// Waits until the client has opened every stream that was requested.
+async fn all_streams(
+    session: &mut Session,
+    requested: RequestedStreams,
+    version: Version,
+) -> Option<ClientStreams> {
     let (mut stdin, mut stdout, mut stderr, mut resize, mut error) = (None, None, None, None, None);
-    let wants_resize = wanted.tty && version.has_sizes();
+    let wants_resize = requested.tty && version.has_resize();
     loop {
         let complete = error.is_some()
-            && stdin.is_some() >= wanted.stdin
-            && stdout.is_some() >= wanted.stdout
-            && stderr.is_some() >= (wanted.stderr && !wanted.tty)
+            && stdin.is_some() >= requested.stdin
+            && stdout.is_some() >= requested.stdout
+            && stderr.is_some() >= (requested.stderr && !requested.tty)
             && resize.is_some() >= wants_resize;
         if complete {
-            let sides = Sides { stdin, stdout, stderr, resize };
-            return Some(Remote { sides, error: error? });
+            let std = StdStreams { stdin, stdout, stderr, resize };
+            return Some(ClientStreams { std, error: error? });
         }
         let Stream { headers, input, output } = session.streams.recv().await?;
         match headers.get("streamtype").map(String::as_str) {
-            Some("stdin") if wanted.stdin => stdin = Some(input),
-            Some("resize") if wanted.tty => resize = Some(input),
-            Some("stdout") if wanted.stdout => stdout = Some(output),
-            Some("stderr") if wanted.stderr && !wanted.tty => stderr = Some(output),
+            Some("stdin") if requested.stdin => stdin = Some(input),
+            Some("resize") if requested.tty => resize = Some(input),
+            Some("stdout") if requested.stdout => stdout = Some(output),
+            Some("stderr") if requested.stderr && !requested.tty => stderr = Some(output),
             Some("error") => error = Some(output),
             _ => output.end().await,
         }
     }
 }
 
-/// What is copied.
+/// The streams that are copied, and the sizes of a terminal.
 #[derive(Debug, Default)]
-pub(super) struct Sides {
+pub(super) struct StdStreams {
     pub(super) stdin: Option<Inbound>,
     pub(super) stdout: Option<Outbound>,
     pub(super) stderr: Option<Outbound>,
@@ -132,24 +140,24 @@ async fn with_pipes(
     node: &Arc<Node>,
     container: &ContainerId,
     cmd: Vec<String>,
-    sides: Sides,
-    alive: Alive,
+    std: StdStreams,
+    liveness: Liveness,
 ) -> Option<Outcome> {
-    let Sides { stdin, stdout, stderr, .. } = sides;
+    let StdStreams { stdin, stdout, stderr, .. } = std;
     let streams = Streams {
         stdin: stdin.is_some(),
         stdout: stdout.is_some(),
         stderr: stderr.is_some(),
         tty: false,
     };
-    let (told, ended) = watch::channel(false);
+    let (exited, ended) = watch::channel(false);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
     let (mut fds, mut out, mut input) = (Vec::new(), Vec::new(), None);
     if let Some(client) = stdin {
         match exec::pipe_in() {
             Ok((to, fd)) => {
                 fds.push(fd);
-                input = Some(feed(client, to));
+                input = Some(copy_input(client, to));
             }
             Err(err) => return Some(Err(err.into())),
         }
@@ -158,7 +166,7 @@ async fn with_pipes(
         match exec::pipe() {
             Ok((from, fd)) => {
                 fds.push(fd);
-                out.push(drain_into(from, client, ended.clone(), drain));
+                out.push(copy_output(from, client, ended.clone(), drain));
             }
             Err(err) => return Some(Err(err.into())),
         }
@@ -170,33 +178,33 @@ async fn with_pipes(
     };
     let output = futures_util::future::join_all(out);
     let output = async { drop(output.await) };
-    run(node, container, &cmd, (streams, fds), (input, output), told, alive).await
+    run(node, container, &cmd, (streams, fds), (input, output), exited, liveness).await
 }
 
 async fn in_terminal(
     node: &Arc<Node>,
     container: &ContainerId,
     cmd: Vec<String>,
-    sides: Sides,
-    alive: Alive,
+    std: StdStreams,
+    liveness: Liveness,
 ) -> Option<Outcome> {
-    let Sides { stdin, stdout, resize, .. } = sides;
+    let StdStreams { stdin, stdout, resize, .. } = std;
     let (terminal, slave) = match Terminal::open() {
         Ok(both) => both,
         Err(source) => return Some(Err(Error::ExecPipes { source }.into())),
     };
     let streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
-    let (told, ended) = watch::channel(false);
+    let (exited, ended) = watch::channel(false);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
-    let Terminal { output: from, input: to, sizes } = terminal;
+    let Terminal { output: from, input: to, resizer } = terminal;
     let sizes = async {
         if let Some(resize) = resize {
-            sizes.follow(resize).await;
+            resizer.apply_all(resize).await;
         }
     };
     let keys = async {
         if let Some(stdin) = stdin {
-            feed(stdin, to).await;
+            copy_input(stdin, to).await;
         }
     };
     let input = async {
@@ -204,22 +212,22 @@ async fn in_terminal(
     };
     let output = async {
         if let Some(stdout) = stdout {
-            drain_into(from, stdout, ended, drain).await;
+            copy_output(from, stdout, ended, drain).await;
         }
     };
-    run(node, container, &cmd, (streams, vec![slave]), (input, output), told, alive).await
+    run(node, container, &cmd, (streams, vec![slave]), (input, output), exited, liveness).await
 }
 
-/// Starts the process and copies until it has ended and its output was sent. `None` when the client
-/// went away first; the process is killed then.
+/// Starts the process and copies until it has ended and its output was sent. `None` if the client disconnects
+/// first; then the process is killed.
 async fn run(
     node: &Arc<Node>,
     container: &ContainerId,
     cmd: &[String],
     (streams, fds): (Streams, Vec<OwnedFd>),
     (input, output): (impl Future<Output = ()>, impl Future<Output = ()>),
-    told: watch::Sender<bool>,
-    mut alive: Alive,
+    exited: watch::Sender<bool>,
+    mut liveness: Liveness,
 ) -> Option<Outcome> {
     let started = async {
         let (_, pod) = node
@@ -233,7 +241,7 @@ async fn run(
             Ok(running) => running,
             Err(err) => return Some(Err(err)),
         },
-        () = alive.gone() => return None,
+        () = liveness.disconnected() => return None,
     };
     tokio::pin!(input, output, ended);
     let (mut input_done, mut output_done) = (false, false);
@@ -242,15 +250,15 @@ async fn run(
             exit = &mut ended => break exit,
             () = &mut input, if !input_done => input_done = true,
             () = &mut output, if !output_done => output_done = true,
-            () = alive.gone() => return None,
+            () = liveness.disconnected() => return None,
         }
     };
     kill.disarm();
-    told.send_replace(true);
+    exited.send_replace(true);
     if !output_done {
         tokio::select! {
             () = output => {}
-            () = alive.gone() => return None,
+            () = liveness.disconnected() => return None,
         }
     }
     Some(match exit {
@@ -262,8 +270,8 @@ async fn run(
     })
 }
 
-/// Copies what the client sends, then closes. A process that reads no more ends it.
-pub(super) async fn feed(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
+/// Copies the client's input to the process, then closes it. Ends early if the process closes its input.
+pub(super) async fn copy_input(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
     while let Some(chunk) = client.next().await {
         if to.write_all(&chunk).await.is_err() {
             return;
@@ -271,9 +279,9 @@ pub(super) async fn feed(mut client: Inbound, mut to: impl AsyncWrite + Unpin) {
     }
 }
 
-/// Copies output to the client. Once the process has ended, `limit` is all the time that there is
-/// for what others hold open; what was in the pipe by then is sent anyway.
-pub(super) async fn drain_into(
+/// Copies output to the client. After the process has ended, other processes may keep the output open for at most
+/// `limit`; output that is in the pipe by then is still sent.
+pub(super) async fn copy_output(
     mut from: impl AsyncRead + Unpin,
     client: Outbound,
     mut ended: watch::Receiver<bool>,
@@ -281,7 +289,7 @@ pub(super) async fn drain_into(
 ) {
     let mut left_in_pipe = PIPE_BYTES;
     let over = async {
-        // The sender outlives this, or the whole session is over.
+        // The sender outlives this future, unless the whole session ends.
         drop(ended.wait_for(|ended| *ended).await);
         tokio::time::sleep(limit).await;
     };
@@ -302,7 +310,7 @@ pub(super) async fn drain_into(
             Ok(read) if read > 0 => {
                 left_in_pipe = left_in_pipe.saturating_sub(if is_over { read } else { 0 })
             }
-            // EIO is how a terminal says that nobody holds its other side any more.
+            // A terminal reads EIO when all processes have closed its other end.
             Ok(_) | Err(_) => break,
         }
         if client.write(chunk.freeze()).await.is_err() || left_in_pipe == 0 {
@@ -312,8 +320,8 @@ pub(super) async fn drain_into(
     client.end().await;
 }
 
-/// What the error stream says.
-pub(super) fn verdict(outcome: &Outcome, version: Version) -> Bytes {
+/// The message on the error stream.
+pub(super) fn status_message(outcome: &Outcome, version: Version) -> Bytes {
     let message = match outcome {
         Ok(0) => None,
         Ok(code) => Some(format!("command terminated with non-zero exit code: exit status {code}")),
@@ -344,13 +352,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_code_is_where_clients_look_for_it() {
+    fn the_exit_code_has_the_form_that_clients_parse() {
         let v4 = Version::of("v4.channel.k8s.io");
-        let said: serde_json::Value = serde_json::from_slice(&verdict(&Ok(3), v4)).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&status_message(&Ok(3), v4)).unwrap();
         assert_eq!(said["status"], "Failure");
         assert_eq!(said["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
-        let said: serde_json::Value = serde_json::from_slice(&verdict(&Ok(0), v4)).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&status_message(&Ok(0), v4)).unwrap();
         assert_eq!(said["status"], "Success");
-        assert!(verdict(&Ok(0), Version::of("v2.channel.k8s.io")).is_empty());
+        assert!(status_message(&Ok(0), Version::of("v2.channel.k8s.io")).is_empty());
     }
 }

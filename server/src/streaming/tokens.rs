@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was asked for over CRI and waits to be fetched over HTTP.
+//! Sessions that were requested over CRI and not opened over HTTP yet, by token.
 //!
-//! The rule: a token is the only right to a session. It cannot be guessed, works once, and only for a
-//! minute; a client whose offer is refused may come again with another one (kubectl's library does) until
-//! then; the table is bounded, so callers that never come fill it but cannot grow it.
+//! The rule: only a token gives access to a session. It cannot be guessed, and works once, within a minute. Until
+//! then, a client whose protocols are refused may try again with others (kubectl's library does). The table is
+//! bounded: callers that never open their sessions can fill it, but not grow it.
 
 use crate::error::{Error, Result};
 use data_encoding::HEXLOWER;
 use hull_proto::id::{ContainerId, PodId};
-use hull_streaming::remotecommand::Wanted;
-use hull_streaming::upgrade::Use;
+use hull_streaming::remotecommand::RequestedStreams;
+use hull_streaming::upgrade::Purpose;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a URL works.
+/// How long a token is valid.
 const VALID: Duration = crate::limits::TOKEN_S.time();
-/// How many may wait at a time.
-const WAITING_MAX: usize = crate::limits::TOKENS.count();
+/// Most tokens at a time.
+const PENDING_MAX: usize = crate::limits::TOKENS.count();
 
 /// A session that a client may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Exec { container: ContainerId, cmd: Vec<String>, wanted: Wanted },
-    Attach { container: ContainerId, wanted: Wanted },
+pub(crate) enum StreamRequest {
+    Exec { container: ContainerId, cmd: Vec<String>, requested: RequestedStreams },
+    Attach { container: ContainerId, requested: RequestedStreams },
     PortForward { pod: PodId },
 }
 
-impl Asked {
-    /// The first part of the path in its URL.
+impl StreamRequest {
+    /// The first part of the path in the session's URL.
     pub(super) fn path(&self) -> &'static str {
         match self {
             Self::Exec { .. } => "exec",
@@ -38,59 +38,59 @@ impl Asked {
     }
 
     /// The id of the container or pod.
-    pub(super) fn with(&self) -> &str {
+    pub(super) fn target_id(&self) -> &str {
         match self {
             Self::Exec { container, .. } | Self::Attach { container, .. } => container.as_str(),
             Self::PortForward { pod } => pod.as_str(),
         }
     }
 
-    /// What its streams are for.
-    pub(super) fn used(&self) -> Use {
+    /// The purpose of its streams.
+    pub(super) fn purpose(&self) -> Purpose {
         match self {
-            Self::Exec { .. } | Self::Attach { .. } => Use::RemoteCommand,
-            Self::PortForward { .. } => Use::PortForward,
+            Self::Exec { .. } | Self::Attach { .. } => Purpose::RemoteCommand,
+            Self::PortForward { .. } => Purpose::PortForward,
         }
     }
 }
 
-/// The table.
+/// The table of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    waiting: Mutex<HashMap<String, (Instant, Asked)>>,
+    pending: Mutex<HashMap<String, (Instant, StreamRequest)>>,
 }
 
 impl Tokens {
-    /// Keeps `asked` and gives the token for it.
-    pub(super) fn give(&self, asked: Asked, now: Instant) -> Result<String> {
+    /// Issues a token for `request`.
+    pub(super) fn issue(&self, request: StreamRequest, now: Instant) -> Result<String> {
         let mut bytes = [0; 16];
         hull_sys::random(&mut bytes);
         let token = HEXLOWER.encode(&bytes);
-        let mut waiting = self.waiting();
-        waiting.retain(|_, (since, _)| now.duration_since(*since) < VALID);
-        if waiting.len() >= WAITING_MAX {
-            return Err(Error::TooManyStreams { most: WAITING_MAX }.into());
+        let mut pending = self.pending();
+        pending.retain(|_, (since, _)| now.duration_since(*since) < VALID);
+        if pending.len() >= PENDING_MAX {
+            return Err(Error::TooManyStreams { most: PENDING_MAX }.into());
         }
-        waiting.insert(token.clone(), (now, asked));
+        pending.insert(token.clone(), (now, request));
         Ok(token)
     }
 
-    /// What `token` stands for.
-    pub(super) fn see(&self, token: &str, now: Instant) -> Option<Asked> {
-        let waiting = self.waiting();
-        let (since, asked) = waiting.get(token)?;
-        (now.duration_since(*since) < VALID).then(|| asked.clone())
+    /// The request for which `token` was issued.
+    pub(super) fn peek(&self, token: &str, now: Instant) -> Option<StreamRequest> {
+        let pending = self.pending();
+        let (since, request) = pending.get(token)?;
+        (now.duration_since(*since) < VALID).then(|| request.clone())
     }
 
-    /// What `token` stands for, once.
-    pub(super) fn take(&self, token: &str, now: Instant) -> Option<Asked> {
-        let (since, asked) = self.waiting().remove(token)?;
-        (now.duration_since(since) < VALID).then_some(asked)
+    /// The request for which `token` was issued. The token is invalid from then on.
+    pub(super) fn redeem(&self, token: &str, now: Instant) -> Option<StreamRequest> {
+        let (since, request) = self.pending().remove(token)?;
+        (now.duration_since(since) < VALID).then_some(request)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, (Instant, Asked)>> {
-        // Nothing in here is left half done by a panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, (Instant, StreamRequest)>> {
+        // A panic cannot leave the table inconsistent.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,32 +98,32 @@ impl Tokens {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked {
-        Asked::PortForward { pod: PodId::from_random([7; 32]) }
+    fn stream_request() -> StreamRequest {
+        StreamRequest::PortForward { pod: PodId::from_random([7; 32]) }
     }
 
     #[test]
     fn a_token_works_once_and_for_a_minute() {
         let (tokens, now) = (Tokens::default(), Instant::now());
-        let token = tokens.give(asked(), now).unwrap();
+        let token = tokens.issue(stream_request(), now).unwrap();
         assert_eq!(token.len(), 32);
-        assert_eq!(tokens.see(&token, now), Some(asked()));
-        assert_eq!(tokens.take(&token, now), Some(asked()));
-        assert_eq!(tokens.take(&token, now), None);
-        assert_eq!(tokens.see(&token, now), None);
-        let token = tokens.give(asked(), now).unwrap();
-        assert_eq!(tokens.see(&token, now + VALID), None);
-        assert_eq!(tokens.take(&token, now + VALID), None);
+        assert_eq!(tokens.peek(&token, now), Some(stream_request()));
+        assert_eq!(tokens.redeem(&token, now), Some(stream_request()));
+        assert_eq!(tokens.redeem(&token, now), None);
+        assert_eq!(tokens.peek(&token, now), None);
+        let token = tokens.issue(stream_request(), now).unwrap();
+        assert_eq!(tokens.peek(&token, now + VALID), None);
+        assert_eq!(tokens.redeem(&token, now + VALID), None);
     }
 
     #[test]
-    fn the_table_is_bounded_and_what_expired_makes_room() {
+    fn the_table_is_bounded_and_expired_tokens_are_removed() {
         let (tokens, now) = (Tokens::default(), Instant::now());
-        for _ in 0..WAITING_MAX {
-            let _token = tokens.give(asked(), now).unwrap();
+        for _ in 0..PENDING_MAX {
+            let _token = tokens.issue(stream_request(), now).unwrap();
         }
-        let refused = tokens.give(asked(), now).unwrap_err();
+        let refused = tokens.issue(stream_request(), now).unwrap_err();
         assert!(matches!(*refused, Error::TooManyStreams { .. }));
-        let _token = tokens.give(asked(), now + VALID).unwrap();
+        let _token = tokens.issue(stream_request(), now + VALID).unwrap();
     }
 }

@@ -1,80 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One stream of a session, as those who copy see it: chunks in, chunks out.
+//! One stream of a session, as chunks of bytes in both directions.
 //!
-//! The rule: every queue is bounded, so whoever is slow holds up the one who feeds it and nobody
-//! else's memory. Credit goes back to the sender once a chunk is consumed, not once it has arrived.
+//! The rule: every queue is bounded, so a slow reader stops its sender and does not fill memory. Credit is
+//! returned to the sender when a chunk is consumed, not when it arrives.
 //!
-//! A peer's window binds us only from the moment that it shows that it counts: the SPDY library that
-//! all Kubernetes clients use neither counts what it gets nor ever gives credit, and would wait for
-//! ever behind a window that nobody opens. Such a peer slows us down through TCP.
+//! A peer's window applies only after the peer has shown that it uses flow control: the SPDY library of all
+//! Kubernetes clients neither counts received bytes nor ever sends credit, so a sender that respected its
+//! window would wait forever. Such a peer is slowed down by TCP.
 
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::{Notify, mpsc};
 
-/// Where a window begins, in bytes, on either side.
+/// Initial window of either side, in bytes.
 pub const WINDOW: u32 = 64 << 10;
-/// Longest chunk handed on, in bytes.
+/// Longest chunk, in bytes.
 pub const CHUNK: usize = 32 << 10;
-/// Chunks that may wait for their reader.
+/// Most chunks that may wait for their reader.
 pub const CHUNKS_WAITING: usize = 16;
 
-/// What the task that owns the socket's sending side is asked to send.
+/// A message for the task that writes to the socket.
 #[derive(Debug)]
-pub enum Out {
-    /// Bytes of a stream.
+pub enum Outgoing {
+    /// Sends bytes of a stream.
     Data { stream: u32, bytes: Bytes },
-    /// No more of a stream.
+    /// Ends a stream: no more bytes follow.
     End { stream: u32 },
-    /// A stream of the peer's is accepted.
+    /// Accepts a stream that the peer has opened.
     Accept { stream: u32 },
-    /// A stream is over at once.
+    /// Aborts a stream.
     Reset { stream: u32, status: u32 },
-    /// Bytes of a stream were consumed; of stream 0, bytes that nobody wanted.
+    /// Returns credit for consumed bytes of a stream; of stream 0, for discarded bytes.
     Credit { stream: u32, bytes: u32 },
-    /// The peer's ping, back.
+    /// Answers a ping of the peer.
     Pong { id: u32 },
-    /// Anything that the client must answer.
-    Beat,
-    /// The client broke the protocol; the sending side is closed with what WebSocket says of it.
+    /// Sends a ping, which the client must answer.
+    Ping,
+    /// Closes the sending side after a protocol error, with this WebSocket status code.
     Refuse { code: u16 },
-    /// The session is over; the sending side is closed.
-    Goodbye,
+    /// Closes the sending side at the end of the session.
+    Close,
 }
 
-/// The session is over.
+/// An error: the session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gone;
+pub struct Closed;
 
-/// What comes from the client.
+/// The receiving side of a stream: bytes from the client.
 #[derive(Debug)]
 pub struct Inbound {
     stream: u32,
     chunks: mpsc::Receiver<Bytes>,
-    /// Where credit goes, if the client counts in credit at all.
-    out: Option<mpsc::Sender<Out>>,
-    /// Consumed, and the client not told yet.
-    used: u32,
+    /// Receives credit messages, if the protocol has flow control.
+    out: Option<mpsc::Sender<Outgoing>>,
+    /// Bytes that were consumed and not credited yet.
+    uncredited: u32,
 }
 
 impl Inbound {
-    pub fn new(stream: u32, chunks: mpsc::Receiver<Bytes>, out: Option<mpsc::Sender<Out>>) -> Self {
-        Self { stream, chunks, out, used: 0 }
+    pub fn new(
+        stream: u32,
+        chunks: mpsc::Receiver<Bytes>,
+        out: Option<mpsc::Sender<Outgoing>>,
+    ) -> Self {
+        Self { stream, chunks, out, uncredited: 0 }
     }
 
-    /// The next chunk; `None` once the client has closed it or is gone. Loses nothing when cancelled.
+    /// The next chunk; `None` after the client has closed the stream or has disconnected. Cancel safe.
     pub async fn next(&mut self) -> Option<Bytes> {
-        if self.used >= WINDOW / 2
+        if self.uncredited >= WINDOW / 2
             && let Some(out) = &self.out
         {
-            let credit = Out::Credit { stream: self.stream, bytes: self.used };
+            let credit = Outgoing::Credit { stream: self.stream, bytes: self.uncredited };
             out.send(credit).await.ok()?;
-            self.used = 0;
+            self.uncredited = 0;
         }
         let chunk = self.chunks.recv().await?;
         let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        self.used = self.used.saturating_add(length);
+        self.uncredited = self.uncredited.saturating_add(length);
         Some(chunk)
     }
 }
@@ -84,96 +88,96 @@ impl Drop for Inbound {
         self.chunks.close();
         let Some(out) = &self.out else { return };
         while let Ok(chunk) = self.chunks.try_recv() {
-            self.used += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+            self.uncredited += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         }
-        if self.used > 0 {
-            // Only the session's window can still profit; a full queue means that it is busy dying
-            // or will be given credit by others.
-            let _full = out.try_send(Out::Credit { stream: 0, bytes: self.used });
+        if self.uncredited > 0 {
+            // Only the session's window still needs the credit. If the queue is full, the session is closing or
+            // other streams return credit.
+            let _full = out.try_send(Outgoing::Credit { stream: 0, bytes: self.uncredited });
         }
     }
 }
 
-/// What goes to the client.
+/// The sending side of a stream: bytes to the client.
 #[derive(Debug)]
 pub struct Outbound {
     stream: u32,
-    out: mpsc::Sender<Out>,
+    out: mpsc::Sender<Outgoing>,
     windows: Option<(Arc<Window>, Arc<Window>)>,
 }
 
 impl Outbound {
-    /// `windows` are the stream's and the session's; without them nobody counts.
+    /// `windows` are the stream's and the session's; `None` for a protocol without flow control.
     pub fn new(
         stream: u32,
-        out: mpsc::Sender<Out>,
+        out: mpsc::Sender<Outgoing>,
         windows: Option<(Arc<Window>, Arc<Window>)>,
     ) -> Self {
         Self { stream, out, windows }
     }
 
-    /// Sends all of `bytes`; waits while the client's window is shut.
-    pub async fn write(&self, mut bytes: Bytes) -> Result<(), Gone> {
+    /// Sends all of `bytes`. Waits while the client's window is full.
+    pub async fn write(&self, mut bytes: Bytes) -> Result<(), Closed> {
         while !bytes.is_empty() {
             let mut most = bytes.len().min(CHUNK);
             if let Some((own, session)) = &self.windows {
-                most = own.open(most).await?;
-                most = session.take(most).await?;
-                own.spend(most);
+                most = own.available(most).await?;
+                most = session.reserve(most).await?;
+                own.consume(most);
             }
-            let data = Out::Data { stream: self.stream, bytes: bytes.split_to(most) };
-            self.out.send(data).await.map_err(|_| Gone)?;
+            let data = Outgoing::Data { stream: self.stream, bytes: bytes.split_to(most) };
+            self.out.send(data).await.map_err(|_| Closed)?;
         }
         Ok(())
     }
 
-    /// Tells the client that nothing more comes.
+    /// Tells the client that no more bytes follow.
     pub async fn end(self) {
-        // A session that is over has ended all of its streams.
-        let _gone = self.out.send(Out::End { stream: self.stream }).await;
+        // Fails if the session is closed, which has ended all streams.
+        let _closed = self.out.send(Outgoing::End { stream: self.stream }).await;
     }
 }
 
-/// How much the peer still takes.
+/// The bytes that a peer still accepts.
 #[derive(Debug)]
 pub struct Window {
     left: AtomicI64,
-    /// The peer counts; shared by all streams of a session.
-    counts: Arc<AtomicBool>,
+    /// Whether the peer uses flow control; shared by all streams of a session.
+    enforced: Arc<AtomicBool>,
     closed: AtomicBool,
     changed: Notify,
 }
 
 impl Window {
-    pub fn new(first: i64, counts: Arc<AtomicBool>) -> Self {
+    pub fn new(first: i64, enforced: Arc<AtomicBool>) -> Self {
         let (left, closed, changed) =
             (AtomicI64::new(first), AtomicBool::new(false), Notify::new());
-        Self { left, counts, closed, changed }
+        Self { left, enforced, closed, changed }
     }
 
-    /// The peer takes more, or less when its settings shrink.
+    /// Adds to the window; a negative number shrinks it after a change of the peer's settings.
     pub fn add(&self, bytes: i64) {
         self.left.fetch_add(bytes, Ordering::AcqRel);
         self.changed.notify_waiters();
     }
 
-    /// Nothing can be sent any more.
+    /// Makes all further sends fail.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    /// Waits until something fits; says how much of `most`.
-    async fn open(&self, most: usize) -> Result<usize, Gone> {
+    /// Waits until the window is open. Returns how many of `most` bytes fit.
+    async fn available(&self, most: usize) -> Result<usize, Closed> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before looking, so that no change goes by unseen.
+            // Before the check, so that no change is missed.
             changed.as_mut().enable();
             if self.closed.load(Ordering::Acquire) {
-                return Err(Gone);
+                return Err(Closed);
             }
-            if !self.counts.load(Ordering::Acquire) {
+            if !self.enforced.load(Ordering::Acquire) {
                 return Ok(most);
             }
             match usize::try_from(self.left.load(Ordering::Acquire)) {
@@ -183,18 +187,18 @@ impl Window {
         }
     }
 
-    fn spend(&self, bytes: usize) {
+    fn consume(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.left.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Waits until something fits and takes it, against others who do the same.
-    async fn take(&self, most: usize) -> Result<usize, Gone> {
+    /// Waits until the window is open, and takes up to `most` bytes of it from concurrent senders.
+    async fn reserve(&self, most: usize) -> Result<usize, Closed> {
         loop {
-            let some = self.open(most).await?;
-            let wanted = i64::try_from(some).unwrap_or(i64::MAX);
-            let counts = self.counts.load(Ordering::Acquire);
-            let enough = |left: i64| (left >= wanted || !counts).then_some(left - wanted);
+            let some = self.available(most).await?;
+            let requested = i64::try_from(some).unwrap_or(i64::MAX);
+            let enforced = self.enforced.load(Ordering::Acquire);
+            let enough = |left: i64| (left >= requested || !enforced).then_some(left - requested);
             if self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, enough).is_ok() {
                 return Ok(some);
             }
@@ -207,16 +211,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_that_counts_is_not_sent_more_than_it_takes() {
-        let counts = Arc::new(AtomicBool::new(true));
-        let own = Arc::new(Window::new(10, Arc::clone(&counts)));
-        let session = Arc::new(Window::new(1000, counts));
+    async fn a_peer_with_flow_control_gets_no_more_than_its_window() {
+        let enforced = Arc::new(AtomicBool::new(true));
+        let own = Arc::new(Window::new(10, Arc::clone(&enforced)));
+        let session = Arc::new(Window::new(1000, enforced));
         let (out, mut sent) = mpsc::channel(64);
         let stream = Outbound::new(1, out, Some((Arc::clone(&own), session)));
         let writing = tokio::spawn(async move { stream.write(Bytes::from(vec![1; 25])).await });
         let mut lengths = Vec::new();
         while lengths.iter().sum::<usize>() < 25 {
-            let Some(Out::Data { bytes, .. }) = sent.recv().await else { panic!() };
+            let Some(Outgoing::Data { bytes, .. }) = sent.recv().await else { panic!() };
             lengths.push(bytes.len());
             own.add(i64::try_from(bytes.len()).unwrap().min(7));
         }
@@ -225,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credit_is_given_for_what_was_consumed() {
+    async fn credit_is_returned_for_consumed_bytes() {
         let (out, mut sent) = mpsc::channel(64);
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
         let mut inbound = Inbound::new(5, queue, Some(out));
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!(inbound.next().await.unwrap().len(), CHUNK);
         assert!(sent.try_recv().is_err());
         assert_eq!(inbound.next().await.unwrap().len(), 1);
-        let Out::Credit { stream: 5, bytes } = sent.try_recv().unwrap() else { panic!() };
+        let Outgoing::Credit { stream: 5, bytes } = sent.try_recv().unwrap() else { panic!() };
         assert_eq!(bytes, WINDOW / 2);
     }
 }

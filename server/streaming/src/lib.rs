@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What carries the streams of a session between a client far away and whoever copies them.
+//! The transport of a session: carries streams between a remote client and the code that copies them.
 //!
 //! ```text
 //! HTTP head ─ upgrade ─▶ spdy │ websocket │ spdy in a websocket's messages
 //!                          └──────┬───────────────┘
-//!                        session: streams, and whether the client is still there
+//!                        session: streams, and the liveness of the client
 //!                                 └─▶ channel: chunks in, chunks out, bounded
 //! ```
 //!
-//! All bytes that a streaming client sends are read here, and this is what fuzzing drives; so it is a
-//! crate of its own that links no more than framing needs.
+//! All bytes from streaming clients are parsed here, and fuzzing runs this code, so it is a crate of its own
+//! that links only what framing needs.
 //!
-//! Not here: containers and pods, who may come, what a stream is copied to. The server knows that.
+//! Not here: containers and pods, access control, and the other end of each stream. Those are the server's.
 
 pub mod channel;
 pub mod remotecommand;

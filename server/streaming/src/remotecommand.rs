@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the two sides of exec and attach agree on: which streams there are, and which version of
-//! remotecommand says how they are used. Pure.
+//! The agreement of both sides of exec and attach: the standard streams, and the version of the remotecommand
+//! protocol. Pure.
 
-/// Which standard streams the client wants.
+/// The standard streams that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
-    /// What the client types.
+pub struct RequestedStreams {
+    /// Input of the process.
     pub stdin: bool,
-    /// What the process says.
+    /// Output of the process.
     pub stdout: bool,
-    /// What it complains of; with a terminal that is stdout too.
+    /// Error output of the process; with a terminal it is part of stdout.
     pub stderr: bool,
-    /// A terminal instead of pipes.
+    /// Whether the process gets a terminal instead of pipes.
     pub tty: bool,
 }
 
-/// Of remotecommand: 1 to 4 in SPDY, 1, 4 and 5 in WebSocket.
+/// A version of remotecommand: 1 to 4 over SPDY; 1, 4 and 5 over WebSocket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Version(u8);
 
 impl Version {
-    /// Those in SPDY, the newest first; the last is for clients that name none.
+    /// The protocol names over SPDY, newest first. The last one is for clients that send no name.
     pub const NAMES: [&str; 4] =
         ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
-    /// The one of this name.
+    /// The version with this protocol name; 1 for an unknown name.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(match name {
@@ -35,19 +35,19 @@ impl Version {
         })
     }
 
-    /// The one of this number.
+    /// The version with this number.
     #[must_use]
-    pub fn numbered(version: u8) -> Self {
+    pub fn from_number(version: u8) -> Self {
         Self(version)
     }
 
-    /// A client with a terminal opens a stream for its sizes.
+    /// Whether a client with a terminal opens a stream for its sizes.
     #[must_use]
-    pub fn has_sizes(self) -> bool {
+    pub fn has_resize(self) -> bool {
         self.0 >= 3
     }
 
-    /// How a process ended is told by a document, not by words.
+    /// Whether the exit is reported as a JSON status instead of text.
     #[must_use]
     pub fn has_status(self) -> bool {
         self.0 >= 4

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A session with one client: the streams it has, and whether the client is still there. What carries
-//! the bytes (SPDY, WebSocket) is not known here, nor to whoever copies.
+//! A session with one client: its streams, and the liveness of the client. Independent of the protocol (SPDY or
+//! WebSocket), which the code that copies does not know either.
 //!
-//! The rule: a client that is gone is noticed, however it went. One that closes its connection is
-//! told by `hangup`; one that stays silent is asked by a [`Out::Beat`] and must say something, be it
-//! only the answer; one that does not even take what we send has more time, as it may well be a
-//! pager that its user has left alone. While *we* hold up the client there is nothing to hear, and
-//! the kernel's own probes must do.
+//! The rule: every disconnected client is detected. `hangup` reports a closed connection. A silent client gets
+//! an [`Outgoing::Ping`] and must send something, at least the answer. A client that does not read either gets
+//! more time, because it may be a pager that its user has left open. While the daemon does not read from the
+//! client, nothing can arrive, and only the kernel's keepalive probes detect a loss.
 
-use crate::channel::{Inbound, Out, Outbound};
+use crate::channel::{Inbound, Outbound, Outgoing};
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
@@ -20,15 +19,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Frames that may wait to be sent.
+/// Most messages that may wait to be sent.
 pub const OUT_WAITING: usize = 16;
-/// How long the client may take to close its side once all is said.
-pub const FAREWELL: Duration = Duration::from_secs(5);
+/// Time for the client to close its side at the end of a session.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the client says a stream is for, by names in lower case.
+/// The headers with which a client opens a stream; names in lower case.
 pub type Headers = HashMap<String, String>;
 
-/// A stream of the session.
+/// A stream that the client has opened.
 #[derive(Debug)]
 pub struct Stream {
     pub headers: Headers,
@@ -36,64 +35,65 @@ pub struct Stream {
     pub output: Outbound,
 }
 
-/// How long a client may be silent.
+/// Time limits for the silence of a client.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How often it is asked.
-    pub beat: Duration,
-    /// While it takes what we send.
-    pub silent: Duration,
-    /// While it does not.
-    pub full: Duration,
+pub struct KeepAlive {
+    /// Interval of pings.
+    pub interval: Duration,
+    /// Longest silence of a client that reads.
+    pub silence_max: Duration,
+    /// Longest silence of a client that does not read.
+    pub blocked_max: Duration,
 }
 
-impl Patience {
-    /// Clients of Kubernetes give up after 61 seconds without an answer to their own questions.
-    pub const USUAL: Self = Self {
-        beat: Duration::from_secs(20),
-        silent: Duration::from_mins(2),
-        full: Duration::from_hours(1),
+impl KeepAlive {
+    /// Well above the 61 seconds after which Kubernetes clients give up on their own pings.
+    pub const DEFAULT: Self = Self {
+        interval: Duration::from_secs(20),
+        silence_max: Duration::from_mins(2),
+        blocked_max: Duration::from_hours(1),
     };
 }
 
-/// Resolves when a session's client is gone.
+/// Reports the end of a session's client.
 #[derive(Debug, Clone)]
-pub struct Alive(watch::Receiver<bool>);
+pub struct Liveness(watch::Receiver<bool>);
 
-impl Alive {
-    pub async fn gone(&mut self) {
-        // With no sender left the session is over as well.
-        drop(self.0.wait_for(|gone| *gone).await);
+impl Liveness {
+    /// Waits until the client has disconnected or the session has ended.
+    pub async fn disconnected(&mut self) {
+        // Without a sender the session has ended too.
+        drop(self.0.wait_for(|disconnected| *disconnected).await);
     }
 }
 
-/// A session; dropped, it is cut off.
+/// A session. On drop its connection is cut.
 #[derive(Debug)]
 pub struct Session {
     pub streams: mpsc::Receiver<Stream>,
-    pub alive: Alive,
-    out: mpsc::Sender<Out>,
-    /// Those who read and write.
+    pub liveness: Liveness,
+    out: mpsc::Sender<Outgoing>,
+    /// The reader and the writer of the connection.
     tasks: JoinSet<()>,
-    /// Those who only look after the client.
+    /// The task that watches the liveness of the client.
     _watch: JoinSet<()>,
 }
 
 impl Session {
-    /// Runs the two halves of a protocol. `hangup` resolves when the client has closed the connection:
-    /// `read` finds that out too, but not while it waits for somebody to take what came last.
-    pub fn begin(
+    /// Runs the reader and the writer of a protocol. `hangup` resolves when the client has closed the connection.
+    /// `read` notices that too, but not while it waits until its last chunk is consumed.
+    pub fn start(
         streams: mpsc::Receiver<Stream>,
-        out: mpsc::Sender<Out>,
+        out: mpsc::Sender<Outgoing>,
         halves: (
             impl Future<Output = ()> + Send + 'static,
             impl Future<Output = ()> + Send + 'static,
         ),
-        (pulse, patience): (Arc<Pulse>, Patience),
+        (last_activity, keep_alive): (Arc<LastActivity>, KeepAlive),
         hangup: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (read, write) = halves;
-        let (life, alive) = watch::channel(false);
+        let (life, liveness) = watch::channel(false);
         let (mut tasks, mut watching) = (JoinSet::new(), JoinSet::new());
         let ended = life.clone();
         tasks.spawn(async move {
@@ -101,61 +101,71 @@ impl Session {
             ended.send_replace(true);
         });
         tasks.spawn(write);
-        let asked = out.downgrade();
+        let pings = out.downgrade();
         watching.spawn(async move {
             tokio::select! {
                 () = hangup => {}
-                () = silence(&pulse, patience, &asked) => {}
+                () = wait_for_silence(&last_activity, keep_alive, &pings) => {}
             }
             life.send_replace(true);
         });
-        Self { streams, alive: Alive(alive), out, tasks, _watch: watching }
+        Self { streams, liveness: Liveness(liveness), out, tasks, _watch: watching }
     }
 
-    /// Takes a further task along, which ends by itself once reading and writing have.
-    pub fn along(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Adds a task that ends by itself when the reader and the writer have ended.
+    pub fn attach_task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Sends what waits, closes our side and waits for the client's, but not for long: closing a
-    /// socket with unread bytes would throw away what was sent last.
+    /// Sends all queued messages, closes this side and waits for the client to close its side, at most
+    /// [`CLOSE_TIMEOUT`]: closing a socket with unread bytes would discard the last messages.
     pub async fn finish(self) {
         let Self { streams, out, mut tasks, .. } = self;
-        let farewell = async {
+        let closing = async {
             drop(streams);
-            let _gone = out.send(Out::Goodbye).await;
+            let _closed = out.send(Outgoing::Close).await;
             while tasks.join_next().await.is_some() {}
         };
-        let _slow = tokio::time::timeout(FAREWELL, farewell).await;
+        let _slow = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 
-/// Asks the client now and then; resolves when it has been silent for too long.
-async fn silence(pulse: &Pulse, patience: Patience, out: &mpsc::WeakSender<Out>) {
+/// Sends pings; resolves when the client has been silent for too long.
+async fn wait_for_silence(
+    last_activity: &LastActivity,
+    keep_alive: KeepAlive,
+    out: &mpsc::WeakSender<Outgoing>,
+) {
     loop {
-        tokio::time::sleep(patience.beat).await;
-        if pulse.silent_for() > if pulse.is_full() { patience.full } else { patience.silent } {
+        tokio::time::sleep(keep_alive.interval).await;
+        if last_activity.silent_for()
+            > if last_activity.is_blocked() {
+                keep_alive.blocked_max
+            } else {
+                keep_alive.silence_max
+            }
+        {
             return;
         }
         if let Some(out) = out.upgrade() {
-            // With so much to send, there is enough for the client to take.
-            let _full = out.try_send(Out::Beat);
+            // If the queue is full, the client has enough to read.
+            let _full = out.try_send(Outgoing::Ping);
         }
     }
 }
 
-/// What a connection tells of the client at its other end.
+/// When a connection last received bytes, and whether its client reads.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct LastActivity {
     began: Instant,
-    /// Since when the client is waited for, in milliseconds since `began`, plus one; 0: it is not.
+    /// Start of the current wait for bytes, in milliseconds since `began` plus one; 0 if nothing waits.
     waiting: AtomicU64,
-    /// It does not take what we send.
-    full: AtomicBool,
+    /// Whether the last write had to wait for the client.
+    blocked: AtomicBool,
 }
 
-impl Pulse {
-    /// How long the client has been silent while we listened.
+impl LastActivity {
+    /// How long the client has been silent while the daemon was reading.
     fn silent_for(&self) -> Duration {
         match self.waiting.load(Ordering::Acquire) {
             0 => Duration::ZERO,
@@ -163,40 +173,43 @@ impl Pulse {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire)
+    fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
     }
 
-    fn waits(&self) {
+    fn set_waiting(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        // Only the first of several looks in vain is where the silence begins.
-        let _waits = self.waiting.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        // The silence begins with the first of several attempts to read.
+        let _earlier = self.waiting.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    fn heard(&self) {
+    fn set_received(&self) {
         self.waiting.store(0, Ordering::Release);
     }
 }
 
-/// A connection whose pulse is felt.
+/// A connection that records its activity.
 #[derive(Debug)]
-pub struct Watched<I> {
+pub struct TrackedIo<I> {
     io: I,
-    pulse: Arc<Pulse>,
+    last_activity: Arc<LastActivity>,
 }
 
-impl<I> Watched<I> {
+impl<I> TrackedIo<I> {
     pub fn new(io: I) -> Self {
-        let (waiting, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { io, pulse: Arc::new(Pulse { began: Instant::now(), waiting, full }) }
+        let (waiting, blocked) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self {
+            io,
+            last_activity: Arc::new(LastActivity { began: Instant::now(), waiting, blocked }),
+        }
     }
 
-    pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.pulse)
+    pub fn last_activity(&self) -> Arc<LastActivity> {
+        Arc::clone(&self.last_activity)
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for TrackedIo<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,22 +217,22 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(cx, into);
         if read.is_pending() {
-            self.pulse.waits();
+            self.last_activity.set_waiting();
         } else {
-            self.pulse.heard();
+            self.last_activity.set_received();
         }
         read
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for TrackedIo<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.pulse.full.store(written.is_pending(), Ordering::Release);
+        self.last_activity.blocked.store(written.is_pending(), Ordering::Release);
         written
     }
 
@@ -237,16 +250,16 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    const QUICK: Patience = Patience {
-        beat: Duration::from_millis(5),
-        silent: Duration::from_millis(400),
-        full: Duration::from_millis(800),
+    const QUICK: KeepAlive = KeepAlive {
+        interval: Duration::from_millis(5),
+        silence_max: Duration::from_millis(400),
+        blocked_max: Duration::from_millis(800),
     };
 
-    /// A protocol that reads everything away and sends `x` for every beat.
-    fn session(io: tokio::io::DuplexStream) -> (Session, mpsc::Sender<Out>) {
-        let io = Watched::new(io);
-        let pulse = io.pulse();
+    /// A protocol that discards all input and sends `x` for every ping.
+    fn session(io: tokio::io::DuplexStream) -> (Session, mpsc::Sender<Outgoing>) {
+        let io = TrackedIo::new(io);
+        let last_activity = io.last_activity();
         let (mut from, mut to) = tokio::io::split(io);
         let (out, mut queue) = mpsc::channel(OUT_WAITING);
         let (_none, streams) = mpsc::channel(1);
@@ -255,42 +268,43 @@ mod tests {
             while queue.recv().await.is_some() && to.write_all(b"x").await.is_ok() {}
         };
         let never = std::future::pending();
-        let begun = Session::begin(streams, out.clone(), (read, write), (pulse, QUICK), never);
-        (begun, out)
+        let accepted =
+            Session::start(streams, out.clone(), (read, write), (last_activity, QUICK), never);
+        (accepted, out)
     }
 
     #[tokio::test]
-    async fn who_answers_is_there_and_who_falls_silent_is_gone() {
+    async fn a_client_that_answers_is_alive_and_a_silent_one_is_disconnected() {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let (mut session, _out) = session(ours);
         let answers = async {
             let began = Instant::now();
-            while began.elapsed() < QUICK.silent * 2 {
-                let beat = theirs.read_u8().await.unwrap();
-                theirs.write_u8(beat).await.unwrap();
+            while began.elapsed() < QUICK.silence_max * 2 {
+                let ping = theirs.read_u8().await.unwrap();
+                theirs.write_u8(ping).await.unwrap();
             }
         };
         tokio::select! {
             () = answers => {}
-            () = session.alive.gone() => panic!("it answered"),
+            () = session.liveness.disconnected() => panic!("it answered"),
         }
         let fell_silent = Instant::now();
-        // It still takes what it is sent.
+        // It still reads.
         let takes = async { while theirs.read_u8().await.is_ok() {} };
         tokio::select! {
             () = takes => panic!("the connection ended first"),
-            () = session.alive.gone() => {}
+            () = session.liveness.disconnected() => {}
         }
-        assert!(fell_silent.elapsed() >= QUICK.silent - Duration::from_millis(50));
+        assert!(fell_silent.elapsed() >= QUICK.silence_max - Duration::from_millis(50));
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_has_more_time_but_not_for_ever() {
+    async fn a_client_that_does_not_read_has_more_time_but_not_forever() {
         let (ours, theirs) = tokio::io::duplex(1);
         let (mut session, _out) = session(ours);
         let began = Instant::now();
-        session.alive.gone().await;
-        assert!(began.elapsed() >= QUICK.full - Duration::from_millis(50));
+        session.liveness.disconnected().await;
+        assert!(began.elapsed() >= QUICK.blocked_max - Duration::from_millis(50));
         drop(theirs);
     }
 }

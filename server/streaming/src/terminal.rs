@@ -1,30 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A terminal of the daemon's own, whose other side a process gets: bytes both ways, and its size.
+//! The size of a terminal, as clients send it.
 
 use crate::channel::Inbound;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::Winsize;
 use serde::Deserialize;
-use std::io;
 use std::os::fd::OwnedFd;
-use tokio::net::unix::pipe::{Receiver, Sender};
 
-/// Our side. Its bytes go through tokio's pipes, which want no more of a descriptor than that it can
-/// be waited for.
+/// Sets the size of a terminal.
 #[derive(Debug)]
-pub struct Terminal {
-    pub output: Receiver,
-    pub input: Sender,
-    pub sizes: Sizes,
-}
-
-/// Where a terminal is told its size.
-#[derive(Debug)]
-pub struct Sizes {
+pub struct TerminalResizer {
     master: OwnedFd,
 }
 
-/// As the client sends it, one JSON document after the other.
+/// The size in characters. Clients send one JSON document after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Size {
@@ -32,65 +20,50 @@ pub struct Size {
     pub height: u16,
 }
 
-/// Longest document, in bytes.
+/// Longest JSON document of a size, in bytes.
 pub const SIZE_BYTES_MAX: usize = 256;
 
-/// What came is no size, and too long to become one.
+/// An error: the input is not a size, and too long to become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bad;
+pub struct InvalidSize;
 
-/// Puts sizes together, however they were cut on their way.
+/// Decodes sizes from chunks of any length.
 #[derive(Debug, Default)]
-pub struct Sizing {
+pub struct SizeDecoder {
     text: Vec<u8>,
 }
 
-impl Sizing {
-    /// Takes what came; gives the last size that is whole by now.
-    pub fn take(&mut self, chunk: &[u8]) -> Result<Option<Size>, Bad> {
+impl SizeDecoder {
+    /// Adds a chunk. Returns the last size that is complete.
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<Option<Size>, InvalidSize> {
         self.text.extend_from_slice(chunk);
         let (found, used) = last_size(&self.text);
         self.text.drain(..used);
-        if self.text.len() > SIZE_BYTES_MAX { Err(Bad) } else { Ok(found) }
+        if self.text.len() > SIZE_BYTES_MAX { Err(InvalidSize) } else { Ok(found) }
     }
 }
 
-impl Terminal {
-    /// Makes one; the second is the process's side.
-    pub fn open() -> io::Result<(Self, OwnedFd)> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let slave = ioctl_tiocgptpeer(&master, flags)?;
-        rustix::io::ioctl_fionbio(&master, true)?;
-        let output = Receiver::from_owned_fd_unchecked(master.try_clone()?)?;
-        let input = Sender::from_owned_fd_unchecked(master.try_clone()?)?;
-        Ok((Self { output, input, sizes: Sizes { master } }, slave))
-    }
-}
-
-impl Sizes {
-    /// Of the terminal that `master` belongs to.
-    pub fn of(master: OwnedFd) -> Self {
+impl TerminalResizer {
+    /// For the terminal that `master` belongs to.
+    pub fn new(master: OwnedFd) -> Self {
         Self { master }
     }
 
-    /// Takes every size that the client sends.
-    pub async fn follow(&self, mut sizes: Inbound) {
-        let mut sizing = Sizing::default();
+    /// Sets every size that the client sends, until it ends or sends invalid input.
+    pub async fn apply_all(&self, mut sizes: Inbound) {
+        let mut decoder = SizeDecoder::default();
         while let Some(chunk) = sizes.next().await {
-            let Ok(found) = sizing.take(&chunk) else { return };
+            let Ok(found) = decoder.feed(&chunk) else { return };
             if let Some(Size { width, height }) = found {
                 let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
-                // A terminal whose process is gone has no size.
-                let _gone = rustix::termios::tcsetwinsize(&self.master, size);
+                // Fails if the process has closed the terminal.
+                let _closed = rustix::termios::tcsetwinsize(&self.master, size);
             }
         }
     }
 }
 
-/// The last whole size in `text`, and how many bytes are done with.
+/// The last complete size in `text`, and the number of bytes up to its end.
 fn last_size(text: &[u8]) -> (Option<Size>, usize) {
     let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
     let (mut last, mut used) = (None, 0);
@@ -106,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_however_they_were_cut() {
+    fn the_last_complete_size_counts() {
         let (size, used) =
             last_size(b"{\"Width\":80,\"Height\":24}\n{\"Width\":100,\"Height\":30}\n{\"Wid");
         assert_eq!(size.map(|size| (size.width, size.height)), Some((100, 30)));

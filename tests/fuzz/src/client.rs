@@ -5,7 +5,7 @@
 //! all writers; no stream is given more bytes than came.
 
 use bytes::Bytes;
-use hull_streaming::session::{Patience, Session, Stream, Watched};
+use hull_streaming::session::{KeepAlive, Session, Stream, TrackedIo};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 /// Nobody is asked in the milliseconds that a case takes.
-pub const PATIENCE: Patience = Patience {
-    beat: Duration::from_mins(1),
-    silent: Duration::from_mins(2),
-    full: Duration::from_mins(2),
+pub const KEEP_ALIVE: KeepAlive = KeepAlive {
+    interval: Duration::from_mins(1),
+    silence_max: Duration::from_mins(2),
+    blocked_max: Duration::from_mins(2),
 };
 /// Capacity of the connection in each direction, in bytes.
 const PIPE_BYTES: usize = 4 << 10;
@@ -41,9 +41,9 @@ pub fn block_on<T>(doing: impl Future<Output = T>) -> T {
 
 /// The server's end of a connection with what it tells of its client, and the client's end.
 #[must_use]
-pub fn connection() -> (Watched<DuplexStream>, DuplexStream) {
+pub fn connection() -> (TrackedIo<DuplexStream>, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    (Watched::new(ours), theirs)
+    (TrackedIo::new(ours), theirs)
 }
 
 /// Sends `bytes` and goes. Gives how many bytes the streams were given.
@@ -60,7 +60,7 @@ pub async fn serve(mut session: Session, client: DuplexStream, bytes: &[u8]) -> 
         while from.read(&mut away).await.is_ok_and(|read| read > 0) {}
     };
     let served = async {
-        let mut alive = session.alive.clone();
+        let mut liveness = session.liveness.clone();
         let streams = async {
             let mut streams = JoinSet::new();
             while let Some(stream) = session.streams.recv().await {
@@ -68,7 +68,7 @@ pub async fn serve(mut session: Session, client: DuplexStream, bytes: &[u8]) -> 
             }
             streams.join_all().await;
         };
-        let ((), ()) = tokio::join!(streams, alive.gone());
+        let ((), ()) = tokio::join!(streams, liveness.disconnected());
         session.finish().await;
     };
     // The client takes what it is sent all the while: one that does not holds up the close for seconds.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A whole SPDY session: heads, control frames, header blocks, windows, streams.
 
-use crate::client::{PATIENCE, block_on, connection, serve};
+use crate::client::{KEEP_ALIVE, block_on, connection, serve};
 use crate::input::Input;
 use hull_streaming::spdy::{frame, headers, open};
 
@@ -14,8 +14,8 @@ pub fn run(data: &[u8]) {
     let sent = if input.byte() % 2 == 0 { input.0.to_vec() } else { script(&mut input) };
     let given = block_on(async {
         let (io, client) = connection();
-        let pulse = (io.pulse(), PATIENCE);
-        serve(open(io, pulse, std::future::pending()), client, &sent).await
+        let last_activity = (io.last_activity(), KEEP_ALIVE);
+        serve(open(io, last_activity, std::future::pending()), client, &sent).await
     });
     assert!(given <= sent.len(), "{given} bytes were made of {}", sent.len());
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! SPDY in the messages of a WebSocket, as port-forward comes through proxies.
 
-use crate::client::{PATIENCE, block_on, connection, serve};
+use crate::client::{KEEP_ALIVE, block_on, connection, serve};
 use crate::input::Input;
 use crate::{spdy, websocket};
 use hull_streaming::websocket::tunnel::through;
@@ -24,10 +24,10 @@ pub fn run(data: &[u8]) {
     };
     let given = block_on(async {
         let (io, client) = connection();
-        let pulse = (io.pulse(), PATIENCE);
+        let last_activity = (io.last_activity(), KEEP_ALIVE);
         let (inner, carry) = through(io).await;
-        let mut session = hull_streaming::spdy::open(inner, pulse, std::future::pending());
-        session.along(carry);
+        let mut session = hull_streaming::spdy::open(inner, last_activity, std::future::pending());
+        session.attach_task(carry);
         serve(session, client, &sent).await
     });
     assert!(given <= sent.len(), "{given} bytes were made of {}", sent.len());

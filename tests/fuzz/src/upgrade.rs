@@ -3,7 +3,7 @@
 
 use crate::client::block_on;
 use crate::input::Input;
-use hull_streaming::upgrade::{Speak, Use, choose};
+use hull_streaming::upgrade::{Protocol, Purpose, negotiate};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,11 +15,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// Runs one case: the first byte says what the session is for, the rest is the request.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let used = if input.byte() % 2 == 0 { Use::RemoteCommand } else { Use::PortForward };
+    let purpose = if input.byte() % 2 == 0 { Purpose::RemoteCommand } else { Purpose::PortForward };
     block_on(async {
         let (ours, client) = tokio::io::duplex(64 << 10);
         let answer =
-            service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, used)) });
+            service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, purpose)) });
         let served = http1::Builder::new().serve_connection(TokioIo::new(ours), answer);
         let (mut from, mut to) = tokio::io::split(client);
         let talk = async {
@@ -33,16 +33,16 @@ pub fn run(data: &[u8]) {
     });
 }
 
-fn answer(request: &Request<Incoming>, used: Use) -> hyper::Response<String> {
-    match choose(request, used) {
-        Ok((speak, response)) => {
+fn answer(request: &Request<Incoming>, purpose: Purpose) -> hyper::Response<String> {
+    match negotiate(request, purpose) {
+        Ok((protocol, response)) => {
             assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
             assert!(response.headers().contains_key(header::UPGRADE));
-            let forwards = used == Use::PortForward;
-            match speak {
-                Speak::Spdy(_) => {}
-                Speak::Channels(..) => assert!(!forwards, "channels forward no ports"),
-                Speak::Tunnel => assert!(forwards, "only ports are forwarded in a tunnel"),
+            let forwards = purpose == Purpose::PortForward;
+            match protocol {
+                Protocol::Spdy(_) => {}
+                Protocol::Channels(..) => assert!(!forwards, "channels forward no ports"),
+                Protocol::Tunnel => assert!(forwards, "only ports are forwarded in a tunnel"),
             }
             response
         }

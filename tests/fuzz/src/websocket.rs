@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A whole WebSocket session of exec or attach: frames, messages, channels in both forms.
 
-use crate::client::{PATIENCE, block_on, connection, serve};
+use crate::client::{KEEP_ALIVE, block_on, connection, serve};
 use crate::input::Input;
-use hull_streaming::remotecommand::Wanted;
+use hull_streaming::remotecommand::RequestedStreams;
 use hull_streaming::websocket::{Channels, open};
 
 /// Runs one case: the first byte says in which form, with a terminal or not, and whether the rest is
@@ -13,11 +13,12 @@ pub fn run(data: &[u8]) {
     let choice = usize::from(input.byte());
     let channels = Channels::of(Channels::NAMES[(choice >> 2) % Channels::NAMES.len()].0);
     let sent = if choice % 2 == 0 { input.0.to_vec() } else { frames(&mut input) };
-    let wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: choice & 2 != 0 };
+    let requested =
+        RequestedStreams { stdin: true, stdout: true, stderr: true, tty: choice & 2 != 0 };
     let given = block_on(async {
         let (io, client) = connection();
-        let pulse = (io.pulse(), PATIENCE);
-        let session = open(io, channels, wanted, pulse, std::future::pending()).await;
+        let last_activity = (io.last_activity(), KEEP_ALIVE);
+        let session = open(io, channels, requested, last_activity, std::future::pending()).await;
         serve(session, client, &sent).await
     });
     assert!(given <= sent.len(), "{given} bytes were made of {}", sent.len());

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Frames of SPDY/3.1: eight bytes of head, then what the head says. Pure.
+//! Frames of SPDY/3.1: a head of eight bytes, then the body. Pure.
 //!
 //! ```text
 //! control  1 version:15 type:16 flags:8 length:24
 //! data     0 stream:31          flags:8 length:24
 //! ```
 //!
-//! A control frame is small or refused; data is never held whole, so its length needs no bound but
-//! the field's own (16 MiB).
+//! A large control frame is refused. A data frame is never held completely, so its length is bounded only by
+//! the field (16 MiB).
 
-/// Bytes of a head.
+/// Length of a head, in bytes.
 pub const HEAD: usize = 8;
 /// Longest control frame, in bytes.
 pub const CONTROL_BYTES_MAX: usize = 64 << 10;
@@ -28,19 +28,19 @@ const WINDOW_UPDATE: u16 = 9;
 
 const INITIAL_WINDOW_SIZE: u32 = 7;
 
-/// A stream was named that there is not.
+/// The status of a reset for an unknown stream.
 pub const INVALID_STREAM: u32 = 2;
-/// A stream cannot be had now.
+/// The status of a reset for a stream that is not accepted now.
 pub const REFUSED_STREAM: u32 = 3;
 
-/// What the next bytes are.
+/// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     Control { kind: u16, fin: bool, length: usize },
     Data { stream: u32, fin: bool, length: usize },
 }
 
-/// A control frame that means something here.
+/// A control frame that is supported here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
     Open {
@@ -62,48 +62,52 @@ pub enum Control {
         stream: u32,
         bytes: u32,
     },
-    /// Nothing for us.
+    /// A control frame that is ignored.
     Other,
 }
 
-/// It is not SPDY/3.1, or more than is taken.
+/// An error: the frame is not SPDY/3.1, or is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bad;
+pub struct InvalidFrame;
 
-/// Reads a head.
-pub fn head(bytes: [u8; HEAD]) -> Result<Head, Bad> {
+/// Decodes the head of a frame.
+pub fn head(bytes: [u8; HEAD]) -> Result<Head, InvalidFrame> {
     let [a, b, c, d, flags, e, f, g] = bytes;
     let first = u32::from_be_bytes([a, b, c, d]);
-    let length = usize::try_from(u32::from_be_bytes([0, e, f, g])).map_err(|_| Bad)?;
+    let length = usize::try_from(u32::from_be_bytes([0, e, f, g])).map_err(|_| InvalidFrame)?;
     let fin = flags & FIN != 0;
     if first & CONTROL == 0 {
-        return if first == 0 { Err(Bad) } else { Ok(Head::Data { stream: first, fin, length }) };
+        return if first == 0 {
+            Err(InvalidFrame)
+        } else {
+            Ok(Head::Data { stream: first, fin, length })
+        };
     }
     if (first & !CONTROL) >> 16 != VERSION || length > CONTROL_BYTES_MAX {
-        return Err(Bad);
+        return Err(InvalidFrame);
     }
     Ok(Head::Control { kind: u16::from_be_bytes([c, d]), fin, length })
 }
 
-/// Reads what follows the head of a control frame.
-pub fn control(kind: u16, fin: bool, body: &[u8]) -> Result<Control, Bad> {
-    let word = |at: usize| -> Result<u32, Bad> {
-        let word = body.get(at..).and_then(<[u8]>::first_chunk::<4>).ok_or(Bad)?;
+/// Decodes the body of a control frame.
+pub fn control(kind: u16, fin: bool, body: &[u8]) -> Result<Control, InvalidFrame> {
+    let word = |at: usize| -> Result<u32, InvalidFrame> {
+        let word = body.get(at..).and_then(<[u8]>::first_chunk::<4>).ok_or(InvalidFrame)?;
         Ok(u32::from_be_bytes(*word))
     };
     let id = |at: usize| word(at).map(|word| word & !CONTROL);
     Ok(match kind {
         SYN_STREAM => {
-            let headers = body.get(10..).ok_or(Bad)?.to_vec();
+            let headers = body.get(10..).ok_or(InvalidFrame)?.to_vec();
             let stream = id(0)?;
             // A client's streams have odd numbers.
             if stream % 2 == 0 {
-                return Err(Bad);
+                return Err(InvalidFrame);
             }
             Control::Open { stream, fin, headers }
         }
         RST_STREAM => Control::Reset { stream: id(0)? },
-        SETTINGS => initial_window(body).ok_or(Bad)?,
+        SETTINGS => initial_window(body).ok_or(InvalidFrame)?,
         PING => Control::Ping { id: word(0)? },
         GOAWAY => Control::GoAway,
         WINDOW_UPDATE => Control::Credit { stream: id(0)?, bytes: id(4)? },
@@ -134,7 +138,7 @@ fn control_frame(kind: u16, body: &[u8]) -> Vec<u8> {
 }
 
 fn flags_and_length(fin: bool, length: usize) -> [u8; 4] {
-    // Everything sent here is a chunk or a few words: far below the field's 24 bits.
+    // All frames sent here are chunks or a few words: far below the field's 24 bits.
     let [_, a, b, c] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [if fin { FIN } else { 0 }, a, b, c]
 }
@@ -150,27 +154,27 @@ pub fn data_head(stream: u32, fin: bool, length: usize) -> [u8; HEAD] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Accepts a stream.
+/// The frame that accepts a stream.
 pub fn reply(stream: u32, headers: &[u8]) -> Vec<u8> {
     control_frame(SYN_REPLY, &[&words(&[stream]), headers].concat())
 }
 
-/// Ends a stream at once.
+/// The frame that aborts a stream.
 pub fn reset(stream: u32, status: u32) -> Vec<u8> {
     control_frame(RST_STREAM, &words(&[stream, status]))
 }
 
-/// Sends a ping back.
+/// A ping, or the answer to one.
 pub fn ping(id: u32) -> Vec<u8> {
     control_frame(PING, &words(&[id]))
 }
 
-/// No stream is accepted any more.
+/// The frame after which no more streams are accepted.
 pub fn goaway() -> Vec<u8> {
     control_frame(GOAWAY, &words(&[0, 0]))
 }
 
-/// Opens the peer's window by so many bytes.
+/// The frame that adds `bytes` to the peer's window.
 pub fn credit(stream: u32, bytes: u32) -> Vec<u8> {
     control_frame(WINDOW_UPDATE, &words(&[stream, bytes]))
 }
@@ -180,16 +184,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(frame: &[u8]) -> Result<Control, Bad> {
+    fn read(frame: &[u8]) -> Result<Control, InvalidFrame> {
         let (first, body) = frame.split_first_chunk::<HEAD>().unwrap();
-        let Head::Control { kind, fin, length } = head(*first)? else { return Err(Bad) };
+        let Head::Control { kind, fin, length } = head(*first)? else { return Err(InvalidFrame) };
         assert_eq!(length, body.len());
         control(kind, fin, body)
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(stream in 1..1_u32 << 31, fin: bool, n in 0..1_u32 << 31, length in 0..1_usize << 24) {
+        fn frames_are_decoded_as_they_were_encoded(stream in 1..1_u32 << 31, fin: bool, n in 0..1_u32 << 31, length in 0..1_usize << 24) {
             prop_assert_eq!(head(data_head(stream, fin, length)), Ok(Head::Data { stream, fin, length }));
             prop_assert_eq!(read(&reset(stream, n)), Ok(Control::Reset { stream }));
             prop_assert_eq!(read(&ping(n)), Ok(Control::Ping { id: n }));
@@ -198,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn noise_is_refused_or_read_but_never_a_panic(first: [u8; 8], kind in 0..12_u16, fin: bool, body: Vec<u8>) {
+        fn random_bytes_are_decoded_or_refused(first: [u8; 8], kind in 0..12_u16, fin: bool, body: Vec<u8>) {
             let _either = head(first);
             let _either = control(kind, fin, &body);
         }
@@ -206,10 +210,10 @@ mod tests {
 
     #[test]
     fn a_long_control_frame_or_another_version_is_refused() {
-        assert_eq!(head([0x80, 3, 0, 1, 0, 1, 0, 1]), Err(Bad));
-        assert_eq!(head([0x80, 2, 0, 1, 0, 0, 0, 1]), Err(Bad));
+        assert_eq!(head([0x80, 3, 0, 1, 0, 1, 0, 1]), Err(InvalidFrame));
+        assert_eq!(head([0x80, 2, 0, 1, 0, 0, 0, 1]), Err(InvalidFrame));
         let settings = words(&[1, INITIAL_WINDOW_SIZE, 4096]);
         assert_eq!(control(SETTINGS, false, &settings), Ok(Control::InitialWindow { bytes: 4096 }));
-        assert_eq!(control(SETTINGS, false, &settings[..8]), Err(Bad));
+        assert_eq!(control(SETTINGS, false, &settings[..8]), Err(InvalidFrame));
     }
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Header blocks of SPDY/3: names and values behind their lengths, in one zlib stream per direction
-//! that both ends begin with the same dictionary.
+//! Header blocks of SPDY/3: names and values, each after its length, in one zlib stream per direction that
+//! begins with a fixed dictionary.
 //!
-//! Each block is bounded once inflated; the stream of a block that is refused cannot go on, so the
-//! session ends with it.
+//! The inflated size of a block is bounded. After a refused block the zlib stream cannot continue, so the
+//! session ends.
 
 use crate::session::Headers;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-/// Longest block once inflated, in bytes: a handful of short headers is all that is ever sent.
+/// Longest inflated block, in bytes. Clients send a few short headers.
 pub const BLOCK_BYTES_MAX: usize = 64 << 10;
 
-/// The words that stand in the dictionary behind their lengths, then the text that follows them.
+/// The words of the dictionary, each after its length, then the text after them.
 const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding \
     accept-language accept-ranges age allow authorization cache-control connection content-base \
     content-encoding content-language content-length content-location content-md5 content-range \
@@ -28,7 +28,7 @@ const TEXT: &str = "100101201202205206300302303304305306307402405406407408409410
     l+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso\
     -8859-1,utf-,*,enq=0.";
 
-/// The dictionary that both ends know.
+/// The dictionary of both ends.
 fn dictionary() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1423);
     for word in WORDS.split(' ').map(|word| word.replace('_', " ")) {
@@ -39,11 +39,11 @@ fn dictionary() -> Vec<u8> {
     bytes
 }
 
-/// The block cannot be understood; neither can any after it.
+/// An error: the block is invalid, and so is every later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bad;
+pub struct InvalidBlock;
 
-/// Reads blocks.
+/// Decodes the header blocks of one direction.
 #[derive(Debug)]
 pub struct Reader {
     inflate: Decompress,
@@ -56,36 +56,37 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Takes one block apart.
-    pub fn read(&mut self, block: &[u8]) -> Result<Headers, Bad> {
-        parse(&self.inflated(block)?).ok_or(Bad)
+    /// Decodes one block.
+    pub fn read(&mut self, block: &[u8]) -> Result<Headers, InvalidBlock> {
+        parse(&self.inflated(block)?).ok_or(InvalidBlock)
     }
 
-    fn inflated(&mut self, mut block: &[u8]) -> Result<Vec<u8>, Bad> {
+    fn inflated(&mut self, mut block: &[u8]) -> Result<Vec<u8>, InvalidBlock> {
         let mut found = Vec::with_capacity(4096);
         let mut told = false;
         loop {
             let before = self.inflate.total_in();
             let room_before = found.len();
             let result = self.inflate.decompress_vec(block, &mut found, FlushDecompress::Sync);
-            let read = usize::try_from(self.inflate.total_in() - before).map_err(|_| Bad)?;
-            block = block.get(read..).ok_or(Bad)?;
+            let read =
+                usize::try_from(self.inflate.total_in() - before).map_err(|_| InvalidBlock)?;
+            block = block.get(read..).ok_or(InvalidBlock)?;
             match result {
                 Err(err) if err.needs_dictionary().is_some() && !told => {
                     told = true;
-                    self.inflate.set_dictionary(&dictionary()).map_err(|_| Bad)?;
+                    self.inflate.set_dictionary(&dictionary()).map_err(|_| InvalidBlock)?;
                     continue;
                 }
-                Err(_) => return Err(Bad),
+                Err(_) => return Err(InvalidBlock),
                 Ok(_) => {}
             }
             if found.len() == found.capacity() {
                 if found.len() >= BLOCK_BYTES_MAX {
-                    return Err(Bad);
+                    return Err(InvalidBlock);
                 }
                 found.reserve(found.len());
             } else if block.is_empty() || (read == 0 && found.len() == room_before) {
-                return if block.is_empty() { Ok(found) } else { Err(Bad) };
+                return if block.is_empty() { Ok(found) } else { Err(InvalidBlock) };
             }
         }
     }
@@ -117,35 +118,43 @@ fn text(bytes: &mut &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// Writes blocks.
+/// Encodes the header blocks of one direction.
 #[derive(Debug)]
 pub struct Writer {
     deflate: Compress,
 }
 
 impl Writer {
-    pub fn new() -> Result<Self, Bad> {
+    pub fn new() -> Result<Self, InvalidBlock> {
         let mut deflate = Compress::new(Compression::default(), true);
-        deflate.set_dictionary(&dictionary()).map_err(|_| Bad)?;
+        deflate.set_dictionary(&dictionary()).map_err(|_| InvalidBlock)?;
         Ok(Self { deflate })
     }
 
-    /// Makes one block.
-    pub fn write(&mut self, headers: &[(&str, &str)]) -> Result<Vec<u8>, Bad> {
-        let length = |text: &[u8]| u32::try_from(text.len()).map(u32::to_be_bytes).map_err(|_| Bad);
-        let mut plain = u32::try_from(headers.len()).map_err(|_| Bad)?.to_be_bytes().to_vec();
+    /// Encodes one block.
+    pub fn write(&mut self, headers: &[(&str, &str)]) -> Result<Vec<u8>, InvalidBlock> {
+        let length =
+            |text: &[u8]| u32::try_from(text.len()).map(u32::to_be_bytes).map_err(|_| InvalidBlock);
+        let mut plain =
+            u32::try_from(headers.len()).map_err(|_| InvalidBlock)?.to_be_bytes().to_vec();
         for (name, value) in headers {
             for text in [name, value] {
                 plain.extend(length(text.as_bytes())?);
                 plain.extend(text.as_bytes());
             }
         }
-        // What cannot be made smaller grows by a few bytes, and the flush adds some.
+        // Incompressible input grows by a few bytes, and the flush adds some.
         let mut block = Vec::with_capacity(plain.len() * 2 + 128);
         let before = self.deflate.total_in();
-        self.deflate.compress_vec(&plain, &mut block, FlushCompress::Sync).map_err(|_| Bad)?;
-        let read = usize::try_from(self.deflate.total_in() - before).map_err(|_| Bad)?;
-        if read == plain.len() && block.len() < block.capacity() { Ok(block) } else { Err(Bad) }
+        self.deflate
+            .compress_vec(&plain, &mut block, FlushCompress::Sync)
+            .map_err(|_| InvalidBlock)?;
+        let read = usize::try_from(self.deflate.total_in() - before).map_err(|_| InvalidBlock)?;
+        if read == plain.len() && block.len() < block.capacity() {
+            Ok(block)
+        } else {
+            Err(InvalidBlock)
+        }
     }
 }
 
@@ -154,7 +163,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Its checksum is what zlib streams name it by.
+    /// A zlib stream identifies its dictionary by this checksum.
     #[test]
     fn the_dictionary_is_the_one_of_spdy_3() {
         let bytes = dictionary();
@@ -168,9 +177,9 @@ mod tests {
     }
 
     proptest! {
-        /// One after another, as they depend on what came before.
+        /// Several blocks in order, because each depends on the earlier ones.
         #[test]
-        fn blocks_come_back_as_they_were(
+        fn blocks_are_decoded_as_they_were_encoded(
             blocks in proptest::collection::vec(
                 proptest::collection::hash_map("[a-z-]{1,20}", ".{0,300}", 0..6), 1..6),
         ) {
@@ -183,17 +192,17 @@ mod tests {
         }
 
         #[test]
-        fn noise_is_refused_or_read_but_never_a_panic(noise: Vec<u8>) {
+        fn random_bytes_are_decoded_or_refused(noise: Vec<u8>) {
             let _either = Reader::default().read(&noise);
             let _either = parse(&noise);
         }
     }
 
     #[test]
-    fn a_block_that_swells_is_refused() {
+    fn a_block_with_a_large_inflated_size_is_refused() {
         let long = "x".repeat(BLOCK_BYTES_MAX * 4);
         let block = Writer::new().unwrap().write(&[("a", &long)]).unwrap();
         assert!(block.len() < 4096);
-        assert_eq!(Reader::default().read(&block), Err(Bad));
+        assert_eq!(Reader::default().read(&block), Err(InvalidBlock));
     }
 }

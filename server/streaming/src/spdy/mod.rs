@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SPDY/3.1 over a connection that was upgraded to it: the server's side, where only the client
-//! opens streams.
+//! The server's side of SPDY/3.1 over an upgraded connection. Only the client opens streams.
 //!
 //! ```text
 //! socket ─▶ reader ─ chunks ─▶ Inbound        each stream has its own bounded queue
-//! socket ◀─ writer ◀── Out ─── Outbound       one bounded queue for all
+//! socket ◀─ writer ◀ Outgoing ─ Outbound       one bounded queue for all
 //! ```
 //!
-//! Two tasks own the two halves of the socket, and with them the state of the two zlib streams. A
-//! client that sends more than a stream's queue holds is made to wait by TCP.
+//! Two tasks own the two halves of the socket, each with the state of its zlib stream. A client that sends more
+//! than a stream's queue holds is slowed down by TCP.
 
 pub mod frame;
 pub mod headers;
 
-use crate::channel::{CHUNK, CHUNKS_WAITING, Gone, Inbound, Out, Outbound, WINDOW, Window};
-use crate::session::{OUT_WAITING, Patience, Pulse, Session, Stream};
+use crate::channel::{CHUNK, CHUNKS_WAITING, Closed, Inbound, Outbound, Outgoing, WINDOW, Window};
+use crate::session::{KeepAlive, LastActivity, OUT_WAITING, Session, Stream};
 use bytes::{Bytes, BytesMut};
 use frame::{Control, Head};
 use std::collections::HashMap;
@@ -24,13 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 
-/// Streams at a time; a forwarded connection takes two.
+/// Most streams at a time. A forwarded connection has two.
 const STREAMS_MAX: usize = 512;
 
-/// Begins to speak SPDY over `io`, whose client is felt by `pulse`.
+/// Starts a session over `io`, with the last activity of its client and the limits for its silence.
 pub fn open(
     io: impl AsyncRead + AsyncWrite + Send + 'static,
-    pulse: (Arc<Pulse>, Patience),
+    last_activity: (Arc<LastActivity>, KeepAlive),
     hangup: impl Future<Output = ()> + Send + 'static,
 ) -> Session {
     let (read, write) = tokio::io::split(io);
@@ -45,43 +44,45 @@ pub fn open(
         windows: Windows::new(),
     };
     let write = async move {
-        // The reader finds out that the connection broke.
+        // The reader reports a broken connection.
         let _broken = write_all(write, queue).await;
     };
-    Session::begin(streams, out, (reader.run(), write), pulse, hangup)
+    Session::start(streams, out, (reader.run(), write), last_activity, hangup)
 }
 
 async fn write_all(
     mut io: impl AsyncWrite + Unpin,
-    mut queue: mpsc::Receiver<Out>,
+    mut queue: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let mut headers = headers::Writer::new().map_err(|_| io::ErrorKind::InvalidData)?;
-    // A server's own have even numbers.
+    // A server's own pings have even numbers.
     let mut last_ping = 0_u32;
     while let Some(out) = queue.recv().await {
         match out {
-            Out::Data { stream, bytes } => {
+            Outgoing::Data { stream, bytes } => {
                 io.write_all(&frame::data_head(stream, false, bytes.len())).await?;
                 io.write_all(&bytes).await?;
             }
-            Out::End { stream } => io.write_all(&frame::data_head(stream, true, 0)).await?,
-            Out::Accept { stream } => {
+            Outgoing::End { stream } => io.write_all(&frame::data_head(stream, true, 0)).await?,
+            Outgoing::Accept { stream } => {
                 let none = headers.write(&[]).map_err(|_| io::ErrorKind::InvalidData)?;
                 io.write_all(&frame::reply(stream, &none)).await?;
             }
-            Out::Reset { stream, status } => io.write_all(&frame::reset(stream, status)).await?,
-            Out::Credit { stream, bytes } => {
+            Outgoing::Reset { stream, status } => {
+                io.write_all(&frame::reset(stream, status)).await?
+            }
+            Outgoing::Credit { stream, bytes } => {
                 if stream != 0 {
                     io.write_all(&frame::credit(stream, bytes)).await?;
                 }
                 io.write_all(&frame::credit(0, bytes)).await?;
             }
-            Out::Pong { id } => io.write_all(&frame::ping(id)).await?,
-            Out::Beat => {
+            Outgoing::Pong { id } => io.write_all(&frame::ping(id)).await?,
+            Outgoing::Ping => {
                 last_ping = last_ping.wrapping_add(2);
                 io.write_all(&frame::ping(last_ping)).await?;
             }
-            Out::Goodbye | Out::Refuse { .. } => {
+            Outgoing::Close | Outgoing::Refuse { .. } => {
                 io.write_all(&frame::goaway()).await?;
                 io.shutdown().await?;
                 return Ok(());
@@ -92,23 +93,23 @@ async fn write_all(
     Ok(())
 }
 
-/// What the client lets us send.
+/// The flow control windows of the client.
 #[derive(Debug)]
 struct Windows {
     session: Arc<Window>,
-    streams_count: Arc<AtomicBool>,
-    session_counts: Arc<AtomicBool>,
-    /// What a new stream begins with.
+    streams_enforced: Arc<AtomicBool>,
+    session_enforced: Arc<AtomicBool>,
+    /// Initial window of a new stream, in bytes.
     first: i64,
 }
 
 impl Windows {
     fn new() -> Self {
-        let session_counts = Arc::new(AtomicBool::new(false));
+        let session_enforced = Arc::new(AtomicBool::new(false));
         Self {
-            session: Arc::new(Window::new(i64::from(WINDOW), Arc::clone(&session_counts))),
-            streams_count: Arc::default(),
-            session_counts,
+            session: Arc::new(Window::new(i64::from(WINDOW), Arc::clone(&session_enforced))),
+            streams_enforced: Arc::default(),
+            session_enforced,
             first: i64::from(WINDOW),
         }
     }
@@ -116,13 +117,13 @@ impl Windows {
 
 #[derive(Debug)]
 struct Entry {
-    /// Until the client ends it.
+    /// `None` after the client has ended its side.
     chunks: Option<mpsc::Sender<Bytes>>,
     window: Arc<Window>,
 }
 
 impl Entry {
-    /// Both sides are through.
+    /// Whether both sides have ended.
     fn is_over(&self) -> bool {
         self.chunks.as_ref().is_none_or(mpsc::Sender::is_closed)
             && Arc::strong_count(&self.window) == 1
@@ -132,7 +133,7 @@ impl Entry {
 struct Reader<R> {
     io: BufReader<R>,
     headers: headers::Reader,
-    out: mpsc::Sender<Out>,
+    out: mpsc::Sender<Outgoing>,
     opened: mpsc::Sender<Stream>,
     entries: HashMap<u32, Entry>,
     windows: Windows,
@@ -140,7 +141,7 @@ struct Reader<R> {
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     async fn run(mut self) {
-        // However it ends, it ends for all streams.
+        // The connection ends for all streams, with or without an error.
         let _ended = self.frames().await;
         for entry in self.entries.values() {
             entry.window.close();
@@ -148,39 +149,39 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.windows.session.close();
     }
 
-    async fn frames(&mut self) -> Result<(), Gone> {
+    async fn frames(&mut self) -> Result<(), Closed> {
         loop {
             let mut first = [0; frame::HEAD];
-            self.io.read_exact(&mut first).await.map_err(|_| Gone)?;
-            match frame::head(first).map_err(|_| Gone)? {
+            self.io.read_exact(&mut first).await.map_err(|_| Closed)?;
+            match frame::head(first).map_err(|_| Closed)? {
                 Head::Data { stream, fin, length } => self.data(stream, fin, length).await?,
                 Head::Control { kind, fin, length } => {
                     let mut body = vec![0; length];
-                    self.io.read_exact(&mut body).await.map_err(|_| Gone)?;
-                    let control = frame::control(kind, fin, &body).map_err(|_| Gone)?;
+                    self.io.read_exact(&mut body).await.map_err(|_| Closed)?;
+                    let control = frame::control(kind, fin, &body).map_err(|_| Closed)?;
                     self.control(control).await?;
                 }
             }
         }
     }
 
-    async fn data(&mut self, stream: u32, fin: bool, mut left: usize) -> Result<(), Gone> {
+    async fn data(&mut self, stream: u32, fin: bool, mut left: usize) -> Result<(), Closed> {
         while left > 0 {
             let mut chunk = BytesMut::zeroed(left.min(CHUNK));
-            let read = self.io.read(&mut chunk).await.map_err(|_| Gone)?;
+            let read = self.io.read(&mut chunk).await.map_err(|_| Closed)?;
             if read == 0 {
-                return Err(Gone);
+                return Err(Closed);
             }
             chunk.truncate(read);
             left -= read;
-            let wanted = match self.entries.get(&stream).and_then(|entry| entry.chunks.as_ref()) {
+            let consumed = match self.entries.get(&stream).and_then(|entry| entry.chunks.as_ref()) {
                 Some(chunks) => chunks.send(chunk.freeze()).await.is_ok(),
                 None => false,
             };
-            if !wanted {
+            if !consumed {
                 let bytes = u32::try_from(read).unwrap_or(0);
-                // After our goodbye nobody sends credit any more: then the rest is just read away.
-                let _over = self.out.send(Out::Credit { stream: 0, bytes }).await;
+                // Fails after the close of the sending side: the remaining bytes are discarded without credit.
+                let _closed = self.out.send(Outgoing::Credit { stream: 0, bytes }).await;
             }
         }
         if fin && let Some(entry) = self.entries.get_mut(&stream) {
@@ -189,7 +190,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    async fn control(&mut self, control: Control) -> Result<(), Gone> {
+    async fn control(&mut self, control: Control) -> Result<(), Closed> {
         match control {
             Control::Open { stream, fin, headers } => self.open(stream, fin, &headers).await,
             Control::Reset { stream } => {
@@ -199,7 +200,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 Ok(())
             }
             Control::InitialWindow { bytes } => {
-                self.windows.streams_count.store(true, Ordering::Release);
+                self.windows.streams_enforced.store(true, Ordering::Release);
                 let more = i64::from(bytes) - self.windows.first;
                 self.windows.first = i64::from(bytes);
                 for entry in self.entries.values() {
@@ -209,27 +210,27 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Control::Credit { stream, bytes } => {
                 if stream == 0 {
-                    self.windows.session_counts.store(true, Ordering::Release);
+                    self.windows.session_enforced.store(true, Ordering::Release);
                     self.windows.session.add(i64::from(bytes));
                 } else if let Some(entry) = self.entries.get(&stream) {
-                    self.windows.streams_count.store(true, Ordering::Release);
+                    self.windows.streams_enforced.store(true, Ordering::Release);
                     entry.window.add(i64::from(bytes));
                 }
                 Ok(())
             }
-            // Even numbers are answers to pings of ours: that they came is all that they say.
+            // Even numbers are answers to pings of the daemon. Their arrival is recorded already.
             Control::Ping { id } if id % 2 == 1 => {
-                let _over = self.out.send(Out::Pong { id }).await;
+                let _over = self.out.send(Outgoing::Pong { id }).await;
                 Ok(())
             }
-            // What is open goes on; the client closes when it is through.
+            // Open streams continue; the client closes the connection at the end.
             Control::GoAway | Control::Ping { .. } | Control::Other => Ok(()),
         }
     }
 
-    async fn open(&mut self, stream: u32, fin: bool, block: &[u8]) -> Result<(), Gone> {
-        // Also of a stream that is refused: the blocks depend on each other.
-        let headers = self.headers.read(block).map_err(|_| Gone)?;
+    async fn open(&mut self, stream: u32, fin: bool, block: &[u8]) -> Result<(), Closed> {
+        // Also for a refused stream: each block depends on the earlier ones.
+        let headers = self.headers.read(block).map_err(|_| Closed)?;
         self.entries.retain(|_, entry| !entry.is_over());
         let refused = if self.entries.contains_key(&stream) {
             Some(frame::INVALID_STREAM)
@@ -239,19 +240,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             None
         };
         if let Some(status) = refused {
-            let _over = self.out.send(Out::Reset { stream, status }).await;
+            let _over = self.out.send(Outgoing::Reset { stream, status }).await;
             return Ok(());
         }
         let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
-        let counts = Arc::clone(&self.windows.streams_count);
-        let window = Arc::new(Window::new(self.windows.first, counts));
+        let enforced = Arc::clone(&self.windows.streams_enforced);
+        let window = Arc::new(Window::new(self.windows.first, enforced));
         let windows = (Arc::clone(&window), Arc::clone(&self.windows.session));
         let input = Inbound::new(stream, queue, Some(self.out.clone()));
         let output = Outbound::new(stream, self.out.clone(), Some(windows));
         self.entries.insert(stream, Entry { chunks: (!fin).then_some(chunks), window });
-        self.out.send(Out::Accept { stream }).await.map_err(|_| Gone)?;
-        // Nobody waits for streams any more: the next one is refused.
-        let _late = self.opened.send(Stream { headers, input, output }).await;
+        self.out.send(Outgoing::Accept { stream }).await.map_err(|_| Closed)?;
+        // Fails if no more streams are accepted; the next one is refused.
+        let _closed = self.opened.send(Stream { headers, input, output }).await;
         Ok(())
     }
 }

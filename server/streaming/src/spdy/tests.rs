@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A whole session with a client over a pipe in memory, well-behaved or not.
+//! Tests: a session with a valid or invalid client over a pipe in memory.
 
 use super::*;
-use crate::session::Watched;
+use crate::session::TrackedIo;
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 
-const PATIENCE: Patience = Patience {
-    beat: Duration::from_secs(5),
-    silent: Duration::from_secs(20),
-    full: Duration::from_secs(20),
+const KEEP_ALIVE: KeepAlive = KeepAlive {
+    interval: Duration::from_secs(5),
+    silence_max: Duration::from_secs(20),
+    blocked_max: Duration::from_secs(20),
 };
 
-fn session(patience: Patience) -> (Session, DuplexStream) {
+fn session(keep_alive: KeepAlive) -> (Session, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(8 << 10);
-    let io = Watched::new(ours);
-    let pulse = (io.pulse(), patience);
-    (open(io, pulse, std::future::pending()), theirs)
+    let io = TrackedIo::new(ours);
+    let last_activity = (io.last_activity(), keep_alive);
+    (open(io, last_activity, std::future::pending()), theirs)
 }
 
-/// A frame as a client sends it: SYN_STREAM (1) and what it has besides.
+/// A control frame of a client, such as SYN_STREAM (1).
 fn control(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[0x80, 3, 0, kind, 0, length[1], length[2], length[3]], body].concat()
@@ -32,15 +32,15 @@ fn opens(headers: &mut headers::Writer, stream: u32, kind: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_is_asked_and_its_answer_is_heard() {
-    let beat = Duration::from_millis(10);
-    let silent = Duration::from_millis(500);
-    let (mut session, mut io) = session(Patience { beat, silent, full: silent });
+async fn a_client_gets_pings_and_its_answers_keep_it_alive() {
+    let (interval, silence_max) = (Duration::from_millis(10), Duration::from_millis(500));
+    let keep_alive = KeepAlive { interval, silence_max, blocked_max: silence_max };
+    let (mut session, mut io) = session(keep_alive);
     let answers = async {
         let mut last = 0;
-        // Longer than the patience would last without an answer.
+        // Longer than the limit of silence without an answer.
         let began = std::time::Instant::now();
-        while began.elapsed() < silent * 2 {
+        while began.elapsed() < silence_max * 2 {
             let mut ping = [0; 12];
             io.read_exact(&mut ping).await.unwrap();
             let id = u32::from_be_bytes([ping[8], ping[9], ping[10], ping[11]]);
@@ -51,13 +51,13 @@ async fn a_client_is_asked_and_its_answer_is_heard() {
     };
     tokio::select! {
         () = answers => {}
-        () = session.alive.gone() => panic!("it answered"),
+        () = session.liveness.disconnected() => panic!("it answered"),
     }
-    // From here on it says nothing.
-    session.alive.gone().await;
+    // From here on it sends nothing.
+    session.liveness.disconnected().await;
 }
 
-/// Mostly frames that are well-formed, so that noise gets past the first head.
+/// Mostly valid frames, so that random bytes follow after the first head.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let one = prop_oneof![
         (0..12_u8, any::<Vec<u8>>()).prop_map(|(kind, body)| control(kind, &body)),
@@ -73,16 +73,16 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whatever a client sends behind its first streams: the session ends when it goes, and so does
-    /// the input of every stream.
+    /// For any bytes after the first streams: the session and the input of every stream end when the client
+    /// disconnects.
     #[test]
-    fn noise_ends_with_its_client(noise in prop_oneof![frames(), any::<Vec<u8>>()]) {
+    fn a_session_ends_with_its_client(noise in prop_oneof![frames(), any::<Vec<u8>>()]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let ended = runtime.block_on(async {
-            let (mut session, mut io) = session(PATIENCE);
+            let (mut session, mut io) = session(KEEP_ALIVE);
             let mut headers = headers::Writer::new().unwrap();
             let begin = [opens(&mut headers, 1, "stdin"), opens(&mut headers, 3, "error")].concat();
-            let mut alive = session.alive.clone();
+            let mut liveness = session.liveness.clone();
             let take = async {
                 let mut inputs = tokio::task::JoinSet::new();
                 while let Some(mut stream) = session.streams.recv().await {
@@ -97,7 +97,7 @@ proptest! {
                 let _closed = io.write_all(&noise).await;
                 drop(io);
             };
-            let all = async { tokio::join!(take, send, alive.gone()) };
+            let all = async { tokio::join!(take, send, liveness.disconnected()) };
             tokio::time::timeout(Duration::from_secs(10), all).await.is_ok()
         });
         prop_assert!(ended);

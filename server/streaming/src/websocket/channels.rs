@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a message says which channel it belongs to. Pure.
+//! The encoding of channels in messages. Pure.
 //!
-//! The base64 form is for clients that can only send text: the channel is a digit, the rest is encoded.
+//! The base64 form is for clients that can only send text: the channel is a digit, the rest is base64.
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-/// Ends a channel, where the client may say so.
+/// The message type that ends a channel, in subprotocols that have it.
 const END: u8 = 255;
 
-/// The form of a subprotocol.
+/// The message format of a subprotocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Channels {
     pub base64: bool,
     pub half_close: bool,
 }
 
-/// What a client said.
+/// A decoded message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum ChannelMessage {
     Bytes { channel: u8, bytes: Bytes },
     End { channel: u8 },
 }
 
-/// It cannot be understood.
+/// An error: the message is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bad;
+pub struct InvalidMessage;
 
 impl Channels {
-    /// The newest first; the last is for clients that name none. The number is remotecommand's.
+    /// The subprotocols with their version of remotecommand, newest first. The last one is for clients that send no
+    /// name.
     pub const NAMES: [(&str, u8); 5] = [
         ("v5.channel.k8s.io", 5),
         ("v4.channel.k8s.io", 4),
@@ -42,24 +43,24 @@ impl Channels {
         Self { base64: name.contains("base64"), half_close: name.starts_with("v5.") }
     }
 
-    /// Takes a message apart; an empty one says nothing.
-    pub fn said(self, mut message: Bytes) -> Result<Option<Said>, Bad> {
+    /// Decodes a message; `None` for an empty one.
+    pub fn decode(self, mut message: Bytes) -> Result<Option<ChannelMessage>, InvalidMessage> {
         let Some(&first) = message.first() else { return Ok(None) };
         let bytes = message.split_off(1);
         if self.half_close && first == END {
-            let [channel] = *bytes else { return Err(Bad) };
-            return Ok(Some(Said::End { channel }));
+            let [channel] = *bytes else { return Err(InvalidMessage) };
+            return Ok(Some(ChannelMessage::End { channel }));
         }
         if !self.base64 {
-            return Ok(Some(Said::Bytes { channel: first, bytes }));
+            return Ok(Some(ChannelMessage::Bytes { channel: first, bytes }));
         }
-        let channel = first.checked_sub(b'0').ok_or(Bad)?;
-        let bytes = BASE64.decode(&bytes).map_err(|_| Bad)?.into();
-        Ok(Some(Said::Bytes { channel, bytes }))
+        let channel = first.checked_sub(b'0').ok_or(InvalidMessage)?;
+        let bytes = BASE64.decode(&bytes).map_err(|_| InvalidMessage)?.into();
+        Ok(Some(ChannelMessage::Bytes { channel, bytes }))
     }
 
-    /// The message that says `bytes`.
-    pub fn message(self, channel: u8, bytes: &[u8]) -> Message {
+    /// Encodes `bytes` as a message of a channel.
+    pub fn encode(self, channel: u8, bytes: &[u8]) -> Message {
         if self.base64 {
             let mut text = String::with_capacity(1 + BASE64.encode_len(bytes.len()));
             text.push(char::from(b'0'.saturating_add(channel)));
@@ -84,25 +85,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(form in form(), channel in 0..5_u8, bytes: Vec<u8>) {
-            let message = form.message(channel, &bytes).into_data();
-            let said = Said::Bytes { channel, bytes: bytes.into() };
-            prop_assert_eq!(form.said(message), Ok(Some(said)));
+        fn messages_are_decoded_as_they_were_encoded(form in form(), channel in 0..5_u8, bytes: Vec<u8>) {
+            let message = form.encode(channel, &bytes).into_data();
+            let said = ChannelMessage::Bytes { channel, bytes: bytes.into() };
+            prop_assert_eq!(form.decode(message), Ok(Some(said)));
         }
 
         #[test]
-        fn noise_is_refused_or_read_but_never_a_panic(form in form(), noise: Vec<u8>) {
-            let _either = form.said(noise.into());
+        fn random_bytes_are_decoded_or_refused(form in form(), noise: Vec<u8>) {
+            let _either = form.decode(noise.into());
         }
     }
 
     #[test]
-    fn only_version_5_closes_half() {
+    fn only_version_5_can_end_a_channel() {
         let end = || Bytes::from_static(&[255, 0]);
-        let said = |name| Channels::of(name).said(end());
-        assert_eq!(said("v5.channel.k8s.io"), Ok(Some(Said::End { channel: 0 })));
+        let said = |name| Channels::of(name).decode(end());
+        assert_eq!(said("v5.channel.k8s.io"), Ok(Some(ChannelMessage::End { channel: 0 })));
         let bytes = Bytes::from_static(&[0]);
-        assert_eq!(said("v4.channel.k8s.io"), Ok(Some(Said::Bytes { channel: 255, bytes })));
-        assert_eq!(Channels::of("v5.channel.k8s.io").said(Bytes::from_static(&[255])), Err(Bad));
+        assert_eq!(
+            said("v4.channel.k8s.io"),
+            Ok(Some(ChannelMessage::Bytes { channel: 255, bytes }))
+        );
+        assert_eq!(
+            Channels::of("v5.channel.k8s.io").decode(Bytes::from_static(&[255])),
+            Err(InvalidMessage)
+        );
     }
 }

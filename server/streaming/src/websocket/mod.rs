@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! WebSocket over a connection that was upgraded to it: the streams of a process as numbered channels,
-//! or the bytes of a SPDY connection ([`tunnel`]).
+//! WebSocket over an upgraded connection: the streams of a process as numbered channels, or the bytes of a SPDY
+//! connection ([`tunnel`]).
 //!
 //! ```text
 //! message   channel:8 bytes…       0 stdin  1 stdout  2 stderr  3 error  4 resize
-//!           255 channel:8          no more of that channel (v5 alone has it)
+//!           255 channel:8          end of that channel (only in v5)
 //! ```
 //!
-//! There are no windows here: a client that sends more than a channel's queue holds is made to wait
-//! by TCP, with all its channels. It is still told that we live, by pongs that it did not ask for.
+//! There are no flow control windows: a client that sends more than a channel's queue holds is slowed down by
+//! TCP, with all its channels. It still gets unsolicited pongs, so it knows that the daemon is alive.
 //!
-//! Framing is tungstenite's, which refuses what is not masked, too long or against RFC 6455.
+//! tungstenite does the framing. It refuses frames that are unmasked, too long or against RFC 6455.
 
 pub mod channels;
 pub mod tunnel;
 
 pub use channels::Channels;
 
-use crate::channel::{CHUNK, CHUNKS_WAITING, Inbound, Out, Outbound};
-use crate::remotecommand::Wanted;
-use crate::session::{FAREWELL, Headers, OUT_WAITING, Patience, Pulse, Session, Stream};
+use crate::channel::{CHUNK, CHUNKS_WAITING, Inbound, Outbound, Outgoing};
+use crate::remotecommand::RequestedStreams;
+use crate::session::{
+    CLOSE_TIMEOUT, Headers, KeepAlive, LastActivity, OUT_WAITING, Session, Stream,
+};
 use bytes::Bytes;
-use channels::{Bad, Said};
+use channels::{ChannelMessage, InvalidMessage};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::sync::Arc;
@@ -32,9 +34,9 @@ use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-/// Longest message taken, in bytes. Clients send 32 KiB; a whole message is held before it is passed on.
+/// Longest accepted message, in bytes. Clients send 32 KiB; a message is held completely before it is passed on.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Longest that may wait to be written besides the message that is being written: pongs.
+/// Most bytes that may wait beside the message that is being written: pongs.
 const WAITING_BYTES_MAX: usize = 2 * CHUNK;
 
 const STDIN: u8 = 0;
@@ -43,7 +45,7 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 
-/// Frames over `io`, as the server that was upgraded to.
+/// The server's side of WebSocket framing over `io`.
 async fn framed<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> {
     let config = WebSocketConfig::default()
         .read_buffer_size(CHUNK)
@@ -54,37 +56,37 @@ async fn framed<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> 
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Begins to speak to a client that wants these streams.
+/// Starts a session over `io` with the requested streams.
 pub async fn open(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     channels: Channels,
-    wanted: Wanted,
-    pulse: (Arc<Pulse>, Patience),
+    requested: RequestedStreams,
+    last_activity: (Arc<LastActivity>, KeepAlive),
     hangup: impl Future<Output = ()> + Send + 'static,
 ) -> Session {
     let (to, from) = framed(io).await.split();
     let (out, queue) = mpsc::channel(OUT_WAITING);
     let mut reader = Reader { channels, out: out.clone(), stdin: None, resize: None };
-    let streams = reader.streams(wanted);
+    let streams = reader.streams(requested);
     let read = async move { reader.run(from).await };
     let write = async move {
-        // The reader finds out that the connection broke.
+        // The reader reports a broken connection.
         let _broken = write_all(channels, to, queue).await;
     };
-    // Some clients begin only once they have heard something, however little.
-    let first = if wanted.stdout { STDOUT } else { ERROR };
-    let hello = Out::Data { stream: first.into(), bytes: Bytes::new() };
-    // The queue has just been made.
-    let _room = out.try_send(hello);
-    Session::begin(streams, out, (read, write), pulse, hangup)
+    // Some clients start only after a first message, which may be empty.
+    let first = if requested.stdout { STDOUT } else { ERROR };
+    let hello = Outgoing::Data { stream: first.into(), bytes: Bytes::new() };
+    // Cannot fail: the queue is empty.
+    let _sent = out.try_send(hello);
+    Session::start(streams, out, (read, write), last_activity, hangup)
 }
 
-/// Why no more is read, for the client.
-fn code_of(err: &Error) -> Option<CloseCode> {
+/// The status code for the client after an error; `None` if the client is disconnected.
+fn close_code(err: &Error) -> Option<CloseCode> {
     match err {
         Error::Capacity(_) => Some(CloseCode::Size),
         Error::Utf8(_) => Some(CloseCode::Invalid),
-        // It is gone and hears nothing.
+        // The client is disconnected.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some(CloseCode::Protocol),
         Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed => None,
@@ -97,27 +99,27 @@ fn code_of(err: &Error) -> Option<CloseCode> {
     }
 }
 
-/// What is read goes to the streams.
+/// Reads messages and passes their bytes to the streams.
 struct Reader {
     channels: Channels,
-    out: mpsc::Sender<Out>,
+    out: mpsc::Sender<Outgoing>,
     stdin: Option<mpsc::Sender<Bytes>>,
     resize: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Reader {
-    /// All streams at once: here a client does not open them.
-    fn streams(&mut self, wanted: Wanted) -> mpsc::Receiver<Stream> {
+    /// All requested streams at once: over WebSocket, clients do not open them.
+    fn streams(&mut self, requested: RequestedStreams) -> mpsc::Receiver<Stream> {
         let all = [
-            ("stdin", STDIN, wanted.stdin),
-            ("stdout", STDOUT, wanted.stdout),
-            ("stderr", STDERR, wanted.stderr && !wanted.tty),
-            ("resize", RESIZE, wanted.tty),
-            // The last, as it completes them.
+            ("stdin", STDIN, requested.stdin),
+            ("stdout", STDOUT, requested.stdout),
+            ("stderr", STDERR, requested.stderr && !requested.tty),
+            ("resize", RESIZE, requested.tty),
+            // The last one, because it completes the set.
             ("error", ERROR, true),
         ];
         let (opened, streams) = mpsc::channel(all.len());
-        for (name, channel, _) in all.into_iter().filter(|(_, _, wanted)| *wanted) {
+        for (name, channel, _) in all.into_iter().filter(|(_, _, requested)| *requested) {
             let (chunks, queue) = mpsc::channel(CHUNKS_WAITING);
             match channel {
                 STDIN => self.stdin = Some(chunks),
@@ -127,8 +129,8 @@ impl Reader {
             let headers = Headers::from([("streamtype".to_owned(), name.to_owned())]);
             let input = Inbound::new(channel.into(), queue, None);
             let output = Outbound::new(channel.into(), self.out.clone(), None);
-            // There is room for all of them.
-            let _room = opened.try_send(Stream { headers, input, output });
+            // Cannot fail: the queue has space for all of them.
+            let _sent = opened.try_send(Stream { headers, input, output });
         }
         streams
     }
@@ -138,44 +140,46 @@ impl Reader {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let code = self.messages(&mut from).await;
-        // Nothing more comes, so what waits for input must not.
+        // No more input arrives, so the readers of input must not wait.
         (self.stdin, self.resize) = (None, None);
         if let Some(code) = code {
-            let told = async {
-                let _gone = self.out.send(Out::Refuse { code: code.into() }).await;
+            let closing = async {
+                let _closed = self.out.send(Outgoing::Refuse { code: code.into() }).await;
                 self.out.closed().await;
             };
-            let _slow = tokio::time::timeout(FAREWELL, told).await;
+            let _slow = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
         }
     }
 
-    /// Reads until the client goes (`None`) or breaks the protocol.
+    /// Reads until the client disconnects (`None`) or violates the protocol.
     async fn messages<I>(&mut self, from: &mut SplitStream<WebSocketStream<I>>) -> Option<CloseCode>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         while let Some(message) = from.next().await {
-            let said = match message {
-                Ok(Message::Binary(bytes)) => self.channels.said(bytes),
-                Ok(Message::Text(text)) => self.channels.said(text.into()),
-                // The framing has answered a ping; how to go on after a close is its part as well.
+            let decoded = match message {
+                Ok(Message::Binary(bytes)) => self.channels.decode(bytes),
+                Ok(Message::Text(text)) => self.channels.decode(text.into()),
+                // tungstenite answers pings, and handles the close.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {
                     continue;
                 }
-                Err(err) => return code_of(&err),
+                Err(err) => return close_code(&err),
             };
-            match said {
-                Ok(Some(Said::Bytes { channel, bytes })) => self.pass_on(channel, bytes).await,
-                Ok(Some(Said::End { channel })) => self.end(channel),
+            match decoded {
+                Ok(Some(ChannelMessage::Bytes { channel, bytes })) => {
+                    self.pass_on(channel, bytes).await
+                }
+                Ok(Some(ChannelMessage::End { channel })) => self.end(channel),
                 Ok(None) => {}
-                Err(Bad) => return Some(CloseCode::Protocol),
+                Err(InvalidMessage) => return Some(CloseCode::Protocol),
             }
         }
         None
     }
 
-    /// Hands bytes to who waits for them. What nobody wants is dropped: a process that reads no more
-    /// input is no reason to end its session.
+    /// Passes bytes to their stream. Bytes for a closed stream are discarded: a process that does not read its
+    /// input any more does not end its session.
     async fn pass_on(&self, channel: u8, mut bytes: Bytes) {
         let to = match channel {
             STDIN => &self.stdin,
@@ -195,7 +199,7 @@ impl Reader {
         match channel {
             STDIN => self.stdin = None,
             RESIZE => self.resize = None,
-            // The client hears no more of it, which it says by not listening.
+            // Output channels: the client only stops reading them.
             _ => {}
         }
     }
@@ -204,32 +208,32 @@ impl Reader {
 async fn write_all<I>(
     channels: Channels,
     mut to: SplitSink<WebSocketStream<I>, Message>,
-    mut queue: mpsc::Receiver<Out>,
+    mut queue: mpsc::Receiver<Outgoing>,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(out) = queue.recv().await {
         match out {
-            Out::Data { stream, bytes } => {
-                // All streams are our own, so their numbers are channels.
+            Outgoing::Data { stream, bytes } => {
+                // All stream numbers are channels, assigned above.
                 let channel = u8::try_from(stream).unwrap_or(ERROR);
-                to.send(channels.message(channel, &bytes)).await?;
+                to.send(channels.encode(channel, &bytes)).await?;
             }
-            Out::Beat => {
+            Outgoing::Ping => {
                 to.feed(Message::Pong(Bytes::new())).await?;
                 to.send(Message::Ping(Bytes::new())).await?;
             }
-            Out::Refuse { code } => {
+            Outgoing::Refuse { code } => {
                 return to.send(close(CloseCode::from(code))).await;
             }
-            Out::Goodbye => return to.send(close(CloseCode::Normal)).await,
-            // Here a stream ends with the session, and nothing is counted.
-            Out::End { .. }
-            | Out::Accept { .. }
-            | Out::Reset { .. }
-            | Out::Credit { .. }
-            | Out::Pong { .. } => {}
+            Outgoing::Close => return to.send(close(CloseCode::Normal)).await,
+            // Over WebSocket, streams end with the session, and there is no flow control.
+            Outgoing::End { .. }
+            | Outgoing::Accept { .. }
+            | Outgoing::Reset { .. }
+            | Outgoing::Credit { .. }
+            | Outgoing::Pong { .. } => {}
         }
     }
     Ok(())

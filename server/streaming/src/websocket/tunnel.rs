@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A SPDY connection whose bytes travel in WebSocket messages, as port-forward clients send it through
-//! proxies that know nothing else.
+//! A SPDY connection inside WebSocket messages, which port-forward clients use to pass proxies without SPDY.
 //!
-//! Messages have no meaning here: the bytes are put together again and SPDY never learns of them.
+//! The bounds of messages have no meaning: SPDY gets the bytes as one stream.
 
 use super::{close, framed};
 use crate::channel::CHUNK;
@@ -16,10 +15,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// Bytes that may wait on either way.
+/// Most bytes that may wait in either direction.
 const WAITING: usize = 2 * CHUNK;
 
-/// The tunnel's inner end, and the task that carries the bytes until both sides have closed.
+/// The inner end of the tunnel, and the task that copies bytes until both ends are closed.
 pub async fn through(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> (DuplexStream, impl Future<Output = ()> + Send + 'static) {
@@ -39,17 +38,17 @@ where
     while let Some(message) = from.next().await {
         match message {
             Ok(Message::Binary(bytes)) => {
-                // Even when SPDY takes no more, the client's farewell is read.
-                let _over = to.write_all(&bytes).await;
+                // Even if SPDY is closed, the client's close message must be read.
+                let _closed = to.write_all(&bytes).await;
             }
-            // The framing has answered them.
+            // tungstenite has answered them.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
-            // Text is against the protocol; nothing that comes behind it can be understood.
+            // Text violates the protocol; nothing after it can be decoded.
             Ok(Message::Text(_)) | Err(_) => break,
         }
     }
-    // SPDY takes this for the end of the connection, which it is.
-    let _over = to.shutdown().await;
+    // For SPDY this is the end of the connection.
+    let _closed = to.shutdown().await;
 }
 
 async fn outward<I>(
