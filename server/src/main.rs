@@ -34,9 +34,9 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = std::env::args().collect();
     if let [_, word, path, index, name] = args.as_slice()
-        && word == hull_nri::GUARD
+        && word == hull_nri::START_PLUGIN
     {
-        let err = hull_nri::guard(path, index, name);
+        let err = hull_nri::exec_plugin(path, index, name);
         // Nobody listens where that cannot be written.
         let why = hull_sys::text::shown(
             format!("cannot start NRI plugin {path}: {err}"),

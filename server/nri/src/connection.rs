@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plugin's connection: our calls and their answers, the plugin's calls and ours.
+//! A plugin's connection: calls of the daemon and calls of the plugin, in both directions at once.
 //!
 //! ```text
-//! call ──▶ owner ──▶ writer ──▶ socket          one task owns what is under way; the writer is apart,
-//!            ▲                    │             so that a plugin that does not read keeps nobody from
-//!            └────────────────────┘ read        hearing it, and the other way round
+//! call ──▶ task ──▶ writer ──▶ socket           one task owns the calls in flight; the writer is separate,
+//!           ▲                    │              so a plugin that does not read cannot block reading from it,
+//!           └────────────────────┘ read         nor the other way round
 //! ```
 //!
-//! The rule: a connection ends whole. What was under way then is answered with [`Failed::Closed`].
-//! Deadlines are the callers': who gives up waiting just drops its call.
+//! The rule: a connection ends in both directions at once, and calls in flight then fail with
+//! [`CallError::Closed`]. Timeouts are the callers': a caller that stops waiting drops its future.
 
 use crate::wire::{self, Channel, Decoder, Kind, Message};
 use bytes::{Bytes, BytesMut};
@@ -24,19 +24,19 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument as _;
 
-/// Calls that may wait for the owner.
-const CALLS: usize = 16;
-/// Messages that may wait for a plugin to read.
+/// Calls that may wait for the connection's task.
+const CALLS_QUEUED: usize = 16;
+/// Messages that may wait until the plugin reads them.
 const UNREAD: usize = crate::limits::UNREAD.count();
 /// Calls of the plugin that are served at a time.
 const SERVED: usize = crate::limits::SERVED.count();
-/// Read at a time, in bytes.
+/// Size of one read, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
 const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
 const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
 
-/// gRPC's numbers, of which these few are used.
+/// gRPC's next_number, of which these few are used.
 pub(crate) mod code {
     pub(crate) const INVALID_ARGUMENT: i32 = 3;
     pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
@@ -44,26 +44,26 @@ pub(crate) mod code {
     pub(crate) const UNIMPLEMENTED: i32 = 12;
 }
 
-/// Why a call has no answer, or a bad one.
+/// A call without a valid answer. The texts are sentences about the plugin.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum Failed {
+pub(crate) enum CallError {
     #[error("{message}")]
     Refused { code: i32, message: String },
     #[error("the connection is closed: {why}")]
     Closed { why: String },
-    #[error("it does not read what it is sent")]
-    Unread,
+    #[error("it does not read its messages")]
+    NotReading,
     #[error("the message would be longer than 4 MiB")]
     TooLong,
-    #[error("its answer cannot be understood: {why}")]
-    Garbled { why: String },
+    #[error("its answer is invalid: {why}")]
+    Invalid { why: String },
     #[error("no answer within {0:?}")]
-    Late(std::time::Duration),
+    Timeout(std::time::Duration),
 }
 
-/// A call of the plugin.
+/// A call by the plugin.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct PluginCall {
     pub(crate) method: String,
     pub(crate) payload: Bytes,
     pub(crate) reply: oneshot::Sender<Result<Vec<u8>, ttrpc::Status>>,
@@ -75,9 +75,9 @@ enum Command {
     Close { why: String },
 }
 
-type Answer = oneshot::Sender<Result<Bytes, Failed>>;
+type Answer = oneshot::Sender<Result<Bytes, CallError>>;
 
-/// A handle on the connection.
+/// A handle on a plugin's connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     commands: mpsc::Sender<Command>,
@@ -85,18 +85,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes the socket over; the plugin's calls come out of the receiver.
-    pub(crate) fn open(stream: UnixStream) -> (Self, mpsc::Receiver<Incoming>) {
-        let (commands, inbox) = mpsc::channel(CALLS);
+    /// Serves the connection on `stream`. Calls by the plugin arrive at the receiver.
+    pub(crate) fn open(stream: UnixStream) -> (Self, mpsc::Receiver<PluginCall>) {
+        let (commands, inbox) = mpsc::channel(CALLS_QUEUED);
         let (closing, closed) = watch::channel(None);
         let (incoming, calls) = mpsc::channel(SERVED);
         let (read, write) = stream.into_split();
         let (out, unread) = mpsc::channel(UNREAD);
-        let owner = Owner { pending: HashMap::new(), stream: 1, out, incoming };
+        let task = ConnectionTask { pending: HashMap::new(), stream: 1, out, incoming };
         tokio::spawn(
             async move {
                 let writer = tokio::spawn(write_all(write, unread));
-                let why = owner.run(read, inbox).await;
+                let why = task.run(read, inbox).await;
                 writer.abort();
                 closing.send_replace(Some(why));
             }
@@ -110,80 +110,80 @@ impl Connection {
         &self,
         method: &'static str,
         message: &impl prost::Message,
-    ) -> Result<Bytes, Failed> {
+    ) -> Result<Bytes, CallError> {
         let (reply, answer) = oneshot::channel();
         let call = Command::Call { method, payload: message.encode_to_vec(), reply };
         if self.commands.send(call).await.is_err() {
-            return Err(self.gone().await);
+            return Err(self.closed_error().await);
         }
         match answer.await {
             Ok(answer) => answer,
-            Err(_) => Err(self.gone().await),
+            Err(_) => Err(self.closed_error().await),
         }
     }
 
-    /// Ends it, for a reason that all who wait for an answer are told. When this comes back it has ended.
+    /// Closes the connection and waits for its end. Calls in flight fail with `why`.
     pub(crate) async fn close(&self, why: String) {
-        // One that is closed already has its reason.
+        // Fails if it is closed already, for its own reason.
         let _closed = self.commands.send(Command::Close { why }).await;
         self.ended().await;
     }
 
-    /// Waits until it has ended, and tells why.
+    /// Waits for the end of the connection. Returns the reason.
     pub(crate) async fn ended(&self) -> String {
         let mut closed = self.closed.clone();
         let why = closed.wait_for(Option::is_some).await.ok();
         why.and_then(|why| why.clone()).unwrap_or_else(|| "it ended".into())
     }
 
-    /// Whether it has ended.
+    /// Whether the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.commands.is_closed()
     }
 
-    async fn gone(&self) -> Failed {
-        Failed::Closed { why: self.ended().await }
+    async fn closed_error(&self) -> CallError {
+        CallError::Closed { why: self.ended().await }
     }
 }
 
-/// Sends what is queued until it cannot.
+/// Writes queued messages until the queue or the socket is closed.
 async fn write_all(mut to: OwnedWriteHalf, mut messages: mpsc::Receiver<Vec<u8>>) {
     while let Some(message) = messages.recv().await {
         if to.write_all(&message).await.is_err() {
-            // The reading half meets the same end and tells why.
+            // The reading half gets the same error and reports it.
             return;
         }
     }
 }
 
-/// A call of the plugin, with the stream that its answer belongs to.
-type Serving = Pin<Box<dyn Future<Output = (u32, Result<Vec<u8>, ttrpc::Status>)> + Send>>;
+/// The pending result of a call by the plugin, with its ttrpc stream.
+type PendingResult = Pin<Box<dyn Future<Output = (u32, Result<Vec<u8>, ttrpc::Status>)> + Send>>;
 
-struct Owner {
+struct ConnectionTask {
     pending: HashMap<u32, Answer>,
-    /// Number of the next call: odd, as ttrpc has it for who calls.
+    /// Stream number of the next call. ttrpc clients use odd ones.
     stream: u32,
     out: mpsc::Sender<Vec<u8>>,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<PluginCall>,
 }
 
-impl Owner {
-    /// Runs until the connection ends. Why it did.
+impl ConnectionTask {
+    /// Runs until the connection ends. Returns the reason.
     async fn run(mut self, mut read: OwnedReadHalf, mut inbox: mpsc::Receiver<Command>) -> String {
         let mut decoder = Decoder::default();
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        let mut serving: FuturesUnordered<Serving> = FuturesUnordered::new();
+        let mut serving: FuturesUnordered<PendingResult> = FuturesUnordered::new();
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Call { method, payload, reply }) => self.call(method, payload, reply),
                     Some(Command::Close { why }) => return why,
-                    None => return "nobody needs it any more".into(),
+                    None => return "the daemon does not use it any more".into(),
                 },
                 Some((stream, result)) = serving.next() => self.answer(stream, result),
                 got = read.read_buf(&mut buffer) => {
                     match got {
-                        Ok(0) => return "the plugin ended it".into(),
+                        Ok(0) => return "the plugin closed it".into(),
                         Ok(_) => {}
                         Err(err) => return err.to_string(),
                     }
@@ -193,7 +193,7 @@ impl Owner {
                     };
                     buffer.clear();
                     for message in messages {
-                        if let Err(why) = self.take(message, &mut serving) {
+                        if let Err(why) = self.receive(message, &mut serving) {
                             return why;
                         }
                     }
@@ -213,29 +213,29 @@ impl Owner {
         let sent = wire::encode(Channel::Plugin, stream, Kind::Request, &request.encode_to_vec());
         let refused = match sent.map(|bytes| self.out.try_send(bytes)) {
             Some(Ok(())) => None,
-            Some(Err(_)) => Some(Failed::Unread),
-            None => Some(Failed::TooLong),
+            Some(Err(_)) => Some(CallError::NotReading),
+            None => Some(CallError::TooLong),
         };
         if let Some(failed) = refused {
-            // Whoever asked may have given up.
+            // Fails if the caller has stopped waiting.
             let _gone = reply.send(Err(failed));
             return;
         }
         self.stream = self.stream.wrapping_add(2);
-        // Those who gave up waiting are forgotten; a late answer then belongs to nobody.
+        // Calls whose caller stopped waiting are dropped; a late answer to them is ignored.
         self.pending.retain(|_, waiting| !waiting.is_closed());
         self.pending.insert(stream, reply);
     }
 
-    fn take(
+    fn receive(
         &mut self,
         message: Message,
-        serving: &mut FuturesUnordered<Serving>,
+        serving: &mut FuturesUnordered<PendingResult>,
     ) -> Result<(), String> {
         match (message.channel, message.kind) {
             (Channel::Plugin, Kind::Response) => {
                 if let Some(reply) = self.pending.remove(&message.stream) {
-                    let _gone = reply.send(answer_in(message.payload));
+                    let _gone = reply.send(decode_response(message.payload));
                 }
             }
             (Channel::Runtime, Kind::Request) => {
@@ -255,20 +255,20 @@ impl Owner {
                 }
             }
             (Channel::Plugin, Kind::Request) => {
-                return Err("it sent a call where it answers".into());
+                return Err("it sent a request on the channel of its responses".into());
             }
             (Channel::Runtime, Kind::Response) => {
-                return Err("it sent an answer where it calls".into());
+                return Err("it sent a response on the channel of its requests".into());
             }
         }
         Ok(())
     }
 
-    /// Hands a call of the plugin to who serves it.
+    /// Passes a call by the plugin to its session.
     fn request(
         &self,
         payload: Bytes,
-        under_way: usize,
+        in_flight: usize,
     ) -> Result<oneshot::Receiver<Result<Vec<u8>, ttrpc::Status>>, ttrpc::Status> {
         let refuse = |code, message: String| Err(ttrpc::Status { code, message });
         let request = match ttrpc::Request::decode(payload) {
@@ -279,9 +279,9 @@ impl Owner {
             return refuse(code::UNIMPLEMENTED, format!("there is no service {}", request.service));
         }
         let (reply, answer) = oneshot::channel();
-        let call = Incoming { method: request.method, payload: request.payload.into(), reply };
-        if under_way >= SERVED || self.incoming.try_send(call).is_err() {
-            let most = format!("{SERVED} calls are under way already");
+        let call = PluginCall { method: request.method, payload: request.payload.into(), reply };
+        if in_flight >= SERVED || self.incoming.try_send(call).is_err() {
+            let most = format!("{SERVED} calls are in flight already");
             return refuse(code::RESOURCE_EXHAUSTED, most);
         }
         Ok(answer)
@@ -294,19 +294,19 @@ impl Owner {
         };
         let sent =
             wire::encode(Channel::Runtime, stream, Kind::Response, &response.encode_to_vec());
-        // A plugin that reads nothing misses the answers to its own calls.
+        // A plugin that does not read misses the answers to its own calls.
         if sent.is_none_or(|bytes| self.out.try_send(bytes).is_err()) {
-            tracing::debug!(stream, "answer to the plugin's call not sent");
+            tracing::debug!(stream, "answer to a plugin's call not sent");
         }
     }
 }
 
-fn answer_in(payload: Bytes) -> Result<Bytes, Failed> {
-    let response =
-        ttrpc::Response::decode(payload).map_err(|err| Failed::Garbled { why: err.to_string() })?;
+fn decode_response(payload: Bytes) -> Result<Bytes, CallError> {
+    let response = ttrpc::Response::decode(payload)
+        .map_err(|err| CallError::Invalid { why: err.to_string() })?;
     match response.status {
         Some(status) if status.code != 0 => {
-            Err(Failed::Refused { code: status.code, message: status.message })
+            Err(CallError::Refused { code: status.code, message: status.message })
         }
         Some(_) | None => Ok(response.payload.into()),
     }

@@ -1,109 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why plugins keep something from being done. Texts read after "cannot".
+//! Errors that NRI plugins cause in a verb, or that keep plugins from connecting. Texts read after "cannot".
 
 use std::path::PathBuf;
 
-/// Why plugins keep something from being done, or cannot be had.
+/// A failed call of NRI plugins, or their socket that could not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It wants calls to fail that it does not answer.
-    #[error("go on without NRI plugin `{plugin}`: it gave no answer to {call} ({why})")]
+    /// A plugin gave no valid answer, and its failure policy makes the request fail.
+    #[error("call {call} of NRI plugin `{plugin}`, which requires its answer: {why}")]
     NoAnswer {
-        /// Index and name.
+        /// The plugin, as `<index>-<name>`.
         plugin: String,
-        /// Which method.
+        /// The method of the interface, such as `CreateContainer`.
         call: &'static str,
-        /// Deadline, lost connection, garbage.
+        /// A timeout, a lost connection, or an invalid answer.
         why: String,
     },
-    /// It said no.
-    #[error("get past NRI plugin `{plugin}`, which refuses {call}: {why}")]
+    /// A plugin refused the request.
+    #[error("get {call} approved: NRI plugin `{plugin}` refuses it: {why}")]
     Refused {
-        /// Index and name.
+        /// The plugin, as `<index>-<name>`.
         plugin: String,
-        /// Which method.
+        /// The method of the interface, such as `CreateContainer`.
         call: &'static str,
-        /// In its words.
+        /// The plugin's message.
         why: String,
     },
-    /// Two want different things.
-    #[error("do what NRI plugins `{first}` and `{second}` ask: both set {what}")]
+    /// Two plugins set the same field.
+    #[error("merge the adjustments of NRI plugins `{first}` and `{second}`: both set {what}")]
     Conflict {
-        /// Who set it first.
+        /// The plugin that set the field first.
         first: String,
-        /// Who would set it too.
+        /// The plugin that set it too.
         second: String,
-        /// Which field, and which entry of it.
+        /// The field, and the key of the entry in it.
         what: String,
     },
-    /// The container that is being made is adjusted, not updated.
+    /// A plugin updates the container that is being created. It may only adjust that one.
     #[error(
-        "do what NRI plugin `{plugin}` asks: it updates container {container}, which is only being made"
+        "apply the updates of NRI plugin `{plugin}`: one is for container {container}, which is still being created"
     )]
     UpdatesNew {
-        /// Index and name.
+        /// The plugin, as `<index>-<name>`.
         plugin: String,
-        /// Which one.
+        /// Id of the new container.
         container: String,
     },
-    /// A plugin that watches over the others says no.
-    #[error("do what NRI plugins ask: plugin `{plugin}` rejects it: {why}")]
+    /// A validating plugin rejects the adjustments of the others.
+    #[error("validate the adjustments of NRI plugins: plugin `{plugin}` rejects them: {why}")]
     Rejected {
-        /// Index and name.
+        /// The validating plugin, as `<index>-<name>`.
         plugin: String,
-        /// In its words.
+        /// The plugin's message.
         why: String,
     },
-    /// The socket for plugins.
+    /// The socket for plugins could not be opened.
     #[error("listen for NRI plugins on {}: {why}", path.display())]
     Listen {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason, such as the kernel's error.
         why: String,
     },
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// The change by which an operator fixes this.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoAnswer { plugin, .. } => {
-                Some(format!("see the log of plugin `{plugin}`; restart it, or take it away"))
+                Some(format!("see the log of plugin `{plugin}`; restart or remove the plugin"))
             }
             Self::Refused { plugin, .. } | Self::Rejected { plugin, .. } => {
                 Some(format!("see the log and the configuration of plugin `{plugin}`"))
             }
-            Self::Conflict { first, second, .. } => Some(format!(
-                "configure `{first}` or `{second}` so that only one of them sets it"
-            )),
+            Self::Conflict { first, second, .. } => {
+                Some(format!("configure `{first}` or `{second}` so that only one of them sets it"))
+            }
             Self::UpdatesNew { plugin, .. } => Some(format!("this is a bug in plugin `{plugin}`")),
             Self::Listen { .. } => Some(
-                "set another path with `nri.socket`, or `nri.enable = false` when no plugin is to be used".into(),
+                "set another path with `nri.socket`, or `nri.enable = false` if no plugin is used"
+                    .into(),
             ),
         }
     }
-}
-
-/// Why a plugin that connected, or was started, did not become one.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfit {
-    #[error("it did not register within {0:?}")]
-    Silent(std::time::Duration),
-    #[error("it registered with {0}")]
-    Name(String),
-    #[error("it is not configured: {0}")]
-    Configure(crate::connection::Failed),
-    #[error("it asks for events {0:#x} that there are not")]
-    Events(i32),
-    #[error("calls under way when it came did not end within {0:?}")]
-    Busy(std::time::Duration),
-    #[error("it is not synchronised: {0}")]
-    Synchronize(crate::connection::Failed),
-    #[error("it does not take the state of a big node in parts")]
-    OnePart,
-    #[error("its connection is closed: {0}")]
-    Closed(String),
 }

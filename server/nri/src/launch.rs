@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pre-installed plugins: found in a directory, started with a connected socket as descriptor 3.
 //!
-//! They end with the daemon, however it ends: what starts them ([`guard`]) has the kernel kill them when
-//! the daemon's main thread is gone.
+//! They end with the daemon, however it ends: before the exec, [`exec_plugin`] sets a parent death signal, so
+//! the kernel kills them when the daemon's main thread exits.
 
-use crate::session::Given;
+use crate::types::{is_index, is_name};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs;
@@ -16,22 +16,30 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where a plugin finds its socket.
+/// Descriptor of a plugin's socket.
 const SOCKET_FD: i32 = 3;
 /// Longest configuration of a plugin, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// The hidden word of our command line that starts a plugin.
-pub const GUARD: &str = "start-nri-plugin";
+/// The hidden command of `hull` that starts a plugin.
+pub const START_PLUGIN: &str = "start-nri-plugin";
 
-/// A plugin's file.
+/// Identity and configuration of a pre-installed plugin, which it does not choose itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
-    pub(crate) path: PathBuf,
-    pub(crate) given: Given,
+pub(crate) struct PreinstalledPlugin {
+    pub(crate) index: String,
+    pub(crate) name: String,
+    pub(crate) config: String,
 }
 
-/// Plugins in `dir`, by name, and what is wrong with others that are there.
-pub(crate) fn find(dir: &Path, configs: &Path) -> (Vec<Found>, Vec<String>) {
+/// The program of a pre-installed plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct PluginProgram {
+    pub(crate) path: PathBuf,
+    pub(crate) plugin: PreinstalledPlugin,
+}
+
+/// The plugins in `dir`, sorted by name, and the reasons why other files there are skipped.
+pub(crate) fn find(dir: &Path, configs: &Path) -> (Vec<PluginProgram>, Vec<String>) {
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -46,17 +54,16 @@ pub(crate) fn find(dir: &Path, configs: &Path) -> (Vec<Found>, Vec<String>) {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        let named = name
-            .split_once('-')
-            .filter(|(index, name)| crate::is_index(index) && crate::is_name(name));
+        let named = name.split_once('-').filter(|(index, name)| is_index(index) && is_name(name));
         let Some((index, name)) = named else {
             wrong.push(format!("{} is not named NN-name", path.display()));
             continue;
         };
         match config(configs, index, name) {
             Ok(config) => {
-                let given = Given { index: index.to_owned(), name: name.to_owned(), config };
-                found.push(Found { path, given });
+                let plugin =
+                    PreinstalledPlugin { index: index.to_owned(), name: name.to_owned(), config };
+                found.push(PluginProgram { path, plugin });
             }
             Err(why) => wrong.push(why),
         }
@@ -65,7 +72,7 @@ pub(crate) fn find(dir: &Path, configs: &Path) -> (Vec<Found>, Vec<String>) {
     (found, wrong)
 }
 
-/// The configuration of a plugin: by its whole name, else by its name alone, else none.
+/// A plugin's configuration: `<index>-<name>.conf`, else `<name>.conf`, else an empty one.
 fn config(dir: &Path, index: &str, name: &str) -> Result<String, String> {
     for file in [format!("{index}-{name}.conf"), format!("{name}.conf")] {
         let path = dir.join(file);
@@ -82,27 +89,27 @@ fn config(dir: &Path, index: &str, name: &str) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// A plugin's process, killed when this is dropped.
+/// A plugin's process. It is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Process(OwnedFd);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that ended by itself is what we want.
+        // Fails if the process has ended by itself.
         let _ended = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
     }
 }
 
-/// Starts a plugin. Must be called on the daemon's main thread, with whose end the plugin is killed.
-pub(crate) fn start(plugin: &Found) -> Result<(UnixStream, Process), String> {
+/// Starts a plugin. Must be called on the daemon's main thread: the plugin is killed when that thread ends.
+pub(crate) fn start(program: &PluginProgram) -> Result<(UnixStream, Process), String> {
     let system = |what: &'static str| move |err: rustix::io::Errno| format!("{what}: {err}");
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(system("socketpair()"))?;
     let this =
         fs::File::open("/proc/self/exe").map_err(|err| format!("open /proc/self/exe: {err}"))?;
-    let path = plugin.path.to_str().ok_or("its path is not UTF-8")?;
-    let args = ["hull", GUARD, path, &plugin.given.index, &plugin.given.name];
+    let path = program.path.to_str().ok_or("its path is not UTF-8")?;
+    let args = ["hull", START_PLUGIN, path, &program.plugin.index, &program.plugin.name];
     let pid = hull_sys::spawn_program(this.as_fd(), &args, &[(theirs.as_fd(), SOCKET_FD)])
         .map_err(|err| err.to_string())?;
     let pid = Pid::from_raw(pid).ok_or("it has no process id")?;
@@ -113,14 +120,14 @@ pub(crate) fn start(plugin: &Found) -> Result<(UnixStream, Process), String> {
     Ok((stream, Process(process)))
 }
 
-/// What our own program does under the word [`GUARD`]: becomes the plugin, to be killed by the kernel
-/// when the daemon ends. Comes back only with an error.
+/// Implements the command [`START_PLUGIN`]: replaces this process by the plugin, which the kernel kills when
+/// the daemon ends. Returns only on an error.
 #[must_use]
-pub fn guard(path: &str, index: &str, name: &str) -> io::Error {
+pub fn exec_plugin(path: &str, index: &str, name: &str) -> io::Error {
     if let Err(err) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         return err.into();
     }
-    // A daemon that ended before the line above is found out by its socket.
+    // If the daemon ended before the line above, the plugin finds its socket closed.
     let mut plugin = Command::new(path);
     plugin
         .env_clear()

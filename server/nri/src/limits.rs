@@ -1,48 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits on the cost of NRI plugins. docs/security.md shows the table that is made of it.
+//! Limits on the cost of NRI plugins, the source of their table in docs/security.md.
 
 use hull_sys::budget::{Budget, Unit};
 
-const LET_GO: &str = "its connection is closed; pods go on without it, unless they require it";
+const DISCONNECTED: &str =
+    "it is disconnected; pods run without it, unless it requires its answers";
 
-/// One call of a plugin.
+/// Time limit of one call, in milliseconds.
 pub const REQUEST_TIMEOUT_MS: Budget = Budget::setting(
     "nri",
     "request_timeout_ms",
     "time of an NRI plugin for the answer to a call",
     (2000, Unit::Milliseconds),
-    LET_GO,
+    DISCONNECTED,
 );
-/// Both to register and to take in what there is.
+/// Time limit of the registration, and again of the synchronization, in milliseconds.
 pub const REGISTRATION_TIMEOUT_MS: Budget = Budget::setting(
     "nri",
     "registration_timeout_ms",
-    "time of an NRI plugin to register, and again to take in what runs",
+    "time of an NRI plugin to register, and again to be synchronized",
     (5000, Unit::Milliseconds),
-    "its connection is closed; no pod waits for it",
+    "it is disconnected; no pod waits for it",
 );
-/// Connections, registered or not.
+/// Most connections of plugins, registered or not.
 pub(crate) const PLUGINS: Budget = Budget::fixed(
     "plugins_max",
     "NRI plugins at a time",
     (64, Unit::Number),
     "the connection is closed",
 );
-/// ttrpc's own limit.
+/// Most bytes of a message: the limit of ttrpc itself.
 pub(crate) const MESSAGE_BYTES: Budget = Budget::fixed(
     "message_bytes_max",
     "bytes of a message of an NRI plugin",
     (4 << 20, Unit::Bytes),
-    LET_GO,
+    DISCONNECTED,
 );
-/// Messages that it has not read.
+/// Most messages that a plugin has not read.
 pub(crate) const UNREAD: Budget = Budget::fixed(
     "unread_max",
     "messages that an NRI plugin has not read",
     (8, Unit::Number),
     "further ones wait, within their time",
 );
-/// Requests of its own.
+/// Most requests by one plugin at a time.
 pub(crate) const SERVED: Budget = Budget::fixed(
     "served_max",
     "requests of an NRI plugin at a time",

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plugin that is configured: what it hears of, how it is called, and what becomes of it when it gives
-//! no answer.
+//! A configured plugin: its subscriptions, calls to it, and the consequences of a failed call.
 //!
-//! The rules: it has one call of ours at a time, in the order in which they were wanted, because plugins
-//! were always called so. A call has a deadline. A plugin that misses it, dies or talks nonsense is let
-//! go, and the call goes on without it; its failure policy can say otherwise. An answer that says no is
-//! no failure of the plugin: it makes the call fail.
+//! The rules: a plugin gets one call at a time, in the order of the requests, because plugins were always
+//! called like that. A call has a timeout. A plugin that misses it, exits, or sends an invalid answer is
+//! disconnected, and the verb goes on without it, unless its failure policy says otherwise. A refusal is
+//! not a failure of the plugin: it fails the verb.
 
-use crate::connection::{Connection, Failed, code};
-use crate::{Error, Times};
+use crate::connection::{CallError, Connection, code};
+use crate::{Error, Timeouts};
 use hull_proto::nri::{Container, PodSandbox};
 use hull_proto::nri::{Empty, Event, FailurePolicy, StateChangeEvent};
 use std::sync::Arc;
@@ -16,24 +15,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-/// Every event there is.
+/// The mask of all events of the interface.
 pub(crate) const ALL_EVENTS: u32 = (1 << (Event::Last as u32 - 1)) - 1;
 
-/// A plugin.
+/// A configured plugin and its connection.
 #[derive(Debug)]
 pub(crate) struct Plugin {
-    /// Tells apart plugins of one name.
+    /// Distinguishes plugins with the same index and name.
     pub(crate) number: u64,
-    /// Two digits.
+    /// Two digits, by which plugins are ordered.
     pub(crate) index: String,
     pub(crate) name: String,
+    /// Mask of the subscribed events.
     pub(crate) events: u32,
     pub(crate) policy: FailurePolicy,
     pub(crate) connection: Connection,
-    pub(crate) times: Times,
-    /// Whose turn it is.
-    pub(crate) lane: Arc<Semaphore>,
-    /// Events that it only takes by StateChange.
+    pub(crate) timeouts: Timeouts,
+    /// Held during a call: one at a time, first come, first served.
+    pub(crate) turn_lock: Arc<Semaphore>,
+    /// Mask of the events that it accepts only as StateChange.
     pub(crate) by_state_change: AtomicU32,
 }
 
@@ -63,100 +63,101 @@ fn bit(event: Event) -> u32 {
 }
 
 impl Plugin {
-    /// As logs and errors name it.
-    pub(crate) fn title(&self) -> String {
+    /// Index and name, as in `10-example`: its name in logs and errors.
+    pub(crate) fn full_name(&self) -> String {
         format!("{}-{}", self.index, self.name)
     }
 
-    /// Whether it is told of `event`.
-    pub(crate) fn hears(&self, event: Event) -> bool {
+    /// Whether it is connected and subscribed to `event`.
+    pub(crate) fn is_subscribed(&self, event: Event) -> bool {
         self.events & bit(event) != 0 && !self.connection.is_closed()
     }
 
-    /// Calls the method of `event`. `None` when the plugin does not hear of it, or gave no answer that
-    /// its policy waits for.
-    pub(crate) async fn ask<R: prost::Message + Default>(
+    /// Calls the method of `event`. `None` if the plugin is not subscribed, or if it gave no answer and its
+    /// failure policy does not require one.
+    pub(crate) async fn request<R: prost::Message + Default>(
         &self,
         event: Event,
         message: &impl prost::Message,
     ) -> Result<Option<R>, Error> {
-        if !self.hears(event) {
+        if !self.is_subscribed(event) {
             return Ok(None);
         }
-        match self.exchange(method(event), message).await {
+        match self.call(method(event), message).await {
             Ok(answer) => Ok(Some(answer)),
             Err(failed) => self.failed(method(event), failed).await.map(|()| None),
         }
     }
 
-    /// Tells it of an event that it can only refuse; by StateChange when it is too old for a method of
-    /// its own.
-    pub(crate) async fn tell(
+    /// Sends an event that it can refuse but not change; as StateChange if the plugin is too old for the
+    /// event's own method.
+    pub(crate) async fn notify(
         &self,
         event: Event,
         message: &impl prost::Message,
-        about: (&PodSandbox, Option<&Container>),
+        subject: (&PodSandbox, Option<&Container>),
     ) -> Result<(), Error> {
-        if !self.hears(event) {
+        if !self.is_subscribed(event) {
             return Ok(());
         }
         let old = || self.by_state_change.load(Ordering::Relaxed) & bit(event) != 0;
         if !old() {
-            match self.exchange::<Empty>(method(event), message).await {
+            match self.call::<Empty>(method(event), message).await {
                 Ok(Empty {}) => return Ok(()),
-                Err(Failed::Refused { code: code::UNIMPLEMENTED, .. }) => {
+                Err(CallError::Refused { code: code::UNIMPLEMENTED, .. }) => {
                     self.by_state_change.fetch_or(bit(event), Ordering::Relaxed);
-                    debug!(plugin = %self.title(), call = method(event), "plugin takes this by StateChange");
+                    debug!(plugin = %self.full_name(), call = method(event), "plugin accepts this event as StateChange");
                 }
                 Err(failed) => return self.failed(method(event), failed).await,
             }
         }
         let change = StateChangeEvent {
             event: event as i32,
-            pod: Some(about.0.clone()),
-            container: about.1.cloned(),
+            pod: Some(subject.0.clone()),
+            container: subject.1.cloned(),
         };
-        match self.exchange::<Empty>("StateChange", &change).await {
+        match self.call::<Empty>("StateChange", &change).await {
             Ok(Empty {}) => Ok(()),
             Err(failed) => self.failed(method(event), failed).await,
         }
     }
 
-    /// Has a validator look at an adjustment. One that gives no answer has not agreed.
+    /// Asks a validating plugin to approve the adjustments. No answer is not an approval.
     pub(crate) async fn validate<R: prost::Message + Default>(
         &self,
         message: &impl prost::Message,
     ) -> Result<R, Error> {
         let call = method(Event::ValidateContainerAdjustment);
-        match self.exchange(call, message).await {
+        match self.call(call, message).await {
             Ok(answer) => Ok(answer),
             Err(failed) => {
                 let why = failed.to_string();
                 self.failed(call, failed).await?;
-                Err(Error::NoAnswer { plugin: self.title(), call, why })
+                Err(Error::NoAnswer { plugin: self.full_name(), call, why })
             }
         }
     }
 
-    /// Waits for its turn, then calls and waits for the answer, until the deadline.
-    async fn exchange<R: prost::Message + Default>(
+    /// Waits for the plugin's turn, calls the method and waits for the answer, with the request timeout.
+    async fn call<R: prost::Message + Default>(
         &self,
         method: &'static str,
         message: &impl prost::Message,
-    ) -> Result<R, Failed> {
+    ) -> Result<R, CallError> {
         let _turn = self.turn().await?;
-        let limit = self.times.request;
+        let limit = self.timeouts.request;
         let answer = tokio::time::timeout(limit, self.connection.call(method, message)).await;
-        let answer = answer.map_err(|_| Failed::Late(limit))??;
-        R::decode(answer).map_err(|err| Failed::Garbled { why: err.to_string() })
+        let answer = answer.map_err(|_| CallError::Timeout(limit))??;
+        R::decode(answer).map_err(|err| CallError::Invalid { why: err.to_string() })
     }
 
-    /// Its turn. One that is let go on its first missed deadline holds up those who wait no longer than
-    /// that; one that is kept could do so again and again, so for it waiting counts.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Failed> {
-        let closed = |why| Failed::Closed { why };
-        let limit = self.times.request;
-        let patience = async {
+    /// Waits until no other call is in flight. A plugin that is disconnected at its first timeout delays a
+    /// caller by at most that time. A plugin that stays connected could do that again and again, so for it
+    /// the wait has a timeout too.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, CallError> {
+        let closed = |why| CallError::Closed { why };
+        let limit = self.timeouts.request;
+        let wait_timeout = async {
             if self.policy.keep_connected {
                 tokio::time::sleep(limit).await;
             } else {
@@ -164,33 +165,33 @@ impl Plugin {
             }
         };
         tokio::select! {
-            turn = Arc::clone(&self.lane).acquire_owned() => {
-                turn.map_err(|_| closed("it was let go".into()))
+            turn = Arc::clone(&self.turn_lock).acquire_owned() => {
+                turn.map_err(|_| closed("it was disconnected".into()))
             }
             why = self.connection.ended() => Err(closed(why)),
-            () = patience => Err(Failed::Late(limit)),
+            () = wait_timeout => Err(CallError::Timeout(limit)),
         }
     }
 
-    /// What a failed call means: for the plugin, and for who called.
-    async fn failed(&self, call: &'static str, failed: Failed) -> Result<(), Error> {
-        let plugin = self.title();
+    /// Applies the failure policy to a failed call: disconnects the plugin, and fails the verb or not.
+    async fn failed(&self, call: &'static str, failed: CallError) -> Result<(), Error> {
+        let plugin = self.full_name();
         let kept = match &failed {
-            Failed::Refused { message, .. } => {
+            CallError::Refused { message, .. } => {
                 return Err(Error::Refused { plugin, call, why: message.clone() });
             }
-            Failed::TooLong => {
+            CallError::TooLong => {
                 return Err(Error::Refused { plugin, call, why: failed.to_string() });
             }
-            Failed::Late(_) | Failed::Unread => self.policy.keep_connected,
-            Failed::Closed { .. } | Failed::Garbled { .. } => false,
+            CallError::Timeout(_) | CallError::NotReading => self.policy.keep_connected,
+            CallError::Closed { .. } | CallError::Invalid { .. } => false,
         };
         let why = failed.to_string();
         if !kept && !self.connection.is_closed() {
             warn!(
-                %plugin, call, %why, request_timeout_ms = self.times.request.as_millis(),
-                hint = "see the plugin's log and restart it; `nri.request_timeout_ms` is how long it may take",
-                "plugin gave no answer and is let go; pods go on without it"
+                %plugin, call, %why, request_timeout_ms = self.timeouts.request.as_millis(),
+                hint = "see the plugin's log and restart it; `nri.request_timeout_ms` limits the time of a call",
+                "plugin gave no answer and is disconnected; pods run without it"
             );
             self.connection.close(format!("no answer to {call}: {why}")).await;
         }
@@ -198,7 +199,7 @@ impl Plugin {
             return Err(Error::NoAnswer { plugin, call, why });
         }
         if kept {
-            warn!(%plugin, call, %why, "plugin gave no answer; this call goes on without it");
+            warn!(%plugin, call, %why, "plugin gave no answer; this request continues without it");
         }
         Ok(())
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plugin's life, from its connection to its end.
+//! The session of one plugin, from its connection to its end.
 //!
 //! ```text
-//! connected ─▶ registered ─▶ configured ─▶ joined ─▶ synchronised ─▶ called, and calling ─▶ gone
+//! connected ─▶ registered ─▶ configured ─▶ joined ─▶ synchronized ─▶ called, and calling ─▶ disconnected
 //!                                            │ its turn is held: verbs that begin now wait for it,
-//!                                            │ and for nobody else
-//!                                            └ verbs that began before end; then the node is looked at
+//!                                            │ and only if they call it
+//!                                            └ earlier verbs end; then a snapshot of the node is taken
 //! ```
 //!
-//! The rule: a plugin hears of every container exactly once, in Synchronize or by CreateContainer. Verbs
-//! that began before it joined do not know it, so what they make must be visible when the node is looked
-//! at. Verbs that begin later do, and no container of theirs is visible before the plugin was asked.
-//! All of that has a deadline, past which the plugin is let go.
+//! The rule: a plugin receives every container exactly once, in Synchronize or by CreateContainer. Verbs
+//! that began before it joined do not call it, so their results must be in the snapshot. Verbs that begin
+//! later do, and their containers become visible only after the plugin has answered. Each step has a
+//! timeout, after which the plugin is disconnected.
 
-use crate::connection::{Connection, Failed, Incoming, code};
-use crate::error::Unfit;
+use crate::connection::{CallError, Connection, PluginCall, code};
+use crate::launch::PreinstalledPlugin;
 use crate::plugin::{ALL_EVENTS, Plugin};
-use crate::roster::{self, Registrar};
-use crate::{Ask, Settings, State, Times};
+use crate::plugin_set::{self, Registry};
+use crate::types::{PluginRequest, Settings, State, Timeouts, is_index, is_name};
 use bytes::Bytes;
 use hull_proto::nri::{
     ConfigureRequest, ConfigureResponse, Container, ContainerUpdate, Empty, PodSandbox,
@@ -32,82 +32,100 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::{Instrument as _, info, warn};
 
-/// Version of the interface that is spoken.
+/// The implemented version of the interface.
 const VERSION: &str = "v0.12.5";
-/// Most of a node's state that goes into one message, in bytes. Room is left for what goes around it.
+/// Most bytes of the node's state in one Synchronize message; the rest is for the message around it.
 const PART_BYTES_MAX: usize = crate::wire::MESSAGE_BYTES_MAX - (64 << 10);
 
-/// What all sessions share.
+/// A connection that did not become a synchronized plugin. The texts are sentences about the plugin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PluginError {
+    #[error("it did not register within {0:?}")]
+    NotRegistered(std::time::Duration),
+    #[error("it registered with {0}")]
+    InvalidName(String),
+    #[error("its Configure failed: {0}")]
+    Configure(CallError),
+    #[error("it subscribes to unknown events: {0:#x}")]
+    UnknownEvents(i32),
+    #[error("verbs that began before it joined did not end within {0:?}")]
+    VerbsInFlight(std::time::Duration),
+    #[error("its Synchronize failed: {0}")]
+    Synchronize(CallError),
+    #[error("it does not accept the state of a large node in several messages")]
+    NoMultipart,
+    #[error("its connection is closed: {0}")]
+    Closed(String),
+}
+
+/// The state that all sessions share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) registrar: Registrar,
-    pub(crate) asks: mpsc::Sender<Ask>,
-    pub(crate) numbers: AtomicU64,
+    pub(crate) registry: Registry,
+    pub(crate) requests: mpsc::Sender<PluginRequest>,
+    pub(crate) next_number: AtomicU64,
 }
 
-/// A pre-installed plugin's name and configuration, which it does not choose itself.
-#[derive(Debug, Clone)]
-pub(crate) struct Given {
-    pub(crate) index: String,
-    pub(crate) name: String,
-    pub(crate) config: String,
-}
-
-/// Speaks with a plugin until it is gone.
-pub(crate) async fn run(shared: Arc<Shared>, stream: UnixStream, given: Option<Given>) {
+/// Runs the session of one plugin until its connection ends.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    stream: UnixStream,
+    preinstalled: Option<PreinstalledPlugin>,
+) {
     let (connection, mut calls) = Connection::open(stream);
-    let (config, name) = match &given {
-        Some(given) => (given.config.clone(), Some((given.index.clone(), given.name.clone()))),
+    let (config, name) = match &preinstalled {
+        Some(plugin) => (plugin.config.clone(), Some((plugin.index.clone(), plugin.name.clone()))),
         None => (String::new(), None),
     };
-    let registered = registered(&connection, &mut calls, shared.settings.times, name).await;
+    let registered = register(&connection, &mut calls, shared.settings.timeouts, name).await;
     let (index, name) = match registered {
         Ok(name) => name,
-        Err(unfit) => return let_go("unregistered", &connection, &unfit).await,
+        Err(err) => return disconnect("unregistered", &connection, &err).await,
     };
-    let title = format!("{index}-{name}");
-    let span = tracing::info_span!("plugin", plugin = %title);
+    let full_name = format!("{index}-{name}");
+    let span = tracing::info_span!("plugin", plugin = %full_name);
     async {
-        let serving = serve(&shared, &title, &mut calls);
+        let serving = serve(&shared, &full_name, &mut calls);
         tokio::pin!(serving);
-        let beginning = begin(&shared, &connection, index, name, config);
-        let begun = tokio::select! {
-            begun = beginning => begun,
-            () = &mut serving => Err((None, Unfit::Closed(connection.ended().await))),
+        let joining = configure_and_join(&shared, &connection, index, name, config);
+        let joined = tokio::select! {
+            joined = joining => joined,
+            () = &mut serving => Err((None, PluginError::Closed(connection.ended().await))),
         };
-        let number = match begun {
+        let number = match joined {
             Ok(number) => number,
-            Err((number, unfit)) => {
-                let_go(&title, &connection, &unfit).await;
+            Err((number, err)) => {
+                disconnect(&full_name, &connection, &err).await;
                 if let Some(number) = number {
-                    shared.registrar.leave(number).await;
+                    shared.registry.leave(number).await;
                 }
                 return;
             }
         };
-        info!("plugin synchronised");
+        info!("plugin synchronized");
         serving.await;
-        shared.registrar.leave(number).await;
+        shared.registry.leave(number).await;
         let why = connection.ended().await;
-        info!(why, "plugin is gone");
+        info!(why, "plugin disconnected");
     }
     .instrument(span)
     .await;
 }
 
-async fn let_go(title: &str, connection: &Connection, unfit: &Unfit) {
-    warn!(plugin = %title, why = %unfit, hint = "see the plugin's log; it may connect again", "plugin let go");
-    connection.close(unfit.to_string()).await;
+async fn disconnect(full_name: &str, connection: &Connection, err: &PluginError) {
+    warn!(plugin = %full_name, why = %err, hint = "see the plugin's log; it may connect again", "plugin disconnected before it was ready");
+    connection.close(err.to_string()).await;
 }
 
-/// Waits until the plugin has said who it is. A pre-installed one is who its file says.
-async fn registered(
+/// Waits until the plugin has registered. Returns index and name; those of a pre-installed plugin come from its
+/// file.
+async fn register(
     connection: &Connection,
-    calls: &mut mpsc::Receiver<Incoming>,
-    times: Times,
-    given: Option<(String, String)>,
-) -> Result<(String, String), Unfit> {
+    calls: &mut mpsc::Receiver<PluginCall>,
+    timeouts: Timeouts,
+    preinstalled: Option<(String, String)>,
+) -> Result<(String, String), PluginError> {
     let registering = async {
         while let Some(call) = calls.recv().await {
             if call.method != "RegisterPlugin" {
@@ -115,7 +133,7 @@ async fn registered(
                 continue;
             }
             let named = match RegisterPluginRequest::decode(call.payload.clone()) {
-                Ok(said) => given.clone().map_or_else(|| named(&said), Ok),
+                Ok(request) => preinstalled.clone().map_or_else(|| index_and_name(&request), Ok),
                 Err(err) => Err(err.to_string()),
             };
             return match named {
@@ -125,44 +143,44 @@ async fn registered(
                 }
                 Err(why) => {
                     refuse(call, code::INVALID_ARGUMENT, &why);
-                    Err(Unfit::Name(why))
+                    Err(PluginError::InvalidName(why))
                 }
             };
         }
-        Err(Unfit::Closed(connection.ended().await))
+        Err(PluginError::Closed(connection.ended().await))
     };
-    let limit = times.registration;
-    tokio::time::timeout(limit, registering).await.unwrap_or(Err(Unfit::Silent(limit)))
+    let limit = timeouts.registration;
+    tokio::time::timeout(limit, registering).await.unwrap_or(Err(PluginError::NotRegistered(limit)))
 }
 
-/// Index and name that a plugin gives itself.
-fn named(said: &RegisterPluginRequest) -> Result<(String, String), String> {
+/// The index and name in a plugin's request, if they are valid.
+fn index_and_name(request: &RegisterPluginRequest) -> Result<(String, String), String> {
     let shown =
         |text: &str| text.chars().take(80).flat_map(char::escape_default).collect::<String>();
-    if !crate::is_index(&said.plugin_idx) {
-        return Err(format!("index `{}`, which is not two digits", shown(&said.plugin_idx)));
+    if !is_index(&request.plugin_idx) {
+        return Err(format!("index `{}`, which is not two digits", shown(&request.plugin_idx)));
     }
-    if !crate::is_name(&said.plugin_name) {
+    if !is_name(&request.plugin_name) {
         return Err(format!(
-            "name `{}`, which is not of letters, digits and -_.+",
-            shown(&said.plugin_name)
+            "name `{}`, which has other characters than letters, digits and -_.+",
+            shown(&request.plugin_name)
         ));
     }
-    Ok((said.plugin_idx.clone(), said.plugin_name.clone()))
+    Ok((request.plugin_idx.clone(), request.plugin_name.clone()))
 }
 
-/// Configures the plugin, has it join and tells it what there is. Its number, also when that fails
-/// after it joined.
-async fn begin(
+/// Configures the plugin, adds it to the set and synchronizes it. Returns its number, on errors too if it was
+/// added.
+async fn configure_and_join(
     shared: &Shared,
     connection: &Connection,
     index: String,
     name: String,
     config: String,
-) -> Result<u64, (Option<u64>, Unfit)> {
-    let times = shared.settings.times;
-    let configured = configure(shared, connection, config).await.map_err(|unfit| (None, unfit))?;
-    let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
+) -> Result<u64, (Option<u64>, PluginError)> {
+    let timeouts = shared.settings.timeouts;
+    let configured = configure(shared, connection, config).await.map_err(|err| (None, err))?;
+    let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
     let plugin = Arc::new(Plugin {
         number,
         index,
@@ -170,75 +188,77 @@ async fn begin(
         events: configured.0,
         policy: configured.1,
         connection: connection.clone(),
-        times,
-        lane: Arc::new(Semaphore::new(1)),
+        timeouts,
+        turn_lock: Arc::new(Semaphore::new(1)),
         by_state_change: AtomicU32::new(0),
     });
-    // Held until it is synchronised: verbs that begin meanwhile wait for their turn.
-    let turn = turn(&plugin).map_err(|unfit| (None, unfit))?;
+    // InUse until it is synchronised: verbs that begin meanwhile wait for their turn.
+    let turn = turn(&plugin).map_err(|err| (None, err))?;
     let joined = join(shared, connection, &plugin).await;
-    if let Err(unfit) = &joined {
-        // Before the turn is given up: nobody may call what does not know the node.
-        connection.close(unfit.to_string()).await;
+    if let Err(err) = &joined {
+        // Before the turn is released: no verb may call a plugin that is not synchronized.
+        connection.close(err.to_string()).await;
     }
     drop(turn);
-    let updates = joined.map_err(|unfit| (Some(number), unfit))?;
-    // Nobody waits for these: a container that cannot have them keeps what it has.
-    update(shared, plugin.title(), updates).await;
+    let updates = joined.map_err(|err| (Some(number), err))?;
+    // No caller waits for these: a container whose update fails keeps its limits.
+    update(shared, plugin.full_name(), updates).await;
     Ok(number)
 }
 
-/// Enters the plugin, waits for verbs that began before, and synchronises it. What it wants changed.
+/// Adds the plugin to the set, waits for earlier verbs, and synchronizes it. Returns its updates of containers.
 async fn join(
     shared: &Shared,
     connection: &Connection,
     plugin: &Arc<Plugin>,
-) -> Result<Vec<ContainerUpdate>, Unfit> {
-    let limit = shared.settings.times.registration;
-    let older = shared.registrar.join(Arc::clone(plugin)).await;
-    if !roster::dropped(older, limit).await {
-        return Err(Unfit::Busy(limit));
+) -> Result<Vec<ContainerUpdate>, PluginError> {
+    let limit = shared.settings.timeouts.registration;
+    let older = shared.registry.join(Arc::clone(plugin)).await;
+    if !plugin_set::wait_until_unused(older, limit).await {
+        return Err(PluginError::VerbsInFlight(limit));
     }
-    let synchronising = synchronize(connection, state(shared).await);
-    let late = Err(Unfit::Synchronize(Failed::Late(limit)));
-    tokio::time::timeout(limit, synchronising).await.unwrap_or(late)
+    let synchronizing = synchronize(connection, state(shared).await);
+    let timeout = Err(PluginError::Synchronize(CallError::Timeout(limit)));
+    tokio::time::timeout(limit, synchronizing).await.unwrap_or(timeout)
 }
 
-fn turn(plugin: &Plugin) -> Result<OwnedSemaphorePermit, Unfit> {
-    let turn = Arc::clone(&plugin.lane).try_acquire_owned();
-    turn.map_err(|_| Unfit::Closed("it was called before it joined".into()))
+fn turn(plugin: &Plugin) -> Result<OwnedSemaphorePermit, PluginError> {
+    let turn = Arc::clone(&plugin.turn_lock).try_acquire_owned();
+    turn.map_err(|_| PluginError::Closed("it was called before it joined".into()))
 }
 
 async fn configure(
     shared: &Shared,
     connection: &Connection,
     config: String,
-) -> Result<(u32, hull_proto::nri::FailurePolicy), Unfit> {
-    let times = shared.settings.times;
+) -> Result<(u32, hull_proto::nri::FailurePolicy), PluginError> {
+    let timeouts = shared.settings.timeouts;
     let milliseconds = |of: std::time::Duration| i64::try_from(of.as_millis()).unwrap_or(i64::MAX);
     let request = ConfigureRequest {
         config,
         runtime_name: "hull".into(),
         runtime_version: shared.settings.version.clone(),
-        registration_timeout: milliseconds(times.registration),
-        request_timeout: milliseconds(times.request),
+        registration_timeout: milliseconds(timeouts.registration),
+        request_timeout: milliseconds(timeouts.request),
         nri_version: VERSION.into(),
     };
     let calling = connection.call("Configure", &request);
-    let answer = tokio::time::timeout(times.request, calling).await;
-    let answer = answer.unwrap_or(Err(Failed::Late(times.request))).map_err(Unfit::Configure)?;
-    let answer: ConfigureResponse = decoded(answer).map_err(Unfit::Configure)?;
+    let answer = tokio::time::timeout(timeouts.request, calling).await;
+    let answer = answer
+        .unwrap_or(Err(CallError::Timeout(timeouts.request)))
+        .map_err(PluginError::Configure)?;
+    let answer: ConfigureResponse = decoded(answer).map_err(PluginError::Configure)?;
     let events = match u32::try_from(answer.events) {
         Ok(0) => ALL_EVENTS,
         Ok(events) if events & !ALL_EVENTS == 0 => events,
-        Ok(_) | Err(_) => return Err(Unfit::Events(answer.events)),
+        Ok(_) | Err(_) => return Err(PluginError::UnknownEvents(answer.events)),
     };
     Ok((events, answer.failure_policy.unwrap_or_default()))
 }
 
 async fn state(shared: &Shared) -> State {
     let (reply, state) = oneshot::channel();
-    let _ending = shared.asks.send(Ask::State { reply }).await;
+    let _ending = shared.requests.send(PluginRequest::State { reply }).await;
     state.await.unwrap_or_default()
 }
 
@@ -251,23 +271,27 @@ async fn update(
         return Vec::new();
     }
     let (reply, failed) = oneshot::channel();
-    let _ending = shared.asks.send(Ask::Update { plugin, updates, reply }).await;
+    let _ending = shared.requests.send(PluginRequest::Update { plugin, updates, reply }).await;
     failed.await.unwrap_or_default()
 }
 
-/// Tells the plugin what there is, in as many parts as it takes. What it wants changed.
-async fn synchronize(connection: &Connection, state: State) -> Result<Vec<ContainerUpdate>, Unfit> {
+/// Sends the node's state to the plugin, in as many messages as needed. Returns its updates of containers.
+async fn synchronize(
+    connection: &Connection,
+    state: State,
+) -> Result<Vec<ContainerUpdate>, PluginError> {
     let mut parts = parts(state).into_iter().peekable();
     while let Some((pods, containers)) = parts.next() {
         let more = parts.peek().is_some();
         let request = SynchronizeRequest { pods, containers, more };
         let answer = connection.call("Synchronize", &request).await;
-        let answer: SynchronizeResponse = answer.and_then(decoded).map_err(Unfit::Synchronize)?;
+        let answer: SynchronizeResponse =
+            answer.and_then(decoded).map_err(PluginError::Synchronize)?;
         if !more {
             return Ok(answer.update);
         }
         if !answer.more || !answer.update.is_empty() {
-            return Err(Unfit::OnePart);
+            return Err(PluginError::NoMultipart);
         }
     }
     Ok(Vec::new())
@@ -275,11 +299,11 @@ async fn synchronize(connection: &Connection, state: State) -> Result<Vec<Contai
 
 type Part = (Vec<PodSandbox>, Vec<Container>);
 
-/// The state in parts that fit into messages; at least one.
+/// Splits the state into parts that fit into one message each; at least one.
 fn parts(state: State) -> Vec<Part> {
     let (mut parts, mut part, mut bytes) = (Vec::new(), Part::default(), 0);
-    let mut room = |part: &mut Part, more: usize| {
-        // Tag and length of an entry take no more than this.
+    let mut reserve = |part: &mut Part, more: usize| {
+        // Upper bound of an entry's tag and length.
         let more = more + 8;
         if bytes + more > PART_BYTES_MAX && bytes > 0 {
             parts.push(std::mem::take(part));
@@ -288,23 +312,23 @@ fn parts(state: State) -> Vec<Part> {
         bytes += more;
     };
     for pod in state.pods {
-        room(&mut part, pod.encoded_len());
+        reserve(&mut part, pod.encoded_len());
         part.0.push(pod);
     }
     for container in state.containers {
-        room(&mut part, container.encoded_len());
+        reserve(&mut part, container.encoded_len());
         part.1.push(container);
     }
     parts.push(part);
     parts
 }
 
-fn decoded<M: prost::Message + Default>(bytes: Bytes) -> Result<M, Failed> {
-    M::decode(bytes).map_err(|err| Failed::Garbled { why: err.to_string() })
+fn decoded<M: prost::Message + Default>(bytes: Bytes) -> Result<M, CallError> {
+    M::decode(bytes).map_err(|err| CallError::Invalid { why: err.to_string() })
 }
 
-/// Serves the plugin's own calls until the connection ends.
-async fn serve(shared: &Shared, title: &str, calls: &mut mpsc::Receiver<Incoming>) {
+/// Serves the calls of the plugin until the connection ends.
+async fn serve(shared: &Shared, full_name: &str, calls: &mut mpsc::Receiver<PluginCall>) {
     while let Some(call) = calls.recv().await {
         match call.method.as_str() {
             "UpdateContainers" => match UpdateContainersRequest::decode(call.payload.clone()) {
@@ -312,13 +336,14 @@ async fn serve(shared: &Shared, title: &str, calls: &mut mpsc::Receiver<Incoming
                     info!(
                         updates = updates.len(),
                         evictions = evict.len(),
-                        "plugin asks for changes"
+                        "plugin requests changes"
                     );
                     if !evict.is_empty() {
-                        let ask = Ask::Evict { plugin: title.to_owned(), evictions: evict };
-                        let _ending = shared.asks.send(ask).await;
+                        let request =
+                            PluginRequest::Evict { plugin: full_name.to_owned(), evictions: evict };
+                        let _ending = shared.requests.send(request).await;
                     }
-                    let failed = update(shared, title.to_owned(), updates).await;
+                    let failed = update(shared, full_name.to_owned(), updates).await;
                     answer(call, &UpdateContainersResponse { failed });
                 }
                 Err(err) => refuse(call, code::INVALID_ARGUMENT, &err.to_string()),
@@ -334,12 +359,12 @@ async fn serve(shared: &Shared, title: &str, calls: &mut mpsc::Receiver<Incoming
     }
 }
 
-fn answer(call: Incoming, message: &impl prost::Message) {
-    // A connection that ended meanwhile needs none.
+fn answer(call: PluginCall, message: &impl prost::Message) {
+    // Fails if the connection has ended meanwhile.
     let _ended = call.reply.send(Ok(message.encode_to_vec()));
 }
 
-fn refuse(call: Incoming, code: i32, why: &str) {
+fn refuse(call: PluginCall, code: i32, why: &str) {
     let _ended = call.reply.send(Err(Status { code, message: why.to_owned() }));
 }
 
@@ -378,18 +403,18 @@ mod tests {
 
     #[test]
     fn a_plugins_own_name_is_checked() {
-        let said = |index: &str, name: &str| {
-            named(&RegisterPluginRequest {
+        let checked = |index: &str, name: &str| {
+            index_and_name(&RegisterPluginRequest {
                 plugin_idx: index.into(),
                 plugin_name: name.into(),
                 nri_version: String::new(),
             })
         };
-        assert_eq!(said("07", "a-b_c.d+e"), Ok(("07".into(), "a-b_c.d+e".into())));
+        assert_eq!(checked("07", "a-b_c.d+e"), Ok(("07".into(), "a-b_c.d+e".into())));
         for (index, name) in
             [("7", "a"), ("007", "a"), ("a7", "a"), ("07", ""), ("07", "a/b"), ("07", "ä")]
         {
-            assert!(said(index, name).is_err(), "{index} {name}");
+            assert!(checked(index, name).is_err(), "{index} {name}");
         }
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plugin that breaks one rule at a time, over a real socket. What plugins of the Go library do is
-//! tested on a node, in tests/tests/plugins.rs.
+//! Tests with a plugin that breaks one rule at a time, over a real socket. tests/tests/plugins.rs has tests on a
+//! node, with plugins built with the Go library.
 
 use crate::connection::code;
 use crate::wire::{self, Channel, Decoder, Kind};
-use crate::{Ask, Error, Plugins, Settings, State, Times, prepare};
+use crate::{Error, PluginRequest, Plugins, Settings, State, Timeouts, prepare};
 use hull_proto::nri::{
     ConfigureResponse, Container, Event, FailurePolicy, PodSandbox, RegisterPluginRequest,
     SynchronizeResponse,
@@ -17,11 +17,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-/// What the plugin does about a call.
+/// The plugin's reaction to a call.
 enum Act {
     Answer(Vec<u8>),
     Refuse(i32),
-    /// Never answers.
+    /// Never sends an answer.
     Silence,
 }
 
@@ -31,29 +31,29 @@ fn done(_: &str, _: usize) -> Act {
     Act::Answer(Vec::new())
 }
 
-/// The plugin's side: what it was called, and whether the daemon let it go.
-struct Heard {
+/// The plugin's side: the calls that it got, and whether the daemon has disconnected it.
+struct TestPlugin {
     calls: Arc<Mutex<Vec<String>>>,
-    gone: watch::Receiver<bool>,
+    disconnected: watch::Receiver<bool>,
 }
 
-impl Heard {
+impl TestPlugin {
     fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 
-    async fn gone(&mut self) {
-        self.gone.wait_for(|gone| *gone).await.unwrap();
+    async fn disconnected(&mut self) {
+        self.disconnected.wait_for(|disconnected| *disconnected).await.unwrap();
     }
 }
 
-/// For a plugin that answers, however busy the machine is.
+/// The timeout for a plugin that answers: long, for busy machines.
 const LONG: Duration = Duration::from_secs(20);
-/// For one that does not, though it must get as far as that.
+/// The timeout for a plugin that does not answer, but must get the call.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// What a daemon that ends leaves at the socket's path, when `meanwhile` happened to it.
-fn left_at_the_end(meanwhile: impl FnOnce(&std::path::Path)) -> bool {
+/// Whether a daemon that ends leaves a file at the socket's path, after `meanwhile` has changed it.
+fn is_left_at_the_end(meanwhile: impl FnOnce(&std::path::Path)) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("nri.sock");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -68,15 +68,15 @@ fn left_at_the_end(meanwhile: impl FnOnce(&std::path::Path)) -> bool {
 }
 
 #[test]
-fn the_socket_goes_with_the_daemon_and_nobody_elses_does() {
-    assert!(!left_at_the_end(|_| {}));
-    assert!(left_at_the_end(|socket| {
-        // Made first: an inode that is free could be given again.
+fn the_daemon_removes_its_own_socket_and_no_others() {
+    assert!(!is_left_at_the_end(|_| {}));
+    assert!(is_left_at_the_end(|socket| {
+        // Created first: a freed inode number could be used again.
         let other = socket.with_extension("new");
         drop(std::os::unix::net::UnixListener::bind(&other).unwrap());
         std::fs::rename(other, socket).unwrap();
     }));
-    assert!(!left_at_the_end(|socket| std::fs::remove_file(socket).unwrap()));
+    assert!(!is_left_at_the_end(|socket| std::fs::remove_file(socket).unwrap()));
 }
 
 fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {
@@ -84,36 +84,36 @@ fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {
         socket: Some(dir.path().join("nri.sock")),
         plugin_path: dir.path().join("none"),
         config_path: dir.path().join("none"),
-        times: Times { registration: LONG, request },
+        timeouts: Timeouts { registration: LONG, request },
         version: "test".into(),
     }
 }
 
-/// A daemon's side with a plugin of index and name `10-odd` that has joined.
-async fn with(
+/// A host that a plugin `10-odd` has joined.
+async fn host_with(
     configure: ConfigureResponse,
     acts: Acts,
     request: Duration,
-) -> (Plugins, Heard, tempfile::TempDir) {
+) -> (Plugins, TestPlugin, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("nri.sock");
     let (plugins, host) = prepare();
-    let mut asks = host.start(settings(&dir, request));
+    let mut requests = host.start(settings(&dir, request));
     tokio::spawn(async move {
-        while let Some(ask) = asks.recv().await {
-            if let Ask::State { reply } = ask {
+        while let Some(request) = requests.recv().await {
+            if let PluginRequest::State { reply } = request {
                 let _gone = reply.send(State::default());
             }
         }
     });
     let stream = UnixStream::connect(&socket).await.unwrap();
     let calls = Arc::default();
-    let (going, gone) = watch::channel(false);
+    let (disconnecting, disconnected) = watch::channel(false);
     let (joining, mut joined) = watch::channel(false);
-    tokio::spawn(play(stream, configure, acts, Arc::clone(&calls), joining, going));
-    // Ended early when it is not taken at all.
+    tokio::spawn(play(stream, configure, acts, Arc::clone(&calls), joining, disconnecting));
+    // Fails if the plugin is disconnected before it has joined.
     let _joined = joined.wait_for(|joined| *joined).await;
-    (plugins, Heard { calls, gone }, dir)
+    (plugins, TestPlugin { calls, disconnected }, dir)
 }
 
 async fn play(
@@ -122,7 +122,7 @@ async fn play(
     acts: Acts,
     calls: Arc<Mutex<Vec<String>>>,
     joined: watch::Sender<bool>,
-    gone: watch::Sender<bool>,
+    disconnected: watch::Sender<bool>,
 ) {
     let register = RegisterPluginRequest {
         plugin_idx: "10".into(),
@@ -171,7 +171,7 @@ async fn play(
             }
         }
     }
-    gone.send_replace(true);
+    disconnected.send_replace(true);
 }
 
 fn policy(fail_request: bool, keep_connected: bool) -> ConfigureResponse {
@@ -184,103 +184,104 @@ fn policy(fail_request: bool, keep_connected: bool) -> ConfigureResponse {
 const RUN: Event = Event::RunPodSandbox;
 
 #[tokio::test]
-async fn an_old_plugin_is_told_by_state_change() {
+async fn an_old_plugin_gets_events_as_state_change() {
     let unknown: Acts = |method, _| match method {
         "RunPodSandbox" => Act::Refuse(code::UNIMPLEMENTED),
         _ => Act::Answer(Vec::new()),
     };
-    let (plugins, heard, _dir) = with(ConfigureResponse::default(), unknown, LONG).await;
+    let (plugins, plugin, _dir) = host_with(ConfigureResponse::default(), unknown, LONG).await;
     for _ in 0..2 {
-        plugins.roster().ask_pod(RUN, &PodSandbox::default()).await.unwrap();
+        plugins.current().request_pod(RUN, &PodSandbox::default()).await.unwrap();
     }
     // Its own method is not tried again.
     let calls = ["Configure", "Synchronize", "RunPodSandbox", "StateChange", "StateChange"];
-    assert_eq!(heard.calls(), calls);
+    assert_eq!(plugin.calls(), calls);
 }
 
 #[tokio::test]
-async fn a_plugin_without_an_answer_is_let_go_and_the_call_goes_on() {
+async fn a_plugin_without_an_answer_is_disconnected_and_the_verb_continues() {
     let silent: Acts = |_, _| Act::Silence;
-    let (plugins, mut heard, _dir) = with(ConfigureResponse::default(), silent, SHORT).await;
-    let roster = plugins.roster();
-    roster.ask_pod(RUN, &PodSandbox::default()).await.unwrap();
-    heard.gone().await;
-    // It is asked nothing any more, by this verb either.
-    roster.ask_pod(RUN, &PodSandbox::default()).await.unwrap();
-    assert_eq!(heard.calls().len(), 3);
+    let (plugins, mut plugin, _dir) = host_with(ConfigureResponse::default(), silent, SHORT).await;
+    let plugin_set = plugins.current();
+    plugin_set.request_pod(RUN, &PodSandbox::default()).await.unwrap();
+    plugin.disconnected().await;
+    // It gets no further call, from this verb neither.
+    plugin_set.request_pod(RUN, &PodSandbox::default()).await.unwrap();
+    assert_eq!(plugin.calls().len(), 3);
 }
 
 #[tokio::test]
-async fn a_plugin_may_want_calls_without_its_answer_to_fail() {
+async fn a_plugin_may_require_its_answer() {
     let silent: Acts = |_, _| Act::Silence;
-    let (plugins, mut heard, _dir) = with(policy(true, false), silent, SHORT).await;
-    let failed = plugins.roster().ask_pod(RUN, &PodSandbox::default()).await.unwrap_err();
+    let (plugins, mut plugin, _dir) = host_with(policy(true, false), silent, SHORT).await;
+    let failed = plugins.current().request_pod(RUN, &PodSandbox::default()).await.unwrap_err();
     assert!(matches!(failed, Error::NoAnswer { .. }), "{failed}");
     assert!(failed.to_string().contains("`10-odd`"), "{failed}");
-    heard.gone().await;
+    plugin.disconnected().await;
 }
 
 #[tokio::test]
-async fn a_plugin_may_stay_though_it_missed_a_deadline() {
+async fn a_plugin_may_stay_connected_after_a_timeout() {
     let slow_at_first: Acts =
         |_, earlier| if earlier == 0 { Act::Silence } else { Act::Answer(Vec::new()) };
-    let (plugins, heard, _dir) = with(policy(false, true), slow_at_first, 2 * SHORT).await;
-    plugins.roster().ask_pod(RUN, &PodSandbox::default()).await.unwrap();
-    plugins.roster().ask_pod(RUN, &PodSandbox::default()).await.unwrap();
-    assert_eq!(heard.calls().len(), 4);
-    assert!(plugins.roster().hears(RUN));
+    let (plugins, plugin, _dir) = host_with(policy(false, true), slow_at_first, 2 * SHORT).await;
+    plugins.current().request_pod(RUN, &PodSandbox::default()).await.unwrap();
+    plugins.current().request_pod(RUN, &PodSandbox::default()).await.unwrap();
+    assert_eq!(plugin.calls().len(), 4);
+    assert!(plugins.current().is_subscribed(RUN));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_ends_the_plugin_not_the_call() {
+async fn an_invalid_answer_disconnects_the_plugin_and_the_verb_continues() {
     let garbage: Acts = |_, _| Act::Answer(vec![0xff; 20]);
-    let (plugins, mut heard, _dir) = with(ConfigureResponse::default(), garbage, LONG).await;
-    // It hears of validation too, and is gone by then.
-    plugins.roster().create(&PodSandbox::default(), Container::default()).await.unwrap();
-    heard.gone().await;
+    let (plugins, mut plugin, _dir) = host_with(ConfigureResponse::default(), garbage, LONG).await;
+    // It is subscribed to validation too, but is disconnected by then.
+    plugins.current().create_container(&PodSandbox::default(), Container::default()).await.unwrap();
+    plugin.disconnected().await;
 }
 
 #[tokio::test]
-async fn a_validator_without_an_answer_has_not_agreed() {
+async fn a_validating_plugin_without_an_answer_has_not_approved() {
     let silent: Acts = |_, _| Act::Silence;
     let events = 1 << (Event::ValidateContainerAdjustment as i32 - 1);
     let configure = ConfigureResponse { events, failure_policy: None };
-    let (plugins, _heard, _dir) = with(configure, silent, SHORT).await;
-    let created = plugins.roster().create(&PodSandbox::default(), Container::default()).await;
+    let (plugins, _plugin, _dir) = host_with(configure, silent, SHORT).await;
+    let created =
+        plugins.current().create_container(&PodSandbox::default(), Container::default()).await;
     assert!(matches!(created, Err(Error::NoAnswer { .. })), "{created:?}");
 }
 
 #[tokio::test]
-async fn a_plugin_hears_only_of_what_it_asked_for() {
+async fn a_plugin_gets_only_the_events_that_it_subscribed_to() {
     let events = 1 << (Event::StopPodSandbox as i32 - 1);
     let configure = ConfigureResponse { events, failure_policy: None };
-    let (plugins, heard, _dir) = with(configure, done, LONG).await;
-    let roster = plugins.roster();
-    roster.ask_pod(RUN, &PodSandbox::default()).await.unwrap();
-    roster.tell_pod(Event::StopPodSandbox, &PodSandbox::default()).await;
-    assert_eq!(heard.calls(), ["Configure", "Synchronize", "StopPodSandbox"]);
+    let (plugins, plugin, _dir) = host_with(configure, done, LONG).await;
+    let plugin_set = plugins.current();
+    plugin_set.request_pod(RUN, &PodSandbox::default()).await.unwrap();
+    plugin_set.notify_pod(Event::StopPodSandbox, &PodSandbox::default()).await;
+    assert_eq!(plugin.calls(), ["Configure", "Synchronize", "StopPodSandbox"]);
 }
 
 #[tokio::test]
-async fn events_that_there_are_not_are_refused() {
+async fn unknown_events_are_refused() {
     let configure = ConfigureResponse { events: 1 << 20, failure_policy: None };
-    let (plugins, mut heard, _dir) = with(configure, done, LONG).await;
-    heard.gone().await;
-    assert!(!plugins.roster().hears(RUN));
-    assert_eq!(heard.calls(), ["Configure"]);
+    let (plugins, mut plugin, _dir) = host_with(configure, done, LONG).await;
+    plugin.disconnected().await;
+    assert!(!plugins.current().is_subscribed(RUN));
+    assert_eq!(plugin.calls(), ["Configure"]);
 }
 
 #[tokio::test]
-async fn who_waits_for_a_plugin_that_is_let_go_goes_on_with_the_first() {
+async fn callers_that_wait_for_a_disconnected_plugin_continue_with_the_first() {
     let silent: Acts = |_, _| Act::Silence;
-    let (plugins, mut heard, _dir) = with(ConfigureResponse::default(), silent, SHORT).await;
-    let roster = plugins.roster();
+    let (plugins, mut plugin, _dir) = host_with(ConfigureResponse::default(), silent, SHORT).await;
+    let plugin_set = plugins.current();
     let pod = PodSandbox::default();
-    // One at a time: the others were still waiting for their turn.
-    let all = (0..20).map(|_| roster.ask_pod(RUN, &pod));
+    // One call at a time: the others were still waiting for their turn.
+    let all = (0..20).map(|_| plugin_set.request_pod(RUN, &pod));
     for done in futures_util::future::join_all(all).await {
         done.unwrap();
     }
-    heard.gone().await;
-    assert_eq!(heard.calls().iter().filter(|call| *call == "RunPodSandbox").count(), 1);
+    plugin.disconnected().await;
+    assert_eq!(plugin.calls().iter().filter(|call| *call == "RunPodSandbox").count(), 1);
 }

@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes over a plugin's socket, as bytes: frames that carry two channels, and in each channel the
-//! messages of ttrpc. Pure.
+//! The byte format of a plugin's socket: frames that carry two channels, and in each channel messages of
+//! ttrpc. Pure.
 //!
 //! ```text
-//! frame    channel:u32 length:u32 bytes…              channel 1: calls to the plugin, 2: calls to us
-//! message  length:u32 stream:u32 type:u8 flags:u8 bytes…   may span frames; numbers are big-endian
+//! frame    channel:u32 length:u32 bytes…              channel 1: calls to the plugin, 2: to the daemon
+//! message  length:u32 stream:u32 type:u8 flags:u8 bytes…   may span frames; next_number are big-endian
 //! ```
 //!
-//! The rule: whatever comes, no more is kept than one message of the longest length per channel.
+//! The rule: no input makes the decoder keep more than one message of the maximum length per channel.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Longest message, in bytes. As in ttrpc.
+/// Longest message, in bytes: ttrpc's limit.
 pub(crate) const MESSAGE_BYTES_MAX: usize = crate::limits::MESSAGE_BYTES.count();
 
 const FRAME_HEADER: usize = 8;
 const MESSAGE_HEADER: usize = 10;
 /// A frame carries at most one message.
 const FRAME_BYTES_MAX: usize = MESSAGE_HEADER + MESSAGE_BYTES_MAX;
-/// Longest frame in which a message may begin. Plugins of the Go library read into a buffer of this size
-/// and lose the connection when a frame does not fit; the rest of a message they read in one go.
+/// Longest frame in which a message may begin, in bytes. Plugins built with the Go library read into a buffer of
+/// this size, and lose the connection if the frame is longer; they read the rest of a message at once.
 const FIRST_FRAME_BYTES_MAX: usize = 4096;
 
-/// Which way calls go.
+/// The direction of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
-    /// We call the plugin.
+    /// Calls by the daemon.
     Plugin = 1,
-    /// The plugin calls us.
+    /// Calls by the plugin.
     Runtime = 2,
 }
 
-/// What a message is.
+/// The type of a ttrpc message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Request = 1,
     Response = 2,
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) channel: Channel,
@@ -47,7 +47,7 @@ pub(crate) struct Message {
     pub(crate) payload: Bytes,
 }
 
-/// Bytes that follow no rule. The connection cannot go on after them.
+/// Invalid bytes. The connection cannot continue after them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     #[error("a frame of {bytes} bytes, at most {FRAME_BYTES_MAX} are allowed")]
@@ -58,19 +58,19 @@ pub(crate) enum Error {
     Kind { kind: u8 },
 }
 
-/// Puts messages together from whatever pieces they come in.
+/// Assembles messages from pieces of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// Of a frame that began.
+    /// The incomplete header of the next frame.
     header: BytesMut,
-    /// Channel of the frame under way, and what is still to come of it.
+    /// Channel of the current frame, and its missing bytes.
     frame: Option<(u32, usize)>,
     plugin: BytesMut,
     runtime: BytesMut,
 }
 
 impl Decoder {
-    /// Takes `bytes` and gives the messages that are whole by now.
+    /// Adds `bytes` and returns the messages that are complete.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<Message>, Error> {
         let mut whole = Vec::new();
         while !bytes.is_empty() {
@@ -84,7 +84,7 @@ impl Decoder {
             let (channel, buffer) = match number {
                 1 => (Channel::Plugin, &mut self.plugin),
                 2 => (Channel::Runtime, &mut self.runtime),
-                // Kept for later versions of the interface; nobody listens there.
+                // Reserved for later versions of the interface.
                 _ => continue,
             };
             buffer.extend_from_slice(now);
@@ -112,7 +112,7 @@ impl Decoder {
     }
 }
 
-/// The next message of a channel, when it is whole.
+/// The next message of a channel, if it is complete.
 fn message(channel: Channel, buffer: &mut BytesMut) -> Result<Option<Message>, Error> {
     let Some(mut header) = buffer.get(..MESSAGE_HEADER) else { return Ok(None) };
     let (bytes, stream, kind) = (header.get_u32(), header.get_u32(), header.get_u8());
@@ -133,7 +133,7 @@ fn message(channel: Channel, buffer: &mut BytesMut) -> Result<Option<Message>, E
     Ok(Some(Message { channel, stream, kind, payload }))
 }
 
-/// A message as it is sent; `None` when it is too long.
+/// Encodes a message; `None` if it is too long.
 pub(crate) fn encode(channel: Channel, stream: u32, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(payload.len()).ok()?;
     if payload.len() > MESSAGE_BYTES_MAX {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_types_that_nobody_sends_end_it() {
+    fn invalid_lengths_and_types_are_errors() {
         let feed = |bytes: &[u8]| Decoder::default().feed(bytes).unwrap_err();
         assert_eq!(feed(&[0, 0, 0, 1, 255, 255, 255, 255]), Error::Frame { bytes: u32::MAX });
         let long = [0, 0, 0, 1, 0, 0, 0, 10, 0, 64, 0, 1, 0, 0, 0, 1, 1, 0];
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_other_channels_and_empty_ones_are_passed_over() {
+    fn frames_of_other_channels_and_empty_ones_are_ignored() {
         let mut bytes = vec![0, 0, 0, 9, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 1, 0, 0, 0, 0];
         bytes.extend(request(5, b"x"));
         let got = Decoder::default().feed(&bytes).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever pieces messages of both channels come, they come out whole and in order.
+        /// Messages of both channels come out complete and in order, for any size of pieces.
         #[test]
         fn messages_survive_any_cutting(
             messages in proptest::collection::vec(
@@ -221,7 +221,7 @@ mod tests {
             prop_assert_eq!(got, sent);
         }
 
-        /// Bytes of chance are messages or an error; never a panic, never more kept than allowed.
+        /// Random bytes give messages or an error, never a panic, and never more buffered than allowed.
         #[test]
         fn garbage_is_bounded(
             parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),

@@ -4,13 +4,13 @@
 use super::{CachedPlan, ContainerRecord, State, User, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
-use crate::nri::{self, Adjusted};
+use crate::nri::{self, Adjustment};
 use crate::oci_spec;
 use crate::oci_spec::userns::outside;
 use crate::pod::PodRecord;
 use crate::storage::blocking;
 use hull_image::Image;
-use hull_nri::Roster;
+use hull_nri::PluginSet;
 use hull_plan::IdMaps;
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
@@ -63,9 +63,9 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
 pub(crate) struct Created {
     pub(crate) user: User,
     pub(crate) planned: CachedPlan,
-    pub(crate) adjusted: Adjusted,
+    pub(crate) adjusted: Adjustment,
     /// The plugins that know of it. Held until it can be seen.
-    pub(crate) roster: Arc<Roster>,
+    pub(crate) plugin_set: Arc<PluginSet>,
 }
 
 /// Has plugins adjust it, then makes it.
@@ -76,11 +76,11 @@ pub(crate) async fn make(
     record: Arc<ContainerRecord>,
     target_pid: Option<i32>,
 ) -> Result<Created, Error> {
-    let roster = node.plugins.roster();
-    let adjusted = if roster.hears(Event::CreateContainer) {
-        adjusted(&node, &roster, &pod, &pod_record, &record).await?
+    let plugin_set = node.plugins.current();
+    let adjusted = if plugin_set.is_subscribed(Event::CreateContainer) {
+        adjusted(&node, &plugin_set, &pod, &pod_record, &record).await?
     } else {
-        Adjusted::default()
+        Adjustment::default()
     };
     let mut known = (*record).clone();
     known.adjust.clone_from(&adjusted.adjust);
@@ -96,17 +96,17 @@ pub(crate) async fn make(
             err
         }
     })?;
-    Ok(Created { user, planned, adjusted, roster })
+    Ok(Created { user, planned, adjusted, plugin_set })
 }
 
 /// Calls plugins, and returns their adjustments of the container.
 async fn adjusted(
     node: &Arc<Node>,
-    roster: &Roster,
+    plugin_set: &PluginSet,
     pod: &PodId,
     pod_record: &Arc<PodRecord>,
     record: &Arc<ContainerRecord>,
-) -> Result<Adjusted, Error> {
+) -> Result<Adjustment, Error> {
     let (shared, mut known) = (Arc::clone(node), (**record).clone());
     let (known, image) = blocking(move || {
         let image = image_of(&shared, &known)?;
@@ -114,7 +114,7 @@ async fn adjusted(
         Ok::<_, Error>((known, image))
     })
     .await?;
-    nri::verbs::create(node, roster, pod, pod_record, &known, &image).await
+    nri::verbs::create_container(node, plugin_set, pod, pod_record, &known, &image).await
 }
 
 fn image_of(node: &Node, record: &ContainerRecord) -> Result<Arc<Image>, Error> {

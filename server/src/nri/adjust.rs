@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What plugins ask for in a container, put into its OCI spec before that is planned. Pure.
+//! Applies the adjustments of plugins to a container's OCI spec, before its plan is built. Pure.
 //!
-//! What this runtime cannot do is an error that names it; nothing is dropped. What makes no sense is
-//! refused where the kubelet's own wishes are: in the plan.
+//! No adjustment is dropped: an unsupported one is an error that names it. The plan refuses invalid values, as it
+//! does for a kubelet's.
 
 use super::{Error, resources};
 use crate::oci_spec::edit;
@@ -10,9 +10,9 @@ use hull_proto::nri;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-/// The spec with all that `asked` for.
+/// The spec with the adjustments applied.
 pub(crate) fn spec(spec: &Spec, asked: &nri::ContainerAdjustment) -> Result<Spec, Error> {
-    refuse(asked)?;
+    refuse_unsupported(asked)?;
     let form = |source| Error::Form { source };
     let mut all = serde_json::to_value(spec).map_err(form)?;
     for (key, value) in &asked.annotations {
@@ -34,8 +34,8 @@ pub(crate) fn spec(spec: &Spec, asked: &nri::ContainerAdjustment) -> Result<Spec
     serde_json::from_value(all).map_err(form)
 }
 
-/// The path of its cgroup, when plugins want another than `own`. It stays within the pod's, and is
-/// the container's alone: everything in it is killed when the container is.
+/// The path of the container's cgroup, if a plugin has chosen one. It must be below the pod's cgroup, and the
+/// container's alone: all processes in it are killed when the container is.
 pub(crate) fn cgroup(
     asked: &nri::ContainerAdjustment,
     pod: &str,
@@ -60,8 +60,8 @@ pub(crate) fn cgroup(
     })
 }
 
-/// What cannot be done at all.
-fn refuse(asked: &nri::ContainerAdjustment) -> Result<(), Error> {
+/// Refuses adjustments that are not supported.
+fn refuse_unsupported(asked: &nri::ContainerAdjustment) -> Result<(), Error> {
     let linux = asked.linux.clone().unwrap_or_default();
     let hooks = asked.hooks.as_ref().is_some_and(|hooks| *hooks != nri::Hooks::default());
     let listener = linux.seccomp_policy.as_ref().is_some_and(|of| !of.listener_path.is_empty());
@@ -162,7 +162,7 @@ fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), E
     Ok(())
 }
 
-/// A device and the right to use it.
+/// Adds or removes devices, and the cgroup rules that allow access to them.
 fn devices(linux: &mut Value, asked: &[nri::LinuxDevice]) {
     for device in asked {
         let gone = device.path.strip_prefix('-');
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_changes_nothing() {
+    fn an_empty_adjustment_changes_nothing() {
         assert_eq!(spec(&base(), &nri::ContainerAdjustment::default()).unwrap(), base());
     }
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_come_with_the_right_to_use_them() {
+    fn devices_are_added_with_their_cgroup_rules() {
         let device = nri::LinuxDevice {
             path: "/dev/mine".into(),
             r#type: "c".into(),
@@ -372,11 +372,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_by_name() {
+    fn unsupported_adjustments_are_refused_by_name() {
         let hook = nri::Hook { path: "/h".into(), ..Default::default() };
         let policy = nri::LinuxSeccomp { listener_path: "/s".into(), ..Default::default() };
         let rdt = nri::LinuxRdt { clos_id: Some(Default::default()), ..Default::default() };
-        for (says, asked) in [
+        for (expected, asked) in [
             (
                 "OCI hooks",
                 nri::ContainerAdjustment {
@@ -414,13 +414,13 @@ mod tests {
                 }),
             ),
         ] {
-            let said = spec(&base(), &asked).unwrap_err().to_string();
-            assert!(said.contains(says), "{says:?} in {said}");
+            let err = spec(&base(), &asked).unwrap_err().to_string();
+            assert!(err.contains(expected), "{expected:?} in {err}");
         }
     }
 
     #[test]
-    fn a_cgroup_is_within_the_pods_and_the_containers_own() {
+    fn a_cgroup_must_be_below_the_pods_and_the_containers_own() {
         let at = |path: &str| {
             let asked = linux(nri::LinuxContainerAdjustment {
                 cgroups_path: path.into(),

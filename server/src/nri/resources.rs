@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits as the interface for plugins has them, from and to the forms that we have them in. What this
-//! node cannot set is an error that names it.
+//! Converts limits between the messages of NRI, those of CRI, and the OCI spec. A limit that Hull cannot set is
+//! an error that names it.
 
 use super::Error;
 use crate::oci_spec::edit;
@@ -8,7 +8,7 @@ use hull_plan::Limits;
 use hull_proto::{cri, nri};
 use serde_json::{Map, Value, json};
 
-/// Of what the kubelet asks for. Its 0 and empty mean "not set".
+/// From a kubelet's limits, in which 0 and an empty text mean "not set".
 pub(crate) fn of_cri(from: &cri::LinuxContainerResources) -> nri::LinuxResources {
     let signed = |value: i64| (value != 0).then_some(nri::OptionalInt64 { value });
     let unsigned = |value: i64| {
@@ -39,7 +39,7 @@ pub(crate) fn of_cri(from: &cri::LinuxContainerResources) -> nri::LinuxResources
     }
 }
 
-/// What of them the kubelet's form can hold.
+/// To a kubelet's message, without the limits that it has no field for.
 pub(crate) fn to_cri(from: &nri::LinuxResources) -> cri::LinuxContainerResources {
     let (memory, cpu) = (from.memory.unwrap_or_default(), from.cpu.clone().unwrap_or_default());
     let signed = |of: Option<nri::OptionalInt64>| of.map_or(0, |of| of.value);
@@ -64,7 +64,7 @@ pub(crate) fn to_cri(from: &nri::LinuxResources) -> cri::LinuxContainerResources
     }
 }
 
-/// Of an OCI spec's `linux.resources`.
+/// From `linux.resources` of an OCI spec.
 pub(super) fn of_oci(from: &Value) -> nri::LinuxResources {
     let (memory, cpu) = (&from["memory"], &from["cpu"]);
     let signed = |of: &Value| of.as_i64().map(|value| nri::OptionalInt64 { value });
@@ -109,8 +109,8 @@ pub(super) fn of_oci(from: &Value) -> nri::LinuxResources {
     }
 }
 
-/// Refuses what no cgroup of ours can be given.
-fn check(from: &nri::LinuxResources) -> Result<(), Error> {
+/// Refuses limits that no cgroup of Hull's can have.
+fn refuse_unsupported(from: &nri::LinuxResources) -> Result<(), Error> {
     let (memory, cpu) = (from.memory.unwrap_or_default(), from.cpu.clone().unwrap_or_default());
     let names_class =
         |class: &Option<nri::OptionalString>| class.as_ref().is_some_and(|of| !of.value.is_empty());
@@ -129,9 +129,9 @@ fn check(from: &nri::LinuxResources) -> Result<(), Error> {
     }
 }
 
-/// Sets in an OCI spec's `linux.resources` what is set here.
+/// Copies the limits that are set to `linux.resources` of an OCI spec.
 pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(), Error> {
-    check(from)?;
+    refuse_unsupported(from)?;
     let (memory, cpu) = (from.memory.unwrap_or_default(), from.cpu.clone().unwrap_or_default());
     let mut set = |group: &str, key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -139,7 +139,7 @@ pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(
         }
     };
     let limit = memory.limit.map(|of| of.value).filter(|limit| *limit != 0);
-    // A limit without a word on swap is one of both: what was set for swap would be too small or too big.
+    // A memory limit without a swap limit replaces both: the earlier swap limit would be too small or too large.
     let swap = memory.swap.map(|of| of.value).or(limit);
     set("memory", "limit", limit.map(Value::from));
     set("memory", "swap", swap.map(Value::from));
@@ -178,12 +178,10 @@ pub(super) fn into_oci(into: &mut Value, from: &nri::LinuxResources) -> Result<(
     Ok(())
 }
 
-/// For the cgroup of a container that runs.
+/// The limits for the cgroup of a running container.
 pub(crate) fn limits(from: &nri::LinuxResources) -> Result<Limits, Error> {
     if !from.devices.is_empty() {
-        return Err(Error::Unsupported {
-            what: "device rules of a container that is there already",
-        });
+        return Err(Error::Unsupported { what: "device rules of a running container" });
     }
     let mut oci = json!({});
     into_oci(&mut oci, from)?;
@@ -201,19 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_limit_without_swap_is_one_of_both() {
+    fn a_memory_limit_without_swap_limits_both() {
         let limit = Some(nri::OptionalInt64 { value: 1 << 20 });
         let limits = limits(&memory(nri::LinuxMemory { limit, ..Default::default() })).unwrap();
         assert_eq!((limits.memory_bytes, limits.memory_swap_bytes), (Some(1 << 20), Some(1 << 20)));
     }
 
     #[test]
-    fn what_no_cgroup_can_have_is_refused_by_name() {
+    fn unsupported_limits_are_refused_by_name() {
         let one = Some(nri::OptionalInt64 { value: 1 });
         let class = Some(nri::OptionalString { value: "gold".into() });
         let swappiness = Some(nri::OptionalUInt64 { value: 1 });
         let cpu = nri::LinuxCpu { realtime_runtime: one, ..Default::default() };
-        for (says, asked) in [
+        for (expected, asked) in [
             ("kernel memory", memory(nri::LinuxMemory { kernel: one, ..Default::default() })),
             ("TCP", memory(nri::LinuxMemory { kernel_tcp: one, ..Default::default() })),
             ("swappiness", memory(nri::LinuxMemory { swappiness, ..Default::default() })),
@@ -228,15 +226,15 @@ mod tests {
                 nri::LinuxResources { devices: vec![Default::default()], ..Default::default() },
             ),
         ] {
-            let said = limits(&asked).unwrap_err().to_string();
-            assert!(said.contains(says), "{says:?} in {said}");
+            let err = limits(&asked).unwrap_err().to_string();
+            assert!(err.contains(expected), "{expected:?} in {err}");
         }
     }
 
     proptest! {
-        /// What the kubelet asks for comes back as it was, by way of a plugin and by way of the spec.
+        /// A kubelet's limits are the same after conversion to a plugin's message and to the spec.
         #[test]
-        fn the_kubelets_limits_survive(
+        fn a_kubelets_limits_survive_conversion(
             shares in 0..1000i64, quota in -1..1000i64, period in 0..1000i64, limit in 0..1000i64,
             cpus in "[0-3]?", pages in any::<bool>(),
         ) {

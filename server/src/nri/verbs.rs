@@ -1,106 +1,110 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What each verb says to plugins, and what it does with their answers. Called from the work that a
-//! pod's task hands out, never from the task itself.
+//! The calls of each verb to plugins, and the use of their answers. Called from the work that a pod's task
+//! hands out, never from the task itself.
 //!
-//! Nothing is put together, and no thread changed, for an event that no plugin hears of.
+//! For an event without a subscribed plugin, no message is built and no thread is switched.
 
-use super::{Failed, check, evict, resources, update, view};
+use super::service::{FailedUpdate, evict, update};
+use super::{messages, resources, validate};
 use crate::container::{self, ContainerRecord};
 use crate::error::Error;
 use crate::node::Node;
 use crate::pod::{self, PodRecord, Sandbox};
 use crate::storage::blocking;
 use hull_image::Image;
-use hull_nri::{Roster, owners_of};
+use hull_nri::{PluginSet, owners_of};
 use hull_proto::id::PodId;
 use hull_proto::{cri, nri};
 use nri::Event;
 use std::sync::Arc;
 
-/// What plugins asked for in a new container.
+/// The plugins' adjustment of a new container.
 #[derive(Debug, Default)]
-pub(crate) struct Adjusted {
+pub(crate) struct Adjustment {
     pub(crate) adjust: Option<Box<nri::ContainerAdjustment>>,
-    /// Its cgroup, when that is another than it would have.
+    /// Its cgroup, if a plugin has chosen another one.
     pub(crate) cgroup: Option<String>,
-    /// Which plugins asked for it.
+    /// The plugins that set any of it, as `<index>-<name>`.
     pub(crate) plugins: Vec<String>,
 }
 
-fn refused(source: hull_nri::Error) -> Error {
+fn plugins_error(source: hull_nri::Error) -> Error {
     Error::Plugins { source }
 }
 
-/// RunPodSandbox: the pod is up, and nobody knows of it yet.
+/// RunPodSandbox: the pod is set up, but not visible yet.
 pub(crate) async fn run_pod(
-    roster: &Roster,
+    plugin_set: &PluginSet,
     record: &PodRecord,
     up: &Sandbox,
 ) -> Result<(), pod::Error> {
-    if !roster.hears(Event::RunPodSandbox) {
+    if !plugin_set.is_subscribed(Event::RunPodSandbox) {
         return Ok(());
     }
     let mut record = record.clone();
     record.state = crate::pod::State::Ready { pause_pid: up.pause_pid, ips: up.ips.clone() };
-    let told = roster.ask_pod(Event::RunPodSandbox, &view::pod(&record)).await;
-    told.map_err(|source| pod::Error::Plugins { source })
+    let approved = plugin_set.request_pod(Event::RunPodSandbox, &messages::pod(&record)).await;
+    approved.map_err(|source| pod::Error::Plugins { source })
 }
 
-/// Something about a pod that is so already.
-pub(crate) async fn tell_pod(roster: &Roster, event: Event, record: &PodRecord) {
-    if roster.hears(event) {
-        roster.tell_pod(event, &view::pod(record)).await;
+/// An event of a pod that has happened already.
+pub(crate) async fn notify_pod(plugin_set: &PluginSet, event: Event, record: &PodRecord) {
+    if plugin_set.is_subscribed(event) {
+        plugin_set.notify_pod(event, &messages::pod(record)).await;
     }
 }
 
-/// UpdatePodSandbox: what the pod is to have in all.
+/// UpdatePodSandbox: new pod-level resources.
 pub(crate) async fn update_pod(
-    roster: &Roster,
+    plugin_set: &PluginSet,
     record: &PodRecord,
     overhead: Option<&cri::LinuxContainerResources>,
     all: Option<&cri::LinuxContainerResources>,
 ) -> Result<(), Error> {
-    if !roster.hears(Event::UpdatePodSandbox) {
+    if !plugin_set.is_subscribed(Event::UpdatePodSandbox) {
         return Ok(());
     }
     let (overhead, all) = (overhead.map(resources::of_cri), all.map(resources::of_cri));
-    roster.update_pod(&view::pod(record), overhead, all).await.map_err(refused)
+    plugin_set.update_pod(&messages::pod(record), overhead, all).await.map_err(plugins_error)
 }
 
-/// CreateContainer: plugins adjust what is about to be made, and change what is there.
-pub(crate) async fn create(
+/// CreateContainer: plugins adjust the new container, and update or evict others.
+pub(crate) async fn create_container(
     node: &Arc<Node>,
-    roster: &Roster,
+    plugin_set: &PluginSet,
     pod: &PodId,
     pod_record: &Arc<PodRecord>,
     record: &ContainerRecord,
     image: &Arc<Image>,
-) -> Result<Adjusted, Error> {
-    if !roster.hears(Event::CreateContainer) {
-        return Ok(Adjusted::default());
+) -> Result<Adjustment, Error> {
+    if !plugin_set.is_subscribed(Event::CreateContainer) {
+        return Ok(Adjustment::default());
     }
     let container = {
         let (node, pod, pod_record) = (Arc::clone(node), pod.clone(), Arc::clone(pod_record));
         let (record, image) = (record.clone(), Arc::clone(image));
         blocking(move || {
             let spec = container::start::spec(&node, &pod, &pod_record, &record, &image, None)?;
-            Ok::<_, Error>(view::container(&record, Some(&spec)))
+            Ok::<_, Error>(messages::container(&record, Some(&spec)))
         })
         .await?
     };
-    let created = roster.create(&view::pod(pod_record), container).await.map_err(refused)?;
+    let created = plugin_set
+        .create_container(&messages::pod(pod_record), container)
+        .await
+        .map_err(plugins_error)?;
     let plugins = owners_of(&created.owners, &record.id);
     let unsupported = |source| Error::Adjust { source };
-    check::adjustment(&created.adjust, &record.id, &created.owners).map_err(unsupported)?;
+    validate::adjustment(&created.adjust, &record.id, &created.owners).map_err(unsupported)?;
     let cgroup = super::cgroup(&created.adjust, &pod_record.cgroup, &record.id);
     let cgroup = cgroup.map_err(|source| unsupported(source).asked_by(&plugins))?;
     change_others(node, created.updates, created.evictions, &created.owners).await?;
     let adjust = Some(created.adjust).filter(|of| *of != nri::ContainerAdjustment::default());
-    Ok(Adjusted { adjust: adjust.map(Box::new), cgroup, plugins })
+    Ok(Adjustment { adjust: adjust.map(Box::new), cgroup, plugins })
 }
 
-/// What plugins want in other containers while a verb is about one. A limit that cannot be had makes
-/// the verb fail, unless the plugin says that it may.
+/// Applies the plugins' changes of other containers during a verb. A failed update fails the verb, unless the
+/// plugin allows it to fail.
 async fn change_others(
     node: &Node,
     updates: Vec<nri::ContainerUpdate>,
@@ -110,7 +114,7 @@ async fn change_others(
     evict(node, "plugins of a verb", evictions);
     let failed = update(node, "plugins of a verb", updates).await;
     match failed.into_iter().find(|of| !of.update.ignore_failure) {
-        Some(Failed { update, why }) => {
+        Some(FailedUpdate { update, why }) => {
             let plugins = owners_of(owners, &update.container_id).join("`, `");
             Err(Error::ForeignLimits { container: update.container_id, plugins, why })
         }
@@ -118,62 +122,63 @@ async fn change_others(
     }
 }
 
-/// A container, its pod, and where both are: what most of these verbs are about.
+/// A container and its pod, as needed for messages to plugins.
 #[derive(Debug, Clone)]
-pub(crate) struct About {
+pub(crate) struct NriContext {
     pub(crate) node: Arc<Node>,
     pub(crate) pod: PodId,
     pub(crate) pod_record: Arc<PodRecord>,
     pub(crate) record: Arc<ContainerRecord>,
 }
 
-impl About {
+impl NriContext {
     async fn messages(&self) -> (nri::PodSandbox, nri::Container) {
         let this = self.clone();
-        let container =
-            blocking(move || view::known(&this.node, &this.pod, &this.pod_record, &this.record));
-        (view::pod(&self.pod_record), container.await)
+        let container = blocking(move || {
+            messages::existing_container(&this.node, &this.pod, &this.pod_record, &this.record)
+        });
+        (messages::pod(&self.pod_record), container.await)
     }
 
-    /// Something that plugins may refuse.
-    pub(crate) async fn ask(&self, roster: &Roster, event: Event) -> Result<(), Error> {
-        if !roster.hears(event) {
+    /// Sends an event that plugins may refuse.
+    pub(crate) async fn request(&self, plugin_set: &PluginSet, event: Event) -> Result<(), Error> {
+        if !plugin_set.is_subscribed(event) {
             return Ok(());
         }
         let (pod, container) = self.messages().await;
-        roster.ask_container(event, &pod, &container).await.map_err(refused)
+        plugin_set.request_container(event, &pod, &container).await.map_err(plugins_error)
     }
 
-    /// Something that is so already.
-    pub(crate) async fn tell(&self, roster: &Roster, event: Event) {
-        if roster.hears(event) {
+    /// Sends an event that has happened already.
+    pub(crate) async fn notify(&self, plugin_set: &PluginSet, event: Event) {
+        if plugin_set.is_subscribed(event) {
             let (pod, container) = self.messages().await;
-            roster.tell_container(event, &pod, &container).await;
+            plugin_set.notify_container(event, &pod, &container).await;
         }
     }
 
-    /// StopContainer: it ended, and plugins may give what it had to others.
-    pub(crate) async fn stopped(&self, roster: &Roster) {
-        if roster.hears(Event::StopContainer) {
+    /// StopContainer: the container has ended, and plugins may give its resources to others.
+    pub(crate) async fn notify_stopped(&self, plugin_set: &PluginSet) {
+        if plugin_set.is_subscribed(Event::StopContainer) {
             let (pod, container) = self.messages().await;
-            let updates = roster.stopped(&pod, &container).await;
-            // Those that fail are told in the log; it has ended in any case.
+            let updates = plugin_set.stop_container(&pod, &container).await;
+            // Failures are logged; the container has ended in any case.
             update(&self.node, "plugins at a container's end", updates).await;
         }
     }
 
-    /// UpdateContainer: what plugins make of the limits that were asked for.
+    /// UpdateContainer: the requested limits with the changes of plugins; `None` if no plugin is subscribed.
     pub(crate) async fn update(
         &self,
-        roster: &Roster,
+        plugin_set: &PluginSet,
         asked: &cri::LinuxContainerResources,
     ) -> Result<Option<(nri::LinuxResources, Vec<String>)>, Error> {
-        if !roster.hears(Event::UpdateContainer) {
+        if !plugin_set.is_subscribed(Event::UpdateContainer) {
             return Ok(None);
         }
         let (pod, container) = self.messages().await;
-        let updated = roster.update(&pod, &container, resources::of_cri(asked)).await;
-        let updated = updated.map_err(refused)?;
+        let updated = plugin_set.update_container(&pod, &container, resources::of_cri(asked)).await;
+        let updated = updated.map_err(plugins_error)?;
         let (others, owners) = (updated.updates, updated.owners);
         change_others(&self.node, others, updated.evictions, &owners).await?;
         Ok(Some((updated.resources, owners_of(&owners, &self.record.id))))

@@ -146,7 +146,7 @@ async fn two_plugins_that_want_different_things_are_both_named() {
     let two = Plugin::start(&node, "20-two", &orders("2")).await;
     let (cri, pod, image) = node.pod("web").await;
     let said = cri.create(&pod, idle("main", &image)).await.unwrap_err();
-    assert!(said.message().contains("`10-one` and `20-two` ask: both set Env `SAME`"), "{said}");
+    assert!(said.message().contains("`10-one` and `20-two`: both set Env `SAME`"), "{said}");
     assert!(said.message().contains("(hint: configure"), "{said}");
     // The later one sees what the one before it asked for, and may take it away.
     assert!(

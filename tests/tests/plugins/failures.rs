@@ -20,7 +20,7 @@ async fn a_plugin_that_hangs_is_let_go_and_pods_go_on_without_it() {
     cri.run_idle(&pod, "main", &image).await;
     plugin.ended().await;
     let log = node.daemon_log();
-    assert!(log.contains("plugin gave no answer and is let go"), "{log}");
+    assert!(log.contains("plugin gave no answer and is disconnected"), "{log}");
     assert!(log.contains("nri.request_timeout_ms"), "{log}");
     cri.run_idle(&pod, "next", &image).await;
 }
@@ -36,7 +36,7 @@ async fn a_plugin_that_hangs_while_it_is_synchronised_is_let_go() {
     plugin.files().wait_for_call("Synchronize").await;
     cri.run_idle(&pod, "main", &image).await;
     let log = node.daemon_log();
-    assert!(log.contains("it is not synchronised: no answer within 2s"), "{log}");
+    assert!(log.contains("its Synchronize failed: no answer within 2s"), "{log}");
     assert!(!plugin.files().calls().contains(&"CreateContainer".to_owned()));
 }
 
@@ -71,7 +71,9 @@ async fn a_plugins_refusal_keeps_a_pod_from_starting_but_never_from_ending() {
     plugin.files().order(&json!({"refuse": "RunPodSandbox"}));
     let said = cri.run_pod("web").await.unwrap_err();
     assert!(
-        said.message().contains("`10-refuses`, which refuses RunPodSandbox: refused as ordered"),
+        said.message().contains(
+            "get RunPodSandbox approved: NRI plugin `10-refuses` refuses it: refused as ordered"
+        ),
         "{said}"
     );
     assert!(cri.pods().await.is_empty());
@@ -79,7 +81,7 @@ async fn a_plugins_refusal_keeps_a_pod_from_starting_but_never_from_ending() {
     let pod = cri.run_pod("web").await.unwrap();
     let id = cri.make(&pod, idle("main", &image)).await;
     let said = cri.start(&id).await.unwrap_err();
-    assert!(said.message().contains("refuses StartContainer"), "{said}");
+    assert!(said.message().contains("get StartContainer approved"), "{said}");
     cri.remove(&id).await.unwrap();
     for call in ["StopContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox"] {
         plugin.files().order(&json!({"refuse": call}));

@@ -126,7 +126,7 @@ fn processes_of(name: &str) -> Vec<String> {
 async fn a_socket_that_cannot_be_had_is_told_and_pods_are_served() {
     let node = Node::start_with("[nri]\nsocket = \"/proc/nowhere/nri.sock\"\n").await;
     let log = node.daemon_log();
-    assert!(log.contains("plugins cannot connect; pods are served without them"), "{log}");
+    assert!(log.contains("plugins cannot connect; pods run without them"), "{log}");
     assert!(log.contains("nri.socket"), "{log}");
     let (cri, pod, image) = node.pod("web").await;
     cri.run_idle(&pod, "main", &image).await;

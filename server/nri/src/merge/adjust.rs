@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What one plugin asks for in a new container, added to what those before it asked for, and to the
-//! container as those after it see it.
+//! Adds one plugin's adjustments of a new container to those of earlier plugins, and applies them to the
+//! container that later plugins see.
 
-use super::owners::{Claims, removed};
-use super::resources::{claimed, overlay};
+use super::owners::{Claims, removed_key};
+use super::resources::{overlay, overlay_claimed};
 use crate::Error;
 use hull_proto::nri::{
     Container, ContainerAdjustment, Field, Hooks, KeyValue, LinuxContainer,
@@ -11,15 +11,15 @@ use hull_proto::nri::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-type Taken<T = ()> = Result<T, Error>;
+type Result<T = ()> = std::result::Result<T, Error>;
 
-/// Takes all of it.
-pub(super) fn take(
-    seen: &mut Container,
+/// Adds `new` to `all`, and applies it to `current`. An error if another plugin has set one of the fields.
+pub(super) fn apply(
+    current: &mut Container,
     all: &mut ContainerAdjustment,
-    asked: ContainerAdjustment,
+    new: ContainerAdjustment,
     claims: &mut Claims<'_>,
-) -> Taken {
+) -> Result {
     let ContainerAdjustment {
         annotations,
         mounts,
@@ -29,146 +29,145 @@ pub(super) fn take(
         rlimits,
         cdi_devices,
         args,
-    } = asked;
+    } = new;
     let changed = map(&mut all.annotations, annotations, Field::Annotations, claims)?;
-    changed.show_in_map(&mut seen.annotations);
+    changed.apply_to_map(&mut current.annotations);
     let changed = list(&mut all.mounts, mounts, mount_key, Field::Mounts, claims)?;
-    changed.show_in_list(&mut seen.mounts, mount_key);
-    env(seen, all, variables, claims)?;
-    set_args(seen, all, args, claims)?;
+    changed.apply_to_list(&mut current.mounts, mount_key);
+    env(current, all, variables, claims)?;
+    set_args(current, all, args, claims)?;
     if let Some(hooks) = hooks {
         add_hooks(all.hooks.get_or_insert_default(), &hooks);
-        add_hooks(seen.hooks.get_or_insert_default(), &hooks);
+        add_hooks(current.hooks.get_or_insert_default(), &hooks);
         claims.share(Field::OciHooks);
     }
     for limit in rlimits {
         claims.entry(Field::Rlimits, &limit.r#type)?;
-        replace(&mut seen.rlimits, &limit, |of| &of.r#type);
+        replace(&mut current.rlimits, &limit, |of| &of.r#type);
         replace(&mut all.rlimits, &limit, |of| &of.r#type);
     }
     for device in cdi_devices {
-        // Who names a device of this kind is its one manager: twice is a mistake.
+        // One plugin manages devices of a kind: two that name the same device are a mistake.
         claims.entry(Field::CdiDevices, &device.name)?;
         all.cdi_devices.push(device);
     }
-    if let Some(asked) = linux {
+    if let Some(new) = linux {
         let all = all.linux.get_or_insert_default();
-        let seen = seen.linux.get_or_insert_default();
-        take_linux(seen, all, asked, claims)?;
+        let current = current.linux.get_or_insert_default();
+        apply_linux(current, all, new, claims)?;
     }
     Ok(())
 }
 
-fn take_linux(
-    seen: &mut LinuxContainer,
+fn apply_linux(
+    current: &mut LinuxContainer,
     all: &mut LinuxContainerAdjustment,
-    asked: LinuxContainerAdjustment,
+    new: LinuxContainerAdjustment,
     claims: &mut Claims<'_>,
-) -> Taken {
-    let changed = list(&mut all.devices, asked.devices, device_key, Field::Devices, claims)?;
-    changed.show_in_list(&mut seen.devices, device_key);
-    if let Some(new) = &asked.resources {
-        claimed(all.resources.get_or_insert_default(), new, claims)?;
-        overlay(seen.resources.get_or_insert_default(), new);
+) -> Result {
+    let changed = list(&mut all.devices, new.devices, device_key, Field::Devices, claims)?;
+    changed.apply_to_list(&mut current.devices, device_key);
+    if let Some(new) = &new.resources {
+        overlay_claimed(all.resources.get_or_insert_default(), new, claims)?;
+        overlay(current.resources.get_or_insert_default(), new);
     }
-    if !asked.cgroups_path.is_empty() {
+    if !new.cgroups_path.is_empty() {
         claims.whole(Field::CgroupsPath)?;
-        seen.cgroups_path.clone_from(&asked.cgroups_path);
-        all.cgroups_path = asked.cgroups_path;
+        current.cgroups_path.clone_from(&new.cgroups_path);
+        all.cgroups_path = new.cgroups_path;
     }
-    /// Values that are set as a whole, if at all.
+    /// Copies fields that are set as a whole.
     macro_rules! whole {
         ($($name:ident: $field:ident),*) => {
-            $(if let Some(value) = asked.$name {
+            $(if let Some(value) = new.$name {
                 claims.whole(Field::$field)?;
-                seen.$name = Some(value.clone());
+                current.$name = Some(value.clone());
                 all.$name = Some(value);
             })*
         };
     }
     whole!(oom_score_adj: OomScoreAdj, io_priority: IoPriority, seccomp_policy: SeccompPolicy, scheduler: LinuxSched);
-    if let Some(policy) = asked.memory_policy {
+    if let Some(policy) = new.memory_policy {
         claims.whole(Field::MemoryPolicy)?;
         all.memory_policy = Some(policy);
     }
-    for namespace in asked.namespaces {
-        take_namespace(seen, all, namespace, claims)?;
+    for namespace in new.namespaces {
+        apply_namespace(current, all, namespace, claims)?;
     }
-    let changed = map(&mut all.sysctl, asked.sysctl, Field::Sysctl, claims)?;
-    changed.show_in_map(&mut seen.sysctl);
-    let changed = map(&mut all.net_devices, asked.net_devices, Field::LinuxNetDevices, claims)?;
-    changed.show_in_map(&mut seen.net_devices);
-    asked.rdt.map_or(Ok(()), |rdt| take_rdt(all.rdt.get_or_insert_default(), rdt, claims))
+    let changed = map(&mut all.sysctl, new.sysctl, Field::Sysctl, claims)?;
+    changed.apply_to_map(&mut current.sysctl);
+    let changed = map(&mut all.net_devices, new.net_devices, Field::LinuxNetDevices, claims)?;
+    changed.apply_to_map(&mut current.net_devices);
+    new.rdt.map_or(Ok(()), |rdt| apply_rdt(all.rdt.get_or_insert_default(), rdt, claims))
 }
 
-/// A namespace has an owner even when it is taken away: nobody else may bring it back.
-fn take_namespace(
-    seen: &mut LinuxContainer,
+/// A namespace has an owner even after it is removed: no other plugin may add it again.
+fn apply_namespace(
+    current: &mut LinuxContainer,
     all: &mut LinuxContainerAdjustment,
     namespace: LinuxNamespace,
     claims: &mut Claims<'_>,
-) -> Taken {
-    let gone = removed(&namespace.r#type);
+) -> Result {
+    let gone = removed_key(&namespace.r#type);
     let kind = gone.unwrap_or(&namespace.r#type);
     claims.entry(Field::Namespace, kind)?;
-    seen.namespaces.retain(|of| of.r#type != kind);
+    current.namespaces.retain(|of| of.r#type != kind);
     if gone.is_none() {
-        seen.namespaces.push(namespace.clone());
+        current.namespaces.push(namespace.clone());
     }
     all.namespaces.push(namespace);
     Ok(())
 }
 
-fn take_rdt(all: &mut LinuxRdt, asked: LinuxRdt, claims: &mut Claims<'_>) -> Taken {
+fn apply_rdt(all: &mut LinuxRdt, new: LinuxRdt, claims: &mut Claims<'_>) -> Result {
     let fields = [Field::RdtClosId, Field::RdtSchemata, Field::RdtEnableMonitoring];
-    if asked.remove {
+    if new.remove {
         fields.into_iter().for_each(|field| claims.clear_whole(field));
         *all = LinuxRdt { remove: true, ..Default::default() };
     }
-    let sets =
-        [asked.clos_id.is_some(), asked.schemata.is_some(), asked.enable_monitoring.is_some()];
+    let sets = [new.clos_id.is_some(), new.schemata.is_some(), new.enable_monitoring.is_some()];
     for (field, _) in fields.into_iter().zip(sets).filter(|(_, set)| *set) {
         claims.whole(field)?;
         all.remove = false;
     }
-    all.clos_id = asked.clos_id.or(all.clos_id.take());
-    all.schemata = asked.schemata.or(all.schemata.take());
-    all.enable_monitoring = asked.enable_monitoring.or(all.enable_monitoring.take());
+    all.clos_id = new.clos_id.or(all.clos_id.take());
+    all.schemata = new.schemata.or(all.schemata.take());
+    all.enable_monitoring = new.enable_monitoring.or(all.enable_monitoring.take());
     Ok(())
 }
 
 fn env(
-    seen: &mut Container,
+    current: &mut Container,
     all: &mut ContainerAdjustment,
-    asked: Vec<KeyValue>,
+    new: Vec<KeyValue>,
     claims: &mut Claims<'_>,
-) -> Taken {
-    let changed = list(&mut all.env, asked, |of| &of.key, Field::Env, claims)?;
+) -> Result {
+    let changed = list(&mut all.env, new, |of| &of.key, Field::Env, claims)?;
     let name = |text: &String| text.split('=').next().unwrap_or_default().to_owned();
-    seen.env.retain(|text| !changed.replaces(&name(text)));
-    seen.env.extend(changed.added.iter().map(|(key, of)| format!("{key}={}", of.value)));
+    current.env.retain(|text| !changed.replaces(&name(text)));
+    current.env.extend(changed.added.iter().map(|(key, of)| format!("{key}={}", of.value)));
     Ok(())
 }
 
-/// An empty first argument says that another plugin's are replaced.
+/// An empty first argument means that the arguments of another plugin are replaced.
 fn set_args(
-    seen: &mut Container,
+    current: &mut Container,
     all: &mut ContainerAdjustment,
-    mut asked: Vec<String>,
+    mut new: Vec<String>,
     claims: &mut Claims<'_>,
-) -> Taken {
-    if asked.is_empty() {
+) -> Result {
+    if new.is_empty() {
         return Ok(());
     }
-    if asked[0].is_empty() {
+    if new[0].is_empty() {
         claims.clear_whole(Field::Args);
-        asked.remove(0);
+        new.remove(0);
     }
     claims.whole(Field::Args)?;
-    if !asked.is_empty() {
-        seen.args.clone_from(&asked);
+    if !new.is_empty() {
+        current.args.clone_from(&new);
     }
-    all.args = asked;
+    all.args = new;
     Ok(())
 }
 
@@ -194,75 +193,78 @@ fn device_key(of: &LinuxDevice) -> &String {
     &of.path
 }
 
-/// What a plugin changed in one field.
+/// One plugin's changes of one field.
 struct Changed<T> {
     added: Vec<(String, T)>,
-    gone: BTreeSet<String>,
+    removed: BTreeSet<String>,
 }
 
 impl<T: Clone> Changed<T> {
     fn replaces(&self, key: &str) -> bool {
-        self.gone.contains(key) || self.added.iter().any(|(added, _)| added == key)
+        self.removed.contains(key) || self.added.iter().any(|(added, _)| added == key)
     }
 
-    fn show_in_list(self, seen: &mut Vec<T>, key: fn(&T) -> &String) {
-        seen.retain(|of| !self.replaces(key(of)));
-        seen.extend(self.added.into_iter().map(|(_, of)| of));
+    fn apply_to_list(self, current: &mut Vec<T>, key: fn(&T) -> &String) {
+        current.retain(|of| !self.replaces(key(of)));
+        current.extend(self.added.into_iter().map(|(_, of)| of));
     }
 
-    fn show_in_map(self, seen: &mut BTreeMap<String, T>) {
-        seen.retain(|key, _| !self.replaces(key));
-        seen.extend(self.added);
+    fn apply_to_map(self, current: &mut BTreeMap<String, T>) {
+        current.retain(|key, _| !self.replaces(key));
+        current.extend(self.added);
     }
 }
 
-/// A field with entries, kept in a list. What is taken away stays there as `-key`, unless it is set
+/// Changes a field whose entries are in a list. A removed entry stays there as `-key`, unless it is set
 /// again.
 fn list<T: Clone>(
     all: &mut Vec<T>,
-    asked: Vec<T>,
+    new: Vec<T>,
     key: fn(&T) -> &String,
     field: Field,
     claims: &mut Claims<'_>,
-) -> Taken<Changed<T>> {
+) -> Result<Changed<T>> {
     let (gone, added): (Vec<T>, Vec<T>) =
-        asked.into_iter().partition(|of| removed(key(of)).is_some());
-    let names = |of: &T| removed(key(of)).unwrap_or_default().to_owned();
-    let mut changed =
-        Changed { gone: gone.iter().map(names).collect(), added: Vec::with_capacity(added.len()) };
-    for name in &changed.gone {
+        new.into_iter().partition(|of| removed_key(key(of)).is_some());
+    let names = |of: &T| removed_key(key(of)).unwrap_or_default().to_owned();
+    let mut changed = Changed {
+        removed: gone.iter().map(names).collect(),
+        added: Vec::with_capacity(added.len()),
+    };
+    for name in &changed.removed {
         claims.release(field, name);
     }
-    all.retain(|of| !changed.gone.contains(removed(key(of)).unwrap_or(key(of))));
+    all.retain(|of| !changed.removed.contains(removed_key(key(of)).unwrap_or(key(of))));
     for new in added {
         claims.entry(field, key(&new))?;
-        // Twice by one plugin: the later one holds.
+        // If one plugin sets an entry twice, the later value counts.
         all.retain(|of| key(of) != key(&new));
         all.push(new.clone());
         changed.added.push((key(&new).clone(), new));
     }
-    let again =
-        |of: &T| changed.added.iter().any(|(added, _)| Some(added.as_str()) == removed(key(of)));
+    let again = |of: &T| {
+        changed.added.iter().any(|(added, _)| Some(added.as_str()) == removed_key(key(of)))
+    };
     all.extend(gone.into_iter().filter(|of| !again(of)));
     Ok(changed)
 }
 
-/// Likewise, kept in a map.
+/// Changes a field whose entries are in a map. A removed entry stays there as `-key`, unless it is set again.
 fn map<T: Clone>(
     all: &mut BTreeMap<String, T>,
-    asked: BTreeMap<String, T>,
+    new: BTreeMap<String, T>,
     field: Field,
     claims: &mut Claims<'_>,
-) -> Taken<Changed<T>> {
+) -> Result<Changed<T>> {
     let (gone, added): (Vec<_>, Vec<_>) =
-        asked.into_iter().partition(|(key, _)| removed(key).is_some());
-    let mut changed = Changed { gone: BTreeSet::new(), added: Vec::with_capacity(added.len()) };
+        new.into_iter().partition(|(key, _)| removed_key(key).is_some());
+    let mut changed = Changed { removed: BTreeSet::new(), added: Vec::with_capacity(added.len()) };
     for (marked, value) in gone {
-        let name = removed(&marked).unwrap_or_default().to_owned();
+        let name = removed_key(&marked).unwrap_or_default().to_owned();
         claims.release(field, &name);
         all.remove(&name);
         all.insert(marked, value);
-        changed.gone.insert(name);
+        changed.removed.insert(name);
     }
     for (key, value) in added {
         claims.entry(field, &key)?;

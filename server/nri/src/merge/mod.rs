@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Puts together what several plugins ask for. Pure.
+//! Merges the adjustments of several plugins. Pure.
 //!
-//! The rules: each thing has one owner, the plugin that set it first. A second plugin that sets it too is
-//! an error that names both, unless it took the first one's away before, which it says itself (a key with
-//! `-` before it). Hooks add up. What is asked for is never dropped: it ends up in the result, which the
-//! daemon applies or refuses.
+//! The rules: each field or entry has one owner, the plugin that set it first. A second plugin that sets it
+//! is an error that names both, unless the second plugin removes the first one's value explicitly (a key
+//! with the prefix `-`). Hooks are concatenated. No adjustment is dropped: all are part of the result, which
+//! the daemon applies or refuses.
 
 mod adjust;
 mod owners;
@@ -15,53 +15,83 @@ mod tests;
 pub use owners::{owner, owners_of};
 pub use resources::overlay;
 
-use crate::{Created, Error, Updated};
+use crate::Error;
 use hull_proto::nri::{
     Container, ContainerAdjustment, ContainerEviction, ContainerUpdate, LinuxContainerUpdate,
-    LinuxResources,
+    LinuxResources, OwningPlugins,
 };
 use owners::Owners;
-use resources::claimed;
+use resources::overlay_claimed;
 
-/// A container that is about to be made, and what is asked for so far.
+/// The plugins' merged answer to the creation of a container.
+#[derive(Debug, Clone, Default)]
+pub struct Created {
+    /// Adjustments of the new container.
+    pub adjust: ContainerAdjustment,
+    /// Updates of other containers.
+    pub updates: Vec<ContainerUpdate>,
+    /// Containers to be stopped.
+    pub evictions: Vec<ContainerEviction>,
+    /// The plugin that set each field, by container.
+    pub owners: OwningPlugins,
+}
+
+/// The plugins' merged answer to an update of a container's limits.
+#[derive(Debug, Clone, Default)]
+pub struct Updated {
+    /// The requested limits, with the changes of the plugins.
+    pub resources: LinuxResources,
+    /// Updates of other containers.
+    pub updates: Vec<ContainerUpdate>,
+    /// Containers to be stopped.
+    pub evictions: Vec<ContainerEviction>,
+    /// The plugin that set each field, by container.
+    pub owners: OwningPlugins,
+}
+
+/// A container that is about to be created, with the adjustments so far.
 #[derive(Debug)]
 pub(crate) struct Creation {
-    /// As the next plugin sees it.
-    seen: Container,
+    /// The container with all adjustments applied, as the next plugin sees it.
+    current: Container,
     adjust: ContainerAdjustment,
     updates: Updates,
 }
 
 impl Creation {
     pub(crate) fn of(container: Container) -> Self {
-        Self { seen: container, adjust: ContainerAdjustment::default(), updates: Updates::of(None) }
+        Self {
+            current: container,
+            adjust: ContainerAdjustment::default(),
+            updates: Updates::of(None),
+        }
     }
 
-    pub(crate) fn seen(&self) -> &Container {
-        &self.seen
+    pub(crate) fn current(&self) -> &Container {
+        &self.current
     }
 
-    /// Takes what `plugin` asks for in the new container.
-    pub(crate) fn adjust(&mut self, asked: ContainerAdjustment, plugin: &str) -> Result<(), Error> {
-        let mut claims = self.updates.owners.of(&self.seen.id, plugin);
-        adjust::take(&mut self.seen, &mut self.adjust, asked, &mut claims)
+    /// Adds the adjustments of `plugin` to the new container.
+    pub(crate) fn adjust(&mut self, new: ContainerAdjustment, plugin: &str) -> Result<(), Error> {
+        let mut claims = self.updates.owners.claims_of(&self.current.id, plugin);
+        adjust::apply(&mut self.current, &mut self.adjust, new, &mut claims)
     }
 
-    /// Takes what `plugin` asks for in other containers.
+    /// Adds the updates of other containers by `plugin`.
     pub(crate) fn update(
         &mut self,
-        asked: Vec<ContainerUpdate>,
+        updates: Vec<ContainerUpdate>,
         plugin: &str,
     ) -> Result<(), Error> {
-        if asked.iter().any(|update| update.container_id == self.seen.id) {
-            let container = self.seen.id.clone();
+        if updates.iter().any(|update| update.container_id == self.current.id) {
+            let container = self.current.id.clone();
             return Err(Error::UpdatesNew { plugin: plugin.to_owned(), container });
         }
-        self.updates.take(asked, plugin)
+        self.updates.add(updates, plugin)
     }
 
-    pub(crate) fn evict(&mut self, asked: Vec<ContainerEviction>) {
-        self.updates.evict(asked);
+    pub(crate) fn evict(&mut self, evictions: Vec<ContainerEviction>) {
+        self.updates.evict(evictions);
     }
 
     pub(crate) fn finish(self) -> Created {
@@ -70,10 +100,10 @@ impl Creation {
     }
 }
 
-/// New limits for containers that are there, as far as asked for.
+/// The updates of existing containers so far.
 #[derive(Debug)]
 pub(crate) struct Updates {
-    /// The container whose update it is all about, if one is.
+    /// The container whose limits the verb updates, if it updates one, and its new limits.
     subject: Option<(String, LinuxResources)>,
     others: Vec<ContainerUpdate>,
     evictions: Vec<ContainerEviction>,
@@ -85,15 +115,16 @@ impl Updates {
         Self { subject, others: Vec::new(), evictions: Vec::new(), owners: Owners::default() }
     }
 
-    /// What is wanted for the subject by now.
-    pub(crate) fn wanted(&self) -> Option<LinuxResources> {
+    /// The limits of the verb's container with all changes so far.
+    pub(crate) fn subject_resources(&self) -> Option<LinuxResources> {
         self.subject.as_ref().map(|(_, resources)| resources.clone())
     }
 
-    pub(crate) fn take(&mut self, asked: Vec<ContainerUpdate>, plugin: &str) -> Result<(), Error> {
-        for update in asked {
+    /// Adds the updates by `plugin`. A conflict is an error, unless the update may fail.
+    pub(crate) fn add(&mut self, updates: Vec<ContainerUpdate>, plugin: &str) -> Result<(), Error> {
+        for update in updates {
             let may_fail = update.ignore_failure;
-            match self.take_one(update, plugin) {
+            match self.add_one(update, plugin) {
                 Err(err) if !may_fail => return Err(err),
                 Ok(()) | Err(_) => {}
             }
@@ -101,27 +132,27 @@ impl Updates {
         Ok(())
     }
 
-    fn take_one(&mut self, update: ContainerUpdate, plugin: &str) -> Result<(), Error> {
+    fn add_one(&mut self, update: ContainerUpdate, plugin: &str) -> Result<(), Error> {
         let ContainerUpdate { container_id: id, linux, ignore_failure } = update;
         let Some(new) = linux.and_then(|linux| linux.resources) else { return Ok(()) };
-        let mut claims = self.owners.of(&id, plugin);
+        let mut claims = self.owners.claims_of(&id, plugin);
         if let Some((subject, resources)) = &mut self.subject
             && *subject == id
         {
-            return claimed(resources, &new, &mut claims);
+            return overlay_claimed(resources, &new, &mut claims);
         }
         let at = self.others.iter().position(|other| other.container_id == id);
         let mut other = match at {
             Some(at) => self.others[at].clone(),
             None => ContainerUpdate { container_id: id, linux: None, ignore_failure: true },
         };
-        // On a copy: a conflict that may be passed over must not leave half of it.
+        // On a copy: a conflict that may be ignored must not leave half of the update.
         other.ignore_failure = match at {
             Some(_) => other.ignore_failure && ignore_failure,
             None => ignore_failure,
         };
         let linux = other.linux.get_or_insert_with(LinuxContainerUpdate::default);
-        claimed(linux.resources.get_or_insert_default(), &new, &mut claims)?;
+        overlay_claimed(linux.resources.get_or_insert_default(), &new, &mut claims)?;
         match at {
             Some(at) => self.others[at] = other,
             None => self.others.push(other),
@@ -129,8 +160,8 @@ impl Updates {
         Ok(())
     }
 
-    pub(crate) fn evict(&mut self, asked: Vec<ContainerEviction>) {
-        for eviction in asked {
+    pub(crate) fn evict(&mut self, evictions: Vec<ContainerEviction>) {
+        for eviction in evictions {
             let again = self.evictions.iter().any(|of| of.container_id == eviction.container_id);
             if !again {
                 self.evictions.push(eviction);

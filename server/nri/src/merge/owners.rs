@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which plugin set what, kept in the form in which validators are told it.
+//! The plugin that set each field, in the form in which validating plugins receive it.
 
 use crate::Error;
 use hull_proto::nri::{Field, FieldOwners, OwningPlugins};
@@ -12,26 +12,27 @@ pub fn owner(of: &OwningPlugins, container: &str, field: Field, key: &str) -> Op
     let whole = fields.simple.get(&(field as i32));
     let entries = fields.compound.get(&(field as i32));
     let owner = whole.or_else(|| entries.and_then(|of| of.owners.get(key)))?;
-    Some(removed(owner).unwrap_or(owner).to_owned())
+    Some(removed_key(owner).unwrap_or(owner).to_owned())
 }
 
-/// All plugins that set something of a container, each once.
+/// All plugins that set a field of a container, each once, sorted.
 #[must_use]
 pub fn owners_of(of: &OwningPlugins, container: &str) -> Vec<String> {
     let Some(fields) = of.owners.get(container) else { return Vec::new() };
     let entries = fields.compound.values().flat_map(|of| of.owners.values());
     let all = fields.simple.values().chain(entries).flat_map(|owners| owners.split(','));
-    let all: BTreeSet<_> = all.map(|owner| removed(owner).unwrap_or(owner).to_owned()).collect();
+    let all: BTreeSet<_> =
+        all.map(|owner| removed_key(owner).unwrap_or(owner).to_owned()).collect();
     all.into_iter().collect()
 }
 
-/// Of all containers of one call.
+/// The owners of the fields of all containers in one call.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     pub(super) all: OwningPlugins,
 }
 
-/// What one plugin claims of one container.
+/// One plugin's claims on the fields of one container.
 #[derive(Debug)]
 pub(super) struct Claims<'a> {
     fields: &'a mut FieldOwners,
@@ -39,40 +40,40 @@ pub(super) struct Claims<'a> {
 }
 
 impl Owners {
-    pub(super) fn of<'a>(&'a mut self, container: &str, plugin: &'a str) -> Claims<'a> {
+    pub(super) fn claims_of<'a>(&'a mut self, container: &str, plugin: &'a str) -> Claims<'a> {
         Claims { fields: self.all.owners.entry(container.to_owned()).or_default(), plugin }
     }
 }
 
-/// The key that `-key` takes away.
-pub(super) fn removed(key: &str) -> Option<&str> {
+/// The key that an entry `-key` removes.
+pub(super) fn removed_key(key: &str) -> Option<&str> {
     key.strip_prefix('-')
 }
 
 impl Claims<'_> {
-    /// A field as a whole.
+    /// Claims a whole field. An error if another plugin has it.
     pub(super) fn whole(&mut self, field: Field) -> Result<(), Error> {
         let owner = self.fields.simple.get(&(field as i32)).cloned();
-        self.free(owner, field, "")?;
+        self.check_unclaimed(owner, field, "")?;
         self.fields.simple.insert(field as i32, self.plugin.to_owned());
         Ok(())
     }
 
-    /// One entry of a field.
+    /// Claims one entry of a field. An error if another plugin has it.
     pub(super) fn entry(&mut self, field: Field, key: &str) -> Result<(), Error> {
         let entries = self.fields.compound.get(&(field as i32));
         let owner = entries.and_then(|of| of.owners.get(key)).cloned();
-        self.free(owner, field, key)?;
+        self.check_unclaimed(owner, field, key)?;
         self.set(field, key, self.plugin.to_owned());
         Ok(())
     }
 
-    /// Takes a field from whoever has it. Only the same plugin may set it then.
+    /// Takes a field from its owner. From then on only this plugin may set it.
     pub(super) fn clear_whole(&mut self, field: Field) {
         self.fields.simple.insert(field as i32, format!("-{}", self.plugin));
     }
 
-    /// Likewise one entry; one that nobody has stays free.
+    /// Takes one entry of a field from its owner. An entry without an owner stays unclaimed.
     pub(super) fn release(&mut self, field: Field, key: &str) {
         let entries = self.fields.compound.get(&(field as i32));
         if entries.is_some_and(|of| of.owners.contains_key(key)) {
@@ -80,7 +81,7 @@ impl Claims<'_> {
         }
     }
 
-    /// A field that several may have a part in.
+    /// Adds this plugin to the owners of a field that may have several.
     pub(super) fn share(&mut self, field: Field) {
         let owners = self.fields.simple.entry(field as i32).or_default();
         if !owners.is_empty() {
@@ -94,12 +95,12 @@ impl Claims<'_> {
         entries.owners.insert(key.to_owned(), owner);
     }
 
-    fn free(&self, owner: Option<String>, field: Field, key: &str) -> Result<(), Error> {
+    fn check_unclaimed(&self, owner: Option<String>, field: Field, key: &str) -> Result<(), Error> {
         let Some(owner) = owner else { return Ok(()) };
-        if removed(&owner) == Some(self.plugin) {
+        if removed_key(&owner) == Some(self.plugin) {
             return Ok(());
         }
-        let first = removed(&owner).unwrap_or(&owner).to_owned();
+        let first = removed_key(&owner).unwrap_or(&owner).to_owned();
         let what = match key {
             "" => field.as_str_name().to_owned(),
             key => format!("{} `{}`", field.as_str_name(), key.escape_default()),

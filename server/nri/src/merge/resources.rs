@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits: what is set in one set of them goes over into another.
+//! Merges limits: values that are set in one message replace those of another.
 
 use super::owners::Claims;
 use crate::Error;
 use hull_proto::nri::{Field, LinuxCpu, LinuxMemory, LinuxResources};
 
-/// Takes over what `new` sets; the rest stays.
+/// Replaces the limits that `new` sets; all others stay as they are.
 pub fn overlay(have: &mut LinuxResources, new: &LinuxResources) {
-    // Without claims nothing is refused.
-    let _free = each(have, new, &mut |_, _| Ok(()));
+    // Cannot fail: nothing is claimed.
+    let _infallible = each(have, new, &mut |_, _| Ok(()));
 }
 
-/// Likewise, as the plugin's who claims it. When something is another's, all stays as it was.
-pub(super) fn claimed(
+/// Does the same on behalf of a plugin, which claims each value. If another plugin has one of them, nothing changes.
+pub(super) fn overlay_claimed(
     have: &mut LinuxResources,
     new: &LinuxResources,
     claims: &mut Claims<'_>,
@@ -28,8 +28,8 @@ pub(super) fn claimed(
 
 type Claim<'a> = &'a mut dyn FnMut(Field, Option<&str>) -> Result<(), Error>;
 
-/// Takes over those of the optional fields that are set.
-macro_rules! take {
+/// Copies the optional fields that are set.
+macro_rules! copy_set {
     ($have:expr, $new:expr, $claim:expr; $($name:ident: $field:ident),* $(,)?) => {
         $(if let Some(value) = &$new.$name {
             $claim(Field::$field, None)?;
@@ -54,14 +54,14 @@ fn each(have: &mut LinuxResources, new: &LinuxResources, claim: Claim<'_>) -> Re
         claim(Field::CgroupsUnified, Some(key))?;
         have.unified.insert(key.clone(), value.clone());
     }
-    // Rules are read in order and none replaces another: nothing to claim.
+    // Rules apply in order, and none replaces another, so nothing is claimed.
     have.devices.extend(new.devices.iter().cloned());
-    take!(have, new, claim; blockio_class: BlockioClass, rdt_class: RdtClass, pids: PidsLimit);
+    copy_set!(have, new, claim; blockio_class: BlockioClass, rdt_class: RdtClass, pids: PidsLimit);
     Ok(())
 }
 
 fn memory(have: &mut LinuxMemory, new: &LinuxMemory, claim: Claim<'_>) -> Result<(), Error> {
-    take!(have, new, claim;
+    copy_set!(have, new, claim;
         limit: MemLimit,
         reservation: MemReservation,
         swap: MemSwapLimit,
@@ -75,7 +75,7 @@ fn memory(have: &mut LinuxMemory, new: &LinuxMemory, claim: Claim<'_>) -> Result
 }
 
 fn cpu(have: &mut LinuxCpu, new: &LinuxCpu, claim: Claim<'_>) -> Result<(), Error> {
-    take!(have, new, claim;
+    copy_set!(have, new, claim;
         shares: CpuShares,
         quota: CpuQuota,
         period: CpuPeriod,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What several plugins ask for, put together.
+//! Tests: adjustments of several plugins, merged.
 
 use super::*;
 use hull_proto::nri::{
@@ -61,14 +61,14 @@ fn update(id: &str, resources: LinuxResources) -> ContainerUpdate {
     }
 }
 
-type Asked = (&'static str, ContainerAdjustment);
+type Case = (&'static str, ContainerAdjustment);
 
-/// Every kind of thing that has one owner, set once.
-fn each() -> Vec<Asked> {
+/// Every field that has one owner, set once.
+fn each() -> Vec<Case> {
     [of_process(), of_linux(), of_limits()].concat()
 }
 
-fn of_process() -> Vec<Asked> {
+fn of_process() -> Vec<Case> {
     let of = |set: fn(&mut ContainerAdjustment)| {
         let mut adjustment = ContainerAdjustment::default();
         set(&mut adjustment);
@@ -90,7 +90,7 @@ fn of_process() -> Vec<Asked> {
     ]
 }
 
-fn of_linux() -> Vec<Asked> {
+fn of_linux() -> Vec<Case> {
     let of = |set: fn(&mut LinuxContainerAdjustment)| {
         let mut adjustment = LinuxContainerAdjustment::default();
         set(&mut adjustment);
@@ -114,7 +114,7 @@ fn of_linux() -> Vec<Asked> {
     ]
 }
 
-fn of_limits() -> Vec<Asked> {
+fn of_limits() -> Vec<Case> {
     let of = |set: fn(&mut LinuxResources)| {
         let mut limits = LinuxResources::default();
         set(&mut limits);
@@ -157,7 +157,7 @@ fn two_megabytes() -> HugepageLimit {
 }
 
 #[test]
-fn what_one_plugin_asks_for_comes_out_as_it_went_in() {
+fn the_adjustments_of_a_single_plugin_are_not_changed() {
     for (what, asked) in each() {
         let mut creation = Creation::of(container());
         creation.adjust(asked.clone(), "00-a").unwrap();
@@ -166,17 +166,19 @@ fn what_one_plugin_asks_for_comes_out_as_it_went_in() {
 }
 
 #[test]
-fn two_plugins_that_set_the_same_thing_are_both_named() {
+fn two_plugins_that_set_the_same_field_are_both_named() {
     for (what, asked) in each() {
         let mut creation = Creation::of(container());
         creation.adjust(asked.clone(), "00-a").unwrap();
-        let said = creation.adjust(asked, "10-b").unwrap_err().to_string();
-        assert_eq!(said, format!("do what NRI plugins `00-a` and `10-b` ask: both set {what}"));
+        let err = creation.adjust(asked, "10-b").unwrap_err().to_string();
+        let expected =
+            format!("merge the adjustments of NRI plugins `00-a` and `10-b`: both set {what}");
+        assert_eq!(err, expected);
     }
 }
 
 #[test]
-fn the_next_plugin_sees_what_the_one_before_asked_for() {
+fn a_plugin_sees_the_adjustments_of_earlier_plugins() {
     let mut creation = Creation::of(container());
     let mut asked = env(&[("NEW", "1"), ("-OLD", "")]);
     asked.mounts = vec![mount("/data", "/elsewhere"), mount("/more", "/x")];
@@ -184,17 +186,17 @@ fn the_next_plugin_sees_what_the_one_before_asked_for() {
     asked.args = vec!["echo".into()];
     asked.linux = resources(memory(7)).linux;
     creation.adjust(asked, "00-a").unwrap();
-    let seen = creation.seen();
-    assert_eq!(seen.env, ["PATH=/bin", "NEW=1"]);
-    assert_eq!(seen.mounts, [mount("/data", "/elsewhere"), mount("/more", "/x")]);
-    assert_eq!(seen.annotations, map(&[("kept", "1"), ("new", "2")]));
-    assert_eq!(seen.args, ["echo"]);
-    let limits = seen.linux.as_ref().unwrap().resources.clone().unwrap();
+    let current = creation.current();
+    assert_eq!(current.env, ["PATH=/bin", "NEW=1"]);
+    assert_eq!(current.mounts, [mount("/data", "/elsewhere"), mount("/more", "/x")]);
+    assert_eq!(current.annotations, map(&[("kept", "1"), ("new", "2")]));
+    assert_eq!(current.args, ["echo"]);
+    let limits = current.linux.as_ref().unwrap().resources.clone().unwrap();
     assert_eq!(limits.memory, memory(7).memory);
 }
 
 #[test]
-fn a_plugin_that_takes_away_may_set_what_another_has_set() {
+fn a_plugin_that_removes_a_value_may_set_another_one() {
     let mut creation = Creation::of(container());
     let mut first = env(&[("E", "1"), ("F", "1")]);
     first.annotations = map(&[("a", "1")]);
@@ -216,25 +218,25 @@ fn a_plugin_that_takes_away_may_set_what_another_has_set() {
 }
 
 #[test]
-fn what_a_plugin_takes_from_the_container_itself_is_told_on() {
+fn removals_from_the_original_container_are_in_the_result() {
     let mut creation = Creation::of(container());
     creation.adjust(env(&[("-OLD", "")]), "00-a").unwrap();
-    // Nobody had set it, so another plugin may.
+    // No plugin had set it, so another plugin may.
     creation.adjust(env(&[("OLD", "2")]), "10-b").unwrap();
-    assert_eq!(creation.seen().env, ["PATH=/bin", "OLD=2"]);
+    assert_eq!(creation.current().env, ["PATH=/bin", "OLD=2"]);
     assert_eq!(creation.finish().adjust.env, [variable("-OLD", ""), variable("OLD", "2")]);
 }
 
 #[test]
-fn hooks_and_device_rules_of_several_plugins_add_up() {
+fn hooks_of_several_plugins_are_concatenated() {
     let hook = |path: &str| Hook { path: path.into(), ..Default::default() };
-    let asks = |path: &str| ContainerAdjustment {
+    let adds_hook = |path: &str| ContainerAdjustment {
         hooks: Some(Hooks { create_runtime: vec![hook(path)], ..Default::default() }),
         ..Default::default()
     };
     let mut creation = Creation::of(container());
-    creation.adjust(asks("/a"), "00-a").unwrap();
-    creation.adjust(asks("/b"), "10-b").unwrap();
+    creation.adjust(adds_hook("/a"), "00-a").unwrap();
+    creation.adjust(adds_hook("/b"), "10-b").unwrap();
     let created = creation.finish();
     let owners = created.owners.clone();
     assert_eq!(created.adjust.hooks.unwrap().create_runtime, [hook("/a"), hook("/b")]);
@@ -243,7 +245,7 @@ fn hooks_and_device_rules_of_several_plugins_add_up() {
 }
 
 #[test]
-fn a_namespace_that_one_took_away_is_not_brought_back_by_another() {
+fn a_namespace_that_one_plugin_removed_cannot_be_added_by_another() {
     let namespace = |kind: &str| {
         linux(LinuxContainerAdjustment {
             namespaces: vec![LinuxNamespace { r#type: kind.into(), path: String::new() }],
@@ -256,24 +258,24 @@ fn a_namespace_that_one_took_away_is_not_brought_back_by_another() {
 }
 
 #[test]
-fn a_new_container_is_not_updated() {
+fn an_update_of_the_new_container_is_refused() {
     let mut creation = Creation::of(container());
-    let said = creation.update(vec![update("new", memory(1))], "00-a").unwrap_err();
-    assert!(matches!(said, Error::UpdatesNew { .. }));
+    let err = creation.update(vec![update("new", memory(1))], "00-a").unwrap_err();
+    assert!(matches!(err, Error::UpdatesNew { .. }));
 }
 
 #[test]
-fn updates_of_others_add_up_and_conflict_like_adjustments() {
+fn updates_of_other_containers_are_merged_and_conflict_like_adjustments() {
     let mut creation = Creation::of(container());
     let mut cpus = LinuxResources::default();
     cpus.cpu.get_or_insert_default().cpus = "0-1".into();
     creation.update(vec![update("x", memory(1)), update("y", memory(2))], "00-a").unwrap();
     creation.update(vec![update("x", cpus.clone())], "10-b").unwrap();
-    let said = creation.update(vec![update("y", memory(3))], "10-b").unwrap_err();
-    assert!(matches!(said, Error::Conflict { .. }), "{said}");
-    let mut passed_over = update("y", memory(3));
-    passed_over.ignore_failure = true;
-    creation.update(vec![passed_over], "10-b").unwrap();
+    let err = creation.update(vec![update("y", memory(3))], "10-b").unwrap_err();
+    assert!(matches!(err, Error::Conflict { .. }), "{err}");
+    let mut may_fail = update("y", memory(3));
+    may_fail.ignore_failure = true;
+    creation.update(vec![may_fail], "10-b").unwrap();
     creation.evict(vec![ContainerEviction { container_id: "z".into(), reason: "r".into() }; 2]);
     let created = creation.finish();
     let mut both = memory(1);
@@ -283,11 +285,11 @@ fn updates_of_others_add_up_and_conflict_like_adjustments() {
 }
 
 #[test]
-fn an_update_is_changed_on_its_way() {
+fn plugins_can_change_the_update_of_the_verb() {
     let mut updates = Updates::of(Some(("x".into(), memory(5))));
-    updates.take(vec![update("x", memory(6)), update("y", memory(1))], "00-a").unwrap();
-    assert_eq!(updates.wanted(), Some(memory(6)));
-    updates.take(vec![update("x", memory(7))], "10-b").unwrap_err();
+    updates.add(vec![update("x", memory(6)), update("y", memory(1))], "00-a").unwrap();
+    assert_eq!(updates.subject_resources(), Some(memory(6)));
+    updates.add(vec![update("x", memory(7))], "10-b").unwrap_err();
     let done = updates.finish();
     assert_eq!((done.resources, done.updates), (memory(6), vec![update("y", memory(1))]));
 }

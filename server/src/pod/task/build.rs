@@ -16,17 +16,17 @@ impl Task {
         let (node, id, record) =
             (Arc::clone(&self.node), self.id.clone(), Arc::clone(&self.record));
         let monitor_events = self.monitor_events_in.clone();
-        let plugins = self.node.plugins.roster();
+        let plugins = self.node.plugins.current();
         let panicked =
             |err| WorkResult::Built(Err(pod::Error::Internal { source: Box::new(err) }), plugins);
         self.work.spawn("build the pod", panicked, async move {
             let built = setup::setup(&node, &id, &record, monitor_events).await;
-            let roster = node.plugins.roster();
+            let plugin_set = node.plugins.current();
             let built = match built {
-                Ok(up) => verbs::run_pod(&roster, &record, &up).await.map(|()| up),
+                Ok(up) => verbs::run_pod(&plugin_set, &record, &up).await.map(|()| up),
                 Err(source) => Err(source),
             };
-            WorkResult::Built(built, roster)
+            WorkResult::Built(built, plugin_set)
         });
     }
 

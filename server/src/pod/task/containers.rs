@@ -16,7 +16,7 @@ use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
 use crate::pod::Reply;
 use crate::storage::blocking;
-use hull_nri::Roster;
+use hull_nri::PluginSet;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Command, Exit, Started};
 use hull_proto::{cri, nri};
@@ -98,7 +98,7 @@ impl Task {
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(create::Created { user, planned, adjusted, roster }) => {
+            Ok(create::Created { user, planned, adjusted, plugin_set }) => {
                 entry.planned = planned;
                 let (waiters, removal) = entry.operation.created();
                 let record = Arc::make_mut(&mut entry.record);
@@ -114,7 +114,7 @@ impl Task {
                     Ok(id.clone())
                 };
                 let post = nri::Event::PostCreateContainer;
-                self.notify_then_answer(id, roster, post, waiters, result);
+                self.notify_then_answer(id, plugin_set, post, waiters, result);
                 if removal {
                     self.remove_stopped(id).await;
                 }
@@ -172,16 +172,16 @@ impl Task {
             planned,
             target_pid,
         });
-        let Some(about) = self.about(id) else { return };
-        let (done, failed, plugins) = (id.clone(), id.clone(), self.node.plugins.roster());
+        let Some(nri_context) = self.nri_context(id) else { return };
+        let (done, failed, plugins) = (id.clone(), id.clone(), self.node.plugins.current());
         let panicked = |err| WorkResult::Started(failed, Err(err), plugins);
         self.work.spawn("start the container", panicked, async move {
-            let roster = about.node.plugins.roster();
-            let started = match about.ask(&roster, nri::Event::StartContainer).await {
+            let plugin_set = nri_context.node.plugins.current();
+            let started = match nri_context.request(&plugin_set, nri::Event::StartContainer).await {
                 Ok(()) => work.await,
                 Err(refused) => Err(refused),
             };
-            WorkResult::Started(done, started, roster)
+            WorkResult::Started(done, started, plugin_set)
         });
     }
 
@@ -208,7 +208,7 @@ impl Task {
         &mut self,
         id: &ContainerId,
         result: std::result::Result<Started, Error>,
-        roster: Arc<Roster>,
+        plugin_set: Arc<PluginSet>,
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let start = entry.operation.start_ended();
@@ -227,7 +227,7 @@ impl Task {
                 Err(Arc::new(err))
             }
         };
-        self.notify_then_answer(id, roster, nri::Event::PostStartContainer, waiters, result);
+        self.notify_then_answer(id, plugin_set, nri::Event::PostStartContainer, waiters, result);
         if let Some(exit) = early_exit {
             self.exited(id, exit).await;
         } else if self.client.is_none() {

@@ -8,9 +8,9 @@ use super::data::{Task, answer};
 use super::entry::Notified;
 use super::result::WorkResult;
 use crate::error::Result;
-use crate::nri::verbs::About;
+use crate::nri::verbs::NriContext;
 use crate::pod::Reply;
-use hull_nri::Roster;
+use hull_nri::PluginSet;
 use hull_proto::id::ContainerId;
 use hull_proto::nri::Event;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub(super) async fn notified(before: Option<Notified>) {
 
 impl Task {
     /// The container and its pod, as NRI events describe them.
-    pub(super) fn about(&self, id: &ContainerId) -> Option<About> {
+    pub(super) fn nri_context(&self, id: &ContainerId) -> Option<NriContext> {
         let entry = self.containers.get(id)?;
-        Some(About {
+        Some(NriContext {
             node: Arc::clone(&self.node),
             pod: self.id.clone(),
             pod_record: Arc::clone(&self.record),
@@ -39,20 +39,21 @@ impl Task {
     pub(super) fn notify_then_answer<T: Clone + Send + 'static>(
         &mut self,
         id: &ContainerId,
-        roster: Arc<Roster>,
+        plugin_set: Arc<PluginSet>,
         event: Event,
         waiters: Vec<Reply<T>>,
         result: Result<T>,
     ) {
-        let about = self.about(id).filter(|_| result.is_ok() && roster.hears(event));
-        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else {
+        let nri_context =
+            self.nri_context(id).filter(|_| result.is_ok() && plugin_set.is_subscribed(event));
+        let (Some(nri_context), Some(entry)) = (nri_context, self.containers.get_mut(id)) else {
             waiters.into_iter().for_each(|waiter| answer(Some(waiter), result.clone()));
             return;
         };
         let (before, done) = entry.place();
         self.work.spawn("notify plugins", |_| WorkResult::Nothing, async move {
             notified(before).await;
-            about.tell(&roster, event).await;
+            nri_context.notify(&plugin_set, event).await;
             drop(done);
             waiters.into_iter().for_each(|waiter| answer(Some(waiter), result.clone()));
             WorkResult::Nothing
@@ -61,13 +62,16 @@ impl Task {
 
     /// Notifies plugins that a container exited.
     pub(super) fn notify_exited(&mut self, id: &ContainerId) {
-        let roster = self.node.plugins.roster();
-        let about = self.about(id).filter(|_| roster.hears(Event::StopContainer));
-        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else { return };
+        let plugin_set = self.node.plugins.current();
+        let nri_context =
+            self.nri_context(id).filter(|_| plugin_set.is_subscribed(Event::StopContainer));
+        let (Some(nri_context), Some(entry)) = (nri_context, self.containers.get_mut(id)) else {
+            return;
+        };
         let (before, done) = entry.place();
         self.work.spawn("notify plugins", |_| WorkResult::Nothing, async move {
             notified(before).await;
-            about.stopped(&roster).await;
+            nri_context.notify_stopped(&plugin_set).await;
             drop(done);
             WorkResult::Nothing
         });

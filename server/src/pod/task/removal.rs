@@ -51,14 +51,14 @@ impl Task {
         let Some(entry) = self.containers.get(id) else { return };
         let (node, client, record) =
             (Arc::clone(&self.node), self.client.clone(), Arc::clone(&entry.record));
-        let (before, about) = (self.notified_so_far(id), self.about(id));
+        let (before, nri_context) = (self.notified_so_far(id), self.nri_context(id));
         let pod_cgroup = self.record.cgroup.clone();
         let (id, failed) = (id.clone(), id.clone());
         let panicked = |err| WorkResult::Removed(failed, Err(err));
         self.work.spawn("remove the container", panicked, async move {
             notified(before).await;
-            if let Some(about) = about {
-                about.tell(&node.plugins.roster(), nri::Event::RemoveContainer).await;
+            if let Some(nri_context) = nri_context {
+                nri_context.notify(&node.plugins.current(), nri::Event::RemoveContainer).await;
             }
             let removed = remove::remove(&node, client, &id, &record, pod_cgroup).await;
             let removed = match removed {

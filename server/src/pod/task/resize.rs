@@ -14,9 +14,11 @@ use std::sync::Arc;
 impl Task {
     /// Asks plugins, if any is subscribed, then records the resources.
     pub(super) async fn resize(&mut self, sizes: Sizes, reply: Reply<()>) {
-        let roster = self.node.plugins.roster();
-        let wanted = Resize { sizes, reply, roster };
-        if !wanted.roster.hears(Event::UpdatePodSandbox) || !self.record.state.is_ready() {
+        let plugin_set = self.node.plugins.current();
+        let wanted = Resize { sizes, reply, plugin_set };
+        if !wanted.plugin_set.is_subscribed(Event::UpdatePodSandbox)
+            || !self.record.state.is_ready()
+        {
             return self.resizable(wanted, Ok(())).await;
         }
         let record = Arc::clone(&self.record);
@@ -26,7 +28,7 @@ impl Task {
             async move {
                 let Sizes { overhead, resources } = &wanted.sizes;
                 let request = verbs::update_pod(
-                    &wanted.roster,
+                    &wanted.plugin_set,
                     &record,
                     overhead.as_ref(),
                     resources.as_ref(),
@@ -43,18 +45,18 @@ impl Task {
         wanted: Resize,
         allowed: std::result::Result<(), Error>,
     ) {
-        let Resize { sizes, reply, roster } = wanted;
+        let Resize { sizes, reply, plugin_set } = wanted;
         let recorded = match allowed {
             Ok(()) => self.record_sizes(sizes).await,
             Err(refused) => Err(refused),
         };
         let result = recorded.map_err(Arc::new);
-        if result.is_err() || !roster.hears(Event::PostUpdatePodSandbox) {
+        if result.is_err() || !plugin_set.is_subscribed(Event::PostUpdatePodSandbox) {
             return answer(Some(reply), result);
         }
         let record = Arc::clone(&self.record);
         self.work.spawn("notify plugins", |_| WorkResult::Nothing, async move {
-            verbs::tell_pod(&roster, Event::PostUpdatePodSandbox, &record).await;
+            verbs::notify_pod(&plugin_set, Event::PostUpdatePodSandbox, &record).await;
             answer(Some(reply), result);
             WorkResult::Nothing
         });

@@ -5,7 +5,7 @@ use crate::container::create;
 use crate::container::stop::Stopped;
 use crate::error::Error;
 use crate::pod::{self, Reply, Sizes, setup};
-use hull_nri::Roster;
+use hull_nri::PluginSet;
 use hull_plan::Limits;
 use hull_proto::cri;
 use hull_proto::id::ContainerId;
@@ -16,12 +16,12 @@ use std::sync::Arc;
 /// The result of work that was handed out.
 #[derive(Debug)]
 pub(super) enum WorkResult {
-    Built(std::result::Result<setup::Sandbox, pod::Error>, Arc<Roster>),
+    Built(std::result::Result<setup::Sandbox, pod::Error>, Arc<PluginSet>),
     ContainersEnded,
     TornDown(std::result::Result<(), pod::Error>),
     PluginsNotifiedOfRemoval,
     Created(ContainerId, std::result::Result<create::Created, Error>),
-    Started(ContainerId, std::result::Result<Started, Error>, Arc<Roster>),
+    Started(ContainerId, std::result::Result<Started, Error>, Arc<PluginSet>),
     Stopped(ContainerId, u64, std::result::Result<Stopped, Error>),
     Killed(ContainerId, std::result::Result<Stopped, Error>),
     Removed(ContainerId, std::result::Result<(), Error>),
@@ -43,7 +43,7 @@ pub(super) struct Decision {
     pub(super) plugins: Option<LinuxResources>,
     pub(super) limits: Limits,
     /// The plugins to notify once the limits are set.
-    pub(super) roster: Option<Arc<Roster>>,
+    pub(super) plugin_set: Option<Arc<PluginSet>>,
 }
 
 /// The requested resources, the caller, and the plugins that receive the event.
@@ -51,5 +51,5 @@ pub(super) struct Decision {
 pub(super) struct Resize {
     pub(super) sizes: Sizes,
     pub(super) reply: Reply<()>,
-    pub(super) roster: Arc<Roster>,
+    pub(super) plugin_set: Arc<PluginSet>,
 }

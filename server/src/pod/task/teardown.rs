@@ -80,15 +80,15 @@ impl Task {
         let cgroups = self.containers.values().map(|entry| entry.record.cgroup.clone()).collect();
         let before: Vec<_> = self.containers.values().map(|entry| entry.notified.clone()).collect();
         // Once, however often the teardown is tried.
-        let roster = self.nri.stop().then(|| self.node.plugins.roster());
+        let plugin_set = self.nri.stop().then(|| self.node.plugins.current());
         let panicked =
             |err| WorkResult::TornDown(Err(pod::Error::Internal { source: Box::new(err) }));
         self.work.spawn("tear the pod down", panicked, async move {
-            if let Some(roster) = roster {
+            if let Some(plugin_set) = plugin_set {
                 for before in before {
                     notified(before).await;
                 }
-                verbs::tell_pod(&roster, nri::Event::StopPodSandbox, &record).await;
+                verbs::notify_pod(&plugin_set, nri::Event::StopPodSandbox, &record).await;
             }
             WorkResult::TornDown(teardown::take_down(&node, &id, &record, cgroups, client).await)
         });
@@ -144,17 +144,19 @@ impl Task {
 
     /// Only the record is left: plugins are notified that the pod goes, then the record is removed.
     async fn leave(&mut self) {
-        let roster = self.node.plugins.roster();
+        let plugin_set = self.node.plugins.current();
         if !self.teardown.notify() {
             return;
         }
-        if self.nri == NriVisibility::Unknown || !roster.hears(nri::Event::RemovePodSandbox) {
+        if self.nri == NriVisibility::Unknown
+            || !plugin_set.is_subscribed(nri::Event::RemovePodSandbox)
+        {
             return self.forget().await;
         }
         let record = Arc::clone(&self.record);
         let panicked = |_| WorkResult::PluginsNotifiedOfRemoval;
         self.work.spawn("notify plugins", panicked, async move {
-            verbs::tell_pod(&roster, nri::Event::RemovePodSandbox, &record).await;
+            verbs::notify_pod(&plugin_set, nri::Event::RemovePodSandbox, &record).await;
             WorkResult::PluginsNotifiedOfRemoval
         });
     }

@@ -14,7 +14,7 @@ use crate::nri::{self, resources};
 use crate::oci_spec;
 use crate::pod::Reply;
 use crate::storage::blocking;
-use hull_nri::{Roster, overlay};
+use hull_nri::{PluginSet, overlay};
 use hull_proto::cri;
 use hull_proto::id::ContainerId;
 use hull_proto::nri::{Event, LinuxResources};
@@ -23,22 +23,32 @@ use std::sync::Arc;
 /// The decision if no plugin is subscribed to updates.
 fn as_requested(
     requested: cri::LinuxContainerResources,
-    roster: Arc<Roster>,
+    plugin_set: Arc<PluginSet>,
 ) -> std::result::Result<Box<Decision>, Error> {
     let limits = oci_spec::limits(&requested).map_err(|source| Error::Spec { source })?;
-    Ok(Box::new(Decision { kubelets: requested, plugins: None, limits, roster: Some(roster) }))
+    Ok(Box::new(Decision {
+        kubelets: requested,
+        plugins: None,
+        limits,
+        plugin_set: Some(plugin_set),
+    }))
 }
 
 /// The decision after plugins changed the request.
 fn as_changed(
     requested: &cri::LinuxContainerResources,
     changed: LinuxResources,
-    roster: Arc<Roster>,
+    plugin_set: Arc<PluginSet>,
 ) -> std::result::Result<Box<Decision>, Error> {
     let limits = resources::limits(&changed).map_err(|source| Error::Adjust { source })?;
     let mut kubelets = resources::to_cri(&changed);
     kubelets.oom_score_adj = requested.oom_score_adj;
-    Ok(Box::new(Decision { kubelets, plugins: Some(changed), limits, roster: Some(roster) }))
+    Ok(Box::new(Decision {
+        kubelets,
+        plugins: Some(changed),
+        limits,
+        plugin_set: Some(plugin_set),
+    }))
 }
 
 impl Task {
@@ -49,19 +59,18 @@ impl Task {
         requested: cri::LinuxContainerResources,
         reply: Reply<()>,
     ) {
-        let roster = self.node.plugins.roster();
-        let Some((waiter, about)) = self.begin_update(id, reply) else { return };
-        if !roster.hears(Event::UpdateContainer) {
-            return self.decided(id, waiter, as_requested(requested, roster)).await;
+        let plugin_set = self.node.plugins.current();
+        let Some((waiter, nri_context)) = self.begin_update(id, reply) else { return };
+        if !plugin_set.is_subscribed(Event::UpdateContainer) {
+            return self.decided(id, waiter, as_requested(requested, plugin_set)).await;
         }
         let (id, failed) = (id.clone(), id.clone());
         let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
         self.work.spawn("call plugins about new limits", panicked, async move {
-            let decided = match about.update(&roster, &requested).await {
-                Ok(Some((changed, plugins))) => {
-                    as_changed(&requested, changed, roster).map_err(|err| err.asked_by(&plugins))
-                }
-                Ok(None) => as_requested(requested, roster),
+            let decided = match nri_context.update(&plugin_set, &requested).await {
+                Ok(Some((changed, plugins))) => as_changed(&requested, changed, plugin_set)
+                    .map_err(|err| err.asked_by(&plugins)),
+                Ok(None) => as_requested(requested, plugin_set),
                 Err(refused) => Err(refused),
             };
             WorkResult::UpdateDecided(id, waiter, decided)
@@ -82,7 +91,7 @@ impl Task {
                 kubelets: cri::LinuxContainerResources::default(),
                 plugins: Some(requested),
                 limits,
-                roster: None,
+                plugin_set: None,
             })
         });
         self.decided(id, waiter, decided).await;
@@ -93,9 +102,9 @@ impl Task {
         &mut self,
         id: &ContainerId,
         reply: Reply<()>,
-    ) -> Option<(u64, nri::verbs::About)> {
-        let about = self.about(id);
-        let (Some(about), Some(entry)) = (about, self.containers.get_mut(id)) else {
+    ) -> Option<(u64, nri::verbs::NriContext)> {
+        let nri_context = self.nri_context(id);
+        let (Some(nri_context), Some(entry)) = (nri_context, self.containers.get_mut(id)) else {
             answer(Some(reply), Err(not_found(id)));
             return None;
         };
@@ -107,7 +116,7 @@ impl Task {
         let waiter = self.next_waiter;
         self.next_waiter += 1;
         entry.updates.waiters.insert(waiter, reply);
-        Some((waiter, about))
+        Some((waiter, nri_context))
     }
 
     /// Sets the limits if the container runs, then records them.
@@ -170,7 +179,7 @@ impl Task {
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let reply = entry.updates.waiters.remove(&waiter);
-        let Decision { kubelets, plugins, roster, .. } = *decision;
+        let Decision { kubelets, plugins, plugin_set, .. } = *decision;
         if result.is_ok() {
             let record = Arc::make_mut(&mut entry.record);
             let linux = record.config.linux.get_or_insert_default();
@@ -185,10 +194,16 @@ impl Task {
             self.publish();
         }
         let result = result.map_err(Arc::new);
-        match roster {
-            Some(roster) => {
+        match plugin_set {
+            Some(plugin_set) => {
                 let waiters = reply.into_iter().collect();
-                self.notify_then_answer(id, roster, Event::PostUpdateContainer, waiters, result);
+                self.notify_then_answer(
+                    id,
+                    plugin_set,
+                    Event::PostUpdateContainer,
+                    waiters,
+                    result,
+                );
             }
             None => answer(reply, result),
         }

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What plugins ask for goes through the checks of what a kubelet asks for, and a wrong value is told with the plugin
-//! that sent it and the field that it is in. Pure.
+//! Validates adjustments of plugins by the same checks as requests of a kubelet. An invalid value is an error that
+//! names the plugin and the field. Pure.
 //!
-//! Not here: what the plan of a start refuses for everybody. [`crate::container::create`] adds the plugins' names to
-//! that.
+//! Not here: the checks of a start's plan, which apply to all containers. [`crate::container::create`] adds the
+//! plugins' names to their errors.
 
 use super::Error;
 use crate::oci_spec;
 use hull_nri::owner;
 use hull_proto::nri::{ContainerAdjustment, Field, LinuxDevice, Mount, OwningPlugins, PosixRlimit};
 
-/// Modes of a file, `inode(7)`.
+/// The largest mode of a file, `inode(7)`.
 const MODE_MAX: u32 = 0o7777;
 
 type Checked = Result<(), oci_spec::Error>;
 
-/// Refuses the first value that makes no sense.
+/// Refuses the first invalid value.
 pub(super) fn adjustment(
     asked: &ContainerAdjustment,
     container: &str,
     owners: &OwningPlugins,
 ) -> Result<(), Error> {
-    let told = |checked: Checked, field: Field, key: &str| {
+    let named = |checked: Checked, field: Field, key: &str| {
         checked.map_err(|source| Error::Value {
             plugin: owner(owners, container, field, key).unwrap_or_else(|| "?".into()),
             source,
@@ -29,24 +29,24 @@ pub(super) fn adjustment(
     };
     for variable in asked.env.iter().filter(|of| !of.key.starts_with('-')) {
         let checked = oci_spec::check_variable("env", &variable.key, &variable.value);
-        told(checked, Field::Env, &variable.key)?;
+        named(checked, Field::Env, &variable.key)?;
     }
     for word in &asked.args {
-        told(text("args", word), Field::Args, "")?;
+        named(text("args", word), Field::Args, "")?;
     }
     for one in asked.mounts.iter().filter(|of| !of.destination.starts_with('-')) {
-        told(mount(one), Field::Mounts, &one.destination)?;
+        named(mount(one), Field::Mounts, &one.destination)?;
     }
     for limit in &asked.rlimits {
-        told(rlimit(limit), Field::Rlimits, &limit.r#type)?;
+        named(rlimit(limit), Field::Rlimits, &limit.r#type)?;
     }
     let Some(linux) = &asked.linux else { return Ok(()) };
     for one in linux.devices.iter().filter(|of| !of.path.starts_with('-')) {
-        told(device(one), Field::Devices, &one.path)?;
+        named(device(one), Field::Devices, &one.path)?;
     }
     if let Some(score) = &linux.oom_score_adj {
         let checked = oci_spec::check_oom_score(score.value).map(drop);
-        told(checked, Field::OomScoreAdj, "")?;
+        named(checked, Field::OomScoreAdj, "")?;
     }
     Ok(())
 }
@@ -56,7 +56,7 @@ fn bad(field: &'static str, value: impl ToString, why: &'static str) -> Checked 
 }
 
 fn text(field: &'static str, value: &str) -> Checked {
-    if value.contains('\0') { bad(field, value, "it holds a NUL") } else { Ok(()) }
+    if value.contains('\0') { bad(field, value, "it contains a NUL") } else { Ok(()) }
 }
 
 fn mount(mount: &Mount) -> Checked {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods and containers as plugins see them.
+//! Pods and containers as messages to plugins.
 
 use super::resources;
 use crate::container::{self, ContainerRecord, State as ContainerState};
@@ -11,7 +11,7 @@ use hull_proto::nri;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
-/// A pod.
+/// The message of a pod, from its record.
 pub(crate) fn pod(record: &PodRecord) -> nri::PodSandbox {
     let metadata = record.config.metadata.clone().unwrap_or_default();
     let linux = record.config.linux.clone().unwrap_or_default();
@@ -45,7 +45,7 @@ pub(crate) fn pod(record: &PodRecord) -> nri::PodSandbox {
     }
 }
 
-/// A container as its record has it; the rest is taken from its spec.
+/// The message of a container, from its record and its spec.
 pub(crate) fn container(record: &ContainerRecord, spec: Option<&Spec>) -> nri::Container {
     let spec = spec.and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default();
     let process = &spec["process"];
@@ -73,7 +73,7 @@ pub(crate) fn container(record: &ContainerRecord, spec: Option<&Spec>) -> nri::C
         image: Some(image(record)),
         ..Default::default()
     };
-    // What a plugin wrote there is the spec's; what its pod's author wrote is the config's.
+    // The spec has the annotations of plugins, the config those of the pod's author.
     if let Some(annotations) = spec["annotations"].as_object() {
         of.annotations.extend(annotations.iter().map(|(key, value)| (key.clone(), text(value))));
     }
@@ -217,10 +217,9 @@ fn each<T>(of: &Value, make: impl Fn(&Value) -> T) -> Vec<T> {
     of.as_array().into_iter().flatten().map(make).collect()
 }
 
-/// A container that is there, with what its spec says as far as that can still be worked out. The
-/// seccomp policy is told only when a container is made: it is long, and nothing can be done about it
-/// later.
-pub(crate) fn known(
+/// The message of an existing container, with its spec if that can still be built. Without the seccomp policy,
+/// which is long and cannot be changed any more.
+pub(crate) fn existing_container(
     node: &Node,
     pod: &PodId,
     pod_record: &PodRecord,
@@ -236,7 +235,8 @@ pub(crate) fn known(
     of
 }
 
-/// All that is there, for a plugin that joins. What is only being made, it is asked about later.
+/// A snapshot of the node, for a plugin that joins. Without pods and containers that are still being created: the
+/// plugin will be called for those.
 pub(crate) fn state(node: &Node) -> hull_nri::State {
     let mut all = hull_nri::State::default();
     for view in node.registry.views() {
@@ -248,7 +248,7 @@ pub(crate) fn state(node: &Node) -> hull_nri::State {
         let there = containers.values().filter(|of| {
             !matches!(of.record.state, ContainerState::Creating | ContainerState::Removing)
         });
-        all.containers.extend(there.map(|of| known(node, id, record, &of.record)));
+        all.containers.extend(there.map(|of| existing_container(node, id, record, &of.record)));
     }
     all
 }
