@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! AppArmor: the profile that containers run under when none is named, and which profiles the kernel
-//! has. `apparmor(7)`.
+//! AppArmor: the default profile of containers, and the profiles that the kernel has loaded. `apparmor(7)`.
 //!
 //! ```text
-//! <state_dir>/apparmor/hull-default     the text that is loaded now
+//! <state_dir>/apparmor/hull-default     the text of the loaded profile
 //! ```
 //!
-//! The profile is loaded at the daemon's start when the kernel does not have it, or has another text:
-//! so an upgrade brings its own, for containers that run already too.
+//! The daemon loads the profile at its start if the kernel does not have it, or has another text. So an upgrade
+//! replaces it, also for running containers.
 //!
-//! The rule: a container that asks for a profile runs under it or not at all. Only one that asks for
-//! none, on a node where the default cannot be loaded, runs without, and the daemon says so at start.
+//! The rule: a container that requests a profile runs under it or does not run. Only a container that requests none,
+//! on a node where the default cannot be loaded, runs without a profile, and the daemon logs that at its start.
 
 use crate::records;
 use std::fs::{self, File};
@@ -19,34 +18,34 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The default profile's name.
+/// Name of the default profile.
 pub(crate) const DEFAULT: &str = "hull-default";
-/// Its text.
+/// Text of the default profile.
 const TEXT: &str = include_str!("hull-default");
-/// All profiles that are loaded, one a line: `name (mode)`.
+/// The kernel's list of loaded profiles, one per line: `name (mode)`.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
-/// Where the program that compiles and loads profiles lies, on the distributions that have it.
+/// Paths of the program that compiles and loads profiles, in distributions that have it.
 const PARSERS: [&str; 3] =
     ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
 
-/// Why the default profile is not loaded.
+/// The default profile could not be loaded. Texts read after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("find apparmor_parser, which loads profiles")]
     NoParser,
     #[error("run {}", program.display())]
     Run { program: PathBuf, source: io::Error },
-    #[error("load AppArmor profile {DEFAULT}: apparmor_parser says {said:?}")]
-    Load { said: String },
-    #[error("note which AppArmor profile is loaded")]
+    #[error("load AppArmor profile {DEFAULT}: apparmor_parser reports {message:?}")]
+    Load { message: String },
+    #[error("record which AppArmor profile is loaded")]
     Directory { source: records::Error },
     #[error("write {}", path.display())]
-    Note { path: PathBuf, source: io::Error },
+    Record { path: PathBuf, source: io::Error },
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// The change by which an operator fixes this.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoParser => {
@@ -56,68 +55,74 @@ impl Error {
                 Some("see `dmesg | grep apparmor`; containers run without a profile until then".into())
             }
             Self::Directory { source } => source.hint(),
-            Self::Run { .. } | Self::Note { .. } => None,
+            Self::Run { .. } | Self::Record { .. } => None,
         }
     }
 }
 
-/// What this node can do.
+/// The AppArmor support of this node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AppArmor {
-    /// The kernel has it, and it is on.
-    on: bool,
-    /// The default profile is loaded.
-    default: bool,
+    /// Whether the kernel has AppArmor enabled.
+    enabled: bool,
+    /// Whether the default profile is loaded.
+    default_loaded: bool,
 }
 
-/// What a container shall run under.
+/// The profile that a container requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Nothing.
+pub(crate) enum Profile {
+    /// No profile.
     Unconfined,
-    /// The node's default. Whether somebody asked for it.
-    Default { asked: bool },
-    /// A profile that the node's operator has loaded.
+    /// The node's default; explicit if the config requests it.
+    Default { explicit: bool },
+    /// A profile that the operator of the node has loaded.
     Named(String),
 }
 
 impl AppArmor {
-    /// Looks at this host and loads the default profile. Where that fails, the reason too.
+    /// Checks this host and loads the default profile. Also returns the error if that fails.
     pub(crate) fn prepare(state_dir: &Path) -> (Self, Option<Error>) {
-        if !is_on() {
+        if !is_enabled() {
             return (Self::default(), None);
         }
         let failed = load_default(&state_dir.join("apparmor")).err();
-        (Self { on: true, default: is_loaded(DEFAULT) != Some(false) && failed.is_none() }, failed)
+        (
+            Self {
+                enabled: true,
+                default_loaded: is_loaded(DEFAULT) != Some(false) && failed.is_none(),
+            },
+            failed,
+        )
     }
 
-    /// The profile to enter; or the name of the one that is wanted and not loaded.
-    pub(crate) fn profile(&self, wanted: Wanted) -> Result<Option<String>, String> {
-        match wanted {
-            Wanted::Unconfined => Ok(None),
-            // A kernel without it: as everywhere in the field, the default means none then.
-            Wanted::Default { .. } if !self.on => Ok(None),
-            Wanted::Default { .. } if self.default => Ok(Some(DEFAULT.to_owned())),
-            Wanted::Default { asked: false } => Ok(None),
-            Wanted::Default { asked: true } => Err(DEFAULT.to_owned()),
-            Wanted::Named(name) if self.on && is_loaded(&name) == Some(false) => Err(name),
-            // Without AppArmor the plan refuses it by name.
-            Wanted::Named(name) => Ok(Some(name)),
+    /// The profile to run under; `None` is unconfined. The error is the name of a profile that is not loaded.
+    pub(crate) fn resolve(&self, requested: Profile) -> Result<Option<String>, String> {
+        match requested {
+            Profile::Unconfined => Ok(None),
+            // Without AppArmor in the kernel, the default means none, as in containerd and CRI-O.
+            Profile::Default { .. } if !self.enabled => Ok(None),
+            Profile::Default { .. } if self.default_loaded => Ok(Some(DEFAULT.to_owned())),
+            Profile::Default { explicit: false } => Ok(None),
+            Profile::Default { explicit: true } => Err(DEFAULT.to_owned()),
+            Profile::Named(name) if self.enabled && is_loaded(&name) == Some(false) => Err(name),
+            // Without AppArmor, the plan refuses the profile by name.
+            Profile::Named(name) => Ok(Some(name)),
         }
     }
 }
 
-/// Whether AppArmor is on.
-pub(crate) fn is_on() -> bool {
+/// Whether AppArmor is enabled.
+pub(crate) fn is_enabled() -> bool {
     fs::read_to_string(ENABLED).is_ok_and(|text| text.trim() == "Y")
 }
 
-/// The program that loads profiles.
+/// Path of the program that loads profiles, if it is installed.
 pub(crate) fn parser() -> Option<&'static Path> {
     PARSERS.iter().map(Path::new).find(|path| path.is_file())
 }
 
-/// Whether a profile is loaded; `None` where the kernel's list cannot be read.
+/// Whether a profile is loaded; `None` if the kernel's list cannot be read.
 fn is_loaded(name: &str) -> Option<bool> {
     fs::read_to_string(LOADED).ok().map(|list| lists(&list, name))
 }
@@ -128,14 +133,14 @@ fn lists(list: &str, name: &str) -> bool {
 
 fn load_default(dir: &Path) -> Result<(), Error> {
     let path = dir.join(DEFAULT);
-    let noted = fs::read(&path).is_ok_and(|text| text == TEXT.as_bytes());
-    if noted && is_loaded(DEFAULT) == Some(true) {
+    let recorded = fs::read(&path).is_ok_and(|text| text == TEXT.as_bytes());
+    if recorded && is_loaded(DEFAULT) == Some(true) {
         return Ok(());
     }
     let program = parser().ok_or(Error::NoParser)?;
     let failed = |source| Error::Run { program: program.to_owned(), source };
     let mut parsing = Command::new(program)
-        // No cache on disk, and replace what is there.
+        // Without a cache on disk; replaces a loaded profile of the same name.
         .args(["--skip-cache", "--replace"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -147,13 +152,14 @@ fn load_default(dir: &Path) -> Result<(), Error> {
     }
     let done = parsing.wait_with_output().map_err(failed)?;
     if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr).trim().chars().take(400).collect();
-        return Err(Error::Load { said });
+        let message = String::from_utf8_lossy(&done.stderr).trim().chars().take(400).collect();
+        return Err(Error::Load { message });
     }
     records::create_dir(dir).map_err(|source| Error::Directory { source })?;
-    let note = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
-    note.and_then(|mut note| note.write_all(TEXT.as_bytes()))
-        .map_err(|source| Error::Note { path, source })
+    let record = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    record
+        .and_then(|mut record| record.write_all(TEXT.as_bytes()))
+        .map_err(|source| Error::Record { path, source })
 }
 
 #[cfg(test)]
@@ -161,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_is_found_by_its_whole_name() {
+    fn a_profile_is_found_by_its_full_name() {
         let list = "hull-default (enforce)\n/usr/sbin/cups (complain)\nwith space (enforce)\n";
         for name in ["hull-default", "/usr/sbin/cups", "with space"] {
             assert!(lists(list, name), "{name}");
@@ -170,15 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn only_who_asks_for_nothing_runs_without() {
-        let broken = AppArmor { on: true, default: false };
-        assert_eq!(broken.profile(Wanted::Default { asked: false }), Ok(None));
-        assert_eq!(broken.profile(Wanted::Default { asked: true }), Err(DEFAULT.to_owned()));
-        let on = AppArmor { on: true, default: true };
+    fn only_containers_that_request_no_profile_run_without_one() {
+        let broken = AppArmor { enabled: true, default_loaded: false };
+        assert_eq!(broken.resolve(Profile::Default { explicit: false }), Ok(None));
+        assert_eq!(broken.resolve(Profile::Default { explicit: true }), Err(DEFAULT.to_owned()));
+        let on = AppArmor { enabled: true, default_loaded: true };
         let default = Some(DEFAULT.to_owned());
-        assert_eq!(on.profile(Wanted::Default { asked: false }), Ok(default));
-        assert_eq!(on.profile(Wanted::Unconfined), Ok(None));
+        assert_eq!(on.resolve(Profile::Default { explicit: false }), Ok(default));
+        assert_eq!(on.resolve(Profile::Unconfined), Ok(None));
         let off = AppArmor::default();
-        assert_eq!(off.profile(Wanted::Default { asked: true }), Ok(None));
+        assert_eq!(off.resolve(Profile::Default { explicit: true }), Ok(None));
     }
 }

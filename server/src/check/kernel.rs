@@ -177,7 +177,7 @@ fn seccomp() -> Finding {
 
 fn apparmor() -> Finding {
     const WHAT: &str = "AppArmor";
-    if !apparmor::is_on() {
+    if !apparmor::is_enabled() {
         return Finding::good(WHAT, "off; containers run without profiles");
     }
     // An empty file in its place is not a program.

@@ -159,7 +159,7 @@ async fn make_rootfs(
 
 /// The user of the first process, from the config, the image's config and the image's account files.
 fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> {
-    let wanted = oci_spec::user::wanted(config, &image.config)
+    let wanted = oci_spec::user::requested(config, &image.config)
         .map_err(|source| Error::Spec { source: source.into() })?;
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;

@@ -100,7 +100,7 @@ pub(crate) fn spec(
         PodState::Ready { pause_pid, .. } => pause_pid,
         PodState::Building | PodState::Stopping | PodState::Stopped => 0,
     };
-    let view = oci_spec::PodView {
+    let view = oci_spec::PodInputs {
         id: pod,
         config: &pod_record.config,
         pause_pid,
@@ -109,14 +109,14 @@ pub(crate) fn spec(
         hostname: &hostname,
     };
     let user = record.user.clone().unwrap_or_default();
-    let user = oci_spec::user::Resolved {
+    let user = oci_spec::user::ResolvedUser {
         uid: user.uid,
         gid: user.gid,
         groups: user.groups,
         home: user.home,
     };
     let defaults = oci_spec::defaults(&node.config, &node.host, &node.apparmor);
-    let request = oci_spec::Request {
+    let request = oci_spec::SpecRequest {
         pod: &view,
         config: &record.config,
         image: &image.config,

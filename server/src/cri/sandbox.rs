@@ -9,7 +9,7 @@ use crate::node::{new_pod_id, now_ns};
 use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, task};
+use crate::pod::{Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, pause_plan, task};
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -65,7 +65,7 @@ impl Cri {
             // Refused before anything is made: what the sandbox asks for and cannot have.
             let node = Arc::clone(&node);
             let checked = blocking(move || {
-                oci_spec::pause(&node, &record)?;
+                pause_plan(&node, &record)?;
                 oci_spec::ports(&record.config)?;
                 Ok(record)
             });
@@ -143,7 +143,7 @@ impl Cri {
             Ok(()) => "as it was made".to_owned(),
             Err(err) => format!("cannot {}", Chain(&err)),
         };
-        let spec = oci_spec::pause(&self.node, &view.record).ok().map(|(_, spec)| spec);
+        let spec = pause_plan(&self.node, &view.record).ok().map(|(_, spec)| spec);
         let pid = match view.record.state {
             State::Ready { pause_pid, .. } => pause_pid,
             State::Building | State::Stopping | State::Stopped => 0,

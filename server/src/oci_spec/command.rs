@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is run, with which environment, where: the rules by which config and image come together.
+//! Arguments, environment and working directory: merged from config and image.
 
 use super::Error;
 use ::oci_spec::image::ImageConfiguration;
@@ -7,8 +7,8 @@ use hull_proto::cri;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command replaces the image's entrypoint and drops its arguments; arguments alone replace the
-/// image's.
+/// The arguments of the process. A command in the config replaces entrypoint and arguments of the image; arguments
+/// alone replace only the image's arguments.
 pub(super) fn args(
     config: &cri::ContainerConfig,
     image: &ImageConfiguration,
@@ -29,7 +29,7 @@ pub(super) fn args(
     Ok(args)
 }
 
-/// The image's environment, then the config's; later ones win.
+/// The environment: the image's, then the config's. Later values replace earlier ones.
 pub(super) fn env(
     config: &cri::ContainerConfig,
     image: &ImageConfiguration,
@@ -64,14 +64,14 @@ pub(super) fn env(
     Ok(env)
 }
 
-/// Refuses a variable that no environment can hold, `environ(7)`.
+/// Refuses a variable that is not possible in an environment, `environ(7)`.
 pub(crate) fn check_variable(field: &'static str, name: &str, value: &str) -> Result<(), Error> {
     let bad = |why| Err(Error::Bad { field, value: name.to_owned(), why });
     if name.is_empty() || name.contains(['=', '\0']) {
-        return bad("it is not a name of a variable");
+        return bad("it is not the name of a variable");
     }
     if value.contains('\0') {
-        return bad("its value holds a NUL");
+        return bad("its value contains a NUL");
     }
     Ok(())
 }
@@ -85,7 +85,7 @@ fn set(env: &mut Vec<String>, name: &str, value: &str) {
     }
 }
 
-/// The config's, else the image's, else the root.
+/// The working directory: the config's, else the image's, else `/`.
 pub(super) fn cwd(config: &cri::ContainerConfig, image: &ImageConfiguration) -> String {
     let of_image =
         image.config().as_ref().and_then(|of| of.working_dir().clone()).unwrap_or_default();

@@ -1,78 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A container's OCI runtime spec, put together.
+//! Builds the OCI runtime spec of a container.
 
+use super::inputs::{Defaults, PodInputs};
 use super::{
-    Error, OCI_VERSION, command, devices, mounts, namespaces, resources, security, user, userns,
+    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, security, user,
+    userns,
 };
-use crate::apparmor::AppArmor;
-use crate::config::{Config, DefaultSeccomp};
-use crate::oci_spec::cdi;
 use ::oci_spec::image::ImageConfiguration;
 use ::oci_spec::runtime::{LinuxSeccomp, Spec};
 use hull_proto::cri::{self, NamespaceMode};
-use hull_proto::id::PodId;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 
-/// What a container has to know of its pod.
+/// The inputs of a container's spec.
 #[derive(Debug)]
-pub(crate) struct PodView<'a> {
-    pub(crate) id: &'a PodId,
-    pub(crate) config: &'a cri::PodSandboxConfig,
-    /// 0 when the pod is not up.
-    pub(crate) pause_pid: i32,
-    pub(crate) hosts: &'a Path,
-    pub(crate) resolv_conf: &'a Path,
-    pub(crate) hostname: &'a Path,
-}
-
-/// What the node's config decides.
-#[derive(Debug, Clone)]
-pub(crate) struct Defaults {
-    /// RuntimeDefault for who asks for nothing.
-    pub(crate) seccomp: bool,
-    /// Where localhost profiles lie.
-    pub(crate) seccomp_root: PathBuf,
-    /// Where CDI devices are described.
-    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
-    /// Containers get a cgroup namespace.
-    pub(crate) cgroup_namespace: bool,
-    /// Which profiles of AppArmor there are.
-    pub(crate) apparmor: AppArmor,
-}
-
-/// Of a node's config.
-pub(crate) fn defaults(
-    config: &Config,
-    host: &hull_plan::HostFacts,
-    apparmor: &AppArmor,
-) -> Defaults {
-    Defaults {
-        seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
-        seccomp_root: config.runtime.seccomp_root.clone(),
-        cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
-        cgroup_namespace: host.cgroup_v2,
-        apparmor: apparmor.clone(),
-    }
-}
-
-/// Everything that goes into one spec.
-#[derive(Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) pod: &'a PodView<'a>,
+pub(crate) struct SpecRequest<'a> {
+    pub(crate) pod: &'a PodInputs<'a>,
     pub(crate) config: &'a cri::ContainerConfig,
     pub(crate) image: &'a ImageConfiguration,
-    pub(crate) user: &'a user::Resolved,
+    pub(crate) user: &'a user::ResolvedUser,
     pub(crate) cgroup: &'a str,
     pub(crate) defaults: &'a Defaults,
-    /// The process whose pid namespace is joined, with NamespaceMode::TARGET. Without it the container has one of
-    /// its own in the spec, which is then for those who only read it.
+    /// The process whose pid namespace is joined, with NamespaceMode::TARGET. If it is `None` with that mode, the
+    /// spec has a new pid namespace, and is only shown.
     pub(crate) target_pid: Option<i32>,
 }
 
-/// The OCI spec of a container.
-pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
-    let Request { pod, config, image, .. } = request;
+/// Builds the OCI spec of a container.
+pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
+    let SpecRequest { pod, config, image, .. } = request;
     let maps = userns::of_pod(pod.config)?;
     userns::check_container(config, pod.config)?;
     namespaces::check_container(config)?;
@@ -85,7 +40,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     let devices = devices::devices(config, context.privileged, maps.is_some())?;
     let hidden = security::hidden(&context, maps.is_some());
     let host_network = mode(request, |options| options.network) == NamespaceMode::Node;
-    let system = mounts::System {
+    let system = mounts::SystemMounts {
         privileged: context.privileged,
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
         host_network,
@@ -122,7 +77,7 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
         spec["linux"]["uidMappings"] = userns::oci(&maps.uids);
         spec["linux"]["gidMappings"] = userns::oci(&maps.gids);
     }
-    cdi::inject(&mut spec, &cdi::asked(config), &request.defaults.cdi_spec_dirs)?;
+    cdi::inject(&mut spec, &cdi::requested_devices(config), &request.defaults.cdi_spec_dirs)?;
     let mut spec: Spec = serde_json::from_value(spec).map_err(|source| Error::Form { source })?;
     if let (Some(linux), Some(profile)) = (spec.linux_mut(), seccomp) {
         linux.set_seccomp(Some(LinuxSeccomp::clone(&profile)));
@@ -130,8 +85,8 @@ pub(crate) fn container(request: &Request<'_>) -> Result<Spec, Error> {
     Ok(spec)
 }
 
-/// Refuses what a container in a user namespace cannot share with the host though its pod does not.
-fn check_shared(request: &Request<'_>, user_namespace: bool) -> Result<(), Error> {
+/// Refuses a container in a user namespace that shares the host's pid or ipc namespace, though its pod does not.
+fn check_shared(request: &SpecRequest<'_>, user_namespace: bool) -> Result<(), Error> {
     let shared = [
         ("pid", mode(request, |options| options.pid)),
         ("ipc", mode(request, |options| options.ipc)),
@@ -147,14 +102,14 @@ fn check_shared(request: &Request<'_>, user_namespace: bool) -> Result<(), Error
 }
 
 fn process(
-    request: &Request<'_>,
+    request: &SpecRequest<'_>,
     context: &cri::LinuxContainerSecurityContext,
-    sets: &security::Sets,
+    sets: &security::CapabilitySets,
     args: &[String],
     env: &[String],
 ) -> Result<Value, Error> {
     let user = request.user;
-    // As execve(2) would have it for anybody but root: only what is ambient is effective.
+    // As execve(2) does for users other than root: only ambient capabilities are effective.
     let effective = if user.uid == 0 { &sets.allowed } else { &sets.ambient };
     let oom = request.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let mut process = json!({
@@ -182,19 +137,19 @@ fn process(
     Ok(process)
 }
 
-/// A namespace mode: the container's own options, else the pod's.
-fn mode(request: &Request<'_>, of: impl Fn(&cri::NamespaceOption) -> i32) -> NamespaceMode {
+/// A namespace mode, from the options of the container, else of the pod.
+fn mode(request: &SpecRequest<'_>, of: impl Fn(&cri::NamespaceOption) -> i32) -> NamespaceMode {
     namespaces::mode(request.config, request.pod.config, of)
 }
 
-fn joined(request: &Request<'_>, user_namespace: bool) -> Value {
+fn joined(request: &SpecRequest<'_>, user_namespace: bool) -> Value {
     let pause = request.pod.pause_pid;
     let of_pause = |kind: &str| format!("/proc/{pause}/ns/{kind}");
     let mut namespaces = vec![json!({"type": "mount"})];
     if user_namespace {
         namespaces.push(json!({"type": "user", "path": of_pause("user")}));
     }
-    // A pod on the host's network keeps the host's name too.
+    // A pod on the host's network has the host's name too.
     let network = mode(request, |options| options.network);
     if network != NamespaceMode::Node {
         namespaces.push(json!({"type": "network", "path": of_pause("net")}));
@@ -219,8 +174,8 @@ fn joined(request: &Request<'_>, user_namespace: bool) -> Value {
     json!(namespaces)
 }
 
-/// For tools that read specs: who it is. What a pod's author wrote is not passed on.
-fn annotations(request: &Request<'_>) -> Value {
+/// Identifies the container for tools that read specs. Without the annotations of the pod's author.
+fn annotations(request: &SpecRequest<'_>) -> Value {
     let metadata = request.pod.config.metadata.clone().unwrap_or_default();
     let name = request.config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
     let image = request.config.image.as_ref().map_or("", |image| image.image.as_str());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices of a container: nodes to make, rules for them, and their owners.
+//! Devices of a container: nodes, cgroup rules, and owners.
 //!
 //! | container | nodes beside the defaults | rules beside the defaults |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | privileged | all of the host's | everything |
 //! | privileged, in a user namespace | character devices of the host that all of its users may open | for those |
 //!
-//! In a user namespace a node of the host keeps the host's owner, which is nobody there: so its mode decides, as for
-//! any user of the host without rights. Nested containers have what they need (`/dev/fuse`, `/dev/net/tun`), and
-//! root there is not given disks or memory, which belong to the host's root.
+//! In a user namespace, a node of the host keeps the host's owner, which is not mapped there. So only its mode for
+//! others gives access, as for any unprivileged user of the host. Nested containers have the devices that they need
+//! (`/dev/fuse`, `/dev/net/tun`), but not disks or memory, which belong to the host's root.
 
 use super::Error;
 use ::oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
@@ -20,23 +20,23 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-/// Deepest directory of devices that is looked into.
+/// Depth to which directories of devices are searched.
 const DEPTH_MAX: usize = 4;
-/// What a container has of its own below /dev.
+/// Entries of /dev that each container has of its own.
 const OWN: [&str; 7] = ["pts", "shm", "mqueue", "fd", "console", "ptmx", "hugepages"];
-/// Bits of a mode by which everybody may read and write.
+/// Mode bits that allow all users to read and write.
 const OPEN_TO_ALL: u64 = 0o006;
-/// An id that no user namespace of a pod has: its ranges begin at 0 and are shorter than this.
+/// An id that no pod's user namespace maps: its ranges begin at 0 and are shorter than this.
 const UNMAPPED: u32 = u32::MAX - 1;
 
-/// Devices to make and rules for them.
+/// Device nodes and the cgroup rules for them.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     pub(super) nodes: Vec<Value>,
     pub(super) rules: Vec<Value>,
 }
 
-/// The nodes and rules of a container.
+/// The device nodes and cgroup rules of a container.
 pub(super) fn devices(
     config: &cri::ContainerConfig,
     privileged: bool,
@@ -72,14 +72,14 @@ pub(super) fn devices(
     Ok(devices)
 }
 
-/// A character device that every user of the host may open.
+/// Whether this is a character device that every user of the host may open.
 fn is_open_to_all(node: &Value) -> bool {
     let mode = node["fileMode"].as_u64().unwrap_or(0);
     node["type"] == "c" && mode & OPEN_TO_ALL == OPEN_TO_ALL
 }
 
 impl Devices {
-    /// Nodes, with rules that let them be used.
+    /// Adds nodes, and rules that allow access to them.
     fn add(&mut self, nodes: Vec<Value>, access: &str) {
         for node in &nodes {
             self.rules.push(json!({
@@ -91,8 +91,8 @@ impl Devices {
     }
 }
 
-/// Gives nodes of the host's devices an owner that a container in a user namespace does not have, whoever put
-/// them into its spec: config, CDI or a plugin.
+/// Gives nodes of the host's devices an owner that the container's user namespace does not map, whether config, CDI or
+/// a plugin has added them.
 pub(crate) fn keep_owners(spec: &mut Spec) {
     let Some(linux) = spec.linux_mut() else { return };
     if linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
@@ -103,7 +103,7 @@ pub(crate) fn keep_owners(spec: &mut Spec) {
     }
 }
 
-/// One that every container has, or a FIFO, which is no device.
+/// Whether this is a device that every container has, or a FIFO, which is not a device.
 fn is_default(device: &LinuxDevice) -> bool {
     let number = (device.typ(), device.major(), device.minor());
     let is = |(_, major, minor): &(_, u32, u32)| {
@@ -136,7 +136,7 @@ fn add_device(device: &cri::Device, devices: &mut Devices) -> Result<(), Error> 
 }
 
 fn host_devices(dir: &Path, inside: &str, depth: usize, nodes: &mut Vec<Value>) {
-    // A directory that goes away meanwhile has no devices.
+    // A directory that is removed meanwhile has no devices.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if depth == 0 && inside == "/dev" && OWN.contains(&name.as_str()) {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn privileged_is_everything_only_where_root_is_the_hosts() {
+    fn privileged_allows_everything_only_for_the_hosts_root() {
         let config = cri::ContainerConfig::default();
         let everything = |devices: &Devices| {
             devices.rules.iter().any(|rule| {
@@ -192,12 +192,12 @@ mod tests {
         for node in &mapped.nodes {
             assert!(is_open_to_all(node), "{node}");
         }
-        // One rule for each, after the rules of everybody.
+        // One rule for each node, after the default rules.
         assert_eq!(mapped.rules.len(), plain.rules.len() + mapped.nodes.len());
     }
 
     #[test]
-    fn disks_and_what_only_root_may_open_are_not_for_all() {
+    fn disks_and_devices_of_root_are_not_open_to_all() {
         let node = |kind: &str, mode: u32| json!({"type": kind, "fileMode": mode});
         assert!(is_open_to_all(&node("c", 0o666)) && is_open_to_all(&node("c", 0o1777)));
         for (kind, mode) in [("b", 0o666), ("c", 0o660), ("c", 0o664), ("c", 0o662), ("c", 0)] {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_the_host_are_nobodys_in_a_user_namespace() {
+    fn nodes_of_the_host_have_unmapped_owners_in_a_user_namespace() {
         let spec = |maps: Value| {
             let spec = json!({"ociVersion": "1.2.1", "linux": {
                 "uidMappings": maps,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a config cannot be turned into a spec. Texts read after "cannot".
+//! Configs from which no spec can be built. Texts read after "cannot".
 
 use super::user;
 use crate::apparmor;
 
-/// Why a config cannot be turned into a spec.
+/// A config from which no spec can be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("choose a command: neither the container's config nor the image has one")]
@@ -19,17 +19,17 @@ pub(crate) enum Error {
     NoUserNamespaces { why: String },
     #[error("mount `{path}` read-only recursively: {why}")]
     RecursiveReadOnly { path: String, why: &'static str },
-    #[error("mount at `{path}` with option `{option}`: it is none of {known}")]
+    #[error("mount at `{path}` with option `{option}`: it is not one of {known}")]
     MountOption { path: String, option: String, known: String },
     #[error("mount an image at `{path}`: {why}")]
     ImageVolume { path: String, why: &'static str },
-    #[error("give device `{path}`: it is not on this node")]
+    #[error("add device `{path}`: it is not on this node")]
     NoDevice { path: String, source: std::io::Error },
-    #[error("add capability `{name}`: there is none of that name")]
+    #[error("add capability `{name}`: there is no capability with this name")]
     NoCapability { name: String },
     #[error("read seccomp profile `{path}`")]
     ReadProfile { path: String, source: std::io::Error },
-    #[error("read seccomp profile `{path}`: it leads out of {root} by `..`")]
+    #[error("read seccomp profile `{path}`: it leaves {root} by `..`")]
     ProfileOutside { path: String, root: String },
     #[error("use seccomp profile `{path}`")]
     Profile { path: String, source: hull_plan::Error },
@@ -37,11 +37,11 @@ pub(crate) enum Error {
     NoAppArmorProfile { name: String },
     #[error(transparent)]
     Cdi { source: crate::oci_spec::cdi::Error },
-    #[error("find its user")]
+    #[error("resolve the user")]
     User { source: user::Error },
-    #[error("put the runtime spec together")]
+    #[error("build the runtime spec")]
     Form { source: serde_json::Error },
-    #[error("set its limits")]
+    #[error("set the limits")]
     Limits { source: hull_plan::Error },
     #[error("set the pod's sysctls")]
     Sysctl { source: hull_plan::Error },
@@ -60,7 +60,7 @@ impl From<user::Error> for Error {
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// The change by which a user fixes this.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Cdi { source } => source.hint(),
@@ -69,7 +69,7 @@ impl Error {
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),
             ),
             Self::MountOption { .. } => Some(
-                "take it out of the mount's options; whether it is writable and how mounts spread are fields of their own".into(),
+                "remove it from the mount's options; `readonly` and `propagation` are fields of their own".into(),
             ),
             Self::UserNamespace { .. } => Some(
                 "the kubelet gives a pod with `hostUsers: false` one range of ids, from container id 0 on".into(),
@@ -78,7 +78,7 @@ impl Error {
                 "name a running container of the same pod (`kubectl debug --target`)".into(),
             ),
             Self::NoUserNamespaces { .. } => Some(
-                "take `hostUsers: false` out of the pod's spec; it needs Linux 6.15 and a data directory on a filesystem with mapped ids (ext4, xfs, btrfs)".into(),
+                "remove `hostUsers: false` from the pod's spec; it needs Linux 6.15 and a data directory on a filesystem with mapped ids (ext4, xfs, btrfs)".into(),
             ),
             Self::NoDevice { .. } => {
                 Some("check the path on the node, or the device plugin that named it".into())
@@ -90,10 +90,10 @@ impl Error {
                 Some("put the profile on the node, below the kubelet's seccomp directory".into())
             }
             Self::ProfileOutside { root, .. } => Some(format!(
-                "name the profile by its path below {root}, or set `runtime.seccomp_root` to the directory in which the profiles are"
+                "use a path below {root}, or set `runtime.seccomp_root` to the directory of the profiles"
             )),
             Self::NoAppArmorProfile { name } if name == apparmor::DEFAULT => Some(
-                "see why in hull's log at its start; with apparmor_parser there, restart hull".into(),
+                "see the reason in hull's log at its start; install apparmor_parser, then restart hull".into(),
             ),
             Self::NoAppArmorProfile { name } => Some(format!(
                 "load it: apparmor_parser --replace /etc/apparmor.d/{}",

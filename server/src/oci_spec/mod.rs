@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! CRI config and image config into an OCI runtime spec. Pure, but for a localhost seccomp profile,
-//! which is a file.
+//! Builds an OCI runtime spec from CRI config and image config. Pure, except for localhost seccomp profiles, host
+//! devices and CDI files.
 //!
-//! The spec is what `crictl inspect` shows and what the plan is made from: there is one truth of a
-//! container. It is written as JSON text, because that is the form people know it in.
+//! `crictl inspect` shows this spec, and the plan is built from it, so there is one definition of a container. The code
+//! writes it as JSON, the form that people know.
 
 pub(crate) mod cdi;
 mod command;
@@ -11,6 +11,7 @@ mod container;
 mod devices;
 pub(crate) mod edit;
 mod error;
+mod inputs;
 mod mounts;
 mod namespaces;
 mod network;
@@ -22,22 +23,23 @@ pub(crate) mod user;
 pub(crate) mod userns;
 
 pub(crate) use command::check_variable;
-pub(crate) use container::{PodView, Request, container, defaults};
+pub(crate) use container::{SpecRequest, container};
 pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;
+pub(crate) use inputs::{PodInputs, defaults};
 pub(crate) use mounts::{SHM_SOURCE, check_bind, image_source};
 pub(crate) use namespaces::mode as namespace_mode;
 pub(crate) use network::{bandwidth, dns};
 pub(crate) use resources::{check_oom_score, limits, merge_resources};
-pub(crate) use sandbox::{pause, ports};
+pub(crate) use sandbox::{PauseRequest, pause, ports};
 pub(crate) use signals::{signal_of_kernel, stop_signal};
 
 use hull_proto::cri;
 
-/// Version of the OCI runtime spec that is written.
+/// The version of the OCI runtime spec.
 const OCI_VERSION: &str = "1.2.1";
 
-/// A container's own namespace options.
+/// The namespace options of a container's config.
 pub(crate) fn namespace_options(config: &cri::ContainerConfig) -> Option<&cri::NamespaceOption> {
     config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
 }

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is mounted in a container: the system's own, the pod's files, the config's volumes.
+//! The mounts of a container: system mounts, the pod's files, and the volumes of its config.
 
-use super::container::PodView;
+use super::inputs::PodInputs;
 use super::{Error, userns};
 use hull_plan::IdMaps;
 use hull_proto::cri;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Source of the mount that the pod's monitor fills with the pod's /dev/shm.
+/// Source of a mount that the pod's monitor replaces by the pod's /dev/shm.
 pub(crate) const SHM_SOURCE: &str = "hull:shm";
 
-/// The group of terminals, as everywhere.
+/// The usual gid of the group tty.
 const TERMINALS: u32 = 5;
 
-/// What decides about the system's own mounts.
-pub(super) struct System<'a> {
+/// The properties that system mounts depend on.
+pub(super) struct SystemMounts<'a> {
     pub(super) privileged: bool,
     pub(super) host_ipc: bool,
     pub(super) host_network: bool,
-    /// It has a cgroup namespace.
+    /// Whether the container has a cgroup namespace.
     pub(super) own_cgroup: bool,
-    /// Of the pod's user namespace.
+    /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
 }
 
-/// All mounts, parents before what lies in them.
+/// All mounts, each after those that contain its destination.
 pub(super) fn all(
-    pod: &PodView<'_>,
+    pod: &PodInputs<'_>,
     config: &cri::ContainerConfig,
-    system: &System<'_>,
+    system: &SystemMounts<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
-    // In namespaces of its own what is writable are files that were given to it: not its limits.
+    // In namespaces of its own, only files that are delegated to it are writable, not its limits.
     let cgroups = if system.own_cgroup && system.maps.is_some() { "rw" } else { writable };
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    // The group of terminals, where there is one of that number.
+    // Only if the user namespace has that gid.
     if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {
         terminals.push("gid=5");
     }
@@ -48,7 +48,7 @@ pub(super) fn all(
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", cgroups]}),
     ];
     let taken = |path: &str| config.mounts.iter().any(|mount| clean(&mount.container_path) == path);
-    // A volume at /dev, or below, is what is there: nothing is mounted, and so no place made, in it or behind it.
+    // A volume at /dev or below replaces system mounts there: no mount point is created in it or below it.
     let given = |path: &str| {
         let at = |mount: &cri::Mount| Path::new(path).starts_with(clean(&mount.container_path));
         path.starts_with("/dev") && config.mounts.iter().any(at)
@@ -74,7 +74,7 @@ pub(super) fn all(
         }
     }
     let mut volumes: Vec<_> = config.mounts.iter().enumerate().collect();
-    // A volume inside another one comes after it, whatever order they were named in.
+    // A volume inside another one is mounted after it, in any order of the config.
     volumes.sort_by_key(|(_, mount)| clean(&mount.container_path).matches('/').count());
     for (number, mount) in volumes {
         mounts.push(match &mount.image {
@@ -90,16 +90,16 @@ fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// /sys shows the pod's network. That of the host may only be mounted by the host's root: in a user
-/// namespace it is the host's own mount, read-only.
-fn sys(system: &System<'_>, writable: &str) -> Value {
+/// The mount of /sys, which shows the pod's network. Only the host's root can mount a sysfs of the host's network, so
+/// in a user namespace the host's own mount is bound, read-only.
+fn sys(system: &SystemMounts<'_>, writable: &str) -> Value {
     if system.host_network && system.maps.is_some() {
         return json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["bind", "nosuid", "noexec", "nodev", "rprivate", "ro"]});
     }
     json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", writable]})
 }
 
-/// One of the pod's files. In a user namespace it belongs to the root there, as without one.
+/// The mount of one of the pod's files. In a user namespace, its owner is the root of that namespace.
 fn file_mount(path: &str, file: &Path, read_only: bool, maps: Option<&IdMaps>) -> Value {
     let access = if read_only { "ro" } else { "rw" };
     let mount = json!({"destination": path, "type": "bind", "source": file, "options": ["bind", "rprivate", access]});
@@ -153,9 +153,9 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     let mut options = vec!["rbind", propagation];
     if mount.recursive_read_only {
         let why = match (mount.readonly, propagation) {
-            (false, _) => Some("it is not asked to be read-only"),
+            (false, _) => Some("the mount is not read-only"),
             (true, "rprivate") => None,
-            (true, _) => Some("what is mounted later would not be read-only, with its propagation"),
+            (true, _) => Some("with its propagation, later mounts below it would not be read-only"),
         };
         if let Some(why) = why {
             return Err(Error::RecursiveReadOnly { path: path.clone(), why });
@@ -163,15 +163,15 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
         options.push("rro");
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
-    options.extend(narrowing(mount)?);
+    options.extend(restricting_options(mount)?);
     let maps = userns::of_mount(mount)?;
     let bind = json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options});
     Ok(mapped(bind, maps.as_ref()))
 }
 
-/// The options that a mount has beside the others. Those that take something away, and no others: what could
-/// give a right, or change what the config says elsewhere, is refused.
-fn narrowing(mount: &cri::Mount) -> Result<Vec<&str>, Error> {
+/// The additional options of a mount. Only restricting options are accepted. An option that could give a right, or
+/// change what other fields of the config set, is refused.
+fn restricting_options(mount: &cri::Mount) -> Result<Vec<&str>, Error> {
     const KNOWN: [&str; 7] =
         ["noexec", "nodev", "nosuid", "nosymfollow", "noatime", "nodiratime", "relatime"];
     let options = mount.mount_options.iter().map(String::as_str);
@@ -186,25 +186,25 @@ fn narrowing(mount: &cri::Mount) -> Result<Vec<&str>, Error> {
         .collect()
 }
 
-/// Source of a mount that is an image volume: the config's mount of this number.
+/// Source of the mount of an image volume, by its index in the config's mounts.
 pub(crate) fn image_source(number: usize) -> String {
     format!("hull:image:{number}")
 }
 
-/// A part of an image. Always read-only; propagation is accepted as far as it asks for nothing that
-/// could be: nothing is ever mounted in an image.
+/// The mount of an image volume, always read-only. Propagation from the host is accepted and has no effect, because
+/// nothing is ever mounted in an image.
 fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Result<Value, Error> {
     let path = &mount.container_path;
     let shared = cri::MountPropagation::PropagationBidirectional as i32;
     let climbs = mount.image_sub_path.split('/').any(|part| part == "..");
     let why = match mount {
         _ if !path.starts_with('/') => Some("its path is not absolute"),
-        of if !of.readonly => Some("it has to be read-only"),
-        of if !of.host_path.is_empty() => Some("it has a path of the host too"),
+        of if !of.readonly => Some("it must be read-only"),
+        of if !of.host_path.is_empty() => Some("it has a host path too"),
         of if of.propagation == shared => Some("the host cannot see what is mounted in it"),
         of if of.image_sub_path.starts_with('/') => Some("its sub-path is absolute"),
-        of if of.image_sub_path.contains('\0') => Some("its sub-path holds a NUL"),
-        _ if climbs => Some("its sub-path climbs with `..`"),
+        of if of.image_sub_path.contains('\0') => Some("its sub-path contains a NUL"),
+        _ if climbs => Some("its sub-path contains `..`"),
         _ => None,
     };
     if let Some(why) = why {
@@ -212,7 +212,7 @@ fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Res
     }
     let maps = userns::of_mount(mount)?.or_else(|| maps.cloned());
     let mut options = vec!["bind", "ro", "nosuid", "nodev"];
-    options.extend(narrowing(mount)?);
+    options.extend(restricting_options(mount)?);
     let bind = json!({"destination": clean(path), "type": "bind", "source": image_source(number), "options": options});
     Ok(mapped(bind, maps.as_ref()))
 }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_take_something_away_are_taken_and_no_others() {
+    fn only_restricting_options_are_accepted() {
         let with = |options: &[&str]| cri::Mount {
             mount_options: options.iter().map(|&of| of.into()).collect(),
             ..mount(false, false, 0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a pod asks of its network, beside ports: rates by annotation, and its resolver's settings.
+//! A pod's network settings: bandwidth by annotations, and DNS.
 
 use super::Error;
 use hull_network::{Bandwidth, Dns};
@@ -26,7 +26,7 @@ pub(crate) fn dns(config: &cri::PodSandboxConfig) -> Dns {
 
 fn bits(field: &'static str, text: &str) -> Result<u64, Error> {
     let bad = |why| Error::Bad { field, value: text.chars().take(64).collect(), why };
-    let rate = quantity(text).ok_or_else(|| bad("it is no quantity such as 10M"))?;
+    let rate = quantity(text).ok_or_else(|| bad("it is not a quantity such as 10M"))?;
     if !RATES.contains(&rate) {
         return Err(bad("a rate is from 1k to 1P bits per second"));
     }

@@ -45,7 +45,7 @@ pub(super) fn oci(resources: &cri::LinuxContainerResources) -> Value {
     all
 }
 
-/// What `/proc/pid/oom_score_adj` takes, `proc_pid_oom_score_adj(5)`.
+/// Values of `/proc/pid/oom_score_adj`, `proc_pid_oom_score_adj(5)`.
 const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
 
 /// The score that is asked for, checked: the kernel refuses others only when the process is made.
@@ -53,7 +53,7 @@ pub(super) fn oom_score(resources: &cri::LinuxContainerResources) -> Result<i64,
     check_oom_score(resources.oom_score_adj)
 }
 
-/// Refuses a score that the kernel refuses.
+/// Refuses a score that the kernel does not accept.
 pub(crate) fn check_oom_score(score: i64) -> Result<i64, Error> {
     if OOM_SCORES.contains(&score) {
         return Ok(score);
@@ -62,7 +62,7 @@ pub(crate) fn check_oom_score(score: i64) -> Result<i64, Error> {
     Err(Error::Bad { field: "oom_score_adj", value: score.to_string(), why })
 }
 
-/// The limits of an update.
+/// The cgroup limits of an update.
 pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits, Error> {
     oom_score(resources)?;
     let oci: LinuxResources =
@@ -70,7 +70,7 @@ pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits,
     hull_plan::limits(&oci).map_err(|source| Error::Limits { source })
 }
 
-/// Takes over what an update sets; 0 and empty leave what there was.
+/// Merges an update into the current limits. 0 and empty values change nothing.
 pub(crate) fn merge_resources(
     have: &mut cri::LinuxContainerResources,
     update: &cri::LinuxContainerResources,

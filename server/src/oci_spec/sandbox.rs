@@ -1,23 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pod's sandbox: the pause process's plan, the same as an OCI spec for those who look, and ports.
+//! A pod's sandbox: the plan of the pause process, its OCI spec to be shown, and host ports.
 
 use super::{Error, OCI_VERSION, namespaces, user, userns};
-use crate::node::Node;
-use crate::pod::PodRecord;
 use ::oci_spec::runtime::Spec;
 use hull_network::{PortMapping, Protocol};
 use hull_plan::{Cgroup, IdMap, Limits, Namespace, Namespaces, PausePlan};
 use hull_proto::cri::{self, NamespaceMode};
 use serde_json::json;
 
-/// As pause images have it: nobody.
+/// The user of pause images: nobody.
 const PAUSE_USER: u32 = 65_535;
-/// Killed after everything of the pod.
+/// Low, so that the OOM killer prefers the pod's other processes.
 const OOM_SCORE: i32 = -998;
 
+/// The inputs of a pause process's plan.
+#[derive(Debug)]
+pub(crate) struct PauseRequest<'a> {
+    /// Id of the pod.
+    pub(crate) id: &'a str,
+    pub(crate) config: &'a cri::PodSandboxConfig,
+    /// The pod's cgroup.
+    pub(crate) cgroup: &'a str,
+    /// Size of the pod's /dev/shm, in bytes.
+    pub(crate) shm_bytes: u64,
+    /// Whether this node has user namespaces for pods, or the reason why not.
+    pub(crate) user_namespaces: &'a Result<(), String>,
+}
+
 /// The plan of the pause process, and its spec.
-pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec), Error> {
-    let config = &record.config;
+pub(crate) fn pause(request: &PauseRequest<'_>) -> Result<(PausePlan, Spec), Error> {
+    let config = request.config;
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.clone().unwrap_or_default();
     let options = context.namespace_options.clone().unwrap_or_default();
@@ -27,13 +39,13 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     };
     namespaces::check_pod(&options)?;
     let id_maps = userns::of_pod(config)?;
-    if let (Some(_), Err(why)) = (&id_maps, &node.user_namespaces) {
+    if let (Some(_), Err(why)) = (&id_maps, request.user_namespaces) {
         return Err(Error::NoUserNamespaces { why: why.clone() });
     }
     let net = new_unless_host(options.network);
     let namespaces = Namespaces {
         mount: Namespace::New,
-        // Only a pod whose containers share it has one of its own.
+        // Only if the pod's containers share a pid namespace.
         pid: if mode(options.pid) == NamespaceMode::Pod {
             Namespace::New
         } else {
@@ -52,7 +64,7 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
     }
     let id_maps = id_maps.unwrap_or_default();
     let id = |field, of: &Option<cri::Int64Value>, ranges: &[IdMap]| {
-        // In a small user namespace nobody has another number.
+        // In a small user namespace, nobody is not mapped.
         let inside = |id: &u32| ranges.is_empty() || userns::is_inside(ranges, *id);
         match of {
             Some(asked) => user::id(field, asked.value),
@@ -67,11 +79,11 @@ pub(crate) fn pause(node: &Node, record: &PodRecord) -> Result<(PausePlan, Spec)
         hostname: own_name.then(|| config.hostname.clone()),
         namespaces,
         cgroup: Cgroup {
-            path: format!("{}/{}", record.cgroup, record.id),
+            path: format!("{}/{}", request.cgroup, request.id),
             limits: Limits::default(),
         },
         sysctls,
-        shm_bytes: node.config.runtime.shm_bytes,
+        shm_bytes: request.shm_bytes,
         uid: id("run_as_user", &context.run_as_user, &id_maps.uids)?,
         gid: id("run_as_group", &context.run_as_group, &id_maps.gids)?,
         id_maps,
@@ -115,7 +127,7 @@ fn spec(plan: &PausePlan) -> Result<Spec, Error> {
     serde_json::from_value(spec).map_err(|source| Error::Form { source })
 }
 
-/// The host ports a pod asks for. One without a host port asks for nothing.
+/// The host ports of a pod. A port mapping without a host port is ignored.
 pub(crate) fn ports(config: &cri::PodSandboxConfig) -> Result<Vec<PortMapping>, Error> {
     let mapped = config.port_mappings.iter().filter(|of| of.host_port != 0);
     mapped.map(port).collect()
@@ -124,7 +136,7 @@ pub(crate) fn ports(config: &cri::PodSandboxConfig) -> Result<Vec<PortMapping>, 
 fn port(of: &cri::PortMapping) -> Result<PortMapping, Error> {
     let number = |field, value: i32| {
         let port = u16::try_from(value).ok().filter(|port| *port > 0);
-        port.ok_or_else(|| Error::Bad { field, value: value.to_string(), why: "it is no port" })
+        port.ok_or_else(|| Error::Bad { field, value: value.to_string(), why: "it is not a port" })
     };
     let protocol = match cri::Protocol::try_from(of.protocol) {
         Ok(cri::Protocol::Tcp) => Protocol::Tcp,
@@ -144,7 +156,7 @@ fn port(of: &cri::PortMapping) -> Result<PortMapping, Error> {
         text => Some(text.parse().map_err(|_| Error::Bad {
             field: "port_mappings.host_ip",
             value: text.into(),
-            why: "it is no address",
+            why: "it is not an address",
         })?),
     };
     Ok(PortMapping {

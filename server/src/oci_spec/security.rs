@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a container may do: capabilities, seccomp, security modules, masked and read-only paths.
+//! The confinement of a container: capabilities, seccomp, AppArmor, SELinux, masked and read-only paths.
 
 use super::Error;
-use super::container::Defaults;
-use crate::apparmor::Wanted;
+use super::inputs::Defaults;
+use crate::apparmor::Profile;
 use ::oci_spec::runtime::{Capabilities, LinuxSeccomp};
 use hull_plan::{capabilities, defaults, seccomp};
 use hull_proto::cri;
@@ -15,14 +15,14 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-/// Longest seccomp profile that is read, in bytes. The field's longest have 100 KiB.
+/// Longest seccomp profile that is read, in bytes. Known profiles have up to 100 KiB.
 const PROFILE_BYTES_MAX: u64 = 4 << 20;
-/// How much of a path stands in a message, in bytes.
+/// Longest path in a message, in bytes.
 const PATH_SHOWN_BYTES_MAX: usize = 256;
-/// Whatever lies in a profile's place is not waited for.
+/// Nonblocking, because a FIFO may be in a profile's place.
 const PROFILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// What the field gives a container that asks for nothing.
+/// The default capabilities of containers, as in containerd and CRI-O.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -40,17 +40,19 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// The five sets, by name.
-pub(super) struct Sets {
+/// The names of capabilities, from which the five sets of a process are made.
+pub(super) struct CapabilitySets {
     pub(super) allowed: BTreeSet<String>,
     pub(super) ambient: BTreeSet<String>,
 }
 
 /// Default, plus what is added, minus what is dropped; `ALL` is all.
-pub(super) fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Result<Sets, Error> {
+pub(super) fn capabilities(
+    context: &cri::LinuxContainerSecurityContext,
+) -> Result<CapabilitySets, Error> {
     let all = || capabilities::prefixed_names().into_iter().collect::<BTreeSet<_>>();
     if context.privileged {
-        return Ok(Sets { allowed: all(), ambient: BTreeSet::new() });
+        return Ok(CapabilitySets { allowed: all(), ambient: BTreeSet::new() });
     }
     let mut allowed: BTreeSet<_> =
         DEFAULT_CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
@@ -75,7 +77,7 @@ pub(super) fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Resu
             ambient.insert(name);
         }
     }
-    Ok(Sets { allowed, ambient })
+    Ok(CapabilitySets { allowed, ambient })
 }
 
 fn capability(name: &str) -> Result<String, Error> {
@@ -90,11 +92,11 @@ fn capability(name: &str) -> Result<String, Error> {
 /// The seccomp profile; `None` is unconfined.
 pub(super) fn seccomp(
     context: &cri::LinuxContainerSecurityContext,
-    sets: &Sets,
+    sets: &CapabilitySets,
     defaults: &Defaults,
 ) -> Result<Option<Arc<LinuxSeccomp>>, Error> {
     use cri::security_profile::ProfileType;
-    // As with both peers: who is privileged is not confined, whatever profile stands beside it.
+    // As in containerd and CRI-O, a privileged container is unconfined, with any profile.
     if context.privileged {
         return Ok(None);
     }
@@ -167,28 +169,28 @@ impl Deprecated for cri::LinuxContainerSecurityContext {
     }
 }
 
-/// The AppArmor profile to enter.
+/// The AppArmor profile that the container runs under; `None` is unconfined.
 pub(super) fn apparmor(
     context: &cri::LinuxContainerSecurityContext,
     defaults: &Defaults,
 ) -> Result<Option<String>, Error> {
-    let wanted = wanted_apparmor(context)?;
-    defaults.apparmor.profile(wanted).map_err(|name| Error::NoAppArmorProfile { name })
+    let requested = requested_profile(context)?;
+    defaults.apparmor.resolve(requested).map_err(|name| Error::NoAppArmorProfile { name })
 }
 
-/// What is asked for. CRI says that naming none means the default; who is privileged has that only
-/// by the name of a profile of its own.
-fn wanted_apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<Wanted, Error> {
+/// The requested profile. By CRI, no profile means the default. A privileged container is confined only by a profile
+/// with a name.
+fn requested_profile(context: &cri::LinuxContainerSecurityContext) -> Result<Profile, Error> {
     use cri::security_profile::ProfileType;
     let bad = |field, value: &str, why| Error::Bad { field, value: value.to_owned(), why };
     let named = |name: &str| match name.trim_start_matches("localhost/") {
-        "" => Err(bad("apparmor.localhost_ref", name, "it names no profile")),
-        name => Ok(Wanted::Named(name.to_owned())),
+        "" => Err(bad("apparmor.localhost_ref", name, "it does not name a profile")),
+        name => Ok(Profile::Named(name.to_owned())),
     };
-    let wanted = match &context.apparmor {
+    let profile = match &context.apparmor {
         Some(profile) => match ProfileType::try_from(profile.profile_type) {
-            Ok(ProfileType::Unconfined) => Wanted::Unconfined,
-            Ok(ProfileType::RuntimeDefault) => Wanted::Default { asked: true },
+            Ok(ProfileType::Unconfined) => Profile::Unconfined,
+            Ok(ProfileType::RuntimeDefault) => Profile::Default { explicit: true },
             Ok(ProfileType::Localhost) => named(&profile.localhost_ref)?,
             Err(_) => {
                 let value = profile.profile_type.to_string();
@@ -196,23 +198,23 @@ fn wanted_apparmor(context: &cri::LinuxContainerSecurityContext) -> Result<Wante
             }
         },
         None => match context.apparmor_profile_name().as_str() {
-            "" => Wanted::Default { asked: false },
-            "unconfined" => Wanted::Unconfined,
-            "runtime/default" => Wanted::Default { asked: true },
+            "" => Profile::Default { explicit: false },
+            "unconfined" => Profile::Unconfined,
+            "runtime/default" => Profile::Default { explicit: true },
             text if text.starts_with("localhost/") => named(text)?,
             text => {
-                let why = "it is none of runtime/default, unconfined and localhost/NAME";
+                let why = "it is not runtime/default, unconfined or localhost/NAME";
                 return Err(bad("apparmor_profile", text, why));
             }
         },
     };
-    if context.privileged && matches!(wanted, Wanted::Default { .. }) {
-        return Ok(Wanted::Unconfined);
+    if context.privileged && matches!(profile, Profile::Default { .. }) {
+        return Ok(Profile::Unconfined);
     }
-    Ok(wanted)
+    Ok(profile)
 }
 
-/// The SELinux label, if one is asked for.
+/// The SELinux label, if the config has one.
 pub(super) fn selinux(context: &cri::LinuxContainerSecurityContext) -> Option<String> {
     let of = context.selinux_options.as_ref()?;
     let parts = [&of.user, &of.role, &of.r#type, &of.level];
@@ -222,24 +224,26 @@ pub(super) fn selinux(context: &cri::LinuxContainerSecurityContext) -> Option<St
     Some(parts.map(String::as_str).join(":"))
 }
 
-/// Paths of /proc and /sys that are hidden from a container, and those that are read-only to it.
+/// Paths of /proc and /sys that are masked in a container, and those that are read-only.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Hidden {
+pub(super) struct HiddenPaths {
     pub(super) masked: Vec<String>,
     pub(super) read_only: Vec<String>,
 }
 
-/// What the config hides, and at least what every container has hidden: kubelets and other clients send lists of
-/// their own age, or none.
+/// The paths of the config, and always those of Hull's defaults: clients send older lists, or none.
 ///
-/// A kubelet asks for `procMount: Unmasked` by empty lists, which the API server admits only with
-/// `hostUsers: false`. There they are honoured: the kernel keeps the root of a user namespace from what the host's
-/// root may do in /proc, and only without covers may a nested container mount its own. Elsewhere empty lists are those
-/// of a client that sends none, and mean the default.
-pub(super) fn hidden(context: &cri::LinuxContainerSecurityContext, user_namespace: bool) -> Hidden {
+/// A kubelet requests `procMount: Unmasked` by empty lists, which the API server admits only with
+/// `hostUsers: false`. There they are respected: the kernel denies the root of a user namespace what the host's root
+/// may do in /proc, and a nested container can mount its own procfs only if nothing is masked. Otherwise empty lists
+/// come from a client that sends none, and mean the defaults.
+pub(super) fn hidden(
+    context: &cri::LinuxContainerSecurityContext,
+    user_namespace: bool,
+) -> HiddenPaths {
     let none = context.masked_paths.is_empty() && context.readonly_paths.is_empty();
     if context.privileged || (user_namespace && none) {
-        return Hidden::default();
+        return HiddenPaths::default();
     }
     let with = |mut all: Vec<String>, given: &[String]| {
         for path in given {
@@ -250,7 +254,7 @@ pub(super) fn hidden(context: &cri::LinuxContainerSecurityContext, user_namespac
         all
     };
     let read_only = defaults::READONLY_PATHS.iter().map(ToString::to_string).collect();
-    Hidden {
+    HiddenPaths {
         masked: with(defaults::masked_paths(), &context.masked_paths),
         read_only: with(read_only, &context.readonly_paths),
     }
@@ -260,7 +264,7 @@ pub(super) fn hidden(context: &cri::LinuxContainerSecurityContext, user_namespac
 mod tests {
     use super::*;
 
-    fn changed(add: &[&str], drop: &[&str]) -> Result<Sets, Error> {
+    fn changed(add: &[&str], drop: &[&str]) -> Result<CapabilitySets, Error> {
         let list = |of: &[&str]| of.iter().map(ToString::to_string).collect();
         let change = cri::Capability {
             add_capabilities: list(add),
@@ -342,7 +346,7 @@ mod tests {
         let default = hidden(&context(&[], &[], false), false);
         assert_eq!(default.masked, defaults::masked_paths());
         assert_eq!(default.read_only, defaults::READONLY_PATHS);
-        assert_eq!(hidden(&context(&[], &[], false), true), Hidden::default());
+        assert_eq!(hidden(&context(&[], &[], false), true), HiddenPaths::default());
         // The list of a kubelet that is older than this one, in any pod.
         for user_namespace in [false, true] {
             let old = hidden(&context(&["/proc/kcore", "/etc/x"], &[], false), user_namespace);
@@ -351,7 +355,7 @@ mod tests {
             let one = hidden(&context(&[], &["/proc/sys"], false), user_namespace);
             assert_eq!(one, default);
             let privileged = hidden(&context(&["/proc/kcore"], &[], true), user_namespace);
-            assert_eq!(privileged, Hidden::default());
+            assert_eq!(privileged, HiddenPaths::default());
         }
     }
 
@@ -359,18 +363,18 @@ mod tests {
     #[allow(deprecated, reason = "older kubelets still fill it")]
     fn a_profile_is_wanted_by_the_old_field_too() {
         let wanted = |old: &str, privileged| {
-            wanted_apparmor(&cri::LinuxContainerSecurityContext {
+            requested_profile(&cri::LinuxContainerSecurityContext {
                 apparmor_profile: old.into(),
                 privileged,
                 ..Default::default()
             })
         };
-        assert_eq!(wanted("", false).unwrap(), Wanted::Default { asked: false });
-        assert_eq!(wanted("runtime/default", false).unwrap(), Wanted::Default { asked: true });
-        assert_eq!(wanted("unconfined", false).unwrap(), Wanted::Unconfined);
-        assert_eq!(wanted("localhost/mine", false).unwrap(), Wanted::Named("mine".into()));
-        assert_eq!(wanted("", true).unwrap(), Wanted::Unconfined);
-        assert_eq!(wanted("localhost/mine", true).unwrap(), Wanted::Named("mine".into()));
+        assert_eq!(wanted("", false).unwrap(), Profile::Default { explicit: false });
+        assert_eq!(wanted("runtime/default", false).unwrap(), Profile::Default { explicit: true });
+        assert_eq!(wanted("unconfined", false).unwrap(), Profile::Unconfined);
+        assert_eq!(wanted("localhost/mine", false).unwrap(), Profile::Named("mine".into()));
+        assert_eq!(wanted("", true).unwrap(), Profile::Unconfined);
+        assert_eq!(wanted("localhost/mine", true).unwrap(), Profile::Named("mine".into()));
         assert!(wanted("mine", false).is_err() && wanted("localhost/", false).is_err());
     }
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The user that a process runs as: config and image say which, the image's passwd and group files what
-//! that means. Texts and files are read by [`hull_plan::accounts`], as everywhere.
+//! The user that a process runs as: requested by config or image, resolved by the image's passwd and group files.
+//! [`hull_plan::accounts`] parses texts and files.
 
 use ::oci_spec::image::ImageConfiguration;
 use hull_plan::accounts::{self, Account, AccountError, ID_MAX, PasswdEntry, UserSpec};
 use hull_proto::cri;
 
-/// Groups that a process can have, `NGROUPS_MAX`.
+/// Most groups of a process, `NGROUPS_MAX`.
 const GROUPS_MAX: usize = crate::limits::GROUPS.count();
 
-/// Why a user cannot be found.
+/// A user that cannot be resolved. Texts read after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("find user `{name}` in the image's /etc/passwd")]
@@ -27,7 +27,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// The change by which a user fixes this.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoUser { .. } | Self::NoGroup { .. } => Some(
@@ -45,28 +45,28 @@ impl Error {
     }
 }
 
-/// What config and image ask for.
+/// The user that config and image request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// User 0 without.
+pub(crate) struct RequestedUser {
+    /// User 0 if `None`.
     pub(crate) user: Option<Account>,
-    /// The user's own group without.
+    /// The user's primary group if `None`.
     pub(crate) group: Option<Account>,
     pub(crate) supplemental: Vec<u32>,
-    /// SupplementalGroupsPolicy Strict: not those of the image's group file.
+    /// SupplementalGroupsPolicy Strict: without the groups of the image's group file.
     pub(crate) strict: bool,
 }
 
 /// The resolved ids, and the home directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedUser {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
 }
 
-/// The user that an image's config names; `None` when it names none.
+/// The user of an image's config; `None` if it has none.
 pub(crate) fn of_image(image: &ImageConfiguration) -> Result<Option<UserSpec>, Error> {
     let Some(text) = image.config().as_ref().and_then(|of| of.user().as_deref()) else {
         return Ok(None);
@@ -78,15 +78,15 @@ pub(crate) fn of_image(image: &ImageConfiguration) -> Result<Option<UserSpec>, E
     UserSpec::parse(text).map(Some).map_err(bad)
 }
 
-/// What is asked for: the config's user, else the image's.
-pub(crate) fn wanted(
+/// The requested user: the config's, else the image's.
+pub(crate) fn requested(
     config: &cri::ContainerConfig,
     image: &ImageConfiguration,
-) -> Result<Wanted, Error> {
+) -> Result<RequestedUser, Error> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.clone());
     let context = context.unwrap_or_default();
     let named = context.run_as_username.as_str();
-    // The image's group belongs to the image's user; both are of no interest beside another user.
+    // The image's group belongs to the image's user. Both are ignored if the config has a user.
     let (user, group) = match (&context.run_as_user, named) {
         (Some(uid), _) => (Some(Account::Id(id("run_as_user", uid.value)?)), None),
         (None, "") => of_image(image)?.map_or((None, None), |of| (Some(of.user), of.group)),
@@ -106,7 +106,7 @@ pub(crate) fn wanted(
         None => group,
     };
     let supplemental = context.supplemental_groups.iter();
-    Ok(Wanted {
+    Ok(RequestedUser {
         user,
         group,
         supplemental: supplemental
@@ -116,34 +116,34 @@ pub(crate) fn wanted(
     })
 }
 
-/// An id as the CRI has it.
+/// Checks an id of a CRI message.
 pub(crate) fn id(field: &'static str, value: i64) -> Result<u32, Error> {
     let id = u32::try_from(value).ok().filter(|id| *id <= ID_MAX);
     id.ok_or_else(|| Error::BadId { field, value: value.to_string() })
 }
 
-/// A name from outside, escaped and bounded.
+/// A name for a message, escaped and shortened.
 fn shown(name: &str) -> String {
     name.chars().take(80).flat_map(char::escape_default).collect()
 }
 
-/// Works out the ids.
+/// Resolves the user by the image's passwd and group files.
 pub(crate) fn resolve(
-    wanted: &Wanted,
+    requested: &RequestedUser,
     passwd: Option<&[u8]>,
     group: Option<&[u8]>,
-) -> Result<Resolved, Error> {
+) -> Result<ResolvedUser, Error> {
     let (passwd, group_file) = (passwd.unwrap_or_default(), group.unwrap_or_default());
-    let account = match wanted.user.as_ref().unwrap_or(&Account::Id(0)) {
+    let account = match requested.user.as_ref().unwrap_or(&Account::Id(0)) {
         Account::Id(uid) => {
-            let nobodys = PasswdEntry { name: "", uid: *uid, gid: 0, home: "/" };
-            accounts::passwd(passwd).find(|of| of.uid == *uid).unwrap_or(nobodys)
+            let unknown = PasswdEntry { name: "", uid: *uid, gid: 0, home: "/" };
+            accounts::passwd(passwd).find(|of| of.uid == *uid).unwrap_or(unknown)
         }
         Account::Name(name) => accounts::passwd(passwd)
             .find(|of| of.name == name)
             .ok_or_else(|| Error::NoUser { name: shown(name) })?,
     };
-    let gid = match &wanted.group {
+    let gid = match &requested.group {
         None => account.gid,
         Some(Account::Id(gid)) => *gid,
         Some(Account::Name(name)) => {
@@ -152,17 +152,17 @@ pub(crate) fn resolve(
         }
     };
     let mut all = vec![gid];
-    if !wanted.strict && !account.name.is_empty() {
+    if !requested.strict && !account.name.is_empty() {
         let of_user = accounts::groups(group_file).filter(|of| of.has(account.name));
         all.extend(of_user.map(|of| of.gid));
     }
-    all.extend(&wanted.supplemental);
+    all.extend(&requested.supplemental);
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|group| seen.insert(*group));
     if all.len() > GROUPS_MAX {
         return Err(Error::TooManyGroups { count: all.len() });
     }
-    Ok(Resolved { uid: account.uid, gid, groups: all, home: account.home.to_owned() })
+    Ok(ResolvedUser { uid: account.uid, gid, groups: all, home: account.home.to_owned() })
 }
 
 #[cfg(test)]
@@ -182,10 +182,10 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn resolved(user: &str, group: &str) -> Result<Resolved, Error> {
+    fn resolved(user: &str, group: &str) -> Result<ResolvedUser, Error> {
         let text = if group.is_empty() { user.to_owned() } else { format!("{user}:{group}") };
         resolve(
-            &wanted(&cri::ContainerConfig::default(), &image(&text))?,
+            &requested(&cri::ContainerConfig::default(), &image(&text))?,
             Some(PASSWD),
             Some(GROUP),
         )
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_does_not_fit_is_an_error() {
+    fn unknown_names_and_invalid_ids_are_errors() {
         assert!(matches!(resolved("nobody", ""), Err(Error::NoUser { .. })));
         assert!(matches!(resolved("web", "nogroup"), Err(Error::NoGroup { .. })));
         for bad in ["4294967295", "99999999999999999999", "+0", "-1", "0 ", "101:", ":0", "0:0:0"] {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_config_says_goes_before_an_image_that_makes_no_sense() {
+    fn the_user_of_the_config_precedes_an_invalid_one_of_the_image() {
         let config = |context| cri::ContainerConfig {
             linux: Some(cri::LinuxContainerConfig {
                 security_context: Some(context),
@@ -231,35 +231,39 @@ mod tests {
             config(cri::LinuxContainerSecurityContext { run_as_username, ..Default::default() })
         };
         let image = image("+0:x:y");
-        wanted(&cri::ContainerConfig::default(), &image).unwrap_err();
-        assert_eq!(wanted(&named("web"), &image).unwrap().user, Some(Account::Name("web".into())));
+        requested(&cri::ContainerConfig::default(), &image).unwrap_err();
+        assert_eq!(
+            requested(&named("web"), &image).unwrap().user,
+            Some(Account::Name("web".into()))
+        );
         for bad in ["+1000", "web:web", "1000:", " 1000", "-1"] {
-            wanted(&named(bad), &image).unwrap_err();
+            requested(&named(bad), &image).unwrap_err();
         }
         let number = |value| {
             let run_as_user = Some(cri::Int64Value { value });
             config(cri::LinuxContainerSecurityContext { run_as_user, ..Default::default() })
         };
-        assert_eq!(wanted(&number(7), &image).unwrap().user, Some(Account::Id(7)));
+        assert_eq!(requested(&number(7), &image).unwrap().user, Some(Account::Id(7)));
         for bad in [-1, 4_294_967_295, 4_294_967_296, i64::MIN] {
-            wanted(&number(bad), &image).unwrap_err();
+            requested(&number(bad), &image).unwrap_err();
         }
     }
 
     #[test]
-    fn strict_leaves_the_images_groups_out() {
+    fn strict_ignores_the_groups_of_the_image() {
         let user = Some(Account::Name("web".into()));
-        let wanted = Wanted { user, supplemental: vec![7], strict: true, ..Wanted::default() };
-        assert_eq!(resolve(&wanted, Some(PASSWD), Some(GROUP)).unwrap().groups, [102, 7]);
+        let requested =
+            RequestedUser { user, supplemental: vec![7], strict: true, ..RequestedUser::default() };
+        assert_eq!(resolve(&requested, Some(PASSWD), Some(GROUP)).unwrap().groups, [102, 7]);
     }
 
     proptest! {
         #[test]
-        fn no_file_makes_somebody_root_who_is_not(
+        fn no_passwd_file_changes_a_requested_uid(
             passwd in proptest::collection::vec(any::<u8>(), 0..400), uid in 1..u32::MAX - 1,
         ) {
-            let wanted = Wanted { user: Some(Account::Id(uid)), ..Wanted::default() };
-            let resolved = resolve(&wanted, Some(&passwd), None).unwrap();
+            let requested = RequestedUser { user: Some(Account::Id(uid)), ..RequestedUser::default() };
+            let resolved = resolve(&requested, Some(&passwd), None).unwrap();
             prop_assert_eq!(resolved.uid, uid);
             prop_assert!(!resolved.home.chars().any(char::is_control));
         }

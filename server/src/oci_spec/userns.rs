@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! User namespaces: what a pod's config asks for, checked before anything is made; and maps of volumes.
+//! User namespaces: the maps that a pod's config requests, checked before anything is created; and maps of volumes.
 //!
-//! The rule: a pod has one range of users and one of groups, as the kubelet gives it, in which its root
-//! is and the host's root is not. Its containers are in the pod's user namespace, never in another.
+//! The rule: a pod has one range of users and one of groups, assigned by the kubelet, with root in the container and
+//! without the host's root. Its containers are in the pod's user namespace, never in another one.
 
 use super::Error;
 use hull_plan::{IdMap, IdMaps};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 /// Most ranges of one map, `user_namespaces(7)`.
 const RANGES_MAX: usize = 340;
-/// The number that means "no id" to the kernel.
+/// The kernel's value for "no id".
 const NO_ID: u64 = u32::MAX as u64;
 
-/// The maps of a pod's user namespace; `None` when it is in the host's.
+/// The maps of a pod's user namespace; `None` if it is in the host's.
 pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, Error> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let Some(options) = context.and_then(|context| context.namespace_options.as_ref()) else {
@@ -41,14 +41,14 @@ pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, E
     };
     for (what, mode) in [("pid", options.pid), ("ipc", options.ipc)] {
         if mode == NamespaceMode::Node as i32 {
-            let why = "the host's cannot be used from a user namespace: the kernel lets nobody in there mount its /proc or /dev/mqueue";
+            let why = "the host's cannot be used from a user namespace: the kernel does not allow mounts of its /proc or /dev/mqueue there";
             return Err(bad(what, "NODE", why));
         }
     }
     Ok(Some(maps))
 }
 
-/// Refuses a container that names another user namespace than its pod's.
+/// Refuses a container that requests another user namespace than its pod's.
 pub(super) fn check_container(
     config: &cri::ContainerConfig,
     pod: &cri::PodSandboxConfig,
@@ -65,8 +65,11 @@ pub(super) fn check_container(
     Err(bad("mode", &shown_all(&own.uids), "the container's is not the pod's"))
 }
 
-/// Refuses a process whose ids are not in the pod's ranges.
-pub(super) fn check_user(user: &super::user::Resolved, maps: Option<&IdMaps>) -> Result<(), Error> {
+/// Refuses a process whose ids are not mapped in the pod's user namespace.
+pub(super) fn check_user(
+    user: &super::user::ResolvedUser,
+    maps: Option<&IdMaps>,
+) -> Result<(), Error> {
     let Some(maps) = maps else { return Ok(()) };
     let users = std::iter::once(("the user", user.uid, &maps.uids));
     let groups = std::iter::once(user.gid).chain(user.groups.iter().copied());
@@ -105,7 +108,7 @@ fn shown_all(maps: &[cri::IdMapping]) -> String {
     maps.iter().take(4).map(shown).collect::<Vec<_>>().join(" ")
 }
 
-/// The one range of a pod.
+/// The single range of a pod.
 fn of_one(field: &'static str, given: &[cri::IdMapping]) -> Result<IdMap, Error> {
     let [only] = given else {
         let why =
@@ -136,7 +139,7 @@ fn checked(map: &cri::IdMapping) -> Result<IdMap, &'static str> {
     Ok(IdMap { container_id: map.container_id, host_id: map.host_id, length: map.length })
 }
 
-/// The maps of a volume; `None` without. Several ranges may be given.
+/// The maps of a volume; `None` if it has none. There may be several ranges.
 pub(super) fn of_mount(mount: &cri::Mount) -> Result<Option<IdMaps>, Error> {
     if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
         return Ok(None);
@@ -175,7 +178,7 @@ fn overlap(a: IdMap, b: IdMap) -> bool {
         || meet(a.host_id, a.length, b.host_id, b.length)
 }
 
-/// As in the OCI spec.
+/// The ranges in the form of the OCI spec.
 pub(super) fn oci(ranges: &[IdMap]) -> Value {
     let range = |of: &IdMap| json!({"containerID": of.container_id, "hostID": of.host_id, "size": of.length});
     ranges.iter().map(range).collect()
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kubelet_gives_is_taken() {
+    fn the_maps_of_a_kubelet_are_accepted() {
         let maps = of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)])).unwrap().unwrap();
         assert_eq!(maps.uids, [IdMap { container_id: 0, host_id: 65_536, length: 65_536 }]);
         assert_eq!(outside(&maps.uids, 7), Some(65_543));
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_its_field() {
+    fn invalid_maps_are_refused_with_their_field() {
         use NamespaceMode::{Container, Node, Pod, Target};
         let good = map(0, 1000, 10);
         for (mode, uids, says) in [
@@ -271,7 +274,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever ranges get through, no id of one side has two on the other.
+        /// In all accepted ranges, no id of one side has two on the other.
         #[test]
         fn maps_of_volumes_are_one_to_one(
             given in proptest::collection::vec((0..50u32, 0..50u32, 0..20u32), 1..6), id in 0..80u32,

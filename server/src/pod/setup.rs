@@ -10,6 +10,7 @@
 
 use super::error::Error;
 use super::files;
+use super::pause_plan::pause_plan;
 use super::record::PodRecord;
 use super::timing::timed;
 use crate::monitors::{self, Client, MonitorEvent};
@@ -196,7 +197,7 @@ async fn request_pause(
     client: &Client,
     netns: Option<OwnedFd>,
 ) -> Result<i32, Error> {
-    let (plan, _spec) = oci_spec::pause(node, record).map_err(|source| Error::Spec { source })?;
+    let (plan, _spec) = pause_plan(node, record).map_err(|source| Error::Spec { source })?;
     let encoded = hull_plan::encode(&plan);
     let command = Command::StartPause { plan: encoded, netns: netns.is_some() };
     match client.start(command, netns.into_iter().collect()).await {

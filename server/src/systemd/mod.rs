@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! systemd as the maker of pods' cgroups, over D-Bus. `org.freedesktop.systemd1(5)`.
+//! Creates pods' cgroups as scopes of systemd, over D-Bus. `org.freedesktop.systemd1(5)`.
 //!
 //! ```text
 //! kubepods-burstable-pod1.slice      the kubelet's
-//!   hull-<pod-id>.scope              one per pod, ours whole (Delegate=yes)
-//!     <pod-id>, <container-id> …     made by the monitor, as with the other driver
+//!   hull-<pod-id>.scope              one per pod, delegated to Hull (Delegate=yes)
+//!     <pod-id>, <container-id> …     created by the monitor, as with cgroupfs
 //! ```
 //!
-//! The rule: systemd is asked once per pod. What is below the scope is ours, so no start, exec or end
-//! of a container speaks D-Bus; and once the scope is empty systemd drops it by itself.
+//! The rule: one request to systemd per pod. Everything below the scope is Hull's, so no start, exec or exit of a
+//! container needs D-Bus, and systemd removes the empty scope by itself.
 //!
-//! A connection that has broken is made anew by the next who wants one; nobody waits longer than
-//! [`ANSWER_MAX`]. Not here: limits. Those of pods the kubelet sets on its slices, those of containers
-//! are written below the scope.
+//! The next request after a broken connection opens a new one. No request waits longer than [`ANSWER_MAX`]. Not here:
+//! limits. The kubelet sets those of pods on its slices; those of containers are written below the scope.
 
 pub(crate) mod names;
 
@@ -21,33 +20,33 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use zbus::{OwnedObjectPath, Variant};
 
-/// Longest wait for systemd, in all, for one pod. Under a storm of starts it takes some seconds; the
-/// kubelet waits for minutes.
+/// Longest total wait for systemd for one pod. Under many starts at once it takes some seconds; the kubelet waits
+/// for minutes.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// How long a reboot waits for the processes of a pod that nobody stopped before.
+/// Microseconds that a shutdown of the host waits for the processes of a running pod.
 const STOP_MAX_US: u64 = 10_000_000;
 
-/// Why systemd did not make a pod's scope.
+/// systemd did not create a pod's scope. Texts read after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("reach systemd over D-Bus")]
+    #[error("connect to systemd over D-Bus")]
     Connect { source: zbus::Error },
-    #[error("have systemd make {unit}: no answer in {} s", ANSWER_MAX.as_secs())]
-    Slow { unit: String },
-    #[error("have systemd make {unit}")]
+    #[error("create {unit} by systemd: no answer in {} s", ANSWER_MAX.as_secs())]
+    Timeout { unit: String },
+    #[error("create {unit} by systemd")]
     Refused { unit: String, source: zbus::Error },
-    #[error("have systemd make {unit}: its job ended with `{result}`")]
+    #[error("create {unit} by systemd: its job ended with `{result}`")]
     Job { unit: String, result: String },
-    #[error("have systemd make {unit}: the connection to D-Bus broke meanwhile")]
-    Broke { unit: String },
+    #[error("create {unit} by systemd: the connection to D-Bus was lost")]
+    Disconnected { unit: String },
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// The change by which an operator fixes this.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Connect { .. } | Self::Slow { .. } | Self::Broke { .. } => Some(
-                "see `systemctl status dbus` and `journalctl -u dbus`; the next attempt connects anew".into(),
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Disconnected { .. } => Some(
+                "see `systemctl status dbus` and `journalctl -u dbus`; the next attempt opens a new connection".into(),
             ),
             Self::Refused { unit, .. } | Self::Job { unit, .. } => {
                 Some(format!("see `systemctl status {unit}` and `journalctl -b -u {unit}`"))
@@ -56,7 +55,7 @@ impl Error {
     }
 }
 
-/// What is asked of systemd.
+/// The used methods of systemd.
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -83,32 +82,32 @@ trait Manager {
     ) -> zbus::Result<()>;
 }
 
-/// systemd, once it was asked for something.
+/// A client of systemd, which connects at the first request.
 #[derive(Debug, Default)]
 pub(crate) struct Systemd {
-    /// Shared by all who ask at the same time.
+    /// The connection, shared by concurrent requests.
     open: Mutex<Option<zbus::Connection>>,
 }
 
 impl Systemd {
-    /// Has the process `pid` put into a new scope in `slice`, which is then ours.
+    /// Moves the process `pid` into a new, delegated scope in `slice`.
     pub(crate) async fn start_scope(
         &self,
         unit: &str,
         slice: &str,
-        about: &str,
+        description: &str,
         pid: i32,
     ) -> Result<(), Error> {
-        let slow = |_| Error::Slow { unit: unit.to_owned() };
+        let slow = |_| Error::Timeout { unit: unit.to_owned() };
         let pids = vec![pid.unsigned_abs()];
         let properties = [
-            ("Description", Variant::from(about)),
+            ("Description", Variant::from(description)),
             ("Slice", Variant::from(slice)),
             ("PIDs", Variant::from(pids)),
             ("Delegate", Variant::from(true)),
-            // Nothing is left of it once it is empty, however it ended.
+            // systemd removes the unit when the scope is empty, also after a failure.
             ("CollectMode", Variant::from("inactive-or-failed")),
-            // The default is made for sessions of people. Limits of pods are the kubelet's.
+            // The default is meant for login sessions. The kubelet sets the limits of pods.
             ("TasksMax", Variant::from(u64::MAX)),
             ("TimeoutStopUSec", Variant::from(STOP_MAX_US)),
         ];
@@ -118,27 +117,27 @@ impl Systemd {
     async fn start(&self, unit: &str, properties: &[(&str, Variant<'_>)]) -> Result<(), Error> {
         let refused = |source| {
             if matches!(source, zbus::Error::InputOutput(_)) {
-                return Error::Broke { unit: unit.to_owned() };
+                return Error::Disconnected { unit: unit.to_owned() };
             }
             Error::Refused { unit: unit.to_owned(), source }
         };
         let manager = self.manager().await.map_err(|source| Error::Connect { source })?;
-        // Listened to before the job is there: its end cannot be missed.
+        // Subscribed before the job exists, so its end cannot be missed.
         let mut ends = manager.receive_job_removed().await.map_err(refused)?;
         let ended = async {
             while let Some(end) = ends.next().await {
                 let end = end.args().map_err(refused)?;
-                // Named after the pod: there never is another job of that name.
+                // The unit is named after the pod, so there is no other job for it.
                 if *end.unit() == unit {
                     return Ok((*end.result()).to_owned());
                 }
             }
-            Err(Error::Broke { unit: unit.to_owned() })
+            Err(Error::Disconnected { unit: unit.to_owned() })
         };
-        // Side by side: the reply comes over the same connection as the ends of everybody's jobs, and
-        // waits behind those that nobody takes.
+        // Concurrently: the reply arrives over the same connection as the signals for all jobs, and would wait behind
+        // signals that are not received.
         let started = async {
-            // `fail`: nothing of ours is queued for this unit, so there is nothing to replace.
+            // `fail`: no other job of Hull is queued for this unit.
             let started = manager.start_transient_unit(unit, "fail", properties, &[]);
             started.await.map_err(refused)
         };
@@ -149,18 +148,18 @@ impl Systemd {
         }
     }
 
-    /// Speaks over the connection that is there, or makes one.
+    /// A proxy over the open connection, or over a new one.
     async fn manager(&self) -> zbus::Result<ManagerProxy<'static>> {
-        let there = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(open) = there.filter(|open| !open.is_closed()) {
+        let existing = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(open) = existing.filter(|open| !open.is_closed()) {
             return ManagerProxy::new(&open).await;
         }
-        let made = zbus::Connection::system().await?;
-        let manager = ManagerProxy::new(&made).await?;
-        // systemd tells of its jobs only those who have said so.
+        let connection = zbus::Connection::system().await?;
+        let manager = ManagerProxy::new(&connection).await?;
+        // systemd sends signals of jobs only to subscribers.
         manager.subscribe().await?;
-        // When two made one at once, the other goes with the last who uses it.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).replace(made);
+        // If two connections were opened at once, the other one is closed after its last use.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).replace(connection);
         Ok(manager)
     }
 }

@@ -18,11 +18,11 @@ pub(crate) fn slice(parent: &str) -> Result<String, &'static str> {
         return Ok(name.into());
     }
     let Some(stem) = name.strip_suffix(".slice") else {
-        return Err("it is no slice of systemd");
+        return Err("it is not a slice of systemd");
     };
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.:\\@".contains(c);
     if name.len() > NAME_BYTES_MAX || !stem.chars().all(good) {
-        return Err("it is no name of a unit");
+        return Err("it is not a name of a unit");
     }
     if stem.split('-').any(str::is_empty) {
         return Err("a slice's name has no empty part between dashes");

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a device brings, put into an OCI spec. CDI specification 1.1, "OCI Edits".
+//! Applies the edits of a device to an OCI spec. CDI specification 1.1, "OCI Edits".
 
-use super::Error;
+use super::error::Error;
 use super::file::{DeviceNode, Edits, Mount};
 use crate::oci_spec::edit::{list, parents_first, set_variable};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt};
 
-/// Makes all of them for the device `name`, or none.
+/// Applies all edits of the device `name`, or none on an error.
 pub(super) fn apply(spec: &mut Value, name: &str, edits: &Edits) -> Result<(), Error> {
     if let Some(what) = edits.unsupported() {
         return Err(Error::Unsupported { name: name.to_owned(), what });
@@ -37,13 +37,13 @@ pub(super) fn apply(spec: &mut Value, name: &str, edits: &Edits) -> Result<(), E
     Ok(())
 }
 
-/// The user's number, unless it is root.
+/// The uid or gid of the process, unless it is 0.
 fn id(spec: &Value, key: &str) -> Option<u32> {
     let id = spec["process"]["user"][key].as_u64()?;
     u32::try_from(id).ok().filter(|id| *id != 0)
 }
 
-/// The node and the rule that allows it. A fifo needs none.
+/// A device node, and the cgroup rule that allows access. A FIFO needs none.
 fn node(
     name: &str,
     of: &DeviceNode,
@@ -52,7 +52,7 @@ fn node(
     let path = if of.host_path.is_empty() { &of.path } else { &of.host_path };
     let found = match fs::metadata(path) {
         Ok(found) => Some(found),
-        // All is said already.
+        // The file defines everything that is needed.
         Err(_) if !of.kind.is_empty() && (of.major.is_some() || of.kind == "p") => None,
         Err(source) => {
             return Err(Error::Node { name: name.to_owned(), path: path.clone(), source });
@@ -62,11 +62,11 @@ fn node(
     let kind = match (of.kind.as_str(), on_host) {
         ("", Some(kind)) => kind,
         ("", None) => return Err(Error::NoNode { name: name.to_owned(), path: path.clone() }),
-        // An unbuffered character device: the same to the kernel.
+        // An unbuffered character device, which is the same to the kernel.
         ("u", _) => "c",
         (kind, _) => kind,
     };
-    // Its numbers come from the host then, where it must be of that type.
+    // The numbers come from the host's device, which must be of that type.
     if found.is_some() && of.major.is_none() && on_host != Some(kind) {
         return Err(Error::NoNode { name: name.to_owned(), path: path.clone() });
     }

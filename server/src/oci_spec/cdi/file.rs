@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One file of device specifications, JSON or YAML. CDI specification 1.1, "CDI JSON Specification".
+//! A file of device specifications, JSON or YAML. CDI specification 1.1, "CDI JSON Specification".
 //!
-//! The rule: what is not known is an error of the file, since it may be what a device needs.
+//! The rule: an unknown field makes the file invalid, because a device may need it.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Largest file that is read, in bytes. One with every GPU of a large machine has some hundred KiB.
+/// Largest file that is read, in bytes. A file with every GPU of a large machine has some hundred KiB.
 pub(super) const FILE_BYTES_MAX: u64 = crate::limits::CDI_FILE_BYTES.default;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
-    /// Nothing hangs on it: what a version has that we do not know is refused by its name.
+    /// Not used: fields of unknown versions are refused by name.
     #[serde(rename = "cdiVersion")]
     _version: String,
-    /// `vendor.com/class`
+    /// Vendor and class of the devices: `vendor.com/class`.
     pub(super) kind: String,
     #[serde(default, rename = "annotations")]
     _annotations: BTreeMap<String, String>,
     pub(super) devices: Vec<Device>,
-    /// Made once for a container that has any of the devices.
+    /// Edits that are applied once to a container with any of the devices.
     #[serde(default)]
     pub(super) container_edits: Edits,
 }
@@ -36,7 +36,7 @@ pub(super) struct Device {
     pub(super) container_edits: Edits,
 }
 
-/// What a container gets.
+/// The changes of a container's spec.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct Edits {
@@ -53,17 +53,17 @@ pub(super) struct Edits {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct DeviceNode {
-    /// In the container.
+    /// Path in the container.
     pub(super) path: String,
-    /// On the host; empty: the same.
+    /// Path on the host; empty if it is the same.
     pub(super) host_path: String,
-    /// `b`, `c`, `u` or `p`; empty: what is on the host.
+    /// `b`, `c`, `u` or `p`; empty for the type on the host.
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) major: Option<i64>,
     pub(super) minor: Option<i64>,
     pub(super) file_mode: Option<u32>,
-    /// Of `r`, `w`, `m`; empty: all.
+    /// Some of `r`, `w`, `m`; empty for all.
     pub(super) permissions: String,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
@@ -80,7 +80,7 @@ pub(super) struct Mount {
 }
 
 impl File {
-    /// Reads a file's text; the name tells the form.
+    /// Parses the text of a file. The file's extension gives the format.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let file: Self = if path.extension().is_some_and(|of| of == "json") {
             serde_json::from_str(text).map_err(|err| err.to_string())?
@@ -101,7 +101,7 @@ impl File {
         }
         for device in &self.devices {
             if !is_name(&device.name, b"_.:-") {
-                return Err(format!("`{}` is no name of a device", device.name));
+                return Err(format!("`{}` is not a valid device name", device.name));
             }
         }
         let all = self.devices.iter().map(|device| &device.container_edits);
@@ -113,7 +113,7 @@ impl Edits {
     fn check(&self) -> Result<(), String> {
         for variable in &self.env {
             if variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
-                return Err(format!("`{variable}` is no NAME=VALUE"));
+                return Err(format!("`{variable}` is not NAME=VALUE"));
             }
         }
         for node in &self.device_nodes {
@@ -122,20 +122,20 @@ impl Edits {
                 absolute(&node.host_path)?;
             }
             if !["", "b", "c", "u", "p"].contains(&node.kind.as_str()) {
-                return Err(format!("`{}` is no type of a device", node.kind));
+                return Err(format!("`{}` is not a device type", node.kind));
             }
             if !node.permissions.chars().all(|of| "rwm".contains(of)) {
-                return Err(format!("`{}` are no permissions of a device", node.permissions));
+                return Err(format!("`{}` are not device permissions", node.permissions));
             }
         }
         self.mounts.iter().try_for_each(|mount| {
             absolute(&mount.container_path)?;
-            // Of a tmpfs it is a name.
+            // The source of a tmpfs is only a name.
             if mount.is_bind() { absolute(&mount.host_path) } else { Ok(()) }
         })
     }
 
-    /// What of it this runtime cannot do.
+    /// The first edit that is not supported.
     pub(super) fn unsupported(&self) -> Option<&'static str> {
         [
             ("OCI hooks", !self.hooks.is_empty()),
@@ -158,11 +158,11 @@ fn absolute(path: &str) -> Result<(), String> {
     if path.starts_with('/') && !climbs && !path.contains('\0') {
         Ok(())
     } else {
-        Err(format!("`{path}` is no absolute path"))
+        Err(format!("`{path}` is not an absolute path"))
     }
 }
 
-/// Letters and digits, with `inner` between them.
+/// Whether `text` has 1 to 253 letters and digits, with `inner` characters between them.
 fn is_name(text: &str, inner: &[u8]) -> bool {
     let bytes = text.as_bytes();
     let ends = bytes.first().zip(bytes.last());
@@ -178,7 +178,7 @@ mod tests {
     const YAML: &str = "---\ncdiVersion: 0.6.0\nkind: vendor.com/gpu\ndevices:\n  - name: \"0\"\n    containerEdits:\n      deviceNodes:\n        - path: /dev/gpu0\n          hostPath: /dev/null\n          permissions: rw\ncontainerEdits:\n  env:\n    - GPU=yes\n  mounts:\n    - hostPath: /usr/lib/gpu\n      containerPath: /usr/lib/gpu\n      options: [ro, nosuid]\n";
 
     #[test]
-    fn both_forms_are_read() {
+    fn json_and_yaml_are_parsed() {
         let yaml = File::parse(Path::new("gpu.yaml"), YAML).unwrap();
         assert_eq!(yaml.kind, "vendor.com/gpu");
         assert_eq!(yaml.devices[0].container_edits.device_nodes[0].host_path, "/dev/null");
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_an_error_of_the_file() {
+    fn invalid_values_are_errors() {
         for (from, to, why) in [
             ("vendor.com/gpu", "gpu", "vendor.com/class"),
             ("GPU=yes", "GPU", "NAME=VALUE"),
             ("/dev/gpu0", "dev/gpu0", "absolute"),
             ("/usr/lib/gpu\n      options", "/usr/../gpu\n      options", "absolute"),
-            ("\"0\"", "\"-\"", "no name"),
+            ("\"0\"", "\"-\"", "not a valid device name"),
             ("permissions: rw", "permissions: rx", "permissions"),
             ("permissions: rw", "colour: red", "colour"),
         ] {

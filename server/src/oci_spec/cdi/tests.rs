@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Devices found in files and put into a spec.
+//! Tests: devices of files, added to a spec.
 
 use super::*;
-use serde_json::json;
+use hull_proto::cri;
+use serde_json::{Value, json};
+use std::path::PathBuf;
 
 struct Dirs(tempfile::TempDir, Vec<PathBuf>);
 
@@ -102,7 +104,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
         ("v.com/c=hooked", "OCI hooks"),
         ("v.com/c=gone", "/dev/gone-from-here"),
         ("v.com/c=file", "no device"),
-        ("v.com/c=other", "/dev/null on this node is no device of its type"),
+        ("v.com/c=other", "/dev/null on this node is not a device of its type"),
         ("v.com/c=none", "broken.yaml"),
         ("v.com/c", "vendor.com/class=name"),
     ] {
@@ -114,7 +116,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
     let off = inject(&mut spec(0), &["v.com/c=x".into()], &[]).unwrap_err();
     assert!(off.hint().unwrap().contains("/etc/cdi"), "{off}");
     inject(&mut spec(0), &[], &[]).unwrap();
-    // A directory that is none is told, not taken for an empty one.
+    // A path that is not a directory is reported, and not taken for an empty one.
     let none = inject(&mut spec(0), &["v.com/c=x".into()], &[dirs.0.path().join("etc/a.json")]);
     assert!(none.unwrap_err().to_string().contains("Not a directory"));
 }
@@ -131,5 +133,5 @@ fn names_come_from_the_field_and_from_annotations_each_once() {
         .into(),
         ..Default::default()
     };
-    assert_eq!(asked(&config), ["a.com/b=1", "a.com/b=2", "a.com/b=3"]);
+    assert_eq!(requested_devices(&config), ["a.com/b=1", "a.com/b=2", "a.com/b=3"]);
 }

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pod's and the node's share of a container's spec.
+
+use crate::apparmor::AppArmor;
+use crate::config::{Config, DefaultSeccomp};
+use hull_proto::cri;
+use hull_proto::id::PodId;
+use std::path::{Path, PathBuf};
+
+/// The pod's properties that its containers need.
+#[derive(Debug)]
+pub(crate) struct PodInputs<'a> {
+    pub(crate) id: &'a PodId,
+    pub(crate) config: &'a cri::PodSandboxConfig,
+    /// Pid of the pause process; 0 if the pod does not run.
+    pub(crate) pause_pid: i32,
+    pub(crate) hosts: &'a Path,
+    pub(crate) resolv_conf: &'a Path,
+    pub(crate) hostname: &'a Path,
+}
+
+/// The node's defaults for containers.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    /// Whether a container without a seccomp profile gets RuntimeDefault.
+    pub(crate) seccomp: bool,
+    /// Directory of localhost seccomp profiles.
+    pub(crate) seccomp_root: PathBuf,
+    /// Directories of CDI files.
+    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    /// Whether containers get a cgroup namespace.
+    pub(crate) cgroup_namespace: bool,
+    /// The AppArmor profiles of this node.
+    pub(crate) apparmor: AppArmor,
+}
+
+/// The defaults by the node's config and kernel.
+pub(crate) fn defaults(
+    config: &Config,
+    host: &hull_plan::HostFacts,
+    apparmor: &AppArmor,
+) -> Defaults {
+    Defaults {
+        seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
+        seccomp_root: config.runtime.seccomp_root.clone(),
+        cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
+        cgroup_namespace: host.cgroup_v2,
+        apparmor: apparmor.clone(),
+    }
+}
