@@ -52,11 +52,12 @@ fn is_monitor(pid: i32, pod: &PodId) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     fn named(name: &str) -> Child {
-        let script = "while :; do sleep 1000; done";
-        Command::new("sh").arg0(name).args(["-c", script]).spawn().unwrap()
+        // It waits by itself: a child of its own would stay when it is killed.
+        let mut command = Command::new("sh");
+        command.arg0(name).args(["-c", "read line"]).stdin(Stdio::piped()).spawn().unwrap()
     }
 
     #[test]
