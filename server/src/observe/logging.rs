@@ -167,7 +167,7 @@ mod tests {
         assert_three_safe_lines(&log);
         for line in log.lines() {
             let event: Value = serde_json::from_str(line).unwrap();
-            assert_eq!(event["target"], "hull::logging::tests");
+            assert_eq!(event["target"], module_path!());
         }
     }
 
