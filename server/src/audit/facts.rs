@@ -226,14 +226,14 @@ pub(crate) struct Widest {
 
 impl Facts {
     /// The owner of the namespace of a kind; a kind that the kernel lacks counts as that of the host.
-    pub(crate) fn of(&self, kind: &str) -> NamespaceOwner {
+    pub(crate) fn namespace(&self, kind: &str) -> NamespaceOwner {
         self.namespaces.get(kind).copied().unwrap_or(NamespaceOwner::Host)
     }
 
     /// Whether a user namespace separates it from root of the host.
     pub(crate) fn is_mapped(&self) -> bool {
         let has_root = self.uid_map.iter().any(|range| range.inside_of(0).is_some());
-        self.of("user") != NamespaceOwner::Host && !has_root
+        self.namespace("user") != NamespaceOwner::Host && !has_root
     }
 
     /// `reach`, or none if a user namespace separates it from root of the host.
@@ -283,7 +283,7 @@ impl Facts {
     }
 
     /// The capabilities that a program can acquire: those of the threads, and without no_new_privs those of files.
-    pub(crate) fn within_reach(&self) -> Caps {
+    pub(crate) fn acquirable_capabilities(&self) -> Caps {
         let widest = self.widest();
         let held = widest.effective.union(widest.permitted);
         if widest.no_new_privs { held } else { held.union(widest.bounding) }
@@ -292,12 +292,13 @@ impl Facts {
     /// Whether it is, or can become, root of the host: user 0 in the user namespace of the host.
     pub(crate) fn is_host_root(&self) -> bool {
         let is_root = self.threads.iter().any(|thread| !thread.nested && thread.uids.contains(&0));
-        self.of("user") == NamespaceOwner::Host && (is_root || self.within_reach().has("SETUID"))
+        self.namespace("user") == NamespaceOwner::Host
+            && (is_root || self.acquirable_capabilities().has("SETUID"))
     }
 
     /// Whether a thread may access a file as in `bits` (4 read, 2 write, 1 search), by its mode or
     /// by a capability. On an idmapped mount, owners are ids of the container.
-    pub(crate) fn may(&self, of: FileOwner, bits: u32, idmapped: bool) -> bool {
+    pub(crate) fn may_access(&self, of: FileOwner, bits: u32, idmapped: bool) -> bool {
         let group = |host: u32| self.gid_map.iter().find_map(|range| range.inside_of(host));
         let by_mode = self.threads.iter().any(|thread| {
             let is = |id: &u32| {
@@ -316,7 +317,7 @@ impl Facts {
             bits_of_class & bits == bits
         });
         let counts = !self.is_mapped() || idmapped || self.inside(of.uid).is_some();
-        let held = self.within_reach();
+        let held = self.acquirable_capabilities();
         let names: &[&str] = match bits & 2 {
             0 => &["DAC_OVERRIDE", "DAC_READ_SEARCH", "SETUID"],
             _ => &["DAC_OVERRIDE", "SETUID", "CHOWN", "FOWNER"],

@@ -228,7 +228,7 @@ fn host_mounts(
     let mut all = Vec::new();
     let mut search = Search::new(host, given);
     for mount in inside.visible() {
-        let Origin::Host(path) = origin::of(mount, host, given, host_ipc) else { continue };
+        let Origin::Host(path) = origin::find(mount, host, given, host_ipc) else { continue };
         let (sockets, search_cut) = search.sockets(&path);
         let covers = |dir: &String| is_within(&path, dir) || is_within(dir, &path);
         all.push(HostMount {

@@ -41,7 +41,7 @@ fn own_reach(facts: &Facts) -> Reach {
 }
 
 fn controlled<'f>(facts: &Facts, all: &'f [(String, Facts)]) -> Vec<(&'f str, &'f Facts)> {
-    let held = facts.within_reach();
+    let held = facts.acquirable_capabilities();
     let is_controlled = |of: &Facts| {
         let sees = of.pid != facts.pid
             && !of.pid_namespace.is_empty()

@@ -35,7 +35,12 @@ const OF_KUBELET: [&str; 5] =
 const OF_DAEMON: [&str; 3] = ["/hosts", "/hostname", "/resolv.conf"];
 
 /// Finds where a mount in a container comes from.
-pub(crate) fn of(mount: &Mount, host: &MountTable, given: &DaemonFacts, host_ipc: bool) -> Origin {
+pub(crate) fn find(
+    mount: &Mount,
+    host: &MountTable,
+    given: &DaemonFacts,
+    host_ipc: bool,
+) -> Origin {
     let at_home = OF_NAMESPACES
         .iter()
         .any(|(fstype, home)| mount.fstype == *fstype && is_within(&mount.point, home));
@@ -104,7 +109,7 @@ mod tests {
             ..DaemonFacts::default()
         };
         let table = MountTable::parse(&format!("{line}\n"));
-        of(table.by_id(1).unwrap(), &MountTable::parse(HOST), &given, false)
+        find(table.by_id(1).unwrap(), &MountTable::parse(HOST), &given, false)
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn not_baseline(facts: &Facts) -> Violation {
         ("pid", "spec.hostPID: false"),
         ("ipc", "spec.hostIPC: false"),
     ] {
-        if facts.of(kind) == NamespaceOwner::Host {
+        if facts.namespace(kind) == NamespaceOwner::Host {
             return Some((format!("it is in the {kind} namespace of the host"), hint));
         }
     }

@@ -14,30 +14,30 @@ pub(super) enum Verdict {
 /// One check: its subject, what was found, and the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
-    pub(super) what: &'static str,
+    pub(super) subject: &'static str,
     pub(super) found: String,
     pub(super) verdict: Verdict,
 }
 
 impl Finding {
-    pub(super) fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Good }
+    pub(super) fn good(subject: &'static str, found: impl Into<String>) -> Self {
+        Self { subject, found: found.into(), verdict: Verdict::Good }
     }
 
     pub(super) fn warning(
-        what: &'static str,
+        subject: &'static str,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Warning(hint.into()) }
+        Self { subject, found: found.into(), verdict: Verdict::Warning(hint.into()) }
     }
 
     pub(super) fn missing(
-        what: &'static str,
+        subject: &'static str,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { what, found: found.into(), verdict: Verdict::Missing(hint.into()) }
+        Self { subject, found: found.into(), verdict: Verdict::Missing(hint.into()) }
     }
 
     /// The lines to print: subject and finding, and the hint below.
@@ -50,7 +50,7 @@ impl Finding {
         let hint = hint
             .map(|hint| format!("\n         {:16} hint: {}", "", text(hint)))
             .unwrap_or_default();
-        format!("{word}  {:16} {}{hint}\n", self.what, text(&self.found))
+        format!("{word}  {:16} {}{hint}\n", self.subject, text(&self.found))
     }
 }
 

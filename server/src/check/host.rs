@@ -55,7 +55,7 @@ fn root() -> Finding {
 }
 
 fn capabilities() -> Option<Finding> {
-    const WHAT: &str = "capabilities";
+    const SUBJECT: &str = "capabilities";
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let held = held(&status)?;
     let lacks = |optional: bool| -> Vec<&str> {
@@ -64,16 +64,16 @@ fn capabilities() -> Option<Finding> {
             .filter(|(number, _, is)| *is == optional && held >> number & 1 == 0);
         all.map(|(_, name, _)| *name).collect()
     };
-    let (needed, wanted) = (lacks(false), lacks(true));
-    if !needed.is_empty() {
+    let (required, optional) = (lacks(false), lacks(true));
+    if !required.is_empty() {
         let hint = "start Hull outside of containers, or with all capabilities";
-        return Some(Finding::missing(WHAT, format!("without {}", needed.join(", ")), hint));
+        return Some(Finding::missing(SUBJECT, format!("without {}", required.join(", ")), hint));
     }
-    if !wanted.is_empty() {
+    if !optional.is_empty() {
         let hint = "pods run without: OOM scores are not lowered, hard limits not raised, schedulers of other processes not set";
-        return Some(Finding::warning(WHAT, format!("without {}", wanted.join(", ")), hint));
+        return Some(Finding::warning(SUBJECT, format!("without {}", optional.join(", ")), hint));
     }
-    Some(Finding::good(WHAT, "all that pods need"))
+    Some(Finding::good(SUBJECT, "all that pods need"))
 }
 
 /// The effective capabilities in a `/proc/<pid>/status`.
@@ -89,7 +89,7 @@ fn existing(path: &Path) -> PathBuf {
 }
 
 fn upper(data_dir: &Path) -> Finding {
-    const WHAT: &str = "data_dir";
+    const SUBJECT: &str = "data_dir";
     let at = existing(data_dir);
     let shown = data_dir.display();
     let hint = "put data_dir on ext4, xfs or btrfs (`data_dir` in the configuration)";
@@ -97,7 +97,7 @@ fn upper(data_dir: &Path) -> Finding {
         (Ok(of), Ok(flags)) => (u64::try_from(of.f_type).unwrap_or(0), flags.f_flag),
         (Err(errno), _) | (_, Err(errno)) => {
             return Finding::missing(
-                WHAT,
+                SUBJECT,
                 format!("statfs({}): {}", at.display(), hull_sys::name_of(errno)),
                 hint,
             );
@@ -105,23 +105,23 @@ fn upper(data_dir: &Path) -> Finding {
     };
     if let Some((_, name)) = NO_UPPER.iter().find(|(magic, _)| *magic == kind) {
         return Finding::missing(
-            WHAT,
+            SUBJECT,
             format!("{shown} is on {name}, which cannot hold the upper layer of an overlay"),
             hint,
         );
     }
     if flags.contains(StatVfsMountFlags::RDONLY) {
-        return Finding::missing(WHAT, format!("{shown} is on a read-only filesystem"), hint);
+        return Finding::missing(SUBJECT, format!("{shown} is on a read-only filesystem"), hint);
     }
-    Finding::good(WHAT, format!("{shown} can hold writable layers"))
+    Finding::good(SUBJECT, format!("{shown} can hold writable layers"))
 }
 
 fn disk_space(data_dir: &Path) -> Finding {
-    const WHAT: &str = "disk space";
+    const SUBJECT: &str = "disk space";
     let at = existing(data_dir);
     let Ok(of) = statvfs(&at) else {
         return Finding::warning(
-            WHAT,
+            SUBJECT,
             format!("cannot read the disk usage of {}", at.display()),
             "see the output of `df`",
         );
@@ -131,37 +131,37 @@ fn disk_space(data_dir: &Path) -> Finding {
     // Filesystems without a table of inodes, such as btrfs, report 0 of 0.
     if of.f_files > 0 && of.f_favail < 10_000 {
         return Finding::warning(
-            WHAT,
+            SUBJECT,
             format!("{found}, but only {} inodes", of.f_favail),
             "free some inodes: images consist of many small files",
         );
     }
     if free < FREE_BYTES {
         return Finding::warning(
-            WHAT,
+            SUBJECT,
             found,
             "free disk space, or move data_dir: images need several GiB",
         );
     }
-    Finding::good(WHAT, found)
+    Finding::good(SUBJECT, found)
 }
 
 fn socket(path: &Path) -> Finding {
-    const WHAT: &str = "socket";
+    const SUBJECT: &str = "socket";
     match UnixStream::connect(path) {
-        Ok(_) => Finding::good(WHAT, format!("a daemon serves {}", path.display())),
+        Ok(_) => Finding::good(SUBJECT, format!("a daemon serves {}", path.display())),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            Finding::good(WHAT, format!("{} is free", path.display()))
+            Finding::good(SUBJECT, format!("{} is free", path.display()))
         }
         Err(err) if err.kind() == std::io::ErrorKind::ConnectionRefused => Finding::good(
-            WHAT,
+            SUBJECT,
             format!(
                 "{} was left by a daemon that has ended; the next daemon replaces it",
                 path.display()
             ),
         ),
         Err(err) => Finding::missing(
-            WHAT,
+            SUBJECT,
             format!("connect({}): {err}", path.display()),
             "choose another path with `socket` in the configuration",
         ),
@@ -169,13 +169,15 @@ fn socket(path: &Path) -> Finding {
 }
 
 fn driver(config: &Config) -> Finding {
-    const WHAT: &str = "cgroup driver";
+    const SUBJECT: &str = "cgroup driver";
     let chosen = hull_cgroup::CgroupFs::detect().map(|host| Driver::choose(&config.cgroup, &host));
     match chosen {
-        Ok(Ok(driver)) if driver.is_systemd() => Finding::good(WHAT, "systemd: one scope per pod"),
-        Ok(Ok(_)) => Finding::good(WHAT, "cgroupfs: Hull creates the cgroups itself"),
-        Ok(Err(err)) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
-        Err(err) => Finding::missing(WHAT, err.to_string(), err.hint().unwrap_or_default()),
+        Ok(Ok(driver)) if driver.is_systemd() => {
+            Finding::good(SUBJECT, "systemd: one scope per pod")
+        }
+        Ok(Ok(_)) => Finding::good(SUBJECT, "cgroupfs: Hull creates the cgroups itself"),
+        Ok(Err(err)) => Finding::missing(SUBJECT, err.to_string(), err.hint().unwrap_or_default()),
+        Err(err) => Finding::missing(SUBJECT, err.to_string(), err.hint().unwrap_or_default()),
     }
 }
 

@@ -11,9 +11,9 @@ use std::fs;
 /// The oldest kernel that can start a container (`mount_setattr`).
 const OLDEST: (u32, u32) = (5, 12);
 /// Controllers that enforce the limits of every pod.
-const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+const REQUIRED: [&str; 3] = ["cpu", "memory", "pids"];
 /// Controllers that some pods request.
-const WANTED: [&str; 3] = ["cpuset", "io", "hugetlb"];
+const OPTIONAL: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = vec![version(), calls()];
@@ -28,15 +28,15 @@ fn read(path: &str) -> String {
 }
 
 fn version() -> Finding {
-    const WHAT: &str = "kernel";
+    const SUBJECT: &str = "kernel";
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     match parse_release(&release) {
         Some(version) if version < OLDEST => Finding::missing(
-            WHAT,
+            SUBJECT,
             format!("Linux {release}"),
             format!("run Linux {}.{} or newer", OLDEST.0, OLDEST.1),
         ),
-        _ => Finding::good(WHAT, format!("Linux {release}")),
+        _ => Finding::good(SUBJECT, format!("Linux {release}")),
     }
 }
 
@@ -47,26 +47,26 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 }
 
 fn calls() -> Finding {
-    const WHAT: &str = "system calls";
+    const SUBJECT: &str = "system calls";
     let missing: Vec<_> = Syscall::ALL.into_iter().filter(|call| !call.is_available()).collect();
     if missing.is_empty() {
-        return Finding::good(WHAT, Syscall::ALL.map(Syscall::name).join(" "));
+        return Finding::good(SUBJECT, Syscall::ALL.map(Syscall::name).join(" "));
     }
     let names: Vec<_> =
         missing.iter().map(|call| format!("{} (Linux {})", call.name(), call.since())).collect();
     let hint = "run a newer kernel, or remove the seccomp profile that hides them from Hull";
-    Finding::missing(WHAT, format!("missing: {}", names.join(", ")), hint)
+    Finding::missing(SUBJECT, format!("missing: {}", names.join(", ")), hint)
 }
 
 fn cgroups() -> Vec<Finding> {
-    const WHAT: &str = "cgroups";
+    const SUBJECT: &str = "cgroups";
     const HINT: &str =
         "mount cgroup2 at /sys/fs/cgroup (boot with systemd.unified_cgroup_hierarchy=1)";
     let host = match CgroupFs::detect() {
         Ok(host) => host,
         Err(err) => {
             return vec![Finding::missing(
-                WHAT,
+                SUBJECT,
                 err.to_string(),
                 err.hint().unwrap_or_else(|| HINT.into()),
             )];
@@ -74,36 +74,36 @@ fn cgroups() -> Vec<Finding> {
     };
     let have = match host.controllers() {
         Ok(have) => have,
-        Err(err) => return vec![Finding::missing(WHAT, err.to_string(), HINT)],
+        Err(err) => return vec![Finding::missing(SUBJECT, err.to_string(), HINT)],
     };
     let v2 = host.version() == Version::V2;
     let version = if v2 { "version 2" } else { "version 1" };
-    let lacks = |wanted: &[&str]| -> Vec<String> {
+    let lacks = |names: &[&str]| -> Vec<String> {
         let same = |name: &str, have: &str| have == name || (name == "io" && have == "blkio");
-        let absent = wanted.iter().filter(|name| !have.iter().any(|have| same(name, have)));
+        let absent = names.iter().filter(|name| !have.iter().any(|have| same(name, have)));
         absent.map(|name| (*name).to_owned()).collect()
     };
-    let (needed, mut wanted) = (lacks(&NEEDED), lacks(&WANTED));
+    let (required, mut optional) = (lacks(&REQUIRED), lacks(&OPTIONAL));
     if !v2 {
-        wanted.extend(lacks(&["devices", "freezer", "cpuacct"]));
+        optional.extend(lacks(&["devices", "freezer", "cpuacct"]));
     }
     let found = format!("{version}: {}", have.join(" "));
     let mut findings = Vec::new();
-    if needed.is_empty() {
-        findings.push(Finding::good(WHAT, found));
+    if required.is_empty() {
+        findings.push(Finding::good(SUBJECT, found));
     } else {
         let hint = "enable them on the kernel command line (cgroup_enable=memory), or mount their hierarchies";
         findings.push(Finding::missing(
-            WHAT,
-            format!("{found}; without {}", needed.join(", ")),
+            SUBJECT,
+            format!("{found}; without {}", required.join(", ")),
             hint,
         ));
     }
-    if !wanted.is_empty() {
+    if !optional.is_empty() {
         let hint = "only pods that request such limits need them: use a kernel with them, or mount their hierarchies";
         findings.push(Finding::warning(
             "controllers",
-            format!("missing: {}", wanted.join(", ")),
+            format!("missing: {}", optional.join(", ")),
             hint,
         ));
     }
@@ -111,15 +111,15 @@ fn cgroups() -> Vec<Finding> {
 }
 
 fn overlay() -> Finding {
-    const WHAT: &str = "overlay";
+    const SUBJECT: &str = "overlay";
     // Opening the filesystem loads its module, if that is allowed.
     match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-        Ok(_) => Finding::good(WHAT, "supported by the kernel"),
+        Ok(_) => Finding::good(SUBJECT, "supported by the kernel"),
         Err(rustix::io::Errno::PERM) if read("/proc/filesystems").contains("overlay") => {
-            Finding::good(WHAT, "in /proc/filesystems (not tried: needs root)")
+            Finding::good(SUBJECT, "in /proc/filesystems (not tried: needs root)")
         }
         Err(errno) => Finding::missing(
-            WHAT,
+            SUBJECT,
             format!("fsopen(overlay): {}", hull_sys::name_of(errno)),
             "modprobe overlay, and put `overlay` in /etc/modules-load.d/hull.conf",
         ),
@@ -127,7 +127,7 @@ fn overlay() -> Finding {
 }
 
 fn namespaces() -> Finding {
-    const WHAT: &str = "namespaces";
+    const SUBJECT: &str = "namespaces";
     let kinds = ["mnt", "pid", "net", "uts", "ipc", "cgroup"];
     let lacks: Vec<_> = kinds
         .iter()
@@ -135,27 +135,27 @@ fn namespaces() -> Finding {
         .copied()
         .collect();
     if lacks.is_empty() {
-        return Finding::good(WHAT, kinds.join(" "));
+        return Finding::good(SUBJECT, kinds.join(" "));
     }
     Finding::missing(
-        WHAT,
+        SUBJECT,
         format!("missing: {}", lacks.join(", ")),
         "use a kernel built with CONFIG_NAMESPACES and all its kinds",
     )
 }
 
 fn user_namespaces() -> Finding {
-    const WHAT: &str = "user namespaces";
+    const SUBJECT: &str = "user namespaces";
     let most = read("/proc/sys/user/max_user_namespaces");
     match most.trim().parse::<u64>() {
-        Ok(most) if most > 0 => Finding::good(WHAT, format!("up to {most}")),
+        Ok(most) if most > 0 => Finding::good(SUBJECT, format!("up to {most}")),
         Ok(_) => Finding::warning(
-            WHAT,
+            SUBJECT,
             "disabled by /proc/sys/user/max_user_namespaces",
             "sysctl user.max_user_namespaces=65536; only pods with hostUsers: false need it",
         ),
         Err(_) => Finding::warning(
-            WHAT,
+            SUBJECT,
             "not supported by the kernel",
             "use a kernel with CONFIG_USER_NS; only pods with hostUsers: false need it",
         ),
@@ -163,29 +163,29 @@ fn user_namespaces() -> Finding {
 }
 
 fn seccomp() -> Finding {
-    const WHAT: &str = "seccomp";
+    const SUBJECT: &str = "seccomp";
     let actions = read("/proc/sys/kernel/seccomp/actions_avail");
     if actions.split_whitespace().any(|action| action == "errno") {
-        return Finding::good(WHAT, actions.trim());
+        return Finding::good(SUBJECT, actions.trim());
     }
     Finding::missing(
-        WHAT,
+        SUBJECT,
         "the kernel does not support seccomp filters",
         "use a kernel with CONFIG_SECCOMP_FILTER, or set runtime.default_seccomp = \"unconfined\" and run only pods without profiles",
     )
 }
 
 fn apparmor() -> Finding {
-    const WHAT: &str = "AppArmor";
+    const SUBJECT: &str = "AppArmor";
     if !apparmor::is_enabled() {
-        return Finding::good(WHAT, "off; containers run without profiles");
+        return Finding::good(SUBJECT, "off; containers run without profiles");
     }
     // An empty file in its place is not a program.
     let parser = apparmor::parser().filter(|path| fs::metadata(path).is_ok_and(|of| of.len() > 0));
     match parser {
-        Some(path) => Finding::good(WHAT, format!("on; {} loads profiles", path.display())),
+        Some(path) => Finding::good(SUBJECT, format!("on; {} loads profiles", path.display())),
         None => Finding::warning(
-            WHAT,
+            SUBJECT,
             "on, but apparmor_parser is missing: the default profile cannot be loaded",
             "apt-get install apparmor",
         ),

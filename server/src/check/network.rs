@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-const WHAT: &str = "pod network";
+const SUBJECT: &str = "pod network";
 const PLUGINS: &str = "CNI plugins";
 const HINT: &str = "modprobe -a bridge veth nf_tables nft_masq nft_nat, and put them in /etc/modules-load.d/hull.conf";
 
@@ -29,23 +29,23 @@ type Failed = (String, String);
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if !rustix::process::geteuid().is_root() {
-        return vec![Finding::warning(WHAT, "not checked: needs root", "run `sudo hull check`")];
+        return vec![Finding::warning(SUBJECT, "not checked: needs root", "run `sudo hull check`")];
     }
     // The records of the daemon must not be touched: it may be running.
     let records = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
     let checked = match config.network.mode {
         NetworkMode::Cni => cni(config, &records),
-        NetworkMode::None => Ok(vec![Finding::good(WHAT, "none, as configured")]),
+        NetworkMode::None => Ok(vec![Finding::good(SUBJECT, "none, as configured")]),
         NetworkMode::Macvlan | NetworkMode::Ipvlan => probe(config.bridge(), &records)
-            .map(|()| vec![Finding::good(WHAT, "links on the uplink and nftables work")]),
+            .map(|()| vec![Finding::good(SUBJECT, "links on the uplink and nftables work")]),
         NetworkMode::Bridge => attach(config, &records)
-            .map(|()| vec![Finding::good(WHAT, "bridge, veth, addresses and nftables work")]),
+            .map(|()| vec![Finding::good(SUBJECT, "bridge, veth, addresses and nftables work")]),
     };
     let mut findings =
-        checked.unwrap_or_else(|(found, hint)| vec![Finding::missing(WHAT, found, hint)]);
+        checked.unwrap_or_else(|(found, hint)| vec![Finding::missing(SUBJECT, found, hint)]);
     match fs::remove_dir_all(&records) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => findings.push(Finding::warning(
-            WHAT,
+            SUBJECT,
             format!("remove {}: {err}", records.display()),
             "remove it manually",
         )),
@@ -62,7 +62,7 @@ fn cni(config: &Config, records: &Path) -> Result<Vec<Finding>, Failed> {
     };
     let settings = hull_network::cni::Config { state_dir: records.to_owned(), ..config.cni() };
     let inspected = Cni::open(settings).and_then(|cni| cni.inspect()).map_err(cni_failed)?;
-    let mut findings = vec![Finding::good(WHAT, inspected.networks.join("; "))];
+    let mut findings = vec![Finding::good(SUBJECT, inspected.networks.join("; "))];
     findings.extend(inspected.missing.into_iter().map(|missing| {
         let (found, hint) = cni_failed(missing);
         Finding::warning(PLUGINS, found, hint)

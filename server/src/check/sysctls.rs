@@ -33,13 +33,13 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn forwarding(what: &'static str, setting: &str) -> Finding {
+fn forwarding(subject: &'static str, setting: &str) -> Finding {
     let writable = || fs::File::options().write(true).open(path(setting)).is_ok();
     match read(setting).unwrap_or_default().as_str() {
-        "1" => Finding::good(what, "on"),
-        "0" if writable() => Finding::good(what, "off; Hull enables it with the first pod"),
+        "1" => Finding::good(subject, "on"),
+        "0" if writable() => Finding::good(subject, "off; Hull enables it with the first pod"),
         _ => Finding::warning(
-            what,
+            subject,
             "off, and Hull is not allowed to enable it",
             format!("sysctl {setting}=1; without it, pods reach only this host"),
         ),

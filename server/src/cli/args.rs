@@ -24,16 +24,19 @@ Examples:
 
 Files: /etc/hull/config.toml, /etc/hull/config.toml.d/*.toml (`hull config show`)";
 
+/// Heading of the options that all commands have.
+const GLOBAL: &str = "Options of all commands";
+
 /// The options of all commands, and the commands.
 #[derive(Debug, Parser)]
 #[command(name = "hull", version, about = "A Kubernetes container runtime in one binary", long_about = ABOUT,
     after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Unix socket of the daemon [default: `socket` in the configuration]
-    #[arg(long, global = true, env = "HULL_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "HULL_SOCKET", value_name = "PATH", help_heading = GLOBAL)]
     pub(crate) socket: Option<PathBuf>,
     /// Configuration file, TOML [default: /etc/hull/config.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -42,7 +45,7 @@ pub(crate) struct Cli {
 /// The commands of the command line.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the daemon: serve the Kubernetes container runtime interface (CRI v1)
+    /// Run the daemon, which serves the Kubernetes container runtime interface (CRI v1)
     #[command(after_help = "\
 Examples:
   hull serve
@@ -143,10 +146,10 @@ namespaces and snapshotters have no meaning here and are ignored.")]
     Inspect(Inspect),
     /// Show CPU, memory and process counts of running pods and containers
     Stats(Stats),
-    /// Audit the isolation of running containers, from the kernel's own facts, with a hint for each finding
+    /// Audit the isolation of running containers, as the kernel enforces it
     #[command(after_help = audit::HELP)]
     Audit(audit::Audit),
-    /// Check whether this host can run pods, with a hint for each thing that is missing
+    /// Check whether this host can run pods, and print hints for what is missing
     #[command(
         after_help = "The daemon need not run. The exit code is 1 if something is missing that every pod needs."
     )]
@@ -454,7 +457,7 @@ pub(crate) struct Stats {
 /// Options of `hull check`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Print only what is missing
+    /// Print only warnings and what is missing
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }

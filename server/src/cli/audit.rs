@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::error::{Error, Result, chain};
-use super::names::{Known, Object, Prefer, container_name, pod_name};
+use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, short};
 use crate::audit::{self, Audited, DaemonFacts, Facts, NotAudited, Report};
 use crate::config::Config;
@@ -41,9 +41,9 @@ pub(crate) enum Output {
 
 /// Audits a container, or all running containers of a pod, and prints the report.
 pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Result<()> {
-    let known = Known::fetch(&mut client).await?;
-    let (pod, selected) = find(&known, &args.name)?;
-    let running: Vec<&api::Container> = known
+    let objects = Objects::fetch(&mut client).await?;
+    let (pod, selected) = find(&objects, &args.name)?;
+    let running: Vec<&api::Container> = objects
         .containers
         .iter()
         .filter(|of| of.pod_sandbox_id == pod.id && is_running(of))
@@ -51,7 +51,7 @@ pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Re
     let (all, failed) = gathered(&mut client, socket, pod, &running).await?;
     let is_selected = |id: &str| selected.iter().any(|of| of.id == id);
     let mut failed = failed.into_iter().filter(|(of, _)| is_selected(&of.id)).collect::<Vec<_>>();
-    if !is_pod(&known, &args.name) && !failed.is_empty() {
+    if !is_pod(&objects, &args.name) && !failed.is_empty() {
         return Err(failed.swap_remove(0).1);
     }
     let (ids, all): (Vec<&str>, Vec<(String, Facts)>) = all.into_iter().unzip();
@@ -115,8 +115,8 @@ fn is_running(container: &api::Container) -> bool {
     container.state() == api::ContainerState::ContainerRunning
 }
 
-fn is_pod(known: &Known, name: &str) -> bool {
-    matches!(known.either(name, Prefer::Container), Ok(Object::Pod(_)))
+fn is_pod(objects: &Objects, name: &str) -> bool {
+    matches!(objects.find(name, Prefer::Container), Ok(Object::Pod(_)))
 }
 
 fn none_runs(pod: &api::PodSandbox) -> Error {
@@ -126,12 +126,12 @@ fn none_runs(pod: &api::PodSandbox) -> Error {
 
 /// The pod with this name, or the pod of the container with this name, and the containers to audit.
 fn find<'k>(
-    known: &'k Known,
+    objects: &'k Objects,
     name: &str,
 ) -> Result<(&'k api::PodSandbox, Vec<&'k api::Container>)> {
-    match known.either(name, Prefer::Container)? {
+    match objects.find(name, Prefer::Container)? {
         Object::Pod(pod) => {
-            let of_pod = known.containers.iter().filter(|of| of.pod_sandbox_id == pod.id);
+            let of_pod = objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id);
             let running: Vec<_> = of_pod.filter(|of| is_running(of)).collect();
             if running.is_empty() {
                 return Err(none_runs(pod));
@@ -141,7 +141,7 @@ fn find<'k>(
         Object::Container(container) => {
             let not_found =
                 || Error::NotFound { kind: "pod", name: container.pod_sandbox_id.clone() };
-            let pod = known.pod_of(container).ok_or_else(not_found)?;
+            let pod = objects.pod_of(container).ok_or_else(not_found)?;
             if !is_running(container) {
                 let name = container_name(container);
                 let what = format!("container {} ({name}): it does not run", short(&container.id));
@@ -268,15 +268,15 @@ mod tests {
     fn a_pod_stands_for_its_running_containers_and_ended_ones_are_refused() {
         use api::ContainerState::{ContainerExited, ContainerRunning};
         let pod = api::PodSandbox { id: "a1".into(), ..Default::default() };
-        let mut known = Known {
+        let mut objects = Objects {
             pods: vec![pod],
             containers: vec![container("c1", ContainerRunning), container("c2", ContainerExited)],
         };
-        let (_, found) = find(&known, "a1").unwrap();
+        let (_, found) = find(&objects, "a1").unwrap();
         assert_eq!(found.iter().map(|of| of.id.as_str()).collect::<Vec<_>>(), ["c1"]);
-        assert!(matches!(find(&known, "c2"), Err(Error::NotRunning { .. })));
-        known.containers[0].set_state(ContainerExited);
-        let err = find(&known, "a1").unwrap_err().to_string();
+        assert!(matches!(find(&objects, "c2"), Err(Error::NotRunning { .. })));
+        objects.containers[0].set_state(ContainerExited);
+        let err = find(&objects, "a1").unwrap_err().to_string();
         assert!(err.contains("none of its containers runs"), "{err}");
     }
 }

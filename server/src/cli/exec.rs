@@ -4,7 +4,7 @@
 use super::args::Exec;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::Known;
+use super::names::Objects;
 use super::output;
 use hull_proto::cri as api;
 use std::io::{self, Write as _};
@@ -23,8 +23,8 @@ const TIMED_OUT: u8 = 124;
 pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, u8)> {
     let own = |err: Error| (err, OWN_FAILURE);
     warn_not_implemented(args.interactive, args.tty);
-    let known = Known::fetch(&mut client).await.map_err(own)?;
-    let id = known.container(&args.container).map_err(own)?.id.clone();
+    let objects = Objects::fetch(&mut client).await.map_err(own)?;
+    let id = objects.find_container(&args.container).map_err(own)?.id.clone();
     let request = api::ExecSyncRequest {
         container_id: id,
         cmd: args.command.clone(),

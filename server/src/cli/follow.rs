@@ -174,9 +174,9 @@ impl Watch {
         // Not the file itself: a rotation replaces it.
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&fd, directory, flags).map_err(failed)?;
-        let (tell, changes) = watch::channel(());
+        let (changed, changes) = watch::channel(());
         let thread = thread::Builder::new().name("watch".into());
-        thread.spawn(move || tell_changes(&fd, &tell)).map_err(Error::io("start a thread"))?;
+        thread.spawn(move || report_changes(&fd, &changed)).map_err(Error::io("start a thread"))?;
         Ok(Self { changes })
     }
 
@@ -191,15 +191,15 @@ impl Watch {
 
 /// Reads events until the directory was removed or the receiver closed. Consecutive events are reported as
 /// one change: the reader finds out itself what is new.
-fn tell_changes(fd: &OwnedFd, tell: &watch::Sender<()>) {
+fn report_changes(fd: &OwnedFd, changed: &watch::Sender<()>) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(fd, &mut buffer);
     loop {
         match events.next() {
             Ok(event) if event.events().contains(ReadFlags::IGNORED) => return,
-            Ok(_) if tell.is_closed() => return,
+            Ok(_) if changed.is_closed() => return,
             Ok(_) => {
-                tell.send_replace(());
+                changed.send_replace(());
             }
             Err(Errno::INTR) => {}
             Err(_) => return,

@@ -6,7 +6,7 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::follow::{Tail, Watch};
 use super::logline::Printer;
-use super::names::Known;
+use super::names::Objects;
 use super::wait;
 use hull_proto::cri as api;
 use std::io::{self, BufWriter, Stderr, Stdout};
@@ -29,8 +29,8 @@ pub(crate) fn streams(timestamps: bool) -> Streams {
 
 /// Prints the log of a container.
 pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
-    let known = Known::fetch(&mut client).await?;
-    let id = known.container(&args.container)?.id.clone();
+    let objects = Objects::fetch(&mut client).await?;
+    let id = objects.find_container(&args.container)?.id.clone();
     let status = wait::status_of(&mut client, &id).await?;
     if status.log_path.is_empty() {
         return Err(Error::Response {
@@ -58,7 +58,7 @@ async fn follow(
     watch: &mut Watch,
     to: &mut Streams,
 ) -> Result<()> {
-    let ended = wait::ended(client, id);
+    let ended = wait::until_exited(client, id);
     tokio::pin!(ended);
     loop {
         tokio::select! {

@@ -12,7 +12,7 @@ use hull_proto::cri as api;
 
 /// All pods and containers of the node.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct Objects {
     pub(crate) pods: Vec<api::PodSandbox>,
     pub(crate) containers: Vec<api::Container>,
 }
@@ -62,7 +62,7 @@ impl Object<'_> {
     }
 }
 
-impl Known {
+impl Objects {
     /// Fetches all pods and containers from the daemon.
     pub(crate) async fn fetch(client: &mut Client) -> Result<Self> {
         let pods = client.runtime.list_pod_sandbox(api::ListPodSandboxRequest::default()).await?;
@@ -77,9 +77,9 @@ impl Known {
     }
 
     /// Finds the container with this name or id. A pod with one container stands for that container.
-    pub(crate) fn container(&self, name: &str) -> Result<&api::Container> {
+    pub(crate) fn find_container(&self, name: &str) -> Result<&api::Container> {
         let not_found = || Error::NotFound { kind: "container", name: name.to_owned() };
-        match self.either(name, Prefer::Container) {
+        match self.find(name, Prefer::Container) {
             Ok(Object::Container(container)) => Ok(container),
             Ok(Object::Pod(pod)) => {
                 match self.newest(|of| of.pod_sandbox_id == pod.id).as_slice() {
@@ -96,9 +96,9 @@ impl Known {
     }
 
     /// Finds the pod or container with this name or id.
-    pub(crate) fn either(&self, name: &str, prefer: Prefer) -> Result<Object<'_>> {
+    pub(crate) fn find(&self, name: &str, prefer: Prefer) -> Result<Object<'_>> {
         if let Some((pod, container)) = name.split_once('/') {
-            return self.inside(name, pod, container);
+            return self.find_in_pod(name, pod, container);
         }
         let tiers: [&dyn Fn(&Object<'_>) -> bool; 3] =
             [&|object| object.id() == name, &|object| object.name() == name, &|object| {
@@ -126,7 +126,7 @@ impl Known {
     }
 
     /// Finds the container of `POD/CONTAINER`.
-    fn inside(&self, whole: &str, pod: &str, container: &str) -> Result<Object<'_>> {
+    fn find_in_pod(&self, whole: &str, pod: &str, container: &str) -> Result<Object<'_>> {
         let in_pod = |of: &api::Container| {
             self.pod_of(of)
                 .is_some_and(|of| pod_name(of) == pod || (is_hex(pod) && of.id.starts_with(pod)))
@@ -186,8 +186,8 @@ mod tests {
         }
     }
 
-    fn known() -> Known {
-        Known {
+    fn objects() -> Objects {
+        Objects {
             pods: vec![
                 pod("a1", "web"),
                 pod("a2", "dns"),
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn ids_names_and_starts_of_ids_are_found() {
-        let known = known();
+        let objects = objects();
         for (name, id) in [
             ("c1", "c1"),
             ("web", "c1"),
@@ -219,36 +219,36 @@ mod tests {
             ("d1", "d1"),
             ("side", "d3"),
         ] {
-            assert_eq!(known.container(name).unwrap().id, id, "{name}");
+            assert_eq!(objects.find_container(name).unwrap().id, id, "{name}");
         }
     }
 
     #[test]
     fn a_name_that_fits_several_lists_them() {
-        let known = known();
-        let err = known.container("coredns").unwrap_err().to_string();
+        let objects = objects();
+        let err = objects.find_container("coredns").unwrap_err().to_string();
         assert!(
             err.contains("container c2 (dns/coredns), or container c3 (dns2/coredns)"),
             "{err}"
         );
-        let err = known.container("two").unwrap_err().to_string();
+        let err = objects.find_container("two").unwrap_err().to_string();
         assert!(err.contains("two/app") && err.contains("two/side"), "{err}");
-        let err = known.either("a", Prefer::Pod).unwrap_err().to_string();
+        let err = objects.find("a", Prefer::Pod).unwrap_err().to_string();
         assert!(err.contains("pod a1 (web)"), "{err}");
     }
 
     #[test]
     fn what_is_not_there_is_not_found() {
-        let known = known();
+        let objects = objects();
         for name in ["", "nothing", "web/other", "zz", "/"] {
-            assert!(matches!(known.container(name), Err(Error::NotFound { .. })), "{name}");
+            assert!(matches!(objects.find_container(name), Err(Error::NotFound { .. })), "{name}");
         }
     }
 
     #[test]
     fn a_pod_and_its_container_of_one_name_are_told_apart_by_the_command() {
-        let known = known();
-        assert_eq!(known.either("web", Prefer::Pod).unwrap().id(), "a1");
-        assert_eq!(known.either("web", Prefer::Container).unwrap().id(), "c1");
+        let objects = objects();
+        assert_eq!(objects.find("web", Prefer::Pod).unwrap().id(), "a1");
+        assert_eq!(objects.find("web", Prefer::Container).unwrap().id(), "c1");
     }
 }

@@ -4,7 +4,7 @@
 use super::args::{Inspect, Ps, Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::{Known, Object, Prefer, container_name, pod_name};
+use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, Table, short};
 use super::{images, run_logs, wait};
 use hull_proto::cri as api;
@@ -17,23 +17,23 @@ const GRACE_S: i64 = 10;
 
 /// Lists the containers.
 pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
-    let mut known = Known::fetch(&mut client).await?;
+    let mut objects = Objects::fetch(&mut client).await?;
     let running = api::ContainerState::ContainerRunning as i32;
-    known.containers.retain(|container| args.all || container.state == running);
-    known.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
+    objects.containers.retain(|container| args.all || container.state == running);
+    objects.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
     if args.quiet {
         return output::print(
-            &known.containers.iter().map(|of| format!("{}\n", of.id)).collect::<String>(),
+            &objects.containers.iter().map(|of| format!("{}\n", of.id)).collect::<String>(),
         );
     }
     let mut table = Table::new(&["CONTAINER", "NAME", "POD", "IMAGE", "STATE", "REASON", "AGE"]);
     let now = now_ns();
-    for container in &known.containers {
+    for container in &objects.containers {
         let image = container.image.as_ref().map_or("", |image| image.image.as_str());
         table.row([
             short(&container.id),
             container_name(container).to_owned(),
-            known.pod_of(container).map_or("-", pod_name).to_owned(),
+            objects.pod_of(container).map_or("-", pod_name).to_owned(),
             if image.starts_with("sha256:") { short(image) } else { image.to_owned() },
             state(container.state()).to_owned(),
             reason(&mut client, container).await,
@@ -41,8 +41,8 @@ pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
         ]);
     }
     if args.all {
-        for pod in &known.pods {
-            if known.containers.iter().any(|of| of.pod_sandbox_id == pod.id) {
+        for pod in &objects.pods {
+            if objects.containers.iter().any(|of| of.pod_sandbox_id == pod.id) {
                 continue;
             }
             let ready = pod.state() == api::PodSandboxState::SandboxReady;
@@ -78,21 +78,21 @@ async fn reason(client: &mut Client, container: &api::Container) -> String {
 
 /// Stops containers or pods.
 pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
-    let known = Known::fetch(&mut client).await?;
+    let objects = Objects::fetch(&mut client).await?;
     // All names first, so that a misspelt one stops nothing.
-    let objects: Vec<_> = args
+    let selected: Vec<_> = args
         .names
         .iter()
-        .map(|name| known.either(name, Prefer::Container))
+        .map(|name| objects.find(name, Prefer::Container))
         .collect::<Result<_>>()?;
-    for (object, name) in objects.into_iter().zip(&args.names) {
+    for (object, name) in selected.into_iter().zip(&args.names) {
         match object {
             Object::Container(container) => {
                 stop_container(&mut client, &container.id, i64::from(args.time)).await?;
             }
             Object::Pod(pod) => {
                 let running = api::ContainerState::ContainerRunning;
-                for container in &known.containers {
+                for container in &objects.containers {
                     if container.pod_sandbox_id == pod.id && container.state() == running {
                         stop_container(&mut client, &container.id, i64::from(args.time)).await?;
                     }
@@ -129,18 +129,18 @@ pub(crate) async fn remove_pod(client: &mut Client, pod: &api::PodSandbox) -> Re
 
 /// Removes containers or pods.
 pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
-    let known = Known::fetch(&mut client).await?;
+    let objects = Objects::fetch(&mut client).await?;
     let names: Vec<&str> = if args.all {
-        known.pods.iter().map(|pod| pod.id.as_str()).collect()
+        objects.pods.iter().map(|pod| pod.id.as_str()).collect()
     } else {
         args.names.iter().map(String::as_str).collect()
     };
-    let objects: Vec<_> =
-        names.iter().map(|name| known.either(name, Prefer::Pod)).collect::<Result<_>>()?;
+    let selected: Vec<_> =
+        names.iter().map(|name| objects.find(name, Prefer::Pod)).collect::<Result<_>>()?;
     if !args.force {
-        objects.iter().try_for_each(|object| refuse_running(&known, *object))?;
+        selected.iter().try_for_each(|object| refuse_running(&objects, *object))?;
     }
-    for (object, name) in objects.into_iter().zip(names) {
+    for (object, name) in selected.into_iter().zip(names) {
         match object {
             Object::Container(container) => {
                 let container_id = container.id.clone();
@@ -161,12 +161,12 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
 
 /// Refuses to remove running containers without force. A pod counts as running if one of its containers runs;
 /// its pause process does not matter.
-fn refuse_running(known: &Known, object: Object<'_>) -> Result<()> {
+fn refuse_running(objects: &Objects, object: Object<'_>) -> Result<()> {
     let is_running = |of: &&api::Container| of.state() == api::ContainerState::ContainerRunning;
     let running = match object {
         Object::Container(container) => Some(container).filter(is_running),
         Object::Pod(pod) => {
-            known.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).find(is_running)
+            objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).find(is_running)
         }
     };
     match running {
@@ -179,8 +179,8 @@ fn refuse_running(known: &Known, object: Object<'_>) -> Result<()> {
 
 /// Prints the full state of a pod, container or image.
 pub(crate) async fn inspect(mut client: Client, args: &Inspect) -> Result<()> {
-    let known = Known::fetch(&mut client).await?;
-    let object = match known.either(&args.name, Prefer::Container) {
+    let objects = Objects::fetch(&mut client).await?;
+    let object = match objects.find(&args.name, Prefer::Container) {
         Ok(object) => object,
         Err(Error::NotFound { .. }) => {
             let Some(image) = images::find(&mut client, &args.name).await? else {
@@ -227,9 +227,9 @@ mod tests {
         let mut container =
             api::Container { id: "c".into(), pod_sandbox_id: "p".into(), ..Default::default() };
         container.set_state(api::ContainerState::ContainerRunning);
-        let mut known = Known { pods: vec![pod.clone()], containers: vec![container] };
-        refuse_running(&known, Object::Pod(&pod)).unwrap_err();
-        known.containers[0].set_state(api::ContainerState::ContainerExited);
-        refuse_running(&known, Object::Pod(&pod)).unwrap();
+        let mut objects = Objects { pods: vec![pod.clone()], containers: vec![container] };
+        refuse_running(&objects, Object::Pod(&pod)).unwrap_err();
+        objects.containers[0].set_state(api::ContainerState::ContainerExited);
+        refuse_running(&objects, Object::Pod(&pod)).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::exec::{self, OWN_FAILURE, exit_code, failure_code};
 use super::follow::{Tail, Watch};
 use super::logs::{Streams, streams};
-use super::run_config::{self, LABEL, Wanted};
+use super::run_config::{self, PodConfigs, UID_LABEL};
 use super::{images, names, objects, output, pull, run_logs, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
@@ -27,7 +27,7 @@ const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
 
 /// An error before the container has exited, and the exit code for it.
-type Early = (Error, u8);
+type EarlyError = (Error, u8);
 
 /// The started container.
 struct Running {
@@ -57,7 +57,7 @@ impl Signals {
 }
 
 /// Runs the container and returns its exit code.
-pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
+pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
     exec::warn_not_implemented(args.interactive, args.tty);
     let uid = run_logs::new_uid().map_err(own)?;
@@ -65,18 +65,18 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
     let started = tokio::select! {
         started = start(&mut client, args, &uid) => started,
         code = signals.next() => {
-            clean(&mut client, &uid).await.map_err(own)?;
+            remove_leftovers(&mut client, &uid).await.map_err(own)?;
             return Ok(code);
         }
     };
     let running = match started {
         Ok(running) => running,
-        Err(early) => {
+        Err(error) => {
             // The first error is the result; leftovers are in `hull ps -a`.
-            if let Err(left) = clean(&mut client, &uid).await {
+            if let Err(left) = remove_leftovers(&mut client, &uid).await {
                 output::report(&left, OWN_FAILURE);
             }
-            return Err(early);
+            return Err(error);
         }
     };
     if args.detach {
@@ -85,7 +85,7 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
     }
     let ended = follow(&client, &running, &mut signals).await;
     if args.rm {
-        clean(&mut client, &uid).await.map_err(own)?;
+        remove_leftovers(&mut client, &uid).await.map_err(own)?;
     }
     let status = ended.map_err(own)?;
     explain(&status);
@@ -93,18 +93,18 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, Early> {
 }
 
 /// Creates pod and container, and starts the container.
-async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Early> {
+async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
-    let (wanted, log) = prepare(client, args, uid).await.map_err(own)?;
+    let (configs, log) = prepare(client, args, uid).await.map_err(own)?;
     let request = api::RunPodSandboxRequest {
-        config: Some(wanted.pod.clone()),
+        config: Some(configs.pod.clone()),
         runtime_handler: String::new(),
     };
     let pod = client.runtime.run_pod_sandbox(request).await.map_err(|err| own(err.into()))?;
     let request = api::CreateContainerRequest {
         pod_sandbox_id: pod.into_inner().pod_sandbox_id,
-        config: Some(wanted.container),
-        sandbox_config: Some(wanted.pod),
+        config: Some(configs.container),
+        sandbox_config: Some(configs.pod),
     };
     let failed = |status: tonic::Status| {
         let code = failure_code(&status);
@@ -118,14 +118,14 @@ async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ea
 }
 
 /// Checks the flags, and pulls the image if it is missing. Nothing is created yet.
-async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(Wanted, PathBuf)> {
+async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(PodConfigs, PathBuf)> {
     let name = run_config::name(args, uid)?;
     let logs = match &args.log_dir {
         Some(directory) => std::path::absolute(directory)
             .map_err(Error::io(format!("find log directory {}", directory.display())))?,
         None => run_logs::directory(client, uid).await?,
     };
-    let wanted = run_config::wanted(args, &name, uid, &logs)?;
+    let configs = run_config::configs(args, &name, uid, &logs)?;
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
@@ -135,7 +135,7 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(Wanted, 
     if images::find(client, &args.image).await?.is_none() {
         pull::one(client, &args.image, &pull::Account::default(), false).await?;
     }
-    Ok((wanted, logs.join(run_logs::FILE)))
+    Ok((configs, logs.join(run_logs::FILE)))
 }
 
 /// The pods with these labels.
@@ -149,8 +149,8 @@ async fn list(
 }
 
 /// Removes the pod of this run, complete or not.
-async fn clean(client: &mut Client, uid: &str) -> Result<()> {
-    for pod in list(client, HashMap::from([(LABEL.to_owned(), uid.to_owned())])).await? {
+async fn remove_leftovers(client: &mut Client, uid: &str) -> Result<()> {
+    for pod in list(client, HashMap::from([(UID_LABEL.to_owned(), uid.to_owned())])).await? {
         objects::remove_pod(client, &pod).await.inspect_err(|_| {
             output::to_stderr(&format!(
                 "warning: pod {} was not removed; `hull rm -f {}` tries again\n",
@@ -186,7 +186,7 @@ async fn until_ended(
     tail: &mut Tail,
     to: &mut Streams,
 ) -> Result<api::ContainerStatus> {
-    let ended = wait::ended(client.clone(), running.id.clone());
+    let ended = wait::until_exited(client.clone(), running.id.clone());
     tokio::pin!(ended);
     let mut stops: Vec<JoinHandle<()>> = Vec::new();
     loop {

@@ -12,13 +12,13 @@ use std::path::Path;
 /// The namespace of the pods of `hull run`.
 pub(crate) const NAMESPACE: &str = "hull";
 /// The label that finds a pod by its uid, even while it is being created.
-pub(crate) const LABEL: &str = "hull.run/uid";
+pub(crate) const UID_LABEL: &str = "hull.run/uid";
 /// Longest name, in bytes: it is also the host name of the pod.
 const NAME_BYTES_MAX: usize = 63;
 
 /// The configs of a pod and its container.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct PodConfigs {
     pub(crate) pod: api::PodSandboxConfig,
     pub(crate) container: api::ContainerConfig,
 }
@@ -40,8 +40,8 @@ pub(crate) fn name(args: &Run, uid: &str) -> Result<String> {
 }
 
 /// Builds both configs.
-pub(crate) fn wanted(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<Wanted> {
-    Ok(Wanted { pod: pod(args, name, uid, logs)?, container: container(args, name)? })
+pub(crate) fn configs(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<PodConfigs> {
+    Ok(PodConfigs { pod: pod(args, name, uid, logs)?, container: container(args, name)? })
 }
 
 fn namespaces(args: &Run) -> api::NamespaceOption {
@@ -86,7 +86,7 @@ fn pod(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<api::PodSandbox
         hostname: if host_network { String::new() } else { hostname },
         log_directory: logs.to_string_lossy().into_owned(),
         port_mappings,
-        labels: HashMap::from([(LABEL.to_owned(), uid.to_owned())]),
+        labels: HashMap::from([(UID_LABEL.to_owned(), uid.to_owned())]),
         linux: Some(api::LinuxPodSandboxConfig {
             security_context: Some(security),
             ..Default::default()
@@ -163,29 +163,29 @@ mod tests {
         *run
     }
 
-    fn asked(line: &str) -> Result<Wanted> {
+    fn parsed(line: &str) -> Result<PodConfigs> {
         let args = args(line);
         let uid = "0123456789abcdef0123456789abcdef";
-        wanted(&args, &name(&args, uid)?, uid, Path::new("/l"))
+        configs(&args, &name(&args, uid)?, uid, Path::new("/l"))
     }
 
     #[test]
     fn what_follows_the_image_is_the_containers() {
-        let wanted = asked("--rm busybox sh -c --rm -p").unwrap();
-        assert_eq!(wanted.container.args, ["sh", "-c", "--rm", "-p"]);
-        assert!(wanted.container.command.is_empty());
-        assert_eq!(wanted.pod.hostname, "run-01234567");
-        assert_eq!(wanted.pod.metadata.unwrap().namespace, NAMESPACE);
+        let configs = parsed("--rm busybox sh -c --rm -p").unwrap();
+        assert_eq!(configs.container.args, ["sh", "-c", "--rm", "-p"]);
+        assert!(configs.container.command.is_empty());
+        assert_eq!(configs.pod.hostname, "run-01234567");
+        assert_eq!(configs.pod.metadata.unwrap().namespace, NAMESPACE);
     }
 
     #[test]
     fn every_flag_arrives() {
-        let wanted = asked(
+        let configs = parsed(
             "--name web -p 8080:80 -v /a:/b:ro -e A=1 --user 7:8 --workdir /w --memory 64m --cpus 0.5 \
              --privileged --cap-add NET_ADMIN --cap-drop ALL --read-only --entrypoint /e --hostname h i x",
         )
         .unwrap();
-        let (pod, container) = (wanted.pod, wanted.container);
+        let (pod, container) = (configs.pod, configs.container);
         assert_eq!((pod.hostname.as_str(), pod.log_directory.as_str()), ("h", "/l"));
         assert_eq!(pod.port_mappings[0].host_port, 8080);
         assert_eq!(
@@ -211,20 +211,20 @@ mod tests {
 
     #[test]
     fn the_hosts_network_has_no_ports_or_name_of_its_own() {
-        let wanted = asked("--net host i").unwrap();
-        assert_eq!(wanted.pod.hostname, "");
+        let configs = parsed("--net host i").unwrap();
+        assert_eq!(configs.pod.hostname, "");
         let options =
-            wanted.pod.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+            configs.pod.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
         assert_eq!(options.network(), api::NamespaceMode::Node);
-        asked("--net host -p 1:1 i").unwrap_err();
-        asked("--net host --hostname x i").unwrap_err();
+        parsed("--net host -p 1:1 i").unwrap_err();
+        parsed("--net host --hostname x i").unwrap_err();
     }
 
     #[test]
     fn a_name_is_a_hostname() {
         for bad in ["a/b", "-a", "..", "ü", &"a".repeat(64)] {
-            asked(&format!("--name={bad} i")).unwrap_err();
+            parsed(&format!("--name={bad} i")).unwrap_err();
         }
-        asked("--name a.b-c_1 i").unwrap();
+        parsed("--name a.b-c_1 i").unwrap();
     }
 }

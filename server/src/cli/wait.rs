@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 /// Interval of status requests after the process has ended, until the daemon reports it.
-const SOON: Duration = Duration::from_millis(3);
+const POLL_AFTER_END: Duration = Duration::from_millis(3);
 /// Interval of status requests if there is no process to wait for.
-const LATER: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(200);
 /// Longest time without a daemon.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,7 @@ pub(crate) async fn status_of(client: &mut Client, id: &str) -> Result<api::Cont
 }
 
 /// Resolves when the container has exited, with its last status.
-pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::ContainerStatus> {
+pub(crate) async fn until_exited(mut client: Client, id: String) -> Result<api::ContainerStatus> {
     let mut away: Option<Instant> = None;
     let mut waited = false;
     loop {
@@ -54,7 +54,7 @@ pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::Contain
                 if since.elapsed() > AWAY_MAX {
                     return Err(err.into());
                 }
-                tokio::time::sleep(LATER).await;
+                tokio::time::sleep(POLL).await;
                 continue;
             }
             Err(err) => return Err(err.into()),
@@ -64,9 +64,9 @@ pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::Contain
             return Ok(status);
         }
         if waited {
-            tokio::time::sleep(SOON).await;
-        } else if !gone(pid).await? {
-            tokio::time::sleep(LATER).await;
+            tokio::time::sleep(POLL_AFTER_END).await;
+        } else if !process_ended(pid).await? {
+            tokio::time::sleep(POLL).await;
         } else {
             waited = true;
         }
@@ -74,7 +74,7 @@ pub(crate) async fn ended(mut client: Client, id: String) -> Result<api::Contain
 }
 
 /// Waits for the end of a process; false if there is none, or if it is not visible from here.
-async fn gone(pid: i32) -> Result<bool> {
+async fn process_ended(pid: i32) -> Result<bool> {
     // `from_raw` does not accept negative numbers.
     let Some(pid) = Pid::from_raw(pid.max(0)) else { return Ok(false) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -85,15 +85,15 @@ async fn gone(pid: i32) -> Result<bool> {
         Err(_) => return Ok(false),
     };
     // A plain thread, which ends with this program; the async runtime would wait for a task.
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let waiter = thread::Builder::new().name("wait".into()).spawn(move || {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         while poll(&mut fds, None) == Err(Errno::INTR) {}
         // The receiver may be gone.
-        let _left = tell.send(());
+        let _gone = sender.send(());
     });
     waiter.map_err(Error::io("start a thread"))?;
-    Ok(told.await.is_ok())
+    Ok(receiver.await.is_ok())
 }
 
 #[cfg(test)]
@@ -106,12 +106,12 @@ mod tests {
     async fn the_end_of_a_process_is_seen() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let waiting = tokio::spawn(gone(pid));
+        let waiting = tokio::spawn(process_ended(pid));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         assert!(waiting.await.unwrap().unwrap());
         child.wait().unwrap();
-        assert!(!gone(0).await.unwrap() && !gone(-1).await.unwrap());
+        assert!(!process_ended(0).await.unwrap() && !process_ended(-1).await.unwrap());
     }
 }

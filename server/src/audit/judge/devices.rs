@@ -46,7 +46,7 @@ fn nodes(facts: &Facts, all: &mut Vec<Finding>) {
             continue;
         }
         let owned = node.owned();
-        let may = facts.may(owned, 4, false) || facts.may(owned, 2, false);
+        let may = facts.may_access(owned, 4, false) || facts.may_access(owned, 2, false);
         let (reach, but) = if may {
             (worth(kind, major, minor), "")
         } else {
@@ -88,7 +88,7 @@ fn worth_of(rule: &Rule) -> Option<Reach> {
 fn rules(facts: &Facts, all: &mut Vec<Finding>) {
     let DeviceRules::V1(rules) = &facts.rules else { return };
     // mknod(2) of a device requires the capability in the user namespace of the host.
-    if facts.is_mapped() || !facts.within_reach().has("MKNOD") {
+    if facts.is_mapped() || !facts.acquirable_capabilities().has("MKNOD") {
         return;
     }
     let parsed: Vec<Rule> = rules.iter().filter_map(|rule| Rule::parse(rule)).collect();

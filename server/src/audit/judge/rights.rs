@@ -25,7 +25,7 @@ pub(super) fn judge(facts: &Facts, all: &mut Vec<Finding>) {
 }
 
 fn capabilities(facts: &Facts, all: &mut Vec<Finding>) {
-    for (reach, names) in by_reach(facts, facts.within_reach()) {
+    for (reach, names) in by_reach(facts, facts.acquirable_capabilities()) {
         let shown: Vec<String> =
             names.iter().map(|(name, why)| format!("CAP_{name} ({why})")).collect();
         let plain: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();
@@ -55,7 +55,7 @@ fn by_reach(facts: &Facts, caps: Caps) -> Vec<(Reach, Vec<Named>)> {
 
 /// How far a capability reaches in this container; `alone` is its reach without regard to the namespaces.
 fn reach_of(facts: &Facts, name: &str, alone: Reach) -> Reach {
-    let shared = |kind: &str| match facts.of(kind) {
+    let shared = |kind: &str| match facts.namespace(kind) {
         NamespaceOwner::Own => Reach::None,
         NamespaceOwner::Pod => Reach::Pod,
         NamespaceOwner::Host => Reach::Host,
@@ -64,7 +64,7 @@ fn reach_of(facts: &Facts, name: &str, alone: Reach) -> Reach {
         // As far as the container sees processes.
         "SYS_PTRACE" | "CHECKPOINT_RESTORE" => facts.unless_mapped(shared("pid")),
         // The network namespace of the pod belongs to its user namespace, too.
-        "NET_ADMIN" | "NET_RAW" if facts.of("net") == NamespaceOwner::Host => {
+        "NET_ADMIN" | "NET_RAW" if facts.namespace("net") == NamespaceOwner::Host => {
             facts.unless_mapped(Reach::Node)
         }
         "NET_ADMIN" | "NET_RAW" => alone,
@@ -76,7 +76,7 @@ fn user(facts: &Facts, all: &mut Vec<Finding>) {
     if !facts.has_root() || facts.is_mapped() {
         return;
     }
-    let what = if facts.of("user") == NamespaceOwner::Host {
+    let what = if facts.namespace("user") == NamespaceOwner::Host {
         "it runs as root, the same user as root of the host: a vulnerability of the kernel or the runtime exposes the node"
     } else {
         "it runs as root, in a user namespace that maps root of the host"

@@ -54,8 +54,8 @@ fn host_ports(facts: &Facts, all: &mut Vec<Finding>) {
 
 /// The route to the host through its own procfs, if there is one.
 fn by_procfs(facts: &Facts) -> Option<&'static str> {
-    let on_host = facts.of("user") == NamespaceOwner::Host;
-    if on_host && facts.within_reach().has("SYS_PTRACE") {
+    let on_host = facts.namespace("user") == NamespaceOwner::Host;
+    if on_host && facts.acquirable_capabilities().has("SYS_PTRACE") {
         Some("; with CAP_SYS_PTRACE, /proc/<pid>/root of any host process leads to all files")
     } else if facts.is_host_root() {
         // ptrace(2): the same user, and the other has no capability that this one lacks.
@@ -72,7 +72,7 @@ fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
     let mut add = |id, what: String, reach, hint: &str| {
         all.push(Finding { id, what, reach, hint: hint.into() });
     };
-    if facts.of("pid") == NamespaceOwner::Host {
+    if facts.namespace("pid") == NamespaceOwner::Host {
         let leads = by_procfs(facts);
         let what = format!(
             "it is in the pid namespace of the host: it sees every process of the node, and can signal those of its user{}",
@@ -81,7 +81,7 @@ fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
         let reach = if leads.is_some() { Reach::Host } else { Reach::Node };
         add("host-pid", what, reach, "spec.hostPID: false");
     }
-    if facts.of("net") == NamespaceOwner::Host {
+    if facts.namespace("net") == NamespaceOwner::Host {
         let listens = match facts.listening.as_slice() {
             [] => String::new(),
             some => format!("; it listens on {}", some_of(some, 8)),
@@ -91,15 +91,15 @@ fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
         );
         add("host-network", what, Reach::Node, "spec.hostNetwork: false");
     }
-    if facts.of("ipc") == NamespaceOwner::Host {
+    if facts.namespace("ipc") == NamespaceOwner::Host {
         let what = "it is in the IPC namespace of the host: shared memory of the processes of the node is accessible";
         add("host-ipc", what.into(), Reach::Node, "spec.hostIPC: false");
     }
-    if facts.of("mnt") == NamespaceOwner::Host {
+    if facts.namespace("mnt") == NamespaceOwner::Host {
         let what = "it is in the mount namespace of the host: every file of the node is visible";
         add("host-mounts", what.into(), facts.unless_mapped(Reach::Host), "restart the pod");
     }
-    if facts.of("pid") == NamespaceOwner::Pod {
+    if facts.namespace("pid") == NamespaceOwner::Pod {
         let what = "its pod shares one pid namespace: processes of the other containers, their environment, and \
                     their files through /proc/<pid>/root are accessible";
         add("shared-pid", what.into(), Reach::Pod, "spec.shareProcessNamespace: false");
@@ -172,7 +172,7 @@ fn by_owner(
     owned: FileOwner,
     reach: Reach,
 ) -> (Reach, &'static str) {
-    let may = |bits| facts.may(owned, bits, mount.idmapped);
+    let may = |bits| facts.may_access(owned, bits, mount.idmapped);
     let wanted = if mount.writable { 2 } else { 4 };
     match owned.is_directory() {
         true if !may(1) => (Reach::None, "; but its mode denies access"),
@@ -194,7 +194,7 @@ fn host_sockets(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
     let mut by = BTreeMap::<Reach, Vec<String>>::new();
     for socket in &mount.sockets {
         // connect(2) requires write permission, unix(7).
-        let opens = socket.owned.is_none_or(|owned| facts.may(owned, 2, mount.idmapped));
+        let opens = socket.owned.is_none_or(|owned| facts.may_access(owned, 2, mount.idmapped));
         let reach = match (opens, socket.of_root) {
             (false, _) => Reach::None,
             (true, true) => Reach::Host,
