@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waiting where nothing may wait: file system calls on the threads of the async runtime, and sleeps in tests.
+//! File system calls on the threads of the async runtime, where a hung disk would stop all tasks of a thread.
 //!
-//! clippy's `disallowed-methods` cannot tell an async function from a thread that may block, nor a test from a
-//! timer, so these bans are held here.
+//! clippy's `disallowed-methods` cannot tell an async function from a thread that may block, so this is checked
+//! here.
 
 use crate::lexer;
 use crate::modules::without_tests;
 use crate::report;
 use crate::sources::sources;
 
-/// File system calls that block: one hung disk would stop all tasks of the thread.
+/// File system calls that block.
 const FILE_CALLS: [&str; 5] =
     ["fs::", "File::open(", "File::options(", "OpenOptions::new(", ".canonicalize("];
 /// Files whose async functions may block nevertheless, each with the reason.
@@ -17,9 +17,6 @@ const MAY_BLOCK: [(&str, &str); 2] = [
     ("server/src/cli", "a command has one task, and nothing else to do meanwhile"),
     ("server/src/daemon/run.rs", "the daemon binds its socket before it serves"),
 ];
-/// Sleeps, and the one file of the tests that may use them.
-const SLEEPS: [&str; 2] = ["thread::sleep(", "time::sleep("];
-const EVENTUALLY: &str = "tests/src/eventually.rs";
 
 #[test]
 fn async_functions_do_not_block_on_files() {
@@ -36,20 +33,6 @@ fn async_functions_do_not_block_on_files() {
                 source.path.display(),
                 MAY_BLOCK.map(|(place, why)| format!("\n    {place}: {why}")).concat()
             ));
-        }
-    }
-    report(&wrong);
-}
-
-#[test]
-fn tests_wait_for_states_and_do_not_sleep() {
-    let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| source.is_test()) {
-        let code = lexer::split(&source.text).code;
-        let sleep = SLEEPS.iter().find(|sleep| code.contains(**sleep));
-        if let Some(sleep) = sleep.filter(|_| !source.path.ends_with(EVENTUALLY)) {
-            let path = source.path.display();
-            wrong.push(format!("{path} has `{sleep}…)`: wait for the state with `eventually`"));
         }
     }
     report(&wrong);
