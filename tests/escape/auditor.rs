@@ -4,7 +4,7 @@
 use hull_proto::cri::ContainerConfig;
 use hull_tests::image::Image;
 use hull_tests::layer::Layer;
-use hull_tests::{Cri, Must as _, fixture};
+use hull_tests::{Cri, ExpectExt as _, fixture};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -63,9 +63,9 @@ pub(crate) fn container(name: &str, image: &str, words: &[&str]) -> ContainerCon
 pub(crate) fn on_host(dir: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let path = dir.join("outside");
-    std::fs::write(&path, PROGRAM).must("write the auditor");
+    std::fs::write(&path, PROGRAM).or_fail("write the auditor");
     let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).must("make the auditor executable");
+    std::fs::set_permissions(&path, mode).or_fail("make the auditor executable");
     path
 }
 
@@ -84,7 +84,7 @@ impl Report {
     pub(crate) fn read(text: &str, context: &str) -> Self {
         let document = text.lines().find(|line| line.starts_with('{'));
         let document = document.and_then(|line| serde_json::from_str(line).ok());
-        Self(document.must(format!("read what the auditor saw; it said {context}")))
+        Self(document.or_fail(format!("read what the auditor saw; it said {context}")))
     }
 
     /// A value of `process`, as text.
@@ -96,7 +96,7 @@ impl Report {
     #[track_caller]
     pub(crate) fn capabilities(&self, set: &str) -> u64 {
         u64::from_str_radix(self.process(set), 16)
-            .must(format!("read {set} of {}", self.0["process"]))
+            .or_fail(format!("read {set} of {}", self.0["process"]))
     }
 
     /// How the system call `name` was answered.

@@ -6,7 +6,7 @@
 use crate::registry::{faults, lives_on};
 use hull_proto::cri::{self as api, ContainerConfig, PodSandboxConfig};
 use hull_tests::cri::{idle, mount, pod_namespaces, pod_security, resources, security};
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use std::path::Path;
 use tonic::Status;
 
@@ -168,8 +168,8 @@ async fn odd_texts_in_a_pods_config_are_taken_or_refused_and_never_believed() {
                     wrong.extend(faults(&format!("{field}: {}", shown(&text)), &refused))
                 }
                 Ok(pod) => {
-                    cri.stop_pod(&pod).await.must("stop a pod");
-                    cri.remove_pod(&pod).await.must("remove a pod");
+                    cri.stop_pod(&pod).await.or_fail("stop a pod");
+                    cri.remove_pod(&pod).await.or_fail("remove a pod");
                 }
             }
         }

@@ -7,14 +7,14 @@ use crate::shapes::{add_capability, default_seccomp, mapped, processes_of, share
 use hull_proto::cri::NamespaceMode;
 use hull_tests::cri::{mount, security, shell};
 use hull_tests::layer::Layer;
-use hull_tests::{Must as _, Node, fixture, session};
+use hull_tests::{ExpectExt as _, Node, fixture, session};
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 /// Mode, owner, size and content's time of a file.
 fn state(path: &Path) -> (u32, u32, u32, i64, i64) {
-    let is: Metadata = fs::metadata(path).must(format!("look at {}", path.display()));
+    let is: Metadata = fs::metadata(path).or_fail(format!("look at {}", path.display()));
     (is.mode(), is.uid(), is.gid(), is.mtime(), is.mtime_nsec())
 }
 
@@ -39,12 +39,12 @@ impl Null {
 
     fn put_back(&self) {
         let (mode, uid, gid, seconds, _) = self.before;
-        chown(Self::PATH, Some(uid), Some(gid)).must("give /dev/null back");
+        chown(Self::PATH, Some(uid), Some(gid)).or_fail("give /dev/null back");
         let mode = Permissions::from_mode(mode & 0o7777);
-        fs::set_permissions(Self::PATH, mode).must("put the mode of /dev/null back");
+        fs::set_permissions(Self::PATH, mode).or_fail("put the mode of /dev/null back");
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.unsigned_abs());
-        let null = fs::File::open(Self::PATH).must("open /dev/null");
-        null.set_modified(time).must("put the time of /dev/null back");
+        let null = fs::File::open(Self::PATH).or_fail("open /dev/null");
+        null.set_modified(time).or_fail("put the time of /dev/null back");
     }
 }
 
@@ -115,9 +115,9 @@ async fn the_files_behind_the_standard_streams_are_not_the_hosts() {
 /// A file and a directory of the host, which nobody may change.
 fn prey(node: &Node) -> (PathBuf, PathBuf) {
     let file = hull_tests::node::write(&node.host_dir(), "file", "of the host");
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).must("set a mode");
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).or_fail("set a mode");
     let dir = node.host_dir().join("dir");
-    fs::create_dir(&dir).must("make a directory");
+    fs::create_dir(&dir).or_fail("make a directory");
     (file, dir)
 }
 
@@ -202,11 +202,11 @@ async fn the_hosts_dev_at_dev_starts_and_stays_as_it_was() {
             // Only what was made just now, and only links: the host is not to keep them.
             let path = Path::new("/dev").join(name);
             if path.is_symlink() && !before.iter().any(|(old, _)| old == name) {
-                fs::remove_file(path).must("take a link out of /dev again");
+                fs::remove_file(path).or_fail("take a link out of /dev again");
             }
         }
         assert_eq!(now, before, "privileged {privileged}: /dev of the host is not as it was");
-        started.must(format!("start with the host's /dev, privileged {privileged}"));
+        started.or_fail(format!("start with the host's /dev, privileged {privileged}"));
         assert_eq!(cri.ended(&made).await.exit_code, 0);
     }
 }

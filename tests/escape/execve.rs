@@ -10,7 +10,7 @@ use crate::trace::{self, Descriptor, Moment, Tracer};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::bundle::Bundle;
 use hull_tests::cri::idle;
-use hull_tests::{Cri, Must as _, Node, eventually, host, session};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, host, session};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,7 +20,7 @@ const NUMBERS: std::ops::Range<u32> = 0..64;
 
 /// Device and inode of a path of the host.
 fn file(path: &str) -> (u64, u64) {
-    let is = fs::metadata(path).must(format!("look at {path}"));
+    let is = fs::metadata(path).or_fail(format!("look at {path}"));
     (is.dev(), is.ino())
 }
 
@@ -102,7 +102,7 @@ async fn start_and_exec(cri: &Cri, pod: &str, image: &str) {
     let main = cri.run_idle(pod, "main", image).await;
     // The second by PATH, where several places are tried.
     for program in [AUDITOR, "auditor"] {
-        let ran = cri.exec(&main, &[program, "say", "hello"]).await.must("run an exec");
+        let ran = cri.exec(&main, &[program, "say", "hello"]).await.or_fail("run an exec");
         assert_eq!(ran.stdout, "hello\n", "{ran:?}");
     }
     for tty in [false, true] {
@@ -129,7 +129,7 @@ async fn whatever_a_pod_runs_has_three_descriptors_and_the_status_pipe_at_execve
         let name = config.hostname.clone();
         let pod = cri.run_pod_with(config).await.unwrap();
         start_and_exec(&cri, &pod, &image).await;
-        cri.stop_pod(&pod).await.must(format!("stop the pod {name}"));
+        cri.stop_pod(&pod).await.or_fail(format!("stop the pod {name}"));
     }
     let moments = tracer.moments();
     // Pause is executed by its descriptor, without a path.
@@ -152,7 +152,7 @@ fn hooks(outside: &str) -> Value {
 fn bundle() -> Bundle {
     let bundle = Bundle::new();
     let path = std::path::Path::new(&bundle.path()).join("rootfs/bin/auditor");
-    fs::rename(auditor::on_host(&bundle.scratch()), &path).must("put the auditor in a bundle");
+    fs::rename(auditor::on_host(&bundle.scratch()), &path).or_fail("put the auditor in a bundle");
     bundle
 }
 
@@ -174,7 +174,7 @@ fn whatever_hull_oci_runs_has_three_descriptors_and_the_status_pipe_at_execve() 
                 let linux = &mut config["linux"];
                 linux["uidMappings"] = map.clone();
                 linux["gidMappings"] = map;
-                let kinds = linux["namespaces"].as_array_mut().must("find the namespaces");
+                let kinds = linux["namespaces"].as_array_mut().or_fail("find the namespaces");
                 kinds.push(json!({"type": "user"}));
             }
         });
@@ -185,7 +185,7 @@ fn whatever_hull_oci_runs_has_three_descriptors_and_the_status_pipe_at_execve() 
         }
         let mut moments = traced(&bundle, &["create", "-b", &bundle.path(), "one"]);
         let pid = bundle.state("one")["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        let waiting = Tracer::of_waiting(pid.must("find the container's process"));
+        let waiting = Tracer::of_waiting(pid.or_fail("find the container's process"));
         moments.extend(traced(&bundle, &["start", "one"]));
         moments.extend(waiting.moments());
         moments.extend(traced(&bundle, &["exec", "one", AUDITOR, "say", "exec"]));
@@ -213,7 +213,7 @@ async fn must_not_run(cri: &Cri, pod: &str, config: ContainerConfig) {
         let status = cri.ended(&made).await;
         panic!("{command:?} started: {status:?}, {:?}", cri.logs(&made).await);
     }
-    cri.remove(&made).await.must("remove a container that did not start");
+    cri.remove(&made).await.or_fail("remove a container that did not start");
 }
 
 #[tokio::test]
@@ -281,7 +281,7 @@ async fn nobody_has_the_page_of_another_start() {
     let other = cri.run_idle(&pod, "other", &image).await;
     let group = host::freezer_group(&node.names().cgroup, &pod).join(&hanging);
     let (file, on, off) = host::freezer_of(&group);
-    fs::write(&file, on).must("freeze a container");
+    fs::write(&file, on).or_fail("freeze a container");
     let (waiting, target) = (cri.clone(), hanging.clone());
     let exec =
         tokio::spawn(async move { waiting.exec_for(&target, &[AUDITOR, "say", "late"], 60).await });
@@ -291,11 +291,11 @@ async fn nobody_has_the_page_of_another_start() {
     })
     .await;
     let tracer = Tracer::of_process(host::monitor_of(&pod).as_raw());
-    let ran = cri.exec(&other, &[AUDITOR, "say", "hello"]).await.must("run an exec");
+    let ran = cri.exec(&other, &[AUDITOR, "say", "hello"]).await.or_fail("run an exec");
     assert_eq!(ran.stdout, "hello\n");
     let moments = tracer.moments();
-    fs::write(&file, off).must("thaw a container");
-    assert_eq!(exec.await.unwrap().must("run the late exec").stdout, "late\n");
+    fs::write(&file, off).or_fail("thaw a container");
+    assert_eq!(exec.await.unwrap().or_fail("run the late exec").stdout, "late\n");
     were_seen(&moments, &[AUDITOR]);
     let inside = moments.iter().filter(|moment| moment.is_inside());
     nothing_is_wrong(inside.flat_map(|moment| {

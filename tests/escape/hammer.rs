@@ -9,7 +9,7 @@ use hull_tests::cri::idle;
 use hull_tests::process::Process;
 use hull_tests::random::{Random, seed};
 use hull_tests::shell::{names, say};
-use hull_tests::{Cri, Must as _, Node, eventually, session};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, session};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ struct Target {
 
 impl Target {
     fn container(&self) -> String {
-        self.container.lock().must("read which container it is").clone()
+        self.container.lock().or_fail("read which container it is").clone()
     }
 }
 
@@ -181,7 +181,7 @@ async fn hammered(
     });
     let mut report = Report::default();
     for client in clients.collect::<Vec<_>>() {
-        report.merge(client.await.must("wait for a client"));
+        report.merge(client.await.or_fail("wait for a client"));
     }
     report
 }
@@ -195,13 +195,13 @@ async fn keep(cri: Cri, target: Target, image: String, is_over: Arc<AtomicBool>)
         if status.state() == api::ContainerState::ContainerRunning {
             continue;
         }
-        cri.remove(&container).await.must("remove a container that ended");
-        let next = cri.create(&target.pod, idle("main", &image)).await.must("create the next");
+        cri.remove(&container).await.or_fail("remove a container that ended");
+        let next = cri.create(&target.pod, idle("main", &image)).await.or_fail("create the next");
         // A client may have started it already.
         if let Err(refused) = cri.start(&next).await {
             assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         }
-        next.clone_into(&mut target.container.lock().must("name the next container"));
+        next.clone_into(&mut target.container.lock().or_fail("name the next container"));
         made += 1;
     }
     made
@@ -212,7 +212,8 @@ async fn neighbour(cri: Cri, container: String, is_over: Arc<AtomicBool>) -> Vec
     let mut took = Vec::new();
     while !is_over.load(Ordering::SeqCst) {
         let began = Instant::now();
-        let ran = cri.exec(&container, &["echo", "on"]).await.must("run a command in another pod");
+        let ran =
+            cri.exec(&container, &["echo", "on"]).await.or_fail("run a command in another pod");
         assert_eq!(ran.stdout, "on\n");
         cri.status(&container).await;
         took.push(began.elapsed());
@@ -247,7 +248,7 @@ async fn fifty_clients_use_one_container_with_every_verb_at_once() {
     let (node, random) = (Node::start().await, Random::new(seed("hammer")));
     let (cri, pod, image) = node.pod("hammered").await;
     let container = cri.run_idle(&pod, "main", &image).await;
-    let other = cri.run_pod("other").await.must("run another pod");
+    let other = cri.run_pod("other").await.or_fail("run another pod");
     let healthy = cri.run_idle(&other, "main", &image).await;
     let target = Target { pod: pod.clone(), container: Arc::new(Mutex::new(container)) };
     // A first round makes what is made once, and buffers for as many connections: after it nothing may be added.
@@ -260,8 +261,8 @@ async fn fifty_clients_use_one_container_with_every_verb_at_once() {
     let began = Instant::now();
     let report = hammered(&node, &target, &random, calls, true).await;
     is_over.store(true, Ordering::SeqCst);
-    let took = beside.await.must("wait for the other pod's task");
-    let made = keeper.await.must("wait for the container's task");
+    let took = beside.await.or_fail("wait for the other pod's task");
+    let made = keeper.await.or_fail("wait for the container's task");
     let median = took[took.len() / 2];
     say(&format!(
         "hammer: {CLIENTS} clients, {calls} calls each, in {:.1?}; {made} containers; another pod {} times, {median:?} in the median; {:?}",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container's process as the host sees it in /proc.
 
-use hull_tests::Must as _;
+use hull_tests::ExpectExt as _;
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -25,25 +25,25 @@ impl HostView {
     /// The link of a namespace.
     pub(crate) fn namespace(self, kind: &str) -> PathBuf {
         let path = self.path(&format!("ns/{kind}"));
-        fs::read_link(&path).must(format!("read {}", path.display()))
+        fs::read_link(&path).or_fail(format!("read {}", path.display()))
     }
 
     /// Whether it shares a namespace of this kind with the host.
     pub(crate) fn shares(self, kind: &str) -> bool {
         self.namespace(kind)
-            == Self(std::process::id().try_into().must("name this process")).namespace(kind)
+            == Self(std::process::id().try_into().or_fail("name this process")).namespace(kind)
     }
 
     /// A line of its status.
     pub(crate) fn status(self, name: &str) -> String {
-        let text = fs::read_to_string(self.path("status")).must("read a process's status");
+        let text = fs::read_to_string(self.path("status")).or_fail("read a process's status");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-        line.must(format!("find {name} in a process's status")).trim().to_owned()
+        line.or_fail(format!("find {name} in a process's status")).trim().to_owned()
     }
 
     /// Lines of its mount table.
     pub(crate) fn mounts(self) -> Vec<String> {
-        let text = fs::read_to_string(self.path("mountinfo")).must("read a process's mounts");
+        let text = fs::read_to_string(self.path("mountinfo")).or_fail("read a process's mounts");
         text.lines().map(str::to_owned).collect()
     }
 

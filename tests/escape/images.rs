@@ -12,7 +12,7 @@ use hull_tests::hostile::{BOMB_BYTES_MAX, BOMBS, CORPUS, End, Hostile, harmless}
 use hull_tests::image::{MANIFEST, digest, oci_archive, this_arch};
 use hull_tests::process::Process;
 use hull_tests::shell::{self, run};
-use hull_tests::{Must as _, Node, eventually, fixture};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -56,7 +56,7 @@ async fn node(more: &str) -> Node {
 fn on_disk(node: &Node) -> u64 {
     let dir = node.data_dir().display().to_string();
     let said = run("du", ["-s", "--block-size=1", &dir]).good();
-    said.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).must("read du's answer")
+    said.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).or_fail("read du's answer")
 }
 
 /// Cost so far.
@@ -137,7 +137,7 @@ async fn pulled(client: &ImageServiceClient<Channel>, reference: &str) -> Result
 
 async fn removed(client: &ImageServiceClient<Channel>, reference: &str) {
     let request = api::RemoveImageRequest { image: Some(hull_tests::cri::image(reference)) };
-    client.clone().remove_image(request).await.must("remove an image");
+    client.clone().remove_image(request).await.or_fail("remove an image");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +145,7 @@ async fn hostile_images_cost_the_daemon_no_more_than_they_may() {
     let node = node("").await;
     let (client, daemon) = (client(&node), Process(node.daemon_pid()));
     let first = fixture::registry().push("hostile/harmless", "1", &harmless());
-    pulled(&client, &first).await.must_be("pull the image that means no harm");
+    pulled(&client, &first).await.expect_done("pull the image that means no harm");
     let before = daemon.memory();
     let mut wrong = Vec::new();
     for (number, image) in corpus().into_iter().enumerate() {
@@ -158,7 +158,7 @@ async fn hostile_images_cost_the_daemon_no_more_than_they_may() {
         removed(&client, &reference).await;
         let archive = node.host_dir().join("archive.tar");
         let imported = format!("hostile.example/{number}:1");
-        fs::write(&archive, oci_archive(&packed, &imported)).must("write an archive");
+        fs::write(&archive, oci_archive(&packed, &imported)).or_fail("write an archive");
         let cost = Cost::now(&node);
         let ran = node.hull(&["import", &archive.display().to_string()]);
         let answer = if ran.code == 0 { Ok(()) } else { Err(ran.stderr) };
@@ -171,13 +171,13 @@ async fn hostile_images_cost_the_daemon_no_more_than_they_may() {
 }
 
 /// Panics with a text that is not an error of Rust's.
-trait MustBe {
-    fn must_be(self, what: &str);
+trait ExpectDone {
+    fn expect_done(self, what: &str);
 }
 
-impl MustBe for Result<(), String> {
+impl ExpectDone for Result<(), String> {
     #[track_caller]
-    fn must_be(self, what: &str) {
+    fn expect_done(self, what: &str) {
         if let Err(text) = self {
             panic!("cannot {what}: {text}");
         }
@@ -211,18 +211,18 @@ async fn the_import_of_a_hostile_image_ends_when_its_caller_leaves() {
         let packed = image.pack();
         let archive = node.host_dir().join("archive.tar");
         fs::write(&archive, oci_archive(&packed, "hostile.example/left:1"))
-            .must("write an archive");
+            .or_fail("write an archive");
         let began = daemon.processor_time();
         let mut import = node.hull_command(&["import", &archive.display().to_string()]);
-        let mut import = import.spawn().must("import an archive");
+        let mut import = import.spawn().or_fail("import an archive");
         eventually("the daemon works on it", || async {
             let spent = daemon.processor_time().saturating_sub(began);
             if spent > Duration::from_millis(500) { Ok(()) } else { Err(format!("{spent:?}")) }
         })
         .await;
-        assert!(import.try_wait().must("look after the import").is_none(), "it ended too soon");
-        import.kill().must("end the import");
-        import.wait().must("wait for the import");
+        assert!(import.try_wait().or_fail("look after the import").is_none(), "it ended too soon");
+        import.kill().or_fail("end the import");
+        import.wait().or_fail("wait for the import");
         let left = work_ends(&node).await;
         shell::say(&format!("images: {}: {left:?} after its caller had left", image.name));
         assert!(left <= WORK_LEFT_MAX, "{}: {left:?} of processor time", image.name);
@@ -271,7 +271,7 @@ async fn many_pulls_from_a_slow_registry_cost_little_and_end() {
     let (client, daemon) = (client(&node), Process(node.daemon_pid()));
     // What the first pull loads is there for good: certificates, and the client.
     let first = fixture::registry().push("hostile/harmless", "1", &harmless());
-    pulled(&client, &first).await.must_be("pull the image that means no harm");
+    pulled(&client, &first).await.expect_done("pull the image that means no harm");
     let before = daemon.memory();
     let sending = Arc::new(AtomicU32::new(0));
     let registry = slow(Arc::clone(&sending));
@@ -289,9 +289,9 @@ async fn many_pulls_from_a_slow_registry_cost_little_and_end() {
     .await;
     // Others are served meanwhile.
     let quick = fixture::registry().push("hostile/quick", "1", &harmless());
-    pulled(&client, &quick).await.must_be("pull beside slow ones");
+    pulled(&client, &quick).await.expect_done("pull beside slow ones");
     for pull in pulls {
-        let refused = pull.await.must("wait for a pull");
+        let refused = pull.await.or_fail("wait for a pull");
         assert!(refused.is_err(), "a byte at a time is too slow");
     }
     eventually("the daemon has left the registry", || async {

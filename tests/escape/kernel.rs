@@ -6,7 +6,7 @@ use crate::auditor::{self, AUDITOR};
 use crate::shapes::{add_capability, default_seccomp, mapped, share_processes};
 use hull_tests::bundle::Bundle;
 use hull_tests::shell::say;
-use hull_tests::{Must as _, Node, eventually};
+use hull_tests::{ExpectExt as _, Node, eventually};
 use std::fs;
 
 /// Calls that the default profiles of moby and containerd refuse to containers without more rights. By
@@ -173,7 +173,7 @@ fn in_a_session_with(key: &str) -> bool {
         say(&format!("NOT CHECKED: this kernel has no keys: {joined:?}"));
         return false;
     }
-    hull_sys::audit::add_key(key, b"of the host").must("add a key to the session");
+    hull_sys::audit::add_key(key, b"of the host").or_fail("add a key to the session");
     true
 }
 
@@ -231,7 +231,7 @@ fn keys_of_a_session_are_not_those_of_the_containers_that_hull_oci_makes_in_it()
     }
     let bundle = Bundle::new();
     let at = std::path::Path::new(&bundle.path()).join("rootfs/bin/auditor");
-    fs::rename(auditor::on_host(&bundle.scratch()), at).must("put the auditor in a bundle");
+    fs::rename(auditor::on_host(&bundle.scratch()), at).or_fail("put the auditor in a bundle");
     bundle.change(|config| {
         config["process"]["args"] = serde_json::json!([AUDITOR, "key-find", "hull-oci-key"]);
         config["linux"]["seccomp"] = serde_json::Value::Null;

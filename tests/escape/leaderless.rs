@@ -5,7 +5,7 @@
 use crate::auditor::{self, AUDITOR};
 use hull_tests::bundle::Bundle;
 use hull_tests::eventually::{blocking, deadline, eventually};
-use hull_tests::must::Must as _;
+use hull_tests::expect::ExpectExt as _;
 use hull_tests::node::Node;
 use std::fs;
 
@@ -21,14 +21,14 @@ async fn a_container_whose_first_thread_has_ended_is_stopped_and_removed() {
         if stat.contains(") Z ") { Ok(()) } else { Err(stat) }
     })
     .await;
-    cri.stop(&id, 1).await.must("stop it");
+    cri.stop(&id, 1).await.or_fail("stop it");
     let left = fs::read_to_string(format!("/proc/{pid}/stat"));
     assert!(left.is_err(), "it runs on: {left:?}");
     // Another one goes with its pod.
     let id = cri.run(&pod, auditor::container("other", &image, &["end-main-thread"])).await;
     let pid = cri.pid(&id).await;
-    cri.stop_pod(&pod).await.must("stop the pod");
-    cri.remove_pod(&pod).await.must("remove the pod");
+    cri.stop_pod(&pod).await.or_fail("stop the pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
     let left = fs::read_to_string(format!("/proc/{pid}/stat"));
     assert!(left.is_err(), "it runs on: {left:?}");
 }
@@ -37,12 +37,12 @@ async fn a_container_whose_first_thread_has_ended_is_stopped_and_removed() {
 fn hull_oci_kills_and_deletes_a_container_whose_first_thread_has_ended() {
     let bundle = Bundle::new();
     let at = std::path::Path::new(&bundle.path()).join("rootfs/bin/auditor");
-    fs::rename(auditor::on_host(&bundle.scratch()), at).must("put the auditor in a bundle");
+    fs::rename(auditor::on_host(&bundle.scratch()), at).or_fail("put the auditor in a bundle");
     bundle.change(|config| {
         config["process"]["args"] = serde_json::json!([AUDITOR, "end-main-thread"]);
     });
     bundle.up("one");
-    let pid = bundle.state("one")["pid"].as_i64().must("its number");
+    let pid = bundle.state("one")["pid"].as_i64().or_fail("its number");
     let ended = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if stat.contains(") Z ") { Ok(()) } else { Err(stat) }

@@ -4,7 +4,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::memory::Limit;
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use std::io::Write as _;
 use std::net::TcpStream;
 use tonic::{Code, Status};
@@ -43,11 +43,11 @@ async fn list(cri: &Cri, value: &str) -> Result<(), Status> {
 /// Connections to the streaming port that ask for nothing.
 async fn forwards(cri: &Cri, pod: &str, count: usize) -> Vec<TcpStream> {
     let request = api::PortForwardRequest { pod_sandbox_id: pod.into(), port: vec![80] };
-    let url = cri.runtime.clone().port_forward(request).await.must("ask for a port");
+    let url = cri.runtime.clone().port_forward(request).await.or_fail("ask for a port");
     let url = url.into_inner().url;
-    let address = url.trim_start_matches("http://").split('/').next().must("find the address");
+    let address = url.trim_start_matches("http://").split('/').next().or_fail("find the address");
     let connect = |_| {
-        let mut stream = TcpStream::connect(address).must("connect");
+        let mut stream = TcpStream::connect(address).or_fail("connect");
         // It may be closed already, for the sake of a newer one.
         let _closed = stream.write_all(b"GET /portforward/0 HTTP/1.1\r\nHost: a\r\nX: ");
         stream
@@ -76,12 +76,12 @@ async fn a_daemon_with_little_memory_refuses_and_is_not_killed() {
     let idle = forwards(&cri, &pod, part(1200, 300)).await;
     println!("{} MiB at most, {} killed", limit.peak() >> 20, limit.oom_kills());
     assert_eq!(limit.oom_kills(), 0);
-    let ran = cri.exec(&id, &["echo", "on"]).await.must("exec beside all that");
+    let ran = cri.exec(&id, &["echo", "on"]).await.or_fail("exec beside all that");
     assert_eq!(ran.stdout, "on\n");
-    let other = cri.run_pod("other").await.must("run a pod beside all that");
-    cri.remove_pod(&other).await.must("remove it");
+    let other = cri.run_pod("other").await.or_fail("run a pod beside all that");
+    cri.remove_pod(&other).await.or_fail("remove it");
     drop(idle);
     assert_eq!(node.daemon_pid(), daemon);
-    cri.remove_all_pods().await.must("remove all pods");
+    cri.remove_all_pods().await.or_fail("remove all pods");
     node.nothing_is_left().await;
 }

@@ -6,7 +6,7 @@ use crate::rounds;
 use crate::shapes::{add_capability, mapped};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::cri::{mount, text};
-use hull_tests::{Must as _, Node};
+use hull_tests::{ExpectExt as _, Node};
 
 /// Its volume is the directory of all pods, as a hostPath may be.
 fn with_sockets(node: &Node, image: &str, readonly: bool) -> ContainerConfig {
@@ -35,9 +35,9 @@ async fn who_reaches_the_sockets_of_monitors_ends_no_pod_and_no_exec() {
             cri.exec(&main, &["touch", "/tmp/go"]).await
         };
         let (under_way, go) = tokio::join!(under_way, attack);
-        assert_eq!(go.must("run an exec after the attack").code, 0);
-        assert_eq!(under_way.must("go on with the exec").code, 7);
-        assert_eq!(cri.exec(&main, &["rm", "/tmp/go"]).await.must("run an exec").code, 0);
+        assert_eq!(go.or_fail("run an exec after the attack").code, 0);
+        assert_eq!(under_way.or_fail("go on with the exec").code, 7);
+        assert_eq!(cri.exec(&main, &["rm", "/tmp/go"]).await.or_fail("run an exec").code, 0);
         let status = cri.pod_status(&victim).await.unwrap().status.unwrap();
         assert_eq!(status.state, 0, "it is ready: {status:?}");
         cri.stop_pod(&pod).await.unwrap();
@@ -66,14 +66,14 @@ async fn the_program_of_all_monitors_cannot_be_spoilt_from_a_container() {
         cri.prints(&attacker, "ready").await;
         for _ in 0..rounds() {
             // It runs, and finds nothing that a monitor has.
-            let ran = cri.exec(&attacker, &["/proc/self/exe"]).await.must("run /proc/self/exe");
+            let ran = cri.exec(&attacker, &["/proc/self/exe"]).await.or_fail("run /proc/self/exe");
             assert_ne!(ran.code, 0, "{ran:?}");
             assert_eq!(cri.exec(&attacker, &[AUDITOR, "say", "x"]).await.unwrap().code, 0);
         }
         cri.prints(&attacker, "refused").await;
         let said = text(&cri.logs(&attacker).await, "stdout");
         assert_eq!(said, "ready\nrefused\n", "in the pod {name}");
-        let next = cri.run_pod(&format!("after-{name}")).await.must("start a pod after that");
+        let next = cri.run_pod(&format!("after-{name}")).await.or_fail("start a pod after that");
         let main = cri.run_idle(&next, "main", &image).await;
         assert_eq!(cri.exec(&main, &["true"]).await.unwrap().code, 0);
         cri.stop(&attacker, 0).await.unwrap();

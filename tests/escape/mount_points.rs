@@ -8,7 +8,7 @@ use crate::shapes::{default_seccomp, mapped};
 use hull_proto::cri::ContainerConfig;
 use hull_tests::cri::mount;
 use hull_tests::layer::Layer;
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use std::fs;
 use std::path::Path;
 use tonic::{Code, Status};
@@ -77,9 +77,9 @@ const IMAGES: &[Odd] = &[
 fn volume(node: &Node) -> std::path::PathBuf {
     let dir = node.host_dir().join("vol");
     for name in ["p", "s", "d"] {
-        fs::create_dir_all(dir.join(name)).must("make a volume");
+        fs::create_dir_all(dir.join(name)).or_fail("make a volume");
     }
-    std::os::unix::fs::symlink("/hidden", dir.join("link")).must("make a link in a volume");
+    std::os::unix::fs::symlink("/hidden", dir.join("link")).or_fail("make a link in a volume");
     dir
 }
 
@@ -87,14 +87,14 @@ fn volume(node: &Node) -> std::path::PathBuf {
 async fn tried(cri: &Cri, pod: &str, config: ContainerConfig) -> Result<Vec<String>, Status> {
     let made = cri.create(pod, config).await?;
     if let Err(refused) = cri.start(&made).await {
-        cri.remove(&made).await.must("remove what did not start");
+        cri.remove(&made).await.or_fail("remove what did not start");
         return Err(refused);
     }
     let process = HostView(cri.pid(&made).await);
     process.stands_inside();
     let holes = process.holes();
-    cri.stop(&made, 0).await.must("stop a container");
-    cri.remove(&made).await.must("remove a container");
+    cri.stop(&made, 0).await.or_fail("stop a container");
+    cri.remove(&made).await.or_fail("remove a container");
     Ok(holes)
 }
 

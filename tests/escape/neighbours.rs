@@ -4,7 +4,7 @@
 
 use hull_tests::cri::{idle, mount};
 use hull_tests::storage::{Hang, Storage};
-use hull_tests::{Cri, Must as _, Node, host};
+use hull_tests::{Cri, ExpectExt as _, Node, host};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ impl Bed {
             config.mounts.push(mount(&at, "/volume"));
         }
         let victim = cri.run(&pod, config).await;
-        let other = cri.run_pod("healthy").await.must("run a pod");
+        let other = cri.run_pod("healthy").await.or_fail("run a pod");
         let healthy = cri.run_idle(&other, "main", &image).await;
         let mut bed = Self {
             part,
@@ -72,9 +72,9 @@ impl Bed {
             "monitor" => self.stop(host::monitor_of(pod)),
             "pause process" => {
                 let text = fs::read_to_string(group.join(pod).join("cgroup.procs"));
-                let text = text.must("read the pause process's cgroup");
+                let text = text.or_fail("read the pause process's cgroup");
                 let pid = text.lines().next().and_then(|line| line.parse().ok());
-                self.stop(Pid::from_raw(pid.must("find the pause process")));
+                self.stop(Pid::from_raw(pid.or_fail("find the pause process")));
             }
             "container" => {
                 let dir = group.join(&self.victim);
@@ -84,29 +84,29 @@ impl Bed {
                 } else {
                     (dir.join("cgroup.freeze"), "1", "0")
                 };
-                fs::write(&file, on).must("freeze the container");
+                fs::write(&file, on).or_fail("freeze the container");
                 self.frozen = Some((file, off));
             }
-            "volume" => self.storage.as_ref().must("find the volume").hang(Hang::Held),
+            "volume" => self.storage.as_ref().or_fail("find the volume").hang(Hang::Held),
             _ => {}
         }
     }
 
     fn stop(&mut self, pid: Pid) {
-        kill(pid, Signal::SIGSTOP).must("stop a process");
+        kill(pid, Signal::SIGSTOP).or_fail("stop a process");
         self.stopped = Some(pid);
     }
 
     async fn measure(&mut self) {
         let began = Instant::now();
-        let pod = self.cri.run_pod("measured").await.must("run a pod");
+        let pod = self.cri.run_pod("measured").await.or_fail("run a pod");
         self.took[0].push(began.elapsed().as_secs_f64() * 1000.0);
         let began = Instant::now();
-        self.cri.exec_for(&self.healthy, &["true"], 20).await.must("exec");
+        self.cri.exec_for(&self.healthy, &["true"], 20).await.or_fail("exec");
         self.took[1].push(began.elapsed().as_secs_f64() * 1000.0);
         let began = Instant::now();
-        self.cri.stop_pod(&pod).await.must("stop a pod");
-        self.cri.remove_pod(&pod).await.must("remove a pod");
+        self.cri.stop_pod(&pod).await.or_fail("stop a pod");
+        self.cri.remove_pod(&pod).await.or_fail("remove a pod");
         self.took[2].push(began.elapsed().as_secs_f64() * 1000.0);
     }
 }

@@ -8,7 +8,7 @@ use crate::shapes::{add_capability, mapped, processes_of, share_processes};
 use hull_proto::cri::{ContainerConfig, NamespaceMode};
 use hull_tests::bundle::Bundle;
 use hull_tests::eventually::{blocking, deadline};
-use hull_tests::{Cri, Must as _, Node, node};
+use hull_tests::{Cri, ExpectExt as _, Node, node};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn hunter(image: &str, marker: &Path) -> ContainerConfig {
 async fn found_nothing(cri: &Cri, hunter: &str) {
     let said = hull_tests::cri::text(&cri.logs(hunter).await, "stdout");
     assert_eq!(said, "ready\n", "something of the host was reached");
-    cri.stop(hunter, 0).await.must("stop the hunter");
+    cri.stop(hunter, 0).await.or_fail("stop the hunter");
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_container_that_starts_beside_others_shows_nothing_of_the_host() {
 fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
     let bundle = Bundle::new();
     let at = Path::new(&bundle.path()).join("rootfs/bin/auditor");
-    fs::rename(auditor::on_host(&bundle.scratch()), at).must("put the auditor in a bundle");
+    fs::rename(auditor::on_host(&bundle.scratch()), at).or_fail("put the auditor in a bundle");
     let marker = node::write(&bundle.scratch(), "marker", "of the host").display().to_string();
     let out = bundle.scratch().join("log");
     bundle.change(|config| {
@@ -80,12 +80,12 @@ fn an_exec_by_hull_oci_on_its_way_in_shows_nothing_of_the_host() {
         config["process"]["args"] = json!(["sh", "-c", script]);
         for set in ["bounding", "effective", "permitted"] {
             let set = config["process"]["capabilities"][set].as_array_mut();
-            set.must("find a set of capabilities").push(json!("CAP_SYS_PTRACE"));
+            set.or_fail("find a set of capabilities").push(json!("CAP_SYS_PTRACE"));
         }
         let scratch = bundle.scratch().display().to_string();
         let mount =
             json!({"destination": "/t", "source": scratch, "type": "bind", "options": ["rbind"]});
-        config["mounts"].as_array_mut().must("find the mounts").push(mount);
+        config["mounts"].as_array_mut().or_fail("find the mounts").push(mount);
     });
     bundle.up("one");
     let said = || fs::read_to_string(&out).unwrap_or_default();

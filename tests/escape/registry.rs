@@ -5,7 +5,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::image::{INDEX, MANIFEST, digest};
-use hull_tests::{Must as _, Node};
+use hull_tests::{ExpectExt as _, Node};
 use std::io::{BufRead as _, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +40,8 @@ impl Liar {
     pub(crate) fn start(
         script: impl Fn(&Asked, &mut dyn Write) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").must("listen on loopback");
-        let address = listener.local_addr().must("read an address");
+        let listener = TcpListener::bind("127.0.0.1:0").or_fail("listen on loopback");
+        let address = listener.local_addr().or_fail("read an address");
         let (asked, is_over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let (list, over) = (Arc::clone(&asked), Arc::clone(&is_over));
         let script: Arc<Script> = Arc::new(script);
@@ -63,7 +63,7 @@ impl Liar {
     }
 
     fn log(&self) -> Vec<Asked> {
-        self.asked.lock().must("read what was asked").clone()
+        self.asked.lock().or_fail("read what was asked").clone()
     }
 }
 
@@ -87,7 +87,7 @@ fn answer(stream: TcpStream, list: &Mutex<Vec<Asked>>, script: &Script) -> std::
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let asked = Asked { path, head };
-    list.lock().must("note what was asked").push(asked.clone());
+    list.lock().or_fail("note what was asked").push(asked.clone());
     script(&asked, stream.get_mut())?;
     stream.get_mut().flush()
 }
@@ -299,16 +299,16 @@ pub(crate) fn faults(name: &str, refused: &Status) -> Vec<String> {
 /// Highest memory of the daemon so far, in KiB.
 fn memory_kib(node: &Node) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", node.daemon_pid()));
-    let text = text.must("read the daemon's status");
+    let text = text.or_fail("read the daemon's status");
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.must("read the daemon's memory")
+    number.or_fail("read the daemon's memory")
 }
 
 /// Fails unless the daemon lives, has not panicked, and writes no control characters to its log.
 pub(crate) async fn lives_on(node: &Node) {
     let version = api::VersionRequest::default();
-    node.cri().runtime.clone().version(version).await.must("ask the daemon for its version");
+    node.cri().runtime.clone().version(version).await.or_fail("ask the daemon for its version");
     let log = node.daemon_log();
     assert!(!log.contains("panicked"), "the daemon panicked: {log}");
     let odd = log.lines().find(|line| line.chars().any(|c| c.is_control() && c != '\t'));
@@ -354,11 +354,11 @@ async fn credentials_go_to_nobody_but_the_registry_that_they_are_for() {
         let own_address = Arc::clone(&own);
         // Wherever the redirect leads, it wants a password.
         let thief = Liar::start(move |_, to| {
-            let address = own_address.lock().must("read an address").clone();
+            let address = own_address.lock().or_fail("read an address").clone();
             let header = format!("WWW-Authenticate: {}\r\n", of_thief.replace("ORIGIN", &address));
             say(to, "401 Unauthorized", &header, b"")
         });
-        thief.address.to_string().clone_into(&mut own.lock().must("note an address"));
+        thief.address.to_string().clone_into(&mut own.lock().or_fail("note an address"));
         let target = thief.address.to_string();
         let registry = Liar::start(move |asked, to| {
             if asked.path == "/v2/" {

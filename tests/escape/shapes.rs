@@ -9,7 +9,7 @@ use hull_proto::cri::{self as api, ContainerConfig, NamespaceMode, PodSandboxCon
 use hull_tests::bundle::Bundle;
 use hull_tests::cri::{mount, pod_namespaces, security};
 use hull_tests::shell::say;
-use hull_tests::{Cri, Must as _, Node, session};
+use hull_tests::{Cri, ExpectExt as _, Node, session};
 use std::fs;
 use std::path::Path;
 
@@ -366,12 +366,12 @@ async fn the_host_sees_what_was_asked_for() {
 fn hull_oci_confines_what_its_document_says() {
     let bundle = Bundle::new();
     let at = Path::new(&bundle.path()).join("rootfs/bin/auditor");
-    fs::rename(auditor::on_host(&bundle.scratch()), at).must("put the auditor in a bundle");
+    fs::rename(auditor::on_host(&bundle.scratch()), at).or_fail("put the auditor in a bundle");
     bundle.change(|config| {
         config["process"]["args"] = serde_json::json!([AUDITOR, "audit"]);
         let masked = config["linux"]["maskedPaths"].as_array_mut();
         // `runc spec` does not have it.
-        masked.must("find the masked paths").push("/proc/interrupts".into());
+        masked.or_fail("find the masked paths").push("/proc/interrupts".into());
     });
     let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
     let seen = Report::read(&ran.stdout, &format!("{ran:?}"));
@@ -382,7 +382,7 @@ fn hull_oci_confines_what_its_document_says() {
     let seen = Report::read(&ran.stdout, &format!("{ran:?}"));
     is_confined(&seen, "hull oci exec");
     let pid = bundle.state("two")["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let process = HostView(pid.must("find the container's process"));
+    let process = HostView(pid.or_fail("find the container's process"));
     process.stands_inside();
     assert_eq!(process.holes(), Vec::<String>::new());
 }

@@ -5,7 +5,7 @@
 //! traced from its first instruction. The rule: nothing waits here but in `waitpid`, and a process goes
 //! on as soon as it was looked at. When the thread ends the kernel lets all of them go.
 
-use hull_tests::Must as _;
+use hull_tests::ExpectExt as _;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -96,46 +96,46 @@ impl Tracer {
         Self::start(move || {
             for thread in seize_threads(pid) {
                 // From its next stop on it goes from one system call to the next.
-                ptrace::interrupt(thread).must("stop what is traced");
+                ptrace::interrupt(thread).or_fail("stop what is traced");
             }
             HashSet::new()
         })
     }
 
     fn start(seize: impl FnOnce() -> HashSet<Pid> + Send + 'static) -> Self {
-        let (heard, bell) = std::io::pipe().must("make a pipe");
+        let (heard, bell) = std::io::pipe().or_fail("make a pipe");
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             // The thread's own child: its end is reported by the same waitpid as everything else.
             let ringer = Command::new("cat").stdin(heard).stdout(Stdio::null()).spawn();
-            let ringer = pid_of(&ringer.must("start `cat`"));
+            let ringer = pid_of(&ringer.or_fail("start `cat`"));
             let mut trace = Trace::of(seize());
-            tell.send(()).must("tell that tracing has begun");
+            tell.send(()).or_fail("tell that tracing has begun");
             let _code = trace.run(ringer);
             trace.moments
         });
-        told.recv().must("begin to trace");
+        told.recv().or_fail("begin to trace");
         Self { bell: Some(bell), thread: Some(thread) }
     }
 
     /// Ends tracing and gives what was seen.
     pub(crate) fn moments(mut self) -> Vec<Moment> {
         drop(self.bell.take());
-        joined(self.thread.take().must("find the tracing thread"))
+        joined(self.thread.take().or_fail("find the tracing thread"))
     }
 }
 
 /// Runs a program to its end, traced with what it makes. What was seen, and its exit code.
 pub(crate) fn run(command: &Command) -> (Vec<Moment>, i32) {
     // A shell that waits at a pipe until it is traced, and then becomes the program.
-    let (hold, go) = std::io::pipe().must("make a pipe");
+    let (hold, go) = std::io::pipe().or_fail("make a pipe");
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"read -r _; exec "$@" < /dev/null"#, "sh"]);
     shell.arg(command.get_program()).args(command.get_args());
     shell.stdin(hold).stdout(Stdio::null()).stderr(Stdio::null());
     joined(std::thread::spawn(move || {
         // Nobody but this thread may wait for it: its stops would be taken for its end.
-        let shell = pid_of(&shell.spawn().must("start a shell"));
+        let shell = pid_of(&shell.spawn().or_fail("start a shell"));
         let mut trace = Trace::of(seize_threads(shell.as_raw()));
         drop(go);
         let code = trace.run(shell);
@@ -148,7 +148,7 @@ fn joined<T>(thread: JoinHandle<T>) -> T {
 }
 
 fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).must("name a process"))
+    Pid::from_raw(i32::try_from(child.id()).or_fail("name a process"))
 }
 
 fn options() -> Options {

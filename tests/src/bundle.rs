@@ -4,7 +4,7 @@
 //! When it is dropped, what is still there is deleted by force, and the test fails if anything of it
 //! (processes, cgroups, mounts, files below `--root`) is left.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::shell::{Ran, names};
 use crate::{fixture, host, paths};
 use serde_json::{Value, json};
@@ -49,11 +49,11 @@ impl Bundle {
         let dir = std::env::temp_dir().join(&name);
         let bundle = Self { dir, cgroup: format!("/hull-{name}") };
         for part in ["b/rootfs", "t", "out"] {
-            fs::create_dir_all(bundle.dir.join(part)).must("make a bundle");
+            fs::create_dir_all(bundle.dir.join(part)).or_fail("make a bundle");
         }
         let mut layer = tar::Archive::new(std::io::Cursor::new(fixture::busybox_layer().tar()));
         layer.set_preserve_permissions(true);
-        layer.unpack(bundle.dir.join("b/rootfs")).must("unpack busybox");
+        layer.unpack(bundle.dir.join("b/rootfs")).or_fail("unpack busybox");
         let _said = bundle.oci(&["spec", "-b", &bundle.path()]).good();
         bundle.change(|config| {
             config["process"]["terminal"] = false.into();
@@ -93,10 +93,10 @@ impl Bundle {
     /// Changes the bundle's config.json.
     pub fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.dir.join("b/config.json");
-        let text = fs::read(&path).must("read config.json");
-        let mut config = serde_json::from_slice(&text).must("parse config.json");
+        let text = fs::read(&path).or_fail("read config.json");
+        let mut config = serde_json::from_slice(&text).or_fail("parse config.json");
         change(&mut config);
-        fs::write(&path, config.to_string()).must("write config.json");
+        fs::write(&path, config.to_string()).or_fail("write config.json");
     }
 
     /// The runtime with these words, ready to be run.
@@ -113,12 +113,12 @@ impl Bundle {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let file = |of: &str| self.dir.join("out").join(format!("{number}.{of}"));
-        let open = |of: &str| File::create_new(file(of)).must("make a file for output");
+        let open = |of: &str| File::create_new(file(of)).or_fail("make a file for output");
         let mut command = self.command(words);
         let status = command.stdout(open("stdout")).stderr(open("stderr")).status();
-        let text = |of: &str| fs::read_to_string(file(of)).must("read output");
+        let text = |of: &str| fs::read_to_string(file(of)).or_fail("read output");
         Ran {
-            code: status.must("run the runtime").code().unwrap_or(-1),
+            code: status.or_fail("run the runtime").code().unwrap_or(-1),
             stdout: text("stdout"),
             stderr: text("stderr"),
         }
@@ -141,14 +141,14 @@ impl Bundle {
     #[track_caller]
     #[must_use]
     pub fn state(&self, id: &str) -> Value {
-        serde_json::from_str(&self.oci(&["state", id]).good()).must("parse the state")
+        serde_json::from_str(&self.oci(&["state", id]).good()).or_fail("parse the state")
     }
 
     /// The status in it.
     #[track_caller]
     #[must_use]
     pub fn status(&self, id: &str) -> String {
-        self.state(id)["status"].as_str().must("find the status").to_owned()
+        self.state(id)["status"].as_str().or_fail("find the status").to_owned()
     }
 
     /// Everything of the bundle on the host, without the runtime's cache of compiled filters.
@@ -163,7 +163,7 @@ impl Bundle {
                 left.push(format!("{} with {procs:?}", dir.display()));
             }
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").or_fail("read the mounts");
         let ours = self.dir.display().to_string();
         left.extend(mounts.lines().filter(|line| line.contains(&ours)).map(str::to_owned));
         left.extend(processes(&ours));
@@ -198,7 +198,7 @@ impl Drop for Bundle {
         let removed = fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left behind: {left:#?}");
-            removed.must("remove the bundle");
+            removed.or_fail("remove the bundle");
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! crictl against a node: any command of it, and ports that it forwards.
 
-use crate::{Must as _, Node, paths};
+use crate::{ExpectExt as _, Node, paths};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ pub const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 #[must_use]
 pub fn crictl(node: &Node, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", node.socket().display());
-    let mut command = Command::new(paths::crictl().must("find crictl"));
+    let mut command = Command::new(paths::crictl().or_fail("find crictl"));
     command.args(["--config", "/dev/null", "--runtime-endpoint", &endpoint]);
     command.args(args);
     command
@@ -42,16 +42,16 @@ impl Forward {
     #[must_use]
     pub fn start(node: &Node, by: &str, pod: &str, to: u16) -> Self {
         // Free a moment ago, which is the best that crictl lets us do.
-        let free = TcpListener::bind("127.0.0.1:0").must("find a free port");
-        let port = free.local_addr().must("name the free port").port();
+        let free = TcpListener::bind("127.0.0.1:0").or_fail("find a free port");
+        let port = free.local_addr().or_fail("name the free port").port();
         drop(free);
         let ports = format!("{port}:{to}");
         let mut command = crictl(node, &["port-forward", "--transport", by, pod, &ports]);
-        let mut child = command.stdout(Stdio::piped()).spawn().must("start crictl");
+        let mut child = command.stdout(Stdio::piped()).spawn().or_fail("start crictl");
         // A connection made only to see whether it listens would go through to the pod.
-        let mut says = BufReader::new(child.stdout.take().must("read what crictl says")).lines();
+        let mut says = BufReader::new(child.stdout.take().or_fail("read what crictl says")).lines();
         let said = says.find(|line| !line.as_ref().is_ok_and(|line| !line.contains("Forwarding")));
-        said.must("hear that crictl listens").must("read what crictl says");
+        said.or_fail("hear that crictl listens").or_fail("read what crictl says");
         // It goes on to speak, and must not be stopped by a closed pipe.
         std::thread::spawn(move || says.for_each(drop));
         Self { child, port }

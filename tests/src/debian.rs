@@ -8,7 +8,7 @@
 //! A package is unpacked beside its place and renamed, so a run that was cut short leaves nothing
 //! half made. Other programs' libraries are found by what their ELF headers ask for.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::{paths, shell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,21 +27,21 @@ pub fn unpacked(package: &str) -> PathBuf {
     }
     let scratch = place.with_extension(format!("new-{}", std::process::id()));
     let files = scratch.join("files");
-    fs::create_dir_all(&files).must(format!("make {}", files.display()));
+    fs::create_dir_all(&files).or_fail(format!("make {}", files.display()));
     let mut download = Command::new("apt-get");
     download.args(["-q", "download", package]).current_dir(&scratch);
     let _said = shell::finish(&mut download).good();
     let name = shell::names(&scratch).into_iter().find(|name| name.ends_with(".deb"));
     let archive =
-        scratch.join(name.must(format!("find the package {package} that apt downloaded")));
+        scratch.join(name.or_fail(format!("find the package {package} that apt downloaded")));
     let _said =
         shell::run("dpkg-deb", ["-x".as_ref(), archive.as_os_str(), files.as_os_str()]).good();
     match fs::rename(&files, &place) {
         // Another process was faster.
         Err(_) if place.is_dir() => {}
-        renamed => renamed.must(format!("put {} in place", place.display())),
+        renamed => renamed.or_fail(format!("put {} in place", place.display())),
     }
-    fs::remove_dir_all(&scratch).must(format!("remove {}", scratch.display()));
+    fs::remove_dir_all(&scratch).or_fail(format!("remove {}", scratch.display()));
     place
 }
 
@@ -64,10 +64,10 @@ pub fn closure(programs: &[&str], packages: &[&str]) -> Closure {
             continue;
         }
         let file =
-            in_roots(&roots, &path).must(format!("find {path} in the packages {packages:?}"));
+            in_roots(&roots, &path).or_fail(format!("find {path} in the packages {packages:?}"));
         for library in needed(&file) {
             let at = library_path(&roots, &library)
-                .must(format!("find library {library} of {path} in the packages {packages:?}"));
+                .or_fail(format!("find library {library} of {path} in the packages {packages:?}"));
             todo.push(at);
         }
         found.files.insert(path, file);

@@ -5,7 +5,7 @@
 //! A [`Frozen`] guard thaws the file system when it is dropped. The freeze is held by a shell that reads a pipe of
 //! the test process, so the file system is thawed even when that process is killed.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::{paths, shell};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
@@ -51,7 +51,7 @@ impl Disk {
         let disk = Self { at: at.to_owned(), file };
         created
             .and_then(|file| file.set_len(DISK_BYTES))
-            .must(format!("create {}", disk.file.display()));
+            .or_fail(format!("create {}", disk.file.display()));
         let path = disk.file.as_os_str();
         let _made = shell::run("mkfs.ext4", ["-q".as_ref(), "-F".as_ref(), path]).good();
         let arguments = ["-o".as_ref(), "loop".as_ref(), path, disk.at.as_os_str()];
@@ -68,10 +68,10 @@ impl Disk {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .must("start sh to freeze a file system");
+            .or_fail("start sh to freeze a file system");
         let mut line = String::new();
-        let output = holder.stdout.take().must("read the output of sh");
-        BufReader::new(output).read_line(&mut line).must("read the output of sh");
+        let output = holder.stdout.take().or_fail("read the output of sh");
+        BufReader::new(output).read_line(&mut line).or_fail("read the output of sh");
         let frozen = Frozen { holder };
         assert!(line == "frozen\n", "fsfreeze of {} printed {line:?}", self.at.display());
         frozen

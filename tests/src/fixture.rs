@@ -9,9 +9,9 @@
 //! | nginx | Debian's nginx with its libraries and an index page: a real server |
 
 use crate::debian;
+use crate::expect::ExpectExt;
 use crate::image::Image;
 use crate::layer::Layer;
-use crate::must::Must;
 use crate::registry::Registry;
 use crate::shell;
 use serde_json::json;
@@ -172,7 +172,7 @@ pub(crate) fn dynamic(mut layer: Layer, programs: &[&str], packages: &[&str]) ->
     let mut made: Vec<String> =
         ["bin", "lib", "lib64", "usr", "usr/bin", "usr/sbin"].map(String::from).into();
     for (path, file) in &closure.files {
-        let (dir, _) = path.rsplit_once('/').must(format!("find the folder of {path}"));
+        let (dir, _) = path.rsplit_once('/').or_fail(format!("find the folder of {path}"));
         let parts: Vec<&str> = dir.split('/').collect();
         for depth in 1..=parts.len() {
             let dir = parts[..depth].join("/");
@@ -181,7 +181,7 @@ pub(crate) fn dynamic(mut layer: Layer, programs: &[&str], packages: &[&str]) ->
                 made.push(dir);
             }
         }
-        let real = file.canonicalize().must(format!("follow {}", file.display()));
+        let real = file.canonicalize().or_fail(format!("follow {}", file.display()));
         layer = layer.copy(path, &real);
     }
     layer

@@ -4,7 +4,7 @@
 //! Left out is its boot baseline, which a node keeps on purpose while no pod is there: its bridge, its table, its
 //! parent cgroup, its pulled images. [`clear`] removes those too.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::shell::{self, names};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,11 +77,11 @@ pub fn monitor_of(pod: &str) -> Pid {
     let is_it = |pid: &i32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| arguments == wanted)
     };
-    Pid::from_raw(pids.find(is_it).must(format!("find the monitor of {pod}")))
+    Pid::from_raw(pids.find(is_it).or_fail(format!("find the monitor of {pod}")))
 }
 
 fn mounts(root: &Path) -> Vec<String> {
-    let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
+    let text = fs::read_to_string("/proc/self/mountinfo").or_fail("read the mounts");
     let root = root.display().to_string();
     let ours = text.lines().filter(|line| names_path(line, &root));
     // The first three fields are numbers that change with every mount.
@@ -108,7 +108,7 @@ fn table_elements(table: &str) -> Vec<String> {
         return Vec::new();
     }
     let ruleset: serde_json::Value =
-        serde_json::from_str(&ran.stdout).must("read the nftables rules");
+        serde_json::from_str(&ran.stdout).or_fail("read the nftables rules");
     let objects = ruleset["nftables"].as_array().cloned().unwrap_or_default();
     let mut found = Vec::new();
     for object in &objects {
@@ -142,7 +142,7 @@ pub fn freezer_of(group: &Path) -> (PathBuf, &'static str, &'static str) {
 /// Where the cgroup hierarchies are mounted.
 #[must_use]
 pub fn hierarchies() -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").must("read the mounts");
+    let text = fs::read_to_string("/proc/self/mountinfo").or_fail("read the mounts");
     let is_cgroup = |line: &&str| {
         let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
         matches!(kind, Some("cgroup" | "cgroup2"))
@@ -245,7 +245,7 @@ pub fn clear(node: &Names) {
     let gone = crate::eventually::blocking(crate::eventually::deadline(), || {
         let left = processes(node);
         for (pid, _) in &left {
-            let pid = i32::try_from(*pid).must("name a process");
+            let pid = i32::try_from(*pid).or_fail("name a process");
             // It may be gone by now.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }

@@ -4,9 +4,9 @@
 //!
 //! Layers are packed while they are written: none of them is in memory as large as it inflates to.
 
+use crate::expect::ExpectExt;
 use crate::image::{Blob, MANIFEST, Packed, this_arch};
 use crate::layer::Compression;
-use crate::must::Must;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use std::io::Write;
@@ -100,8 +100,8 @@ impl Layer {
     }
 
     fn windowed(log: u32) -> Self {
-        let mut packer = zstd::Encoder::new(Vec::new(), 1).must("pack a layer");
-        packer.window_log(log).must("set the window of a zstd frame");
+        let mut packer = zstd::Encoder::new(Vec::new(), 1).or_fail("pack a layer");
+        packer.window_log(log).or_fail("set the window of a zstd frame");
         Self::packed_by(Packer::Zstd(Box::new(packer)))
     }
 
@@ -127,7 +127,7 @@ impl Layer {
 
     fn add(mut self, kind: EntryType, path: &str, bytes: &[u8]) -> Self {
         let mut header = Self::header(kind, bytes.len() as u64);
-        self.tar.append_data(&mut header, path, bytes).must("add an entry to a layer");
+        self.tar.append_data(&mut header, path, bytes).or_fail("add an entry to a layer");
         self
     }
 
@@ -135,13 +135,13 @@ impl Layer {
     fn zeros(mut self, path: &str, bytes: u64) -> Self {
         let mut header = Self::header(EntryType::Regular, bytes);
         let zeros = std::io::Read::take(std::io::repeat(0), bytes);
-        self.tar.append_data(&mut header, path, zeros).must("add zeros to a layer");
+        self.tar.append_data(&mut header, path, zeros).or_fail("add zeros to a layer");
         self
     }
 
     fn link(mut self, path: &str, target: &str) -> Self {
         let mut header = Self::header(EntryType::Link, 0);
-        self.tar.append_link(&mut header, path, target).must("add a link to a layer");
+        self.tar.append_link(&mut header, path, target).or_fail("add a link to a layer");
         self
     }
 
@@ -155,27 +155,27 @@ impl Layer {
                 ("GNU.sparse.numblocks", b"1"),
                 ("GNU.sparse.map", map.as_bytes()),
             ])
-            .must("describe a sparse file in a layer");
+            .or_fail("describe a sparse file in a layer");
         self.add(EntryType::Regular, path, b"x")
     }
 
     fn raw(mut self, kind: EntryType, bytes: &[u8]) -> Self {
         let mut header = Self::header(kind, bytes.len() as u64);
-        header.set_path("raw").must("name an entry");
+        header.set_path("raw").or_fail("name an entry");
         header.set_cksum();
-        self.tar.append(&header, bytes).must("add an entry to a layer");
+        self.tar.append(&header, bytes).or_fail("add an entry to a layer");
         self
     }
 
     /// The packed layer, and its diff id.
     fn pack(self) -> (Blob, String) {
-        let Hashed { packer, hasher } = self.tar.into_inner().must("end a layer");
+        let Hashed { packer, hasher } = self.tar.into_inner().or_fail("end a layer");
         let (bytes, compression) = match packer {
             Packer::Gzip(packer) => (packer.finish(), Compression::Gzip),
             Packer::Zstd(packer) => (packer.finish(), Compression::Zstd),
         };
         let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let bytes = bytes.must("end the packing of a layer");
+        let bytes = bytes.or_fail("end the packing of a layer");
         (Blob { media_type: compression.media_type().into(), bytes }, format!("sha256:{hex}"))
     }
 }

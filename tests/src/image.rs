@@ -2,8 +2,8 @@
 //! Images as values: layers and a config in, blobs and a manifest out. What they are pushed to or
 //! written as is for others.
 
+use crate::expect::ExpectExt;
 use crate::layer::Compression;
-use crate::must::Must;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -193,6 +193,6 @@ pub fn docker_archive(image: &Image, name: &str) -> Vec<u8> {
 }
 
 fn blob(media_type: &str, value: &Value) -> Blob {
-    let bytes = serde_json::to_vec(value).must("encode a document of an image");
+    let bytes = serde_json::to_vec(value).or_fail("encode a document of an image");
     Blob { media_type: media_type.into(), bytes }
 }

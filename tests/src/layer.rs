@@ -3,7 +3,7 @@
 //!
 //! Times are fixed and owners are given: the same calls make the same bytes, hence the same digest.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -39,10 +39,10 @@ impl Compression {
             Self::Gzip => {
                 let mut out =
                     flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                out.write_all(tar).must("compress a layer");
-                out.finish().must("compress a layer")
+                out.write_all(tar).or_fail("compress a layer");
+                out.finish().or_fail("compress a layer")
             }
-            Self::Zstd => zstd::encode_all(tar, 1).must("compress a layer"),
+            Self::Zstd => zstd::encode_all(tar, 1).or_fail("compress a layer"),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Layer {
     pub fn dir(mut self, path: &str, mode: u32) -> Self {
         let mut header = header(EntryType::Directory, mode, 0);
         let path = format!("{path}/");
-        self.tar.append_data(&mut header, &path, &[][..]).must(format!("add {path} to a layer"));
+        self.tar.append_data(&mut header, &path, &[][..]).or_fail(format!("add {path} to a layer"));
         self
     }
 
@@ -99,7 +99,7 @@ impl Layer {
         let mut header = header(EntryType::Regular, mode, bytes.len() as u64);
         header.set_uid(uid);
         header.set_gid(uid);
-        self.tar.append_data(&mut header, path, bytes).must(format!("add {path} to a layer"));
+        self.tar.append_data(&mut header, path, bytes).or_fail(format!("add {path} to a layer"));
         self
     }
 
@@ -107,8 +107,9 @@ impl Layer {
     #[must_use]
     pub fn copy(self, path: &str, from: &Path) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
-        let bytes = fs::read(from).must(format!("read {}", from.display()));
-        let mode = fs::metadata(from).must(format!("stat {}", from.display())).permissions().mode();
+        let bytes = fs::read(from).or_fail(format!("read {}", from.display()));
+        let mode =
+            fs::metadata(from).or_fail(format!("stat {}", from.display())).permissions().mode();
         self.file(path, mode & 0o7777, bytes)
     }
 
@@ -116,7 +117,7 @@ impl Layer {
     #[must_use]
     pub fn symlink(mut self, path: &str, target: &str) -> Self {
         let mut header = header(EntryType::Symlink, 0o777, 0);
-        self.tar.append_link(&mut header, path, target).must(format!("add {path} to a layer"));
+        self.tar.append_link(&mut header, path, target).or_fail(format!("add {path} to a layer"));
         self
     }
 
@@ -124,7 +125,7 @@ impl Layer {
     #[must_use]
     pub fn hard_link(mut self, path: &str, target: &str) -> Self {
         let mut header = header(EntryType::Link, 0o644, 0);
-        self.tar.append_link(&mut header, path, target).must(format!("add {path} to a layer"));
+        self.tar.append_link(&mut header, path, target).or_fail(format!("add {path} to a layer"));
         self
     }
 
@@ -142,9 +143,9 @@ impl Layer {
 
     fn device(mut self, kind: EntryType, path: &str, major: u32, minor: u32) -> Self {
         let mut header = header(kind, 0o666, 0);
-        header.set_device_major(major).must("set a device number");
-        header.set_device_minor(minor).must("set a device number");
-        self.tar.append_data(&mut header, path, &[][..]).must(format!("add {path} to a layer"));
+        header.set_device_major(major).or_fail("set a device number");
+        header.set_device_minor(minor).or_fail("set a device number");
+        self.tar.append_data(&mut header, path, &[][..]).or_fail(format!("add {path} to a layer"));
         self
     }
 
@@ -170,14 +171,14 @@ impl Layer {
         old.name[..path.len()].copy_from_slice(path.as_bytes());
         old.linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_cksum();
-        self.tar.append(&header, bytes).must(format!("add {path} to a hostile layer"));
+        self.tar.append(&header, bytes).or_fail(format!("add {path} to a hostile layer"));
         self
     }
 
     /// The tar archive.
     #[must_use]
     pub fn tar(self) -> Vec<u8> {
-        self.tar.into_inner().must("finish a layer")
+        self.tar.into_inner().or_fail("finish a layer")
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A memory limit around a running daemon, by a cgroup of the test's own.
 
+use crate::expect::ExpectExt;
 use crate::host::hierarchies;
-use crate::must::Must;
 use crate::paths;
 use std::fs;
 use std::path::PathBuf;
@@ -35,11 +35,11 @@ impl Limit {
             drop(fs::write(root.join("cgroup.subtree_control"), "+memory"));
         }
         let dir = root.join(format!("hull-test-memory-{pid}"));
-        fs::create_dir(&dir).must("make a cgroup");
+        fs::create_dir(&dir).or_fail("make a cgroup");
         let limit = Self { root, dir, is_v2 };
         let file = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        fs::write(limit.dir.join(file), bytes.to_string()).must("limit memory");
-        fs::write(limit.dir.join("cgroup.procs"), pid.to_string()).must("move a process");
+        fs::write(limit.dir.join(file), bytes.to_string()).or_fail("limit memory");
+        fs::write(limit.dir.join("cgroup.procs"), pid.to_string()).or_fail("move a process");
         Some(limit)
     }
 
@@ -47,9 +47,11 @@ impl Limit {
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
         let file = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
-        let text = fs::read_to_string(self.dir.join(file)).must("read what was killed");
+        let text = fs::read_to_string(self.dir.join(file)).or_fail("read what was killed");
         let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        killed.and_then(|count| count.trim().parse().ok()).must(format!("find oom_kill in {text}"))
+        killed
+            .and_then(|count| count.trim().parse().ok())
+            .or_fail(format!("find oom_kill in {text}"))
     }
 
     /// The most that was used, in bytes.

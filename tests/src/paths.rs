@@ -8,7 +8,7 @@
 //! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient
 //! ```
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,25 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .canonicalize()
-        .must("find the project's folder")
+        .or_fail("find the project's folder")
 }
 
 /// The folder that cargo builds into: this program lies somewhere below `<target>/<profile>`.
 #[must_use]
 pub fn target() -> PathBuf {
-    let me = env::current_exe().must("find this program");
+    let me = env::current_exe().or_fail("find this program");
     let profile = profile_dir(&me);
-    profile.parent().must("find the target folder").to_owned()
+    profile.parent().or_fail("find the target folder").to_owned()
 }
 
 fn profile_dir(me: &Path) -> PathBuf {
-    let dir = me.parent().must("find this program's folder");
+    let dir = me.parent().or_fail("find this program's folder");
     let in_deps = dir.file_name().is_some_and(|name| name == "deps");
-    if in_deps { dir.parent().must("find the profile's folder").to_owned() } else { dir.to_owned() }
+    if in_deps {
+        dir.parent().or_fail("find the profile's folder").to_owned()
+    } else {
+        dir.to_owned()
+    }
 }
 
 /// A folder for what is made once and kept.
@@ -49,14 +53,14 @@ pub fn logs() -> PathBuf {
 }
 
 fn made(path: PathBuf) -> PathBuf {
-    fs::create_dir_all(&path).must(format!("make {}", path.display()));
+    fs::create_dir_all(&path).or_fail(format!("make {}", path.display()));
     path
 }
 
 /// The program under test.
 #[must_use]
 pub fn hull() -> PathBuf {
-    let me = env::current_exe().must("find this program");
+    let me = env::current_exe().or_fail("find this program");
     let path = env::var_os("HULL_BIN").map_or_else(|| profile_dir(&me).join("hull"), PathBuf::from);
     assert!(
         path.is_file(),

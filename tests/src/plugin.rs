@@ -3,7 +3,7 @@
 //! (tests/tools/nriplugin): it does what a test orders and records the calls that it receives.
 
 use crate::eventually::eventually;
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::node::Node;
 use crate::paths;
 use nix::sys::signal::{Signal, kill};
@@ -50,8 +50,8 @@ impl Files {
     /// Orders what the plugin does from now on.
     pub fn order(&self, orders: &Value) {
         let new = self.orders.with_extension("new");
-        fs::write(&new, orders.to_string()).must("write a plugin's orders");
-        fs::rename(&new, &self.orders).must("put a plugin's orders in place");
+        fs::write(&new, orders.to_string()).or_fail("write a plugin's orders");
+        fs::rename(&new, &self.orders).or_fail("put a plugin's orders in place");
     }
 
     /// All calls that it received, in order.
@@ -91,11 +91,11 @@ impl Plugin {
     /// Starts one and does not wait.
     #[must_use]
     pub fn spawn(node: &Node, title: &str, orders: &Value, more: &[&str]) -> Self {
-        let (index, name) = title.split_once('-').must("split a plugin's index from its name");
+        let (index, name) = title.split_once('-').or_fail("split a plugin's index from its name");
         let files = Files::of(&node.host_dir(), title);
         drop(fs::remove_file(&files.log));
         files.order(orders);
-        let child = Command::new(program().must("find the plugin"))
+        let child = Command::new(program().or_fail("find the plugin"))
             .arg("-socket")
             .arg(node.nri_socket())
             .args(["-index", index, "-name", name])
@@ -107,7 +107,7 @@ impl Plugin {
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .must("start a plugin");
+            .or_fail("start a plugin");
         Self { child, files }
     }
 
@@ -119,8 +119,8 @@ impl Plugin {
 
     /// Has it ask for the updates in its orders; what came of it.
     pub async fn ask(&self) -> Value {
-        let pid = i32::try_from(self.child.id()).must("name the plugin's process");
-        kill(Pid::from_raw(pid), Signal::SIGUSR1).must("wake the plugin");
+        let pid = i32::try_from(self.child.id()).or_fail("name the plugin's process");
+        kill(Pid::from_raw(pid), Signal::SIGUSR1).or_fail("wake the plugin");
         self.files.wait_for_call("asked").await
     }
 

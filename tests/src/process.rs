@@ -2,7 +2,7 @@
 //! The cost of a process, as the kernel counts it (proc(5)): processor time, memory, written bytes, descriptors.
 
 use crate::eventually::eventually_within;
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::shell::{self, say};
 use std::fs;
 use std::path::PathBuf;
@@ -37,21 +37,21 @@ impl Process {
 
     fn read(self, name: &str) -> String {
         let path = self.file(name);
-        fs::read_to_string(&path).must(format!("read {}", path.display()))
+        fs::read_to_string(&path).or_fail(format!("read {}", path.display()))
     }
 
     fn field(self, file: &str, name: &str) -> u64 {
         let text = self.read(file);
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        number.must(format!("read {name} in {}", self.file(file).display()))
+        number.or_fail(format!("read {name} in {}", self.file(file).display()))
     }
 
     /// Processor time of all its threads so far, without its children.
     #[must_use]
     pub fn processor_time(self) -> Duration {
         let stat = self.read("stat");
-        let (_, rest) = stat.rsplit_once(") ").must("read a process's times");
+        let (_, rest) = stat.rsplit_once(") ").or_fail("read a process's times");
         // The state, which is field 3, is the first here: utime is field 14, then stime.
         let times = rest.split_whitespace().skip(11).take(2);
         let ticks: u64 = times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
@@ -66,7 +66,7 @@ impl Process {
 
     /// Has the kernel count the peak from here on.
     pub fn forget_peak(self) {
-        fs::write(self.file("clear_refs"), "5").must("reset a process's peak of memory");
+        fs::write(self.file("clear_refs"), "5").or_fail("reset a process's peak of memory");
     }
 
     /// Bytes that it had written to storage so far.

@@ -5,8 +5,8 @@
 //! one. It is the child of a shell that waits for our end of a pipe to close: whichever way this
 //! process ends, the registry and its directory go with it.
 
+use crate::expect::ExpectExt;
 use crate::image::{Blob, Packed};
-use crate::must::Must;
 use crate::paths;
 use std::fs;
 use std::io::{BufReader, Read as _, Write as _};
@@ -66,10 +66,10 @@ impl Registry {
     }
 
     fn serve(dir: PathBuf, private: bool) -> Self {
-        fs::create_dir_all(&dir).must(format!("make {}", dir.display()));
-        fs::write(dir.join("htpasswd"), HTPASSWD).must("write the registry's accounts");
+        fs::create_dir_all(&dir).or_fail(format!("make {}", dir.display()));
+        fs::write(dir.join("htpasswd"), HTPASSWD).or_fail("write the registry's accounts");
         fs::write(dir.join("config.yml"), config(&dir, private))
-            .must("write the registry's config");
+            .or_fail("write the registry's config");
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISE, "registry"])
             .arg(&dir)
@@ -78,9 +78,9 @@ impl Registry {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .must("start a shell for docker-registry");
+            .or_fail("start a shell for docker-registry");
         let lifeline = supervisor.stdin.take();
-        let mut log = BufReader::new(supervisor.stdout.take().must("read the registry's log"));
+        let mut log = BufReader::new(supervisor.stdout.take().or_fail("read the registry's log"));
         let host = listening(&mut log);
         // Its log must be read on, or it blocks once the pipe is full.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
@@ -115,16 +115,16 @@ impl Registry {
     pub fn pid(&self) -> i32 {
         let pid = self.supervisor.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.must("find the registry's process");
+        let children = children.or_fail("find the registry's process");
         let first = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
-        first.must("find the registry's process")
+        first.or_fail("find the registry's process")
     }
 
     /// Ends it with SIGKILL, in the middle of whatever it does.
     pub fn kill(self) {
         // It is a child of the supervisor, which has not waited for it yet: the number is its own.
         let pid = nix::unistd::Pid::from_raw(self.pid());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).must("kill the registry");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).or_fail("kill the registry");
     }
 
     fn push_blobs(&self, name: &str, packed: &Packed) {
@@ -134,9 +134,9 @@ impl Registry {
                 continue;
             }
             let began = self.ask("POST", &format!("/v2/{name}/blobs/uploads/"), Some(&empty()));
-            let location = began.location.must(format!("begin the upload of a blob of {name}"));
-            let (_, path) = location.split_once("//").must("read the upload's location");
-            let (_, path) = path.split_once('/').must("read the upload's location");
+            let location = began.location.or_fail(format!("begin the upload of a blob of {name}"));
+            let (_, path) = location.split_once("//").or_fail("read the upload's location");
+            let (_, path) = path.split_once('/').or_fail("read the upload's location");
             let put = self.ask("PUT", &format!("/{path}&digest={digest}"), Some(blob));
             assert!(
                 put.status == 201,
@@ -156,7 +156,8 @@ impl Registry {
 
     /// One request on a connection of its own.
     fn ask(&self, method: &str, path: &str, body: Option<&Blob>) -> Answer {
-        let mut stream = TcpStream::connect(&self.host).must(format!("connect to {}", self.host));
+        let mut stream =
+            TcpStream::connect(&self.host).or_fail(format!("connect to {}", self.host));
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host);
         if self.private {
@@ -167,12 +168,12 @@ impl Registry {
             head.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n"));
         }
         head.push_str("\r\n");
-        stream.write_all(head.as_bytes()).must("send to the registry");
+        stream.write_all(head.as_bytes()).or_fail("send to the registry");
         if let Some(blob) = body {
-            stream.write_all(&blob.bytes).must("send to the registry");
+            stream.write_all(&blob.bytes).or_fail("send to the registry");
         }
         let mut said = Vec::new();
-        stream.read_to_end(&mut said).must("hear the registry");
+        stream.read_to_end(&mut said).or_fail("hear the registry");
         Answer::parse(&String::from_utf8_lossy(&said))
     }
 }
@@ -197,7 +198,7 @@ impl Answer {
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         let location = head.lines().find_map(|line| line.strip_prefix("Location: "));
         Self {
-            status: status.must(format!("understand the registry: {text}")),
+            status: status.or_fail(format!("understand the registry: {text}")),
             location: location.map(str::to_owned),
             body: body.to_owned(),
         }
@@ -230,7 +231,7 @@ fn listening(log: &mut impl std::io::BufRead) -> String {
     let mut said = String::new();
     loop {
         let mut line = String::new();
-        let read = log.read_line(&mut line).must("read the registry's log");
+        let read = log.read_line(&mut line).or_fail("read the registry's log");
         if let Some((_, rest)) = line.split_once("listening on ") {
             let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
             return rest[..end.unwrap_or(rest.len())].to_owned();

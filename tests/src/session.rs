@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 
 /// The process's input.
 pub const STDIN: u8 = 0;
@@ -109,8 +109,8 @@ pub async fn exec(cri: &Cri, container: &str, command: &[&str], tty: bool) -> (I
         stderr: !tty,
     };
     let mut runtime = cri.runtime.clone();
-    let url = runtime.exec(request).await.must("ask for an exec").into_inner().url;
-    open(&url).await.map_err(std::io::Error::other).must("open an exec session")
+    let url = runtime.exec(request).await.or_fail("ask for an exec").into_inner().url;
+    open(&url).await.map_err(std::io::Error::other).or_fail("open an exec session")
 }
 
 /// Attaches to a container; to its input as well when `stdin`.
@@ -118,8 +118,8 @@ pub async fn attach(cri: &Cri, container: &str, stdin: bool, tty: bool) -> (Inpu
     let container_id = container.to_owned();
     let request = api::AttachRequest { container_id, stdin, tty, stdout: true, stderr: !tty };
     let mut runtime = cri.runtime.clone();
-    let url = runtime.attach(request).await.must("ask for an attach").into_inner().url;
-    open(&url).await.map_err(std::io::Error::other).must("open an attach session")
+    let url = runtime.attach(request).await.or_fail("ask for an attach").into_inner().url;
+    open(&url).await.map_err(std::io::Error::other).or_fail("open an attach session")
 }
 
 impl Input {

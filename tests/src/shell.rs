@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Running a program to its end, with what it said in the message when it fails.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<
 /// Runs a prepared command to its end.
 pub fn finish(command: &mut Command) -> Ran {
     use std::os::unix::process::ExitStatusExt as _;
-    let output = command.output().must(format!("run {command:?}"));
+    let output = command.output().or_fail(format!("run {command:?}"));
     let signal = || 128 + output.status.signal().unwrap_or_default();
     Ran {
         code: output.status.code().unwrap_or_else(signal),

@@ -8,7 +8,7 @@
 //!
 //! Only the code under test may look into it: a test that does hangs too. `fuse(4)`, linux/fuse.h.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::shell;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
@@ -66,7 +66,7 @@ impl Storage {
     /// Mounts one at `at`, a directory. `None` where the kernel has no FUSE, which is said.
     #[must_use]
     pub fn mount(test: &str, at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).must("make a directory to mount at");
+        fs::create_dir_all(at).or_fail("make a directory to mount at");
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let Ok(device) = open("/dev/fuse", flags, Mode::empty()) else {
             crate::paths::cannot_run(test, "/dev/fuse");
@@ -74,16 +74,16 @@ impl Storage {
         };
         let options =
             format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
-        let options = CString::new(options).must("write options");
+        let options = CString::new(options).or_fail("write options");
         mount("hull-test", at, "fuse.hull-test", MountFlags::empty(), options.as_c_str())
-            .must("mount a FUSE file system");
-        let (woken, wake) = pipe().must("make a pipe");
+            .or_fail("mount a FUSE file system");
+        let (woken, wake) = pipe().or_fail("make a pipe");
         let mode = Arc::new(AtomicU8::new(ANSWERS));
         let of = Arc::clone(&mode);
         let server = std::thread::spawn(move || serve(&device, &woken, &of));
         let storage = Self { at: at.to_owned(), mode, wake: Some(wake), server: Some(server) };
         // The kernel's first request is answered by now, or everything else would wait for it.
-        let there = fs::read_dir(at).must("look into the FUSE file system");
+        let there = fs::read_dir(at).or_fail("look into the FUSE file system");
         drop(there);
         Some(storage)
     }
@@ -101,8 +101,8 @@ impl Storage {
             Hang::Held => HELD,
         };
         self.mode.store(mode, Ordering::SeqCst);
-        let wake = self.wake.as_ref().must("find the server");
-        rustix::io::write(wake, b"!").must("wake the server");
+        let wake = self.wake.as_ref().or_fail("find the server");
+        rustix::io::write(wake, b"!").or_fail("wake the server");
     }
 
     /// Ends the server, as if it had died: callers that wait for it get an error. The mount stays.
@@ -158,7 +158,7 @@ fn serve(device: &OwnedFd, woken: &OwnedFd, mode: &AtomicU8) {
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().must("read a number"))
+    u32::from_le_bytes(bytes[at..at + 4].try_into().or_fail("read a number"))
 }
 
 /// The answer to a request of the kernel; `None` where it expects none.
@@ -175,7 +175,7 @@ fn answer(request: &[u8]) -> Option<Vec<u8>> {
         LOOKUP => (ENOENT, Vec::new()),
         _ => (ENOSYS, Vec::new()),
     };
-    let length = u32::try_from(16 + body.len()).must("count an answer");
+    let length = u32::try_from(16 + body.len()).or_fail("count an answer");
     let mut answer = length.to_le_bytes().to_vec();
     answer.extend(i32::to_le_bytes(error));
     answer.extend(&request[8..16]);

@@ -5,7 +5,7 @@
 use hull_proto::cri::{self as api, MountPropagation};
 use hull_tests::cri::{container, idle, mount, security, shell};
 use hull_tests::layer::Layer;
-use hull_tests::{Cri, Must as _, Node, fixture};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture};
 use tonic::{Code, Status};
 
 /// Creates and starts; one of them must refuse.
@@ -15,7 +15,7 @@ async fn refused(cri: &Cri, pod: &str, config: api::ContainerConfig) -> Status {
         Ok(made) => {
             let refused = cri.start(&made).await;
             let status = cri.status(&made).await;
-            cri.remove(&made).await.must("remove what did not start");
+            cri.remove(&made).await.or_fail("remove what did not start");
             match refused {
                 Err(refused) => refused,
                 Ok(()) => panic!("it was started: {status:?}"),
@@ -158,7 +158,7 @@ async fn a_program_that_cannot_run_is_told_by_its_cause() {
     let (cri, pod, image) = node.pod("web").await;
     let odd = fixture::pushed("odd-programs", || {
         let busybox = hull_tests::debian::unpacked("busybox-static").join("bin/busybox");
-        let mut foreign = std::fs::read(busybox).must("read busybox");
+        let mut foreign = std::fs::read(busybox).or_fail("read busybox");
         // e_machine: 0x16 is s390.
         foreign[18] = 0x16;
         let dynamic = hull_tests::debian::unpacked("coreutils").join("bin/true");

@@ -6,7 +6,7 @@ use hull_tests::cri::shell;
 use hull_tests::eventually::with_long_timeout;
 use hull_tests::session;
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -73,9 +73,10 @@ async fn a_stream_longer_than_the_setting_ends_with_a_line_that_says_so() {
 
 /// Memory of the daemon that is its own, in bytes: proc(5), `RssAnon`.
 fn anonymous(daemon: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{daemon}/status")).must("read its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).must("find RssAnon");
-    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).must("read it") << 10
+    let status = fs::read_to_string(format!("/proc/{daemon}/status")).or_fail("read its status");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")).or_fail("find RssAnon");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).or_fail("read it") << 10
 }
 
 /// The most that it was while `work` went on.
@@ -167,7 +168,7 @@ async fn a_container_with_many_commands_leaves_those_of_others_alone() {
             && refused.message().contains("runtime.exec_syncs_max")
     );
     assert_eq!(exec(&cri, &other, "echo probe").await.unwrap().stdout, b"probe\n");
-    fs::write(Path::new(&root).join("go"), "").must("let them end");
+    fs::write(Path::new(&root).join("go"), "").or_fail("let them end");
     for held in two {
         held.await.unwrap().unwrap();
     }
@@ -193,7 +194,7 @@ async fn many_large_requests_at_once_are_refused_and_their_memory_is_given_back(
     let refused: Vec<_> = all.iter().filter_map(|answer| answer.as_ref().err()).collect();
     assert!(refused.iter().all(|err| err.code() == Code::ResourceExhausted), "{refused:?}");
     assert!(most < 110 << 20, "{most} bytes");
-    list().await.must("ask alone");
+    list().await.or_fail("ask alone");
     back_to(daemon, before).await;
 }
 
@@ -207,13 +208,13 @@ async fn exec_url(cri: &Cri, id: &str) -> String {
         stdout: true,
         stderr: false,
     };
-    cri.runtime.clone().exec(request).await.must("ask for an exec").into_inner().url
+    cri.runtime.clone().exec(request).await.or_fail("ask for an exec").into_inner().url
 }
 
 /// Where it leads, and the path there.
 fn parts(url: &str) -> (&str, &str) {
-    let rest = url.strip_prefix("http://").must("read the URL");
-    rest.split_at(rest.find('/').must("find its path"))
+    let rest = url.strip_prefix("http://").or_fail("read the URL");
+    rest.split_at(rest.find('/').or_fail("find its path"))
 }
 
 #[tokio::test]
@@ -224,8 +225,8 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
     let url = exec_url(&cri, &id).await;
     let (address, _) = parts(&url);
     let connect = |sent: &str| {
-        let mut stream = TcpStream::connect(address).must("connect");
-        stream.write_all(sent.as_bytes()).must("send a part of a request");
+        let mut stream = TcpStream::connect(address).or_fail("connect");
+        stream.write_all(sent.as_bytes()).or_fail("send a part of a request");
         stream
     };
     let sent = ["", "GET /exec/0 HTTP/1.1\r\nHost: a\r\nX: "];
@@ -237,7 +238,7 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
     let took = began.elapsed();
     assert!(took < with_long_timeout(Duration::from_secs(3)), "{took:?}");
     // Who says nothing is not kept.
-    let mut last = idle.last().must("find the last of them");
+    let mut last = idle.last().or_fail("find the last of them");
     last.set_read_timeout(Some(with_long_timeout(Duration::from_secs(20)))).unwrap();
     let mut answer = Vec::new();
     let closed = last.read_to_end(&mut answer);
@@ -249,11 +250,11 @@ async fn connections_that_ask_for_nothing_keep_nobody_from_a_session() {
 
 /// Sends a request's head and reads until the connection is closed.
 fn ask(address: &str, head: &str) -> String {
-    let mut stream = TcpStream::connect(address).must("connect");
-    stream.set_read_timeout(Some(with_long_timeout(Duration::from_secs(3)))).must("set a limit");
-    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).must("send a request");
+    let mut stream = TcpStream::connect(address).or_fail("connect");
+    stream.set_read_timeout(Some(with_long_timeout(Duration::from_secs(3)))).or_fail("set a limit");
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).or_fail("send a request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).must("read the answer until the connection is closed");
+    stream.read_to_string(&mut answer).or_fail("read the answer until the connection is closed");
     answer
 }
 
@@ -281,7 +282,7 @@ async fn pages_cannot_lead_a_browser_to_a_session_and_a_refusal_closes_the_conne
     // None of them has used the token up; and a kubelet hands on what its own client sent.
     let by_kubelet =
         "Host: api.example:6443\r\nOrigin: https://page.example\r\nX-Forwarded-For: 192.0.2.1";
-    let mut stream = TcpStream::connect(address).must("connect");
+    let mut stream = TcpStream::connect(address).or_fail("connect");
     stream.write_all(format!("{upgrade}\r\n{by_kubelet}\r\n\r\n").as_bytes()).unwrap();
     let mut begin = [0; 12];
     stream.read_exact(&mut begin).unwrap();
@@ -301,7 +302,7 @@ impl Small {
 
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
-        let mut file = fs::File::create_new(&path).must("make a file");
+        let mut file = fs::File::create_new(&path).or_fail("make a file");
         while file.write_all(&[0; 4096]).is_ok() {}
         path
     }
@@ -323,7 +324,7 @@ async fn small_node() -> (Node, Small) {
 }
 
 fn free_bytes(dir: &Path) -> u64 {
-    let stat = rustix::fs::statvfs(dir).must("ask for free space");
+    let stat = rustix::fs::statvfs(dir).or_fail("ask for free space");
     stat.f_bavail * stat.f_frsize
 }
 
@@ -336,14 +337,14 @@ async fn a_container_that_writes_to_its_pods_files_fills_no_state_directory() {
     let wrote = cri.output(&pod, shell("writes", &image, script)).await;
     assert_eq!(wrote.code, 0, "{}", wrote.stderr);
     assert!(free_bytes(&small.0) + (1 << 20) > before);
-    let other = cri.run_pod("other").await.must("run a pod beside it");
+    let other = cri.run_pod("other").await.or_fail("run a pod beside it");
     let id = cri.run_idle(&other, "main", &image).await;
     let hosts = cri.exec(&id, &["cat", "/etc/hosts"]).await.unwrap();
     assert!(hosts.stdout.contains("\tother\n"), "{}", hosts.stdout);
     let files = |pod: &str| node.data_dir().join("pods").join(pod);
     assert!(files(&pod).join("hosts").is_file());
-    cri.remove_all_pods().await.must("remove all pods");
-    assert!(!files(&pod).try_exists().must("look at the files"));
+    cri.remove_all_pods().await.or_fail("remove all pods");
+    assert!(!files(&pod).try_exists().or_fail("look at the files"));
     drop(small);
     drop(node);
 }
@@ -362,18 +363,18 @@ async fn a_full_state_directory_stops_new_pods_alone() {
     );
     assert_eq!(cri.pods().await.len(), 1);
     assert_eq!(cri.exec(&id, &["echo", "here"]).await.unwrap().stdout, "here\n");
-    cri.stop(&id, 0).await.must("stop a container");
+    cri.stop(&id, 0).await.or_fail("stop a container");
     assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerExited);
-    cri.remove(&id).await.must("remove a container");
+    cri.remove(&id).await.or_fail("remove a container");
     // The next daemon has to make do with it as well.
     node.kill();
     node.start_again().await;
     assert_eq!(cri.exec(&other, &["echo", "here"]).await.unwrap().stdout, "here\n");
-    cri.stop_pod(&pod).await.must("stop the pod");
-    cri.remove_pod(&pod).await.must("remove the pod");
-    fs::remove_file(filler).must("make room");
-    let pod = cri.run_pod("late").await.must("run a pod when there is room");
-    cri.remove_pod(&pod).await.must("remove it");
+    cri.stop_pod(&pod).await.or_fail("stop the pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
+    fs::remove_file(filler).or_fail("make room");
+    let pod = cri.run_pod("late").await.or_fail("run a pod when there is room");
+    cri.remove_pod(&pod).await.or_fail("remove it");
     eventually("nothing is left of pods", || async {
         let left = hull_tests::shell::names(&node.state_dir().join("run"));
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }

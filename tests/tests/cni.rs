@@ -6,7 +6,7 @@ use hull_proto::cri::{PodSandboxConfig, PodSandboxState, PortMapping, Protocol, 
 use hull_tests::cri::shell;
 use hull_tests::host::Names;
 use hull_tests::shell::{names, run};
-use hull_tests::{Cri, Must as _, Node, eventually, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -54,10 +54,10 @@ async fn node(test: &str) -> Option<Node> {
     }
     let node = Node::start_on_network(settings).await;
     let bin = dir(node.names()).join("bin");
-    fs::create_dir_all(&bin).must("make a directory");
+    fs::create_dir_all(&bin).or_fail("make a directory");
     let plugin = bin.join("watched");
-    fs::write(&plugin, WRAPPER).must("write the plugin");
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).must("make it a program");
+    fs::write(&plugin, WRAPPER).or_fail("write the plugin");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).or_fail("make it a program");
     Some(node)
 }
 
@@ -65,7 +65,7 @@ async fn node(test: &str) -> Option<Node> {
 fn configure(node: &Node, first: &str) {
     let names = node.names();
     let conf_dir = dir(names).join("net.d");
-    fs::create_dir_all(&conf_dir).must("make the directory of networks");
+    fs::create_dir_all(&conf_dir).or_fail("make the directory of networks");
     let text = format!(
         r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [
             {{"type": "{first}", "bridge": "{bridge}", "isGateway": true, "hairpinMode": true,
@@ -76,7 +76,7 @@ fn configure(node: &Node, first: &str) {
         subnet = node.subnet(),
         data = dir(names).join("ipam").display(),
     );
-    fs::write(conf_dir.join("10-pods.conflist"), text).must("configure the network");
+    fs::write(conf_dir.join("10-pods.conflist"), text).or_fail("configure the network");
 }
 
 /// Addresses that are given out.
@@ -87,9 +87,9 @@ fn given(node: &Node) -> Vec<String> {
 
 async fn network_ready(cri: &Cri) -> Result<(), String> {
     let status = cri.runtime.clone().status(StatusRequest::default()).await;
-    let status = status.must("ask for the status").into_inner().status.unwrap_or_default();
+    let status = status.or_fail("ask for the status").into_inner().status.unwrap_or_default();
     let network = status.conditions.into_iter().find(|of| of.r#type == "NetworkReady");
-    let network = network.must("find NetworkReady");
+    let network = network.or_fail("find NetworkReady");
     if network.status { Ok(()) } else { Err(network.message) }
 }
 
@@ -112,17 +112,17 @@ async fn pods_of_network_plugins_reach_each_other_and_leave_nothing() {
     let cri = node.cri();
     assert_eq!(network_ready(&cri).await, Ok(()));
     let image = fixture::busybox();
-    let _id = cri.pull(&image).await.must("pull busybox");
+    let _id = cri.pull(&image).await.or_fail("pull busybox");
 
-    let web = cri.run_pod_with(with_port(&node, "web")).await.must("run the web pod");
+    let web = cri.run_pod_with(with_port(&node, "web")).await.or_fail("run the web pod");
     let page = "mkdir /www && echo served > /www/index.html && exec httpd -f -p 80 -h /www";
     let _web = cri.run(&web, shell("web", &image, page)).await;
     let ip = cri.pod_ip(&web).await;
-    let client_pod = cri.run_pod("client").await.must("run the client's pod");
+    let client_pod = cri.run_pod("client").await.or_fail("run the client's pod");
     let client = cri.run_idle(&client_pod, "client", &image).await;
     let url = format!("http://{ip}/");
     let got = eventually("the other pod answers", || async {
-        let got = cri.exec(&client, &["wget", "-q", "-O", "-", &url]).await.must("exec wget");
+        let got = cri.exec(&client, &["wget", "-q", "-O", "-", &url]).await.or_fail("exec wget");
         if got.code == 0 { Ok(got.stdout) } else { Err(got.stderr) }
     })
     .await;
@@ -134,8 +134,8 @@ async fn pods_of_network_plugins_reach_each_other_and_leave_nothing() {
     assert!(taken.message().contains("/web has"), "{}", taken.message());
 
     for pod in [&web, &client_pod] {
-        cri.stop_pod(pod).await.must("stop the pod");
-        cri.stop_pod(pod).await.must("stop it again");
+        cri.stop_pod(pod).await.or_fail("stop the pod");
+        cri.stop_pod(pod).await.or_fail("stop it again");
     }
     assert_eq!(given(&node), [""; 0]);
     let rules = run("iptables-save", [""; 0]).good();
@@ -160,7 +160,7 @@ async fn a_node_is_ready_when_a_network_is_there_without_a_restart() {
     assert!(why.contains("find CNI plugin `missing`"), "{why}");
     configure(&node, "bridge");
     assert_eq!(network_ready(&cri).await, Ok(()));
-    let pod = cri.run_pod("late").await.must("run a pod");
+    let pod = cri.run_pod("late").await.or_fail("run a pod");
     assert!(cri.pod_ip(&pod).await.starts_with("10.213."));
 }
 
@@ -186,7 +186,7 @@ async fn hull_check_judges_the_set_up_of_plugins() {
 
     configure(&node, "watched");
     let conf_dir = dir(node.names()).join("net.d");
-    fs::write(conf_dir.join("00-broken.conflist"), "{").must("write a broken file");
+    fs::write(conf_dir.join("00-broken.conflist"), "{").or_fail("write a broken file");
     let said = of_network(&checked().stdout);
     assert!(said.starts_with("ok"), "{said}");
     assert!(said.contains("`pods` (watched, portmap; CNI 1.0.0) of "), "{said}");
@@ -197,7 +197,7 @@ async fn hull_check_judges_the_set_up_of_plugins() {
     // It looks and attaches nothing.
     let calls = fs::read_to_string(dir(node.names()).join("bin/calls")).unwrap_or_default();
     assert!(!calls.contains("ADD"), "{calls}");
-    fs::remove_file(conf_dir.join("00-broken.conflist")).must("remove the broken file");
+    fs::remove_file(conf_dir.join("00-broken.conflist")).or_fail("remove the broken file");
     assert_eq!(network_ready(&node.cri()).await, Ok(()), "the daemon is as it was");
 }
 
@@ -206,9 +206,9 @@ async fn a_plugin_that_will_not_let_go_is_asked_until_it_does() {
     let Some(mut node) = node("a failing DEL").await else { return };
     configure(&node, "watched");
     let cri = node.cri();
-    let pod = cri.run_pod("web").await.must("run a pod");
+    let pod = cri.run_pod("web").await.or_fail("run a pod");
     let refuse = dir(node.names()).join("bin/refuse.DEL");
-    fs::write(&refuse, "").must("have the plugin refuse");
+    fs::write(&refuse, "").or_fail("have the plugin refuse");
     let err = cri.stop_pod(&pod).await.unwrap_err();
     assert!(err.message().contains("`watched` (DEL) of network `pods`"), "{}", err.message());
     assert!(err.message().contains("the agent is away"), "{}", err.message());
@@ -216,14 +216,15 @@ async fn a_plugin_that_will_not_let_go_is_asked_until_it_does() {
     // A restart does not make it forgotten either.
     node.restart().await;
     assert_eq!(given(&node).len(), 1);
-    fs::remove_file(&refuse).must("let the plugin work");
+    fs::remove_file(&refuse).or_fail("let the plugin work");
     eventually("the pod is detached without being asked again", || async {
         if given(&node).is_empty() { Ok(()) } else { Err(format!("{:?}", given(&node))) }
     })
     .await;
     let cri = node.cri();
-    cri.stop_pod(&pod).await.must("stop the pod");
-    let status = cri.pod_status(&pod).await.must("get the pod's status").status.unwrap_or_default();
+    cri.stop_pod(&pod).await.or_fail("stop the pod");
+    let status =
+        cri.pod_status(&pod).await.or_fail("get the pod's status").status.unwrap_or_default();
     assert_eq!(status.state(), PodSandboxState::SandboxNotready);
 }
 
@@ -243,11 +244,11 @@ async fn a_daemon_killed_while_a_plugin_attaches_leaves_nothing() {
     .await;
     node.kill();
     let _failed = starting.await;
-    fs::remove_file(&gate).must("take the gate away");
+    fs::remove_file(&gate).or_fail("take the gate away");
     node.start_again().await;
     node.nothing_is_left().await;
     assert_eq!(given(&node), [""; 0]);
     let cri = node.cri();
-    let pod = cri.run_pod("web").await.must("run the pod again");
-    cri.stop_pod(&pod).await.must("stop it");
+    let pod = cri.run_pod("web").await.or_fail("run the pod again");
+    cri.stop_pod(&pod).await.or_fail("stop it");
 }

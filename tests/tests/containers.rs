@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api};
 use hull_tests::cri::{container, idle, security, shell};
-use hull_tests::{Cri, Exec, Must as _, Node, fixture, node};
+use hull_tests::{Cri, Exec, ExpectExt as _, Node, fixture, node};
 use serde_json::json;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,8 +23,8 @@ async fn probe(
     let said = cri.output(pod, config).await;
     // So that the next probe can have its name.
     let all = cri.runtime.clone().list_containers(api::ListContainersRequest::default()).await;
-    for one in all.must("list containers").into_inner().containers {
-        cri.remove(&one.id).await.must("remove the probe");
+    for one in all.or_fail("list containers").into_inner().containers {
+        cri.remove(&one.id).await.or_fail("remove the probe");
     }
     said
 }

@@ -3,7 +3,7 @@
 //! input and port-forward are in `streaming.rs`.)
 
 use hull_tests::shell::{Ran, finish};
-use hull_tests::{Must as _, Node, eventually, fixture, node, paths};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, node, paths};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::BufReader;
@@ -49,7 +49,7 @@ const WALKED: [&str; 32] = [
 
 fn command(node: &Node, args: &[&str]) -> Command {
     let endpoint = format!("unix://{}", node.socket().display());
-    let mut command = Command::new(paths::crictl().must("find crictl"));
+    let mut command = Command::new(paths::crictl().or_fail("find crictl"));
     command.args(["--config", "/dev/null", "--runtime-endpoint", &endpoint]);
     command.args(["--image-endpoint", &endpoint]).args(args);
     command
@@ -66,7 +66,7 @@ fn good(node: &Node, args: &[&str]) -> String {
 
 fn json_of(node: &Node, args: &[&str]) -> Value {
     let said = good(node, args);
-    serde_json::from_str(&said).must(format!("read the JSON of crictl {args:?}: {said}"))
+    serde_json::from_str(&said).or_fail(format!("read the JSON of crictl {args:?}: {said}"))
 }
 
 fn there(test: &str) -> bool {
@@ -182,16 +182,16 @@ async fn run_does_all_at_once_and_events_and_attach_follow() {
     let node = Node::start().await;
     let image = fixture::busybox();
     let mut events = Running(
-        command(&node, &["events"]).stdout(Stdio::piped()).spawn().must("start crictl events"),
+        command(&node, &["events"]).stdout(Stdio::piped()).spawn().or_fail("start crictl events"),
     );
-    let out = BufReader::new(events.0.stdout.take().must("read its output"));
+    let out = BufReader::new(events.0.stdout.take().or_fail("read its output"));
     let mut told = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
     let script = "read line; echo got $line; exit 3";
     let (pod_file, file) = configs(&node, "at-once", &image, script);
     let made = good(&node, &["run", &file, &pod_file]);
     let mut kinds = Vec::new();
     while kinds.len() < 5 {
-        let event = told.next().must("read an event before the end").must("read an event");
+        let event = told.next().or_fail("read an event before the end").or_fail("read an event");
         kinds.push(event["containerEventType"].as_str().unwrap_or_default().to_owned());
     }
     let wanted = ["CREATED", "STARTED", "CREATED", "STARTED", "STOPPED"];
@@ -313,7 +313,7 @@ fn no_subcommand_of_crictl_is_left_out() {
     if !there("no_subcommand_of_crictl_is_left_out") {
         return;
     }
-    let help = finish(Command::new(paths::crictl().must("find crictl")).arg("--help")).good();
+    let help = finish(Command::new(paths::crictl().or_fail("find crictl")).arg("--help")).good();
     let commands = help.lines().skip_while(|line| *line != "COMMANDS:").skip(1);
     let names = commands
         .take_while(|line| !line.is_empty())

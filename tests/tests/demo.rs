@@ -3,7 +3,7 @@
 //! says what to do and leaves nothing.
 
 use hull_tests::shell::{Ran, finish};
-use hull_tests::{Must as _, Node, node, paths};
+use hull_tests::{ExpectExt as _, Node, node, paths};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn a_failed_demo_leaves_nothing(dir: &Path) {
         paths::hull().display()
     );
     let hull = node::write(dir, "hull", &script);
-    fs::set_permissions(&hull, fs::Permissions::from_mode(0o755)).must("make it executable");
+    fs::set_permissions(&hull, fs::Permissions::from_mode(0o755)).or_fail("make it executable");
     let ran = demo(&hull);
     assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
     for part in [
@@ -49,13 +49,13 @@ fn a_failed_demo_leaves_nothing(dir: &Path) {
         assert!(!ran.stdout.contains(part) && !ran.stderr.contains(part), "`{part}` in {ran:?}");
     }
     let log = ran.stdout.lines().find_map(|line| line.strip_prefix("the daemon's log: "));
-    let log = Path::new(log.must("find where the log is"));
+    let log = Path::new(log.or_fail("find where the log is"));
     assert!(log.is_file(), "{} is kept", log.display());
     // Its name ends in the number of the demo's node, by which all its names go.
-    let name = log.file_stem().and_then(|name| name.to_str()).must("read the log's name");
-    let number = name.rsplit('-').next().must("find the number");
+    let name = log.file_stem().and_then(|name| name.to_str()).or_fail("read the log's name");
+    let number = name.rsplit('-').next().or_fail("find the number");
     for path in [format!("/var/tmp/hlt{number}"), format!("/sys/class/net/hlt{number}")] {
         assert!(fs::symlink_metadata(&path).is_err(), "{path} is left");
     }
-    fs::remove_file(log).must("remove the log");
+    fs::remove_file(log).or_fail("remove the log");
 }

@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, ContainerEventType as Kind, ContainerState, PodSandboxState};
 use hull_tests::cri::{idle, shell};
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use std::time::Duration;
 use tonic::Streaming;
 
@@ -12,7 +12,11 @@ const EVENT_MAX: Duration = Duration::from_secs(20);
 
 async fn listen(cri: &Cri) -> Streaming<api::ContainerEventResponse> {
     let mut runtime = cri.runtime.clone();
-    runtime.get_container_events(api::GetEventsRequest {}).await.must("ask for events").into_inner()
+    runtime
+        .get_container_events(api::GetEventsRequest {})
+        .await
+        .or_fail("ask for events")
+        .into_inner()
 }
 
 async fn next(events: &mut Streaming<api::ContainerEventResponse>) -> api::ContainerEventResponse {
@@ -21,7 +25,9 @@ async fn next(events: &mut Streaming<api::ContainerEventResponse>) -> api::Conta
         events.message(),
     )
     .await;
-    next.must("wait for an event").must("read an event").must("read an event before the end")
+    next.or_fail("wait for an event")
+        .or_fail("read an event")
+        .or_fail("read an event before the end")
 }
 
 /// Kinds of the next `count` events, with the id of each.
@@ -44,19 +50,20 @@ async fn a_life_is_told_event_by_event_with_the_statuses_of_that_moment() {
     let cri = node.cri();
     let mut events = listen(&cri).await;
     let (cri, pod, image) = node.pod("web").await;
-    let made = cri.create(&pod, shell("main", &image, "exit 7")).await.must("create a container");
-    cri.start(&made).await.must("start it");
+    let made =
+        cri.create(&pod, shell("main", &image, "exit 7")).await.or_fail("create a container");
+    cri.start(&made).await.or_fail("start it");
     let _ended = cri.ended(&made).await;
-    cri.remove(&made).await.must("remove it");
-    cri.stop_pod(&pod).await.must("stop the pod");
-    cri.remove_pod(&pod).await.must("remove the pod");
+    cri.remove(&made).await.or_fail("remove it");
+    cri.stop_pod(&pod).await.or_fail("stop the pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
 
     let created = next(&mut events).await;
     assert_eq!(
         (created.container_id.as_str(), created.container_event_type()),
         (pod.as_str(), Kind::ContainerCreatedEvent)
     );
-    let status = created.pod_sandbox_status.must("read the pod's status");
+    let status = created.pod_sandbox_status.or_fail("read the pod's status");
     assert_eq!((status.id.as_str(), status.state()), (pod.as_str(), PodSandboxState::SandboxReady));
     assert_eq!(
         take(&mut events, 2).await,
@@ -66,7 +73,7 @@ async fn a_life_is_told_event_by_event_with_the_statuses_of_that_moment() {
     assert_eq!(started.container_event_type(), Kind::ContainerStartedEvent);
     let stopped = next(&mut events).await;
     assert_eq!(stopped.container_event_type(), Kind::ContainerStoppedEvent);
-    let ended = stopped.containers_statuses.first().must("read the container's status");
+    let ended = stopped.containers_statuses.first().or_fail("read the container's status");
     assert_eq!((ended.state(), ended.exit_code), (ContainerState::ContainerExited, 7));
     assert!(stopped.created_at >= started.created_at);
     assert_eq!(
@@ -93,7 +100,7 @@ async fn what_ends_while_there_is_no_daemon_is_told_once_by_the_next() {
     let gone = events.message().await;
     assert!(!matches!(gone, Ok(Some(_))), "no event comes from a daemon that is gone: {gone:?}");
     let process = nix::unistd::Pid::from_raw(pid);
-    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).must("end the container");
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).or_fail("end the container");
     hull_tests::eventually("its process is gone", || async {
         match std::path::Path::new(&format!("/proc/{pid}")).try_exists() {
             Ok(false) => Ok(()),
@@ -111,7 +118,7 @@ async fn what_ends_while_there_is_no_daemon_is_told_once_by_the_next() {
         (ends.as_str(), Kind::ContainerStoppedEvent)
     );
     // The next is about what is done now: what ran on was not told again, and the end only once.
-    cri.stop(&stays, 0).await.must("stop the other");
+    cri.stop(&stays, 0).await.or_fail("stop the other");
     assert_eq!(take(&mut events, 1).await, [(stays, Kind::ContainerStoppedEvent)]);
 }
 
@@ -124,7 +131,7 @@ async fn two_readers_hear_the_same_and_a_container_that_never_ran_does_not_start
     let mut two = listen(&cri).await;
     let mut config = idle("main", &image);
     config.command = vec!["/no/such/program".into()];
-    let made = cri.create(&pod, config).await.must("create a container");
+    let made = cri.create(&pod, config).await.or_fail("create a container");
     let _refused = cri.start(&made).await.unwrap_err();
     let wanted =
         [(made.clone(), Kind::ContainerCreatedEvent), (made.clone(), Kind::ContainerStoppedEvent)];

@@ -3,7 +3,7 @@
 //! log and terminals only escaped, so that nobody forges a line or moves a cursor.
 
 use hull_tests::cri::{container, idle, mount};
-use hull_tests::{Cri, Must as _, Node, bundle::Bundle};
+use hull_tests::{Cri, ExpectExt as _, Node, bundle::Bundle};
 use std::path::Path;
 use tonic::Status;
 
@@ -90,7 +90,7 @@ async fn no_output_of_a_command_has_a_tenants_control_characters() {
     // Names may hold characters that reorder text, as these are not control characters.
     let mut odd = cri.pod_config("web\u{202e}bew\u{200b}");
     odd.hostname = "odd".into();
-    let pod = cri.run_pod_with(odd).await.must("run a pod with an odd name");
+    let pod = cri.run_pod_with(odd).await.or_fail("run a pod with an odd name");
     let mut odd = container("c\u{202e}d\u{200b}", &image, &[FORGED]);
     odd.annotations.insert("note".into(), FORGED.into());
     let made = cri.make(&pod, odd).await;
@@ -129,14 +129,14 @@ async fn no_output_of_a_command_has_a_tenants_control_characters() {
 fn no_error_of_the_oci_runtime_has_a_bundles_control_characters() {
     let bundle = Bundle::new();
     let log = bundle.scratch().join("log");
-    let log_file = log.to_str().must("name the log");
+    let log_file = log.to_str().or_fail("name the log");
     for words in [&["state", FORGED][..], &["run", "--bundle", FORGED, "a"], &["kill", "a", FORGED]]
     {
         let ran = bundle.oci(&[&["--log", log_file][..], words].concat());
         assert_ne!(ran.code, 0, "{ran:?}");
         assert_lines(&ran.stderr);
     }
-    let log = std::fs::read_to_string(&log).must("read the log");
+    let log = std::fs::read_to_string(&log).or_fail("read the log");
     assert_eq!(log.lines().count(), 3, "{log}");
     assert_lines(&log);
 }

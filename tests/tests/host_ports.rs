@@ -5,7 +5,7 @@
 
 use hull_proto::cri::{self as api, Protocol};
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -17,12 +17,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Does something in another network namespace.
 fn inside<T: Send + 'static>(netns: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let file = File::open(netns).must(format!("open {netns}"));
+    let file = File::open(netns).or_fail(format!("open {netns}"));
     let thread = std::thread::spawn(move || {
-        setns(file, CloneFlags::CLONE_NEWNET).must("enter a network namespace");
+        setns(file, CloneFlags::CLONE_NEWNET).or_fail("enter a network namespace");
         work()
     });
-    thread.join().map_err(|_| std::io::Error::other("it panicked")).must("work in a namespace")
+    thread.join().map_err(|_| std::io::Error::other("it panicked")).or_fail("work in a namespace")
 }
 
 /// A machine beside the node, with a link to it: a network namespace of the test's own.
@@ -82,8 +82,8 @@ fn mapping(protocol: Protocol, host_port: u16, host_ip: &str) -> api::PortMappin
 /// A port that nobody has now, neither for TCP nor for UDP.
 fn free_port() -> u16 {
     loop {
-        let tcp = TcpListener::bind("0.0.0.0:0").must("find a free port");
-        let port = tcp.local_addr().must("read the port").port();
+        let tcp = TcpListener::bind("0.0.0.0:0").or_fail("find a free port");
+        let port = tcp.local_addr().or_fail("read the port").port();
         if UdpSocket::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }
@@ -94,7 +94,7 @@ fn free_port() -> u16 {
 async fn pod_with(cri: &Cri, name: &str, image: &str, ports: &[api::PortMapping]) -> String {
     let mut config = cri.pod_config(name);
     config.port_mappings = ports.to_vec();
-    let pod = cri.run_pod_with(config).await.must("run a pod");
+    let pod = cri.run_pod_with(config).await.or_fail("run a pod");
     let idle = cri.run_idle(&pod, "idle", image).await;
     format!("/proc/{}/ns/net", cri.pid(&idle).await)
 }
@@ -102,8 +102,8 @@ async fn pod_with(cri: &Cri, name: &str, image: &str, ports: &[api::PortMapping]
 /// Answers every connection and every datagram with the address that it came from and `name`.
 fn serve(netns: &str, name: &'static str) {
     let (tcp, udp) = inside(netns, || {
-        let tcp = TcpListener::bind("0.0.0.0:7000").must("listen in the pod");
-        (tcp, UdpSocket::bind("0.0.0.0:7000").must("take datagrams in the pod"))
+        let tcp = TcpListener::bind("0.0.0.0:7000").or_fail("listen in the pod");
+        (tcp, UdpSocket::bind("0.0.0.0:7000").or_fail("take datagrams in the pod"))
     });
     let _ends_with_the_test = std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
@@ -169,7 +169,7 @@ async fn a_host_port_is_reached_from_everywhere_at_every_address_of_the_node() {
             Some(netns) => inside(netns, move || ask(&asked)),
             None => ask(&asked),
         };
-        let (tcp, udp) = said.must(format!("ask {at} from {from:?}"));
+        let (tcp, udp) = said.or_fail(format!("ask {at} from {from:?}"));
         assert!(tcp.starts_with("web ") && udp.starts_with("web "), "{at} {from:?}: {tcp} {udp}");
         if from == Some(&far) {
             // A client from elsewhere keeps its address, as policies need it.
@@ -191,11 +191,11 @@ async fn a_host_port_at_one_address_is_at_no_other_and_two_pods_may_share_it() {
     serve(&two, "two");
     let beside = format!("{}:{port}", elsewhere.node);
     let asked = beside.clone();
-    let (tcp, udp) = inside(&elsewhere.netns(), move || ask(&asked)).must("ask from elsewhere");
+    let (tcp, udp) = inside(&elsewhere.netns(), move || ask(&asked)).or_fail("ask from elsewhere");
     assert!(tcp.starts_with("one ") && udp.starts_with("one "), "{tcp} {udp}");
-    let (tcp, udp) = ask(&format!("127.0.0.1:{port}")).must("ask at loopback");
+    let (tcp, udp) = ask(&format!("127.0.0.1:{port}")).or_fail("ask at loopback");
     assert!(tcp.starts_with("two ") && udp.starts_with("two "), "{tcp} {udp}");
-    let (tcp, _) = ask(&beside).must("ask from the node");
+    let (tcp, _) = ask(&beside).or_fail("ask from the node");
     assert!(tcp.starts_with("one "), "{tcp}");
     ask(&format!("{}:{port}", node.gateway())).unwrap_err();
 }
@@ -233,7 +233,8 @@ async fn a_client_that_asked_before_the_pod_was_there_reaches_it_when_it_is() {
     let elsewhere = Elsewhere::beside(&node);
     let port = free_port();
     let at = format!("{}:{port}", elsewhere.node);
-    let socket = inside(&elsewhere.netns(), || UdpSocket::bind("0.0.0.0:0").must("make a socket"));
+    let socket =
+        inside(&elsewhere.netns(), || UdpSocket::bind("0.0.0.0:0").or_fail("make a socket"));
     // The kernel remembers this flow as one that leads to the node itself.
     let early = ask_udp(&socket, &at).unwrap_err();
     assert_eq!(early.kind(), std::io::ErrorKind::ConnectionRefused, "{early}");
@@ -247,8 +248,8 @@ async fn a_client_that_asked_before_the_pod_was_there_reaches_it_when_it_is() {
         assert!(said.starts_with(name), "{said}");
         for pod in cri.pods().await {
             if pod.metadata.is_some_and(|of| of.name == name) {
-                cri.stop_pod(&pod.id).await.must("stop the pod");
-                cri.remove_pod(&pod.id).await.must("remove the pod");
+                cri.stop_pod(&pod.id).await.or_fail("stop the pod");
+                cri.remove_pod(&pod.id).await.or_fail("remove the pod");
             }
         }
     }

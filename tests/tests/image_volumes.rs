@@ -5,7 +5,7 @@ use hull_proto::cri as api;
 use hull_tests::cri::{image, pod_namespaces, security, shell};
 use hull_tests::image::Image;
 use hull_tests::layer::Layer;
-use hull_tests::{Cri, Must as _, Node, fixture};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture};
 use serde_json::json;
 use tar::EntryType;
 use tonic::Code;
@@ -55,7 +55,7 @@ fn volume(of: &str, sub_path: &str, to: &str) -> api::Mount {
 async fn ready(node: &Node) -> (Cri, String, String) {
     let (cri, pod, busybox) = node.pod("web").await;
     for name in [data(), single()] {
-        let _id = cri.pull(&name).await.must("pull a volume's image");
+        let _id = cri.pull(&name).await.or_fail("pull a volume's image");
     }
     (cri, pod, busybox)
 }

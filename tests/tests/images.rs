@@ -6,7 +6,7 @@ use hull_tests::cri::{container, image as spec, shell};
 use hull_tests::image::{self, Image, docker_archive, oci_archive, this_arch};
 use hull_tests::layer::{Compression, Layer};
 use hull_tests::registry::{PASSWORD, Registry, USER};
-use hull_tests::{Cri, Must as _, Node, eventually, fixture, node};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, node};
 use serde_json::json;
 use std::fs;
 use tar::EntryType;
@@ -17,9 +17,9 @@ async fn run(cri: &Cri, reference: &str, script: &str) -> hull_tests::Exec {
     // A name of its own: a log is appended to, and outlives its pod.
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let pod = cri.run_pod(&format!("pod-{number}")).await.must("run a pod");
+    let pod = cri.run_pod(&format!("pod-{number}")).await.or_fail("run a pod");
     let said = cri.output(&pod, shell("main", reference, script)).await;
-    cri.remove_pod(&pod).await.must("remove the pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
     said
 }
 
@@ -39,7 +39,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     assert!(found.size > 500_000, "{found:?}");
     cri.pull(&by_digest).await.unwrap();
     for name in [by_digest.as_str(), &packed.id(), &packed.id()["sha256:".len()..][..12]] {
-        assert_eq!(cri.image_status(name).await.unwrap().must(name).id, packed.id());
+        assert_eq!(cri.image_status(name).await.unwrap().or_fail(name).id, packed.id());
     }
     let listed = cri.image.clone().list_images(api::ListImagesRequest::default()).await.unwrap();
     assert_eq!(listed.into_inner().images.len(), 1);
@@ -96,10 +96,15 @@ async fn the_filesystem_of_images_is_told() {
 /// Bytes and inodes of all containers, and nobody asks for any one's.
 async fn written(cri: &Cri) -> (u64, u64) {
     let request = api::ImageFsInfoRequest::default();
-    let told =
-        cri.image.clone().image_fs_info(request).await.must("ask for the space taken").into_inner();
+    let told = cri
+        .image
+        .clone()
+        .image_fs_info(request)
+        .await
+        .or_fail("ask for the space taken")
+        .into_inner();
     let usage = &told.container_filesystems[0];
-    let value = |of: Option<api::UInt64Value>| of.must("read a number").value;
+    let value = |of: Option<api::UInt64Value>| of.or_fail("read a number").value;
     (value(usage.used_bytes), value(usage.inodes_used))
 }
 
@@ -400,7 +405,7 @@ async fn archives_are_imported_from_files_and_pipes() {
     {
         let said = node.hull(&["import", &file.display().to_string()]).good();
         assert!(said.contains(name), "{said}");
-        let found = cri.image_status(name).await.unwrap().must(name);
+        let found = cri.image_status(name).await.unwrap().or_fail(name);
         assert_eq!(found.id, packed.id());
         let pod = cri.run_pod("web").await.unwrap();
         let said = cri.output(&pod, container("main", name, &["echo", "runs"])).await;

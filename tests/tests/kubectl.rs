@@ -4,7 +4,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::shell::{Ran, finish};
-use hull_tests::{Cri, Must as _, Node, eventually, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, paths};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -21,7 +21,7 @@ fn lacks_kubeclient(test: &str) -> bool {
 }
 
 fn kubeclient(args: &[&str]) -> Command {
-    let mut command = Command::new(paths::kubeclient().must("find kubeclient"));
+    let mut command = Command::new(paths::kubeclient().or_fail("find kubeclient"));
     command.args(args);
     command
 }
@@ -36,14 +36,14 @@ async fn exec_url(cri: &Cri, container: &str, command: &[&str], stdin: bool, tty
         stdout: true,
         stderr: !tty,
     };
-    cri.runtime.clone().exec(request).await.must("ask for an exec").into_inner().url
+    cri.runtime.clone().exec(request).await.or_fail("ask for an exec").into_inner().url
 }
 
 async fn attach_url(cri: &Cri, container: &str, tty: bool) -> String {
     let container_id = container.to_owned();
     let request =
         api::AttachRequest { container_id, stdin: false, tty, stdout: true, stderr: !tty };
-    cri.runtime.clone().attach(request).await.must("ask for an attach").into_inner().url
+    cri.runtime.clone().attach(request).await.or_fail("ask for an attach").into_inner().url
 }
 
 async fn forward_url(cri: &Cri, pod: &str) -> String {
@@ -51,7 +51,7 @@ async fn forward_url(cri: &Cri, pod: &str) -> String {
         pod_sandbox_id: pod.into(),
         ..api::PortForwardRequest::default()
     };
-    cri.runtime.clone().port_forward(request).await.must("ask for a forward").into_inner().url
+    cri.runtime.clone().port_forward(request).await.or_fail("ask for a forward").into_inner().url
 }
 
 #[tokio::test]
@@ -173,19 +173,19 @@ async fn a_terminal_hears_of_its_size_over_every_transport() {
 fn forwarding(by: &str, url: &str, to: u16) -> (Child, BufReader<ChildStdout>, u16) {
     let mut command = kubeclient(&["-transport", by, "forward", url, &format!("0:{to}")]);
     let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().must("start kubeclient");
-    let mut says = BufReader::new(child.stdout.take().must("hear kubeclient"));
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().or_fail("start kubeclient");
+    let mut says = BufReader::new(child.stdout.take().or_fail("hear kubeclient"));
     let mut said = String::new();
-    says.read_line(&mut said).must("hear where it listens");
+    says.read_line(&mut said).or_fail("hear where it listens");
     let port = said.rsplit_once(" -> ").and_then(|(before, _)| before.rsplit_once(':'));
-    let port = port.and_then(|(_, port)| port.parse().ok()).must("find the port");
+    let port = port.and_then(|(_, port)| port.parse().ok()).or_fail("find the port");
     (child, says, port)
 }
 
 async fn listens(cri: &Cri, id: &str) {
     eventually("the server listens", || async {
         let asked = cri.exec(id, &["sh", "-c", "netstat -lnt | grep -q :8080"]).await;
-        let ran = asked.must("look for the server");
+        let ran = asked.or_fail("look for the server");
         if ran.code == 0 { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;
@@ -213,7 +213,7 @@ async fn a_forwarded_connection_is_closed_by_halves_and_ends_with_its_pod() {
         assert_eq!(answer, "1000000\nover\n", "{by}");
         left.push((by, child, says));
     }
-    cri.stop_pod(&pod).await.must("stop the pod");
+    cri.stop_pod(&pod).await.or_fail("stop the pod");
     for (by, mut child, _says) in left {
         // The library says that it lost the connection; that it ends is what counts.
         let status = child.wait().unwrap();
@@ -241,7 +241,7 @@ async fn sessions_end_with_their_container() {
         exec.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
         let url = attach_url(&cri, &id, true).await;
         let mut attach = kubeclient(&["-transport", by, "-t", "attach", &url]).spawn().unwrap();
-        cri.stop(&id, 0).await.must("stop the container");
+        cri.stop(&id, 0).await.or_fail("stop the container");
         assert_eq!(exec.wait().unwrap().code(), Some(137), "{by}");
         // It may have come too late, and gets an error then.
         assert!(matches!(attach.wait().unwrap().code(), Some(0 | 99)), "{by}");

@@ -4,7 +4,7 @@
 use hull_proto::cri as api;
 use hull_tests::cri::{container, read_log, shell, text};
 use hull_tests::shell::run;
-use hull_tests::{Must as _, Node, eventually};
+use hull_tests::{ExpectExt as _, Node, eventually};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 fn numbers(files: &[&Path]) -> Vec<u64> {
     let lines = files.iter().flat_map(|file| read_log(file));
     lines
-        .map(|line| line.text.trim_start_matches('n').parse().must("read a line's number"))
+        .map(|line| line.text.trim_start_matches('n').parse().or_fail("read a line's number"))
         .collect()
 }
 
@@ -141,7 +141,7 @@ struct Small(PathBuf);
 
 impl Small {
     fn at(dir: PathBuf) -> Self {
-        fs::create_dir(&dir).must("make a mount point");
+        fs::create_dir(&dir).or_fail("make a mount point");
         let _nothing =
             run("mount", ["-t", "tmpfs", "-o", "size=64k", "small", &dir.display().to_string()])
                 .good();
@@ -170,7 +170,7 @@ async fn output_that_did_not_fit_on_the_disk_is_told_with_what_helps() {
     assert_eq!(cri.ended(&made).await.exit_code, 3);
     let log = node.daemon_log();
     let told = log.lines().find(|line| line.contains("missing in its log"));
-    let told = told.must("find it in the daemon's log");
+    let told = told.or_fail("find it in the daemon's log");
     for part in ["lost_bytes=", "No space left on device", "containerLogMaxSize", "WARN"] {
         assert!(told.contains(part), "{told}");
     }
@@ -184,8 +184,10 @@ const IMPOSTORS: [&str; 4] = ["hard links", "symbolic link", "device", "FIFO"];
 fn put(what: &str, host: &Path, log: &Path) {
     let text = log.display().to_string();
     match what {
-        "hard links" => fs::hard_link(host, log).must("link the host's file"),
-        "symbolic link" => std::os::unix::fs::symlink(host, log).must("point to the host's file"),
+        "hard links" => fs::hard_link(host, log).or_fail("link the host's file"),
+        "symbolic link" => {
+            std::os::unix::fs::symlink(host, log).or_fail("point to the host's file")
+        }
         "device" => drop(run("mknod", [text.as_str(), "c", "1", "5"]).good()),
         _ => drop(run("mkfifo", [text.as_str()]).good()),
     }

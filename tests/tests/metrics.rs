@@ -4,33 +4,33 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{container, resources};
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use std::collections::BTreeMap;
 
 async fn descriptors(cri: &Cri) -> BTreeMap<String, Vec<String>> {
     let mut runtime = cri.runtime.clone();
     let answer = runtime.list_metric_descriptors(api::ListMetricDescriptorsRequest {}).await;
-    let descriptors = answer.must("list the descriptors").into_inner().descriptors;
+    let descriptors = answer.or_fail("list the descriptors").into_inner().descriptors;
     descriptors.into_iter().map(|of| (of.name, of.label_keys)).collect()
 }
 
 async fn metrics(cri: &Cri) -> Vec<api::PodSandboxMetrics> {
     let mut runtime = cri.runtime.clone();
     let answer = runtime.list_pod_sandbox_metrics(api::ListPodSandboxMetricsRequest {}).await;
-    answer.must("list the metrics").into_inner().pod_metrics
+    answer.or_fail("list the metrics").into_inner().pod_metrics
 }
 
 /// The value of the first metric of this name.
 fn value(of: &[api::Metric], name: &str) -> u64 {
-    let found = of.iter().find(|metric| metric.name == name).must(format!("find {name}"));
-    found.value.must(format!("read {name}")).value
+    let found = of.iter().find(|metric| metric.name == name).or_fail(format!("find {name}"));
+    found.value.or_fail(format!("read {name}")).value
 }
 
 /// Fails unless every metric is described, with as many labels as it has.
 fn is_described(described: &BTreeMap<String, Vec<String>>, given: &api::PodSandboxMetrics) {
     let of_containers = given.container_metrics.iter().flat_map(|of| &of.metrics);
     for metric in given.metrics.iter().chain(of_containers) {
-        let keys = described.get(&metric.name).must(format!("find {} described", metric.name));
+        let keys = described.get(&metric.name).or_fail(format!("find {} described", metric.name));
         assert_eq!(keys.len(), metric.label_values.len(), "{metric:?} has {keys:?}");
         assert!(metric.timestamp > 0 && metric.value.is_some(), "{metric:?}");
     }
@@ -42,7 +42,7 @@ fn labels(
     of: &[api::Metric],
     name: &str,
 ) -> BTreeMap<String, String> {
-    let found = of.iter().find(|metric| metric.name == name).must(format!("find {name}"));
+    let found = of.iter().find(|metric| metric.name == name).or_fail(format!("find {name}"));
     described[name].iter().cloned().zip(found.label_values.iter().cloned()).collect()
 }
 
@@ -80,7 +80,7 @@ async fn metrics_have_the_names_and_labels_that_are_described_and_values_that_ho
     let of = &of_container.metrics;
     assert_eq!(
         value(of, "container_start_time_seconds"),
-        u64::try_from(status.started_at).must("read it") / 1_000_000_000
+        u64::try_from(status.started_at).or_fail("read it") / 1_000_000_000
     );
     assert_eq!(value(of, "container_spec_memory_limit_bytes"), 64 << 20);
     assert_eq!(value(of, "container_spec_cpu_quota"), 150_000);
@@ -97,7 +97,7 @@ async fn metrics_have_the_names_and_labels_that_are_described_and_values_that_ho
         "the file was in the page cache"
     );
     assert!(value(of, "container_fs_usage_bytes") >= 1_500_000);
-    let room = nix::sys::statvfs::statvfs(&node.data_dir()).must("ask for the filesystem");
+    let room = nix::sys::statvfs::statvfs(&node.data_dir()).or_fail("ask for the filesystem");
     assert_eq!(value(of, "container_fs_limit_bytes"), room.blocks() * room.fragment_size());
     assert!(value(of, "container_fs_inodes_free") > 0);
     assert_eq!(value(of, "container_threads_max"), 0, "there is no limit");
@@ -107,7 +107,7 @@ async fn metrics_have_the_names_and_labels_that_are_described_and_values_that_ho
     assert!(value(&of_pod.metrics, "container_network_receive_packets_total") > 0);
     let tells_link =
         of_pod.metrics.iter().find(|of| of.name == "container_network_receive_bytes_total");
-    assert_eq!(tells_link.must("find it").label_values.last().must("read it"), "eth0");
+    assert_eq!(tells_link.or_fail("find it").label_values.last().or_fail("read it"), "eth0");
 }
 
 #[tokio::test]
@@ -115,9 +115,9 @@ async fn a_stopped_pod_has_no_metrics_and_the_stream_says_the_same_as_the_list()
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("one").await;
     let _made = cri.run_idle(&pod, "main", &image).await;
-    let two = cri.run_pod("two").await.must("run a second pod");
-    let gone = cri.run_pod("gone").await.must("run a third pod");
-    cri.stop_pod(&gone).await.must("stop it");
+    let two = cri.run_pod("two").await.or_fail("run a second pod");
+    let gone = cri.run_pod("gone").await.or_fail("run a third pod");
+    cri.stop_pod(&gone).await.or_fail("stop it");
     let ids = |of: &[api::PodSandboxMetrics]| {
         let mut ids: Vec<String> = of.iter().map(|of| of.pod_sandbox_id.clone()).collect();
         ids.sort();
@@ -128,9 +128,9 @@ async fn a_stopped_pod_has_no_metrics_and_the_stream_says_the_same_as_the_list()
     assert_eq!(ids(&metrics(&cri).await), wanted);
     let mut runtime = cri.runtime.clone();
     let stream = runtime.stream_pod_sandbox_metrics(api::StreamPodSandboxMetricsRequest {}).await;
-    let mut stream = stream.must("ask for the stream").into_inner();
+    let mut stream = stream.or_fail("ask for the stream").into_inner();
     let mut streamed = Vec::new();
-    while let Some(part) = stream.message().await.must("read the stream") {
+    while let Some(part) = stream.message().await.or_fail("read the stream") {
         streamed.extend(part.pod_sandbox_metrics);
     }
     assert_eq!(ids(&streamed), wanted);

@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, MountPropagation};
 use hull_tests::cri::{mount, security, shell};
-use hull_tests::{Must as _, Node, eventually, node};
+use hull_tests::{ExpectExt as _, Node, eventually, node};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ struct Shared(PathBuf);
 
 impl Shared {
     fn at(path: PathBuf) -> Self {
-        fs::create_dir_all(&path).must("make a directory");
+        fs::create_dir_all(&path).or_fail("make a directory");
         let at = path.display().to_string();
         let _said = hull_tests::shell::run("mount", ["--bind", &at, &at]).good();
         let _said = hull_tests::shell::run("mount", ["--make-shared", &at]).good();
@@ -28,14 +28,15 @@ impl Drop for Shared {
 }
 
 fn mount_tmpfs(at: &Path) {
-    fs::create_dir_all(at).must("make a directory");
+    fs::create_dir_all(at).or_fail("make a directory");
     let _said =
         hull_tests::shell::run("mount", ["-t", "tmpfs", "none", &at.display().to_string()]).good();
 }
 
 async fn says(cri: &hull_tests::Cri, container: &str, command: &str, expected: &str) {
     eventually(format!("`{command}` prints {expected:?}"), || async {
-        let ran = cri.exec(container, &["sh", "-c", command]).await.must("exec in the container");
+        let ran =
+            cri.exec(container, &["sh", "-c", command]).await.or_fail("exec in the container");
         if ran.stdout == expected { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;
@@ -231,11 +232,11 @@ async fn what_every_container_has_mounted_leaves_nothing_in_its_own_layer() {
 /// Name, kind, mode, owner and device number of all in the host's /dev, but for terminals that come and go.
 fn devices_of_the_host() -> Vec<String> {
     let mut found: Vec<_> = fs::read_dir("/dev")
-        .must("list /dev")
-        .map(|entry| entry.must("list /dev"))
+        .or_fail("list /dev")
+        .map(|entry| entry.or_fail("list /dev"))
         .filter(|entry| entry.file_name() != "pts")
         .map(|entry| {
-            let of = fs::symlink_metadata(entry.path()).must("look at a device");
+            let of = fs::symlink_metadata(entry.path()).or_fail("look at a device");
             format!(
                 "{:?} {:o} {}:{} {:x}",
                 entry.file_name(),

@@ -4,7 +4,7 @@
 use hull_proto::cri::{self as api};
 use hull_tests::cri::shell;
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually, fixture};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
@@ -17,7 +17,7 @@ fn web(image: &str, page: &str) -> api::ContainerConfig {
 /// Asks from inside a container until somebody answers. (Debian's static wget dies of `-T`.)
 async fn fetched(cri: &Cri, from: &str, url: &str) -> String {
     eventually(format!("{url} answers"), || async {
-        let ran = cri.exec(from, &["wget", "-q", "-O", "-", url]).await.must("exec wget");
+        let ran = cri.exec(from, &["wget", "-q", "-O", "-", url]).await.or_fail("exec wget");
         if ran.code == 0 { Ok(ran.stdout) } else { Err(ran.stderr) }
     })
     .await

@@ -6,7 +6,7 @@ use hull_tests::cri::{pod_namespaces, security, shell};
 use hull_tests::crictl::{Forward, TRANSPORTS, lacks_crictl};
 use hull_tests::host::Names;
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -65,17 +65,17 @@ fn pod_config(cri: &Cri, mapped: bool, on_host: bool) -> PodSandboxConfig {
 /// Fetches a page from the pod's loopback through a forwarded port.
 fn forwarded(node: &Node, by: &str, pod: &str, port: u16) -> String {
     let forward = Forward::start(node, by, pod, port);
-    let mut stream = TcpStream::connect(("127.0.0.1", forward.port)).must("reach crictl");
-    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").must("ask");
+    let mut stream = TcpStream::connect(("127.0.0.1", forward.port)).or_fail("reach crictl");
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").or_fail("ask");
     let mut said = String::new();
-    let _length = stream.read_to_string(&mut said).must("hear the answer");
+    let _length = stream.read_to_string(&mut said).or_fail("hear the answer");
     said
 }
 
 /// Runs a pod and looks at all that a network's mode must not change.
 async fn all_is_right(node: &Node, mapped: bool, on_host: bool, has_address: bool) {
     let (cri, image) = (node.cri(), fixture::busybox());
-    let pod = cri.run_pod_with(pod_config(&cri, mapped, on_host)).await.must("run the pod");
+    let pod = cri.run_pod_with(pod_config(&cri, mapped, on_host)).await.or_fail("run the pod");
     // Pods on the host's network, of tests that run at once, share its ports.
     let port = if on_host { node.host_port() } else { PORT };
     let page = format!(
@@ -89,10 +89,10 @@ async fn all_is_right(node: &Node, mapped: bool, on_host: bool, has_address: boo
     let made = cri.run(&pod, server).await;
     let said = |command: &'static [&'static str]| {
         let (cri, made) = (cri.clone(), made.clone());
-        async move { cri.exec(&made, command).await.must("exec").stdout }
+        async move { cri.exec(&made, command).await.or_fail("exec").stdout }
     };
     let hostname = if on_host {
-        fs::read_to_string("/proc/sys/kernel/hostname").must("read the node's name")
+        fs::read_to_string("/proc/sys/kernel/hostname").or_fail("read the node's name")
     } else {
         "web-0\n".to_owned()
     };
@@ -108,14 +108,14 @@ async fn all_is_right(node: &Node, mapped: bool, on_host: bool, has_address: boo
     let ip = cri.pod_ip(&pod).await;
     assert_eq!(!ip.is_empty(), has_address, "{ip}");
     if on_host {
-        assert_eq!(hosts, fs::read_to_string("/etc/hosts").must("read the node's hosts"));
+        assert_eq!(hosts, fs::read_to_string("/etc/hosts").or_fail("read the node's hosts"));
     } else {
         assert!(hosts.contains("127.0.0.1\tlocalhost"), "{hosts}");
         assert!(!has_address || hosts.contains(&format!("{ip}\tweb-0")), "{hosts}");
     }
     let url = format!("http://127.0.0.1:{port}/index.html");
     eventually("the server answers over loopback", || async {
-        let asked = cri.exec(&made, &["wget", "-q", "-O", "-", &url]).await.must("exec wget");
+        let asked = cri.exec(&made, &["wget", "-q", "-O", "-", &url]).await.or_fail("exec wget");
         if asked.stdout == "served\n" { Ok(()) } else { Err(format!("{asked:?}")) }
     })
     .await;
@@ -123,7 +123,7 @@ async fn all_is_right(node: &Node, mapped: bool, on_host: bool, has_address: boo
         let page = forwarded(node, by, &pod, port);
         assert!(page.ends_with("served\n"), "{by}: {page:?}");
     }
-    cri.remove_all_pods().await.must("remove the pod");
+    cri.remove_all_pods().await.or_fail("remove the pod");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn names_exec_and_port_forward_are_right_with_network_plugins() {
     };
     let node = Node::start_on_network(settings).await;
     let conf_dir = node.names().root.join("host/net.d");
-    fs::create_dir_all(&conf_dir).must("make the directory of networks");
+    fs::create_dir_all(&conf_dir).or_fail("make the directory of networks");
     let text = format!(
         r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [
             {{"type": "bridge", "bridge": "{}", "isGateway": true, "ipam": {{"type": "host-local",
@@ -211,7 +211,7 @@ async fn names_exec_and_port_forward_are_right_with_network_plugins() {
         node.names().root.join("host/ipam").display(),
         node.subnet(),
     );
-    fs::write(conf_dir.join("10-pods.conflist"), text).must("configure the network");
+    fs::write(conf_dir.join("10-pods.conflist"), text).or_fail("configure the network");
     for mapped in [false, true] {
         all_is_right(&node, mapped, false, true).await;
     }

@@ -6,7 +6,7 @@
 use hull_proto::cri::{self as api, security_profile::ProfileType};
 use hull_tests::cri::{idle, resources, security};
 use hull_tests::shell::{names, run};
-use hull_tests::{Cri, Must as _, Node, node};
+use hull_tests::{Cri, ExpectExt as _, Node, node};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -39,14 +39,14 @@ fn confined(name: &str, image: &str, profile: &Path) -> api::ContainerConfig {
 }
 
 async fn probe(cri: &Cri, container: &str) -> String {
-    cri.exec(container, &PROBE).await.must("exec in a container").stdout
+    cri.exec(container, &PROBE).await.or_fail("exec in a container").stdout
 }
 
 /// Sets a setting for the next daemon.
 fn set_default_seccomp(node: &Node, value: &str) {
     let text = format!("[runtime]\ndefault_seccomp = {value:?}\n");
     let dir = node.state_dir().with_file_name("hull.toml.d");
-    fs::create_dir_all(&dir).must("make the directory of more config");
+    fs::create_dir_all(&dir).or_fail("make the directory of more config");
     let _path = node::write(&dir, "test.toml", &text);
 }
 
@@ -109,7 +109,7 @@ async fn a_container_made_before_a_restart_starts_with_what_was_resolved_then() 
 /// As its cgroup has it.
 async fn memory_limit(cri: &Cri, container: &str) -> String {
     let file = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
-    cri.exec(container, &["sh", "-c", file]).await.must("read the memory limit").stdout
+    cri.exec(container, &["sh", "-c", file]).await.or_fail("read the memory limit").stdout
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn what_the_daemon_keeps_is_roots_alone() {
 }
 
 fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).must(format!("look at {}", path.display())).permissions().mode()
+    fs::symlink_metadata(path).or_fail(format!("look at {}", path.display())).permissions().mode()
         & 0o7777
 }
 

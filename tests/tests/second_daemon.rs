@@ -3,7 +3,7 @@
 //! second one does not start, and names the first.
 
 use hull_tests::shell::run;
-use hull_tests::{Must as _, Node};
+use hull_tests::{ExpectExt as _, Node};
 use rustix::thread::set_thread_res_uid;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -53,13 +53,13 @@ async fn a_second_daemon_that_shares_something_names_the_first_and_does_not_star
             assert!(said.contains(word), "{word} in {said}");
         }
     }
-    assert_eq!(cri.exec(&made, &["echo", "on"]).await.must("exec").stdout, "on\n");
+    assert_eq!(cri.exec(&made, &["echo", "on"]).await.or_fail("exec").stdout, "on\n");
     // However the first one ended, the next has the names at once.
     for _ in 0..3 {
         node.kill();
         node.start_again().await;
     }
-    assert_eq!(cri.exec(&made, &["echo", "on"]).await.must("exec").stdout, "on\n");
+    assert_eq!(cri.exec(&made, &["echo", "on"]).await.or_fail("exec").stdout, "on\n");
 }
 
 #[tokio::test]
@@ -71,15 +71,15 @@ async fn a_process_that_is_no_daemon_cannot_keep_one_from_starting() {
     // The peer's user is that of the thread that listens: unix(7), SO_PEERCRED.
     let held = std::thread::spawn(move || {
         let nobody = rustix::process::Uid::from_raw(NOBODY);
-        set_thread_res_uid(nobody, nobody, nobody).must("become nobody");
-        let name = SocketAddr::from_abstract_name(name).must("make a name");
-        UnixListener::bind_addr(&name).must("listen")
+        set_thread_res_uid(nobody, nobody, nobody).or_fail("become nobody");
+        let name = SocketAddr::from_abstract_name(name).or_fail("make a name");
+        UnixListener::bind_addr(&name).or_fail("listen")
     });
     let held = held.join().unwrap();
     node.start_again().await;
     assert!(node.daemon_log().contains("held by a process that is not a daemon"));
     drop(held);
     node.restart().await;
-    let pod = node.cri().run_pod("web").await.must("run a pod");
-    node.cri().remove_pod(&pod).await.must("remove it");
+    let pod = node.cri().run_pod("web").await.or_fail("run a pod");
+    node.cri().remove_pod(&pod).await.or_fail("remove it");
 }

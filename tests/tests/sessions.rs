@@ -3,7 +3,7 @@
 
 use hull_tests::session::{self, Input, Output, RESIZE, STDIN, STDOUT};
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually};
 use std::sync::Arc;
 
 /// A container that waits for `/go` and then runs `script`; somebody may type into it, or not.
@@ -16,7 +16,7 @@ async fn waits(cri: &Cri, pod: &str, image: &str, script: &str, interactive: boo
 }
 
 async fn go(cri: &Cri, id: &str) {
-    let touched = cri.exec(id, &["touch", "/go"]).await.must("give the sign");
+    let touched = cri.exec(id, &["touch", "/go"]).await.or_fail("give the sign");
     assert_eq!(touched.code, 0);
 }
 
@@ -155,7 +155,7 @@ async fn attached(cri: &Cri, id: &str, clients: usize) {
     let monitor = monitor_of(cri.pid(id).await);
     eventually(format!("{clients} are attached"), || async {
         let sockets = std::fs::read_dir(format!("/proc/{monitor}/fd"));
-        let sockets = sockets.must("look at the monitor's descriptors").flatten();
+        let sockets = sockets.or_fail("look at the monitor's descriptors").flatten();
         let sockets = sockets.filter(|fd| {
             let to = std::fs::read_link(fd.path()).unwrap_or_default();
             to.to_string_lossy().starts_with("socket:")
@@ -168,9 +168,9 @@ async fn attached(cri: &Cri, id: &str, clients: usize) {
 }
 
 fn monitor_of(pid: i32) -> String {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).must("read its stat");
-    let behind_name = stat.rsplit(") ").next().must("find the end of its name");
-    behind_name.split(' ').nth(1).must("find its parent").to_owned()
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).or_fail("read its stat");
+    let behind_name = stat.rsplit(") ").next().or_fail("find the end of its name");
+    behind_name.split(' ').nth(1).or_fail("find its parent").to_owned()
 }
 
 /// One that nobody can type into does not wait at all, another one only for seconds.

@@ -8,7 +8,7 @@ use hull_tests::image::{Image, this_arch};
 use hull_tests::layer::Layer;
 use hull_tests::registry::Registry;
 use hull_tests::shell::{self, names};
-use hull_tests::{Must as _, Node, eventually, fixture};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -128,8 +128,8 @@ async fn a_pull_tells_programs_how_far_it_is() {
 
 /// Passes a registry on, but of every answer no more than `most` bytes; then it is silent.
 fn halting(registry: &str, most: u64) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").must("listen on loopback");
-    let address = listener.local_addr().must("read an address").to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").or_fail("listen on loopback");
+    let address = listener.local_addr().or_fail("read an address").to_string();
     let registry = registry.to_owned();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {

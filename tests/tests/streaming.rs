@@ -3,7 +3,7 @@
 
 use hull_tests::crictl::{Forward, TRANSPORTS, crictl, lacks_crictl};
 use hull_tests::shell::{Ran, finish, run};
-use hull_tests::{Must as _, Node, eventually};
+use hull_tests::{ExpectExt as _, Node, eventually};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -11,11 +11,11 @@ use std::process::{Child, Command, Stdio};
 /// Runs a command with `input` and gives its output byte by byte.
 fn fed(command: &mut Command, input: &[u8]) -> (i32, Vec<u8>, String) {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().must("start crictl");
-    let mut stdin = child.stdin.take().must("take its input");
+    let mut child = piped.spawn().or_fail("start crictl");
+    let mut stdin = child.stdin.take().or_fail("take its input");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().must("wait for crictl");
+    let output = child.wait_with_output().or_fail("wait for crictl");
     let _broken = writer.join();
     let code = output.status.code().unwrap_or(-1);
     (code, output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
@@ -110,8 +110,8 @@ fn some(found: String) -> Result<String, String> {
 
 /// Ends a child of ours with SIGKILL.
 fn end(child: &mut Child) {
-    child.kill().must("kill a child");
-    let _status = child.wait().must("wait for a child");
+    child.kill().or_fail("kill a child");
+    let _status = child.wait().or_fail("wait for a child");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 use hull_tests::cri::shell;
 use hull_tests::image::oci_archive;
 use hull_tests::shell::run;
-use hull_tests::{Cri, Must as _, Node, eventually, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,7 @@ impl Drop for Wire {
 async fn serve(node: &Node, archive: &Path) -> (Cri, String, String) {
     let _said = node.hull(&["import", &archive.display().to_string()]).good();
     let cri = node.cri();
-    let pod = cri.run_pod("web").await.must("run the serving pod");
+    let pod = cri.run_pod("web").await.or_fail("run the serving pod");
     let page =
         "mkdir /www && head -c 1000000 /dev/zero > /www/page && exec httpd -f -v -p 80 -h /www";
     let web = cri.run(&pod, shell("web", IMAGE, page)).await;
@@ -87,11 +87,11 @@ async fn fetch(from: &Node, archive: &Path, to: &(Cri, String, String), mtu: u32
     let _said = from.hull(&["import", &archive.display().to_string()]).good();
     let (server_cri, server, server_ip) = to;
     let cri = from.cri();
-    let pod = cri.run_pod("client").await.must("run the asking pod");
+    let pod = cri.run_pod("client").await.or_fail("run the asking pod");
     let client = cri.run_idle(&pod, "client", IMAGE).await;
     let ask = format!("wget -q -O - http://{server_ip}/page | wc -c");
     eventually(format!("{server_ip} on the other node answers"), || async {
-        let got = cri.exec(&client, &["sh", "-c", &ask]).await.must("exec wget");
+        let got = cri.exec(&client, &["sh", "-c", &ask]).await.or_fail("exec wget");
         if got.stdout.trim() == "1000000" { Ok(()) } else { Err(format!("{got:?}")) }
     })
     .await;
@@ -102,13 +102,14 @@ async fn fetch(from: &Node, archive: &Path, to: &(Cri, String, String), mtu: u32
         if said.contains(&ip) { Ok(()) } else { Err(said) }
     })
     .await;
-    let got = cri.exec(&client, &["cat", "/sys/class/net/eth0/mtu"]).await.must("read the MTU");
+    let got = cri.exec(&client, &["cat", "/sys/class/net/eth0/mtu"]).await.or_fail("read the MTU");
     assert_eq!(got.stdout.trim(), mtu.to_string(), "the pod's MTU is that of the way out");
 }
 
 fn archive(name: &str) -> PathBuf {
     let path = paths::fixtures().join(format!("two-nodes-{name}.tar"));
-    fs::write(&path, oci_archive(&fixture::busybox_image().pack(), IMAGE)).must("write the image");
+    fs::write(&path, oci_archive(&fixture::busybox_image().pack(), IMAGE))
+        .or_fail("write the image");
     path
 }
 
@@ -154,7 +155,7 @@ async fn pods_of_two_nodes_reach_each_other_over_an_overlay_by_plugins() {
         wire.on(end, "link set vx0 up");
         wire.on(end, &format!("route add {} via 10.212.0.{}", other.subnet(), far + 4));
         let conf_dir = node.names().root.join("host/net.d");
-        fs::create_dir_all(&conf_dir).must("make the directory of networks");
+        fs::create_dir_all(&conf_dir).or_fail("make the directory of networks");
         let text = format!(
             r#"{{"cniVersion": "1.0.0", "name": "overlay", "plugins": [
                 {{"type": "bridge", "bridge": "cni0", "isGateway": true, "mtu": {mtu}, "ipam": {{"type": "host-local",
@@ -162,7 +163,7 @@ async fn pods_of_two_nodes_reach_each_other_over_an_overlay_by_plugins() {
             node.names().root.join("host/ipam").display(),
             node.subnet(),
         );
-        fs::write(conf_dir.join("10-overlay.conflist"), text).must("configure the network");
+        fs::write(conf_dir.join("10-overlay.conflist"), text).or_fail("configure the network");
     }
     let served = serve(&b, &archive).await;
     fetch(&a, &archive, &served, mtu).await;

@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{idle, mount, pod_namespaces, security, shell};
-use hull_tests::{Cri, Must as _, Node, fixture, node};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, node};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
@@ -35,7 +35,7 @@ fn volume(from: &Path, to: &str) -> api::Mount {
 }
 
 fn owner(path: &Path) -> (u32, u32) {
-    let found = fs::metadata(path).must(format!("look at {}", path.display()));
+    let found = fs::metadata(path).or_fail(format!("look at {}", path.display()));
     (found.uid(), found.gid())
 }
 

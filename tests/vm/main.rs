@@ -10,12 +10,12 @@ mod service;
 mod systemd;
 mod userns;
 
-use hull_tests::Must as _;
+use hull_tests::ExpectExt as _;
 
 /// The path of a process's cgroup.
 fn cgroup_of(pid: i32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-    text.must("read a process's cgroup").trim().trim_start_matches("0::").to_owned()
+    text.or_fail("read a process's cgroup").trim().trim_start_matches("0::").to_owned()
 }
 
 /// The command's output, without the line's end.

@@ -4,7 +4,7 @@
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{mount, pod_namespaces, security, shell};
-use hull_tests::{Cri, Must as _, Node, fixture, node, shell as host};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, node, shell as host};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -43,7 +43,7 @@ struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     fn at(dir: PathBuf) -> Self {
-        fs::create_dir(&dir).must("make the directory of a tmpfs");
+        fs::create_dir(&dir).or_fail("make the directory of a tmpfs");
         super::said("mount", &["-t", "tmpfs", "none", &dir.display().to_string()]);
         Self(dir)
     }
@@ -56,7 +56,7 @@ impl Drop for Tmpfs {
 }
 
 fn owner(path: &Path) -> (u32, u32) {
-    let found = fs::symlink_metadata(path).must("look whose a file is");
+    let found = fs::symlink_metadata(path).or_fail("look whose a file is");
     (found.uid(), found.gid())
 }
 

@@ -7,7 +7,7 @@ use cri_bench::target::{Endpoint, Network, Target};
 use cri_bench::work::Work;
 use hull_proto::cri::LinuxContainerResources;
 use hull_tests::cri::{pod_security, resources, security};
-use hull_tests::{Must as _, Node, fixture, shell};
+use hull_tests::{ExpectExt as _, Node, fixture, shell};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
@@ -20,8 +20,8 @@ async fn bench(node: &mut Node, args: &[&str]) -> (Value, String) {
     let _made = shell::run("mkfifo", [&asked, &done]).good();
     // For reading and writing: so it is never at its end, and opening does not wait.
     let options = pipe::OpenOptions::new().read_write(true).clone();
-    let mut requests = options.open_receiver(&asked).must("open a pipe");
-    let mut answers = options.open_sender(&done).must("open a pipe");
+    let mut requests = options.open_receiver(&asked).or_fail("open a pipe");
+    let mut answers = options.open_sender(&done).or_fail("open a pipe");
     let restart = format!("echo > {}; read -r word < {}", asked.display(), done.display());
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_cri-bench"));
@@ -32,19 +32,19 @@ async fn bench(node: &mut Node, args: &[&str]) -> (Value, String) {
     let ran = loop {
         let mut byte = [0];
         tokio::select! {
-            ran = &mut ran => break ran.must("run cri-bench"),
+            ran = &mut ran => break ran.or_fail("run cri-bench"),
             read = requests.read(&mut byte) => {
-                let _one = read.must("read a request");
+                let _one = read.or_fail("read a request");
                 node.restart().await;
-                answers.write_all(b"\n").await.must("answer");
+                answers.write_all(b"\n").await.or_fail("answer");
             }
         }
     };
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     let complaints = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{}: {said}{complaints}", ran.status);
-    let figures = std::fs::read(&json).must("read the figures");
-    (serde_json::from_slice(&figures).must("read the figures"), said)
+    let figures = std::fs::read(&json).or_fail("read the figures");
+    (serde_json::from_slice(&figures).or_fail("read the figures"), said)
 }
 
 async fn target(node: &Node) -> Target {
@@ -55,7 +55,7 @@ async fn target(node: &Node) -> Target {
         cgroup_parent: node.names().cgroup.clone(),
         restart: None,
     };
-    Target::open(endpoint, &node.host_dir(), &fixture::busybox()).await.must("open the target")
+    Target::open(endpoint, &node.host_dir(), &fixture::busybox()).await.or_fail("open the target")
 }
 
 #[tokio::test]
@@ -65,10 +65,10 @@ async fn every_work_gives_figures_and_leaves_nothing() {
     let pods = node.names().cgroup.clone();
     let cgroups = format!("{},{pods}", node.names().daemon_cgroup);
     // The cgroup is there from the first pod on.
-    let _image = node.cri().pull(&fixture::busybox()).await.must("pull busybox");
-    let pod = node.cri().run_pod("first").await.must("run a pod");
-    node.cri().stop_pod(&pod).await.must("stop a pod");
-    node.cri().remove_pod(&pod).await.must("remove a pod");
+    let _image = node.cri().pull(&fixture::busybox()).await.or_fail("pull busybox");
+    let pod = node.cri().run_pod("first").await.or_fail("run a pod");
+    node.cri().stop_pod(&pod).await.or_fail("stop a pod");
+    node.cri().remove_pod(&pod).await.or_fail("remove a pod");
 
     let (told, said) = bench(
         &mut node,
@@ -96,7 +96,7 @@ async fn every_work_gives_figures_and_leaves_nothing() {
     }
     for metric in ["pod up", "ExecSync true"] {
         let result = results.iter().find(|row| row["metric"] == metric);
-        let floor = &result.must(format!("find {metric}"))["targets"][1];
+        let floor = &result.or_fail(format!("find {metric}"))["targets"][1];
         assert_eq!(floor["label"], "kernel floor", "{told:#}");
     }
     assert_eq!(told["notes"], serde_json::json!([]), "{told:#}");
@@ -110,7 +110,7 @@ async fn the_containers_that_are_measured_are_isolated() {
     let node = Node::start().await;
     let target = target(&node).await;
     assert_eq!(
-        isolation::check(&target).await.must("read the isolation"),
+        isolation::check(&target).await.or_fail("read the isolation"),
         MissingIsolation::default()
     );
 }
@@ -122,14 +122,14 @@ async fn a_container_that_is_not_isolated_is_seen() {
     let target = target(&node).await;
     let mut config = target.pod_config(Network::Pod);
     pod_security(&mut config).privileged = true;
-    let pod = node.cri().run_pod_with(config).await.must("run a pod");
+    let pod = node.cri().run_pod_with(config).await.or_fail("run a pod");
     let mut config = target.idle("bare", Network::Pod);
     *resources(&mut config) = LinuxContainerResources::default();
     security(&mut config).privileged = true;
-    let container = target.create(&pod, config).await.must("create");
-    target.start(&container).await.must("start");
+    let container = target.create(&pod, config).await.or_fail("create");
+    target.start(&container).await.or_fail("start");
     let missing =
-        isolation::of_process(node.cri().pid(&container).await).must("read the isolation");
+        isolation::of_process(node.cri().pid(&container).await).or_fail("read the isolation");
     for what in ["a seccomp filter", "/proc/sys read-only"] {
         assert!(missing.0.contains(what), "{missing:?} has not {what:?}");
     }

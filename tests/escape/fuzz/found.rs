@@ -3,7 +3,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, resources};
-use hull_tests::{Must as _, Node};
+use hull_tests::{ExpectExt as _, Node};
 use tonic::Code;
 
 /// Longer than what a message holds: what comes behind it must not be lost.
@@ -36,6 +36,6 @@ async fn a_container_that_cannot_start_as_it_is_configured_is_a_failed_precondit
     };
     let codes = [Code::InvalidArgument, Code::FailedPrecondition];
     assert!(codes.contains(&refused.code()), "{refused}");
-    let made = cri.create(&pod, idle("second", &image)).await.must("create another");
-    cri.start(&made).await.must("start another");
+    let made = cri.create(&pod, idle("second", &image)).await.or_fail("create another");
+    cri.start(&made).await.or_fail("start another");
 }

@@ -14,7 +14,7 @@ use hull_tests::eventually::with_long_timeout;
 use hull_tests::process::Process;
 use hull_tests::random::{Random, seed};
 use hull_tests::shell::{names, say};
-use hull_tests::{Cri, Must as _, Node, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, paths};
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 use requests::{Objects, Requests, is_streaming, own_seconds, shown};
 use std::collections::BTreeMap;
@@ -42,10 +42,10 @@ async fn call(
     request: DynamicMessage,
 ) -> Option<Result<(), Status>> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let path = PathAndQuery::from_maybe_shared(path).must("make a path of a method's name");
+    let path = PathAndQuery::from_maybe_shared(path).or_fail("make a path of a method's name");
     let endless = own_seconds(&request).is_some_and(|seconds| seconds > 5);
     let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.must("connect to the daemon");
+    grpc.ready().await.or_fail("connect to the daemon");
     let codec = ProstCodec::<DynamicMessage, ()>::default();
     let streams = is_streaming(method);
     let answer = async {
@@ -82,7 +82,7 @@ async fn node() -> Node {
     let host = &fixture::registry().host;
     let rules =
         format!("default = \"reject\"\n[[repository]]\nmatch = \"{host}/*\"\nrule = \"accept\"\n");
-    fs::write(&policy, rules).must("write a policy");
+    fs::write(&policy, rules).or_fail("write a policy");
     let node = Node::start_with(&format!("[image]\npolicy = {policy:?}\n")).await;
     // It is read at the start.
     drop(fs::remove_file(&policy));
@@ -129,7 +129,7 @@ async fn started(cri: &Cri, objects: &Objects) -> Vec<String> {
 
 async fn containers(cri: &Cri) -> Vec<String> {
     let listed = cri.runtime.clone().list_containers(api::ListContainersRequest::default()).await;
-    let listed = listed.must("list containers").into_inner().containers;
+    let listed = listed.or_fail("list containers").into_inner().containers;
     listed.into_iter().map(|container| container.id).collect()
 }
 
@@ -196,12 +196,12 @@ async fn odd_requests_of_every_method_are_answered_and_whatever_they_made_can_be
     let (setting, groups) = (fs::read_to_string(port).ok(), cgroups());
     let (found, codes) = (BTreeMap::new(), BTreeMap::new());
     let mut run = Run { cri, channel, requests, objects, found, codes };
-    tend(&run.cri, &mut run.objects, &mut random.clone()).await.must("make the first pod");
+    tend(&run.cri, &mut run.objects, &mut random.clone()).await.or_fail("make the first pod");
     for number in 0..WARM_UP {
         run.step(number, random.fork(number.into())).await;
     }
-    run.cri.remove_all_pods().await.must("remove what the first requests made");
-    tend(&run.cri, &mut run.objects, &mut random.clone()).await.must("make another pod");
+    run.cri.remove_all_pods().await.or_fail("remove what the first requests made");
+    tend(&run.cri, &mut run.objects, &mut random.clone()).await.or_fail("make another pod");
     let daemon = Process(node.daemon_pid());
     let before = daemon.memory();
     let last = WARM_UP + scaled(1_000, 20_000);
@@ -211,7 +211,7 @@ async fn odd_requests_of_every_method_are_answered_and_whatever_they_made_can_be
     }
     let counts = &run.codes;
     say(&format!("fuzz: {last} requests, the last in {:.0?}: {counts:?}", began.elapsed()));
-    run.cri.remove_all_pods().await.must("remove everything");
+    run.cri.remove_all_pods().await.or_fail("remove everything");
     node.nothing_is_left().await;
     let odd = "a record was set aside";
     assert!(!has_bad_record(&node.state_dir()), "{odd}");

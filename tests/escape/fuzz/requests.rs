@@ -9,7 +9,7 @@ use super::odd;
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, image, mount};
 use hull_tests::random::Random;
-use hull_tests::{Cri, Must as _};
+use hull_tests::{Cri, ExpectExt as _};
 use prost::Message as _;
 use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MethodDescriptor,
@@ -39,10 +39,10 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(cri: Cri) -> Self {
-        let pool = DescriptorPool::decode(hull_proto::INTERFACE).must("read the interface");
+        let pool = DescriptorPool::decode(hull_proto::INTERFACE).or_fail("read the interface");
         let mut methods = Vec::new();
         for service in ["runtime.v1.RuntimeService", "runtime.v1.ImageService"] {
-            let service = pool.get_service_by_name(service).must("find a service");
+            let service = pool.get_service_by_name(service).or_fail("find a service");
             methods.extend(service.methods());
         }
         Self { methods, cri }
@@ -58,7 +58,7 @@ impl Requests {
         let makers = ["RunPodSandbox", "CreateContainer", "UpdateContainerResources"];
         let method = if random.once_in(3) {
             let name = *random.pick(&makers);
-            self.methods.iter().find(|method| method.name() == name).must("find a method")
+            self.methods.iter().find(|method| method.name() == name).or_fail("find a method")
         } else {
             random.pick(&self.methods)
         };
@@ -117,7 +117,7 @@ impl Requests {
             "ImageStatus" => api::ImageStatusRequest { image: spec, verbose: true }.encode_to_vec(),
             _ => return named(method, random, objects),
         };
-        DynamicMessage::decode(method.input(), bytes.as_slice()).must("describe a request")
+        DynamicMessage::decode(method.input(), bytes.as_slice()).or_fail("describe a request")
     }
 
     fn pod(&self, random: &mut Random) -> api::PodSandboxConfig {

@@ -6,7 +6,7 @@ use super::{Kind, Shared};
 use hull_proto::cri as api;
 use hull_tests::cri::{read_log, shell};
 use hull_tests::random::Random;
-use hull_tests::{Cri, Must as _, eventually};
+use hull_tests::{Cri, ExpectExt as _, eventually};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -92,7 +92,7 @@ impl Worker {
     }
 
     async fn pod(&mut self, name: &str) -> Result<(), Status> {
-        let image = self.shared.reference.lock().must("name the image").clone();
+        let image = self.shared.reference.lock().or_fail("name the image").clone();
         let is_there = self.cri.image_status(&image).await?.is_some();
         if !is_there || self.random.once_in(8) {
             self.cri.pull(&image).await?;
@@ -111,7 +111,7 @@ impl Worker {
         );
         let container = self.cri.create(&pod, shell("main", &image, &script)).await?;
         let there = (pod.clone(), container.clone());
-        self.shared.there.lock().must("say what is there").insert(self.number, there);
+        self.shared.there.lock().or_fail("say what is there").insert(self.number, there);
         let began_on = self.shared.stream.load(Ordering::SeqCst);
         self.cri.start(&container).await?;
         let log = logs.join("main.log");
@@ -152,7 +152,7 @@ impl Worker {
     }
 
     fn was_hit(&self, pod: &str) -> bool {
-        self.shared.hit.lock().must("read which pods were hit").iter().any(|of| of == pod)
+        self.shared.hit.lock().or_fail("read which pods were hit").iter().any(|of| of == pod)
     }
 
     async fn ended(&self, container: &str) -> Result<api::ContainerStatus, Status> {
@@ -163,7 +163,7 @@ impl Worker {
                 Err(status) if is_away(&status) => Err(status.to_string()),
                 Err(status) => Ok(Err(status)),
                 Ok(answer) => {
-                    let status = answer.into_inner().status.must("read a container's status");
+                    let status = answer.into_inner().status.or_fail("read a container's status");
                     let is_over = status.state() == api::ContainerState::ContainerExited;
                     if is_over { Ok(Ok(status)) } else { Err(format!("{status:?}")) }
                 }
@@ -207,7 +207,7 @@ impl Worker {
             Kind::ContainerDeletedEvent,
         ];
         let heard = eventually("its events come, or the stream ends", || async {
-            let events = self.shared.events.lock().must("read the events");
+            let events = self.shared.events.lock().or_fail("read the events");
             let of = events.get(container).cloned().unwrap_or_default();
             let kinds: Vec<Kind> = of.iter().map(|(_, kind)| *kind).collect();
             if self.shared.stream.load(Ordering::SeqCst) != began_on {
@@ -225,7 +225,7 @@ impl Worker {
 
     /// Takes away every pod of this name, as often as it takes.
     async fn take_away(&self, name: &str) {
-        self.shared.there.lock().must("say what is there").remove(&self.number);
+        self.shared.there.lock().or_fail("say what is there").remove(&self.number);
         eventually(format!("{name} is taken away"), || async {
             let mut runtime = self.cri.runtime.clone();
             let listed = runtime.list_pod_sandbox(api::ListPodSandboxRequest::default());

@@ -9,7 +9,7 @@ use hull_tests::plugin::{Plugin, program};
 use hull_tests::random::Random;
 use hull_tests::registry::Registry;
 use hull_tests::shell::names;
-use hull_tests::{Must as _, Node};
+use hull_tests::{ExpectExt as _, Node};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -86,7 +86,8 @@ impl Chaos {
             "registry killed" => {
                 let old = std::mem::replace(&mut self.registry, {
                     let (registry, reference) = registry();
-                    reference.clone_into(&mut self.shared.reference.lock().must("name the image"));
+                    reference
+                        .clone_into(&mut self.shared.reference.lock().or_fail("name the image"));
                     registry
                 });
                 old.kill();
@@ -109,7 +110,7 @@ impl Chaos {
 
     async fn of_a_pod(&mut self, node: &Node, fault: &str) -> bool {
         let there: Vec<(String, String)> = {
-            let there = self.shared.there.lock().must("see what is there");
+            let there = self.shared.there.lock().or_fail("see what is there");
             there.values().cloned().collect()
         };
         if there.is_empty() {
@@ -127,7 +128,7 @@ impl Chaos {
         if !is_killed {
             return self.stopped(Some(process)).await;
         }
-        self.shared.hit.lock().must("note a pod").push(pod);
+        self.shared.hit.lock().or_fail("note a pod").push(pod);
         pidfd_send_signal(&process, Signal::KILL).is_ok()
     }
 

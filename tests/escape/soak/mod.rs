@@ -22,7 +22,7 @@ use hull_tests::process::Process;
 use hull_tests::random::{Random, seed};
 use hull_tests::registry::Registry;
 use hull_tests::shell::{names, say};
-use hull_tests::{Cri, Must as _, Node, fixture};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,11 +78,11 @@ async fn node() -> (Node, bool) {
     let node = Node::start_on_network(settings).await;
     let at = node.host_dir();
     for dir in ["bin", "net.d"] {
-        fs::create_dir_all(at.join(dir)).must("make a directory of plugins");
+        fs::create_dir_all(at.join(dir)).or_fail("make a directory of plugins");
     }
     let plugin = at.join("bin/mortal");
-    fs::write(&plugin, MORTAL).must("write a plugin");
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).must("make it a program");
+    fs::write(&plugin, MORTAL).or_fail("write a plugin");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).or_fail("make it a program");
     let conf = format!(
         r#"{{"cniVersion": "1.0.0", "name": "pods", "plugins": [
             {{"type": "mortal", "bridge": "{}", "isGateway": true, "ipam": {{"type": "host-local",
@@ -91,7 +91,7 @@ async fn node() -> (Node, bool) {
         at.join("ipam").display(),
         node.subnet(),
     );
-    fs::write(at.join("net.d/10-pods.conflist"), conf).must("configure the network");
+    fs::write(at.join("net.d/10-pods.conflist"), conf).or_fail("configure the network");
     (node, true)
 }
 
@@ -118,7 +118,7 @@ async fn listen(cri: Cri, shared: Arc<Shared>) {
         let mut events = events.into_inner();
         while let Ok(Some(event)) = events.message().await {
             let kind = event.container_event_type();
-            let mut noted = shared.events.lock().must("note an event");
+            let mut noted = shared.events.lock().or_fail("note an event");
             noted.entry(event.container_id).or_default().push((stream, kind));
         }
         shared.stream.fetch_add(1, Ordering::SeqCst);
@@ -152,8 +152,8 @@ async fn pods_come_and_go_while_everything_around_them_is_killed() {
     }
     let shared = Arc::new(Shared::default());
     let (registry, reference) = registry();
-    node.cri().pull(&reference).await.must("pull the first image");
-    reference.clone_into(&mut shared.reference.lock().must("name the image"));
+    node.cri().pull(&reference).await.or_fail("pull the first image");
+    reference.clone_into(&mut shared.reference.lock().or_fail("name the image"));
     // What the first pod makes once is not what this is about.
     let mut warm = Worker::new(WORKERS, node.cri(), random.fork(99), Arc::clone(&shared));
     let _first = warm.run(1).await;
@@ -173,11 +173,11 @@ async fn pods_come_and_go_while_everything_around_them_is_killed() {
     }
     let mut tally = Tally::default();
     for worker in workers {
-        tally.merge(worker.await.must("wait for a worker"));
+        tally.merge(worker.await.or_fail("wait for a worker"));
     }
     shared.is_over.store(true, Ordering::SeqCst);
     listener.abort();
-    node.cri().remove_all_pods().await.must("remove what is left");
+    node.cri().remove_all_pods().await.or_fail("remove what is left");
     node.nothing_is_left().await;
     let addresses = left_of_plugins(&node);
     say(&format!(

@@ -7,7 +7,7 @@
 
 use hull_tests::node::Driver;
 use hull_tests::shell::say;
-use hull_tests::{Must as _, Node, fixture, paths};
+use hull_tests::{ExpectExt as _, Node, fixture, paths};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -17,7 +17,7 @@ const PODS: usize = 50;
 fn main() -> ExitCode {
     let more: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.must("make a runtime").block_on(measure(&more))
+    runtime.or_fail("make a runtime").block_on(measure(&more))
 }
 
 async fn measure(more: &[String]) -> ExitCode {
@@ -38,7 +38,7 @@ async fn measure(more: &[String]) -> ExitCode {
         bench.arg("--endpoint").arg(node.socket());
         bench.args(["--label", label, "--cgroup-parent", &parent]);
     }
-    let ended = bench.args(more).status().must("run cri-bench (`make bench-vm` builds it)");
+    let ended = bench.args(more).status().or_fail("run cri-bench (`make bench-vm` builds it)");
     if let Some((_, node)) = nodes.iter().find(|(label, _)| *label == "systemd") {
         scopes(node).await;
     }
@@ -49,10 +49,10 @@ async fn measure(more: &[String]) -> ExitCode {
 async fn scopes(node: &Node) {
     let cri = node.cri();
     let image = fixture::busybox();
-    let _id = cri.pull(&image).await.must("pull busybox");
+    let _id = cri.pull(&image).await.or_fail("pull busybox");
     let before = waits(node).len();
     for number in 0..PODS {
-        let pod = cri.run_pod(&format!("pod-{number}")).await.must("run a pod");
+        let pod = cri.run_pod(&format!("pod-{number}")).await.or_fail("run a pod");
         let _made = cri.run_idle(&pod, "main", &image).await;
     }
     let mut waits = waits(node).split_off(before);

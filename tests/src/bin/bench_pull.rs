@@ -15,7 +15,7 @@ use hull_tests::image::{Blob, Image, Packed, digest};
 use hull_tests::layer::{Compression, Layer};
 use hull_tests::registry::Registry;
 use hull_tests::shell::say;
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -59,16 +59,16 @@ fn asked() -> Asked {
     let mut asked = Asked { endpoints, node, runs: 3, percent: 100, images: 1000, large };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut value = || args.next().must(format!("find a value after {arg}; {USAGE}"));
+        let mut value = || args.next().or_fail(format!("find a value after {arg}; {USAGE}"));
         match arg.as_str() {
             "--endpoint" => {
                 asked.endpoints.push(value().trim_start_matches("unix://").into());
             }
             "--node" => asked.node = true,
-            "--large" => asked.large = value().parse().must("read --large"),
-            "--runs" => asked.runs = value().parse().must("read --runs"),
-            "--percent" => asked.percent = value().parse().must("read --percent"),
-            "--images" => asked.images = value().parse().must("read --images"),
+            "--large" => asked.large = value().parse().or_fail("read --large"),
+            "--runs" => asked.runs = value().parse().or_fail("read --runs"),
+            "--percent" => asked.percent = value().parse().or_fail("read --percent"),
+            "--images" => asked.images = value().parse().or_fail("read --images"),
             _ => panic!("{USAGE}"),
         }
     }
@@ -78,7 +78,7 @@ fn asked() -> Asked {
 fn main() {
     let asked = asked();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.must("make a runtime").block_on(async {
+    runtime.or_fail("make a runtime").block_on(async {
         let registry = Registry::start();
         let images = if asked.large == 0 {
             images(&asked, &registry)
@@ -129,7 +129,7 @@ fn images(asked: &Asked, registry: &Registry) -> Vec<Named> {
 fn large(megabytes: u64, registry: &Registry) -> Named {
     const LAYERS: u64 = 4;
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bytes = usize::try_from(megabytes * 1_000_000 / LAYERS).must("fit a layer into memory");
+    let bytes = usize::try_from(megabytes * 1_000_000 / LAYERS).or_fail("fit a layer into memory");
     let tars = (0..LAYERS).map(|number| {
         let mut state = number + 1;
         let content = std::iter::repeat_with(|| {
@@ -168,15 +168,15 @@ fn of_layers(tars: Vec<Vec<u8>>, level: u32) -> Packed {
     let blobs: Vec<Blob> = std::thread::scope(|scope| {
         let pack = |tar| scope.spawn(move || gzip(tar, level));
         let running: Vec<_> = tars.into_iter().map(pack).collect();
-        running.into_iter().map(|of| of.join().ok().must("compress a layer")).collect()
+        running.into_iter().map(|of| of.join().ok().or_fail("compress a layer")).collect()
     });
     let mut packed = Image::new(Vec::new(), json!({})).pack();
     let mut config: serde_json::Value =
-        serde_json::from_slice(&packed.blobs[0].bytes).must("read a config");
+        serde_json::from_slice(&packed.blobs[0].bytes).or_fail("read a config");
     config["rootfs"]["diff_ids"] = json!(diff_ids);
     packed.blobs[0].bytes = config.to_string().into_bytes();
     let mut manifest: serde_json::Value =
-        serde_json::from_slice(&packed.manifest.bytes).must("read a manifest");
+        serde_json::from_slice(&packed.manifest.bytes).or_fail("read a manifest");
     manifest["config"] = packed.blobs[0].descriptor();
     manifest["layers"] = blobs.iter().map(Blob::descriptor).collect();
     packed.manifest.bytes = manifest.to_string().into_bytes();
@@ -186,8 +186,8 @@ fn of_layers(tars: Vec<Vec<u8>>, level: u32) -> Packed {
 
 fn gzip(tar: Vec<u8>, level: u32) -> Blob {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
-    out.write_all(&tar).must("compress a layer");
-    let bytes = out.finish().must("compress a layer");
+    out.write_all(&tar).or_fail("compress a layer");
+    let bytes = out.finish().or_fail("compress a layer");
     Blob { media_type: Compression::Gzip.media_type().into(), bytes }
 }
 
@@ -201,7 +201,7 @@ fn layer(
     let mut left = bytes;
     let (mut blocks, mut directories) = (BLOCK, BTreeSet::new());
     for (path, size) in files {
-        let name = path.strip_prefix("/").must("shorten a path").display().to_string();
+        let name = path.strip_prefix("/").or_fail("shorten a path").display().to_string();
         layer = layer.copy(&name, &path);
         blocks += size.next_multiple_of(BLOCK);
         directories.extend(path.ancestors().skip(1).map(Path::to_owned));
@@ -260,9 +260,9 @@ async fn bench(cri: &Cri, socket: &Path, images: &[Named]) {
 async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
     // Resets the peak.
     let clear = format!("/proc/{pid}/clear_refs");
-    fs::write(&clear, "5").must(format!("write {clear}"));
+    fs::write(&clear, "5").or_fail(format!("write {clear}"));
     let (cpu, written, began) = (cpu_s(pid), written(pid), Instant::now());
-    let _id = cri.pull(reference).await.must(format!("pull {reference}"));
+    let _id = cri.pull(reference).await.or_fail(format!("pull {reference}"));
     let cost = Cost {
         wall: began.elapsed(),
         cpu_s: cpu_s(pid) - cpu,
@@ -275,14 +275,14 @@ async fn pull(cri: &Cri, pid: i32, reference: &str) -> Cost {
 
 /// Pid of the process that listens on a socket.
 fn listener(socket: &Path) -> i32 {
-    let stream = UnixStream::connect(socket).must(format!("connect to {}", socket.display()));
-    getsockopt(&stream, PeerCredentials).must("ask who listens").pid()
+    let stream = UnixStream::connect(socket).or_fail(format!("connect to {}", socket.display()));
+    getsockopt(&stream, PeerCredentials).or_fail("ask who listens").pid()
 }
 
 /// Of the process and the children that it has waited for.
 fn cpu_s(pid: i32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).must("read its times");
-    let behind_name = stat.rsplit(')').next().must("read its times");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).or_fail("read its times");
+    let behind_name = stat.rsplit(')').next().or_fail("read its times");
     let ticks = |of: usize| behind_name.split_whitespace().nth(of).and_then(|of| of.parse().ok());
     (11..15).map(|of| ticks(of).unwrap_or(0.0)).sum::<f64>() / TICKS_PER_S
 }
@@ -292,10 +292,10 @@ fn written(pid: i32) -> u64 {
 }
 
 fn field(path: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(path).must(format!("read {path}"));
+    let text = fs::read_to_string(path).or_fail(format!("read {path}"));
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
-    number.must(format!("find {name} in {path}"))
+    number.or_fail(format!("find {name} in {path}"))
 }
 
 /// Times the lists that a kubelet asks for again and again, with many images stored.
@@ -307,18 +307,19 @@ async fn lists(cri: &Cri, count: usize) {
         .collect();
     let began = Instant::now();
     let request = futures_util::stream::iter(chunks);
-    let _imported = cri.admin.clone().import(request).await.must("import many images");
+    let _imported = cri.admin.clone().import(request).await.or_fail("import many images");
     say(&format!("import of {count} images: {:.2} s", began.elapsed().as_secs_f64()));
     let (mut list, mut info) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         let began = Instant::now();
         let request = api::ListImagesRequest::default();
-        let all = cri.image.clone().list_images(request).await.must("list images");
+        let all = cri.image.clone().list_images(request).await.or_fail("list images");
         assert!(all.into_inner().images.len() >= count);
         list.push(began.elapsed());
         let began = Instant::now();
         let request = api::ImageFsInfoRequest::default();
-        let _info = cri.image.clone().image_fs_info(request).await.must("ask for the space taken");
+        let _info =
+            cri.image.clone().image_fs_info(request).await.or_fail("ask for the space taken");
         info.push(began.elapsed());
     }
     for (verb, times) in [("ListImages", &mut list), ("ImageFsInfo", &mut info)] {

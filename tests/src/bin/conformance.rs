@@ -8,7 +8,7 @@ use hull_tests::shell::say;
 use hull_tests::suite::images;
 use hull_tests::suite::report::Ended;
 use hull_tests::suite::run::{Mode, Suite, tools};
-use hull_tests::{Must as _, fixture, paths};
+use hull_tests::{ExpectExt as _, fixture, paths};
 use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         modes = Mode::ALL.to_vec();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let good = runtime.must("make a runtime").block_on(conformance(&modes, more));
+    let good = runtime.or_fail("make a runtime").block_on(conformance(&modes, more));
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -39,7 +39,7 @@ async fn conformance(modes: &[(&'static str, Mode)], more: &[String]) -> bool {
     let registry = fixture::registry();
     let pushed = images::push_all(registry);
     let dir = paths::fixtures().join("critest");
-    fs::create_dir_all(&dir).must(format!("make {}", dir.display()));
+    fs::create_dir_all(&dir).or_fail(format!("make {}", dir.display()));
     let suite = Suite::prepare(&tools(), &dir, registry, &pushed);
     say(&format!("images made and pushed: {:.1?}", began.elapsed()));
     let mut good = true;

@@ -7,7 +7,7 @@
 
 use hull_tests::cri::{container, own_namespaces, shell as script};
 use hull_tests::shell::{Ran, run, say};
-use hull_tests::{Cri, Must as _, Node, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, paths};
 use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     // A step that fails panics. A user of the demo wants its message, not the place in this file.
     panic::set_hook(Box::new(|info| say(&format!("\nerror: {}", message(info.payload())))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.must("make a runtime");
+    let runtime = runtime.or_fail("make a runtime");
     match panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(demo()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => {
@@ -61,8 +61,10 @@ async fn demo() {
     look_around(&mut steps, &node).await;
     let of_pod = node.on_host().diff(node.before()).0.len();
 
-    steps.take("stop the pod", async { cri.stop_pod(&pod).await.must("stop the pod") }).await;
-    steps.take("remove the pod", async { cri.remove_pod(&pod).await.must("remove the pod") }).await;
+    steps.take("stop the pod", async { cri.stop_pod(&pod).await.or_fail("stop the pod") }).await;
+    steps
+        .take("remove the pod", async { cri.remove_pod(&pod).await.or_fail("remove the pod") })
+        .await;
     node.nothing_is_left().await;
     steps
         .take("remove the images", async {
@@ -95,16 +97,16 @@ async fn run_the_pod(
 ) -> String {
     let pod = steps
         .take("RunPodSandbox: network, namespaces, pause", async {
-            cri.run_pod("demo").await.must("run the pod")
+            cri.run_pod("demo").await.or_fail("run the pod")
         })
         .await;
     let server = steps
         .take("CreateContainer: nginx", async {
-            cri.create(&pod, container("nginx", web, &[])).await.must("create nginx")
+            cri.create(&pod, container("nginx", web, &[])).await.or_fail("create nginx")
         })
         .await;
     steps
-        .take("StartContainer: nginx", async { cri.start(&server).await.must("start nginx") })
+        .take("StartContainer: nginx", async { cri.start(&server).await.or_fail("start nginx") })
         .await;
     // nginx may not listen yet; what wget says about that is not the page.
     let loops = "until wget -q -O - http://127.0.0.1/ 2> /dev/null; do sleep 0.05; done; \
@@ -152,10 +154,10 @@ async fn look_around(steps: &mut Steps, node: &Node) {
 }
 
 fn fetch(address: &str) -> String {
-    let mut stream = TcpStream::connect((address, 80)).must(format!("connect to {address}"));
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").must("request the page");
+    let mut stream = TcpStream::connect((address, 80)).or_fail(format!("connect to {address}"));
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").or_fail("request the page");
     let mut answer = String::new();
-    let _bytes = stream.read_to_string(&mut answer).must("read the page");
+    let _bytes = stream.read_to_string(&mut answer).or_fail("read the page");
     answer.split("\r\n\r\n").nth(1).unwrap_or(&answer).to_owned()
 }
 

@@ -8,7 +8,7 @@
 //! seccomp profile of every runtime's making.
 
 use hull_tests::bundle::Bundle;
-use hull_tests::must::Must;
+use hull_tests::expect::ExpectExt;
 use hull_tests::shell::{self, say};
 use serde_json::json;
 use std::path::PathBuf;
@@ -31,9 +31,11 @@ fn main() {
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--rounds" => rounds = args.next().must("find a number").parse().must("read --rounds"),
+            "--rounds" => {
+                rounds = args.next().or_fail("find a number").parse().or_fail("read --rounds")
+            }
             "--no-seccomp" => seccomp = false,
-            "--runtime" => runtimes.push(args.next().must("find NAME=PROGRAM")),
+            "--runtime" => runtimes.push(args.next().or_fail("find NAME=PROGRAM")),
             _ => panic!("oci_bench [--rounds N] [--no-seccomp] [--runtime NAME=PROGRAM…]"),
         }
     }
@@ -49,7 +51,7 @@ fn main() {
     let hull_words = hull.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut all = vec![Runtime::new("hull", hull.get_program().into(), hull_words)];
     for of in &runtimes {
-        let (name, program) = of.split_once('=').must("read NAME=PROGRAM");
+        let (name, program) = of.split_once('=').or_fail("read NAME=PROGRAM");
         all.push(Runtime::new(name, program.into(), Vec::new()));
     }
     let bundle = prepared(seccomp);
@@ -80,9 +82,9 @@ fn prepared(seccomp: bool) -> Bundle {
     });
     let short = PathBuf::from(bundle.path()).with_file_name("short");
     let _said = shell::run("cp", ["-a", &bundle.path(), &short.display().to_string()]).good();
-    let text = std::fs::read_to_string(short.join("config.json")).must("read config.json");
+    let text = std::fs::read_to_string(short.join("config.json")).or_fail("read config.json");
     let text = text.replace(r#"["sleep","100000"]"#, r#"["true"]"#);
-    std::fs::write(short.join("config.json"), text).must("write config.json");
+    std::fs::write(short.join("config.json"), text).or_fail("write config.json");
     bundle
 }
 
@@ -125,7 +127,7 @@ impl Runtime {
         command.args(&self.words).arg("--root").arg(&root).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let began = Instant::now();
-        let status = command.status().must(format!("run {}", self.name));
+        let status = command.status().or_fail(format!("run {}", self.name));
         let took = began.elapsed().as_secs_f64() * 1000.0;
         assert!(status.success(), "{} {words:?}: {status}", self.name);
         took

@@ -13,7 +13,7 @@ use hull_tests::image::{Image, digest};
 use hull_tests::layer::Layer;
 use hull_tests::registry::Registry;
 use hull_tests::shell::{names, say};
-use hull_tests::{Cri, Must as _, eventually, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, eventually, fixture, paths};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,11 +27,11 @@ const WORKERS: u32 = 3;
 const ROOT: &str = "/var/lib/power";
 
 fn main() {
-    let stored = std::env::args().nth(1).must("read the path of the list of stored images");
+    let stored = std::env::args().nth(1).or_fail("read the path of the list of stored images");
     let stored = fs::read_to_string(stored).unwrap_or_default();
     let stored: BTreeSet<String> = stored.lines().map(str::to_owned).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.must("make a runtime").block_on(live(stored));
+    runtime.or_fail("make a runtime").block_on(live(stored));
 }
 
 async fn live(stored: BTreeSet<String>) {
@@ -40,26 +40,26 @@ async fn live(stored: BTreeSet<String>) {
         registry.push(&format!("power/{number}"), "1", &image(number).pack());
     }
     let root = Path::new(ROOT);
-    fs::create_dir_all(root.join("logs")).must("make the daemon's directories");
+    fs::create_dir_all(root.join("logs")).or_fail("make the daemon's directories");
     let config = root.join("hull.toml");
     let text = format!(
         "state_dir = \"{ROOT}/state\"\ndata_dir = \"{ROOT}/data\"\nsocket = \"/run/power.sock\"\n\
          [[image.registry]]\nhost = \"registry.test\"\nmirrors = [\"http://{}/v2\"]\n",
         registry.host
     );
-    fs::write(&config, text).must("write the daemon's config");
+    fs::write(&config, text).or_fail("write the daemon's config");
     let log = fs::File::options().create(true).append(true).open("/job/out/hull.log");
-    let log = log.must("open the daemon's log");
+    let log = log.or_fail("open the daemon's log");
     let mut daemon = Command::new(paths::hull())
         .args(["serve", "--config"])
         .arg(&config)
         .stdin(Stdio::null())
         .stderr(log)
         .spawn()
-        .must("start the daemon");
+        .or_fail("start the daemon");
     let cri = Cri::at(Path::new("/run/power.sock"), &root.join("logs"));
     eventually("the daemon answers", || {
-        let ended = daemon.try_wait().must("look after the daemon");
+        let ended = daemon.try_wait().or_fail("look after the daemon");
         let mut runtime = cri.runtime.clone();
         async move {
             if let Some(status) = ended {
@@ -76,7 +76,7 @@ async fn live(stored: BTreeSet<String>) {
     say("power: looked");
     let workers = (0..WORKERS).map(|worker| tokio::spawn(work(cri.clone(), worker)));
     for worker in workers.collect::<Vec<_>>() {
-        worker.await.must("let a worker go on");
+        worker.await.or_fail("let a worker go on");
     }
 }
 
@@ -115,7 +115,7 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     // As a kubelet does after a reboot: what is listed has a status, does not run, and can be taken away.
     let request = api::ListContainersRequest::default();
     let listed = cri.runtime.clone().list_containers(request).await;
-    for container in listed.must("list the containers").into_inner().containers {
+    for container in listed.or_fail("list the containers").into_inner().containers {
         let status =
             cri.inspect(&container.id).await.map(|answer| answer.status.unwrap_or_default());
         match status.as_ref().map(api::ContainerStatus::state) {
@@ -150,7 +150,7 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     }
     let request = api::ListImagesRequest::default();
     let listed = cri.image.clone().list_images(request).await;
-    let listed = listed.must("list the images").into_inner().images;
+    let listed = listed.or_fail("list the images").into_inner().images;
     let tags: BTreeSet<String> = listed.iter().flat_map(|image| image.repo_tags.clone()).collect();
     for missing in stored.difference(&tags) {
         wrong(format!("{missing} was stored and is not listed"));
@@ -158,7 +158,7 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
     if tags.is_empty() {
         return;
     }
-    let pod = cri.run_pod("look").await.must("run a pod after the cut");
+    let pod = cri.run_pod("look").await.or_fail("run a pod after the cut");
     for tag in &tags {
         let said = cri
             .output(&pod, shell(&digest(tag.as_bytes())[7..15], tag, "sha256sum -c /sums"))
@@ -167,7 +167,7 @@ async fn look(cri: &Cri, stored: &BTreeSet<String>) {
             wrong(format!("{tag} is listed and not whole: {said:?}"));
         }
     }
-    cri.remove_pod(&pod).await.must("remove the pod after the cut");
+    cri.remove_pod(&pod).await.or_fail("remove the pod after the cut");
 }
 
 /// Pulls, runs, stops, drops, over and over. An error is not a finding here: two workers may meet.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Logs of containers, in CRI's format.
 
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use std::path::Path;
 
 /// One line, or piece of a line, of a container's log.
@@ -20,7 +20,7 @@ pub struct LogLine {
 /// Reads a log file.
 #[must_use]
 pub fn read_log(path: &Path) -> Vec<LogLine> {
-    let bytes = std::fs::read(path).must(format!("read the log {}", path.display()));
+    let bytes = std::fs::read(path).or_fail(format!("read the log {}", path.display()));
     let text = String::from_utf8_lossy(&bytes);
     // A line that is being written right now has no end yet.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -29,7 +29,7 @@ pub fn read_log(path: &Path) -> Vec<LogLine> {
 
 fn log_line(line: &str) -> LogLine {
     let mut words = line.splitn(4, ' ');
-    let mut next = || words.next().must(format!("read the log line {line:?}")).to_owned();
+    let mut next = || words.next().or_fail(format!("read the log line {line:?}")).to_owned();
     let (time, stream, tag) = (next(), next(), next());
     assert!(tag == "F" || tag == "P", "the log line {line:?} has no tag P or F");
     LogLine { time, stream, full: tag == "F", text: next() }

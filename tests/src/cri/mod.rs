@@ -15,7 +15,7 @@ pub use config::{
 pub use log::{LogLine, read_log, text};
 
 use crate::eventually::{eventually, with_long_timeout};
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use hull_proto::admin::hull_client::HullClient;
 use hull_proto::cri::image_service_client::ImageServiceClient;
 use hull_proto::cri::runtime_service_client::RuntimeServiceClient;
@@ -151,15 +151,15 @@ impl Cri {
 
     /// The address of a pod.
     pub async fn pod_ip(&self, pod: &str) -> String {
-        let status = self.pod_status(pod).await.must("get the pod's status").status;
-        status.and_then(|status| status.network).must("find the pod's address").ip
+        let status = self.pod_status(pod).await.or_fail("get the pod's status").status;
+        status.and_then(|status| status.network).or_fail("find the pod's address").ip
     }
 
     /// Lists all pods.
     pub async fn pods(&self) -> Vec<api::PodSandbox> {
         let listed =
             self.runtime.clone().list_pod_sandbox(api::ListPodSandboxRequest::default()).await;
-        listed.must("list pods").into_inner().items
+        listed.or_fail("list pods").into_inner().items
     }
 
     /// Creates a container; its image must be there.
@@ -217,18 +217,18 @@ impl Cri {
     pub async fn status(&self, container: &str) -> api::ContainerStatus {
         self.inspect(container)
             .await
-            .must("get a container's status")
+            .or_fail("get a container's status")
             .status
-            .must("read a container's status")
+            .or_fail("read a container's status")
     }
 
     /// The process id of a container's first process, from the verbose info as crictl users read it.
     pub async fn pid(&self, container: &str) -> i32 {
-        let info = self.inspect(container).await.must("get a container's status").info;
-        let info = info.get("info").must("find `info` in the verbose status");
-        let info: serde_json::Value = serde_json::from_str(info).must("read the verbose status");
+        let info = self.inspect(container).await.or_fail("get a container's status").info;
+        let info = info.get("info").or_fail("find `info` in the verbose status");
+        let info: serde_json::Value = serde_json::from_str(info).or_fail("read the verbose status");
         let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        pid.must(format!("find a pid in {info}"))
+        pid.or_fail(format!("find a pid in {info}"))
     }
 
     /// Runs a command in a container to its end.
@@ -293,17 +293,17 @@ impl Cri {
     /// Pulls the image when it is missing, creates the container and starts it.
     pub async fn run(&self, pod: &str, config: ContainerConfig) -> String {
         let container = self.make(pod, config).await;
-        self.start(&container).await.must("start a container");
+        self.start(&container).await.or_fail("start a container");
         container
     }
 
     /// Pulls the image when it is missing and creates the container.
     pub async fn make(&self, pod: &str, config: ContainerConfig) -> String {
         let name = config.image.clone().unwrap_or_default().image;
-        if self.image_status(&name).await.must("look for an image").is_none() {
-            let _id = self.pull(&name).await.must(format!("pull {name}"));
+        if self.image_status(&name).await.or_fail("look for an image").is_none() {
+            let _id = self.pull(&name).await.or_fail(format!("pull {name}"));
         }
-        self.create(pod, config).await.must("create a container")
+        self.create(pod, config).await.or_fail("create a container")
     }
 
     /// Runs [`idle`] and waits until it can be stopped.

@@ -17,8 +17,8 @@ mod setup;
 
 use crate::cri::Cri;
 use crate::eventually::{self, eventually};
+use crate::expect::ExpectExt;
 use crate::host::{self, HostSnapshot, Names};
-use crate::must::Must;
 use crate::shell::{self, Ran};
 use crate::{fixture, paths};
 use nix::sys::signal::{Signal, kill};
@@ -102,14 +102,14 @@ impl Node {
         let names = names(number, driver);
         host::clear(&names);
         for dir in ["state", "data", "logs", "seccomp", "cdi", "host", "plugins"] {
-            fs::create_dir_all(names.root.join(dir)).must("make the node's directories");
+            fs::create_dir_all(names.root.join(dir)).or_fail("make the node's directories");
         }
         fs::write(names.root.join("hull.toml"), config(number, &names, driver, &network))
-            .must("write the node's config");
+            .or_fail("write the node's config");
         if !more.is_empty() {
             let dir = names.root.join("hull.toml.d");
-            fs::create_dir_all(&dir).must("make the directory of more config");
-            fs::write(dir.join("test.toml"), more).must("write the test's config");
+            fs::create_dir_all(&dir).or_fail("make the directory of more config");
+            fs::write(dir.join("test.toml"), more).or_fail("write the test's config");
         }
         let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
         let log = paths::logs().join(format!("{test}-{number}.log"));
@@ -141,7 +141,7 @@ impl Node {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let mut child = self.launch();
         eventually("the daemon answers", || {
-            let ended = child.try_wait().must("look after the daemon");
+            let ended = child.try_wait().or_fail("look after the daemon");
             let mut runtime = self.cri.runtime.clone();
             async move {
                 assert!(ended.is_none(), "the daemon ended by itself: {ended:?}; see its log");
@@ -171,20 +171,20 @@ impl Node {
             .arg(self.names.root.join("hull.toml"))
             .stdin(Stdio::null())
             .spawn()
-            .must("start the daemon")
+            .or_fail("start the daemon")
     }
 
     /// Ends the daemon with SIGKILL.
     pub fn kill(&mut self) {
-        let mut child = self.daemon.take().must("find the daemon");
-        child.kill().must("kill the daemon");
-        let _status = child.wait().must("wait for the killed daemon");
+        let mut child = self.daemon.take().or_fail("find the daemon");
+        child.kill().or_fail("kill the daemon");
+        let _status = child.wait().or_fail("wait for the killed daemon");
     }
 
     /// Asks the daemon to end (SIGTERM) and waits; it must end by itself and in order.
     pub fn terminate(&mut self) {
-        let mut child = self.daemon.take().must("find the daemon");
-        kill(pid_of(&child), Signal::SIGTERM).must("send SIGTERM to the daemon");
+        let mut child = self.daemon.take().or_fail("find the daemon");
+        kill(pid_of(&child), Signal::SIGTERM).or_fail("send SIGTERM to the daemon");
         let ended = eventually::blocking(eventually::with_long_timeout(DRAIN_MAX), || match child
             .try_wait()
         {
@@ -216,7 +216,7 @@ impl Node {
     /// Process id of the daemon.
     #[must_use]
     pub fn daemon_pid(&self) -> i32 {
-        pid_of(self.daemon.as_ref().must("find the daemon")).as_raw()
+        pid_of(self.daemon.as_ref().or_fail("find the daemon")).as_raw()
     }
 
     /// A snapshot of this node on the host.
@@ -355,8 +355,8 @@ impl Node {
     pub async fn pod(&self, name: &str) -> (Cri, String, String) {
         let cri = self.cri();
         let image = fixture::busybox();
-        let _id = cri.pull(&image).await.must("pull busybox");
-        let pod = cri.run_pod(name).await.must("run a pod");
+        let _id = cri.pull(&image).await.or_fail("pull busybox");
+        let pod = cri.run_pod(name).await.or_fail("run a pod");
         (cri, pod, image)
     }
 }
@@ -418,7 +418,7 @@ impl Node {
 
     fn remove_pods(&mut self) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.must("make a runtime").block_on(async {
+        runtime.or_fail("make a runtime").block_on(async {
             // The old channel belongs to the test's runtime.
             self.cri = Cri::at(&self.socket(), &self.names.root.join("logs"));
             if self.daemon.is_none() {
@@ -433,13 +433,13 @@ impl Node {
 }
 
 fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).must("name the daemon's process"))
+    Pid::from_raw(i32::try_from(child.id()).or_fail("name the daemon's process"))
 }
 
 /// Writes a file of the test's own on the host and gives its path.
 #[must_use]
 pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
-    fs::write(&path, text).must(format!("write {}", path.display()));
+    fs::write(&path, text).or_fail(format!("write {}", path.display()));
     path
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The number of a node, and everything that is derived from it: names on the host, configuration, cgroups.
 
+use crate::expect::ExpectExt;
 use crate::host::{self, Names};
-use crate::must::Must;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
@@ -43,8 +43,8 @@ impl Driver {
 /// A number that no other running test has.
 pub(super) fn claim() -> (u8, UnixListener) {
     for number in NUMBERS {
-        let name =
-            SocketAddr::from_abstract_name(format!("hull-test-node-{number}")).must("make a name");
+        let name = SocketAddr::from_abstract_name(format!("hull-test-node-{number}"))
+            .or_fail("make a name");
         // The kernel gives the name free when the process ends, however it ends.
         if let Ok(listener) = UnixListener::bind_addr(&name) {
             return (number, listener);
@@ -71,7 +71,7 @@ pub(super) fn daemon_cgroup_dir(names: &Names) -> PathBuf {
     let hierarchies = host::hierarchies();
     let v2 = hierarchies.iter().find(|dir| dir.join("cgroup.controllers").is_file());
     let pids = || hierarchies.iter().find(|dir| dir.ends_with("pids"));
-    let dir = v2.or_else(pids).must("find a cgroup hierarchy with pids");
+    let dir = v2.or_else(pids).or_fail("find a cgroup hierarchy with pids");
     dir.join(names.daemon_cgroup.trim_start_matches('/'))
 }
 

@@ -13,10 +13,10 @@
 //!
 //! All registries that the suite names are this one: [`HOSTS`] are its mirrors' names.
 
+use crate::expect::ExpectExt;
 use crate::fixture::{self, base, dynamic};
 use crate::image::Image;
 use crate::layer::Layer;
-use crate::must::Must;
 use crate::registry::Registry;
 use crate::{debian, shell};
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ fn httpd(tools: &[u8]) -> Image {
 fn set_uid(tools: &[u8]) -> Image {
     let packages = ["coreutils", "libc6", "libselinux1", "libpcre2-8-0"];
     let id = debian::unpacked("coreutils").join("usr/bin/id");
-    let bytes = fs::read(&id).must(format!("read {}", id.display()));
+    let bytes = fs::read(&id).or_fail(format!("read {}", id.display()));
     let layer =
         dynamic(Layer::new(), &["usr/bin/id"], &packages).file("bin/id-as-owner", 0o4755, bytes);
     let tell = r#"echo "Effective uid: $(/bin/id-as-owner -u)""#;

@@ -4,7 +4,7 @@
 use super::images::{HOSTS, Pushed};
 use super::report::Report;
 use crate::eventually::with_long_timeout;
-use crate::must::Must;
+use crate::expect::ExpectExt;
 use crate::node::Node;
 use crate::registry::Registry;
 use crate::{paths, shell};
@@ -59,7 +59,7 @@ impl Suite {
     pub fn prepare(tools: &Path, dir: &Path, registry: &Registry, pushed: &Pushed) -> Self {
         let built = tools.join("critest");
         let mut bytes =
-            fs::read(&built).must(format!("read {} (`make tools` builds it)", built.display()));
+            fs::read(&built).or_fail(format!("read {} (`make tools` builds it)", built.display()));
         let ours = pushed.digest.trim_start_matches("sha256:");
         let replaced = replace(&mut bytes, PINNED.as_bytes(), ours.as_bytes());
         assert!(
@@ -68,7 +68,7 @@ impl Suite {
             built.display()
         );
         let program = dir.join("critest");
-        fs::write(&program, bytes).must(format!("write {}", program.display()));
+        fs::write(&program, bytes).or_fail(format!("write {}", program.display()));
         let _said = shell::run("chmod", ["0755".as_ref(), program.as_os_str()]).good();
         let mirror = |host: &str| {
             format!(
@@ -90,7 +90,7 @@ impl Suite {
             .append(true)
             .create_new(true)
             .open(log)
-            .must(format!("write {}", log.display()));
+            .or_fail(format!("write {}", log.display()));
         let endpoint = format!("unix://{}", node.socket().display());
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new(&self.program);
@@ -104,19 +104,19 @@ impl Suite {
             .args(mode.args())
             .args(more)
             .env("PATH", format!("{}:{path}", self.tools.display()))
-            .current_dir(self.program.parent().must("find the suite's folder"))
+            .current_dir(self.program.parent().or_fail("find the suite's folder"))
             .stdin(Stdio::null())
-            .stdout(out.try_clone().must("share the log"))
+            .stdout(out.try_clone().or_fail("share the log"))
             .stderr(out);
-        let status = command.status().must(format!("start {}", self.program.display()));
-        let text = fs::read_to_string(&json).must(format!(
+        let status = command.status().or_fail(format!("start {}", self.program.display()));
+        let text = fs::read_to_string(&json).or_fail(format!(
             "read the suite's report {} (it ended with {status}; see {})",
             json.display(),
             log.display()
         ));
         Report::read(&text)
             .map_err(std::io::Error::other)
-            .must(format!("understand {}", json.display()))
+            .or_fail(format!("understand {}", json.display()))
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::{FIRST, audit, confined, found, ids, mapped, maps, restricted};
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{idle, mount, pod_namespaces, security, shell};
-use hull_tests::{Must as _, Node, eventually, fixture};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use serde_json::Value;
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_privileged_container_reaches_the_host_by_everything_that_it_has() {
     );
     assert_eq!(found(&report, "no-seccomp").len(), 1, "{report}");
     let findings = report["findings"].as_array().unwrap();
-    let of = |id: &str| findings.iter().find(|finding| finding["id"] == id).must(id.to_owned());
+    let of = |id: &str| findings.iter().find(|finding| finding["id"] == id).or_fail(id.to_owned());
     assert_eq!(of("capabilities")["fix"], "securityContext.privileged: false");
 }
 
@@ -200,11 +200,11 @@ async fn in_a_user_namespace_the_same_rights_reach_less() {
     );
     assert_eq!(facts["users"], serde_json::json!([{"inside": 0, "host": FIRST}]));
     let admin = found(&report, "capabilities");
-    let admin = admin.iter().find(|of| of.contains("CAP_SYS_ADMIN")).must("find SYS_ADMIN");
+    let admin = admin.iter().find(|of| of.contains("CAP_SYS_ADMIN")).or_fail("find SYS_ADMIN");
     assert!(admin.starts_with("none: ") && admin.contains("its own user namespace"), "{report}");
     assert!(!ids(&report).contains(&"host-root-user".to_owned()), "{report}");
     let paths = found(&report, "host-path");
-    let of = |place: &str| paths.iter().find(|path| path.contains(place)).must(place.to_owned());
+    let of = |place: &str| paths.iter().find(|path| path.contains(place)).or_fail(place.to_owned());
     assert!(of("at /own").starts_with("node: "), "{paths:#?}");
     assert!(of("at /other").starts_with("none: "), "{paths:#?}");
     // The capability keeps it from Baseline all the same: the standards know no exception for it.

@@ -7,7 +7,7 @@ mod reach;
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{idle, pod_namespaces, security};
-use hull_tests::{Cri, Must as _, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 use serde_json::Value;
 
 /// Where the ids of pods with a user namespace begin on the host.
@@ -48,19 +48,19 @@ pub(crate) fn confined(mut config: api::ContainerConfig) -> api::ContainerConfig
 /// The report of one container.
 pub(crate) fn audit(node: &Node, name: &str) -> Value {
     let text = node.hull(&["audit", "-o", "json", name]).good();
-    let report: Value = serde_json::from_str(&text).must(format!("read {text}"));
+    let report: Value = serde_json::from_str(&text).or_fail(format!("read {text}"));
     assert_eq!(report["version"], 1);
-    let containers = report["containers"].as_array().must("find containers");
+    let containers = report["containers"].as_array().or_fail("find containers");
     assert_eq!(containers.len(), 1, "{text}");
     containers[0].clone()
 }
 
 /// Findings of this id, as `reach: what`.
 pub(crate) fn found(report: &Value, id: &str) -> Vec<String> {
-    let findings = report["findings"].as_array().must("find findings");
+    let findings = report["findings"].as_array().or_fail("find findings");
     let these = findings.iter().filter(|finding| finding["id"] == id);
     let text =
-        |finding: &Value, field: &str| finding[field].as_str().must(field.to_owned()).to_owned();
+        |finding: &Value, field: &str| finding[field].as_str().or_fail(field.to_owned()).to_owned();
     these
         .map(|finding| {
             assert!(!text(finding, "fix").is_empty(), "{finding}");
@@ -70,6 +70,6 @@ pub(crate) fn found(report: &Value, id: &str) -> Vec<String> {
 }
 
 pub(crate) fn ids(report: &Value) -> Vec<String> {
-    let findings = report["findings"].as_array().must("find findings");
+    let findings = report["findings"].as_array().or_fail("find findings");
     findings.iter().map(|finding| finding["id"].as_str().unwrap_or_default().to_owned()).collect()
 }

@@ -6,7 +6,7 @@ use crate::{audit, confined, found, restricted};
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, mount, security, shell};
 use hull_tests::image::Image;
-use hull_tests::{Must as _, Node, eventually, fixture};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use serde_json::Value;
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn an_audit_without_rights_says_which_it_lacks() {
     whole.args(drops).arg(hull_tests::paths::hull());
     whole.arg("--socket").arg(node.socket()).args(["audit", "-o", "json", "web"]);
     let ran = hull_tests::shell::finish(&mut whole);
-    let report: Value = serde_json::from_str(&ran.stdout).must(format!("read {ran:?}"));
+    let report: Value = serde_json::from_str(&ran.stdout).or_fail(format!("read {ran:?}"));
     assert_eq!((ran.code, report["not_audited"][0]["name"].as_str()), (1, Some("one")), "{ran:?}");
 }
 
@@ -181,8 +181,8 @@ async fn a_container_whose_first_thread_has_ended_is_audited_by_the_others() {
         let layer = fixture::busybox_layer().file("bin/leaderless", 0o755, leaderless());
         Image::new(vec![layer.tar()], serde_json::json!({"Cmd": ["/bin/leaderless"]}))
     });
-    let _id = cri.pull(&image).await.must("pull it");
-    let pod = cri.run_pod("web").await.must("run a pod");
+    let _id = cri.pull(&image).await.or_fail("pull it");
+    let pod = cri.run_pod("web").await.or_fail("run a pod");
     let mut config = confined(hull_tests::cri::container("one", &image, &["/bin/leaderless"]));
     security(&mut config).capabilities =
         Some(api::Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
@@ -199,7 +199,7 @@ async fn a_container_whose_first_thread_has_ended_is_audited_by_the_others() {
         assert_eq!(report["facts"]["namespaces"]["mnt"], "own", "{report}");
         assert_eq!(report["facts"]["threads"], 1, "{report}");
     }
-    let pid = rustix::process::Pid::from_raw(cri.pid(&id).await).must("have a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).must("kill it");
+    let pid = rustix::process::Pid::from_raw(cri.pid(&id).await).or_fail("have a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).or_fail("kill it");
     let _status = cri.ended(&id).await;
 }

@@ -4,12 +4,12 @@
 use crate::{audit, confined, found, mapped, restricted};
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, mount, security};
-use hull_tests::{Must as _, Node, fixture};
+use hull_tests::{ExpectExt as _, Node, fixture};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 fn socket(dir: &Path, name: &str) -> UnixListener {
-    UnixListener::bind(dir.join(name)).must("listen at a socket")
+    UnixListener::bind(dir.join(name)).or_fail("listen at a socket")
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn paths_and_sockets_of_the_host_are_found_with_what_they_are_worth() {
     );
     assert!(has("node: /etc of the host at /host-etc", "credentials"), "{paths:#?}");
     let sockets = found(&report, "host-socket");
-    let at = |place: &str| sockets.iter().find(|of| of.contains(place)).must(place.to_owned());
+    let at = |place: &str| sockets.iter().find(|of| of.contains(place)).or_fail(place.to_owned());
     assert!(at("by /var/run/docker.sock").starts_with("host: "), "{sockets:#?}");
     assert!(
         at("by /plain: ").starts_with("node: ") && at("by /plain: ").contains("other.sock"),
@@ -104,7 +104,7 @@ async fn what_the_daemon_keeps_is_out_of_reach_of_other_users_of_the_node() {
     let of_state = ["pods", "containers", "run"].map(|name| node.state_dir().join(name));
     let of_data = ["images", "layers", "containers", "tmp"].map(|name| node.data_dir().join(name));
     for path in of_state.into_iter().chain(of_data).chain([node.socket()]) {
-        let found = std::fs::symlink_metadata(&path).must(format!("look at {}", path.display()));
+        let found = std::fs::symlink_metadata(&path).or_fail(format!("look at {}", path.display()));
         assert_eq!(found.mode() & 0o077, 0, "{} has mode {:o}", path.display(), found.mode());
         assert_eq!((found.uid(), found.gid()), (0, 0), "{}", path.display());
     }
@@ -118,7 +118,7 @@ async fn a_device_outside_dev_and_the_rules_for_it_are_found() {
     let disk = node.host_dir().join("disk");
     let number = rustix::fs::makedev(259, 77);
     let (kind, mode) = (rustix::fs::FileType::BlockDevice, rustix::fs::Mode::from(0o600));
-    rustix::fs::mknodat(rustix::fs::CWD, &disk, kind, mode, number).must("make a node");
+    rustix::fs::mknodat(rustix::fs::CWD, &disk, kind, mode, number).or_fail("make a node");
     let mut config = confined(idle("one", &image));
     config.devices = vec![api::Device {
         container_path: "/opt/x".into(),
@@ -183,11 +183,11 @@ async fn the_daemons_own_sockets_and_directories_lead_to_the_host() {
     let sockets = found(&report, "host-socket");
     for (place, name) in [("/cri", ""), ("/state", "monitor.sock"), ("/pod", "monitor.sock")] {
         let by = format!("by {place}: ");
-        let of = sockets.iter().find(|of| of.contains(&by)).must(format!("{place}: {report}"));
+        let of = sockets.iter().find(|of| of.contains(&by)).or_fail(format!("{place}: {report}"));
         assert!(of.starts_with("host: ") && of.contains(name), "{of}");
     }
     let paths = found(&report, "host-path");
-    let of = |place: &str| paths.iter().find(|path| path.contains(place)).must(place.to_owned());
+    let of = |place: &str| paths.iter().find(|path| path.contains(place)).or_fail(place.to_owned());
     assert!(of(" at /data,").starts_with("node: "), "{paths:#?}");
     assert!(of(" at /tmp-of-data,").starts_with("host: "), "{paths:#?}");
 }

@@ -7,7 +7,7 @@ use hull_proto::cri::{self as api, ContainerState, PodSandboxState};
 use hull_tests::cri::idle;
 use hull_tests::disk::Disk;
 use hull_tests::eventually::with_long_timeout;
-use hull_tests::{Cri, Must as _, Node, eventually};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,9 +72,9 @@ async fn run(test: &str, directory: impl Fn(&Node) -> PathBuf) {
         victim.is_done(&cri, &image).await;
     }
     node.restart().await;
-    let ran = cri.exec_for(&main, &["echo", "on"], 20).await.must("exec after the restart");
+    let ran = cri.exec_for(&main, &["echo", "on"], 20).await.or_fail("exec after the restart");
     assert_eq!(ran.stdout, "on\n");
-    cri.remove_all_pods().await.must("remove all pods");
+    cri.remove_all_pods().await.or_fail("remove all pods");
     node.nothing_is_left().await;
     node.finish().await;
     drop(disk);
@@ -118,7 +118,7 @@ fn done<T>(answer: Result<Response<T>, Status>) -> Result<(), Status> {
 impl Victim {
     async fn new(cri: &Cri, verb: &'static str, image: &str) -> Self {
         let name = format!("victim-{}", verb.to_lowercase());
-        let pod = cri.run_pod(&name).await.must("run a pod");
+        let pod = cri.run_pod(&name).await.or_fail("run a pod");
         let main = cri.run_idle(&pod, "main", image).await;
         let next = cri.make(&pod, idle("next", image)).await;
         Self { verb, pod, main, next, late: cri.pod_config(&format!("late-{name}")) }
@@ -209,7 +209,8 @@ impl Victim {
                     expect(&code, &Some(Code::NotFound))
                 }
                 "StopPodSandbox" => {
-                    let status = cri.pod_status(&self.pod).await.must("get a pod's status").status;
+                    let status =
+                        cri.pod_status(&self.pod).await.or_fail("get a pod's status").status;
                     let state = status.map(|status| status.state());
                     expect(&state, &Some(PodSandboxState::SandboxNotready))
                 }
@@ -280,7 +281,7 @@ async fn reads(cri: &Cri, pod: &str, container: &str, image: &str) {
 async fn in_time<T>(verb: &str, call: impl Future<Output = Result<Response<T>, Status>>) {
     let began = Instant::now();
     let answer = tokio::time::timeout(with_long_timeout(READ_MAX), call).await;
-    let answer = answer.must(format!("get an answer to {verb} within {READ_MAX:?}"));
+    let answer = answer.or_fail(format!("get an answer to {verb} within {READ_MAX:?}"));
     let code = answer.err().map(|refused| (refused.code(), refused.message().to_owned()));
     let is_gone = code
         .as_ref()

@@ -10,7 +10,7 @@ use hull_proto::cri as api;
 use hull_tests::cri::{idle, mount};
 use hull_tests::eventually::with_long_timeout;
 use hull_tests::storage::{Hang, Storage};
-use hull_tests::{Cri, Must as _, Node, fixture, host};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, host};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -72,7 +72,7 @@ async fn every_verb_ends_while_a_pause_process_hangs() {
     let node = Node::start().await;
     run(&node, "pause process", |victim| {
         let stopped = pause_of(&node, &victim.pod);
-        kill(stopped, Signal::SIGSTOP).must("stop the pause process");
+        kill(stopped, Signal::SIGSTOP).or_fail("stop the pause process");
         Hung::until(move || {
             // It may have been killed meanwhile.
             let _ended = kill(stopped, Signal::SIGCONT);
@@ -86,7 +86,7 @@ async fn every_verb_ends_while_a_container_is_frozen() {
     let node = Node::start().await;
     run(&node, "frozen container", |victim| {
         let (file, on, off) = freezer(&node, victim);
-        fs::write(&file, on).must("freeze a container");
+        fs::write(&file, on).or_fail("freeze a container");
         Hung::until(move || drop(fs::write(&file, off)))
     })
     .await;
@@ -105,7 +105,7 @@ async fn every_verb_ends_while_the_file_system_of_a_volume_holds_requests() {
 async fn volumes(how: Hang) {
     let node = Node::start_with("[runtime]\nlaunch_timeout_s = 5\n").await;
     run(&node, "storage of a volume", |victim| {
-        let mut storage = victim.storage.take().must("find the volume");
+        let mut storage = victim.storage.take().or_fail("find the volume");
         storage.hang(how);
         Hung::until(move || storage.die())
     })
@@ -128,7 +128,7 @@ async fn every_verb_ends_while_the_file_system_of_the_logs_does_not_answer() {
 /// Makes the victims, hangs what `hang` says of each, and judges.
 async fn run(node: &Node, part: &str, hang: impl Fn(&mut Victim) -> Hung) {
     let (cri, image) = (node.cri(), fixture::busybox());
-    let _id = cri.pull(&image).await.must("pull busybox");
+    let _id = cri.pull(&image).await.or_fail("pull busybox");
     let mut victims = Vec::new();
     for (number, verb) in table::of(part).into_iter().enumerate() {
         let Some(made) = victim(node, &image, number, verb).await else { return };
@@ -149,7 +149,7 @@ async fn run(node: &Node, part: &str, hang: impl Fn(&mut Victim) -> Hung) {
     assert!(wrong.is_empty(), "while the {part} hangs: {wrong:#?}");
     let removed = victims.iter().map(|victim| cri.remove_pod(&victim.pod));
     for removed in futures_util::future::join_all(removed).await {
-        removed.must("remove a pod whose part goes on");
+        removed.or_fail("remove a pod whose part goes on");
     }
     node.nothing_is_left().await;
 }
@@ -158,7 +158,7 @@ async fn victim(node: &Node, image: &str, number: usize, verb: Bound) -> Option<
     let cri = node.cri();
     let config = cri.pod_config(&format!("hung{number}"));
     let logs = PathBuf::from(&config.log_directory);
-    let pod = cri.run_pod_with(config).await.must("run a pod");
+    let pod = cri.run_pod_with(config).await.or_fail("run a pod");
     let (mut main, mut next) = (idle("main", image), idle("next", image));
     let mut storage = None;
     if verb.part == "storage of a volume" {
@@ -253,14 +253,14 @@ async fn call(cri: &Cri, image: &str, victim: &Victim) -> Result<(), Status> {
 async fn lives(cri: &Cri, image: &str, is_over: &AtomicBool) -> u32 {
     let mut lives = 0;
     while lives == 0 || !is_over.load(Ordering::Relaxed) {
-        let pod = cri.run_pod("neighbour").await.must("run another pod");
+        let pod = cri.run_pod("neighbour").await.or_fail("run another pod");
         let made = cri.run_idle(&pod, "main", image).await;
-        let ran = cri.exec_for(&made, &["echo", "on"], 20).await.must("exec in another pod");
+        let ran = cri.exec_for(&made, &["echo", "on"], 20).await.or_fail("exec in another pod");
         assert_eq!(ran.stdout, "on\n");
-        cri.stop(&made, 5).await.must("stop a container of another pod");
-        cri.remove(&made).await.must("remove a container of another pod");
-        cri.stop_pod(&pod).await.must("stop another pod");
-        cri.remove_pod(&pod).await.must("remove another pod");
+        cri.stop(&made, 5).await.or_fail("stop a container of another pod");
+        cri.remove(&made).await.or_fail("remove a container of another pod");
+        cri.stop_pod(&pod).await.or_fail("stop another pod");
+        cri.remove_pod(&pod).await.or_fail("remove another pod");
         lives += 1;
     }
     lives
@@ -272,9 +272,9 @@ fn pod_group(node: &Node, pod: &str) -> PathBuf {
 
 fn pause_of(node: &Node, pod: &str) -> Pid {
     let procs = pod_group(node, pod).join(pod).join("cgroup.procs");
-    let text = fs::read_to_string(&procs).must(format!("read {}", procs.display()));
+    let text = fs::read_to_string(&procs).or_fail(format!("read {}", procs.display()));
     let pid = text.lines().next().and_then(|line| line.parse().ok());
-    Pid::from_raw(pid.must(format!("find pause in {}", procs.display())))
+    Pid::from_raw(pid.or_fail(format!("find pause in {}", procs.display())))
 }
 
 /// The file that freezes the running container, and what stops and starts it.

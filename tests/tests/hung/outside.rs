@@ -8,7 +8,7 @@ use hull_tests::cri::idle;
 use hull_tests::eventually::with_long_timeout;
 use hull_tests::host::Names;
 use hull_tests::plugin::{Plugin, program};
-use hull_tests::{Cri, Must as _, Node, eventually, fixture, paths};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Holds the answer of `verb`, which began then, against the table.
 fn judge(part: &str, verb: &str, began: Instant, answer: &Result<(), Status>) {
     let bound = table::of(part).into_iter().find(|of| of.verb == verb);
-    let bound = bound.must(format!("find {verb} while the {part} hangs in docs/security.md"));
+    let bound = bound.or_fail(format!("find {verb} while the {part} hangs in docs/security.md"));
     let (took, most) = (began.elapsed(), with_long_timeout(bound.with(EACH) + SLACK));
     println!("{part}, {verb}: {answer:?} after {took:?}");
     let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
@@ -35,13 +35,13 @@ fn judge(part: &str, verb: &str, began: Instant, answer: &Result<(), Status>) {
 
 /// The whole life of a pod that has nothing to do with what hangs.
 async fn lives(cri: &Cri, image: &str, name: &str) {
-    let pod = cri.run_pod(name).await.must("run another pod");
+    let pod = cri.run_pod(name).await.or_fail("run another pod");
     let made = cri.run_idle(&pod, "main", image).await;
-    let ran = cri.exec_for(&made, &["echo", "on"], 20).await.must("exec in another pod");
+    let ran = cri.exec_for(&made, &["echo", "on"], 20).await.or_fail("exec in another pod");
     assert_eq!(ran.stdout, "on\n");
-    cri.stop(&made, 5).await.must("stop a container of another pod");
-    cri.stop_pod(&pod).await.must("stop another pod");
-    cri.remove_pod(&pod).await.must("remove another pod");
+    cri.stop(&made, 5).await.or_fail("stop a container of another pod");
+    cri.stop_pod(&pod).await.or_fail("stop another pod");
+    cri.remove_pod(&pod).await.or_fail("remove another pod");
 }
 
 /// How a server answers.
@@ -57,8 +57,8 @@ enum Server {
 
 /// Serves for as long as the test runs; its address.
 async fn serve(how: Server) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.must("listen on loopback");
-    let address = listener.local_addr().must("ask for the address").to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.or_fail("listen on loopback");
+    let address = listener.local_addr().or_fail("ask for the address").to_string();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let how = how.clone();
@@ -95,7 +95,7 @@ async fn a_registry_that_hangs_ends_its_own_pulls_alone() {
     const PART: &str = "registry or token server";
     let node = Node::start_with("[image]\nstall_s = 2\n").await;
     let (cri, image) = (node.cri(), fixture::busybox());
-    let _id = cri.pull(&image).await.must("pull busybox");
+    let _id = cri.pull(&image).await.or_fail("pull busybox");
     let token = serve(Server::Silent).await;
     let hosts = [
         serve(Server::Silent).await,
@@ -176,7 +176,7 @@ async fn an_nri_plugin_that_hangs_is_let_go_and_the_verb_goes_on() {
         judge(PART, verb, began, &answer);
         drop(plugin);
     }
-    cri.remove_pod(&pod).await.must("remove the pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
     node.nothing_is_left().await;
 }
 
@@ -213,25 +213,25 @@ async fn a_network_plugin_that_hangs_ends_the_verbs_of_its_pod_alone() {
     let mut node = Node::start_on_network(settings).await;
     let host = node.host_dir();
     let (bin, net) = (host.join("bin"), host.join("net.d"));
-    fs::create_dir_all(&bin).must("make a directory");
-    fs::create_dir_all(&net).must("make a directory");
-    fs::write(bin.join("network"), NETWORK).must("write the plugin");
+    fs::create_dir_all(&bin).or_fail("make a directory");
+    fs::create_dir_all(&net).or_fail("make a directory");
+    fs::write(bin.join("network"), NETWORK).or_fail("write the plugin");
     fs::set_permissions(bin.join("network"), fs::Permissions::from_mode(0o755))
-        .must("make it a program");
+        .or_fail("make it a program");
     let conf = r#"{"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "network"}]}"#;
-    fs::write(net.join("10-pods.conflist"), conf).must("configure the network");
+    fs::write(net.join("10-pods.conflist"), conf).or_fail("configure the network");
     let (cri, image) = (node.cri(), fixture::busybox());
-    let _id = cri.pull(&image).await.must("pull busybox");
+    let _id = cri.pull(&image).await.or_fail("pull busybox");
     let hang = |verb: &str| bin.join(format!("hang.{verb}"));
-    let victim = cri.run_pod("hung").await.must("run a pod");
+    let victim = cri.run_pod("hung").await.or_fail("run a pod");
 
-    fs::write(hang("ADD"), "").must("have ADD hang");
+    fs::write(hang("ADD"), "").or_fail("have ADD hang");
     let began = Instant::now();
     let (answer, ()) = tokio::join!(cri.run_pod("hung2"), lives(&cri, &image, "neighbour"));
     judge("network plugin in ADD", "RunPodSandbox", began, &answer.map(drop));
 
     for verb in ["DEL", "STATUS", "CHECK", "GC"] {
-        fs::write(hang(verb), "").must("have more hang");
+        fs::write(hang(verb), "").or_fail("have more hang");
     }
     let began = Instant::now();
     let asked = api::StatusRequest::default();
@@ -255,7 +255,7 @@ async fn a_network_plugin_that_hangs_ends_the_verbs_of_its_pod_alone() {
     node.start_again().await;
     lives(&cri, &image, "neighbour").await;
     for verb in ["ADD", "DEL", "STATUS", "CHECK", "GC"] {
-        fs::remove_file(hang(verb)).must("have it go on");
+        fs::remove_file(hang(verb)).or_fail("have it go on");
     }
     eventually("the pod is removed once its plugin goes on", || async {
         cri.remove_pod(&victim).await.map_err(|refused| refused.to_string())

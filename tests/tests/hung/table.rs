@@ -2,7 +2,7 @@
 //! The table "What verbs wait for" of docs/security.md, as data. A test of the daemon holds it against the code, so
 //! what is read here are the bounds that the code has.
 
-use hull_tests::{Must as _, paths};
+use hull_tests::{ExpectExt as _, paths};
 use std::fs;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) struct Bound {
 impl Bound {
     /// The whole bound, where each setting and field has `each`.
     pub(crate) fn with(&self, each: Duration) -> Duration {
-        self.fixed + each * u32::try_from(self.settings.len()).must("count settings")
+        self.fixed + each * u32::try_from(self.settings.len()).or_fail("count settings")
     }
 
     /// Whether an answer with this code is one that the table has: `OK`, `UNAVAILABLE` and so on.
@@ -35,7 +35,7 @@ impl Bound {
 /// All that the table says of `part`.
 pub(crate) fn of(part: &str) -> Vec<Bound> {
     let path = paths::root().join("docs/security.md");
-    let text = fs::read_to_string(&path).must(format!("read {}", path.display()));
+    let text = fs::read_to_string(&path).or_fail(format!("read {}", path.display()));
     let rows = text.lines().skip_while(|line| !line.starts_with("| Verb | What hangs |")).skip(2);
     let mut found = Vec::new();
     for row in rows.take_while(|line| line.starts_with('|')) {
@@ -48,7 +48,7 @@ pub(crate) fn of(part: &str) -> Vec<Bound> {
             bounds.split(" + ").partition(|bound| bound.starts_with('`'));
         let seconds = |text: &&str| text.trim_end_matches(" s").parse().map(Duration::from_secs);
         let fixed: Result<Vec<Duration>, _> = fixed.iter().map(seconds).collect();
-        let fixed = fixed.must(format!("read the bounds in {row}")).iter().sum();
+        let fixed = fixed.or_fail(format!("read the bounds in {row}")).iter().sum();
         found.extend(verbs.split(", ").map(|verb| Bound {
             verb: verb.to_owned(),
             part: part.to_owned(),

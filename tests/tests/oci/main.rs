@@ -8,7 +8,7 @@ mod terminal;
 
 use hull_tests::bundle::{Bundle, runtime};
 use hull_tests::eventually::{blocking, deadline};
-use hull_tests::must::Must as _;
+use hull_tests::expect::ExpectExt as _;
 use hull_tests::shell::{self, Ran, finish};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -138,7 +138,7 @@ fn bind_scratch(bundle: &Bundle) {
     bundle.change(|config| {
         let mount =
             json!({"destination": "/t", "type": "bind", "source": source, "options": ["rbind"]});
-        config["mounts"].as_array_mut().must("find the mounts").push(mount);
+        config["mounts"].as_array_mut().or_fail("find the mounts").push(mount);
     });
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{refused, until};
 use hull_tests::bundle::Bundle;
-use hull_tests::must::Must as _;
+use hull_tests::expect::ExpectExt as _;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 use std::fs::File;
@@ -13,18 +13,18 @@ use std::os::unix::net::UnixListener;
 
 /// The master of a terminal, as it comes over the console socket.
 fn terminal(listener: &UnixListener) -> File {
-    let (stream, _) = listener.accept().must("accept on the console socket");
+    let (stream, _) = listener.accept().or_fail("accept on the console socket");
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0; 64];
     let mut name = [IoSliceMut::new(&mut name)];
-    let _got =
-        recvmsg(&stream, &mut name, &mut rights, RecvFlags::CMSG_CLOEXEC).must("take a terminal");
+    let _got = recvmsg(&stream, &mut name, &mut rights, RecvFlags::CMSG_CLOEXEC)
+        .or_fail("take a terminal");
     let brought = rights.drain().find_map(|message| {
         let RecvAncillaryMessage::ScmRights(mut fds) = message else { return None };
         fds.next()
     });
-    brought.must("find a terminal in the message").into()
+    brought.or_fail("find a terminal in the message").into()
 }
 
 /// What a terminal says until nobody holds its other side.

@@ -6,7 +6,7 @@ mod failures;
 mod joining;
 
 use hull_tests::plugin::program;
-use hull_tests::{Must as _, Node, paths};
+use hull_tests::{ExpectExt as _, Node, paths};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -32,7 +32,7 @@ pub(crate) fn update(container: &str, resources: Value) -> Value {
 /// A container's memory limit as its cgroup has it.
 pub(crate) async fn memory_limit(node: &Node, container: &str) -> String {
     let pid = node.cri().pid(container).await;
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).must("read its cgroups");
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).or_fail("read its cgroups");
     for line in groups.lines() {
         let of = line.splitn(3, ':').collect::<Vec<_>>();
         let [_, controllers, path] = of[..] else { continue };

@@ -4,7 +4,7 @@
 //! A list has to say what is there now: more fails, and so does less, or a list would let it come back.
 
 use crate::report;
-use hull_tests::{Must as _, paths};
+use hull_tests::{ExpectExt as _, paths};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn path(list: &str) -> PathBuf {
 /// The lines of a list.
 pub(crate) fn read(list: &str) -> Vec<String> {
     let path = path(list);
-    let text = fs::read_to_string(&path).must(format!("read {}", path.display()));
+    let text = fs::read_to_string(&path).or_fail(format!("read {}", path.display()));
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(str::to_owned).collect()
 }
@@ -38,12 +38,12 @@ pub(crate) fn lower(list: &str, lines: &[String], before: &Counts, now: &Counts)
         return false;
     }
     let path = path(list);
-    let text = fs::read_to_string(&path).must(format!("read {}", path.display()));
+    let text = fs::read_to_string(&path).or_fail(format!("read {}", path.display()));
     let head: String = text
         .lines()
         .filter(|line| line.starts_with('#'))
         .fold(String::new(), |head, line| head + line + "\n");
-    fs::write(&path, head + &lines.join("\n") + "\n").must(format!("write {}", path.display()));
+    fs::write(&path, head + &lines.join("\n") + "\n").or_fail(format!("write {}", path.display()));
     true
 }
 

@@ -2,7 +2,7 @@
 //! Documents that name files name files that are there.
 
 use crate::report;
-use hull_tests::{Must as _, paths};
+use hull_tests::{ExpectExt as _, paths};
 use std::fs;
 
 /// Folders of the project that paths begin with.
@@ -20,10 +20,10 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
 fn files_that_documents_name_are_there() {
     let mut wrong = Vec::new();
     for page in ["CONTRIBUTING.md", "ARCHITECTURE.md"] {
-        let text = fs::read_to_string(paths::root().join(page)).must(format!("read {page}"));
+        let text = fs::read_to_string(paths::root().join(page)).or_fail(format!("read {page}"));
         for path in named(&text) {
             let place = path.split_once(':').map_or(path, |(path, _)| path);
-            if !paths::root().join(place).try_exists().must("look for a file") {
+            if !paths::root().join(place).try_exists().or_fail("look for a file") {
                 wrong.push(format!("{page}: {path} is not there: write where it is now"));
             }
         }

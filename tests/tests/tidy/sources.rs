@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The project's files, as the rules read them.
 
-use hull_tests::{Must as _, paths, shell};
+use hull_tests::{ExpectExt as _, paths, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,8 +44,8 @@ fn files(wanted: &dyn Fn(&Path) -> bool) -> Vec<Source> {
     let mut found = Vec::new();
     walk(&root, wanted, &mut found);
     let read = |file: PathBuf| Source {
-        text: fs::read_to_string(&file).must(format!("read {}", file.display())),
-        path: file.strip_prefix(&root).must("shorten a path").to_owned(),
+        text: fs::read_to_string(&file).or_fail(format!("read {}", file.display())),
+        path: file.strip_prefix(&root).or_fail("shorten a path").to_owned(),
     };
     found.into_iter().map(read).collect()
 }

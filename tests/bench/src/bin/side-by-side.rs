@@ -6,13 +6,13 @@
 use clap::Parser as _;
 use cri_bench::args::Args;
 use cri_bench::testbed;
-use hull_tests::Must as _;
+use hull_tests::ExpectExt as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let all: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.must("make a runtime");
+    let runtime = runtime.or_fail("make a runtime");
     let code = match all.split_first() {
         Some((first, args)) if first == testbed::INSIDE => {
             runtime.block_on(testbed::inside(args, &parsed(args)))

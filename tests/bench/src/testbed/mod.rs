@@ -24,7 +24,7 @@ use crate::args::Args;
 use crate::work::Work;
 use hull_tests::host::{self, Names};
 use hull_tests::registry::Registry;
-use hull_tests::{Must as _, debian, eventually, fixture, shell};
+use hull_tests::{ExpectExt as _, debian, eventually, fixture, shell};
 use place::{CGROUP, Place, ROOT};
 use runtime::Runtime;
 use std::io::Read as _;
@@ -49,7 +49,7 @@ pub async fn outside(args: &[String]) -> u8 {
     // Inside there is no way to Debian's mirrors.
     let _busybox = debian::unpacked("busybox-static");
     clear();
-    let me = std::env::current_exe().must("find this program");
+    let me = std::env::current_exe().or_fail("find this program");
     let mut bed = Command::new("unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["sh", "-c", FIRST, "sh"])
@@ -59,12 +59,12 @@ pub async fn outside(args: &[String]) -> u8 {
         // Closed when we end, however: then it ends as well.
         .stdin(Stdio::piped())
         .spawn()
-        .must("start unshare (Debian package util-linux)");
+        .or_fail("start unshare (Debian package util-linux)");
     // Taken out, or waiting would close it.
     let _lifeline = bed.stdin.take();
-    let mut terminated = signal(SignalKind::terminate()).must("listen for SIGTERM");
+    let mut terminated = signal(SignalKind::terminate()).or_fail("listen for SIGTERM");
     let code = tokio::select! {
-        ended = bed.wait() => ended.must("wait for the bed").code(),
+        ended = bed.wait() => ended.or_fail("wait for the bed").code(),
         _ = tokio::signal::ctrl_c() => None,
         _ = terminated.recv() => None,
     };
@@ -77,8 +77,9 @@ pub async fn outside(args: &[String]) -> u8 {
 
 /// At most one testbed at a time: its names are fixed.
 fn claim() -> UnixListener {
-    let name = SocketAddr::from_abstract_name("cri-bench-bed").must("make a name");
-    UnixListener::bind_addr(&name).must("have the testbed for ourselves: another `make bench` runs")
+    let name = SocketAddr::from_abstract_name("cri-bench-bed").or_fail("make a name");
+    UnixListener::bind_addr(&name)
+        .or_fail("have the testbed for ourselves: another `make bench` runs")
 }
 
 fn clear() {
@@ -95,7 +96,7 @@ fn clear() {
         let left = host::hierarchies().iter().any(|mount| mount.join("cri-bench").is_dir());
         if left { Err("cgroups that cannot be removed".to_owned()) } else { Ok(()) }
     });
-    cleared.map_err(std::io::Error::other).must(format!("clear {ROOT} and cgroup {CGROUP}"));
+    cleared.map_err(std::io::Error::other).or_fail(format!("clear {ROOT} and cgroup {CGROUP}"));
 }
 
 /// Runs inside: starts all runtimes, then `cri-bench` over them with `args`; its exit code.
@@ -137,7 +138,7 @@ pub async fn inside(args: &[String], parsed: &Args) -> u8 {
         bench.arg("--logs").arg(Path::new(ROOT).join("logs"));
     }
     bench.args(["--image", &busybox]).args(without_labels(args)).stdin(Stdio::null());
-    let status = bench.status().await.must("run cri-bench");
+    let status = bench.status().await.or_fail("run cri-bench");
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -161,7 +162,7 @@ fn without_labels(args: &[String]) -> Vec<&String> {
 
 /// The program `name`, which is built into the same folder as this one.
 fn beside(name: &str) -> PathBuf {
-    std::env::current_exe().must("find this program").with_file_name(name)
+    std::env::current_exe().or_fail("find this program").with_file_name(name)
 }
 
 /// Starts the daemon and waits until it answers.

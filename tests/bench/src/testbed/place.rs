@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The directory, socket, cgroups and start scripts of one runtime of the testbed.
 
-use hull_tests::{Must as _, host, shell};
+use hull_tests::{ExpectExt as _, host, shell};
 use std::path::{Path, PathBuf};
 
 /// Directory of all files of the testbed.
@@ -42,7 +42,7 @@ impl Place {
         let mounts = host::hierarchies();
         let v1 = mounts.iter().find(|mount| mount.join("cpuacct.usage").is_file());
         let v2 = || mounts.iter().find(|mount| mount.join("cgroup.controllers").is_file());
-        v1.or_else(v2).must("find a cgroup hierarchy that counts CPU time").clone()
+        v1.or_else(v2).or_fail("find a cgroup hierarchy that counts CPU time").clone()
     }
 
     /// Writes the programs that start the daemon and restart it.
@@ -82,9 +82,9 @@ impl Place {
 
     pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.dir().join(name);
-        let dir = path.parent().must("find the file's folder");
-        std::fs::create_dir_all(dir).must(format!("make {}", dir.display()));
-        std::fs::write(&path, text).must(format!("write {}", path.display()));
+        let dir = path.parent().or_fail("find the file's folder");
+        std::fs::create_dir_all(dir).or_fail(format!("make {}", dir.display()));
+        std::fs::write(&path, text).or_fail(format!("write {}", path.display()));
     }
 }
 

@@ -5,7 +5,7 @@
 //! itself and, where that is asked for by its label, by plugins too; the others by the plugins bridge, host-local and portmap. What is not set is the runtime's default.
 
 use super::place::{Place, without_v2};
-use hull_tests::{Must as _, paths};
+use hull_tests::{ExpectExt as _, paths};
 use std::path::PathBuf;
 
 /// A runtime that can take part.
@@ -34,7 +34,7 @@ fn program(name: &str) -> Option<PathBuf> {
 }
 
 fn found(name: &str) -> String {
-    program(name).must(format!("find {name}")).display().to_string()
+    program(name).or_fail(format!("find {name}")).display().to_string()
 }
 
 /// The folder of the network plugins.
@@ -120,7 +120,7 @@ impl Runtime {
             }
             Self::Crio => {
                 place.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
-                let (host, _) = pause.split_once('/').must("find the registry");
+                let (host, _) = pause.split_once('/').or_fail("find the registry");
                 let registries = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
                 place.write("home/.config/containers/registries.conf", &registries);
                 place.write("storage.conf", &format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{dir}/storage\"\nrunroot = \"{dir}/run\"\n"));
@@ -197,7 +197,7 @@ impl Runtime {
 }
 
 fn plugin_dir() -> String {
-    plugins().must("find the network plugins").display().to_string()
+    plugins().or_fail("find the network plugins").display().to_string()
 }
 
 /// containerd 2. The OOM score is left alone where it may not be lowered.

@@ -4,16 +4,16 @@
 use std::error::Error;
 use std::fmt::Display;
 
-/// What must be there for the test to go on.
-pub trait Must<T> {
-    /// The value, or a panic that reads "cannot `what`: why".
+/// Values that a test needs to go on.
+pub trait ExpectExt<T> {
+    /// The value, or a panic that reads "cannot `what`: why". `what` is a verb with its object: `read the log`.
     #[track_caller]
-    fn must(self, what: impl Display) -> T;
+    fn or_fail(self, what: impl Display) -> T;
 }
 
-impl<T, E: Error> Must<T> for Result<T, E> {
+impl<T, E: Error> ExpectExt<T> for Result<T, E> {
     #[track_caller]
-    fn must(self, what: impl Display) -> T {
+    fn or_fail(self, what: impl Display) -> T {
         match self {
             Ok(value) => value,
             Err(err) => {
@@ -29,9 +29,9 @@ impl<T, E: Error> Must<T> for Result<T, E> {
     }
 }
 
-impl<T> Must<T> for Option<T> {
+impl<T> ExpectExt<T> for Option<T> {
     #[track_caller]
-    fn must(self, what: impl Display) -> T {
+    fn or_fail(self, what: impl Display) -> T {
         match self {
             Some(value) => value,
             None => panic!("cannot {what}: it is not there"),
