@@ -217,19 +217,7 @@ impl Builder<'_> {
                 self.file_system(at, mount, fstype, target)
             }
             Op::Bind { source, .. } => {
-                let tree = match (self.sources.remove(&at), source) {
-                    (Some(tree), _) => tree,
-                    (None, Source::Slot(slot)) => self.slot(*slot)?,
-                    (None, Source::Image { lower, path, at }) => {
-                        image_volume::open(lower, path, at)?
-                    }
-                    // All were cloned before the first mount.
-                    (None, Source::Host(path)) => {
-                        let call =
-                            format!("open_tree({path}, CLONE): not cloned before the mounts");
-                        return Err(errno_context(call)(Errno::INVAL));
-                    }
-                };
+                let tree = self.bind_source(at, source)?;
                 self.bind(&tree, op)
             }
             Op::Cgroups { target, attrs } => self.cgroups(at, target, attrs),
@@ -262,6 +250,19 @@ impl Builder<'_> {
                 .map_err(errno_context(format!("setdomainname({name})"))),
             Op::Pivot => self.pivot(),
             Op::MoveRoot => self.move_root(),
+        }
+    }
+
+    /// The tree that the operation `at` binds. All of the host's were cloned before the first mount.
+    fn bind_source(&mut self, at: usize, source: &Source) -> Result<OwnedFd> {
+        match (self.sources.remove(&at), source) {
+            (Some(tree), _) => Ok(tree),
+            (None, Source::Slot(slot)) => self.slot(*slot),
+            (None, Source::Image { lower, path, at }) => image_volume::open(lower, path, at),
+            (None, Source::Host(path)) => {
+                let call = format!("open_tree({path}, CLONE): not cloned before the mounts");
+                Err(errno_context(call)(Errno::INVAL))
+            }
         }
     }
 

@@ -115,7 +115,7 @@ fn what_is_too_long_or_not_a_file_is_set_aside_and_the_others_are_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path().to_owned(), BYTES_MAX);
     folder.write("good", &record("fine")).unwrap();
-    folder.write("long", &record(&"x".repeat(BYTES_MAX as usize))).unwrap();
+    folder.write("long", &record(&"x".repeat(usize::try_from(BYTES_MAX).unwrap()))).unwrap();
     folder.write("renamed", &record("of another")).unwrap();
     fs::write(folder.file("newer"), r#"{"version":2}"#).unwrap();
     fs::write(folder.file("torn"), r#"{"version":1,"te"#).unwrap();

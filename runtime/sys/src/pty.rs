@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pseudoterminals, `pty(7)`.
+//! Opens pseudoterminals: pty(7).
 
 use crate::{Error, Result};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};

@@ -56,7 +56,7 @@ pub enum PluginRequest {
         /// Receives the updates that failed.
         reply: oneshot::Sender<Vec<ContainerUpdate>>,
     },
-    /// Stops containers.
+    /// Stops containers that a plugin evicts.
     Evict {
         /// The plugin, as `<index>-<name>`.
         plugin: String,

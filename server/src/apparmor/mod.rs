@@ -72,7 +72,7 @@ pub(crate) struct AppArmor {
 /// The profile that a container requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// No profile.
+    /// The container runs without a profile.
     Unconfined,
     /// The node's default; explicit if the config requests it.
     Default { explicit: bool },

@@ -3,7 +3,7 @@
 
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use crate::systemd::names;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket, in bytes: `sun_path` without the closing NUL.
 const SOCKET_BYTES_MAX: usize = 107;
@@ -44,7 +44,7 @@ fn absolute<'p>(
     }
 }
 
-fn fits_sockets(key: &'static str, path: &PathBuf, bytes_max: usize) -> Result<(), Invalid> {
+fn fits_sockets(key: &'static str, path: &Path, bytes_max: usize) -> Result<(), Invalid> {
     if path.as_os_str().len() <= bytes_max {
         return Ok(());
     }

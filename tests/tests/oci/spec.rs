@@ -105,7 +105,7 @@ fn a_user_namespace_has_its_maps_and_an_exec_joins_it() {
         config["linux"]["uidMappings"] = id.clone();
         config["linux"]["gidMappings"] = id;
         let mounts = config["mounts"].as_array_mut().unwrap();
-        // Without a network namespace of the same owner sysfs may be mounted; cgroups likewise.
+        // sysfs and cgroups may be mounted there, message queues not.
         mounts.retain(|mount| mount["destination"] != "/dev/mqueue");
     });
     bundle.up("one");

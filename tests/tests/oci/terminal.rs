@@ -27,7 +27,7 @@ fn terminal(listener: &UnixListener) -> File {
     brought.or_fail("find a terminal in the message").into()
 }
 
-/// What a terminal says until nobody holds its other side.
+/// Reads the output of a terminal until nobody holds its other side.
 fn all_of(mut terminal: File) -> String {
     let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
     while let Ok(got) = terminal.read(&mut chunk)
