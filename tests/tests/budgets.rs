@@ -358,7 +358,7 @@ async fn a_full_state_directory_stops_new_pods_alone() {
     let filler = small.fill();
     let refused = cri.run_pod("late").await.unwrap_err();
     assert!(
-        refused.message().contains("No space left") && refused.message().contains("hint"),
+        refused.message().contains("ENOSPC") && refused.message().contains("free some space"),
         "{refused}"
     );
     assert_eq!(cri.pods().await.len(), 1);

@@ -15,8 +15,9 @@ use std::os::fd::OwnedFd;
 /// than one process runs is better a [`crate::read_only_program`].
 ///
 /// `memfd_create(2)`, Linux 3.17; MFD_EXEC 6.3, left out where the kernel does not know it. F_SEAL_FUTURE_WRITE 5.1:
-/// it refuses what F_SEAL_WRITE refuses but a writable mapping that is there already, and here is none. The
-/// latter waits until nobody in the kernel holds a page, and gives up with EBUSY when somebody does a moment longer.
+/// it refuses what F_SEAL_WRITE refuses but a writable mapping that is there already, and here is none. F_SEAL_EXEC
+/// brings F_SEAL_WRITE along, which needs the kernel itself to hold none of the pages: a call waits for that for
+/// some 150 ms, then fails with EBUSY, and is made again.
 pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let call = || format!("memfd_create({name})");
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -29,13 +30,25 @@ pub fn sealed_memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
         .map_err(Error::of_io(|| format!("write({name}, {} bytes)", bytes.len())))?;
     fchmod(&file, Mode::from_raw_mode(0o555))
         .map_err(Error::of(|| format!("fchmod({name}, 0555)")))?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
-    let sealed = match fcntl_add_seals(&file, seals | SealFlags::EXEC) {
-        Err(Errno::INVAL) => fcntl_add_seals(&file, seals),
-        other => other,
-    };
-    sealed.map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
+    seal(&file).map_err(Error::of(|| format!("fcntl({name}, F_ADD_SEALS)")))?;
     Ok(file.into())
+}
+
+/// How often the kernel is asked for F_SEAL_EXEC while it holds pages of the file itself: to move them between
+/// lists, or to see which are in use.
+const BUSY_MAX: u32 = 40;
+
+fn seal(file: &File) -> rustix::io::Result<()> {
+    let content = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+    fcntl_add_seals(file, content)?;
+    let mut busy = 0;
+    loop {
+        match fcntl_add_seals(file, SealFlags::SEAL | SealFlags::EXEC) {
+            Err(Errno::INVAL) => return fcntl_add_seals(file, SealFlags::SEAL),
+            Err(Errno::BUSY) if busy < BUSY_MAX => busy += 1,
+            other => return other,
+        }
+    }
 }
 
 /// Fills `bytes` from the kernel's generator. `getrandom(2)`.

@@ -103,7 +103,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
     for (name, words) in [
         ("v.com/c=hooked", "OCI hooks"),
         ("v.com/c=gone", "/dev/gone-from-here"),
-        ("v.com/c=file", "no device"),
+        ("v.com/c=file", "/etc/passwd on this node is not a device"),
         ("v.com/c=other", "/dev/null on this node is not a device of its type"),
         ("v.com/c=none", "broken.yaml"),
         ("v.com/c", "vendor.com/class=name"),
