@@ -58,6 +58,40 @@ async fn both_kinds_are_imported_compressed_or_not() {
     }
 }
 
+/// A layer whose record was damaged has no image, but containers may run on it until the machine restarts.
+#[tokio::test]
+async fn a_layer_that_lost_its_record_stays_until_the_machine_restarts() {
+    if !can_run("a_layer_that_lost_its_record_stays_until_the_machine_restarts") {
+        return;
+    }
+    let store = TestStore::new();
+    let archive = oci_archive(&image().pack(), "example.org/app:1");
+    let imported = import(&store, &archive, None).await.unwrap();
+    let record = store.at(&format!("images/{}", store.names("images")[0]));
+    std::fs::write(&record, "").unwrap();
+    let store = store.again_damaged();
+    assert!(store.store.find("example.org/app:1").is_none());
+    let again = import(&store, &archive, None).await.unwrap();
+    assert_eq!(again[0].image.id, imported[0].image.id);
+    let old = |store: &TestStore| {
+        let names = store.names("layers").into_iter();
+        names.filter(|name| name.starts_with("replaced-")).collect::<Vec<_>>()
+    };
+    let kept = old(&store);
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    // As the log asks for.
+    for name in store.names("images").iter().filter(|name| name.ends_with(".bad")) {
+        std::fs::remove_file(store.at(&format!("images/{name}"))).unwrap();
+    }
+    let store = store.again();
+    assert_eq!(old(&store), kept);
+    // Those of another boot go.
+    let layers = store.at("layers");
+    std::fs::rename(layers.join(&kept[0]), layers.join("replaced-of-another-boot")).unwrap();
+    let store = store.again();
+    assert_eq!(old(&store), kept[1..]);
+}
+
 #[tokio::test]
 async fn a_name_may_be_given_and_a_pinned_one_is_shown_so() {
     if !can_run("a_name_may_be_given_and_a_pinned_one_is_shown_so") {

@@ -105,6 +105,8 @@ async fn images_go_out_as_archives_and_come_in_as_tools_for_ctr_send_them() {
     let said = shell::finish(&mut command).good();
     assert!(said.contains(&reference), "{said}");
     assert_eq!(other.cri().image_status(&reference).await.unwrap().unwrap().id, id);
+    let help = other.hull(&["ctr", "images", "--help"]).good();
+    assert!(help.contains("hull ctr --namespace=k8s.io images import"), "{help}");
     let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &id, "example.org/app:1"];
     assert_eq!(other.hull(&tag).good(), "example.org/app:1\n");
     assert_eq!(other.cri().image_status("example.org/app:1").await.unwrap().unwrap().id, id);

@@ -3,7 +3,7 @@
 
 use data_encoding::HEXLOWER;
 use hull_sys::{Error, Result};
-use rustix::fs::{Dir, Mode, OFlags, Stat, Timespec, Timestamps, open, syncfs};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, open, syncfs};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read as _;
@@ -55,9 +55,15 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
 
 /// Opens a file of the store for reading.
 pub(crate) fn open_file(path: &Path) -> Result<File> {
-    open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-        .map(File::from)
-        .map_err(Error::of(|| format!("open({})", path.display())))
+    let failed = || format!("open({})", path.display());
+    // The open of a FIFO would wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = open(path, flags, Mode::empty()).map_err(Error::of(failed))?;
+    let stat = fstat(&file).map_err(Error::of(|| format!("fstat({})", path.display())))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(Errno::INVAL, format!("{}: not a regular file", failed())));
+    }
+    Ok(file.into())
 }
 
 /// Reads a file of the operator's, which may be a link, of at most `max` bytes.

@@ -228,7 +228,8 @@ impl Integrity {
     }
 }
 
-fn boot_id() -> Option<Vec<u8>> {
+/// The kernel's name for this run of the machine: random(4), `boot_id`.
+pub(super) fn boot_id() -> Option<Vec<u8>> {
     Location::at(Path::new(BOOT_ID)).read(BOOT_ID_BYTES_MAX).ok()
 }
 

@@ -57,6 +57,16 @@ impl TestStore {
         Self { store: open(&config), dir, config }
     }
 
+    /// The same after a damage that the store has to find and set aside.
+    #[allow(dead_code, reason = "not every test program damages a store")]
+    pub(crate) fn again_damaged(self) -> Self {
+        let Self { store, dir, config } = self;
+        drop(store);
+        let (store, problems) = Store::open(config.clone()).unwrap();
+        assert!(!problems.is_empty(), "no damage was found");
+        Self { store, dir, config }
+    }
+
     /// A path in the store.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.config.root.join(path)

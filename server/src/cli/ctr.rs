@@ -58,6 +58,11 @@ pub(crate) fn called_as(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args
 }
 
+/// Whether the arguments request help, or nothing at all.
+pub(crate) fn wants_help(words: &[String]) -> bool {
+    words.is_empty() || words.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "help"))
+}
+
 /// Performs the operation.
 pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
     match parse(words).map_err(|text| Error::Usage { text })? {

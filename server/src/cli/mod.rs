@@ -141,6 +141,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Rmi(args) => images::remove(connect(cli).await?, args).await,
         Command::Import(args) => archives::import(connect(cli).await?, args).await,
         Command::Export(args) => archives::export(connect(cli).await?, args).await,
+        Command::Ctr(args) if ctr::wants_help(&args.words) => ctr_help(),
         Command::Ctr(args) => ctr::run(connect(cli).await?, &args.words).await,
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
@@ -159,6 +160,14 @@ async fn plain(cli: &Cli) -> Result<()> {
         | Command::Check(_)
         | Command::Oci { .. } => Ok(()),
     }
+}
+
+/// Prints the help of `hull ctr`, whose arguments clap passes on unread.
+fn ctr_help() -> Result<()> {
+    let mut hull = Cli::command();
+    hull.build();
+    let help = hull.find_subcommand_mut("ctr").map(|ctr| ctr.render_long_help().to_string());
+    output::raw(&help.unwrap_or_default())
 }
 
 /// Connects to the daemon at --socket, or at `socket` of the configuration.

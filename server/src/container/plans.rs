@@ -61,8 +61,10 @@ impl Plans {
             }
         };
         let plan = bytes.strip_prefix(HEADER).and_then(hull_plan::decode_plan);
+        // A container's cgroup has its id as its name; with another it is a copy of another container's plan.
+        let plan = plan.filter(|plan| Path::new(&plan.cgroup.path).ends_with(id));
         if plan.is_none() {
-            warn!(path = %path.display(), "kept plan is of another release, or damaged");
+            warn!(path = %path.display(), "kept plan is of another release or another container, or damaged");
         }
         plan
     }
@@ -104,12 +106,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn plan() -> Plan {
+    fn plan(id: &str) -> Plan {
         let spec = serde_json::json!({
             "ociVersion": "1.2.1",
             "root": {"path": "rootfs"},
             "process": {"args": ["/x"], "cwd": "/", "user": {"uid": 7, "gid": 8}},
-            "linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": "/x"},
+            "linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": format!("/pod/{id}")},
         });
         let options = hull_plan::Options {
             root: hull_plan::Root::Bundle("/b".into()),
@@ -125,13 +127,13 @@ mod tests {
         let plans = Plans::open(dir.path().join("plans")).unwrap();
         let (ours, others) = ("a".repeat(64), "b".repeat(64));
         assert_eq!(plans.load(&ours), None);
-        plans.save(&ours, &plan()).unwrap();
-        plans.save(&others, &plan()).unwrap();
-        assert_eq!(plans.load(&ours), Some(plan()));
+        plans.save(&ours, &plan(&ours)).unwrap();
+        plans.save(&others, &plan(&others)).unwrap();
+        assert_eq!(plans.load(&ours), Some(plan(&ours)));
         let mode = fs::metadata(plans.path(&ours)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         plans.sweep(&[ours.clone()].into());
-        assert_eq!((plans.load(&others), plans.load(&ours)), (None, Some(plan())));
+        assert_eq!((plans.load(&others), plans.load(&ours)), (None, Some(plan(&ours))));
         plans.remove(&ours).unwrap();
         plans.remove(&ours).unwrap();
         assert_eq!(plans.load(&ours), None);
@@ -141,7 +143,7 @@ mod tests {
     fn what_cannot_be_read_counts_as_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let plans = Plans::open(dir.path().to_owned()).unwrap();
-        plans.save("x", &plan()).unwrap();
+        plans.save("x", &plan("x")).unwrap();
         let whole = fs::read(plans.path("x")).unwrap();
         for bytes in
             [&whole[..whole.len() - 1], &whole[HEADER.len()..], &[&whole[..], b"x"].concat()]
@@ -149,5 +151,16 @@ mod tests {
             fs::write(plans.path("x"), bytes).unwrap();
             assert_eq!(plans.load("x"), None);
         }
+    }
+
+    /// Its execs would have the rights of the other one.
+    #[test]
+    fn the_plan_of_another_container_counts_as_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let plans = Plans::open(dir.path().to_owned()).unwrap();
+        let (ours, others) = ("a".repeat(64), "b".repeat(64));
+        plans.save(&others, &plan(&others)).unwrap();
+        fs::copy(plans.path(&others), plans.path(&ours)).unwrap();
+        assert_eq!(plans.load(&ours), None);
     }
 }

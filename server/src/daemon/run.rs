@@ -24,6 +24,7 @@ use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -333,16 +334,22 @@ fn network(config: &Config, saved: Option<PodCidr>) -> Result<Network, Error> {
 /// One daemon per state directory. The lock goes with the process.
 fn lock(state_dir: &Path) -> Result<File, Error> {
     let path = state_dir.join("lock");
+    let failed = |source| Error::Lock { path: path.clone(), source };
+    // A link could lead to a file of somebody else, whose mode is changed below; a FIFO would wait for a reader.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
+        .custom_flags(flags.bits().cast_signed())
         .open(&path)
-        .map_err(|source| Error::Lock { path: path.clone(), source })?;
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
     // One that an earlier release made, too.
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-        .map_err(|source| Error::Lock { path: path.clone(), source })?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
@@ -415,4 +422,31 @@ async fn drained(mut shutdown: tokio::sync::watch::Receiver<bool>, calls: &InFli
 /// Prints an error as the command line does.
 pub(crate) fn shown(error: &Error) -> (String, Option<String>) {
     (format!("cannot {}", Chain(error)), error.hint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_lock_that_is_a_link_or_a_fifo_is_refused_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, others) = (dir.path().join("lock"), dir.path().join("of somebody else"));
+        fs::write(&others, "").unwrap();
+        fs::set_permissions(&others, fs::Permissions::from_mode(0o644)).unwrap();
+        for target in [others.clone(), dir.path().join("dangling")] {
+            symlink(&target, &path).unwrap();
+            lock(dir.path()).unwrap_err();
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(fs::metadata(&others).unwrap().permissions().mode() & 0o777, 0o644);
+        assert!(!dir.path().join("dangling").try_exists().unwrap());
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        lock(dir.path()).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        let first = lock(dir.path()).unwrap();
+        assert!(matches!(lock(dir.path()), Err(Error::Locked { .. })));
+        drop(first);
+    }
 }

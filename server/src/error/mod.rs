@@ -29,7 +29,7 @@ pub(crate) type Result<T> = std::result::Result<T, Arc<Error>>;
 pub(crate) enum Error {
     #[error("find {kind} `{id}`: there is none with this id")]
     NotFound { kind: &'static str, id: String },
-    #[error("take `{field}`: {why}")]
+    #[error("accept `{field}`: {why}")]
     Invalid { field: &'static str, why: String },
     #[error("use runtime handler `{handler}`: this node has none of that name")]
     UnknownHandler { handler: String },

@@ -113,8 +113,9 @@ impl Index {
         }
         // A container may run on layers whose record we cannot read.
         if problems.is_empty() && writable {
+            let kept = replaced_in_this_boot();
             for name in files::names(&self.layout.path("layers"))? {
-                if !self.layers.contains_key(&name) {
+                if !self.layers.contains_key(&name) && !name.starts_with(&kept) {
                     hull_sys::remove_tree(&self.layout.layer(&name))?;
                 }
             }
@@ -433,7 +434,7 @@ impl Index {
             return Ok(known);
         }
         let path = self.layout.layer(&layer.name);
-        match files::rename(&path, &self.layout.layer(&files::unique("replaced"))) {
+        match files::rename(&path, &self.layout.layer(&files::unique(&replaced_in_this_boot()))) {
             Err(err) if !err.is_not_found() => return Err(err),
             Ok(()) | Err(_) => {}
         }
@@ -461,6 +462,13 @@ impl Index {
     pub(super) fn release(&mut self, name: &str) {
         self.count(name, |stored| stored.leases -= 1);
     }
+}
+
+/// How names of layers begin that were put aside since the machine started. Containers may run on them until it
+/// starts again.
+fn replaced_in_this_boot() -> String {
+    let boot = super::integrity::boot_id().unwrap_or_default();
+    format!("replaced-{}", String::from_utf8_lossy(&boot).trim())
 }
 
 /// Keeps a record that cannot be used under another name.
