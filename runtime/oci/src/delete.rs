@@ -29,7 +29,16 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     if !force {
         dir.lock()?;
     }
-    let record = dir.record()?;
+    let record = match dir.record() {
+        // Nothing else can free the id.
+        Err(error @ Error::Record { .. }) if force => {
+            let text =
+                "its processes, if there are any, stay in the cgroup that its config.json names";
+            log::warn(global, &format!("container `{id}`: {}: {text}", log::chain(&error)));
+            return dir.remove();
+        }
+        other => other?,
+    };
     let status = match &record {
         Some(record) => status::of(&dir, record)?.0,
         None => Status::Creating,

@@ -3,6 +3,7 @@
 
 use crate::args::{Global, List, Ps};
 use crate::error::{Error, Result};
+use crate::log::{self, chain};
 use crate::record::Record;
 use crate::state::Status;
 use crate::status::{self, failed};
@@ -42,8 +43,13 @@ pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
             Err(Error::NoContainer { .. }) => continue,
             other => other?,
         };
-        if let Some(record) = dir.record()? {
-            states.push(shown(&record, status::of(&dir, &record)?.0));
+        match dir.record() {
+            Ok(Some(record)) => states.push(shown(&record, status::of(&dir, &record)?.0)),
+            Ok(None) => {}
+            // The others are listed all the same.
+            Err(error) => {
+                log::warn(global, &format!("container `{id}` is not listed: {}", chain(&error)))
+            }
         }
     }
     if args.quiet {

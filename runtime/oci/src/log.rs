@@ -13,15 +13,20 @@ use std::fs::File;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Says why it failed; the code to end with.
-pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
-    let mut text = format!("cannot {err}");
+/// An error with its causes.
+pub(crate) fn chain(err: &Error) -> String {
+    let mut text = err.to_string();
     let mut source = std::error::Error::source(err);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    text = shown(text, MESSAGE_BYTES_MAX);
+    text
+}
+
+/// Says why it failed; the code to end with.
+pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
+    let mut text = shown(format!("cannot {}", chain(err)), MESSAGE_BYTES_MAX);
     let hint = err.hint().map(|hint| shown(hint, MESSAGE_BYTES_MAX));
     let mut lines = format!("error: {text}\n");
     if let Some(hint) = &hint {

@@ -64,13 +64,14 @@ fn write_hint(path: &Path, errno: Option<Errno>) -> String {
     }
 }
 
-/// Why a record cannot be used. Each message is a clause about the record.
+/// Why a record cannot be used. Each message is a clause about the record, with the cause in it: a list of records
+/// that were set aside shows nothing else. So the cause is not the `source`, which would be printed a second time.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    #[error("it cannot be read: {source}")]
-    Read { source: io::Error },
-    #[error("it is not such a record: {source}")]
-    Syntax { source: serde_json::Error },
+    #[error("it cannot be read: {cause}")]
+    Read { cause: io::Error },
+    #[error("it is not such a record: {cause}")]
+    Syntax { cause: serde_json::Error },
     #[error("it has version {found}, and this hull reads versions up to {newest}")]
     Version { found: u32, newest: u32 },
     #[error("{why}")]
@@ -81,7 +82,7 @@ impl Unusable {
     /// Whether the file does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Read { source } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Read { cause } if cause.kind() == io::ErrorKind::NotFound)
     }
 
     /// Advice for the operator, where there is any.

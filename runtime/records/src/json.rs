@@ -27,7 +27,7 @@ pub fn encode<T: Serialize>(record: &T, location: Location<'_>) -> Result<Vec<u8
 /// # Errors
 /// [`Unusable::Version`] for a newer document, else [`Unusable::Syntax`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], newest: u32) -> Result<T, Unusable> {
-    let syntax = |source| Unusable::Syntax { source };
+    let syntax = |cause| Unusable::Syntax { cause };
     let Head { version } = serde_json::from_slice(bytes).map_err(syntax)?;
     if version > newest {
         return Err(Unusable::Version { found: version, newest });

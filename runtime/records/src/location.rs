@@ -52,7 +52,7 @@ impl<'a> Location<'a> {
         openat(self.directory, self.name, flags, Mode::empty())
             .map_err(io::Error::from)
             .and_then(|file| read_opened(file, bytes_max))
-            .map_err(|source| Unusable::Read { source })
+            .map_err(|cause| Unusable::Read { cause })
     }
 
     /// Removes the file, or whatever lies in its place. A missing file counts as removed.

@@ -71,6 +71,26 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
 }
 
 #[test]
+fn a_damaged_record_hides_no_other_container_and_is_removed_by_force() {
+    let bundle = Bundle::new();
+    bundle.up("one");
+    let root = std::path::PathBuf::from(bundle.state("one")["bundle"].as_str().unwrap());
+    let damaged = root.parent().unwrap().join("r/two");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("record.json"), "").unwrap();
+    let listed = bundle.oci(&["list", "-q"]);
+    assert_eq!((listed.code, listed.stdout.as_str()), (0, "one\n"), "{listed:?}");
+    let warning = "warning: container `two` is not listed: ";
+    assert!(listed.stderr.contains(warning), "{listed:?}");
+    let cause = "EOF while parsing";
+    assert_eq!(listed.stderr.matches(cause).count(), 1, "{listed:?}");
+    refused(&bundle.oci(&["delete", "two"]), &["record.json", cause]);
+    let forced = bundle.oci(&["delete", "--force", "two"]);
+    assert!(forced.code == 0 && forced.stderr.contains("warning:"), "{forced:?}");
+    assert_eq!(bundle.oci(&["list", "-q"]).good(), "one\n");
+}
+
+#[test]
 fn a_create_killed_anywhere_leaves_nothing_that_delete_does_not_take() {
     let bundle = Bundle::new();
     for hundred_us in 0..60 {
