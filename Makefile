@@ -46,11 +46,12 @@ check: ## Format, clippy, tidy and the value tests: quick, without root
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo test -q --workspace $(VALUES)
 
-lint: setup ## Format, clippy, tidy, and the licences, versions and sources of dependencies (installs cargo-deny once)
+lint: setup ## Format, clippy, tidy, dependencies (installs cargo-deny once), and arm64 if its Rust target is installed
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo test -q -p hull-tests --test tidy
 	@scripts/deny
+	@scripts/check-arm64
 
 check-arm64: setup ## Check the code for arm64, if the Rust targets and a C compiler for it are installed
 	@scripts/check-arm64
