@@ -12,6 +12,7 @@
 //! since the machine was started. Within one boot the page cache has what was written, so a restarted
 //! daemon does not scan again.
 
+use super::boot::{BOOT_ID_BYTES_MAX, boot_id};
 use super::index::SharedIndex;
 use super::index::record::Layer;
 use super::layout::Layout;
@@ -28,10 +29,6 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The kernel's id of the current boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-const BOOT_ID_BYTES_MAX: u64 = 64;
 
 /// Layers that must not be used before they are scanned or repaired.
 #[derive(Debug)]
@@ -226,11 +223,6 @@ impl Integrity {
         let (path, scratch) = (Location::at(&path), Location::at(&scratch));
         hull_records::replace(path, scratch, &now, PRIVATE, Durability::PowerCut)
     }
-}
-
-/// The kernel's name for this run of the machine: random(4), `boot_id`.
-pub(super) fn boot_id() -> Option<Vec<u8>> {
-    Location::at(Path::new(BOOT_ID)).read(BOOT_ID_BYTES_MAX).ok()
 }
 
 fn names(image: &Image) -> impl Iterator<Item = String> {

@@ -21,6 +21,7 @@
 //! Not here: which image a container uses. The caller keeps that.
 
 mod blocking;
+mod boot;
 mod commit;
 mod export;
 mod import;

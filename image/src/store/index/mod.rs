@@ -467,7 +467,7 @@ impl Index {
 /// How names of layers begin that were put aside since the machine started. Containers may run on them until it
 /// starts again.
 fn replaced_in_this_boot() -> String {
-    let boot = super::integrity::boot_id().unwrap_or_default();
+    let boot = super::boot::boot_id().unwrap_or_default();
     format!("replaced-{}", String::from_utf8_lossy(&boot).trim())
 }
 
