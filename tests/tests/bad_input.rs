@@ -217,7 +217,7 @@ async fn a_container_that_did_not_start_says_why_in_its_status() {
 }
 
 #[tokio::test]
-async fn a_mount_that_cannot_be_made_is_named_with_the_mend() {
+async fn a_mount_that_cannot_be_made_is_named_with_the_hint() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let missing = node.host_dir().join("not-there");

@@ -236,8 +236,8 @@ fn an_inventory_that_was_altered_is_not_believed() {
 }
 
 #[test]
-fn a_broken_layer_is_mended_in_place() {
-    if !can_run("a_broken_layer_is_mended_in_place") {
+fn a_broken_layer_is_repaired_in_place() {
+    if !can_run("a_broken_layer_is_repaired_in_place") {
         return;
     }
     let (broken, good) = (Unpack::new(&everything()), Unpack::new(&everything()));

@@ -74,12 +74,12 @@ fn a_bridge_without_a_free_port_says_so_and_what_to_do() {
 
 /// Runs itself again where /proc/sys cannot be written and forwarding is off.
 #[test]
-fn forwarding_that_cannot_be_switched_on_is_named_with_the_mend() {
+fn forwarding_that_cannot_be_switched_on_is_named_with_the_hint() {
     const AGAIN: &str = "HULL_TEST_READ_ONLY";
     if std::env::var_os(AGAIN).is_none() {
         let script = "echo 0 > /proc/sys/net/ipv4/ip_forward && mount --bind /proc/sys /proc/sys && \
                       mount -o remount,bind,ro /proc/sys && \
-                      exec \"$0\" --exact inside::forwarding_that_cannot_be_switched_on_is_named_with_the_mend";
+                      exec \"$0\" --exact inside::forwarding_that_cannot_be_switched_on_is_named_with_the_hint";
         let again = Command::new("unshare")
             .args(["--mount", "--net", "sh", "-c", script])
             .arg(std::env::current_exe().unwrap())

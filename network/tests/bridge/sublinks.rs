@@ -163,7 +163,7 @@ fn a_pod_on_the_uplink_may_be_attached_again_and_a_failed_attach_leaves_it_nothi
 }
 
 #[test]
-fn an_uplink_that_is_not_there_is_named_with_the_mend() {
+fn an_uplink_that_is_not_there_is_named_with_the_hint() {
     on_a_host(|| {
         for (uplink, says) in [(Some("cable7"), "no link cable7"), (None, "no default route")] {
             let dir = tempfile::tempdir().unwrap();

@@ -234,7 +234,7 @@ mod tests {
         let (path, ours) = systemd().cgroup_path(&pod(), "kubepods-besteffort-pod1.slice").unwrap();
         let slices = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice";
         assert_eq!(path, format!("{slices}/hull-{}.scope", pod()));
-        assert!(ours, "the scope is ours, whosever the slice is");
+        assert!(ours, "the scope belongs to Hull, even in the slice of the kubelet");
         let own = systemd().cgroup_path(&pod(), "").unwrap().0;
         assert_eq!(own, format!("/hull.slice/hull-{}.scope", pod()));
         let name = own.rsplit('/').next().unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_in_the_other_drivers_form_is_refused_with_the_mend() {
+    fn a_parent_in_the_other_drivers_form_is_refused_with_the_hint() {
         let why = systemd().cgroup_path(&pod(), "/kubepods/burstable/pod1").unwrap_err();
         assert!(why.contains("cgroup.driver = \"cgroupfs\""), "{why}");
         let ours = Driver::Cgroupfs { parent: "/hull".into() };
