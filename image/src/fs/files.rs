@@ -120,3 +120,23 @@ pub(crate) fn unique(kind: &str) -> String {
     hull_sys::random(&mut bytes);
     format!("{kind}-{}", HEXLOWER.encode(&bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_opened_and_a_fifo_does_not_make_anybody_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        open_file(&at("file")).unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        assert_eq!(open_file(&at("link")).unwrap_err().errno(), Errno::LOOP);
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        for name in ["fifo", "."] {
+            let err = open_file(&at(name)).unwrap_err();
+            assert!(err.to_string().contains("not a regular file"), "{err}");
+        }
+    }
+}
