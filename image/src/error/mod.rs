@@ -8,14 +8,17 @@
 //! message: every field goes through [`shown`].
 
 mod cause;
+mod hint;
 mod kind;
 pub(crate) mod text;
+mod unreachable;
 
-pub use cause::{Cause, Unreachable};
+pub use cause::Cause;
 pub use kind::ErrorKind;
 pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
+pub use unreachable::Unreachable;
 
-use cause::disk_hint;
+use hint::disk_hint;
 use hull_sys as sys;
 use std::path::PathBuf;
 
