@@ -155,7 +155,7 @@ pub fn hierarchies() -> Vec<PathBuf> {
 }
 
 /// The directories below the cgroup `path` in all hierarchies, deepest first, without itself.
-fn cgroups(path: &str) -> Vec<PathBuf> {
+pub fn cgroups(path: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies() {
         below(&hierarchy.join(path.trim_start_matches('/')), &mut found);

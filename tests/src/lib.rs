@@ -18,6 +18,7 @@ pub mod fixture;
 pub mod host;
 pub mod hostile;
 pub mod image;
+pub mod kubernetes;
 pub mod layer;
 pub mod memory;
 pub mod node;
