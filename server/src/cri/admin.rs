@@ -4,6 +4,7 @@
 
 use super::service::Cri;
 use super::status;
+use crate::limits::call_memory::Received;
 use crate::storage::blocking;
 use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
@@ -64,6 +65,7 @@ impl Hull for Cri {
         &self,
         request: Request<Streaming<api::ImportChunk>>,
     ) -> Result<Response<api::ImportResponse>, Status> {
+        let received = request.extensions().get::<Received>().cloned();
         let mut chunks = request.into_inner();
         // Spooled beside the layers: an archive may be larger than memory.
         let mut spool = self.node.images.spool().map_err(|err| status::of_image(&err))?;
@@ -73,12 +75,16 @@ impl Hull for Cri {
             if name.is_none() {
                 name = Some(chunk.name);
             }
+            let bytes = chunk.data.len();
             spool = blocking(move || spool.write_all(&chunk.data).map(|()| spool)).await.map_err(
                 |err| {
                     let text = format!("cannot keep the archive while it arrives: {err}");
                     status::plain(Code::Unknown, &text)
                 },
             )?;
+            if let Some(received) = &received {
+                received.release(bytes);
+            }
         }
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;

@@ -4,11 +4,11 @@
 
 use crate::cri::status;
 use crate::error::Error;
-use crate::limits::call_memory::{Budget, FREE_BYTES, Held, Lease};
+use crate::limits::call_memory::{Budget, FREE_BYTES, Held, Received};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
@@ -50,10 +50,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The request's own bytes are counted until it is answered: they are in its fields until then.
-        let lease = Arc::new(Mutex::new(self.budget.lease()));
-        let counted = Arc::clone(&lease);
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The request's own bytes are counted until it is answered: they are in its fields until then. A method
+        // that receives a stream gives them back earlier.
+        let lease = Received::new(self.budget.lease());
+        request.extensions_mut().insert(lease.clone());
+        let counted = lease.clone();
         let request = request.map(|inner| Body::new(Incoming { inner, came: 0, lease: counted }));
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -76,7 +78,7 @@ fn hold(mut answer: Response<Body>) -> Response<Body> {
 struct Incoming<B> {
     inner: B,
     came: usize,
-    lease: Arc<Mutex<Lease>>,
+    lease: Received,
 }
 
 impl<B> HttpBody for Incoming<B>
@@ -100,12 +102,10 @@ where
         let before = self.came.max(FREE_BYTES);
         self.came += frame.data_ref().map_or(0, Bytes::len);
         let more = self.came.saturating_sub(before);
-        if more > 0 {
-            // Nothing in there is left half done by a panic.
-            let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(used_up) = lease.grow(more) {
-                return Poll::Ready(Some(Err(status::of(Error::from(used_up)))));
-            }
+        if more > 0
+            && let Err(used_up) = self.lease.grow(more)
+        {
+            return Poll::Ready(Some(Err(status::of(Error::from(used_up)))));
         }
         Poll::Ready(Some(Ok(frame)))
     }

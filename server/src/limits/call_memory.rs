@@ -8,12 +8,14 @@
 //! ExecSync output ▶ counted as it grows ┘   ▶ goes with the last byte of the answer
 //! ```
 //!
+//! A method that receives a stream of messages gives each of them back when it is done with it ([`Received`]).
+//!
 //! The rule: small calls are never refused. The first [`FREE_BYTES`] of each request and of each stream of output are
 //! not counted; all beyond is counted before it is kept, twice, as a message and its fields are there side by
 //! side. A call that finds nothing left gets RESOURCE_EXHAUSTED at once; no call waits while it holds a part.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Of each request and each stream of output this much is not counted, in bytes.
 pub(crate) const FREE_BYTES: usize = crate::limits::CALL_FREE_BYTES.count();
@@ -66,6 +68,36 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Gives back `bytes` that were counted, and their copies.
+    fn shrink(&mut self, bytes: usize) {
+        let less = (bytes as u64).saturating_mul(COPIES).min(self.held);
+        self.held -= less;
+        self.of.used.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
+/// The lease on the body of a request, in the extensions of that request.
+#[derive(Debug, Clone)]
+pub(crate) struct Received(Arc<Mutex<Lease>>);
+
+impl Received {
+    pub(crate) fn new(lease: Lease) -> Self {
+        Self(Arc::new(Mutex::new(lease)))
+    }
+
+    /// Counts `bytes` more of the body.
+    pub(crate) fn grow(&self, bytes: usize) -> Result<(), UsedUp> {
+        // Nothing in there is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).grow(bytes)
+    }
+
+    /// Gives back `bytes` of messages that are no longer in memory.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).shrink(bytes);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.of.used.fetch_sub(self.held, Ordering::Relaxed);
@@ -97,6 +129,22 @@ mod tests {
         drop(one);
         two.grow(30).unwrap();
         drop(two);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_stream_of_messages_needs_no_more_than_one_of_them() {
+        let budget = Budget::new(100);
+        let received = Received::new(budget.lease());
+        for _ in 0..10 {
+            received.grow(40).unwrap();
+            received.release(38);
+            // The rest of each is its frame.
+            assert!(budget.used.load(Ordering::Relaxed) <= 100);
+            received.release(2);
+        }
+        // No more comes back than was counted.
+        received.release(usize::MAX);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }
 }
