@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
+.PHONY: kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,29 @@ bench-vm: build vm-programs ## Measure pods in the VM with each cgroup driver; A
 	@cargo build --release -p cri-bench
 	@cargo build --workspace --bin bench_drivers
 	@VM_HULL=target/release/hull scripts/vm run bench $(ARGS)
+
+# NODES is the number of nodes beside that of the control plane.
+kind-vm: kind-image ## Run kind in the VM, with podman and the image of `make kind-image`
+	@scripts/kubernetes kind kubectl > /dev/null
+	@tests/vm/build > /dev/null
+	@tests/vm/kind/packages > /dev/null
+	@VM_MEMORY=$(or $(VM_MEMORY),4096) VM_DISK=16G scripts/vm run kind $(NODES)
+
+# Images and programs are built once. KUBEADM=keep ends before `kubeadm reset`.
+kubeadm-vm: setup tools ## Set up a node by kubeadm in the VM with Hull's package, run pods and DNS, reset it
+	@cargo build -p hull
+	@scripts/kubernetes kubeadm kubelet kubectl > /dev/null
+	@scripts/kubernetes-images > /dev/null
+	@VM_MEMORY=$(or $(VM_MEMORY),4096) scripts/vm run kubeadm $(KUBEADM)
+
+e2e-vm: setup tools ## Check memory QoS, swap, pressure, resize and AppArmor of pods in the VM, as a kubelet requests them
+	@cargo build -p hull
+	@scripts/kubernetes kubeadm kubelet kubectl > /dev/null
+	@scripts/kubernetes-images > /dev/null
+	@VM_MEMORY=$(or $(VM_MEMORY),4096) VM_APPEND=psi=1 scripts/vm run e2e
+
+kind-image: build tools ## Make an image for the nodes of kind, with Hull as the runtime: target/kind/hull-node.tar
+	@scripts/kind-image
 
 vm: vm-programs ## Open a shell in the VM
 	@scripts/vm shell

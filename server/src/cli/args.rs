@@ -2,8 +2,8 @@
 //! The command line as clap sees it: names, help and examples. No logic: values are parsed in
 //! [`parse`](super::parse) and in the commands.
 
-use super::audit;
 use super::parse::number;
+use super::{audit, containerd};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -133,14 +133,17 @@ Examples:
   hull export -o app.tar registry.example/app:1
   hull export app:1 sidecar:2 | ssh node hull import -")]
     Export(Export),
-    /// Emulate `ctr` for tools that load images: `images import`, `list`, `tag`, `rm`
+    /// Emulate `ctr` for tools that load images: `images import`, `export`, `list`, `tag`, `rm`
     #[command(after_help = "\
 Example:
   hull ctr --namespace=k8s.io images import --all-platforms -
 
 For tools that load images into a node with ctr: a link to hull named `ctr` does the same. Options for
 namespaces and snapshotters have no meaning here and are ignored.")]
-    Ctr(Ctr),
+    Ctr(Emulated),
+    /// Emulate `containerd` for tools that set up nodes: the daemon, `config dump`
+    #[command(after_help = containerd::HELP)]
+    Containerd(Emulated),
     /// Show the full state of a container, pod or image, as JSON
     #[command(after_help = "Example:\n  hull inspect web | jq .info.pid")]
     Inspect(Inspect),
@@ -412,11 +415,11 @@ pub(crate) struct Export {
     pub(crate) images: Vec<String>,
 }
 
-/// Arguments of `hull ctr`.
+/// Arguments of `hull ctr` and `hull containerd`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-pub(crate) struct Ctr {
-    /// Options and command, as for ctr
+pub(crate) struct Emulated {
+    /// Options and command, as for the emulated program
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
     pub(crate) words: Vec<String>,
 }

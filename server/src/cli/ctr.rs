@@ -3,19 +3,21 @@
 //! load images into a node.
 //!
 //! ```text
-//! ctr [flags] images|image|i import [flags] FILE|-     list|ls [-q]     rm|remove|delete|del NAME…
-//!                            tag [--force] NAME NAME…
+//! ctr [flags] images|image|i import [flags] FILE|-     list|ls [-q] [name==NAME…]
+//!                            tag [--force] NAME NAME…  rm|remove|delete|del NAME…
+//!                            export FILE|- NAME…
 //! ```
 //!
 //! The rule: a flag that changes the result is either implemented or refused; flags that choose a
 //! namespace, a snapshotter or a platform are ignored, because Hull has only one of each.
 
+use super::args::Export;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::{archives, images, output};
 use hull_proto::{admin, cri as api};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Flags with a value as the next argument; all others have none, or carry it after `=`.
 const WITH_VALUE: [&str; 14] = [
@@ -38,22 +40,38 @@ const WITH_VALUE: [&str; 14] = [
 const REFUSED: [&str; 4] =
     ["--no-unpack", "--base-name", "--index-name", "--discard-unpacked-layers"];
 
+/// Programs that a link to hull can stand for.
+const EMULATED: [&str; 2] = ["ctr", "containerd"];
+
 /// The requested operation.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Import(String),
-    List { quiet: bool },
+    /// Without names, all images.
+    List {
+        quiet: bool,
+        names: Vec<String>,
+    },
+    Export {
+        file: Option<PathBuf>,
+        images: Vec<String>,
+    },
     Remove(Vec<String>),
-    Tag { image: String, names: Vec<String>, force: bool },
+    Tag {
+        image: String,
+        names: Vec<String>,
+        force: bool,
+    },
 }
 
-/// Inserts the command `ctr` into the arguments if the program was called as `ctr`.
+/// Inserts the command into the arguments if the program was called by the name of an emulated one.
 pub(crate) fn called_as(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
-    let is_ctr =
-        args.first().and_then(|name| Path::new(name).file_name()).is_some_and(|name| name == "ctr");
-    if is_ctr {
-        args.insert(1, "ctr".into());
+    let name = args.first().and_then(|name| Path::new(name).file_name());
+    if let Some(program) =
+        EMULATED.into_iter().find(|program| name.is_some_and(|is| is == *program))
+    {
+        args.insert(1, program.into());
     }
     args
 }
@@ -74,7 +92,10 @@ pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
             }
             Ok(())
         }
-        Request::List { quiet } => list(&mut client, quiet).await,
+        Request::List { quiet, names } => list(&mut client, quiet, &names).await,
+        Request::Export { file, images } => {
+            archives::export(client, &Export { output: file, images }).await
+        }
         Request::Tag { image, names, force } => {
             for name in names {
                 let request = admin::TagRequest { image: image.clone(), name, force };
@@ -98,13 +119,16 @@ pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
     }
 }
 
-async fn list(client: &mut Client, quiet: bool) -> Result<()> {
+async fn list(client: &mut Client, quiet: bool, names: &[String]) -> Result<()> {
     let images = client.images.list_images(api::ListImagesRequest::default()).await?.into_inner();
     if !quiet {
         output::print("REF TYPE DIGEST SIZE PLATFORMS LABELS\n")?;
     }
     for image in images.images {
         for name in image.repo_tags.iter().chain(&image.repo_digests) {
+            if !names.is_empty() && !names.contains(name) {
+                continue;
+            }
             let line = if quiet {
                 name.clone()
             } else {
@@ -137,8 +161,18 @@ fn parse(words: &[String]) -> Result<Request, String> {
     let has = |flag: &str| flags.contains(&flag);
     match plain.as_slice() {
         ["images" | "image" | "i", "import", file] => Ok(Request::Import((*file).to_owned())),
-        ["images" | "image" | "i", "list" | "ls"] => {
-            Ok(Request::List { quiet: has("-q") || has("--quiet") })
+        ["images" | "image" | "i", "list" | "ls", filters @ ..] => {
+            let named = |filter: &&str| filter.strip_prefix("name==").map(str::to_owned);
+            let names = filters.iter().map(|filter| {
+                named(filter)
+                    .ok_or_else(|| format!("of filters, hull knows name==NAME, not `{filter}`"))
+            });
+            let names = names.collect::<Result<_, String>>()?;
+            Ok(Request::List { quiet: has("-q") || has("--quiet"), names })
+        }
+        ["images" | "image" | "i", "export", file, images @ ..] if !images.is_empty() => {
+            let file = (*file != "-").then(|| PathBuf::from(file));
+            Ok(Request::Export { file, images: owned(images) })
         }
         ["images" | "image" | "i", "rm" | "remove" | "delete" | "del", names @ ..]
             if !names.is_empty() =>
@@ -150,8 +184,8 @@ fn parse(words: &[String]) -> Result<Request, String> {
             Ok(Request::Tag { image, names, force: has("--force") })
         }
         _ => Err(format!(
-            "of ctr, hull knows `images import FILE`, `images list`, `images tag NAME NAME` and \
-             `images rm NAME`, not `{}`",
+            "of ctr, hull knows `images import FILE`, `images export FILE NAME`, `images list`, \
+             `images tag NAME NAME` and `images rm NAME`, not `{}`",
             plain.join(" ")
         )),
     }
@@ -180,7 +214,13 @@ mod tests {
         ] {
             assert_eq!(parsed(line), Ok(Request::Import("-".into())), "{line}");
         }
-        assert_eq!(parsed("-n k8s.io images ls -q"), Ok(Request::List { quiet: true }));
+        let list = |quiet, names| Ok(Request::List { quiet, names });
+        assert_eq!(parsed("-n k8s.io images ls -q"), list(true, Vec::new()));
+        assert_eq!(parsed("-n=k8s.io images ls name==a:1"), list(false, vec!["a:1".into()]));
+        assert_eq!(
+            parsed("-n=k8s.io images export /x a b"),
+            Ok(Request::Export { file: Some("/x".into()), images: vec!["a".into(), "b".into()] })
+        );
         assert_eq!(parsed("images rm a b"), Ok(Request::Remove(vec!["a".into(), "b".into()])));
         let tag =
             |force| Request::Tag { image: "sha256:1".into(), names: vec!["a:1".into()], force };
@@ -196,6 +236,8 @@ mod tests {
             "images import --no-unpack -",
             "images import --base-name x -",
             "images rm",
+            "images ls labels.x",
+            "images export /x",
             "images tag a",
             "images import - -n",
         ] {
@@ -212,6 +254,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(args("/usr/local/bin/ctr"), ["/usr/local/bin/ctr", "ctr", "images"]);
+        let daemon = ["/usr/local/bin/containerd", "containerd", "images"];
+        assert_eq!(args("/usr/local/bin/containerd"), daemon);
         assert_eq!(args("/usr/local/bin/hull"), ["/usr/local/bin/hull", "images"]);
     }
 }

@@ -10,6 +10,7 @@ mod archives;
 mod args;
 mod audit;
 pub(crate) mod client;
+mod containerd;
 mod ctr;
 mod error;
 mod exec;
@@ -53,12 +54,18 @@ pub(crate) fn main(
     if let Command::Oci { words } = &cli.command {
         return oci(words);
     }
-    if let Command::Serve(overrides) = &cli.command {
-        let config = match serve_config(&cli, overrides) {
+    if let Some(config) = daemon_config(&cli) {
+        let (config, ignored) = match config {
             Ok(config) => config,
             Err(err) => return output::report(&err, FAILURE),
         };
         logging::start(&config.log);
+        for setting in ignored {
+            tracing::warn!(
+                setting,
+                "a setting of containerd's configuration has no effect in Hull"
+            );
+        }
         return match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err((text, hint)) => {
@@ -79,6 +86,19 @@ pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
     let source = crate::embedded::oci::become_runtime(words);
     output::to_stderr(&error::lines(&format!("cannot start the OCI runtime: {source}"), None));
     ExitCode::from(FAILURE)
+}
+
+/// The configuration of the daemon, and settings of containerd without effect, if the command is one that runs it.
+fn daemon_config(cli: &Cli) -> Option<Result<(Config, Vec<String>)>> {
+    if let Command::Serve(flags) = &cli.command {
+        return Some(serve_config(cli, flags).map(|config| (config, Vec::new())));
+    }
+    if let Command::Containerd(args) = &cli.command
+        && containerd::serves(&args.words)
+    {
+        return Some(containerd::serve_config(cli.config.as_deref(), &args.words));
+    }
+    None
 }
 
 /// The configuration of the daemon: the files, then the flags.
@@ -141,7 +161,9 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Rmi(args) => images::remove(connect(cli).await?, args).await,
         Command::Import(args) => archives::import(connect(cli).await?, args).await,
         Command::Export(args) => archives::export(connect(cli).await?, args).await,
-        Command::Ctr(args) if ctr::wants_help(&args.words) => ctr_help(),
+        Command::Containerd(args) if ctr::wants_help(&args.words) => help_of("containerd"),
+        Command::Containerd(args) => containerd::run(cli.config.as_deref(), &args.words),
+        Command::Ctr(args) if ctr::wants_help(&args.words) => help_of("ctr"),
         Command::Ctr(args) => ctr::run(connect(cli).await?, &args.words).await,
         Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
         Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
@@ -162,11 +184,11 @@ async fn plain(cli: &Cli) -> Result<()> {
     }
 }
 
-/// Prints the help of `hull ctr`, whose arguments clap passes on unread.
-fn ctr_help() -> Result<()> {
+/// Prints the help of a command whose arguments clap passes on unread.
+fn help_of(command: &str) -> Result<()> {
     let mut hull = Cli::command();
     hull.build();
-    let help = hull.find_subcommand_mut("ctr").map(|ctr| ctr.render_long_help().to_string());
+    let help = hull.find_subcommand_mut(command).map(|of| of.render_long_help().to_string());
     output::raw(&help.unwrap_or_default())
 }
 
