@@ -32,6 +32,7 @@ pub mod session;
 pub mod shell;
 pub mod storage;
 pub mod suite;
+pub mod terminal;
 
 pub use cri::{Cri, Exec};
 pub use eventually::eventually;

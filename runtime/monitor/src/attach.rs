@@ -36,6 +36,8 @@ pub(crate) const CLIENTS_MAX: usize = limits::ATTACHED.count();
 const WAIT_MAX: Duration = limits::ATTACH_WAIT_S.time();
 /// Longest backlog of a client, in bytes: as much as an ended container can have left in a pipe.
 const BACKLOG_BYTES_MAX: usize = limits::OWED_BYTES.count();
+/// Most output kept until a terminal has its first client, in bytes.
+const UNSEEN_BYTES_MAX: usize = limits::UNSEEN_BYTES.count();
 
 /// A client's socket for one stream.
 #[derive(Debug)]
@@ -45,6 +47,26 @@ struct Attached {
     backlog: Option<Backlog>,
     /// The stream has ended: nothing follows the backlog.
     last: bool,
+}
+
+/// The last output of a terminal that has had no client yet, for the first one: a prompt is printed before anybody
+/// can attach.
+#[derive(Debug, Default)]
+pub(crate) struct Unseen(Vec<u8>);
+
+impl Unseen {
+    /// Adds output; only the last [`UNSEEN_BYTES_MAX`] are kept.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(bytes.len().saturating_sub(UNSEEN_BYTES_MAX)..).unwrap_or_default();
+        let over = (self.0.len() + bytes.len()).saturating_sub(UNSEEN_BYTES_MAX);
+        self.0.drain(..over);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The output that was kept.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
 }
 
 /// Output that did not fit into a socket.
@@ -114,9 +136,14 @@ impl Clients {
         self.0.len()
     }
 
-    /// Adds a client's socket for a stream that is open.
-    pub(crate) fn add(&mut self, stream: Stream, socket: OwnedFd) {
-        self.0.push(Attached { stream, socket, backlog: None, last: false });
+    /// Adds a client's socket for a stream that is open, and sends it `earlier` output. True if the client must be
+    /// waited for before there can be more.
+    pub(crate) fn add(&mut self, stream: Stream, socket: OwnedFd, earlier: &[u8]) -> bool {
+        let mut client = Attached { stream, socket, backlog: None, last: false };
+        if client.send(earlier, Some(WAIT_MAX)) == Client::Keep {
+            self.0.push(client);
+        }
+        self.has_backlog_of(stream)
     }
 
     /// Copies output to the clients, and drops those that are too slow or gone. An interactive container has a write
@@ -199,4 +226,22 @@ pub(crate) fn send_stdin(socket: &OwnedFd, stdin: &OwnedFd) -> Result<(), Failur
     sendmsg(socket, &[IoSlice::new(b"i")], &mut ancillary, flags)
         .map(drop)
         .map_err(|errno| Failure::System(format!("sendmsg(stdin): {errno}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_unseen_output_is_kept() {
+        let mut unseen = Unseen::default();
+        unseen.take(b"first");
+        unseen.take(&vec![b'x'; UNSEEN_BYTES_MAX - 2]);
+        let kept = unseen.into_bytes();
+        assert_eq!(kept.len(), UNSEEN_BYTES_MAX);
+        assert!(kept.starts_with(b"stx"));
+        let mut unseen = Unseen::default();
+        unseen.take(&[vec![b'a'; 5], vec![b'b'; UNSEEN_BYTES_MAX]].concat());
+        assert_eq!(unseen.into_bytes(), vec![b'b'; UNSEEN_BYTES_MAX]);
+    }
 }

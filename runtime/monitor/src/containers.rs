@@ -9,7 +9,7 @@
 //! A container ends with its first process: the rest of its cgroup is killed then, so that its output can end. The
 //! daemon is notified of the end when the log has all of it.
 
-use crate::attach::{CLIENTS_MAX, Clients, clean_eof, send_stdin};
+use crate::attach::{CLIENTS_MAX, Clients, Unseen, clean_eof, send_stdin};
 use crate::draining::DrainingCgroup;
 use crate::event_loop::EventLoop;
 use crate::log::{self, Log, Stream};
@@ -99,6 +99,8 @@ pub(crate) struct Container {
     /// It has input, so it waits for its clients.
     pub(crate) interactive: bool,
     pub(crate) clients: Clients,
+    /// Output for the first client of a terminal; `None` after it, and without a terminal.
+    pub(crate) unseen: Option<Unseen>,
     /// The daemon wants it deleted as soon as it has ended.
     pub(crate) delete: bool,
     /// The connection that requested its start, or took that over.
@@ -146,7 +148,12 @@ impl Container {
     }
 
     /// Attaches a client: `fds` are its sockets for stdin, stdout and stderr, those that `streams` names.
-    pub(crate) fn attach(&mut self, streams: Streams, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    pub(crate) fn attach(
+        &mut self,
+        streams: Streams,
+        fds: Vec<OwnedFd>,
+        events: &mut EventLoop,
+    ) -> Result<(), Failure> {
         let mut fds = fds.into_iter();
         if !self.is_running() {
             return Err(Failure::NotRunning);
@@ -168,7 +175,10 @@ impl Container {
             let Some(socket) = wanted.then(|| fds.next()).flatten() else { continue };
             // A stream that has ended already ends for this client at once.
             if self.output(stream).is_some() {
-                self.clients.add(stream, socket);
+                let unseen = self.unseen.take().map(Unseen::into_bytes).unwrap_or_default();
+                if self.clients.add(stream, socket, &unseen) {
+                    self.pause_reading(stream, events);
+                }
             } else {
                 clean_eof(&socket);
             }
@@ -251,6 +261,9 @@ impl Container {
             Ok(got) => {
                 let bytes = &buffers.chunk[..got];
                 self.log.take(stream, bytes, &mut buffers.log);
+                if let Some(unseen) = &mut self.unseen {
+                    unseen.take(bytes);
+                }
                 if self.clients.copy(stream, bytes, self.interactive) {
                     ReadOutcome::Backlog
                 } else {

@@ -32,6 +32,13 @@ pub(crate) const OWED_BYTES: Budget = Budget::fixed(
     (1 << 20, Unit::Bytes),
     "the client is disconnected and told so",
 );
+/// A prompt and a screen of text before it.
+pub(crate) const UNSEEN_BYTES: Budget = Budget::fixed(
+    "unseen_bytes_max",
+    "bytes of output of a terminal kept for its first client",
+    (16 << 10, Unit::Bytes),
+    "older output is only in the log",
+);
 /// Before they have said hello.
 pub(crate) const NEWCOMERS: Budget = Budget::fixed(
     "newcomers_max",
@@ -69,6 +76,7 @@ pub fn table() -> String {
         &ATTACHED,
         &ATTACH_WAIT_S,
         &OWED_BYTES,
+        &UNSEEN_BYTES,
         &NEWCOMERS,
         &HELLO_S,
         &WAITING_BYTES,

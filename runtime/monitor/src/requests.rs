@@ -141,7 +141,7 @@ impl Monitor {
         let wanted = [streams.stdin, streams.stdout, streams.stderr];
         let fds = self.fds(wanted.into_iter().filter(|on| *on).count())?;
         let container = self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)?;
-        container.attach(streams, fds)?;
+        container.attach(streams, fds, &mut self.events)?;
         Ok(Some(Response::Ok))
     }
 

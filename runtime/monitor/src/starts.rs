@@ -97,6 +97,7 @@ impl Monitor {
             procfs: self.pause.as_ref().and_then(|pause| pause.procfs.as_ref()),
             ..LaunchOptions::default()
         };
+        let is_terminal = pipes.stderr.is_none();
         let process = hull_init::launch(&self.host, &plan, pipes.io, slots, &options)
             .map_err(|error| step(&error))?;
         let (pid, pidfd) = (process.pid, copy(&process.pidfd)?);
@@ -121,6 +122,7 @@ impl Monitor {
             stdin: pipes.stdin,
             stdin_once: pipes.stdin_once,
             clients: attach::Clients::default(),
+            unseen: is_terminal.then(attach::Unseen::default),
             delete: false,
             requested_by: request.connection,
             keyring,

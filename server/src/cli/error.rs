@@ -38,6 +38,12 @@ pub(crate) enum Error {
     Kernel { operation: &'static str, source: rustix::io::Errno },
     #[error("{operation}: the response of the daemon has no {missing}")]
     Response { operation: &'static str, missing: &'static str },
+    #[error("pass on stdin as a terminal's: stdin is not a terminal")]
+    NotATerminal,
+    #[error("speak to the daemon's streaming server")]
+    Session { source: hull_streaming::websocket::client::ClientError },
+    #[error("wait for the end of the command: the daemon ended the session without a status")]
+    SessionCut,
     #[error("run the command: {text}")]
     Usage { text: String },
     #[error("audit {what}")]
@@ -94,6 +100,11 @@ impl Error {
             Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())
             }
+            Self::NotATerminal => Some("omit -t to pass on a file or a pipe".into()),
+            Self::SessionCut => Some(
+                "if the daemon was restarted, run the command again: it is killed with its session"
+                    .into(),
+            ),
             Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Channel { .. }
             | Self::Json { .. }
@@ -101,6 +112,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Kernel { .. }
             | Self::NotAudited { .. }
+            | Self::Session { .. }
             | Self::Usage { .. }
             | Self::Response { .. } => None,
         }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull exec`, by ExecSync: the output is printed when the command has ended.
+//! `hull exec`: a command in a running container, by the daemon's streaming.
 
 use super::args::Exec;
 use super::client::Client;
-use super::error::{Error, Result};
+use super::error::{self, Error, Result};
 use super::names::Objects;
 use super::output;
+use super::session::{self, Ended, Options};
 use hull_proto::cri as api;
-use std::io::{self, Write as _};
-use tonic::Code;
+use std::time::Duration;
+use tonic::{Code, Status};
 
 /// Exit code if hull itself failed.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -22,42 +23,36 @@ const TIMED_OUT: u8 = 124;
 /// Runs the command and returns its exit code.
 pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, u8)> {
     let own = |err: Error| (err, OWN_FAILURE);
-    warn_not_implemented(args.interactive, args.tty);
-    let objects = Objects::fetch(&mut client).await.map_err(own)?;
-    let id = objects.find_container(&args.container).map_err(own)?.id.clone();
-    let request = api::ExecSyncRequest {
-        container_id: id,
-        cmd: args.command.clone(),
-        timeout: i64::from(args.timeout),
-    };
-    let answer = client.runtime.exec_sync(request).await;
-    let answer = answer.map_err(|status| {
+    let failed = |status: Status| {
         let code = failure_code(&status);
         (Error::from(status), code)
-    })?;
-    let answer = answer.into_inner();
-    let written = write(&answer.stdout, &answer.stderr).map_err(Error::io("print the output"));
-    written.map_err(own)?;
-    Ok(exit_code(answer.exit_code))
-}
-
-fn write(stdout: &[u8], stderr: &[u8]) -> io::Result<()> {
-    io::stderr().lock().write_all(stderr)?;
-    let mut out = io::stdout().lock();
-    out.write_all(stdout)?;
-    out.flush()
-}
-
-/// Warns that -i and -t are ignored.
-pub(crate) fn warn_not_implemented(interactive: bool, tty: bool) {
-    for (requested, flag, effect) in
-        [(interactive, "-i", "stdin is empty"), (tty, "-t", "there is no terminal")]
-    {
-        if requested {
-            output::to_stderr(&format!(
-                "warning: {flag} is not implemented and ignored: {effect}\n"
-            ));
+    };
+    let objects = Objects::fetch(&mut client).await.map_err(own)?;
+    let request = api::ExecRequest {
+        container_id: objects.find_container(&args.container).map_err(own)?.id.clone(),
+        cmd: args.command.clone(),
+        tty: args.tty,
+        stdin: args.interactive,
+        stdout: true,
+        stderr: !args.tty,
+    };
+    let url = client.runtime.exec(request).await.map_err(failed)?.into_inner().url;
+    let options = Options {
+        stdin: args.interactive,
+        tty: args.tty,
+        detach_keys: None,
+        timeout: (args.timeout > 0).then(|| Duration::from_secs(u64::from(args.timeout))),
+    };
+    match session::run(&url, options).await.map_err(own)? {
+        Ended::Exited(code) | Ended::Signal(code) => Ok(code),
+        Ended::Failed(message) => Err(failed(Status::unknown(message))),
+        Ended::TimedOut => {
+            let text = format!("the command did not end within {} s and was killed", args.timeout);
+            output::to_stderr(&error::lines(&text, None));
+            Ok(TIMED_OUT)
         }
+        // There are no keys for it.
+        Ended::Detached => Ok(0),
     }
 }
 

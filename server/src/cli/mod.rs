@@ -8,10 +8,12 @@
 
 mod archives;
 mod args;
+mod attach;
 mod audit;
 pub(crate) mod client;
 mod containerd;
 mod ctr;
+mod detach;
 mod error;
 mod exec;
 mod follow;
@@ -23,9 +25,11 @@ mod objects;
 mod output;
 mod parse;
 mod pull;
+mod raw_mode;
 mod run;
 mod run_config;
 mod run_logs;
+mod session;
 mod stats;
 mod verify;
 mod wait;
@@ -122,7 +126,7 @@ fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
 
 /// Runs any command except `serve` and `oci`.
 async fn run_command(cli: Cli) -> ExitCode {
-    let done = if matches!(cli.command, Command::Run(_) | Command::Exec(_)) {
+    let done = if matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Attach(_)) {
         with_own_code(&cli).await
     } else if let Command::Check(args) = &cli.command {
         let checked = check::run(&loaded_or_default(&cli), args.quiet);
@@ -140,6 +144,8 @@ async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
         run::run(client, args).await?
     } else if let Command::Exec(args) = &cli.command {
         exec::exec(client, args).await?
+    } else if let Command::Attach(args) = &cli.command {
+        attach::attach(client, args).await?
     } else {
         0
     };
@@ -179,6 +185,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Serve(_)
         | Command::Run(_)
         | Command::Exec(_)
+        | Command::Attach(_)
         | Command::Check(_)
         | Command::Oci { .. } => Ok(()),
     }

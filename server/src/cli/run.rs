@@ -6,16 +6,19 @@
 //! label, because the call that creates it may not have returned yet.
 
 use super::args::Run;
+use super::attach::{self, Stdio};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::exec::{self, OWN_FAILURE, exit_code, failure_code};
+use super::exec::{OWN_FAILURE, exit_code, failure_code};
 use super::follow::{Tail, Watch};
 use super::logs::{Streams, streams};
 use super::run_config::{self, PodConfigs, UID_LABEL};
+use super::session::Ended;
 use super::{images, names, objects, output, pull, run_logs, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -59,7 +62,9 @@ impl Signals {
 /// Runs the container and returns its exit code.
 pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
-    exec::warn_not_implemented(args.interactive, args.tty);
+    if args.interactive && args.tty && !args.detach && !std::io::stdin().is_terminal() {
+        return Err(own(Error::NotATerminal));
+    }
     let uid = run_logs::new_uid().map_err(own)?;
     let mut signals = Signals::new().map_err(own)?;
     let started = tokio::select! {
@@ -83,7 +88,12 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
         output::line(&running.id).map_err(own)?;
         return Ok(0);
     }
-    let ended = follow(&client, &running, &mut signals).await;
+    let ended = match connect(&mut client, &running, args, &mut signals).await {
+        Ok(Some(status)) => Ok(status),
+        // Its user comes back to it.
+        Ok(None) => return Ok(0),
+        Err(error) => Err(error),
+    };
     if args.rm {
         remove_leftovers(&mut client, &uid).await.map_err(own)?;
     }
@@ -160,6 +170,39 @@ async fn remove_leftovers(client: &mut Client, uid: &str) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Connects our streams to the container's until it has exited; `None` if the user detached from it.
+async fn connect(
+    client: &mut Client,
+    running: &Running,
+    args: &Run,
+    signals: &mut Signals,
+) -> Result<Option<api::ContainerStatus>> {
+    let stdio = Stdio { stdin: args.interactive, tty: args.tty };
+    if args.tty {
+        match attach::run(client, &running.id, stdio, &args.detach_keys).await {
+            Ok(Ended::Detached) => return Ok(None),
+            Ok(Ended::Exited(_) | Ended::TimedOut) => {
+                return wait::until_exited(client.clone(), running.id.clone()).await.map(Some);
+            }
+            Ok(Ended::Signal(_)) => {
+                stop(client.clone(), running.id.clone(), GRACE_S).await;
+                return wait::until_exited(client.clone(), running.id.clone()).await.map(Some);
+            }
+            // It may have exited already; then its output is in the log.
+            Ok(Ended::Failed(_)) | Err(Error::Daemon { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    } else if args.interactive {
+        // The output comes from the log, which waits for no reader.
+        let (mut client, id) = (client.clone(), running.id.clone());
+        drop(tokio::spawn(async move {
+            // Fails if the container has exited already.
+            let _ended = attach::input(&mut client, &id).await;
+        }));
+    }
+    follow(client, running, signals).await.map(Some)
 }
 
 /// Prints the output until the container has exited; signals stop it.

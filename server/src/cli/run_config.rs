@@ -110,6 +110,10 @@ fn container(args: &Run, name: &str) -> Result<api::ContainerConfig> {
         envs,
         mounts,
         log_path: run_logs::FILE.to_owned(),
+        stdin: args.interactive,
+        // With -d, others attach one after the other.
+        stdin_once: args.interactive && !args.detach,
+        tty: args.tty,
         linux: Some(api::LinuxContainerConfig {
             resources: Some(resources(args)?),
             security_context: Some(security(args)?),

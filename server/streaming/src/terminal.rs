@@ -20,6 +20,14 @@ pub struct Size {
     pub height: u16,
 }
 
+impl Size {
+    /// The document that a client sends.
+    #[must_use]
+    pub fn to_json(self) -> String {
+        format!("{{\"Width\":{},\"Height\":{}}}", self.width, self.height)
+    }
+}
+
 /// Longest JSON document of a size, in bytes.
 pub const SIZE_BYTES_MAX: usize = 256;
 

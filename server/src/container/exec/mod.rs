@@ -90,7 +90,11 @@ pub(crate) async fn start(
         .client
         .clone()
         .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
-    let process = process(node, &view, &shown, cmd).await?;
+    let mut process = process(node, &view, &shown, cmd).await?;
+    if streams.tty && !process.env.iter().any(|variable| variable.starts_with(b"TERM=")) {
+        // As containers with a terminal have it: the type of the client's terminal is not in a request.
+        process.env.push(b"TERM=xterm".to_vec());
+    }
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.

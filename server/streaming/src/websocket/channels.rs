@@ -72,6 +72,11 @@ impl Channels {
         message.extend_from_slice(bytes);
         Message::binary(message)
     }
+
+    /// Encodes the end of a channel, for a subprotocol that has it.
+    pub fn encode_end(self, channel: u8) -> Message {
+        Message::binary(vec![END, channel])
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! tungstenite does the framing. It refuses frames that are unmasked, too long or against RFC 6455.
 
 pub mod channels;
+pub mod client;
 pub mod tunnel;
 
 pub use channels::Channels;

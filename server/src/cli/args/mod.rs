@@ -2,9 +2,15 @@
 //! The command line as clap sees it: names, help and examples. No logic: values are parsed in
 //! [`parse`](super::parse) and in the commands.
 
+mod run;
+mod session;
+
+pub(crate) use run::{Net, Run};
+pub(crate) use session::{Attach, Exec};
+
 use super::parse::number;
 use super::{audit, containerd};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 const ABOUT: &str = "A Kubernetes container runtime in one binary.
@@ -66,7 +72,7 @@ Examples:
         words: Vec<std::ffi::OsString>,
     },
     /// Run a command in a new pod with one container; pull the image if it is missing
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = run::HELP)]
     Run(Box<Run>),
     /// List running containers, or all with --all
     #[command(
@@ -83,14 +89,11 @@ Examples:
 The stderr of the container goes to stderr. -f ends when the container exits.")]
     Logs(Logs),
     /// Run a command in a running container
-    #[command(after_help = "\
-Examples:
-  hull exec web cat /etc/hostname
-  hull exec --timeout 5 web sh -c 'wget -qO- localhost'
-
-Output is printed when the command has ended. The exit code is that of the command; 125 means that hull
-itself failed, 126 that the command cannot be executed, 127 that it was not found.")]
+    #[command(after_help = session::EXEC_HELP)]
     Exec(Exec),
+    /// Connect to the input and output of a running container
+    #[command(after_help = session::ATTACH_HELP)]
+    Attach(Attach),
     /// Stop containers or pods: send the stop signal, and SIGKILL after a grace period
     #[command(
         after_help = "Example:\n  hull stop -t 2 web      SIGTERM (or the stop signal of the image), after 2 seconds SIGKILL"
@@ -166,17 +169,6 @@ namespaces and snapshotters have no meaning here and are ignored.")]
     Version,
 }
 
-const RUN_HELP: &str = "\
-Examples:
-  hull run --rm docker.io/library/busybox echo hello
-  hull run -d --name web -p 127.0.0.1:8080:80 -v /srv/www:/usr/share/nginx/html:ro docker.io/library/nginx
-  hull run --rm --memory 64m --cpus 0.5 --user 1000:1000 --read-only busybox id
-  hull run --rm --net host --cap-add NET_ADMIN busybox ip addr
-
-Without -d, hull prints the output until the container exits. SIGINT or SIGTERM stops the container; a
-second one kills it. The exit code is that of the container (128 + N if signal N killed it); 125 means
-that hull itself failed, 126 that the command cannot be executed, 127 that it was not found.";
-
 /// Options of `hull serve`.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -192,84 +184,6 @@ pub(crate) struct Serve {
     /// Log level: off, error, warn, info, debug, trace [default: `log.level` in the configuration]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
-}
-
-/// Options of `hull run`.
-#[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
-pub(crate) struct Run {
-    /// Name of the pod and its container [default: generated]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Remove the pod when the command has exited, failed or was interrupted
-    #[arg(long, conflicts_with = "detach")]
-    pub(crate) rm: bool,
-    /// Run in the background, and print the id of the container
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Publish a container port on a host port; may be repeated
-    #[arg(short, long = "publish", value_name = "[IP:]HOST:CONTAINER[/tcp|udp|sctp]")]
-    pub(crate) publish: Vec<String>,
-    /// Mount a host path; options: ro, rro (recursively), rw, rprivate, rslave, rshared; may be repeated
-    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTION,…]")]
-    pub(crate) volume: Vec<String>,
-    /// Set an environment variable; KEY alone passes the value that hull has; may be repeated
-    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Network of the pod: its own, or that of the host
-    #[arg(long, value_enum, default_value_t = Net::Pod)]
-    pub(crate) net: Net,
-    /// User to run as, by name or number; the group is a number [default: that of the image]
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Working directory in the container [default: that of the image]
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// Memory limit, in bytes or with a unit of 1024, as in 64m or 1.5g; at least 512k [default: none]
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// CPU limit, in CPUs, as in 0.5 [default: none]
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpus: Option<String>,
-    /// Grant all capabilities and devices, without seccomp and AppArmor
-    #[arg(long)]
-    pub(crate) privileged: bool,
-    /// Add a capability, or ALL; may be repeated
-    #[arg(long, value_name = "CAP")]
-    pub(crate) cap_add: Vec<String>,
-    /// Drop a capability, or ALL; may be repeated
-    #[arg(long, value_name = "CAP")]
-    pub(crate) cap_drop: Vec<String>,
-    /// Mount the root filesystem read-only
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Program to run instead of the entrypoint of the image
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// Host name in the pod [default: the name of the pod]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// Directory for the log of the container [default: in `data_dir`, removed with the pod]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log_dir: Option<PathBuf>,
-    /// Not implemented, ignored with a warning: keep stdin open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Not implemented, ignored with a warning: allocate a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Image to run, by name or id
-    pub(crate) image: String,
-    /// Arguments of the entrypoint, or the command if the image has no entrypoint
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
-}
-
-/// Network of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Net {
-    Pod,
-    Host,
 }
 
 /// Options of `hull ps`.
@@ -297,30 +211,6 @@ pub(crate) struct Logs {
     pub(crate) timestamps: bool,
     /// Container, by id, prefix of the id, name, or POD/NAME
     pub(crate) container: String,
-}
-
-/// Options of `hull exec`.
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// Not implemented, ignored with a warning: forward stdin
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Not implemented, ignored with a warning: allocate a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Kill the command after this many seconds; 0 is never [default: 0]
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = number("seconds", 0..=u32::MAX))]
-    pub(crate) timeout: u32,
-    /// Container, by id, prefix of the id, name, or POD/NAME
-    pub(crate) container: String,
-    /// Command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
-    pub(crate) command: Vec<String>,
 }
 
 /// Options of `hull stop`.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The options of `hull run`.
+
+use super::super::detach::{DEFAULT_DETACH_KEYS, DetachKeys, detach_keys};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Examples, and what ends it.
+pub(super) const HELP: &str = "\
+Examples:
+  hull run --rm docker.io/library/busybox echo hello
+  hull run -d --name web -p 127.0.0.1:8080:80 -v /srv/www:/usr/share/nginx/html:ro docker.io/library/nginx
+  hull run --rm --memory 64m --cpus 0.5 --user 1000:1000 --read-only busybox id
+  hull run --rm -it busybox sh
+  hull run --rm -i busybox sha256sum < file
+  hull run --rm --net host --cap-add NET_ADMIN busybox ip addr
+
+Without -d, hull prints the output until the container exits. SIGINT or SIGTERM stops the container; a
+second one kills it; with -it, all keys go to the container. The exit code is that of the container (128 + N if signal N killed it); 125 means
+that hull itself failed, 126 that the command cannot be executed, 127 that it was not found.";
+
+/// Options of `hull run`.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
+pub(crate) struct Run {
+    /// Name of the pod and its container [default: generated]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Remove the pod when the command has exited, failed or was interrupted
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) rm: bool,
+    /// Run in the background, and print the id of the container
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Publish a container port on a host port; may be repeated
+    #[arg(short, long = "publish", value_name = "[IP:]HOST:CONTAINER[/tcp|udp|sctp]")]
+    pub(crate) publish: Vec<String>,
+    /// Mount a host path; options: ro, rro (recursively), rw, rprivate, rslave, rshared; may be repeated
+    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTION,…]")]
+    pub(crate) volume: Vec<String>,
+    /// Set an environment variable; KEY alone passes the value that hull has; may be repeated
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Network of the pod: its own, or that of the host
+    #[arg(long, value_enum, default_value_t = Net::Pod)]
+    pub(crate) net: Net,
+    /// User to run as, by name or number; the group is a number [default: that of the image]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Working directory in the container [default: that of the image]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Memory limit, in bytes or with a unit of 1024, as in 64m or 1.5g; at least 512k [default: none]
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPU limit, in CPUs, as in 0.5 [default: none]
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpus: Option<String>,
+    /// Grant all capabilities and devices, without seccomp and AppArmor
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Add a capability, or ALL; may be repeated
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_add: Vec<String>,
+    /// Drop a capability, or ALL; may be repeated
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Mount the root filesystem read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Program to run instead of the entrypoint of the image
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Host name in the pod [default: the name of the pod]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Directory for the log of the container [default: in `data_dir`, removed with the pod]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_dir: Option<PathBuf>,
+    /// Pass on stdin, or with -d keep it open for `hull attach`; without it, the container's stdin is empty
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Keys that leave the container running and end hull, with -it
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_DETACH_KEYS, value_parser = detach_keys)]
+    pub(crate) detach_keys: DetachKeys,
+    /// Image to run, by name or id
+    pub(crate) image: String,
+    /// Arguments of the entrypoint, or the command if the image has no entrypoint
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Network of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Net {
+    Pod,
+    Host,
+}
