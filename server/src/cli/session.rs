@@ -35,7 +35,7 @@ const END_MAX: Duration = Duration::from_secs(15);
 /// Longest status, in bytes: the longest message of the daemon, as JSON.
 const STATUS_BYTES_MAX: usize = 64 << 10;
 
-/// What a session connects, and what ends it.
+/// The streams of a session, and the ways for this side to end it.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) stdin: bool,
@@ -53,7 +53,7 @@ pub(crate) enum Ended {
     Failed(String),
     /// The user typed the detach keys.
     Detached,
-    /// After `Options::timeout`.
+    /// The timeout of the options has passed.
     TimedOut,
     /// A signal to us, with the exit code for it.
     Signal(u8),
