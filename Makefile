@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
+.PHONY: kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench-vm: build vm-programs ## Measure pods in the VM with each cgroup driver; A
 	@cargo build --release -p cri-bench
 	@cargo build --workspace --bin bench_drivers
 	@VM_HULL=target/release/hull scripts/vm run bench $(ARGS)
+
+kind-node-vm: kind-image ## Boot the image of `make kind-image` in the VM, and run kind's commands in it
+	@VM_MEMORY=$(or $(VM_MEMORY),4096) scripts/vm run kind-node
 
 # NODES is the number of nodes beside that of the control plane.
 kind-vm: kind-image ## Run kind in the VM, with podman and the image of `make kind-image`
