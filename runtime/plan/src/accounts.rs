@@ -8,8 +8,6 @@
 
 /// The highest id; the one above means "no id", chown(2).
 pub const ID_MAX: u32 = u32::MAX - 1;
-/// Longest line of a file that is looked at, in bytes.
-const LINE_BYTES_MAX: usize = 4096;
 /// Longest name of a user or group, in bytes; useradd(8) takes 32.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -106,65 +104,67 @@ impl UserSpec {
 /// One line of /etc/passwd, passwd(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswdEntry<'a> {
-    /// The user's name.
-    pub name: &'a str,
+    /// The user's name, in whatever encoding the image has.
+    pub name: &'a [u8],
     /// The user's id.
     pub uid: u32,
     /// The id of the user's own group.
     pub gid: u32,
-    /// The home directory: absolute and printable, else `/`.
+    /// The home directory: absolute, printable and in UTF-8, else `/`.
     pub home: &'a str,
 }
 
 /// One line of /etc/group, group(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupEntry<'a> {
-    /// The group's name.
-    pub name: &'a str,
+    /// The group's name, in whatever encoding the image has.
+    pub name: &'a [u8],
     /// The group's id.
     pub gid: u32,
-    members: &'a str,
+    members: &'a [u8],
 }
 
 impl GroupEntry<'_> {
     /// Whether the user of this name is a member.
     #[must_use]
-    pub fn has(&self, user: &str) -> bool {
-        self.members.split(',').any(|member| member == user)
+    pub fn has(&self, user: &[u8]) -> bool {
+        self.members.split(|byte| *byte == b',').any(|member| member == user)
     }
 }
 
-fn lines(file: &[u8]) -> impl Iterator<Item = &str> {
-    file.split(|byte| *byte == b'\n')
-        .filter(|line| line.len() <= LINE_BYTES_MAX)
-        .filter_map(|line| std::str::from_utf8(line).ok())
+/// The fields of each line.
+fn lines(file: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+    let lines = file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.map(|line| line.split(|byte| *byte == b':'))
 }
 
 /// A name that is not empty and, as lines of NIS have it, not a sign before one.
-fn name(text: &str) -> Option<&str> {
-    (!text.is_empty() && !text.starts_with(['+', '-'])).then_some(text)
+fn name(text: &[u8]) -> Option<&[u8]> {
+    (!text.is_empty() && !text.starts_with(b"+") && !text.starts_with(b"-")).then_some(text)
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    id(std::str::from_utf8(text).ok()?).ok()
 }
 
 /// The users of a passwd file, in its order.
 pub fn passwd(file: &[u8]) -> impl Iterator<Item = PasswdEntry<'_>> {
-    lines(file).filter_map(|line| {
-        let mut fields = line.split(':');
+    lines(file).filter_map(|mut fields| {
         let name = name(fields.next()?)?;
-        let uid = id(fields.nth(1)?).ok()?;
-        let gid = id(fields.next()?).ok()?;
+        let uid = number(fields.nth(1)?)?;
+        let gid = number(fields.next()?)?;
         // A control character would smuggle a line into whatever prints it.
         let is_home = |home: &&str| home.starts_with('/') && !home.chars().any(char::is_control);
-        let home = fields.nth(1).filter(is_home).unwrap_or("/");
-        Some(PasswdEntry { name, uid, gid, home })
+        let home = fields.nth(1).and_then(|home| std::str::from_utf8(home).ok());
+        Some(PasswdEntry { name, uid, gid, home: home.filter(is_home).unwrap_or("/") })
     })
 }
 
 /// The groups of a group file, in its order.
 pub fn groups(file: &[u8]) -> impl Iterator<Item = GroupEntry<'_>> {
-    lines(file).filter_map(|line| {
-        let mut fields = line.split(':');
+    lines(file).filter_map(|mut fields| {
         let name = name(fields.next()?)?;
-        let gid = id(fields.nth(1)?).ok()?;
+        let gid = number(fields.nth(1)?)?;
         Some(GroupEntry { name, gid, members: fields.next().unwrap_or_default() })
     })
 }
@@ -232,10 +232,26 @@ mod tests {
             space:x: 0:0::/:\nhigh:x:4294967295:0::/:\ngroup:x:0:-1::/:\nshort:x:0\nnul\0:x:5:5::relative:\n\
             esc:x:6:6::/a\x1b[2J:\n\xff:x:0:0::/:\nweb:x:7:8::/srv:/bin/sh:odd:more\n";
         let read: Vec<_> = passwd(file).map(|of| (of.name, of.uid, of.gid, of.home)).collect();
-        assert_eq!(read, [("nul\0", 5, 5, "/"), ("esc", 6, 6, "/"), ("web", 7, 8, "/srv")]);
+        let named = |name: &'static str, id, gid, home| (name.as_bytes(), id, gid, home);
+        let others = [named("nul\0", 5, 5, "/"), named("esc", 6, 6, "/"), (b"\xff", 0, 0, "/")];
+        assert_eq!(read, [&others[..], &[named("web", 7, 8, "/srv")]].concat());
         let file = b"+:::\nbad:x:+4:web\nlogs:x:4:web,other\nsome:x:5\n";
-        let read: Vec<_> = groups(file).map(|of| (of.name, of.gid, of.has("web"))).collect();
-        assert_eq!(read, [("logs", 4, true), ("some", 5, false)]);
+        let read: Vec<_> = groups(file).map(|of| (of.name, of.gid, of.has(b"web"))).collect();
+        assert_eq!(read, [(&b"logs"[..], 4, true), (b"some", 5, false)]);
+    }
+
+    #[test]
+    fn a_line_may_be_long_in_any_encoding_and_end_as_on_windows() {
+        let members: Vec<_> = (0..5000).map(|number| format!("member-{number}")).collect();
+        let file = format!("all:x:9:{}\r\nweb:x:7:web\r\n", members.join(","));
+        let read: Vec<_> = groups(file.as_bytes())
+            .map(|of| (of.gid, of.has(b"member-4999"), of.has(b"web")))
+            .collect();
+        assert_eq!(read, [(9, true, false), (7, false, true)]);
+        let latin = b"web:x:7:8:Andr\xe9 M\xfcller:/srv:/bin/sh\r\nm\xfcller:x:9:9:::\r\n  app:x:5:5::/app\r\n";
+        let read: Vec<_> = passwd(latin).map(|of| (of.name, of.uid, of.home)).collect();
+        let (muller, app) = ((&b"m\xfcller"[..], 9, "/"), (&b"app"[..], 5, "/app"));
+        assert_eq!(read, [(&b"web"[..], 7, "/srv"), muller, app]);
     }
 
     proptest! {

@@ -136,18 +136,18 @@ pub(crate) fn resolve(
     let (passwd, group_file) = (passwd.unwrap_or_default(), group.unwrap_or_default());
     let account = match requested.user.as_ref().unwrap_or(&Account::Id(0)) {
         Account::Id(uid) => {
-            let unknown = PasswdEntry { name: "", uid: *uid, gid: 0, home: "/" };
+            let unknown = PasswdEntry { name: b"", uid: *uid, gid: 0, home: "/" };
             accounts::passwd(passwd).find(|of| of.uid == *uid).unwrap_or(unknown)
         }
         Account::Name(name) => accounts::passwd(passwd)
-            .find(|of| of.name == name)
+            .find(|of| of.name == name.as_bytes())
             .ok_or_else(|| Error::NoUser { name: shown(name) })?,
     };
     let gid = match &requested.group {
         None => account.gid,
         Some(Account::Id(gid)) => *gid,
         Some(Account::Name(name)) => {
-            let found = accounts::groups(group_file).find(|of| of.name == name);
+            let found = accounts::groups(group_file).find(|of| of.name == name.as_bytes());
             found.ok_or_else(|| Error::NoGroup { name: shown(name) })?.gid
         }
     };
@@ -201,6 +201,19 @@ mod tests {
         assert_eq!((other.uid, other.gid, other.home.as_str()), (4711, 0, "/"));
         assert_eq!(resolved("web", "root").unwrap().gid, 0);
         assert_eq!(resolved("", "").unwrap().uid, 0);
+    }
+
+    #[test]
+    fn a_user_of_a_file_in_another_encoding_keeps_home_and_groups() {
+        let passwd = b"m\xfcller:x:7:8:M\xfcller:/srv:/bin/sh\r\nweb:x:9:9:W\xe9b:/web:/bin/sh\r\n";
+        let group = b"logs:x:4:m\xfcller,web\r\nlast:x:5:other,web\r\n";
+        let resolved = |user| {
+            let requested = RequestedUser { user: Some(user), ..RequestedUser::default() };
+            let of = resolve(&requested, Some(passwd), Some(group)).unwrap();
+            (of.uid, of.groups, of.home)
+        };
+        assert_eq!(resolved(Account::Id(7)), (7, vec![8, 4], "/srv".into()));
+        assert_eq!(resolved(Account::Name("web".into())), (9, vec![9, 4, 5], "/web".into()));
     }
 
     #[test]

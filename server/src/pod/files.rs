@@ -51,6 +51,9 @@ fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
     text
 }
 
+/// Longest host name, in bytes: `HOST_NAME_MAX`, gethostname(2).
+const HOSTNAME_BYTES_MAX: usize = 64;
+
 /// Refuses what would smuggle a line into a file.
 pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
     let dns = config.dns_config.iter();
@@ -61,13 +64,13 @@ pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
         return Err(format!("`{}` in dns_config is not one word", bad.escape_default()));
     }
     let host = &config.hostname;
-    let fits = host.len() <= 63
+    let fits = host.len() <= HOSTNAME_BYTES_MAX
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     if fits {
         return Ok(());
     }
     Err(format!(
-        "hostname `{}` is not a name of at most 63 letters, digits, `-`, `_` and `.`",
+        "hostname `{}` is not a name of at most {HOSTNAME_BYTES_MAX} letters, digits, `-`, `_` and `.`",
         host.chars().take(80).flat_map(char::escape_default).collect::<String>()
     ))
 }
@@ -135,7 +138,9 @@ mod tests {
             cri::DnsConfig { servers: vec!["1.1.1.1\noptions evil".into()], ..Default::default() };
         check(&config("web", Some(dns))).unwrap_err();
         check(&config("web\n127.0.0.1 bank", None)).unwrap_err();
-        check(&config(&"a".repeat(64), None)).unwrap_err();
+        // As long as the kubelet's `setHostnameAsFQDN` allows, and the kernel takes.
+        check(&config(&"a".repeat(64), None)).unwrap();
+        check(&config(&"a".repeat(65), None)).unwrap_err();
         check(&config("web-0.web", None)).unwrap();
     }
 }
