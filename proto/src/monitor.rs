@@ -25,13 +25,15 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
 pub const VERSION_ATTACH: u16 = 2;
 /// The first version of a daemon that knows [`Event::LogLost`].
 pub const VERSION_LOG_LOST: u16 = 3;
+/// The first version whose plans may bind parts of the container's own root.
+pub const VERSION_ROOT_BINDS: u16 = 4;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.

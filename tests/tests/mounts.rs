@@ -318,3 +318,29 @@ async fn nothing_is_made_in_a_volume_at_dev_or_below() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_mount_path_with_dots_is_where_they_lead() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let from = node.host_dir().join("volume");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("inner"), "inner\n").unwrap();
+    for (number, path) in
+        ["/usr/../opt/x", "/../opt/x", "/opt/./x", "//opt//x/", "/a/../../opt/y/../x"]
+            .iter()
+            .enumerate()
+    {
+        let mut config = shell(&format!("main-{number}"), &image, "cat /opt/x/inner");
+        config.mounts = vec![mount(&from, path)];
+        let said = cri.output(&pod, config).await;
+        assert_eq!((said.code, said.stdout.as_str()), (0, "inner\n"), "{path}: {said:?}");
+    }
+    let mut config = shell("root", &image, "true");
+    config.mounts = vec![mount(&from, "/opt/..")];
+    let refused = match cri.create(&pod, config).await {
+        Ok(made) => cri.start(&made).await.unwrap_err(),
+        Err(refused) => refused,
+    };
+    assert!(refused.message().contains("the root itself"), "{refused}");
+}

@@ -9,14 +9,14 @@ use crate::cover::Covers;
 use crate::device;
 use crate::image_volume;
 use crate::mount::{
-    CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_tree, errno_context,
-    new_mount, overlay, propagation_bits,
+    CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_fd, clone_tree,
+    errno_context, new_mount, overlay, propagation_bits,
 };
 use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
 use crate::procfs::Procfs;
-use crate::rootfs::{Make, Root, kind};
+use crate::rootfs::{Make, Root, kind, mount_id};
 use crate::sysctl;
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
@@ -216,10 +216,10 @@ impl Builder<'_> {
                 };
                 self.file_system(at, mount, fstype, target)
             }
-            Op::Bind { source, .. } => {
-                let tree = self.bind_source(at, source)?;
-                self.bind(&tree, op)
-            }
+            Op::Bind { source, target, .. } => match self.bind_source(at, source, target)? {
+                Some(tree) => self.bind(&tree, op),
+                None => Ok(()),
+            },
             Op::Cgroups { target, attrs } => self.cgroups(at, target, attrs),
             Op::Device { path, .. } => match self.sources.remove(&at) {
                 Some(node) => {
@@ -253,17 +253,32 @@ impl Builder<'_> {
         }
     }
 
-    /// The tree that the operation `at` binds. All of the host's were cloned before the first mount.
-    fn bind_source(&mut self, at: usize, source: &Source) -> Result<OwnedFd> {
+    /// The tree that the operation `at` binds, if any. All of the host's were cloned before the first mount.
+    fn bind_source(&mut self, at: usize, source: &Source, target: &str) -> Result<Option<OwnedFd>> {
         match (self.sources.remove(&at), source) {
-            (Some(tree), _) => Ok(tree),
-            (None, Source::Slot(slot)) => self.slot(*slot),
-            (None, Source::Image { lower, path, at }) => image_volume::open(lower, path, at),
+            (Some(tree), _) => Ok(Some(tree)),
+            (None, Source::Slot(slot)) => self.slot(*slot).map(Some),
+            (None, Source::Image { lower, path, at }) => {
+                image_volume::open(lower, path, at).map(Some)
+            }
+            (None, Source::Root) => self.part_of_root(target),
             (None, Source::Host(path)) => {
                 let call = format!("open_tree({path}, CLONE): not cloned before the mounts");
                 Err(errno_context(call)(Errno::INVAL))
             }
         }
+    }
+
+    /// A clone of the root at `target`; `None` if that is on another mount.
+    fn part_of_root(&self, target: &str) -> Result<Option<OwnedFd>> {
+        let root = self.root()?;
+        let found = root.find_or_make(target, Make::Directory, 0o755);
+        let found = found.map_err(errno_context(format!("make({target})")))?;
+        let on = |fd| mount_id(fd).map_err(errno_context(format!("statx({target})")));
+        if on(found.as_fd())? != on(root.fd())? {
+            return Ok(None);
+        }
+        clone_fd(found.as_fd(), false).map(Some)
     }
 
     fn slot(&self, slot: u32) -> Result<OwnedFd> {

@@ -128,6 +128,9 @@ pub enum Source {
         /// A directory of the host at which it is mounted meanwhile, in the container's own mount namespace.
         at: String,
     },
+    /// The container's own root at the target, a directory made where missing: what is bound there stays writable
+    /// when the root becomes read-only. Where something else is mounted at the target, nothing is bound.
+    Root,
 }
 
 /// One operation in the new mount namespace.

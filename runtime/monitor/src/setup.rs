@@ -6,7 +6,9 @@ use crate::monitor::Monitor;
 use hull_cgroup::CgroupFs;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{LISTEN_FD, PAUSE_FD};
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 
@@ -25,6 +27,12 @@ pub(crate) fn prepare(pod: &str) -> Result<Monitor, String> {
         .map_err(|err| format!("become subreaper: {err}"))?;
     // It was executed from a descriptor, whose number would be its name.
     let _unnamed = rustix::thread::set_name(c"hull-monitor");
+    // What the daemon was started with is not for containers.
+    for error in hull_sys::reset_inherited() {
+        let text =
+            shown(format!("{error}: containers inherit this from the daemon"), MESSAGE_BYTES_MAX);
+        let _gone = writeln!(std::io::stderr(), "hull-monitor: pod {pod}: {text}");
+    }
     // Being killed before what it watches would lose exits and output. Refused without
     // CAP_SYS_RESOURCE: then it keeps the score of the daemon.
     let _refused = fs::write("/proc/self/oom_score_adj", "-999");

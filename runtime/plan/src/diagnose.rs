@@ -242,6 +242,7 @@ fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
         Source::Host(path) => path.as_str(),
         Source::Slot(_) => "the pod's /dev/shm",
         Source::Image { .. } => "an image volume",
+        Source::Root => "a `VOLUME` of the image",
     };
     // The call shows which side failed.
     let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");

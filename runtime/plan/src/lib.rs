@@ -29,9 +29,10 @@ pub use error::Error;
 pub use hooks::hooks;
 pub use host::HostFacts;
 pub use hull_cgroup::Limits;
-pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Source};
+pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
+pub use mounts::clean;
 pub use process::{Template, process};
 
 /// Encodes a plan, process or limits as a monitor gets them.

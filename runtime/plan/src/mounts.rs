@@ -97,7 +97,22 @@ fn id_maps(mount: &Mount) -> Result<Option<IdMaps>, Error> {
     }
 }
 
-/// A path that stays inside, whatever it says: absolute, without climbing parts.
+/// The path without `.`, `..` and empty parts, absolute: `..` takes away the part before it, as `path.Clean` of Go
+/// does, and at the root nothing. By its text alone: no link is looked at.
+#[must_use]
+pub fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// A path that stays inside, whatever it says: absolute and [`clean`].
 pub(crate) fn inside(path: &str) -> Result<String, Error> {
     let bad = |why| Error::Bad {
         field: "mounts.destination",
@@ -107,18 +122,10 @@ pub(crate) fn inside(path: &str) -> Result<String, Error> {
     if path.contains('\0') {
         return Err(bad("it holds a NUL"));
     }
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => return Err(bad("it climbs with `..`")),
-            part => parts.push(part),
-        }
+    match clean(path) {
+        root if root == "/" => Err(bad("the root itself cannot be mounted over")),
+        inside => Ok(inside),
     }
-    if parts.is_empty() {
-        return Err(bad("the root itself cannot be mounted over"));
-    }
-    Ok(format!("/{}", parts.join("/")))
 }
 
 fn parse(options: &[String]) -> Result<Parsed, Error> {
@@ -235,6 +242,24 @@ mod tests {
         assert!(
             matches!(op, Op::Bind { source: Source::Host(path), .. } if path == "/bundle/data")
         );
+    }
+
+    #[test]
+    fn dots_of_a_destination_are_taken_away_as_go_does() {
+        for (path, want) in [
+            ("/usr/../opt/x", Ok("/opt/x")),
+            ("/../opt/x", Ok("/opt/x")),
+            ("/opt/./x", Ok("/opt/x")),
+            ("//opt//x/", Ok("/opt/x")),
+            ("/a/b/../../c/..x/...", Ok("/c/..x/...")),
+            ("data", Ok("/data")),
+            ("/", Err(())),
+            ("/a/..", Err(())),
+            ("/../..", Err(())),
+            ("/a\0", Err(())),
+        ] {
+            assert_eq!(inside(path).map_err(drop), want.map(str::to_owned), "{path}");
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! Which values settings may have beyond their types. Pure.
 
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
+use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,10 @@ fn positive(key: &'static str, value: u64) -> Result<(), Invalid> {
 fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
     absolute("runtime.seccomp_root", [&runtime.seccomp_root])?;
     absolute("runtime.cdi_spec_dirs", &runtime.cdi_spec_dirs)?;
+    for limit in &runtime.default_ulimits {
+        let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
+        Ulimit::parse(limit).map_err(bad)?;
+    }
     // A single answer with the largest output has to fit.
     if runtime.call_memory_bytes_max < CALL_MEMORY_BYTES_MIN {
         let why = format!("one call needs at least {CALL_MEMORY_BYTES_MIN} bytes");

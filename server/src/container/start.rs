@@ -12,7 +12,7 @@ use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use ::oci_spec::runtime::Spec;
 use hull_image::Image;
-use hull_plan::{Namespace, Options, Plan, Root, Source};
+use hull_plan::{Namespace, Op, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
@@ -32,6 +32,7 @@ pub(crate) fn plan(
     let rootfs = node.images.rootfs(&record.id, image);
     let mut sources = volumes::sources(node, record)?;
     sources.push((oci_spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
+    sources.push((oci_spec::VOLUME_SOURCE.to_owned(), Source::Root));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let options = Options {
         root: Root::Overlay {
@@ -172,6 +173,11 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         })
         .await?
     };
+    let mut planned = planned;
+    if !client.has_root_binds() {
+        // The pod was started by an earlier release, which left the image's volumes out.
+        planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
+    }
     let log = log::open_in_time(&node.storage, &pod_record, &record).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;

@@ -5,6 +5,7 @@
 //! How long verbs wait for parts of the node that hang is in [`crate::limits::waits`].
 
 pub(crate) mod call_memory;
+pub(crate) mod ulimits;
 pub(crate) mod waits;
 
 use hull_sys::budget::{Budget, Unit};

@@ -13,7 +13,7 @@ use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, ProcessState, Request,
-    Response, Started, Streams, Target, VERSION, VERSION_ATTACH,
+    Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_ROOT_BINDS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -151,6 +151,11 @@ impl Client {
     /// It did not answer in time, and has not answered since.
     pub(crate) fn hangs(&self) -> bool {
         self.hangs.load(Ordering::Relaxed)
+    }
+
+    /// Whether it knows binds of parts of a container's own root.
+    pub(crate) fn has_root_binds(&self) -> bool {
+        self.version >= VERSION_ROOT_BINDS
     }
 
     /// Sends a command whose reply has no content.

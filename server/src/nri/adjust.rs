@@ -6,6 +6,7 @@
 
 use super::{Error, resources};
 use crate::oci_spec::edit;
+use hull_plan::clean;
 use hull_proto::nri;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -108,8 +109,8 @@ fn mounts(all: &mut Value, asked: &[nri::Mount]) {
     let have = edit::list(all, "mounts");
     for mount in asked {
         let gone = mount.destination.strip_prefix('-');
-        let destination = gone.unwrap_or(&mount.destination);
-        have.retain(|of| of["destination"] != destination);
+        let destination = clean(gone.unwrap_or(&mount.destination));
+        have.retain(|of| of["destination"] != destination.as_str());
         if gone.is_none() {
             let kind = if mount.r#type.is_empty() { "bind" } else { &mount.r#type };
             have.push(json!({

@@ -6,6 +6,7 @@ use super::{
     Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, security, user,
     userns,
 };
+use crate::limits::ulimits;
 use ::oci_spec::image::ImageConfiguration;
 use ::oci_spec::runtime::{LinuxSeccomp, Spec};
 use hull_proto::cri::{self, NamespaceMode};
@@ -47,7 +48,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         own_cgroup: request.defaults.cgroup_namespace,
         maps: maps.as_ref(),
     };
-    let mounts = mounts::all(pod, config, &system)?;
+    let mounts = mounts::all(pod, config, image, &system)?;
     let mut resources = config
         .linux
         .as_ref()
@@ -126,6 +127,7 @@ fn process(
             "ambient": sets.ambient,
         },
         "noNewPrivileges": context.no_new_privs,
+        "rlimits": ulimits::rlimits(&request.defaults.ulimits),
         "oomScoreAdj": oom.map_or(Ok(0), resources::oom_score)?,
     });
     if let Some(profile) = security::apparmor(context, request.defaults)? {

@@ -28,6 +28,8 @@ pub(crate) struct Defaults {
     pub(crate) seccomp_root: PathBuf,
     /// Directories of CDI files.
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    /// Limits of resources, `NAME=SOFT:HARD`, that differ from those of [`crate::limits::ulimits`].
+    pub(crate) ulimits: Vec<String>,
     /// Whether containers get a cgroup namespace.
     pub(crate) cgroup_namespace: bool,
     /// The AppArmor profiles of this node.
@@ -44,6 +46,7 @@ pub(crate) fn defaults(
         seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
         seccomp_root: config.runtime.seccomp_root.clone(),
         cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
+        ulimits: config.runtime.default_ulimits.clone(),
         cgroup_namespace: host.cgroup_v2,
         apparmor: apparmor.clone(),
     }

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The mounts of a container: system mounts, the pod's files, and the volumes of its config.
 
+use super::edit::parents_first;
 use super::inputs::PodInputs;
 use super::{Error, userns};
-use hull_plan::IdMaps;
+use ::oci_spec::image::ImageConfiguration;
+use hull_plan::{IdMaps, clean};
 use hull_proto::cri;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Source of a mount that the pod's monitor replaces by the pod's /dev/shm.
 pub(crate) const SHM_SOURCE: &str = "hull:shm";
+
+/// Source of the mount of a volume that the image defines: the container's own root at the same path.
+pub(crate) const VOLUME_SOURCE: &str = "hull:volume";
+
+/// Most volumes that an image may define.
+const VOLUMES_MAX: usize = 256;
 
 /// The usual gid of the group tty.
 const TERMINALS: u32 = 5;
@@ -29,6 +37,7 @@ pub(super) struct SystemMounts<'a> {
 pub(super) fn all(
     pod: &PodInputs<'_>,
     config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
     system: &SystemMounts<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
@@ -73,21 +82,46 @@ pub(super) fn all(
             mounts.push(file_mount(path, file, read_only, system.maps));
         }
     }
-    let mut volumes: Vec<_> = config.mounts.iter().enumerate().collect();
-    // A volume inside another one is mounted after it, in any order of the config.
-    volumes.sort_by_key(|(_, mount)| clean(&mount.container_path).matches('/').count());
-    for (number, mount) in volumes {
-        mounts.push(match &mount.image {
+    let mut volumes = defined_volumes(config, image)?;
+    for (number, mount) in config.mounts.iter().enumerate() {
+        volumes.push(match &mount.image {
             Some(_) => image_volume(number, mount, system.maps)?,
             None => volume(mount)?,
         });
     }
+    // A volume inside another one is mounted after it, in any order of the config.
+    parents_first(&mut volumes);
+    mounts.append(&mut volumes);
     Ok(mounts)
 }
 
-fn clean(path: &str) -> String {
-    let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    format!("/{}", parts.join("/"))
+/// The mounts of the volumes that the image defines (`VOLUME`): directories of the container's own layer with the
+/// image's content, which stay writable when the root is read-only. None where the config mounts something, or below
+/// that, nor among the kernel's file systems.
+fn defined_volumes(
+    config: &cri::ContainerConfig,
+    image: &ImageConfiguration,
+) -> Result<Vec<Value>, Error> {
+    let defined = image.config().as_ref().and_then(|of| of.volumes().as_ref());
+    let mut paths: Vec<_> = defined.into_iter().flatten().map(|path| clean(path)).collect();
+    paths.sort();
+    paths.dedup();
+    if paths.len() > VOLUMES_MAX {
+        let value = paths.len().to_string();
+        let why = "an image may have 256 volumes";
+        return Err(Error::Bad { field: "the image's VOLUMEs", value, why });
+    }
+    let is_of_kernel =
+        |path: &str| ["/dev", "/proc", "/sys"].iter().any(|top| Path::new(path).starts_with(top));
+    let is_given = |path: &str| {
+        let mut given = config.mounts.iter().map(|mount| clean(&mount.container_path));
+        given.any(|given| Path::new(path).starts_with(given))
+    };
+    paths.retain(|path| {
+        path != "/" && !path.contains('\0') && !is_of_kernel(path) && !is_given(path)
+    });
+    let mount = |path| json!({"destination": path, "type": "bind", "source": VOLUME_SOURCE, "options": ["bind", "rprivate", "rw"]});
+    Ok(paths.into_iter().map(mount).collect())
 }
 
 /// The mount of /sys, which shows the pod's network. Only the host's root can mount a sysfs of the host's network, so
@@ -220,6 +254,34 @@ fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Map;
+
+    #[test]
+    fn volumes_of_the_image_are_mounted_where_the_config_mounts_nothing() {
+        let of = |volumes: &[&str], mounts: &[&str]| {
+            let volumes: Map<String, Value> =
+                volumes.iter().map(|path| ((*path).to_owned(), json!({}))).collect();
+            let image = serde_json::from_value(json!({
+                "architecture": "amd64", "os": "linux", "config": {"Volumes": volumes},
+                "rootfs": {"type": "layers", "diff_ids": []}, "history": [],
+            }));
+            let mounts = mounts.iter().map(|path| cri::Mount {
+                container_path: (*path).into(),
+                ..mount(false, false, 0)
+            });
+            let config = cri::ContainerConfig { mounts: mounts.collect(), ..Default::default() };
+            let made = defined_volumes(&config, &image.unwrap())?;
+            let path = |of: &Value| of["destination"].as_str().unwrap().to_owned();
+            Ok::<_, Error>(made.iter().map(path).collect::<Vec<_>>())
+        };
+        let volumes = ["/data/", "data", "/a/../b", "/", "/proc/x", "/sys", "/dev/shm", "/deep/in"];
+        assert_eq!(of(&volumes, &[]).unwrap(), ["/b", "/data", "/deep/in"]);
+        assert_eq!(of(&volumes, &["/deep/.", "/b/c"]).unwrap(), ["/b", "/data"]);
+        assert_eq!(of(&volumes, &["/data", "/da"]).unwrap(), ["/b", "/deep/in"]);
+        let many: Vec<_> = (0..300).map(|number| format!("/v{number}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(of(&many, &[]).unwrap_err().to_string().contains("300"));
+    }
 
     #[test]
     fn an_image_volume_is_read_only_and_stays_in_its_image() {

@@ -305,6 +305,7 @@ mod tests {
             seccomp: false,
             seccomp_root: root.clone(),
             cdi_spec_dirs: Vec::new(),
+            ulimits: Vec::new(),
             cgroup_namespace: false,
             apparmor: crate::apparmor::AppArmor::default(),
         };

@@ -34,12 +34,15 @@ use std::time::Duration;
 /// Longest that the daemon may take to drain.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// Puts itself in the cgroup directory `$1`, logs to `$2`, becomes the rest.
+/// Puts itself in the cgroup directory `$1`, logs to `$2`, runs the text `$3`, and becomes the rest, by the
+/// commands that `$3` has set as `by`.
 const LAUNCH: &str = r#"
 mkdir -p "$1" && echo $$ > "$1/cgroup.procs" || exit 1
 log=$2
-shift 2
-exec "$@" >> "$log" 2>&1
+by=
+eval "$3" || exit 1
+shift 3
+exec $by "$@" >> "$log" 2>&1
 "#;
 
 /// A running daemon and all that is its own.
@@ -55,6 +58,8 @@ pub struct Node {
     finished: bool,
     /// The network namespace that the daemon runs in, when it is not the host's.
     netns: Option<PathBuf>,
+    /// Text of the shell that then becomes the daemon.
+    launch_text: String,
     /// Holds the number as long as this lives.
     _claim: UnixListener,
 }
@@ -124,6 +129,7 @@ impl Node {
             before: HostSnapshot::default(),
             finished: false,
             netns,
+            launch_text: String::new(),
             _claim: claim,
         };
         node.start_again().await;
@@ -166,6 +172,7 @@ impl Node {
             .args(["-c", LAUNCH, "launch"])
             .arg(daemon_cgroup_dir(&self.names))
             .arg(&self.log)
+            .arg(&self.launch_text)
             .arg(paths::hull())
             .args(["serve", "--config"])
             .arg(self.names.root.join("hull.toml"))
@@ -199,6 +206,14 @@ impl Node {
                 panic!("{DRAIN_MAX:?} after SIGTERM: {last}");
             }
         }
+    }
+
+    /// Ends the daemon in order, and starts it again from a shell that has run `text`, which may name commands that
+    /// start the daemon in their turn: `by="nice taskset -c 0"`.
+    pub async fn restart_from_shell(&mut self, text: &str) {
+        self.terminate();
+        text.clone_into(&mut self.launch_text);
+        self.start_again().await;
     }
 
     /// Ends the daemon in order and starts it again.

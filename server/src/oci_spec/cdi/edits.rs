@@ -4,6 +4,7 @@
 use super::error::Error;
 use super::file::{DeviceNode, Edits, Mount};
 use crate::oci_spec::edit::{list, parents_first, set_variable};
+use hull_plan::clean;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt};
@@ -108,9 +109,10 @@ fn mounts(spec: &mut Value, edits: &[Mount]) {
         if kind == "bind" && !options.iter().any(|of| of == "bind" || of == "rbind") {
             options.insert(0, "rbind".into());
         }
-        mounts.retain(|have| have["destination"] != mount.container_path.as_str());
+        let destination = clean(&mount.container_path);
+        mounts.retain(|have| have["destination"] != destination.as_str());
         mounts.push(json!({
-            "destination": mount.container_path, "type": kind, "source": mount.host_path, "options": options,
+            "destination": destination, "type": kind, "source": mount.host_path, "options": options,
         }));
     }
     parents_first(mounts);

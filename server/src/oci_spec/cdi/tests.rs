@@ -122,6 +122,31 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
 }
 
 #[test]
+fn files_of_other_devices_make_no_difference_whatever_they_are() {
+    let dirs = Dirs::new();
+    dirs.write(
+        "etc/a.json",
+        "v.com/c",
+        r#"{"name":"x","containerEdits":{"mounts":[{"hostPath":"/usr/../srv","containerPath":"/opt/../x/./y"}]}}"#,
+        "{}",
+    );
+    let etc = dirs.0.path().join("etc");
+    let hooked =
+        r#"{"name":"y","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/x"}]}}"#;
+    dirs.write("etc/hooked.json", "v.com/c", hooked, "{}");
+    std::fs::write(etc.join("broken.yaml"), "kind: [").unwrap();
+    std::fs::write(etc.join("bytes.json"), b"\xff\xfe").unwrap();
+    std::fs::create_dir(etc.join("directory.json")).unwrap();
+    std::os::unix::fs::symlink("nowhere", etc.join("link.yaml")).unwrap();
+    let fifo = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, etc.join("fifo.yaml"), fifo.0, fifo.1, 0).unwrap();
+    let mut made = spec(0);
+    dirs.inject(&mut made, &["v.com/c=x"]).unwrap();
+    let mounts = made["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|of| of["destination"] == "/x/y"), "{made}");
+}
+
+#[test]
 fn names_come_from_the_field_and_from_annotations_each_once() {
     let device = |name: &str| cri::CdiDevice { name: name.into() };
     let config = cri::ContainerConfig {
