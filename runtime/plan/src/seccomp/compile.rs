@@ -5,6 +5,8 @@
 //! is added by number; one with an unknown number is skipped, as it cannot be called either.
 
 use super::bpf_optimize::optimize;
+use super::calls::{architecture, number};
+use super::unknown_calls::prologue;
 use crate::Error;
 use hull_init::plan::Seccomp;
 use libseccomp::{
@@ -12,7 +14,7 @@ use libseccomp::{
     error::SeccompError,
 };
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator as Operator,
 };
 use std::io::Read as _;
@@ -55,7 +57,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     Ok(Seccomp { bpf: optimize(&whole).unwrap_or(whole), flags: flags(profile) })
 }
 
-/// The library's own program.
+/// The library's own program, behind the one that answers calls which are newer than the profile.
 pub(super) fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
@@ -84,7 +86,9 @@ pub(super) fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     // A tree instead of a list: when the program is installed, the kernel runs it once for every system call, which
     // as a list is most of the cost of an exec.
     filter.set_ctl_optimize(2).map_err(failed)?;
-    program(&filter)
+    let mut whole = prologue(profile);
+    whole.append(&mut program(&filter)?);
+    Ok(whole)
 }
 
 fn add_rules(
@@ -119,33 +123,6 @@ fn add_rules(
         }
     }
     Ok(())
-}
-
-/// The number of a system call, by the library's table, else by a newer one.
-fn number(name: &str) -> Option<ScmpSyscall> {
-    if let Ok(call) = ScmpSyscall::from_name(name) {
-        return Some(call);
-    }
-    let call: syscalls::Sysno = name.parse().ok()?;
-    Some(ScmpSyscall::from(call.id()))
-}
-
-/// The name of a system call, by the number that it has on an architecture of `AUDIT_ARCH_*`
-/// (`linux/audit.h`); `None` for one that is not known.
-#[must_use]
-pub fn call_name(audit_arch: u32, number: i32) -> Option<String> {
-    let arch = match audit_arch {
-        0xc000_003e => ScmpArch::X8664,
-        0x4000_0003 => ScmpArch::X86,
-        0xc000_00b7 => ScmpArch::Aarch64,
-        0x4000_0028 => ScmpArch::Arm,
-        _ => return None,
-    };
-    if let Ok(name) = ScmpSyscall::from(number).get_name_by_arch(arch) {
-        return Some(name);
-    }
-    let number = usize::try_from(number).ok().filter(|_| arch == ScmpArch::native())?;
-    syscalls::Sysno::new(number).map(|call| call.name().to_owned())
 }
 
 fn program(filter: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
@@ -212,16 +189,4 @@ fn condition(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
         }
     };
     Ok(ScmpArgCompare::new(index, op, value))
-}
-
-/// The architecture for the library; `None` if it does not run on this machine.
-fn architecture(arch: Arch) -> Option<ScmpArch> {
-    let known = [
-        (Arch::ScmpArchX86, ScmpArch::X86),
-        (Arch::ScmpArchX86_64, ScmpArch::X8664),
-        (Arch::ScmpArchX32, ScmpArch::X32),
-        (Arch::ScmpArchArm, ScmpArch::Arm),
-        (Arch::ScmpArchAarch64, ScmpArch::Aarch64),
-    ];
-    known.into_iter().find(|(oci, _)| *oci == arch).map(|(_, scmp)| scmp)
 }

@@ -80,6 +80,9 @@ const WITH_CAPABILITY: [(u32, &str); 11] = [
     (23, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
 ];
 
+/// Denied by name though they are newer than all that are allowed: calls beyond the newest name fail with `ENOSYS`.
+const DENIED: [&str; 1] = ["open_tree_attr"];
+
 /// Flags of clone(2) that make namespaces.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 const ENOSYS: u32 = 38;
@@ -149,6 +152,7 @@ fn made(have: u64) -> Result<LinuxSeccomp, serde_json::Error> {
         // Its flags are in memory, where a filter cannot look: libraries fall back to clone.
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
+    rules.push(json!({"names": DENIED, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}));
     serde_json::from_value(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,

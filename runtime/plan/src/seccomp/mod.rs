@@ -2,12 +2,15 @@
 //! Seccomp profiles: the default one, those of users, and their programs.
 
 mod bpf_optimize;
+mod calls;
 mod compile;
 mod default;
 mod profile;
+mod unknown_calls;
 
+pub use calls::call_name;
+pub use compile::compiled;
 pub(crate) use compile::shared;
-pub use compile::{call_name, compiled};
 pub use default::runtime_default;
 pub use profile::localhost;
 
