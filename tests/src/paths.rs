@@ -5,7 +5,7 @@
 //! <target>/debug/hull          the program under test, or $HULL_BIN
 //! <target>/fixtures/           Debian packages unpacked, layers made of them
 //! <target>/node-logs/<test>    the daemon's log of a test that failed
-//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient
+//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient, grpcclient
 //! ```
 
 use crate::expect::ExpectExt;
@@ -83,6 +83,14 @@ pub fn crictl() -> Option<PathBuf> {
 pub fn kubeclient() -> Option<PathBuf> {
     let path = env::var_os("KUBECLIENT")
         .map_or_else(|| root().join(".cache/bin/kubeclient"), PathBuf::from);
+    path.is_file().then_some(path)
+}
+
+/// The client of CRI that connects in every way of programs in Go, when it is there.
+#[must_use]
+pub fn grpcclient() -> Option<PathBuf> {
+    let path = env::var_os("GRPCCLIENT")
+        .map_or_else(|| root().join(".cache/bin/grpcclient"), PathBuf::from);
     path.is_file().then_some(path)
 }
 

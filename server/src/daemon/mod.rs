@@ -3,6 +3,7 @@
 //! else in the crate uses it.
 
 mod call_memory;
+mod connection;
 mod gc;
 mod in_flight;
 mod network_claim;

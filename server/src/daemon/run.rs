@@ -2,6 +2,7 @@
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
 use super::call_memory::Budgeted;
+use super::connection::Connection;
 use super::gc;
 use super::in_flight::InFlight;
 use super::network_claim;
@@ -35,6 +36,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
@@ -119,6 +121,8 @@ impl Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(config: Config) -> Result<(), Error> {
+    // Files of pods and layers of images have modes of their own, whatever the daemon was started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Before there are threads.
     if !hull_sys::heap::return_freed_memory() {
         warn!("the allocator keeps large allocations that were freed");
@@ -181,6 +185,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         info!("shutdown requested; calls in progress are finished first");
         shutdown.send_replace(true);
     };
+    let connections = UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new));
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
@@ -198,7 +203,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(HullServer::new(cri).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
+        .serve_with_incoming_shutdown(connections, shutdown);
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(wait, &calls) => Ok(()),

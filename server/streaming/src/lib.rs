@@ -11,9 +11,12 @@
 //! All bytes from streaming clients are parsed here, and fuzzing runs this code, so it is a crate of its own
 //! that links only what framing needs.
 //!
+//! [`http2`] is not about sessions: it filters what gRPC clients of the daemon send, before the server parses it.
+//!
 //! Not here: containers and pods, access control, and the other end of each stream. Those are the server's.
 
 pub mod channel;
+pub mod http2;
 pub mod remotecommand;
 pub mod session;
 pub mod spdy;

@@ -10,6 +10,7 @@
 //! Not here: tests of what well-formed bytes mean. They stand beside the parsers.
 
 pub mod archive;
+pub mod authority;
 pub mod client;
 pub mod documents;
 pub mod frames;
@@ -31,6 +32,7 @@ pub type Run = fn(&[u8]);
 /// All targets by name.
 pub const TARGETS: &[(&str, Run)] = &[
     ("archive", archive::run),
+    ("authority", authority::run),
     ("documents", documents::run),
     ("frames", frames::run),
     ("headers", headers::run),
