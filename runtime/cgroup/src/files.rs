@@ -50,6 +50,40 @@ pub(crate) fn write_if_there(dir: &Path, file: &str, value: &str) -> Result<bool
     }
 }
 
+/// Writes files that the kernel checks against each other, in whichever order it accepts them: what it refuses is
+/// tried again after the others, for as long as that changes anything. Gives those that do not exist.
+pub(crate) fn write_in_any_order<'f>(
+    dir: &Path,
+    files: &[(&'f str, String)],
+) -> Result<Vec<&'f str>, Error> {
+    let mut left: Vec<_> = files.iter().collect();
+    let mut missing = Vec::new();
+    loop {
+        let (count, mut refused, mut rest) = (left.len(), None, Vec::new());
+        for of in left {
+            match write_if_there(dir, of.0, &of.1) {
+                Ok(true) => {}
+                Ok(false) => missing.push(of.0),
+                Err(err) if is_invalid(&err) => {
+                    rest.push(of);
+                    refused.get_or_insert(err);
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        match refused {
+            None => return Ok(missing),
+            Some(err) if rest.len() == count => return Err(err),
+            Some(_) => left = rest,
+        }
+    }
+}
+
+/// Whether the kernel refused a value for what it is, or for what another file has.
+pub(crate) fn is_invalid(error: &Error) -> bool {
+    matches!(error, Error::Write { source, .. } if is(source, libc_errno::EINVAL))
+}
+
 pub(crate) fn read(dir: &Path, file: &str) -> Result<String, Error> {
     let path = dir.join(file);
     read_path(&path).map_err(|source| Error::Read { path, source })

@@ -46,6 +46,20 @@ impl Cgroup {
         })
     }
 
+    /// The path of the first cgroup, from the topmost one down to this one, that is frozen: no process in it runs.
+    pub fn frozen_above(&self) -> Result<Option<String>, Error> {
+        let mut ways = vec![self.clone()];
+        while let Some(parent) = ways.last().and_then(Cgroup::parent) {
+            ways.push(parent);
+        }
+        for cgroup in ways.iter().rev() {
+            if cgroup.is_frozen()? {
+                return Ok(Some(cgroup.shown()));
+            }
+        }
+        Ok(None)
+    }
+
     fn turn(&self, frozen: bool) -> Result<(), Error> {
         let put = |dir: &Path, file: &str, on: &str, off: &str| {
             write(dir, file, if frozen { on } else { off })

@@ -6,7 +6,8 @@ use crate::counters::ExitCounters;
 use crate::devices;
 use crate::error::Error;
 use crate::files::{
-    field, mkdir_all, number, read, read_if_there, write, write_each, write_if_there,
+    field, is_invalid, mkdir_all, number, read, read_if_there, write, write_each, write_if_there,
+    write_in_any_order,
 };
 use crate::limits::{DeviceKind, DeviceRule, Limits};
 use std::os::fd::AsFd as _;
@@ -78,15 +79,7 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
         set(cgroup, "cpu", "cpu.shares", &shares.to_string(), true)?;
     }
-    if let Some(period) = limits.cpu_period_us.filter(|period| *period > 0) {
-        set(cgroup, "cpu", "cpu.cfs_period_us", &period.to_string(), true)?;
-    }
-    if let Some(quota) = limits.cpu_quota_us.filter(|quota| *quota != 0) {
-        set(cgroup, "cpu", "cpu.cfs_quota_us", &quota.to_string(), quota > 0)?;
-    }
-    if let Some(burst) = limits.cpu_burst_us {
-        set(cgroup, "cpu", "cpu.cfs_burst_us", &burst.to_string(), burst > 0)?;
-    }
+    bandwidth(cgroup, limits)?;
     if let Some(idle) = limits.cpu_idle {
         set(cgroup, "cpu", "cpu.idle", if idle { "1" } else { "0" }, idle)?;
     }
@@ -100,30 +93,57 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-/// Memory, and memory with swap, which must never be below it: the order depends on the way.
+/// Quota, period and burst: the share of each period must fit into the parent's and hold those of children, and the
+/// burst must fit into the quota.
+fn bandwidth(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
+    const QUOTA: &str = "cpu.cfs_quota_us";
+    let quota = limits.cpu_quota_us.filter(|quota| *quota != 0);
+    let period = limits.cpu_period_us.filter(|period| *period > 0);
+    let mut files = Vec::new();
+    files.extend(period.map(|period| ("cpu.cfs_period_us", period.to_string())));
+    files.extend(quota.map(|quota| (QUOTA, quota.to_string())));
+    files.extend(limits.cpu_burst_us.map(|burst| ("cpu.cfs_burst_us", burst.to_string())));
+    if files.is_empty() {
+        return Ok(());
+    }
+    let write_all = |dir: &Path| match write_in_any_order(dir, &files) {
+        // No order fits between the parent's share and those of children: without a quota it takes any period.
+        Err(refused) if is_invalid(&refused) && quota.is_some_and(|quota| quota > 0) => {
+            write(dir, QUOTA, "-1")?;
+            write_in_any_order(dir, &files)
+        }
+        other => other,
+    };
+    let missing_files = match cgroup.v1("cpu") {
+        Some(dir) => write_all(&dir)?,
+        None => files.iter().map(|(file, _)| *file).collect(),
+    };
+    let lacks = files.iter().find(|(file, value)| {
+        // No quota and no burst are what there is without the file, too.
+        missing_files.contains(file) && !matches!(value.as_str(), "-1" | "0")
+    });
+    lacks.map_or(Ok(()), |(file, value)| Err(missing("cpu", file, value)))
+}
+
+/// Memory, and memory with swap, which must never be below it.
 fn memory(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
     const MEMORY: &str = "memory.limit_in_bytes";
     const BOTH: &str = "memory.memsw.limit_in_bytes";
     let memory = limits.memory_bytes.filter(|bytes| *bytes != 0);
     let both = limits.memory_swap_bytes.filter(|bytes| *bytes != 0);
-    let write_both = |value: i64| -> Result<(), Error> {
-        let Some(dir) = cgroup.v1("memory") else { return Ok(()) };
-        // A kernel without swap accounting has nothing to limit.
-        write_if_there(&dir, BOTH, &value.to_string()).map(drop)
+    // Memory without a limit is only accepted if that with swap has none either.
+    let both = both.or_else(|| memory.filter(|bytes| *bytes < 0));
+    let mut files = Vec::new();
+    files.extend(both.map(|bytes| (BOTH, bytes.to_string())));
+    files.extend(memory.map(|bytes| (MEMORY, bytes.to_string())));
+    let dir = cgroup.v1("memory");
+    let missing_files = match &dir {
+        Some(dir) => write_in_any_order(dir, &files)?,
+        None => vec![MEMORY],
     };
-    let now = cgroup.v1("memory").and_then(|dir| read_if_there(&dir, BOTH).ok().flatten());
-    let raises = match (both, now.as_deref().and_then(number)) {
-        (Some(both), Some(now)) => both < 0 || u64::try_from(both).unwrap_or(u64::MAX) > now,
-        _ => false,
-    };
-    if let (true, Some(both)) = (raises, both) {
-        write_both(both)?;
-    }
-    if let Some(bytes) = memory {
-        set(cgroup, "memory", MEMORY, &bytes.to_string(), bytes > 0)?;
-    }
-    if let (false, Some(both)) = (raises, both) {
-        write_both(both)?;
+    // A kernel without swap accounting has nothing to limit.
+    if let Some(bytes) = memory.filter(|bytes| *bytes > 0 && missing_files.contains(&MEMORY)) {
+        return Err(missing("memory", MEMORY, &bytes.to_string()));
     }
     if let Some(soft) = limits.memory_reservation_bytes.filter(|soft| *soft > 0) {
         set(cgroup, "memory", "memory.soft_limit_in_bytes", &soft.to_string(), true)?;

@@ -4,7 +4,9 @@
 use crate::counters::ExitCounters;
 use crate::devices;
 use crate::error::{Error, is, libc_errno};
-use crate::files::{field, mkdir_all, number, read, read_if_there, write, write_if_there};
+use crate::files::{
+    field, mkdir_all, number, read, read_if_there, write, write_if_there, write_in_any_order,
+};
 use crate::limits::Limits;
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -104,19 +106,7 @@ fn cpu(dir: &Path, limits: &Limits) -> Result<(), Error> {
     if let Some(idle) = limits.cpu_idle {
         set(dir, "cpu.idle", if idle { "1" } else { "0" }, "cpu", idle)?;
     }
-    let quota = limits.cpu_quota_us.filter(|quota| *quota != 0);
-    if quota.is_some() || limits.cpu_period_us.is_some_and(|period| period > 0) {
-        let quota =
-            quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
-        let value = match limits.cpu_period_us.filter(|period| *period > 0) {
-            Some(period) => format!("{quota} {period}"),
-            None => quota,
-        };
-        set(dir, "cpu.max", &value, "cpu", true)?;
-    }
-    if let Some(burst) = limits.cpu_burst_us {
-        set(dir, "cpu.max.burst", &burst.to_string(), "cpu", burst > 0)?;
-    }
+    bandwidth(dir, limits)?;
     for (file, value) in
         [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
     {
@@ -127,14 +117,49 @@ fn cpu(dir: &Path, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
+/// Quota with its period, and burst, which must fit into the quota.
+fn bandwidth(dir: &Path, limits: &Limits) -> Result<(), Error> {
+    let quota = limits.cpu_quota_us.filter(|quota| *quota != 0);
+    let period = limits.cpu_period_us.filter(|period| *period > 0);
+    let mut files = Vec::new();
+    if quota.is_some() || period.is_some() {
+        let quota = match quota {
+            Some(quota) if quota > 0 => quota.to_string(),
+            Some(_) => "max".to_owned(),
+            // A new period alone leaves the quota as it is.
+            None => first_word(dir, "cpu.max")?.unwrap_or_else(|| "max".to_owned()),
+        };
+        let value = match period {
+            Some(period) => format!("{quota} {period}"),
+            None => quota,
+        };
+        files.push(("cpu.max", value));
+    }
+    files.extend(limits.cpu_burst_us.map(|burst| ("cpu.max.burst", burst.to_string())));
+    let missing = write_in_any_order(dir, &files)?;
+    let lacks = files.iter().find(|(file, value)| missing.contains(file) && value != "0");
+    lacks.map_or(Ok(()), |(file, value)| {
+        Err(Error::NoController { what: format!("{file} to {value}"), controller: "cpu" })
+    })
+}
+
+fn first_word(dir: &Path, file: &str) -> Result<Option<String>, Error> {
+    let text = read_if_there(dir, file)?;
+    Ok(text.as_deref().and_then(|text| text.split_whitespace().next()).map(str::to_owned))
+}
+
 fn memory(dir: &Path, limits: &Limits) -> Result<(), Error> {
     let shown = |bytes: i64| if bytes < 0 { "max".to_owned() } else { bytes.to_string() };
     if let Some(bytes) = limits.memory_bytes.filter(|bytes| *bytes != 0) {
         set(dir, "memory.max", &shown(bytes), "memory", bytes > 0)?;
     }
     if let Some(both) = limits.memory_swap_bytes.filter(|both| *both != 0) {
-        // OCI counts memory and swap together, v2 swap alone.
-        let swap = match limits.memory_bytes {
+        // OCI counts memory and swap together, v2 swap alone. With a new sum alone, the memory stays as it is.
+        let of_memory = match limits.memory_bytes.filter(|bytes| *bytes != 0) {
+            None => first_word(dir, "memory.max")?.and_then(|word| word.parse().ok()),
+            given => given,
+        };
+        let swap = match of_memory {
             _ if both < 0 => -1,
             Some(memory) if memory > 0 => (both - memory).max(0),
             _ => both,

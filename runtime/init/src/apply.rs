@@ -34,6 +34,8 @@ struct Builder<'a> {
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
+    /// File systems that become read-only when all mount points in them are made.
+    read_only_later: Vec<OwnedFd>,
     host: &'a CgroupFs,
     cgroup: &'a str,
 }
@@ -66,6 +68,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         procfs: pre_pivot.procfs,
         slots,
         sources,
+        read_only_later: Vec::new(),
         host,
         cgroup: &plan.cgroup.path,
     };
@@ -94,6 +97,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
             if let Some(path) = pre_pivot.console {
                 builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
             }
+            builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
             before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
@@ -144,6 +148,34 @@ impl Builder<'_> {
     fn begin(&mut self, mount: OwnedFd) -> Result {
         self.places.add(mount.as_fd())?;
         self.root = Some(Root::new(mount));
+        Ok(())
+    }
+
+    /// The options of a file system; a tmpfs without a mode has that of the directory it is mounted on.
+    fn with_mode(
+        &self,
+        fstype: &str,
+        target: &str,
+        options: &[(String, Option<String>)],
+    ) -> Result<Vec<(String, Option<String>)>> {
+        let mut options = options.to_vec();
+        let has_mode = options.iter().any(|(key, _)| key == "mode");
+        if fstype == "tmpfs"
+            && !has_mode
+            && let Ok(found) = self.root()?.open(target, OFlags::PATH | OFlags::DIRECTORY)
+        {
+            let stat = rustix::fs::fstat(&found);
+            let mode = stat.map_err(errno_context(format!("fstat({target})")))?.st_mode & 0o7777;
+            options.push(("mode".to_owned(), Some(format!("{mode:o}"))));
+        }
+        Ok(options)
+    }
+
+    fn make_read_only(&mut self) -> Result {
+        for mount in self.read_only_later.drain(..) {
+            let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
+            hull_sys::mount_setattr(mount.as_fd(), false, &attr)?;
+        }
         Ok(())
     }
 
@@ -207,6 +239,9 @@ impl Builder<'_> {
                 self.begin(tree)
             }
             Op::Mount { fstype, source, target, attrs, options, copy_up } => {
+                let options = &self.with_mode(fstype, target, options)?;
+                let is_later = attrs.rdonly && (fstype == "tmpfs" || *copy_up);
+                let attrs = &Attrs { rdonly: attrs.rdonly && !is_later, ..*attrs };
                 let mount = match &self.procfs {
                     Some(procfs) if fstype == "proc" => {
                         procfs.mount(self.places.first_of(fstype), attrs, options)?
@@ -214,6 +249,9 @@ impl Builder<'_> {
                     _ if *copy_up => self.filled(fstype, source, target, attrs, options)?,
                     _ => new_mount(fstype, source, attrs, options)?,
                 };
+                if is_later {
+                    self.read_only_later.push(again(&mount)?);
+                }
                 self.file_system(at, mount, fstype, target)
             }
             Op::Bind { source, target, .. } => match self.bind_source(at, source, target)? {
@@ -283,12 +321,7 @@ impl Builder<'_> {
 
     fn slot(&self, slot: u32) -> Result<OwnedFd> {
         let fd = usize::try_from(slot).ok().and_then(|slot| self.slots.get(slot));
-        let fd = fd.ok_or_else(|| errno_context(format!("mount slot {slot}"))(Errno::BADF))?;
-        fd.try_clone().map_err(|err| {
-            errno_context(format!("dup(slot {slot})"))(
-                Errno::from_io_error(&err).unwrap_or(Errno::IO),
-            )
-        })
+        again(fd.ok_or_else(|| errno_context(format!("mount slot {slot}"))(Errno::BADF))?)
     }
 
     /// Attaches a detached mount inside the root.
@@ -306,8 +339,7 @@ impl Builder<'_> {
         attrs: &Attrs,
         options: &[(String, Option<String>)],
     ) -> Result<OwnedFd> {
-        // Writable until it is filled.
-        let mount = new_mount(fstype, source, &Attrs { rdonly: false, ..*attrs }, options)?;
+        let mount = new_mount(fstype, source, attrs, options)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         match self.root()?.open(target, flags) {
             Err(Errno::NOENT) => {}
@@ -318,10 +350,6 @@ impl Builder<'_> {
                 copy_up::copy(&found, &top)
                     .map_err(errno_context(format!("tmpcopyup({target})")))?;
             }
-        }
-        if attrs.rdonly {
-            let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
-            hull_sys::mount_setattr(mount.as_fd(), false, &attr)?;
         }
         Ok(mount)
     }
@@ -458,6 +486,12 @@ impl Builder<'_> {
         self.root = Some(Root::new(root.map_err(errno_context("open(/)"))?));
         Ok(())
     }
+}
+
+/// The same mount by a descriptor of its own.
+fn again(mount: &OwnedFd) -> Result<OwnedFd> {
+    let failed = |err| errno_context("dup(mount)")(Errno::from_io_error(&err).unwrap_or(Errno::IO));
+    mount.try_clone().map_err(failed)
 }
 
 fn no_root() -> CallError {

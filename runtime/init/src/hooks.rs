@@ -7,7 +7,7 @@
 
 use crate::plan::{Step, StepError};
 use borsh::{BorshDeserialize, BorshSerialize};
-use hull_sys::{CStringArray, ForkResult, clone3};
+use hull_sys::{CStringArray, ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{Errno, read, write};
@@ -83,14 +83,34 @@ impl Hooks {
     /// Runs those of `kinds`, one after the other; the first that fails ends it. The step of an error
     /// is the hook's place in the list.
     pub fn run(&self, kinds: &[HookKind], status: &str, pid: i32) -> Result<(), StepError> {
+        self.run_as(kinds, status, pid, &Surroundings::default())
+    }
+
+    /// As [`Hooks::run`], inside of a container.
+    pub(crate) fn run_as(
+        &self,
+        kinds: &[HookKind],
+        status: &str,
+        pid: i32,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), StepError> {
         for (at, hook) in self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind)) {
             let step = Step::Hook(u32::try_from(at).unwrap_or(u32::MAX));
             let state = format!("{}\"status\":\"{status}\",\"pid\":{pid}}}\n", self.state);
-            run(hook, state.as_bytes())
+            run(hook, state.as_bytes(), surroundings)
                 .map_err(|(errno, call)| StepError::new(step, errno, call))?;
         }
         Ok(())
     }
+}
+
+/// The part of a container's own process that its hooks share.
+#[derive(Default)]
+pub(crate) struct Surroundings<'a> {
+    /// The environment of a hook that has none of its own.
+    pub(crate) env: &'a [Vec<u8>],
+    /// Confines the hook as the program will be, before its exec.
+    pub(crate) confine: Option<&'a dyn Fn() -> Result<(), StepError>>,
 }
 
 type Result<T = (), E = (Errno, String)> = std::result::Result<T, E>;
@@ -99,14 +119,14 @@ fn errno_context(call: impl Into<String>) -> impl FnOnce(Errno) -> (Errno, Strin
     move |errno| (errno, call.into())
 }
 
-fn run(hook: &Hook, state: &[u8]) -> Result {
+fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
     let stdin = in_memory(state)?;
     let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(errno_context("pipe2(CLOEXEC)"))?;
     rustix::io::ioctl_fionbio(&out, true).map_err(errno_context("ioctl(FIONBIO)"))?;
     let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
-    match clone3(0, None).map_err(failed)? {
+    match fork().map_err(failed)? {
         ForkResult::Child => {
-            let (errno, call) = become_hook(hook, &stdin, &said);
+            let (errno, call) = become_hook(hook, &stdin, &said, surroundings);
             // Into its own output, which the parent shows.
             let _gone = write(&said, format!("{call}: {errno}").as_bytes());
             hull_sys::exit_now(127)
@@ -154,7 +174,12 @@ fn in_memory(bytes: &[u8]) -> Result<OwnedFd> {
 }
 
 /// In the child; returns only if it failed.
-fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) {
+fn become_hook(
+    hook: &Hook,
+    stdin: &OwnedFd,
+    said: &OwnedFd,
+    surroundings: &Surroundings<'_>,
+) -> (Errno, String) {
     let prepared = || -> Result<(CString, CStringArray, CStringArray)> {
         rustix::stdio::dup2_stdin(stdin).map_err(errno_context("dup2(stdin)"))?;
         rustix::stdio::dup2_stdout(said).map_err(errno_context("dup2(stdout)"))?;
@@ -166,7 +191,17 @@ fn become_hook(hook: &Hook, stdin: &OwnedFd, said: &OwnedFd) -> (Errno, String) 
         let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
         let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;
         let args = CStringArray::new(args).map_err(errno_context("arguments"))?;
-        Ok((path, args, CStringArray::new(&hook.env).map_err(errno_context("environment"))?))
+        let env = if hook.env.is_empty() { surroundings.env } else { &hook.env };
+        let env = CStringArray::new(env).map_err(errno_context("environment"))?;
+        if hook.kind == HookKind::CreateContainer {
+            // Still that of the runtime: wherever the process was on its way through the mounts.
+            rustix::process::chdir("/").map_err(errno_context("chdir(/)"))?;
+        }
+        if let Some(confine) = surroundings.confine {
+            let failed = |err: StepError| (Errno::from_raw_os_error(err.errno), err.call);
+            confine().map_err(failed)?;
+        }
+        Ok((path, args, env))
     };
     match prepared() {
         Ok((path, args, env)) => {

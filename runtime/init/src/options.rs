@@ -2,7 +2,7 @@
 //! Options of a launch that are not part of the plan: whether the process outlives its parent, where it waits, its
 //! keyring, and its hooks.
 
-use crate::hooks::{HookKind, Hooks};
+use crate::hooks::{HookKind, Hooks, Surroundings};
 use crate::namespaces::Processes;
 use crate::plan::{Step, StepError};
 use crate::procfs::PodProcfs;
@@ -42,17 +42,30 @@ impl LaunchOptions<'_> {
     }
 
     /// In the child, with everything but the exec done: waits at the start socket if there is one, then runs the
-    /// startContainer hooks.
-    pub(crate) fn wait(&self, report: &mut OwnedFd) -> Result<(), StepError> {
+    /// startContainer hooks, with what they have of this process.
+    pub(crate) fn wait(
+        &self,
+        report: &mut OwnedFd,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), StepError> {
         if let Some(socket) = self.start_socket {
             start_socket::wait(socket, report)?;
         }
-        self.run_hooks(&[HookKind::StartContainer], "created")
+        self.run_hooks_as(&[HookKind::StartContainer], "created", surroundings)
     }
 
     /// In the child: runs the hooks of these kinds. The pid in the state is the one in the child's own namespace.
     pub(crate) fn run_hooks(&self, kinds: &[HookKind], status: &str) -> Result<(), StepError> {
+        self.run_hooks_as(kinds, status, &Surroundings::default())
+    }
+
+    fn run_hooks_as(
+        &self,
+        kinds: &[HookKind],
+        status: &str,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), StepError> {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        self.hooks.map_or(Ok(()), |hooks| hooks.run(kinds, status, pid))
+        self.hooks.map_or(Ok(()), |hooks| hooks.run_as(kinds, status, pid, surroundings))
     }
 }

@@ -8,6 +8,7 @@
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
 use crate::filter::passes;
+use crate::hooks::Surroundings;
 use crate::ids;
 use crate::options::LaunchOptions;
 use crate::pending_process::fail;
@@ -199,7 +200,12 @@ fn finish(
         if how.start_socket.is_some() {
             look_for_program(process)?;
         }
-        how.wait(report)?;
+        let confine = || match ready.filter {
+            Filter::Last => no_new_privs_and_filter(process),
+            // Already installed, and inherited.
+            Filter::WithRights | Filter::BeforeBirth => Ok(()),
+        };
+        how.wait(report, &Surroundings { env: &process.env, confine: Some(&confine) })?;
         if ready.filter == Filter::Last {
             no_new_privs_and_filter(process)?;
         }

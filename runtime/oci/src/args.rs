@@ -19,6 +19,8 @@ pub(crate) struct Global {
     pub(crate) root: PathBuf,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_json: bool,
+    /// Whether each command is logged, too.
+    pub(crate) debug: bool,
 }
 
 #[derive(Debug)]
@@ -145,7 +147,7 @@ hull oci [GLOBAL OPTIONS] COMMAND [OPTIONS] ID: an OCI runtime with runc's comma
   --log FILE            where errors are written too
   --log-format F        text or json
   --systemd-cgroup      refused: cgroups are made in cgroupfs
-  --debug               accepted
+  --debug               writes what is done, to the file of --log or to stderr
 ";
 
 type Words = lexopt::Parser;
@@ -167,13 +169,13 @@ fn refuse<T>(what: &str, hint: &'static str) -> Result<T> {
 /// Reads the words after the program's name.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut words = Words::from_iter(words);
-    let mut global = Global { root: ROOT_DEFAULT.into(), log: None, log_json: false };
+    let mut global = Global { root: ROOT_DEFAULT.into(), log: None, log_json: false, debug: false };
     let command = loop {
         match words.next()? {
             Some(Long("root")) => global.root = words.value()?.into(),
             Some(Long("log")) => global.log = Some(words.value()?.into()),
             Some(Long("log-format")) => global.log_json = is_json(&words.value()?, "text")?,
-            Some(Long("debug")) => drop(switch(&mut words)?),
+            Some(Long("debug")) => global.debug = switch(&mut words)?,
             Some(Long("systemd-cgroup")) => {
                 if switch(&mut words)? {
                     return refuse(

@@ -9,6 +9,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
+use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -17,6 +18,14 @@ use std::path::Path;
 pub(crate) fn terminal() -> Result<(Io, OwnedFd)> {
     let Pty { master, slave, path } = open_pty().map_err(Error::call)?;
     Ok((Io::Terminal { slave, path }, master))
+}
+
+/// Turns off that the terminal adds a carriage return to each new line: this program copies the output to a terminal
+/// that does so itself. As runc in the foreground.
+pub(crate) fn without_carriage_returns(master: &OwnedFd) -> Result<()> {
+    let mut attributes = tcgetattr(master).map_err(Error::of(|| "tcgetattr(master)"))?;
+    attributes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(master, OptionalActions::Now, &attributes).map_err(Error::of(|| "tcsetattr(master)"))
 }
 
 /// The receiver of the master. It is connected before anything is created, so that a wrong path fails early.

@@ -59,10 +59,11 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 }
 
 fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
-    let setup = setup(&global.root, args)?;
+    let setup = setup(global, args)?;
     check_streams(&args.streams, setup.terminal)?;
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
+    check_thawed(&cgroup, &args.id)?;
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
     // command but `delete --force` does anything with it.
@@ -84,6 +85,14 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     created
 }
 
+/// In a frozen cgroup the container's process would never get ready, and this one would wait for it.
+pub(crate) fn check_thawed(cgroup: &Cgroup, id: &str) -> Result<()> {
+    match cgroup.frozen_above().map_err(failed(id))? {
+        Some(path) => Err(Error::Frozen { path }),
+        None => Ok(()),
+    }
+}
+
 fn build(
     dir: &Dir,
     setup: &Setup,
@@ -97,7 +106,11 @@ fn build(
     }
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, master) = io(setup.terminal, args.streams.preserve_fds)?;
+    if let (None, Some(master)) = (receiver, &master) {
+        console::without_carriage_returns(master)?;
+    }
     let keyring = format!("_ses.{}", args.id);
+    hull_sys::reset_affinity().map_err(Error::call)?;
     let launch = LaunchOptions {
         outlives: true,
         start_socket: Some(socket.as_fd()),

@@ -32,6 +32,8 @@ pub(crate) enum Error {
     StillRuns { id: String, seconds: u64 },
     #[error("use cgroup `{path}`: it already has processes")]
     CgroupInUse { path: String },
+    #[error("start a process in cgroup `{path}`: it is frozen")]
+    Frozen { path: String },
     #[error("access the state of containers below --root")]
     Record { source: hull_records::Error },
     #[error("read {}", path.display())]
@@ -74,6 +76,9 @@ impl Error {
             Self::CgroupInUse { .. } => {
                 Some("give the container a `linux.cgroupsPath` of its own".into())
             }
+            Self::Frozen { .. } => Some(
+                "thaw it: `hull oci resume`, or write 0 to its cgroup.freeze (v2), THAWED to its freezer.state (v1)".into(),
+            ),
             Self::Plan { source, .. } | Self::PlanProcess { source } => source.hint(),
             Self::Cgroup { source, .. } => source.hint(),
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure.hint.clone(),
@@ -94,11 +99,6 @@ impl Error {
             | Self::Call { .. }
             | Self::SealedCopy(_) => None,
         }
-    }
-
-    /// The exit code of the program.
-    pub(crate) fn code(&self) -> u8 {
-        if matches!(self, Self::Exec { .. }) { 255 } else { 1 }
     }
 
     pub(crate) fn call(source: hull_sys::Error) -> Self {

@@ -2,8 +2,9 @@
 //! `exec`: a further process in a container, as the command line or a document says.
 
 use crate::args::{Exec, Global};
-use crate::console::Receiver;
-use crate::create::{check_streams, io, write_pid};
+use crate::console::{Receiver, without_carriage_returns};
+use crate::create::{check_streams, check_thawed, io, write_pid};
+use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::setup::host_facts;
@@ -27,13 +28,19 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let none = || Error::NotRunning { action: "exec in", id: args.id.clone() };
     let record = dir.record()?.ok_or_else(none)?;
     let first = running(&dir, &record, args)?;
-    let oci = document(&record, args)?;
+    let oci = document(global, &record, args)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let process = planned(&dir, &record, &oci)?;
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
+    if !args.ignore_paused {
+        check_thawed(&status::cgroup(&record)?, &args.id)?;
+    }
     let (streams, master) = io(terminal, args.streams.preserve_fds)?;
+    if let (None, Some(master)) = (&receiver, &master) {
+        without_carriage_returns(master)?;
+    }
     let (maps, cgroup) = (id_maps(&record), cgroup(&record, args));
     let target = ExecTarget {
         pidfd: first.as_fd(),
@@ -41,6 +48,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         cgroup: &cgroup,
     };
     let keyring = format!("_ses.{}", args.id);
+    hull_sys::reset_affinity().map_err(Error::call)?;
     let launch = LaunchOptions {
         outlives: true,
         kept_fds: args.streams.preserve_fds,
@@ -102,12 +110,11 @@ fn id_maps(record: &Record) -> IdMaps {
 
 /// The process document of an exec: the named file, or else the container's own with other
 /// arguments. Options of the command line override it.
-fn document(record: &Record, args: &Exec) -> Result<Oci> {
+fn document(global: &Global, record: &Record, args: &Exec) -> Result<Oci> {
     let mut oci = match &args.process {
         Some(path) => {
             let bytes = store::read_bounded(path)?;
-            serde_json::from_slice(&bytes)
-                .map_err(|source| Error::Document { path: path.clone(), source })?
+            documents::parse(global, path, &bytes, "")?
         }
         None => {
             let mut own = record.process.clone();
@@ -156,7 +163,8 @@ fn document(record: &Record, args: &Exec) -> Result<Oci> {
         oci.set_selinux_label(Some(label.clone()));
     }
     if !args.capabilities.is_empty() {
-        oci.set_capabilities(Some(with(oci.capabilities().as_ref(), &args.capabilities)?));
+        let more = capabilities(global, &args.capabilities);
+        oci.set_capabilities(Some(with(oci.capabilities().as_ref(), &more)));
     }
     Ok(oci)
 }
@@ -177,40 +185,43 @@ fn parse_user(text: &str, of_container: &User) -> Result<User> {
     Ok(user)
 }
 
-/// The container's sets, and these in each of them.
-fn with(sets: Option<&LinuxCapabilities>, names: &[String]) -> Result<LinuxCapabilities> {
-    let mut more = Vec::new();
-    for name in names {
-        let upper = name.to_ascii_uppercase();
-        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        let found = serde_json::from_value::<Capability>(full.into());
-        more.push(
-            found.map_err(|_| Error::BadValue { value: name.clone(), what: "a capability" })?,
-        );
-    }
+/// The container's sets, and these in the bounding, effective and permitted one. In the ambient one only if the
+/// container has an inheritable one, which an exec does not add to: a capability that is not inheritable cannot be
+/// ambient (`capabilities(7)`). As runc has it.
+fn with(sets: Option<&LinuxCapabilities>, more: &[Capability]) -> LinuxCapabilities {
+    let none = Capabilities::default;
     let mut sets = sets.cloned().unwrap_or_else(|| {
-        let none = Some(Capabilities::default());
         let mut empty = LinuxCapabilities::default();
-        empty
-            .set_bounding(none.clone())
-            .set_effective(none.clone())
-            .set_inheritable(none.clone())
-            .set_permitted(none.clone())
-            .set_ambient(none);
+        empty.set_bounding(Some(none())).set_effective(Some(none())).set_permitted(Some(none()));
+        empty.set_inheritable(None).set_ambient(None);
         empty
     });
     let joined = |old: &Option<Capabilities>| -> Option<Capabilities> {
         Some(old.iter().flatten().copied().chain(more.iter().copied()).collect())
     };
     let (bounding, effective) = (joined(sets.bounding()), joined(sets.effective()));
-    let (permitted, inheritable) = (joined(sets.permitted()), joined(sets.inheritable()));
-    let ambient = joined(sets.ambient());
+    let permitted = joined(sets.permitted());
+    let ambient =
+        if sets.inheritable().is_some() { joined(sets.ambient()) } else { sets.ambient().clone() };
     sets.set_bounding(bounding)
         .set_effective(effective)
         .set_permitted(permitted)
-        .set_inheritable(inheritable)
         .set_ambient(ambient);
-    Ok(sets)
+    sets
+}
+
+/// The capabilities of these names, with or without `CAP_`; unknown ones are left out, with a warning.
+fn capabilities(global: &Global, names: &[String]) -> Vec<Capability> {
+    let mut known = Vec::new();
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        match serde_json::from_value::<Capability>(full.into()) {
+            Ok(capability) => known.push(capability),
+            Err(_) => unknown_capability(global, name),
+        }
+    }
+    known
 }
 
 fn planned(dir: &Dir, record: &Record, oci: &Oci) -> Result<Process> {
@@ -225,10 +236,11 @@ fn planned(dir: &Dir, record: &Record, oci: &Oci) -> Result<Process> {
         })?),
         None => None,
     };
+    process.personality = record.personality;
     if let Some(first) = record.first {
         // Its root as it is now, mounts and all.
         let root = format!("/proc/{}/root", first.pid);
-        home_dir::add(&mut process.env, process.uid, Path::new(&root));
+        home_dir::complete(&mut process.env, process.uid, Path::new(&root));
     }
     Ok(process)
 }
@@ -252,11 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_goes_into_every_set() {
-        let sets = with(None, &["net_admin".into(), "CAP_CHOWN".into()]).unwrap();
-        for set in [sets.bounding(), sets.effective(), sets.permitted(), sets.ambient()] {
-            assert_eq!(set.as_ref().map(|set| set.len()), Some(2));
+    fn a_capability_goes_into_the_sets_that_need_no_inheritance() {
+        let more = [Capability::NetAdmin, Capability::Chown];
+        let count = |set: &Option<Capabilities>| set.as_ref().map(Capabilities::len);
+        let sets = with(None, &more);
+        for set in [sets.bounding(), sets.effective(), sets.permitted()] {
+            assert_eq!(count(set), Some(2));
         }
-        with(None, &["FLY".into()]).unwrap_err();
+        assert_eq!((count(sets.inheritable()), count(sets.ambient())), (None, None));
+        let own = serde_json::from_str(r#"{"bounding":["CAP_CHOWN"],"inheritable":["CAP_KILL"]}"#);
+        let sets = with(Some(&own.unwrap()), &more);
+        assert_eq!(count(sets.bounding()), Some(2));
+        assert_eq!((count(sets.inheritable()), count(sets.ambient())), (Some(1), Some(2)));
     }
 }

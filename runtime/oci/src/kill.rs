@@ -15,6 +15,10 @@ const KILL: i32 = 9;
 
 /// A signal by number or by name; see [`signals::number`].
 pub(crate) fn signal(text: &str) -> Result<i32> {
+    // Only looks whether the process can be signalled, kill(2).
+    if text == "0" {
+        return Ok(0);
+    }
     signals::number(text)
         .ok_or_else(|| Error::BadValue { value: text.chars().take(40).collect(), what: "a signal" })
 }
@@ -27,7 +31,10 @@ pub(crate) fn kill(global: &Global, args: &Kill) -> Result<()> {
     let (status, first) = status::of(&dir, &record)?;
     // Without a pid namespace of its own nothing else ends with the first process.
     if args.all || (signal == KILL && !record.own_pid_namespace) {
-        if status == Status::Stopped && !args.all {
+        // Its other processes go on when the first one has ended.
+        let is_over = status == Status::Stopped
+            && !status::cgroup(&record)?.is_populated().map_err(failed(&record.id))?;
+        if is_over && !args.all {
             return Err(none());
         }
         to_all(&record, signal)?;

@@ -24,8 +24,8 @@ pub(crate) fn chain(err: &Error) -> String {
     text
 }
 
-/// Says why it failed; the code to end with.
-pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
+/// Says why it failed; the program then ends with `code`.
+pub(crate) fn report(global: Option<&Global>, err: &Error, code: u8) -> ExitCode {
     let mut text = shown(format!("cannot {}", chain(err)), MESSAGE_BYTES_MAX);
     let hint = err.hint().map(|hint| shown(hint, MESSAGE_BYTES_MAX));
     let mut lines = format!("error: {text}\n");
@@ -34,7 +34,16 @@ pub(crate) fn report(global: Option<&Global>, err: &Error) -> ExitCode {
         text = format!("{text} (hint: {hint})");
     }
     write(global, "error", &text, &lines);
-    ExitCode::from(err.code())
+    ExitCode::from(code)
+}
+
+/// Says what is done, with --debug: in the file of --log, else on stderr.
+pub(crate) fn debug(global: &Global, text: &str) {
+    if global.debug {
+        let text = shown(text, MESSAGE_BYTES_MAX);
+        let lines = if global.log.is_some() { String::new() } else { format!("debug: {text}\n") };
+        write(Some(global), "debug", &text, &lines);
+    }
 }
 
 /// Says that something is off although we go on.

@@ -14,6 +14,7 @@ mod console;
 mod create;
 mod default_spec;
 mod delete;
+mod documents;
 mod error;
 mod exec;
 mod features;
@@ -38,14 +39,46 @@ use error::{Error, Result};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// The exit code of a command that failed, and of an exec whose process did not run: as runc's.
+const FAILED: u8 = 1;
+const EXEC_FAILED: u8 = 255;
+
 fn main() -> ExitCode {
     let invocation = match args::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
-        Err(err) => return log::report(None, &err),
+        Err(err) => return log::report(None, &err, FAILED),
     };
+    // The caller's words, without those of the program that the container runs: they may be secrets.
+    log::debug(&invocation.global, name(&invocation.command));
     match carry_out(&invocation) {
         Ok(code) => ExitCode::from(code),
-        Err(err) => log::report(Some(&invocation.global), &err),
+        Err(err) => {
+            // A code of the process itself is below.
+            let of_exec = matches!(invocation.command, Command::Exec(_));
+            let code = if of_exec { EXEC_FAILED } else { FAILED };
+            log::report(Some(&invocation.global), &err, code)
+        }
+    }
+}
+
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Create(_) => "create",
+        Command::Run(_) => "run",
+        Command::Start { .. } => "start",
+        Command::Exec(_) => "exec",
+        Command::Kill(_) => "kill",
+        Command::Delete { .. } => "delete",
+        Command::State { .. } => "state",
+        Command::List(_) => "list",
+        Command::Ps(_) => "ps",
+        Command::Pause { .. } => "pause",
+        Command::Resume { .. } => "resume",
+        Command::Update(_) => "update",
+        Command::Events { .. } => "events",
+        Command::Features => "features",
+        Command::Spec { .. } => "spec",
+        Command::Text(_) => "help",
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) id_maps: (Vec<[u32; 3]>, Vec<[u32; 3]>),
     /// Whether the container has its own pid namespace, in which every process ends with the init process.
     pub(crate) own_pid_namespace: bool,
+    /// The execution domain of its processes, `personality(2)`; `None` for the default.
+    #[serde(default)]
+    pub(crate) personality: Option<u64>,
     pub(crate) hooks: Option<Hooks>,
 }
 

@@ -7,6 +7,7 @@ use crate::record::Record;
 use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::{self, Dir};
+use hull_plan::Limits;
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
 use std::io::Read as _;
@@ -30,6 +31,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         return Err(Error::NotRunning { action: "update", id: args.id.clone() });
     }
     let cgroup = status::cgroup(&record)?;
+    let mut all = Limits::default();
     if let Some(path) = &args.file {
         let text = if path.as_os_str() == "-" {
             let mut text = Vec::new();
@@ -45,9 +47,11 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         let mut limits = hull_plan::limits(&resources).map_err(planned)?;
         // Rules come in addition to those that are there: an update is not for them.
         limits.devices.clear();
-        cgroup.apply(&limits).map_err(failed(&args.id))?;
+        all.overlay(limits);
     }
-    cgroup.apply(&args.limits).map_err(failed(&args.id))
+    all.overlay(args.limits.clone());
+    // All of them or none.
+    cgroup.update(&all).map_err(failed(&args.id))
 }
 
 pub(crate) fn pause(global: &Global, id: &str) -> Result<()> {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const KEPT_MAX: usize = 64;
 /// Longest filter that is read, in bytes.
 const FILTER_BYTES_MAX: u64 = 1 << 20;
-const DIRECTORY: &str = "filters@2";
+const DIRECTORY: &str = "filters@3";
 
 /// The filter of a profile.
 pub(crate) fn filter(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From a bundle to everything that a container's first process is made of. Decides; touches nothing.
 
-use crate::args::Create;
+use crate::args::{Create, Global};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::{home_dir, seccomp, store};
+use crate::{documents, home_dir, seccomp, store};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -28,10 +28,11 @@ pub(crate) struct Setup {
 const CGROUP_PREFIX: &str = "/hull-oci-";
 
 /// Reads the bundle, and works out what is to be made.
-pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
+pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
+    let root = &global.root;
     store::checked(&args.id)?;
     let bundle = bundle(args.bundle.as_deref())?;
-    let mut spec = config(&bundle)?;
+    let mut spec = config(global, &bundle)?;
     let rootfs = rootfs(&bundle, &spec)?;
     let cgroup = cgroup_path(&mut spec, &args.id);
     // Compiled here, where it is kept.
@@ -57,7 +58,7 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
     }
     let rules = std::mem::take(&mut plan.cgroup.limits.devices);
     plan.cgroup.limits.devices = with_device_rules(rules);
-    home_dir::add(&mut plan.process.env, plan.process.uid, &rootfs);
+    home_dir::complete(&mut plan.process.env, plan.process.uid, &rootfs);
     if args.no_pivot {
         for op in plan.ops.iter_mut().filter(|op| matches!(op, Op::Pivot)) {
             *op = Op::MoveRoot;
@@ -66,6 +67,7 @@ pub(crate) fn setup(root: &Path, args: &Create) -> Result<Setup> {
     let record = Record {
         user_namespace: plan.namespaces.user != Namespace::Inherit,
         id_maps: (ranges(&plan.id_maps.uids), ranges(&plan.id_maps.gids)),
+        personality: plan.process.personality,
         own_pid_namespace: plan.namespaces.pid == Namespace::New,
         hooks,
         ..record
@@ -97,15 +99,14 @@ fn bundle(named: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-fn config(bundle: &Path) -> Result<Spec> {
+fn config(global: &Global, bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
     let bytes = store::read_bounded(&path).map_err(|err| Error::BadFile {
         path: bundle.to_owned(),
         what: "a bundle",
         why: err_text(&err),
     })?;
-    let spec: Spec = serde_json::from_slice(&bytes)
-        .map_err(|source| Error::Document { path: path.clone(), source })?;
+    let spec: Spec = documents::parse(global, &path, &bytes, "/process")?;
     if !spec.version().starts_with("1.") {
         let why = format!("`{}` is not version 1 of the OCI runtime spec", spec.version());
         return Err(Error::BadFile { path, what: "a runtime spec", why });
@@ -163,6 +164,7 @@ fn record(
         user_namespace: false,
         id_maps: (Vec::new(), Vec::new()),
         own_pid_namespace: false,
+        personality: None,
         hooks: None,
     })
 }

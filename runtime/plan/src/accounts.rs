@@ -3,8 +3,10 @@
 //!
 //! The rule: an id is ASCII digits and nothing else, and not the number that means "no id" to the kernel. Everything
 //! that reads one (an image's `USER`, the CRI's user names, `--user`, the files of an image) reads it here, so that
-//! no text is a number to one and a name to another. The files come from images: they are read line by line, a line
-//! is bounded, and one that is not in the form is passed over, never read as user 0.
+//! no text is a number to one and a name to another. The files come from images: they are read line by line, as
+//! bytes of any encoding, without white space at either end of a line (so with the line ends of Windows), and a line
+//! that is not in the form is passed over, never read as user 0. The callers bound the length of a file, not that of a
+//! line: a group may have thousands of members.
 
 /// The highest id; the one above means "no id", chown(2).
 pub const ID_MAX: u32 = u32::MAX - 1;

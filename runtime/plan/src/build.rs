@@ -189,7 +189,7 @@ fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
     let asked = linux.devices().as_deref().unwrap_or_default();
     let mut made = Vec::new();
     for (path, major, minor) in DEVICES {
-        if asked.iter().all(|device| device.path().to_string_lossy() != path) {
+        if asked.iter().all(|device| mounts::clean(&device.path().to_string_lossy()) != path) {
             made.push(Op::Device {
                 path: path.into(),
                 block: false,
@@ -202,7 +202,15 @@ fn devices(linux: &Linux, ops: &mut Vec<Op>) -> Result<(), Error> {
             });
         }
     }
-    made.extend(asked.iter().map(device).collect::<Result<Vec<_>, _>>()?);
+    for device in asked {
+        let made_of = self::device(device)?;
+        // The container's own terminals are behind the link: the host's node would lead nowhere.
+        let is_link = matches!(&made_of, Op::Device { path, .. }
+            if LINKS.iter().any(|(link, _)| link == path));
+        if !is_link {
+            made.push(made_of);
+        }
+    }
     for (path, content) in LINKS {
         made.push(Op::Symlink { content: content.into(), path: path.into() });
     }
@@ -308,6 +316,19 @@ mod tests {
             Some(path)
         };
         plan.ops.into_iter().filter_map(path).collect()
+    }
+
+    #[test]
+    fn devices_that_every_container_has_may_be_asked_for() {
+        let asked = json!([
+            {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+            {"path": "/dev/./null", "type": "c", "major": 1, "minor": 3},
+            {"path": "/dev/console", "type": "c", "major": 5, "minor": 1},
+        ]);
+        let made = made(&[], &asked);
+        let count = |path: &str| made.iter().filter(|of| *of == path).count();
+        assert_eq!([count("/dev/ptmx"), count("/dev/null"), count("/dev/console")], [1, 1, 1]);
+        assert_eq!(made.iter().rposition(|of| of == "/dev/ptmx"), Some(made.len() - 1), "the link");
     }
 
     #[test]

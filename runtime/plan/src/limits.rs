@@ -33,7 +33,9 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
         })?;
         limits.hugepages.push(HugepageLimit { page_size: page.page_size().clone(), bytes });
     }
-    limits.io_weight = resources.block_io().as_ref().and_then(|io| io.weight());
+    // Docker sends 0 for a container without one.
+    let weight = resources.block_io().as_ref().and_then(|io| io.weight());
+    limits.io_weight = weight.filter(|weight| *weight != 0);
     for rule in resources.devices().iter().flatten() {
         limits.devices.push(device(rule)?);
     }
@@ -89,6 +91,15 @@ fn number(of: Option<i64>) -> Result<Option<u32>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_docker_sends_for_none_sets_nothing() {
+        let resources = r#"{"blockIO":{"weight":0,"leafWeight":0},"network":{"classID":0},
+            "cpu":{"realtimeRuntime":0},"memory":{"disableOOMKiller":false}}"#;
+        let limits = limits(&serde_json::from_str(resources).unwrap()).unwrap();
+        let none = Limits { oom_kill_disable: Some(false), ..Limits::default() };
+        assert_eq!(limits, none);
+    }
 
     #[test]
     fn a_number_that_is_none_is_not_any_device() {

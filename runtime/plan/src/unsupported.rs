@@ -52,7 +52,11 @@ pub(crate) fn refuse_limits(resources: &LinuxResources) -> Result<(), Error> {
             io.throttle_write_iops_device(),
         ];
         refuse_set(&[
-            (io.leaf_weight().is_some(), "block I/O limits", "resources.blockIO.leafWeight"),
+            (
+                io.leaf_weight().is_some_and(|of| of != 0),
+                "block I/O limits",
+                "resources.blockIO.leafWeight",
+            ),
             (
                 some(io.weight_device().as_ref().map(Vec::len)),
                 "block I/O limits of a device",
@@ -67,7 +71,11 @@ pub(crate) fn refuse_limits(resources: &LinuxResources) -> Result<(), Error> {
     }
     if let Some(network) = resources.network() {
         refuse_set(&[
-            (network.class_id().is_some(), "network classes", "resources.network.classID"),
+            (
+                network.class_id().is_some_and(|of| of != 0),
+                "network classes",
+                "resources.network.classID",
+            ),
             (
                 some(network.priorities().as_ref().map(Vec::len)),
                 "network priorities",

@@ -36,8 +36,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
@@ -185,7 +185,6 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         info!("shutdown requested; calls in progress are finished first");
         shutdown.send_replace(true);
     };
-    let connections = UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new));
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
@@ -203,7 +202,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(HullServer::new(cri).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(connections, shutdown);
+        .serve_with_incoming_shutdown(connections(listener), shutdown);
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(wait, &calls) => Ok(()),
@@ -213,6 +212,11 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     }
     info!("ended; pods go on running");
     served
+}
+
+/// The connections of clients, as they come.
+fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> {
+    UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new))
 }
 
 /// Verifies layers in the background, beside the first calls.

@@ -77,12 +77,14 @@ pub(super) fn all(
         .as_ref()
         .and_then(|linux| linux.security_context.as_ref())
         .is_some_and(|context| context.readonly_rootfs);
+    // Before the files, which an image's `/etc` would cover.
+    mounts.append(&mut defined_volumes(config, image)?);
     for (path, file) in files {
         if !taken(path) {
             mounts.push(file_mount(path, file, read_only, system.maps));
         }
     }
-    let mut volumes = defined_volumes(config, image)?;
+    let mut volumes = Vec::new();
     for (number, mount) in config.mounts.iter().enumerate() {
         volumes.push(match &mount.image {
             Some(_) => image_volume(number, mount, system.maps)?,
@@ -104,6 +106,7 @@ fn defined_volumes(
 ) -> Result<Vec<Value>, Error> {
     let defined = image.config().as_ref().and_then(|of| of.volumes().as_ref());
     let mut paths: Vec<_> = defined.into_iter().flatten().map(|path| clean(path)).collect();
+    // Each after those that contain it.
     paths.sort();
     paths.dedup();
     if paths.len() > VOLUMES_MAX {

@@ -20,8 +20,8 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
         ),
         (|c| c["process"]["args"] = json!(["/nope"]), &["/nope", "no such file or directory"]),
         (
-            |c| c["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]),
-            &["config.json", "CAP_FLY"],
+            |c| c["process"]["capabilities"]["bounding"] = json!("CAP_KILL"),
+            &["config.json", "CAP_KILL"],
         ),
         (|c| c["linux"]["intelRdt"] = json!({}), &["linux.intelRdt", "hint:"]),
         (

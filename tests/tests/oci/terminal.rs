@@ -67,5 +67,5 @@ fn a_terminal_is_handed_over_by_the_console_socket() {
     assert_eq!(all_of(terminal(&listener)), "yes\n");
     // Without a socket the runtime stays and relays.
     let ran = bundle.oci(&["exec", "-t", "two", "sh", "-c", "test -t 1 && echo yes; exit 3"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (3, "yes\r\n"), "{ran:?}");
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, "yes\n"), "{ran:?}");
 }

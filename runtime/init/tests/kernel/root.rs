@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("root::flags_of_a_bind_are_set_and_cleared", bind_flags),
     ("root::a_shared_bind_passes_mounts_back_and_a_slave_does_not", propagation),
     ("root::tmpfs_starts_with_what_the_image_has", copy_up),
+    ("root::a_tmpfs_has_the_mode_of_its_place_and_is_read_only_with_mounts_in_it", tmpfs),
     ("root::no_link_of_the_image_leads_a_mount_outside", links_out),
     ("root::the_aim_of_a_dangling_link_is_made_inside", dangling),
     ("root::a_circle_of_links_is_an_error", circle),
@@ -189,6 +190,20 @@ fn copy_up(fixture: &Fixture) {
     let script = "cat /data/sub/file; echo; stat -c '%a %u:%g' /data/sub/file /data/sub; readlink /data/link; \
                   touch /data/x 2>/dev/null && echo writable; stat -f -c %T /data";
     assert_eq!(fixture.says(script, vec![op]), "content\n4711 0:0\n755 7:8\n/etc/passwd\ntmpfs");
+}
+
+fn tmpfs(fixture: &Fixture) {
+    let place = fixture.path("image/place");
+    fs::create_dir_all(&place).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o1730)).unwrap();
+    let mut outer = mount("tmpfs", "/place");
+    let Op::Mount { attrs, .. } = &mut outer else { unreachable!() };
+    attrs.rdonly = true;
+    let ops =
+        vec![outer, mount("tmpfs", "/place/in"), mount_with("tmpfs", "/own", &[("mode", "711")])];
+    let script = "stat -c %a /place /place/in /own; touch /place/x 2>/dev/null || echo read-only; \
+                  touch /place/in/x && echo writable";
+    assert_eq!(fixture.says(script, ops), "1730\n1777\n711\nread-only\nwritable");
 }
 
 fn links_out(fixture: &Fixture) {

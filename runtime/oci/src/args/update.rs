@@ -20,7 +20,10 @@ impl Update {
         let limits = &mut self.limits;
         match name {
             "resources" => self.file = Some(value.into()),
-            "blkio-weight" => limits.io_weight = Some(number(name, &value)?),
+            "blkio-weight" => {
+                // As in a spec, 0 is none.
+                limits.io_weight = Some(number(name, &value)?).filter(|weight| *weight != 0);
+            }
             "cpu-period" => limits.cpu_period_us = Some(number(name, &value)?),
             "cpu-quota" => limits.cpu_quota_us = Some(number(name, &value)?),
             "cpu-burst" => limits.cpu_burst_us = Some(number(name, &value)?),
