@@ -114,6 +114,12 @@ pub fn challenge(header: &str) {
     let _any = registry::parse_challenge(header);
 }
 
+/// Reads responses of registries and token servers, and credentials of callers.
+pub fn responses(text: &str) {
+    registry::parse_response(text);
+    let _either = crate::Auth::from_parts("", "", text, "", "");
+}
+
 /// Parses entries of a file list.
 pub fn items(bytes: &[u8]) {
     file_list::read_items(bytes);

@@ -34,7 +34,7 @@ mod unpack;
 mod view;
 
 pub use credentials::auth::Auth;
-pub use error::{Cause, Error, ErrorKind, Unreachable};
+pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;

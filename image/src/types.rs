@@ -38,6 +38,9 @@ pub struct Remote {
     pub docker_config: Option<PathBuf>,
     /// How long a connection may receive nothing before it counts as stalled.
     pub stall: Duration,
+    /// The first pause before a request is sent again, where the registry does not ask for another one. Each further
+    /// pause is twice as long, with a random part of it taken off.
+    pub pause: Duration,
 }
 
 impl Default for Remote {
@@ -47,6 +50,7 @@ impl Default for Remote {
             config_path: None,
             docker_config: None,
             stall: Duration::from_secs(60),
+            pause: Duration::from_millis(500),
         }
     }
 }

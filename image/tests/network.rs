@@ -83,7 +83,7 @@ async fn a_connection_that_always_breaks_is_given_up_with_the_reason() {
     let store = TestStore::new();
     let err = store.pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
     assert_eq!(err.kind(), ErrorKind::Unreachable, "{}", told(&err));
-    assert_eq!(fake.log().iter().filter(|of| is_layer(of, &packed)).count(), 5);
+    assert_eq!(fake.log().iter().filter(|of| is_layer(of, &packed)).count(), 6);
     assert!(store.names("tmp").is_empty() && store.names("layers").is_empty());
 }
 

@@ -48,14 +48,17 @@ async fn certificates_that_are_not_trusted_are_told_from_other_failures() {
     }
     let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     drop(tls(other.path()));
-    for (wrong, config, ca) in [
-        ("another CA", tls(own.path()), other.path()),
-        ("another address", with_certificate(own.path(), "127.0.0.2", 2), own.path()),
-        ("its time is over", with_certificate(own.path(), "127.0.0.1", -1), own.path()),
+    let (kind, text) = failure(&serve(tls(own.path())).host, other.path()).await;
+    assert_eq!(kind, Unreachable::Certificate, "{text}");
+    assert!(text.contains("ca_file"), "{text}");
+    for (address, days, wanted, hint) in [
+        ("127.0.0.2", 2, Unreachable::OtherName, "as its certificate does"),
+        ("127.0.0.1", -1, Unreachable::Expired, "renew the certificate"),
     ] {
-        let (kind, text) = failure(&serve(config).host, ca).await;
-        assert_eq!(kind, Unreachable::Certificate, "{wrong}: {text}");
-        assert!(text.contains("ca_file"), "{wrong}: {text}");
+        let config = with_certificate(own.path(), address, days);
+        let (kind, text) = failure(&serve(config).host, own.path()).await;
+        assert_eq!(kind, wanted, "{text}");
+        assert!(text.contains(hint) && !text.contains("ca_file"), "{text}");
     }
 }
 

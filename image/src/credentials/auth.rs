@@ -10,6 +10,9 @@ use data_encoding::{BASE64_NOPAD, Encoding};
 use std::fmt;
 use std::sync::LazyLock;
 
+/// The user name beside a password that is an identity token.
+const TOKEN_USER: &str = "<token>";
+
 /// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
@@ -21,7 +24,8 @@ pub struct Auth {
 
 impl Auth {
     /// From the parts that CRI has. `auth` is `username:password` in base64 and counts when no
-    /// username is given.
+    /// username is given. The user name `<token>` says that the password is an identity token, as in Docker's
+    /// credential helpers.
     pub fn from_parts(
         username: &str,
         password: &str,
@@ -29,24 +33,28 @@ impl Auth {
         identity_token: &str,
         registry_token: &str,
     ) -> Result<Self, Error> {
-        let (username, password) = if username.is_empty() && !auth.is_empty() {
-            let decoded = decode_base64(auth)
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or(Error::Credentials { why: "`auth` is not base64 of text" })?;
-            let (username, password) = decoded.split_once(':').ok_or(Error::Credentials {
-                why: "`auth` has no colon between username and password",
-            })?;
-            // Some tools pad with NUL.
-            (username.to_owned(), password.trim_end_matches('\0').to_owned())
-        } else {
-            (username.to_owned(), password.to_owned())
+        let has_token = !identity_token.is_empty() || !registry_token.is_empty();
+        let (username, password) = match decoded(auth) {
+            _ if !username.is_empty() || auth.trim().is_empty() => {
+                (username.to_owned(), password.to_owned())
+            }
+            Ok(parts) => parts,
+            // Beside a token some tools put a text of no meaning there.
+            Err(_) if has_token => (String::new(), String::new()),
+            Err(why) => return Err(Error::Credentials { why }),
         };
-        Ok(Self {
-            username,
-            password,
-            identity_token: identity_token.to_owned(),
-            registry_token: registry_token.to_owned(),
-        })
+        let is_token = username == TOKEN_USER;
+        let identity_token = match identity_token {
+            "" if is_token => &password,
+            token => token,
+        };
+        let (identity_token, registry_token) =
+            (identity_token.to_owned(), registry_token.to_owned());
+        if is_token {
+            let (username, password) = Default::default();
+            return Ok(Self { username, password, identity_token, registry_token });
+        }
+        Ok(Self { username, password, identity_token, registry_token })
     }
 
     /// Username and password, if there are.
@@ -86,18 +94,30 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Base64 in the standard or URL-safe alphabet, padded or not.
+/// Username and password of Docker's `auth`, or what is wrong with it.
+fn decoded(auth: &str) -> Result<(String, String), &'static str> {
+    let text = decode_base64(auth).and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.ok_or("`auth` is not base64 of text")?;
+    let (username, password) =
+        text.split_once(':').ok_or("`auth` has no colon between username and password")?;
+    // Some tools pad with NUL.
+    Ok((username.to_owned(), password.trim_end_matches('\0').to_owned()))
+}
+
+/// Base64 in the standard or URL-safe alphabet, padded or not, in one line or several.
 static BASE64_LENIENT: LazyLock<Encoding> = LazyLock::new(|| {
     let mut base64 = BASE64_NOPAD.specification();
     base64.check_trailing_bits = false;
     base64.translate.from.push_str("-_");
     base64.translate.to.push_str("+/");
+    base64.ignore.push_str(" \t\r\n");
     // A fixed specification, whose encoding the tests use.
     base64.encoding().unwrap_or(BASE64_NOPAD)
 });
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    BASE64_LENIENT.decode(text.trim().trim_end_matches('=').as_bytes()).ok()
+    let text = text.trim().trim_end_matches(|c: char| c == '=' || c.is_whitespace());
+    BASE64_LENIENT.decode(text.as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -119,6 +139,37 @@ mod tests {
         }
         for bad in ["%%%", "bm9jb2xvbg==", "dTpwc"] {
             assert!(Auth::from_parts("", "", bad, "", "").is_err(), "{bad}");
+            let beside = Auth::from_parts("", "", bad, "identity", "").unwrap();
+            assert_eq!(
+                (beside.basic(), beside.identity_token()),
+                (None, Some("identity")),
+                "{bad}"
+            );
+            assert!(Auth::from_parts("", "", bad, "", "ready").unwrap().registry_token().is_some());
+        }
+        for (text, password) in [
+            ("dTpw\n", "p"),
+            ("dTpw====", "p"),
+            (" dT\r\npw ", "p"),
+            ("dTo6Ojo=", ":::"),
+            ("dTo=", ""),
+            ("dTpwAAAA", "p"),
+        ] {
+            let auth = Auth::from_parts("", "", text, "", "").unwrap();
+            assert_eq!(auth.basic(), Some(("u", password)), "{text:?}");
+        }
+        let given = Auth::from_parts("u", "p", "%%%", "", "").unwrap();
+        assert_eq!(given.basic(), Some(("u", "p")), "a user name counts before `auth`");
+    }
+
+    #[test]
+    fn the_user_name_for_tokens_says_what_the_password_is() {
+        for auth in [
+            Auth::from_parts("<token>", "identity", "", "", "").unwrap(),
+            Auth::from_parts("", "", "PHRva2VuPjppZGVudGl0eQ==", "", "").unwrap(),
+            Auth::from_parts("<token>", "", "", "identity", "").unwrap(),
+        ] {
+            assert_eq!((auth.basic(), auth.identity_token()), (None, Some("identity")));
         }
     }
 

@@ -16,8 +16,6 @@ use tokio::process::{Child, Command};
 const TIME_MAX: Duration = crate::limits::HELPER_S.time();
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const SAID_BYTES: usize = 200;
-/// The user name of a helper whose secret is an identity token.
-const TOKEN_USER: &str = "<token>";
 /// The output of helpers that have no credentials for a registry.
 const NOTHING: &str = "credentials not found";
 
@@ -57,11 +55,7 @@ pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String
     match serde_json::from_slice::<Answer>(&answer) {
         Ok(Answer { secret, .. }) if secret.is_empty() => Ok(None),
         Ok(Answer { username, secret }) => {
-            let auth = if username == TOKEN_USER {
-                Auth::from_parts("", "", "", &secret, "")
-            } else {
-                Auth::from_parts(&username, &secret, "", "", "")
-            };
+            let auth = Auth::from_parts(&username, &secret, "", "", "");
             auth.map(Some).map_err(|err| err.to_string())
         }
         Err(_) => {

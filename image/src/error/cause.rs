@@ -9,6 +9,7 @@ use super::unreachable::Unreachable;
 use crate::unpack;
 use hull_sys as sys;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The reason why content could not be pulled or imported.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum Cause {
         host: String,
         /// The object: a manifest, config, layer or blob.
         what: String,
+        /// The kind of the object.
+        object: Object,
     },
     /// The registry refuses access with these credentials.
     #[error("{} denies access to {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.detail))]
@@ -34,7 +37,7 @@ pub enum Cause {
         with_credentials: bool,
     },
     /// The registry could not be reached.
-    #[error("{}: {kind}{}", shown(host, NAME_MAX), remark(.detail))]
+    #[error("{}{}: {kind}{}", shown(host, NAME_MAX), role(.registry), remark(.detail))]
     Unreachable {
         /// The host and port of the registry.
         host: String,
@@ -46,7 +49,7 @@ pub enum Cause {
         registry: Option<String>,
     },
     /// The registry sent an unexpected response.
-    #[error("{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), shown(what, NAME_MAX), remark(.detail))]
+    #[error("{}{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), role(.registry), shown(what, NAME_MAX), remark(.detail))]
     Answer {
         /// The host and port of the registry.
         host: String,
@@ -56,6 +59,30 @@ pub enum Cause {
         what: String,
         /// The text of the response or of the transport error, escaped and cut.
         detail: String,
+        /// The registry that names the host as its token server; `None` for the registry itself.
+        registry: Option<String>,
+    },
+    /// The response is a page for people, which no registry sends: of a proxy, a firewall or a login.
+    #[error(
+        "{} answered HTTP {status} with an HTML page when asked for {}",
+        shown(host, NAME_MAX),
+        shown(what, NAME_MAX)
+    )]
+    Page {
+        /// The host and port of the registry.
+        host: String,
+        /// The HTTP status code.
+        status: u16,
+        /// The object: a manifest, config, layer or blob.
+        what: String,
+    },
+    /// Neither the registry nor a mirror of it served the object.
+    #[error("{upstream}{}", mirrors_remark(.mirrors))]
+    Mirrors {
+        /// The failure of the registry itself.
+        upstream: Box<Cause>,
+        /// The failures of its mirrors, in the order in which they were tried.
+        mirrors: Vec<(String, Cause)>,
     },
     /// The content does not match its digest.
     #[error(
@@ -214,7 +241,69 @@ pub enum Cause {
     },
 }
 
+/// The kind of an object that a registry was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    /// A manifest or index, by tag.
+    Tag,
+    /// A manifest or index, by digest.
+    Manifest,
+    /// A config, layer or another blob that a manifest names.
+    Blob,
+}
+
+/// Whether the same request may have another response a moment later, by the HTTP status.
+fn is_transient_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502..=504 | 520..=524)
+}
+
 impl Cause {
+    /// Whether the same request may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Answer { status, .. } | Self::Page { status, .. } => is_transient_status(*status),
+            Self::Unreachable { kind, .. } => kind.is_transient(),
+            Self::Mirrors { upstream, .. } => upstream.is_transient(),
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
+            | Self::WrongDiffId { .. }
+            | Self::TooLarge { .. }
+            | Self::ArchiveTooLarge { .. }
+            | Self::NotAnImage { .. }
+            | Self::Platform { .. }
+            | Self::Document { .. }
+            | Self::Layer { .. }
+            | Self::Keep { .. }
+            | Self::Archive { .. }
+            | Self::CaFile { .. }
+            | Self::HostsFile { .. }
+            | Self::Credentials { .. }
+            | Self::Policy { .. }
+            | Self::NoSpace { .. } => false,
+        }
+    }
+
+    /// Whether the host may only be restarting: it answered a moment ago, and now it cannot be reached.
+    pub(crate) fn may_be_restarting(&self) -> bool {
+        let kind = if let Self::Unreachable { kind, .. } = self { Some(*kind) } else { None };
+        matches!(kind, Some(Unreachable::Refused | Unreachable::Timeout | Unreachable::NoSuchHost))
+    }
+
+    /// Whether the document is not of the kind that was asked for.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Document { .. } | Self::NotAnImage { .. })
+    }
+
+    /// Whether the registry does not have the object.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Mirrors { upstream, .. } => upstream.is_missing(),
+            cause => matches!(cause, Self::NotFound { .. }),
+        }
+    }
+
     /// Whether the content does not match its digest: another mirror may have an intact copy.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Self::WrongDigest { .. } | Self::WrongSize { .. })
@@ -230,8 +319,28 @@ impl Cause {
 
     /// The same, about the token server that registry `of` names.
     pub(crate) fn of_token_server(mut self, of: &str) -> Self {
-        if let Self::Unreachable { registry, .. } = &mut self {
+        if let Self::Unreachable { registry, .. } | Self::Answer { registry, .. } = &mut self {
             *registry = Some(of.to_owned());
+        }
+        self
+    }
+
+    /// The same with the object that was asked for, where the connection broke and the text does not name it.
+    pub(crate) fn asked_for(mut self, what: &str) -> Self {
+        if let Self::Unreachable { kind, detail, registry: None, .. } = &mut self
+            && kind.is_transient()
+            && !detail.contains(what)
+        {
+            *detail = format!("{detail} (asked for {what})");
+        }
+        self
+    }
+
+    /// The same with the time that the server asks to wait.
+    pub(crate) fn asks_to_wait(mut self, time: Duration) -> Self {
+        if let Self::Answer { detail, .. } = &mut self {
+            let separator = if detail.is_empty() { "" } else { "; " };
+            *detail = format!("it asks to wait {} s{separator}{detail}", time.as_secs());
         }
         self
     }
@@ -240,7 +349,9 @@ impl Cause {
         match self {
             Self::NotFound { .. } | Self::Platform { .. } => ErrorKind::NotFound,
             Self::Denied { .. } => ErrorKind::Denied,
-            Self::Unreachable { .. } | Self::Answer { .. } => ErrorKind::Unreachable,
+            Self::Unreachable { .. } | Self::Page { .. } => ErrorKind::Unreachable,
+            Self::Answer { status, .. } if is_transient_status(*status) => ErrorKind::Unreachable,
+            Self::Mirrors { upstream, .. } => upstream.kind(),
             Self::WrongDigest { .. }
             | Self::WrongSize { .. }
             | Self::WrongDiffId { .. }
@@ -251,7 +362,8 @@ impl Cause {
             | Self::Document { .. } => ErrorKind::Corrupt,
             Self::Layer { source, .. } if source.is_archives_fault() => ErrorKind::Corrupt,
             Self::Policy { .. } => ErrorKind::Policy,
-            Self::Layer { .. }
+            Self::Answer { .. }
+            | Self::Layer { .. }
             | Self::Keep { .. }
             | Self::CaFile { .. }
             | Self::HostsFile { .. }
@@ -263,4 +375,18 @@ impl Cause {
 
 fn remark(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {}", shown(detail, REASON_MAX)) }
+}
+
+/// The role of a host that is not the registry itself.
+fn role(registry: &Option<String>) -> String {
+    registry.as_ref().map_or_else(String::new, |registry| {
+        format!(", the token server of {},", shown(registry, NAME_MAX))
+    })
+}
+
+fn mirrors_remark(mirrors: &[(String, Cause)]) -> String {
+    let of = |(host, cause): &(String, Cause)| {
+        format!("mirror {}: {}", shown(host, NAME_MAX), shown(cause.to_string(), REASON_MAX))
+    };
+    format!(" ({})", mirrors.iter().map(of).collect::<Vec<_>>().join("; "))
 }

@@ -4,16 +4,36 @@
 //! The rule: a hint is true for every error that carries it. Where several things could be at fault there is no hint,
 //! or it says what to look at.
 
-use super::cause::Cause;
+use super::cause::{Cause, Object};
+use super::kind::ErrorKind;
 use super::unreachable::Unreachable;
 use hull_sys as sys;
 
 impl Cause {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
-            Self::NotFound { .. } => {
+            Self::NotFound { object: Object::Tag, .. } => {
                 Some("check repository and tag; a private repository may hide itself".into())
             }
+            Self::NotFound { object: Object::Manifest, .. } => Some(
+                "check repository and digest: the registry may have deleted what no tag names; a private repository may hide itself".into(),
+            ),
+            Self::NotFound { object: Object::Blob, .. } => Some(
+                "the image is incomplete there, its manifest names this: push the image again".into(),
+            ),
+            Self::Answer { status: 429, .. } => Some(
+                "the registry limits requests: wait, give the pod imagePullSecrets for a higher limit, or set a mirror".into(),
+            ),
+            Self::Answer { registry: Some(registry), host, .. } if !self.is_transient() => Some(format!(
+                "registry {registry} names {host} as its token server: check the `realm` in the registry's settings"
+            )),
+            Self::Answer { host, .. } if self.is_transient() => {
+                Some(format!("see the log of {host}, or of the proxy in front of it"))
+            }
+            Self::Page { host, .. } => Some(format!(
+                "something else than a registry answers for {host}, like a proxy, a firewall or a login page: check the address, and HTTPS_PROXY and NO_PROXY of this daemon"
+            )),
+            Self::Mirrors { upstream, mirrors } => mirrors_hint(upstream, mirrors),
             Self::Denied { with_credentials: false, .. } => {
                 Some("it requires credentials: give the pod imagePullSecrets".into())
             }
@@ -58,6 +78,21 @@ impl Cause {
     }
 }
 
+/// A registry that cannot be reached may be meant to be out of reach: then the mirror is what to look at.
+fn mirrors_hint(upstream: &Cause, mirrors: &[(String, Cause)]) -> Option<String> {
+    let of_mirror = || {
+        mirrors
+            .iter()
+            .find_map(|(host, cause)| Some(format!("for mirror {host}: {}", cause.hint()?)))
+    };
+    let own = upstream.hint();
+    if upstream.kind() == ErrorKind::Unreachable {
+        of_mirror().or(own)
+    } else {
+        own.or_else(of_mirror)
+    }
+}
+
 impl Unreachable {
     fn hint(self, host: &str) -> Option<String> {
         match self {
@@ -67,6 +102,13 @@ impl Unreachable {
             )),
             Self::Certificate => Some(format!(
                 "set `ca_file` under `[[image.registry]]` with host = \"{host}\", or install its CA on this machine"
+            )),
+            Self::Expired => {
+                Some(format!("renew the certificate of {host}, and check this machine's clock"))
+            }
+            Self::NotYetValid => Some(format!("check the clocks of this machine and of {host}")),
+            Self::OtherName => Some(format!(
+                "name the registry as its certificate does, or have {host} get a certificate with that name"
             )),
             Self::Refused | Self::Timeout => {
                 Some(format!("check that {host} runs and that no firewall blocks it"))
@@ -94,6 +136,9 @@ impl Unreachable {
             Self::NoSuchHost
             | Self::Refused
             | Self::Timeout
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::OtherName
             | Self::Stalled
             | Self::Broken
             | Self::Redirect

@@ -13,7 +13,7 @@ mod kind;
 pub(crate) mod text;
 mod unreachable;
 
-pub use cause::Cause;
+pub use cause::{Cause, Object};
 pub use kind::ErrorKind;
 pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
 pub use unreachable::Unreachable;
@@ -234,7 +234,7 @@ impl Error {
         match self {
             Self::Reference { .. } => Some("a name is [registry/]repository[:tag][@digest]".into()),
             Self::InUse { .. } => {
-                Some("remove its containers first, or remove only a tag of it".into())
+                Some("remove its containers first; `hull rmi TAG` takes away one of several names".into())
             }
             Self::Pull { source, .. }
             | Self::Import { source }

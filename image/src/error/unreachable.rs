@@ -10,13 +10,19 @@ pub enum Unreachable {
     Refused,
     /// The connection or the response timed out.
     Timeout,
-    /// The server's certificate is not trusted.
+    /// No trusted CA signed the server's certificate.
     Certificate,
+    /// The server's certificate has expired.
+    Expired,
+    /// The server's certificate is not valid yet.
+    NotYetValid,
+    /// The server's certificate is for other names.
+    OtherName,
     /// The server speaks plain HTTP, not TLS.
     PlainHttp,
     /// TLS failed for another reason.
     Tls,
-    /// The connection broke more often than it is retried.
+    /// The connection broke before the response was complete.
     Broken,
     /// The server sent next to nothing for too long.
     Stalled,
@@ -33,12 +39,34 @@ impl std::fmt::Display for Unreachable {
             Self::Refused => "it does not accept connections",
             Self::Timeout => "no answer in time",
             Self::Certificate => "its certificate is not trusted",
+            Self::Expired => "its certificate has expired",
+            Self::NotYetValid => "its certificate is not valid yet",
+            Self::OtherName => "its certificate is for another name",
             Self::PlainHttp => "it speaks plain HTTP, not HTTPS",
             Self::Tls => "TLS failed",
-            Self::Broken => "the connection broke too often",
+            Self::Broken => "the connection broke",
             Self::Stalled => "the transfer stalled",
             Self::Redirect => "its redirect was not followed",
             Self::Other => "the connection failed",
         })
+    }
+}
+
+impl Unreachable {
+    /// Whether the same request may succeed a moment later: the connection was there, and broke.
+    pub(crate) fn is_transient(self) -> bool {
+        match self {
+            Self::Broken | Self::Stalled | Self::Other => true,
+            Self::NoSuchHost
+            | Self::Refused
+            | Self::Timeout
+            | Self::Certificate
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::OtherName
+            | Self::PlainHttp
+            | Self::Tls
+            | Self::Redirect => false,
+        }
     }
 }

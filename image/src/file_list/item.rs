@@ -81,7 +81,9 @@ impl NodeKind {
     pub(crate) fn content(&self) -> u64 {
         match self {
             Self::File { size, .. } => *size,
-            Self::Sparse { map, .. } => map.iter().map(|(_, bytes)| bytes).sum(),
+            Self::Sparse { map, .. } => {
+                map.iter().fold(0, |sum, (_, bytes)| u64::saturating_add(sum, *bytes))
+            }
             Self::Directory
             | Self::Symlink(_)
             | Self::Link(_)

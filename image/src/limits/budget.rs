@@ -120,13 +120,13 @@ pub(crate) const CONNECT_S: Budget = Budget::fixed(
 /// In a row, without a byte more.
 pub(crate) const TRIES_WITHOUT_PROGRESS: Budget = Budget::fixed(
     "tries_without_progress",
-    "tries for one blob that bring nothing, in a row",
-    (5, Unit::Number),
+    "tries for one object at one host that bring nothing, in a row",
+    (6, Unit::Number),
     BY_NEXT,
 );
 /// The tries of all endpoints together.
 pub(crate) const TRIES: Budget =
-    Budget::fixed("tries_max", "tries for one blob in all", (100, Unit::Number), FAILS);
+    Budget::fixed("tries_max", "tries for one layer in all", (100, Unit::Number), FAILS);
 /// Hull follows each redirect itself.
 pub(crate) const REDIRECTS: Budget =
     Budget::fixed("redirects_max", "redirects of one request", (10, Unit::Number), FAILS);

@@ -103,9 +103,10 @@ pub(crate) async fn signed(
     let mut seen = Vec::new();
     for digest in digests {
         let tag = format!("{}.sig", digest.as_str().replacen(':', "-", 1));
-        let received = match session.manifest(&tag).await {
+        let check = |bytes: &[u8]| manifest::parse_signatures(bytes, ANNOTATION).map(drop);
+        let received = match session.manifest(&tag, &check).await {
             Ok(received) => received,
-            Err(Cause::NotFound { .. }) => continue,
+            Err(cause) if cause.is_missing() => continue,
             Err(cause) => return Err(cause),
         };
         let layers = manifest::parse_signatures(&received.bytes, ANNOTATION)?;

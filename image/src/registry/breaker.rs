@@ -2,12 +2,12 @@
 //! Circuit breakers: hosts that are not requested for a while, because they failed or asked for it.
 //!
 //! ```text
-//! closed ──connection fails───→ open (10 s, doubled each time, at most 5 min) ──→ half-open, one try
-//!    ↑──────────────────────────────an answer, whatever it says───────────────────────┘
+//! closed ──a request fails───→ open (10 s, doubled each time, at most 5 min) ──→ half-open, one try
+//!    ↑──────────────────a complete object, or a clear refusal────────────────────────┘
 //! ```
 //!
-//! The rule: a mirror that is dead costs one connection attempt per period, not one per layer. The
-//! last endpoint is requested even when its breaker is open: there is no other.
+//! The rule: a mirror that is dead costs one request per period, not one per layer; the period is longer than what
+//! that request cost. The last endpoint is requested even when its breaker is open: there is no other.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
+/// A host that took long to fail is left alone for so many times as long.
+const COST_FACTOR: u32 = 4;
 /// The largest number of hosts; beyond it all are forgotten.
 const HOSTS_MAX: usize = 1024;
 
@@ -23,14 +25,15 @@ const HOSTS_MAX: usize = 1024;
 struct Breaker {
     failures: u32,
     open_until: Option<Instant>,
-    /// The time before which the registry asked for no requests.
-    not_before: Option<Instant>,
+    /// The time before which the registry asked for no requests, and the HTTP status with which it did.
+    not_before: Option<(Instant, u16)>,
 }
 
 impl Breaker {
-    fn failed(&mut self, now: Instant) -> Duration {
-        let open = FIRST.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
-        self.failures += 1;
+    fn failed(&mut self, now: Instant, took: Duration) -> Duration {
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(8));
+        let open = doubled.max(took.saturating_mul(COST_FACTOR)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
         self.open_until = Some(now + open);
         open
     }
@@ -60,27 +63,28 @@ impl Breakers {
         self.with(host, |of| of.is_open(Instant::now()))
     }
 
-    /// Records a failed connection. Returns how long the breaker is open, if it was closed.
-    pub(super) fn failed(&self, host: &str) -> Option<Duration> {
+    /// Records a request that failed after `took`. Returns how long the breaker is open, if it was closed.
+    pub(super) fn failed(&self, host: &str, took: Duration) -> Option<Duration> {
         let now = Instant::now();
-        self.with(host, |of| (!of.is_open(now)).then(|| of.failed(now)))
+        self.with(host, |of| (!of.is_open(now)).then(|| of.failed(now, took)))
     }
 
-    /// Records a response, which closes the breaker.
+    /// Records a complete object or a clear refusal, which closes the breaker.
     pub(super) fn answered(&self, host: &str) {
         self.with(host, |of| (of.failures, of.open_until) = (0, None));
     }
 
     /// Records that the host asked to wait; all pulls of this node wait.
-    pub(super) fn asks_to_wait(&self, host: &str, wait: Duration) {
-        let until = Instant::now() + wait;
-        self.with(host, |of| of.not_before = of.not_before.max(Some(until)));
+    pub(super) fn asks_to_wait(&self, host: &str, wait: Duration, status: u16) {
+        let until = Instant::now() + wait.min(LONGEST);
+        self.with(host, |of| of.not_before = of.not_before.max(Some((until, status))));
     }
 
-    /// How long to wait before the next request.
-    pub(super) fn wait(&self, host: &str) -> Option<Duration> {
-        let wait = self.with(host, |of| of.not_before)?.checked_duration_since(Instant::now());
-        wait.filter(|wait| !wait.is_zero())
+    /// How long to wait before the next request, and the HTTP status with which the host asked for that.
+    pub(super) fn wait(&self, host: &str) -> Option<(Duration, u16)> {
+        let (until, status) = self.with(host, |of| of.not_before)?;
+        let wait = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())?;
+        Some((wait, status))
     }
 }
 
@@ -92,23 +96,27 @@ mod tests {
     fn a_host_that_fails_is_left_alone_longer_each_time_until_it_answers() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         assert!(!breaker.is_open(now));
-        let open: Vec<u64> = (0..8).map(|_| breaker.failed(now).as_secs()).collect();
+        let open: Vec<u64> = (0..8).map(|_| breaker.failed(now, FIRST / 10).as_secs()).collect();
         assert_eq!(open, [10, 20, 40, 80, 160, 300, 300, 300]);
         assert!(breaker.is_open(now) && !breaker.is_open(now + LONGEST));
+        let mut slow = Breaker::default();
+        assert_eq!(slow.failed(now, 2 * FIRST), 2 * FIRST * COST_FACTOR);
+        assert_eq!(slow.failed(now, Duration::MAX), LONGEST);
     }
 
     #[test]
     fn hosts_are_kept_apart_and_an_answer_closes_again() {
         let breakers = Breakers::default();
-        assert_eq!(breakers.failed("a"), Some(FIRST));
-        assert_eq!(breakers.failed("a"), None, "it is open already");
+        assert_eq!(breakers.failed("a", Duration::ZERO), Some(FIRST));
+        assert_eq!(breakers.failed("a", Duration::ZERO), None, "it is open already");
         assert!(breakers.is_open("a") && !breakers.is_open("b"));
         breakers.answered("a");
         assert!(!breakers.is_open("a"));
-        breakers.asks_to_wait("a", Duration::from_secs(30));
-        breakers.asks_to_wait("a", Duration::from_secs(1));
-        assert!(
-            breakers.wait("a").unwrap() > Duration::from_secs(20) && breakers.wait("b").is_none()
-        );
+        breakers.asks_to_wait("a", Duration::from_secs(30), 503);
+        breakers.asks_to_wait("a", Duration::from_secs(1), 429);
+        breakers.asks_to_wait("b", Duration::MAX, 429);
+        assert!(breakers.wait("b").unwrap().0 <= LONGEST);
+        let (wait, status) = breakers.wait("a").unwrap();
+        assert!(wait > Duration::from_secs(20) && status == 503 && breakers.wait("c").is_none());
     }
 }

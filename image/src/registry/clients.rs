@@ -52,8 +52,12 @@ impl Clients {
         self.settings.stall
     }
 
-    /// The endpoints for `host`: its mirrors in order, then the registry. Endpoints whose breaker is open
-    /// come last.
+    /// The first pause before a request is sent again.
+    pub(super) fn pause(&self) -> Duration {
+        self.settings.pause
+    }
+
+    /// The endpoints for `host`: its mirrors in order, then the registry.
     pub(super) fn endpoints(&self, host: &str) -> Result<Vec<Endpoint>, Cause> {
         let hosts = self.hosts(host)?;
         let mut endpoints = Vec::new();
@@ -75,7 +79,8 @@ impl Clients {
             }
             let trust_elsewhere = Trust { client: None, ..of.trust.clone() };
             // Who gives a host more time to be reached does not want it cut short.
-            let stall = self.stall() + of.trust.connect_timeout.unwrap_or_default();
+            let more = of.trust.connect_timeout.unwrap_or_default();
+            let stall = self.stall().saturating_add(more);
             endpoints.push(Endpoint {
                 stall,
                 http: self.client(&name, of.trust)?,
@@ -89,7 +94,6 @@ impl Clients {
                 host: if is_itself { host.to_owned() } else { name },
             });
         }
-        endpoints.sort_by_key(|of| self.breakers.is_open(&of.host));
         Ok(endpoints)
     }
 
@@ -252,16 +256,6 @@ mod tests {
                 "{err}"
             );
         }
-    }
-
-    #[test]
-    fn who_could_not_be_reached_comes_behind_the_others_for_a_while() {
-        let mirrors = vec!["one.example.org".to_owned(), "two.example.org".to_owned()];
-        let clients = clients(vec![Registry { mirrors, ..registry("registry.k8s.io") }]);
-        assert!(clients.breakers.failed("one.example.org").is_some());
-        let endpoints = clients.endpoints("registry.k8s.io").unwrap();
-        let hosts: Vec<&str> = endpoints.iter().map(|of| of.host.as_str()).collect();
-        assert_eq!(hosts, ["two.example.org", "registry.k8s.io", "one.example.org"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! The rule: no address gets into a message: its query may hold secrets.
 
 use crate::error::{Cause, Unreachable, shown};
-use rustls::InvalidMessage;
+use rustls::{CertificateError, InvalidMessage};
 use std::error::Error as StdError;
 use std::io;
 
@@ -32,10 +32,18 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
     }
     let innermost = chain(error).filter_map(|of| of.downcast_ref()).last();
     match innermost.map(io::Error::kind) {
+        // Of a connection that was there: the kernel gave it up, and another may work.
+        Some(io::ErrorKind::TimedOut) if !error.is_connect() => Unreachable::Broken,
         Some(io::ErrorKind::TimedOut) => Unreachable::Timeout,
         Some(io::ErrorKind::ConnectionRefused) => Unreachable::Refused,
         // While connecting, only the TLS handshake reads: the server closed the connection in it.
         Some(io::ErrorKind::UnexpectedEof) if error.is_connect() => Unreachable::Tls,
+        Some(
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof,
+        ) => Unreachable::Broken,
         _ => Unreachable::Other,
     }
 }
@@ -47,10 +55,26 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
 fn tls_kind(error: &rustls::Error) -> Unreachable {
     match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Unreachable::PlainHttp,
-        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-            Unreachable::Certificate
-        }
+        rustls::Error::InvalidCertificate(wrong) => certificate_kind(wrong),
+        rustls::Error::NoCertificatesPresented => Unreachable::Certificate,
         _ => Unreachable::Tls,
+    }
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is open, and all else is one kind here"
+)]
+fn certificate_kind(error: &CertificateError) -> Unreachable {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Unreachable::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Unreachable::NotYetValid
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Unreachable::OtherName
+        }
+        _ => Unreachable::Certificate,
     }
 }
 

@@ -6,8 +6,10 @@
 //! clients            endpoints of a registry, in order; client: their HTTP clients
 //! breaker            hosts that are not requested for a while
 //! transport, failure one request with its redirects; the classes of failures
-//! request            authentication and waiting: challenge, token, retry_after
-//! fetch              documents, and layers as a stream that survives broken connections
+//! request            authentication: challenge, token
+//! retry, retry_after which failed requests are sent again, and after which pause
+//! failures           the order of hosts, and the error if all of them fail
+//! fetch, range       documents, and layers as a stream that survives broken connections
 //! stall_detector     whether a stream makes progress
 //! ```
 //!
@@ -21,9 +23,12 @@ mod clients;
 mod directory;
 mod endpoint;
 mod failure;
+mod failures;
 mod fetch;
 mod hosts;
+mod range;
 mod request;
+mod retry;
 mod retry_after;
 mod stall_detector;
 mod token;
@@ -35,3 +40,12 @@ pub(crate) use clients::Clients;
 pub(crate) use fetch::Session;
 #[cfg(feature = "fuzz")]
 pub(crate) use hosts::parse as parse_hosts;
+
+/// Reads a text as everything that a registry or its token server sends outside of documents.
+#[cfg(feature = "fuzz")]
+pub(crate) fn parse_response(text: &str) {
+    let _either = token::parse(text.as_bytes());
+    let _any = range::parse(text);
+    let _any = retry_after::parse(text, Some(text), 0);
+    let _is_page = transport::is_page(text.as_bytes());
+}

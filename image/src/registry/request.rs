@@ -1,29 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One request to a registry: answers its challenge, waits when it asks for that, within limits, and
-//! turns its failures into errors.
+//! One request to a registry: answers its challenge, and turns its failures into errors.
 //!
 //! The rule: credentials, and headers that the operator has set for a host, go to the scheme, host and
 //! port (the origin, RFC 6454) that they are for, until a redirect leaves it. A redirect
 //! elsewhere goes without them, also when it leads back, and never from HTTPS to plain HTTP. A challenge
 //! is answered only for the requested origin; from another origin it is an error that names that host.
 
+use super::challenge;
 use super::clients::Clients;
 use super::endpoint::Endpoint;
+use super::retry::{self, Failed, Patience, Retry};
 use super::token::{TokenKey, TokenRequest, basic, secret};
-use super::transport::{FinalResponse, follow, response_text};
-use super::{challenge, retry_after};
+use super::transport::{ErrorText, FinalResponse, error_text, follow};
 use crate::credentials::auth::Auth;
-use crate::error::{Cause, Unreachable};
+use crate::error::{Cause, Object, Unreachable};
 use crate::layer::progress::{LayerProgress, WaitReason};
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a registry may ask to wait, and the longest wait.
-const WAITS_MAX: u32 = 5;
-const WAIT_MAX: Duration = Duration::from_secs(60);
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// An object of the repository that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The path in the repository.
+    pub(super) path: &'a str,
+    /// Its name in messages.
+    pub(super) what: &'a str,
+    pub(super) object: Object,
+}
 
 /// Sends the requests of one pull, with its credentials.
 #[derive(Debug)]
@@ -31,18 +36,11 @@ pub(super) struct Requests {
     clients: Arc<Clients>,
     repository: String,
     auth: Option<Auth>,
-    /// Whether another endpoint can serve what this one cannot.
-    has_alternatives: bool,
 }
 
 impl Requests {
-    pub(super) fn new(
-        clients: Arc<Clients>,
-        repository: String,
-        auth: Option<Auth>,
-        has_alternatives: bool,
-    ) -> Self {
-        Self { clients, repository, auth, has_alternatives }
+    pub(super) fn new(clients: Arc<Clients>, repository: String, auth: Option<Auth>) -> Self {
+        Self { clients, repository, auth }
     }
 
     pub(super) fn repository(&self) -> &str {
@@ -54,26 +52,53 @@ impl Requests {
         self.clients.stall()
     }
 
+    /// The tries of one request, which end once those without progress took `time_max`.
+    pub(super) fn retry(&self, patience: Patience, time_max: Duration) -> Retry {
+        Retry::new(patience, self.clients.pause(), time_max)
+    }
+
+    /// Waits before the next try, or returns the reason why there is none.
+    pub(super) async fn wait(
+        &self,
+        retry: &mut Retry,
+        failed: Failed,
+        took: Duration,
+        endpoint: &Endpoint,
+        watch: &LayerProgress,
+    ) -> Result<(), Cause> {
+        retry.wait(failed, took, &endpoint.host, &self.clients.breakers, watch).await
+    }
+
+    /// Whether the host failed a moment ago.
+    pub(super) fn is_left_alone(&self, endpoint: &Endpoint) -> bool {
+        self.clients.breakers.is_open(&endpoint.host)
+    }
+
     /// The credentials, if this endpoint may receive them.
     fn auth_for(&self, endpoint: &Endpoint) -> Option<&Auth> {
         self.auth.as_ref().filter(|_| endpoint.is_registry)
     }
 
-    /// GETs `path` of the repository. `what` is for messages.
+    /// GETs an object of the repository, once.
     pub(super) async fn get(
         &self,
         endpoint: &Endpoint,
-        path: &str,
-        what: &str,
+        patience: Patience,
+        target: Target<'_>,
         headers: &HeaderMap,
         watch: &LayerProgress,
-    ) -> Result<Response, Cause> {
-        let url = self.url(endpoint, path, what)?;
+    ) -> Result<Response, Failed> {
+        let breakers = &self.clients.breakers;
+        let url = self.url(endpoint, target)?;
         let request = TokenRequest {
             endpoint,
             repository: &self.repository,
             auth: self.auth_for(endpoint),
-            what,
+            what: target.what,
+            patience,
+            pause: self.clients.pause(),
+            breakers,
+            watch,
         };
         let key = TokenKey {
             base: endpoint.api.clone(),
@@ -81,80 +106,67 @@ impl Requests {
             credentials: Auth::key(request.auth),
         };
         let mut authorization = self.clients.tokens.get(&key);
-        let (mut was_challenged, mut waits) = (false, 0);
+        let mut was_challenged = false;
         loop {
-            if let Some(wait) = self.clients.breakers.wait(&endpoint.host) {
-                watch.waits_for(WaitReason::Later);
-                tokio::time::sleep(wait.min(WAIT_MAX)).await;
-            }
+            retry::turn(&endpoint.host, target.what, patience, breakers, watch).await?;
             watch.waits_for(WaitReason::Answer);
             let mut bound = endpoint.headers.clone();
             if let Some(header) = &authorization {
                 bound.insert(AUTHORIZATION, header.clone());
             }
-            let sent = follow(endpoint, url.clone(), headers, &bound).await;
-            self.count(endpoint, &sent);
-            let last = sent?;
-            let status = last.response.status();
-            match status.as_u16() {
+            let last = follow(endpoint, url.clone(), headers, &bound).await?;
+            match last.response.status().as_u16() {
                 401 if !was_challenged && last.elsewhere.is_none() => {
                     was_challenged = true;
-                    watch.waits_for(WaitReason::Token);
-                    let (header, life) = answer(&request, last.response).await?;
+                    // The token server was tried often enough.
+                    let answered = answer(&request, last.response).await;
+                    let (header, life) = answered
+                        .map_err(|cause| Failed { is_final: true, ..Failed::from(cause) })?;
                     self.clients.tokens.keep(key.clone(), header.clone(), life);
                     authorization = Some(header);
                 }
-                429 | 502..=504 if waits < WAITS_MAX => {
-                    let wait = wait_of(&last.response, waits);
-                    if wait > WAIT_MAX {
-                        return Err(later(&request, status, wait));
-                    }
-                    waits += 1;
-                    // Its other layers, and other pulls, wait too.
-                    self.clients.breakers.asks_to_wait(&endpoint.host, wait);
+                200 | 203 | 206 => return Ok(last.response),
+                status => {
+                    let asks = retry::asked_pause(&last.response);
+                    let cause = refusal(&request, target.object, last).await;
+                    return Err(Failed { status: Some(status), asks, ..cause.into() });
                 }
-                200..=299 => return Ok(last.response),
-                _ => return Err(refusal(&request, status, last).await),
             }
         }
     }
 
-    /// Updates the circuit breaker of the host.
-    fn count(&self, endpoint: &Endpoint, sent: &Result<FinalResponse, Cause>) {
-        match sent {
-            Ok(_) => self.clients.breakers.answered(&endpoint.host),
-            Err(Cause::Unreachable { .. }) => {
-                if let Some(left_alone) = self.clients.breakers.failed(&endpoint.host)
-                    && self.has_alternatives
-                {
-                    let for_s = left_alone.as_secs();
-                    tracing::warn!(host = %endpoint.host, for_s, "host does not respond, trying it last for a while");
-                }
-            }
-            Err(_) => {}
+    /// Updates the circuit breaker of a host by the end of a request that took `took`.
+    pub(super) fn count(
+        &self,
+        endpoint: &Endpoint,
+        cause: Option<&Cause>,
+        took: Duration,
+        has_alternatives: bool,
+    ) {
+        let breakers = &self.clients.breakers;
+        let has_failed = |cause: &&Cause| {
+            cause.is_transient() || matches!(cause, Cause::Unreachable { .. } | Cause::Page { .. })
+        };
+        if cause.filter(has_failed).is_none() {
+            breakers.answered(&endpoint.host);
+        } else if let Some(left_alone) = breakers.failed(&endpoint.host, took)
+            && has_alternatives
+        {
+            let for_s = left_alone.as_secs();
+            tracing::warn!(host = %endpoint.host, for_s, "host does not serve, trying it last for a while");
         }
     }
 
-    fn url(&self, endpoint: &Endpoint, path: &str, what: &str) -> Result<Url, Cause> {
-        let text = format!("{}/{}/{path}", endpoint.api, self.repository);
+    fn url(&self, endpoint: &Endpoint, target: Target<'_>) -> Result<Url, Cause> {
+        let text = format!("{}/{}/{}", endpoint.api, self.repository, target.path);
         let mut url = Url::parse(&text).map_err(|err| Cause::Document {
-            what: format!("the address of {what} at {}", endpoint.host),
+            what: format!("the address of {} at {}", target.what, endpoint.host),
             why: err.to_string(),
         })?;
         if let Some(host) = &endpoint.stands_for {
             url.query_pairs_mut().append_pair("ns", host);
         }
         Ok(url)
-    }
-}
-
-/// The error for a wait that is longer than a pull allows.
-fn later(request: &TokenRequest<'_>, status: StatusCode, wait: Duration) -> Cause {
-    Cause::Answer {
-        host: request.endpoint.host.clone(),
-        status: status.as_u16(),
-        what: request.what.to_owned(),
-        detail: format!("it asks to wait {} s", wait.as_secs()),
     }
 }
 
@@ -179,46 +191,53 @@ async fn answer(
     }
     if let Some(bearer) = find("bearer") {
         let registry = &request.endpoint.host;
-        return request.bearer(bearer).await.map_err(|cause| cause.of_token_server(registry));
+        return request
+            .bearer(bearer, response.url())
+            .await
+            .map_err(|cause| cause.of_token_server(registry));
     }
     match (find("basic"), request.auth.and_then(Auth::basic)) {
         (Some(_), Some((username, password))) => {
             basic(request, username, password).map(|header| (header, None))
         }
-        _ => Err(request.denied(response_text(response, request.endpoint.stall).await)),
+        _ => Err(request.denied(error_text(response, request.endpoint.stall).await.words())),
     }
 }
 
-async fn refusal(request: &TokenRequest<'_>, status: StatusCode, answered: FinalResponse) -> Cause {
+async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResponse) -> Cause {
     let FinalResponse { response, elsewhere } = answered;
-    let detail = response_text(response, request.endpoint.stall).await;
+    let status = response.status();
+    let text = error_text(response, request.endpoint.stall).await;
     let what = request.what.to_owned();
     let host = elsewhere.clone().unwrap_or_else(|| request.endpoint.host.clone());
-    match status.as_u16() {
-        401 if elsewhere.is_some() => Cause::Answer {
-            host,
-            status: status.as_u16(),
-            what,
-            detail: format!(
-                "{} redirects there, and credentials for the one are not for the other",
-                request.endpoint.host
-            ),
-        },
-        401 | 403 if elsewhere.is_none() => request.denied(detail),
-        404 => Cause::NotFound { host, what },
+    let answer = |detail| Cause::Answer {
+        host: host.clone(),
+        status: status.as_u16(),
+        what: what.clone(),
+        detail,
+        registry: None,
+    };
+    match (status, text) {
+        (StatusCode::UNAUTHORIZED, _) if elsewhere.is_some() => answer(format!(
+            "{} redirects there, and credentials for the one are not for the other",
+            request.endpoint.host
+        )),
+        (StatusCode::NOT_FOUND, _) => Cause::NotFound { host, what, object },
+        // Some web servers in front of a registry ask for the password with a page.
+        (StatusCode::UNAUTHORIZED, text) => request.denied(text.words()),
+        (_, ErrorText::Page) => Cause::Page { host, status: status.as_u16(), what },
+        (StatusCode::FORBIDDEN, text) if elsewhere.is_none() => request.denied(text.words()),
         // The response of Go's servers to plain HTTP on a TLS port.
-        400 if detail.contains("HTTP request to an HTTPS server") => Cause::Unreachable {
-            host,
-            kind: Unreachable::Tls,
-            detail: "it speaks HTTPS, but is configured for plain HTTP".into(),
-            registry: None,
-        },
-        status => Cause::Answer { host, status, what, detail },
+        (StatusCode::BAD_REQUEST, ErrorText::Words(words))
+            if words.contains("HTTP request to an HTTPS server") =>
+        {
+            Cause::Unreachable {
+                host,
+                kind: Unreachable::Tls,
+                detail: "it speaks HTTPS, but is configured for plain HTTP".into(),
+                registry: None,
+            }
+        }
+        (_, text) => answer(text.words()),
     }
-}
-
-fn wait_of(response: &Response, waits: u32) -> Duration {
-    let header = |name| response.headers().get(name).and_then(|of: &HeaderValue| of.to_str().ok());
-    let asked = header(RETRY_AFTER).and_then(|text| retry_after::parse(text, header(DATE)));
-    asked.unwrap_or(FIRST_WAIT * 2_u32.pow(waits))
 }

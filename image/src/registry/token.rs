@@ -6,15 +6,19 @@
 //! plain HTTP, and then only if it is at most as far away: plain HTTP on loopback is
 //! allowed because it does not leave this machine.
 
+use super::breaker::Breakers;
 use super::challenge::Challenge;
 use super::endpoint::Endpoint;
-use super::transport;
+use super::retry::{self, Failed, Patience, Retry};
+use super::transport::{self, ErrorText};
 use crate::credentials::auth::Auth;
 use crate::error::Cause;
+use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -24,8 +28,12 @@ use std::time::{Duration, Instant};
 const ANSWER_BYTES_MAX: u64 = crate::limits::TOKEN_BYTES.default;
 /// The lifetime of a token whose server states none, by the protocol.
 const DEFAULT_LIFE_S: u64 = 60;
+/// The longest time for which a token is cached, whatever its server states.
+const LIFE_MAX_S: u64 = 24 * 3600;
 /// A token is not used this close to its expiry: requests take time.
 const MARGIN: Duration = Duration::from_secs(10);
+/// The object of a request to a token server, in messages.
+const TOKEN: &str = "a token";
 /// The largest number of cached tokens.
 const TOKENS_MAX: usize = 4096;
 
@@ -63,6 +71,7 @@ impl Tokens {
     }
 
     pub(super) fn keep(&self, key: TokenKey, header: HeaderValue, life: Option<Duration>) {
+        let life = life.map(|life| life.min(Duration::from_secs(LIFE_MAX_S)));
         let until = life.map(|life| Instant::now() + life.saturating_sub(MARGIN));
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= TOKENS_MAX {
@@ -72,14 +81,58 @@ impl Tokens {
     }
 }
 
+/// The response of a token server: the token and its lifetime.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    token: String,
+    life: Duration,
+}
+
+/// The members with a token, by either name. Others may be anything.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenMembers {
     #[serde(default)]
-    token: Option<String>,
+    token: Value,
     #[serde(default)]
-    access_token: Option<String>,
+    access_token: Value,
+}
+
+#[derive(Deserialize)]
+struct LifeMember {
     #[serde(default)]
-    expires_in: Option<u64>,
+    expires_in: Value,
+}
+
+/// Reads a response. Only the token counts: a lifetime that makes no sense is the default one.
+pub(super) fn parse(bytes: &[u8]) -> Result<Answer, &'static str> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // The error would quote the text, which may hold a token.
+    let members: TokenMembers = serde_json::from_slice(bytes)
+        .map_err(|_| "the response of its token server is not JSON")?;
+    let token = [members.token, members.access_token]
+        .into_iter()
+        .filter_map(|value| if let Value::String(text) = value { Some(text) } else { None })
+        .find(|text| !text.is_empty())
+        .ok_or("its token server gave no token")?;
+    let life = serde_json::from_slice::<LifeMember>(bytes).ok().map(|of| of.expires_in);
+    Ok(Answer { token, life: lifetime(&life.unwrap_or_default()) })
+}
+
+/// A lifetime in seconds as a number or a text, at least the default one.
+fn lifetime(value: &Value) -> Duration {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    let least = Duration::from_secs(DEFAULT_LIFE_S);
+    let most = Duration::from_secs(LIFE_MAX_S);
+    match seconds.filter(|seconds| !seconds.is_nan()) {
+        None => least,
+        Some(seconds) => Duration::try_from_secs_f64(seconds.clamp(0.0, most.as_secs_f64()))
+            .unwrap_or(least)
+            .max(least),
+    }
 }
 
 /// A request for a token.
@@ -89,47 +142,39 @@ pub(super) struct TokenRequest<'a> {
     pub(super) auth: Option<&'a Auth>,
     /// The object that the registry was asked for, for messages.
     pub(super) what: &'a str,
+    pub(super) patience: Patience,
+    /// The first pause between tries.
+    pub(super) pause: Duration,
+    pub(super) breakers: &'a Breakers,
+    pub(super) watch: &'a LayerProgress,
 }
 
 impl TokenRequest<'_> {
-    /// Answers a Bearer challenge: the header to send and its lifetime.
+    /// Answers a Bearer challenge: the header to send and its lifetime. `asked` is the address whose response it was.
     pub(super) async fn bearer(
         &self,
         challenge: &Challenge,
+        asked: &Url,
     ) -> Result<(HeaderValue, Option<Duration>), Cause> {
-        let url = self.token_server(challenge).map_err(|why| self.useless(why))?;
+        let url = self.token_server(challenge, asked).map_err(|why| self.useless(why))?;
         let default_scope = format!("repository:{}:pull", self.repository);
         let mut fields = Vec::new();
         if let Some(service) = challenge.get("service") {
             fields.push(("service", service));
         }
         fields.push(("scope", challenge.get("scope").unwrap_or(&default_scope)));
-        let answer = match self.auth.and_then(Auth::identity_token) {
-            Some(token) => {
-                fields.extend([
-                    ("grant_type", "refresh_token"),
-                    ("client_id", "hull"),
-                    ("refresh_token", token),
-                ]);
-                self.post(&url, &fields).await?
-            }
-            None => self.get(url, &fields).await?,
-        };
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        let token = token.ok_or_else(|| self.useless("its token server gave no token"))?;
-        let life =
-            Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE_S).max(DEFAULT_LIFE_S));
-        Ok((
-            secret(&format!("Bearer {token}"))
-                .ok_or_else(|| self.useless("its token is not text"))?,
-            Some(life),
-        ))
+        let Answer { token, life } = self.obtain(&url, fields).await?;
+        let header = secret(&format!("Bearer {token}"));
+        Ok((header.ok_or_else(|| self.useless("its token is not text"))?, Some(life)))
     }
 
-    /// The URL of the token server in a challenge, or why credentials are not sent there.
-    fn token_server(&self, challenge: &Challenge) -> Result<Url, &'static str> {
-        let realm = challenge.get("realm").unwrap_or_default();
-        let url = Url::parse(realm).map_err(|_| "it names no token server")?;
+    /// The URL of the token server in a challenge, or why credentials are not sent there. A path alone is on the
+    /// registry.
+    fn token_server(&self, challenge: &Challenge, asked: &Url) -> Result<Url, &'static str> {
+        let realm = challenge.get("realm").unwrap_or_default().trim();
+        let is_relative = ["/", "./", "../"].iter().any(|start| realm.starts_with(start));
+        let url = if is_relative { asked.join(realm) } else { Url::parse(realm) };
+        let url = url.map_err(|_| "it names no token server")?;
         let api = Url::parse(&self.endpoint.api).ok();
         let of_registry = api.as_ref().and_then(Url::host_str).unwrap_or_default();
         let own = url.host_str().unwrap_or_default();
@@ -146,17 +191,54 @@ impl TokenRequest<'_> {
         }
     }
 
-    async fn get(&self, mut url: Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
+    /// Asks the token server, again if it fails for the moment.
+    async fn obtain(&self, url: &Url, mut fields: Vec<(&str, &str)>) -> Result<Answer, Cause> {
+        let identity = self.auth.and_then(Auth::identity_token);
+        if let Some(token) = identity {
+            fields.extend([
+                ("grant_type", "refresh_token"),
+                ("client_id", "hull"),
+                ("refresh_token", token),
+            ]);
+        }
+        let server = transport::host_and_port(url);
+        let mut retry = Retry::new(self.patience, self.pause, self.endpoint.stall);
+        loop {
+            retry::turn(&server, TOKEN, self.patience, self.breakers, self.watch).await?;
+            self.watch.waits_for(WaitReason::Token);
+            let began = Instant::now();
+            let sent = match identity {
+                Some(_) => self.post(url, &fields, &server).await,
+                None => self.get(url.clone(), &fields).await,
+            };
+            let answer = match sent {
+                Ok(response) => self.answer(response, &server).await,
+                Err(cause) => Err(cause.asked_for(TOKEN).into()),
+            };
+            let failed = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            retry.wait(failed, began.elapsed(), &server, self.breakers, self.watch).await?;
+        }
+    }
+
+    async fn get(&self, mut url: Url, fields: &[(&str, &str)]) -> Result<Response, Cause> {
         url.query_pairs_mut().extend_pairs(fields);
         let mut bound = HeaderMap::new();
         if let Some((username, password)) = self.auth.and_then(Auth::basic) {
             bound.insert(AUTHORIZATION, basic(self, username, password)?);
         }
-        let sent = transport::follow(self.endpoint, url.clone(), &HeaderMap::new(), &bound).await;
-        self.answer(sent?.response, &url).await
+        let sent = transport::follow(self.endpoint, url, &HeaderMap::new(), &bound).await;
+        sent.map(|answered| answered.response)
     }
 
-    async fn post(&self, url: &Url, fields: &[(&str, &str)]) -> Result<Answer, Cause> {
+    async fn post(
+        &self,
+        url: &Url,
+        fields: &[(&str, &str)],
+        server: &str,
+    ) -> Result<Response, Cause> {
         // A form is written like a query.
         let mut form = url.clone();
         form.set_query(None);
@@ -167,37 +249,34 @@ impl TokenRequest<'_> {
             .post(url.clone())
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
-        let server = url.host_str().unwrap_or_default();
-        let response = transport::send(request, server, self.endpoint.stall).await?;
-        self.answer(response, url).await
+        transport::send(request, server, self.endpoint.stall).await
     }
 
-    async fn answer(&self, response: Response, url: &Url) -> Result<Answer, Cause> {
-        let server = url.host_str().unwrap_or_default();
+    async fn answer(&self, response: Response, server: &str) -> Result<Answer, Failed> {
         let status = response.status();
-        if matches!(status.as_u16(), 400 | 401 | 403) {
-            let detail = transport::response_text(response, self.endpoint.stall).await;
-            return Err(self.denied(detail));
-        }
         if !status.is_success() {
-            let detail = transport::response_text(response, self.endpoint.stall).await;
-            let what = format!("a token for {}", self.repository);
-            return Err(Cause::Answer {
-                host: server.to_owned(),
-                status: status.as_u16(),
-                what,
-                detail,
-            });
+            let asks = retry::asked_pause(&response);
+            let text = transport::error_text(response, self.endpoint.stall).await;
+            let cause = self.refusal(status.as_u16(), text, server);
+            return Err(Failed { asks, status: Some(status.as_u16()), ..cause.into() });
         }
-        let (what, limit) = ("the answer of the token server", self.endpoint.stall);
+        let (what, limit) = ("the response of the token server", self.endpoint.stall);
         let read = transport::body(response, what, ANSWER_BYTES_MAX, server);
-        let bytes = match tokio::time::timeout(limit, read).await {
-            Ok(read) => read?,
-            Err(_) => return Err(transport::stalled(server, what, limit)),
-        };
-        // The error would quote the text, which may hold a token.
-        serde_json::from_slice(&bytes)
-            .map_err(|_| self.useless("the response of its token server is not JSON"))
+        let read = tokio::time::timeout(limit, read).await;
+        let body = read.map_err(|_| transport::stalled(server, what, limit))??;
+        let bytes = body.complete(what, ANSWER_BYTES_MAX)?;
+        parse(&bytes).map_err(|why| self.useless(why).into())
+    }
+
+    fn refusal(&self, status: u16, text: ErrorText, server: &str) -> Cause {
+        let what = format!("a token for {}", self.repository);
+        let host = server.to_owned();
+        match (status, text) {
+            (400 | 401, text) => self.denied(text.words()),
+            (_, ErrorText::Page) => Cause::Page { host, status, what },
+            (403, text) => self.denied(text.words()),
+            (_, text) => Cause::Answer { host, status, what, detail: text.words(), registry: None },
+        }
     }
 
     pub(super) fn denied(&self, detail: String) -> Cause {
@@ -242,6 +321,7 @@ pub(super) fn secret(text: &str) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn key(credentials: &str) -> TokenKey {
         TokenKey {
@@ -265,5 +345,65 @@ mod tests {
         let tokens = Tokens::default();
         tokens.keep(key("a"), secret("Bearer t").unwrap(), Some(MARGIN));
         assert!(tokens.get(&key("a")).is_none());
+    }
+
+    #[test]
+    fn a_token_is_taken_whatever_else_the_response_says() {
+        let day = LIFE_MAX_S;
+        for (text, seconds) in [
+            (r#"{"token":"T"}"#, 60),
+            (r#"{"token":"T","expires_in":300}"#, 300),
+            (r#"{"token":"T","expires_in":299.5}"#, 299),
+            (r#"{"token":"T","expires_in":3e2}"#, 300),
+            (r#"{"token":"T","expires_in":"300"}"#, 300),
+            (r#"{"token":"T","expires_in":" 300.0 "}"#, 300),
+            (r#"{"token":"T","expires_in":"soon"}"#, 60),
+            (r#"{"token":"T","expires_in":"NaN"}"#, 60),
+            (r#"{"token":"T","expires_in":"inf"}"#, day),
+            (r#"{"token":"T","expires_in":"-inf"}"#, 60),
+            (r#"{"token":"T","expires_in":-1}"#, 60),
+            (r#"{"token":"T","expires_in":-1e300}"#, 60),
+            (r#"{"token":"T","expires_in":0}"#, 60),
+            (r#"{"token":"T","expires_in":null}"#, 60),
+            (r#"{"token":"T","expires_in":[300]}"#, 60),
+            (r#"{"token":"T","expires_in":true}"#, 60),
+            (r#"{"token":"T","expires_in":9223372036854775807}"#, day),
+            (r#"{"token":"T","expires_in":18446744073709551615}"#, day),
+            (r#"{"token":"T","expires_in":99999999999999999999}"#, day),
+            (r#"{"token":"T","expires_in":1e308}"#, day),
+            // Larger than any number of JSON's common readers.
+            (r#"{"token":"T","expires_in":1e999}"#, 60),
+            (r#"{"token":"","access_token":"T"}"#, 60),
+            (r#"{"token":null,"access_token":"T"}"#, 60),
+            (r#"{"token":7,"access_token":"T","issued_at":-5}"#, 60),
+            (r#"{"access_token":"T","issued_at":"32767-99-99T99:99:99Z"}"#, 60),
+            ("\u{feff}{\"access_token\":\"T\",\"issued_at\":null,\"scope\":[{}]}", 60),
+        ] {
+            let answer = parse(text.as_bytes()).unwrap();
+            assert_eq!((answer.token.as_str(), answer.life.as_secs()), ("T", seconds), "{text}");
+        }
+        for text in ["", "null", "[]", "<html>", "{", r#"{"token":""}"#, r#"{"token":["T"]}"#, "{}"]
+        {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_response_makes_it_panic(life in "-?[0-9]{1,30}(\\.[0-9]{1,5})?(e-?[0-9]{1,4})?", text in "\\PC{0,40}") {
+            for text in [&text, &format!(r#"{{"token":"T","expires_in":{life}}}"#)] {
+                let least = parse(text.as_bytes()).map_or(DEFAULT_LIFE_S, |of| of.life.as_secs());
+                prop_assert!((DEFAULT_LIFE_S..=LIFE_MAX_S).contains(&least));
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_is_kept_for_a_bounded_time() {
+        let tokens = Tokens::default();
+        tokens.keep(key("a"), secret("Bearer t").unwrap(), Some(Duration::MAX));
+        assert!(tokens.get(&key("a")).is_some());
+        let until = tokens.tokens.lock().unwrap()[&key("a")].until.unwrap();
+        assert!(until < Instant::now() + Duration::from_secs(LIFE_MAX_S));
     }
 }

@@ -3,15 +3,18 @@
 //!
 //! The rule: credentials, and headers that the operator has set for a host, go to the scheme, host and
 //! port (the origin, RFC 6454) that they are for, until a redirect leaves it. A redirect elsewhere goes
-//! without them, also when it leads back, and never from HTTPS to plain HTTP.
+//! without them, also when it leads back, and never from HTTPS to plain HTTP. All redirects of a request share one time
+//! limit.
 
 use super::endpoint::Endpoint;
 use super::failure;
 use crate::error::{Cause, Unreachable, shown};
-use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use flate2::bufread::MultiGzDecoder;
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
-use std::time::Duration;
+use std::io::Read as _;
+use std::time::{Duration, Instant};
 
 const REDIRECTS_MAX: usize = crate::limits::REDIRECTS.count();
 /// Most of an error page that is read, and that is shown.
@@ -36,6 +39,7 @@ pub(super) async fn follow(
     let origin = url.origin();
     let of_registry = Url::parse(&endpoint.api).map(|api| api.origin());
     let (mut at, mut has_left) = (url, false);
+    let began = Instant::now();
     for _ in 0..=REDIRECTS_MAX {
         // Another origin chose this address, also when it is one of the first origin's.
         has_left |= at.origin() != origin;
@@ -47,7 +51,8 @@ pub(super) async fn follow(
         let is_registry = of_registry.as_ref().is_ok_and(|of| *of == at.origin());
         let asked = if is_registry { endpoint.host.clone() } else { host };
         let http = if has_left { &endpoint.http_elsewhere } else { &endpoint.http };
-        let response = send(http.get(at.clone()).headers(all), &asked, endpoint.stall).await?;
+        let limit = endpoint.stall.saturating_sub(began.elapsed());
+        let response = send(http.get(at.clone()).headers(all), &asked, limit).await?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
             return Ok(FinalResponse { response, elsewhere: has_left.then_some(asked) });
@@ -128,10 +133,39 @@ struct ErrorItem {
     message: String,
 }
 
-/// The text of an error response: the code and message of its JSON, or the beginning of a page.
-pub(super) async fn response_text(response: Response, limit: Duration) -> String {
-    let read = tokio::time::timeout(limit, body(response, "", ERROR_BYTES_MAX, "")).await;
-    let Ok(Ok(bytes)) = read else { return String::new() };
+/// The text of an error response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ErrorText {
+    /// The code and message of its JSON, or the beginning of its text.
+    Words(String),
+    /// A page for people, which is not for a message.
+    Page,
+}
+
+impl ErrorText {
+    /// The words, if there are any.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Words(words) => words,
+            Self::Page => String::new(),
+        }
+    }
+}
+
+/// Whether a body is a page for people.
+pub(super) fn is_page(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    // An error of a storage service is XML too, but for programs.
+    bytes.starts_with(b"<") && !bytes.starts_with(b"<?xml") && !bytes.starts_with(b"<Error")
+}
+
+/// Reads the text of an error response.
+pub(super) async fn error_text(response: Response, limit: Duration) -> ErrorText {
+    let read =
+        async { body(response, "", ERROR_BYTES_MAX, "").await?.complete("", ERROR_BYTES_MAX) };
+    let Ok(Ok(bytes)) = tokio::time::timeout(limit, read).await else {
+        return ErrorText::Words(String::new());
+    };
     let text = match serde_json::from_slice::<Errors>(&bytes) {
         Ok(errors) => {
             let items =
@@ -142,11 +176,45 @@ pub(super) async fn response_text(response: Response, limit: Duration) -> String
                 });
             items.collect::<Vec<_>>().join("; ")
         }
-        // A page for people: not for a message.
+        Err(_) if is_page(&bytes) => return ErrorText::Page,
         Err(_) if bytes.trim_ascii_start().starts_with(b"<") => String::new(),
         Err(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
     };
-    shown(text, SHOWN_BYTES)
+    ErrorText::Words(shown(text, SHOWN_BYTES))
+}
+
+/// A body as it came.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) bytes: Vec<u8>,
+    /// Why it ended before the length that was announced, if it did.
+    broken: Option<Cause>,
+    is_gzip: bool,
+}
+
+impl Body {
+    /// The whole body, without the compression of the transfer. The result has at most `max` bytes.
+    pub(super) fn complete(self, what: &str, max: u64) -> Result<Vec<u8>, Cause> {
+        match self.broken {
+            Some(cause) => Err(cause),
+            None if self.is_gzip => inflated(&self.bytes, what, max),
+            None => Ok(self.bytes),
+        }
+    }
+}
+
+/// Undoes `Content-Encoding: gzip`, which some servers use although it was not offered to them.
+fn inflated(bytes: &[u8], what: &str, max: u64) -> Result<Vec<u8>, Cause> {
+    let mut out = Vec::new();
+    let read = MultiGzDecoder::new(bytes).take(max.saturating_add(1)).read_to_end(&mut out);
+    match read {
+        Ok(_) if out.len() as u64 > max => Err(Cause::TooLarge { what: what.to_owned(), max }),
+        Ok(_) => Ok(out),
+        Err(err) => Err(Cause::Document {
+            what: what.to_owned(),
+            why: format!("it is not gzip, as its Content-Encoding says: {err}"),
+        }),
+    }
 }
 
 /// Reads a body of at most `max` bytes.
@@ -155,19 +223,60 @@ pub(super) async fn body(
     what: &str,
     max: u64,
     host: &str,
-) -> Result<Vec<u8>, Cause> {
+) -> Result<Body, Cause> {
     let too_large = || Cause::TooLarge { what: what.to_owned(), max };
     if response.content_length().is_some_and(|length| length > max) {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|err| failure::unreachable(host, &err))?
-    {
-        if (bytes.len() + chunk.len()) as u64 > max {
-            return Err(too_large());
+    let encoding = response.headers().get(CONTENT_ENCODING).and_then(|of| of.to_str().ok());
+    let is_gzip = encoding.is_some_and(|of| {
+        ["gzip", "x-gzip"].iter().any(|name| of.trim().eq_ignore_ascii_case(name))
+    });
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(Body { bytes, broken: None, is_gzip }),
+            Ok(Some(chunk)) if (bytes.len() as u64).saturating_add(chunk.len() as u64) > max => {
+                return Err(too_large());
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Err(err) => {
+                let broken = Some(failure::unreachable(host, &err));
+                return Ok(Body { bytes, broken, is_gzip });
+            }
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write as _;
+
+    #[test]
+    fn pages_are_told_from_errors_for_programs() {
+        for page in ["<html>", " \n<!DOCTYPE html><p>", "\u{feff}<HTML>"] {
+            assert!(is_page(page.as_bytes()), "{page}");
+        }
+        for other in
+            ["", "{}", "<?xml version=\"1.0\"?><Error/>", "<Error><Code/></Error>", "no <p>"]
+        {
+            assert!(!is_page(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_body_is_inflated_within_the_limit() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&[b' '; 1000]).unwrap();
+        let bytes = gzip.finish().unwrap();
+        assert_eq!(inflated(&bytes, "it", 1000).unwrap().len(), 1000);
+        assert!(matches!(inflated(&bytes, "it", 999), Err(Cause::TooLarge { .. })));
+        assert!(matches!(inflated(b"{}", "it", 999), Err(Cause::Document { .. })));
+        assert!(matches!(
+            inflated(&bytes[..bytes.len() - 4], "it", 1000),
+            Err(Cause::Document { .. })
+        ));
+    }
 }

@@ -169,7 +169,8 @@ impl ProgressTracker {
         let coming = layers.iter().filter(|of| of.state != ProgressState::Present);
         coming.fold((0, 0, 0), |(received, total, inflated): (u64, u64, u64), of| {
             let all = total.saturating_add(of.total);
-            (received + of.watch.now().0, all, inflated + of.watch.inflated())
+            let received = received.saturating_add(of.watch.now().0);
+            (received, all, inflated.saturating_add(of.watch.inflated()))
         })
     }
 }

@@ -222,14 +222,19 @@ impl Puller {
 
     /// Follows indexes to the manifest for this machine.
     async fn resolve(&self, session: &Session, reference: &Reference) -> Result<Resolved, Cause> {
-        let first = session.manifest(reference.selector()).await?;
+        // A page or an artifact is the fault of the host that sent it; an image for other machines is not.
+        let check = |bytes: &[u8]| match manifest::parse(bytes, "the manifest", &self.machine) {
+            Err(cause) if cause.is_unreadable() => Err(cause),
+            Ok(_) | Err(_) => Ok(()),
+        };
+        let first = session.manifest(reference.selector(), &check).await?;
         let mut digests = vec![first.digest];
         let mut document = manifest::parse(&first.bytes, "the manifest", &self.machine)?;
         for _ in 0..manifest::INDEX_DEPTH_MAX {
             match document {
                 Document::Manifest(manifest) => return Ok(Resolved { manifest, digests }),
                 Document::Index(chosen) => {
-                    let next = session.manifest(chosen.digest.as_str()).await?;
+                    let next = session.manifest(chosen.digest.as_str(), &check).await?;
                     digests.push(next.digest);
                     document = manifest::parse(&next.bytes, "the manifest", &self.machine)?;
                 }
@@ -285,12 +290,16 @@ impl Puller {
             return Ok(NewLayer::Stored(layer));
         }
         progress.state(&in_flight.watch, ProgressState::Receiving);
-        let mut skipped = 0;
+        let mut sources = Vec::new();
         loop {
-            match self.fetch(session, in_flight, skipped).await {
+            let tried = sources.len();
+            match self.fetch(session, in_flight, &mut sources).await {
                 // Another mirror may have an intact copy.
-                Err(cause) if cause.is_damage() && skipped + 1 < session.places() => {
-                    skipped += 1;
+                Err(cause)
+                    if cause.is_damage()
+                        && sources.len() > tried
+                        && sources.len() < session.places() =>
+                {
                     let layer = &in_flight.descriptor.digest;
                     tracing::warn!(%layer, error = %cause, "layer is damaged, trying the next host");
                 }
@@ -307,7 +316,7 @@ impl Puller {
         self: &Arc<Self>,
         session: &Session,
         in_flight: &InFlight<'_>,
-        skipped: usize,
+        sources: &mut Vec<String>,
     ) -> Result<NewLayer, Cause> {
         let InFlight { descriptor, expected, watch, busy, work } = in_flight;
         let (into, bytes) = pipe();
@@ -317,7 +326,7 @@ impl Puller {
         let unpacking = tokio::task::spawn_blocking(move || {
             (layers.make_layer(bytes, &of, &seen, &work), busy)
         });
-        let fetched = session.layer(descriptor, skipped, into, watch).await;
+        let fetched = session.layer(descriptor, sources, into, watch).await;
         // The unpacker sees a broken stream as its end; the reason is known here.
         let unpacked = unpacking.await.map_or_else(|_| Err(ended()), |(made, _busy)| made);
         fetched?;

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod counted;
+
 use hull_image::{Config, Image, Reference, Registry, Remote, Store};
 use hull_tests::image::{Blob, Packed};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -41,7 +43,11 @@ impl TestStore {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config {
             root: dir.path().join("store"),
-            remote: Remote { stall: Duration::from_secs(20), ..Default::default() },
+            remote: Remote {
+                stall: Duration::from_secs(20),
+                pause: Duration::from_millis(1),
+                ..Default::default()
+            },
             concurrent_layers: 4,
             pinned: vec!["pinned.example.org/one:1".into()],
             ..Default::default()
@@ -133,6 +139,12 @@ pub(crate) struct Answer {
     pub(crate) cut_after: Option<usize>,
     /// Nothing more comes after so many bytes of the body, until the client has had enough.
     pub(crate) hangs_after: Option<usize>,
+    /// Nothing comes at all, until the client has had enough.
+    pub(crate) is_silent: bool,
+    /// The connection ends before the head of the response: closed, or reset.
+    pub(crate) ends: Option<End>,
+    /// The announced length, instead of the body's own.
+    pub(crate) length: Option<usize>,
     /// The head comes a byte at a time, with so much time between, until the client has had enough.
     pub(crate) trickles: Option<Duration>,
 }
@@ -146,6 +158,13 @@ impl Answer {
         self.headers.push((name.into(), value.into()));
         self
     }
+}
+
+/// How a connection ends without a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Closed,
+    Reset,
 }
 
 type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
@@ -162,18 +181,26 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        Self::serve(None, Arc::new(handler))
+        Self::start_at(0, handler)
+    }
+
+    /// The same on a port that is known before.
+    pub(crate) fn start_at(
+        port: u16,
+        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(port, None, Arc::new(handler))
     }
 
     pub(crate) fn start_tls(
         tls: rustls::ServerConfig,
         handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::serve(Some(Arc::new(tls)), Arc::new(handler))
+        Self::serve(0, Some(Arc::new(tls)), Arc::new(handler))
     }
 
-    fn serve(tls: Option<Arc<rustls::ServerConfig>>, handler: Arc<Handler>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn serve(port: u16, tls: Option<Arc<rustls::ServerConfig>>, handler: Arc<Handler>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, is_over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (list, over) = (Arc::clone(&asked), Arc::clone(&is_over));
@@ -188,10 +215,15 @@ impl Fake {
                     continue;
                 };
                 std::thread::spawn(move || match tls {
-                    None => answer(stream, &*handler, &list),
+                    None => {
+                        let socket = stream.try_clone().unwrap();
+                        answer(stream, &socket, &*handler, &list);
+                    }
                     Some(tls) => {
+                        let socket = stream.try_clone().unwrap();
                         let connection = rustls::ServerConnection::new(tls).unwrap();
-                        answer(rustls::StreamOwned::new(connection, stream), &*handler, &list);
+                        let stream = rustls::StreamOwned::new(connection, stream);
+                        answer(stream, &socket, &*handler, &list);
                     }
                 });
             }
@@ -215,15 +247,30 @@ impl Drop for Fake {
     }
 }
 
-fn answer(stream: impl Read + Write, handler: &Handler, list: &Mutex<Vec<Asked>>) {
+fn answer(
+    stream: impl Read + Write,
+    socket: &TcpStream,
+    handler: &Handler,
+    list: &Mutex<Vec<Asked>>,
+) {
     let mut stream = BufReader::new(stream);
     let Some(asked) = read(&mut stream) else { return };
     list.lock().unwrap().push(asked.clone());
     let answer = handler(&asked);
+    if answer.is_silent {
+        let _gone = stream.read(&mut [0]);
+        return;
+    }
+    if let Some(end) = answer.ends {
+        if end == End::Reset {
+            rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)).unwrap();
+        }
+        return;
+    }
     let mut head = format!(
         "HTTP/1.1 {} Said\r\nConnection: close\r\nContent-Length: {}\r\n",
         answer.status,
-        answer.body.len()
+        answer.length.unwrap_or(answer.body.len())
     );
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));

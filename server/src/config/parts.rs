@@ -21,6 +21,7 @@ impl Config {
                 config_path: self.image.config_path.clone(),
                 docker_config: self.image.docker_config.clone(),
                 stall: Duration::from_secs(self.image.stall_s),
+                ..hull_image::Remote::default()
             },
             concurrent_layers: self.image.concurrent_layers,
             pinned: self.image.pinned.clone(),

@@ -6,4 +6,5 @@ pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     hull_image::fuzz::reference(&text);
     hull_image::fuzz::challenge(&text);
+    hull_image::fuzz::responses(&text);
 }
