@@ -245,7 +245,7 @@ async fn names_of_older_records_are_found_in_every_spelling() {
     );
     let tags = &store.store.find("app:1").unwrap().repo_tags;
     assert_eq!(*tags, ["docker.io/library/app:1", "upper:443/app:1"]);
-    store.store.remove("index.docker.io/library/app:2", &|_| false).unwrap();
+    store.store.untag("index.docker.io/library/app:2", &|_| false).unwrap();
     assert_eq!(at("app:2"), None);
     let again = store.again();
     let left = again.store.find("reg.example.org/app:1").unwrap();

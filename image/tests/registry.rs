@@ -252,8 +252,8 @@ async fn what_is_not_there_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn removing_takes_names_first_and_layers_that_nobody_needs() {
-    if !can_run("removing_takes_names_first_and_layers_that_nobody_needs") {
+async fn untagging_takes_names_first_and_layers_that_nobody_needs() {
+    if !can_run("untagging_takes_names_first_and_layers_that_nobody_needs") {
         return;
     }
     let (registry, store) = (Registry::start(), TestStore::new());
@@ -268,22 +268,49 @@ async fn removing_takes_names_first_and_layers_that_nobody_needs() {
     }
     assert_eq!(store.names("layers").len(), 2);
     let unused = |_: &str| false;
-    store.store.remove(&one, &|_| true).unwrap();
+    store.store.untag(&one, &|_| true).unwrap();
     let left = store.store.find(&two).unwrap();
     assert_eq!((left.repo_tags.as_slice(), left.repo_digests.len()), ([two.clone()].as_slice(), 1));
-    let err = store.store.remove(&two, &|id| id == left.id).unwrap_err();
+    let err = store.store.untag(&two, &|id| id == left.id).unwrap_err();
     assert_eq!(err.kind(), ErrorKind::InUse);
     assert!(store.store.find(&two).is_some(), "a used image keeps its last name");
-    store.store.remove(&with_more.id(), &unused).unwrap();
+    store.store.untag(&with_more.id(), &unused).unwrap();
     assert!(store.store.find(&more).is_none());
     assert_eq!(store.names("layers").len(), 1, "the shared layer is still needed");
-    store.store.remove(&two, &unused).unwrap();
-    store.store.remove(&two, &unused).unwrap();
+    store.store.untag(&two, &unused).unwrap();
+    store.store.untag(&two, &unused).unwrap();
     assert!(store.store.list().is_empty());
     for directory in ["images", "layers", "tmp"] {
         assert!(store.names(directory).is_empty(), "{directory}");
     }
     assert_eq!(store.store.usage().unwrap().bytes, 0);
+}
+
+/// The text of CRI 1.36: by one tag, whichever, the image goes with all of them.
+#[tokio::test]
+async fn an_image_is_removed_by_any_one_of_its_names() {
+    if !can_run("an_image_is_removed_by_any_one_of_its_names") {
+        return;
+    }
+    let (registry, store) = (Registry::start(), TestStore::new());
+    let packed = busybox_image().pack();
+    let names = [
+        registry.push("tests/one", "1", &packed),
+        registry.push("tests/one", "2", &packed),
+        registry.push("tests/two", "1", &packed),
+    ];
+    let digested = format!("{}/tests/two@{}", registry.host, packed.manifest.digest());
+    for by in [&names[0], &names[2], &digested, &packed.id()] {
+        for name in &names {
+            store.pull(name).await.unwrap();
+        }
+        let err = store.store.remove(by, &|id| id == packed.id()).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::InUse);
+        assert_eq!(store.store.list()[0].repo_tags.len(), 3, "an image in use keeps every name");
+        store.store.remove(by, &|_| false).unwrap();
+        store.store.remove(by, &|_| false).unwrap();
+        assert!(store.store.list().is_empty() && store.names("layers").is_empty(), "{by}");
+    }
 }
 
 /// A removal that was cut short, between any two of its steps, is finished when the store is opened.

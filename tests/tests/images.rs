@@ -72,6 +72,27 @@ async fn images_are_removed_by_name_and_by_id() {
     assert!(layers.is_empty(), "layers of no image are left: {layers:?}");
 }
 
+/// CRI 1.36: by one tag the image goes with all of its names. The command line takes away one name.
+#[tokio::test]
+async fn one_tag_removes_the_image_and_the_command_line_one_tag() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let packed = fixture::busybox_image().pack();
+    let names =
+        ["tests/first", "tests/second"].map(|name| fixture::registry().push(name, "1", &packed));
+    let tags = async || cri.image_status(&packed.id()).await.unwrap().map(|image| image.repo_tags);
+    for name in &names {
+        cri.pull(name).await.unwrap();
+    }
+    let removed = node.hull(&["rmi", &names[0]]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    assert_eq!(tags().await, Some(vec![names[1].clone()]));
+    cri.pull(&names[0]).await.unwrap();
+    let request = api::RemoveImageRequest { image: Some(spec(&names[1])) };
+    cri.image.clone().remove_image(request).await.unwrap();
+    assert_eq!(tags().await, None, "the other name is left");
+}
+
 #[tokio::test]
 async fn the_filesystem_of_images_is_told() {
     let node = Node::start().await;

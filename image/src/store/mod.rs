@@ -149,12 +149,31 @@ impl Store {
         index.tag(record, tag.clone()).map_err(keep)?.ok_or_else(missing)
     }
 
-    /// Removes a name, or the image and all its names when `name` is its id or its last tag; then the
-    /// layers that no other image needs. An image with containers (`used`, called with its id) keeps its
-    /// last name. Removing an image that is not there is a success.
+    /// Removes the image that has this name or id, with all its names, and then the layers that no other image needs.
+    /// An image with containers (`used`, called with its id) stays. Removing an image that is not there is a success.
     pub fn remove(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+        self.removed(name, |index| {
+            let Some((record, _)) = index.record(name) else { return Ok(Vec::new()) };
+            if used(&record.id) {
+                return Err(Error::InUse { image: name.to_owned() });
+            }
+            index.remove(&record.id, used)
+        })
+    }
+
+    /// Removes one name of an image, and the image itself if that is its last tag or if `name` is its id. An image with
+    /// containers keeps its last name.
+    pub fn untag(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+        self.removed(name, |index| index.remove(name, used))
+    }
+
+    fn removed(
+        &self,
+        name: &str,
+        remove: impl FnOnce(&mut Index) -> Result<Vec<PathBuf>, Error>,
+    ) -> Result<(), Error> {
         self.check_writable()?;
-        let removal = self.parts.index.lock().remove(name, used)?;
+        let removal = remove(&mut self.parts.index.lock())?;
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         for directory in removal {
             hull_sys::remove_tree(&directory).map_err(failed)?;

@@ -109,9 +109,7 @@ pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
                 if images::find(&mut client, name).await?.is_none() {
                     return Err(Error::NotFound { kind: "image", name: name.clone() });
                 }
-                let image = api::ImageSpec { image: name.clone(), ..Default::default() };
-                let request = api::RemoveImageRequest { image: Some(image) };
-                client.images.remove_image(request).await?;
+                client.admin.untag(admin::UntagRequest { image: name.clone() }).await?;
                 output::line(name)?;
             }
             Ok(())

@@ -5,6 +5,7 @@ use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
 use super::output::{self, Table};
+use hull_proto::admin;
 use hull_proto::cri as api;
 
 fn named(image: &str) -> api::ImageSpec {
@@ -54,14 +55,14 @@ fn names(image: &api::Image) -> Vec<String> {
     }
 }
 
-/// Removes images. A missing image is an error, because it is probably misspelt.
+/// Removes names of images; an image goes with its last tag, or by its id. A missing image is an error, because it is
+/// probably misspelt.
 pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
     for name in &args.images {
         if find(&mut client, name).await?.is_none() {
             return Err(Error::NotFound { kind: "image", name: name.clone() });
         }
-        let request = api::RemoveImageRequest { image: Some(named(name)) };
-        client.images.remove_image(request).await?;
+        client.admin.untag(admin::UntagRequest { image: name.clone() }).await?;
         output::line(name)?;
     }
     Ok(())

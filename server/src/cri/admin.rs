@@ -2,6 +2,7 @@
 //! Hull's own service, for its command line: pulls with progress, archives in and out, names, comparing
 //! what is stored, the merged config.
 
+use super::image::Names;
 use super::service::Cri;
 use super::status;
 use crate::limits::call_memory::Received;
@@ -105,6 +106,14 @@ impl Hull for Cri {
         let tagged = blocking(move || images.tag(&image, &name, force)).await;
         tagged.map_err(|err| status::of_image(&err))?;
         Ok(Response::new(api::TagResponse { name: full }))
+    }
+
+    async fn untag(
+        &self,
+        request: Request<api::UntagRequest>,
+    ) -> Result<Response<api::UntagResponse>, Status> {
+        self.remove_named(request.into_inner().image, Names::This).await?;
+        Ok(Response::new(api::UntagResponse {}))
     }
 
     async fn export(

@@ -71,14 +71,8 @@ impl ImageService for Cri {
         request: Request<api::RemoveImageRequest>,
     ) -> Answer<api::RemoveImageResponse> {
         let name = required(name_of(request.into_inner().image))?;
-        let node = Arc::clone(&self.node);
-        let removed = blocking(move || {
-            // Checked while the store holds its index: a user of an image publishes that first,
-            // and then checks that the image is still there.
-            let used = |id: &str| node.registry.views().iter().any(|view| view.images.contains(id));
-            node.images.remove(&name, &used)
-        });
-        removed.await.map_err(|err| status::of_image(&err))?;
+        // As CRI 1.36 says: by any one of its names the image goes with all of them.
+        self.remove_named(name, Names::All).await?;
         Ok(Response::new(api::RemoveImageResponse {}))
     }
 
@@ -106,7 +100,31 @@ impl ImageService for Cri {
     }
 }
 
+/// Which names of an image are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// All of them, and the image.
+    All,
+    /// The given one; the image goes with its last tag.
+    This,
+}
+
 impl Cri {
+    /// Removes an image, or one of its names.
+    pub(super) async fn remove_named(&self, name: String, names: Names) -> Result<(), Status> {
+        let node = Arc::clone(&self.node);
+        let removed = blocking(move || {
+            // Checked while the store holds its index: a user of an image publishes that first,
+            // and then checks that the image is still there.
+            let used = |id: &str| node.registry.views().iter().any(|view| view.images.contains(id));
+            match names {
+                Names::All => node.images.remove(&name, &used),
+                Names::This => node.images.untag(&name, &used),
+            }
+        });
+        removed.await.map_err(|err| status::of_image(&err))
+    }
+
     fn images_by(&self, filter: Option<api::ImageFilter>) -> Vec<api::Image> {
         let wanted = name_of(filter.and_then(|filter| filter.image));
         let images = if wanted.is_empty() {

@@ -317,7 +317,7 @@ pub(crate) struct Emulated {
 /// Arguments of `hull rmi`.
 #[derive(Debug, Args)]
 pub(crate) struct Rmi {
-    /// Images, by name or id
+    /// Names to take away; an image goes with its last tag, or by its id with all its names
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
 }
