@@ -141,15 +141,13 @@ async fn an_image_that_is_not_here_or_nowhere_is_named() {
     let (cri, pod, _image) = node.pod("web").await;
     let missing = format!("{}/tests/never-pushed:1", fixture::registry().host);
     tells(&refused(&cri, &pod, idle("main", &missing)).await, &[Code::NotFound], &["never-pushed"]);
-    tells(&cri.pull(&missing).await.unwrap_err(), &[Code::NotFound], &["never-pushed"]);
+    tells(&cri.pull(&missing).await.unwrap_err(), &[Code::Unknown], &["never-pushed"]);
     tells(&cri.pull("UPPER/CASE:::").await.unwrap_err(), &[Code::InvalidArgument], &["UPPER/CASE"]);
     tells(&cri.pull("").await.unwrap_err(), &[Code::InvalidArgument], &[]);
-    // Nothing listens on port 1.
-    tells(
-        &cri.pull("127.0.0.1:1/a/b:1").await.unwrap_err(),
-        &[Code::Unavailable],
-        &["127.0.0.1:1"],
-    );
+    // Nothing listens on port 1. The kubelet takes its reason from the beginning of the message.
+    let away = cri.pull("127.0.0.1:1/a/b:1").await.unwrap_err();
+    tells(&away, &[Code::Unknown], &["127.0.0.1:1"]);
+    assert!(away.message().starts_with("RegistryUnavailable: cannot pull"), "{away}");
 }
 
 #[tokio::test]

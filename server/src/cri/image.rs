@@ -62,7 +62,7 @@ impl ImageService for Cri {
         let reference = Reference::parse(&name).map_err(|err| status::of_image(&err))?;
         let auth = request.auth.filter(|auth| is_for(auth, &reference)).map(auth).transpose()?;
         let pulled = self.node.images.pull(&reference, auth.as_ref(), None).await;
-        let image = pulled.map_err(|err| status::of_image(&err))?;
+        let image = pulled.map_err(|err| status::of_pull(&err))?;
         Ok(Response::new(api::PullImageResponse { image_ref: image.id.clone() }))
     }
 

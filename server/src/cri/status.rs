@@ -59,6 +59,25 @@ pub(crate) fn of_image(error: &hull_image::Error) -> Status {
     plain(image_code(error), &message(error, error.hint()))
 }
 
+/// An error of a pull, for the kubelet. Only of a status with code UNKNOWN does it show the message alone, without
+/// `rpc error: code = …`; and it takes the reason for the pod's status from the beginning of that message:
+/// `k8s.io/cri-api/pkg/errors`.
+pub(crate) fn of_pull(error: &hull_image::Error) -> Status {
+    use hull_image::ErrorKind;
+    let reason = match error.kind() {
+        ErrorKind::BadReference => return of_image(error),
+        ErrorKind::Unreachable => "RegistryUnavailable: ",
+        ErrorKind::Policy => "SignatureValidationFailed: ",
+        ErrorKind::NotFound
+        | ErrorKind::Denied
+        | ErrorKind::InUse
+        | ErrorKind::Taken
+        | ErrorKind::Corrupt
+        | ErrorKind::Other => "",
+    };
+    plain(Code::Unknown, &format!("{reason}{}", message(error, error.hint())))
+}
+
 impl AsRef<Error> for Error {
     fn as_ref(&self) -> &Error {
         self
@@ -208,6 +227,39 @@ mod tests {
         let status = invalid("config.metadata.name", FORGED);
         assert!(!status.message().contains('\n'), "{status:?}");
         assert!(!plain(Code::Unknown, FORGED).message().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_kubelet_finds_its_reasons_at_the_beginning_of_a_pulls_error() {
+        use hull_image::{Cause, Error as Image, Unreachable};
+        let pull = |source| Image::Pull { image: "reg.example.org/app:1".into(), source };
+        let answer = |status| Cause::Answer {
+            host: "reg.example.org".into(),
+            status,
+            what: "app:1".into(),
+            detail: String::new(),
+            registry: None,
+        };
+        let away = |kind| Cause::Unreachable {
+            host: "reg.example.org".into(),
+            kind,
+            detail: String::new(),
+            registry: None,
+        };
+        let policy = Cause::Policy { why: "not signed".into(), file: "/p".into() };
+        for (error, start) in [
+            (pull(away(Unreachable::Refused)), "RegistryUnavailable: cannot pull reg.example.org"),
+            (pull(answer(503)), "RegistryUnavailable: cannot pull"),
+            (pull(answer(429)), "RegistryUnavailable: cannot pull"),
+            (pull(answer(418)), "cannot pull"),
+            (pull(policy), "SignatureValidationFailed: cannot pull"),
+        ] {
+            let status = of_pull(&error);
+            assert_eq!(status.code(), Code::Unknown);
+            assert!(status.message().starts_with(start), "{status}");
+        }
+        let name = Image::Reference { text: "UPPER".into(), why: "it is not in lower case" };
+        assert_eq!(of_pull(&name).code(), Code::InvalidArgument);
     }
 
     #[test]

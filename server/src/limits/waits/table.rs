@@ -221,7 +221,7 @@ const WAITS: &[Wait] = &[
         &[],
         &[STALL],
         "tried again as far as \"Registries\" says, then the next host",
-        "UNAVAILABLE",
+        "UNKNOWN",
     ),
     wait(("ImageStatus, ListImages, Status", "registry or token server"), &[], &[], AT_ONCE, "OK"),
     wait(
