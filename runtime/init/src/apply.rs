@@ -286,6 +286,7 @@ impl Builder<'_> {
                 .map_err(errno_context(format!("sethostname({name})"))),
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
                 .map_err(errno_context(format!("setdomainname({name})"))),
+            Op::LoopbackUp => Ok(hull_sys::netns::loopback_up()?),
             Op::Pivot => self.pivot(),
             Op::MoveRoot => self.move_root(),
         }

@@ -135,6 +135,7 @@ impl SourceBuilder<'_> {
             | Op::Sysctl { .. }
             | Op::Hostname(_)
             | Op::Domainname(_)
+            | Op::LoopbackUp
             | Op::Pivot
             | Op::MoveRoot => Ok(None),
         }

@@ -260,6 +260,8 @@ pub enum Op {
     Pivot,
     /// Covers the host's root with the container's, where `pivot_root` is not possible (an initramfs).
     MoveRoot,
+    /// Brings the loopback link of the network namespace up, which the kernel creates down.
+    LoopbackUp,
 }
 
 /// The program of a process and its attributes, for a container's first process and for execs.

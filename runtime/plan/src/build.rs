@@ -243,7 +243,7 @@ fn device(device: &LinuxDevice) -> Result<Op, Error> {
     })
 }
 
-/// Hostname and sysctls, where the namespace is not the host's.
+/// Hostname, loopback and sysctls, where the namespace is not the host's.
 fn settings(
     spec: &Spec,
     linux: &Linux,
@@ -257,6 +257,9 @@ fn settings(
         if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
             ops.push(Op::Domainname(name.into()));
         }
+    }
+    if namespaces.net == Namespace::New {
+        ops.push(Op::LoopbackUp);
     }
     let mut sysctls: Vec<_> = linux.sysctl().iter().flatten().collect();
     sysctls.sort();

@@ -201,6 +201,12 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
             format!("host name `{name}` cannot be set: {why}"),
             None,
         ),
+        Op::LoopbackUp => failure(
+            Layer::Namespace,
+            "loopback",
+            format!("the loopback link of the new network namespace cannot be brought up: {why}"),
+            None,
+        ),
         Op::Pivot | Op::MoveRoot => fs("root", format!("the root cannot be changed: {why}"), None),
     }
 }

@@ -4,9 +4,10 @@
 
 use crate::{Error, Result, flags, unshare};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 
 /// Makes a network namespace; it lives as long as the descriptor or a process in it.
@@ -32,6 +33,33 @@ pub fn within<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -
         });
         joined(inside.map_err(Error::of_io(|| "clone(netns-visit)"))?.join())
     })
+}
+
+/// Brings loopback up in the network namespace of the calling thread. `netdevice(7)`, SIOCSIFFLAGS.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN in the user namespace that owns the network namespace.
+pub fn loopback_up() -> Result<()> {
+    const GET_FLAGS: libc::Ioctl = 0x8913;
+    const SET_FLAGS: libc::Ioctl = 0x8914;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(Error::of(|| "socket(AF_UNIX)"))?;
+    // SAFETY: all zeros is a valid `ifreq`: an array of characters, and a union of integers and addresses.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    // SAFETY: the kernel reads the name and writes the flags of `request`, which lives past the call.
+    let got = unsafe { libc::ioctl(socket.as_raw_fd(), GET_FLAGS, &raw mut request) };
+    if got != 0 {
+        return Err(Error::last("ioctl(SIOCGIFFLAGS, lo)"));
+    }
+    // SAFETY: the call above has written this field of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel only reads `request`.
+    let set = unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) };
+    if set == 0 { Ok(()) } else { Err(Error::last("ioctl(SIOCSIFFLAGS, lo)")) }
 }
 
 fn joined<T>(joined: thread::Result<Result<T>>) -> Result<T> {

@@ -46,6 +46,29 @@ fn a_container_has_what_its_spec_says() {
     assert_eq!(lines[8..], ["1", "1:5", "5", "00000000", "0027", "kept"], "{ran:?}");
 }
 
+/// As with runc: programs bind and reach 127.0.0.1 in a namespace that nobody else sets up.
+#[test]
+fn loopback_is_up_in_a_new_network_namespace() {
+    let bundle = Bundle::shell("ip -o addr show dev lo; cat /sys/class/net/lo/flags");
+    for user in [false, true] {
+        bundle.change(|config| {
+            let linux = &mut config["linux"];
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|of| of["type"] != "network");
+            namespaces.push(json!({"type": "network"}));
+            if user {
+                namespaces.push(json!({"type": "user"}));
+                let map = json!([{"containerID": 0, "hostID": 0, "size": 4_294_967_295_u32}]);
+                linux["uidMappings"] = map.clone();
+                linux["gidMappings"] = map;
+            }
+        });
+        let ran = bundle.oci(&["run", "-b", &bundle.path(), "lo"]);
+        assert!(ran.stdout.contains("127.0.0.1/8"), "user namespace {user}: {ran:?}");
+        assert!(ran.stdout.trim_end().ends_with("0x9"), "up and loopback: {ran:?}");
+    }
+}
+
 /// As with runc: what a spec does not allow is denied, whether it has rules or not. The device has no driver: the
 /// kernel asks for the right to open it before it looks for one.
 #[test]
