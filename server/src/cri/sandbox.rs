@@ -60,6 +60,7 @@ impl Cri {
             handler,
             created_ns: now_ns(),
             state: State::Building,
+            last_ready: None,
         };
         let record = {
             // Refused before anything is made: what the sandbox asks for and cannot have.

@@ -15,10 +15,8 @@ use serde_json::Value;
 pub(crate) fn pod(record: &PodRecord) -> nri::PodSandbox {
     let metadata = record.config.metadata.clone().unwrap_or_default();
     let linux = record.config.linux.clone().unwrap_or_default();
-    let (pid, ips) = match &record.state {
-        State::Ready { pause_pid, ips } => (*pause_pid, ips.as_slice()),
-        State::Building | State::Stopping | State::Stopped => (0, &[][..]),
-    };
+    let (pid, ips) = record.sandbox();
+    let pid = pid.unwrap_or(0);
     let network = if pid > 0 && !record.host_network() {
         vec![nri::LinuxNamespace { r#type: "network".into(), path: format!("/proc/{pid}/ns/net") }]
     } else {

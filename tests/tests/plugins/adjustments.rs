@@ -64,6 +64,11 @@ async fn plugins_hear_of_everything_in_order_and_in_the_order_of_their_indices()
     let run = first.files().wait_for_call("RunPodSandbox").await;
     assert_eq!((&run["pod"], &run["pod_id"]), (&json!("web"), &json!(pod)));
     assert_eq!(run["ips"].as_array().unwrap().len(), 1);
+    // The pod still has its network while plugins are notified.
+    let stopped = first.files().wait_for_call("StopPodSandbox").await;
+    assert_eq!(stopped["ips"], run["ips"]);
+    assert_eq!(stopped["netns"], run["netns"]);
+    assert!(stopped["links"].as_array().unwrap().contains(&json!("eth0")), "{stopped}");
     let update = first.files().wait_for_call("UpdateContainer").await;
     assert_eq!(update["more"], 64 << 20);
     let stop = first.files().wait_for_call("StopContainer").await;

@@ -16,6 +16,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -55,10 +57,41 @@ func (p *plugin) orders() orders {
 	return o
 }
 
+// netns is the path of the pod's network namespace, if the message names one.
+func netns(pod *api.PodSandbox) string {
+	for _, namespace := range pod.GetLinux().GetNamespaces() {
+		if namespace.GetType() == "network" {
+			return namespace.GetPath()
+		}
+	}
+	return ""
+}
+
+// links are the names of the links in the pod's network namespace at the time of the call.
+func links(pod *api.PodSandbox) []string {
+	path := netns(pod)
+	if path == "" {
+		return nil
+	}
+	// Of the process whose namespace the path names.
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(path)), "net/dev"))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var names []string
+	for _, line := range strings.Split(string(text), "\n") {
+		if name, _, found := strings.Cut(line, ":"); found {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return names
+}
+
 // heard writes a line, then does what is ordered for this call.
 func (p *plugin) heard(call string, pod *api.PodSandbox, ctr *api.Container, more any) (orders, error) {
 	line, err := json.Marshal(map[string]any{
 		"call": call, "pod": pod.GetName(), "pod_id": pod.GetId(), "ips": pod.GetIps(),
+		"netns": netns(pod), "links": links(pod),
 		"container": ctr.GetName(), "id": ctr.GetId(), "state": ctr.GetState().String(),
 		"env": ctr.GetEnv(), "pid": ctr.GetPid(), "exit_code": ctr.GetExitCode(),
 		"memory": ctr.GetLinux().GetResources().GetMemory().GetLimit().GetValue(), "more": more,

@@ -22,6 +22,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
         cgroup: String::new(),
         cgroup_is_ours: true,
         state,
+        last_ready: None,
     };
     let containers = containers.iter().map(|(number, state)| {
         let id = ContainerId::from_random([*number; 32]);

@@ -64,11 +64,20 @@ pub(super) async fn pod(
         }
         (State::Ready { .. }, _) => {
             if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
-                record.state = state;
+                record.enter(state, &PodEvent::SandboxLost);
             }
             save_pod(&node, &record);
         }
-        (State::Building | State::Stopping | State::Stopped, _) => {}
+        (State::Stopping, pause) => {
+            let running = match pause {
+                Some(ProcessState::Running(started)) => Some(started.pid),
+                Some(ProcessState::Starting | ProcessState::Exited(..)) | None => None,
+            };
+            if let Some(last) = &mut record.last_ready {
+                last.pause_pid = running;
+            }
+        }
+        (State::Building | State::Stopped, _) => {}
     }
     let known = Arc::new(record.clone());
     let containers = reconcile(&node, &known, containers, hello.as_ref(), client.as_ref()).await;

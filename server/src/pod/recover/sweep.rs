@@ -110,6 +110,7 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
         cgroup: node.driver.default_path(id),
         cgroup_is_ours: true,
         state: State::Stopping,
+        last_ready: None,
     };
     if let Err(err) = teardown::take_down(node, id, &record, Vec::new(), None).await {
         error!(pod = %id, error = %Chain(&err), "left pod not taken away; tried again at the next start");

@@ -48,7 +48,7 @@ impl Task {
         match self.record.state.clone().next(event) {
             Ok(state) => {
                 let mut record = (*self.record).clone();
-                record.state = state;
+                record.enter(state, event);
                 self.record = Arc::new(record);
                 self.save().await;
             }
