@@ -96,10 +96,9 @@ async fn all_is_right(node: &Node, mapped: bool, on_host: bool, has_address: boo
     } else {
         "web-0\n".to_owned()
     };
-    if !on_host {
-        assert_eq!(said(&["hostname"]).await, hostname);
-        assert_eq!(said(&["cat", "/etc/hostname"]).await, hostname);
-    }
+    assert_eq!(said(&["hostname"]).await, hostname);
+    assert_eq!(said(&["cat", "/etc/hostname"]).await, hostname);
+    assert_eq!(said(&["sh", "-c", "echo $HOSTNAME"]).await, hostname);
     assert_eq!(
         said(&["cat", "/etc/resolv.conf"]).await,
         "search tests.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"

@@ -295,3 +295,35 @@ async fn proc_is_bare_where_nothing_of_it_is_to_be_hidden() {
     let listed = cri.output(&pod, listed).await;
     assert_eq!(listed.stdout, "0\n", "{listed:?}");
 }
+
+/// Clients name the network of a pod, and often not that of its containers.
+#[tokio::test]
+async fn a_container_that_names_no_network_is_on_its_pods_also_on_the_hosts() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let of_host = fs::read_link("/proc/self/ns/net").or_fail("read the host's network namespace");
+    for is_mapped in [true, false] {
+        let mut config = if is_mapped { mapped(&cri, "web") } else { cri.pod_config("web") };
+        pod_namespaces(&mut config).network = NamespaceMode::Node.into();
+        let pod = cri.run_pod_with(config).await.or_fail("run a pod on the host's network");
+        let mut named = shell("named", &image, "readlink /proc/self/ns/net; hostname");
+        let options = security(&mut named).namespace_options.get_or_insert_default();
+        if is_mapped {
+            let maps = range(0, FIRST, LENGTH);
+            options.userns_options = Some(userns(NamespaceMode::Pod, &maps));
+        }
+        let mut on_host = named.clone();
+        on_host.metadata.get_or_insert_default().name = "on-host".into();
+        security(&mut on_host).namespace_options.get_or_insert_default().network =
+            NamespaceMode::Node.into();
+        let silent = shell("silent", &image, "readlink /proc/self/ns/net; hostname");
+        for config in [named, on_host, silent] {
+            let said = cri.output(&pod, config).await;
+            let mut lines = said.stdout.lines();
+            assert_eq!(lines.next(), of_host.to_str(), "{said:?}");
+            let node_name = fs::read_to_string("/proc/sys/kernel/hostname").or_fail("read it");
+            assert_eq!(lines.next(), Some(node_name.trim_end()), "{said:?}");
+        }
+        cri.remove_pod(&pod).await.or_fail("remove the pod");
+    }
+}

@@ -31,7 +31,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     let SpecRequest { pod, config, image, .. } = request;
     let maps = userns::of_pod(pod.config)?;
     userns::check_container(config, pod.config)?;
-    namespaces::check_container(config)?;
+    namespaces::check_container(config, pod.config)?;
     userns::check_user(request.user, maps.as_ref())?;
     check_shared(request, maps.is_some())?;
     let context =
@@ -56,7 +56,8 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         .map_or_else(|| json!({}), resources::oci);
     resources["devices"] = json!(devices.rules);
     let args = command::args(config, image)?;
-    let hostname = if host_network { String::new() } else { pod.config.hostname.clone() };
+    let hostname =
+        if host_network { namespaces::node_name() } else { namespaces::hostname(pod.config) };
     let env = command::env(config, image, &hostname, &request.user.home)?;
     let process = process(request, &context, &sets, &args, &env)?;
     let mut spec = json!({

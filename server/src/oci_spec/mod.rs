@@ -28,7 +28,7 @@ pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;
 pub(crate) use inputs::{PodInputs, defaults};
 pub(crate) use mounts::{SHM_SOURCE, VOLUME_SOURCE, check_bind, image_source};
-pub(crate) use namespaces::mode as namespace_mode;
+pub(crate) use namespaces::{hostname, mode as namespace_mode};
 pub(crate) use network::{bandwidth, dns};
 pub(crate) use resources::{check_oom_score, limits, merge_resources};
 pub(crate) use sandbox::{PauseRequest, pause, ports};

@@ -4,17 +4,13 @@
 //! What goes in them is decided here, purely; writing is [`write`]. They are the runtime's defaults:
 //! a container whose config mounts something there gets that instead.
 
+use crate::oci_spec;
 use hull_proto::cri;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-
-/// The hostname that a pod's own uts namespace gets.
-pub(crate) fn hostname(config: &cri::PodSandboxConfig) -> &str {
-    &config.hostname
-}
 
 /// /etc/resolv.conf from the DNS config, or the host's when there is none.
 fn resolv_conf(config: &cri::PodSandboxConfig, of_host: &str) -> String {
@@ -83,7 +79,7 @@ pub(crate) fn write(
 ) -> io::Result<()> {
     let of_host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     fs::write(dir.join("resolv.conf"), resolv_conf(config, &of_host))?;
-    fs::write(dir.join("hostname"), format!("{}\n", hostname(config)))?;
+    fs::write(dir.join("hostname"), format!("{}\n", oci_spec::hostname(config)))?;
     if host_network {
         // On the host's network its names hold.
         let of_host = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]));
@@ -98,7 +94,7 @@ pub(crate) fn write_hosts(
     config: &cri::PodSandboxConfig,
     ips: &[IpAddr],
 ) -> io::Result<()> {
-    fs::write(dir.join("hosts"), hosts(hostname(config), ips))
+    fs::write(dir.join("hosts"), hosts(&config.hostname, ips))
 }
 
 #[cfg(test)]
