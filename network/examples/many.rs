@@ -47,6 +47,8 @@ fn attach(pods: u16, link_mode: LinkMode) {
         pod_cidr: vec!["10.213.0.0/16".parse().unwrap()],
         mtu: None,
         masquerade: true,
+        cluster_cidrs: Vec::new(),
+        wait_for_pod_cidr: false,
         table: "many".into(),
         state_dir: dir.path().join("state"),
     };

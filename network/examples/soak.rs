@@ -14,8 +14,7 @@
 )]
 
 use hull_network::{
-    Bandwidth, BuiltinNetwork, Cni, Dns, LinkMode, Network, Pod, PortMapping, Protocol, Request,
-    cni,
+    Bandwidth, Dns, LinkMode, Mode, Network, Pod, PortMapping, Protocol, Request, cni,
 };
 use hull_sys::netns;
 use std::collections::{BTreeMap, HashMap};
@@ -112,12 +111,12 @@ fn left(mode: &str, dir: &Path) -> Vec<String> {
     let links = said("ip", &["-o", "link", "show"]);
     let name = |line: &str| line.split(": ").nth(1).unwrap_or_default().to_owned();
     left.extend(links.lines().map(name).filter(|name| !known.contains(&name.as_str())));
-    for below in ["state", "netns", "ipam/soak"] {
+    for below in ["state", "cni", "netns", "ipam/soak"] {
         let entries = fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.path().display().to_string());
         // host-local keeps its lock and the last address.
         left.extend(
-            names.filter(|name| !name.ends_with("lock") && !name.contains("last_reserved_ip")),
+            names.filter(|name| !["lock", "last_reserved_ip"].iter().any(|of| name.contains(of))),
         );
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -191,29 +190,29 @@ fn attach(
 }
 
 fn open(mode: &str, dir: &Path) -> Network {
-    if mode == "bridge" {
-        let config = hull_network::Config {
-            link_mode: LinkMode::Bridge,
-            uplink: None,
-            bridge: BRIDGE.into(),
-            pod_cidr: vec!["10.213.255.0/24".parse().unwrap(), "fd00:50ac::/112".parse().unwrap()],
-            mtu: None,
-            masquerade: true,
-            table: TABLE.into(),
-            state_dir: dir.join("state"),
-        };
-        return Network::Builtin(Box::new(BuiltinNetwork::open(config).unwrap()));
-    }
-    let config = cni::Config {
+    let builtin = hull_network::Config {
+        link_mode: LinkMode::Bridge,
+        uplink: None,
+        bridge: BRIDGE.into(),
+        pod_cidr: vec!["10.213.255.0/24".parse().unwrap(), "fd00:50ac::/112".parse().unwrap()],
+        wait_for_pod_cidr: false,
+        mtu: None,
+        masquerade: true,
+        cluster_cidrs: Vec::new(),
+        table: TABLE.into(),
+        state_dir: dir.join("state"),
+    };
+    let cni = cni::Config {
         conf_dir: dir.join("net.d"),
         bin_dirs: vec![dir.join("bin"), REFERENCE.into()],
         networks_max: 1,
         conf_template: None,
         plugin_timeout: Duration::from_secs(60),
         netns_dir: dir.join("netns"),
-        state_dir: dir.join("state"),
+        state_dir: dir.join("cni"),
     };
-    Network::Cni(Box::new(Cni::open(config).unwrap()))
+    let mode = if mode == "bridge" { Mode::Builtin } else { Mode::Cni };
+    Network::open(mode, builtin, cni).unwrap()
 }
 
 fn prepare_plugins(dir: &Path) {

@@ -88,6 +88,8 @@ fn ours(dir: &std::path::Path) -> Bed {
         pod_cidr: vec!["10.213.0.0/24".parse().unwrap()],
         mtu: None,
         masquerade: true,
+        cluster_cidrs: Vec::new(),
+        wait_for_pod_cidr: false,
         table: "bed".into(),
         state_dir: dir.join("state"),
     };

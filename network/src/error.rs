@@ -16,8 +16,14 @@ pub enum Error {
     SubnetTooSmall { subnet: IpNet },
     #[error("use pod subnets {subnets}: set one IPv4 subnet, one IPv6 subnet, or one of each")]
     Subnets { subnets: String },
-    #[error("change the pod subnets to {subnets}: pod {pod} has an address from the old subnets")]
+    #[error(
+        "change the pod subnets to {subnets}: pod {pod} has the address that the bridge would get"
+    )]
     SubnetInUse { subnets: String, pod: String },
+    #[error("find a pod subnet: the kubelet has not announced the node's subnets yet")]
+    PodCidrAwaited,
+    #[error("find a pod subnet: every one that Hull tries is in use on this host ({overlaps})")]
+    NoSubnetFree { overlaps: String },
     #[error("use pod subnet {subnet}: this host has a route to {route} through {}", shown(link.as_deref()))]
     SubnetOverlaps { subnet: IpNet, route: IpNet, link: Option<String> },
     #[error("list the host's routes")]
@@ -72,6 +78,8 @@ pub enum Error {
     NoRates { kind: &'static str },
     #[error("limit the rate of the pod's link {link}")]
     LimitRate { link: String, source: sys::Error },
+    #[error("remove address {address} from link {link}")]
+    RemoveAddress { link: String, address: IpNet, source: sys::Error },
     #[error("remove link {link}")]
     RemoveLink { link: String, source: sys::Error },
     #[error("enter the pod's network namespace")]
@@ -95,6 +103,8 @@ pub enum Error {
 const NFT_MODULES: &str =
     "modprobe -a nf_tables nf_conntrack nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet";
 
+const AWAITED_HINT: &str = "give the node subnets (the controller manager's --allocate-node-cidrs, or the kubelet's --pod-cidr), or set `pod_cidr`, or `wait_for_pod_cidr = false`, under `[network]`";
+
 const RATE_MODULES: &str = "modprobe -a ifb sch_tbf sch_ingress cls_u32 act_mirred";
 
 impl Error {
@@ -103,9 +113,11 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::SubnetTooSmall { .. } | Self::Subnets { .. } => {
-                Some("set `pod_cidr` under `[network]`, as in [\"10.88.0.0/16\"]".into())
+                Some("set `pod_cidr` under `[network]`, as in [\"10.244.1.0/24\"]".into())
             }
-            Self::SubnetInUse { .. } => Some("remove the pods of this node first (drain it)".into()),
+            Self::SubnetInUse { pod, .. } => Some(format!("remove pod {pod} first")),
+            Self::PodCidrAwaited => Some(AWAITED_HINT.into()),
+            Self::NoSubnetFree { .. } => Some("set `pod_cidr` under `[network]` to a subnet that this host can spare".into()),
             Self::SubnetOverlaps { route, .. } => {
                 let six = if route.addr().is_ipv4() { "" } else { "-6 " };
                 Some(format!("choose another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
@@ -162,6 +174,7 @@ impl Error {
             | Self::ListRoutes { source }
             | Self::FindLink { source, .. }
             | Self::RemoveLink { source, .. }
+            | Self::RemoveAddress { source, .. }
             | Self::Enter { source } => permission(source),
             Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }

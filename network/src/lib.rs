@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod networks: the built-in network, or CNI plugins. [`Network`] is either of them.
+//! Pod networks: the built-in network, or CNI plugins. [`Network`] has both, and decides who attaches a pod.
 //!
 //! ```text
 //! network.rs ─┬─ builtin/ ─┬─ ipam/     addresses and host ports
@@ -27,6 +27,7 @@ mod netlink;
 mod netns;
 mod network;
 mod nft;
+mod ports_in_use;
 mod records;
 mod sync;
 mod types;
@@ -35,5 +36,7 @@ pub use builtin::{Attachment, BuiltinNetwork, Config};
 pub use cni::Cni;
 pub use error::Error;
 pub use netns::{interface_stats, loopback_up};
-pub use network::Network;
-pub use types::{Bandwidth, Dns, InterfaceStats, LinkMode, Pod, PortMapping, Protocol, Request};
+pub use network::{Choice, Mode, Network};
+pub use types::{
+    Bandwidth, Dns, InterfaceStats, LinkMode, Pod, PortMapping, Protocol, Provider, Request,
+};

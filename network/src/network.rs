@@ -1,41 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pods' network, built-in or by CNI: one interface for the daemon.
+//!
+//! The rule: the configuration decides which network attaches new pods; a pod is detached by the network that
+//! attached it, according to its record. So both are always open, and a node may change from one to the other while pods run.
 
-use crate::builtin::BuiltinNetwork;
-use crate::cni::{Cni, Collected};
+use crate::builtin::{BuiltinNetwork, Config};
+use crate::cni::{self, Cni, Collected};
 use crate::error::Error;
 use crate::netns;
-use crate::types::{Bandwidth, Request};
+use crate::ports_in_use::{PortsInUse, Reserved};
+use crate::sync::lock_unpoisoned;
+use crate::types::{Bandwidth, Provider, Request};
 use ipnet::IpNet;
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Mutex;
+use tracing::{info, warn};
 
-/// The pod network that the node is configured with.
-#[derive(Debug)]
-pub enum Network {
+/// The configured network of new pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// CNI plugins where the node has a configuration for them, else the built-in network. Decided for each pod.
+    Auto,
     /// Hull's own: bridge, macvlan or ipvlan links.
-    Builtin(Box<BuiltinNetwork>),
-    /// The network that CNI plugins provide.
-    Cni(Box<Cni>),
-    /// No network: pods have only loopback.
+    Builtin,
+    /// The plugins that CNI configurations name.
+    Cni,
+    /// Pods have only loopback.
     None,
 }
 
+/// The network of new pods, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The network of new pods.
+    pub provider: Provider,
+    /// The reason, as in `/etc/cni/net.d has no network configuration`.
+    pub why: String,
+}
+
+/// Formats as in `the built-in network, because /etc/cni/net.d has no network configuration`.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, because {}", self.provider, self.why)
+    }
+}
+
+/// The pod network of the node.
+#[derive(Debug)]
+pub struct Network {
+    mode: Mode,
+    builtin: BuiltinNetwork,
+    cni: Cni,
+    /// The last choice that was logged.
+    logged: Mutex<Option<Choice>>,
+    ports: PortsInUse,
+}
+
 impl Network {
+    /// Loads the records of both networks. Changes nothing on the host, and runs no plugin.
+    ///
+    /// # Errors
+    /// When subnets are not usable, or a state directory cannot be read.
+    pub fn open(mode: Mode, builtin: Config, cni: cni::Config) -> Result<Self, Error> {
+        Ok(Self {
+            mode,
+            builtin: BuiltinNetwork::open(builtin)?,
+            cni: Cni::open(cni)?,
+            logged: Mutex::new(None),
+            ports: PortsInUse::default(),
+        })
+    }
+
+    /// Decides on the network of new pods. A changed decision is logged, with the number of pods of the other network.
+    ///
+    /// # Errors
+    /// When the directory of CNI configurations cannot be read.
+    pub fn choose(&self) -> Result<Choice, Error> {
+        let choice = match self.mode {
+            Mode::Auto => {
+                let (wanted, why) = self.cni.is_wanted()?;
+                let provider = if wanted { Provider::Cni } else { Provider::Builtin };
+                Choice { provider, why }
+            }
+            Mode::Builtin => Choice { provider: Provider::Builtin, why: self.why_builtin() },
+            Mode::Cni => Choice { provider: Provider::Cni, why: "`mode` is `cni`".into() },
+            Mode::None => Choice { provider: Provider::None, why: "`mode` is `none`".into() },
+        };
+        let mut logged = lock_unpoisoned(&self.logged);
+        let is_new = logged.as_ref().is_none_or(|before| *before != choice);
+        if is_new {
+            info!(network = %choice.provider, why = choice.why, "network of new pods");
+            let others = self.attached_by_others(choice.provider);
+            if others > 0 {
+                warn!(pods = others, network = %choice.provider,
+                    "pods of another network stay on it until they are removed: drain the node");
+            }
+            *logged = Some(choice.clone());
+        }
+        Ok(choice)
+    }
+
+    /// A cluster's CNI is not ignored silently where the configuration asks for the built-in network.
+    fn why_builtin(&self) -> String {
+        match self.cni.is_wanted() {
+            Ok((true, why)) => format!("`mode` names it (CNI is not used, although {why})"),
+            Ok((false, _)) | Err(_) => "`mode` names it".to_owned(),
+        }
+    }
+
+    fn attached_by_others(&self, provider: Provider) -> usize {
+        let builtin = if provider == Provider::Builtin { 0 } else { self.builtin.attached_count() };
+        let cni = if provider == Provider::Cni { 0 } else { self.cni.attached_count() };
+        builtin + cni
+    }
+
+    /// The network that has attached this pod; `None` if neither has.
+    pub fn provider_of(&self, pod: &str) -> Provider {
+        if self.cni.is_attached(pod) {
+            Provider::Cni
+        } else if self.builtin.is_attached(pod) {
+            Provider::Builtin
+        } else {
+            Provider::None
+        }
+    }
+
     /// Attaches the pod and returns its addresses, the primary one first. Blocks.
     ///
     /// # Errors
     /// When a step fails. The attempt is rolled back; [`Network::detach`] removes whatever could not be
     /// rolled back.
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
-        match self {
-            Self::Builtin(bridge) => {
+        let provider = self.choose()?.provider;
+        let _reserved = self.reserve_ports(provider, request)?;
+        match provider {
+            Provider::Builtin => {
                 let Request { pod, netns, ports, bandwidth, .. } = *request;
-                let attached = bridge.attach(&pod, netns, ports, bandwidth)?;
+                let attached = self.builtin.attach(&pod, netns, ports, bandwidth)?;
                 Ok(attached.ips.iter().map(IpNet::addr).collect())
             }
-            Self::Cni(cni) => cni.attach(request),
-            Self::None => loopback_alone(request),
+            Provider::Cni => self.cni.attach(request),
+            Provider::None => loopback_alone(request),
         }
+    }
+
+    /// Refuses host ports that a pod of the other network has; each network checks those of its own pods.
+    fn reserve_ports(
+        &self,
+        provider: Provider,
+        request: &Request<'_>,
+    ) -> Result<Reserved<'_>, Error> {
+        let pod = request.pod.id;
+        let ports: Vec<_> =
+            request.ports.iter().copied().filter(|port| port.host_port != 0).collect();
+        let held_by_others = || match provider {
+            Provider::Builtin => self.cni.port_holder(pod, &ports),
+            Provider::Cni => self.builtin.port_holder(pod, &ports),
+            Provider::None => None,
+        };
+        self.ports.reserve(provider, pod, &ports, held_by_others)
     }
 
     /// Removes everything that the pod has on the network. Idempotent. Blocks.
@@ -43,11 +167,8 @@ impl Network {
     /// # Errors
     /// When a step fails; calling it again continues from there.
     pub fn detach(&self, pod: &str) -> Result<(), Error> {
-        match self {
-            Self::Builtin(bridge) => bridge.detach(pod),
-            Self::Cni(cni) => Ok(cni.detach(pod)?),
-            Self::None => Ok(()),
-        }
+        self.cni.detach(pod)?;
+        if self.builtin.has_anything_of(pod)? { self.builtin.detach(pod) } else { Ok(()) }
     }
 
     /// Frees the pod's host ports for other pods while its processes are still ending. With CNI it
@@ -56,11 +177,8 @@ impl Network {
     /// # Errors
     /// When a step fails; calling it again continues from there.
     pub fn unpublish_ports(&self, pod: &str) -> Result<(), Error> {
-        match self {
-            Self::Builtin(bridge) => bridge.unpublish_ports(pod),
-            Self::Cni(cni) => Ok(cni.detach(pod)?),
-            Self::None => Ok(()),
-        }
+        self.cni.detach(pod)?;
+        self.builtin.unpublish_ports(pod)
     }
 
     /// Releases a pod whose processes have ended. Its addresses may become free only after this call
@@ -69,32 +187,47 @@ impl Network {
     /// # Errors
     /// When a step fails; calling it again continues from there.
     pub fn release(&self, pod: &str) -> Result<(), Error> {
-        match self {
-            Self::Builtin(bridge) => bridge.release(pod),
-            Self::Cni(cni) => Ok(cni.detach(pod)?),
-            Self::None => Ok(()),
-        }
+        self.cni.detach(pod)?;
+        if self.builtin.has_anything_of(pod)? { self.builtin.release(pod) } else { Ok(()) }
     }
 
     /// The ids of all pods that have resources on the network, to sweep after a restart.
     #[must_use]
     pub fn attachments(&self) -> Vec<String> {
-        match self {
-            Self::Builtin(bridge) => bridge.attachments(),
-            Self::Cni(cni) => cni.attachments(),
-            Self::None => Vec::new(),
-        }
+        let mut pods = self.cni.attachments();
+        pods.extend(self.builtin.attachments());
+        pods
     }
 
-    /// Checks that pods can be attached. Blocks.
+    /// The ids of all pods that CNI plugins have attached, or not completely detached.
+    #[must_use]
+    pub fn attachments_by_plugins(&self) -> Vec<String> {
+        self.cni.attachments()
+    }
+
+    /// Checks that pods can be attached, and repairs what pods of the built-in network need. Returns the network of
+    /// new pods. Blocks.
     ///
     /// # Errors
     /// Whatever is missing on this node; [`Error::hint`] says how to fix it.
-    pub fn check(&self) -> Result<(), Error> {
-        match self {
-            Self::Builtin(bridge) => bridge.check(),
-            Self::Cni(cni) => Ok(cni.check()?),
-            Self::None => Ok(()),
+    pub fn check(&self) -> Result<Choice, Error> {
+        let choice = self.choose()?;
+        match choice.provider {
+            Provider::Builtin => self.builtin.check()?,
+            Provider::Cni => {
+                self.maintain();
+                self.cni.check()?;
+            }
+            Provider::None => self.maintain(),
+        }
+        Ok(choice)
+    }
+
+    /// Removes what only pods of the built-in network needed that are gone, and repairs its table. Failures are
+    /// logged: new pods do not need it.
+    pub fn maintain(&self) {
+        if let Err(err) = self.builtin.maintain() {
+            warn!(error = %err, hint = err.hint(), "the built-in network of earlier pods is not in order");
         }
     }
 
@@ -103,12 +236,8 @@ impl Network {
     /// # Errors
     /// The fault that was found.
     pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
-        match self {
-            // Every attach checks the shared parts; a pod's own link goes with its namespace.
-            Self::Builtin(_) => Ok(()),
-            Self::Cni(cni) => Ok(cni.check_pod(pod)?),
-            Self::None => Ok(()),
-        }
+        // The built-in network checks the shared parts with every attach; a pod's own link goes with its namespace.
+        Ok(self.cni.check_pod(pod)?)
     }
 
     /// Sets the subnets that the node's pods get addresses from.
@@ -116,10 +245,21 @@ impl Network {
     /// # Errors
     /// When the subnets are not usable.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
-        match self {
-            Self::Builtin(bridge) => bridge.set_pod_cidr(pod_cidr),
-            Self::Cni(cni) => Ok(cni.set_pod_cidr(pod_cidr)?),
-            Self::None => Ok(()),
+        match self.mode {
+            Mode::Builtin => self.builtin.set_pod_cidr(pod_cidr),
+            Mode::Cni => Ok(self.cni.set_pod_cidr(pod_cidr)?),
+            Mode::Auto => {
+                self.cni.set_pod_cidr(pod_cidr)?;
+                match (self.builtin.set_pod_cidr(pod_cidr), self.choose()?.provider) {
+                    (Err(err), Provider::Cni) => {
+                        warn!(error = %err, hint = err.hint(),
+                            "the built-in network, which no new pod uses now, cannot have these subnets");
+                        Ok(())
+                    }
+                    (set, _) => set,
+                }
+            }
+            Mode::None => Ok(()),
         }
     }
 
@@ -128,9 +268,9 @@ impl Network {
     /// # Errors
     /// When no CNI network is configured.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
-        match self {
-            Self::Builtin(_) | Self::None => Ok(Collected::Done(Vec::new())),
-            Self::Cni(cni) => Ok(cni.collect_garbage()?),
+        match self.choose()?.provider {
+            Provider::Builtin | Provider::None => Ok(Collected::Done(Vec::new())),
+            Provider::Cni => Ok(self.cni.collect_garbage()?),
         }
     }
 }

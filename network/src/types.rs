@@ -85,6 +85,28 @@ impl LinkMode {
     }
 }
 
+/// The network that attaches a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Hull's own network.
+    Builtin,
+    /// The plugins that CNI configurations name.
+    Cni,
+    /// Neither: pods have only loopback.
+    None,
+}
+
+/// As messages name it.
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Builtin => "the built-in network",
+            Self::Cni => "CNI plugins",
+            Self::None => "no network",
+        })
+    }
+}
+
 /// Traffic counters of one link in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceStats {

@@ -117,14 +117,17 @@ fn archive(name: &str) -> PathBuf {
 async fn pods_of_two_nodes_reach_each_other_by_their_own_addresses() {
     let wire = Wire::new("r");
     let archive = archive("routed");
-    let settings = |_: &hull_tests::host::Names| "masquerade = false".to_owned();
-    let a = Node::start_in(wire.path("a"), settings).await;
-    let b = Node::start_in(wire.path("b"), settings).await;
-    wire.on("a", &format!("route add {} via 10.212.0.2", b.subnet()));
-    wire.on("b", &format!("route add {} via 10.212.0.1", a.subnet()));
-    let served = serve(&b, &archive).await;
-    fetch(&a, &archive, &served, WIRE_MTU).await;
-    drop((a, b));
+    for settings in ["masquerade = false", "masquerade = true\ncluster_cidrs = [\"10.213.0.0/16\"]"]
+    {
+        let settings = |_: &hull_tests::host::Names| settings.to_owned();
+        let a = Node::start_in(wire.path("a"), settings).await;
+        let b = Node::start_in(wire.path("b"), settings).await;
+        wire.on("a", &format!("route replace {} via 10.212.0.2", b.subnet()));
+        wire.on("b", &format!("route replace {} via 10.212.0.1", a.subnet()));
+        let served = serve(&b, &archive).await;
+        fetch(&a, &archive, &served, WIRE_MTU).await;
+        drop((a, b));
+    }
 }
 
 #[tokio::test]

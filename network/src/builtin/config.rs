@@ -15,12 +15,17 @@ pub struct Config {
     pub uplink: Option<String>,
     /// The name of the bridge, or of the host's own macvlan or ipvlan link.
     pub bridge: String,
-    /// The pods' subnets: one IPv4 subnet, one IPv6 subnet, or one of each.
+    /// The pods' subnets: one IPv4 subnet, one IPv6 subnet, or one of each. Empty: a free one is chosen, unless
+    /// `wait_for_pod_cidr`.
     pub pod_cidr: Vec<IpNet>,
+    /// Whether pods wait for [`set_pod_cidr`](super::BuiltinNetwork::set_pod_cidr) while `pod_cidr` is empty.
+    pub wait_for_pod_cidr: bool,
     /// The MTU of all links. `None`: the MTU of the link with the default route.
     pub mtu: Option<u32>,
     /// Whether packets from pods leave the node with the node's address.
     pub masquerade: bool,
+    /// Destinations that see the pods' own addresses although `masquerade` is set: the cluster's pods.
+    pub cluster_cidrs: Vec<IpNet>,
     /// The name of Hull's nftables table, of family inet.
     pub table: String,
     /// The directory for leases.

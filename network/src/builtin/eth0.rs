@@ -17,7 +17,7 @@ use std::os::fd::BorrowedFd;
 #[derive(Debug)]
 pub(crate) struct Eth0<'e> {
     pub(crate) config: &'e Config,
-    pub(crate) host: HostState,
+    pub(crate) host: &'e HostState,
     pub(crate) id: &'e str,
     /// The name of the host end, for a veth pair.
     pub(crate) host_link: &'e str,
@@ -50,7 +50,7 @@ impl Eth0<'_> {
 
     fn make_pair(&self, socket: &Socket, mac: link::Mac) -> Result<(), Error> {
         let Self { id, host_link, netns, .. } = *self;
-        let HostState { index: bridge, mtu, .. } = self.host;
+        let HostState { index: bridge, mtu, .. } = *self.host;
         let pair = link::VethPair {
             host: host_link,
             bridge,

@@ -21,13 +21,15 @@ use tracing::info;
 const MTU_DEFAULT: u32 = 1500;
 
 /// The host's side as it was set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostState {
     /// The index of the bridge, or of the host's own macvlan or ipvlan link.
     pub(crate) index: u32,
     /// The index of the uplink that is the parent of pods' links; `None` with a bridge.
     pub(crate) uplink: Option<u32>,
     pub(crate) mtu: u32,
+    /// The subnets that the bridge has an address of.
+    pub(crate) subnets: Vec<Subnet>,
     /// The number of rules in each chain of the table.
     pub(crate) rules: RuleCounts,
 }
@@ -47,11 +49,13 @@ pub(crate) fn find_bridge(socket: &Socket, config: &Config) -> Result<Option<lin
     }
 }
 
-/// Creates the bridge or completes its configuration, and enables forwarding.
+/// Creates the bridge or completes its configuration, and enables forwarding. It gets the addresses of the
+/// `current` subnets, which must not overlap with routes of the host, and of the `former` ones.
 pub(crate) fn make_bridge(
     socket: &Socket,
     config: &Config,
-    subnets: &[Subnet],
+    current: &[Subnet],
+    former: &[Subnet],
 ) -> Result<HostState, Error> {
     let uplink = match config.link_mode {
         LinkMode::Bridge => None,
@@ -63,23 +67,24 @@ pub(crate) fn make_bridge(
         (None, None) => default_route_mtu(socket),
     };
     let on = uplink.map(|uplink| uplink.index);
-    overlap::check(socket, config, subnets)?;
+    overlap::check(socket, config, current)?;
+    let subnets: Vec<Subnet> = current.iter().chain(former).copied().collect();
     let kind = config.link_mode.name();
     let failed = |source| Error::MakeBridge { link: config.bridge.clone(), kind, source };
     let bridge = match find_bridge(socket, config)? {
         Some(bridge) => bridge,
         None => {
-            new_bridge(socket, config, subnets, mtu, on).map_err(failed)?;
+            new_bridge(socket, config, current, mtu, on).map_err(failed)?;
             info!(link = config.bridge, kind, mtu, "created the host's link of the pod network");
             let gone =
                 || failed(sys::Error::new(Errno::NODEV, format!("RTM_GETLINK({})", config.bridge)));
             find_bridge(socket, config)?.ok_or_else(gone)?
         }
     };
-    settings(config, subnets)?;
+    settings(config, &subnets)?;
     let mut batch = socket.batch();
     link::switch_on(&mut batch, bridge.index, &config.bridge);
-    for subnet in subnets {
+    for subnet in &subnets {
         route::add_address(&mut batch, bridge.index, subnet.gateway_net(), &config.bridge);
     }
     batch.run().map_err(failed)?;
@@ -87,7 +92,8 @@ pub(crate) fn make_bridge(
         index: bridge.index,
         uplink: on,
         mtu,
-        rules: layout(config, subnets).rule_counts(),
+        rules: layout(config, &subnets).rule_counts(),
+        subnets,
     })
 }
 
@@ -144,7 +150,7 @@ pub(crate) fn is_unchanged(
     socket: &Socket,
     netfilter: &Sockets,
     config: &Config,
-    ready: HostState,
+    ready: &HostState,
 ) -> Result<bool, Error> {
     let bridge = find_bridge(socket, config)?;
     if !bridge.is_some_and(|bridge| bridge.index == ready.index && bridge.up) {
@@ -169,6 +175,7 @@ pub(crate) fn layout<'c>(config: &'c Config, subnets: &[Subnet]) -> Layout<'c> {
         bridge: &config.bridge,
         subnets: subnets.iter().map(Subnet::net).collect(),
         masquerade: config.masquerade,
+        cluster_cidrs: &config.cluster_cidrs,
     }
 }
 

@@ -21,13 +21,15 @@
 //! ended is [released](BuiltinNetwork::release): the same steps, the later ones once the kernel has
 //! removed the link.
 //!
-//! Locks: `ipam` is held for memory operations only. `table` is held shared to add or remove elements, and
-//! exclusively to rewrite the table, because the new content must match the leases at that moment.
+//! Subnets can change while pods run: see `host_network`, which also has the locks.
 
+mod automatic;
+mod bridge_subnets;
 mod config;
 mod conntrack;
 mod eth0;
 mod host;
+mod host_network;
 mod links;
 mod macvlan;
 mod netns_setup;
@@ -42,24 +44,23 @@ pub use config::{Attachment, Config};
 
 use crate::error::Error;
 use crate::ipam::{Ipam, Lease, Leases, Subnet};
-use crate::netlink::{Socket, link};
-use crate::nft::{Published, Sockets, Table};
+use crate::netlink::link;
 use crate::sync::lock_unpoisoned;
 use crate::types::{Bandwidth, LinkMode, Pod, PortMapping};
+use bridge_subnets::BridgeSubnets;
 use eth0::Eth0;
-use host::HostState;
+use host_network::HostNetwork;
 use ipnet::IpNet;
 use links::route_socket;
 use netns_setup::Address;
 use release_queue::ReleaseQueue;
-use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use sysctl::PodSysctls;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// The built-in pod network of this node.
 #[derive(Debug)]
@@ -67,13 +68,8 @@ pub struct BuiltinNetwork {
     config: Config,
     leases: Arc<Leases>,
     ipam: Arc<Mutex<Ipam>>,
+    host: Arc<HostNetwork>,
     release_queue: Arc<ReleaseQueue>,
-    /// The host's side, once it was set up. Locked only to copy or replace it.
-    host: Mutex<Option<HostState>>,
-    /// Held while the host's side is set up.
-    host_setup: Mutex<()>,
-    table: RwLock<()>,
-    netfilter: Sockets,
     sysctls: PodSysctls,
     probed: AtomicBool,
 }
@@ -85,23 +81,24 @@ impl BuiltinNetwork {
     /// When the subnets are not usable or the state directory cannot be read. A single unreadable record
     /// is set aside.
     pub fn open(config: Config) -> Result<Self, Error> {
+        let current =
+            if config.pod_cidr.is_empty() { Vec::new() } else { subnets(&config.pod_cidr)? };
+        let record = BridgeSubnets::new(&config.state_dir);
+        let recorded = record.load()?;
+        let mut ipam = Ipam::new(current.clone());
         let leases = Leases::new(config.state_dir.clone());
-        let mut ipam = Ipam::new(subnets(&config.pod_cidr)?);
-        leases.load(&mut ipam)?;
+        let known = || -> Result<Vec<Subnet>, Error> {
+            let of_bridge = overlap::of_bridge(&route_socket()?, &config)?;
+            Ok(current.iter().chain(&recorded).chain(&of_bridge).copied().collect())
+        };
+        leases.load(&mut ipam, known)?;
+        ipam.add_former(&recorded);
         let (leases, ipam) = (Arc::new(leases), Arc::new(Mutex::new(ipam)));
-        let release_queue = Arc::new(ReleaseQueue::new(Arc::clone(&leases), Arc::clone(&ipam)));
-        Ok(Self {
-            config,
-            leases,
-            ipam,
-            release_queue,
-            host: Mutex::new(None),
-            host_setup: Mutex::new(()),
-            table: RwLock::new(()),
-            netfilter: Sockets::default(),
-            sysctls: PodSysctls::default(),
-            probed: AtomicBool::new(false),
-        })
+        let host = HostNetwork::new(config.clone(), Arc::clone(&ipam), record, recorded);
+        let host = Arc::new(host);
+        let release_queue = Arc::new(ReleaseQueue::new(Arc::clone(&leases), Arc::clone(&host)));
+        let (sysctls, probed) = (PodSysctls::default(), AtomicBool::new(false));
+        Ok(Self { config, leases, ipam, host, release_queue, sysctls, probed })
     }
 
     /// Attaches the pod: addresses, a link, routes, host ports and rate limits.
@@ -142,11 +139,11 @@ impl BuiltinNetwork {
         self.release_queue.cancel(&host_link);
         let lease = self.ipam().begin_release(id);
         if let Some(lease) = &lease {
-            self.unpublish(id, &lease.addresses, &lease.ports)?;
+            self.host.unpublish(id, &lease.addresses, &lease.ports)?;
         }
         veth::remove(&route_socket()?, id, &host_link)?;
         self.leases.remove(id)?;
-        self.ipam().free(id);
+        host_network::free(&self.host, id);
         Ok(())
     }
 
@@ -164,7 +161,7 @@ impl BuiltinNetwork {
     pub fn unpublish_ports(&self, id: &str) -> Result<(), Error> {
         let lease = self.ipam().begin_release(id).filter(|lease| !lease.ports.is_empty());
         let Some(lease) = lease else { return Ok(()) };
-        self.unpublish(id, &lease.addresses, &lease.ports)?;
+        self.host.unpublish(id, &lease.addresses, &lease.ports)?;
         self.leases.write(id, &Lease { ports: Vec::new(), ..lease })?;
         self.ipam().unpublish_ports(id);
         Ok(())
@@ -198,6 +195,38 @@ impl BuiltinNetwork {
         pods.into_iter().collect()
     }
 
+    /// Whether the pod has addresses here.
+    pub fn is_attached(&self, id: &str) -> bool {
+        self.ipam().get(id).is_some()
+    }
+
+    /// Whether the pod has addresses or a link here: a link is left where leases were lost.
+    ///
+    /// # Errors
+    /// When the links cannot be read.
+    pub fn has_anything_of(&self, id: &str) -> Result<bool, Error> {
+        let host_link = links::link_name(id)?;
+        Ok(self.is_attached(id) || veth::find(&route_socket()?, id, &host_link)?.is_some())
+    }
+
+    /// The number of pods that have addresses here.
+    pub fn attached_count(&self) -> usize {
+        self.ipam().pods().count()
+    }
+
+    /// Another pod than `pod` that has one of these host ports: the port, the holder's mapping, and the holder.
+    pub fn port_holder(
+        &self,
+        pod: &str,
+        ports: &[PortMapping],
+    ) -> Option<(PortMapping, PortMapping, String)> {
+        let ipam = self.ipam();
+        ports.iter().find_map(|port| {
+            let (holder, held) = ipam.port_holder(pod, port)?;
+            Some((*port, held, holder.to_owned()))
+        })
+    }
+
     /// Checks that pods can be attached on this host. Probes the kernel until that succeeds once; quick
     /// after that. Rewrites the nftables table if it was removed while pods are attached.
     ///
@@ -209,14 +238,24 @@ impl BuiltinNetwork {
         if self.config.link_mode != LinkMode::Bridge {
             macvlan::uplink(&socket, &self.config)?;
         }
+        self.maintain()?;
+        let subnets = self.host.subnets(&socket)?;
         if !self.probed.load(Ordering::Relaxed) {
-            let subnets = self.ipam().subnets().to_vec();
-            overlap::check(&socket, &self.config, &subnets)?;
+            self.host.check_overlap(&socket, &subnets)?;
             let layout = host::layout(&self.config, &subnets);
-            probe::probe(&self.nft(), &layout, self.config.link_mode)?;
+            probe::probe(&self.host.nft(), &layout, self.config.link_mode)?;
             self.probed.store(true, Ordering::Relaxed);
         }
-        self.repair_table()
+        Ok(())
+    }
+
+    /// Repairs the table for pods that are attached, and removes what only pods needed that are gone.
+    ///
+    /// # Errors
+    /// When a step fails; calling it again continues from there.
+    pub fn maintain(&self) -> Result<(), Error> {
+        self.host.retire_subnets()?;
+        self.host.repair_table()
     }
 
     /// Removes the parts that all pods share: bridge, table, state directory.
@@ -228,38 +267,17 @@ impl BuiltinNetwork {
         if count > 0 {
             return Err(Error::StillAttached { count });
         }
-        let _setup = lock_unpoisoned(&self.host_setup);
-        let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        *lock_unpoisoned(&self.host) = None;
-        let removed = self.netfilter.with(|socket| self.nft().remove(socket));
-        removed
-            .map_err(|source| Error::RemoveTable { table: self.config.table.clone(), source })?;
-        let socket = route_socket()?;
-        if let Some(bridge) = host::find_bridge(&socket, &self.config)? {
-            let link = bridge.name.clone();
-            link::remove(&socket, &bridge).map_err(|source| Error::RemoveLink { link, source })?;
-        }
+        self.host.remove()?;
         self.leases.remove_all()
     }
 
-    /// Changes the pods' subnets.
+    /// Changes the subnets of new pods. Pods keep the addresses that they have, and the bridge its addresses in
+    /// former subnets, until the last pod with such an address has gone.
     ///
     /// # Errors
-    /// When they are not usable, or a pod has an address outside them.
+    /// When the subnets are not usable, or a pod has an address that the bridge would get.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
-        let new = subnets(pod_cidr)?;
-        let _setup = lock_unpoisoned(&self.host_setup);
-        let mut ipam = self.ipam();
-        if ipam.subnets() == new {
-            return Ok(());
-        }
-        ipam.set_subnets(new)
-            .map_err(|pod| Error::SubnetInUse { subnets: shown(pod_cidr), pod })?;
-        drop(ipam);
-        // The next attach gives the bridge its new address and rewrites the table.
-        *lock_unpoisoned(&self.host) = None;
-        info!(pod_cidr = shown(pod_cidr), "pod subnets changed");
-        Ok(())
+        self.host.set_subnets(subnets(pod_cidr)?)
     }
 
     fn try_attach(
@@ -271,23 +289,28 @@ impl BuiltinNetwork {
         bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         let socket = route_socket()?;
-        let host = self.ensure_host(&socket)?;
+        self.host.subnets(&socket)?;
+        let mut host = self.host.ensure(&socket)?;
         // A pod that is attached again must keep its addresses.
         self.release_queue.cancel(&host_link);
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
-        let (before, lease, subnets) = self.allocate(id, &ports)?;
+        let (before, lease) = self.allocate(id, &ports)?;
         self.leases.write(id, &lease)?;
+        if !lease.subnets.iter().all(|subnet| host.subnets.contains(subnet)) {
+            // They have changed meanwhile.
+            host = self.host.ensure(&socket)?;
+        }
         if let Some(before) = before {
-            self.unpublish(id, &before.addresses, &before.ports)?;
+            self.host.unpublish(id, &before.addresses, &before.ports)?;
             veth::remove(&socket, id, &host_link)?;
         }
-        let addresses = with_gateways(&lease.addresses, &subnets);
+        let addresses = with_gateways(&lease);
         let Some(first) = addresses.first() else {
             return Err(Error::Subnets { subnets: String::new() });
         };
         let eth0 = Eth0 {
             config: &self.config,
-            host,
+            host: &host,
             id,
             host_link: &host_link,
             netns,
@@ -296,82 +319,20 @@ impl BuiltinNetwork {
             settings: &self.sysctls,
         };
         eth0.make(&socket)?;
-        self.publish(id, &lease)?;
+        self.host.publish(id, &lease)?;
         let ips = addresses.iter().map(|of| of.address).collect();
         Ok(Attachment { ips, gateway: first.gateway, host_link, mtu: host.mtu })
     }
 
-    /// Returns the bridge and table, after creating or repairing them if necessary.
-    fn ensure_host(&self, socket: &Socket) -> Result<HostState, Error> {
-        if let Some(host) = self.unchanged_host(socket)? {
-            return Ok(host);
-        }
-        let _setup = lock_unpoisoned(&self.host_setup);
-        // Another thread may have done it while this one waited for the lock.
-        if let Some(host) = self.unchanged_host(socket)? {
-            return Ok(host);
-        }
-        let subnets = self.ipam().subnets().to_vec();
-        let host = host::make_bridge(socket, &self.config, &subnets)?;
-        self.write_table()?;
-        *lock_unpoisoned(&self.host) = Some(host);
-        Ok(host)
-    }
-
-    fn unchanged_host(&self, socket: &Socket) -> Result<Option<HostState>, Error> {
-        let known = *lock_unpoisoned(&self.host);
-        match known {
-            Some(host) if host::is_unchanged(socket, &self.netfilter, &self.config, host)? => {
-                Ok(Some(host))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Rewrites the table if pods are attached and it is incomplete: reloading a firewall can flush all
-    /// rules.
-    fn repair_table(&self) -> Result<(), Error> {
-        let ipam = self.ipam();
-        let (subnets, unused) = (ipam.subnets().to_vec(), ipam.pods().next().is_none());
-        drop(ipam);
-        let rules = host::layout(&self.config, &subnets).rule_counts();
-        if unused || host::has_table(&self.netfilter, &self.config, rules)? {
-            return Ok(());
-        }
-        info!(
-            table = self.config.table,
-            "nftables table was removed while pods are attached; rewriting it"
-        );
-        self.write_table()
-    }
-
-    /// Rewrites the table with the host ports of all leases.
-    fn write_table(&self) -> Result<(), Error> {
-        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let (subnets, leases): (Vec<Subnet>, Vec<(String, Lease)>) = {
-            let ipam = self.ipam();
-            let active = ipam.active().map(|(pod, lease)| (pod.clone(), lease.clone()));
-            (ipam.subnets().to_vec(), active.collect())
-        };
-        let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
-        let layout = host::layout(&self.config, &subnets);
-        let written = self.netfilter.with(|socket| self.nft().replace(socket, &layout, &all));
-        written.map_err(|source| Error::MakeTable { table: self.config.table.clone(), source })
-    }
-
-    /// Allocates addresses and ports; returns the pod's former lease, its new lease, and the subnets. If
-    /// the subnet is full, waits for addresses that are about to become free.
-    fn allocate(
-        &self,
-        id: &str,
-        ports: &[PortMapping],
-    ) -> Result<(Option<Lease>, Lease, Vec<Subnet>), Error> {
+    /// Allocates addresses and ports; returns the pod's former lease and its new lease. If the subnet is full,
+    /// waits for addresses that are about to become free.
+    fn allocate(&self, id: &str, ports: &[PortMapping]) -> Result<(Option<Lease>, Lease), Error> {
         loop {
             let completed = self.release_queue.completed();
             let mut ipam = self.ipam();
             let before = ipam.get(id).cloned();
             match ipam.allocate(id, ports) {
-                Ok(lease) => return Ok((before, lease, ipam.subnets().to_vec())),
+                Ok(lease) => return Ok((before, lease)),
                 Err(full @ Error::SubnetFull { .. }) => {
                     drop(ipam);
                     if !self.release_queue.wait_for_completion(completed) {
@@ -381,49 +342,6 @@ impl BuiltinNetwork {
                 Err(other) => return Err(other),
             }
         }
-    }
-
-    fn publish(&self, id: &str, lease: &Lease) -> Result<(), Error> {
-        if lease.ports.is_empty() {
-            return Ok(());
-        }
-        let failed = |source| Error::MakePorts { table: self.config.table.clone(), source };
-        let shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let added = self.netfilter.with(|socket| self.nft().publish(socket, &published(id, lease)));
-        drop(shared);
-        match added {
-            // The table was just removed, or has elements that belong to no lease. The leases, this one
-            // included, are authoritative.
-            Err(err) if matches!(err.errno(), Errno::NOENT | Errno::BUSY | Errno::EXIST) => {
-                info!(pod = id, error = %err, "nftables table does not match the leases; rewriting it");
-                self.write_table()?;
-            }
-            other => other.map_err(failed)?,
-        }
-        let forget = |socket: &Socket| {
-            conntrack::forget_stale(socket, &lease.ports, &lease.addresses);
-            Ok(())
-        };
-        self.netfilter.with(forget).map_err(failed)
-    }
-
-    fn unpublish(
-        &self,
-        id: &str,
-        addresses: &[IpAddr],
-        ports: &[PortMapping],
-    ) -> Result<(), Error> {
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let _shared = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let of = Published { pod: id, addresses, ports };
-        let removed = self.netfilter.with(|socket| {
-            self.nft().unpublish(socket, &of)?;
-            conntrack::forget_pod(socket, ports, addresses);
-            Ok(())
-        });
-        removed.map_err(|source| Error::RemovePorts { table: self.config.table.clone(), source })
     }
 
     /// The ids of the pods that have a link on the bridge.
@@ -444,10 +362,6 @@ impl BuiltinNetwork {
         Ok(pods.collect())
     }
 
-    fn nft(&self) -> Table<'_> {
-        Table(&self.config.table)
-    }
-
     fn ipam(&self) -> MutexGuard<'_, Ipam> {
         lock_unpoisoned(&self.ipam)
     }
@@ -465,14 +379,10 @@ fn shown(pod_cidr: &[IpNet]) -> String {
     pod_cidr.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn with_gateways(addresses: &[IpAddr], subnets: &[Subnet]) -> Vec<Address> {
-    let of = |ip: &IpAddr| {
-        let subnet = subnets.iter().find(|subnet| subnet.assigns(*ip))?;
-        Some(Address { address: subnet.with_length(*ip), gateway: subnet.gateway() })
+fn with_gateways(lease: &Lease) -> Vec<Address> {
+    let of = |(ip, subnet): (&IpAddr, &Subnet)| Address {
+        address: subnet.with_length(*ip),
+        gateway: subnet.gateway(),
     };
-    addresses.iter().filter_map(of).collect()
-}
-
-fn published<'l>(pod: &'l str, lease: &'l Lease) -> Published<'l> {
-    Published { pod, addresses: &lease.addresses, ports: &lease.ports }
+    lease.addresses.iter().zip(&lease.subnets).map(of).collect()
 }

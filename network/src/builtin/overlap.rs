@@ -17,28 +17,72 @@ use crate::netlink::{Socket, link};
 use ipnet::IpNet;
 use tracing::warn;
 
+/// A subnet that overlaps with a route of the host.
+#[derive(Debug)]
+pub(crate) struct Overlap {
+    /// [`Error::SubnetOverlaps`], with subnet, route and link.
+    pub(crate) error: Error,
+    /// Whether the bridge has the subnet already.
+    is_on_bridge: bool,
+}
+
 /// Compares the subnets with every route of the host.
 ///
 /// # Errors
 /// The overlap, with subnet, route and link.
 pub(crate) fn check(socket: &Socket, config: &Config, subnets: &[Subnet]) -> Result<(), Error> {
-    let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
     for subnet in subnets {
-        let all =
-            routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
-        let Some(route) = overlapping(&all, subnet.net(), bridge) else { continue };
-        let found = route.link.and_then(|index| link::at(socket, index).ok().flatten());
-        let overlap = Error::SubnetOverlaps {
-            subnet: subnet.net(),
-            route: route.to,
-            link: found.map(|link| link.name),
-        };
-        if !bridge_has(&all, subnet.net(), bridge) {
-            return Err(overlap);
+        match find(socket, config, *subnet)? {
+            None => {}
+            Some(Overlap { error, is_on_bridge: false }) => return Err(error),
+            Some(Overlap { error, is_on_bridge: true }) => {
+                warn!(error = %error, hint = error.hint(), "pods are unreachable at addresses where routes overlap");
+            }
         }
-        warn!(error = %overlap, hint = overlap.hint(), "pods are unreachable at addresses where routes overlap");
     }
     Ok(())
+}
+
+/// The first route of the host that overlaps with the subnet.
+pub(crate) fn find(
+    socket: &Socket,
+    config: &Config,
+    subnet: Subnet,
+) -> Result<Option<Overlap>, Error> {
+    let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
+    let all =
+        routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
+    let Some(route) = overlapping(&all, subnet.net(), bridge) else { return Ok(None) };
+    let found = route.link.and_then(|index| link::at(socket, index).ok().flatten());
+    let error = Error::SubnetOverlaps {
+        subnet: subnet.net(),
+        route: route.to,
+        link: found.map(|link| link.name),
+    };
+    Ok(Some(Overlap { error, is_on_bridge: bridge_has(&all, subnet.net(), bridge) }))
+}
+
+/// The subnets that the bridge has, from the routes that the kernel made for its addresses. For leases of earlier
+/// releases, which do not name their subnets.
+pub(crate) fn of_bridge(socket: &Socket, config: &Config) -> Result<Vec<Subnet>, Error> {
+    let Some(bridge) = links::find(socket, &config.bridge)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for ipv4 in [true, false] {
+        let all = routes::all(socket, ipv4).map_err(|source| Error::ListRoutes { source })?;
+        let of_bridge =
+            all.iter().filter(|route| route.on_link && route.link == Some(bridge.index));
+        found.extend(of_bridge.filter_map(|route| Subnet::new(route.to).ok()));
+    }
+    // Every link has an IPv6 link-local route.
+    found.retain(|subnet| !is_link_local(subnet.net()));
+    Ok(found)
+}
+
+fn is_link_local(net: IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.addr().is_link_local(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
+    }
 }
 
 fn overlapping(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> Option<&Route> {

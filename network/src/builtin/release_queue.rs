@@ -15,10 +15,11 @@
 //!
 //! Here and not in `ipam`, which touches no links.
 
+use super::host_network::{self, HostNetwork};
 use super::links::route_socket;
 use super::{shaping, veth};
 use crate::error::Error;
-use crate::ipam::{Ipam, Leases};
+use crate::ipam::Leases;
 use crate::netlink::link::LinkEvents;
 use crate::netlink::{Socket, link};
 use crate::sync::lock_unpoisoned;
@@ -40,7 +41,7 @@ const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct ReleaseQueue {
     leases: Arc<Leases>,
-    ipam: Arc<Mutex<Ipam>>,
+    host: Arc<HostNetwork>,
     queue: Mutex<Queue>,
     completion: Condvar,
 }
@@ -79,8 +80,8 @@ impl Queue {
 }
 
 impl ReleaseQueue {
-    pub(crate) fn new(leases: Arc<Leases>, ipam: Arc<Mutex<Ipam>>) -> Self {
-        Self { leases, ipam, queue: Mutex::default(), completion: Condvar::new() }
+    pub(crate) fn new(leases: Arc<Leases>, host: Arc<HostNetwork>) -> Self {
+        Self { leases, host, queue: Mutex::default(), completion: Condvar::new() }
     }
 
     /// Frees the pod's addresses once its link is gone.
@@ -187,7 +188,7 @@ impl ReleaseQueue {
             drop(queue);
             return self.postpone(link, &err);
         }
-        lock_unpoisoned(&self.ipam).free(&pending.id);
+        host_network::free(&self.host, &pending.id);
         queue.remove(link);
         queue.completed += 1;
         drop(queue);

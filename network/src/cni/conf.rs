@@ -37,6 +37,14 @@ pub(super) struct Network {
     pub(super) file: PathBuf,
 }
 
+impl Network {
+    /// Whether it configures only loopback, which pods have in any case: some packages install such a file beside
+    /// the cluster's.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.plugins.iter().all(|plugin| plugin.program == "loopback")
+    }
+}
+
 /// A plugin of a chain.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plugin {

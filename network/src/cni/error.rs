@@ -129,7 +129,7 @@ impl Error {
 
 fn none_in(dir: &std::path::Path, bad: &[InvalidFile]) -> String {
     if bad.is_empty() {
-        return format!("{} has no *.conflist, *.conf or *.json", dir.display());
+        return format!("{} has no *.conflist, *.conf or *.json of a pod network", dir.display());
     }
     let of = |bad: &InvalidFile| format!("{}: {}", bad.file.display(), bad.why);
     bad.iter().map(of).collect::<Vec<_>>().join("; ")

@@ -37,7 +37,7 @@ use crate::error::Error as NetworkError;
 use crate::limits::SURVEY_S;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
-use crate::types::Request;
+use crate::types::{PortMapping, Request};
 use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
 use plugins::Plugins;
@@ -158,6 +158,56 @@ impl Cni {
         self.known().keys().cloned().collect()
     }
 
+    /// Whether the pod is attached or only partially detached.
+    pub fn is_attached(&self, pod: &str) -> bool {
+        self.known().contains_key(pod)
+    }
+
+    /// The number of pods that are attached or only partially detached.
+    pub fn attached_count(&self) -> usize {
+        self.known().len()
+    }
+
+    /// Another pod than `pod` that has one of these host ports: the port, the holder's mapping, and the holder.
+    pub fn port_holder(
+        &self,
+        pod: &str,
+        ports: &[PortMapping],
+    ) -> Option<(PortMapping, PortMapping, String)> {
+        let known = self.known();
+        let others = known.values().filter(|record| record.pod != pod);
+        others.into_iter().find_map(|record| {
+            let (port, held) = record.clash(ports)?;
+            Some((port, held, record.pod.clone()))
+        })
+    }
+
+    /// Whether the configuration directory, or a template, says that CNI plugins attach this node's pods, and
+    /// the reason. A file that cannot be used says so too: the cluster has a network plugin.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn is_wanted(&self) -> Result<(bool, String), Error> {
+        let found = self.configurations()?;
+        let dir = self.config.conf_dir.display();
+        if let Some(network) = found.networks.iter().find(|of| !of.is_loopback()) {
+            return Ok((
+                true,
+                format!("{} has network `{}`", network.file.display(), network.name),
+            ));
+        }
+        if let Some(bad) = found.bad.first() {
+            return Ok((
+                true,
+                format!("{} is there, but not usable: {}", bad.file.display(), bad.why),
+            ));
+        }
+        Ok(match &self.config.conf_template {
+            Some(_) => (true, "`conf_template` under `[network.cni]` is set".to_owned()),
+            None => (false, format!("{dir} has no network configuration")),
+        })
+    }
+
     /// Checks that pods can be attached: a network is configured, its plugins are installed and, with CNI
     /// 1.1, they report that they are ready.
     ///
@@ -273,7 +323,7 @@ impl Cni {
             record.attachments[at].result = Some(result);
             self.save(&record)?;
         }
-        Ok(addresses(&record)?)
+        Ok(record.addresses()?)
     }
 
     /// Plans the attachments, as a record to be written before any plugin runs.
@@ -297,13 +347,11 @@ impl Cni {
     /// the newer pod and cut off the older one.
     fn reserve(&self, record: &Record) -> Result<(), NetworkError> {
         let mut known = self.known();
-        for port in &record.ports {
-            let held = |of: &Arc<Record>| {
-                let held = of.ports.iter().find(|held| held.clashes(port))?;
-                Some((*held, of.pod.clone()))
-            };
-            if let Some((held, holder)) = known.values().find_map(held) {
-                return Err(NetworkError::PortTaken { port: *port, held, holder });
+        let others = known.values().filter(|of| of.pod != record.pod);
+        for other in others {
+            if let Some((port, held)) = other.clash(&record.ports) {
+                let holder = other.pod.clone();
+                return Err(NetworkError::PortTaken { port, held, holder });
             }
         }
         known.insert(record.pod.clone(), Arc::new(record.clone()));
@@ -374,11 +422,12 @@ impl Cni {
     /// The networks that pods are attached to, each with the CNI version to use.
     fn networks(&self) -> Result<Vec<(Network, version::Version)>, Error> {
         let found = self.configurations()?;
-        if found.networks.is_empty() {
+        let mut networks = found.networks.iter().filter(|of| !of.is_loopback()).peekable();
+        if networks.peek().is_none() {
             let (dir, bad) = (self.config.conf_dir.clone(), found.bad.clone());
             return Err(Error::NoNetwork { dir, bad });
         }
-        let first = found.networks.iter().take(self.config.networks_max.max(1));
+        let first = networks.take(self.config.networks_max.max(1));
         first.map(|network| Ok((network.clone(), self.plugins.version(network)?))).collect()
     }
 
@@ -438,17 +487,4 @@ fn target<'t>(
 ) -> Target<'t> {
     let if_name = &attachment.if_name;
     Target { container: &record.pod, netns, if_name, args: &record.args, call }
-}
-
-/// The pod's addresses, which are those of its first link.
-fn addresses(record: &Record) -> Result<Vec<IpAddr>, Error> {
-    let Some(first) = record.attachments.first() else { return Ok(Vec::new()) };
-    let outcome =
-        first.result.as_ref().map(AddResult::read).and_then(Result::ok).unwrap_or_default();
-    let ips = outcome.addresses(&first.if_name);
-    if ips.is_empty() {
-        let (network, if_name) = (first.network.clone(), first.if_name.clone());
-        return Err(Error::NoAddress { network, if_name });
-    }
-    Ok(ips)
 }

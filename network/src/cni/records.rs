@@ -10,12 +10,14 @@
 
 use super::conf::Plugin;
 use super::error::Error;
+use super::result::AddResult;
 use super::version::Version;
 use crate::records;
 use crate::types::PortMapping;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The attachments of a pod.
@@ -59,6 +61,27 @@ impl Record {
             ports: Vec::new(),
             attachments: Vec::new(),
         }
+    }
+
+    /// The pod's addresses, which are those of its first link.
+    pub(super) fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let Some(first) = self.attachments.first() else { return Ok(Vec::new()) };
+        let outcome =
+            first.result.as_ref().map(AddResult::read).and_then(Result::ok).unwrap_or_default();
+        let ips = outcome.addresses(&first.if_name);
+        if ips.is_empty() {
+            let (network, if_name) = (first.network.clone(), first.if_name.clone());
+            return Err(Error::NoAddress { network, if_name });
+        }
+        Ok(ips)
+    }
+
+    /// The first of these host ports that the pod has, and the pod's mapping of it.
+    pub(super) fn clash(&self, ports: &[PortMapping]) -> Option<(PortMapping, PortMapping)> {
+        ports.iter().find_map(|port| {
+            let held = self.ports.iter().find(|held| held.clashes(port))?;
+            Some((*port, *held))
+        })
     }
 }
 

@@ -5,6 +5,9 @@
 //! gets the next free address after the one allocated last, so a freed address is reused as late as
 //! possible.
 //!
+//! The subnets may change while pods have addresses: new pods get addresses of the current subnets, and the
+//! former subnets stay, with their gateways, until no pod has an address of them.
+//!
 //! An allocation costs the same with any number of pods: free addresses are found with
 //! [intervals](super::interval_set) of allocated ones, the holders of a port by its number.
 //!
@@ -23,6 +26,8 @@ pub(crate) struct Lease {
     /// Increases with every lease: the highest is the newest.
     pub(crate) sequence: u64,
     pub(crate) addresses: Vec<IpAddr>,
+    /// The subnet of each address, which decides its gateway and prefix length.
+    pub(crate) subnets: Vec<Subnet>,
     pub(crate) ports: Vec<PortMapping>,
     /// Whether the pod's host ports are being removed. It keeps its addresses until everything is gone.
     pub(crate) releasing: bool,
@@ -32,6 +37,8 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 pub(crate) struct Ipam {
     subnets: Vec<Subnet>,
+    /// Subnets from before a change that the bridge still has.
+    former: Vec<Subnet>,
     leases: BTreeMap<String, Lease>,
     taken_v4: IntervalSet,
     taken_v6: IntervalSet,
@@ -52,18 +59,72 @@ impl Ipam {
         &self.subnets
     }
 
-    /// Changes the subnets. Returns the pod that still has an address outside them, if any.
+    /// The subnets from before a change that the bridge still has.
+    pub(crate) fn former(&self) -> &[Subnet] {
+        &self.former
+    }
+
+    /// The current and the former subnets.
+    pub(crate) fn all_subnets(&self) -> Vec<Subnet> {
+        self.subnets.iter().chain(&self.former).copied().collect()
+    }
+
+    /// Changes the subnets for new pods; the replaced ones become former subnets. If a pod has an address that the
+    /// bridge would get, changes nothing and returns that pod.
     pub(crate) fn set_subnets(&mut self, subnets: Vec<Subnet>) -> Result<(), String> {
-        let outside = |lease: &Lease| {
-            lease.addresses.iter().any(|ip| !subnets.iter().any(|of| of.assigns(*ip)))
-        };
-        if let Some((pod, _)) = self.leases.iter().find(|(_, lease)| outside(lease)) {
-            return Err(pod.clone());
+        for gateway in subnets.iter().map(Subnet::gateway) {
+            let holder = self.leases.iter().find(|(_, lease)| lease.addresses.contains(&gateway));
+            if let Some((pod, _)) = holder {
+                return Err(pod.clone());
+            }
         }
-        self.last = vec![None; subnets.len()];
-        self.subnets = subnets;
+        let replaced = std::mem::replace(&mut self.subnets, subnets);
+        let former = self.former.iter().chain(&replaced).copied().collect();
+        self.set_former(former);
+        self.last = vec![None; self.subnets.len()];
         self.resume();
         Ok(())
+    }
+
+    /// Adds subnets from before a restart that the bridge may still have.
+    pub(crate) fn add_former(&mut self, subnets: &[Subnet]) {
+        let former = self.former.iter().chain(subnets).copied().collect();
+        self.set_former(former);
+    }
+
+    /// Whether a pod has an address of a current subnet.
+    pub(crate) fn has_leases_of_current(&self) -> bool {
+        let is_current = |of: &Subnet| self.subnets.contains(of);
+        self.leases.values().any(|lease| lease.subnets.iter().any(is_current))
+    }
+
+    /// The former subnets that no pod has an address of.
+    pub(crate) fn unused_former(&self) -> Vec<Subnet> {
+        let is_used = |of: &Subnet| self.leases.values().any(|lease| lease.subnets.contains(of));
+        self.former.iter().filter(|of| !is_used(of)).copied().collect()
+    }
+
+    /// Forgets former subnets that the bridge no longer has.
+    pub(crate) fn forget_former(&mut self, gone: &[Subnet]) {
+        let former = self.former.iter().filter(|of| !gone.contains(of)).copied().collect();
+        self.set_former(former);
+    }
+
+    /// Replaces the former subnets, and reserves their gateways: the bridge has those addresses, and a current
+    /// subnet may contain them.
+    fn set_former(&mut self, former: Vec<Subnet>) {
+        for gateway in self.former.iter().map(Subnet::gateway).collect::<Vec<_>>() {
+            self.taken_mut(gateway).remove(bits(gateway));
+        }
+        self.former.clear();
+        for subnet in former {
+            if !self.subnets.contains(&subnet) && !self.former.contains(&subnet) {
+                self.former.push(subnet);
+            }
+        }
+        for gateway in self.former.iter().map(Subnet::gateway).collect::<Vec<_>>() {
+            self.taken_mut(gateway).insert(bits(gateway));
+        }
     }
 
     /// Adopts a lease from before a restart. If another pod has one of its addresses, returns that pod.
@@ -84,7 +145,7 @@ impl Ipam {
     pub(crate) fn allocate(&mut self, pod: &str, ports: &[PortMapping]) -> Result<Lease, Error> {
         self.check_ports(pod, ports)?;
         let addresses = match self.leases.get(pod) {
-            Some(lease) if self.fits(&lease.addresses) => lease.addresses.clone(),
+            Some(lease) if lease.subnets == self.subnets => lease.addresses.clone(),
             // The addresses are from former subnets.
             Some(_) => {
                 self.free(pod);
@@ -97,8 +158,8 @@ impl Ipam {
             self.last[number] = given.or(self.last[number]);
         }
         self.sequence += 1;
-        let ports = ports.to_vec();
-        let lease = Lease { sequence: self.sequence, addresses, ports, releasing: false };
+        let (subnets, ports) = (self.subnets.clone(), ports.to_vec());
+        let lease = Lease { sequence: self.sequence, addresses, subnets, ports, releasing: false };
         self.free(pod);
         self.enter(pod.to_owned(), lease.clone());
         Ok(lease)
@@ -170,11 +231,6 @@ impl Ipam {
         self.leases.iter().filter(|(_, lease)| !lease.releasing)
     }
 
-    fn fits(&self, addresses: &[IpAddr]) -> bool {
-        addresses.len() == self.subnets.len()
-            && self.subnets.iter().all(|subnet| addresses.iter().any(|ip| subnet.assigns(*ip)))
-    }
-
     fn find_free(&self) -> Result<Vec<IpAddr>, Error> {
         let of = |(subnet, last): (&Subnet, &Option<IpAddr>)| {
             let free = subnet.next_free(*last, self.taken(subnet.gateway()));
@@ -196,14 +252,20 @@ impl Ipam {
             if ports[..number].iter().any(|other| other.clashes(port)) {
                 return Err(Error::PortTwice { port: *port });
             }
-            let holders = self.ports.get(&(port.protocol, port.host_port));
-            let others = holders.into_iter().flatten().filter(|(holder, _)| holder != pod);
-            if let Some((holder, held)) = others.into_iter().find(|(_, held)| held.clashes(port)) {
-                let holder = holder.clone();
-                return Err(Error::PortTaken { port: *port, held: *held, holder });
+            if let Some((holder, held)) = self.port_holder(pod, port) {
+                let holder = holder.to_owned();
+                return Err(Error::PortTaken { port: *port, held, holder });
             }
         }
         Ok(())
+    }
+
+    /// Another pod than `pod` that has the host port, and its mapping.
+    pub(crate) fn port_holder(&self, pod: &str, port: &PortMapping) -> Option<(&str, PortMapping)> {
+        let holders = self.ports.get(&(port.protocol, port.host_port));
+        let mut others = holders.into_iter().flatten().filter(|(holder, _)| holder != pod);
+        let (holder, held) = others.find(|(_, held)| held.clashes(port))?;
+        Some((holder, *held))
     }
 
     /// Continues after the newest lease.

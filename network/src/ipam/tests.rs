@@ -68,14 +68,45 @@ fn a_port_of_another_pod_is_refused_by_name() {
 }
 
 #[test]
-fn other_subnets_only_when_no_pod_is_left_outside() {
+fn new_subnets_are_for_new_pods_and_former_ones_stay_until_their_last_pod_goes() {
+    let subnet = |text: &str| Subnet::new(text.parse().unwrap()).unwrap();
     let mut ipam = ipam(&["10.0.0.0/24"]);
-    let other = || vec![Subnet::new("10.1.0.0/24".parse().unwrap()).unwrap()];
-    ipam.allocate("a", &[]).unwrap();
-    assert_eq!(ipam.set_subnets(other()), Err("a".to_owned()));
+    assert_eq!(address(&mut ipam, "a"), "10.0.0.2");
+    ipam.set_subnets(vec![subnet("10.0.0.0/16")]).unwrap();
+    assert_eq!((ipam.former(), ipam.unused_former()), (&[subnet("10.0.0.0/24")][..], vec![]));
+    // Of the same numbers, but with another prefix length; the pod's own address is not given again.
+    assert_eq!(address(&mut ipam, "b"), "10.0.0.3");
+    ipam.set_subnets(vec![subnet("10.0.0.0/15"), subnet("fd00::/64")]).unwrap();
+    let of_c = ipam.allocate("c", &[]).unwrap();
+    assert_eq!(of_c.subnets, [subnet("10.0.0.0/15"), subnet("fd00::/64")]);
+    assert_eq!(ipam.former().len(), 2);
     ipam.free("a");
-    ipam.set_subnets(other()).unwrap();
-    assert_eq!(address(&mut ipam, "a"), "10.1.0.2");
+    assert_eq!(ipam.unused_former(), [subnet("10.0.0.0/24")]);
+    ipam.forget_former(&[subnet("10.0.0.0/24")]);
+    // Back to a former one: it is current again.
+    ipam.set_subnets(vec![subnet("10.0.0.0/16")]).unwrap();
+    assert!(!ipam.former().contains(&subnet("10.0.0.0/16")));
+    assert_eq!(ipam.allocate("b", &[]).unwrap().addresses.len(), 1);
+    assert!(ipam.unused_former().is_empty(), "c has an address of it");
+}
+
+#[test]
+fn the_bridges_address_in_a_former_subnet_is_given_to_no_pod_and_no_pods_address_to_the_bridge() {
+    let subnet = |text: &str| Subnet::new(text.parse().unwrap()).unwrap();
+    let mut ipam = ipam(&["10.0.0.8/29"]);
+    assert_eq!(address(&mut ipam, "a"), "10.0.0.10");
+    ipam.set_subnets(vec![subnet("10.0.0.0/28")]).unwrap();
+    let given: Vec<_> = (0..11).map(|number| address(&mut ipam, &format!("b{number}"))).collect();
+    assert!(!given.contains(&"10.0.0.9".into()), "{given:?}");
+    assert!(!given.contains(&"10.0.0.10".into()), "{given:?}");
+    assert!(matches!(ipam.allocate("c", &[]), Err(Error::SubnetFull { .. })));
+    ipam.free("a");
+    ipam.forget_former(&[subnet("10.0.0.8/29")]);
+    // Both are free by now, and the first is the gateway of the former subnet: it cannot come back.
+    let last = [address(&mut ipam, "c"), address(&mut ipam, "d")];
+    assert_eq!(last, ["10.0.0.9", "10.0.0.10"]);
+    assert_eq!(ipam.set_subnets(vec![subnet("10.0.0.8/29")]), Err("c".to_owned()));
+    assert_eq!(ipam.subnets(), [subnet("10.0.0.0/28")]);
 }
 
 /// The allocator looks only at one interval of addresses, and at the holders of the same port.

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::net::IpAddr;
 
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 const ROUTE_HEADER: usize = 12;
@@ -41,6 +42,28 @@ pub(crate) fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, lin
     }
     let call = format!("RTM_NEWADDR({address} on {link})");
     batch.push(NEW_ADDRESS, NLM_F_CREATE | NLM_F_REPLACE, call, &message);
+}
+
+/// Removes the address from the link; succeeds if the link does not have it, or is gone.
+pub(crate) fn remove_address(
+    socket: &Socket,
+    index: u32,
+    address: IpNet,
+    link: &str,
+) -> Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    // Both: without `Address` the kernel does not compare the prefix length.
+    message.attributes =
+        vec![AddressAttribute::Address(address.addr()), AddressAttribute::Local(address.addr())];
+    let mut batch = socket.batch();
+    batch.push(DELETE_ADDRESS, 0, format!("RTM_DELADDR({address} on {link})"), &message);
+    match batch.run() {
+        Err(err) if matches!(err.errno(), Errno::ADDRNOTAVAIL | Errno::NODEV) => Ok(()),
+        other => other,
+    }
 }
 
 /// Adds a request for a default route through `gateway`.

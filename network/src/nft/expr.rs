@@ -132,7 +132,17 @@ pub(super) fn masquerade() -> Attributes {
 
 pub(super) fn drop_packet() -> Attributes {
     const DROP: u32 = 0;
-    let verdict = Attributes::default().nested(2, Attributes::default().number(1, DROP));
+    verdict(DROP)
+}
+
+/// Ends the chain for this packet; a base chain then applies its policy.
+pub(super) fn return_verdict() -> Attributes {
+    const RETURN: i32 = -5;
+    verdict(RETURN.cast_unsigned())
+}
+
+fn verdict(code: u32) -> Attributes {
+    let verdict = Attributes::default().nested(2, Attributes::default().number(1, code));
     expression("immediate", Attributes::default().number(1, VERDICT).nested(2, verdict))
 }
 

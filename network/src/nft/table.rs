@@ -8,8 +8,9 @@
 //!   chain guard          drops forged packets from pods to the node's loopback
 //!   chain prerouting     host ports, for traffic from other machines and from pods
 //!   chain output         host ports, for traffic from the node itself
-//!   chain postrouting    masquerades packets that leave from pods, and packets that a pod or loopback
-//!                        sends through a host port, because their replies must return through the node
+//!   chain postrouting    masquerades packets that leave from pods, unless they go to the cluster's pods, and
+//!                        packets that a pod or loopback sends through a host port, because their replies must
+//!                        return through the node
 //! ```
 //!
 //! A packet from a pod to an address of the node carries [`MARK`], so that the last chain can tell host
@@ -54,12 +55,19 @@ const CHAINS: [(&str, &str, u32, i32); 4] = {
 /// How many rules the chains have, in the order of [`CHAINS`].
 pub(crate) type RuleCounts = [u32; CHAINS.len()];
 
+/// A rule: its chain, its purpose, its expressions.
+type Rule = (&'static str, &'static str, Vec<Attributes>);
+
+const HAIRPIN: &str = "pods to a host port of a pod";
+
 /// The settings that the table is generated from.
 #[derive(Debug)]
 pub(crate) struct Layout<'l> {
     pub(crate) bridge: &'l str,
     pub(crate) subnets: Vec<IpNet>,
     pub(crate) masquerade: bool,
+    /// Destinations that are never masqueraded.
+    pub(crate) cluster_cidrs: &'l [IpNet],
 }
 
 /// Hull's table, by name.
@@ -225,8 +233,8 @@ impl Layout<'_> {
         })
     }
 
-    /// All rules in order: the chain, the purpose, the expressions.
-    fn rules(&self) -> Vec<(&'static str, &'static str, Vec<Attributes>)> {
+    /// All rules in order.
+    fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.families().contains(&Family::V4) {
             rules.push(("guard", "keep pods out of the node's loopback", guard(self.bridge)));
@@ -241,20 +249,47 @@ impl Layout<'_> {
             }
         }
         for subnet in &self.subnets {
-            let mut out = |why, rule| rules.push(("postrouting", why, rule));
-            if self.masquerade {
-                out("pods to other networks", masquerade_outbound(self.bridge, *subnet));
-            }
-            out("pods to a host port of a pod", masquerade_hairpin(self.bridge, *subnet));
-            if Family::of(subnet.addr()) == Family::V4 {
-                out("loopback to a host port", masquerade_loopback(self.bridge));
-            }
+            rules.push(("postrouting", HAIRPIN, masquerade_hairpin(self.bridge, *subnet)));
+        }
+        if self.families().contains(&Family::V4) {
+            let rule = masquerade_loopback(self.bridge);
+            rules.push(("postrouting", "loopback to a host port", rule));
+        }
+        if self.masquerade {
+            rules.extend(self.masquerade_rules());
         }
         rules
     }
 
+    /// Packets to the cluster's pods end the chain before the rules that masquerade the others.
+    fn masquerade_rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for subnet in &self.subnets {
+            let family = Family::of(subnet.addr());
+            for cluster in self.cluster_cidrs.iter().filter(|net| Family::of(net.addr()) == family)
+            {
+                let mut rule = from(*subnet);
+                rule.extend(within(family.destination(), *cluster));
+                rule.push(expr::return_verdict());
+                rules.push(("postrouting", "pods to the cluster's pods", rule));
+            }
+        }
+        for subnet in &self.subnets {
+            let rule = masquerade_outbound(self.bridge, *subnet);
+            rules.push(("postrouting", "pods to other networks", rule));
+        }
+        rules
+    }
+
+    /// The address families of the subnets; while subnets change, several have the same one.
     fn families(&self) -> Vec<Family> {
-        self.subnets.iter().map(|subnet| Family::of(subnet.addr())).collect()
+        let mut families = Vec::new();
+        for family in self.subnets.iter().map(|subnet| Family::of(subnet.addr())) {
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        families
     }
 }
 
@@ -350,8 +385,15 @@ fn by(meta: Meta, is: Comparison, link: &str) -> [Attributes; 2] {
 fn from(subnet: IpNet) -> Vec<Attributes> {
     let family = Family::of(subnet.addr());
     let mut rule = Vec::from(family.is());
-    rule.push(expr::payload(family.source(), WORD));
-    rule.push(expr::mask(WORD, &bytes(subnet.netmask())));
-    rule.push(expr::compare(WORD, Comparison::Equal, &bytes(subnet.network())));
+    rule.extend(within(family.source(), subnet));
     rule
+}
+
+/// Matches packets whose address in this field is within the network.
+fn within(field: Field, net: IpNet) -> [Attributes; 3] {
+    [
+        expr::payload(field, WORD),
+        expr::mask(WORD, &bytes(net.netmask())),
+        expr::compare(WORD, Comparison::Equal, &bytes(net.network())),
+    ]
 }

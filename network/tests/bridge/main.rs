@@ -20,5 +20,6 @@ mod overlap;
 mod rates;
 mod restart;
 mod sublinks;
+mod subnets;
 mod support;
 mod traffic;

@@ -44,6 +44,8 @@ pub(crate) fn config(dir: &tempfile::TempDir, pod_cidr: &[&str]) -> Config {
         pod_cidr: pod_cidr.iter().map(|net| net.parse().unwrap()).collect(),
         mtu: None,
         masquerade: true,
+        cluster_cidrs: Vec::new(),
+        wait_for_pod_cidr: false,
         table: "hulltest".into(),
         state_dir: dir.path().join("leases"),
     }

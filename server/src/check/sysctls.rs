@@ -15,7 +15,11 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         return Vec::new();
     }
     let ours = config.network.mode != NetworkMode::Cni;
-    let has = |ipv4: bool| config.network.pod_cidr.iter().any(|net| net.addr().is_ipv4() == ipv4);
+    let subnets = &config.network.pod_cidr;
+    // Without a configured subnet it is an IPv4 one.
+    let has = |ipv4: bool| {
+        subnets.iter().any(|net| net.addr().is_ipv4() == ipv4) || (ipv4 && subnets.is_empty())
+    };
     let mut findings = Vec::new();
     if has(true) || !ours {
         findings.push(forwarding("ip_forward", "net.ipv4.ip_forward"));
@@ -26,7 +30,8 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     // CNI plugins set up bridges and sysctls themselves.
     for (ipv4, name) in [(true, "iptables"), (false, "ip6tables")] {
         let setting = format!("net.bridge.bridge-nf-call-{name}");
-        if config.network.mode == NetworkMode::Bridge && has(ipv4) {
+        let bridge = matches!(config.network.mode, NetworkMode::Auto | NetworkMode::Bridge);
+        if bridge && has(ipv4) {
             findings.push(bridged(read(&setting).ok().as_deref(), &setting));
         }
     }

@@ -54,7 +54,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "network.mode",
-        "Pod network. `bridge`: Hull attaches pods to a bridge; `macvlan`, `ipvlan`: Hull gives pods links on `uplink`; `cni`: the CNI plugins of the cluster attach pods; `none`: pods have only loopback.",
+        "Pod network. `auto`: CNI plugins attach new pods where `network.cni.conf_dir` has a configuration, also one that arrives later, else `bridge`; `bridge`: Hull attaches pods to a bridge; `macvlan`, `ipvlan`: Hull gives pods links on `uplink`; `cni`: the CNI plugins of the cluster attach pods, and pods wait for their configuration; `none`: pods have only loopback. Pods stay on the network that they were attached to.",
     ),
     unset(
         "network.uplink",
@@ -65,9 +65,14 @@ pub(crate) const KEYS: &[Key] = &[
         "network.bridge",
         "Name of the bridge of pods, or, with `macvlan` and `ipvlan`, of the node's own link on `uplink`. Created with the first pod.",
     ),
-    key(
+    unset(
         "network.pod_cidr",
-        "Subnets of the addresses of pods: one IPv4, one IPv6, or one of each. The first address is that of the bridge.",
+        "[\"10.244.1.0/24\"]",
+        "Subnets of the addresses of pods: one IPv4, one IPv6, or one of each. The first address is that of the bridge. Subnets that the kubelet announces replace them for new pods. Unset: an IPv4 subnet that no route of this host overlaps, 10.190.0.0/16 if possible.",
+    ),
+    key(
+        "network.wait_for_pod_cidr",
+        "Whether the built-in network waits for the subnets that the kubelet announces, without `pod_cidr`: until then NetworkReady is false, and only pods on the network of the host start. For clusters that allocate subnets to nodes.",
     ),
     unset(
         "network.mtu",
@@ -76,7 +81,12 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "network.masquerade",
-        "Whether traffic from pods to other networks leaves with the address of the node.",
+        "Whether traffic from pods to other networks leaves with the address of the node. Traffic to `cluster_cidrs` never does.",
+    ),
+    unset(
+        "network.cluster_cidrs",
+        "[\"10.244.0.0/16\"]",
+        "Subnets that see the own addresses of pods although `masquerade` is true: those of the pods of all nodes, at most 32. Default: none.",
     ),
     key(
         "network.table",

@@ -37,11 +37,23 @@ impl Config {
         }
     }
 
+    /// The network of new pods.
+    pub(crate) fn network_mode(&self) -> hull_network::Mode {
+        match self.network.mode {
+            NetworkMode::Auto => hull_network::Mode::Auto,
+            NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
+                hull_network::Mode::Builtin
+            }
+            NetworkMode::Cni => hull_network::Mode::Cni,
+            NetworkMode::None => hull_network::Mode::None,
+        }
+    }
+
     /// The settings of the built-in network.
     pub(crate) fn bridge(&self) -> hull_network::Config {
         hull_network::Config {
             link_mode: match self.network.mode {
-                NetworkMode::Bridge | NetworkMode::Cni | NetworkMode::None => {
+                NetworkMode::Auto | NetworkMode::Bridge | NetworkMode::Cni | NetworkMode::None => {
                     hull_network::LinkMode::Bridge
                 }
                 NetworkMode::Macvlan => hull_network::LinkMode::Macvlan,
@@ -50,8 +62,10 @@ impl Config {
             uplink: self.network.uplink.clone(),
             bridge: self.network.bridge.clone(),
             pod_cidr: self.network.pod_cidr.clone(),
+            wait_for_pod_cidr: self.network.wait_for_pod_cidr,
             mtu: self.network.mtu,
             masquerade: self.network.masquerade,
+            cluster_cidrs: self.network.cluster_cidrs.clone(),
             table: self.network.table.clone(),
             state_dir: self.state_dir.join("network"),
         }

@@ -2,9 +2,8 @@
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
 use crate::limits;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// All settings of the configuration, section by section.
@@ -63,11 +62,19 @@ pub(crate) struct Network {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) uplink: Option<String>,
     pub(crate) bridge: String,
-    #[serde(with = "subnets")]
+    /// Empty: not set.
+    #[serde(
+        serialize_with = "subnets::serialize",
+        deserialize_with = "subnets::at_least_one",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub(crate) pod_cidr: Vec<IpNet>,
+    pub(crate) wait_for_pod_cidr: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<u32>,
     pub(crate) masquerade: bool,
+    #[serde(with = "subnets", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) table: String,
     pub(crate) cni: Cni,
 }
@@ -76,6 +83,7 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NetworkMode {
+    Auto,
     Bridge,
     Macvlan,
     Ipvlan,
@@ -199,14 +207,15 @@ impl Default for Cgroup {
 
 impl Default for Network {
     fn default() -> Self {
-        let pods = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
         Self {
-            mode: NetworkMode::Bridge,
+            mode: NetworkMode::Auto,
             uplink: None,
             bridge: "hull0".into(),
-            pod_cidr: vec![pods.into()],
+            pod_cidr: Vec::new(),
+            wait_for_pod_cidr: false,
             mtu: None,
             masquerade: true,
+            cluster_cidrs: Vec::new(),
             table: "hull".into(),
             cni: Cni::default(),
         }
@@ -280,7 +289,7 @@ impl Default for Image {
     }
 }
 
-/// Subnets as strings, such as `10.88.0.0/16`.
+/// Subnets as strings, such as `10.244.1.0/24`.
 mod subnets {
     use ipnet::IpNet;
     use serde::de::Error as _;
@@ -290,11 +299,21 @@ mod subnets {
         to.collect_seq(nets.iter().map(ToString::to_string))
     }
 
+    /// As [`deserialize`], without an empty list: a setting without a value stays out of the file.
+    pub(super) fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        let nets = deserialize(from)?;
+        if nets.is_empty() {
+            let why = "it must name one IPv4 subnet, one IPv6 subnet, or one of each";
+            return Err(D::Error::custom(why));
+        }
+        Ok(nets)
+    }
+
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;
         let parse = |text: &String| {
             text.parse().map_err(|_| {
-                D::Error::custom(format!("`{text}` is not a subnet such as 10.88.0.0/16"))
+                D::Error::custom(format!("`{text}` is not a subnet such as 10.244.1.0/24"))
             })
         };
         texts.iter().map(parse).collect()

@@ -154,6 +154,8 @@ fn a_wrong_value_names_file_and_line() {
         ("[network]\npod_cidr = [\"10.88.0.0\"]\n", 2),
         ("\n[log]\nformat = \"xml\"\n", 3),
         ("[network]\n\npod_cidr = []\n", 3),
+        ("[network]\npod_cidr = [\"10.0.0.0/24\"]\nwait_for_pod_cidr = true\n", 3),
+        ("[network]\ncluster_cidrs = [\"10.244.0.0\"]\n", 2),
         ("socket = \"hull.sock\"\n", 1),
         ("state_dir = \"/var/run/a/rather/deep/place\"\n", 1),
         ("[cgroup]\nparent = \"/a/../b\"\n", 2),

@@ -12,6 +12,8 @@ const SOCKET_BYTES_MAX: usize = 107;
 const STATE_DIR_BYTES_MAX: usize = SOCKET_BYTES_MAX - "/run/".len() - 64 - "/monitor.sock".len();
 /// Longest name of a link, in bytes: `IFNAMSIZ` without the closing NUL.
 const LINK_NAME_BYTES_MAX: usize = 15;
+/// Most subnets of a cluster's pods: each is a rule that packets from pods pass.
+const CLUSTER_CIDRS_MAX: usize = 32;
 /// Smallest limit on the memory of calls, in bytes: one message of 16 MiB, twice, and some to grow.
 const CALL_MEMORY_BYTES_MIN: u64 = 48 << 20;
 /// Longest time for a plugin, in milliseconds: all pods of the node wait for it.
@@ -90,9 +92,19 @@ fn cgroup(cgroup: &Cgroup) -> Result<(), Invalid> {
 fn network(network: &Network) -> Result<(), Invalid> {
     let subnets = &network.pod_cidr;
     let of_v6 = subnets.iter().filter(|net| net.addr().is_ipv6()).count();
-    if subnets.is_empty() || of_v6 > 1 || subnets.len() - of_v6 > 1 {
+    if of_v6 > 1 || subnets.len() - of_v6 > 1 {
         let why = "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into();
         return Err(("network.pod_cidr", why));
+    }
+    if network.wait_for_pod_cidr && !subnets.is_empty() {
+        let why =
+            "pods do not wait for the kubelet if `network.pod_cidr` is set; remove one of them"
+                .into();
+        return Err(("network.wait_for_pod_cidr", why));
+    }
+    if network.cluster_cidrs.len() > CLUSTER_CIDRS_MAX {
+        let why = format!("it has more than {CLUSTER_CIDRS_MAX} subnets");
+        return Err(("network.cluster_cidrs", why));
     }
     let cni = &network.cni;
     absolute("network.cni.conf_dir", [&cni.conf_dir])?;

@@ -11,6 +11,7 @@ mod events;
 mod filter;
 mod image;
 mod names;
+mod network_status;
 mod pagination;
 mod runtime;
 mod sandbox;

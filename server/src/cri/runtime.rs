@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RuntimeService: delegates each verb to the file of its subject, and has the verbs about the node itself.
 
+use super::network_status;
 use super::pagination::batched;
 use super::service::Cri;
 use super::status;
@@ -36,20 +37,14 @@ impl RuntimeService for Cri {
         let node = Arc::clone(&self.node);
         let images = Arc::clone(&self.node.images);
         let (network, writable) = tokio::join!(
-            blocking(move || node.network.check()),
+            blocking(move || network_status::check(&node)),
             blocking(move || images.check_writable()),
         );
-        let network = match network {
-            Ok(()) => condition("NetworkReady", Ok(())),
-            Err(err) => {
-                let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
-                condition("NetworkReady", Err(format!("{}{hint}", crate::error::Chain(&err))))
-            }
-        };
+        let network = condition("NetworkReady", network);
         // Not the runtime's readiness: for that a kubelet would evict what runs here, and runs on.
         let data_dir = condition(
             "DataDirWritable",
-            writable.map_err(|err| {
+            writable.map(|()| String::new()).map_err(|err| {
                 let hint = err.hint().map_or(String::new(), |hint| format!(" (hint: {hint})"));
                 format!("cannot {}{hint}", crate::error::Chain(&err))
             }),
@@ -63,7 +58,7 @@ impl RuntimeService for Cri {
         let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
         Ok(Response::new(api::StatusResponse {
             status: Some(api::RuntimeStatus {
-                conditions: vec![condition("RuntimeReady", Ok(())), network, data_dir],
+                conditions: vec![condition("RuntimeReady", Ok(String::new())), network, data_dir],
             }),
             info,
             runtime_handlers: handlers.to_vec(),
@@ -360,7 +355,7 @@ impl Cri {
         let subnets: Result<Vec<ipnet::IpNet>, _> = subnets.map(str::parse).collect();
         let subnets = subnets.map_err(|_| {
             let shown: String = text.chars().take(100).collect();
-            let why = format!("{shown:?} is not a subnet such as 10.88.0.0/16, or a list of them");
+            let why = format!("{shown:?} is not a subnet such as 10.244.1.0/24, or a list of them");
             status::invalid("runtime_config.network_config.pod_cidr", why)
         })?;
         if subnets.is_empty() {
@@ -390,9 +385,9 @@ impl Cri {
     }
 }
 
-fn condition(r#type: &str, state: Result<(), String>) -> api::RuntimeCondition {
+fn condition(r#type: &str, state: Result<String, String>) -> api::RuntimeCondition {
     let (reason, message) = match &state {
-        Ok(()) => (String::new(), String::new()),
+        Ok(message) => (String::new(), message.clone()),
         Err(why) => {
             let reason = match r#type.strip_suffix("Ready") {
                 Some(what) => format!("{what}NotReady"),

@@ -44,7 +44,7 @@ pub(crate) fn no_criu(doing: &str, gate: &str) -> Status {
 /// An error of the pod network that is about a setting, not about a pod.
 pub(crate) fn of_network(error: &hull_network::Error) -> Status {
     use hull_network::Error as Network;
-    let code = if matches!(error, Network::SubnetInUse { .. }) {
+    let code = if matches!(error, Network::SubnetInUse { .. } | Network::PodCidrAwaited) {
         Code::FailedPrecondition
     } else if matches!(error, Network::Subnets { .. } | Network::SubnetTooSmall { .. }) {
         Code::InvalidArgument

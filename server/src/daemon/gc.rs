@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Periodic cleanup of the pods' network: a removed pod whose attachment a network plugin refused to delete is
-//! detached again, and plugins receive the list of pods (CNI GC), so that they delete what belongs to none.
+//! Periodic cleanup of the pods' network: what only pods needed that are gone is removed from the bridge, a removed
+//! pod whose attachment a network plugin refused to delete is detached again, and plugins receive the list of pods
+//! (CNI GC), so that they delete what belongs to none.
 //!
 //! Once after the recovery, and then at an interval. While pods are being attached or detached plugins
 //! must not be asked: then it is tried again a little later.
 
-use crate::config::NetworkMode;
 use crate::error::Chain;
 use crate::node::Node;
 use crate::storage::blocking;
@@ -25,13 +25,12 @@ const WASTE_MAX: u64 = 256 << 10;
 /// Starts what goes on for as long as the daemon does.
 pub(crate) fn start(node: &Arc<Node>) {
     tokio::spawn(release_free_memory(Arc::clone(node)));
-    if node.config.network.mode != NetworkMode::Cni {
-        return;
-    }
     let node = Arc::clone(node);
     tokio::spawn(async move {
         let interval = Duration::from_secs(node.config.network.cni.gc_interval_s);
         loop {
+            let shared = Arc::clone(&node);
+            blocking(move || shared.network.maintain()).await;
             detach_orphans(&node).await;
             let wait = if collect_garbage(&node).await { interval } else { BUSY };
             tokio::time::sleep(wait).await;
@@ -76,7 +75,7 @@ fn anonymous_bytes(status: &str) -> Option<u64> {
 
 /// Detaches pods that the registry does not have any more. (A pod is entered before it is attached.)
 async fn detach_orphans(node: &Arc<Node>) {
-    for id in node.network.attachments() {
+    for id in node.network.attachments_by_plugins() {
         if node.registry.pod(&id).is_some() {
             continue;
         }

@@ -60,7 +60,7 @@ pub(crate) fn claim(config: &Config) -> Result<Claim, Error> {
     let mut names = vec![("parent cgroup", &cgroup.parent, cgroup_socket(&cgroup.parent))];
     match network.mode {
         NetworkMode::Cni | NetworkMode::None => {}
-        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
+        NetworkMode::Auto | NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
             for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
                 names.push((kind, name, format!("hull-network-{kind}-{name}")));
             }

@@ -9,7 +9,7 @@ use super::network_claim;
 use super::service::{self, Service};
 use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
-use crate::config::{Config, NetworkMode};
+use crate::config::Config;
 use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
@@ -20,7 +20,7 @@ use crate::pod::driver::{self, Driver};
 use crate::pod::recover;
 use crate::records::{self, Store};
 use crate::streaming::Streaming;
-use hull_network::{BuiltinNetwork, Cni, Network};
+use hull_network::Network;
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
@@ -321,23 +321,17 @@ async fn hear_denials(node: Arc<Node>, source: OwnedFd) {
 /// The pods' network, with the subnets that the kubelet told an earlier daemon.
 fn network(config: &Config, saved: Option<PodCidr>) -> Result<Network, Error> {
     let failed = |source| Error::Network { source };
-    match config.network.mode {
-        NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
-            let mut settings = config.bridge();
-            settings.pod_cidr = saved.map_or(settings.pod_cidr, |saved| saved.subnets);
-            Ok(Network::Builtin(Box::new(BuiltinNetwork::open(settings).map_err(failed)?)))
-        }
-        NetworkMode::None => Ok(Network::None),
-        NetworkMode::Cni => {
-            let cni = Cni::open(config.cni()).map_err(|source| failed(source.into()))?;
-            if let Some(saved) = saved
-                && let Err(err) = cni.set_pod_cidr(&saved.subnets)
-            {
-                warn!(error = %Chain(&err), "network configuration not written; the kubelet's next start tries again");
-            }
-            Ok(Network::Cni(Box::new(cni)))
-        }
+    let network = Network::open(config.network_mode(), config.bridge(), config.cni());
+    let network = network.map_err(failed)?;
+    if let Some(saved) = saved
+        && let Err(err) = network.set_pod_cidr(&saved.subnets)
+    {
+        warn!(error = %Chain(&err), hint = err.hint(), "the kubelet's pod subnets of an earlier daemon are not used; its next start names them again");
     }
+    if let Err(err) = network.choose() {
+        warn!(error = %Chain(&err), hint = err.hint(), "cannot decide on the network of new pods");
+    }
+    Ok(network)
 }
 
 /// One daemon per state directory. The lock goes with the process.

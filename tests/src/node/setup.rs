@@ -77,11 +77,18 @@ pub(super) fn daemon_cgroup_dir(names: &Names) -> PathBuf {
 
 pub(super) fn config(number: u8, names: &Names, driver: Driver, network: &str) -> String {
     let at = |dir: &str| names.root.join(dir).display().to_string();
+    // The default would use network plugins where the machine has some.
+    let mode = if network.contains("mode =") { "" } else { "mode = \"bridge\"\n" };
+    let subnet = if network.contains("pod_cidr") {
+        String::new()
+    } else {
+        format!("pod_cidr = [\"10.213.{number}.0/24\"]\n")
+    };
     format!(
         "state_dir = {state:?}\ndata_dir = {data:?}\nsocket = {socket:?}\n\
          [log]\nlevel = \"debug\"\n\
          [cgroup]\ndriver = {driver:?}\nparent = {cgroup:?}\n\
-         [network]\nbridge = {bridge:?}\npod_cidr = [\"10.213.{number}.0/24\"]\ntable = {table:?}\n{network}\n\
+         [network]\n{mode}bridge = {bridge:?}\n{subnet}table = {table:?}\n{network}\n\
          [nri]\nsocket = {nri:?}\nplugin_path = {plugins:?}\nplugin_config_path = {plugins:?}\n\
          [runtime]\nseccomp_root = {seccomp:?}\ncdi_spec_dirs = [{cdi:?}]\n",
         state = at("state"),

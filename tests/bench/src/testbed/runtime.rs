@@ -182,7 +182,9 @@ impl Runtime {
                 plugin_dir()
             )
         } else {
-            format!("bridge = \"{bridge}\"\npod_cidr = [\"10.{subnet}.0.0/16\"]\n")
+            format!(
+                "mode = \"bridge\"\nbridge = \"{bridge}\"\npod_cidr = [\"10.{subnet}.0.0/16\"]\n"
+            )
         };
         format!(
             "state_dir = \"/run/{name}\"\ndata_dir = \"{dir}/data\"\nsocket = {socket:?}\n\
