@@ -160,12 +160,10 @@ pub(crate) fn check_bind(source: &str, path: &str) -> Result<(), Error> {
     Err(Error::Bad { field: "a mount", value, why: "both paths must be absolute" })
 }
 
+/// The mount of a path of the host. `image_sub_path` is ignored: kubelets that know image volumes send it with every
+/// `subPath` of a pod that has one, also for volumes whose sub-path the kubelet itself has resolved.
 fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     let path = &mount.container_path;
-    if !mount.image_sub_path.is_empty() {
-        let value = mount.image_sub_path.clone();
-        return Err(Error::Bad { field: "image_sub_path", value, why: "the mount has no image" });
-    }
     if mount.host_path.is_empty() {
         return Err(Error::Bad {
             field: "mounts.host_path",
@@ -309,7 +307,16 @@ mod tests {
         for mount in bad {
             image_volume(0, &mount, None).unwrap_err();
         }
-        volume(&cri::Mount { image: None, host_path: "/srv".into(), ..good }).unwrap_err();
+    }
+
+    #[test]
+    fn the_sub_path_of_a_volume_without_an_image_is_ignored() {
+        let plain = mount(true, false, 0);
+        let made = volume(&plain).unwrap();
+        for image_sub_path in ["a", "/a", "../a", "a\0b"] {
+            let with = cri::Mount { image_sub_path: image_sub_path.into(), ..plain.clone() };
+            assert_eq!(volume(&with).unwrap(), made, "{image_sub_path:?}");
+        }
     }
 
     #[test]
