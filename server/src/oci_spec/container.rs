@@ -3,8 +3,8 @@
 
 use super::inputs::{Defaults, PodInputs};
 use super::{
-    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, security, user,
-    userns,
+    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, security, selinux,
+    user, userns,
 };
 use crate::limits::ulimits;
 use ::oci_spec::image::ImageConfiguration;
@@ -134,7 +134,13 @@ fn process(
     if let Some(profile) = security::apparmor(context, request.defaults)? {
         process["apparmorProfile"] = profile.into();
     }
-    if let Some(label) = security::selinux(context) {
+    let pod = request.pod.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let label = selinux::label(
+        context.selinux_options.as_ref(),
+        pod.and_then(|context| context.selinux_options.as_ref()),
+        request.defaults.selinux.as_deref(),
+    )?;
+    if let Some(label) = label {
         process["selinuxLabel"] = label.into();
     }
     Ok(process)

@@ -35,6 +35,8 @@ pub(crate) enum Error {
     Profile { path: String, source: hull_plan::Error },
     #[error("use AppArmor profile `{name}`: it is not loaded on this node")]
     NoAppArmorProfile { name: String },
+    #[error("take `{value}` as seLinuxOptions.{field}: no SELinux label has such a {field}")]
+    SeLinux { field: &'static str, value: String },
     #[error(transparent)]
     Cdi { source: crate::oci_spec::cdi::Error },
     #[error("resolve the user")]
@@ -99,6 +101,9 @@ impl Error {
                 "load it: apparmor_parser --replace /etc/apparmor.d/{}",
                 name.trim_start_matches('/').replace('/', ".")
             )),
+            Self::SeLinux { .. } => Some(
+                "a level is like s0:c1,c2; user, role and type are names of the node's policy (seinfo -u, -r, -t)".into(),
+            ),
             Self::Profile { source, .. } | Self::Limits { source } | Self::Sysctl { source } => {
                 source.hint()
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod's and the node's share of a container's spec.
 
+use super::selinux;
 use crate::apparmor::AppArmor;
 use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri;
@@ -34,6 +35,8 @@ pub(crate) struct Defaults {
     pub(crate) cgroup_namespace: bool,
     /// The AppArmor profiles of this node.
     pub(crate) apparmor: AppArmor,
+    /// The label of container processes by the node's SELinux policy; `None` on a node without SELinux.
+    pub(crate) selinux: Option<String>,
 }
 
 /// The defaults by the node's config and kernel.
@@ -49,5 +52,6 @@ pub(crate) fn defaults(
         ulimits: config.runtime.default_ulimits.clone(),
         cgroup_namespace: host.cgroup_v2,
         apparmor: apparmor.clone(),
+        selinux: host.selinux.then(|| selinux::default_label(Path::new("/"))),
     }
 }

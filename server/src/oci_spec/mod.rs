@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds an OCI runtime spec from CRI config and image config. Pure, except for localhost seccomp profiles, host
-//! devices and CDI files.
+//! devices, CDI files and the configuration of SELinux.
 //!
 //! `crictl inspect` shows this spec, and the plan is built from it, so there is one definition of a container. The code
 //! writes it as JSON, the form that people know.
@@ -18,6 +18,7 @@ mod network;
 mod resources;
 mod sandbox;
 mod security;
+mod selinux;
 mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;

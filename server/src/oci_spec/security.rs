@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The confinement of a container: capabilities, seccomp, AppArmor, SELinux, masked and read-only paths.
+//! The confinement of a container: capabilities, seccomp, AppArmor, masked and read-only paths.
 
 use super::Error;
 use super::inputs::Defaults;
@@ -214,16 +214,6 @@ fn requested_profile(context: &cri::LinuxContainerSecurityContext) -> Result<Pro
     Ok(profile)
 }
 
-/// The SELinux label, if the config has one.
-pub(super) fn selinux(context: &cri::LinuxContainerSecurityContext) -> Option<String> {
-    let of = context.selinux_options.as_ref()?;
-    let parts = [&of.user, &of.role, &of.r#type, &of.level];
-    if parts.iter().all(|part| part.is_empty()) {
-        return None;
-    }
-    Some(parts.map(String::as_str).join(":"))
-}
-
 /// Paths of /proc and /sys that are masked in a container, and those that are read-only.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HiddenPaths {
@@ -308,6 +298,7 @@ mod tests {
             ulimits: Vec::new(),
             cgroup_namespace: false,
             apparmor: crate::apparmor::AppArmor::default(),
+            selinux: None,
         };
         let read = |path: &str| localhost(path, &defaults);
         let below = |name: &str| root.join(name).display().to_string();
