@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{CachedPlan, ContainerRecord, State, User, log, volumes};
+use super::{CachedPlan, ContainerRecord, State, User, host_paths, log, volumes};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjustment};
@@ -11,7 +11,7 @@ use crate::pod::PodRecord;
 use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::PluginSet;
-use hull_plan::IdMaps;
+use hull_plan::{IdMaps, Plan};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::nri::Event;
@@ -87,7 +87,7 @@ pub(crate) async fn make(
     if let Some(cgroup) = &adjusted.cgroup {
         known.cgroup.clone_from(cgroup);
     }
-    let made = make_rootfs(node, pod, pod_record, known, target_pid).await;
+    let made = make_parts(node, pod, pod_record, known, target_pid).await;
     let (user, planned) = made.map_err(|err| {
         // What makes no sense in the plan may be what plugins ask for.
         if matches!(err, Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. }) {
@@ -122,39 +122,70 @@ fn image_of(node: &Node, record: &ContainerRecord) -> Result<Arc<Image>, Error> 
     found.ok_or_else(|| Error::NoImage { image: record.image_id.clone() })
 }
 
-/// Creates its writable layer, resolves its user, and plans its start once: to refuse now what
-/// could not be started later, and to keep the result for the start and for execs.
-async fn make_rootfs(
+/// Plans the container, makes the missing sources of its volumes, and creates its writable layer.
+async fn make_parts(
     node: Arc<Node>,
     pod: PodId,
     pod_record: Arc<PodRecord>,
-    mut record: ContainerRecord,
+    record: ContainerRecord,
     target_pid: Option<i32>,
 ) -> Result<(User, CachedPlan), Error> {
-    blocking(move || {
-        let image = image_of(&node, &record)?;
-        let of_image = |source| Error::Image { image: image.id.clone(), source };
-        node.images.check_layers(&image).map_err(of_image)?;
-        let user = user_of(&image, &record.config)?;
-        record.user = Some(user.clone());
-        let planned = super::start::plan(&node, &pod, &pod_record, &record, &image, target_pid)?;
-        node.plans.save(&record.id, &planned).map_err(|source| Error::Store { source })?;
-        volumes::check(&node, &record)?;
-        let maps = pod_record.id_maps();
-        let owner = |uid, gid| match &maps {
-            // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
-            Some(IdMaps { uids, gids }) => {
-                let of = |ranges, id| outside(ranges, id).or_else(|| outside(ranges, 0));
-                (of(uids, uid).unwrap_or(uid), of(gids, gid).unwrap_or(gid))
-            }
-            None => (uid, gid),
-        };
-        node.images
-            .create_rootfs(&record.id, &image, &owner)
-            .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-        Ok((user, CachedPlan::of(planned)))
-    })
-    .await
+    let planned = {
+        let (node, pod_record) = (Arc::clone(&node), Arc::clone(&pod_record));
+        blocking(move || plan(&node, &pod, &pod_record, record, target_pid)).await?
+    };
+    host_paths::make_missing(&node, &planned.record.config).await?;
+    blocking(move || make_rootfs(&node, &pod_record, planned)).await
+}
+
+/// A container whose start is planned.
+struct Planned {
+    record: ContainerRecord,
+    image: Arc<Image>,
+    user: User,
+    plan: Plan,
+}
+
+/// Resolves its user, and plans its start once: to refuse now what could not be started later, and to keep the result
+/// for the start and for execs.
+fn plan(
+    node: &Node,
+    pod: &PodId,
+    pod_record: &PodRecord,
+    mut record: ContainerRecord,
+    target_pid: Option<i32>,
+) -> Result<Planned, Error> {
+    let image = image_of(node, &record)?;
+    let of_image = |source| Error::Image { image: image.id.clone(), source };
+    node.images.check_layers(&image).map_err(of_image)?;
+    let user = user_of(&image, &record.config)?;
+    record.user = Some(user.clone());
+    let plan = super::start::plan(node, pod, pod_record, &record, &image, target_pid)?;
+    node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
+    volumes::check(node, &record)?;
+    Ok(Planned { record, image, user, plan })
+}
+
+/// Creates its writable layer.
+fn make_rootfs(
+    node: &Node,
+    pod_record: &PodRecord,
+    planned: Planned,
+) -> Result<(User, CachedPlan), Error> {
+    let Planned { record, image, user, plan } = planned;
+    let maps = pod_record.id_maps();
+    let owner = |uid, gid| match &maps {
+        // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
+        Some(IdMaps { uids, gids }) => {
+            let of = |ranges, id| outside(ranges, id).or_else(|| outside(ranges, 0));
+            (of(uids, uid).unwrap_or(uid), of(gids, gid).unwrap_or(gid))
+        }
+        None => (uid, gid),
+    };
+    node.images
+        .create_rootfs(&record.id, &image, &owner)
+        .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
+    Ok((user, CachedPlan::of(plan)))
 }
 
 /// The user of the first process, from the config, the image's config and the image's account files.

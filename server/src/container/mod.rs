@@ -9,6 +9,7 @@ pub(crate) mod cgroup;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit_details;
+mod host_paths;
 pub(crate) mod log;
 pub(crate) mod plans;
 mod record;

@@ -97,6 +97,7 @@ fn code(error: &Error) -> Code {
         | Error::Adjust { .. }
         | Error::ForeignLimits { .. }
         | Error::ProfileLost { .. }
+        | Error::VolumeSource { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
         Error::Parts { source, .. } => parts_code(source),

@@ -43,6 +43,8 @@ pub(crate) enum Error {
     NoImage { image: String },
     #[error("mount `{path}` of image {image}: {why}")]
     SubPath { image: String, path: String, why: &'static str },
+    #[error("use `{path}` as the source of a volume")]
+    VolumeSource { path: String, source: hull_sys::Error },
     #[error("use image `{image}`")]
     Image { image: String, source: hull_image::Error },
     #[error("make the root filesystem of container {container}")]
@@ -129,6 +131,9 @@ impl Error {
             Self::SubPath { .. } => {
                 Some("correct the `subPath` of the volume mount, or the image of the volume".into())
             }
+            Self::VolumeSource { .. } => Some(
+                "a directory that is missing is made; remove what is in its way on the node, or correct the volume's `hostPath`".into(),
+            ),
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),

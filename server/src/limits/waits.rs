@@ -7,6 +7,7 @@
 //! StopPodSandbox    kill (ANSWER) ─▶ containers' ends (DIE) ─▶ shutdown (SHUTDOWN, ANSWER) ─▶ monitor killed ─▶ cgroups cleared (EMPTY each)
 //! StopContainer     grace ─▶ kill (ANSWER) ─▶ end (DIE) ─▶ cgroup killed from here, monitor killed (LOST)
 //! ExecSync          its own limit, launch included ─▶ process killed (EXEC_KILLED)
+//! CreateContainer   each volume (STORAGE)
 //! StartContainer    log (STORAGE) ─▶ `runtime.launch_timeout_s`, or ANSWER once the monitor answers nothing ─▶ killed and forgotten
 //! all else          ANSWER ─▶ UNAVAILABLE
 //! ```

@@ -35,6 +35,7 @@ struct Victim {
     logs: PathBuf,
     /// Mounted in both, where that is the part.
     storage: Option<Storage>,
+    volume: Option<PathBuf>,
 }
 
 /// Keeps a part hanging. Dropped, the part goes on, also when the test fails.
@@ -160,7 +161,7 @@ async fn victim(node: &Node, image: &str, number: usize, verb: Bound) -> Option<
     let logs = PathBuf::from(&config.log_directory);
     let pod = cri.run_pod_with(config).await.or_fail("run a pod");
     let (mut main, mut next) = (idle("main", image), idle("next", image));
-    let mut storage = None;
+    let (mut storage, mut volume) = (None, None);
     if verb.part == "storage of a volume" {
         let at = node.host_dir().join(format!("volume{number}"));
         let mounted = Storage::mount("volumes that hang", &at)?;
@@ -168,12 +169,12 @@ async fn victim(node: &Node, image: &str, number: usize, verb: Bound) -> Option<
             config.mounts.push(mount(&at, "/volume"));
         }
         next.working_dir = "/volume".into();
-        storage = Some(mounted);
+        (storage, volume) = (Some(mounted), Some(at));
     }
     let main = cri.run(&pod, main).await;
     cri.catches_term(&main).await;
     let next = cri.make(&pod, next).await;
-    Some(Victim { verb, pod, main, next, logs, storage })
+    Some(Victim { verb, pod, main, next, logs, storage, volume })
 }
 
 /// The fault in how a verb ended, if any.
@@ -194,13 +195,20 @@ async fn judged(cri: &Cri, image: &str, victim: &Victim) -> Option<String> {
 }
 
 async fn call(cri: &Cri, image: &str, victim: &Victim) -> Result<(), Status> {
-    let Victim { verb, pod, main, next, .. } = victim;
+    let Victim { verb, pod, main, next, volume, .. } = victim;
     let command: &[&str] =
         if verb.part == "storage of a volume" { &["/volume/program"] } else { &["echo", "on"] };
     let container_id = main.clone();
     let mut runtime = cri.runtime.clone();
     match verb.verb.as_str() {
-        "CreateContainer" => cri.create(pod, idle("late", image)).await.map(drop),
+        "CreateContainer" => {
+            let mut config = idle("late", image);
+            if let Some(volume) = volume {
+                // The root of a mount is known; what lies below it is looked up.
+                config.mounts.push(mount(&volume.join("below"), "/volume"));
+            }
+            cri.create(pod, config).await.map(drop)
+        }
         "StartContainer" => cri.start(next).await,
         "ExecSync" => cri.exec_for(main, command, TIMEOUT_S).await.map(drop),
         "ExecSync without a timeout" => cri.exec_for(main, command, 0).await.map(drop),

@@ -138,6 +138,13 @@ const WAITS: &[Wait] = &[
         "OK",
     ),
     wait(
+        ("CreateContainer", "storage of a volume"),
+        &[STORAGE_MAX],
+        &[],
+        "further calls about that path are refused at once until it answers",
+        "OK, or UNAVAILABLE",
+    ),
+    wait(
         ("StartContainer, ExecSync without a timeout", "storage of a volume"),
         &[],
         &[LAUNCH],
@@ -160,7 +167,7 @@ const WAITS: &[Wait] = &[
     ),
     wait(
         (
-            "CreateContainer, UpdateContainerResources, ReopenContainerLog, ContainerStatus, ContainerStats, PodSandboxStats, ListContainers, Exec, Attach",
+            "UpdateContainerResources, ReopenContainerLog, ContainerStatus, ContainerStats, PodSandboxStats, ListContainers, Exec, Attach",
             "storage of a volume",
         ),
         &[],
