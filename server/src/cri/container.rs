@@ -2,9 +2,10 @@
 //! The verbs about containers.
 
 use super::service::Cri;
-use super::{convert, filter, names, status};
+use super::{convert, filter, names, status, termination};
 use crate::container::exec;
-use crate::container::{self, ContainerSnapshot, State};
+use crate::container::{self, ContainerRecord, ContainerSnapshot, State};
+use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::node::Node;
 use crate::observe::stats;
@@ -92,7 +93,7 @@ impl Cri {
             HashMap::new()
         };
         Ok(api::ContainerStatusResponse {
-            status: Some(convert::container_status(&self.node, &view)),
+            status: Some(termination::container_status(&self.node, &view).await),
             info,
         })
     }
@@ -190,11 +191,18 @@ fn container_info(
         "sandboxID": record.pod,
         "pid": pid,
         "state": record.state,
+        "exitMessage": ended(record),
         "cgroup": record.cgroup,
         "config": record.config,
         "runtimeSpec": spec,
     });
     HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
+}
+
+/// The explanation of its exit, if there is anything to explain.
+fn ended(record: &ContainerRecord) -> Option<String> {
+    let State::Exited { how, .. } = &record.state else { return None };
+    Some(explain::end(record, how).1).filter(|text| !text.is_empty())
 }
 
 fn ignore_not_found(result: Result<(), Status>) -> Result<(), Status> {

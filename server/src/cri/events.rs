@@ -2,7 +2,7 @@
 //! GetContainerEvents: events as CRI messages, each with the pod's and its containers' statuses as
 //! they were when it happened.
 
-use super::{convert, status};
+use super::{convert, status, termination};
 use crate::node::Node;
 use crate::observe::events::{Event, Reading};
 use futures_util::stream;
@@ -16,7 +16,7 @@ pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::Contai
     Box::pin(stream::unfold((node, reading), |(node, mut reading)| async move {
         let next = reading.next().await?;
         let message = match next {
-            Ok(event) => Ok(message(&node, &event)),
+            Ok(event) => Ok(message(&node, &event).await),
             Err(_missed) => Err(status::plain(
                 Code::DataLoss,
                 "cannot send every event: more happened than are kept for a reader (hint: list pods and \
@@ -27,13 +27,12 @@ pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::Contai
     }))
 }
 
-fn message(node: &Node, event: &Event) -> api::ContainerEventResponse {
-    let containers = event.view.containers.values();
+async fn message(node: &Node, event: &Event) -> api::ContainerEventResponse {
     api::ContainerEventResponse {
         container_id: event.id.clone(),
         container_event_type: event.kind as i32,
         created_at: event.at_ns,
         pod_sandbox_status: Some(convert::pod_status(&event.view)),
-        containers_statuses: containers.map(|of| convert::container_status(node, of)).collect(),
+        containers_statuses: termination::container_statuses(node, &event.view).await,
     }
 }

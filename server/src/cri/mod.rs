@@ -18,5 +18,6 @@ mod sandbox;
 mod service;
 pub(crate) mod status;
 mod stream;
+mod termination;
 
 pub(crate) use service::Cri;

@@ -2,7 +2,7 @@
 //! The verbs about pod sandboxes.
 
 use super::service::Cri;
-use super::{convert, filter, names, status};
+use super::{convert, filter, names, status, termination};
 use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
@@ -125,14 +125,11 @@ impl Cri {
         request: &api::PodSandboxStatusRequest,
     ) -> Result<api::PodSandboxStatusResponse, Status> {
         let view = self.pod(&request.pod_sandbox_id)?.view();
-        let containers = view.containers.values();
         let info = if request.verbose { self.pod_info(&view).await } else { Default::default() };
         Ok(api::PodSandboxStatusResponse {
             status: Some(convert::pod_status(&view)),
             info,
-            containers_statuses: containers
-                .map(|of| convert::container_status(&self.node, of))
-                .collect(),
+            containers_statuses: termination::container_statuses(&self.node, &view).await,
             timestamp: now_ns(),
         })
     }

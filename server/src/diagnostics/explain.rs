@@ -91,17 +91,21 @@ impl elf::Files for Inside {
     }
 }
 
-/// Reason and message of an exit, for ContainerStatus.
+/// Reason and message of an exit, for ContainerStatus. The message is empty where the reason and the exit code say
+/// everything: the program ended by itself, or because it was asked to stop.
 pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, String) {
     match how {
         ExitReason::Code { code: 0, details } if details.oom_kills == 0 => ("Completed", String::new()),
         ExitReason::Code { details, .. } | ExitReason::Signal { details, .. } if details.oom_kills > 0 => {
             ("OOMKilled", out_of_memory(record, details))
         }
-        ExitReason::Code { code, details } => ("Error", noted(details, format!("exited with code {code}"))),
+        ExitReason::Code { code, details } => {
+            ("Error", noted(details, format!("exited with code {code}"), true))
+        }
         ExitReason::Signal { signal, details } => {
             let by = if details.stop_requested { ", sent because it was asked to stop" } else { "" };
-            ("Error", noted(details, format!("killed by signal {signal}{by}")))
+            let text = format!("killed by signal {signal}{by}");
+            ("Error", noted(details, text, details.stop_requested))
         }
         ExitReason::StartFailed { why } => ("StartError", why.clone()),
         ExitReason::Lost => (
@@ -145,8 +149,11 @@ fn out_of_memory(record: &ContainerRecord, details: &ExitDetails) -> String {
     )
 }
 
-/// How it ended, and what was seen before that might be why.
-fn noted(details: &ExitDetails, mut text: String) -> String {
+/// How it ended, with the events before that may explain it. Empty if there were none and the end is `ordinary`.
+fn noted(details: &ExitDetails, mut text: String, ordinary: bool) -> String {
+    if ordinary && details.pids_refused == 0 && details.denials.is_empty() {
+        return String::new();
+    }
     if details.pids_refused > 0 {
         let refused =
             format!("; its pids limit refused {} new processes before", details.pids_refused);
@@ -161,4 +168,48 @@ fn noted(details: &ExitDetails, mut text: String) -> String {
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(how: &ExitReason) -> (&'static str, String) {
+        let record = serde_json::json!({
+            "id": "c", "pod": "p", "config": {}, "image_id": "i", "image_ref": "i", "created_ns": 0,
+            "cgroup": "/c", "log_path": "", "user": null, "stop_signal": 15, "state": "Created",
+        });
+        end(&serde_json::from_value(record).unwrap(), how)
+    }
+
+    #[test]
+    fn an_ordinary_end_has_no_message() {
+        let details = ExitDetails::default;
+        for code in [0, 1, 143] {
+            let (reason, message) = text(&ExitReason::Code { code, details: details() });
+            assert_eq!((reason, &*message), (if code == 0 { "Completed" } else { "Error" }, ""));
+        }
+        let asked = ExitDetails { stop_requested: true, ..details() };
+        assert_eq!(text(&ExitReason::Signal { signal: 9, details: asked }), ("Error", "".into()));
+    }
+
+    #[test]
+    fn what_the_exit_code_does_not_say_is_in_the_message() {
+        let details = ExitDetails::default;
+        let (_, message) = text(&ExitReason::Signal { signal: 11, details: details() });
+        assert_eq!(message, "killed by signal 11");
+        let denied = ExitDetails { denials: vec!["seccomp denied x".into()], ..details() };
+        let (_, message) = text(&ExitReason::Code { code: 1, details: denied.clone() });
+        assert_eq!(message, "exited with code 1; seccomp denied x");
+        let asked = ExitDetails { stop_requested: true, ..denied };
+        let (_, message) = text(&ExitReason::Signal { signal: 9, details: asked });
+        assert!(message.contains("asked to stop; seccomp denied x"), "{message}");
+        let refused = ExitDetails { pids_refused: 3, ..details() };
+        let (_, message) = text(&ExitReason::Code { code: 2, details: refused });
+        assert!(message.starts_with("exited with code 2; its pids limit"), "{message}");
+        let out = ExitDetails { oom_kills: 1, ..details() };
+        let (reason, message) = text(&ExitReason::Code { code: 0, details: out });
+        assert_eq!(reason, "OOMKilled");
+        assert!(message.starts_with("out of memory"), "{message}");
+    }
 }
