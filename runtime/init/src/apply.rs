@@ -397,7 +397,9 @@ impl Builder<'_> {
         }
     }
 
-    /// The cgroup tree as the container sees it.
+    /// The cgroup tree as the container sees it: the one of version 2, or the hierarchies of version 1. A hybrid host
+    /// has both, and a version 2 tree without controllers: a container there sees version 1 only, because programs
+    /// take any mount of cgroup2 for a host with version 2.
     fn cgroups(&mut self, at: usize, target: &str, attrs: &Attrs) -> Result {
         // From the parent: in a cgroup namespace the roots of the mounts are different.
         let host = self.host;
@@ -413,12 +415,11 @@ impl Builder<'_> {
         attach(&tmpfs, place.as_fd()).map_err(errno_context(format!("move_mount({target})")))?;
         self.covers.covered(target);
         self.covers.expect(target, &tmpfs, at)?;
-        let unified = host.unified().map(|path| ("unified".to_owned(), path));
         let named = host.hierarchies().iter().map(|of| {
             let name = of.controllers.join(",");
             (name.trim_start_matches("name=").to_owned(), of.mountpoint.as_path())
         });
-        for (name, mountpoint) in named.chain(unified) {
+        for (name, mountpoint) in named {
             let own = format!("{}{}", mountpoint.display(), self.cgroup);
             let tree = clone_tree(&own, false)?;
             let attr = Attr { set: bits(attrs), propagation: MS_SLAVE, ..Attr::default() };
