@@ -8,6 +8,7 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=cri");
     println!("cargo:rerun-if-changed=nri");
+    println!("cargo:rerun-if-changed=containerd");
     if std::env::var_os("CARGO_FEATURE_NRI").is_some() {
         plugins()?;
     }
@@ -28,6 +29,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Their Debug would print passwords: lib.rs writes one that does not.
         .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest", ".hull.v1.VerifyRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
+    containerd()
+}
+
+/// The methods of containerd that cAdvisor calls.
+fn containerd() -> Result<(), Box<dyn std::error::Error>> {
+    let mut compiler = protox::Compiler::new(["containerd"])?;
+    compiler.open_files(["version_v1.proto", "containers_v1.proto", "tasks_v1.proto"])?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hull's wire formats: CRI v1 for the kubelet, its own service for its command line, the protocol between the
-//! daemon and the monitors, and the messages of NRI plugins and ttrpc. Also the ids of pods and containers.
+//! daemon and the monitors, the messages of NRI plugins and ttrpc, and the methods of containerd that cAdvisor calls. Also
+//! the ids of pods and containers.
 //!
 //! No logic beyond framing, and no I/O. The gRPC half is behind the feature `cri`, because the monitor links this
 //! crate too and must stay tiny.
@@ -58,6 +59,30 @@ pub mod admin {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_struct("VerifyRequest").field("image", &self.image).finish_non_exhaustive()
         }
+    }
+}
+
+/// The methods of containerd that cAdvisor calls, generated from `containerd/*.proto`.
+#[cfg(feature = "cri")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    let_underscore_drop,
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
+pub mod containerd {
+    pub mod version {
+        tonic::include_proto!("containerd.services.version.v1");
+    }
+    pub mod containers {
+        tonic::include_proto!("containerd.services.containers.v1");
+    }
+    pub mod tasks {
+        tonic::include_proto!("containerd.services.tasks.v1");
     }
 }
 

@@ -2,6 +2,9 @@
 //! ListMetricDescriptors, ListPodSandboxMetrics and StreamPodSandboxMetrics: cAdvisor's names, with
 //! values that hold.
 
+use hull_proto::containerd::{
+    self, containers::containers_client::ContainersClient, tasks::tasks_client::TasksClient,
+};
 use hull_proto::cri as api;
 use hull_tests::cri::{container, resources};
 use hull_tests::{Cri, ExpectExt as _, Node};
@@ -134,4 +137,68 @@ async fn a_stopped_pod_has_no_metrics_and_the_stream_says_the_same_as_the_list()
         streamed.extend(part.pod_sandbox_metrics);
     }
     assert_eq!(ids(&streamed), wanted);
+}
+
+/// The methods of containerd that the cAdvisor of a kubelet calls, on the socket of Hull.
+#[tokio::test]
+async fn cadvisor_finds_labels_and_processes_by_the_names_of_cgroups() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let mut config = cri.pod_config("web");
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    config.labels.extend([label("io.kubernetes.pod.name", "web")]);
+    let pod = cri.run_pod_with(config).await.or_fail("run a pod");
+    let image = hull_tests::fixture::busybox();
+    let mut config = hull_tests::cri::idle("main", &image);
+    config.labels.extend([label("io.kubernetes.container.name", "main")]);
+    let made = cri.make(&pod, config).await;
+    let channel = hull_tests::cri::channel(&node.socket());
+    let mut version = containerd::version::version_client::VersionClient::new(channel.clone());
+    let answer = version.version(containerd::version::VersionRequest {}).await;
+    assert!(answer.or_fail("get the version").into_inner().version.starts_with("hull-"));
+
+    let described = async |id: &str| {
+        let mut containers = ContainersClient::new(channel.clone());
+        let request = containerd::containers::GetContainerRequest { id: id.into() };
+        containers.get(request).await.map(|answer| answer.into_inner().container)
+    };
+    let process = async |id: &str| {
+        let mut tasks = TasksClient::new(channel.clone());
+        let request =
+            containerd::tasks::GetRequest { container_id: id.into(), ..Default::default() };
+        tasks.get(request).await.map(|answer| answer.into_inner().process.or_fail("read a process"))
+    };
+    let not_yet = process(&made).await.err().or_fail("find no process before the start");
+    assert_eq!(not_yet.code(), tonic::Code::NotFound, "cAdvisor asks again: {not_yet}");
+    cri.start(&made).await.or_fail("start a container");
+
+    let of = described(&made).await.or_fail("describe a container").or_fail("read it");
+    assert_eq!((&*of.id, &*of.image), (&*made, &*image));
+    assert_eq!(of.labels["io.kubernetes.container.name"], "main");
+    assert_eq!(of.labels["io.cri-containerd.kind"], "container");
+    assert!(of.created_at.is_some_and(|at| at.seconds > 1_700_000_000), "{:?}", of.created_at);
+    let spec = of.spec.or_fail("find the spec").value;
+    let spec: serde_json::Value = serde_json::from_slice(&spec).or_fail("read the spec");
+    assert!(spec["process"].is_object(), "{spec}");
+    let running = process(&made).await.or_fail("find its process");
+    assert_eq!(i64::from(running.pid), i64::from(cri.pid(&made).await));
+    assert_eq!(running.status(), containerd::tasks::Status::Running);
+
+    // The pause process has the pod's network.
+    let of = described(&pod).await.or_fail("describe a pod").or_fail("read it");
+    assert_eq!(of.labels["io.kubernetes.pod.name"], "web");
+    assert_eq!(of.labels["io.cri-containerd.kind"], "sandbox");
+    let pause = process(&pod).await.or_fail("find its process");
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", pause.pid));
+    let group = group.or_fail("read the cgroup of pause");
+    assert!(group.lines().any(|line| line.ends_with(&format!("/{pod}"))), "{group}");
+
+    cri.stop(&made, 5).await.or_fail("stop a container");
+    assert_eq!(
+        process(&made).await.or_fail("find it").status(),
+        containerd::tasks::Status::Stopped
+    );
+    for unknown in ["", "0", &"f".repeat(64)] {
+        described(unknown).await.err().or_fail("find nothing");
+    }
 }

@@ -77,6 +77,15 @@ impl ContainerRecord {
         Some(resources)
     }
 
+    /// The image's name as a person wrote it, if the kubelet sends that; else the requested one, often an id.
+    pub(crate) fn image_name(&self) -> &str {
+        let image = self.config.image.as_ref();
+        image.map_or("", |image| match image.user_specified_image.as_str() {
+            "" => image.image.as_str(),
+            written => written,
+        })
+    }
+
     /// Its name and attempt.
     pub(crate) fn metadata(&self) -> (&str, u32) {
         self.config.metadata.as_ref().map_or(("", 0), |meta| (meta.name.as_str(), meta.attempt))

@@ -5,6 +5,7 @@
 //! below this room knows gRPC.
 
 pub(crate) mod admin;
+mod cadvisor;
 mod container;
 mod convert;
 mod events;

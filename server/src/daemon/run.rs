@@ -22,6 +22,9 @@ use crate::records::{self, Store};
 use crate::streaming::Streaming;
 use hull_network::Network;
 use hull_proto::admin::hull_server::HullServer;
+use hull_proto::containerd::containers::containers_server::ContainersServer;
+use hull_proto::containerd::tasks::tasks_server::TasksServer;
+use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fd::OwnedFd;
@@ -38,6 +41,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
 
@@ -191,17 +195,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         .layer(calls.clone())
         .layer(DeadlineLayer)
         .layer(budget)
-        .add_service(
-            RuntimeServiceServer::new(cri.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            ImageServiceServer::new(cri.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(HullServer::new(cri).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_routes(services(cri))
         .serve_with_incoming_shutdown(connections(listener), shutdown);
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
@@ -217,6 +211,22 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
 /// The connections of clients, as they come.
 fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> {
     UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new))
+}
+
+/// All services of the socket: CRI's, the methods of containerd that cAdvisor calls, and Hull's own.
+fn services(cri: Cri) -> Routes {
+    let runtime = RuntimeServiceServer::new(cri.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let image = ImageServiceServer::new(cri.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(runtime)
+        .add_service(image)
+        .add_service(VersionServer::new(cri.clone()))
+        .add_service(ContainersServer::new(cri.clone()))
+        .add_service(TasksServer::new(cri.clone()))
+        .add_service(HullServer::new(cri).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// Verifies layers in the background, beside the first calls.

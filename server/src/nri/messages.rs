@@ -99,14 +99,8 @@ fn put_state(of: &mut nri::Container, record: &ContainerRecord) {
 }
 
 fn image(record: &ContainerRecord) -> nri::Image {
-    let asked = record.config.image.clone().unwrap_or_default();
-    let name = if asked.user_specified_image.is_empty() {
-        asked.image
-    } else {
-        asked.user_specified_image
-    };
     nri::Image {
-        name,
+        name: record.image_name().to_owned(),
         digest: record.image_ref.split_once('@').map_or("", |(_, digest)| digest).to_owned(),
         config_digest: record.image_id.clone(),
     }

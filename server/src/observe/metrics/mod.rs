@@ -95,13 +95,8 @@ impl Given {
 
     fn of_container(pod: &PodSnapshot, of: &ContainerSnapshot) -> Self {
         let record = &of.record;
-        let image = record.config.image.as_ref();
-        // What a person wrote, where the kubelet tells it; else what it asked for.
-        let image = image.map_or("", |image| match image.user_specified_image.as_str() {
-            "" => image.image.as_str(),
-            written => written,
-        });
-        Self::new(pod, record.metadata().0.into(), &record.id, image.into(), &record.cgroup)
+        let (name, image) = (record.metadata().0.into(), record.image_name().into());
+        Self::new(pod, name, &record.id, image, &record.cgroup)
     }
 
     fn new(pod: &PodSnapshot, container: String, name: &str, image: String, cgroup: &str) -> Self {
