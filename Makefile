@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
+.PHONY: kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ build: setup ## Build the release binary
 
 # Node tests run the daemon beside them, so it is built first. T selects the tests whose names contain it:
 # `make test T=killed`.
-test: setup tools ## Run all tests, or those that match T=name
+test: setup tools kubelet ## Run all tests, or those that match T=name
 	@cargo build -p hull
 	@cargo test --workspace --no-fail-fast -- $(T)
 
@@ -59,6 +59,10 @@ check-arm64: setup ## Check the code for arm64, if the Rust targets and a C comp
 fmt: ## Format the code
 	@cargo fmt --all
 
+# Once for each version of Kubernetes, in minutes; it stays in .cache/kubernetes. Without Go, the tests that need it say so.
+kubelet: setup ## Build the kubelet that some tests run, in the version of tests/kubernetes/kubernetes/go.mod
+	@scripts/kubernetes kubelet > /dev/null || echo 'kubelet: not built; tests that need it will say so' >&2
+
 tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, in the versions of tests/tools/go.mod
 
 $(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go scripts/tools
@@ -77,7 +81,7 @@ vm-programs: setup tools
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\|quick\|seeds\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
 test-vm: vm-programs ## Run the kernel and node tests in a VM, and critest; T=name as for test, P=program

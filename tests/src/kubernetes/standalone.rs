@@ -32,6 +32,8 @@ const NODE: &str = "node";
 const ADDRESS: &str = "192.168.213.2";
 /// Longest wait for a pod: the kubelet looks at its pods once a second, and pulls their images.
 const POD_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the end of a pod, and for the kubelet's next removal of those that have ended.
+const DELETED_MAX: Duration = Duration::from_secs(150);
 
 /// Changes to the defaults.
 #[derive(Debug, Clone, Default)]
@@ -172,17 +174,34 @@ impl Standalone {
         fs::rename(&scratch, &file).or_fail(format!("rename the manifest of {name}"));
     }
 
-    /// Has the kubelet end a pod, and waits until Hull has nothing of it any more.
-    pub async fn delete(&self, name: &str) {
+    /// Has the kubelet end a pod, and waits until it has stopped.
+    pub async fn stop(&self, name: &str) {
         fs::remove_file(self.manifest(name)).or_fail(format!("remove the manifest of {name}"));
-        let cri = self.cri();
-        eventually_within(POD_MAX, format!("the pod {name} is gone"), || async {
-            let pods = cri.pods().await;
-            let full = format!("{name}-{NODE}");
-            let is_it = |pod: &hull_proto::cri::PodSandbox| {
-                pod.metadata.as_ref().is_some_and(|metadata| metadata.name == full)
-            };
-            if pods.iter().any(is_it) { Err(format!("{pods:?}")) } else { Ok(()) }
+        self.sandboxes_until(name, "has stopped", |sandboxes| {
+            let not_ready = hull_proto::cri::PodSandboxState::SandboxNotready;
+            sandboxes.iter().all(|of| of.state() == not_ready)
+        })
+        .await;
+    }
+
+    /// Has the kubelet end a pod, and waits until Hull has nothing of it any more. The kubelet removes pods that have
+    /// stopped once a minute.
+    pub async fn delete(&self, name: &str) {
+        self.stop(name).await;
+        self.sandboxes_until(name, "is gone", <[_]>::is_empty).await;
+    }
+
+    async fn sandboxes_until(
+        &self,
+        name: &str,
+        state: &str,
+        check: impl Fn(&[hull_proto::cri::PodSandbox]) -> bool,
+    ) {
+        let (cri, full) = (self.cri(), format!("{name}-{NODE}"));
+        eventually_within(DELETED_MAX, format!("the pod {name} {state}"), || async {
+            let mut pods = cri.pods().await;
+            pods.retain(|pod| pod.metadata.as_ref().is_some_and(|of| of.name == full));
+            if check(&pods) { Ok(()) } else { Err(format!("{pods:?}")) }
         })
         .await;
     }
@@ -249,7 +268,7 @@ impl Standalone {
         if good { Ok(body.to_owned()) } else { Err(format!("GET {path}: {text}")) }
     }
 
-    /// What /stats/summary says.
+    /// The figures of /stats/summary.
     #[must_use]
     pub fn summary(&self) -> Value {
         let text = self.get("/stats/summary").map_err(std::io::Error::other);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods as a real kubelet asks for them: static pods of a kubelet without an API server.
+//! Hull and the kubelet restarted under a running pod.
 
+use crate::started;
 use hull_tests::cri::text;
 use hull_tests::fixture;
-use hull_tests::kubernetes::standalone::Standalone;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 #[tokio::test]
 async fn a_static_pod_runs_through_restarts_of_hull_and_kubelet_and_ends() {
-    let mut node = Standalone::start().await;
+    let Some(mut node) = started().await else { return };
     let script = "echo started; trap 'echo ended; exit 0' TERM; while :; do sleep 0.1; done";
     node.apply("web", &json!({
         "containers": [{"name": "c", "image": fixture::busybox(), "command": ["sh", "-c", script]}],
@@ -27,5 +27,5 @@ async fn a_static_pod_runs_through_restarts_of_hull_and_kubelet_and_ends() {
     assert_eq!(&again["status"]["containerStatuses"][0]["containerID"], id);
     let summary = node.summary();
     assert_eq!(summary["pods"][0]["podRef"]["name"], "web-node", "{summary}");
-    node.delete("web").await;
+    node.stop("web").await;
 }
