@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
+.PHONY: cluster cluster-down cluster-bench e2e kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -128,6 +128,35 @@ kind-image: build tools ## Make an image for the nodes of kind, with Hull as the
 
 vm: vm-programs ## Open a shell in the VM
 	@scripts/vm shell
+
+# A Kubernetes on this host, each node with its own Hull, in namespaces (docs/kubernetes.md). The first call builds
+# Kubernetes. NODES=3, GATES="A=true,B=true", DUALSTACK=1, CNI=bridge; K="get pods -A" runs kubectl in the cluster that
+# runs. HULL_BIN names another build of Hull than the release.
+CLUSTER = HULL_BIN="$${HULL_BIN:-$${CARGO_TARGET_DIR:-target}/release/hull}" "$${CARGO_TARGET_DIR:-target}/debug/cluster"
+
+cluster: setup ## Start a Kubernetes cluster with Hull in namespaces, NODES=3; K="get pods -A" runs kubectl in it
+ifdef K
+	@cargo build -q -p hull-tests --bin cluster
+	@$(CLUSTER) kubectl $(K)
+else
+	@[ -n "$${HULL_BIN:-}" ] || cargo build --release -p hull
+	@cargo build -p hull-tests --bin cluster
+	@$(CLUSTER) up --nodes $(or $(NODES),3) $(if $(GATES),--gates "$(GATES)") $(if $(DUALSTACK),--dual-stack) $(if $(CNI),--cni $(CNI))
+endif
+
+cluster-down: ## Remove the cluster of `make cluster`
+	@cargo build -q -p hull-tests --bin cluster
+	@$(CLUSTER) down
+
+cluster-bench: ## Measure pods on the cluster of `make cluster`: POST to Ready, rollout, idle node
+	@cargo build -q -p hull-tests --bin cluster
+	@$(CLUSTER) bench
+
+# FOCUS and SKIP are regular expressions of names of specs, PROCS is how many run at the same time. A whole run writes
+# docs/conformance-kubernetes.md.
+e2e: cluster ## Run Kubernetes' own conformance specs on a cluster; FOCUS=, SKIP=, PROCS=4
+	@$(CLUSTER) e2e --processes $(or $(PROCS),4) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(FOCUS)$(SKIP),,--document docs/conformance-kubernetes.md)
+	@$(CLUSTER) down
 
 # SECONDS is the time of each target; T selects targets: make fuzz SECONDS=600 T="spdy headers"
 fuzz: setup ## Fuzz every parser of input from outside (needs nightly and cargo-fuzz)

@@ -24,14 +24,14 @@ const BASIC: &str = "cHVsbGVyOnB1bGwtbWU=";
 /// A line of an htpasswd file with both, by bcrypt.
 const HTPASSWD: &str = "puller:$2y$05$abcdefghijklmnopqrstuuBp.n58v886n7kD7.z9i0nzqxtQ8I2P.\n";
 
-/// Runs the registry until standard input closes, then takes it and its directory away.
+/// Runs the registry until standard input closes, then takes it and the directory `$2` away.
 const SUPERVISE: &str = r#"
 docker-registry serve "$1/config.yml" 2>&1 &
 registry=$!
 read -r _
 kill "$registry"
 wait "$registry" 2> /dev/null
-rm -rf "$1"
+[ -z "$2" ] || rm -rf "$2"
 "#;
 
 /// A registry that runs.
@@ -50,22 +50,28 @@ impl Registry {
     /// Starts one that everybody may pull from.
     #[must_use]
     pub fn start() -> Self {
-        Self::serve(own_dir(), false)
+        Self::serve(own_dir(), false, false)
     }
 
     /// Starts a registry with its data in `dir`, which is removed with it.
     #[must_use]
     pub fn start_in(dir: &Path) -> Self {
-        Self::serve(dir.to_owned(), false)
+        Self::serve(dir.to_owned(), false, false)
+    }
+
+    /// Starts a registry with its data in `dir/data`, which stays.
+    #[must_use]
+    pub fn start_kept(dir: &Path) -> Self {
+        Self::serve(dir.to_owned(), false, true)
     }
 
     /// Starts one that wants [`USER`] and [`PASSWORD`].
     #[must_use]
     pub fn start_private() -> Self {
-        Self::serve(own_dir(), true)
+        Self::serve(own_dir(), true, false)
     }
 
-    fn serve(dir: PathBuf, private: bool) -> Self {
+    fn serve(dir: PathBuf, private: bool, kept: bool) -> Self {
         fs::create_dir_all(&dir).or_fail(format!("make {}", dir.display()));
         fs::write(dir.join("htpasswd"), HTPASSWD).or_fail("write the registry's accounts");
         fs::write(dir.join("config.yml"), config(&dir, private))
@@ -73,6 +79,7 @@ impl Registry {
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISE, "registry"])
             .arg(&dir)
+            .arg(if kept { Path::new("") } else { dir.as_path() })
             // It asks for OpenTelemetry collectors otherwise.
             .env("OTEL_TRACES_EXPORTER", "none")
             .stdin(Stdio::piped())

@@ -33,7 +33,7 @@ impl Cgroups {
         Self { name: name.to_owned() }
     }
 
-    /// Makes them.
+    /// Makes them in every hierarchy.
     pub fn make(&self) {
         for hierarchy in host::hierarchies() {
             make_group(&hierarchy, &self.name);

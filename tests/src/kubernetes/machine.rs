@@ -58,16 +58,19 @@ shift
 exec "$@"
 "#;
 
+/// Where programs on a machine find others.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// How long a machine lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
     /// As long as this process, at most.
     Process,
-    /// Until [`Machine::end`].
+    /// Until a call of [`Machine::end`], by any process.
     Kept,
 }
 
-/// A machine.
+/// A machine that has booted.
 #[derive(Debug)]
 pub struct Machine {
     dir: PathBuf,
@@ -108,7 +111,7 @@ impl Machine {
         remove(dir);
         fs::create_dir_all(dir).or_fail(format!("make {}", dir.display()));
         cgroups.make();
-        let log = super::service::log_file(&dir.join("init.log"));
+        let log = log_file(&dir.join("init.log"));
         let mut command = Command::new("sh");
         command
             .args(["-c", JOIN, "join", &cgroups.procs(SYSTEM), "setsid"])
@@ -125,7 +128,7 @@ impl Machine {
             .args(["bash", "-c", INIT, "init", host_name])
             .args([dir, programs, hull])
             .env_clear()
-            .env("PATH", super::service::PATH)
+            .env("PATH", PATH)
             .stdin(stdin(dir, lifetime))
             .stdout(log.try_clone().or_fail("share the log of PID 1"))
             .stderr(log);
@@ -171,7 +174,7 @@ impl Machine {
         &self.dir
     }
 
-    /// Its cgroups.
+    /// Its cgroups, which are made.
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {
         &self.cgroups
@@ -199,7 +202,7 @@ impl Machine {
             .args(["--mount", "--net", "--uts", "--ipc", "--pid", "--"])
             .arg(program)
             .env_clear()
-            .env("PATH", super::service::PATH)
+            .env("PATH", PATH)
             .stdin(Stdio::null());
         command
     }
@@ -242,6 +245,13 @@ impl Drop for Machine {
             self.stop();
         }
     }
+}
+
+/// Opens a log to append to.
+#[must_use]
+pub fn log_file(path: &Path) -> fs::File {
+    let opened = fs::File::options().append(true).create(true).open(path);
+    opened.or_fail(format!("open {}", path.display()))
 }
 
 /// Removes the directory of a machine that has ended. Its mounts went with its namespace.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A program that runs on a machine until it is ended, and its log.
 
-use super::machine::Machine;
+use super::machine::{Machine, log_file};
 use crate::eventually;
 use crate::expect::ExpectExt;
 use nix::sys::signal::{Signal, kill};
@@ -10,9 +10,6 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-
-/// Where programs on a machine find others.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A running program.
 #[derive(Debug)]
@@ -66,7 +63,7 @@ impl Service {
         ended.map_err(std::io::Error::other).or_fail(format!("end {}", self.name));
     }
 
-    /// Its log.
+    /// Its log on the host.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
@@ -80,13 +77,6 @@ impl Service {
         let from = lines.len().saturating_sub(20);
         format!("({})\n{}", self.log.display(), lines[from..].join("\n"))
     }
-}
-
-/// Opens a log to append to.
-#[must_use]
-pub fn log_file(path: &Path) -> fs::File {
-    let opened = fs::File::options().append(true).create(true).open(path);
-    opened.or_fail(format!("open {}", path.display()))
 }
 
 /// The one child of a process that has one.

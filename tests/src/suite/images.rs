@@ -117,7 +117,8 @@ fn tools() -> Layer {
     layer
 }
 
-fn web_server(tools: &[u8], port: u16) -> Image {
+/// Nginx on top of `tools`, on a port.
+pub(crate) fn web_server(tools: &[u8], port: u16) -> Image {
     let packages = ["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
     let types = debian::unpacked("nginx-common").join("etc/nginx/mime.types");
     let config = fixture::NGINX_CONF

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node of a cluster: a machine with Hull, a kubelet and kube-proxy.
+
+use super::cgroups::{HULL, SYSTEM};
+use super::layout::{self, Layout, Pods};
+use super::machine::Machine;
+use super::service::Service;
+use super::{hull, kubelet};
+use crate::eventually::{blocking, with_long_timeout};
+use crate::expect::ExpectExt;
+use crate::shell;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest that a node may take until it is ready.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// The CNI configuration of nodes with the reference plugins; Hull fills in the node's subnets.
+const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": {{.PodCIDRRanges}}, "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}
+"#;
+
+/// Links the machine to the hub, and starts Hull.
+pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
+    let (address, address6) = layout.network.node(number);
+    let link = format!("n{number}");
+    let mut command = layout::in_network(hub, layout);
+    let pid = node.pid().to_string();
+    command.args(["sh", "-c", LINK, "link", &link, &pid]);
+    let _output = shell::finish(&mut command).good();
+    let script = format!(
+        "ip addr add {address}/24 dev eth0 && ip -6 addr add {address6}/64 dev eth0 nodad && ip link set eth0 up && \
+         ip route add default via {} && ip -6 route add default via {} && \
+         sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+        layout.network.hub, layout.network.hub6
+    );
+    let mut command = node.command(SYSTEM, "sh");
+    let _output = shell::finish(command.args(["-c", &script])).good();
+    hull::configure(node, &hull_settings(node, layout));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let _hull = runtime.or_fail("make a runtime").block_on(hull::start(node));
+}
+
+/// `$1` is the link on the bridge, `$2` the machine's PID 1.
+const LINK: &str =
+    r#"ip link add "$1" type veth peer name eth0 netns "$2" && ip link set "$1" master br0 up"#;
+
+fn hull_settings(node: &Machine, layout: &Layout) -> String {
+    // Every registry is the hub's.
+    let mirrors = node.dir().join("certs.d/_default");
+    fs::create_dir_all(&mirrors).or_fail("make the directory of mirrors");
+    let hosts = format!(
+        "[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+        layout.network.registry()
+    );
+    fs::write(mirrors.join("hosts.toml"), hosts).or_fail("write the mirrors");
+    let mut text = format!("[image]\nconfig_path = {:?}\n", node.dir().join("certs.d"));
+    match layout.options.network {
+        // Nodes know the way to each other's pods, and nothing else has one back.
+        Pods::BuiltIn => text.push_str("[network]\nmasquerade = false\n"),
+        Pods::Bridge => {
+            let template = node.dir().join("cni.template");
+            fs::write(&template, CNI).or_fail("write the template of the CNI configuration");
+            let dir = node.dir().join("cni");
+            fs::create_dir_all(&dir).or_fail("make the directory of CNI configurations");
+            let _infallible = write!(
+                text,
+                "[network]\nmode = \"cni\"\n[network.cni]\nconf_dir = {dir:?}\nconf_template = {template:?}\n"
+            );
+        }
+    }
+    text
+}
+
+/// Starts the kubelet, and kube-proxy once the node has its subnets; waits until the node is ready.
+pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
+    let name = format!("n{number}");
+    let (address, address6) = layout.network.node(number);
+    let addresses =
+        if layout.options.dual_stack { format!("{address},{address6}") } else { address.clone() };
+    let arguments = [
+        format!("--kubeconfig={}", layout.kubeconfig().display()),
+        format!("--hostname-override={name}"),
+        format!("--node-ip={addresses}"),
+        format!("--runtime-cgroups={}/{HULL}", node.cgroups().root()),
+    ];
+    let mut kubelet = kubelet::start(node, &kubelet_configuration(node, layout), &arguments);
+    let subnets = wait(&mut kubelet, || {
+        let ran = layout::kubectl(
+            hub,
+            layout,
+            &["get", "node", &name, "-o", "jsonpath={.spec.podCIDRs[*]}"],
+        );
+        if ran.code == 0 && !ran.stdout.is_empty() { Ok(ran.stdout) } else { Err(ran.stderr) }
+    });
+    for subnet in subnets.split_whitespace() {
+        let (family, via) = if subnet.contains(':') { ("-6", &address6) } else { ("-4", &address) };
+        let mut command = layout::in_network(hub, layout);
+        let route = ["ip", family, "route", "replace", subnet, "via", via];
+        let _output = shell::finish(command.args(route)).good();
+    }
+    let mut proxy = node.command(SYSTEM, node.dir().join("programs/kube-proxy"));
+    proxy.arg("--config").arg(proxy_configuration(node, layout, &name));
+    let _proxy = Service::start(node, "kube-proxy", proxy);
+    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    wait(&mut kubelet, || {
+        let ran = layout::kubectl(hub, layout, &["get", "node", &name, "-o", ready]);
+        if ran.stdout == "True" { Ok(()) } else { Err(format!("{}{}", ran.stdout, ran.stderr)) }
+    });
+}
+
+/// Asks until there is a value; the kubelet has to run meanwhile.
+fn wait<T>(kubelet: &mut Service, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let result = blocking(with_long_timeout(READY_MAX), || {
+        kubelet.assert_running();
+        ask()
+    });
+    result.unwrap_or_else(|last| panic!("a node is not ready: {last}; {}", kubelet.last_lines()))
+}
+
+fn kubelet_configuration(node: &Machine, layout: &Layout) -> Value {
+    let mut configuration = kubelet::configuration(node);
+    let cluster = json!({
+        "clusterDNS": [layout.network.dns_service],
+        "clusterDomain": "cluster.local",
+        "kubeAPIQPS": 200,
+        "kubeAPIBurst": 400,
+        "enableDebuggingHandlers": true,
+        "containerLogMonitorInterval": "5s",
+        "featureGates": gates(layout),
+    });
+    kubelet::merge(&mut configuration, &cluster);
+    configuration
+}
+
+fn proxy_configuration(node: &Machine, layout: &Layout, name: &str) -> PathBuf {
+    let value = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clientConnection": {"kubeconfig": layout.kubeconfig()},
+        "clusterCIDR": layout.pods(),
+        "hostnameOverride": name,
+        // These are settings of the whole host.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "featureGates": gates(layout),
+    });
+    let path = node.dir().join("kube-proxy.json");
+    fs::write(&path, value.to_string()).or_fail("write the configuration of kube-proxy");
+    path
+}
+
+/// `A=true,B=false` as an object.
+fn gates(layout: &Layout) -> Value {
+    let gates = layout.options.gates.split(',').filter_map(|gate| gate.split_once('='));
+    gates.map(|(name, value)| (name.to_owned(), Value::Bool(value == "true"))).collect()
+}
