@@ -123,9 +123,9 @@ fn controllers(layout: &Layout) -> Vec<String> {
         format!("--root-ca-file={}", pki("ca.crt")),
         format!("--cluster-signing-cert-file={}", pki("ca.crt")),
         format!("--cluster-signing-key-file={}", pki("ca.key")),
-        format!("--cluster-cidr={}", layout.pods()),
         format!("--service-cluster-ip-range={}", layout.services()),
-        "--allocate-node-cidrs=true".into(),
+        // Nodes come with their subnets.
+        "--allocate-node-cidrs=false".into(),
         "--use-service-account-credentials=true".into(),
         "--leader-elect=false".into(),
         gates(layout),

@@ -136,6 +136,16 @@ impl Layout {
         if self.options.dual_stack { "10.244.0.0/16,fd00:10:244::/56" } else { "10.244.0.0/16" }
     }
 
+    /// Subnets of the pods of a node.
+    #[must_use]
+    pub fn subnets(&self, number: u8) -> Vec<String> {
+        let mut subnets = vec![format!("10.244.{number}.0/24")];
+        if self.options.dual_stack {
+            subnets.push(format!("fd00:10:244:{number:x}::/64"));
+        }
+        subnets
+    }
+
     /// Subnets of Services.
     #[must_use]
     pub fn services(&self) -> &'static str {

@@ -42,7 +42,7 @@ pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     );
     let mut command = node.command(SYSTEM, "sh");
     let _output = shell::finish(command.args(["-c", &script])).good();
-    hull::configure(node, &hull_settings(node, layout));
+    hull::configure(node, &hull_settings(node, layout, number));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _hull = runtime.or_fail("make a runtime").block_on(hull::start(node));
 }
@@ -51,7 +51,7 @@ pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
 const LINK: &str =
     r#"ip link add "$1" type veth peer name eth0 netns "$2" && ip link set "$1" master br0 up"#;
 
-fn hull_settings(node: &Machine, layout: &Layout) -> String {
+fn hull_settings(node: &Machine, layout: &Layout, number: u8) -> String {
     // Every registry is the hub's.
     let mirrors = node.dir().join("certs.d/_default");
     fs::create_dir_all(&mirrors).or_fail("make the directory of mirrors");
@@ -63,7 +63,11 @@ fn hull_settings(node: &Machine, layout: &Layout) -> String {
     let mut text = format!("[image]\nconfig_path = {:?}\n", node.dir().join("certs.d"));
     match layout.options.network {
         // Nodes know the way to each other's pods, and nothing else has one back.
-        Pods::BuiltIn => text.push_str("[network]\nmasquerade = false\n"),
+        Pods::BuiltIn => {
+            let subnets = layout.subnets(number);
+            let _infallible =
+                write!(text, "[network]\nmasquerade = false\npod_cidr = {subnets:?}\n");
+        }
         Pods::Bridge => {
             let template = node.dir().join("cni.template");
             fs::write(&template, CNI).or_fail("write the template of the CNI configuration");
@@ -78,12 +82,13 @@ fn hull_settings(node: &Machine, layout: &Layout) -> String {
     text
 }
 
-/// Starts the kubelet, and kube-proxy once the node has its subnets; waits until the node is ready.
+/// Starts the kubelet and kube-proxy, and waits until the node is ready.
 pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     let name = format!("n{number}");
     let (address, address6) = layout.network.node(number);
     let addresses =
         if layout.options.dual_stack { format!("{address},{address6}") } else { address.clone() };
+    register(hub, layout, &name, number);
     let arguments = [
         format!("--kubeconfig={}", layout.kubeconfig().display()),
         format!("--hostname-override={name}"),
@@ -91,20 +96,6 @@ pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
         format!("--runtime-cgroups={}/{HULL}", node.cgroups().root()),
     ];
     let mut kubelet = kubelet::start(node, &kubelet_configuration(node, layout), &arguments);
-    let subnets = wait(&mut kubelet, || {
-        let ran = layout::kubectl(
-            hub,
-            layout,
-            &["get", "node", &name, "-o", "jsonpath={.spec.podCIDRs[*]}"],
-        );
-        if ran.code == 0 && !ran.stdout.is_empty() { Ok(ran.stdout) } else { Err(ran.stderr) }
-    });
-    for subnet in subnets.split_whitespace() {
-        let (family, via) = if subnet.contains(':') { ("-6", &address6) } else { ("-4", &address) };
-        let mut command = layout::in_network(hub, layout);
-        let route = ["ip", family, "route", "replace", subnet, "via", via];
-        let _output = shell::finish(command.args(route)).good();
-    }
     let mut proxy = node.command(SYSTEM, node.dir().join("programs/kube-proxy"));
     proxy.arg("--config").arg(proxy_configuration(node, layout, &name));
     let _proxy = Service::start(node, "kube-proxy", proxy);
@@ -113,6 +104,27 @@ pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
         let ran = layout::kubectl(hub, layout, &["get", "node", &name, "-o", ready]);
         if ran.stdout == "True" { Ok(()) } else { Err(format!("{}{}", ran.stdout, ran.stderr)) }
     });
+}
+
+/// Makes the Node with its subnets before the kubelet does without, so that Hull has them from the start: no early
+/// pod gets another address.
+fn register(hub: &Machine, layout: &Layout, name: &str, number: u8) {
+    let subnets = layout.subnets(number);
+    let object = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "spec": {"podCIDR": subnets[0], "podCIDRs": subnets},
+    });
+    let file = layout::root().join(format!("{name}.json"));
+    fs::write(&file, object.to_string()).or_fail("write the Node");
+    let _output =
+        layout::kubectl(hub, layout, &["create", "-f", &file.display().to_string()]).good();
+    let (address, address6) = layout.network.node(number);
+    for subnet in &subnets {
+        let (family, via) = if subnet.contains(':') { ("-6", &address6) } else { ("-4", &address) };
+        let mut command = layout::in_network(hub, layout);
+        let route = ["ip", family, "route", "replace", subnet, "via", via];
+        let _output = shell::finish(command.args(route)).good();
+    }
 }
 
 /// Asks until there is a value; the kubelet has to run meanwhile.
