@@ -10,7 +10,7 @@ use crate::device;
 use crate::image_volume;
 use crate::mount::{
     CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_fd, clone_tree,
-    errno_context, new_mount, overlay, propagation_bits,
+    duplicate, errno_context, new_mount, overlay, propagation_bits,
 };
 use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
@@ -250,7 +250,7 @@ impl Builder<'_> {
                     _ => new_mount(fstype, source, attrs, options)?,
                 };
                 if is_later {
-                    self.read_only_later.push(again(&mount)?);
+                    self.read_only_later.push(duplicate(&mount)?);
                 }
                 self.file_system(at, mount, fstype, target)
             }
@@ -322,7 +322,7 @@ impl Builder<'_> {
 
     fn slot(&self, slot: u32) -> Result<OwnedFd> {
         let fd = usize::try_from(slot).ok().and_then(|slot| self.slots.get(slot));
-        again(fd.ok_or_else(|| errno_context(format!("mount slot {slot}"))(Errno::BADF))?)
+        duplicate(fd.ok_or_else(|| errno_context(format!("mount slot {slot}"))(Errno::BADF))?)
     }
 
     /// Attaches a detached mount inside the root.
@@ -488,12 +488,6 @@ impl Builder<'_> {
         self.root = Some(Root::new(root.map_err(errno_context("open(/)"))?));
         Ok(())
     }
-}
-
-/// The same mount by a descriptor of its own.
-fn again(mount: &OwnedFd) -> Result<OwnedFd> {
-    let failed = |err| errno_context("dup(mount)")(Errno::from_io_error(&err).unwrap_or(Errno::IO));
-    mount.try_clone().map_err(failed)
 }
 
 fn no_root() -> CallError {

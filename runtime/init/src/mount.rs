@@ -96,6 +96,12 @@ pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     clone_fd_errno(fd, recursive).map_err(errno_context("open_tree(descriptor, CLONE)"))
 }
 
+/// A second descriptor of the same mount.
+pub(crate) fn duplicate(mount: &OwnedFd) -> Result<OwnedFd> {
+    let failed = |err| errno_context("dup(mount)")(Errno::from_io_error(&err).unwrap_or(Errno::IO));
+    mount.try_clone().map_err(failed)
+}
+
 pub(crate) fn attach(mount: &OwnedFd, at: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", at, c"", flags)

@@ -5,7 +5,7 @@ use super::args::Attach;
 use super::client::Client;
 use super::detach::DetachKeys;
 use super::error::{Error, Result};
-use super::exec::{OWN_FAILURE, exit_code};
+use super::exit_codes::{OWN_FAILURE, exit_code};
 use super::names::Objects;
 use super::output;
 use super::session::{self, Ended, Options};

@@ -16,6 +16,7 @@ mod ctr;
 mod detach;
 mod error;
 mod exec;
+mod exit_codes;
 mod follow;
 mod images;
 mod logline;
@@ -139,7 +140,7 @@ async fn run_command(cli: Cli) -> ExitCode {
 
 /// Runs the commands whose exit code is that of the container.
 async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
-    let client = connect(cli).await.map_err(|err| (err, exec::OWN_FAILURE))?;
+    let client = connect(cli).await.map_err(|err| (err, exit_codes::OWN_FAILURE))?;
     let code = if let Command::Run(args) = &cli.command {
         run::run(client, args).await?
     } else if let Command::Exec(args) = &cli.command {

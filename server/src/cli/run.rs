@@ -9,7 +9,7 @@ use super::args::Run;
 use super::attach::{self, Stdio};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::exec::{OWN_FAILURE, exit_code, failure_code};
+use super::exit_codes::{OWN_FAILURE, exit_code, failure_code};
 use super::follow::{Tail, Watch};
 use super::logs::{Streams, streams};
 use super::run_config::{self, PodConfigs, UID_LABEL};

@@ -12,7 +12,7 @@
 
 use super::detach::{DetachFilter, DetachKeys, Filtered};
 use super::error::{Error, Result};
-use super::exec::exit_code;
+use super::exit_codes::exit_code;
 use super::raw_mode::{self, RawMode};
 use bytes::Bytes;
 use hull_streaming::terminal::Size;
