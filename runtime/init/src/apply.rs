@@ -4,10 +4,7 @@
 //! Until [`Op::Pivot`] both the host's tree and the container's root can be named; what is mounted
 //! inside the root is attached by descriptor, onto a descriptor.
 
-use crate::copy_up;
 use crate::cover::Covers;
-use crate::device;
-use crate::image_volume;
 use crate::mount::{
     CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_fd, clone_tree,
     duplicate, errno_context, new_mount, overlay, propagation_bits,
@@ -17,7 +14,7 @@ use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
 use crate::procfs::Procfs;
 use crate::rootfs::{Make, Root, kind, mount_id};
-use crate::sysctl;
+use crate::{copy_up, device, image_volume, sysctl};
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
