@@ -7,19 +7,18 @@
 use crate::error::{Error, NAME_MAX, shown};
 use crate::fs::files;
 use hull_sys as sys;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
 };
+use rustix::process::chdir;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-
-/// Longest string that `fsconfig(2)` takes.
-const OPTION_BYTES_MAX: usize = 255;
 
 /// Stacks `layers`, topmost first, read-only. One layer is opened as it is.
 ///
@@ -50,21 +49,41 @@ fn with_each(layers: &[PathBuf]) -> sys::Result<OwnedFd> {
     finish(&overlay)
 }
 
-/// All layers in one option, under short names so that they fit.
+/// All layers in one option of `mount(2)`, which takes a page: they are named by their descriptors, from the
+/// directory of descriptors, so that as many fit as overlayfs stacks. The mount is made in a namespace of its own,
+/// which ends with its thread, and leaves it as a detached one.
 fn with_one_option(layers: &[PathBuf]) -> sys::Result<OwnedFd> {
+    let failed = sys::Error::of_io(|| "clone(a thread for an overlay)");
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("overlay".into());
+        let mounting = thread.spawn_scoped(scope, || mounted_alone(layers)).map_err(failed)?;
+        let panicked = || sys::Error::new(Errno::INVAL, "mount(overlay): its thread panicked");
+        mounting.join().unwrap_or_else(|_| Err(panicked()))
+    })
+}
+
+/// The same, for a thread that ends then: it has its own mounts and its own working directory from here on.
+fn mounted_alone(layers: &[PathBuf]) -> sys::Result<OwnedFd> {
+    let Some(place) = layers.first() else {
+        return Err(sys::Error::new(Errno::INVAL, "mount(overlay of no layers)"));
+    };
+    sys::unshare(sys::flags::NEWNS)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(sys::Error::of(|| "mount(/, PRIVATE|REC)"))?;
+    chdir("/proc/self/fd").map_err(sys::Error::of(|| "chdir(/proc/self/fd)"))?;
+    // Opened here: overlayfs takes layers of the caller's own namespace only.
     let open: sys::Result<Vec<OwnedFd>> =
         layers.iter().map(|layer| files::open_dir(layer)).collect();
     let open = open?;
-    let names: Vec<String> =
-        open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    let option = names.join(":");
-    if option.len() > OPTION_BYTES_MAX {
-        return Err(sys::Error::new(Errno::NAMETOOLONG, "fsconfig(overlay, lowerdir)"));
-    }
-    let overlay = new_overlay()?;
-    fsconfig_set_string(&overlay, "lowerdir", option.as_str())
-        .map_err(sys::Error::of(|| format!("fsconfig(overlay, lowerdir, {option})")))?;
-    finish(&overlay)
+    let names: Vec<String> = open.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let option = format!("lowerdir={}", names.join(":"));
+    let option = CString::new(option).map_err(|_| sys::Error::new(Errno::INVAL, "mount(NUL)"))?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("overlay", place, "overlay", flags, option.as_c_str())
+        .map_err(sys::Error::of(|| format!("mount(overlay, {} layers)", layers.len())))?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, place, clone)
+        .map_err(sys::Error::of(|| format!("open_tree({}, CLONE)", place.display())))
 }
 
 fn new_overlay() -> sys::Result<OwnedFd> {
@@ -149,4 +168,40 @@ fn read(view: BorrowedFd<'_>, path: &str, max_bytes: usize) -> sys::Result<Optio
         .read_to_end(&mut bytes)
         .map_err(sys::Error::of_io(|| format!("read({})", shown(path, NAME_MAX))))?;
     Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hull_tests::paths::cannot_run;
+    use std::fs;
+    use std::os::fd::AsFd as _;
+
+    /// Older kernels take the layers in one option; this one takes both forms.
+    #[test]
+    fn as_many_layers_as_overlayfs_stacks_are_mounted_in_either_form() {
+        const NAME: &str = "as_many_layers_as_overlayfs_stacks_are_mounted_in_either_form";
+        if !rustix::process::geteuid().is_root() {
+            return cannot_run(NAME, "root, to mount");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let layer = |number: usize| {
+            let path = dir.path().join(format!("a layer, with: any name {number}"));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(number.to_string()), "").unwrap();
+            path
+        };
+        let layers: Vec<PathBuf> = (0..500).map(layer).collect();
+        let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = mounts();
+        for stack in [with_each, with_one_option] {
+            let view = stack(&layers).unwrap();
+            let names = fs::read_dir(format!("/proc/self/fd/{}", view.as_raw_fd())).unwrap();
+            assert_eq!(names.count(), layers.len());
+            assert_eq!(read(view.as_fd(), "499", 1).unwrap(), Some(Vec::new()));
+            let written = fs::write(format!("/proc/self/fd/{}/new", view.as_raw_fd()), "");
+            assert!(written.is_err());
+        }
+        assert_eq!(mounts(), before);
+    }
 }

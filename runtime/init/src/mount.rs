@@ -200,8 +200,19 @@ fn takes_layers_one_by_one() -> bool {
     version >= (6, 8)
 }
 
-/// By the older form. The page has room for two hundred layers when they are named by descriptors, and then no
-/// path has a character that means something there.
+/// Runs `work` in another working directory.
+fn from_directory<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before =
+        rustix::fs::openat(CWD, ".", flags, Mode::empty()).map_err(errno_context("open(.)"))?;
+    rustix::process::chdir(directory).map_err(errno_context(format!("chdir({directory})")))?;
+    let done = work();
+    rustix::process::fchdir(&before).map_err(errno_context("fchdir(the directory before)"))?;
+    done
+}
+
+/// By the older form. Its page has room for as many layers as overlayfs stacks when they are named by descriptors,
+/// from the directory of descriptors, and then no path has a character that means something there.
 fn old_overlay(
     lower: &[String],
     upper: Option<&(String, String)>,
@@ -213,7 +224,7 @@ fn old_overlay(
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, dir, flags, Mode::empty())
             .map_err(errno_context(format!("open({dir})")))?;
-        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir));
+        let name = std::os::fd::AsRawFd::as_raw_fd(&dir).to_string();
         held.push(dir);
         Ok(name)
     };
@@ -232,14 +243,11 @@ fn old_overlay(
     }
     let data =
         std::ffi::CString::new(data).map_err(|_| errno_context("mount(overlay)")(Errno::INVAL))?;
-    rustix::mount::mount(
-        "overlay",
-        at,
-        "overlay",
-        rustix::mount::MountFlags::empty(),
-        data.as_c_str(),
-    )
-    .map_err(errno_context(format!("mount(overlay, {} layers)", lower.len())))?;
+    let flags = rustix::mount::MountFlags::empty();
+    from_directory("/proc/self/fd", || {
+        rustix::mount::mount("overlay", at, "overlay", flags, data.as_c_str())
+            .map_err(errno_context(format!("mount(overlay, {} layers)", lower.len())))
+    })?;
     rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(errno_context(format!("open({at})")))
 }
