@@ -84,7 +84,7 @@ pub fn documents(bytes: &[u8]) {
     let machine = Machine::this();
     let _either = manifest::parse(bytes, "it", &machine);
     let _either = manifest::parse_layout(bytes);
-    let _either = manifest::parse_config(bytes, &machine);
+    let _either = manifest::parse_config(bytes, &machine, false);
     let _either = manifest::parse_signatures(bytes, "key");
 }
 

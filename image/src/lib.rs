@@ -40,7 +40,8 @@ pub use limits::Limits;
 pub use reference::Reference;
 pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};
 pub use types::{
-    Config, DiskCapacity, FsUsage, Image, Imported, Problem, Registry, Remote, Verified,
+    Config, DiskCapacity, FsUsage, Image, Imported, Imports, Left, Platform, Problem, Registry,
+    Remote, Verified,
 };
 pub use unpack::Error as UnpackError;
 pub use view::{Kind, kind_inside, read_inside, view};

@@ -3,6 +3,7 @@
 
 use crate::limits::Limits;
 use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,17 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Whether the kubelet must not remove it to free space.
     pub pinned: bool,
+    /// Its platform. Images of older records have none.
+    pub platform: Option<Platform>,
+}
+
+/// The platform of an image, and why this image was chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// As the index or the config spells it, such as `linux/amd64/v3`.
+    pub name: String,
+    /// Why it was taken, as a sentence.
+    pub why: String,
 }
 
 /// Disk usage on a file system.
@@ -159,4 +171,22 @@ pub struct Imported {
     pub image: Arc<Image>,
     /// The names that the archive or the caller gave it.
     pub names: Vec<String>,
+}
+
+/// The result of importing an archive.
+#[derive(Debug, Clone)]
+pub struct Imports {
+    /// The images that were imported.
+    pub images: Vec<Imported>,
+    /// Everything else that the archive lists.
+    pub left: Vec<Left>,
+}
+
+/// Something in an archive that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Its digest or name.
+    pub name: String,
+    /// Why it was not imported, as a sentence.
+    pub why: String,
 }

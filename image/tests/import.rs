@@ -30,7 +30,7 @@ async fn import(
     let mut spool = store.store.spool().unwrap();
     spool.write_all(bytes).unwrap();
     // Not rewound: the store reads from the start in any case.
-    store.store.import(spool, name).await
+    store.store.import(spool, name).await.map(|imported| imported.images)
 }
 
 #[tokio::test]
@@ -162,7 +162,9 @@ async fn an_archive_has_limits_that_its_error_names() {
     let names = (0..5000)
         .fold(Layer::new(), |layer, number| layer.file(&format!("{deep}{number}"), 0o644, ""));
     let saved = json!({"Config": "c", "Layers": []});
-    let documents = Layer::new().file("c", 0o644, vec![b' '; 1 << 20]).file(
+    let mut config = br#"{"rootfs": {}}"#.to_vec();
+    config.resize(1 << 20, b' ');
+    let documents = Layer::new().file("c", 0o644, config).file(
         "manifest.json",
         0o644,
         json!(vec![saved; 200]).to_string(),

@@ -121,7 +121,7 @@ async fn what_goes_out_as_an_archive_comes_back_as_the_same_image() {
     std::io::Seek::rewind(&mut archive).unwrap();
 
     let elsewhere = TestStore::new();
-    let imported = elsewhere.store.import(archive.try_clone().unwrap(), None).await.unwrap();
+    let imported = elsewhere.store.import(archive.try_clone().unwrap(), None).await.unwrap().images;
     let names: Vec<&String> = imported.iter().flat_map(|of| &of.names).collect();
     assert_eq!(names, [&one, &two]);
     assert_eq!(imported[0].image.id, image.id);
@@ -143,7 +143,7 @@ async fn what_goes_out_as_an_archive_comes_back_as_the_same_image() {
         }
     }
     let loaded = TestStore::new();
-    let imported = loaded.store.import(saved.into_inner().unwrap(), None).await.unwrap();
+    let imported = loaded.store.import(saved.into_inner().unwrap(), None).await.unwrap().images;
     assert_eq!(imported[0].image.id, image.id);
 
     fs::write(lowest(&image).join("bin/app"), vec![8; 100_000]).unwrap();
@@ -172,7 +172,7 @@ async fn a_layer_that_replaces_its_own_is_exported_from_its_blob() {
     let archive = tempfile::tempfile().unwrap();
     store.store.export(std::slice::from_ref(&name), &archive).unwrap();
     let elsewhere = TestStore::new();
-    let imported = elsewhere.store.import(archive, None).await.unwrap();
+    let imported = elsewhere.store.import(archive, None).await.unwrap().images;
     assert_eq!(imported[0].image.id, image.id);
     assert_eq!(fs::read(lowest(&imported[0].image).join("f")).unwrap(), b"last");
 }

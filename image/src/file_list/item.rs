@@ -10,7 +10,8 @@ use std::io::{self, Read, Write};
 /// The longest field: an extended header, with some reserve.
 const FIELD_BYTES_MAX: u64 = 4 << 20;
 /// The first bytes of a file list. The number is its version; older versions stay readable.
-pub(super) const MAGIC: &[u8] = b"hull layer inventory 2\n";
+pub(super) const MAGIC: &[u8] = b"hull layer inventory 3\n";
+pub(super) const MAGIC_SECOND: &[u8] = b"hull layer inventory 2\n";
 pub(super) const MAGIC_FIRST: &[u8] = b"hull layer inventory 1\n";
 /// The largest number of data segments of a sparse file, as in archives.
 const PIECES_MAX: u64 = 1 << 20;
@@ -23,6 +24,8 @@ pub(crate) enum Item {
     /// A file of any type, with its cleaned path. Hard links have no metadata of their own, and version 1
     /// had no metadata at all.
     Entry { path: Vec<u8>, kind: NodeKind, metadata: Option<Metadata> },
+    /// The path of a directory that the archive implies but does not list. These follow all entries.
+    Implied(Vec<u8>),
     /// The last entry. Exact: the archive can be rebuilt from the list.
     End { entries: u64, exact: bool },
 }
@@ -47,7 +50,7 @@ impl Metadata {
 pub(crate) enum Version {
     /// Without metadata and without implicit parent directories.
     V1,
-    /// With metadata and implicit parent directories.
+    /// With metadata and implicit parent directories; since version 3 these are named too.
     V2,
 }
 
@@ -110,15 +113,20 @@ impl NodeKind {
 }
 
 const RAW: u8 = b'R';
+const IMPLIED: u8 = b'I';
 const END: u8 = b'E';
 
 impl Item {
-    /// Writes the entry, in version 2.
+    /// Writes the entry, in version 3.
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw(bytes) => {
                 to.write_all(&[RAW])?;
                 field(to, bytes)
+            }
+            Self::Implied(path) => {
+                to.write_all(&[IMPLIED])?;
+                field(to, path)
             }
             Self::End { entries, exact } => {
                 to.write_all(&[END])?;
@@ -139,6 +147,7 @@ impl Item {
         let tag = byte(from)?;
         match tag {
             RAW => return Ok(Self::Raw(read_field(from)?)),
+            IMPLIED => return Ok(Self::Implied(read_field(from)?)),
             END => return Ok(Self::End { entries: read_number(from)?, exact: byte(from)? == 1 }),
             _ => {}
         }
@@ -314,6 +323,7 @@ mod tests {
         ) {
             let all = [
                 Item::Raw(path.clone()),
+                Item::Implied(path.clone()),
                 Item::Entry { path, kind, metadata },
                 Item::End { entries: 1, exact: true },
             ];

@@ -10,6 +10,7 @@
 //! verify   whether content, mode and owner are right, and nothing was added    (reads everything)
 //! repair   replaces what is wrong in a directory from an intact copy
 //! walk     the list of a directory as it is, for layers whose entries replace each other
+//! implied  the directories that an archive implies but does not list
 //! rebuild  entries and files → the archive, byte for byte
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! are resolved beneath the layer's descriptor, so none of them leads outside of the layer.
 
 mod finding;
+mod implied;
 mod item;
 mod lookup;
 mod read;
@@ -30,6 +32,7 @@ mod walk;
 mod write;
 
 pub(crate) use finding::Finding;
+pub(crate) use implied::implied;
 pub(crate) use item::{Metadata, NodeKind};
 pub(crate) use read::Reader;
 pub(crate) use rebuild::{RebuiltArchive, length};

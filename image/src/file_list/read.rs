@@ -3,7 +3,7 @@
 //!
 //! The rule: the digest of the whole file is checked before the first entry is returned.
 
-use super::item::{Item, MAGIC, MAGIC_FIRST, Version};
+use super::item::{Item, MAGIC, MAGIC_FIRST, MAGIC_SECOND, Version};
 use crate::digest::{Digest, Hashing};
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
@@ -37,7 +37,7 @@ impl Reader {
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic)?;
         let version = match &magic[..] {
-            MAGIC => Version::V2,
+            MAGIC | MAGIC_SECOND => Version::V2,
             MAGIC_FIRST => Version::V1,
             _ => return Err(wrong("the file list has a version that this hull does not read")),
         };
@@ -60,7 +60,7 @@ impl Reader {
                     return Err(wrong("the file list has lost entries"));
                 }
             }
-            Item::Raw(_) => {}
+            Item::Raw(_) | Item::Implied(_) => {}
         }
         Ok(Some(item))
     }

@@ -19,6 +19,7 @@ pub(crate) fn length(items: Reader) -> io::Result<Option<u64>> {
         match item? {
             Item::Raw(raw) => bytes += raw.len() as u64,
             Item::Entry { kind, .. } => bytes += kind.content(),
+            Item::Implied(_) => {}
             Item::End { exact, .. } => return Ok(exact.then_some(bytes)),
         }
     }
@@ -61,7 +62,7 @@ impl RebuiltArchive {
                     pieces.reverse();
                     part(self.open(&path)?, pieces)?
                 }
-                Item::Entry { .. } => Part::None,
+                Item::Entry { .. } | Item::Implied(_) => Part::None,
             },
         };
         Ok(true)

@@ -107,9 +107,9 @@ fn the_archive_comes_back_to_the_byte() {
     }
     let mut padded = everything();
     padded.extend([0; 8192]);
-    // A body where none belongs, a mark of aufs with one, and no padding at the end.
+    // A directory with a list of names, a mark of aufs with content, and no padding at the end.
     let odd = Layer::new()
-        .hostile(EntryType::Directory, "dir", "", b"nobody reads this")
+        .hostile(EntryType::new(b'D'), "dir", "", b"nobody reads this")
         .file(".wh..wh.plnk", 0o644, "nor this")
         .file("x", 0o644, "x");
     let mut cut = odd.tar();

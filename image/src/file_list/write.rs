@@ -48,6 +48,11 @@ impl Writer {
         Item::Entry { path, kind, metadata }.write(&mut self.out)
     }
 
+    /// Adds the directories that the archive implies but does not list, after all entries.
+    pub(crate) fn implied(&mut self, paths: &[Vec<u8>]) -> io::Result<()> {
+        paths.iter().try_for_each(|path| Item::Implied(path.clone()).write(&mut self.out))
+    }
+
     /// Records that the archive cannot be rebuilt from this list.
     pub(crate) fn not_exact(&mut self) {
         self.is_exact = false;

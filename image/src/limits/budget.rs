@@ -55,6 +55,13 @@ pub static HEADER_BYTES: Budget = fixed(
 /// The map of a sparse file is in memory.
 pub static SPARSE_PIECES: Budget =
     fixed("sparse_pieces_max", "pieces of one sparse file", 1 << 17, Unit::Number);
+/// Kept in memory until all layers of the image are there.
+pub static IMPLIED_NAME_BYTES: Budget = fixed(
+    "implied_name_bytes_max",
+    "bytes of the names of directories that the layers of an image imply but do not list",
+    16 << 20,
+    Unit::Bytes,
+);
 /// Their names are on the disk, a number of each is in memory.
 pub static WAITING_LINKS: Budget = fixed(
     "waiting_links_max",
@@ -79,22 +86,31 @@ pub static ZSTD_WINDOWS_BYTES: Budget = Budget::fixed(
     (64 << 20, Unit::Bytes),
     "further layers wait for those",
 );
+/// The dictionary is in memory. That of `xz -9` has 64 MiB.
+pub static XZ_MEMORY_BYTES: Budget = fixed(
+    "xz_memory_bytes_max",
+    "bytes of memory to decompress an archive of images that xz compressed",
+    96 << 20,
+    Unit::Bytes,
+);
 /// Values of JSON take many times their bytes.
 pub static DOCUMENT_VALUES: Budget =
     fixed("document_values_max", "values of a manifest or config", 100_000, Unit::Number);
 
 /// All limits of images, in the order of the table in the docs.
-pub static BUDGETS: [&Budget; 12] = [
+pub static BUDGETS: [&Budget; 14] = [
     &LAYER_BYTES,
     &LAYER_ENTRIES,
     &LAYER_APPARENT_BYTES,
     &LAYER_SECONDS,
     &HEADER_BYTES,
     &SPARSE_PIECES,
+    &IMPLIED_NAME_BYTES,
     &WAITING_LINKS,
     &LINKED_FILES,
     &ZSTD_WINDOW_BYTES,
     &ZSTD_WINDOWS_BYTES,
+    &XZ_MEMORY_BYTES,
     &DOCUMENT_VALUES,
     &ARCHIVE_BYTES,
 ];

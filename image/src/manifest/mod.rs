@@ -4,12 +4,19 @@
 //! The rule: only what is needed is read, every digest in it is checked for form, every list has a
 //! limit. Addresses (`urls`) that a document names for downloads are not even read.
 
+mod config;
+mod json;
 pub(crate) mod platform;
+mod search;
+
+#[cfg(feature = "fuzz")]
+pub(crate) use config::parse_config;
+pub(crate) use config::{ImageConfig, configuration};
+pub(crate) use search::{Found, Search, Step, Way};
 
 use crate::digest::Digest;
 use crate::error::{Cause, NAME_MAX, shown};
 use crate::limits::{self, DOCUMENT_VALUES};
-use oci_spec::image::ImageConfiguration;
 use platform::{Machine, Platform};
 use serde::Deserialize;
 
@@ -30,6 +37,10 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
 const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -50,8 +61,18 @@ pub(crate) struct Descriptor {
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
-    /// The one of its images that is for this machine, or another index.
-    Index(Descriptor),
+    /// Those of its images that can be for this machine, best first, or other indexes.
+    Index(Vec<Candidate>),
+}
+
+/// An entry of an index that can be the image for this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) descriptor: Descriptor,
+    /// The platform that the index states; it is believed. Else the config decides.
+    platform: Option<Platform>,
+    /// Why it was chosen, as a sentence.
+    why: String,
 }
 
 /// An image: its config and its layers, lowest first.
@@ -59,6 +80,20 @@ pub(crate) enum Document {
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
+}
+
+impl Manifest {
+    /// The manifest of an image in an archive of `docker save`, which has the config alone.
+    pub(crate) fn of_saved(config: &[u8]) -> Self {
+        let config = Descriptor {
+            digest: Digest::of(config),
+            size: config.len() as u64,
+            media_type: CONFIG_TYPES[1].to_owned(),
+            platform: None,
+            names: Vec::new(),
+        };
+        Self { config, layers: Vec::new() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,6 +106,8 @@ struct RawDescriptor {
     #[serde(default)]
     platform: Option<Platform>,
     #[serde(default)]
+    artifact_type: String,
+    #[serde(default)]
     annotations: Option<std::collections::BTreeMap<String, String>>,
 }
 
@@ -81,6 +118,8 @@ struct Raw {
     schema_version: u32,
     #[serde(default)]
     media_type: Option<String>,
+    #[serde(default)]
+    artifact_type: Option<String>,
     #[serde(default)]
     config: Option<RawDescriptor>,
     #[serde(default)]
@@ -108,16 +147,21 @@ impl RawDescriptor {
         })
     }
 
-    fn is_attestation(&self) -> bool {
+    /// Whether it lies beside images: an attestation, or an artifact of another type.
+    fn is_beside_images(&self) -> bool {
         let kind = self.annotations.as_ref().and_then(|of| of.get("vnd.docker.reference.type"));
-        kind.is_some_and(|kind| kind == "attestation-manifest")
+        let is_attestation = kind.is_some_and(|kind| kind == "attestation-manifest");
+        let is_artifact =
+            !self.artifact_type.is_empty() && !CONFIG_TYPES.contains(&self.artifact_type.as_str());
+        is_attestation || is_artifact || self.platform.as_ref().is_some_and(Platform::is_of_none)
     }
 }
 
 fn read(bytes: &[u8], what: &str) -> Result<Raw, Cause> {
     few_values(bytes, what)?;
-    serde_json::from_slice(bytes)
-        .map_err(|err| Cause::Document { what: what.to_owned(), why: err.to_string() })
+    let raw = json::parse(bytes)
+        .and_then(|value| serde_json::from_value(value).map_err(|err| err.to_string()));
+    raw.map_err(|why| Cause::Document { what: what.to_owned(), why })
 }
 
 /// Refuses JSON whose values take many times its bytes in memory. Commas and brackets within strings count
@@ -140,17 +184,23 @@ pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Docum
         let why = "it is in Docker's first format, which registries no longer accept: push the image again".into();
         return Err(Cause::Document { what: what.to_owned(), why });
     }
-    if let Some(manifests) = raw.manifests {
+    // Go writes an empty list as null, so the media type decides first.
+    let is_index = raw.media_type.as_deref().is_some_and(|of| INDEX_TYPES.contains(&of));
+    if raw.manifests.is_some() || is_index {
+        let manifests = raw.manifests.unwrap_or_default();
         return choose(manifests, what, machine).map(Document::Index);
     }
-    let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
-        let media_type = raw.media_type.unwrap_or_else(|| "a document of an unknown kind".into());
+    let Some(config) = raw.config else {
+        let media_type = raw.artifact_type.or(raw.media_type);
+        let media_type = media_type.unwrap_or_else(|| "a document of an unknown kind".into());
         return Err(Cause::NotAnImage { media_type });
     };
     let config = config.check(what)?;
     if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        return Err(Cause::NotAnImage { media_type: config.media_type });
+        let media_type = raw.artifact_type.filter(|of| !of.is_empty()).unwrap_or(config.media_type);
+        return Err(Cause::NotAnImage { media_type });
     }
+    let layers = raw.layers.unwrap_or_default();
     if layers.len() > LAYERS_MAX {
         let why =
             format!("{} layers, more than the {LAYERS_MAX} that can be mounted", layers.len());
@@ -169,15 +219,41 @@ pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Docum
     Ok(Document::Manifest(Manifest { config, layers }))
 }
 
-/// The images of an archive's index, without a choice.
-pub(crate) fn parse_layout(bytes: &[u8]) -> Result<Vec<Descriptor>, Cause> {
-    let raw = read(bytes, "index.json")?;
-    let manifests = raw.manifests.unwrap_or_default();
-    manifests
-        .into_iter()
-        .filter(|of| !of.is_attestation())
-        .map(|of| of.check("index.json"))
-        .collect()
+/// The manifest.json of `docker save`.
+pub(crate) fn parse_saved<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Cause> {
+    const WHAT: &str = "manifest.json";
+    few_values(bytes, WHAT)?;
+    let parsed = json::parse(bytes)
+        .and_then(|value| serde_json::from_value(value).map_err(|err| err.to_string()));
+    parsed.map_err(|why| Cause::Document { what: WHAT.into(), why })
+}
+
+/// The entries of an archive's index that can be images, and of the others the digest and the reason.
+type Listed = (Vec<Descriptor>, Vec<(String, String)>);
+
+/// The images of an archive's index, without a choice, and what lies beside them: digest, and why it is not an
+/// image.
+pub(crate) fn parse_layout(bytes: &[u8]) -> Result<Listed, Cause> {
+    let (mut images, mut beside) = (Vec::new(), Vec::new());
+    for of in read(bytes, "index.json")?.manifests.unwrap_or_default() {
+        let is_known = of.media_type.is_empty()
+            || INDEX_TYPES.contains(&of.media_type.as_str())
+            || MANIFEST_TYPES.contains(&of.media_type.as_str());
+        let digest = shown(&of.digest, NAME_MAX);
+        if of.is_beside_images() {
+            let kind =
+                if of.artifact_type.is_empty() { "an attestation" } else { &of.artifact_type };
+            beside.push((digest, format!("it is {kind}")));
+        } else if !is_known {
+            beside.push((digest, format!("it is {}", of.media_type)));
+        } else {
+            match of.check("index.json") {
+                Ok(of) => images.push(of),
+                Err(cause) => beside.push((digest, cause.to_string())),
+            }
+        }
+    }
+    Ok((images, beside))
 }
 
 /// The layers of an artifact that carry the annotation `key`, and what it says.
@@ -196,62 +272,47 @@ pub(crate) fn parse_signatures(
     Ok(found)
 }
 
+/// The entries that can be the image for this machine, in the order to try them.
 fn choose(
     manifests: Vec<RawDescriptor>,
     what: &str,
     machine: &Machine,
-) -> Result<Descriptor, Cause> {
+) -> Result<Vec<Candidate>, Cause> {
     let mut there = Vec::new();
-    for raw in manifests.into_iter().filter(|raw| !raw.is_attestation()) {
+    for raw in manifests.into_iter().filter(|raw| !raw.is_beside_images()) {
         there.push(raw.check(what)?);
-    }
-    let detail = there.iter().filter_map(|of| Some((of.platform.as_ref()?, of)));
-    if let Some(best) = machine.best(detail) {
-        return Ok(best.clone());
-    }
-    // An entry that does not say its platform may be for us: its config will tell.
-    let unsaid =
-        |of: &&Descriptor| of.platform.is_none() || INDEX_TYPES.contains(&of.media_type.as_str());
-    if let Some(of) = there.iter().find(unsaid) {
-        return Ok(of.clone());
     }
     let mut platforms: Vec<String> =
         there.iter().filter_map(|of| of.platform.as_ref()).map(Platform::shown).collect();
+    platforms.sort_unstable();
     platforms.dedup();
-    let there = if platforms.is_empty() { "nothing".into() } else { platforms.join(", ") };
-    Err(Cause::Platform { want: machine.shown(), there })
-}
-
-/// The part of an image's config that a pull needs: the diff ids of its layers, lowest first.
-#[derive(Debug, Clone)]
-pub(crate) struct ImageConfig {
-    pub(crate) diff_ids: Vec<Digest>,
-}
-
-/// Reads a config and checks that it is for this machine.
-pub(crate) fn parse_config(bytes: &[u8], machine: &Machine) -> Result<ImageConfig, Cause> {
-    const WHAT: &str = "the image's config";
-    let wrong = |why: String| Cause::Document { what: WHAT.into(), why };
-    few_values(bytes, WHAT)?;
-    let platform: Platform = serde_json::from_slice(bytes).map_err(|err| wrong(err.to_string()))?;
-    // Machine-made images of long ago do not say what they are for.
-    let is_said = !platform.os.is_empty() && !platform.architecture.is_empty();
-    if is_said && machine.rank(&platform).is_none() {
-        return Err(Cause::Platform { want: machine.shown(), there: platform.shown() });
+    let names = if platforms.is_empty() { "nothing".into() } else { platforms.join(", ") };
+    let ranked = there.iter().filter_map(|of| Some((machine.rank(of.platform.as_ref()?)?, of)));
+    if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
+        let why = if platforms.len() == 1 {
+            "the index has it for this platform alone".to_owned()
+        } else {
+            let machine = machine.best();
+            format!("of {names} in the index, it is the best for this machine ({machine})")
+        };
+        return Ok(vec![Candidate {
+            descriptor: best.clone(),
+            platform: best.platform.clone(),
+            why,
+        }]);
     }
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|err| wrong(err.to_string()))?;
-    let diff_ids: Result<Vec<Digest>, Cause> = config
-        .rootfs()
-        .diff_ids()
-        .iter()
-        .map(|text| {
-            Digest::parse(text).ok_or_else(|| {
-                wrong(format!("diff id `{}` is not a digest", shown(text, NAME_MAX)))
-            })
-        })
-        .collect();
-    Ok(ImageConfig { diff_ids: diff_ids? })
+    // An entry that does not say its platform may be for us: its config will tell.
+    let unsaid = |of: &Descriptor| {
+        of.platform.as_ref().is_none_or(Platform::is_unsaid)
+            || INDEX_TYPES.contains(&of.media_type.as_str())
+    };
+    let why = "the index does not say its platform, its config does";
+    let candidate = |descriptor| Candidate { descriptor, platform: None, why: why.to_owned() };
+    let unsaid: Vec<Candidate> = there.into_iter().filter(unsaid).map(candidate).collect();
+    if unsaid.is_empty() {
+        return Err(Cause::Platform { want: machine.shown(), there: names });
+    }
+    Ok(unsaid)
 }
 
 #[cfg(test)]
@@ -278,6 +339,17 @@ mod tests {
         let chart = "application/vnd.cncf.helm.config.v1+json";
         let err = parsed(&json!({"config": descriptor(chart), "layers": []})).unwrap_err();
         assert!(matches!(err, Cause::NotAnImage { media_type } if media_type == chart));
+        let artifact = json!({"artifactType": "application/x.sbom", "layers": null,
+            "config": descriptor("application/vnd.oci.empty.v1+json")});
+        let err = parsed(&artifact).unwrap_err();
+        assert!(
+            matches!(err, Cause::NotAnImage { media_type } if media_type == "application/x.sbom")
+        );
+        for layers in [json!(null), json!([])] {
+            let none = json!({"config": descriptor(CONFIG_TYPES[0]), "layers": layers});
+            let none = parsed(&none);
+            assert!(matches!(none, Ok(Document::Manifest(of)) if of.layers.is_empty()));
+        }
         let err = parsed(&json!({"schemaVersion": 1, "fsLayers": []})).unwrap_err();
         assert!(err.to_string().contains("push the image again"), "{err}");
     }
@@ -311,12 +383,5 @@ mod tests {
             json!({"manifests": [entry("linux", "s390x"), entry("windows", "amd64"), attestation]});
         let err = parsed(&index).unwrap_err().to_string();
         assert!(err.ends_with("only for linux/s390x, windows/amd64"), "{err}");
-    }
-
-    #[test]
-    fn a_config_for_another_machine_is_refused() {
-        let config = json!({"os": "linux", "architecture": "s390x", "rootfs": {"type": "layers", "diff_ids": []}});
-        let err = parse_config(config.to_string().as_bytes(), &Machine::this()).unwrap_err();
-        assert!(matches!(err, Cause::Platform { .. }), "{err}");
     }
 }

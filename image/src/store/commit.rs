@@ -3,13 +3,14 @@
 
 use super::index::NewImage;
 use super::index::record::Record;
-use super::layers::{Layers, NewLayer};
+use super::layers::{Layers, Lease, NewLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::fs::files;
 use crate::layer::Expected;
-use crate::limits::Work;
-use crate::types::Image;
+use crate::limits::{LAYERS, Work};
+use crate::types::{Image, Platform};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A complete image that is to be made durable and listed.
@@ -21,6 +22,7 @@ pub(super) struct CompleteImage {
     pub(super) made: Vec<(Expected, NewLayer)>,
     pub(super) tags: Vec<String>,
     pub(super) digest: Option<String>,
+    pub(super) platform: Platform,
 }
 
 /// Makes the layers durable and lists their images. Blocks.
@@ -35,11 +37,15 @@ pub(super) fn commit(
     };
     let keep = |source| Cause::Keep { what: what.clone(), source };
     let (mut new, mut leases) = (Vec::new(), Vec::new());
-    for CompleteImage { id, config, made, tags, digest } in ready {
+    for CompleteImage { id, config, made, tags, digest, platform } in ready {
         let complete = layers.complete_layers(made, work)?;
+        let directories = layers.directories_layer(&complete, work)?;
+        can_be_mounted(&complete, directories.as_ref())?;
         let records = complete.iter().map(|of| of.layer().clone()).collect();
-        new.push(NewImage { record: Record::new(&id, config, records), tags, digest });
-        leases.extend(complete);
+        let top = directories.as_ref().map(|of| of.layer().clone());
+        let record = Record::new(&id, config, records, top, platform);
+        new.push(NewImage { record, tags, digest });
+        leases.extend(complete.into_iter().chain(directories));
     }
     let directory = layers.layout.path("layers");
     files::open_dir(&directory).and_then(|fd| files::sync_all(&fd, &directory)).map_err(keep)?;
@@ -55,4 +61,20 @@ pub(super) fn commit(
         tracing::warn!(error = %err, "unreferenced layers left behind");
     }
     Ok(images)
+}
+
+/// Refuses an image that has more layers than overlayfs can stack.
+fn can_be_mounted(layers: &[Lease], directories: Option<&Lease>) -> Result<(), Cause> {
+    let names: HashSet<&str> =
+        layers.iter().chain(directories).map(|of| of.layer().name.as_str()).collect();
+    let max = LAYERS.count();
+    if names.len() <= max {
+        return Ok(());
+    }
+    let why = format!(
+        "{} layers, one of them for the owners and modes of directories that others imply, more than the {max} \
+         that can be mounted",
+        names.len()
+    );
+    Err(Cause::Document { what: "the image".into(), why })
 }

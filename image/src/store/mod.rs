@@ -46,7 +46,7 @@ use crate::manifest::platform::Machine;
 use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
-use crate::types::{Config, DiskCapacity, FsUsage, Image, Imported, Problem, Verified};
+use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, Problem, Verified};
 use blocking::blocking;
 use hull_sys as sys;
 use import::Importer;
@@ -227,7 +227,7 @@ impl Store {
         &self,
         archive: impl Into<File>,
         name: Option<&str>,
-    ) -> Result<Vec<Imported>, Error> {
+    ) -> Result<Imports, Error> {
         let name = name.map(Reference::parse).transpose()?;
         self.check_writable()?;
         let archive = archive.into();

@@ -7,7 +7,6 @@
 
 use super::blocking::{blocking, ended};
 use super::commit::{CompleteImage, commit};
-use super::index::record;
 use super::layers::{Layers, NewLayer};
 use super::progress::{Progress, ProgressState, ProgressTracker};
 use crate::credentials::{self, auth::Auth};
@@ -18,7 +17,7 @@ use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::layer::tee_reader::pipe;
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
-use crate::manifest::{self, Descriptor, Document, Manifest};
+use crate::manifest::{self, Descriptor, Found, Search, Step, Way};
 use crate::policy::{self, Policy, Rule};
 use crate::reference::Reference;
 use crate::registry::{Clients, Session};
@@ -119,13 +118,6 @@ impl Puller {
     }
 }
 
-/// The manifest for this machine that a name resolves to, and the digests on the way to it. The first
-/// digest is that of the name.
-struct Resolved {
-    manifest: Manifest,
-    digests: Vec<Digest>,
-}
-
 impl Puller {
     async fn pull(
         self: &Arc<Self>,
@@ -143,15 +135,14 @@ impl Puller {
         let watch = Arc::clone(&progress.watch);
         let session = Session::new(Arc::clone(&self.clients), reference, auth, watch)?;
         let session = Arc::new(session);
-        let Resolved { manifest, digests } = self.resolve(&session, reference).await?;
+        let found = self.resolve(&session, reference).await?;
+        let Found { manifest, text, config, digests, platform } = found;
         if let Some((policy, Rule::Signed(keys))) = self.rule(reference) {
             let found = policy::signed(&session, &digests, keys).await?;
             found.map_err(|why| {
                 policy.refusal(format!("{} must be signed: {why}", reference.name()))
             })?;
         }
-        let received = session.config(&manifest.config).await?;
-        let (text, config) = record::checked_config(&received.bytes, &self.machine)?;
         if config.diff_ids.len() != manifest.layers.len() {
             return Err(Cause::Document {
                 what: "the image".into(),
@@ -172,6 +163,7 @@ impl Puller {
             made,
             tags: reference.tagged().into_iter().collect(),
             digest: digests.first().map(|digest| reference.digested(digest)),
+            platform,
         };
         let layers = Arc::clone(&self.layers);
         progress.watch.waits_for(WaitReason::Sync);
@@ -220,27 +212,30 @@ impl Puller {
         }
     }
 
-    /// Follows indexes to the manifest for this machine.
-    async fn resolve(&self, session: &Session, reference: &Reference) -> Result<Resolved, Cause> {
+    /// Follows indexes to the image for this machine.
+    async fn resolve(&self, session: &Session, reference: &Reference) -> Result<Found, Cause> {
         // A page or an artifact is the fault of the host that sent it; an image for other machines is not.
         let check = |bytes: &[u8]| match manifest::parse(bytes, "the manifest", &self.machine) {
             Err(cause) if cause.is_unreadable() => Err(cause),
             Ok(_) | Err(_) => Ok(()),
         };
         let first = session.manifest(reference.selector(), &check).await?;
-        let mut digests = vec![first.digest];
-        let mut document = manifest::parse(&first.bytes, "the manifest", &self.machine)?;
-        for _ in 0..manifest::INDEX_DEPTH_MAX {
-            match document {
-                Document::Manifest(manifest) => return Ok(Resolved { manifest, digests }),
-                Document::Index(chosen) => {
-                    let next = session.manifest(chosen.digest.as_str(), &check).await?;
-                    digests.push(next.digest);
-                    document = manifest::parse(&next.bytes, "the manifest", &self.machine)?;
+        let mut search = Search::new(&self.machine);
+        search.document(&first.bytes, first.digest, Way::default())?;
+        loop {
+            match search.next()? {
+                Step::Document(of, way) => {
+                    let next = session.manifest(of.digest.as_str(), &|_| Ok(())).await?;
+                    search.document(&next.bytes, next.digest, way)?;
+                }
+                Step::Config(manifest, way) => {
+                    let received = session.config(&manifest.config).await?;
+                    if let Some(found) = search.config(&received.bytes, manifest, way)? {
+                        return Ok(found);
+                    }
                 }
             }
         }
-        Err(Cause::Document { what: "the index".into(), why: "too many indexes in indexes".into() })
     }
 
     async fn layers<'a>(

@@ -8,7 +8,7 @@ use super::layout::Layout;
 use crate::error::Error;
 use crate::fs::files;
 use crate::fs::walk;
-use crate::limits::Work;
+use crate::limits::{LAYERS, Work};
 use crate::types::{FsUsage, Image};
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
@@ -97,16 +97,13 @@ impl WritableLayers {
     /// Where the root filesystem of a container is, whether it was made or not.
     pub(super) fn paths(&self, container: &str, image: &Image) -> Rootfs {
         let directory = self.layout.container(container);
-        let mut lower = image.layers.clone();
-        lower.push(self.layout.path(MOUNT_POINTS));
+        let lower = with_lowest(image, self.layout.path(MOUNT_POINTS));
         Rootfs { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 
     /// The layers with which overlayfs shows an image without a writable layer: at least two.
     pub(super) fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
-        let mut layers = image.layers.clone();
-        layers.push(self.layout.path("below"));
-        layers
+        with_lowest(image, self.layout.path("below"))
     }
 
     /// Removes the writable layer of a container. One that is not there is a success.
@@ -178,6 +175,16 @@ impl WritableLayers {
         }
         Ok(self.layout.container(container))
     }
+}
+
+/// An image's layers and one below them, if overlayfs can stack that many. The lowest one is of use where there
+/// are few layers; with the most that are allowed, the mount points are made in the container's own layer.
+fn with_lowest(image: &Image, lowest: PathBuf) -> Vec<PathBuf> {
+    let mut layers = image.layers.clone();
+    if layers.len() < LAYERS.count() {
+        layers.push(lowest);
+    }
+    layers
 }
 
 fn like(directory: &Path, other: &Path, owner: &dyn Fn(u32, u32) -> (u32, u32)) -> sys::Result<()> {

@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads a tar archive entry by entry: ustar, GNU and PAX, sparse files of all four forms.
 //!
-//! The fields of a header are parsed by the `tar` crate; what spans headers (long names, extended
-//! headers, sparse maps) is assembled here, because every such part needs a limit, and values
-//! need not be text.
+//! What spans headers (long names, extended headers, sparse maps) is assembled here: every such part needs a
+//! limit, and values need not be text. The rule: an archive gives the same entries as GNU tar has of it, or an
+//! error that names the entry.
 //!
 //! Not here: the meaning of names, which are passed on as they are.
 
 use super::blocks::{Blocks, Data};
 use super::entry::{Entry, Kind};
-use super::error::Error;
+use super::error::{Error, shown};
+use super::fields::{Fields, is_header_only};
 use super::{pax, sparse};
 use crate::limits::Limits;
-use std::io::{self, Read};
-use tar::{EntryType, Header};
+use std::io::Read;
+use tar::Header;
 
 /// Reads an archive.
 pub(crate) struct Archive<R> {
     blocks: Blocks<R>,
+    /// The fields that a global header sets for all entries after it.
+    global: pax::Pax,
+    /// The name of the last header, for errors.
+    near: Vec<u8>,
 }
 
 impl<R: Read> Archive<R> {
@@ -28,12 +33,16 @@ impl<R: Read> Archive<R> {
 
     /// Reads an archive within limits.
     pub(crate) fn within(reader: R, limits: Limits) -> Self {
-        Self { blocks: Blocks::new(reader, limits, false) }
+        Self::of(Blocks::new(reader, limits, false))
     }
 
     /// Reads an archive within limits, and records every byte that is not content.
     pub(super) fn recording(reader: R, limits: Limits) -> Self {
-        Self { blocks: Blocks::new(reader, limits, true) }
+        Self::of(Blocks::new(reader, limits, true))
+    }
+
+    fn of(blocks: Blocks<R>) -> Self {
+        Self { blocks, global: pax::Pax::default(), near: Vec::new() }
     }
 
     /// The bytes recorded since the last call.
@@ -63,6 +72,10 @@ impl<R: Read> Archive<R> {
 
     /// Continues with the next entry, and skips unread data of the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, Error> {
+        self.read().map_err(|error| error.at_entry(&self.near))
+    }
+
+    fn read(&mut self) -> Result<Option<Entry>, Error> {
         let (mut long_path, mut long_link, mut extended) = (None, None, None::<pax::Pax>);
         self.blocks.start_headers();
         loop {
@@ -75,112 +88,94 @@ impl<R: Read> Archive<R> {
                 };
             };
             self.blocks.count()?;
-            let kind = header.entry_type();
-            let size = or_empty(header.entry_size(), &header.as_old().size)
-                .map_err(|_| self.blocks.malformed("the size of an entry is not a number"))?;
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "all others are entries, and the enum is open"
-            )]
-            match kind {
-                EntryType::GNULongName => long_path = Some(self.blocks.name(size)?),
-                EntryType::GNULongLink => long_link = Some(self.blocks.name(size)?),
-                EntryType::XHeader => {
+            let fields = Fields::of(&header);
+            self.near = fields.path();
+            let size = fields.size();
+            let size =
+                size.ok_or_else(|| self.blocks.malformed("the size of an entry is not a number"))?;
+            match fields.kind() {
+                b'L' => long_path = Some(self.blocks.name(size)?),
+                b'K' => long_link = Some(self.blocks.name(size)?),
+                // `X` is Solaris' own form of it.
+                b'x' | b'X' => {
                     let at = self.blocks.position();
-                    extended = Some(pax::parse(&self.blocks.extension(size)?, at)?);
+                    let bytes = self.blocks.extension(size)?;
+                    extended = Some(pax::parse(&bytes, at, &self.global)?);
                 }
-                // Comments by the author of the archive, with nothing that Hull needs.
-                EntryType::XGlobalHeader => {
-                    self.blocks.extension(size)?;
+                b'g' => {
+                    let at = self.blocks.position();
+                    let bytes = self.blocks.extension(size)?;
+                    self.global = pax::parse(&bytes, at, &self.global)?;
+                }
+                // The name of the volume, which is not a file.
+                b'V' => {
+                    self.blocks.begin_data(size)?;
+                    (long_path, long_link, extended) = (None, None, None);
                 }
                 _ => {
-                    let extended = extended.take().unwrap_or_default();
-                    let size = extended.size.unwrap_or(size);
-                    self.blocks.begin_data(size)?;
-                    return self.entry(&header, long_path, long_link, extended, size).map(Some);
+                    let mut pax = extended.take().unwrap_or_else(|| self.global.clone());
+                    pax.path = pax.path.or(long_path.filter(|name| !name.is_empty()));
+                    pax.link = pax.link.or(long_link.filter(|name| !name.is_empty()));
+                    return self.entry(&header, pax, size).map(Some);
                 }
             }
         }
     }
 
-    fn entry(
-        &mut self,
-        header: &Header,
-        long_path: Option<Vec<u8>>,
-        long_link: Option<Vec<u8>>,
-        mut pax: pax::Pax,
-        size: u64,
-    ) -> Result<Entry, Error> {
+    fn entry(&mut self, header: &Header, pax: pax::Pax, size: u64) -> Result<Entry, Error> {
+        let fields = Fields::of(header);
         let bad = |this: &Self| this.blocks.malformed("a field of a header is not a number");
-        let old = header.as_old();
-        let sparse_pax = std::mem::take(&mut pax.sparse);
-        let path = pax.path.or(long_path).unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = pax
-            .link
-            .or(long_link)
-            .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let mtime = pax.mtime.or_else(|| fields.mtime().map(|seconds| (seconds, 0)));
         let mut entry = Entry {
             kind: Kind::File,
-            mode: or_empty(header.mode(), &old.mode).map_err(|_| bad(self))?,
-            uid: pax
-                .uid
-                .map_or_else(|| or_empty(header.uid(), &old.uid), Ok)
-                .map_err(|_| bad(self))?,
-            gid: pax
-                .gid
-                .map_or_else(|| or_empty(header.gid(), &old.gid), Ok)
-                .map_err(|_| bad(self))?,
-            mtime: pax.mtime.unwrap_or_else(|| mtime(header)),
+            path: pax.path.unwrap_or_else(|| fields.path()),
+            mode: fields.mode().ok_or_else(|| bad(self))?,
+            uid: pax.uid.or_else(|| fields.uid()).ok_or_else(|| bad(self))?,
+            gid: pax.gid.or_else(|| fields.gid()).ok_or_else(|| bad(self))?,
+            mtime: mtime.ok_or_else(|| bad(self))?,
             xattrs: pax.xattrs,
             offset: self.blocks.position(),
-            size,
-            path,
+            size: pax.size.unwrap_or(size),
         };
-        let device = |this: &Self| {
-            let major = header.device_major().map_err(|_| bad(this))?;
-            let minor = header.device_minor().map_err(|_| bad(this))?;
-            Ok::<_, Error>((major.unwrap_or(0), minor.unwrap_or(0)))
-        };
-        entry.kind = match header.entry_type() {
-            EntryType::GNUSparse => sparse::of_header(&mut self.blocks, header)?,
+        self.near.clone_from(&entry.path);
+        let link = || pax.link.unwrap_or_else(|| fields.link());
+        let device = || fields.device().ok_or_else(|| bad(self));
+        entry.kind = match fields.kind() {
+            b'S' => Kind::Sparse { map: Vec::new(), length: 0 },
             // Before there were types, a slash at the end meant a directory.
-            EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => {
+            0 | b'0' | b'7' if entry.path.ends_with(b"/") => {
+                if fields.kind() != 0 && entry.size > 0 {
+                    let why = "it is a file by its type and a directory by its name";
+                    return Err(Error::Refused { entry: shown(&entry.path), why: why.into() });
+                }
                 Kind::Directory
             }
-            EntryType::Regular | EntryType::Continuous if !sparse_pax.is_empty() => {
-                sparse::of_pax(&mut self.blocks, &mut entry, &sparse_pax)?
-            }
-            EntryType::Regular | EntryType::Continuous => Kind::File,
-            EntryType::Directory => Kind::Directory,
-            EntryType::Symlink => Kind::Symlink(link.unwrap_or_default()),
-            EntryType::Link => Kind::Link(link.unwrap_or_default()),
-            EntryType::Char => device(self).map(|(major, minor)| Kind::Char(major, minor))?,
-            EntryType::Block => device(self).map(|(major, minor)| Kind::Block(major, minor))?,
-            EntryType::Fifo => Kind::Fifo,
-            other @ (EntryType::GNULongName
-            | EntryType::GNULongLink
-            | EntryType::XGlobalHeader
-            | EntryType::XHeader
-            | _) => {
-                let why = format!(
-                    "an entry has type `{}`, which is unknown",
-                    char::from(other.as_byte()).escape_debug()
-                );
-                return Err(Error::Malformed { at: self.blocks.position(), why });
+            0 | b'0' | b'7' => Kind::File,
+            // `D` is one of GNU's incremental archives; its data is a list of names.
+            b'5' | b'D' => Kind::Directory,
+            b'2' => Kind::Symlink(link()),
+            b'1' => Kind::Link(link()),
+            b'3' => device().map(|(major, minor)| Kind::Char(major, minor))?,
+            b'4' => device().map(|(major, minor)| Kind::Block(major, minor))?,
+            b'6' => Kind::Fifo,
+            other => {
+                let kind = char::from(other).escape_debug();
+                let why = format!("it has type `{kind}`, which is unknown");
+                return Err(Error::Refused { entry: shown(&entry.path), why });
             }
         };
+        if is_header_only(&entry.kind) && fields.kind() != b'D' {
+            entry.size = 0;
+        }
+        self.blocks.begin_data(entry.size)?;
+        if fields.kind() == b'S' {
+            entry.kind = sparse::of_header(&mut self.blocks, header, entry.size)?;
+        } else if entry.kind == Kind::File && !pax.sparse.is_empty() {
+            entry.kind = sparse::of_pax(&mut self.blocks, &mut entry, &pax.sparse)?;
+        }
         entry.offset = self.blocks.position();
         Ok(entry)
     }
-}
-
-/// A number, or zero for an empty field: some writers leave unused fields empty.
-fn or_empty<T: Default>(parsed: io::Result<T>, raw: &[u8]) -> io::Result<T> {
-    if raw.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed }
-}
-
-fn mtime(header: &Header) -> (i64, i64) {
-    (header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0), 0)
 }
 
 #[cfg(test)]

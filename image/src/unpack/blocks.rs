@@ -5,6 +5,7 @@
 //! When recording, it collects every byte that is not a file's content: headers, padding, the end.
 
 use super::error::{Error, charge};
+use super::fields::{Fields, text};
 use crate::limits::{HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use std::io::{self, Read};
 use tar::Header;
@@ -137,9 +138,7 @@ impl<R: Read> Blocks<R> {
         if filled < bytes.len() {
             return Err(self.malformed("it ends within a header"));
         }
-        let sum: u32 =
-            bytes[..148].iter().chain(&bytes[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
-        if header.cksum().ok() != Some(sum) {
+        if !Fields::of(&header).is_whole() {
             return Err(self.malformed("the checksum of a header is wrong"));
         }
         self.next = self.position;
@@ -174,13 +173,10 @@ impl<R: Read> Blocks<R> {
         Ok(bytes)
     }
 
-    /// A long name, without the NULs at its end.
+    /// A long name, up to its NUL.
     pub(super) fn name(&mut self, size: u64) -> Result<Vec<u8>, Error> {
-        let mut name = self.extension(size)?;
-        while name.last() == Some(&0) {
-            name.pop();
-        }
-        Ok(name)
+        let name = self.extension(size)?;
+        Ok(text(&name).to_vec())
     }
 
     /// An extension block of the header, before the data.

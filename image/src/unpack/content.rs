@@ -6,7 +6,7 @@ use super::error::{Error, shown};
 use crate::digest::Hasher;
 use hull_sys as sys;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{Read, Write as _};
 
 /// Copies `size` bytes of an entry into its file, and hashes them.
 pub(super) fn copy(
@@ -22,7 +22,9 @@ pub(super) fn copy(
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let got = data.read(&mut buffer[..want]).map_err(Error::of_read)?;
         if got == 0 {
-            return Err(Error::of_read(io::ErrorKind::UnexpectedEof.into()));
+            let at = entry.offset.saturating_add(size - left);
+            let why = format!("it ends within entry `{}`", shown(&entry.path));
+            return Err(Error::Malformed { at, why });
         }
         hasher.update(&buffer[..got]);
         file.write_all(&buffer[..got])

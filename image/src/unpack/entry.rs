@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An entry of a tar archive, as its headers describe it.
 
+use super::pax::Xattr;
+
 /// An entry of an archive. Its bytes are read from [`Archive::data`](super::Archive::data).
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -11,7 +13,7 @@ pub(crate) struct Entry {
     pub(crate) gid: u64,
     /// Seconds and nanoseconds.
     pub(crate) mtime: (i64, i64),
-    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
+    pub(crate) xattrs: Vec<Xattr>,
     /// The offset of its data in the archive, and the size of the data.
     pub(crate) offset: u64,
     pub(crate) size: u64,

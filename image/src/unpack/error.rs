@@ -67,6 +67,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error with the name of the entry where the archive is malformed.
+    pub(super) fn at_entry(mut self, name: &[u8]) -> Self {
+        if let Self::Malformed { why, .. } = &mut self
+            && !name.is_empty()
+        {
+            why.push_str(&format!(", at entry `{}`", shown(name)));
+        }
+        self
+    }
+
     /// Whether the archive caused the error, not this machine.
     pub(crate) fn is_archives_fault(&self) -> bool {
         match self {

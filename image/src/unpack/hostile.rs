@@ -50,20 +50,25 @@ fn an_owner_that_is_no_number_of_the_kernels_is_refused() {
 }
 
 #[test]
-fn labels_and_marks_that_are_the_machines_own_are_not_taken() {
-    if !can_run("labels_and_marks_that_are_the_machines_own_are_not_taken") {
+fn labels_and_marks_that_are_the_machines_own_are_dropped() {
+    if !can_run("labels_and_marks_that_are_the_machines_own_are_dropped") {
         return;
     }
     let dir = temp();
-    for (number, name) in
-        ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.whiteout"]
-            .iter()
-            .enumerate()
-    {
-        let key = format!("SCHILY.xattr.{name}");
-        let tar = with_pax(&[(&key, b"y")], EntryType::Directory, "d", b"");
-        let err = unpacked(&tar, &dir.path().join(number.to_string())).unwrap_err();
-        assert!(matches!(err, Error::Refused { .. }), "{name}: {err}");
+    for name in [
+        "trusted.overlay.opaque",
+        "trusted.overlay.redirect",
+        "user.overlay.whiteout",
+        "user.overlay.origin",
+    ] {
+        let (mark, own) = (format!("SCHILY.xattr.{name}"), "SCHILY.xattr.user.own");
+        for (kind, path) in [(EntryType::Directory, "d"), (EntryType::Regular, "f")] {
+            let root = dir.path().join(format!("{name}{path}"));
+            let records: [(&str, &[u8]); 3] = [(&mark, b"y"), (&mark, b""), (own, b"kept")];
+            unpacked(&with_pax(&records, kind, path, b""), &root).unwrap();
+            assert_eq!(xattr(&root.join(path), name), None, "{name}");
+            assert_eq!(xattr(&root.join(path), "user.own").as_deref(), Some(&b"kept"[..]));
+        }
     }
     let records: [(&str, &[u8]); 3] = [
         ("SCHILY.xattr.security.selinux", b"system_u:object_r:shadow_t:s0"),
@@ -193,8 +198,10 @@ fn everything_that_one_entry_brings_counts_together() {
     }
     let dir = temp();
     let long = vec![b'a'; 700 << 10];
+    let record = [b"716816 comment=", long.as_slice(), b"\n"].concat();
     for kind in [EntryType::GNULongName, EntryType::XGlobalHeader, EntryType::XHeader] {
-        let one = with_header(|header| header.set_entry_type(kind), &long);
+        let body = if kind == EntryType::XGlobalHeader { &record } else { &long };
+        let one = with_header(|header| header.set_entry_type(kind), body);
         let many: Vec<u8> = (0..4).flat_map(|_| one[..one.len() - 1024].to_vec()).collect();
         let err = unpacked(&many, &dir.path().join(format!("{:?}", kind.as_byte()))).unwrap_err();
         let is_refused = is_beyond(&err, &HEADER_BYTES) || matches!(err, Error::Malformed { .. });

@@ -5,6 +5,7 @@
 //! file is copied up, as overlayfs would have done, and further pending links to it are links
 //! to the copy.
 
+use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
 use super::{names, replace};
 use crate::fs::spill::Spill;
@@ -87,6 +88,27 @@ impl PendingLinks {
         let at = at.map_err(sys::Error::of_io(|| "write(the list of hard links)")).map_err(made)?;
         self.places.insert(self.keys.hash_one(name), at);
         Ok(())
+    }
+
+    /// Whether an entry is a link to its own name. It changes nothing where the layer has that name already, and is
+    /// refused elsewhere.
+    pub(super) fn is_to_itself(
+        &self,
+        root: BorrowedFd<'_>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<bool, Error> {
+        let Kind::Link(target) = &entry.kind else { return Ok(false) };
+        if names::target(b"", target).ok().as_deref() != Some(name) {
+            return Ok(false);
+        }
+        let is_there = beneath(root, name, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
+            || self.places.contains_key(&self.keys.hash_one(name));
+        if is_there {
+            return Ok(true);
+        }
+        let why = "as a hard link, it names itself, and no entry before it has that name".into();
+        Err(Error::Refused { entry: shown(&entry.path), why })
     }
 
     /// Drops a link whose name another entry has taken.

@@ -14,6 +14,12 @@ use std::os::fd::BorrowedFd;
 /// The attribute of an opaque directory of overlayfs, which hides that of the layers below.
 const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
 
+/// The capabilities of a program, which belong to an image.
+const CAPABILITY: &[u8] = b"security.capability";
+const USER: &[u8] = b"user.";
+/// The marks of overlayfs with the mount option `userxattr`.
+const USER_OVERLAY: &[u8] = b"user.overlay.";
+
 type Call<T> = Result<T, sys::Error>;
 
 /// Sets owner, mode and extended attributes of an open file.
@@ -29,21 +35,25 @@ pub(super) fn apply_metadata(fd: BorrowedFd<'_>, entry: &Entry) -> Call<()> {
     Ok(())
 }
 
-/// The extended attributes that belong to an image, without labels and ACLs of the build machine.
-pub(super) fn retained_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
-    let is_kept = |name: &str| name == "security.capability" || name.starts_with("user.");
+/// The extended attributes that belong to an image. Dropped are labels and ACLs of the build machine, and the
+/// marks of overlayfs on it, which layers of some builders carry: here they would hide or redirect files.
+pub(super) fn retained_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let is_kept = |name: &[u8]| {
+        name == CAPABILITY || (name.starts_with(USER) && !name.starts_with(USER_OVERLAY))
+    };
     entry
         .xattrs
         .iter()
-        .filter(move |(name, _)| is_kept(name) && !name.contains('\0'))
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .filter(move |(name, _)| is_kept(name) && !name.contains(&0))
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
 }
 
-/// Ignores failures of `user.*`, which not every file system and file type supports.
-pub(super) fn ignoring_unsupported(result: Result<(), Errno>, name: &str) -> Call<()> {
+/// Ignores failures of `user.*`, which not every file system and file type supports. A capability that cannot be
+/// set is an error: its program would not work.
+pub(super) fn ignoring_unsupported(result: Result<(), Errno>, name: &[u8]) -> Call<()> {
     match result {
-        Err(Errno::NOTSUP | Errno::PERM) if name.starts_with("user.") => Ok(()),
-        other => other.map_err(sys::Error::of(|| format!("setxattr({name})"))),
+        Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL) if name.starts_with(USER) => Ok(()),
+        other => other.map_err(sys::Error::of(|| format!("setxattr({})", name.escape_ascii()))),
     }
 }
 

@@ -2,9 +2,10 @@
 //! Unpacks a layer's archive into its own directory, in the form that overlayfs stacks.
 //!
 //! ```text
-//! archive   blocks → entries (blocks, pax, sparse)  names    cleaned names, whiteouts
+//! archive   blocks → entries (fields, pax, sparse)  names    cleaned names, whiteouts
 //! tree      entries → files beneath a descriptor    links    hard links into layers below
 //! metadata  owner, mode, attributes, times          replace  removes conflicting files
+//! implied   directories that no entry lists
 //! ```
 //!
 //! The rule: no archive can create, change or read anything outside of the directory. Every
@@ -17,6 +18,8 @@ mod blocks;
 mod content;
 mod entry;
 mod error;
+mod fields;
+mod implied;
 mod links;
 mod metadata;
 mod names;
@@ -65,9 +68,13 @@ pub(crate) fn unpack<R: Read>(
     if archive.is_lossy() {
         file_list.not_exact();
     }
-    Ok((tree.finish()?, archive.into_inner()))
+    let unpacked = tree.finish()?;
+    file_list.implied(&unpacked.implied).map_err(failed)?;
+    Ok((unpacked, archive.into_inner()))
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

@@ -16,15 +16,19 @@ pub(crate) struct Pax {
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<(i64, i64)>,
     /// Names without the `SCHILY.xattr.` before them.
-    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
+    pub(crate) xattrs: Vec<Xattr>,
     /// `GNU.sparse.*`, in the order written, keys without that.
-    pub(crate) sparse: Vec<(String, String)>,
+    pub(crate) sparse: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Parses an extended header.
-pub(crate) fn parse(mut bytes: &[u8], at: u64) -> Result<Pax, Error> {
-    let malformed = |why: &'static str| Error::Malformed { at, why: why.into() };
-    let mut pax = Pax::default();
+/// An extended attribute: name and value.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
+/// Parses an extended header. `global` is of the header for all entries, whose fields those of this one replace; an
+/// empty value takes a field back to that of the entry's own header (`pax(1)`, "pax Extended Header").
+pub(crate) fn parse(mut bytes: &[u8], at: u64, global: &Pax) -> Result<Pax, Error> {
+    let malformed = |why: &str| Error::Malformed { at, why: why.into() };
+    let mut pax = global.clone();
     while !bytes.is_empty() {
         // Some writers fill up with NUL.
         if bytes.iter().all(|b| *b == 0) {
@@ -45,8 +49,9 @@ pub(crate) fn parse(mut bytes: &[u8], at: u64) -> Result<Pax, Error> {
         let equals =
             equals.ok_or_else(|| malformed("a record of an extended header has no value"))?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
-        if !take(&mut pax, &String::from_utf8_lossy(key), value) {
-            return Err(malformed("a value of an extended header makes no sense"));
+        if !take(&mut pax, key, value) {
+            let key = key.escape_ascii();
+            return Err(malformed(&format!("`{key}` of an extended header has an invalid value")));
         }
         bytes = rest;
     }
@@ -54,30 +59,33 @@ pub(crate) fn parse(mut bytes: &[u8], at: u64) -> Result<Pax, Error> {
 }
 
 /// Sets the field of a key; false if the value is invalid. Unknown keys are ignored.
-fn take(pax: &mut Pax, key: &str, value: &[u8]) -> bool {
+fn take(pax: &mut Pax, key: &[u8], value: &[u8]) -> bool {
     match key {
-        "path" => pax.path = Some(value.to_vec()),
-        "linkpath" => pax.link = Some(value.to_vec()),
-        "size" => pax.size = number(value),
-        "uid" => pax.uid = number(value),
-        "gid" => pax.gid = number(value),
-        "mtime" => pax.mtime = time(value),
+        b"path" => set(&mut pax.path, value, name),
+        b"linkpath" => set(&mut pax.link, value, name),
+        b"size" => set(&mut pax.size, value, number),
+        b"uid" => set(&mut pax.uid, value, number),
+        b"gid" => set(&mut pax.gid, value, number),
+        b"mtime" => set(&mut pax.mtime, value, time),
         _ => {
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                pax.xattrs.push((name.to_owned(), value.to_vec()));
-            } else if let Some(name) = key.strip_prefix("GNU.sparse.") {
-                pax.sparse.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                pax.xattrs.retain(|(known, _)| known != name);
+                pax.xattrs.push((name.to_vec(), value.to_vec()));
+            } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
+                pax.sparse.push((name.to_vec(), value.to_vec()));
             }
-            return true;
+            true
         }
     }
-    match key {
-        "size" => pax.size.is_some(),
-        "uid" => pax.uid.is_some(),
-        "gid" => pax.gid.is_some(),
-        "mtime" => pax.mtime.is_some(),
-        _ => true,
-    }
+}
+
+fn set<T>(field: &mut Option<T>, value: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> bool {
+    *field = parse(value);
+    value.is_empty() || field.is_some()
+}
+
+fn name(bytes: &[u8]) -> Option<Vec<u8>> {
+    (!bytes.is_empty() && !bytes.contains(&0)).then(|| bytes.to_vec())
 }
 
 /// A decimal number, digits only.
@@ -92,12 +100,16 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
 fn time(bytes: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
     let seconds: i64 = whole.parse().ok()?;
     if !part.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let digits: String = part.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let nanoseconds: i64 = digits.parse().ok()?;
+    let nine: String = part.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let nanoseconds: i64 = nine.parse().ok()?;
     if whole.starts_with('-') && nanoseconds > 0 {
         return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds));
     }
@@ -124,9 +136,9 @@ mod tests {
         let value = b"\x01\n12 path=evil\n\0=";
         let bytes =
             [record("SCHILY.xattr.security.capability", value), record("path", b"good")].concat();
-        let pax = parse(&bytes, 0).unwrap();
+        let pax = parse(&bytes, 0, &Pax::default()).unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"good"[..]));
-        assert_eq!(pax.xattrs, [("security.capability".to_owned(), value.to_vec())]);
+        assert_eq!(pax.xattrs, [(b"security.capability".to_vec(), value.to_vec())]);
     }
 
     #[test]
@@ -139,7 +151,20 @@ mod tests {
         ] {
             assert_eq!(time(text.as_bytes()), Some(wanted), "{text}");
         }
-        assert_eq!(time(b"1.x"), None);
+        for bad in [&b"1.x"[..], b".5", b"", b"-", b"+1", b"1e3", b"--1"] {
+            assert_eq!(time(bad), None, "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_empty_value_takes_a_field_back_and_the_rest_stays_global() {
+        let global = [record("uid", b"7"), record("mtime", b"5"), record("path", b"all")].concat();
+        let global = parse(&global, 0, &Pax::default()).unwrap();
+        let own = [record("uid", b""), record("mtime", b"6"), record("SCHILY.xattr.user.a", b"")];
+        let pax = parse(&own.concat(), 0, &global).unwrap();
+        assert_eq!((pax.uid, pax.mtime), (None, Some((6, 0))));
+        assert_eq!(pax.path.as_deref(), Some(&b"all"[..]));
+        assert_eq!(pax.xattrs, [(b"user.a".to_vec(), Vec::new())]);
     }
 
     #[test]
@@ -150,21 +175,24 @@ mod tests {
             b"path=x\n",
             b"0 path=x\n",
             b"9 path=xy\n",
-            b"9 size=-1\n",
+            b"11 size=-1\n",
+            b"11 path=a\0\n",
+            b"9 uid=+1\n",
         ] {
-            assert!(parse(bad, 0).is_err(), "{}", bad.escape_ascii());
+            assert!(parse(bad, 0, &Pax::default()).is_err(), "{}", bad.escape_ascii());
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(path in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(parse(&record("path", &path), 0).unwrap().path, Some(path));
+        fn what_was_written_is_read(path in proptest::collection::vec(1_u8.., 1..200)) {
+            let parsed = parse(&record("path", &path), 0, &Pax::default()).unwrap();
+            prop_assert_eq!(parsed.path, Some(path));
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _either = parse(&bytes, 0);
+            let _either = parse(&bytes, 0, &Pax::default());
         }
     }
 }

@@ -15,10 +15,13 @@ use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 type Map = Vec<(u64, u64)>;
 
 /// The GNU format: segments in the header and in extension blocks.
-pub(super) fn of_header<R: Read>(blocks: &mut Blocks<R>, header: &Header) -> Result<Kind, Error> {
+pub(super) fn of_header<R: Read>(
+    blocks: &mut Blocks<R>,
+    header: &Header,
+    size: u64,
+) -> Result<Kind, Error> {
     let gnu =
         header.as_gnu().ok_or_else(|| blocks.malformed("a sparse file is not in GNU's form"))?;
-    let size = header.entry_size().unwrap_or(0);
     let length = gnu
         .real_size()
         .map_err(|_| blocks.malformed("the size of a sparse file is not a number"))?;
@@ -58,32 +61,33 @@ fn add(map: &mut Map, offset: u64, length: u64) -> Result<(), Error> {
 pub(super) fn of_pax<R: Read>(
     blocks: &mut Blocks<R>,
     entry: &mut Entry,
-    keys: &[(String, String)],
+    keys: &[(Vec<u8>, Vec<u8>)],
 ) -> Result<Kind, Error> {
     let bad = |blocks: &Blocks<R>| blocks.malformed("the map of a sparse file is wrong");
-    let find = |key: &str| {
-        keys.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    let find = |key: &[u8]| {
+        keys.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_slice())
     };
-    let parsed = |text: &str| pax::number(text.as_bytes());
-    if let Some(name) = find("name") {
-        entry.path = name.as_bytes().to_vec();
+    if let Some(name) = find(b"name") {
+        entry.path = name.to_vec();
     }
-    let length = find("realsize").or(find("size")).and_then(parsed).ok_or_else(|| bad(blocks))?;
+    let length =
+        find(b"realsize").or(find(b"size")).and_then(pax::number).ok_or_else(|| bad(blocks))?;
     let mut map = Map::new();
-    if find("major") == Some("1") {
+    if find(b"major") == Some(b"1") {
         let read = in_data(blocks, &mut map)?;
         entry.size = entry.size.checked_sub(read).ok_or_else(|| bad(blocks))?;
-    } else if let Some(text) = find("map") {
-        let numbers: Option<Vec<u64>> = text.split(',').map(parsed).collect();
+    } else if let Some(text) = find(b"map") {
+        let numbers: Option<Vec<u64>> = text.split(|byte| *byte == b',').map(pax::number).collect();
         for piece in numbers.ok_or_else(|| bad(blocks))?.chunks(2) {
             let [offset, length] = piece else { return Err(bad(blocks)) };
             add(&mut map, *offset, *length)?;
         }
     } else {
-        let numbers = |key: &str| -> Option<Vec<u64>> {
-            keys.iter().filter(|(name, _)| name == key).map(|(_, value)| parsed(value)).collect()
+        let numbers = |key: &[u8]| -> Option<Vec<u64>> {
+            let of = keys.iter().filter(|(name, _)| name == key);
+            of.map(|(_, value)| pax::number(value)).collect()
         };
-        let (Some(offsets), Some(lengths)) = (numbers("offset"), numbers("numbytes")) else {
+        let (Some(offsets), Some(lengths)) = (numbers(b"offset"), numbers(b"numbytes")) else {
             return Err(bad(blocks));
         };
         if offsets.len() != lengths.len() {
@@ -121,7 +125,7 @@ impl Lines {
             if self.at == self.block.len() {
                 blocks.header_data().read_exact(&mut self.block).map_err(Error::of_read)?;
                 self.at = 0;
-                self.read += BLOCK;
+                self.read = self.read.saturating_add(BLOCK);
             }
             let byte = self.block[self.at];
             self.at += 1;
@@ -146,7 +150,7 @@ fn checked<R: Read>(blocks: &Blocks<R>, map: Map, length: u64, size: u64) -> Res
             return Err(blocks.malformed("the pieces of a sparse file overlap or exceed it"));
         }
         at = end.unwrap_or(length);
-        used += bytes;
+        used = used.saturating_add(*bytes);
     }
     if used != size {
         return Err(blocks.malformed("the pieces of a sparse file are not what the archive has"));

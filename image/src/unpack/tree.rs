@@ -8,6 +8,7 @@
 use super::content::copy;
 use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
+use super::implied::Implied;
 use super::links::PendingLinks;
 use super::metadata::{
     applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
@@ -49,8 +50,8 @@ pub(super) struct Tree {
     parent: Option<Parent>,
     /// Links to files of the layers below.
     pending_links: PendingLinks,
-    /// Parent directories that were created for the current entry.
-    implicit_parents: Vec<Vec<u8>>,
+    /// Parent directories that no entry lists.
+    implied: Implied,
     limits: Limits,
     done: Unpacked,
     buffer: Vec<u8>,
@@ -71,12 +72,11 @@ pub(super) type Recorded = (Vec<u8>, NodeKind, Option<Metadata>);
 impl Tree {
     pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
-        let (pending_links, implicit_parents) = Default::default();
         Self {
             root,
             parent: None,
-            pending_links,
-            implicit_parents,
+            pending_links: PendingLinks::default(),
+            implied: Implied::default(),
             limits,
             done,
             buffer: vec![0; COPY_BYTES],
@@ -97,8 +97,8 @@ impl Tree {
         let metadata =
             metadata.map_err(|source| Error::Make { entry: shown(&entry.path), source })?;
         let made = made.map(|(name, kind)| (name, kind, metadata.flatten()));
-        let implicit_parents = std::mem::take(&mut self.implicit_parents).into_iter();
-        Ok(implicit_parents.map(|name| (name, NodeKind::Directory, Some(IMPLICIT))).chain(made))
+        let parents = self.implied.take_new()?.into_iter();
+        Ok(parents.map(|name| (name, NodeKind::Directory, Some(IMPLICIT))).chain(made))
     }
 
     fn make(
@@ -108,11 +108,6 @@ impl Tree {
     ) -> Result<Option<(Vec<u8>, NodeKind)>, Error> {
         let refused = |why: &str| Error::Refused { entry: shown(&entry.path), why: why.to_owned() };
         let name = names::clean(&entry.path).map_err(|names::Refused(why)| refused(why))?;
-        for (xattr, _) in &entry.xattrs {
-            if xattr.starts_with("trusted.overlay.") || xattr.starts_with("user.overlay.") {
-                return Err(refused("it carries marks of overlayfs"));
-            }
-        }
         let made = |source| Error::Make { entry: shown(&entry.path), source };
         if name.is_empty() {
             self.add_root(entry).map_err(made)?;
@@ -133,6 +128,9 @@ impl Tree {
                 return Ok(is_made.then_some((path, NodeKind::Whiteout)));
             }
             EntryName::Entry => {
+                if self.pending_links.is_to_itself(self.root.as_fd(), entry, &name)? {
+                    return Ok(None);
+                }
                 // A name that comes again replaces what waits for the layers below.
                 self.pending_links.forget(&name);
                 match &entry.kind {
@@ -156,6 +154,7 @@ impl Tree {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
         self.done.links = self.pending_links.finish(self.root.as_fd()).map_err(made)?;
+        self.done.implied = self.implied.finish(self.root.as_fd());
         Ok(self.done)
     }
 
@@ -213,7 +212,9 @@ impl Tree {
                 chmodat(&parent, last, mode, AtFlags::empty())
                     .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
                 futimens(&parent, &files::modified(&before)).map_err(failed)?;
-                self.implicit_parents.push(name.to_vec());
+                let place = self.place_of(&parent).unwrap_or_else(|| above.to_owned());
+                let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                self.implied.made(name, stat.st_ino, &place);
                 self.count(UNIT);
                 return Ok(());
             }
@@ -257,6 +258,7 @@ impl Tree {
             .map_err(sys::Error::of(|| "openat2(/, DIRECTORY)"))?;
         self.leave()?;
         apply_metadata(root.as_fd(), entry)?;
+        self.implied.root_listed();
         futimens(&root, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens(/)"))
     }
 
@@ -370,9 +372,6 @@ impl Tree {
             why: format!("as a hard link, {why}"),
         };
         let target = names::target(b"", target).map_err(|names::Refused(why)| refused(why))?;
-        if target == name {
-            return Err(refused("it names itself"));
-        }
         let (above, last) = names::split(&target);
         let last = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
         let found = match self.beneath(above, OFlags::PATH | OFlags::DIRECTORY) {
@@ -481,6 +480,7 @@ impl Tree {
         };
         apply_metadata(dir.as_fd(), entry)?;
         futimens(&dir, &times(entry.mtime)).map_err(sys::Error::of(|| "futimens()"))?;
+        self.implied.listed(&dir)?;
         self.done.replaced |= replaced;
         if is_new {
             self.count(UNIT);

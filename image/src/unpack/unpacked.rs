@@ -15,4 +15,6 @@ pub(crate) struct Unpacked {
     pub(crate) apparent_bytes: u64,
     /// Hard links to files of layers below.
     pub(crate) links: Option<Links>,
+    /// The directories that no entry lists, sorted. The root's path is empty.
+    pub(crate) implied: Vec<Vec<u8>>,
 }

@@ -17,22 +17,25 @@ const CHUNK: usize = 1 << 20;
 /// Number of pieces that are read ahead.
 const AHEAD: usize = 4;
 
-/// Imports an archive, and prints its images.
+/// Imports an archive, and prints its images; on stderr, what else is in it.
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
-    for image in taken_in(&mut client, &args.file, args.name.as_deref()).await? {
+    let imported = taken_in(&mut client, &args.file, args.name.as_deref()).await?;
+    for left in imported.left {
+        output::to_stderr(&format!("not imported: {}: {}", left.name, left.why));
+    }
+    for image in imported.images {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
         output::line(&format!("{} {names}", image.id))?;
     }
     Ok(())
 }
 
-/// Streams an archive to the daemon, which may be unable to open the file itself, and returns the imported
-/// images.
+/// Streams an archive to the daemon, which may be unable to open the file itself, and returns what was imported.
 pub(crate) async fn taken_in(
     client: &mut Client,
     file: &Path,
     name: Option<&str>,
-) -> Result<Vec<admin::ImportedImage>> {
+) -> Result<admin::ImportResponse> {
     let archive = open(file)?;
     let (sender, chunks) = mpsc::channel(AHEAD);
     let name = name.unwrap_or_default().to_owned();
@@ -44,7 +47,7 @@ pub(crate) async fn taken_in(
         Ok(read) => read?,
         Err(join) => return Err(Error::io("read the archive")(io::Error::other(join))),
     }
-    Ok(answer?.into_inner().images)
+    Ok(answer?.into_inner())
 }
 
 /// Exports images as an archive. A file that cannot be completed is removed.

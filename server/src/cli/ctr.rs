@@ -85,7 +85,7 @@ pub(crate) fn wants_help(words: &[String]) -> bool {
 pub(crate) async fn run(mut client: Client, words: &[String]) -> Result<()> {
     match parse(words).map_err(|text| Error::Usage { text })? {
         Request::Import(file) => {
-            for image in archives::taken_in(&mut client, Path::new(&file), None).await? {
+            for image in archives::taken_in(&mut client, Path::new(&file), None).await?.images {
                 for name in &image.names {
                     output::line(&format!("{name:<60}saved"))?;
                 }

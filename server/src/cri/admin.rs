@@ -7,7 +7,7 @@ use super::service::Cri;
 use super::status;
 use crate::limits::call_memory::Received;
 use crate::storage::blocking;
-use hull_image::{Auth, Progress, ProgressState, Reference, Verified};
+use hull_image::{Auth, Imported, Left, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
 use hull_proto::admin::hull_server::Hull;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
@@ -89,11 +89,13 @@ impl Hull for Cri {
         }
         let name = name.filter(|name| !name.is_empty());
         let imported = self.node.images.import(spool, name.as_deref()).await;
-        let images = imported
-            .map_err(|err| status::of_image(&err))?
-            .into_iter()
-            .map(|of| api::ImportedImage { id: of.image.id.clone(), names: of.names });
-        Ok(Response::new(api::ImportResponse { images: images.collect() }))
+        let imported = imported.map_err(|err| status::of_image(&err))?;
+        let image = |of: Imported| api::ImportedImage { id: of.image.id.clone(), names: of.names };
+        let left = |of: Left| api::LeftEntry { name: of.name, why: of.why };
+        Ok(Response::new(api::ImportResponse {
+            images: imported.images.into_iter().map(image).collect(),
+            left: imported.left.into_iter().map(left).collect(),
+        }))
     }
 
     async fn tag(

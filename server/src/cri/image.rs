@@ -44,6 +44,7 @@ impl ImageService for Cri {
             let text = serde_json::json!({
                 "imageSpec": image.config,
                 "layers": image.layers,
+                "platform": image.platform,
             });
             info.insert("info".to_owned(), shown_json(&text.to_string()).into_owned());
         }

@@ -9,20 +9,23 @@
 //! entries and documents in memory.
 
 mod archive_index;
+mod compression;
 
 use super::commit::{CompleteImage, commit};
-use super::index::record;
 use super::layers::{Layers, NewLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
+use crate::layer::Expected;
 use crate::layer::progress::LayerProgress;
-use crate::layer::{Expected, decoder};
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
-use crate::manifest::{self, CONFIG_BYTES_MAX, Descriptor, Document, MANIFEST_BYTES_MAX};
+use crate::manifest::{
+    self, CONFIG_BYTES_MAX, Descriptor, ImageConfig, MANIFEST_BYTES_MAX, Manifest, Search, Step,
+    Way,
+};
 use crate::policy::Policy;
 use crate::reference::Reference;
-use crate::types::Imported;
+use crate::types::{Imported, Imports, Left, Platform};
 use crate::unpack::clean;
 use archive_index::{ArchiveIndex, blob_path, no_archive};
 use hull_sys as sys;
@@ -38,11 +41,40 @@ const BUFFER_BYTES: usize = 128 << 10;
 type LayerAt = (Option<(Digest, u64)>, Vec<u8>);
 
 /// An image in an archive.
-struct Found {
-    config: Vec<u8>,
+struct Archived {
+    text: String,
+    config: ImageConfig,
     layers: Vec<LayerAt>,
     names: Vec<Reference>,
     digest: Option<Digest>,
+    platform: Platform,
+}
+
+/// The images of an archive, and what else is in it.
+#[derive(Default)]
+struct Contents {
+    images: Vec<Archived>,
+    left: Vec<Left>,
+    /// Why the most promising of what was left is not an image for this machine.
+    refused: Option<Cause>,
+}
+
+impl Contents {
+    /// Leaves something where it is, because others may be images for this machine. Damage ends the import.
+    fn leave(&mut self, name: String, cause: Cause) -> Result<(), Cause> {
+        let is_other = matches!(
+            cause,
+            Cause::Platform { .. } | Cause::NotAnImage { .. } | Cause::Archive { .. }
+        );
+        if !is_other {
+            return Err(cause);
+        }
+        self.left.push(Left { name, why: cause.to_string() });
+        if self.refused.is_none() || matches!(cause, Cause::Platform { .. }) {
+            self.refused = Some(cause);
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,7 +83,8 @@ struct Saved {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
 }
 
 fn spooled(source: sys::Error) -> Cause {
@@ -75,17 +108,11 @@ impl Importer {
         archive: File,
         name: Option<&Reference>,
         work: &Work,
-    ) -> Result<Vec<Imported>, Cause> {
+    ) -> Result<Imports, Cause> {
         let contents = ArchiveIndex::read(self.plain(archive, work)?, work)?;
-        let mut found = if contents.has(b"index.json") {
-            self.of_layout(&contents)?
-        } else if contents.has(b"manifest.json") {
-            of_saved(&contents)?
-        } else {
-            return Err(no_archive("it has neither index.json nor manifest.json"));
-        };
+        let Contents { images: mut found, left, refused } = self.list(&contents)?;
         if found.is_empty() {
-            return Err(no_archive("it contains no image"));
+            return Err(refused.unwrap_or_else(|| no_archive("it contains no image")));
         }
         let is_only = found.len() == 1;
         let mut ready = Vec::new();
@@ -100,23 +127,37 @@ impl Importer {
         // All at once: one wait for the disk, and all of the archive or nothing.
         let images = commit(&self.layers, ready, work)?;
         let imported = |(image, names)| Imported { image, names };
-        Ok(images.into_iter().zip(names).map(imported).collect())
+        Ok(Imports { images: images.into_iter().zip(names).map(imported).collect(), left })
+    }
+
+    /// The images of an archive that are for this machine.
+    fn list(&self, contents: &ArchiveIndex) -> Result<Contents, Cause> {
+        let (is_layout, is_saved) = (contents.has(b"index.json"), contents.has(b"manifest.json"));
+        if !is_layout && !is_saved {
+            return Err(no_archive("it has neither index.json nor manifest.json"));
+        }
+        let listed = if is_layout { self.of_layout(contents)? } else { Contents::default() };
+        if is_saved && listed.images.is_empty() {
+            let saved = self.of_saved(contents)?;
+            if !is_layout || !saved.images.is_empty() {
+                return Ok(saved);
+            }
+        }
+        Ok(listed)
     }
 
     /// The archive without compression.
     fn plain(&self, archive: File, work: &Work) -> Result<File, Cause> {
         let failed = |err: io::Error| no_archive(err.to_string());
-        let mut start = [0; 4];
+        let mut start = [0; compression::START_BYTES];
         let got = archive.read_at(&mut start, 0).map_err(failed)?;
-        let is_compressed =
-            start[..got].starts_with(&[0x1f, 0x8b]) || start[..got] == [0x28, 0xb5, 0x2f, 0xfd];
-        if !is_compressed {
+        if !compression::is_compressed(&start[..got]) {
             return Ok(archive);
         }
         let mut spool = self.layers.layout.unnamed_file().map_err(spooled)?;
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, archive);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let mut plain = decoder(&mut reader).map_err(failed)?;
+        let mut plain = compression::inflate(&mut reader).map_err(failed)?;
         let max = self.archive_bytes_max;
         let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {
@@ -136,72 +177,121 @@ impl Importer {
         }
     }
 
-    fn of_layout(&self, contents: &ArchiveIndex) -> Result<Vec<Found>, Cause> {
+    fn of_layout(&self, contents: &ArchiveIndex) -> Result<Contents, Cause> {
         let index = contents.whole(b"index.json", MANIFEST_BYTES_MAX)?;
-        let (mut found, mut refused) = (Vec::new(), None);
-        for descriptor in manifest::parse_layout(&index)? {
+        let (descriptors, beside) = manifest::parse_layout(&index)?;
+        let mut listed = Contents::default();
+        for (name, why) in beside {
+            listed.left.push(Left { name, why });
+        }
+        for descriptor in descriptors {
             match self.of_descriptor(contents, &descriptor) {
-                Ok(of) => found.push(of),
-                // Others may be for this machine.
-                Err(cause @ Cause::Platform { .. }) => refused = Some(cause),
-                Err(cause) => return Err(cause),
+                Ok(of) => listed.images.push(of),
+                Err(cause) => listed.leave(descriptor.digest.to_string(), cause)?,
             }
         }
-        match refused {
-            Some(cause) if found.is_empty() => Err(cause),
-            _ => Ok(found),
-        }
+        Ok(listed)
     }
 
     fn of_descriptor(
         &self,
         contents: &ArchiveIndex,
         descriptor: &Descriptor,
-    ) -> Result<Found, Cause> {
-        let mut at = descriptor.clone();
-        for _ in 0..=manifest::INDEX_DEPTH_MAX {
-            let bytes = contents.blob(&at, MANIFEST_BYTES_MAX)?;
-            let what = format!("manifest {}", at.digest);
-            match manifest::parse(&bytes, &what, &self.machine)? {
-                Document::Index(chosen) => at = chosen,
-                Document::Manifest(manifest) => {
-                    let config = contents.blob(&manifest.config, CONFIG_BYTES_MAX)?;
-                    // Tells early that it is for another machine.
-                    manifest::parse_config(&config, &self.machine)?;
-                    let layers = manifest.layers.iter().map(|layer| {
+    ) -> Result<Archived, Cause> {
+        let mut search = Search::new(&self.machine);
+        let bytes = contents.blob(descriptor, MANIFEST_BYTES_MAX)?;
+        search.document(&bytes, descriptor.digest.clone(), Way::default())?;
+        loop {
+            match search.next()? {
+                Step::Document(of, way) => {
+                    let bytes = contents.blob(&of, MANIFEST_BYTES_MAX)?;
+                    search.document(&bytes, of.digest, way)?;
+                }
+                Step::Config(manifest, way) => {
+                    let bytes = contents.blob(&manifest.config, CONFIG_BYTES_MAX)?;
+                    let Some(found) = search.config(&bytes, manifest, way)? else { continue };
+                    let layers = found.manifest.layers.iter().map(|layer| {
                         (Some((layer.digest.clone(), layer.size)), blob_path(&layer.digest))
                     });
-                    return Ok(Found {
-                        config,
+                    let archived = Archived {
                         layers: layers.collect(),
+                        text: found.text,
+                        config: found.config,
                         names: names_of(&descriptor.names),
                         digest: Some(descriptor.digest.clone()),
-                    });
+                        platform: found.platform,
+                    };
+                    return self.complete(contents, archived);
                 }
             }
         }
-        Err(no_archive("there are too many indexes in indexes"))
+    }
+
+    /// The image, if all its layers are in the archive or in the store.
+    fn complete(&self, contents: &ArchiveIndex, of: Archived) -> Result<Archived, Cause> {
+        for ((_, path), diff_id) in of.layers.iter().zip(&of.config.diff_ids) {
+            if self.layers.present(diff_id).is_none() {
+                contents.part(path)?;
+            }
+        }
+        Ok(of)
+    }
+
+    fn of_saved(&self, contents: &ArchiveIndex) -> Result<Contents, Cause> {
+        let bytes = contents.whole(b"manifest.json", MANIFEST_BYTES_MAX)?;
+        let saved: Vec<Saved> = manifest::parse_saved(&bytes)?;
+        let mut listed = Contents::default();
+        for of in saved {
+            let name = of.repo_tags.iter().flatten().next().unwrap_or(&of.config).clone();
+            match self.of_one_saved(contents, of) {
+                Ok(of) => listed.images.push(of),
+                Err(cause) => listed.leave(name, cause)?,
+            }
+        }
+        Ok(listed)
+    }
+
+    fn of_one_saved(&self, contents: &ArchiveIndex, of: Saved) -> Result<Archived, Cause> {
+        let path = |text: &str| {
+            clean(text.as_bytes()).map_err(|_| no_archive("a path in it climbs out of it"))
+        };
+        let layers = of.layers.unwrap_or_default();
+        let layers: Result<Vec<_>, Cause> =
+            layers.iter().map(|layer| Ok((None, path(layer)?))).collect();
+        let bytes = contents.whole(&path(&of.config)?, CONFIG_BYTES_MAX)?;
+        let manifest = Manifest::of_saved(&bytes);
+        let mut search = Search::new(&self.machine);
+        let found = search.config(&bytes, manifest, Way::default())?;
+        let found = found.ok_or_else(|| no_archive("it contains no image"))?;
+        let archived = Archived {
+            layers: layers?,
+            text: found.text,
+            config: found.config,
+            names: names_of(&of.repo_tags.unwrap_or_default()),
+            digest: None,
+            platform: found.platform,
+        };
+        self.complete(contents, archived)
     }
 
     /// Makes the layers of an image that are not here yet.
     fn take(
         &self,
         contents: &ArchiveIndex,
-        found: &Found,
+        found: &Archived,
         work: &Work,
     ) -> Result<CompleteImage, Cause> {
         if let Some(policy) = &self.policy {
             policy.check_import(&found.names)?;
         }
-        let id = Digest::of(&found.config);
-        let (text, config) = record::checked_config(&found.config, &self.machine)?;
+        let (id, config) = (Digest::of(found.text.as_bytes()), &found.config);
         if config.diff_ids.len() != found.layers.len() {
             return Err(no_archive(
                 "the image's config has another number of layers than its manifest",
             ));
         }
         let mut made = Vec::new();
-        for ((blob, path), diff_id) in found.layers.iter().zip(config.diff_ids) {
+        for ((blob, path), diff_id) in found.layers.iter().zip(config.diff_ids.iter().cloned()) {
             let layer = match self.layers.present(&diff_id) {
                 Some(layer) => NewLayer::Stored(layer),
                 None => {
@@ -224,30 +314,9 @@ impl Importer {
         // Without any name the image is still found by its id.
         let digest = found.digest.as_ref().zip(found.names.first());
         let digest = digest.map(|(digest, name)| name.digested(digest));
-        Ok(CompleteImage { id, config: text, made, tags, digest })
+        let (config, platform) = (found.text.clone(), found.platform.clone());
+        Ok(CompleteImage { id, config, made, tags, digest, platform })
     }
-}
-
-fn of_saved(contents: &ArchiveIndex) -> Result<Vec<Found>, Cause> {
-    let bytes = contents.whole(b"manifest.json", MANIFEST_BYTES_MAX)?;
-    manifest::few_values(&bytes, "manifest.json")?;
-    let saved: Vec<Saved> = serde_json::from_slice(&bytes)
-        .map_err(|err| Cause::Document { what: "manifest.json".into(), why: err.to_string() })?;
-    let path = |text: &str| {
-        clean(text.as_bytes()).map_err(|_| no_archive("a path in it climbs out of it"))
-    };
-    let mut found = Vec::new();
-    for of in saved {
-        let layers: Result<Vec<_>, Cause> =
-            of.layers.iter().map(|layer| Ok((None, path(layer)?))).collect();
-        found.push(Found {
-            config: contents.whole(&path(&of.config)?, CONFIG_BYTES_MAX)?,
-            layers: layers?,
-            names: names_of(&of.repo_tags.unwrap_or_default()),
-            digest: None,
-        });
-    }
-    Ok(found)
 }
 
 /// The names of an image. Some tools write a tag alone, which is not a name.

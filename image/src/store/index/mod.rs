@@ -137,7 +137,7 @@ impl Index {
     }
 
     fn check_layers(&self, record: Record) -> Result<Record, Unusable> {
-        for layer in &record.layers {
+        for layer in record.all_layers() {
             if let Err(err) = files::open_dir(&self.layout.layer(&layer.name)) {
                 let why = format!("its layer {} cannot be opened: {err}", layer.name);
                 return Err(Unusable::Content { why });
@@ -149,7 +149,7 @@ impl Index {
     /// Makes a record, which is on disk, visible.
     fn show(&mut self, record: Record) -> Result<Arc<Image>, String> {
         let image = Arc::new(self.image_of(&record)?);
-        for layer in &record.layers {
+        for layer in record.all_layers() {
             self.put(layer.clone());
             self.count(&layer.name, |stored| stored.refs += 1);
         }
@@ -167,7 +167,7 @@ impl Index {
     fn hide(&mut self, id: &str) {
         self.images.remove(id);
         let Some(old) = self.records.remove(id) else { return };
-        for layer in &old.layers {
+        for layer in old.all_layers() {
             self.count(&layer.name, |stored| stored.refs -= 1);
         }
         for name in old.tags.iter().chain(&old.digests) {
@@ -190,7 +190,7 @@ impl Index {
 
     fn image_of(&self, record: &Record) -> Result<Image, String> {
         let mut layers: Vec<PathBuf> = Vec::new();
-        for layer in record.layers.iter().rev() {
+        for layer in record.all_layers().rev() {
             let path = self.layout.layer(&layer.name);
             // Of a layer that comes twice the upper one hides all that the lower one has.
             if !layers.contains(&path) {
@@ -205,10 +205,11 @@ impl Index {
             id: record.id.clone(),
             repo_tags: record.tags.iter().cloned().collect(),
             repo_digests: record.digests.iter().cloned().collect(),
-            size: record.layers.iter().map(|layer| layer.bytes).sum(),
+            size: record.all_layers().map(|layer| layer.bytes).sum(),
             config: record.config()?,
             layers,
             pinned: names.any(|name| self.pinned.contains(name)),
+            platform: record.platform.clone(),
         })
     }
 
@@ -243,7 +244,7 @@ impl Index {
         let mut all: BTreeMap<&str, (Layer, Vec<String>)> = BTreeMap::new();
         let is_wanted = |record: &&Record| wanted.as_ref().is_none_or(|id| *id == record.id);
         for record in self.records.values().filter(is_wanted) {
-            for layer in &record.layers {
+            for layer in record.all_layers() {
                 let known = self.layers.get(&layer.name).map_or(layer, |stored| &stored.layer);
                 let entry = all.entry(&layer.name).or_insert_with(|| (known.clone(), Vec::new()));
                 entry.1.push(record.id.clone());
@@ -448,12 +449,10 @@ impl Index {
     /// A layer was put right: it is known by its new inventory, also in the records of its images.
     pub(super) fn repaired(&mut self, layer: &Layer) -> sys::Result<()> {
         self.put(layer.clone());
-        let has = |record: &&Record| record.layers.iter().any(|of| of.name == layer.name);
+        let has = |record: &&Record| record.all_layers().any(|of| of.name == layer.name);
         let mut records: BTreeMap<String, Record> = BTreeMap::new();
         for mut record in self.records.values().filter(has).cloned() {
-            for of in record.layers.iter_mut().filter(|of| of.name == layer.name) {
-                of.clone_from(layer);
-            }
+            record.replace(layer);
             records.insert(record.id.clone(), record);
         }
         self.put_in_place(records)

@@ -8,9 +8,9 @@
 use crate::digest::Digest;
 use crate::fs::files;
 use crate::manifest;
-use crate::manifest::platform::Machine;
 use crate::reference::Reference;
 use crate::store::scratch::Scratch;
+use crate::types::Platform;
 use hull_records::{Location, PRIVATE, Unusable};
 use hull_sys as sys;
 use oci_spec::image::ImageConfiguration;
@@ -35,6 +35,12 @@ pub(crate) struct Record {
     config: String,
     /// The layers, lowest first.
     pub(crate) layers: Vec<Layer>,
+    /// On top of them: directories that they imply, with the metadata from below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directories: Option<Layer>,
+    /// Why this image was chosen for this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// A layer of an image.
@@ -50,6 +56,12 @@ pub(crate) struct Layer {
     /// The digest of its file list. Layers of older records have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) inventory: Option<String>,
+    /// Whether its archive does not list its root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) implies_root: bool,
+    /// Whether its archive has entries in directories that it does not list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) implies_directories: bool,
 }
 
 /// A compressed layer in a registry or an archive.
@@ -69,9 +81,27 @@ impl Layer {
 }
 
 impl Record {
-    pub(crate) fn new(id: &Digest, config: String, layers: Vec<Layer>) -> Self {
+    pub(crate) fn new(
+        id: &Digest,
+        config: String,
+        layers: Vec<Layer>,
+        directories: Option<Layer>,
+        platform: Platform,
+    ) -> Self {
         let (tags, digests) = Default::default();
-        Self { version: VERSION, id: id.to_string(), tags, digests, config, layers }
+        let (id, platform) = (id.to_string(), Some(platform));
+        Self { version: VERSION, id, tags, digests, config, layers, directories, platform }
+    }
+
+    /// All its layers, lowest first, with the one of directories that Hull adds.
+    pub(crate) fn all_layers(&self) -> impl DoubleEndedIterator<Item = &Layer> {
+        self.layers.iter().chain(&self.directories)
+    }
+
+    /// Puts a layer in the place of the one with its name.
+    pub(crate) fn replace(&mut self, layer: &Layer) {
+        let all = self.layers.iter_mut().chain(&mut self.directories);
+        all.filter(|of| of.name == layer.name).for_each(|of| of.clone_from(layer));
     }
 
     /// Reads and validates a record.
@@ -96,7 +126,7 @@ impl Record {
             let good = |b: u8| b.is_ascii_hexdigit() || b == b'-';
             !layer.name.is_empty() && layer.name.bytes().all(good)
         };
-        if !self.layers.iter().all(is_name) {
+        if !self.all_layers().all(is_name) {
             return Err("it has an invalid layer name");
         }
         Ok(())
@@ -110,7 +140,7 @@ impl Record {
 
     /// The image's config. Its platform was checked when the image was added.
     pub(crate) fn config(&self) -> Result<ImageConfiguration, String> {
-        serde_json::from_str(&self.config).map_err(|err| err.to_string())
+        manifest::configuration(self.config.as_bytes())
     }
 
     /// The image's config, byte for byte.
@@ -178,17 +208,4 @@ pub(crate) fn stage<'a>(
 
 fn file_name(id: &Digest) -> String {
     format!("{}.json", id.hex())
-}
-
-/// Parses the config of an image that is being added, and checks that it is for this machine.
-pub(crate) fn checked_config(
-    bytes: &[u8],
-    machine: &Machine,
-) -> Result<(String, manifest::ImageConfig), crate::error::Cause> {
-    let config = manifest::parse_config(bytes, machine)?;
-    let text = std::str::from_utf8(bytes).map_err(|err| crate::error::Cause::Document {
-        what: "the image's config".into(),
-        why: err.to_string(),
-    })?;
-    Ok((text.to_owned(), config))
 }

@@ -4,6 +4,7 @@
 //! The rule: a layer is unpacked in `tmp` and renamed into place when it is complete and verified. A
 //! layer that several images need at once is unpacked only once; the others wait.
 
+mod directories;
 mod lease;
 mod locks;
 
@@ -22,12 +23,14 @@ use crate::fs::files;
 use crate::layer::progress::LayerProgress;
 use crate::layer::tee_reader::TeeReader;
 use crate::layer::{self, Expected};
-use crate::limits::{Limits, Work};
+use crate::limits::{IMPLIED_NAME_BYTES, Limits, Work};
 use crate::unpack::{self, Unpacked};
 use crate::view;
+use directories::Below;
 use hull_sys as sys;
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,7 +123,7 @@ impl Layers {
             return Ok(NewLayer::Pending { scratch, unpacked });
         }
         let list = if unpacked.replaced {
-            self.list_files(again.as_fd(), expected, work)?
+            self.list_files(again.as_fd(), expected, &unpacked.implied, work)?
         } else {
             let written = writer.finish().map_err(sys::Error::of_io(|| "write(file list)"));
             (list, written.map_err(&keep)?)
@@ -152,12 +155,14 @@ impl Layers {
         &self,
         root: BorrowedFd<'_>,
         expected: &Expected,
+        implied: &[Vec<u8>],
         work: &Work,
     ) -> Result<(Scratch, Digest), Cause> {
         let keep = keep(&expected.diff_id);
         let (scratch, mut writer) = self.begin_file_list().map_err(&keep)?;
         let walked = file_list::walk(root, &mut writer, work, self.limits.seconds);
-        let written = walked.and_then(|()| writer.finish());
+        let named = walked.and_then(|()| writer.implied(implied));
+        let written = named.and_then(|()| writer.finish());
         let digest = written.map_err(|err| match unpack::Error::of_work(err) {
             Ok(source) => Cause::Layer { layer: expected.diff_id.to_string(), source },
             Err(err) => {
@@ -184,6 +189,56 @@ impl Layers {
             layers.push(layer);
         }
         Ok(layers)
+    }
+
+    /// The layer that an image with these layers, lowest first, needs on top of them: the directories that layers
+    /// imply, with their metadata from below. Blocks.
+    pub(super) fn directories_layer(
+        &self,
+        layers: &[Lease],
+        work: &Work,
+    ) -> Result<Option<Lease>, Cause> {
+        // An image with one layer has nothing below it.
+        let implies = |of: &Lease| of.layer().implies_root || of.layer().implies_directories;
+        if !layers.iter().skip(1).any(implies) {
+            return Ok(None);
+        }
+        let Some(top) = layers.last().map(|of| of.layer().name.clone()) else { return Ok(None) };
+        let failed = |source| directories::failed(&top, source);
+        let (mut stack, mut names): (Vec<Below>, HashSet<&str>) = Default::default();
+        let mut bytes = 0;
+        for layer in layers.iter().rev().map(Lease::layer) {
+            // Of a layer that comes twice the upper one hides all that the lower one has.
+            if !names.insert(&layer.name) {
+                continue;
+            }
+            let root = files::open_dir(&self.layout.layer(&layer.name));
+            let root =
+                root.map_err(|source| Cause::Keep { what: format!("layer {top}"), source })?;
+            let implied = implied(&self.integrity, layer)
+                .map_err(|err| failed(unpack::Error::of_read(err)))?;
+            let more = implied.iter().map(|path| path.len() as u64).sum();
+            unpack::charge(&IMPLIED_NAME_BYTES, &mut bytes, more, IMPLIED_NAME_BYTES.default)
+                .map_err(failed)?;
+            stack.push(Below { root, implied });
+        }
+        stack.reverse();
+        let shift = work.shift(self.limits.seconds);
+        let Some(archive) = directories::archive(&stack, &shift).map_err(failed)? else {
+            return Ok(None);
+        };
+        let expected = Expected { blob: None, diff_id: Digest::of(&archive) };
+        // Another pull may need the same one.
+        let turn = self.locks.lock(expected.diff_id.hex());
+        let _turn = tokio::runtime::Handle::current().block_on(turn);
+        if let Some(layer) = self.present(&expected.diff_id) {
+            return Ok(Some(layer));
+        }
+        let progress = LayerProgress::default();
+        match self.make_layer(archive.as_slice(), &expected, &progress, work)? {
+            NewLayer::Stored(layer) => Ok(Some(layer)),
+            NewLayer::Pending { .. } => Ok(None),
+        }
     }
 
     fn link_to_below(
@@ -220,10 +275,23 @@ impl Layers {
         const CHAIN_SHOWN: usize = 32;
         let chain = Digest::of(chain.as_bytes());
         let name = format!("{}-{}", expected.diff_id.hex(), &chain.hex()[..CHAIN_SHOWN]);
-        let list = self.list_files(root.as_fd(), expected, work)?;
+        let list = self.list_files(root.as_fd(), expected, &unpacked.implied, work)?;
         let layer = layer_of(expected, name, unpacked, copied.bytes);
         self.place(layer, made, list, work).map_err(&keep)
     }
+}
+
+/// The directories that a layer implies but does not list.
+fn implied(integrity: &Integrity, layer: &Layer) -> io::Result<HashSet<Vec<u8>>> {
+    let mut implied = HashSet::new();
+    if layer.implies_root {
+        implied.insert(Vec::new());
+    }
+    let list = if layer.implies_directories { integrity.file_list(layer)? } else { None };
+    for path in list.into_iter().flat_map(file_list::implied) {
+        implied.insert(path?);
+    }
+    Ok(implied)
 }
 
 fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64) -> Layer {
@@ -234,5 +302,7 @@ fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64)
         inodes: unpacked.inodes + unpacked.links.as_ref().map_or(0, unpack::Links::count),
         blob: blob.map(|(digest, bytes)| Blob { digest: digest.to_string(), bytes: *bytes }),
         inventory: None,
+        implies_root: unpacked.implied.iter().any(Vec::is_empty),
+        implies_directories: unpacked.implied.iter().any(|path| !path.is_empty()),
     }
 }

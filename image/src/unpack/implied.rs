@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The directories that an archive implies by the names of its entries, but does not list.
+//!
+//! Such a directory says nothing about owner and mode. What an image shows of it is that of the layers below.
+
+use super::error::{Error, charge};
+use crate::limits::IMPLIED_NAME_BYTES;
+use hull_sys as sys;
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, fstat, statat};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The implied directories while a layer is unpacked.
+#[derive(Debug, Default)]
+pub(super) struct Implied {
+    /// The path of each, without symlinks, by its inode: an entry may list it under another name.
+    paths: HashMap<u64, Vec<u8>>,
+    name_bytes: u64,
+    is_root_listed: bool,
+    /// Those of the current entry: name, inode, and the name without symlinks.
+    new: Vec<(Vec<u8>, u64, Vec<u8>)>,
+}
+
+impl Implied {
+    /// A directory was created for the current entry. `above` is the name of its parent without symlinks.
+    pub(super) fn made(&mut self, name: &[u8], inode: u64, above: &[u8]) {
+        let slash: &[u8] = if above.is_empty() { b"" } else { b"/" };
+        let path = [above, slash, super::split(name).1].concat();
+        self.new.push((name.to_vec(), inode, path));
+    }
+
+    /// The names of the directories that were created since the last call.
+    pub(super) fn take_new(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        let mut names = Vec::new();
+        for (name, inode, path) in std::mem::take(&mut self.new) {
+            let max = IMPLIED_NAME_BYTES.default;
+            charge(&IMPLIED_NAME_BYTES, &mut self.name_bytes, path.len() as u64, max)?;
+            self.paths.insert(inode, path);
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// The archive lists this directory.
+    pub(super) fn listed(&mut self, dir: impl AsFd) -> Result<(), sys::Error> {
+        if !self.paths.is_empty() {
+            self.paths.remove(&fstat(dir).map_err(sys::Error::of(|| "fstat()"))?.st_ino);
+        }
+        Ok(())
+    }
+
+    /// The archive lists its root.
+    pub(super) fn root_listed(&mut self) {
+        self.is_root_listed = true;
+    }
+
+    /// The paths of those that are still there, sorted. The root's is empty.
+    pub(super) fn finish(&mut self, root: BorrowedFd<'_>) -> Vec<Vec<u8>> {
+        let mut paths: Vec<Vec<u8>> = std::mem::take(&mut self.paths)
+            .into_iter()
+            .filter(|(inode, path)| is_at(root, path, *inode))
+            .map(|(_, path)| path)
+            .collect();
+        if !self.is_root_listed {
+            paths.push(Vec::new());
+        }
+        paths.sort_unstable();
+        paths
+    }
+}
+
+/// Whether the directory of this inode is at `path`: another entry may have replaced it.
+fn is_at(root: BorrowedFd<'_>, path: &[u8], inode: u64) -> bool {
+    let (above, last) = super::split(path);
+    let above = if above.is_empty() { b".".as_slice() } else { above };
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let found = sys::open_in_root(root, above, flags, ResolveFlags::NO_SYMLINKS)
+        .and_then(|parent| statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW));
+    found.is_ok_and(|stat| {
+        stat.st_ino == inode && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+    })
+}
