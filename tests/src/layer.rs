@@ -86,6 +86,17 @@ impl Layer {
         self
     }
 
+    /// Adds a directory of the user `uid` and the group `gid`.
+    #[must_use]
+    pub fn dir_of(mut self, path: &str, mode: u32, uid: u64, gid: u64) -> Self {
+        let mut header = header(EntryType::Directory, mode, 0);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        let path = format!("{path}/");
+        self.tar.append_data(&mut header, &path, &[][..]).or_fail(format!("add {path} to a layer"));
+        self
+    }
+
     /// Adds a file of root's.
     #[must_use]
     pub fn file(self, path: &str, mode: u32, bytes: impl AsRef<[u8]>) -> Self {

@@ -109,6 +109,16 @@ impl Registry {
         self.put_manifest(name, tag, &crate::image::index(platforms))
     }
 
+    /// Pushes blobs, then `manifests` by their digests, then `top` under the tag `1`. Gives its reference.
+    pub fn push_all(&self, name: &str, blobs: &[Blob], manifests: &[Blob], top: &Blob) -> String {
+        let packed = Packed { blobs: blobs.to_vec(), manifest: top.clone(), arch: String::new() };
+        self.push_blobs(name, &packed);
+        for manifest in manifests {
+            let _by_digest = self.put_manifest(name, &manifest.digest(), manifest);
+        }
+        self.put_manifest(name, "1", top)
+    }
+
     /// Where the registry keeps a blob, for tests that damage it.
     #[must_use]
     pub fn blob_file(&self, digest: &str) -> PathBuf {
