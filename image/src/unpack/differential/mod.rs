@@ -50,7 +50,7 @@ fn an_archive_gives_the_tree_of_gnu_tar_or_a_refusal_that_names_the_entry() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
     println!("{counts:?}");
     // The test would be worth nothing if most archives were ones that nobody takes.
-    assert!(counts.same * 10 > counts.archives() * 7, "{counts:?}");
+    assert!(counts.same * 2 > counts.archives(), "{counts:?}");
 }
 
 #[derive(Debug, Default)]
