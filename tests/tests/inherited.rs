@@ -3,7 +3,7 @@
 //! has them.
 
 use hull_tests::cri::shell;
-use hull_tests::{Cri, Node};
+use hull_tests::{Cri, ExpectExt as _, Node};
 
 /// Everything that a process inherits and can find out about itself, and modes of files that were made for it.
 const REPORT: &str = r#"
@@ -28,13 +28,13 @@ by='taskset -c 0 ionice -c 2 -n 7 setarch -R chrt -b 0 nice -n 9 env --block-sig
 
 /// The reports of a container's first process, and of a command in a container.
 async fn reports(cri: &Cri, name: &str, image: &str) -> [String; 2] {
-    let pod = cri.run_pod(name).await.unwrap();
+    let pod = cri.run_pod(name).await.or_fail("run a pod");
     let mut config = shell("main", image, REPORT);
     config.working_dir = "/made/here".into();
     let said = cri.output(&pod, config).await;
     let idle = cri.run_idle(&pod, "idle", image).await;
     let script = format!("mkdir -p /made/here; {REPORT}");
-    let exec = cri.exec(&idle, &["sh", "-c", &script]).await.unwrap();
+    let exec = cri.exec(&idle, &["sh", "-c", &script]).await.or_fail("exec");
     assert_eq!((said.stderr.as_str(), exec.stderr.as_str()), ("", ""));
     [said.stdout, exec.stdout]
 }

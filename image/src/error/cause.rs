@@ -298,10 +298,10 @@ impl Cause {
 
     /// Whether the registry does not have the object.
     pub(crate) fn is_missing(&self) -> bool {
-        match self {
-            Self::Mirrors { upstream, .. } => upstream.is_missing(),
-            cause => matches!(cause, Self::NotFound { .. }),
+        if let Self::Mirrors { upstream, .. } = self {
+            return upstream.is_missing();
         }
+        matches!(self, Self::NotFound { .. })
     }
 
     /// Whether the content does not match its digest: another mirror may have an intact copy.

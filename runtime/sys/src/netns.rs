@@ -42,6 +42,8 @@ pub fn within<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -
 pub fn loopback_up() -> Result<()> {
     const GET_FLAGS: libc::Ioctl = 0x8913;
     const SET_FLAGS: libc::Ioctl = 0x8914;
+    // IFF_UP, in the type of the flags' field.
+    const UP: libc::c_short = 1;
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::of(|| "socket(AF_UNIX)"))?;
     // SAFETY: all zeros is a valid `ifreq`: an array of characters, and a union of integers and addresses.
@@ -56,7 +58,7 @@ pub fn loopback_up() -> Result<()> {
     }
     // SAFETY: the call above has written this field of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags | UP;
     // SAFETY: the kernel only reads `request`.
     let set = unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) };
     if set == 0 { Ok(()) } else { Err(Error::last("ioctl(SIOCSIFFLAGS, lo)")) }

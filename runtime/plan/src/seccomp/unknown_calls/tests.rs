@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The answers of compiled profiles to calls that they name, leave out, and cannot know.
+#![allow(clippy::unwrap_used, reason = "a test says by its panic what is wrong")]
 
 use super::super::compile::compile_whole;
 use super::super::tests::interpret;
