@@ -256,16 +256,24 @@ fn layers(name: &str) -> Vec<Layer> {
 }
 
 /// Images that cost by the size of what is in them.
+/// An extended header of so many bytes: one comment. `pax(1)`.
+fn pax_comment(bytes: usize) -> Vec<u8> {
+    let mut record = format!("{bytes} comment=").into_bytes();
+    record.resize(bytes - 1, b'a');
+    record.push(b'\n');
+    record
+}
+
 fn sized(name: &str) -> Vec<Layer> {
     let file = EntryType::Regular;
-    let large = vec![b'a'; 1 << 20];
+    let large = pax_comment(1 << 20);
     match name {
         "headers before an entry that never comes" => {
             vec![numbered(300, &|layer, _| layer.raw(EntryType::XGlobalHeader, &large))]
         }
         "large headers before every entry" => vec![numbered(200, &|layer, number| {
             let layer = layer.raw(EntryType::XGlobalHeader, &large);
-            let layer = layer.raw(EntryType::XGlobalHeader, &large[..900 << 10]);
+            let layer = layer.raw(EntryType::XGlobalHeader, &pax_comment(900 << 10));
             layer.add(file, &format!("f{number}"), b"x")
         })],
         "a hole and a link to it" => {

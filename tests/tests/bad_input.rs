@@ -218,13 +218,15 @@ async fn a_container_that_did_not_start_says_why_in_its_status() {
 async fn a_mount_that_cannot_be_made_is_named_with_the_hint() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let missing = node.host_dir().join("not-there");
+    // A missing source is made; a link that leads nowhere is not followed to make its target.
+    let (missing, target) = (node.host_dir().join("leads-nowhere"), node.host_dir().join("target"));
+    std::os::unix::fs::symlink(&target, &missing).unwrap();
     let mut config = idle("main", &image);
     config.mounts = vec![mount(&missing, "/data")];
     let answer = refused(&cri, &pod, config).await;
     assert_ne!(answer.code(), Code::Internal);
     tells(&answer, &[answer.code()], &[&missing.display().to_string(), "hint:"]);
-    assert!(std::fs::symlink_metadata(&missing).is_err(), "it was made");
+    assert!(std::fs::symlink_metadata(&target).is_err(), "it was made");
 
     let mut config = idle("main", &image);
     config.mounts = vec![api::Mount {

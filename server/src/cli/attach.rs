@@ -30,7 +30,7 @@ pub(crate) async fn attach(mut client: Client, args: &Attach) -> Result<u8, (Err
     match ended {
         Ended::Signal(code) => Ok(code),
         Ended::Detached => Ok(0),
-        Ended::Failed(message) => Err(own(Error::from(tonic::Status::unknown(message)))),
+        Ended::Failed(message) => Err(own(Error::daemon(&message))),
         Ended::Exited(_) | Ended::TimedOut => {
             let status = wait::until_exited(client, id).await.map_err(own)?;
             Ok(exit_code(status.exit_code))

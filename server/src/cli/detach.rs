@@ -152,7 +152,7 @@ mod tests {
             let (first, second) = input.split_at(at.min(input.len()));
             let (passed, detached) = fed(keys.as_bytes(), &[first.as_bytes(), second.as_bytes()]);
             let expected = match input.find(&keys) {
-                Some(found) => (input[..found].as_bytes().to_vec(), true),
+                Some(found) => (input.as_bytes()[..found].to_vec(), true),
                 None => (input.as_bytes().to_vec(), false),
             };
             prop_assert_eq!((passed, detached), expected);

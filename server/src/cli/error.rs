@@ -130,6 +130,14 @@ impl Error {
     }
 }
 
+impl Error {
+    /// An error of the daemon from its sentence, which may end in a hint.
+    pub(crate) fn daemon(sentence: &str) -> Self {
+        let (message, hint) = split_hint(sentence);
+        Self::Daemon { message, hint }
+    }
+}
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         let (message, hint) = split_hint(status.message());

@@ -4,7 +4,7 @@
 use super::args::Exec;
 use super::client::Client;
 use super::error::{self, Error, Result};
-use super::exit_codes::{OWN_FAILURE, TIMED_OUT, failure_code};
+use super::exit_codes::{OWN_FAILURE, TIMED_OUT, failure_code, not_started_code};
 use super::names::Objects;
 use super::output;
 use super::session::{self, Ended, Options};
@@ -37,7 +37,7 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
     };
     match session::run(&url, options).await.map_err(own)? {
         Ended::Exited(code) | Ended::Signal(code) => Ok(code),
-        Ended::Failed(message) => Err(failed(Status::unknown(message))),
+        Ended::Failed(message) => Err((Error::daemon(&message), not_started_code(&message))),
         Ended::TimedOut => {
             let text = format!("the command did not end within {} s and was killed", args.timeout);
             output::to_stderr(&error::lines(&text, None));

@@ -23,7 +23,12 @@ pub(crate) fn failure_code(status: &tonic::Status) -> u8 {
     if status.code() == Code::DeadlineExceeded {
         return TIMED_OUT;
     }
-    let says = |words: &[&str]| words.iter().any(|word| status.message().contains(word));
+    not_started_code(status.message())
+}
+
+/// As [`failure_code`], from the daemon's sentence.
+pub(crate) fn not_started_code(sentence: &str) -> u8 {
+    let says = |words: &[&str]| words.iter().any(|word| sentence.contains(word));
     if says(&["executable file not found in $PATH", "` not found: no such file or directory"]) {
         NOT_FOUND
     } else if says(&[

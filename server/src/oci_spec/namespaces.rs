@@ -14,7 +14,7 @@ pub(crate) fn mode(
     of: impl Fn(&cri::NamespaceOption) -> i32,
 ) -> NamespaceMode {
     let known = |options: &cri::NamespaceOption| NamespaceMode::try_from(of(options)).ok();
-    let of_pod = of_pod(pod, &known);
+    let of_pod = of_pod(pod, known);
     match namespace_options(config).map(|options| known(options).unwrap_or(NamespaceMode::Pod)) {
         None => of_pod,
         Some(NamespaceMode::Pod) if of_pod == NamespaceMode::Node => NamespaceMode::Node,

@@ -30,11 +30,11 @@ fn value(path: &Path, key: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let bytes = read_opened(open(path, flags, Mode::empty()).ok()?, FILE_BYTES_MAX).ok()?;
     let text = String::from_utf8(bytes).ok()?;
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let (name, value) = line.split_once('=')?;
         (name.trim() == key).then(|| value.trim().trim_matches('"').to_owned())
     });
-    values.last().filter(|value| !value.is_empty())
+    values.next_back().filter(|value| !value.is_empty())
 }
 
 fn is_label(text: &str) -> bool {
@@ -60,8 +60,8 @@ pub(super) fn label(
     default: Option<&str>,
 ) -> Result<Option<String>, Error> {
     let given = [container, pod].into_iter().flatten();
-    let requested = given.map(|of| [&of.user, &of.role, &of.r#type, &of.level]);
-    let requested = requested.filter(|parts| parts.iter().any(|part| !part.is_empty())).next();
+    let mut requested = given.map(|of| [&of.user, &of.role, &of.r#type, &of.level]);
+    let requested = requested.find(|parts| parts.iter().any(|part| !part.is_empty()));
     let (Some(requested), Some(default)) = (requested, default) else { return Ok(None) };
     let fields = ["user", "role", "type", "level"].into_iter();
     let parts = fields.zip(requested).zip(default.splitn(4, ':'));

@@ -60,7 +60,7 @@ fn block(input: &mut Input<'_>) -> Vec<u8> {
         match choice % 6 {
             0 => block.push(0x80 | input.byte()),
             1 => block.push(0x20 | input.byte()),
-            2 => block.push(0x40 | input.byte() % 64),
+            2 => block.push(0x40 | (input.byte() % 64)),
             3 => block.push(0x41),
             4 => block.extend(b"\x40\x0a:authority"),
             _ => block.extend([0x40, 1, b'x']),
