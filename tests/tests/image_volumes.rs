@@ -121,11 +121,6 @@ async fn what_cannot_be_mounted_is_refused_when_the_container_is_made() {
         (api::Mount { readonly: false, ..good() }, Code::InvalidArgument, "read-only"),
         (api::Mount { host_path: "/etc".into(), ..good() }, Code::InvalidArgument, "host"),
         (api::Mount { propagation: 2, ..good() }, Code::InvalidArgument, "host cannot see"),
-        (
-            api::Mount { image: None, host_path: "/etc".into(), ..good() },
-            Code::InvalidArgument,
-            "image_sub_path",
-        ),
     ] {
         let mut config = shell("main", &busybox, "true");
         config.mounts = vec![mount];

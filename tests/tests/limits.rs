@@ -273,7 +273,7 @@ async fn a_path_of_five_thousand_bytes_hides_neither_what_failed_nor_why() {
         ("mount target", "mount", |config, path| {
             config.mounts = vec![hull_tests::cri::mount(Path::new("/tmp"), path)];
         }),
-        ("mount source", "mount", |config, path| {
+        ("mount source", "volume", |config, path| {
             config.mounts = vec![hull_tests::cri::mount(Path::new(path), "/x")];
         }),
         ("log", "log", |config, path| config.log_path = path[1..].into()),

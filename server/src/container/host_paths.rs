@@ -38,7 +38,7 @@ fn make_directory(path: &str) -> Result<(), CallError> {
         Ok(_there) => return Ok(()),
         // The walk finds which part is missing, or is not a directory.
         Err(Errno::NOENT | Errno::NOTDIR) => {}
-        Err(errno) => return Err(CallError::new(errno, format!("open({path})"))),
+        Err(errno) => return Err(CallError::new(errno, "open(source)")),
     }
     let mut at = openat(CWD, "/", DIRECTORY, Mode::empty())
         .map_err(|errno| CallError::new(errno, "open(/)"))?;

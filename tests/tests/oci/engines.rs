@@ -24,6 +24,7 @@ fn a_weight_of_zero_and_devices_that_every_container_has_are_taken() {
     });
     let said = bundle.oci(&["run", "-b", &bundle.path(), "one"]).good();
     assert_eq!(said, "crw-rw-rw- /dev/null\nlrwxrwxrwx /dev/ptmx\npts/ptmx\n");
+    let bundle = Bundle::shell("exec sleep 1000000");
     bundle.up("two");
     let _said = bundle.oci(&["update", "--blkio-weight", "0", "two"]).good();
     let document = bundle.scratch().join("limits.json");
