@@ -5,6 +5,7 @@
 use super::finding::Finding;
 use crate::config::Config;
 use crate::pod::driver::Driver;
+use crate::pod::host_dns::PodDns;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -43,6 +44,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         disk_space(&config.data_dir),
         socket(&config.socket),
         driver(config),
+        dns(&PodDns::read()),
     ]);
     findings
 }
@@ -86,6 +88,32 @@ fn held(status: &str) -> Option<u64> {
 fn existing(path: &Path) -> PathBuf {
     let there = path.ancestors().find(|above| fs::metadata(above).is_ok());
     there.unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Whether names can be resolved in pods without a DNS config, such as those of `hull run`.
+fn dns(of_pods: &PodDns) -> Finding {
+    const SUBJECT: &str = "DNS of pods";
+    match of_pods {
+        PodDns::Own(text) if !text.contains("nameserver") => Finding::warning(
+            SUBJECT,
+            "/etc/resolv.conf of the host names no server",
+            "name one there; pods of a kubelet get the servers of the cluster",
+        ),
+        PodDns::Own(_) => Finding::good(SUBJECT, "the servers of the host's /etc/resolv.conf"),
+        PodDns::WithoutLoopback(_) => Finding::good(
+            SUBJECT,
+            "the servers of the host's /etc/resolv.conf that are not on loopback",
+        ),
+        PodDns::Upstream(_) => Finding::good(
+            SUBJECT,
+            "the upstream servers of systemd-resolved: its own at 127.0.0.53 answers only the host",
+        ),
+        PodDns::Unreachable(_) => Finding::warning(
+            SUBJECT,
+            "all servers of the host's /etc/resolv.conf are on loopback, where pods do not reach them",
+            "name other servers there, or start systemd-resolved; pods of a kubelet get the servers of the cluster",
+        ),
+    }
 }
 
 fn upper(data_dir: &Path) -> Finding {
@@ -160,6 +188,11 @@ fn socket(path: &Path) -> Finding {
                 path.display()
             ),
         ),
+        Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => Finding::warning(
+            SUBJECT,
+            format!("only root may use {}", path.display()),
+            "run it as root: sudo hull check",
+        ),
         Err(err) => Finding::missing(
             SUBJECT,
             format!("connect({}): {err}", path.display()),
@@ -184,6 +217,16 @@ fn driver(config: &Config) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_that_no_pod_reaches_are_a_warning() {
+        let warns =
+            |of_pods| matches!(dns(&of_pods).verdict, super::super::finding::Verdict::Warning(_));
+        assert!(warns(PodDns::Unreachable("nameserver 127.0.0.53\n".into())));
+        assert!(warns(PodDns::Own(String::new())));
+        assert!(!warns(PodDns::Upstream("nameserver 192.0.2.1\n".into())));
+        assert!(!warns(PodDns::Own("nameserver 192.0.2.1\n".into())));
+    }
 
     #[test]
     fn the_effective_set_is_read() {

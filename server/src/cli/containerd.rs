@@ -12,6 +12,7 @@
 //! name replace it, in the schema of version 2, 3 or 4. Every other setting of that file is reported as
 //! ignored, unless Hull behaves as it demands anyway.
 
+use super::ctr::but_not;
 use super::error::{Error, Result};
 use super::output;
 use crate::config::{self, Config};
@@ -159,8 +160,8 @@ fn parse(words: &[String]) -> std::result::Result<Parsed, String> {
         other => {
             return Err(format!(
                 "of containerd, hull knows `config dump`, `config default`, --version, and the \
-                 daemon without a command, not `{}`",
-                other.join(" ")
+                 daemon without a command{}",
+                but_not(other)
             ));
         }
     };

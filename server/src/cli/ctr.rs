@@ -183,10 +183,15 @@ fn parse(words: &[String]) -> Result<Request, String> {
         }
         _ => Err(format!(
             "of ctr, hull knows `images import FILE`, `images export FILE NAME`, `images list`, \
-             `images tag NAME NAME` and `images rm NAME`, not `{}`",
-            plain.join(" ")
+             `images tag NAME NAME` and `images rm NAME`{}",
+            but_not(&plain)
         )),
     }
+}
+
+/// The end of a sentence about known commands: the words that are none, if there are any.
+pub(crate) fn but_not(words: &[&str]) -> String {
+    if words.is_empty() { String::new() } else { format!(", not `{}`", words.join(" ")) }
 }
 
 fn owned(words: &[&str]) -> Vec<String> {
@@ -241,6 +246,12 @@ mod tests {
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_quotes_the_words_that_there_are() {
+        assert!(parsed("-n k8s.io").unwrap_err().ends_with("`images rm NAME`"));
+        assert!(parsed("run x").unwrap_err().ends_with(", not `run x`"));
     }
 
     #[test]

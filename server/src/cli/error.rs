@@ -80,9 +80,13 @@ impl Error {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run it as root: only root can use the socket".into())
             }
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                Some("the daemon has ended, or is just starting: see `journalctl -u hull`, or start it with `hull serve`".into())
+            }
             Self::Connect { .. } => {
                 Some("start it with `hull serve`, or name its socket with --socket".into())
             }
+            Self::Channel { .. } => Some("if the daemon is just stopping, try again when it has started".into()),
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),
             Self::NotFound { kind: "image", .. } => {
@@ -106,8 +110,7 @@ impl Error {
                     .into(),
             ),
             Self::Audit { source, .. } => source.hint().map(Into::into),
-            Self::Channel { .. }
-            | Self::Json { .. }
+            Self::Json { .. }
             | Self::BadFlag { .. }
             | Self::Io { .. }
             | Self::Kernel { .. }

@@ -44,7 +44,8 @@ use client::Client;
 use error::{Error, Result};
 use hull_proto::{admin, cri as api};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code of a command that failed.
@@ -247,27 +248,55 @@ async fn show_config(cli: &Cli, what: ConfigWhat) -> Result<()> {
 async fn version(cli: &Cli) -> Result<()> {
     let mut text = format!("hull {}\n", env!("CARGO_PKG_VERSION"));
     match connect(cli).await {
-        Ok(mut client) => {
-            let of = client.runtime.version(api::VersionRequest::default()).await?.into_inner();
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "daemon {} {} (CRI {})",
-                of.runtime_name, of.runtime_version, of.runtime_api_version
-            );
-        }
+        // Writing to a String cannot fail.
+        Ok(mut client) => match client.runtime.version(api::VersionRequest::default()).await {
+            Ok(of) => {
+                let of = of.into_inner();
+                let _ = writeln!(
+                    text,
+                    "daemon {} {} (CRI {})",
+                    of.runtime_name, of.runtime_version, of.runtime_api_version
+                );
+            }
+            Err(status) => {
+                let why = error::chain(&Error::from(status));
+                let _ = writeln!(text, "daemon: unknown, because it does not answer: {why}");
+            }
+        },
         // The version of this binary needs no daemon.
-        Err(Error::Connect { socket, .. }) => {
-            let _ = writeln!(text, "daemon: not running at {}", socket.display());
+        Err(Error::Connect { socket, source }) => {
+            let _ = writeln!(text, "daemon: {}", unreachable(&socket, &source));
         }
         Err(other) => return Err(other),
     }
     output::print(&text)
 }
 
+/// Why there is no version of the daemon at `socket`.
+fn unreachable(socket: &Path, source: &io::Error) -> String {
+    let socket = socket.display();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("not running at {socket}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("unknown, because only root may use {socket}")
+        }
+        _ => format!("unknown, because {socket} cannot be reached: {source}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_may_not_be_asked_is_not_said_to_be_missing() {
+        let text = |kind| unreachable(Path::new("/s"), &io::Error::from(kind));
+        assert_eq!(text(io::ErrorKind::NotFound), "not running at /s");
+        assert_eq!(text(io::ErrorKind::ConnectionRefused), "not running at /s");
+        assert_eq!(text(io::ErrorKind::PermissionDenied), "unknown, because only root may use /s");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

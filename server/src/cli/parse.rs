@@ -129,7 +129,12 @@ pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
 pub(crate) fn memory(text: &str) -> Result<i64> {
     let bytes = size("--memory", text)?;
     if bytes < MEMORY_BYTES_MIN {
-        let why = "it must be at least 512k: a process cannot start with less";
+        let unit = if text.bytes().all(|b| b.is_ascii_digit()) {
+            format!("; without a unit it is a number of bytes: `{text}m` is {text} MiB")
+        } else {
+            String::new()
+        };
+        let why = format!("it must be at least 512k: a process cannot start with less{unit}");
         return Err(bad("--memory", text, why));
     }
     Ok(bytes)
@@ -284,6 +289,8 @@ mod tests {
             let said = memory(text).unwrap_err().to_string();
             assert!(said.contains("at least 512k"), "{said}");
         }
+        let said = memory("100").unwrap_err().to_string();
+        assert!(said.contains("number of bytes: `100m` is 100 MiB"), "{said}");
     }
 
     #[test]

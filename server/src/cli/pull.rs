@@ -67,7 +67,7 @@ pub(crate) async fn one(
     account: &Account,
     quiet: bool,
 ) -> Result<String> {
-    follow(client, image, account, Progress::new(image, quiet)).await
+    follow(client, image, account, Progress::new(quiet)).await
 }
 
 async fn follow(
@@ -81,7 +81,9 @@ async fn follow(
         username: account.name.clone(),
         password: account.password.clone(),
     };
+    // A name that is none is refused here.
     let mut stream = client.admin.pull(request).await?.into_inner();
+    progress.begin(image);
     while let Some(step) = stream.message().await? {
         if !step.done.is_empty() {
             progress.end(&step.done)?;
@@ -111,16 +113,25 @@ enum Progress {
 }
 
 impl Progress {
-    fn new(image: &str, quiet: bool) -> Self {
+    fn new(quiet: bool) -> Self {
         if quiet {
             return Self::Nothing;
         }
-        output::to_stderr(&format!("pulling {}\n", shown(image, MESSAGE_BYTES_MAX)));
         if std::io::stderr().is_terminal() {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             return Self::Bars { all, layers: HashMap::new() };
         }
         Self::Lines { layers: HashMap::new() }
+    }
+
+    /// Names the image, once the daemon pulls it.
+    fn begin(&self, image: &str) {
+        match self {
+            Self::Nothing | Self::Json { .. } => {}
+            Self::Bars { .. } | Self::Lines { .. } => {
+                output::to_stderr(&format!("pulling {}\n", shown(image, MESSAGE_BYTES_MAX)));
+            }
+        }
     }
 
     fn step(&mut self, layer: &api::LayerProgress) -> Result<()> {

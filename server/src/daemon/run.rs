@@ -27,7 +27,7 @@ use hull_proto::containerd::tasks::tasks_server::TasksServer;
 use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::OFlags;
 use std::fs::{self, File};
 use std::io;
@@ -55,6 +55,8 @@ const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Why the daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("serve as user {uid}: only root can run containers")]
+    NotRoot { uid: u32 },
     #[error("start the runtime's threads")]
     Threads { source: io::Error },
     #[error("make the daemon's directories")]
@@ -104,8 +106,11 @@ impl Error {
             Self::SocketTaken { .. } => {
                 Some("stop the other daemon, or give this one its own `socket`".into())
             }
+            Self::NotRoot { .. } => {
+                Some("run it with sudo, or as a service: `systemctl start hull`".into())
+            }
             Self::Lock { .. } | Self::Listen { .. } => {
-                Some("hull serve must run as root, and its directories must be writable".into())
+                Some("check that its directory is writable, and on no read-only file system".into())
             }
             Self::Directories { source } => source.hint(),
             Self::Images { source } => source.hint(),
@@ -125,6 +130,10 @@ impl Error {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(config: Config) -> Result<(), Error> {
+    let uid = rustix::process::geteuid();
+    if !uid.is_root() {
+        return Err(Error::NotRoot { uid: uid.as_raw() });
+    }
     // Files of pods and layers of images have modes of their own, whatever the daemon was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Before there are threads.
@@ -163,6 +172,9 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         Some(handed) => adopt(handed, &socket)?,
         None => listen(&socket).await?,
     };
+    // Kept open to the end: while calls in progress are finished, new callers wait in the backlog.
+    let backlog = listener.as_fd().try_clone_to_owned();
+    let backlog = backlog.map_err(|source| Error::Listen { path: socket.clone(), source })?;
     let (plugins, plugin_host) = hull_nri::prepare();
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
@@ -204,6 +216,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     if is_ours {
         remove(&socket);
     }
+    drop(backlog);
     info!("ended; pods go on running");
     served
 }

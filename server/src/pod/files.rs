@@ -4,6 +4,7 @@
 //! What goes in them is decided here, purely; writing is [`write`]. They are the runtime's defaults:
 //! a container whose config mounts something there gets that instead.
 
+use super::host_dns::{self, PodDns};
 use crate::oci_spec;
 use hull_proto::cri;
 use std::fmt::Write as _;
@@ -77,7 +78,7 @@ pub(crate) fn write(
     config: &cri::PodSandboxConfig,
     host_network: bool,
 ) -> io::Result<()> {
-    let of_host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let of_host = if host_network { host_dns::own() } else { PodDns::read().into_text() };
     fs::write(dir.join("resolv.conf"), resolv_conf(config, &of_host))?;
     fs::write(dir.join("hostname"), format!("{}\n", oci_spec::hostname(config)))?;
     if host_network {

@@ -12,6 +12,7 @@ pub(crate) mod driver;
 mod error;
 pub(crate) mod files;
 mod handle;
+pub(crate) mod host_dns;
 mod pause_plan;
 mod record;
 pub(crate) mod recover;
