@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The first commands of a new user, where they go wrong: without root, with a typing error, beside a daemon that is
-//! just stopping.
+//! just stopping, and `run --rm -d`.
 
 use hull_tests::shell::{Ran, finish};
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, paths};
@@ -62,6 +62,58 @@ async fn typing_errors_are_told_before_anything_is_done() {
     }
     let ran = node.hull(&["ctr", "-n", "k8s.io"]);
     assert!(ran.code != 0 && !ran.stderr.contains("``"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_daemon_removes_a_detached_pod_that_is_to_be_removed() {
+    let mut node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let gone = |what: &'static str| {
+        let cri = node.cri();
+        async move {
+            eventually(what, || async {
+                let pods = cri.pods().await;
+                if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
+            })
+            .await;
+        }
+    };
+    let logs = node.data_dir().join("run-logs");
+    let left = || std::fs::read_dir(&logs).map_or(0, Iterator::count);
+    let id = node.hull(&["run", "--rm", "-d", &image, "echo", "done"]).good();
+    assert_eq!(id.trim().len(), 64, "{id}");
+    gone("the pod is removed when its container has exited").await;
+    assert_eq!(left(), 0, "its log is removed");
+    // Stopped by a user.
+    let _id = node.hull(&["run", "--rm", "-d", "--name", "web", &image, "sleep", "1000000"]).good();
+    assert_eq!((cri.pods().await.len(), left()), (1, 1));
+    let _stopped = node.hull(&["stop", "-t", "0", "web"]).good();
+    gone("the pod is removed when it was stopped").await;
+    // Exited while there was no daemon.
+    let script = "until [ -e /go ]; do sleep 0.02; done";
+    let run = ["run", "--rm", "-d", "--name", "waits", &image, "sh", "-c", script];
+    let id = node.hull(&run).good().trim().to_owned();
+    let pid = cri.pid(&id).await;
+    node.kill();
+    let root = format!("/proc/{pid}/root/go");
+    std::fs::write(&root, "").or_fail("let the container exit");
+    node.start_again().await;
+    let cri = node.cri();
+    eventually("the pod is removed by the next daemon", || async {
+        let pods = cri.pods().await;
+        if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
+    })
+    .await;
+    // Others stay.
+    let _id = node.hull(&["run", "-d", &image, "true"]).good();
+    eventually("the container has exited", || async {
+        let ps = node.hull(&["ps", "-a"]).good();
+        if ps.to_lowercase().contains("exited") { Ok(()) } else { Err(ps) }
+    })
+    .await;
+    assert_eq!(cri.pods().await.len(), 1);
+    let _removed = node.hull(&["rm", "-f", "--all"]).good();
+    node.nothing_is_left().await;
 }
 
 #[tokio::test]

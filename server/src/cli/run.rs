@@ -15,6 +15,7 @@ use super::logs::{Streams, streams};
 use super::run_config::{self, PodConfigs, UID_LABEL};
 use super::session::Ended;
 use super::{images, names, objects, output, pull, run_logs, wait};
+use crate::pod::auto_remove;
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
@@ -91,7 +92,13 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
     let ended = match connect(&mut client, &running, args, &mut signals).await {
         Ok(Some(status)) => Ok(status),
         // Its user comes back to it.
-        Ok(None) => return Ok(0),
+        Ok(None) => {
+            if args.rm {
+                let name = run_config::name(args, &uid).map_err(own)?;
+                output::to_stderr(&format!("its pod stays until `hull rm -f {name}`\n"));
+            }
+            return Ok(0);
+        }
         Err(error) => Err(error),
     };
     if args.rm {
@@ -133,9 +140,15 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(PodConfi
     let logs = match &args.log_dir {
         Some(directory) => std::path::absolute(directory)
             .map_err(Error::io(format!("find log directory {}", directory.display())))?,
-        None => run_logs::directory(client, uid).await?,
+        None => {
+            let missing = Error::Response { operation: "find the log directory", missing: "path" };
+            run_logs::directory(client, uid).await?.ok_or(missing)?
+        }
     };
-    let configs = run_config::configs(args, &name, uid, &logs)?;
+    let mut configs = run_config::configs(args, &name, uid, &logs)?;
+    if args.rm && args.detach {
+        configs.pod.annotations.insert(auto_remove::REMOVE.to_owned(), "true".to_owned());
+    }
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {

@@ -7,6 +7,7 @@
 //!   └── snapshot ◀────┘   statuses and lists read the snapshot and never wait for the task
 //! ```
 
+pub(crate) mod auto_remove;
 mod command;
 pub(crate) mod driver;
 mod error;

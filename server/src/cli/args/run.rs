@@ -26,8 +26,8 @@ pub(crate) struct Run {
     /// Name of the pod and its container [default: generated]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Remove the pod when the command has exited, failed or was interrupted
-    #[arg(long, conflicts_with = "detach")]
+    /// Remove the pod when the command has exited, failed or was interrupted; with -d, the daemon removes it
+    #[arg(long)]
     pub(crate) rm: bool,
     /// Run in the background, and print the id of the container
     #[arg(short, long)]

@@ -18,6 +18,9 @@ impl Task {
             State::Ready { .. } | State::Stopped => {}
         }
         while !self.teardown.is_done() {
+            if self.remove_if_over().await {
+                continue;
+            }
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(command) => self.command(command).await,
@@ -99,7 +102,7 @@ impl Task {
             }
             WorkResult::ResizeAllowed(wanted, result) => self.resizable(*wanted, result).await,
             WorkResult::RetryTeardown if matches!(self.record.state, State::Stopping) => {
-                if self.removal == Removal::Automatic {
+                if self.removal != Removal::OnRequest {
                     self.remove_automatically().await;
                 }
                 self.tear_down().await;

@@ -7,18 +7,20 @@
 //! ```
 
 use super::data::{Task, answer};
+use super::entry::ContainerEntry;
 use super::plugins::notified;
 use super::result::WorkResult;
-use super::teardown_state::NriVisibility;
+use super::teardown_state::{NriVisibility, Removal};
 use crate::container;
 use crate::error::{Chain, Error};
 use crate::nri::verbs;
 use crate::pod::state::{Event, State};
-use crate::pod::{self, Reply, teardown};
+use crate::pod::{self, Reply, auto_remove, teardown};
 use crate::storage::blocking;
 use hull_proto::nri;
+use std::path::PathBuf;
 use std::sync::Arc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 impl Task {
     pub(super) async fn stop_pod(&mut self, reply: Option<Reply<()>>) {
@@ -46,6 +48,39 @@ impl Task {
         let (reply, _nobody) = tokio::sync::oneshot::channel();
         self.remove_waiters.push(reply);
         self.stop_pod(None).await;
+    }
+
+    /// Begins to remove a pod of `hull run --rm -d` whose containers have all exited. Its last container may have exited
+    /// while there was no daemon. Returns whether it begins.
+    pub(super) async fn remove_if_over(&mut self) -> bool {
+        let over = match self.record.state {
+            State::Building => false,
+            State::Ready { .. } => !self.containers.is_empty(),
+            State::Stopping | State::Stopped => true,
+        };
+        let has_exited =
+            |entry: &ContainerEntry| matches!(entry.record.state, container::State::Exited { .. });
+        let waits = self.removal == Removal::OnRequest && self.logs_to_remove().is_some();
+        let begins = waits && over && self.containers.values().all(has_exited);
+        if begins {
+            info!("its containers have exited; the pod is removed");
+            self.removal = Removal::WithLogs;
+            self.remove_automatically().await;
+        }
+        begins
+    }
+
+    fn logs_to_remove(&self) -> Option<PathBuf> {
+        auto_remove::logs_to_remove(&self.record, &self.node.config.data_dir)
+    }
+
+    /// Removes the logs of a pod that goes with them.
+    async fn remove_logs(&self) {
+        let Some(directory) = self.logs_to_remove() else { return };
+        let path = directory.clone();
+        if let Err(err) = blocking(move || auto_remove::remove_logs(&path)).await {
+            warn!(error = %err, directory = %directory.display(), "logs of a removed pod are left");
+        }
     }
 
     /// Ends the containers, then the sandbox. One teardown runs at a time; later requests wait for it.
@@ -163,6 +198,9 @@ impl Task {
 
     /// The pod is gone: the record last.
     pub(super) async fn forget(&mut self) {
+        if self.removal == Removal::WithLogs {
+            self.remove_logs().await;
+        }
         let (node, id) = (Arc::clone(&self.node), self.id.clone());
         let removed = blocking(move || node.pods.remove(id.as_str())).await;
         let result = removed.map_err(|source| Arc::new(Error::Store { source }));

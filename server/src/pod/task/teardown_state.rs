@@ -99,6 +99,8 @@ pub(super) enum Removal {
     OnRequest,
     /// No caller knows the pod's id.
     Automatic,
+    /// Its containers have exited, and the pod was to be removed then, with its logs.
+    WithLogs,
 }
 
 /// The knowledge of NRI plugins about a pod.

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods of `hull run`: their log directories, and the removal of those with `--rm -d` by the daemon.
+//!
+//! ```text
+//! <data_dir>/run-logs/<pod uid>/0.log
+//! ```
+//!
+//! The rule: the directory is derived from the pod's uid, which `hull run` generates as 32 hex digits, and
+//! never read from a label or annotation: clients that create pods could point those at any directory of
+//! the host. The uids of pods of an API server have dashes, so neither their logs nor the pods are touched.
+
+use super::record::PodRecord;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The annotation of a pod that is removed with its logs once its containers have exited. Its value has no meaning.
+pub(crate) const REMOVE: &str = "hull.run/remove";
+/// Number of hex digits of a uid of `hull run`.
+pub(crate) const UID_DIGITS: usize = 32;
+
+/// The log directory of the pod with this uid; `None` if it is not a uid of `hull run`.
+pub(crate) fn log_directory(data_dir: &Path, uid: &str) -> Option<PathBuf> {
+    let is_ours = uid.len() == UID_DIGITS
+        && uid.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    is_ours.then(|| data_dir.join("run-logs").join(uid))
+}
+
+/// The log directory of a pod that is to be removed once its containers have exited; `None` for every other pod.
+pub(crate) fn logs_to_remove(record: &PodRecord, data_dir: &Path) -> Option<PathBuf> {
+    let uid = record.config.metadata.as_ref().map(|metadata| metadata.uid.as_str())?;
+    record.config.annotations.contains_key(REMOVE).then(|| log_directory(data_dir, uid)).flatten()
+}
+
+/// Removes a log directory, if it is still there.
+///
+/// # Errors
+/// It, or something in it, cannot be removed.
+pub(crate) fn remove_logs(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_uids_of_our_own_making_name_a_directory_of_ours() {
+        let of = |uid: &str| log_directory(Path::new("/var/lib/hull"), uid);
+        let uid = "0123456789abcdef0123456789abcdef";
+        assert_eq!(of(uid), Some(Path::new("/var/lib/hull/run-logs").join(uid)));
+        for foreign in [
+            "",
+            "..",
+            "3b0c8f6e-0000-4000-8000-1234567890ab",
+            "../../../../../../../../../../etc",
+            &"A".repeat(32),
+        ] {
+            assert_eq!(of(foreign), None, "{foreign}");
+        }
+    }
+}
