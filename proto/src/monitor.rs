@@ -25,7 +25,7 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
@@ -34,6 +34,8 @@ pub const VERSION_ATTACH: u16 = 2;
 pub const VERSION_LOG_LOST: u16 = 3;
 /// The first version whose plans may bind parts of the container's own root.
 pub const VERSION_ROOT_BINDS: u16 = 4;
+/// The first version that opens the terminal of an exec in the container.
+pub const VERSION_TERMINALS: u16 = 5;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -154,8 +156,9 @@ pub struct Stdio {
     pub stdin_once: bool,
 }
 
-/// The standard streams that come as descriptors. With `tty`, one descriptor is the terminal and
-/// stands for all.
+/// The standard streams that come as descriptors. With `tty`, one descriptor stands for all: since version 5 the
+/// socket for the master of a terminal that is opened in the container, a byte and the descriptor, before the reply;
+/// before that the slave of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Streams {
     /// Descriptor for standard input.
@@ -164,7 +167,7 @@ pub struct Streams {
     pub stdout: bool,
     /// Descriptor for standard error.
     pub stderr: bool,
-    /// The one descriptor is a terminal to become the controlling one.
+    /// The one descriptor is that of a terminal to become the controlling one.
     pub tty: bool,
 }
 

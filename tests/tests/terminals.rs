@@ -6,6 +6,7 @@ use hull_tests::terminal::Terminal;
 use hull_tests::{Node, eventually, fixture};
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
+use std::time::Instant;
 
 /// Starts a container that runs until it is stopped.
 fn sleeper(node: &Node, name: &str) {
@@ -71,27 +72,39 @@ async fn the_terminal_is_restored_when_exec_is_ended() {
     assert_eq!(ran.stdout, "0\n", "{ran:?}");
 }
 
+/// A mebibyte of a stream in which none is like another.
+fn mebibyte(number: u32) -> Vec<u8> {
+    let words = (number << 18)..((number + 1) << 18);
+    words.flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+/// 64 MiB; `EXEC_STDIN_MIB=1024` makes it a gibibyte.
 #[tokio::test]
 async fn exec_passes_on_every_byte_and_the_end_of_input() {
     let node = Node::start().await;
     sleeper(&node, "web");
-    let size: u32 = 40 << 20;
-    let bytes: Vec<u8> =
-        (0..size / 4).flat_map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let wanted = std::env::var("EXEC_STDIN_MIB").ok().and_then(|text| text.parse().ok());
+    let mebibytes: u32 = wanted.unwrap_or(64).min(4096);
     let mut exec = node.hull_command(&["exec", "-i", "web", "sh", "-c", "cat; echo end >&2"]);
     let mut child =
         exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let sent = bytes.clone();
-    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
-    let mut got = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let began = Instant::now();
+    let writer = std::thread::spawn(move || {
+        (0..mebibytes).for_each(|number| stdin.write_all(&mebibyte(number)).unwrap());
+    });
+    let mut got = vec![0; 1 << 20];
+    for number in 0..mebibytes {
+        stdout.read_exact(&mut got).unwrap();
+        assert!(got == mebibyte(number), "mebibyte {number} differs");
+    }
+    assert_eq!(stdout.read(&mut got).unwrap(), 0, "nothing follows");
     writer.join().unwrap();
+    println!("{mebibytes} MiB in and out in {:?}", began.elapsed());
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(stderr, "end\n");
-    assert!(got == bytes, "{} of {} bytes came back", got.len(), bytes.len());
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ async fn users_terminals_and_shared_processes_work_inside() {
     let mut terminal = shell("terminal", &image, "tty; stat -c %u /dev/console; echo y > /dev/tty");
     terminal.tty = true;
     let said = cri.output(&pod, terminal).await.stdout;
-    assert_eq!(said.replace('\r', ""), "/dev/console\n0\ny\n");
+    assert_eq!(said.replace('\r', ""), "/dev/pts/0\n0\ny\n");
     let mut privileged =
         shell("privileged", &image, "mkdir -p /mnt; mount -t tmpfs none /mnt && echo mounted");
     security(&mut privileged).privileged = true;

@@ -11,9 +11,10 @@ use crate::mount::{
 };
 use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
-use crate::plan::{Attrs, Namespace, Op, Plan, Propagation, Source, Step, StepError};
+use crate::plan::{Attrs, Namespace, Op, Plan, Process, Propagation, Source, Step, StepError};
 use crate::procfs::Procfs;
 use crate::rootfs::{Make, Root, kind, mount_id};
+use crate::terminal::NewTerminal;
 use crate::{copy_up, device, image_volume, sysctl};
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
@@ -41,22 +42,22 @@ struct Builder<'a> {
 pub(crate) struct PrePivot<'a, F> {
     /// The procfs of the pid namespace that the program will be in, if that is not ours.
     pub(crate) procfs: Option<Procfs>,
-    /// Path of the terminal that becomes /dev/console.
-    pub(crate) console: Option<&'a str>,
+    /// The terminal to open, which becomes /dev/console too.
+    pub(crate) terminal: Option<&'a NewTerminal>,
     /// Runs when all mounts of the container exist and paths of the host can still be named.
     pub(crate) before_pivot: F,
 }
 
-/// Carries out all operations of `plan`.
+/// Carries out all operations of `plan`. Returns the slave of the new terminal.
 pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     host: &CgroupFs,
     plan: &Plan,
     sources: Sources,
     slots: &[OwnedFd],
     pre_pivot: PrePivot<'_, F>,
-) -> Result<(), StepError> {
+) -> Result<Option<OwnedFd>, StepError> {
     if plan.ops.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut builder = Builder {
         root: None,
@@ -86,13 +87,13 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     for (at, op) in plan.ops.iter().enumerate() {
         builder.clone_source(at, op, false).map_err(|failed| failed.at(number(at)))?;
     }
-    let mut before_pivot = Some(pre_pivot.before_pivot);
+    let (mut before_pivot, mut slave) = (Some(pre_pivot.before_pivot), None);
     for (at, op) in plan.ops.iter().enumerate() {
         if matches!(op, Op::Pivot | Op::MoveRoot)
             && let Some(before_pivot) = before_pivot.take()
         {
-            if let Some(path) = pre_pivot.console {
-                builder.console(path).map_err(|failed| failed.at(Step::Stdio))?;
+            if let Some(new) = pre_pivot.terminal {
+                slave = Some(builder.terminal(new, &plan.process)?);
             }
             builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
             before_pivot()?;
@@ -105,7 +106,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
     if before_pivot.is_none() {
         builder.covers.verify().map_err(|(at, failed)| failed.at(number(at)))?;
     }
-    Ok(())
+    Ok(slave)
 }
 
 /// In a user namespace: what is made from now on belongs to the container's root. Not before its
@@ -448,9 +449,13 @@ impl Builder<'_> {
         }
     }
 
-    fn console(&self, path: &str) -> Result {
-        let tree = clone_tree(path, false)?;
-        self.attach(&tree, "/dev/console", Make::File)
+    /// Opens the terminal, and binds it to /dev/console. Returns its slave.
+    fn terminal(&self, new: &NewTerminal, process: &Process) -> Result<OwnedFd, StepError> {
+        let failed = |failed: CallError| failed.at(Step::Stdio);
+        let slave = new.open(self.root().map_err(failed)?.fd(), process)?;
+        let tree = clone_fd(slave.as_fd(), false).map_err(failed)?;
+        self.attach(&tree, "/dev/console", Make::File).map_err(failed)?;
+        Ok(slave)
     }
 
     /// `pivot_root(2)`: the old root ends up on top of the new one and is taken off there, so no

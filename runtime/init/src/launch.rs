@@ -22,9 +22,11 @@ use crate::pending_process::PendingProcess;
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepError};
 use crate::process::{self, Birth, PreMountFiles};
 use crate::streams::Io;
+use crate::terminal::NewTerminal;
 use crate::{apply, intermediate_process, mount_sources, procfs};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::flags;
+use rustix::fs::{CWD, Mode, OFlags};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A running container that a further process joins.
@@ -96,14 +98,15 @@ pub fn launch(
             hull_sys::unshare(flags::NEWCGROUP)
                 .map_err(StepError::at(Step::Join(NamespaceKind::Cgroup)))?;
         }
-        let console = match &io {
-            Io::Terminal { path, .. } => Some(path.as_str()),
-            Io::Streams { .. } => None,
+        let terminal = match &io {
+            Io::NewTerminal(new) => Some(new),
+            Io::Terminal(_) | Io::Streams { .. } => None,
         };
         let before_pivot = || hook_phase.child(how);
-        let pre_pivot = apply::PrePivot { procfs, console, before_pivot };
-        apply::all(host, plan, sources, slots, pre_pivot)?;
-        process::exec_process(&plan.process, &io, pre_mount, report, how, birth)
+        let pre_pivot = apply::PrePivot { procfs, terminal, before_pivot };
+        let slave = apply::all(host, plan, sources, slots, pre_pivot)?.map(Io::Terminal);
+        let io = slave.as_ref().unwrap_or(&io);
+        process::exec_process(&plan.process, io, pre_mount, report, how, birth)
     };
     let started = match (clone.pid, clone.user) {
         (None, Some(user)) => intermediate_process::run(&clone, user, work),
@@ -175,8 +178,24 @@ pub fn launch_exec(
         let pre_mount = PreMountFiles::open(process)?;
         how.leave_keyring()?;
         join_all(target.pidfd, target.id_maps.is_some())?;
+        let slave = match io {
+            Io::NewTerminal(new) => Some(Io::Terminal(open_inside(new, process)?)),
+            Io::Terminal(_) | Io::Streams { .. } => None,
+        };
+        let io = slave.as_ref().unwrap_or(io);
         process::exec_process(process, io, pre_mount, report, how, birth)
     })
+}
+
+/// In the mount and user namespaces of a container: opens a terminal there, as the container's root.
+fn open_inside(new: &NewTerminal, process: &Process) -> Result<OwnedFd, StepError> {
+    apply::become_container_root()?;
+    // Changed credentials may have undone it.
+    process::not_traceable()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
+        .map_err(|errno| StepError::new(Step::Stdio, errno, "open(/)"))?;
+    new.open(root.as_fd(), process)
 }
 
 fn cgroup(host: &CgroupFs, path: &str) -> Result<Cgroup, StepError> {

@@ -37,6 +37,7 @@ mod rootfs;
 pub mod start_socket;
 mod streams;
 mod sysctl;
+mod terminal;
 
 pub use hooks::{Hook, HookKind, Hooks};
 pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};
@@ -48,3 +49,4 @@ pub use pending_process::PendingProcess;
 pub use plan::{PausePlan, Plan, Process, Step, StepError};
 pub use procfs::PodProcfs;
 pub use streams::Io;
+pub use terminal::NewTerminal;

@@ -8,6 +8,7 @@ use crate::id_maps::to_host_id;
 use crate::ids;
 use crate::plan::{IdMaps, Namespace, Plan, Process, Step, StepError};
 use crate::rootfs::kind;
+use crate::terminal::NewTerminal;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -26,13 +27,10 @@ pub enum Io {
         /// Standard error, descriptor 2.
         stderr: OwnedFd,
     },
-    /// A terminal for all three, to become the controlling one.
-    Terminal {
-        /// The terminal's own side.
-        slave: OwnedFd,
-        /// Its path on the host, bound to /dev/console of a container.
-        path: String,
-    },
+    /// The slave of a terminal, for all three; it becomes the controlling terminal.
+    Terminal(OwnedFd),
+    /// The same, of a terminal that the child opens in the container. A container has it as /dev/console too.
+    NewTerminal(NewTerminal),
 }
 
 /// The null device, as [`kind`] returns it.
@@ -60,7 +58,9 @@ impl Io {
     fn chown(&self, uid: Option<u32>, gid: Option<u32>) {
         let (uid, gid) = (uid.and_then(ids::user), gid.and_then(ids::group));
         match self {
-            Self::Terminal { slave, .. } => {
+            // The child does it.
+            Self::NewTerminal(_) => {}
+            Self::Terminal(slave) => {
                 // The group stays the one of all terminals.
                 let _refused = rustix::fs::fchown(slave, uid, None);
             }
@@ -83,7 +83,11 @@ impl Io {
             Self::Streams { stdin, stdout, stderr } => {
                 (inside(stdin, true)?, inside(stdout, false)?, inside(stderr, false)?)
             }
-            Self::Terminal { slave, .. } => {
+            Self::NewTerminal(_) => {
+                let call = "open(/dev/pts/ptmx): the container has no root of its own";
+                return Err(StepError::new(Step::Stdio, Errno::NOTTY, call));
+            }
+            Self::Terminal(slave) => {
                 if let Some((rows, columns)) = process.terminal.filter(|size| *size != (0, 0)) {
                     let size =
                         Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -102,8 +106,10 @@ impl Io {
     pub(crate) fn control(&self) -> Result<(), StepError> {
         match self {
             Self::Streams { .. } => Ok(()),
-            Self::Terminal { .. } => hull_sys::controlling_terminal(rustix::stdio::stdin())
-                .map_err(StepError::at(Step::Stdio)),
+            Self::Terminal(_) | Self::NewTerminal(_) => {
+                hull_sys::controlling_terminal(rustix::stdio::stdin())
+                    .map_err(StepError::at(Step::Stdio))
+            }
         }
     }
 }

@@ -22,11 +22,7 @@ use hull_proto::id::ContainerId;
 use hull_proto::monitor::Failure;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg,
-};
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -218,14 +214,8 @@ pub(crate) fn clean_eof(socket: &OwnedFd) {
 
 /// Sends a client the writing end of the container's input.
 pub(crate) fn send_stdin(socket: &OwnedFd, stdin: &OwnedFd) -> Result<(), Failure> {
-    let fds = [stdin.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let _fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(socket, &[IoSlice::new(b"i")], &mut ancillary, flags)
-        .map(drop)
-        .map_err(|errno| Failure::System(format!("sendmsg(stdin): {errno}")))
+    hull_sys::send_fd(socket.as_fd(), b"i", stdin.as_fd())
+        .map_err(|err| Failure::System(err.to_string()))
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ pub(crate) struct Container {
     pub(crate) log: Log,
     pub(crate) stdout: Option<Output>,
     pub(crate) stderr: Option<Output>,
+    /// While it starts: the socket over which the master of its terminal comes.
+    pub(crate) terminal: Option<OwnedFd>,
     /// Kept open for clients.
     pub(crate) stdin: Option<OwnedFd>,
     /// The first client closes it when it disconnects.

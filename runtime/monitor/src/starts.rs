@@ -12,17 +12,18 @@ use crate::monitor::Monitor;
 use crate::pause::Pause;
 use crate::pending_start::{self, PendingStart};
 use crate::requests::{Answer, decode};
-use crate::stdio::{Pipes, copy, null};
+use crate::stdio::{Pipes, copy, null, receive_terminal};
 use hull_cgroup::{Cgroup, Version};
 use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{
-    ExecTarget, Io, LaunchOptions, PausePlan, PendingProcess, Plan, Process, StartedPause,
-    StepError,
+    ExecTarget, Io, LaunchOptions, NewTerminal, PausePlan, PendingProcess, Plan, Process,
+    StartedPause, StepError,
 };
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Event, Failure, Response, SLOT_SHM, Started, Stdio, Streams};
 use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
+use rustix::fs::FileType;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 impl Monitor {
@@ -102,7 +103,12 @@ impl Monitor {
             .map_err(|error| step(&error))?;
         let (pid, pidfd) = (process.pid, copy(&process.pidfd)?);
         let pending = self.pending(process, request, EventSource::Status(id.clone()))?;
-        let stdout = self.watch_output(pipes.stdout, EventSource::Stdout(id.clone()))?;
+        let (stdout, terminal) = if is_terminal {
+            (None, Some(pipes.stdout))
+        } else {
+            let stdout = self.watch_output(pipes.stdout, EventSource::Stdout(id.clone()))?;
+            (Some(stdout), None)
+        };
         let stderr = match pipes.stderr {
             Some(stderr) => Some(self.watch_output(stderr, EventSource::Stderr(id.clone()))?),
             None => None,
@@ -116,9 +122,10 @@ impl Monitor {
             cgroup_path: plan.cgroup.path,
             id_maps: (plan.namespaces.user != Namespace::Inherit).then_some(plan.id_maps),
             log: Log::new(log),
-            stdout: Some(stdout),
+            stdout,
             stderr,
-            interactive: pipes.stdin.is_some(),
+            terminal,
+            interactive: is_terminal || pipes.stdin.is_some(),
             stdin: pipes.stdin,
             stdin_once: pipes.stdin_once,
             clients: attach::Clients::default(),
@@ -228,8 +235,7 @@ impl Monitor {
             return Err(Failure::AlreadyExists);
         }
         let io = if streams.tty {
-            let slave = fds.next().ok_or(Failure::NotRunning)?;
-            Io::Terminal { slave, path: String::new() }
+            terminal(fds.next().ok_or(Failure::NotRunning)?)?
         } else {
             let mut next = |on: bool| match on.then(|| fds.next()).flatten() {
                 Some(fd) => Ok(fd),
@@ -280,13 +286,26 @@ impl Monitor {
         pending.unwatch(&mut self.events);
         let started = Started { pid: container.pid, at_ns: now_ns() };
         container.state = ContainerState::Running(started);
+        let result = result.map_err(|error| step(&error)).and_then(|()| self.take_terminal(id));
         match result {
             Ok(()) => self.daemon.reply(request, Ok(Response::Started(started))),
-            Err(error) => self.abort_start(id, request, step(&error)),
+            Err(failure) => self.abort_start(id, request, failure),
         }
     }
 
-    /// Removes a container whose program never ran, and then answers.
+    /// Connects the terminal of a started container, if it has one: its process has sent the master.
+    fn take_terminal(&mut self, id: &ContainerId) -> Result<(), Failure> {
+        let terminal = self.containers.get_mut(id).and_then(|of| of.terminal.take());
+        let Some(socket) = terminal else { return Ok(()) };
+        let (output, input) = receive_terminal(&socket)?;
+        let output = self.watch_output(output, EventSource::Stdout(id.clone()))?;
+        if let Some(container) = self.containers.get_mut(id) {
+            (container.stdout, container.stdin) = (Some(output), Some(input));
+        }
+        Ok(())
+    }
+
+    /// Kills and removes a container whose start failed, and then answers.
     fn abort_start(&mut self, id: &ContainerId, request: RequestId, failure: Failure) {
         let Some(mut container) = self.containers.remove(id) else { return };
         container.close_unread(&mut self.events);
@@ -332,6 +351,16 @@ impl Monitor {
         };
         self.daemon.reply(pending.request, reply);
     }
+}
+
+/// The terminal of an exec: the socket for the master of one that is opened in the container; the slave of one that a
+/// daemon of an earlier release opened on the host.
+fn terminal(fd: OwnedFd) -> Result<Io, Failure> {
+    let stat = rustix::fs::fstat(&fd).map_err(|err| Failure::System(format!("fstat(): {err}")))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+        return Ok(Io::NewTerminal(NewTerminal::new(fd)));
+    }
+    Ok(Io::Terminal(fd))
 }
 
 /// A failed step as the daemon reads it.

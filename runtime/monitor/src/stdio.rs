@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Standard streams of a new container: pipes or a terminal, and their two sides.
 
-use hull_init::Io;
+use hull_init::{Io, NewTerminal};
 use hull_proto::monitor::{Failure, Stdio};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// The host's null device; the child replaces it by the container's own.
 pub(crate) fn null() -> Result<OwnedFd, Failure> {
@@ -21,6 +21,7 @@ pub(crate) fn copy(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
 /// The streams of a container: `io` for the container, the others for the monitor.
 pub(crate) struct Pipes {
     pub(crate) io: Io,
+    /// Of a terminal it is the socket over which the master comes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
     pub(crate) stdin: Option<OwnedFd>,
@@ -50,14 +51,29 @@ impl Pipes {
     }
 
     fn with_terminal() -> Result<Self, Failure> {
-        let failed = |err: hull_sys::Error| Failure::System(err.to_string());
-        let hull_sys::Pty { master, slave, path } = hull_sys::open_pty().map_err(failed)?;
-        rustix::io::ioctl_fionbio(&master, true)
-            .map_err(hull_sys::Error::of(|| "ioctl(FIONBIO)"))
-            .map_err(failed)?;
-        let io = Io::Terminal { slave, path };
-        let stdin = Some(copy(&master)?);
-        // Closing one of our descriptors of a terminal ends nothing.
-        Ok(Self { io, stdout: master, stderr: None, stdin, stdin_once: false })
+        let (new, master) = NewTerminal::pair().map_err(system)?;
+        Ok(Self {
+            io: Io::NewTerminal(new),
+            stdout: master,
+            stderr: None,
+            stdin: None,
+            stdin_once: false,
+        })
     }
+}
+
+/// The master of a container's terminal, twice: for its output, and for its input. It has come when the container's
+/// program runs.
+pub(crate) fn receive_terminal(socket: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let master = hull_sys::receive_master(socket.as_fd()).map_err(system)?;
+    rustix::io::ioctl_fionbio(&master, true)
+        .map_err(hull_sys::Error::of(|| "ioctl(FIONBIO)"))
+        .map_err(system)?;
+    // Closing one of our descriptors of a terminal ends nothing.
+    let input = copy(&master)?;
+    Ok((master, input))
+}
+
+fn system(err: hull_sys::Error) -> Failure {
+    Failure::System(err.to_string())
 }

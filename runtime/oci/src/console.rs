@@ -1,31 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Terminals: created here, and their masters sent to the console socket.
+//! Terminals: opened in the container, and their masters sent to the console socket.
 
 use crate::error::{Error, Result};
-use hull_init::Io;
-use hull_sys::{Pty, open_pty};
-use rustix::io::IoSlice;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, sendmsg, socket_with,
-};
-use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
-use std::mem::MaybeUninit;
+use hull_init::{Io, NewTerminal};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::termios::tcgetwinsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-/// A terminal for a process, and its master.
-pub(crate) fn terminal() -> Result<(Io, OwnedFd)> {
-    let Pty { master, slave, path } = open_pty().map_err(Error::call)?;
-    Ok((Io::Terminal { slave, path }, master))
+/// A terminal that a process opens in its container, and the socket over which its master comes. One without a
+/// `receiver` is copied to our own by this program; as runc in the foreground, it adds no carriage returns.
+pub(crate) fn terminal(has_receiver: bool) -> Result<(Io, OwnedFd)> {
+    let (new, socket) = NewTerminal::pair().map_err(Error::call)?;
+    let new = if has_receiver { new } else { new.without_carriage_returns() };
+    Ok((Io::NewTerminal(new), socket))
 }
 
-/// Turns off that the terminal adds a carriage return to each new line: this program copies the output to a terminal
-/// that does so itself. As runc in the foreground.
-pub(crate) fn without_carriage_returns(master: &OwnedFd) -> Result<()> {
-    let mut attributes = tcgetattr(master).map_err(Error::of(|| "tcgetattr(master)"))?;
-    attributes.output_modes.remove(OutputModes::ONLCR);
-    tcsetattr(master, OptionalActions::Now, &attributes).map_err(Error::of(|| "tcsetattr(master)"))
+/// The master of the terminal that a started process has opened; `None` if it went to the receiver, or there is no
+/// terminal.
+pub(crate) fn receive(
+    socket: Option<&OwnedFd>,
+    receiver: Option<&Receiver>,
+) -> Result<Option<OwnedFd>> {
+    let Some(socket) = socket else { return Ok(None) };
+    let master = hull_sys::receive_master(socket.as_fd()).map_err(Error::call)?;
+    match receiver {
+        Some(receiver) => receiver.give(&master).map(|()| None),
+        None => Ok(Some(master)),
+    }
+}
+
+/// The size of our own terminal, rows and columns, for a process that is copied to it.
+pub(crate) fn own_size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col))
 }
 
 /// The receiver of the master. It is connected before anything is created, so that a wrong path fails early.
@@ -45,13 +53,7 @@ impl Receiver {
 
     /// Hands over a master.
     pub(crate) fn give(&self, master: &OwnedFd) -> Result<()> {
-        let fds = [master.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        rights.push(SendAncillaryMessage::ScmRights(&fds));
         // Receivers want a name along with it.
-        sendmsg(&self.0, &[IoSlice::new(b"/dev/ptmx")], &mut rights, SendFlags::NOSIGNAL)
-            .map(drop)
-            .map_err(Error::of(|| "sendmsg(console socket)"))
+        hull_sys::send_fd(self.0.as_fd(), b"/dev/ptmx", master.as_fd()).map_err(Error::call)
     }
 }

@@ -59,8 +59,12 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 }
 
 fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
-    let setup = setup(global, args)?;
+    let mut setup = setup(global, args)?;
     check_streams(&args.streams, setup.terminal)?;
+    if setup.terminal && !args.streams.detach {
+        let size = &mut setup.plan.process.terminal;
+        *size = size.or_else(console::own_size);
+    }
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
     check_thawed(&cgroup, &args.id)?;
@@ -105,10 +109,7 @@ fn build(
         dir.write_filter(&hull_plan::encode(filter))?;
     }
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
-    let (io, master) = io(setup.terminal, args.streams.preserve_fds)?;
-    if let (None, Some(master)) = (receiver, &master) {
-        console::without_carriage_returns(master)?;
-    }
+    let (io, terminal) = io(setup.terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
     hull_sys::reset_affinity().map_err(Error::call)?;
     let launch = LaunchOptions {
@@ -125,10 +126,7 @@ fn build(
     let mut record = setup.record.clone();
     record.first = Some(status::first(started.pid)?);
     dir.write_record(&record)?;
-    let master = match (receiver, master) {
-        (Some(receiver), Some(master)) => receiver.give(&master).map(|()| None)?,
-        (_, master) => master,
-    };
+    let master = console::receive(terminal.as_ref(), receiver)?;
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }
@@ -165,10 +163,11 @@ fn check_kept(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// The streams of a process: a terminal with its master, or ours. `kept` descriptors stay where they are.
-pub(crate) fn io(terminal: bool, kept: u32) -> Result<(Io, Option<OwnedFd>)> {
+/// The streams of a process: a terminal with the socket over which its master comes, or ours. `kept` descriptors stay
+/// where they are.
+pub(crate) fn io(terminal: bool, has_receiver: bool, kept: u32) -> Result<(Io, Option<OwnedFd>)> {
     if terminal {
-        return console::terminal().map(|(io, master)| (io, Some(master)));
+        return console::terminal(has_receiver).map(|(io, socket)| (io, Some(socket)));
     }
     let above = i32::try_from(kept).unwrap_or(0) + 3;
     let copy = |fd: BorrowedFd<'_>| {

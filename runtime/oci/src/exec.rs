@@ -2,7 +2,7 @@
 //! `exec`: a further process in a container, as the command line or a document says.
 
 use crate::args::{Exec, Global};
-use crate::console::{Receiver, without_carriage_returns};
+use crate::console::{self, Receiver};
 use crate::create::{check_streams, check_thawed, io, write_pid};
 use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
@@ -31,16 +31,16 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let oci = document(global, &record, args)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
-    let process = planned(&dir, &record, &oci)?;
+    let mut process = planned(&dir, &record, &oci)?;
+    if terminal && !args.streams.detach {
+        process.terminal = process.terminal.or_else(console::own_size);
+    }
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
     if !args.ignore_paused {
         check_thawed(&status::cgroup(&record)?, &args.id)?;
     }
-    let (streams, master) = io(terminal, args.streams.preserve_fds)?;
-    if let (None, Some(master)) = (&receiver, &master) {
-        without_carriage_returns(master)?;
-    }
+    let (streams, socket) = io(terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let (maps, cgroup) = (id_maps(&record), cgroup(&record, args));
     let target = ExecTarget {
         pidfd: first.as_fd(),
@@ -67,10 +67,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }
-    let master = match (receiver, master) {
-        (Some(receiver), Some(master)) => receiver.give(&master).map(|()| None)?,
-        (_, master) => master,
-    };
+    let master = console::receive(socket.as_ref(), receiver.as_ref())?;
     let resize = oci.console_size().is_none();
     match signals {
         Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),

@@ -369,6 +369,12 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
         let what = format!("working directory `{cwd}` cannot be entered: {why}");
         return failure(Layer::Filesystem, "workdir", what, Some(hint));
     }
+    if error.step == Step::Stdio && error.call.contains("/dev/pts") {
+        let hint = "a terminal is opened in the container: mount a devpts at /dev/pts there, and nothing over its ptmx; or \
+                    request no terminal";
+        let what = format!("the container has no terminal for it: {why}");
+        return failure(Layer::Filesystem, "terminal", what, Some(hint));
+    }
     let kind = std::mem::discriminant(&error.step);
     let words = WORDS.iter().find(|(step, ..)| std::mem::discriminant(step) == kind);
     match words {

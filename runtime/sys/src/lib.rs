@@ -20,6 +20,7 @@ mod inherited;
 mod memfd;
 mod mount;
 pub mod netns;
+mod pass_fd;
 mod peer;
 mod program;
 mod pty;
@@ -39,9 +40,10 @@ pub use exec::{CStringArray, LAST_CALLS, close_all_but, close_now, execve, execv
 pub use inherited::{reset_affinity, reset_inherited};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
+pub use pass_fd::{receive_fd, send_fd};
 pub use peer::{Peer, peer, peer_pidfd};
 pub use program::{drop_code_pages, read_only_program};
-pub use pty::{Pty, open_pty};
+pub use pty::{Pty, open_pty, open_pty_in, receive_master};
 pub use removal::{remove_tree, remove_tree_at};
 pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{

@@ -14,9 +14,11 @@ use super::follow::{Tail, Watch};
 use super::logs::{Streams, streams};
 use super::run_config::{self, PodConfigs, UID_LABEL};
 use super::session::Ended;
-use super::{images, names, objects, output, pull, run_logs, wait};
+use super::{images, names, objects, output, pull, raw_mode, run_logs, wait};
+use crate::oci_spec::CONSOLE_SIZE;
 use crate::pod::auto_remove;
 use hull_proto::cri as api;
+use hull_streaming::terminal::Size;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
@@ -148,6 +150,13 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(PodConfi
     let mut configs = run_config::configs(args, &name, uid, &logs)?;
     if args.rm && args.detach {
         configs.pod.annotations.insert(auto_remove::REMOVE.to_owned(), "true".to_owned());
+    }
+    if args.tty
+        && !args.detach
+        && let Some(Size { width, height }) = raw_mode::size()
+    {
+        let size = format!("{width}x{height}");
+        configs.container.annotations.insert(CONSOLE_SIZE.to_owned(), size);
     }
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();

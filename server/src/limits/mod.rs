@@ -195,6 +195,13 @@ pub(crate) const OPENING_S: Budget = Budget::fixed(
     (30, Unit::Seconds),
     "the session ends",
 );
+/// So that a process starts with the size of its client's terminal.
+pub(crate) const FIRST_SIZE_MS: Budget = Budget::fixed(
+    "first_size_ms",
+    "time that an exec with a terminal waits for the first size from its client",
+    (250, Unit::Milliseconds),
+    "the process starts, and the size is set when it comes",
+);
 /// Of one client of port-forward.
 pub(crate) const FORWARDS: Budget = Budget::fixed(
     "forwards_max",
@@ -248,6 +255,7 @@ const STREAMING: &[&Budget] = &[
     &TOKEN_S,
     &TOKENS,
     &OPENING_S,
+    &FIRST_SIZE_MS,
     &FORWARDS,
     &HALVES,
     &FORWARD_CONNECT_S,

@@ -14,6 +14,7 @@ use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, ProcessState, Request,
     Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_ROOT_BINDS,
+    VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -156,6 +157,11 @@ impl Client {
     /// Whether it knows binds of parts of a container's own root.
     pub(crate) fn has_root_binds(&self) -> bool {
         self.version >= VERSION_ROOT_BINDS
+    }
+
+    /// Whether it opens the terminal of an exec in the container.
+    pub(crate) fn opens_terminals(&self) -> bool {
+        self.version >= VERSION_TERMINALS
     }
 
     /// Sends a command whose reply has no content.

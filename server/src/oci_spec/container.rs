@@ -26,6 +26,9 @@ pub(crate) struct SpecRequest<'a> {
     pub(crate) target_pid: Option<i32>,
 }
 
+/// The annotation by which `hull run` passes the size of its terminal, such as `80x24`.
+pub(crate) const CONSOLE_SIZE: &str = "hull.run/console-size";
+
 /// Builds the OCI spec of a container.
 pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     let SpecRequest { pod, config, image, .. } = request;
@@ -131,6 +134,9 @@ fn process(
         "rlimits": ulimits::rlimits(&request.defaults.ulimits),
         "oomScoreAdj": oom.map_or(Ok(0), resources::oom_score)?,
     });
+    if let Some((columns, rows)) = console_size(request.config) {
+        process["consoleSize"] = json!({"height": rows, "width": columns});
+    }
     if let Some(profile) = security::apparmor(context, request.defaults)? {
         process["apparmorProfile"] = profile.into();
     }
@@ -144,6 +150,14 @@ fn process(
         process["selinuxLabel"] = label.into();
     }
     Ok(process)
+}
+
+/// The size of a container's terminal when it starts, columns and rows: CRI has no field for it. Other texts are
+/// ignored.
+fn console_size(config: &cri::ContainerConfig) -> Option<(u16, u16)> {
+    let (columns, rows) = config.annotations.get(CONSOLE_SIZE)?.split_once('x')?;
+    let size = (columns.parse().ok()?, rows.parse().ok()?);
+    config.tty.then_some(size)
 }
 
 /// A namespace mode, from the options of the container, else of the pod.
@@ -197,4 +211,22 @@ fn annotations(request: &SpecRequest<'_>) -> Value {
         "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
         "io.kubernetes.cri.sandbox-uid": metadata.uid,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_terminal_is_two_numbers() {
+        let size = |text: &str, tty| {
+            let annotations = [(CONSOLE_SIZE.to_owned(), text.to_owned())].into();
+            console_size(&cri::ContainerConfig { annotations, tty, ..Default::default() })
+        };
+        assert_eq!(size("80x24", true), Some((80, 24)));
+        assert_eq!(size("80x24", false), None, "without a terminal");
+        for odd in ["", "80", "80x", "x24", "80x24x1", "65536x1", "-1x24", "80 x 24"] {
+            assert_eq!(size(odd, true), None, "{odd:?}");
+        }
+    }
 }

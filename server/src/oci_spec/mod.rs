@@ -24,7 +24,7 @@ pub(crate) mod user;
 pub(crate) mod userns;
 
 pub(crate) use command::check_variable;
-pub(crate) use container::{SpecRequest, container};
+pub(crate) use container::{CONSOLE_SIZE, SpecRequest, container};
 pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;
 pub(crate) use inputs::{PodInputs, defaults};

@@ -17,11 +17,10 @@ use hull_proto::monitor::Streams;
 use hull_streaming::channel::{CHUNK, Outbound};
 use hull_streaming::remotecommand::{RequestedStreams, Version};
 use hull_streaming::session::{Liveness, Session};
-use hull_streaming::terminal::TerminalResizer;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use hull_streaming::terminal::{Sizes, TerminalResizer};
+use rustix::net::sockopt;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
@@ -118,18 +117,7 @@ async fn attach(
 
 /// The descriptor that the monitor sent before its answer; `None` if the container has no input.
 fn received_fd(socket: &StdStream) -> Option<OwnedFd> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut into = [IoSliceMut::new(&mut byte)];
-    recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
-    let mut found = None;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            found = fds.into_iter().next();
-        }
-    }
-    found
+    hull_sys::receive_fd(socket.as_fd()).ok().flatten()
 }
 
 impl ContainerStreams {
@@ -158,7 +146,7 @@ impl ContainerStreams {
         };
         let sizes = async move {
             if let (Some(client), Some(sizes)) = (client.resize, sizes) {
-                sizes.apply_all(client).await;
+                sizes.apply_all(Sizes::new(client)).await;
             }
         };
         let input = async {

@@ -10,16 +10,18 @@
 //! The process is killed when its client disconnects, and the session ends only after the process. Output of
 //! processes that it left behind is awaited as long as for ExecSync.
 
-use super::terminal::Terminal;
+use super::terminal::{Terminal, first_size};
 use crate::container::exec::{self, Running};
 use crate::error::{Chain, Error, Result};
 use crate::node::Node;
+use crate::pod::Pod;
 use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{ExitHow, Streams};
 use hull_streaming::channel::{CHUNK, Inbound, Outbound};
 use hull_streaming::remotecommand::{RequestedStreams, Version};
 use hull_streaming::session::{Liveness, Session, Stream};
+use hull_streaming::terminal::Sizes;
 use hull_sys::text::shown_json;
 use serde_json::json;
 use std::os::fd::OwnedFd;
@@ -186,20 +188,31 @@ async fn in_terminal(
     container: &ContainerId,
     cmd: Vec<String>,
     std: StdStreams,
-    liveness: Liveness,
+    mut liveness: Liveness,
 ) -> Option<Outcome> {
     let StdStreams { stdin, stdout, resize, .. } = std;
-    let (terminal, slave) = match Terminal::open() {
-        Ok(both) => both,
+    let mut sizes = resize.map(Sizes::new);
+    let started = async {
+        let size = first_size(sizes.as_mut()).await.map(|size| (size.height, size.width));
+        let pod = pod_of(node, container)?;
+        exec::start_at_terminal(node, container, &pod, &cmd, size).await
+    };
+    let (running, master) = tokio::select! {
+        started = started => match started {
+            Ok(started) => started,
+            Err(err) => return Some(Err(err)),
+        },
+        () = liveness.disconnected() => return None,
+    };
+    let Terminal { output: from, input: to, resizer } = match Terminal::new(master) {
+        Ok(terminal) => terminal,
         Err(source) => return Some(Err(Error::ExecPipes { source }.into())),
     };
-    let streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
     let (exited, ended) = watch::channel(false);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
-    let Terminal { output: from, input: to, resizer } = terminal;
     let sizes = async {
-        if let Some(resize) = resize {
-            resizer.apply_all(resize).await;
+        if let Some(sizes) = sizes {
+            resizer.apply_all(sizes).await;
         }
     };
     let keys = async {
@@ -215,7 +228,13 @@ async fn in_terminal(
             copy_output(from, stdout, ended, drain).await;
         }
     };
-    run(node, container, &cmd, (streams, vec![slave]), (input, output), exited, liveness).await
+    copy(running, (input, output), exited, liveness).await
+}
+
+fn pod_of(node: &Node, container: &ContainerId) -> Result<Pod> {
+    let found = node.registry.container(container.as_str());
+    let not_found = || Error::NotFound { kind: "container", id: container.to_string() };
+    Ok(found.map(|(_, pod)| pod).ok_or_else(not_found)?)
 }
 
 /// Starts the process and copies until it has ended and its output was sent. `None` if the client disconnects
@@ -225,24 +244,32 @@ async fn run(
     container: &ContainerId,
     cmd: &[String],
     (streams, fds): (Streams, Vec<OwnedFd>),
-    (input, output): (impl Future<Output = ()>, impl Future<Output = ()>),
+    copies: (impl Future<Output = ()>, impl Future<Output = ()>),
     exited: watch::Sender<bool>,
     mut liveness: Liveness,
 ) -> Option<Outcome> {
     let started = async {
-        let (_, pod) = node
-            .registry
-            .container(container.as_str())
-            .ok_or_else(|| Error::NotFound { kind: "container", id: container.to_string() })?;
+        let pod = pod_of(node, container)?;
         exec::start(node, container, &pod, cmd, streams, fds).await
     };
-    let Running { mut kill, ended } = tokio::select! {
+    let running = tokio::select! {
         started = started => match started {
             Ok(running) => running,
             Err(err) => return Some(Err(err)),
         },
         () = liveness.disconnected() => return None,
     };
+    copy(running, copies, exited, liveness).await
+}
+
+/// Copies until the process has ended and its output was sent. `None` if the client disconnects first; then the
+/// process is killed.
+async fn copy(
+    Running { mut kill, ended }: Running,
+    (input, output): (impl Future<Output = ()>, impl Future<Output = ()>),
+    exited: watch::Sender<bool>,
+    mut liveness: Liveness,
+) -> Option<Outcome> {
     tokio::pin!(input, output, ended);
     let (mut input_done, mut output_done) = (false, false);
     let exit = loop {

@@ -58,14 +58,40 @@ impl TerminalResizer {
     }
 
     /// Sets every size that the client sends, until it ends or sends invalid input.
-    pub async fn apply_all(&self, mut sizes: Inbound) {
-        let mut decoder = SizeDecoder::default();
-        while let Some(chunk) = sizes.next().await {
-            let Ok(found) = decoder.feed(&chunk) else { return };
-            if let Some(Size { width, height }) = found {
-                let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
-                // Fails if the process has closed the terminal.
-                let _closed = rustix::termios::tcsetwinsize(&self.master, size);
+    pub async fn apply_all(&self, mut sizes: Sizes) {
+        while let Some(size) = sizes.next().await {
+            self.apply(size);
+        }
+    }
+
+    /// Sets a size.
+    pub fn apply(&self, Size { width, height }: Size) {
+        let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        // Fails if the process has closed the terminal.
+        let _closed = rustix::termios::tcsetwinsize(&self.master, size);
+    }
+}
+
+/// The sizes that a client sends.
+#[derive(Debug)]
+pub struct Sizes {
+    from: Inbound,
+    decoder: SizeDecoder,
+}
+
+impl Sizes {
+    /// The sizes on this stream.
+    pub fn new(from: Inbound) -> Self {
+        Self { from, decoder: SizeDecoder::default() }
+    }
+
+    /// The next size, the last of those that came together; `None` when the stream ends, or has no size. Dropped
+    /// before it is ready, it has lost nothing.
+    pub async fn next(&mut self) -> Option<Size> {
+        loop {
+            let chunk = self.from.next().await?;
+            if let Some(size) = self.decoder.feed(&chunk).ok()? {
+                return Some(size);
             }
         }
     }

@@ -40,7 +40,7 @@ fn all_of(mut terminal: File) -> String {
 
 #[test]
 fn a_terminal_is_handed_over_by_the_console_socket() {
-    let bundle = Bundle::shell("test -t 0 && test -c /dev/console && stty size");
+    let bundle = Bundle::shell("test -t 0 && test -c /dev/console && tty && stty size");
     bundle.change(|config| {
         config["process"]["terminal"] = true.into();
         config["process"]["consoleSize"] = json!({"height": 33, "width": 99});
@@ -53,7 +53,7 @@ fn a_terminal_is_handed_over_by_the_console_socket() {
         bundle.oci(&["create", "-b", &bundle.path(), "--console-socket", &path, "one"]).good();
     let master = terminal(&listener);
     let _said = bundle.oci(&["start", "one"]).good();
-    assert_eq!(all_of(master), "33 99\n");
+    assert_eq!(all_of(master), "/dev/pts/0\n33 99\n");
     until(&bundle, "one", "stopped");
     let _said = bundle.oci(&["delete", "one"]).good();
     bundle.change(|config| {
@@ -61,10 +61,9 @@ fn a_terminal_is_handed_over_by_the_console_socket() {
         config["process"]["args"] = json!(["sleep", "100000"]);
     });
     bundle.up("two");
-    let exec =
-        ["exec", "-t", "-d", "--console-socket", &path, "two", "sh", "-c", "test -t 1 && echo yes"];
+    let exec = ["exec", "-t", "-d", "--console-socket", &path, "two", "sh", "-c", "tty"];
     let _said = bundle.oci(&exec).good();
-    assert_eq!(all_of(terminal(&listener)), "yes\n");
+    assert_eq!(all_of(terminal(&listener)), "/dev/pts/0\n");
     // Without a socket the runtime stays and relays.
     let ran = bundle.oci(&["exec", "-t", "two", "sh", "-c", "test -t 1 && echo yes; exit 3"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (3, "yes\n"), "{ran:?}");

@@ -238,12 +238,7 @@ impl Fixture {
     /// Runs a further process in a container.
     pub(crate) fn exec(&self, of: &Running, process: &Process) -> Result<Ended, StepError> {
         let (ours, stdin, out, io) = streams();
-        let target = ExecTarget {
-            pidfd: of.pidfd.as_fd(),
-            id_maps: of.id_maps.as_ref(),
-            cgroup: &of.cgroup,
-        };
-        let starting = hull_init::exec(&self.host, &target, process, &io)?;
+        let starting = hull_init::exec(&self.host, &of.target(), process, &io)?;
         drop((io, stdin));
         running(starting, out, Some(ours), &of.cgroup).map(Running::wait)
     }
@@ -316,6 +311,15 @@ fn running(
 }
 
 impl Running {
+    /// The container as the target of a further process.
+    pub(crate) fn target(&self) -> ExecTarget<'_> {
+        ExecTarget {
+            pidfd: self.pidfd.as_fd(),
+            id_maps: self.id_maps.as_ref(),
+            cgroup: &self.cgroup,
+        }
+    }
+
     /// Closes its input and waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         drop(self.stdin.take());

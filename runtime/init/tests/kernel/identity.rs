@@ -2,13 +2,10 @@
 //! Attributes of a process when its program starts: ids, rights, limits, signals, descriptors.
 
 use crate::Test;
-use crate::fixture::{Fixture, device, mount_with, outcome, program, shell, wait};
+use crate::fixture::{Fixture, program, shell};
+use hull_init::Plan;
 use hull_init::plan::{Capabilities, Namespace, Op, Process, Rlimit, Seccomp};
-use hull_init::{Io, Plan};
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use std::fs;
-use std::io::Read as _;
-use std::os::fd::AsFd as _;
 
 pub(crate) const TESTS: &[Test] = &[
     ("identity::the_first_process_has_namespaces_of_its_own", namespaces),
@@ -20,7 +17,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("identity::no_signal_is_blocked_or_ignored", signals),
     ("identity::no_descriptor_of_ours_comes_along", descriptors),
     ("identity::a_user_can_open_its_streams_anew", streams),
-    ("identity::a_terminal_is_the_controlling_one_and_the_console", terminal),
     ("identity::programs_are_found_as_execvp_finds_them", search),
     ("identity::time_starts_where_it_was_asked_to", time),
     ("identity::the_working_directory_is_the_users", cwd),
@@ -208,28 +204,6 @@ fn streams(fixture: &Fixture) {
         },
     );
     assert_eq!(fixture.run(&plan).out, "to stdout\nto stderr");
-}
-
-fn terminal(fixture: &Fixture) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    let ops = vec![mount_with("tmpfs", "/dev", &[("mode", "755")]), device("/dev/tty", 5, 0)];
-    let mut plan = fixture
-        .plan("stty size < /dev/tty; stat -c '%F %u' /dev/console; echo seen > /dev/console", ops);
-    plan.process.terminal = Some((33, 99));
-    plan.process.uid = 1000;
-    let io = Io::Terminal { slave, path };
-    let mut starting = hull_init::spawn(&fixture.host, &plan, io, &[]).unwrap();
-    outcome(&mut starting).unwrap();
-    assert_eq!(wait(starting.pidfd.as_fd()), 0);
-    let mut out = [0; 200];
-    // One read gives all that was written; the end of a terminal is EIO.
-    let got = fs::File::from(master).read(&mut out).unwrap();
-    let out = String::from_utf8_lossy(&out[..got]).replace('\r', "");
-    assert_eq!(out, "33 99\ncharacter special file 1000\nseen\n");
 }
 
 fn search(fixture: &Fixture) {

@@ -18,6 +18,7 @@ mod identity;
 mod isolation;
 mod pod;
 mod root;
+mod terminal;
 mod users;
 
 use fixture::Fixture;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         pod::TESTS,
         users::TESTS,
         isolation::TESTS,
+        terminal::TESTS,
     ]
     .concat();
     let chosen: Vec<Test> = tests

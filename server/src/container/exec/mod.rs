@@ -7,6 +7,7 @@
 
 mod output;
 mod slots;
+mod terminal;
 
 use crate::container::{self, ContainerRecord, State};
 use crate::diagnostics::explain;
@@ -25,6 +26,7 @@ pub(crate) use slots::{ExecSlots, NoSlot};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use terminal::Master;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -74,7 +76,10 @@ pub(crate) struct Running {
     pub(crate) ended: oneshot::Receiver<Exit>,
 }
 
-/// Starts `cmd` in a container with the descriptors that `streams` names.
+/// The operation that an error of a start names.
+const DOING: &str = "run the command";
+
+/// Starts `cmd` in a container with the descriptors that `streams` names, none of them a terminal.
 pub(crate) async fn start(
     node: &Arc<Node>,
     id: &ContainerId,
@@ -83,18 +88,52 @@ pub(crate) async fn start(
     streams: Streams,
     fds: Vec<OwnedFd>,
 ) -> Result<Running> {
-    const DOING: &str = "run the command";
     let view = pod.view();
     let shown = running(&view, id, "run a command in")?;
-    let client = view
-        .client
-        .clone()
-        .ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
     let mut process = process(node, &view, &shown, cmd).await?;
-    if streams.tty && !process.env.iter().any(|variable| variable.starts_with(b"TERM=")) {
+    process.terminal = None;
+    launch(node, &view, &shown, process, streams, fds).await
+}
+
+/// Starts `cmd` in a container, at a terminal of the container's own with this many rows and columns. Returns the
+/// master of the terminal too.
+pub(crate) async fn start_at_terminal(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    pod: &Pod,
+    cmd: &[String],
+    size: Option<(u16, u16)>,
+) -> Result<(Running, OwnedFd)> {
+    let view = pod.view();
+    let shown = running(&view, id, "run a command in")?;
+    let mut process = process(node, &view, &shown, cmd).await?;
+    process.terminal = size;
+    if !process.env.iter().any(|variable| variable.starts_with(b"TERM=")) {
         // As containers with a terminal have it: the type of the client's terminal is not in a request.
         process.env.push(b"TERM=xterm".to_vec());
     }
+    let (master, fd) = Master::prepare(&client(&view)?)?;
+    let streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
+    let running = launch(node, &view, &shown, process, streams, vec![fd]).await?;
+    // Dropped without a terminal, the process is killed.
+    Ok((running, master.take()?))
+}
+
+/// The connection to the pod's monitor.
+fn client(view: &crate::pod::PodSnapshot) -> Result<monitors::Client> {
+    let lost = || Arc::new(Error::Monitor { doing: DOING, source: monitors::Error::Lost });
+    view.client.clone().ok_or_else(lost)
+}
+
+async fn launch(
+    node: &Arc<Node>,
+    view: &crate::pod::PodSnapshot,
+    shown: &container::ContainerSnapshot,
+    process: hull_plan::Process,
+    streams: Streams,
+    fds: Vec<OwnedFd>,
+) -> Result<Running> {
+    let (client, id) = (client(view)?, &shown.id);
     let exec = node.next_exec();
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::session::TrackedIo;
-use crate::terminal::TerminalResizer;
+use crate::terminal::{Sizes, TerminalResizer};
 use proptest::prelude::*;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use std::time::Duration;
@@ -263,7 +263,7 @@ async fn invalid_sizes_change_nothing() {
         }
     };
     // Decoding stops after a number of bytes without a size, so this ends by itself.
-    tokio::join!(send, resizer.apply_all(resize.input));
+    tokio::join!(send, resizer.apply_all(Sizes::new(resize.input)));
     let size = rustix::termios::tcgetwinsize(&slave).unwrap();
     assert_eq!((size.ws_col, size.ws_row), (0, 0));
 }
