@@ -6,6 +6,7 @@
 //! |---|---|
 //! | busybox | static; a shell and small tools; the accounts of [`PASSWD`] |
 //! | coreutils | Debian's dynamically linked coreutils and dash: a loader, libraries |
+//! | terminal_programs | bash, top, less, vi and tmux, which draw on a terminal |
 //! | nginx | Debian's nginx with its libraries and an index page: a real server |
 
 use crate::debian;
@@ -66,6 +67,11 @@ pub fn nginx() -> String {
     pushed("nginx", nginx_image)
 }
 
+/// Reference of the image with programs that draw on a terminal.
+pub fn terminal_programs() -> String {
+    pushed("terminal-programs", terminal_programs_image)
+}
+
 /// A busybox image.
 #[must_use]
 pub fn busybox_image() -> Image {
@@ -112,6 +118,72 @@ pub fn coreutils_image() -> Image {
     ];
     let layer = dynamic(base(), &programs, &packages).symlink("bin/sh", "dash");
     Image::new(vec![layer.tar()], json!({"Cmd": ["/bin/sh"]}))
+}
+
+/// Programs that draw on a terminal, with the descriptions of terminals that they need.
+#[must_use]
+pub fn terminal_programs_image() -> Image {
+    let programs = [
+        "bin/bash",
+        "bin/cat",
+        "bin/ps",
+        "bin/sleep",
+        "bin/stty",
+        "usr/bin/env",
+        "usr/bin/less",
+        "usr/bin/seq",
+        "usr/bin/tmux",
+        "usr/bin/top",
+        "usr/bin/tr",
+        "usr/bin/tty",
+        "usr/bin/vim.tiny",
+    ];
+    let packages = [
+        "bash",
+        "coreutils",
+        "less",
+        "procps",
+        "tmux",
+        "vim-tiny",
+        "libc6",
+        "libacl1",
+        "libattr1",
+        "libcap2",
+        "libevent-core-2.1-7",
+        "libgcrypt20",
+        "libgmp10",
+        "libgpg-error0",
+        "liblz4-1",
+        "liblzma5",
+        "libncursesw6",
+        "libpcre2-8-0",
+        "libproc2-0",
+        "libselinux1",
+        "libssl3",
+        "libsystemd0",
+        "libtinfo6",
+        "libutempter0",
+        "libzstd1",
+    ];
+    let terminfo = debian::unpacked("ncurses-base").join("lib/terminfo");
+    let locale = debian::unpacked("libc-bin").join("usr/lib/locale/C.utf8");
+    let mut layer = dynamic(base(), &programs, &packages)
+        .symlink("bin/sh", "bash")
+        .symlink("bin/vi", "../usr/bin/vim.tiny")
+        .dirs(&["lib/terminfo", "lib/terminfo/s", "lib/terminfo/t", "lib/terminfo/x"])
+        .dirs(&["usr/lib", "usr/lib/locale", "usr/lib/locale/C.utf8"])
+        .dir("usr/lib/locale/C.utf8/LC_MESSAGES", 0o755)
+        .copy(
+            "usr/lib/locale/C.utf8/LC_MESSAGES/SYS_LC_MESSAGES",
+            &locale.join("LC_MESSAGES/SYS_LC_MESSAGES"),
+        );
+    for name in ["s/screen", "t/tmux", "t/tmux-256color", "x/xterm"] {
+        layer = layer.copy(&format!("lib/terminfo/{name}"), &terminfo.join(name));
+    }
+    for name in shell::names(&locale).into_iter().filter(|name| name != "LC_MESSAGES") {
+        layer = layer.copy(&format!("usr/lib/locale/C.utf8/{name}"), &locale.join(&name));
+    }
+    Image::new(vec![layer.tar()], json!({"Cmd": ["/bin/sh"], "Env": ["LC_ALL=C.UTF-8"]}))
 }
 
 /// A web server of three layers: libraries, program, site.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Terminals of the containers' own devpts: of containers with `tty: true` and of execs, in user namespaces too; and what
-//! a hostile container puts in their place.
+//! Terminals of the containers' own devpts: of containers with `tty: true` and of execs, in user namespaces too; what
+//! a hostile container puts in their place; and programs that need a real terminal, through the clients that people
+//! have.
 
 use hull_proto::cri::{self as api, NamespaceMode};
 use hull_tests::cri::{pod_namespaces, security, shell};
+use hull_tests::crictl::{crictl, lacks_crictl};
 use hull_tests::terminal::Terminal;
-use hull_tests::{Cri, Node, fixture, session};
+use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths, session};
+use std::process::Command;
 
 /// A user namespace as a kubelet requests it with `hostUsers: false`.
 fn in_user_namespace(config: &mut api::PodSandboxConfig) {
@@ -111,5 +114,119 @@ async fn a_hostile_container_gets_an_error_and_no_terminal_of_the_host() {
         // Without a terminal, nothing of that is in the way.
         assert_eq!(cri.exec(&id, &["echo", "works"]).await.unwrap().stdout, "works\n");
         cri.stop(&id, 0).await.unwrap();
+    }
+}
+
+/// Waits until the output contains `text` this many times.
+async fn shows(terminal: &Terminal, text: &str, times: usize) {
+    eventually(format!("the terminal shows {text:?} {times} times"), || async {
+        let screen = terminal.screen();
+        if screen.matches(text).count() >= times { Ok(()) } else { Err(format!("{screen:?}")) }
+    })
+    .await;
+}
+
+/// Works with a shell and programs that draw on the terminal. `file` does not exist in the container yet.
+async fn use_programs(terminal: &mut Terminal, file: &str) {
+    terminal.wait_for("ready> ").await;
+    terminal.type_keys("tty; stty size; echo $((40+2)) $TERM\r");
+    terminal.wait_for("/dev/pts/0\r\n").await;
+    terminal.wait_for("24 80\r\n").await;
+    terminal.wait_for("42 xterm\r\n").await;
+    // Job control.
+    terminal.type_keys("sleep 1111\r");
+    terminal.wait_for("sleep 1111\r\n").await;
+    terminal.type_keys("\u{1a}");
+    terminal.wait_for("Stopped").await;
+    terminal.type_keys("bg; jobs\r");
+    terminal.wait_for("Running").await;
+    terminal.type_keys("fg\r");
+    // As it was typed, as it was stopped, and as it is continued.
+    shows(terminal, "sleep 1111\r\n", 3).await;
+    terminal.type_keys("\u{3}");
+    shows(terminal, "ready> ", 5).await;
+    terminal.type_keys("echo code $?\r");
+    terminal.wait_for("code 130\r\n").await;
+    assert!(!terminal.screen().contains("no job control"), "{}", terminal.screen());
+    // Keys that come before a program has left the screen are its own.
+    shows(terminal, "ready> ", 6).await;
+    terminal.type_keys("top\r");
+    terminal.wait_for("load average").await;
+    terminal.type_keys("q");
+    shows(terminal, "ready> ", 7).await;
+    terminal.type_keys("seq 1000 1999 | less\r");
+    terminal.wait_for("1022").await;
+    terminal.type_keys("G");
+    terminal.wait_for("(END)").await;
+    terminal.type_keys("q");
+    shows(terminal, "ready> ", 8).await;
+    terminal.type_keys(&format!("vi {file}\r"));
+    terminal.wait_for("[New").await;
+    terminal.type_keys("iwritten\u{1b}");
+    terminal.type_keys(":wq\r");
+    terminal.wait_for("8 bytes written").await;
+    shows(terminal, "ready> ", 9).await;
+    terminal.type_keys(&format!("cat {file} | tr a-z A-Z\r"));
+    terminal.wait_for("WRITTEN\r\n").await;
+    shows(terminal, "ready> ", 10).await;
+    terminal.type_keys("tmux\r");
+    terminal.wait_for("[0]").await;
+    terminal.type_keys("tty > /tmp/inner; echo $((500+55))\r");
+    terminal.wait_for("555").await;
+    // Detaches.
+    terminal.type_keys("\u{2}d");
+    terminal.wait_for("[detached").await;
+    terminal.type_keys("echo inner $(cat /tmp/inner)\r");
+    terminal.wait_for("inner /dev/pts/1\r\n").await;
+    terminal.type_keys("tmux kill-server; exit\r");
+}
+
+/// The shell of these tests.
+const SHELL: [&str; 4] = ["env", "PS1=ready> ", "bash", "--norc"];
+
+#[tokio::test]
+async fn programs_draw_on_the_terminal_of_crictl() {
+    if lacks_crictl("programs_draw_on_the_terminal_of_crictl") {
+        return;
+    }
+    let node = Node::start().await;
+    let (cri, pod, _image) = node.pod("web").await;
+    let id = cri.run_idle(&pod, "main", &fixture::terminal_programs()).await;
+    let mut words = vec!["exec", "-it", &id];
+    words.extend(SHELL);
+    let mut terminal = Terminal::start(&crictl(&node, &words), (80, 24));
+    use_programs(&mut terminal, "/tmp/text").await;
+    assert_eq!(terminal.finish(), 0, "{}", terminal.screen());
+}
+
+#[tokio::test]
+async fn programs_draw_on_the_terminal_of_kubectl() {
+    let Some(kubeclient) = paths::kubeclient() else {
+        paths::cannot_run("programs_draw_on_the_terminal_of_kubectl", "kubeclient (`make tools`)");
+        return;
+    };
+    let node = Node::start().await;
+    let (cri, pod, _image) = node.pod("web").await;
+    let id = cri.run_idle(&pod, "main", &fixture::terminal_programs()).await;
+    for transport in ["websocket", "spdy"] {
+        let request = api::ExecRequest {
+            container_id: id.clone(),
+            cmd: SHELL.map(str::to_owned).into(),
+            tty: true,
+            stdin: true,
+            stdout: true,
+            stderr: false,
+        };
+        let url = cri.runtime.clone().exec(request).await.or_fail("request exec").into_inner().url;
+        // kubectl sets its own terminal to raw mode.
+        let line = format!(
+            "stty raw -echo; exec '{}' -transport {transport} -i -t -size 80x24 exec '{url}'",
+            kubeclient.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]);
+        let mut terminal = Terminal::start(&command, (80, 24));
+        use_programs(&mut terminal, &format!("/tmp/{transport}")).await;
+        assert_eq!(terminal.finish(), 0, "{transport}: {}", terminal.screen());
     }
 }
