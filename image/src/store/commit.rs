@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes the layers of new images durable, then lists the images.
 
-use super::index::NewImage;
 use super::index::record::Record;
+use super::index::{IndexWriter, NewImage};
 use super::layers::{Layers, Lease, NewLayer};
 use crate::digest::Digest;
 use crate::error::Cause;
@@ -50,8 +50,8 @@ pub(super) fn commit(
     let directory = layers.layout.path("layers");
     files::open_dir(&directory).and_then(|fd| files::sync_all(&fd, &directory)).map_err(keep)?;
     let (images, unneeded) = {
-        let mut index = layers.index.lock();
-        (index.add(new).map_err(keep)?, index.collect())
+        let mut writer = IndexWriter::begin(&layers.index);
+        (writer.add(new).map_err(keep)?, writer.collect())
     };
     drop(leases);
     // The images are listed. What cannot be removed now is removed when the store is opened.

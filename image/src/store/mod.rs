@@ -50,7 +50,7 @@ use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, Problem, Verif
 use blocking::blocking;
 use hull_sys as sys;
 use import::Importer;
-use index::{Index, SharedIndex};
+use index::{Index, IndexWriter, SharedIndex};
 use integrity::Integrity;
 use layers::{LayerLocks, Layers};
 use layout::{Layout, is_refused};
@@ -124,7 +124,7 @@ impl Store {
         self.parts.index.lock().find(name)
     }
 
-    /// Adds a tag to an image. With `force` the tag is taken from another image that has it. The policy
+    /// Adds a tag to an image. Blocks. With `force` the tag is taken from another image that has it. The policy
     /// decides about the name as it does about names in an archive.
     pub fn tag(&self, image: &str, name: &str, force: bool) -> Result<Arc<Image>, Error> {
         let new = Reference::parse(name)?;
@@ -139,41 +139,44 @@ impl Store {
             policy.check_import(&[new]).map_err(failed)?;
         }
         let missing = || Error::NoImage { image: image.to_owned() };
-        let mut index = self.parts.index.lock();
-        let (record, _) = index.record(image).ok_or_else(missing)?;
+        let mut writer = IndexWriter::begin(&self.parts.index);
+        let (record, _) = self.parts.index.lock().record(image).ok_or_else(missing)?;
         let is_others = |of: Arc<Image>| of.id != record.id;
-        if !force && index.find(&tag).is_some_and(is_others) {
+        if !force && self.find(&tag).is_some_and(is_others) {
             return Err(Error::NameTaken { image: image.to_owned(), name: tag });
         }
         let keep = |source| failed(Cause::Keep { what: format!("image {image}"), source });
-        index.tag(record, tag.clone()).map_err(keep)?.ok_or_else(missing)
+        writer.tag(record, tag.clone()).map_err(keep)?.ok_or_else(missing)
     }
 
     /// Removes the image that has this name or id, with all its names, and then the layers that no other image needs.
     /// An image with containers (`used`, called with its id) stays. Removing an image that is not there is a success.
     pub fn remove(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-        self.removed(name, |index| {
-            let Some((record, _)) = index.record(name) else { return Ok(Vec::new()) };
-            if used(&record.id) {
-                return Err(Error::InUse { image: name.to_owned() });
+        self.removed(name, |writer| {
+            let Some((record, _)) = self.parts.index.lock().record(name) else {
+                return Ok(Vec::new());
+            };
+            match writer.remove(&record.id, used) {
+                // By the name that was given.
+                Err(Error::InUse { .. }) => Err(Error::InUse { image: name.to_owned() }),
+                removed => removed,
             }
-            index.remove(&record.id, used)
         })
     }
 
     /// Removes one name of an image, and the image itself if that is its last tag or if `name` is its id. An image with
     /// containers keeps its last name.
     pub fn untag(&self, name: &str, used: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-        self.removed(name, |index| index.remove(name, used))
+        self.removed(name, |writer| writer.remove(name, used))
     }
 
     fn removed(
         &self,
         name: &str,
-        remove: impl FnOnce(&mut Index) -> Result<Vec<PathBuf>, Error>,
+        remove: impl FnOnce(&mut IndexWriter<'_>) -> Result<Vec<PathBuf>, Error>,
     ) -> Result<(), Error> {
         self.check_writable()?;
-        let removal = remove(&mut self.parts.index.lock())?;
+        let removal = remove(&mut IndexWriter::begin(&self.parts.index))?;
         let failed = |source| Error::Remove { image: name.to_owned(), source };
         for directory in removal {
             hull_sys::remove_tree(&directory).map_err(failed)?;

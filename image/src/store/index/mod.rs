@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All records in memory: which image a name refers to, and which layers are in use.
 //!
-//! The rule: a change is written to disk before it is made in memory, so every listed image is on disk.
-//! A pull holds a lease on each layer that it found or unpacked, so that removing another image cannot
-//! remove that layer. References are counted as images come and go: only listing visits all images.
+//! The rule: the index is locked for work in memory only, so that a disk that does not answer delays no reader. Files
+//! are changed by an [`IndexWriter`], one at a time. An image is written to disk before it is added in memory, and
+//! removed in memory before it is removed from disk, so every listed image is on disk. A pull holds a lease on each
+//! layer that it found or unpacked, so that removing another image cannot remove that layer. References are counted as
+//! images come and go: only listing visits all images.
 
 pub(super) mod record;
+mod writer;
+
+pub(super) use writer::IndexWriter;
 
 use super::layout::{Layout, names_if_present};
 use crate::digest::Digest;
-use crate::error::Error;
 use crate::fs::files;
 use crate::reference::Reference;
 use crate::types::{Image, Problem};
@@ -52,16 +56,29 @@ struct Stored {
 
 /// The index, shared by the parts of a store.
 #[derive(Debug, Clone)]
-pub(super) struct SharedIndex(Arc<Mutex<Index>>);
+pub(super) struct SharedIndex(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    index: Mutex<Index>,
+    /// Held while the files of the index are changed.
+    files: Mutex<()>,
+}
 
 impl SharedIndex {
     pub(super) fn new(index: Index) -> Self {
-        Self(Arc::new(Mutex::new(index)))
+        Self(Arc::new(Shared { index: Mutex::new(index), files: Mutex::new(()) }))
     }
 
+    /// Locks the index, for work in memory only.
     pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
         // The index is changed in one go, after what may fail: a panic leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the files of the index, for an [`IndexWriter`].
+    fn lock_files(&self) -> MutexGuard<'_, ()> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,9 +123,12 @@ impl Index {
         }
         record::respell(&mut records);
         for record in records {
-            let path = record.path(self.layout.root());
-            if let Err(why) = self.show(record) {
-                problems.push(set_aside(&path, &Unusable::Content { why }, writable));
+            match self.image_of(&record) {
+                Ok(image) => drop(self.show(record, image)),
+                Err(why) => {
+                    let path = record.path(self.layout.root());
+                    problems.push(set_aside(&path, &Unusable::Content { why }, writable));
+                }
             }
         }
         // A container may run on layers whose record we cannot read.
@@ -147,8 +167,8 @@ impl Index {
     }
 
     /// Makes a record, which is on disk, visible.
-    fn show(&mut self, record: Record) -> Result<Arc<Image>, String> {
-        let image = Arc::new(self.image_of(&record)?);
+    fn show(&mut self, record: Record, image: Image) -> Arc<Image> {
+        let image = Arc::new(image);
         for layer in record.all_layers() {
             self.put(layer.clone());
             self.count(&layer.name, |stored| stored.refs += 1);
@@ -160,13 +180,13 @@ impl Index {
         }
         self.images.insert(record.id.clone(), Arc::clone(&image));
         self.records.insert(record.id.clone(), record);
-        Ok(image)
+        image
     }
 
-    /// Takes a record out of sight, if there is one.
-    fn hide(&mut self, id: &str) {
-        self.images.remove(id);
-        let Some(old) = self.records.remove(id) else { return };
+    /// Takes a record and its image out of sight, if there is one.
+    fn hide(&mut self, id: &str) -> Option<(Record, Arc<Image>)> {
+        let image = self.images.remove(id)?;
+        let old = self.records.remove(id)?;
         for layer in old.all_layers() {
             self.count(&layer.name, |stored| stored.refs -= 1);
         }
@@ -175,6 +195,7 @@ impl Index {
                 self.names.remove(name);
             }
         }
+        Some((old, image))
     }
 
     /// Changes who needs a layer.
@@ -319,8 +340,8 @@ impl Index {
         }
     }
 
-    /// Records images: durable all together, then in place and seen one by one.
-    pub(super) fn add(&mut self, new: Vec<NewImage>) -> sys::Result<Vec<Arc<Image>>> {
+    /// The records that change when images are added, by their ids, and the ids of the images.
+    fn plan(&self, new: Vec<NewImage>) -> (BTreeMap<String, Record>, Vec<String>) {
         let mut changed: BTreeMap<String, Record> = BTreeMap::new();
         let mut owners: HashMap<String, String> = HashMap::new();
         let mut ids = Vec::new();
@@ -346,108 +367,20 @@ impl Index {
             ids.push(record.id.clone());
             changed.insert(record.id.clone(), record);
         }
-        self.put_in_place(changed)?;
-        Ok(ids.iter().filter_map(|id| self.images.get(id).cloned()).collect())
+        (changed, ids)
     }
 
-    /// Gives an image one more tag, which is used from any other image.
-    pub(super) fn tag(&mut self, record: Record, tag: String) -> sys::Result<Option<Arc<Image>>> {
-        let new = NewImage { record, tags: vec![tag], digest: None };
-        Ok(self.add(vec![new])?.into_iter().next())
+    /// Takes a layer that nobody needs out of memory, with the path of its compressed form.
+    fn take_unreferenced(&mut self) -> Option<(Layer, Option<PathBuf>)> {
+        let name = self.unreferenced.first()?.clone();
+        let layer = self.layer(&name)?;
+        self.take(&name);
+        let blob = self.blob_path(&layer);
+        Some((layer, blob))
     }
 
-    /// Writes records, then shows those that are in their place.
-    fn put_in_place(&mut self, records: BTreeMap<String, Record>) -> sys::Result<()> {
-        let staged = record::stage(self.layout.root(), records.values())?;
-        let mut put = Ok(());
-        for (record, scratch) in records.into_values().zip(&staged) {
-            put = files::rename(scratch.path(), &record.path(self.layout.root()));
-            if put.is_err() {
-                break;
-            }
-            self.show(record).map_err(broken)?;
-        }
-        hull_records::sync_dir(&self.layout.path("images"))?;
-        put
-    }
-
-    /// Removes names, maybe the image, and gives the directories to be removed.
-    pub(super) fn remove(
-        &mut self,
-        name: &str,
-        used: &dyn Fn(&str) -> bool,
-    ) -> Result<Vec<PathBuf>, Error> {
-        let Some((id, full)) = self.resolve(name) else { return Ok(Vec::new()) };
-        let Some(mut record) = self.records.get(&id).cloned() else { return Ok(Vec::new()) };
-        match &full {
-            Some(full) => forget_name(&mut record, full),
-            None => {
-                record.tags.clear();
-                record.digests.clear();
-            }
-        }
-        let failed = |source| Error::Remove { image: name.to_owned(), source };
-        if !record.is_nameless() {
-            self.put_in_place(BTreeMap::from([(id, record)])).map_err(failed)?;
-            return Ok(Vec::new());
-        }
-        if used(&id) {
-            return Err(Error::InUse { image: name.to_owned() });
-        }
-        files::unlink(&record.path(self.layout.root())).map_err(failed)?;
-        self.hide(&id);
-        self.collect().map_err(failed)
-    }
-
-    /// Takes layers that nobody needs out of their place, so that they can be removed at leisure.
-    pub(super) fn collect(&mut self) -> sys::Result<Vec<PathBuf>> {
-        let mut directories = Vec::new();
-        while let Some(name) = self.unreferenced.first().cloned() {
-            let aside = self.layout.aside("layer");
-            files::rename(&self.layout.layer(&name), &aside)?;
-            files::unlink(&self.layout.file_list(&name))?;
-            let blob = self.layers.get(&name).and_then(|stored| self.blob_path(&stored.layer));
-            if let Some(blob) = blob {
-                files::unlink(&blob)?;
-            }
-            self.take(&name);
-            directories.push(aside);
-        }
-        Ok(directories)
-    }
-
-    /// Finds a layer that is there and holds it.
-    pub(super) fn lease(&mut self, name: &str) -> Option<Layer> {
-        let layer = self.layer(name)?;
-        self.count(name, |stored| stored.leases += 1);
-        Some(layer)
-    }
-
-    /// Puts a layer that was made in `made` into its place and holds it. One that is there without our
-    /// knowledge, because its record cannot be read, is put aside whole: a container may run on it.
-    pub(super) fn place(
-        &mut self,
-        layer: Layer,
-        made: &Path,
-        inventory: &Path,
-    ) -> sys::Result<Layer> {
-        if let Some(known) = self.lease(&layer.name) {
-            return Ok(known);
-        }
-        let path = self.layout.layer(&layer.name);
-        match files::rename(&path, &self.layout.layer(&files::unique(&replaced_in_this_boot()))) {
-            Err(err) if !err.is_not_found() => return Err(err),
-            Ok(()) | Err(_) => {}
-        }
-        files::rename(inventory, &self.layout.file_list(&layer.name))?;
-        files::rename(made, &path)?;
-        self.put(layer.clone());
-        self.count(&layer.name, |stored| stored.leases += 1);
-        Ok(layer)
-    }
-
-    /// A layer was put right: it is known by its new inventory, also in the records of its images.
-    pub(super) fn repaired(&mut self, layer: &Layer) -> sys::Result<()> {
+    /// Takes over a repaired layer, and returns the records of its images with it.
+    fn with_repaired(&mut self, layer: &Layer) -> BTreeMap<String, Record> {
         self.put(layer.clone());
         let has = |record: &&Record| record.all_layers().any(|of| of.name == layer.name);
         let mut records: BTreeMap<String, Record> = BTreeMap::new();
@@ -455,7 +388,14 @@ impl Index {
             record.replace(layer);
             records.insert(record.id.clone(), record);
         }
-        self.put_in_place(records)
+        records
+    }
+
+    /// Finds a layer that is there and holds it.
+    pub(super) fn lease(&mut self, name: &str) -> Option<Layer> {
+        let layer = self.layer(name)?;
+        self.count(name, |stored| stored.leases += 1);
+        Some(layer)
     }
 
     pub(super) fn release(&mut self, name: &str) {
@@ -479,21 +419,4 @@ fn set_aside(path: &Path, why: &Unusable, writable: bool) -> Problem {
     aside.push(".bad");
     let SetAside { path, why } = hull_records::set_aside(path, Path::new(&aside), why);
     Problem { path, why }
-}
-
-fn broken(why: String) -> sys::Error {
-    sys::Error::new(rustix::io::Errno::INVAL, format!("parse({why})"))
-}
-
-/// A tag takes the digests of its repository with it if it is the last tag of that repository.
-fn forget_name(record: &mut Record, full: &str) {
-    if record.digests.remove(full) {
-        return;
-    }
-    record.tags.remove(full);
-    let repository = |tag: &str| tag.rsplit_once(':').map_or(tag, |(name, _)| name).to_owned();
-    let gone = repository(full);
-    if !record.tags.iter().any(|tag| repository(tag) == gone) {
-        record.digests.retain(|name| name.split('@').next() != Some(gone.as_str()));
-    }
 }

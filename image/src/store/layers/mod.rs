@@ -11,8 +11,8 @@ mod locks;
 pub(super) use lease::Lease;
 pub(super) use locks::LayerLocks;
 
-use super::index::SharedIndex;
 use super::index::record::{Blob, Layer};
+use super::index::{IndexWriter, SharedIndex};
 use super::integrity::Integrity;
 use super::layout::Layout;
 use super::scratch::Scratch;
@@ -88,10 +88,10 @@ impl Layers {
         if self.integrity.is_broken(&layer.name) && self.index.lock().layer(&layer.name).is_some() {
             // Containers may be running on its intact files.
             self.integrity.repair(&layer, made, list.path(), work)?;
-            self.index.lock().repaired(&layer)?;
+            IndexWriter::begin(&self.index).repaired(&layer)?;
             tracing::info!(layer = %layer.name, "broken layer repaired");
         }
-        let layer = self.index.lock().place(layer, made, list.path())?;
+        let layer = IndexWriter::begin(&self.index).place(layer, made, list.path())?;
         self.integrity.clear(&layer.name);
         Ok(Lease::new(self.index.clone(), layer))
     }
