@@ -32,7 +32,7 @@ mod records;
 mod sync;
 mod types;
 
-pub use builtin::{Attachment, BuiltinNetwork, Config};
+pub use builtin::{Attachment, BuiltinNetwork, Config, has_records};
 pub use cni::Cni;
 pub use error::Error;
 pub use netns::{interface_stats, loopback_up};

@@ -4,7 +4,7 @@
 //! The rule: the configuration decides which network attaches new pods; a pod is detached by the network that
 //! attached it, according to its record. So both are always open, and a node may change from one to the other while pods run.
 
-use crate::builtin::{BuiltinNetwork, Config};
+use crate::builtin::{BuiltinNetwork, Config, has_records};
 use crate::cni::{self, Cni, Collected};
 use crate::error::Error;
 use crate::netns;
@@ -30,6 +30,17 @@ pub enum Mode {
     None,
 }
 
+impl Mode {
+    /// Whether the built-in network may attach new pods.
+    #[must_use]
+    pub fn attaches_by_builtin(self) -> bool {
+        match self {
+            Self::Auto | Self::Builtin => true,
+            Self::Cni | Self::None => false,
+        }
+    }
+}
+
 /// The network of new pods, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -51,6 +62,8 @@ impl fmt::Display for Choice {
 pub struct Network {
     mode: Mode,
     builtin: BuiltinNetwork,
+    /// Whether links on the bridge can be of this daemon's pods.
+    owns_bridge: bool,
     cni: Cni,
     /// The last choice that was logged.
     logged: Mutex<Option<Choice>>,
@@ -63,8 +76,10 @@ impl Network {
     /// # Errors
     /// When subnets are not usable, or a state directory cannot be read.
     pub fn open(mode: Mode, builtin: Config, cni: cni::Config) -> Result<Self, Error> {
+        let owns_bridge = mode.attaches_by_builtin() || has_records(&builtin);
         Ok(Self {
             mode,
+            owns_bridge,
             builtin: BuiltinNetwork::open(builtin)?,
             cni: Cni::open(cni)?,
             logged: Mutex::new(None),
@@ -195,7 +210,10 @@ impl Network {
     #[must_use]
     pub fn attachments(&self) -> Vec<String> {
         let mut pods = self.cni.attachments();
-        pods.extend(self.builtin.attachments());
+        // A bridge of the same name may be another daemon's.
+        if self.owns_bridge {
+            pods.extend(self.builtin.attachments());
+        }
         pods
     }
 

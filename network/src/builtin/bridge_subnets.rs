@@ -9,7 +9,7 @@ use crate::ipam::Subnet;
 use hull_records::Folder;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tracing::warn;
 
 const VERSION: u32 = 1;
@@ -30,9 +30,7 @@ pub(crate) struct BridgeSubnets(Folder);
 impl BridgeSubnets {
     /// The record in a folder beside the state directory, which has only records of pods. Nothing is read yet.
     pub(crate) fn new(state_dir: &Path) -> Self {
-        let mut dir = state_dir.as_os_str().to_owned();
-        dir.push("-bridge");
-        Self(Folder::new(dir.into(), BYTES_MAX))
+        Self(Folder::new(folder(state_dir), BYTES_MAX))
     }
 
     /// Reads the subnets, current ones first; none without a record. An unusable record is set aside.
@@ -63,6 +61,13 @@ impl BridgeSubnets {
         let removed = self.0.remove(NAME).and_then(|()| self.0.remove_empty());
         removed.map_err(|source| Error::RemoveLease { source })
     }
+}
+
+/// The folder of the record for the state directory of leases.
+pub(crate) fn folder(state_dir: &Path) -> PathBuf {
+    let mut folder = state_dir.as_os_str().to_owned();
+    folder.push("-bridge");
+    folder.into()
 }
 
 #[cfg(test)]

@@ -59,8 +59,21 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fs, io};
 use sysctl::PodSysctls;
 use tracing::warn;
+
+/// Whether there are records of the built-in network, usable or not: of pods' addresses and ports, or of the bridge's
+/// subnets. If not, nothing on the bridge and in the table is of the daemon with this state directory. A directory
+/// that cannot be read counts as one with records.
+#[must_use]
+pub fn has_records(config: &Config) -> bool {
+    let folders = [config.state_dir.clone(), bridge_subnets::folder(&config.state_dir)];
+    folders.iter().any(|folder| match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(err) => err.kind() != io::ErrorKind::NotFound,
+    })
+}
 
 /// The built-in pod network of this node.
 #[derive(Debug)]

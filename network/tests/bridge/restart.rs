@@ -2,8 +2,10 @@
 //! A daemon that starts on the state of an earlier one, and the nftables table that it finds.
 
 use crate::common::on_a_host;
-use crate::support::{Host, at, config, fetch, id, ip, links, port, port_at, run, serve, table};
-use hull_network::{Bandwidth, BuiltinNetwork, Pod};
+use crate::support::{
+    Host, PATIENCE, at, config, fetch, id, ip, links, port, port_at, run, serve, table,
+};
+use hull_network::{Bandwidth, BuiltinNetwork, Mode, Network, Pod, cni};
 use hull_sys::netns;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -83,6 +85,33 @@ fn links_without_a_lease_are_found_and_swept() {
         assert_eq!(again.attachments(), [id(1)]);
         again.detach(&id(1)).unwrap();
         assert!(again.attachments().is_empty());
+    });
+}
+
+/// A daemon that attaches by plugins finds a bridge with its name, and has no pods there.
+#[test]
+fn links_of_another_daemon_are_not_those_of_one_that_never_used_the_bridge() {
+    on_a_host(|| {
+        let host = Host::new();
+        let _pod = host.attach(1, &[]);
+        let other = tempfile::tempdir().unwrap();
+        let open = |mode, dir| {
+            let cni = cni::Config {
+                conf_dir: other.path().join("conf"),
+                bin_dirs: Vec::new(),
+                networks_max: 1,
+                conf_template: None,
+                plugin_timeout: PATIENCE,
+                netns_dir: other.path().join("netns"),
+                state_dir: other.path().join("cni"),
+            };
+            Network::open(mode, config(dir, &["10.214.7.0/24"]), cni).unwrap()
+        };
+        for mode in [Mode::Cni, Mode::None] {
+            assert!(open(mode, &other).attachments().is_empty(), "{mode:?}");
+            // The daemon that attached the pod, after a change of its mode.
+            assert_eq!(open(mode, &host.dir).attachments(), [id(1)], "{mode:?}");
+        }
     });
 }
 

@@ -11,7 +11,7 @@
 //! with the process, however it ends (`unix(7)`). Anybody in the namespace can hold such a name: only root beside this
 //! daemon is believed to be another one, others are passed over.
 
-use crate::config::{Config, NetworkMode};
+use crate::config::Config;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs;
@@ -54,16 +54,14 @@ impl Error {
 #[derive(Debug)]
 pub(crate) struct Claim(#[expect(dead_code, reason = "held, not looked at")] Vec<UnixListener>);
 
-/// Holds the names of the parent cgroup and of the built-in network. CNI plugins look after their own.
+/// Holds the names of the parent cgroup and of the built-in network, if that attaches new pods or has attached earlier
+/// ones. CNI plugins look after their own.
 pub(crate) fn claim(config: &Config) -> Result<Claim, Error> {
     let Config { network, cgroup, .. } = config;
     let mut names = vec![("parent cgroup", &cgroup.parent, cgroup_socket(&cgroup.parent))];
-    match network.mode {
-        NetworkMode::Cni | NetworkMode::None => {}
-        NetworkMode::Auto | NetworkMode::Bridge | NetworkMode::Macvlan | NetworkMode::Ipvlan => {
-            for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
-                names.push((kind, name, format!("hull-network-{kind}-{name}")));
-            }
+    if config.network_mode().attaches_by_builtin() || hull_network::has_records(&config.bridge()) {
+        for (kind, name) in [("bridge", &network.bridge), ("table", &network.table)] {
+            names.push((kind, name, format!("hull-network-{kind}-{name}")));
         }
     }
     let mut held = Vec::new();
@@ -143,12 +141,14 @@ fn command(pid: i32) -> String {
 mod tests {
     use super::*;
 
-    use crate::config::{Cgroup, Network};
+    use crate::config::{Cgroup, Network, NetworkMode};
+    use std::path::Path;
 
-    fn config(bridge: &str, table: &str, parent: &str) -> Config {
+    fn config(state_dir: &Path, bridge: &str, table: &str, parent: &str) -> Config {
         let network = Network { bridge: bridge.into(), table: table.into(), ..Network::default() };
         Config {
             network,
+            state_dir: state_dir.to_owned(),
             cgroup: Cgroup { parent: parent.into(), ..Cgroup::default() },
             ..Config::default()
         }
@@ -159,12 +159,27 @@ mod tests {
         let unique = |kind| format!("{kind}{}", std::process::id());
         let (bridge, table) = (unique("b"), unique("t"));
         let parent = unique("/");
-        let first = claim(&config(&bridge, &table, &parent)).unwrap();
-        let mut cni = config(&bridge, &table, &unique("/other"));
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+        let first = claim(&config(&ours, &bridge, &table, &parent)).unwrap();
+        let mut cni = config(&theirs, &bridge, &table, &unique("/other"));
         cni.network.mode = NetworkMode::Cni;
-        let _others = claim(&cni).unwrap();
+        let others = claim(&cni).unwrap();
         drop(first);
-        let _again = claim(&config(&bridge, &table, &parent)).unwrap();
+        let again = claim(&config(&ours, &bridge, &table, &parent)).unwrap();
+
+        // A daemon with pods on the bridge changes it, whatever attaches its new pods.
+        drop((again, others));
+        let name = SocketAddr::from_abstract_name(format!("hull-network-bridge-{bridge}")).unwrap();
+        let is_held = || UnixListener::bind_addr(&name).is_err();
+        let others = claim(&cni).unwrap();
+        assert!(!is_held());
+        drop(others);
+        let leases = cni.bridge().state_dir;
+        fs::create_dir_all(&leases).unwrap();
+        fs::write(leases.join("pod.json"), "{}").unwrap();
+        let _others = claim(&cni).unwrap();
+        assert!(is_held());
     }
 
     #[test]
