@@ -52,10 +52,14 @@ pub(super) async fn serve(
         Ok(streams) => streams.copy(node, container, remote.take(), liveness).await,
         Err(err) => Err(err),
     };
-    // Fails if the client disconnects now.
-    let _disconnected = remote.error.write(status_message(&outcome.map(|()| 0), version)).await;
-    remote.error.end().await;
-    session.finish().await;
+    session
+        .finish_after(async {
+            let message = status_message(&outcome.map(|()| 0), version);
+            // Fails if the client disconnects now.
+            let _disconnected = remote.error.write(message).await;
+            remote.error.end().await;
+        })
+        .await;
 }
 
 /// The daemon's ends of the container's streams.

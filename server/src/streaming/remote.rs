@@ -78,10 +78,13 @@ pub(super) async fn exec(
         info!(%container, "client of an exec disconnected; its process is killed");
         return;
     };
-    // Fails if the client disconnects now.
-    let _disconnected = error.write(status_message(&outcome, version)).await;
-    error.end().await;
-    session.finish().await;
+    session
+        .finish_after(async {
+            // Fails if the client disconnects now.
+            let _disconnected = error.write(status_message(&outcome, version)).await;
+            error.end().await;
+        })
+        .await;
 }
 
 /// Waits until the client has opened its streams; `None` if it does not in time.

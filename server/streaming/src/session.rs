@@ -117,6 +117,15 @@ impl Session {
         self.tasks.spawn(task);
     }
 
+    /// Waits until `last` has queued the last messages, then [finishes](Self::finish). A client that disconnects, or is
+    /// silent for too long, meanwhile does not get them.
+    pub async fn finish_after(mut self, last: impl Future<Output = ()>) {
+        tokio::select! {
+            () = last => self.finish().await,
+            () = self.liveness.disconnected() => {}
+        }
+    }
+
     /// Sends all queued messages, closes this side and waits for the client to close its side, at most
     /// [`CLOSE_TIMEOUT`]: closing a socket with unread bytes would discard the last messages.
     pub async fn finish(self) {
@@ -305,6 +314,19 @@ mod tests {
         let began = Instant::now();
         session.liveness.disconnected().await;
         assert!(began.elapsed() >= QUICK.blocked_max - Duration::from_millis(50));
+        drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_does_not_keep_a_session_that_is_over() {
+        let (ours, theirs) = tokio::io::duplex(1);
+        let (session, out) = session(ours);
+        let last = async move {
+            // More than the queue takes.
+            while out.send(Outgoing::Ping).await.is_ok() {}
+        };
+        let limit = QUICK.blocked_max * 20;
+        tokio::time::timeout(limit, session.finish_after(last)).await.unwrap();
         drop(theirs);
     }
 }

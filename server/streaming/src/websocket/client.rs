@@ -124,14 +124,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Sender<I> {
     pub async fn keep_alive(&mut self) -> Result<(), ClientError> {
         Ok(self.0.send(Message::Pong(Bytes::new())).await?)
     }
-
-    /// Ends the session; the server kills the process of an exec.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub async fn close(&mut self) -> Result<(), ClientError> {
-        Ok(self.0.send(Message::Close(None)).await?)
-    }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Receiver<I> {
