@@ -9,6 +9,8 @@ use super::exit_codes::{OWN_FAILURE, exit_code};
 use super::names::Objects;
 use super::output;
 use super::session::{self, Ended, Options};
+use super::signals::EndSignals;
+use super::stdin::Stdin;
 use super::wait;
 use hull_proto::cri as api;
 
@@ -26,15 +28,18 @@ pub(crate) async fn attach(mut client: Client, args: &Attach) -> Result<u8, (Err
     let id = objects.find_container(&args.container).map_err(own)?.id.clone();
     let created = stdio(&mut client, &id).await.map_err(own)?;
     let stdio = Stdio { stdin: created.stdin && !args.no_stdin, tty: created.tty };
-    let ended = run(&mut client, &id, stdio, &args.detach_keys).await.map_err(own)?;
-    match ended {
+    let mut signals = EndSignals::new().map_err(own)?;
+    let mut stdin = Stdin::default();
+    let ended = run(&mut client, &id, stdio, &args.detach_keys, (&mut stdin, &mut signals)).await;
+    match ended.map_err(own)? {
         Ended::Signal(code) => Ok(code),
         Ended::Detached => Ok(0),
-        Ended::Failed(message) => Err(own(Error::daemon(&message))),
-        Ended::Exited(_) | Ended::TimedOut => {
-            let status = wait::until_exited(client, id).await.map_err(own)?;
-            Ok(exit_code(status.exit_code))
-        }
+        Ended::Failed { message, .. } => Err(own(Error::daemon(&message))),
+        // It may have closed its output and run on.
+        Ended::Exited(_) | Ended::TimedOut => tokio::select! {
+            status = wait::until_exited(client, id) => Ok(exit_code(status.map_err(own)?.exit_code)),
+            code = signals.next() => Ok(code),
+        },
     }
 }
 
@@ -44,6 +49,7 @@ pub(crate) async fn run(
     id: &str,
     stdio: Stdio,
     keys: &DetachKeys,
+    (stdin, signals): (&mut Stdin, &mut EndSignals),
 ) -> Result<Ended> {
     let request = api::AttachRequest {
         container_id: id.to_owned(),
@@ -52,10 +58,16 @@ pub(crate) async fn run(
         stdout: true,
         stderr: !stdio.tty,
     };
-    let url = client.runtime.attach(request).await?.into_inner().url;
+    let url = tokio::select! {
+        answer = client.runtime.attach(request) => answer?.into_inner().url,
+        code = signals.next() => return Ok(Ended::Signal(code)),
+    };
     let detach_keys = (stdio.stdin && stdio.tty).then(|| keys.clone());
-    let Stdio { stdin, tty } = stdio;
-    let ended = session::run(&url, Options { stdin, tty, detach_keys, timeout: None }).await?;
+    let options = Options { stdin: stdio.stdin, tty: stdio.tty, detach_keys, timeout: None };
+    let ended = session::run(&url, options, stdin, signals).await.map_err(|err| match err {
+        Error::SessionCut => Error::AttachCut { container: output::short(id) },
+        other => other,
+    })?;
     if ended == Ended::Detached {
         output::to_stderr(&format!(
             "\ndetached; `hull attach {}` attaches again\n",
@@ -65,12 +77,22 @@ pub(crate) async fn run(
     Ok(ended)
 }
 
-/// Passes our stdin on to a container, until either ends.
-pub(crate) async fn input(client: &mut Client, id: &str) -> Result<Ended> {
+/// Passes our stdin on to a container, until its end, or until the container has closed its input or exited.
+///
+/// # Errors
+/// It is not known whether the container got all of our stdin.
+pub(crate) async fn input(client: &mut Client, id: &str) -> Result<()> {
     let request =
         api::AttachRequest { container_id: id.to_owned(), stdin: true, ..Default::default() };
-    let url = client.runtime.attach(request).await?.into_inner().url;
-    session::run(&url, Options { stdin: true, tty: false, detach_keys: None, timeout: None }).await
+    let answer = wait::through_restart(async || client.runtime.attach(request.clone()).await);
+    let url = answer.await?.into_inner().url;
+    let options = Options { stdin: true, tty: false, detach_keys: None, timeout: None };
+    // A signal stops the container, which must not read an end of its input before that.
+    let mut none = EndSignals::none();
+    match session::run(&url, options, &mut Stdin::default(), &mut none).await? {
+        Ended::Failed { message, .. } => Err(Error::daemon(&message)),
+        Ended::Exited(_) | Ended::Detached | Ended::TimedOut | Ended::Signal(_) => Ok(()),
+    }
 }
 
 /// Asks the daemon how the container was created.

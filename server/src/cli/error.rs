@@ -44,6 +44,12 @@ pub(crate) enum Error {
     Session { source: hull_streaming::websocket::client::ClientError },
     #[error("wait for the end of the command: the daemon ended the session without a status")]
     SessionCut,
+    #[error("follow container {container}: the daemon ended the session without a status")]
+    AttachCut { container: String },
+    #[error("pass on all of stdin to the container, which is stopped")]
+    InputCut { source: Box<Error> },
+    #[error("remove the pod of this command: a signal interrupted it")]
+    Interrupted,
     #[error("run the command: {text}")]
     Usage { text: String },
     #[error("audit {what}")]
@@ -109,6 +115,16 @@ impl Error {
                 "if the daemon was restarted, run the command again: it is killed with its session"
                     .into(),
             ),
+            Self::AttachCut { container } => {
+                Some(format!("if the container still runs, `hull attach {container}` attaches again"))
+            }
+            Self::InputCut { .. } => Some(
+                "the container got only a part of stdin, or nothing: its result is not to be used; run it again"
+                    .into(),
+            ),
+            Self::Interrupted => {
+                Some("`hull ps -a` lists the pod, `hull rm -f` removes it".into())
+            }
             Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Json { .. }
             | Self::BadFlag { .. }

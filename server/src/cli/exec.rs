@@ -8,6 +8,8 @@ use super::exit_codes::{OWN_FAILURE, TIMED_OUT, failure_code, not_started_code};
 use super::names::Objects;
 use super::output;
 use super::session::{self, Ended, Options};
+use super::signals::EndSignals;
+use super::stdin::Stdin;
 use hull_proto::cri as api;
 use std::time::Duration;
 use tonic::Status;
@@ -35,9 +37,11 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
         detach_keys: None,
         timeout: (args.timeout > 0).then(|| Duration::from_secs(u64::from(args.timeout))),
     };
-    match session::run(&url, options).await.map_err(own)? {
+    let mut signals = EndSignals::new().map_err(own)?;
+    let ended = session::run(&url, options, &mut Stdin::default(), &mut signals).await;
+    match ended.map_err(own)? {
         Ended::Exited(code) | Ended::Signal(code) => Ok(code),
-        Ended::Failed(message) => Err((Error::daemon(&message), not_started_code(&message))),
+        Ended::Failed { message, .. } => Err((Error::daemon(&message), not_started_code(&message))),
         Ended::TimedOut => {
             let text = format!("the command did not end within {} s and was killed", args.timeout);
             output::to_stderr(&error::lines(&text, None));

@@ -30,8 +30,11 @@ mod raw_mode;
 mod run;
 mod run_config;
 mod run_logs;
+mod running;
 mod session;
+mod signals;
 mod stats;
+mod stdin;
 mod verify;
 mod wait;
 

@@ -3,29 +3,31 @@
 //! daemon's streaming, as kubectl has them.
 //!
 //! ```text
-//! stdin ─ thread ─ detach keys? ─▶ queue ─▶ WebSocket ─▶ process
+//! stdin ─ thread ─▶ detach keys? ─▶ queue ─▶ WebSocket ─▶ process
 //! stdout, stderr ◀─ thread ◀─ queue ◀─ WebSocket ◀─┘
 //! ```
 //!
-//! Our stdin and stdout may block, so each has a thread. The threads end with this program; what stdin's thread has
-//! read by then is lost, as with every program that reads ahead.
+//! The rule: nothing here waits for the daemon or the process alone. A process that does not read its input, or a
+//! daemon that does not answer, delays neither a signal nor the timeout.
 
-use super::detach::{DetachFilter, DetachKeys, Filtered};
+use super::detach::DetachKeys;
 use super::error::{Error, Result};
 use super::exit_codes::exit_code;
 use super::raw_mode::{self, RawMode};
+use super::signals::EndSignals;
+use super::stdin::{Input, Outgoing, Stdin};
 use bytes::Bytes;
 use hull_streaming::terminal::Size;
 use hull_streaming::websocket::client::{self, ClientError, Received};
-use std::io::{self, Read as _, Write as _};
+use rustix::io::Errno;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-/// Size of one read of stdin, in bytes.
-const CHUNK: usize = 32 << 10;
 /// Most chunks that wait in either direction.
 const CHUNKS_WAITING: usize = 4;
 /// Interval of signs of life while nothing else is sent.
@@ -49,8 +51,8 @@ pub(crate) struct Options {
 pub(crate) enum Ended {
     /// The process has exited with this code; 0 for an attached container, whatever its code.
     Exited(u8),
-    /// The daemon could not run the process: its sentence.
-    Failed(String),
+    /// The daemon could not run the process, or ended the session of a client that fell behind: its sentence.
+    Failed { message: String, after_output: bool },
     /// The user typed the detach keys.
     Detached,
     /// The timeout of the options has passed.
@@ -59,29 +61,27 @@ pub(crate) enum Ended {
     Signal(u8),
 }
 
-/// A message to the daemon.
-enum Outgoing {
-    Stdin(Vec<u8>),
-    EndStdin,
-    Resize(Size),
-    Alive,
-}
-
 /// Runs the session at `url`, an answer of Exec or Attach, until either side ends it.
 ///
 /// # Errors
-/// The connection fails, our stdin is not a terminal although both -i and -t are given, or our stdout cannot be
-/// written.
-pub(crate) async fn run(url: &str, options: Options) -> Result<Ended> {
-    // Before the terminal is raw: a signal must not leave it so.
-    let signals = EndSignals::new()?;
+/// The connection fails, our stdin is not a terminal although both -i and -t are given, our stdin cannot be read, or
+/// our stdout cannot be written.
+pub(crate) async fn run(
+    url: &str,
+    options: Options,
+    stdin: &mut Stdin,
+    signals: &mut EndSignals,
+) -> Result<Ended> {
     let raw = (options.stdin && options.tty).then(RawMode::enter).transpose()?;
-    let ended = connected(url, options, signals).await;
+    let ended = connected(url, options, stdin, signals).await;
     drop(raw);
     ended
 }
 
-async fn connected(url: &str, options: Options, mut signals: EndSignals) -> Result<Ended> {
+/// Both directions of a session, and its connection.
+type Connection = (client::Sender<TcpStream>, client::Receiver<TcpStream>, OwnedFd);
+
+async fn connect(url: &str) -> Result<Connection> {
     let address =
         url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or(url);
     let io = TcpStream::connect(address)
@@ -91,13 +91,26 @@ async fn connected(url: &str, options: Options, mut signals: EndSignals) -> Resu
     let connection = rustix::io::dup(&io)
         .map_err(|source| Error::Kernel { operation: "duplicate a descriptor", source })?;
     let (to, from) = client::connect(io, url).await.map_err(|source| Error::Session { source })?;
+    Ok((to, from, connection))
+}
+
+async fn connected(
+    url: &str,
+    options: Options,
+    stdin: &mut Stdin,
+    signals: &mut EndSignals,
+) -> Result<Ended> {
+    let (to, from, connection) = tokio::select! {
+        connection = connect(url) => connection?,
+        code = signals.next() => return Ok(Ended::Signal(code)),
+    };
     let (queue, outgoing) = mpsc::channel(CHUNKS_WAITING);
     let _sender = tokio::spawn(send_all(to, outgoing));
     let received = receive_all(from);
     tokio::pin!(received);
     let ended = tokio::select! {
         ended = &mut received => return ended,
-        ended = until_ended_here(&queue, options, &mut signals) => ended?,
+        ended = until_ended_here(&queue, options, stdin, signals, raw_mode::size) => ended?,
     };
     // The daemon notices the end even if it does not read now. Output from before it is still printed.
     let _gone = rustix::net::shutdown(&connection, rustix::net::Shutdown::Write);
@@ -114,47 +127,65 @@ async fn connected(url: &str, options: Options, mut signals: EndSignals) -> Resu
 async fn until_ended_here(
     queue: &mpsc::Sender<Outgoing>,
     options: Options,
+    stdin: &mut Stdin,
     signals: &mut EndSignals,
+    terminal_size: impl Fn() -> Option<Size>,
 ) -> Result<Ended> {
     let mut resized =
         signal(SignalKind::window_change()).map_err(Error::io("listen for signals"))?;
-    if options.tty {
-        send_size(queue).await;
-    }
-    let (detached, detach) = oneshot::channel();
-    if options.stdin {
-        read_stdin(queue.clone(), options.detach_keys, detached)?;
-    }
-    let detach = async {
-        if detach.await.is_err() {
-            // Stdin has ended.
-            std::future::pending().await
-        }
-    };
     let timeout = async {
         match options.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(detach, timeout);
+    tokio::pin!(timeout);
     let mut alive = tokio::time::interval(ALIVE);
+    let mut input = Input::new(options.stdin, options.detach_keys);
+    // The newest size that was not sent yet.
+    let mut size = options.tty.then(&terminal_size).flatten();
+    // Closed when the connection is broken, which the receiver reports.
+    let mut is_open = true;
     loop {
         tokio::select! {
-            () = &mut detach => return Ok(Ended::Detached),
-            () = &mut timeout => return Ok(Ended::TimedOut),
             code = signals.next() => return Ok(Ended::Signal(code)),
-            Some(()) = resized.recv(), if options.tty => send_size(queue).await,
+            () = &mut timeout => return Ok(Ended::TimedOut),
+            place = queue.reserve(), if is_open && (size.is_some() || input.is_waiting()) => {
+                match place {
+                    Ok(place) => {
+                        let message = size.take().map(Outgoing::Resize).or_else(|| input.take());
+                        if let Some(message) = message {
+                            place.send(message);
+                        }
+                    }
+                    Err(_) => is_open = false,
+                }
+            }
+            chunk = stdin.next(), if input.wants_more() => {
+                if input.add(chunk_or_end(chunk, options.tty)?) {
+                    // A process that does not read does not keep its user.
+                    if let Some(last) = input.take() {
+                        drop(queue.try_send(last));
+                    }
+                    return Ok(Ended::Detached);
+                }
+            }
+            Some(()) = resized.recv(), if options.tty => size = terminal_size().or(size),
             // If the queue is full, something is being sent.
             _ = alive.tick() => drop(queue.try_send(Outgoing::Alive)),
         }
     }
 }
 
-async fn send_size(queue: &mpsc::Sender<Outgoing>) {
-    if let Some(size) = raw_mode::size() {
-        // Fails if the session has ended.
-        let _ended = queue.send(Outgoing::Resize(size)).await;
+/// A terminal that is gone reads as EIO: the end of its input. Any other error would pass for the end of a file.
+fn chunk_or_end(chunk: Result<Option<Vec<u8>>>, tty: bool) -> Result<Option<Vec<u8>>> {
+    match chunk {
+        Err(Error::Io { source, .. })
+            if tty && source.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        other => other,
     }
 }
 
@@ -177,7 +208,7 @@ async fn send_all(mut to: client::Sender<TcpStream>, mut queue: mpsc::Receiver<O
 /// Prints output until the daemon ends the session, and reads the status.
 async fn receive_all(mut from: client::Receiver<TcpStream>) -> Result<Ended> {
     let (output, mut written) = write_output()?;
-    let mut status = Vec::new();
+    let (mut status, mut after_output) = (Vec::new(), false);
     let broken = loop {
         let chunk = match from.next().await {
             Ok(Some(Received::Status(bytes))) => {
@@ -192,6 +223,7 @@ async fn receive_all(mut from: client::Receiver<TcpStream>) -> Result<Ended> {
             Ok(None) => break None,
             Err(err) => break Some(err),
         };
+        after_output = true;
         // The writer has ended with an error.
         if output.send(chunk).await.is_err() {
             break None;
@@ -202,14 +234,14 @@ async fn receive_all(mut from: client::Receiver<TcpStream>) -> Result<Ended> {
         return Err(Error::io("print the output")(source));
     }
     match (status.is_empty(), broken) {
-        (false, _) => parse_status(&status),
+        (false, _) => parse_status(&status, after_output),
         (true, Some(source)) => Err(Error::Session { source }),
         (true, None) => Err(Error::SessionCut),
     }
 }
 
 /// The result of the process in a `Status` of the Kubernetes API.
-fn parse_status(json: &[u8]) -> Result<Ended> {
+fn parse_status(json: &[u8], after_output: bool) -> Result<Ended> {
     let status: serde_json::Value =
         serde_json::from_slice(json).map_err(|source| Error::Json { source })?;
     if status["status"] == "Success" {
@@ -222,52 +254,11 @@ fn parse_status(json: &[u8]) -> Result<Ended> {
         .and_then(|cause| cause["message"].as_str()?.parse().ok());
     Ok(match code {
         Some(code) => Ended::Exited(exit_code(code)),
-        None => Ended::Failed(status["message"].as_str().unwrap_or_default().to_owned()),
+        None => {
+            let message = status["message"].as_str().unwrap_or_default().to_owned();
+            Ended::Failed { message, after_output }
+        }
     })
-}
-
-/// Starts the thread that reads stdin until its end or the detach keys.
-fn read_stdin(
-    queue: mpsc::Sender<Outgoing>,
-    detach_keys: Option<DetachKeys>,
-    detached: oneshot::Sender<()>,
-) -> Result<()> {
-    let mut filter = detach_keys.map(DetachFilter::new);
-    let read = move || {
-        let mut stdin = io::stdin().lock();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let got = match stdin.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(got) => got,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
-                // EIO of a terminal that is gone.
-                Err(_) => break,
-            };
-            let input = match &mut filter {
-                None => Filtered::Input(chunk[..got].to_vec()),
-                Some(filter) => filter.feed(&chunk[..got]),
-            };
-            let (input, detach) = match input {
-                Filtered::Input(input) => (input, false),
-                Filtered::Detach(input) => (input, true),
-            };
-            if !input.is_empty() && queue.blocking_send(Outgoing::Stdin(input)).is_err() {
-                return;
-            }
-            if detach {
-                let _ended = detached.send(());
-                return;
-            }
-        }
-        let rest = filter.map(DetachFilter::rest).unwrap_or_default();
-        if !rest.is_empty() {
-            let _ended = queue.blocking_send(Outgoing::Stdin(rest));
-        }
-        let _ended = queue.blocking_send(Outgoing::EndStdin);
-    };
-    let thread = thread::Builder::new().name("stdin".into()).spawn(read);
-    thread.map(drop).map_err(Error::io("start a thread"))
 }
 
 /// A stream of ours.
@@ -308,39 +299,11 @@ fn write_output() -> Result<OutputQueue> {
     Ok((queue, written))
 }
 
-/// The signals that end a session, with their exit codes.
-struct EndSignals([(Signal, u8); 4]);
-
-impl EndSignals {
-    fn new() -> Result<Self> {
-        let on = |kind: SignalKind| {
-            let code = exit_code(128_i32.saturating_add(kind.as_raw_value()));
-            let signal = signal(kind).map_err(Error::io("listen for signals"))?;
-            Ok::<_, Error>((signal, code))
-        };
-        Ok(Self([
-            on(SignalKind::interrupt())?,
-            on(SignalKind::terminate())?,
-            on(SignalKind::hangup())?,
-            on(SignalKind::quit())?,
-        ]))
-    }
-
-    /// Waits for a signal, and returns its exit code.
-    async fn next(&mut self) -> u8 {
-        let [first, second, third, fourth] = &mut self.0;
-        tokio::select! {
-            _ = first.0.recv() => first.1,
-            _ = second.0.recv() => second.1,
-            _ = third.0.recv() => third.1,
-            _ = fourth.0.recv() => fourth.1,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{Signal as Number, getpid, kill_process};
+    use std::cell::Cell;
 
     #[test]
     fn the_exit_code_is_in_the_status() {
@@ -350,14 +313,51 @@ mod tests {
         for (json, ended) in [
             (&br#"{"metadata":{},"status":"Success"}"#[..], Ended::Exited(0)),
             (failure, Ended::Exited(3)),
-            (br#"{"status":"Failure","message":"cannot start"}"#, Ended::Failed("cannot start".into())),
+            (
+                br#"{"status":"Failure","message":"cannot start"}"#,
+                Ended::Failed { message: "cannot start".into(), after_output: false },
+            ),
             (
                 br#"{"status":"Failure","details":{"causes":[{"reason":"ExitCode","message":"-9"}]}}"#,
                 Ended::Exited(255),
             ),
         ] {
-            assert_eq!(parse_status(json).unwrap(), ended);
+            assert_eq!(parse_status(json, false).unwrap(), ended);
         }
-        parse_status(b"not JSON").unwrap_err();
+        parse_status(b"not JSON", false).unwrap_err();
+    }
+
+    /// The end of a session whose process does not read: the queue is full, and stays so.
+    async fn end_with_full_queue(options: Options, signal: Option<Number>) -> Ended {
+        let (queue, _not_read) = mpsc::channel(1);
+        queue.try_send(Outgoing::Alive).unwrap();
+        let mut signals = EndSignals::only(SignalKind::user_defined1()).unwrap();
+        let asked = Cell::new(0);
+        let size = || {
+            asked.set(asked.get() + 1);
+            // The second size comes by a signal, while the first one waits.
+            let sent = if asked.get() == 1 { Some(Number::WINCH) } else { signal };
+            sent.into_iter().for_each(|sent| kill_process(getpid(), sent).unwrap());
+            Some(Size { width: 80, height: 24 })
+        };
+        let mut stdin = Stdin::default();
+        until_ended_here(&queue, options, &mut stdin, &mut signals, size).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_new_size_for_a_process_that_does_not_read_delays_neither_timeout_nor_signal() {
+        let options = |timeout| Options { stdin: false, tty: true, detach_keys: None, timeout };
+        let timed = options(Some(Duration::from_millis(1)));
+        assert_eq!(end_with_full_queue(timed, None).await, Ended::TimedOut);
+        let ended = end_with_full_queue(options(None), Some(Number::USR1)).await;
+        assert_eq!(ended, Ended::Signal(138));
+    }
+
+    #[test]
+    fn the_end_of_a_terminal_is_not_an_error_but_that_of_a_file_is() {
+        let failed = |errno: Errno| Err(Error::io("read stdin")(errno.into()));
+        assert_eq!(chunk_or_end(failed(Errno::IO), true).unwrap(), None);
+        chunk_or_end(failed(Errno::IO), false).unwrap_err();
+        chunk_or_end(failed(Errno::ISDIR), true).unwrap_err();
     }
 }

@@ -42,24 +42,37 @@ pub(crate) async fn status_of(client: &mut Client, id: &str) -> Result<api::Cont
     Ok(status(client, id, false).await?.0)
 }
 
+/// Calls the daemon again while there is none, as during its restart, for at most a minute. The call must have the
+/// same result when it is made twice.
+///
+/// # Errors
+/// The last one.
+pub(crate) async fn through_restart<T>(
+    mut call: impl AsyncFnMut() -> Result<T, tonic::Status>,
+) -> Result<T, tonic::Status> {
+    let began = Instant::now();
+    loop {
+        match call().await {
+            Err(err) if is_away(&err) && began.elapsed() <= AWAY_MAX => {
+                tokio::time::sleep(POLL).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether there is no daemon, or it has gone during the call: then the error has a cause on this side.
+fn is_away(err: &tonic::Status) -> bool {
+    err.code() == Code::Unavailable || std::error::Error::source(err).is_some()
+}
+
 /// Resolves when the container has exited, with its last status.
 pub(crate) async fn until_exited(mut client: Client, id: String) -> Result<api::ContainerStatus> {
-    let mut away: Option<Instant> = None;
     let mut waited = false;
     loop {
-        let (status, pid) = match status(&mut client, &id, !waited).await {
-            Ok(found) => found,
-            Err(err) if err.code() == Code::Unavailable => {
-                let since = *away.get_or_insert_with(Instant::now);
-                if since.elapsed() > AWAY_MAX {
-                    return Err(err.into());
-                }
-                tokio::time::sleep(POLL).await;
-                continue;
-            }
-            Err(err) => return Err(err.into()),
-        };
-        away = None;
+        let verbose = !waited;
+        let (status, pid) =
+            through_restart(async || status(&mut client, &id, verbose).await).await?;
         if status.state == api::ContainerState::ContainerExited as i32 {
             return Ok(status);
         }

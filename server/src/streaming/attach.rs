@@ -125,7 +125,8 @@ fn received_fd(socket: &StdStream) -> Option<OwnedFd> {
 }
 
 impl ContainerStreams {
-    /// Copies until the container or its output has ended. `Ok` also if the client disconnects.
+    /// Copies until the container or its output has ended; for a client of the input alone, until all of its input is
+    /// in the container's pipe. `Ok` also if the client disconnects.
     async fn copy(
         self,
         node: &Arc<Node>,
@@ -164,8 +165,9 @@ impl ContainerStreams {
                 pod.container_ended(id).await;
             }
         };
+        let is_input_alone = output.is_empty();
         let output = async {
-            if output.is_empty() {
+            if is_input_alone {
                 ended.await;
                 return Ok(());
             }
@@ -175,6 +177,9 @@ impl ContainerStreams {
         tokio::pin!(input, output);
         let mut input_done = false;
         let shown: std::result::Result<(), FellBehind> = loop {
+            if is_input_alone && input_done {
+                break Ok(());
+            }
             tokio::select! {
                 shown = &mut output => break shown,
                 () = &mut input, if !input_done => input_done = true,
