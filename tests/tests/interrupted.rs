@@ -300,3 +300,17 @@ async fn a_terminal_that_fell_behind_shows_nothing_twice() {
     let _removed = node.hull(&["rm", "-f", "loud"]).good();
     node.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn an_import_that_is_refused_does_not_wait_for_the_rest_of_the_archive() {
+    let node = Node::start_with("[image]\narchive_bytes_max = 65536\n").await;
+    let mut child = piped(&mut node.hull_command(&["import", "-"]));
+    let mut stdin = child.stdin.take().or_fail("take stdin");
+    // The daemon refuses the first piece of a mebibyte, and the next one does not come.
+    stdin.write_all(&vec![0; (1 << 20) + 1]).or_fail("write");
+    let status = ended(&mut child).await;
+    let errors = errors(&mut child);
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(errors.contains("archive_bytes_max"), "{errors}");
+    drop(stdin);
+}

@@ -6,10 +6,12 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::output;
 use hull_proto::admin;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::path::Path;
-use tokio::sync::mpsc;
+use std::thread;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Size of one message with a piece of an archive, in bytes.
@@ -21,13 +23,19 @@ const AHEAD: usize = 4;
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     let imported = taken_in(&mut client, &args.file, args.name.as_deref()).await?;
     for left in imported.left {
-        output::to_stderr(&format!("not imported: {}: {}", left.name, left.why));
+        output::to_stderr(&not_imported(&left.name, &left.why));
     }
     for image in imported.images {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };
         output::line(&format!("{} {names}", image.id))?;
     }
     Ok(())
+}
+
+/// The line about an image of an archive that was not imported. Its name is the archive's own text.
+fn not_imported(name: &str, why: &str) -> String {
+    let [name, why] = [name, why].map(|text| shown(text, MESSAGE_BYTES_MAX));
+    format!("not imported: {name}: {why}\n")
 }
 
 /// Streams an archive to the daemon, which may be unable to open the file itself, and returns what was imported.
@@ -40,12 +48,21 @@ pub(crate) async fn taken_in(
     let (sender, chunks) = mpsc::channel(AHEAD);
     let name = name.unwrap_or_default().to_owned();
     let shown = file.display().to_string();
-    let reader = tokio::task::spawn_blocking(move || send(archive, &shown, name, &sender));
+    let (done, mut read) = oneshot::channel();
+    // A plain thread, which ends with this program: stdin may block when the daemon has refused the archive already.
+    let reader = move || {
+        let sent = send(archive, &shown, name, &sender);
+        // Before the end of the stream, which is the sender's.
+        let _answered = done.send(sent);
+    };
+    thread::Builder::new()
+        .name("archive".into())
+        .spawn(reader)
+        .map_err(Error::io("start a thread"))?;
     let answer = client.admin.import(ReceiverStream::new(chunks)).await;
     // Why reading failed says more than the daemon's error about a truncated archive.
-    match reader.await {
-        Ok(read) => read?,
-        Err(join) => return Err(Error::io("read the archive")(io::Error::other(join))),
+    if let Ok(Err(failed)) = read.try_recv() {
+        return Err(failed);
     }
     Ok(answer?.into_inner())
 }
@@ -111,6 +128,13 @@ fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_image_that_is_left_is_one_line() {
+        let line = not_imported("x\nerror: forged\u{1b}[2J", "its\nreason");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(line.ends_with('\n') && line.starts_with("not imported: x\\nerror"), "{line}");
+    }
 
     #[test]
     fn an_archive_is_sent_whole_and_named_once() {
