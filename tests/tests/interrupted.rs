@@ -314,3 +314,32 @@ async fn an_import_that_is_refused_does_not_wait_for_the_rest_of_the_archive() {
     assert!(errors.contains("archive_bytes_max"), "{errors}");
     drop(stdin);
 }
+
+#[tokio::test]
+async fn a_daemon_that_is_asked_twice_to_end_does_not_wait_for_calls() {
+    let mut node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let id = cri.run_idle(&pod, "main", &image).await;
+    let call = tokio::spawn({
+        let (cri, id) = (node.cri(), id.clone());
+        async move { cri.exec_for(&id, &["sh", "-c", "touch /begun; exec sleep 1000"], 300).await }
+    });
+    eventually("the call is under way", || async {
+        let found = cri.exec(&id, &["test", "-e", "/begun"]).await.or_fail("exec");
+        if found.code == 0 { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    send("TERM", u32::try_from(node.daemon_pid()).or_fail("read its pid"));
+    eventually("the daemon waits for the call", || async {
+        let log = node.daemon_log();
+        if log.contains("shutdown requested; calls") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    // It would wait for twenty seconds.
+    let began = Instant::now();
+    node.terminate();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    call.await.or_fail("join").unwrap_err();
+    node.start_again().await;
+    assert_eq!(node.cri().exec(&id, &["true"]).await.or_fail("exec").code, 0);
+}

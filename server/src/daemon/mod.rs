@@ -9,6 +9,7 @@ mod in_flight;
 mod network_claim;
 mod run;
 mod service;
+mod stop_requests;
 mod timeout;
 
 pub(crate) use run::{serve, shown};

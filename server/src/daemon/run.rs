@@ -7,6 +7,7 @@ use super::gc;
 use super::in_flight::InFlight;
 use super::network_claim;
 use super::service::{self, Service};
+use super::stop_requests::StopRequests;
 use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
 use crate::config::Config;
@@ -38,7 +39,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
@@ -193,13 +193,14 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let streaming = Streaming::start(Arc::clone(&node));
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
-    let stop = terminated()?;
-    let (shutdown, wait) = tokio::sync::watch::channel(false);
+    let requested = StopRequests::listen().map_err(|source| Error::Signals { source })?;
+    let mut first = requested.clone();
     let shutdown = async move {
-        stop.await;
+        first.wait_for(1).await;
         service.say("STOPPING=1");
-        info!("shutdown requested; calls in progress are finished first");
-        shutdown.send_replace(true);
+        info!(
+            "shutdown requested; calls in progress are finished first, unless it is requested again"
+        );
     };
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
@@ -211,7 +212,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         .serve_with_incoming_shutdown(connections(listener), shutdown);
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
-        () = drained(wait, &calls) => Ok(()),
+        () = drained(requested, &calls) => Ok(()),
     };
     if is_ours {
         remove(&socket);
@@ -418,29 +419,21 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-fn terminated() -> Result<impl Future<Output = ()>, Error> {
-    let failed = |source| Error::Signals { source };
-    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+/// Resolves, once told to end, when no call is under way, the time for that is up, or a second request does not wait
+/// for calls. Connections that are still open then have nothing to say: their clients do not answer the GOAWAY.
+async fn drained(mut requested: StopRequests, calls: &InFlight) {
+    requested.wait_for(1).await;
+    tokio::select! {
+        none = tokio::time::timeout(DRAIN_MAX, calls.none()) => {
+            if none.is_err() {
+                warn!("calls under way took longer than {DRAIN_MAX:?}; ending without them");
+                return;
+            }
         }
-    })
-}
-
-/// Resolves, once told to end, when no call is under way or the time for that is up. Connections that
-/// are still open then have nothing to say: their clients do not answer the GOAWAY.
-async fn drained(mut shutdown: tokio::sync::watch::Receiver<bool>, calls: &InFlight) {
-    if shutdown.wait_for(|requested| *requested).await.is_err() {
-        // The server ended by itself; the other arm of the select has the answer.
-        std::future::pending::<()>().await;
-    }
-    if tokio::time::timeout(DRAIN_MAX, calls.none()).await.is_err() {
-        warn!("calls under way took longer than {DRAIN_MAX:?}; ending without them");
-        return;
+        () = requested.wait_for(2) => {
+            warn!("shutdown requested again; ending without the calls under way");
+            return;
+        }
     }
     tokio::time::sleep(GOODBYE_MAX).await;
 }
