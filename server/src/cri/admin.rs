@@ -123,16 +123,12 @@ impl Hull for Cri {
         request: Request<api::ExportRequest>,
     ) -> Result<Response<BoxStream<api::ExportChunk>>, Status> {
         let names = request.into_inner().images;
-        let (out, stream) = mpsc::channel(PIECES_AHEAD);
         let images = Arc::clone(&self.node.images);
-        tokio::task::spawn_blocking(move || {
+        let stream = produced(move |out| {
             let pieces = Pieces { out: out.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
-            if let Err(err) = images.export(&names, pieces) {
-                // The caller may have disconnected.
-                let _left = out.blocking_send(Err(status::of_image(&err)));
-            }
+            images.export(&names, pieces).map_err(|err| status::of_image(&err))
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn verify(
@@ -194,6 +190,28 @@ fn verified(of: Verified) -> api::VerifiedLayer {
     }
 }
 
+/// A stream that `make` fills, on a thread that may block. It ends with the error of `make`, also if that panics: a
+/// part never passes for the whole.
+fn produced<T: Send + 'static>(
+    make: impl FnOnce(&mpsc::Sender<Result<T, Status>>) -> Result<(), Status> + Send + 'static,
+) -> ReceiverStream<Result<T, Status>> {
+    let (out, stream) = mpsc::channel(PIECES_AHEAD);
+    tokio::spawn(async move {
+        let pieces = out.clone();
+        let failed = match tokio::task::spawn_blocking(move || make(&pieces)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(failed)) => failed,
+            Err(_) => {
+                let text = "cannot make the rest of the answer: its thread ended without a result";
+                status::plain(Code::Internal, text)
+            }
+        };
+        // The caller may have disconnected.
+        let _left = out.send(Err(failed)).await;
+    });
+    ReceiverStream::new(stream)
+}
+
 /// Sends what is written piece by piece; waits when the reader is slower.
 struct Pieces {
     out: mpsc::Sender<Result<api::ExportChunk, Status>>,
@@ -239,5 +257,28 @@ fn layer(step: Progress) -> api::PullProgress {
                 .unwrap_or_default(),
         }),
         done: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_whose_thread_panics_ends_with_an_error() {
+        let mut pieces = produced(|out| {
+            out.blocking_send(Ok(1)).unwrap();
+            panic!("a bug")
+        });
+        assert_eq!(pieces.next().await.unwrap().unwrap(), 1);
+        let last = pieces.next().await.unwrap().unwrap_err();
+        assert_eq!(last.code(), Code::Internal);
+        assert!(pieces.next().await.is_none());
+        let mut whole = produced(|out| {
+            out.blocking_send(Ok(2)).unwrap();
+            Ok(())
+        });
+        assert_eq!(whole.next().await.unwrap().unwrap(), 2);
+        assert!(whole.next().await.is_none());
     }
 }
