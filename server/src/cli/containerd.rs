@@ -12,8 +12,7 @@
 //! name replace it, in the schema of version 2, 3 or 4. Every other setting of that file is reported as
 //! ignored, unless Hull behaves as it demands anyway.
 
-use super::ctr::but_not;
-use super::error::{Error, Result};
+use super::error::{Error, Result, but_not};
 use super::output;
 use crate::config::{self, Config};
 use std::io;

@@ -13,7 +13,7 @@
 
 use super::args::Export;
 use super::client::Client;
-use super::error::{Error, Result};
+use super::error::{Error, Result, but_not};
 use super::{archives, images, output};
 use hull_proto::{admin, cri as api};
 use std::ffi::OsString;
@@ -187,11 +187,6 @@ fn parse(words: &[String]) -> Result<Request, String> {
             but_not(&plain)
         )),
     }
-}
-
-/// The end of a sentence about known commands: the words that are none, if there are any.
-pub(crate) fn but_not(words: &[&str]) -> String {
-    if words.is_empty() { String::new() } else { format!(", not `{}`", words.join(" ")) }
 }
 
 fn owned(words: &[&str]) -> Vec<String> {

@@ -177,6 +177,11 @@ pub(crate) fn lines(text: &str, hint: Option<&str>) -> String {
     }
 }
 
+/// The end of a sentence about known commands: the words that are none, if there are any.
+pub(crate) fn but_not(words: &[&str]) -> String {
+    if words.is_empty() { String::new() } else { format!(", not `{}`", words.join(" ")) }
+}
+
 /// An error with its sources, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     crate::error::Chain(error).to_string()
