@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: cluster cluster-down cluster-bench e2e kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines deb install uninstall clean
+.PHONY: cluster cluster-down cluster-bench e2e kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +65,7 @@ kubelet: setup ## Build the kubelet that some tests run, in the version of tests
 
 tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, in the versions of tests/tools/go.mod
 
-$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go scripts/tools
+$(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go tests/tools/grpcclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 # MODE selects one mode: serial, websocket, parallel. ARGS are for critest: ARGS=-ginkgo.focus=exec
@@ -169,6 +169,10 @@ bench: build ## Measure Hull beside the runtimes that `make baselines` installed
 
 baselines: setup ## Build or install the runtimes that `make bench` compares with
 	@scripts/baselines
+
+# IMAGES is the number of images; ADVERSARY_SEED repeats a run with others.
+compare-images: setup ## Pull 300 images with Hull and with containerd, and compare their trees; needs `make baselines`
+	@IMAGES=$(or $(IMAGES),300) TESTS_MUST_RUN=1 cargo test -p hull-image --test containerd -- --nocapture
 
 bench-oci: build ## Measure `hull oci` beside runc and crun, if they are installed
 	@cargo build --release -p hull-tests --bin oci_bench

@@ -44,4 +44,4 @@ pub use types::{
     Remote, Verified,
 };
 pub use unpack::Error as UnpackError;
-pub use view::{Kind, kind_inside, read_inside, view};
+pub use view::{Kind, kind_inside, read_inside, read_start_inside, view};

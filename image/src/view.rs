@@ -142,14 +142,29 @@ fn find(view: BorrowedFd<'_>, path: &str) -> sys::Result<Option<OwnedFd>> {
     }
 }
 
-/// Reads at most `max_bytes` of the file `path` of a view, links resolved inside. `None` if there is
-/// no such file, or it is something else than a regular one.
+/// Reads the file `path` of a view, links resolved inside. `None` if there is no such file, or it is something else
+/// than a regular one. A file of more than `max_bytes` is an error (`EFBIG`): its end may be what matters.
 pub fn read_inside(
     view: BorrowedFd<'_>,
     path: &str,
     max_bytes: usize,
 ) -> Result<Option<Vec<u8>>, Error> {
-    read(view, path, max_bytes).map_err(|source| Error::Read { path: path.to_owned(), source })
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let bytes = read(view, path, max_bytes.saturating_add(1)).map_err(failed)?;
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() > max_bytes) {
+        let call = format!("read({}, at most {max_bytes} bytes)", shown(path, NAME_MAX));
+        return Err(failed(sys::Error::new(Errno::FBIG, call)));
+    }
+    Ok(bytes)
+}
+
+/// Reads the first `bytes` bytes of the file `path` of a view, like [`read_inside`].
+pub fn read_start_inside(
+    view: BorrowedFd<'_>,
+    path: &str,
+    bytes: usize,
+) -> Result<Option<Vec<u8>>, Error> {
+    read(view, path, bytes).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 fn read(view: BorrowedFd<'_>, path: &str, max_bytes: usize) -> sys::Result<Option<Vec<u8>>> {
@@ -176,6 +191,23 @@ mod tests {
     use hull_tests::paths::cannot_run;
     use std::fs;
     use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        fs::write(dir.path().join("etc/group"), "root:x:0:").unwrap();
+        let view = view(&[dir.path().to_owned()]).unwrap();
+        let read = |max| read_inside(view.as_fd(), "/etc/group", max);
+        assert_eq!(read(9).unwrap().unwrap(), b"root:x:0:");
+        let err = read(8).unwrap_err();
+        let start = read_start_inside(view.as_fd(), "/etc/group", 4).unwrap();
+        assert_eq!(start.unwrap(), b"root");
+        assert!(
+            matches!(&err, Error::Read { source, .. } if source.errno() == Errno::FBIG),
+            "{err}"
+        );
+    }
 
     /// Older kernels take the layers in one option; this one takes both forms.
     #[test]

@@ -54,6 +54,26 @@ fn manifest_of(config_type: &str) -> Blob {
 }
 
 #[tokio::test]
+async fn of_images_with_one_name_the_last_has_it() {
+    if !can_run("of_images_with_one_name_the_last_has_it") {
+        return;
+    }
+    const NAME: &str = "example.org/same:1";
+    let make =
+        |text: &str| Image::new(vec![Layer::new().file("x", 0o644, text).tar()], json!({})).pack();
+    let (one, two) = (make("one"), make("two"));
+    let blobs: Vec<&Blob> =
+        [&one, &two].iter().flat_map(|of| of.blobs.iter().chain([&of.manifest])).collect();
+    let archive = layout(vec![named(&one, NAME), named(&two, NAME)], &blobs);
+    let store = TestStore::new();
+    let imported = import(&store, &archive).await.unwrap().images;
+    let names: Vec<&[String]> = imported.iter().map(|of| of.names.as_slice()).collect();
+    assert_eq!(names, [&[][..], &[NAME.to_owned()][..]]);
+    assert_eq!(store.store.find(NAME).unwrap().id, two.id());
+    assert!(store.store.find(&one.id()).unwrap().repo_tags.is_empty());
+}
+
+#[tokio::test]
 async fn what_is_an_image_is_imported_and_the_rest_is_named() {
     if !can_run("what_is_an_image_is_imported_and_the_rest_is_named") {
         return;

@@ -58,6 +58,54 @@ fn linux(arch: &str) -> Value {
     json!({"os": "linux", "architecture": arch})
 }
 
+/// Something that an index lists and that is not an image.
+fn other(media_type: &str, text: &str) -> Blob {
+    Blob { media_type: media_type.into(), bytes: text.as_bytes().to_vec() }
+}
+
+#[tokio::test]
+async fn what_is_not_an_image_does_not_hide_one_of_the_same_platform() {
+    if !can_run("what_is_not_an_image_does_not_hide_one_of_the_same_platform") {
+        return;
+    }
+    let image = image(this_arch());
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let artifact = json!({"schemaVersion": 2, "mediaType": manifest, "artifactType": "x/y", "layers": [],
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
+            "digest": hull_tests::image::digest(b"{}")}});
+    for beside in [
+        other("application/vnd.foo", r#"{"a":1}"#),
+        other(
+            "application/vnd.oci.artifact.manifest.v1+json",
+            r#"{"artifactType":"x","blobs":[]}"#,
+        ),
+        other("text/plain", "hello"),
+        other(manifest, &artifact.to_string()),
+    ] {
+        for platform in [Some(linux(this_arch())), None] {
+            let with = |mut of: Value| {
+                of.as_object_mut()
+                    .unwrap()
+                    .extend(platform.clone().map(|of| ("platform".to_owned(), of)));
+                of
+            };
+            let (first, second) = (with(beside.descriptor()), with(image.manifest.descriptor()));
+            for entries in [vec![first.clone(), second.clone()], vec![second, first]] {
+                let fake = registry(&index(entries), &[&beside], &[&image]);
+                let (id, _) = pulled(&fake).await.unwrap();
+                assert_eq!(id, image.id(), "{} {platform:?}", beside.media_type);
+            }
+        }
+        // Alone it is named; and an image with an unusual media type is one.
+        let fake = registry(&index(vec![beside.descriptor()]), &[&beside], &[]);
+        pulled(&fake).await.unwrap_err();
+    }
+    let mut entry = entry(&image, linux(this_arch()));
+    entry["mediaType"] = json!("application/json");
+    let fake = registry(&index(vec![entry]), &[], &[&image]);
+    assert_eq!(pulled(&fake).await.unwrap().0, image.id());
+}
+
 #[tokio::test]
 async fn an_index_is_believed_before_the_config() {
     if !can_run("an_index_is_believed_before_the_config") {

@@ -62,22 +62,6 @@ async fn certificates_that_are_not_trusted_are_told_from_other_failures() {
     }
 }
 
-/// A self-signed certificate of a CA, as `openssl req -x509` makes it by default.
-#[tokio::test]
-async fn a_server_with_the_certificate_of_a_ca_is_not_trusted() {
-    if !can_run("a_server_with_the_certificate_of_a_ca_is_not_trusted") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    drop(tls(dir.path()));
-    let ca = CertificateDer::from_pem_file(dir.path().join("ca.pem")).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(dir.path().join("ca.key")).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![ca], key).unwrap();
-    let (kind, text) = failure(&serve(config).host, dir.path()).await;
-    assert_eq!(kind, Unreachable::Certificate, "{text}");
-}
-
 #[tokio::test]
 async fn a_server_that_wants_a_client_certificate_fails_tls() {
     if !can_run("a_server_that_wants_a_client_certificate_fails_tls") {

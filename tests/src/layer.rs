@@ -171,7 +171,7 @@ impl Layer {
     /// Hides what the layers below have in the directory `path`.
     #[must_use]
     pub fn opaque(self, path: &str) -> Self {
-        self.file(&format!("{path}/.wh..wh..opq"), 0o644, "")
+        self.file(format!("{path}/.wh..wh..opq").trim_start_matches('/'), 0o644, "")
     }
 
     /// Adds an entry with names exactly as given: `..`, absolute, anything. For hostile layers.

@@ -50,31 +50,46 @@ impl Registry {
     /// Starts one that everybody may pull from.
     #[must_use]
     pub fn start() -> Self {
-        Self::serve(own_dir(), false, false)
+        Self::serve(own_dir(), "", false)
     }
 
     /// Starts a registry with its data in `dir`, which is removed with it.
     #[must_use]
     pub fn start_in(dir: &Path) -> Self {
-        Self::serve(dir.to_owned(), false, false)
+        Self::serve(dir.to_owned(), "", false)
     }
 
     /// Starts a registry with its data in `dir/data`, which stays.
     #[must_use]
     pub fn start_kept(dir: &Path) -> Self {
-        Self::serve(dir.to_owned(), false, true)
+        Self::serve(dir.to_owned(), "", true)
     }
 
     /// Starts one that wants [`USER`] and [`PASSWORD`].
     #[must_use]
     pub fn start_private() -> Self {
-        Self::serve(own_dir(), true, false)
+        let dir = own_dir();
+        let accounts =
+            format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}/htpasswd\n", dir.display());
+        let mut registry = Self::serve(dir, &accounts, false);
+        registry.private = true;
+        registry
     }
 
-    fn serve(dir: PathBuf, private: bool, kept: bool) -> Self {
+    /// Starts a registry with its data in `dir/data`, which stays, that serves TLS with `dir/own.pem` and
+    /// `dir/own.key`. Images are pushed before, by [`Self::start_kept`].
+    #[must_use]
+    pub fn start_tls(dir: &Path) -> Self {
+        let path = dir.display();
+        let tls = format!("  tls:\n    certificate: {path}/own.pem\n    key: {path}/own.key\n");
+        Self::serve(dir.to_owned(), &tls, true)
+    }
+
+    /// `more` are further lines of its configuration, behind those of `http`.
+    fn serve(dir: PathBuf, more: &str, kept: bool) -> Self {
         fs::create_dir_all(&dir).or_fail(format!("make {}", dir.display()));
         fs::write(dir.join("htpasswd"), HTPASSWD).or_fail("write the registry's accounts");
-        fs::write(dir.join("config.yml"), config(&dir, private))
+        fs::write(dir.join("config.yml"), config(&dir, more))
             .or_fail("write the registry's config");
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISE, "registry"])
@@ -91,7 +106,7 @@ impl Registry {
         let host = listening(&mut log);
         // Its log must be read on, or it blocks once the pipe is full.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { host, private, dir, supervisor, lifeline }
+        Self { host, private: false, dir, supervisor, lifeline }
     }
 
     /// Pushes an image under `name:tag` and gives its reference.
@@ -233,13 +248,11 @@ fn empty() -> Blob {
     Blob { media_type: "application/octet-stream".into(), bytes: Vec::new() }
 }
 
-fn config(dir: &Path, private: bool) -> String {
+fn config(dir: &Path, more: &str) -> String {
     let dir = dir.display();
-    let auth = format!("auth:\n  htpasswd:\n    realm: tests\n    path: {dir}/htpasswd\n");
     format!(
         "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {dir}/data\n\
-         http:\n  addr: 127.0.0.1:0\n{}",
-        if private { auth.as_str() } else { "" }
+         http:\n  addr: 127.0.0.1:0\n{more}"
     )
 }
 

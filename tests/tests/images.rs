@@ -261,12 +261,31 @@ async fn of_several_platforms_this_one_is_taken() {
     let reference = fixture::registry().push_index("tests/index", "1", &[&other, &ours]);
     cri.pull(&reference).await.unwrap();
     assert_eq!(cri.image_status(&reference).await.unwrap().unwrap().id, ours.id());
+    let inspected: serde_json::Value =
+        serde_json::from_str(&node.hull(&["inspect", &reference]).good()).unwrap();
+    let platform = &inspected["info"]["platform"];
+    assert_eq!(platform["name"], format!("linux/{}", this_arch()), "{inspected}");
+    assert!(platform["why"].as_str().unwrap().contains("of linux/"), "{platform}");
 
     let reference = fixture::registry().push_index("tests/foreign", "1", &[&other]);
     let refused = cri.pull(&reference).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unknown, "the kubelet prints other codes: {refused}");
     assert!(refused.message().contains("s390x"), "what there is: {refused}");
     assert!(refused.message().contains(this_arch()), "what was wanted: {refused}");
+}
+
+/// Without its end, the groups of the user would be missing and nobody would know.
+#[tokio::test]
+async fn a_group_file_that_is_too_large_refuses_the_container() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let group = "g:x:7:\n".repeat(160_000) + "extra:x:2000:app\n";
+    let image = fixture::busybox_image().with(Layer::new().file("etc/group", 0o644, group).tar());
+    let reference = fixture::registry().push("tests/large-group", "1", &image.pack());
+    cri.pull(&reference).await.unwrap();
+    let pod = cri.run_pod("web").await.unwrap();
+    let refused = cri.create(&pod, shell("main", &reference, "id")).await.unwrap_err();
+    assert!(refused.message().contains("/etc/group"), "{refused}");
 }
 
 #[tokio::test]

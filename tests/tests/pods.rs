@@ -226,6 +226,47 @@ async fn sysctls_are_set_in_the_pod_only() {
     assert_eq!(fs::read_to_string(&path).unwrap(), on_host);
 }
 
+const PORTS: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+const PING: &str = "/proc/sys/net/ipv4/ping_group_range";
+
+/// As in containerd 2: neither CAP_NET_BIND_SERVICE nor CAP_NET_RAW is needed in a pod's own network.
+#[tokio::test]
+async fn processes_of_a_pod_listen_on_every_port_and_ping_without_capabilities() {
+    let node = Node::start().await;
+    let (cri, image) = (node.cri(), fixture::busybox());
+    let host = [PORTS, PING].map(|path| fs::read_to_string(path).unwrap()).concat();
+    let pod = cri.run_pod("web").await.unwrap();
+    let script = format!("cat {PORTS} {PING}");
+    let mut probe = shell("probe", &image, &script);
+    let context = security(&mut probe);
+    context.run_as_user = Some(api::Int64Value { value: 1000 });
+    context.capabilities =
+        Some(api::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
+    let said = cri.output(&pod, probe).await;
+    assert_eq!(said.stdout, "0\n0\t2147483647\n", "{said:?}");
+
+    // The pod's own settings are kept, in either spelling.
+    let mut config = cri.pod_config("own");
+    config.linux.get_or_insert_default().sysctls = [
+        ("net/ipv4/ip_unprivileged_port_start".to_owned(), "1024".to_owned()),
+        ("net.ipv4.ping_group_range".to_owned(), "1 0".to_owned()),
+    ]
+    .into();
+    let own = cri.run_pod_with(config).await.unwrap();
+    let said = cri.output(&own, shell("probe", &image, &format!("cat {PORTS} {PING}"))).await;
+    assert_eq!(said.stdout, "1024\n1\t0\n");
+    assert_eq!([PORTS, PING].map(|path| fs::read_to_string(path).unwrap()).concat(), host);
+
+    // A pod with the host's network changes nothing of it.
+    let mut config = cri.pod_config("host");
+    pod_namespaces(&mut config).network = api::NamespaceMode::Node.into();
+    let shared = cri.run_pod_with(config).await.unwrap();
+    let mut probe = shell("probe", &image, &format!("cat {PORTS} {PING}"));
+    security(&mut probe).namespace_options.get_or_insert_default().network =
+        api::NamespaceMode::Node.into();
+    assert_eq!(cri.output(&shared, probe).await.stdout, host);
+}
+
 #[tokio::test]
 async fn a_sysctl_of_the_whole_host_is_refused_by_name() {
     let node = Node::start().await;

@@ -58,8 +58,8 @@ pub static SPARSE_PIECES: Budget =
 /// Kept in memory until all layers of the image are there.
 pub static IMPLIED_NAME_BYTES: Budget = fixed(
     "implied_name_bytes_max",
-    "bytes of the names of directories that the layers of an image imply but do not list",
-    16 << 20,
+    "bytes for the directories that the layers of an image imply but do not list: names, and 96 more for each",
+    32 << 20,
     Unit::Bytes,
 );
 /// Their names are on the disk, a number of each is in memory.

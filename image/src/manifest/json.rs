@@ -27,7 +27,9 @@ fn drop_nulls(value: &mut Value) {
                 }
             }
             map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
+            // Their keys are any text, and not those of documents.
+            let is_map = |key: &str| MAPS.iter().any(|(of, _)| *of == key);
+            map.iter_mut().filter(|(key, _)| !is_map(key)).for_each(|(_, value)| drop_nulls(value));
         }
         Value::Array(list) => list.iter_mut().for_each(drop_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -75,5 +77,11 @@ mod tests {
         });
         assert_eq!(parse(bytes).unwrap(), wanted);
         assert!(parse(b"{").is_err());
+        // A label may have the name of a key.
+        let labels =
+            json!({"volumes": "v", "labels": "l", "Annotations": "a", "exposedports": "e"});
+        let value =
+            json!({"config": {"Labels": labels, "Volumes": {"labels": {}}}, "annotations": labels});
+        assert_eq!(parse(value.to_string().as_bytes()).unwrap(), value);
     }
 }

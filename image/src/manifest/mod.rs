@@ -73,6 +73,8 @@ pub(crate) struct Candidate {
     platform: Option<Platform>,
     /// Why it was chosen, as a sentence.
     why: String,
+    /// Whether its media type is not one of images: tried at last, and passed over if it is not an image.
+    is_odd: bool,
 }
 
 /// An image: its config and its layers, lowest first.
@@ -145,6 +147,14 @@ impl RawDescriptor {
             platform: self.platform,
             names,
         })
+    }
+
+    /// Whether its media type is one of images or indexes, or not stated.
+    fn has_type_of_images(&self) -> bool {
+        let media_type = self.media_type.as_str();
+        media_type.is_empty()
+            || INDEX_TYPES.contains(&media_type)
+            || MANIFEST_TYPES.contains(&media_type)
     }
 
     /// Whether it lies beside images: an attestation, or an artifact of another type.
@@ -236,15 +246,12 @@ type Listed = (Vec<Descriptor>, Vec<(String, String)>);
 pub(crate) fn parse_layout(bytes: &[u8]) -> Result<Listed, Cause> {
     let (mut images, mut beside) = (Vec::new(), Vec::new());
     for of in read(bytes, "index.json")?.manifests.unwrap_or_default() {
-        let is_known = of.media_type.is_empty()
-            || INDEX_TYPES.contains(&of.media_type.as_str())
-            || MANIFEST_TYPES.contains(&of.media_type.as_str());
         let digest = shown(&of.digest, NAME_MAX);
         if of.is_beside_images() {
             let kind =
                 if of.artifact_type.is_empty() { "an attestation" } else { &of.artifact_type };
             beside.push((digest, format!("it is {kind}")));
-        } else if !is_known {
+        } else if !of.has_type_of_images() {
             beside.push((digest, format!("it is {}", of.media_type)));
         } else {
             match of.check("index.json") {
@@ -278,28 +285,53 @@ fn choose(
     what: &str,
     machine: &Machine,
 ) -> Result<Vec<Candidate>, Cause> {
-    let mut there = Vec::new();
+    let (mut there, mut odd) = (Vec::new(), Vec::new());
     for raw in manifests.into_iter().filter(|raw| !raw.is_beside_images()) {
-        there.push(raw.check(what)?);
+        if raw.has_type_of_images() {
+            there.push(raw.check(what)?);
+        } else {
+            odd.extend(raw.check(what));
+        }
     }
-    let mut platforms: Vec<String> =
-        there.iter().filter_map(|of| of.platform.as_ref()).map(Platform::shown).collect();
+    let mut platforms: Vec<String> = there
+        .iter()
+        .chain(&odd)
+        .filter_map(|of| of.platform.as_ref())
+        .map(Platform::shown)
+        .collect();
     platforms.sort_unstable();
     platforms.dedup();
     let names = if platforms.is_empty() { "nothing".into() } else { platforms.join(", ") };
-    let ranked = there.iter().filter_map(|of| Some((machine.rank(of.platform.as_ref()?)?, of)));
-    if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
-        let why = if platforms.len() == 1 {
-            "the index has it for this platform alone".to_owned()
-        } else {
-            let machine = machine.best();
-            format!("of {names} in the index, it is the best for this machine ({machine})")
+    let why = if platforms.len() == 1 {
+        "the index has it for this platform alone".to_owned()
+    } else {
+        let machine = machine.best();
+        format!("of {names} in the index, it is the best for this machine ({machine})")
+    };
+    let mut all = candidates(there, machine, &why, false);
+    all.extend(candidates(odd, machine, &why, true));
+    if all.is_empty() {
+        return Err(Cause::Platform { want: machine.shown(), there: names });
+    }
+    Ok(all)
+}
+
+/// The entries for this machine, best first; if there are none, those that do not say.
+fn candidates(
+    there: Vec<Descriptor>,
+    machine: &Machine,
+    why: &str,
+    is_odd: bool,
+) -> Vec<Candidate> {
+    let rank = |of: &Descriptor| machine.rank(of.platform.as_ref()?);
+    let mut ranked: Vec<_> = there.iter().filter_map(|of| Some((rank(of)?, of.clone()))).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    if !ranked.is_empty() {
+        let candidate = |(_, descriptor): (_, Descriptor)| {
+            let (platform, why) = (descriptor.platform.clone(), why.to_owned());
+            Candidate { descriptor, platform, why, is_odd }
         };
-        return Ok(vec![Candidate {
-            descriptor: best.clone(),
-            platform: best.platform.clone(),
-            why,
-        }]);
+        return ranked.into_iter().map(candidate).collect();
     }
     // An entry that does not say its platform may be for us: its config will tell.
     let unsaid = |of: &Descriptor| {
@@ -307,12 +339,9 @@ fn choose(
             || INDEX_TYPES.contains(&of.media_type.as_str())
     };
     let why = "the index does not say its platform, its config does";
-    let candidate = |descriptor| Candidate { descriptor, platform: None, why: why.to_owned() };
-    let unsaid: Vec<Candidate> = there.into_iter().filter(unsaid).map(candidate).collect();
-    if unsaid.is_empty() {
-        return Err(Cause::Platform { want: machine.shown(), there: names });
-    }
-    Ok(unsaid)
+    let candidate =
+        |descriptor| Candidate { descriptor, platform: None, why: why.to_owned(), is_odd };
+    there.into_iter().filter(unsaid).map(candidate).collect()
 }
 
 #[cfg(test)]

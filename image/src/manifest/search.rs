@@ -43,6 +43,8 @@ pub(crate) struct Way {
     stated: Option<(Stated, String)>,
     /// Why the entry was tried, if no index stated its platform.
     unsaid: Option<String>,
+    /// Whether an index gave it a media type that is not one of images.
+    is_odd: bool,
 }
 
 /// A search in progress.
@@ -140,6 +142,7 @@ impl<'a> Search<'a> {
             let why = format!("none of {TRIES_MAX} images without a platform is for this machine");
             return Err(Cause::Document { what: "the index".into(), why });
         }
+        way.is_odd |= candidate.is_odd;
         match candidate.platform {
             Some(platform) => way.stated = Some((platform, candidate.why)),
             None => way.unsaid = Some(candidate.why),
@@ -149,12 +152,14 @@ impl<'a> Search<'a> {
 
     /// Goes on after an entry that was only tried, and is something else than an image for this machine.
     fn refuse(&mut self, cause: Cause, way: &Way) -> Result<(), Cause> {
-        let is_other = matches!(cause, Cause::Platform { .. } | Cause::NotAnImage { .. });
-        if !is_other || way.stated.is_some() || way.digests.len() < 2 {
+        let is_artifact = matches!(cause, Cause::NotAnImage { .. });
+        let is_other = is_artifact || matches!(cause, Cause::Platform { .. });
+        let is_refused = way.is_odd || (is_other && (is_artifact || way.stated.is_none()));
+        if !is_refused || way.digests.len() < 2 {
             return Err(cause);
         }
         // That there are images for others says more than that there is something else.
-        if self.refused.is_none() || matches!(cause, Cause::Platform { .. }) {
+        if self.refused.is_none() || (matches!(cause, Cause::Platform { .. }) && !way.is_odd) {
             self.refused = Some(cause);
         }
         Ok(())

@@ -7,6 +7,7 @@
 
 use super::failure::innermost_message;
 use super::hosts::Trust;
+use super::tls::{self, NOT_A_CLIENT_CERTIFICATE, wrong};
 use crate::error::Cause;
 use crate::fs::files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -59,25 +60,28 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
     if key.is_loopback {
         builder = builder.no_proxy();
     }
-    for path in &trust.ca {
-        let wrong = || wrong(path, "it has no CA certificate in PEM form");
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&read(path)?).map_err(|_| wrong())?;
-        if certificates.is_empty() {
-            return Err(wrong());
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
+    let mut identity = None;
     if let Some((certificate, key)) = &trust.client {
         let mut pem = read(certificate)?;
         if let Some(key) = key {
             pem.push(b'\n');
             pem.extend(read(key)?);
         }
-        let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
-            wrong(certificate, "it is not a client certificate with its key, in PEM form")
-        })?;
-        builder = builder.identity(identity);
+        identity = Some((certificate.as_path(), pem));
+    }
+    let mut own = Vec::new();
+    for path in &trust.ca {
+        own.extend(tls::certificates(path, &read(path)?)?);
+    }
+    if own.is_empty() || trust.skip_verify {
+        if let Some((path, pem)) = identity {
+            let identity = reqwest::Identity::from_pem(&pem);
+            builder =
+                builder.identity(identity.map_err(|_| wrong(path, NOT_A_CLIENT_CERTIFICATE))?);
+        }
+    } else {
+        let identity = identity.as_ref().map(|(path, pem)| (*path, pem.as_slice()));
+        builder = builder.tls_backend_preconfigured(tls::config(own, identity)?);
     }
     builder.build().map_err(|err| Cause::Document {
         what: "the TLS settings".into(),
@@ -88,10 +92,6 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
 fn read(path: &Path) -> Result<Vec<u8>, Cause> {
     files::read_following(path, PEM_FILE_BYTES_MAX)
         .map_err(|source| Cause::CaFile { path: path.to_owned(), source })
-}
-
-fn wrong(path: &Path, why: &str) -> Cause {
-    Cause::Document { what: path.display().to_string(), why: why.into() }
 }
 
 /// The system's resolver, with a warning when it is slow.

@@ -36,6 +36,11 @@ pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<H
         match files::names(&directory) {
             Ok(found) => {
                 let trust = by_names(&directory, &found).map_err(failed)?;
+                // Certificates are for TLS, also on this machine.
+                let has_tls = !trust.ca.is_empty() || trust.client.is_some();
+                let plain = server.strip_prefix("http://").filter(|_| has_tls);
+                let tls = plain.map(|address| format!("https://{address}"));
+                let server = tls.as_deref().unwrap_or(server);
                 let mut hosts = hosts::parse("", server, &directory).map_err(failed)?;
                 for host in &mut hosts {
                     host.trust.clone_from(&trust);

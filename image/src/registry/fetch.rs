@@ -6,9 +6,11 @@
 //! the connection broke, and whether the registry serves parts or not.
 
 use super::clients::Clients;
+use super::encoding::{self, Encoding};
 use super::endpoint::Endpoint;
 use super::failure;
 use super::failures::{Failures, rounds};
+use super::layer_stream::{self, Stream};
 use super::range;
 use super::request::{Requests, Target};
 use super::retry::{Failed, Patience};
@@ -16,15 +18,13 @@ use super::stall_detector::StallDetector;
 use super::transport::{self, Body, body};
 use crate::credentials::auth::Auth;
 use crate::digest::Digest;
-use crate::error::{Cause, Object, Unreachable};
+use crate::error::{Cause, Object};
 use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::manifest::{ACCEPT, CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
 use bytes::Bytes;
-use reqwest::header::{
-    ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
-};
-use reqwest::{Response, StatusCode};
+use reqwest::Response;
+use reqwest::header::{ACCEPT as ACCEPT_HEADER, ACCEPT_ENCODING, HeaderMap, HeaderValue, RANGE};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -271,7 +271,9 @@ impl Session {
             match self.requests.get(endpoint, patience, target, &headers, watch).await {
                 Ok(response) => {
                     let known = range::known(&response, stream.received, stream.descriptor.size);
-                    if let Some(known) = known {
+                    // A part of something compressed begins elsewhere.
+                    let is_plain = encoding::of(response.headers()) == Encoding::Identity;
+                    if let Some(known) = known.filter(|_| is_plain) {
                         return Ok((response, known));
                     }
                 }
@@ -299,6 +301,7 @@ impl Session {
     ) -> Result<(), Failed> {
         let (mut response, mut skip) =
             self.open(endpoint, patience, stream, serves_parts, watch).await?;
+        let mut decoded = stream.decoded(&response)?;
         let mut stall = StallDetector::new(self.requests.stall());
         loop {
             watch.waits_for(WaitReason::Bytes);
@@ -306,7 +309,7 @@ impl Session {
             let is_complete = stream.received == stream.descriptor.size;
             let limit = stall.time_left();
             let limit = if is_complete { limit.min(END_MAX) } else { limit };
-            let mut chunk = match tokio::time::timeout(limit, response.chunk()).await {
+            let chunk = match tokio::time::timeout(limit, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break,
                 // All bytes are there, whatever length was announced. The digest decides.
@@ -315,17 +318,20 @@ impl Session {
                 Err(_) => return Err(self.stalled(endpoint, stream.target.what).into()),
             };
             stall.received(chunk.len() as u64, began.elapsed());
-            let known = skip.min(chunk.len() as u64);
-            skip -= known;
-            drop(chunk.split_to(usize::try_from(known).unwrap_or(chunk.len())));
-            if chunk.is_empty() {
-                continue;
+            decoded.feed(chunk);
+            while let Some(mut piece) = stream.next_piece(&mut decoded, endpoint)? {
+                let known = skip.min(piece.len() as u64);
+                skip -= known;
+                drop(piece.split_to(usize::try_from(known).unwrap_or(piece.len())));
+                if piece.is_empty() {
+                    continue;
+                }
+                watch.waits_for(WaitReason::Inflate);
+                if !stream.pass_on(piece).await? {
+                    return Ok(());
+                }
+                watch.received(stream.received);
             }
-            watch.waits_for(WaitReason::Inflate);
-            if !stream.pass_on(chunk).await? {
-                return Ok(());
-            }
-            watch.received(stream.received);
         }
         if stream.received < stream.descriptor.size {
             let why =
@@ -388,74 +394,13 @@ impl Ask<'_> {
         }
         if (bytes.len() as u64) < self.size {
             let detail = format!("{what} ended after {} of {} bytes", bytes.len(), self.size);
-            return Err(broken(host, detail));
+            return Err(layer_stream::broken(host, detail));
         }
         Err(Cause::WrongDigest {
             what: what.to_owned(),
             want: want.to_string(),
             got: digest.to_string(),
         })
-    }
-}
-
-/// Whether a response says that it is a page for people.
-fn is_html(response: &Response) -> bool {
-    let header = response.headers().get(CONTENT_TYPE).and_then(|of| of.to_str().ok());
-    let media_type = header.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-    ["text/html", "application/xhtml+xml"].iter().any(|of| media_type.eq_ignore_ascii_case(of))
-}
-
-fn broken(host: &str, detail: String) -> Cause {
-    Cause::Unreachable { host: host.to_owned(), kind: Unreachable::Broken, detail, registry: None }
-}
-
-/// The stream of a layer.
-struct Stream<'a> {
-    descriptor: &'a Descriptor,
-    into: mpsc::Sender<Bytes>,
-    received: u64,
-    /// Requests so far, to all endpoints.
-    tries: u32,
-    target: Target<'a>,
-}
-
-impl Stream<'_> {
-    /// Refuses a response to a request for the whole that cannot be it, before any of its bytes get into the stream.
-    /// Returns the number of its bytes that are known.
-    fn check_whole(&self, response: &Response, endpoint: &Endpoint) -> Result<u64, Cause> {
-        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
-        let start = if is_part { range::start(response).unwrap_or(0) } else { 0 };
-        let announced = response.content_length().map(|of| start.saturating_add(of));
-        if announced != Some(self.descriptor.size) && is_html(response) {
-            let (host, what) = (endpoint.host.clone(), self.target.what.to_owned());
-            return Err(Cause::Page { host, status: response.status().as_u16(), what });
-        }
-        if let Some(announced) = announced.filter(|of| *of < self.descriptor.size) {
-            let why = format!("has {announced} of {} bytes there", self.descriptor.size);
-            return Err(self.broken(endpoint, why));
-        }
-        let known = self.received.checked_sub(start);
-        known.ok_or_else(|| self.broken(endpoint, "begins in its middle".into()))
-    }
-
-    fn broken(&self, endpoint: &Endpoint, why: String) -> Cause {
-        broken(&endpoint.host, format!("{} {why}", self.target.what))
-    }
-
-    /// Sends a chunk; false if the receiver was dropped.
-    async fn pass_on(&mut self, chunk: Bytes) -> Result<bool, Cause> {
-        let length = chunk.len() as u64;
-        let received = self.received.saturating_add(length);
-        if received > self.descriptor.size {
-            return Err(Cause::WrongSize {
-                what: format!("layer {}", self.descriptor.digest),
-                want: self.descriptor.size,
-                got: received,
-            });
-        }
-        let is_taken = self.into.send(chunk).await.is_ok();
-        self.received = received;
-        Ok(is_taken)
     }
 }
 

@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! directory, hosts   settings in containerd's layout and format
-//! clients            endpoints of a registry, in order; client: their HTTP clients
+//! clients            endpoints of a registry, in order; client, tls: their HTTP clients
 //! breaker            hosts that are not requested for a while
 //! transport, failure one request with its redirects; the classes of failures
 //! request            authentication: challenge, token
 //! retry, retry_after which failed requests are sent again, and after which pause
 //! failures           the order of hosts, and the error if all of them fail
 //! fetch, range       documents, and layers as a stream that survives broken connections
+//! encoding           compression that a proxy in between has added
+//! layer_stream       the stream of a layer, and what is known of it
 //! stall_detector     whether a stream makes progress
 //! ```
 //!
@@ -21,16 +23,19 @@ mod challenge;
 mod client;
 mod clients;
 mod directory;
+mod encoding;
 mod endpoint;
 mod failure;
 mod failures;
 mod fetch;
 mod hosts;
+mod layer_stream;
 mod range;
 mod request;
 mod retry;
 mod retry_after;
 mod stall_detector;
+mod tls;
 mod token;
 mod transport;
 
@@ -48,4 +53,7 @@ pub(crate) fn parse_response(text: &str) {
     let _any = range::parse(text);
     let _any = retry_after::parse(text, Some(text), 0);
     let _is_page = transport::is_page(text.as_bytes());
+    let mut decoded = encoding::Decoded::new(true);
+    decoded.feed(bytes::Bytes::copy_from_slice(text.as_bytes()));
+    while let Ok(Some(_piece)) = decoded.next() {}
 }

@@ -17,7 +17,7 @@ use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
@@ -88,33 +88,61 @@ pub(super) struct Answer {
     life: Duration,
 }
 
-/// The members with a token, by either name. Others may be anything.
-#[derive(Deserialize)]
-struct TokenMembers {
-    #[serde(default)]
-    token: Value,
-    #[serde(default)]
-    access_token: Value,
+/// Some members of an object, as Go's decoder takes them: in any case, of a key that comes again the last one that is
+/// not null. Others may be anything.
+struct Members<'a>(&'a [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = HashMap<&'static str, Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
 }
 
-#[derive(Deserialize)]
-struct LifeMember {
-    #[serde(default)]
-    expires_in: Value,
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = HashMap<&'static str, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = HashMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            match self.0.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(name) => match map.next_value()? {
+                    Value::Null => {}
+                    value => drop(members.insert(*name, value)),
+                },
+            }
+        }
+        Ok(members)
+    }
 }
 
-/// Reads a response. Only the token counts: a lifetime that makes no sense is the default one.
+/// Reads members of the first object of a text. What follows it does not matter.
+fn members(
+    bytes: &[u8],
+    names: &[&'static str],
+) -> Result<HashMap<&'static str, Value>, serde_json::Error> {
+    Members(names).deserialize(&mut serde_json::Deserializer::from_slice(bytes))
+}
+
+/// Reads a response. Only the token counts, by either name: a lifetime that makes no sense is the default one.
 pub(super) fn parse(bytes: &[u8]) -> Result<Answer, &'static str> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     // The error would quote the text, which may hold a token.
-    let members: TokenMembers = serde_json::from_slice(bytes)
+    let mut tokens = members(bytes, &["token", "access_token"])
         .map_err(|_| "the response of its token server is not JSON")?;
-    let token = [members.token, members.access_token]
+    let token = ["token", "access_token"]
         .into_iter()
+        .filter_map(|name| tokens.remove(name))
         .filter_map(|value| if let Value::String(text) = value { Some(text) } else { None })
         .find(|text| !text.is_empty())
         .ok_or("its token server gave no token")?;
-    let life = serde_json::from_slice::<LifeMember>(bytes).ok().map(|of| of.expires_in);
+    let life = members(bytes, &["expires_in"]).ok().and_then(|mut of| of.remove("expires_in"));
     Ok(Answer { token, life: lifetime(&life.unwrap_or_default()) })
 }
 
@@ -377,6 +405,12 @@ mod tests {
             (r#"{"token":null,"access_token":"T"}"#, 60),
             (r#"{"token":7,"access_token":"T","issued_at":-5}"#, 60),
             (r#"{"access_token":"T","issued_at":"32767-99-99T99:99:99Z"}"#, 60),
+            (r#"{"token":"U","token":"T","expires_in":5,"expires_in":300}"#, 300),
+            (r#"{"token":"T","token":null,"expires_in":300,"expires_in":null}"#, 300),
+            ("{\"token\":\"T\"} trailing", 60),
+            ("{\"token\":\"T\"}\n{\"token\":\"U\"}", 60),
+            (r#"{"Token":"T","EXPIRES_IN":300}"#, 300),
+            (r#"{"ACCESS_TOKEN":"T","issued_at":{"token":"U"}}"#, 60),
             ("\u{feff}{\"access_token\":\"T\",\"issued_at\":null,\"scope\":[{}]}", 60),
         ] {
             let answer = parse(text.as_bytes()).unwrap();

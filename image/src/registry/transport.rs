@@ -6,11 +6,12 @@
 //! without them, also when it leads back, and never from HTTPS to plain HTTP. All redirects of a request share one time
 //! limit.
 
+use super::encoding::{self, Encoding};
 use super::endpoint::Endpoint;
 use super::failure;
 use crate::error::{Cause, Unreachable, shown};
 use flate2::bufread::MultiGzDecoder;
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use std::io::Read as _;
@@ -96,17 +97,27 @@ pub(super) fn stalled(host: &str, what: &str, limit: Duration) -> Cause {
 
 /// Where a redirect leads, or why nobody goes there.
 fn target(at: &Url, location: &HeaderValue) -> Result<Url, &'static str> {
-    let next = location.to_str().ok().and_then(|text| at.join(text).ok());
+    let next = at.join(&escaped(location.as_bytes())).ok();
     let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));
     let next = next.ok_or("to something that is not a URL")?;
     if at.scheme() == "https" && next.scheme() != "https" {
         return Err("from HTTPS to plain HTTP");
     }
-    // The client would make a header of them.
-    if has_credentials(&next) {
-        return Err("to an address with credentials in it");
-    }
+    // Credentials in it are for that address alone. The client makes a header of them.
     Ok(next)
+}
+
+/// An address as text, of which some servers write bytes that are not ASCII as they are.
+fn escaped(address: &[u8]) -> String {
+    let mut text = String::with_capacity(address.len());
+    for byte in address {
+        if byte.is_ascii() {
+            text.push(char::from(*byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 /// Whether an address has a part before `@`.
@@ -189,16 +200,20 @@ pub(super) struct Body {
     pub(super) bytes: Vec<u8>,
     /// Why it ended before the length that was announced, if it did.
     broken: Option<Cause>,
-    is_gzip: bool,
+    encoding: Encoding,
 }
 
 impl Body {
     /// The whole body, without the compression of the transfer. The result has at most `max` bytes.
     pub(super) fn complete(self, what: &str, max: u64) -> Result<Vec<u8>, Cause> {
-        match self.broken {
-            Some(cause) => Err(cause),
-            None if self.is_gzip => inflated(&self.bytes, what, max),
-            None => Ok(self.bytes),
+        match (self.broken, self.encoding) {
+            (Some(cause), _) => Err(cause),
+            (None, Encoding::Identity) => Ok(self.bytes),
+            (None, Encoding::Gzip) => inflated(&self.bytes, what, max),
+            (None, Encoding::Other(name)) => Err(Cause::Document {
+                what: what.to_owned(),
+                why: format!("its Content-Encoding is `{name}`, which was not asked for"),
+            }),
         }
     }
 }
@@ -228,21 +243,18 @@ pub(super) async fn body(
     if response.content_length().is_some_and(|length| length > max) {
         return Err(too_large());
     }
-    let encoding = response.headers().get(CONTENT_ENCODING).and_then(|of| of.to_str().ok());
-    let is_gzip = encoding.is_some_and(|of| {
-        ["gzip", "x-gzip"].iter().any(|name| of.trim().eq_ignore_ascii_case(name))
-    });
+    let encoding = encoding::of(response.headers());
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(None) => return Ok(Body { bytes, broken: None, is_gzip }),
+            Ok(None) => return Ok(Body { bytes, broken: None, encoding }),
             Ok(Some(chunk)) if (bytes.len() as u64).saturating_add(chunk.len() as u64) > max => {
                 return Err(too_large());
             }
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Err(err) => {
                 let broken = Some(failure::unreachable(host, &err));
-                return Ok(Body { bytes, broken, is_gzip });
+                return Ok(Body { bytes, broken, encoding });
             }
         }
     }
@@ -263,6 +275,25 @@ mod tests {
             ["", "{}", "<?xml version=\"1.0\"?><Error/>", "<Error><Code/></Error>", "no <p>"]
         {
             assert!(!is_page(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_followed_as_they_are_written() {
+        let at = Url::parse("https://reg.example.org/v2/a/blobs/x").unwrap();
+        let next = |text: &[u8]| target(&at, &HeaderValue::from_bytes(text).unwrap());
+        for (location, wanted) in [
+            (&b"/caf\xc3\xa9"[..], "https://reg.example.org/caf%C3%A9"),
+            (b"/caf\xe9?x=\xff", "https://reg.example.org/caf%E9?x=%FF"),
+            (b"../y", "https://reg.example.org/v2/a/y"),
+            (b"//other.example.org/y", "https://other.example.org/y"),
+            (b"https://b\xc3\xbccher.example.org/", "https://xn--bcher-kva.example.org/"),
+            (b"https://u:p@other.example.org/y", "https://u:p@other.example.org/y"),
+        ] {
+            assert_eq!(next(location).unwrap().as_str(), wanted, "{}", location.escape_ascii());
+        }
+        for bad in [&b"http://reg.example.org/"[..], b"file:///etc/passwd", b"https://"] {
+            next(bad).unwrap_err();
         }
     }
 

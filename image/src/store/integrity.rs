@@ -50,7 +50,8 @@ pub(super) struct Integrity {
 impl Integrity {
     pub(super) fn new(layout: Layout, index: SharedIndex) -> Self {
         let unverified = Self::unverified(layout.root(), index.lock().layer_names());
-        let suspects = SuspectLayers { unverified, broken: BTreeSet::new() };
+        let broken = index.lock().missing().clone();
+        let suspects = SuspectLayers { unverified, broken };
         Self { layout, index, suspects: Mutex::new(suspects) }
     }
 
@@ -198,9 +199,15 @@ impl Integrity {
         let Some(digest) = layer.inventory.as_deref().and_then(Digest::parse) else {
             return Ok(());
         };
-        let root = files::open_dir(&self.layout.layer(&layer.name))?;
-        let file = files::open_file(list)?;
-        file_list::repair(&root, &files::open_dir(made)?, &file, &digest, work)?;
+        let place = self.layout.layer(&layer.name);
+        match files::open_dir(&place) {
+            Ok(root) => {
+                let file = files::open_file(list)?;
+                file_list::repair(&root, &files::open_dir(made)?, &file, &digest, work)?;
+            }
+            Err(err) if err.is_not_found() => files::rename(made, &place)?,
+            Err(err) => return Err(err),
+        }
         files::rename(list, &self.layout.file_list(&layer.name))
     }
 

@@ -105,7 +105,7 @@ impl<R: Read> Archive<R> {
                 b'g' => {
                     let at = self.blocks.position();
                     let bytes = self.blocks.extension(size)?;
-                    self.global = pax::parse(&bytes, at, &self.global)?;
+                    self.global = pax::parse(&bytes, at, &self.global)?.into_global(at)?;
                 }
                 // The name of the volume, which is not a file.
                 b'V' => {

@@ -34,7 +34,7 @@ impl Implied {
         let mut names = Vec::new();
         for (name, inode, path) in std::mem::take(&mut self.new) {
             let max = IMPLIED_NAME_BYTES.default;
-            charge(&IMPLIED_NAME_BYTES, &mut self.name_bytes, path.len() as u64, max)?;
+            charge(&IMPLIED_NAME_BYTES, &mut self.name_bytes, cost(&path), max)?;
             self.paths.insert(inode, path);
             names.push(name);
         }
@@ -69,6 +69,11 @@ impl Implied {
     }
 }
 
+/// The memory for a path in a table, in bytes: its text, its place, and the allocator's part.
+pub(crate) fn cost(path: &[u8]) -> u64 {
+    (path.len() as u64).saturating_add(96)
+}
+
 /// Whether the directory of this inode is at `path`: another entry may have replaced it.
 fn is_at(root: BorrowedFd<'_>, path: &[u8], inode: u64) -> bool {
     let (above, last) = super::split(path);
@@ -79,4 +84,25 @@ fn is_at(root: BorrowedFd<'_>, path: &[u8], inode: u64) -> bool {
     found.is_ok_and(|stat| {
         stat.st_ino == inode && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Short names take little text, but a place in the table each.
+    #[test]
+    fn directories_are_counted_with_their_places_in_the_table() {
+        let mut implied = Implied::default();
+        let names = (0_u64..).map(|number| (number, format!("{number:x}").into_bytes()));
+        let mut count = 0;
+        for (number, name) in names {
+            implied.made(&name, number, b"");
+            if implied.take_new().is_err() {
+                break;
+            }
+            count = number;
+        }
+        assert!((250_000..350_000).contains(&count), "{count} directories were kept");
+    }
 }

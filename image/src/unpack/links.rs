@@ -287,13 +287,16 @@ fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)
 /// Creates the link if the layer itself has the target by now; returns whether it did.
 fn link(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
     let Ok((from, last)) = parent_of(root, target) else { return Ok(false) };
+    if replace::is_whiteout(from.fd.as_fd(), &last) {
+        return Ok(false);
+    }
     let (to, own) = parent_of(root, name)?;
-    match linkat(&from.fd, &last, &to.fd, &own, AtFlags::empty()) {
+    let make = || linkat(&from.fd, &last, &to.fd, &own, AtFlags::empty());
+    // An entry before this one may have made a file of this name.
+    match replace::remove_conflicting(to.fd.as_fd(), &own, &mut false, make) {
         Ok(()) => to.leave().map(|()| true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => {
-            Err(sys::Error::new(errno, format!("linkat({}, {})", shown(target), shown(name))))
-        }
+        Err(err) if err.errno() == Errno::NOENT => Ok(false),
+        Err(err) => Err(err),
     }
 }
 

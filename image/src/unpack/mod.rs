@@ -5,7 +5,7 @@
 //! archive   blocks → entries (fields, pax, sparse)  names    cleaned names, whiteouts
 //! tree      entries → files beneath a descriptor    links    hard links into layers below
 //! metadata  owner, mode, attributes, times          replace  removes conflicting files
-//! implied   directories that no entry lists
+//! implied   directories that no entry lists        parents  their creation
 //! ```
 //!
 //! The rule: no archive can create, change or read anything outside of the directory. Every
@@ -23,6 +23,7 @@ mod implied;
 mod links;
 mod metadata;
 mod names;
+mod parents;
 mod pax;
 mod replace;
 mod sparse;
@@ -33,6 +34,7 @@ pub(crate) use archive::Archive;
 pub(crate) use entry::Kind;
 pub use error::Error;
 pub(crate) use error::charge;
+pub(crate) use implied::cost;
 pub(crate) use links::{CopyCost, Links, copy_up};
 pub(crate) use names::{clean, split, target};
 pub(crate) use unpacked::Unpacked;

@@ -5,6 +5,7 @@
 //! above all) are binary.
 
 use super::error::Error;
+use std::collections::BTreeMap;
 
 /// The fields that an extended header sets for the next entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,22 @@ pub(crate) struct Pax {
     pub(crate) sparse: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// The longest name that a global header may give to all entries. Each of them has a copy.
+const GLOBAL_NAME_BYTES_MAX: usize = 4096;
+
+impl Pax {
+    /// The fields that a global header sets for all entries, which have a bounded size. Attributes and sparse maps are
+    /// of one file; kept for all of them they would cost any amount.
+    pub(crate) fn into_global(self, at: u64) -> Result<Self, Error> {
+        let names = self.path.iter().chain(&self.link);
+        if names.into_iter().any(|name| name.len() > GLOBAL_NAME_BYTES_MAX) {
+            let why = "a global header has a name that is too long".into();
+            return Err(Error::Malformed { at, why });
+        }
+        Ok(Self { xattrs: Vec::new(), sparse: Vec::new(), ..self })
+    }
+}
+
 /// An extended attribute: name and value.
 pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
@@ -29,6 +46,7 @@ pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 pub(crate) fn parse(mut bytes: &[u8], at: u64, global: &Pax) -> Result<Pax, Error> {
     let malformed = |why: &str| Error::Malformed { at, why: why.into() };
     let mut pax = global.clone();
+    let mut xattrs = BTreeMap::new();
     while !bytes.is_empty() {
         // Some writers fill up with NUL.
         if bytes.iter().all(|b| *b == 0) {
@@ -49,12 +67,16 @@ pub(crate) fn parse(mut bytes: &[u8], at: u64, global: &Pax) -> Result<Pax, Erro
         let equals =
             equals.ok_or_else(|| malformed("a record of an extended header has no value"))?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
-        if !take(&mut pax, key, value) {
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            xattrs.insert(name, value);
+        } else if !take(&mut pax, key, value) {
             let key = key.escape_ascii();
             return Err(malformed(&format!("`{key}` of an extended header has an invalid value")));
         }
         bytes = rest;
     }
+    let owned = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
+    pax.xattrs = xattrs.into_iter().map(owned).collect();
     Ok(pax)
 }
 
@@ -68,10 +90,7 @@ fn take(pax: &mut Pax, key: &[u8], value: &[u8]) -> bool {
         b"gid" => set(&mut pax.gid, value, number),
         b"mtime" => set(&mut pax.mtime, value, time),
         _ => {
-            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                pax.xattrs.retain(|(known, _)| known != name);
-                pax.xattrs.push((name.to_vec(), value.to_vec()));
-            } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
+            if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
                 pax.sparse.push((name.to_vec(), value.to_vec()));
             }
             true
@@ -165,6 +184,40 @@ mod tests {
         assert_eq!((pax.uid, pax.mtime), (None, Some((6, 0))));
         assert_eq!(pax.path.as_deref(), Some(&b"all"[..]));
         assert_eq!(pax.xattrs, [(b"user.a".to_vec(), Vec::new())]);
+    }
+
+    #[test]
+    fn a_global_header_costs_no_more_than_its_own_fields() {
+        let mut global = Pax::default();
+        for number in 0..100 {
+            let name = format!("SCHILY.xattr.user.{number}");
+            let bytes = [
+                record(&name, &[b'x'; 1000]),
+                record("GNU.sparse.offset", b"1"),
+                record("GNU.sparse.map", &[b'0'; 1000]),
+                record("gid", b"7"),
+            ];
+            global = parse(&bytes.concat(), 0, &global).unwrap().into_global(0).unwrap();
+        }
+        assert_eq!(global, Pax { gid: Some(7), ..Pax::default() });
+        for (key, is_good) in [("path", 4096), ("linkpath", 4096)] {
+            for (length, is_taken) in [(is_good, true), (is_good + 1, false)] {
+                let parsed = parse(&record(key, &vec![b'a'; length]), 0, &Pax::default());
+                assert_eq!(parsed.unwrap().into_global(0).is_ok(), is_taken, "{key} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_comes_again_has_the_last_value_and_many_take_no_time() {
+        let many: Vec<u8> = (0..60_000_u32)
+            .flat_map(|number| {
+                record(&format!("SCHILY.xattr.{}", number % 30_000), &number.to_be_bytes())
+            })
+            .collect();
+        let pax = parse(&many, 0, &Pax::default()).unwrap();
+        assert_eq!(pax.xattrs.len(), 30_000);
+        assert!(pax.xattrs.contains(&(b"7".to_vec(), 30_007_u32.to_be_bytes().to_vec())));
     }
 
     #[test]

@@ -15,17 +15,18 @@ use super::metadata::{
     times,
 };
 use super::names::{self, EntryName};
+use super::parents::{self, IMPLICIT};
 use super::replace::{is_whiteout, remove_conflicting};
 use super::unpacked::Unpacked;
 use crate::digest::Hasher;
 use crate::file_list::{Metadata, NodeKind};
 use crate::fs::files;
-use crate::limits::{LAYER_APPARENT_BYTES, LAYER_ENTRIES, Limits};
+use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat,
-    readlink, readlinkat, statat, symlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags, chmodat, chownat, fstat,
+    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -33,8 +34,6 @@ use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-/// The metadata of parent directories that the archive does not list.
-const IMPLICIT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0 };
 /// The approximate unit of disk allocation.
 const UNIT: u64 = 4096;
 /// The longest target of a symlink that is stored in its inode, approximately.
@@ -54,6 +53,8 @@ pub(super) struct Tree {
     implied: Implied,
     limits: Limits,
     done: Unpacked,
+    /// Bytes of extended attributes, which no file's length counts.
+    xattr_bytes: u64,
     buffer: Vec<u8>,
 }
 
@@ -79,6 +80,7 @@ impl Tree {
             implied: Implied::default(),
             limits,
             done,
+            xattr_bytes: 0,
             buffer: vec![0; COPY_BYTES],
         }
     }
@@ -89,6 +91,8 @@ impl Tree {
         entry: &Entry,
         data: &mut impl Read,
     ) -> Result<impl Iterator<Item = Recorded>, Error> {
+        let xattrs = retained_xattrs(entry).map(|(name, value)| (name.len() + value.len()) as u64);
+        charge(&LAYER_BYTES, &mut self.xattr_bytes, xattrs.sum(), self.limits.bytes)?;
         let made = self.make(entry, data)?;
         // Directories on the way and marks are inodes too, whatever the archive lists.
         let mut inodes = self.done.inodes.saturating_sub(1);
@@ -185,7 +189,8 @@ impl Tree {
             |errno| sys::Error::new(errno, format!("openat2({}, DIRECTORY|IN_ROOT)", shown(name)));
         match self.beneath(name, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => return Ok(fd),
-            Err(Errno::NOENT) if !name.is_empty() => {}
+            // A whiteout of this layer may be in the way.
+            Err(Errno::NOENT | Errno::NOTDIR) if !name.is_empty() => {}
             Err(errno) => return Err(failed(errno)),
         }
         // From the top: a layer may nest deeper than a stack does.
@@ -203,16 +208,19 @@ impl Tree {
         let parent = self.beneath(above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
         let before = fstat(&parent).map_err(failed)?;
         let mode = Mode::from_raw_mode(IMPLICIT.mode);
+        let last_name = CString::new(last).map_err(|_| failed(Errno::INVAL))?;
+        if is_whiteout(parent.as_fd(), &last_name) {
+            parents::replace_whiteout(parent.as_fd(), &last_name)?;
+            self.done.replaced = true;
+            self.count(UNIT);
+            return Ok(());
+        }
         match mkdirat(&parent, last, mode) {
             Ok(()) => {
-                let (uid, gid) = (Uid::from_raw(IMPLICIT.uid), Gid::from_raw(IMPLICIT.gid));
-                // One with set-group-id hands its group and that on.
-                chownat(&parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(sys::Error::of(|| format!("chownat({})", shown(name))))?;
-                chmodat(&parent, last, mode, AtFlags::empty())
-                    .map_err(sys::Error::of(|| format!("chmodat({})", shown(name))))?;
+                parents::apply_implicit(parent.as_fd(), &last_name)?;
                 futimens(&parent, &files::modified(&before)).map_err(failed)?;
-                let place = self.place_of(&parent).unwrap_or_else(|| above.to_owned());
+                let place =
+                    parents::place_of(&self.root, &parent).unwrap_or_else(|| above.to_owned());
                 let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
                 self.implied.made(name, stat.st_ino, &place);
                 self.count(UNIT);
@@ -228,20 +236,9 @@ impl Tree {
         }
         // A link to a directory of a lower layer: what it means is made in this layer.
         let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
-        let beside = self.place_of(&parent).unwrap_or_else(|| above.to_owned());
+        let beside = parents::place_of(&self.root, &parent).unwrap_or_else(|| above.to_owned());
         let joined = names::target(&beside, &target).map_err(|_| failed(Errno::LOOP))?;
         self.ensure(&joined, links - 1).map(drop)
-    }
-
-    /// The name of a directory with all symlinks resolved, as a following `..` needs it.
-    fn place_of(&self, dir: &OwnedFd) -> Option<Vec<u8>> {
-        let path = |fd: &OwnedFd| {
-            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-            readlink(link, Vec::new()).map(CString::into_bytes).ok()
-        };
-        let (root, dir) = (path(&self.root)?, path(dir)?);
-        let inside = dir.strip_prefix(root.as_slice())?;
-        names::clean(inside).ok()
     }
 
     fn count(&mut self, bytes: u64) {
@@ -281,7 +278,12 @@ impl Tree {
             }
             // The layer has one of its own: only that of the layers below is gone.
             Err(Errno::EXIST) => match openat(parent, &gone, files::DIRECTORY, Mode::empty()) {
-                Ok(dir) => opaque(dir.as_fd()).map(|()| false),
+                Ok(dir) => {
+                    opaque(dir.as_fd())?;
+                    // Owner and mode from below are gone as well.
+                    self.implied.listed(&dir)?;
+                    Ok(false)
+                }
                 Err(Errno::NOTDIR | Errno::LOOP) => Ok(false),
                 Err(errno) => Err(sys::Error::new(errno, "openat(DIRECTORY)")),
             },
@@ -375,6 +377,8 @@ impl Tree {
         let (above, last) = names::split(&target);
         let last = CString::new(last).map_err(|_| refused("the name contains NUL"))?;
         let found = match self.beneath(above, OFlags::PATH | OFlags::DIRECTORY) {
+            // What the layer removes from below is there to be linked to.
+            Ok(dir) if is_whiteout(dir.as_fd(), &last) => Err(Errno::NOENT),
             Ok(dir) => statat(&dir, &last, AtFlags::SYMLINK_NOFOLLOW).map(|_| dir),
             Err(errno) => Err(errno),
         };

@@ -87,7 +87,7 @@ struct Inside {
 
 impl elf::Files for Inside {
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        hull_image::read_inside(self.view.as_fd(), path, PROGRAM_BYTES_MAX).ok().flatten()
+        hull_image::read_start_inside(self.view.as_fd(), path, PROGRAM_BYTES_MAX).ok().flatten()
     }
 }
 

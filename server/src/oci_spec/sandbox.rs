@@ -12,6 +12,10 @@ use serde_json::json;
 const PAUSE_USER: u32 = 65_535;
 /// Low, so that the OOM killer prefers the pod's other processes.
 const OOM_SCORE: i32 = -998;
+/// The first port that a process without `CAP_NET_BIND_SERVICE` may listen on.
+const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
+/// The groups whose processes may send ICMP echo requests without `CAP_NET_RAW`. `icmp(7)`
+const PING_GROUPS: &str = "net.ipv4.ping_group_range";
 
 /// The inputs of a pause process's plan.
 #[derive(Debug)]
@@ -57,11 +61,7 @@ pub(crate) fn pause(request: &PauseRequest<'_>) -> Result<(PausePlan, Spec), Err
         user: if id_maps.is_some() { Namespace::New } else { Namespace::Inherit },
         ..Namespaces::default()
     };
-    let mut sysctls: Vec<_> = linux.sysctls.clone().into_iter().collect();
-    sysctls.sort();
-    for (name, _) in &sysctls {
-        hull_plan::check_sysctl(name, &namespaces).map_err(|source| Error::Sysctl { source })?;
-    }
+    let sysctls = sysctls(&linux, &namespaces)?;
     let id_maps = id_maps.unwrap_or_default();
     let id = |field, of: &Option<cri::Int64Value>, ranges: &[IdMap]| {
         // In a small user namespace, nobody is not mapped.
@@ -91,6 +91,31 @@ pub(crate) fn pause(request: &PauseRequest<'_>) -> Result<(PausePlan, Spec), Err
     };
     let spec = spec(&plan)?;
     Ok((plan, spec))
+}
+
+/// The sysctls of a pod, sorted by name: its own, and those that let every process of a pod with its own network listen
+/// on any port and send ICMP echo requests, as containerd 2 does.
+fn sysctls(
+    linux: &cri::LinuxPodSandboxConfig,
+    namespaces: &Namespaces,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut sysctls: Vec<_> = linux.sysctls.clone().into_iter().collect();
+    for (name, _) in &sysctls {
+        hull_plan::check_sysctl(name, namespaces).map_err(|source| Error::Sysctl { source })?;
+    }
+    // The range of groups is one of the user namespace's own, which need not have them all.
+    let is_mapped = namespaces.user == Namespace::New;
+    for (name, value, is_wanted) in
+        [(UNPRIVILEGED_PORTS, "0", true), (PING_GROUPS, "0 2147483647", !is_mapped)]
+    {
+        // sysctl(8): slashes and dots are the same.
+        let is_own = sysctls.iter().any(|(own, _)| own.replace('/', ".") == name);
+        if namespaces.net == Namespace::New && is_wanted && !is_own {
+            sysctls.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    sysctls.sort();
+    Ok(sysctls)
 }
 
 fn spec(plan: &PausePlan) -> Result<Spec, Error> {

@@ -115,14 +115,16 @@ impl Importer {
             return Err(refused.unwrap_or_else(|| no_archive("it contains no image")));
         }
         let is_only = found.len() == 1;
-        let mut ready = Vec::new();
         for of in &mut found {
             match name {
                 Some(name) if is_only || of.names.is_empty() => of.names = vec![name.clone()],
                 _ => {}
             }
-            ready.push(self.take(&contents, of, work)?);
         }
+        last_has_name(&mut found);
+        let ready: Result<Vec<_>, Cause> =
+            found.iter().map(|of| self.take(&contents, of, work)).collect();
+        let ready = ready?;
         let names: Vec<Vec<String>> = ready.iter().map(|of| of.tags.clone()).collect();
         // All at once: one wait for the disk, and all of the archive or nothing.
         let images = commit(&self.layers, ready, work)?;
@@ -316,6 +318,15 @@ impl Importer {
         let digest = digest.map(|(digest, name)| name.digested(digest));
         let (config, platform) = (found.text.clone(), found.platform.clone());
         Ok(CompleteImage { id, config, made, tags, digest, platform })
+    }
+}
+
+/// Of images with the same name the last one has it, as if they were imported one after the other.
+fn last_has_name(images: &mut [Archived]) {
+    let mut taken: Vec<Reference> = Vec::new();
+    for image in images.iter_mut().rev() {
+        image.names.retain(|name| !taken.contains(name));
+        taken.extend(image.names.iter().cloned());
     }
 }
 

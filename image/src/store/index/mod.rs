@@ -7,6 +7,7 @@
 //! layer that it found or unpacked, so that removing another image cannot remove that layer. References are counted as
 //! images come and go: only listing visits all images.
 
+mod load;
 pub(super) mod record;
 mod writer;
 
@@ -17,11 +18,11 @@ use crate::digest::Digest;
 use crate::fs::files;
 use crate::reference::Reference;
 use crate::types::{Image, Problem};
-use hull_records::{SetAside, Unusable};
+use hull_records::Unusable;
 use hull_sys as sys;
 use record::{Layer, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The shortest prefix of an id that is accepted.
@@ -40,6 +41,8 @@ pub(super) struct Index {
     layers: BTreeMap<String, Stored>,
     /// Layers without references or leases.
     unreferenced: BTreeSet<String>,
+    /// Layers of directories that were not there when the index was read.
+    missing: BTreeSet<String>,
     /// Disk usage of all layers: bytes and inodes.
     used: (u64, u64),
 }
@@ -101,6 +104,7 @@ impl Index {
             names: HashMap::new(),
             layers: BTreeMap::new(),
             unreferenced: BTreeSet::new(),
+            missing: BTreeSet::new(),
             used: (0, 0),
         }
     }
@@ -116,9 +120,11 @@ impl Index {
                 problems.push(Problem { path, why: "it was set aside before".into() });
                 continue;
             }
-            match Record::read(&path).and_then(|record| self.check_layers(record)) {
+            match Record::read(&path)
+                .and_then(|record| load::check_layers(&self.layout, record, &mut self.missing))
+            {
                 Ok(record) => records.push(record),
-                Err(why) => problems.push(set_aside(&path, &why, writable)),
+                Err(why) => problems.push(load::set_aside(&path, &why, writable)),
             }
         }
         record::respell(&mut records);
@@ -127,7 +133,7 @@ impl Index {
                 Ok(image) => drop(self.show(record, image)),
                 Err(why) => {
                     let path = record.path(self.layout.root());
-                    problems.push(set_aside(&path, &Unusable::Content { why }, writable));
+                    problems.push(load::set_aside(&path, &Unusable::Content { why }, writable));
                 }
             }
         }
@@ -154,16 +160,6 @@ impl Index {
             }
         }
         Ok(problems)
-    }
-
-    fn check_layers(&self, record: Record) -> Result<Record, Unusable> {
-        for layer in record.all_layers() {
-            if let Err(err) = files::open_dir(&self.layout.layer(&layer.name)) {
-                let why = format!("its layer {} cannot be opened: {err}", layer.name);
-                return Err(Unusable::Content { why });
-            }
-        }
-        Ok(record)
     }
 
     /// Makes a record, which is on disk, visible.
@@ -248,6 +244,11 @@ impl Index {
     pub(super) fn record(&self, name: &str) -> Option<(Record, Option<String>)> {
         let (id, full) = self.resolve(name)?;
         Some((self.records.get(&id)?.clone(), full))
+    }
+
+    /// The layers of directories that were not there when the index was read.
+    pub(super) fn missing(&self) -> &BTreeSet<String> {
+        &self.missing
     }
 
     pub(super) fn has(&self, layer: &str) -> bool {
@@ -408,15 +409,4 @@ impl Index {
 fn replaced_in_this_boot() -> String {
     let boot = super::boot::boot_id().unwrap_or_default();
     format!("replaced-{}", String::from_utf8_lossy(&boot).trim())
-}
-
-/// Keeps a record that cannot be used under another name.
-fn set_aside(path: &Path, why: &Unusable, writable: bool) -> Problem {
-    if !writable {
-        return Problem { path: path.to_owned(), why: why.to_string() };
-    }
-    let mut aside = path.to_owned().into_os_string();
-    aside.push(".bad");
-    let SetAside { path, why } = hull_records::set_aside(path, Path::new(&aside), why);
-    Problem { path, why }
 }

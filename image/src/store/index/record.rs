@@ -62,6 +62,9 @@ pub(crate) struct Layer {
     /// Whether its archive has entries in directories that it does not list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) implies_directories: bool,
+    /// Whether these two were written. Layers of older records are unpacked again when they are pulled again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_implied_known: bool,
 }
 
 /// A compressed layer in a registry or an archive.

@@ -11,14 +11,14 @@
 
 use crate::error::Cause;
 use crate::limits::{IMPLIED_NAME_BYTES, Shift};
-use crate::unpack::{self, charge, split, target};
+use crate::unpack::{self, charge, cost, split, target};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use tar::{Builder, EntryType, Header};
 
 /// The largest number of symlinks on the way to one directory.
@@ -81,7 +81,7 @@ enum Step {
 pub(super) fn archive(layers: &[Below], shift: &Shift) -> Result<Option<Vec<u8>>, unpack::Error> {
     let made = |source| unpack::Error::Make { entry: "directories".into(), source };
     let mut shown: BTreeMap<Vec<u8>, Shown> = BTreeMap::new();
-    let mut bytes = 0;
+    let mut reader = MetadataReader::default();
     for (number, layer) in layers.iter().enumerate() {
         for path in &layer.implied {
             shift.check().map_err(unpack::Error::of_read)?;
@@ -91,11 +91,11 @@ pub(super) fn archive(layers: &[Below], shift: &Shift) -> Result<Option<Vec<u8>>
             }
             let listed = find(&layers[..=number], path, Search::Listed).map_err(made)?;
             let Some(listed) = listed else { continue };
-            let metadata = metadata(&listed.dir).map_err(made)?;
-            if !metadata.is_default() {
-                let xattrs: usize = metadata.xattrs.iter().map(|of| of.0.len() + of.1.len()).sum();
-                let more = (path.len() + xattrs) as u64;
-                charge(&IMPLIED_NAME_BYTES, &mut bytes, more, IMPLIED_NAME_BYTES.default)?;
+            let before = reader.bytes;
+            let metadata = reader.read(path, &listed.dir)?;
+            if metadata.is_default() {
+                reader.bytes = before;
+            } else {
                 shown.insert(path.clone(), metadata);
             }
         }
@@ -106,7 +106,8 @@ pub(super) fn archive(layers: &[Below], shift: &Shift) -> Result<Option<Vec<u8>>
     for above in parents(&shown) {
         shift.check().map_err(unpack::Error::of_read)?;
         if let Some(top) = find(layers, &above, Search::Topmost).map_err(made)? {
-            shown.insert(above, metadata(&top.dir).map_err(made)?);
+            let metadata = reader.read(&above, &top.dir)?;
+            shown.insert(above, metadata);
         }
     }
     write(&shown).map(Some).map_err(|err| made(sys::Error::of_io(|| "write(directories)")(err)))
@@ -205,29 +206,49 @@ fn hides_below(dir: &OwnedFd) -> bool {
     fgetxattr(dir, OPAQUE, value.as_mut_slice()).is_ok_and(|_| value == *b"y")
 }
 
-fn metadata(dir: &OwnedFd) -> sys::Result<Shown> {
-    let failed = |errno| sys::Error::new(errno, format!("fstat({})", dir.as_raw_fd()));
-    let stat: Stat = fstat(dir).map_err(failed)?;
-    let mut xattrs = Vec::new();
-    let mut list = vec![0; XATTR_BYTES_MAX];
-    let length = flistxattr(dir, list.as_mut_slice()).unwrap_or(0);
-    for name in list[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
-        // Text that is not UTF-8 cannot be the key of a record.
-        let Ok(text) = std::str::from_utf8(name) else { continue };
-        let mut value = vec![0; XATTR_BYTES_MAX];
-        let length = fgetxattr(dir, text, value.as_mut_slice()).map_err(failed)?;
-        value.truncate(length);
-        xattrs.push((text.to_owned(), value));
+/// Reads the metadata of directories, and counts what it takes of the memory before it is kept.
+struct MetadataReader {
+    bytes: u64,
+    list: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Default for MetadataReader {
+    fn default() -> Self {
+        Self { bytes: 0, list: vec![0; XATTR_BYTES_MAX], value: vec![0; XATTR_BYTES_MAX] }
     }
-    xattrs.sort_unstable();
-    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    Ok(Shown {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: (stat.st_mtime, nanoseconds),
-        xattrs,
-    })
+}
+
+impl MetadataReader {
+    fn read(&mut self, path: &[u8], dir: &OwnedFd) -> Result<Shown, unpack::Error> {
+        let made = |source| unpack::Error::Make { entry: "directories".into(), source };
+        let failed =
+            |errno| made(sys::Error::new(errno, format!("fstat({})", path.escape_ascii())));
+        let max = IMPLIED_NAME_BYTES.default;
+        charge(&IMPLIED_NAME_BYTES, &mut self.bytes, cost(path), max)?;
+        let stat: Stat = fstat(dir).map_err(failed)?;
+        let mut xattrs = Vec::new();
+        let length = flistxattr(dir, self.list.as_mut_slice()).unwrap_or(0);
+        let names = self.list[..length].split(|byte| *byte == 0);
+        for name in names.filter(|name| name.starts_with(b"user.")) {
+            // Text that is not UTF-8 cannot be the key of a record.
+            let Ok(text) = std::str::from_utf8(name) else { continue };
+            let length = fgetxattr(dir, text, self.value.as_mut_slice()).map_err(failed)?;
+            let value = &self.value[..length];
+            let more = cost(name).saturating_add(cost(value));
+            charge(&IMPLIED_NAME_BYTES, &mut self.bytes, more, max)?;
+            xattrs.push((text.to_owned(), value.to_vec()));
+        }
+        xattrs.sort_unstable();
+        let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Ok(Shown {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: (stat.st_mtime, nanoseconds),
+            xattrs,
+        })
+    }
 }
 
 /// The same directories make the same archive.
@@ -259,4 +280,30 @@ fn write(shown: &BTreeMap<Vec<u8>, Shown>) -> std::io::Result<Vec<u8>> {
 /// An error of this step, for the image's topmost layer.
 pub(super) fn failed(layer: &str, source: unpack::Error) -> Cause {
     Cause::Layer { layer: layer.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{XattrFlags, setxattr};
+
+    /// Attributes without a value take memory too.
+    #[test]
+    fn metadata_is_counted_before_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            setxattr(dir.path(), format!("user.{number}"), b"", XattrFlags::empty()).unwrap();
+        }
+        let fd = open(rustix::fs::CWD, dir.path().as_os_str().as_encoded_bytes()).unwrap();
+        let (mut reader, mut kept) = (MetadataReader::default(), Vec::new());
+        let ended = loop {
+            match reader.read(b"d", &fd) {
+                Ok(shown) => kept.push(shown),
+                Err(err) => break err,
+            }
+        };
+        assert!(matches!(ended, unpack::Error::Limit { .. }), "{ended}");
+        let bytes: usize = kept.iter().flat_map(|of| &of.xattrs).map(|of| of.1.capacity()).sum();
+        assert!((100..2000).contains(&kept.len()) && bytes < 1 << 20, "{} {bytes}", kept.len());
+    }
 }

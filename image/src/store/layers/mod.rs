@@ -30,7 +30,7 @@ use directories::Below;
 use hull_sys as sys;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Layers {
         if self.integrity.is_broken(diff_id.hex()) {
             return None;
         }
-        self.lease(diff_id.hex())
+        self.lease(diff_id.hex()).filter(|lease| lease.layer().is_implied_known)
     }
 
     /// Takes a lease on a stored layer, by the name of its directory.
@@ -85,11 +85,13 @@ impl Layers {
         work: &Work,
     ) -> sys::Result<Lease> {
         layer.inventory = Some(digest.to_string());
-        if self.integrity.is_broken(&layer.name) && self.index.lock().layer(&layer.name).is_some() {
+        let known = self.index.lock().layer(&layer.name);
+        let is_old = |known: &Layer| !known.is_implied_known;
+        if known.is_some_and(|known| self.integrity.is_broken(&layer.name) || is_old(&known)) {
             // Containers may be running on its intact files.
             self.integrity.repair(&layer, made, list.path(), work)?;
             IndexWriter::begin(&self.index).repaired(&layer)?;
-            tracing::info!(layer = %layer.name, "broken layer repaired");
+            tracing::info!(layer = %layer.name, "broken or older layer repaired");
         }
         let layer = IndexWriter::begin(&self.index).place(layer, made, list.path())?;
         self.integrity.clear(&layer.name);
@@ -215,11 +217,7 @@ impl Layers {
             let root = files::open_dir(&self.layout.layer(&layer.name));
             let root =
                 root.map_err(|source| Cause::Keep { what: format!("layer {top}"), source })?;
-            let implied = implied(&self.integrity, layer)
-                .map_err(|err| failed(unpack::Error::of_read(err)))?;
-            let more = implied.iter().map(|path| path.len() as u64).sum();
-            unpack::charge(&IMPLIED_NAME_BYTES, &mut bytes, more, IMPLIED_NAME_BYTES.default)
-                .map_err(failed)?;
+            let implied = implied(&self.integrity, layer, &mut bytes).map_err(failed)?;
             stack.push(Below { root, implied });
         }
         stack.reverse();
@@ -281,15 +279,24 @@ impl Layers {
     }
 }
 
-/// The directories that a layer implies but does not list.
-fn implied(integrity: &Integrity, layer: &Layer) -> io::Result<HashSet<Vec<u8>>> {
+/// The directories that a layer implies but does not list. `bytes` counts what those of all layers take.
+fn implied(
+    integrity: &Integrity,
+    layer: &Layer,
+    bytes: &mut u64,
+) -> Result<HashSet<Vec<u8>>, unpack::Error> {
+    let failed = unpack::Error::of_read;
     let mut implied = HashSet::new();
     if layer.implies_root {
         implied.insert(Vec::new());
     }
-    let list = if layer.implies_directories { integrity.file_list(layer)? } else { None };
+    let list =
+        if layer.implies_directories { integrity.file_list(layer).map_err(failed)? } else { None };
     for path in list.into_iter().flat_map(file_list::implied) {
-        implied.insert(path?);
+        let path = path.map_err(failed)?;
+        let max = IMPLIED_NAME_BYTES.default;
+        unpack::charge(&IMPLIED_NAME_BYTES, bytes, unpack::cost(&path), max)?;
+        implied.insert(path);
     }
     Ok(implied)
 }
@@ -304,5 +311,6 @@ fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64)
         inventory: None,
         implies_root: unpacked.implied.iter().any(Vec::is_empty),
         implies_directories: unpacked.implied.iter().any(|path| !path.is_empty()),
+        is_implied_known: true,
     }
 }

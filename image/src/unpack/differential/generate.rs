@@ -199,6 +199,8 @@ impl Maker<'_> {
     }
 
     fn note(&mut self, fields: &Fields, written: &[u8]) {
+        // A device without numbers, as V7 has it, is a mark of overlayfs, to which nothing can be linked.
+        self.made.is_odd |= fields.form == Form::V7 && matches!(fields.kind, b'3' | b'4');
         let note = format!("{} {}", written.escape_ascii(), fields.shown());
         self.made.notes.push(note);
     }

@@ -2,14 +2,12 @@
 //! Images in the shapes that builders give them, as documented by their projects: each is pulled or imported,
 //! runs, and is exported to the same digests.
 
-mod shapes;
-
 use hull_proto::admin;
+use hull_tests::corpus::{Shape, Travels};
 use hull_tests::cri::shell;
 use hull_tests::image::digest;
 use hull_tests::{ExpectExt as _, Node, fixture};
 use serde_json::Value;
-use shapes::{Shape, Travels};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
@@ -18,7 +16,7 @@ use std::path::Path;
 #[tokio::test]
 async fn images_of_every_builder_run_and_are_exported_to_the_same_digests() {
     let node = Node::start().await;
-    for shape in shapes::all() {
+    for shape in hull_tests::corpus::all() {
         let reference = taken(&node, &shape).await;
         let (cri, name) = (node.cri(), shape.builder);
         let pod = cri.run_pod(name).await.or_fail(name);

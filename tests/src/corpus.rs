@@ -1,34 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The shapes. Each has what is particular of its builder: media types, documents beside the image, which
+//! Images in the shapes that builders give them. Each has what is particular of its builder: media types, documents beside the image, which
 //! directories a layer lists, how entries and layers are written.
 //!
 //! The base of all of them is the busybox layer of the fixtures; nix, umoci, ko and apko have theirs in one piece.
 
+use crate::expect::ExpectExt as _;
+use crate::fixture::busybox_layer;
+use crate::image::{Blob, INDEX, MANIFEST, digest, this_arch};
+use crate::layer::{Compression, Layer};
 use flate2::{Compression as Level, GzBuilder, write::GzEncoder};
-use hull_tests::ExpectExt as _;
-use hull_tests::fixture::busybox_layer;
-use hull_tests::image::{Blob, INDEX, MANIFEST, digest, this_arch};
-use hull_tests::layer::{Compression, Layer};
 use serde_json::{Value, json};
 use std::io::Write as _;
 
 /// An image as its builder makes it.
-pub(crate) struct Shape {
-    pub(crate) builder: &'static str,
-    pub(crate) id: String,
-    pub(crate) diff_ids: Vec<String>,
-    pub(crate) blobs: Vec<Blob>,
-    pub(crate) travels: Travels,
-    pub(crate) script: String,
-    pub(crate) says: &'static str,
+#[derive(Debug)]
+pub struct Shape {
+    /// The builder's name.
+    pub builder: &'static str,
+    /// The digest of the config.
+    pub id: String,
+    /// The digests of the layers' archives, lowest first.
+    pub diff_ids: Vec<String>,
+    /// The config, then the layers.
+    pub blobs: Vec<Blob>,
+    /// How it gets to a node.
+    pub travels: Travels,
+    /// A script for its shell.
+    pub script: String,
+    /// The output of the script.
+    pub says: &'static str,
 }
 
 /// How an image gets to a node.
-pub(crate) enum Travels {
-    /// The document under the tag, and those that it names.
-    Registry { top: Blob, manifests: Vec<Blob> },
-    /// An archive, and the name that the import gives.
-    Archive { bytes: Vec<u8>, reference: String },
+#[derive(Debug)]
+pub enum Travels {
+    /// Through a registry.
+    Registry {
+        /// The document under the tag.
+        top: Blob,
+        /// Those that it names.
+        manifests: Vec<Blob>,
+    },
+    /// As a file.
+    Archive {
+        /// The bytes of the archive.
+        bytes: Vec<u8>,
+        /// The name that the import gives.
+        reference: String,
+    },
 }
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -85,6 +104,16 @@ fn packed(
 }
 
 impl Shape {
+    /// The same with annotations at its topmost layer.
+    fn annotated(mut self, manifest: &Blob, annotations: Value) -> Self {
+        let mut value: Value = serde_json::from_slice(&manifest.bytes).or_fail("make a shape");
+        let layers = value["layers"].as_array_mut().or_fail("make a shape");
+        layers.last_mut().or_fail("make a shape")["annotations"] = annotations;
+        let top = document(&manifest.media_type, &value);
+        self.travels = Travels::Registry { top, manifests: Vec::new() };
+        self
+    }
+
     fn says(mut self, script: &str, says: &'static str) -> Self {
         (self.script, self.says) = (script.to_owned(), says);
         self
@@ -92,7 +121,8 @@ impl Shape {
 }
 
 /// The shapes of all builders.
-pub(crate) fn all() -> Vec<Shape> {
+#[must_use]
+pub fn all() -> Vec<Shape> {
     vec![
         docker_build(),
         buildkit(),
@@ -375,13 +405,15 @@ fn umoci() -> Shape {
     shape.says("cat /etc/made-by; stat -c %a /", "umoci\n751")
 }
 
-/// eStargz: a member of gzip for each entry, the table of contents as the last entry, its place in the footer.
+/// eStargz: a member of gzip for each entry, the table of contents as the last entry, its place in the footer, its
+/// digest in an annotation.
 fn estargz() -> Shape {
+    let toc = r#"{"version":1,"entries":[]}"#;
     let whole = Layer::new()
         .file(".no.prefetch.landmark", 0o644, "\x0f")
         .dir("etc", 0o755)
         .file("etc/made-by", 0o644, "estargz\n")
-        .file("stargz.index.json", 0o444, r#"{"version":1,"entries":[]}"#)
+        .file("stargz.index.json", 0o444, toc)
         .tar();
     let mut bytes = Vec::new();
     for part in whole.chunks(1024) {
@@ -394,11 +426,16 @@ fn estargz() -> Shape {
     bytes.extend(footer.write(Vec::new(), Level::none()).finish().or_fail("make a shape"));
     let upper = Made { tar: whole, blob: Blob { media_type: OCI_GZIP.into(), bytes } };
     let config = json!({"config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}});
-    let (shape, _) = packed("estargz", (OCI_CONFIG, MANIFEST), vec![base(OCI_GZIP), upper], config);
-    shape.says("cat /etc/made-by", "estargz")
+    let size = upper.tar.len().to_string();
+    let layers = vec![base(OCI_GZIP), upper];
+    let (shape, manifest) = packed("estargz", (OCI_CONFIG, MANIFEST), layers, config);
+    let annotations = json!({"containerd.io/snapshot/stargz/toc.digest": digest(toc.as_bytes()),
+        "io.containers.estargz.uncompressed-size": size});
+    shape.annotated(&manifest, annotations).says("cat /etc/made-by", "estargz")
 }
 
-/// zstd:chunked: a frame for each entry, the table of contents and the footer in frames that decoders skip.
+/// zstd:chunked: a frame for each entry; the table of contents, what is not content of the archive (tar-split), and the
+/// footer with their places, in frames that decoders skip.
 fn zstd_chunked() -> Shape {
     let whole = Layer::new()
         .dir("etc", 0o755)
@@ -409,14 +446,36 @@ fn zstd_chunked() -> Shape {
     for part in whole.chunks(20_000) {
         bytes.extend(zstd::encode_all(part, 3).or_fail("make a shape"));
     }
-    for skipped in [&b"{\"version\":1,\"entries\":[]}"[..], b"GNUlInUx"] {
+    let skip = |bytes: &mut Vec<u8>, skipped: &[u8]| {
         bytes.extend([0x50, 0x2a, 0x4d, 0x18]);
         bytes.extend(u32::try_from(skipped.len()).or_fail("make a shape").to_le_bytes());
+        let place = bytes.len();
         bytes.extend_from_slice(skipped);
-    }
+        place
+    };
+    let toc = br#"{"version":1,"entries":[]}"#;
+    let packed_toc = zstd::encode_all(&toc[..], 3).or_fail("make a shape");
+    let toc_at = skip(&mut bytes, &packed_toc);
+    let split = br#"{"type":2,"payload":"","position":0}"#;
+    let packed_split = zstd::encode_all(&split[..], 3).or_fail("make a shape");
+    let split_at = skip(&mut bytes, &packed_split);
+    let places =
+        [toc_at, packed_toc.len(), toc.len(), 1, split_at, packed_split.len(), split.len()];
+    let mut footer: Vec<u8> = places.iter().flat_map(|of| (*of as u64).to_le_bytes()).collect();
+    footer.extend(b"GNUlInUx");
+    skip(&mut bytes, &footer);
     let upper = Made { tar: whole, blob: Blob { media_type: OCI_ZSTD.into(), bytes } };
     let config = json!({"config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}});
     let types = (OCI_CONFIG, MANIFEST);
-    let (shape, _) = packed("zstd-chunked", types, vec![base(OCI_GZIP), upper], config);
-    shape.says("cat /etc/made-by; wc -c < /etc/other", "zstd:chunked\n100000")
+    let layers = vec![base(OCI_GZIP), upper];
+    let (shape, manifest) = packed("zstd-chunked", types, layers, config);
+    let of = |at: usize, packed: &[u8], all: &[u8]| format!("{at}:{}:{}", packed.len(), all.len());
+    let annotations = json!({
+        "io.github.containers.zstd-chunked.manifest-checksum": digest(&packed_toc),
+        "io.github.containers.zstd-chunked.manifest-position": of(toc_at, &packed_toc, toc) + ":1",
+        "io.github.containers.zstd-chunked.tarsplit-position": of(split_at, &packed_split, split),
+    });
+    shape
+        .annotated(&manifest, annotations)
+        .says("cat /etc/made-by; wc -c < /etc/other", "zstd:chunked\n100000")
 }

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a tree differs on purpose: the rows of docs/differences.md about images.
+
+use super::images::Subject;
+use super::tree::{Difference, Tree};
+use std::path::Path;
+
+const ROOT: &str = "a layer lists its root: Hull applies that entry, containerd ignores it";
+const LINK: &str =
+    "a hard link has metadata of its own: containerd applies it to the file, Hull does not";
+const REMOVED: &str = "a layer has what it also removes from below: in Hull that is its own alone";
+const BEFORE_1970: &str = "a time before 1970 is 1970 in containerd";
+const IMPLIED: &str =
+    "a directory that layers imply has the time from below in Hull, that of the pull in containerd";
+
+/// The reason of a difference of a path, if there is one.
+pub(super) fn of_path(
+    subject: &Subject,
+    path: &Path,
+    difference: &Difference,
+    (hull, containerd): (&Tree, &Tree),
+) -> Option<&'static str> {
+    let Difference { property, hull: ours, containerd: theirs } = difference;
+    let is_metadata = ["mode", "owner", "mtime", "xattrs"].contains(property);
+    if path.as_os_str().is_empty() {
+        return (is_metadata && subject.traits.lists_root || *property == "mtime").then_some(ROOT);
+    }
+    if subject.traits.removed_and_there.iter().any(|of| path.starts_with(of)) {
+        return Some(REMOVED);
+    }
+    if *property == "mtime" && ours.starts_with('-') && theirs == "0.000000000" {
+        return Some(BEFORE_1970);
+    }
+    let is_link = |tree: &Tree| {
+        let first = tree.nodes.get(path).map(|node| &node.first);
+        let mut links = subject.traits.links.iter();
+        links.any(|link| tree.nodes.get(link).map(|node| &node.first) == first)
+    };
+    if is_metadata && (is_link(hull) || is_link(containerd)) {
+        return Some(LINK);
+    }
+    let is_directory = hull.nodes.get(path).is_some_and(|node| node.kind == "directory");
+    if *property == "mtime" && is_directory && theirs == "now" {
+        return Some(IMPLIED);
+    }
+    None
+}
+
+const BOTH: &str = "both refuse the image";
+const MARK_AND_FILE: &str = "a layer has what it also removes from below, which containerd refuses";
+const LINK_BELOW: &str = "a hard link into a layer below, which containerd refuses";
+
+/// The reason why one of them refuses an image, by their messages. The message of one that takes it is empty.
+pub(super) fn of_failure(hull: &str, containerd: &str) -> Option<&'static str> {
+    let is_by = |words: &str| hull.is_empty() && containerd.contains(words);
+    match () {
+        () if !hull.is_empty() && !containerd.is_empty() => Some(BOTH),
+        () if is_by("failed to convert whiteout file") => Some(MARK_AND_FILE),
+        () if is_by("mkparent") => Some(MARK_AND_FILE),
+        () if is_by("link") && is_by("no such file") => Some(LINK_BELOW),
+        () => None,
+    }
+}

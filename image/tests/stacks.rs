@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers whose meaning depends on the order of their entries and on the layers below.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod common;
+
+use common::{TestStore, can_run, told};
+use hull_image::{Image, view};
+use hull_tests::image::{self, oci_archive};
+use hull_tests::layer::Layer;
+use serde_json::json;
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+async fn import(store: &TestStore, layers: Vec<Layer>) -> Arc<Image> {
+    let layers = layers.into_iter().map(Layer::tar).collect();
+    let archive = oci_archive(&image::Image::new(layers, json!({})).pack(), "example.org/stack:1");
+    let mut spool = store.store.spool().unwrap();
+    std::io::Write::write_all(&mut spool, &archive).unwrap();
+    let imported = store.store.import(spool, None).await;
+    let mut imported = imported.unwrap_or_else(|err| panic!("{}", told(&err)));
+    imported.images.pop().unwrap().image
+}
+
+/// The merged layers, and the path of one of their files.
+struct View(OwnedFd);
+
+impl View {
+    fn of(image: &Image) -> Self {
+        Self(view(&image.layers).unwrap())
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{path}", self.0.as_raw_fd()).into()
+    }
+}
+
+/// Checks that all layers of a store are as their lists say.
+async fn verify(store: &TestStore) {
+    for layer in store.store.verify(None).await.unwrap() {
+        assert!(layer.is_whole(), "{layer:?}");
+    }
+}
+
+/// A whiteout is about the layers below, wherever its own layer has it.
+#[tokio::test]
+async fn a_directory_that_a_layer_removes_and_has_is_the_layers_own() {
+    if !can_run("a_directory_that_a_layer_removes_and_has_is_the_layers_own") {
+        return;
+    }
+    let lower = || {
+        let layer = Layer::new().dir_of("d", 0o700, 7, 7).file("d/low", 0o644, "");
+        layer.dir("d/sub", 0o700).file("d/sub/low", 0o644, "")
+    };
+    let new = Layer::new;
+    for (what, upper, mode) in [
+        ("implied, behind", new().whiteout("d").file("d/x", 0o644, ""), 0o755),
+        ("implied, before", new().file("d/x", 0o644, "").whiteout("d"), 0o755),
+        ("listed, behind", new().whiteout("d").dir("d", 0o711).file("d/x", 0o644, ""), 0o711),
+        ("listed, before", new().dir("d", 0o711).file("d/x", 0o644, "").whiteout("d"), 0o711),
+        ("listed last", new().whiteout("d").file("d/x", 0o644, "").dir("d", 0o711), 0o711),
+        ("removed twice", new().whiteout("d").file("d/x", 0o644, "").whiteout("d"), 0o755),
+        ("opaque too", new().whiteout("d").opaque("d").file("d/x", 0o644, ""), 0o755),
+        ("a link", new().file("y", 0o644, "").whiteout("d").hard_link("d/x", "y"), 0o755),
+    ] {
+        let store = TestStore::new();
+        let image = import(&store, vec![lower(), upper]).await;
+        let view = View::of(&image);
+        assert_eq!(hull_tests::shell::names(&view.at("d")), ["x"], "{what}");
+        let stat = fs::metadata(view.at("d")).unwrap();
+        assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (mode, 0, 0), "{what}");
+        verify(&store).await;
+    }
+    // Deeper, and in a directory that stays.
+    let store = TestStore::new();
+    let upper = new().whiteout("d/sub").file("d/sub/a/x", 0o644, "");
+    let image = import(&store, vec![lower(), upper]).await;
+    let view = View::of(&image);
+    assert_eq!(hull_tests::shell::names(&view.at("d")), ["low", "sub"]);
+    assert_eq!(hull_tests::shell::names(&view.at("d/sub")), ["a"]);
+    assert_eq!(fs::metadata(view.at("d/sub")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(view.at("d")).unwrap().mode() & 0o7777, 0o700);
+    verify(&store).await;
+}
+
+/// Records of an earlier Hull do not say which directories a layer implies.
+#[tokio::test]
+async fn a_layer_of_an_older_record_is_completed_when_it_is_pulled_again() {
+    if !can_run("a_layer_of_an_older_record_is_completed_when_it_is_pulled_again") {
+        return;
+    }
+    let layers =
+        || vec![Layer::new().dir_of("d", 0o700, 7, 7), Layer::new().file("d/x", 0o644, "x")];
+    let store = TestStore::new();
+    let image = import(&store, layers()).await;
+    let record =
+        store.at("images").join(format!("{}.json", image.id.trim_start_matches("sha256:")));
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("directories");
+    for layer in value["layers"].as_array_mut().unwrap() {
+        let layer = layer.as_object_mut().unwrap();
+        layer.retain(|key, _| !key.contains("implie"));
+        assert!(layer.contains_key("inventory"), "{layer:?}");
+    }
+    fs::write(&record, value.to_string()).unwrap();
+    let store = store.again();
+    let old = store.store.find("example.org/stack:1").unwrap();
+    assert_eq!(fs::metadata(View::of(&old).at("d")).unwrap().mode() & 0o7777, 0o755);
+    let image = import(&store, layers()).await;
+    let stat = fs::metadata(View::of(&image).at("d")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o700, 7));
+    verify(&store).await;
+    let image = store.again().store.find("example.org/stack:1").unwrap();
+    assert_eq!(image.layers.len(), 3, "{image:?}");
+}
+
+/// An earlier Hull removes the layer of directories, which it does not know.
+#[tokio::test]
+async fn an_image_without_its_layer_of_directories_is_pulled_again() {
+    if !can_run("an_image_without_its_layer_of_directories_is_pulled_again") {
+        return;
+    }
+    let layers =
+        || vec![Layer::new().dir_of("d", 0o700, 7, 7), Layer::new().file("d/x", 0o644, "x")];
+    let store = TestStore::new();
+    let image = import(&store, layers()).await;
+    assert_eq!(image.layers.len(), 3, "{image:?}");
+    fs::remove_dir_all(&image.layers[0]).unwrap();
+    let store = store.again();
+    let listed = store.store.find("example.org/stack:1").unwrap();
+    assert!(!store.store.is_whole(&listed));
+    let image = import(&store, layers()).await;
+    assert!(store.store.is_whole(&image));
+    let stat = fs::metadata(View::of(&image).at("d")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o700, 7));
+    verify(&store).await;
+}
+
+/// A whiteout hides a name, and not the file that another name of the layer has.
+#[tokio::test]
+async fn a_link_to_what_its_layer_removes_has_the_content_from_below() {
+    if !can_run("a_link_to_what_its_layer_removes_has_the_content_from_below") {
+        return;
+    }
+    let lower =
+        || Layer::new().dirs(&["a", "a/b"]).file("a/b/f", 0o644, "low").file("a/b/g", 0o644, "");
+    let new = Layer::new;
+    for (what, upper) in [
+        ("link, then whiteout", new().hard_link("new/h", "a/b/f").whiteout("a/b/f")),
+        ("whiteout, then link", new().whiteout("a/b/f").hard_link("new/h", "a/b/f")),
+        ("link, then opaque", new().hard_link("new/h", "a/b/f").opaque("a/b")),
+        ("opaque, then link", new().opaque("a/b").hard_link("new/h", "a/b/f")),
+        ("link, then whiteout above", new().hard_link("new/h", "a/b/f").whiteout("a/b")),
+        ("whiteout above, then link", new().whiteout("a/b").hard_link("new/h", "a/b/f")),
+        ("two links", new().whiteout("a/b/f").hard_link("new/h", "a/b/f").hard_link("x", "new/h")),
+    ] {
+        let store = TestStore::new();
+        let image = import(&store, vec![lower(), upper]).await;
+        let view = View::of(&image);
+        assert_eq!(fs::read_to_string(view.at("new/h")).unwrap(), "low", "{what}");
+        assert!(fs::symlink_metadata(view.at("a/b/f")).is_err(), "{what}");
+        verify(&store).await;
+    }
+}
+
+/// Such a link waits for the layers below, and takes the place of what the layer has there meanwhile.
+#[tokio::test]
+async fn a_link_into_a_layer_below_replaces_an_earlier_entry_of_its_name() {
+    if !can_run("a_link_into_a_layer_below_replaces_an_earlier_entry_of_its_name") {
+        return;
+    }
+    let lower = Layer::new().file("x", 0o644, "from below");
+    let upper = Layer::new()
+        .file("b", 0o600, "replaced")
+        .dir("c", 0o755)
+        .file("c/in", 0o644, "")
+        .hard_link("a", "x")
+        .hard_link("b", "x")
+        .hard_link("c", "x");
+    let store = TestStore::new();
+    let image = import(&store, vec![lower, upper]).await;
+    let view = View::of(&image);
+    let first = fs::metadata(view.at("a")).unwrap();
+    for name in ["a", "b", "c"] {
+        assert_eq!(fs::read_to_string(view.at(name)).unwrap(), "from below", "{name}");
+        assert_eq!(fs::metadata(view.at(name)).unwrap().ino(), first.ino(), "{name}");
+    }
+    verify(&store).await;
+}
