@@ -32,9 +32,9 @@ pub(super) fn of_path(
         return Some(BEFORE_1970);
     }
     let is_link = |tree: &Tree| {
-        let first = tree.nodes.get(path).map(|node| &node.first);
-        let mut links = subject.traits.links.iter();
-        links.any(|link| tree.nodes.get(link).map(|node| &node.first) == first)
+        let Some(node) = tree.nodes.get(path) else { return false };
+        let has_others = tree.nodes.values().filter(|of| of.first == node.first).count() > 1;
+        has_others || subject.traits.links.contains(path)
     };
     if is_metadata && (is_link(hull) || is_link(containerd)) {
         return Some(LINK);
@@ -48,6 +48,8 @@ pub(super) fn of_path(
 
 const BOTH: &str = "both refuse the image";
 const MARK_AND_FILE: &str = "a layer has what it also removes from below, which containerd refuses";
+const FILE_BELOW: &str =
+    "a layer implies a directory where one below has a file, which containerd refuses";
 const LINK_BELOW: &str = "a hard link into a layer below, which containerd refuses";
 
 /// The reason why one of them refuses an image, by their messages. The message of one that takes it is empty.
@@ -56,7 +58,8 @@ pub(super) fn of_failure(hull: &str, containerd: &str) -> Option<&'static str> {
     match () {
         () if !hull.is_empty() && !containerd.is_empty() => Some(BOTH),
         () if is_by("failed to convert whiteout file") => Some(MARK_AND_FILE),
-        () if is_by("mkparent") => Some(MARK_AND_FILE),
+        () if is_by("mkparent") || is_by("file exists") => Some(MARK_AND_FILE),
+        () if is_by("lstat") && is_by("not a directory") => Some(FILE_BELOW),
         () if is_by("link") && is_by("no such file") => Some(LINK_BELOW),
         () => None,
     }
