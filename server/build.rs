@@ -15,6 +15,7 @@ use std::process::Command;
 const SWITCH: &str = "HULL_POD_PROGRAMS";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    version()?;
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
     for folder in ["proto/src", "proto/Cargo.toml", "runtime", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", root.join(folder).display());
@@ -32,6 +33,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     // libseccomp.a is glibc's; static too, so that no loader runs at each start.
     let oci = build(&root, &out, &target, "hull-oci", "hull-oci", &[])?;
     embed(&monitor, &pause, &oci);
+    Ok(())
+}
+
+/// Sets the target for `hull --version`, and of a release build the commit and its date. Other builds do not run
+/// git, so that a commit does not rebuild them; HULL_COMMIT and HULL_COMMIT_DATE override both.
+fn version() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rustc-env=HULL_TARGET={}", env::var("TARGET")?);
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    for (name, format) in [("HULL_COMMIT", "%H"), ("HULL_COMMIT_DATE", "%cI")] {
+        println!("cargo:rerun-if-env-changed={name}");
+        let of_git = || {
+            let format = format!("--format={format}");
+            let shown = Command::new("git").args(["log", "-1", &format]).output().ok()?;
+            let text = String::from_utf8(shown.stdout).ok()?.trim().to_owned();
+            (shown.status.success() && !text.is_empty()).then_some(text)
+        };
+        let given = env::var(name).ok().or_else(|| if is_release { of_git() } else { None });
+        println!("cargo:rustc-env={name}={}", given.as_deref().unwrap_or("unknown"));
+    }
+    if is_release {
+        println!("cargo:rerun-if-changed=../.git/logs/HEAD");
+    }
     Ok(())
 }
 

@@ -34,6 +34,7 @@ mod unpack;
 mod view;
 
 pub use credentials::auth::Auth;
+pub use credentials::docker;
 pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;

@@ -33,20 +33,42 @@ pub(super) fn program(name: &str) -> String {
     format!("docker-credential-{name}")
 }
 
-/// Asks a helper for the credentials of `server`. What goes wrong is said in words.
-pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String> {
+/// Starts a helper for one of its operations. What goes wrong is said in words.
+fn start(name: &str, operation: &str) -> Result<Child, String> {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(is_name) {
         return Err("it is not the name of a credential helper".into());
     }
-    let mut child = Command::new(program(name))
-        .arg("get")
+    Command::new(program(name))
+        .arg(operation)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|err| format!("it cannot be started: {err}"))?;
+        .map_err(|err| format!("it cannot be started: {err}"))
+}
+
+/// Has a helper store or erase credentials; `input` is what it reads. Only for the command line: a daemon that leaves
+/// its children to the kernel gets no exit codes.
+pub(super) async fn change(name: &str, operation: &str, input: &str) -> Result<(), String> {
+    let mut child = start(name, operation)?;
+    let talked = tokio::time::timeout(TIME_MAX, async {
+        let (_, complaint) = talk(&mut child, input).await;
+        (child.wait().await, complaint)
+    });
+    let (ended, complaint) =
+        talked.await.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(format!("it failed{}", last_line(&complaint))),
+        Err(err) => Err(format!("it cannot be waited for: {err}")),
+    }
+}
+
+/// Asks a helper for the credentials of `server`. What goes wrong is said in words.
+pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String> {
+    let mut child = start(name, "get")?;
     let talked = tokio::time::timeout(TIME_MAX, talk(&mut child, server)).await;
     let (answer, complaint) =
         talked.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;

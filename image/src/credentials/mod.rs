@@ -12,6 +12,7 @@
 //! for every pull; nothing of it is kept.
 
 pub(crate) mod auth;
+pub mod docker;
 mod helper;
 
 use crate::error::Cause;

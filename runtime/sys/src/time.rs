@@ -74,6 +74,55 @@ pub fn rfc3339_now() -> String {
     String::from_utf8_lossy(&rfc3339(now_ns())).into_owned()
 }
 
+/// Parses RFC 3339, with or without a fraction of the second, in UTC or with an offset, into nanoseconds since 1970;
+/// `None` if it is not in this format or not between 1678 and 2262.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let zone = rest.find(['Z', 'z', '+', '-']).filter(|at| rest.is_char_boundary(*at))?;
+    let (clock, zone) = rest.split_at(zone);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+    let is_date =
+        (1..=12).contains(&month) && date_of(days_of(year, month, day)) == (year, month, day);
+    if !is_date || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let offset_s = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign, offset) => {
+            let [hours, minutes] = numbers(offset, ':', [2, 2])?;
+            let seconds = hours * 3600 + minutes * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+    };
+    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse::<i64>().ok()?;
+    let of_day = hour * 3600 + minute * 60 + second - offset_s;
+    days_of(year, month, day)
+        .checked_mul(DAY_S)?
+        .checked_add(of_day)?
+        .checked_mul(NANOS)?
+        .checked_add(nanos)
+}
+
+/// The numbers between separators, each of exactly so many digits.
+fn numbers<const N: usize>(text: &str, separator: char, digits: [usize; N]) -> Option<[i64; N]> {
+    let mut parts = text.split(separator);
+    let mut numbers = [0; N];
+    for (number, digits) in numbers.iter_mut().zip(digits) {
+        let part = parts.next()?;
+        if part.len() != digits || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +160,29 @@ mod tests {
                 (_, day) if day == last => (year, month + 1, 1),
                 _ => (year, month, day + 1),
             };
+        }
+    }
+
+    #[test]
+    fn rfc3339_is_read_as_it_is_written_and_with_offsets() {
+        for at in [0, 1, 1_475_713_029_669_794_202, -1_000_000_000] {
+            let text = String::from_utf8_lossy(&rfc3339(at)).into_owned();
+            assert_eq!(parse_rfc3339(&text), Some(at), "{text}");
+        }
+        assert_eq!(parse_rfc3339("1970-01-01T01:00:01+01:00"), Some(NANOS));
+        assert_eq!(parse_rfc3339("1969-12-31T23:00:00.5-01:00"), Some(500_000_000));
+        for text in [
+            "",
+            "1970-01-01",
+            "1970-02-30T00:00:00Z",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00",
+            "9999-01-01T00:00:00Z",
+            "1970-01-01T00:00:00+1",
+            "1970-01-01T00:00:00é",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 }

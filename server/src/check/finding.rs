@@ -13,7 +13,7 @@ pub(super) enum Verdict {
 
 /// One check: its subject, what was found, and the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     pub(super) subject: &'static str,
     pub(super) found: String,
     pub(super) verdict: Verdict,
@@ -38,6 +38,16 @@ impl Finding {
         hint: impl Into<String>,
     ) -> Self {
         Self { subject, found: found.into(), verdict: Verdict::Missing(hint.into()) }
+    }
+
+    /// Subject, verdict (ok, warning or missing), what was found, and the hint, which may be empty.
+    pub(crate) fn parts(&self) -> (&'static str, &'static str, &str, &str) {
+        let (verdict, hint) = match &self.verdict {
+            Verdict::Good => ("ok", ""),
+            Verdict::Warning(hint) => ("warning", hint.as_str()),
+            Verdict::Missing(hint) => ("missing", hint.as_str()),
+        };
+        (self.subject, verdict, &self.found, hint)
     }
 
     /// The lines to print: subject and finding, and the hint below.

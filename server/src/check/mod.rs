@@ -12,18 +12,25 @@ mod kernel;
 mod network;
 mod sysctls;
 
+pub(crate) use finding::Finding;
+
 use crate::config::Config;
-use finding::{Finding, Verdict};
+use finding::Verdict;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// Runs all checks and prints the findings, only failed ones if `quiet`. The exit code is 1 if pods cannot run.
-pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
+/// Runs all checks.
+pub(crate) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = kernel::findings();
     findings.extend(host::findings(config));
     findings.extend(sysctls::findings(config));
     findings.extend(network::findings(config));
-    let (text, fit) = report(&findings, quiet);
+    findings
+}
+
+/// Runs all checks and prints the findings, only failed ones if `quiet`. The exit code is 1 if pods cannot run.
+pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
+    let (text, fit) = report(&findings(config), quiet);
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;

@@ -21,7 +21,8 @@ const AHEAD: usize = 4;
 
 /// Imports an archive, and prints its images; on stderr, what else is in it.
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
-    let imported = taken_in(&mut client, &args.file, args.name.as_deref()).await?;
+    let file = args.file.as_deref().or(args.input.as_deref()).unwrap_or(Path::new("-"));
+    let imported = taken_in(&mut client, file, args.name.as_deref()).await?;
     for left in imported.left {
         output::to_stderr(&not_imported(&left.name, &left.why));
     }

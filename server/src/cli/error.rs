@@ -52,6 +52,18 @@ pub(crate) enum Error {
     Interrupted,
     #[error("run the command: {text}")]
     Usage { text: String },
+    #[error("read {} as a message of CRI: {why}", path.display())]
+    BadFile { path: PathBuf, why: String },
+    #[error("read {what} of {} as a pod manifest: {why}", path.display())]
+    BadManifest { path: PathBuf, what: String, why: String },
+    #[error("{operation} container `{name}`: it does not run")]
+    Stopped { operation: &'static str, name: String },
+    #[error("start container `{name}`: a kubelet manages its pod")]
+    OfKubelet { name: String },
+    #[error("copy {what}: {why}")]
+    Copy { what: String, why: String },
+    #[error("use {} as docker's configuration: {why}", path.display())]
+    DockerConfig { path: PathBuf, why: String },
     #[error("audit {what}")]
     NotRunning { what: String },
     #[error("audit container `{name}`")]
@@ -98,6 +110,9 @@ impl Error {
             Self::NotFound { kind: "image", .. } => {
                 Some("`hull images` lists the images of this node, `hull pull` pulls others".into())
             }
+            Self::NotFound { kind: "a schema for command", .. } => {
+                Some("`hull schema` prints those of all commands".into())
+            }
             Self::NotFound { .. } => Some("`hull ps -a` lists all pods and containers".into()),
             Self::Ambiguous { .. } => Some("give more digits of the id, or POD/CONTAINER".into()),
             Self::NameTaken { name, .. } => {
@@ -107,7 +122,15 @@ impl Error {
                 Some("`hull images verify --repair` pulls broken layers again".into())
             }
             Self::Running { .. } => Some("stop it first, or use `hull rm -f`".into()),
-            Self::NotRunning { .. } => {
+            Self::OfKubelet { .. } => {
+                Some("the kubelet starts it again by itself; stop it to have it restarted".into())
+            }
+            Self::BadManifest { .. } => Some(
+                "`hull play kube` runs pods with containers, environment, ports, limits and host volumes; \
+                 everything else needs a kubelet"
+                    .into(),
+            ),
+            Self::Stopped { .. } | Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())
             }
             Self::NotATerminal => Some("omit -t to pass on a file or a pipe".into()),
@@ -131,6 +154,9 @@ impl Error {
             | Self::Io { .. }
             | Self::Kernel { .. }
             | Self::NotAudited { .. }
+            | Self::BadFile { .. }
+            | Self::Copy { .. }
+            | Self::DockerConfig { .. }
             | Self::Session { .. }
             | Self::Usage { .. }
             | Self::Response { .. } => None,

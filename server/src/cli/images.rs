@@ -1,12 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull images` and `hull rmi`.
+//! `hull images`, `rmi`, `tag` and `history`.
 
+use super::args::images::{History, Tag};
 use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::output::{self, Table};
+use super::format::{self, Field, Kind, Kinds, Row};
+use super::output;
+use super::ps::row;
 use hull_proto::admin;
 use hull_proto::cri as api;
+use hull_sys::time::parse_rfc3339;
+use serde_json::{Value, json};
+
+/// The fields of images.
+pub(crate) const IMAGES: Kinds = Kinds {
+    verb: "images",
+    fields: &[
+        Field::always(
+            "name",
+            "IMAGE",
+            Kind::Text,
+            "Name with tag, else with digest; one row per name.",
+        ),
+        Field::always("id", "ID", Kind::Id, "Id of the image: the digest of its configuration."),
+        Field::always("created", "CREATED", Kind::Time, "Time of creation, as the image says."),
+        Field::always(
+            "size",
+            "SIZE",
+            Kind::Bytes,
+            "Size of its layers in bytes; they may be shared.",
+        ),
+        Field::always("pinned", "PINNED", Kind::Flag, "Whether it is never removed as unused."),
+        Field::wide(
+            "digest",
+            "DIGEST",
+            Kind::Id,
+            "Digest of its manifest in the registry; empty if it came from an archive.",
+        ),
+        Field::wide("platform", "PLATFORM", Kind::Text, "Platform: OS/ARCHITECTURE."),
+        Field::never("names", Kind::List, "All names with tags."),
+        Field::never("digests", Kind::List, "All names with digests."),
+        Field::never("user", Kind::Text, "User that it runs as; empty is root."),
+    ],
+    id: "id",
+    name: "name",
+};
+
+/// The fields of the steps of an image.
+pub(crate) const STEPS: Kinds = Kinds {
+    verb: "history",
+    fields: &[
+        Field::always("created", "CREATED", Kind::Time, "Time of the step, as the image says."),
+        Field::always("createdBy", "CREATED BY", Kind::Text, "Command of the step."),
+        Field::always(
+            "layer",
+            "LAYER",
+            Kind::Id,
+            "Diff id of the layer that it made; empty if it made none.",
+        ),
+        Field::wide("comment", "COMMENT", Kind::Text, "Comment."),
+        Field::never("empty", Kind::Flag, "Whether the step made no layer."),
+    ],
+    id: "layer",
+    name: "layer",
+};
 
 fn named(image: &str) -> api::ImageSpec {
     api::ImageSpec { image: image.to_owned(), ..Default::default() }
@@ -22,28 +80,72 @@ pub(crate) async fn find(
     Ok(answer.image.is_some().then_some(answer))
 }
 
+/// Lists all images of the node.
+pub(crate) async fn all(client: &mut Client) -> Result<Vec<api::Image>> {
+    Ok(client.images.list_images(api::ListImagesRequest::default()).await?.into_inner().images)
+}
+
 /// Lists the images.
 pub(crate) async fn list(mut client: Client, args: &Images) -> Result<()> {
-    let filter = args.image.as_deref().map(|image| api::ImageFilter { image: Some(named(image)) });
-    let request = api::ListImagesRequest { filter };
-    let mut images = client.images.list_images(request).await?.into_inner().images;
-    if let (Some(name), true) = (&args.image, images.is_empty()) {
-        return Err(Error::NotFound { kind: "image", name: name.clone() });
-    }
-    if args.quiet {
-        return output::print(
-            &images.iter().map(|image| format!("{}\n", image.id)).collect::<String>(),
-        );
-    }
+    let mut images = match &args.image {
+        None => all(&mut client).await?,
+        Some(name) => selected(&mut client, name).await?,
+    };
     images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
-    let mut table = Table::new(&["IMAGE", "ID", "SIZE", "PINNED"]);
+    let mut rows = Vec::new();
     for image in &images {
-        for name in names(image) {
-            let pinned = if image.pinned { "yes" } else { "" };
-            table.row([name, output::short(&image.id), output::bytes(image.size), pinned.into()]);
-        }
+        let info = info(&mut client, &image.id).await;
+        let names = names(image);
+        // Ids are the same for all names.
+        let count = if args.list.quiet { 1 } else { names.len() };
+        rows.extend(names.iter().take(count).map(|name| image_row(image, name, &info)));
     }
-    output::print(&table.shown())
+    format::list(&IMAGES, rows, &args.list)
+}
+
+/// The image with this name or id, else the images with this part in a name.
+async fn selected(client: &mut Client, name: &str) -> Result<Vec<api::Image>> {
+    // A part of a name need not be a name.
+    if let Ok(Some(answer)) = find(client, name).await {
+        return Ok(answer.image.into_iter().collect());
+    }
+    let mut images = all(client).await?;
+    images.retain(|of| of.repo_tags.iter().chain(&of.repo_digests).any(|has| has.contains(name)));
+    if images.is_empty() {
+        return Err(Error::NotFound { kind: "image", name: name.to_owned() });
+    }
+    Ok(images)
+}
+
+/// Verbose information about an image; null if it was removed meanwhile.
+async fn info(client: &mut Client, id: &str) -> Value {
+    let found = find(client, id).await.ok().flatten();
+    let text = found.and_then(|of| of.info.get("info").cloned());
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+fn image_row(image: &api::Image, name: &str, info: &Value) -> Row {
+    let config = &info["imageSpec"];
+    let digest = image.repo_digests.first().and_then(|of| of.split_once('@'));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (os, architecture) = (text(&config["os"]), text(&config["architecture"]));
+    let created = config["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
+    let user = match &image.uid {
+        Some(uid) => uid.value.to_string(),
+        None => image.username.clone(),
+    };
+    row(json!({
+        "name": name,
+        "id": image.id,
+        "created": format::time(created),
+        "size": image.size,
+        "pinned": image.pinned,
+        "digest": digest.map_or("", |(_, digest)| digest),
+        "platform": if os.is_empty() { String::new() } else { format!("{os}/{architecture}") },
+        "names": image.repo_tags,
+        "digests": image.repo_digests,
+        "user": user,
+    }))
 }
 
 /// The names of an image: its tags, else its digests.
@@ -58,7 +160,11 @@ fn names(image: &api::Image) -> Vec<String> {
 /// Removes names of images; an image goes with its last tag, or by its id. A missing image is an error, because it is
 /// probably misspelt.
 pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
-    for name in &args.images {
+    let images = match (args.all, args.prune) {
+        (false, false) => args.images.clone(),
+        (all, _) => removable(&mut client, all).await?,
+    };
+    for name in &images {
         if find(&mut client, name).await?.is_none() {
             return Err(Error::NotFound { kind: "image", name: name.clone() });
         }
@@ -66,4 +172,95 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
         output::line(name)?;
     }
     Ok(())
+}
+
+/// The ids of all images, or of those that no container uses. Pinned ones stay.
+async fn removable(client: &mut Client, all_of_them: bool) -> Result<Vec<String>> {
+    let objects = super::names::Objects::fetch(client).await?;
+    let mut images = all(client).await?;
+    images.retain(|image| {
+        let is_used = objects.containers.iter().any(|of| of.image_id == image.id);
+        !image.pinned && (all_of_them || !is_used)
+    });
+    Ok(images.into_iter().map(|image| image.id).collect())
+}
+
+/// Gives an image other names.
+pub(crate) async fn tag(mut client: Client, args: &Tag) -> Result<()> {
+    for name in &args.names {
+        let request = admin::TagRequest {
+            image: args.image.clone(),
+            name: name.clone(),
+            // As docker has it, the name moves from another image.
+            force: true,
+        };
+        let tagged = client.admin.tag(request).await?.into_inner();
+        output::line(&tagged.name)?;
+    }
+    Ok(())
+}
+
+/// Lists the steps by which an image was made, the last one first.
+pub(crate) async fn history(mut client: Client, args: &History) -> Result<()> {
+    let Some(found) = find(&mut client, &args.image).await? else {
+        return Err(Error::NotFound { kind: "image", name: args.image.clone() });
+    };
+    let text = found.info.get("info").cloned().unwrap_or_default();
+    let info: Value = serde_json::from_str(&text).map_err(|source| Error::Json { source })?;
+    format::list(&STEPS, steps(&info["imageSpec"]), &args.list)
+}
+
+fn steps(config: &Value) -> Vec<Row> {
+    let mut layers = config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
+    let mut rows = Vec::new();
+    for step in config["history"].as_array().into_iter().flatten() {
+        let empty = step["empty_layer"].as_bool().unwrap_or(false);
+        let layer = if empty { None } else { layers.next() };
+        let created = step["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
+        let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+        rows.push(row(json!({
+            "created": format::time(created),
+            "createdBy": text("created_by"),
+            "layer": layer.and_then(Value::as_str).unwrap_or_default(),
+            "comment": text("comment"),
+            "empty": empty,
+        })));
+    }
+    // An image need not say how it was made.
+    for layer in layers {
+        rows.push(row(json!({
+            "created": "", "createdBy": "", "layer": layer, "comment": "", "empty": false,
+        })));
+    }
+    rows.reverse();
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_have_their_layers_and_layers_without_a_step_are_listed() {
+        let config = json!({
+            "rootfs": {"diff_ids": ["sha256:a", "sha256:b", "sha256:c"]},
+            "history": [
+                {"created_by": "ADD", "created": "1970-01-01T00:00:01Z"},
+                {"created_by": "ENV", "empty_layer": true},
+                {"created_by": "RUN"},
+            ],
+        });
+        let layers: Vec<_> = steps(&config)
+            .iter()
+            .map(|row| (row["createdBy"].clone(), row["layer"].clone()))
+            .collect();
+        let pair = |by: &str, layer: &str| (json!(by), json!(layer));
+        let expected = [
+            pair("", "sha256:c"),
+            pair("RUN", "sha256:b"),
+            pair("ENV", ""),
+            pair("ADD", "sha256:a"),
+        ];
+        assert_eq!(layers, expected);
+    }
 }

@@ -53,23 +53,55 @@ pub(crate) struct Printer<O: Write, E: Write> {
     timestamps: bool,
     /// Whether stdout and stderr are within a line.
     within: [bool; 2],
+    /// Printed before each line.
+    prefix: Vec<u8>,
+    /// Times as in lines, before the first and after the last printed line.
+    since: Option<Vec<u8>>,
+    until: Option<Vec<u8>>,
 }
 
 impl<O: Write, E: Write> Printer<O, E> {
     /// Creates a printer to `out` and `err`.
     pub(crate) fn new(out: O, err: E, timestamps: bool) -> Self {
-        Self { out, err, timestamps, within: [false; 2] }
+        Self {
+            out,
+            err,
+            timestamps,
+            within: [false; 2],
+            prefix: Vec::new(),
+            since: None,
+            until: None,
+        }
+    }
+
+    /// Prints `prefix` before each line.
+    pub(crate) fn set_prefix(&mut self, prefix: &str) {
+        self.prefix = prefix.as_bytes().to_vec();
+    }
+
+    /// Prints only lines from `since` until `until`, both in the format of lines: RFC 3339 in UTC with nine digits,
+    /// which sorts as text.
+    pub(crate) fn set_times(&mut self, since: Option<Vec<u8>>, until: Option<Vec<u8>>) {
+        (self.since, self.until) = (since, until);
     }
 
     /// Prints one line of the file; a line in another format is printed unchanged.
     pub(crate) fn line(&mut self, line: &[u8]) -> io::Result<()> {
         let Some(line) = parse(line) else {
+            self.out.write_all(&self.prefix)?;
             return self.out.write_all(line).and_then(|()| self.out.write_all(b"\n"));
         };
+        let is_early = self.since.as_deref().is_some_and(|since| line.time < since);
+        if is_early || self.until.as_deref().is_some_and(|until| line.time > until) {
+            return Ok(());
+        }
         let (to, within): (&mut dyn Write, _) = match line.stream {
             Stream::Stdout => (&mut self.out, &mut self.within[0]),
             Stream::Stderr => (&mut self.err, &mut self.within[1]),
         };
+        if !*within {
+            to.write_all(&self.prefix)?;
+        }
         if self.timestamps && !*within {
             to.write_all(line.time).and_then(|()| to.write_all(b" "))?;
         }
@@ -113,6 +145,20 @@ mod tests {
         ];
         assert_eq!(printed(&lines, false), ("abc\n\nx y\n".into(), "oops\n".into()));
         assert_eq!(printed(&lines, true), ("T1 abc\nT5 \nT6 x y\n".into(), "T2 oops\n".into()));
+    }
+
+    #[test]
+    fn lines_have_a_prefix_and_times_select_them() {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out, io::sink(), false);
+        printer.set_prefix("[a] ");
+        printer.set_times(Some(b"T2".to_vec()), Some(b"T3".to_vec()));
+        for line in
+            ["T1 stdout F x", "T2 stdout P y", "T2 stdout F z", "T3 stdout F w", "T4 stdout F v"]
+        {
+            printer.line(line.as_bytes()).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "[a] yz\n[a] w\n");
     }
 
     #[test]

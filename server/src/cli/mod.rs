@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: a file per command or two. All commands except `serve`, `check`, `config` and
-//! `completion` are clients of the daemon.
+//! `completion` are clients of the daemon. [`verbs`] is the table of all commands.
 //!
 //! The rule: a command prints its result to stdout and everything else to stderr, errors as `error: …` and
 //! advice as `hint: …`. Its exit code is 0 or 1, or for `run` and `exec` that of the container (125 if hull
@@ -11,44 +11,67 @@ mod args;
 mod attach;
 mod audit;
 pub(crate) mod client;
+mod complete;
 mod containerd;
+mod copy;
 mod ctr;
 mod detach;
+mod disk;
 mod error;
+mod events;
 mod exec;
 mod exit_codes;
+mod families;
 mod follow;
+mod format;
+mod host_check;
 mod images;
+mod info;
+mod inspect;
+mod lifecycle;
+mod login;
 mod logline;
 mod logs;
+mod man;
 mod names;
 mod objects;
 mod output;
 mod parse;
+mod play;
+mod port_forward;
+mod ports;
+mod process;
+mod processes;
+mod ps;
 mod pull;
 mod raw_mode;
+#[cfg(test)]
+mod reference;
+mod resources;
 mod run;
 mod run_config;
+mod run_flags;
 mod run_logs;
+mod run_setup;
 mod running;
+mod schemas;
 mod session;
 mod signals;
 mod stats;
 mod stdin;
+mod usage;
+mod verbs;
 mod verify;
 mod wait;
+mod words;
 
-use crate::check;
 use crate::config::{self, Config};
 use crate::observe::logging;
 use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
-use clap::{CommandFactory as _, Parser as _};
 use client::Client;
 use error::{Error, Result};
-use hull_proto::{admin, cri as api};
-use std::fmt::Write as _;
-use std::io;
-use std::path::{Path, PathBuf};
+use hull_proto::admin;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit code of a command that failed.
@@ -59,7 +82,10 @@ const FAILURE: u8 = 1;
 pub(crate) fn main(
     serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
 ) -> ExitCode {
-    let cli = Cli::parse_from(ctr::called_as(std::env::args_os()));
+    let cli = match usage::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     if let Command::Oci { words } = &cli.command {
         return oci(words);
     }
@@ -134,8 +160,7 @@ async fn run_command(cli: Cli) -> ExitCode {
     let done = if matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Attach(_)) {
         with_own_code(&cli).await
     } else if let Command::Check(args) = &cli.command {
-        let checked = check::run(&loaded_or_default(&cli), args.quiet);
-        checked.map_err(|source| (Error::io("write to stdout")(source), FAILURE))
+        host_check::check(&loaded_or_default(&cli), args).map_err(|err| (err, FAILURE))
     } else {
         plain(&cli).await.map(|()| ExitCode::SUCCESS).map_err(|err| (err, FAILURE))
     };
@@ -160,7 +185,7 @@ async fn with_own_code(cli: &Cli) -> Result<ExitCode, (Error, u8)> {
 /// Runs the commands whose exit code is 0 or 1.
 async fn plain(cli: &Cli) -> Result<()> {
     match &cli.command {
-        Command::Ps(args) => objects::list(connect(cli).await?, args).await,
+        Command::Ps(args) => ps::containers(connect(cli).await?, args).await,
         Command::Logs(args) => logs::logs(connect(cli).await?, args).await,
         Command::Stop(args) => objects::stop(connect(cli).await?, args).await,
         Command::Rm(args) => objects::remove(connect(cli).await?, args).await,
@@ -176,16 +201,19 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Containerd(args) => containerd::run(cli.config.as_deref(), &args.words),
         Command::Ctr(args) if ctr::wants_help(&args.words) => help_of("ctr"),
         Command::Ctr(args) => ctr::run(connect(cli).await?, &args.words).await,
-        Command::Inspect(args) => objects::inspect(connect(cli).await?, args).await,
-        Command::Stats(args) => stats::stats(connect(cli).await?, args).await,
+        Command::Inspect(args) => {
+            inspect::inspect(connect(cli).await?, args, inspect::What::Any).await
+        }
+        Command::Stats(args) => stats::stats(connect(cli).await?, args, false).await,
         Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
         Command::Config(args) => show_config(cli, args.what).await,
-        Command::Completion(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "hull", &mut script);
-            output::raw(&String::from_utf8_lossy(&script))
-        }
-        Command::Version => version(cli).await,
+        Command::Completion(args) => output::raw(&complete::script(args.shell)),
+        Command::Schema(args) => schemas::print(args.command.as_deref()),
+        Command::Complete { words } => complete::names(async || connect(cli).await, words).await,
+        Command::Version(args) => info::version(connect(cli).await, &args.output).await,
+        Command::Containers(command) => families::containers(connect(cli).await?, command).await,
+        Command::Pods(command) => families::pods(connect(cli).await?, command).await,
+        Command::Stored(command) => families::stored(async || connect(cli).await, command).await,
         // The callers have run these.
         Command::Serve(_)
         | Command::Run(_)
@@ -198,7 +226,7 @@ async fn plain(cli: &Cli) -> Result<()> {
 
 /// Prints the help of a command whose arguments clap passes on unread.
 fn help_of(command: &str) -> Result<()> {
-    let mut hull = Cli::command();
+    let mut hull = usage::command();
     hull.build();
     let help = hull.find_subcommand_mut(command).map(|of| of.render_long_help().to_string());
     output::raw(&help.unwrap_or_default())
@@ -248,63 +276,10 @@ async fn show_config(cli: &Cli, what: ConfigWhat) -> Result<()> {
     }
 }
 
-async fn version(cli: &Cli) -> Result<()> {
-    let mut text = format!("hull {}\n", env!("CARGO_PKG_VERSION"));
-    match connect(cli).await {
-        // Writing to a String cannot fail.
-        Ok(mut client) => match client.runtime.version(api::VersionRequest::default()).await {
-            Ok(of) => {
-                let of = of.into_inner();
-                let _ = writeln!(
-                    text,
-                    "daemon {} {} (CRI {})",
-                    of.runtime_name, of.runtime_version, of.runtime_api_version
-                );
-            }
-            Err(status) => {
-                let why = error::chain(&Error::from(status));
-                let _ = writeln!(text, "daemon: unknown, because it does not answer: {why}");
-            }
-        },
-        // The version of this binary needs no daemon.
-        Err(Error::Connect { socket, source }) => {
-            let _ = writeln!(text, "daemon: {}", unreachable(&socket, &source));
-        }
-        Err(other) => return Err(other),
-    }
-    output::print(&text)
-}
-
-/// Why there is no version of the daemon at `socket`.
-fn unreachable(socket: &Path, source: &io::Error) -> String {
-    let socket = socket.display();
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("not running at {socket}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("unknown, because only root may use {socket}")
-        }
-        _ => format!("unknown, because {socket} cannot be reached: {source}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_daemon_that_may_not_be_asked_is_not_said_to_be_missing() {
-        let text = |kind| unreachable(Path::new("/s"), &io::Error::from(kind));
-        assert_eq!(text(io::ErrorKind::NotFound), "not running at /s");
-        assert_eq!(text(io::ErrorKind::ConnectionRefused), "not running at /s");
-        assert_eq!(text(io::ErrorKind::PermissionDenied), "unknown, because only root may use /s");
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn flags_of_serve_override_the_files() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds pods and containers by id, name, prefix of an id, or POD/CONTAINER.
+//! Finds pods and containers by id, name, prefix of an id, POD/CONTAINER, NAMESPACE/POD or NAMESPACE/POD/CONTAINER.
 //!
 //! Ids take precedence over names, and names over prefixes of ids, so that the name of a container cannot
 //! catch a command for the id of another one. Several matches are an error that lists them. Of the
@@ -36,12 +36,18 @@ pub(crate) fn pod_name(pod: &api::PodSandbox) -> &str {
     pod.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
 
+/// The namespace of a pod.
+pub(crate) fn namespace(pod: &api::PodSandbox) -> &str {
+    pod.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str())
+}
+
 /// The name of a container.
 pub(crate) fn container_name(container: &api::Container) -> &str {
     container.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
 
-fn attempt(container: &api::Container) -> u32 {
+/// The number of the attempt that a container is, from 0.
+pub(crate) fn attempt(container: &api::Container) -> u32 {
     container.metadata.as_ref().map_or(0, |metadata| metadata.attempt)
 }
 
@@ -76,6 +82,21 @@ impl Objects {
         self.pods.iter().find(|pod| pod.id == container.pod_sandbox_id)
     }
 
+    /// The containers of a pod, without earlier attempts.
+    pub(crate) fn newest_of(&self, pod: &str) -> Vec<&api::Container> {
+        self.newest(|of| of.pod_sandbox_id == pod)
+    }
+
+    /// The attempt of a container before this one, if it is still there.
+    pub(crate) fn previous(&self, of: &api::Container) -> Option<&api::Container> {
+        let is_earlier = |old: &&api::Container| {
+            old.pod_sandbox_id == of.pod_sandbox_id
+                && container_name(old) == container_name(of)
+                && attempt(old) < attempt(of)
+        };
+        self.containers.iter().filter(is_earlier).max_by_key(|old| attempt(old))
+    }
+
     /// Finds the container with this name or id. A pod with one container stands for that container.
     pub(crate) fn find_container(&self, name: &str) -> Result<&api::Container> {
         let not_found = || Error::NotFound { kind: "container", name: name.to_owned() };
@@ -93,6 +114,33 @@ impl Objects {
             Err(Error::NotFound { .. }) => Err(not_found()),
             Err(other) => Err(other),
         }
+    }
+
+    /// Finds the pod with this name or id, `POD` or `NAMESPACE/POD`.
+    pub(crate) fn find_pod(&self, name: &str) -> Result<&api::PodSandbox> {
+        let not_found = || Error::NotFound { kind: "pod", name: name.to_owned() };
+        let (of_namespace, own) = match name.split_once('/') {
+            Some((of_namespace, own)) => (Some(of_namespace), own),
+            None => (None, name),
+        };
+        let tiers: [&dyn Fn(&api::PodSandbox) -> bool; 3] =
+            [&|pod| pod.id == own, &|pod| pod_name(pod) == own, &|pod| {
+                is_hex(own) && pod.id.starts_with(own)
+            }];
+        for matches in tiers {
+            let in_namespace =
+                |pod: &api::PodSandbox| of_namespace.is_none_or(|name| namespace(pod) == name);
+            let found: Vec<_> =
+                self.pods.iter().filter(|pod| in_namespace(pod) && matches(pod)).collect();
+            match found.as_slice() {
+                [] => {}
+                [only] => return Ok(only),
+                several => {
+                    return Err(self.ambiguous(name, several.iter().map(|pod| Object::Pod(pod))));
+                }
+            }
+        }
+        Err(not_found())
     }
 
     /// Finds the pod or container with this name or id.
@@ -125,14 +173,25 @@ impl Objects {
         Err(Error::NotFound { kind: "pod or container", name: name.to_owned() })
     }
 
-    /// Finds the container of `POD/CONTAINER`.
-    fn find_in_pod(&self, whole: &str, pod: &str, container: &str) -> Result<Object<'_>> {
-        let in_pod = |of: &api::Container| {
-            self.pod_of(of)
-                .is_some_and(|of| pod_name(of) == pod || (is_hex(pod) && of.id.starts_with(pod)))
+    /// Finds the object of `POD/CONTAINER` or `NAMESPACE/POD/CONTAINER`, or else of `NAMESPACE/POD`.
+    fn find_in_pod(&self, whole: &str, first: &str, rest: &str) -> Result<Object<'_>> {
+        let (of_namespace, pod, container) = match rest.split_once('/') {
+            Some((pod, container)) => (Some(first), pod, container),
+            None => (None, first, rest),
         };
+        let is_pod = |of: &api::PodSandbox| {
+            of_namespace.is_none_or(|name| namespace(of) == name)
+                && (pod_name(of) == pod || (is_hex(pod) && of.id.starts_with(pod)))
+        };
+        let in_pod = |of: &api::Container| self.pod_of(of).is_some_and(&is_pod);
         let found = self.newest(|of| container_name(of) == container && in_pod(of));
         match found.as_slice() {
+            [] if of_namespace.is_none() => match self.find_pod(whole) {
+                Err(Error::NotFound { .. }) => {
+                    Err(Error::NotFound { kind: "container", name: whole.to_owned() })
+                }
+                found => found.map(Object::Pod),
+            },
             [] => Err(Error::NotFound { kind: "container", name: whole.to_owned() }),
             [only] => Ok(Object::Container(only)),
             several => Err(self.ambiguous(whole, several.iter().map(|of| Object::Container(of)))),
@@ -235,6 +294,20 @@ mod tests {
         assert!(err.contains("two/app") && err.contains("two/side"), "{err}");
         let err = objects.find("a", Prefer::Pod).unwrap_err().to_string();
         assert!(err.contains("pod a1 (web)"), "{err}");
+    }
+
+    #[test]
+    fn a_namespace_tells_pods_of_one_name_apart() {
+        let mut objects = objects();
+        let mut twin = pod("b1", "web");
+        twin.metadata.as_mut().unwrap().namespace = "other".into();
+        objects.pods.push(twin);
+        objects.containers.push(container("e1", "b1", "web", 0));
+        objects.find_pod("web").unwrap_err();
+        assert_eq!(objects.find_pod("other/web").unwrap().id, "b1");
+        assert_eq!(objects.find_container("other/web/web").unwrap().id, "e1");
+        assert_eq!(objects.find_container("other/web").unwrap().id, "e1");
+        objects.find_container("none/web/web").unwrap_err();
     }
 
     #[test]

@@ -1,80 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull ps`, `stop`, `rm` and `inspect`: commands for both pods and containers.
+//! `hull stop` and `rm`, for pods and containers, and their forms for pods alone.
 
-use super::args::{Inspect, Ps, Rm, Stop};
+use super::args::{Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::{Object, Objects, Prefer, container_name, pod_name};
-use super::output::{self, Table, short};
-use super::{images, run_logs, wait};
+use super::names::{Object, Objects, Prefer, container_name};
+use super::output::{self, short};
+use super::run_config::{STOP_TIMEOUT, UID_LABEL};
+use super::run_logs;
 use hull_proto::cri as api;
-use hull_sys::time::now_ns;
-use serde_json::{Value, json};
-use std::collections::HashMap;
 
-/// Grace period of containers that are stopped to be removed, in seconds.
+/// Grace period of containers without one of their own, in seconds.
 const GRACE_S: i64 = 10;
-
-/// Lists the containers.
-pub(crate) async fn list(mut client: Client, args: &Ps) -> Result<()> {
-    let mut objects = Objects::fetch(&mut client).await?;
-    let running = api::ContainerState::ContainerRunning as i32;
-    objects.containers.retain(|container| args.all || container.state == running);
-    objects.containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
-    if args.quiet {
-        return output::print(
-            &objects.containers.iter().map(|of| format!("{}\n", of.id)).collect::<String>(),
-        );
-    }
-    let mut table = Table::new(&["CONTAINER", "NAME", "POD", "IMAGE", "STATE", "REASON", "AGE"]);
-    let now = now_ns();
-    for container in &objects.containers {
-        let image = container.image.as_ref().map_or("", |image| image.image.as_str());
-        table.row([
-            short(&container.id),
-            container_name(container).to_owned(),
-            objects.pod_of(container).map_or("-", pod_name).to_owned(),
-            if image.starts_with("sha256:") { short(image) } else { image.to_owned() },
-            state(container.state()).to_owned(),
-            reason(&mut client, container).await,
-            output::age(container.created_at, now),
-        ]);
-    }
-    if args.all {
-        for pod in &objects.pods {
-            if objects.containers.iter().any(|of| of.pod_sandbox_id == pod.id) {
-                continue;
-            }
-            let ready = pod.state() == api::PodSandboxState::SandboxReady;
-            let state = if ready { "pod ready" } else { "pod not ready" };
-            let dash = || String::from("-");
-            let (name, age) = (pod_name(pod).to_owned(), output::age(pod.created_at, now));
-            table.row([dash(), dash(), name, dash(), state.into(), String::new(), age]);
-        }
-    }
-    output::print(&table.shown())
-}
-
-fn state(state: api::ContainerState) -> &'static str {
-    match state {
-        api::ContainerState::ContainerCreated => "created",
-        api::ContainerState::ContainerRunning => "running",
-        api::ContainerState::ContainerExited => "exited",
-        api::ContainerState::ContainerUnknown => "unknown",
-    }
-}
-
-/// The exit code and reason of an exited container.
-async fn reason(client: &mut Client, container: &api::Container) -> String {
-    if container.state() != api::ContainerState::ContainerExited {
-        return String::new();
-    }
-    // If it was removed meanwhile, the row has no details.
-    match wait::status_of(client, &container.id).await {
-        Ok(status) => format!("{} ({})", status.reason, status.exit_code),
-        Err(_) => String::new(),
-    }
-}
 
 /// Stops containers or pods.
 pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
@@ -88,22 +25,46 @@ pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
     for (object, name) in selected.into_iter().zip(&args.names) {
         match object {
             Object::Container(container) => {
-                stop_container(&mut client, &container.id, i64::from(args.time)).await?;
+                let grace_s = grace_s(container, args.time);
+                stop_container(&mut client, &container.id, grace_s).await?;
             }
-            Object::Pod(pod) => {
-                let running = api::ContainerState::ContainerRunning;
-                for container in &objects.containers {
-                    if container.pod_sandbox_id == pod.id && container.state() == running {
-                        stop_container(&mut client, &container.id, i64::from(args.time)).await?;
-                    }
-                }
-                let pod_sandbox_id = pod.id.clone();
-                client
-                    .runtime
-                    .stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id })
-                    .await?;
-            }
+            Object::Pod(pod) => stop_pod(&mut client, &objects, pod, args.time).await?,
         }
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+/// Stops the containers of a pod with a grace period, then the pod.
+async fn stop_pod(
+    client: &mut Client,
+    objects: &Objects,
+    pod: &api::PodSandbox,
+    time: Option<u32>,
+) -> Result<()> {
+    let running = api::ContainerState::ContainerRunning;
+    for container in &objects.containers {
+        if container.pod_sandbox_id == pod.id && container.state() == running {
+            stop_container(client, &container.id, grace_s(container, time)).await?;
+        }
+    }
+    let pod_sandbox_id = pod.id.clone();
+    client.runtime.stop_pod_sandbox(api::StopPodSandboxRequest { pod_sandbox_id }).await?;
+    Ok(())
+}
+
+/// The grace period in seconds: the given one, else that of `hull run --stop-timeout`, else ten seconds.
+pub(crate) fn grace_s(container: &api::Container, given: Option<u32>) -> i64 {
+    let own = || container.annotations.get(STOP_TIMEOUT).and_then(|text| text.parse::<u32>().ok());
+    given.or_else(own).map_or(GRACE_S, i64::from)
+}
+
+/// Stops the pods with these names, and prints the names.
+pub(crate) async fn stop_pods(mut client: Client, names: &[String]) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let pods: Vec<_> = names.iter().map(|name| objects.find_pod(name)).collect::<Result<_>>()?;
+    for (pod, name) in pods.into_iter().zip(names) {
+        stop_pod(&mut client, &objects, pod, None).await?;
         output::line(name)?;
     }
     Ok(())
@@ -137,26 +98,78 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
     };
     let selected: Vec<_> =
         names.iter().map(|name| objects.find(name, Prefer::Pod)).collect::<Result<_>>()?;
-    if !args.force {
-        selected.iter().try_for_each(|object| refuse_running(&objects, *object))?;
+    remove_each(&mut client, &objects, selected, &names, args.force).await
+}
+
+/// Removes the pods with these names, or all of them.
+pub(crate) async fn remove_pods(
+    mut client: Client,
+    names: &[String],
+    all: bool,
+    force: bool,
+) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let names: Vec<&str> = if all {
+        objects.pods.iter().map(|pod| pod.id.as_str()).collect()
+    } else {
+        names.iter().map(String::as_str).collect()
+    };
+    let pods = names.iter().map(|name| objects.find_pod(name).map(Object::Pod));
+    let selected = pods.collect::<Result<_>>()?;
+    remove_each(&mut client, &objects, selected, &names, force).await
+}
+
+async fn remove_each(
+    client: &mut Client,
+    objects: &Objects,
+    selected: Vec<Object<'_>>,
+    names: &[&str],
+    force: bool,
+) -> Result<()> {
+    if !force {
+        selected.iter().try_for_each(|object| refuse_running(objects, *object))?;
     }
     for (object, name) in selected.into_iter().zip(names) {
         match object {
-            Object::Container(container) => {
-                let container_id = container.id.clone();
-                if container.state() == api::ContainerState::ContainerRunning {
-                    stop_container(&mut client, &container.id, GRACE_S).await?;
-                }
-                client
-                    .runtime
-                    .remove_container(api::RemoveContainerRequest { container_id })
-                    .await?;
-            }
-            Object::Pod(pod) => remove_pod(&mut client, pod).await?,
+            Object::Container(container) => match sole_pod(objects, container) {
+                // The pod of `hull run` is there for its container only.
+                Some(pod) => remove_pod(client, pod).await?,
+                None => remove_container(client, container).await?,
+            },
+            Object::Pod(pod) => remove_pod(client, pod).await?,
         }
         output::line(name)?;
     }
     Ok(())
+}
+
+/// Stops and removes a container.
+pub(crate) async fn remove_container(
+    client: &mut Client,
+    container: &api::Container,
+) -> Result<()> {
+    let container_id = container.id.clone();
+    if container.state() == api::ContainerState::ContainerRunning {
+        stop_container(client, &container.id, grace_s(container, None)).await?;
+    }
+    client.runtime.remove_container(api::RemoveContainerRequest { container_id }).await?;
+    Ok(())
+}
+
+/// The pod of `hull run` whose only container this is.
+fn sole_pod<'k>(objects: &'k Objects, container: &api::Container) -> Option<&'k api::PodSandbox> {
+    let is_alone = objects
+        .containers
+        .iter()
+        .all(|of| of.id == container.id || of.pod_sandbox_id != container.pod_sandbox_id);
+    let pod = objects.pod_of(container).filter(|_| is_alone)?;
+    is_of_run(pod).then_some(pod)
+}
+
+/// Whether `hull run` or `hull play` made this pod.
+pub(crate) fn is_of_run(pod: &api::PodSandbox) -> bool {
+    let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
+    run_logs::is_ours(uid) && pod.labels.contains_key(UID_LABEL)
 }
 
 /// Refuses to remove running containers without force. A pod counts as running if one of its containers runs;
@@ -175,46 +188,6 @@ fn refuse_running(objects: &Objects, object: Object<'_>) -> Result<()> {
         }),
         None => Ok(()),
     }
-}
-
-/// Prints the full state of a pod, container or image.
-pub(crate) async fn inspect(mut client: Client, args: &Inspect) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
-    let object = match objects.find(&args.name, Prefer::Container) {
-        Ok(object) => object,
-        Err(Error::NotFound { .. }) => {
-            let Some(image) = images::find(&mut client, &args.name).await? else {
-                let kind = "container, pod or image";
-                return Err(Error::NotFound { kind, name: args.name.clone() });
-            };
-            return print_json("image", json!(image.image), &image.info);
-        }
-        Err(other) => return Err(other),
-    };
-    match object {
-        Object::Container(container) => {
-            let request =
-                api::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
-            let answer = client.runtime.container_status(request).await?.into_inner();
-            print_json("status", json!(answer.status), &answer.info)
-        }
-        Object::Pod(pod) => {
-            let request =
-                api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
-            let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
-            print_json("status", json!(answer.status), &answer.info)
-        }
-    }
-}
-
-/// The document `{ "<what>": …, "info": … }`. The values of `info` are strings with JSON.
-fn print_json(what: &str, status: Value, info: &HashMap<String, String>) -> Result<()> {
-    let mut all = serde_json::Map::from_iter([(what.to_owned(), status)]);
-    for (key, text) in info {
-        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
-        all.insert(key.clone(), value);
-    }
-    output::json(&format!("{:#}\n", Value::Object(all)))
 }
 
 #[cfg(test)]

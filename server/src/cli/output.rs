@@ -7,10 +7,10 @@
 //! [`Table`], which keep it on that line.
 
 use super::error::{Error, Result};
-use comfy_table::presets;
+use comfy_table::{ContentArrangement, Row, presets};
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json, shown_lines};
 use indicatif::BinaryBytes;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 /// Longest cell of a table, in bytes: the longest image reference with a digest fits.
@@ -56,6 +56,8 @@ pub(crate) fn report(error: &Error, code: u8) -> ExitCode {
 #[derive(Debug)]
 pub(crate) struct Table {
     table: comfy_table::Table,
+    /// Whether the line of headings is printed.
+    headed: bool,
 }
 
 impl Table {
@@ -66,20 +68,56 @@ impl Table {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        Self { table }
+        Self { table, headed: true }
     }
 
-    /// Adds a row; each cell is escaped, and cut to 512 bytes.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.table.add_row(cells.map(|cell| shown(cell, CELL_BYTES_MAX)));
+    /// A table of this many columns without headings.
+    pub(crate) fn bare(columns: usize) -> Self {
+        Self { headed: false, ..Self::new(&vec![""; columns]) }
+    }
+
+    #[cfg(test)]
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.cells(cells.into());
+    }
+
+    /// Fits the table into this many columns of a terminal: long cells are cut, and end with `…`.
+    pub(crate) fn fit(&mut self, width: u16) {
+        self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        self.table.set_truncation_indicator("…");
+    }
+
+    /// Adds a row of as many cells as the table has columns; each is escaped, and cut to 512 bytes.
+    pub(crate) fn cells(&mut self, cells: Vec<String>) {
+        let mut row = Row::from(cells.into_iter().map(|cell| shown(cell, CELL_BYTES_MAX)));
+        row.max_height(1);
+        self.table.add_row(row);
     }
 
     /// The table as lines, without blanks at their ends.
     pub(crate) fn shown(&self) -> String {
-        let mut text = self.table.trim_fmt();
-        text.push('\n');
-        text
+        let text = self.table.trim_fmt();
+        let mut lines = text.lines();
+        if !self.headed {
+            // That of the empty headings.
+            lines.next();
+        }
+        lines.map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// The width of the terminal that stdout is, in columns; `None` if it is none.
+pub(crate) fn terminal_width() -> Option<u16> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+}
+
+/// Whether colours are wanted on stdout: on a terminal, unless NO_COLOR is set (no-color.org).
+pub(crate) fn has_colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The first 12 digits of an id, without `sha256:`.
@@ -118,6 +156,17 @@ mod tests {
         assert_eq!(table.shown(), "NAME         STATE\nlonger name  ready\né\n");
         table.row(["漢字漢字漢字".into(), "wide".into()]);
         assert_eq!(table.shown().lines().last(), Some("漢字漢字漢字  wide"));
+    }
+
+    #[test]
+    fn a_table_fits_into_a_terminal() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.fit(30);
+        table.row(["a".repeat(60), "running".into()]);
+        let shown = table.shown();
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 30), "{shown}");
+        assert!(shown.contains("running") && shown.contains('…'), "{shown}");
     }
 
     #[test]

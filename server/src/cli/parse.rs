@@ -10,7 +10,8 @@ fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
 }
 
-/// Parses `[ip:]host:container[/protocol]`; an IPv6 address is in brackets.
+/// Parses `[[ip:][host]:]container[/protocol]`; an IPv6 address is in brackets. Without a host port it is 0: any
+/// free one.
 pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
     let bad = |why: String| bad("--publish", text, why);
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -20,8 +21,7 @@ pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
         "sctp" => api::Protocol::Sctp,
         other => return Err(bad(format!("`{other}` is none of tcp, udp, sctp"))),
     };
-    let form = || bad("it is not [IP:]HOST:CONTAINER[/PROTOCOL]".into());
-    let (rest, container) = ports.rsplit_once(':').ok_or_else(form)?;
+    let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
     let (ip, host) = match rest.rsplit_once(':') {
         Some((ip, host)) => (ip, host),
         None => ("", rest),
@@ -37,29 +37,24 @@ pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
     Ok(api::PortMapping {
         protocol: protocol as i32,
         container_port: port(container)?,
-        host_port: port(host)?,
+        host_port: if host.is_empty() { 0 } else { port(host)? },
         host_ip: bare.to_owned(),
     })
 }
 
-/// Parses `src:dst[:option,…]`, as of --volume.
-pub(crate) fn volume(text: &str) -> Result<api::Mount> {
+/// The mount of `dst[:option,…]` with a source on the host; `text` is the whole value, for errors.
+pub(crate) fn volume(text: &str, source: &str, rest: &str) -> Result<api::Mount> {
     let bad = |why: String| bad("--volume", text, why);
-    let mut parts = text.splitn(3, ':');
-    let (Some(from), Some(to)) = (parts.next(), parts.next()) else {
-        return Err(bad("it is not SRC:DST[:OPTION,…]".into()));
-    };
-    for path in [from, to] {
-        if !path.starts_with('/') {
-            return Err(bad(format!("`{path}` is not an absolute path")));
-        }
+    let (to, options) = rest.split_once(':').unwrap_or((rest, ""));
+    if !to.starts_with('/') {
+        return Err(bad(format!("`{to}` is not an absolute path of the container")));
     }
     let mut mount = api::Mount {
-        host_path: from.to_owned(),
+        host_path: source.to_owned(),
         container_path: to.to_owned(),
         ..Default::default()
     };
-    for option in parts.next().into_iter().flat_map(|options| options.split(',')) {
+    for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => mount.readonly = true,
             "rro" => {
@@ -172,6 +167,73 @@ pub(crate) fn cpus(text: &str) -> Result<i64> {
     }
 }
 
+/// Parses a quantity of Kubernetes, as in `500m`, `1.5` or `64Mi`, into thousandths.
+pub(crate) fn quantity(text: &str) -> Option<u128> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: u128 = match unit {
+        "m" => 1,
+        "" => 1_000,
+        "k" => 1_000_000,
+        "M" => 1_000_000_000,
+        "G" => 1_000_000_000_000,
+        "T" => 1_000_000_000_000_000,
+        "Ki" => 1_000 << 10,
+        "Mi" => 1_000 << 20,
+        "Gi" => 1_000 << 30,
+        "Ti" => 1_000 << 40,
+        _ => return None,
+    };
+    decimal(number, scale)
+}
+
+/// Parses a signal: `KILL`, `SIGKILL` or `9`.
+pub(crate) fn signal(text: &str) -> Result<i32, String> {
+    hull_plan::signals::number(text)
+        .ok_or_else(|| "it is not the name or number of a signal".into())
+}
+
+/// Parses a time, RFC 3339 or seconds since 1970, or a duration before `now_ns` as in `10m` or `1h30m`, into
+/// nanoseconds since 1970.
+pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
+    const NANOS: i64 = 1_000_000_000;
+    if let Some(at) = hull_sys::time::parse_rfc3339(text) {
+        return Ok(at);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return seconds.checked_mul(NANOS).ok_or_else(|| bad(flag, text, "it is too large"));
+    }
+    duration_ns(text).map(|before| now_ns.saturating_sub(before)).ok_or_else(|| {
+        bad(
+            flag,
+            text,
+            "it is neither a time such as 2026-01-02T03:04:05Z nor a duration such as 10m",
+        )
+    })
+}
+
+/// A duration of numbers with the units h, m, s and ms, in nanoseconds.
+fn duration_ns(text: &str) -> Option<i64> {
+    let (mut total, mut rest) = (0_i64, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(digits);
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let scale: i64 = match unit {
+            "d" => 86_400_000_000_000,
+            "h" => 3_600_000_000_000,
+            "m" => 60_000_000_000,
+            "s" => 1_000_000_000,
+            "ms" => 1_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(scale)?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 /// The period of CPU quotas, in microseconds.
 pub(crate) const CPU_PERIOD_US: u128 = 100_000;
 
@@ -188,8 +250,11 @@ fn decimal(text: &str, scale: u128) -> Option<u128> {
     Some(number(whole)? * scale + number(part)? * scale / below)
 }
 
-/// Parses `USER[:GROUP]`. The user is a number or a name; the group a number, because CRI has no field for its name.
-pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) -> Result<()> {
+/// Parses `USER[:GROUP]`, numbers or names. The name of a group is returned: CRI has no field for it.
+pub(crate) fn user(
+    text: &str,
+    into: &mut api::LinuxContainerSecurityContext,
+) -> Result<Option<String>> {
     let asked = UserSpec::parse(text).map_err(|err| bad("--user", text, err.to_string()))?;
     let number = |id| Some(api::Int64Value { value: i64::from(id) });
     match asked.user {
@@ -197,11 +262,13 @@ pub(crate) fn user(text: &str, into: &mut api::LinuxContainerSecurityContext) ->
         Account::Name(name) => into.run_as_username = name,
     }
     match asked.group {
-        None => {}
-        Some(Account::Id(gid)) => into.run_as_group = number(gid),
-        Some(Account::Name(_)) => return Err(bad("--user", text, "the group must be a number")),
+        None => Ok(None),
+        Some(Account::Id(gid)) => {
+            into.run_as_group = number(gid);
+            Ok(None)
+        }
+        Some(Account::Name(name)) => Ok(Some(name)),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -215,6 +282,8 @@ mod tests {
             ("8080:80", "", 8080, 80, api::Protocol::Tcp),
             ("127.0.0.1:8080:80/udp", "127.0.0.1", 8080, 80, api::Protocol::Udp),
             ("[::1]:53:5353/sctp", "::1", 53, 5353, api::Protocol::Sctp),
+            ("80", "", 0, 80, api::Protocol::Tcp),
+            ("127.0.0.1::53/udp", "127.0.0.1", 0, 53, api::Protocol::Udp),
         ] {
             let port = publish(text).unwrap();
             assert_eq!(
@@ -228,7 +297,7 @@ mod tests {
     #[test]
     fn a_bad_port_says_why() {
         for (text, why) in [
-            ("80", "it is not [IP:]HOST"),
+            ("", "`` is not a port"),
             ("0:80", "`0` is not a port"),
             ("80:65536", "`65536` is not a port"),
             ("host:80:80", "`host` is not an IP"),
@@ -242,14 +311,15 @@ mod tests {
 
     #[test]
     fn volumes_are_read_with_their_options() {
-        let mount = volume("/a:/b").unwrap();
+        let volume = |rest: &str| super::volume(rest, "/a", rest);
+        let mount = volume("/b").unwrap();
         assert!(!mount.readonly && mount.propagation == 0);
-        let mount = volume("/a:/b:ro,rslave").unwrap();
+        let mount = volume("/b:ro,rslave").unwrap();
         assert!(mount.readonly && !mount.recursive_read_only);
         assert_eq!(mount.propagation(), api::MountPropagation::PropagationHostToContainer);
-        let mount = volume("/a:/b:rro").unwrap();
+        let mount = volume("/b:rro").unwrap();
         assert!(mount.readonly && mount.recursive_read_only);
-        for bad in ["/a", "a:/b", "/a:b", "/a:/b:z", ""] {
+        for bad in ["b", "/b:z", ""] {
             volume(bad).unwrap_err();
         }
     }
@@ -294,6 +364,22 @@ mod tests {
     }
 
     #[test]
+    fn times_are_points_or_durations() {
+        let now = 10_000_000_000_000;
+        for (text, at) in [
+            ("1970-01-01T00:00:01Z", 1_000_000_000),
+            ("5", 5_000_000_000),
+            ("10s", now - 10_000_000_000),
+            ("1h30m", now - 5_400_000_000_000),
+        ] {
+            assert_eq!(time("--since", text, now).unwrap(), at, "{text}");
+        }
+        for text in ["", "x", "10", "1y", "s", "99999999999999999999h", "m5"] {
+            assert_eq!(time("--since", text, now).is_ok(), text == "10", "{text}");
+        }
+    }
+
+    #[test]
     fn a_number_says_what_it_is_a_number_of() {
         let lines = number("lines", 0..=10_u32);
         assert_eq!(lines("10").unwrap(), 10);
@@ -316,7 +402,7 @@ mod tests {
     fn users_are_numbers_or_names() {
         let read = |text| {
             let mut to = api::LinuxContainerSecurityContext::default();
-            user(text, &mut to).map(|()| to)
+            user(text, &mut to).map(|_| to)
         };
         assert_eq!(read("1000").unwrap().run_as_user.unwrap().value, 1000);
         let both = read("nginx:101").unwrap();
@@ -324,7 +410,11 @@ mod tests {
             (both.run_as_username.as_str(), both.run_as_group.unwrap().value),
             ("nginx", 101)
         );
-        for text in ["", ":1", "1:staff", "4294967296", "-1", "1:-1"] {
+        assert_eq!(
+            user("1:staff", &mut api::LinuxContainerSecurityContext::default()).unwrap(),
+            Some("staff".into())
+        );
+        for text in ["", ":1", "4294967296", "-1", "1:-1"] {
             read(text).unwrap_err();
         }
     }
@@ -333,7 +423,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
             let _either = publish(&text);
-            let _either = volume(&text);
+            let _either = volume(&text, "/a", &text);
             let _either = size("--memory", &text);
             let _either = cpus(&text);
             let _either = user(&text, &mut api::LinuxContainerSecurityContext::default());

@@ -5,7 +5,7 @@
 use super::args::Pull;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::output;
+use super::{login, output};
 use hull_proto::admin as api;
 use hull_proto::admin::layer_progress::State;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
@@ -15,9 +15,11 @@ use std::io::{IsTerminal as _, Read as _};
 
 /// Longest password read from stdin, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
-/// The line of a layer on a terminal.
+/// The line of a layer that is received, on a terminal of 80 columns or more.
 const TEMPLATE: &str =
-    "{prefix} [{bar:30}] {bytes:>10} / {total_bytes:10} {binary_bytes_per_sec:>12} {msg}";
+    "{prefix} [{bar:14}] {bytes:>10}/{total_bytes:10} {binary_bytes_per_sec:>13} {wide_msg}";
+/// The line of any other layer: nothing was received, or it has ended.
+const STILL: &str = "{prefix} [{bar:14}] {bytes:>10}/{total_bytes:10} {wide_msg}";
 /// Number of printed digits of a digest.
 const DIGITS: usize = 12;
 /// Longest text after a bar, in bytes.
@@ -32,8 +34,9 @@ pub(crate) struct Account {
 
 /// Pulls the images one after the other, and prints their ids.
 pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
-    let account = account(args.user.as_deref(), args.password_stdin)?;
+    let given = account(args.user.as_deref(), args.password_stdin)?;
     for image in &args.images {
+        let account = if args.user.is_some() { given.clone() } else { stored(image).await? };
         if args.json {
             follow(&mut client, image, &account, Progress::Json { image: image.clone() }).await?;
             continue;
@@ -58,6 +61,16 @@ pub(crate) fn account(user: Option<&str>, password_stdin: bool) -> Result<Accoun
     }
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     Ok(Account { name: name.to_owned(), password: password.to_owned() })
+}
+
+/// The credentials that docker's configuration of this user has for the registry of an image.
+pub(crate) async fn stored(image: &str) -> Result<Account> {
+    let Some(path) = login::file() else { return Ok(Account::default()) };
+    // The daemon says what is wrong with a name.
+    let Ok(reference) = hull_image::Reference::parse(image) else { return Ok(Account::default()) };
+    let found = hull_image::docker::find(&path, &reference).await;
+    let found = found.map_err(|why| Error::DockerConfig { path, why })?;
+    Ok(found.map_or_else(Account::default, |(name, password)| Account { name, password }))
 }
 
 /// Pulls one image and returns its id.
@@ -141,13 +154,16 @@ impl Progress {
             Self::Bars { all, layers } => {
                 let bar = layers.entry(layer.digest.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(layer.total));
-                    bar.set_style(style());
+                    bar.set_style(style(STILL));
                     bar.set_prefix(digits(&layer.digest));
                     bar
                 });
                 if layer.total > 0 {
                     bar.set_length(layer.total);
                 }
+                let receives = layer.state() == State::Receiving && layer.waits_for.is_empty();
+                // A speed only of what is on its way.
+                bar.set_style(style(if receives { TEMPLATE } else { STILL }));
                 bar.set_position(layer.received);
                 bar.set_message(message(layer));
                 if matches!(layer.state(), State::Unpacked | State::Present) {
@@ -208,9 +224,9 @@ fn message(layer: &api::LayerProgress) -> String {
     word(layer.state()).to_owned()
 }
 
-fn style() -> ProgressStyle {
-    // The template is constant; if it were invalid, the default bar would be used.
-    ProgressStyle::with_template(TEMPLATE)
+fn style(template: &str) -> ProgressStyle {
+    // Both templates are constant; if one were invalid, the default bar would be used.
+    ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
@@ -272,7 +288,9 @@ mod tests {
 
     #[test]
     fn the_line_on_a_terminal_is_understood() {
-        ProgressStyle::with_template(TEMPLATE).unwrap();
+        for template in [TEMPLATE, STILL] {
+            ProgressStyle::with_template(template).unwrap();
+        }
     }
 
     #[test]

@@ -6,21 +6,26 @@
 //! label, because the call that creates it may not have returned yet.
 
 use super::args::Run;
+use super::args::run_parts::PullWhen;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::exit_codes::{OWN_FAILURE, exit_code, failure_code};
-use super::run_config::{self, PodConfigs, UID_LABEL};
+use super::run_config::{self, PodConfigs, Setting, UID_LABEL};
+use super::run_flags::{self, Volumes};
 use super::running::{Followed, Running};
 use super::signals::EndSignals;
-use super::{images, names, objects, output, pull, raw_mode, run_logs};
+use super::{images, names, objects, output, ps, pull, raw_mode, run_logs, run_setup};
 use crate::oci_spec::CONSOLE_SIZE;
 use crate::pod::auto_remove;
 use hull_proto::cri as api;
 use hull_streaming::terminal::Size;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::collections::HashMap;
-use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Grace period in seconds after the first SIGINT or SIGTERM, without --stop-timeout.
+const GRACE_S: u32 = 10;
 
 /// An error before the container has exited, and the exit code for it.
 type EarlyError = (Error, u8);
@@ -85,17 +90,58 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
     }
 }
 
+/// Creates pod and container as `run` does, without starting it, and prints the id of the container.
+pub(crate) async fn create(mut client: Client, args: &Run) -> Result<()> {
+    let uid = run_logs::new_uid()?;
+    match make(&mut client, args, &uid).await {
+        Ok(made) => output::line(&made.id),
+        Err((error, _)) => {
+            // The first error is the result; leftovers are in `hull ps -a`.
+            if let Err(left) = remove_leftovers(&mut client, &uid).await {
+                output::report(&left, OWN_FAILURE);
+            }
+            Err(error)
+        }
+    }
+}
+
 /// Creates pod and container, and starts the container.
 async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, EarlyError> {
+    let made = make(client, args, uid).await?;
+    let request = api::StartContainerRequest { container_id: made.id.clone() };
+    client.runtime.start_container(request).await.map_err(|status: tonic::Status| {
+        let code = failure_code(&status);
+        (Error::from(status), code)
+    })?;
+    Ok(made)
+}
+
+/// Creates pod and container.
+async fn make(client: &mut Client, args: &Run, uid: &str) -> Result<Running, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
-    let (configs, log) = prepare(client, args, uid).await.map_err(own)?;
+    if let Some(path) = &args.life.cidfile
+        && path.try_exists().unwrap_or(true)
+    {
+        let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(own(Error::io(format!("write {}", path.display()))(taken)));
+    }
+    let prepared = prepare(client, args, uid).await.map_err(own)?;
+    let Prepared { configs, log, hosts, directories } = prepared;
     let request = api::RunPodSandboxRequest {
         config: Some(configs.pod.clone()),
-        runtime_handler: String::new(),
+        runtime_handler: args.life.runtime.clone().unwrap_or_default(),
     };
     let pod = client.runtime.run_pod_sandbox(request).await.map_err(|err| own(err.into()))?;
+    let pod = pod.into_inner().pod_sandbox_id;
+    // Not earlier: those without a name go with the pod.
+    run_setup::create(&directories).map_err(own)?;
+    if !args.networking.add_host.is_empty() {
+        let ips = ps::addresses(client, &pod).await;
+        let (lines, hostname) = (&args.networking.add_host, &configs.pod.hostname);
+        run_setup::write_hosts(&hosts, lines, &ips, hostname).map_err(own)?;
+    }
     let request = api::CreateContainerRequest {
-        pod_sandbox_id: pod.into_inner().pod_sandbox_id,
+        pod_sandbox_id: pod,
         config: Some(configs.container),
         sandbox_config: Some(configs.pod),
     };
@@ -105,23 +151,67 @@ async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ea
     };
     let id =
         client.runtime.create_container(request).await.map_err(failed)?.into_inner().container_id;
-    let request = api::StartContainerRequest { container_id: id.clone() };
-    client.runtime.start_container(request).await.map_err(failed)?;
-    Ok(Running { client: client.clone(), id, log })
+    if let Some(path) = &args.life.cidfile {
+        write_new(path, &id).map_err(own)?;
+    }
+    Ok(Running {
+        client: client.clone(),
+        id,
+        log,
+        grace_s: i64::from(args.life.stop_timeout.unwrap_or(GRACE_S)),
+    })
 }
 
-/// Checks the flags, and pulls the image if it is missing. Nothing is created yet.
-async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(PodConfigs, PathBuf)> {
+/// Writes a file that does not exist yet.
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    let failed = || Error::io(format!("write {}", path.display()));
+    let file = std::fs::File::options().write(true).create_new(true).open(path);
+    file.map_err(failed())?.write_all(text.as_bytes()).map_err(failed())
+}
+
+/// Everything that is known before the pod is created.
+struct Prepared {
+    configs: PodConfigs,
+    log: PathBuf,
+    /// The file for /etc/hosts, with --add-host.
+    hosts: PathBuf,
+    /// The directories to create for volumes.
+    directories: Vec<PathBuf>,
+}
+
+/// Checks the flags, and pulls the image. Nothing is created yet.
+async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared> {
     let name = run_config::name(args, uid)?;
+    if let Some(platform) = &args.life.platform {
+        run_flags::platform(platform)?;
+    }
+    run_flags::hosts(&args.networking.add_host)?;
+    let data_dir = run_setup::data_dir(client).await?;
+    let missing = Error::Response { operation: "find the log directory", missing: "path" };
+    let own = run_logs::directory(client, uid).await?.ok_or(missing)?;
     let logs = match &args.log_dir {
         Some(directory) => std::path::absolute(directory)
             .map_err(Error::io(format!("find log directory {}", directory.display())))?,
-        None => {
-            let missing = Error::Response { operation: "find the log directory", missing: "path" };
-            run_logs::directory(client, uid).await?.ok_or(missing)?
-        }
+        None => own.clone(),
     };
-    let mut configs = run_config::configs(args, &name, uid, &logs)?;
+    let here = std::env::current_dir().map_err(Error::io("find the working directory"))?;
+    let (named, unnamed) = (data_dir.join("volumes"), own.join("volumes"));
+    let hosts = own.join("hosts");
+    let mut setting = Setting {
+        name: &name,
+        uid,
+        logs: &logs,
+        volumes: Volumes { named: &named, unnamed: &unnamed, here: &here },
+        hosts: &hosts,
+        ports: Vec::new(),
+        env: run_setup::env_files(&args.life.env_file)?,
+    };
+    // All flags are checked before anything is pulled.
+    run_config::configs(args, &setting)?;
+    free_name(client, args, &name).await?;
+    image(client, args).await?;
+    setting.ports = run_setup::published(client, args).await?;
+    let (mut configs, directories) = run_config::configs(args, &setting)?;
     if args.rm && args.detach {
         configs.pod.annotations.insert(auto_remove::REMOVE.to_owned(), "true".to_owned());
     }
@@ -132,16 +222,37 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<(PodConfi
         let size = format!("{width}x{height}");
         configs.container.annotations.insert(CONSOLE_SIZE.to_owned(), size);
     }
+    let log = logs.join(run_logs::FILE);
+    Ok(Prepared { configs, log, hosts, directories })
+}
+
+/// Fails if a pod has the name already, or removes it with --replace.
+async fn free_name(client: &mut Client, args: &Run, name: &str) -> Result<()> {
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
-            return Err(Error::NameTaken { name, holder: output::short(&pod.id) });
+            if args.life.replace && objects::is_of_run(&pod) {
+                objects::remove_pod(client, &pod).await?;
+                continue;
+            }
+            let holder = output::short(&pod.id);
+            return Err(Error::NameTaken { name: name.to_owned(), holder });
         }
     }
-    if images::find(client, &args.image).await?.is_none() {
-        pull::one(client, &args.image, &pull::Account::default(), false).await?;
+    Ok(())
+}
+
+/// Pulls the image when --pull says so; by default if it is missing.
+async fn image(client: &mut Client, args: &Run) -> Result<()> {
+    let when = args.life.pull.unwrap_or(PullWhen::Missing);
+    let is_there = when != PullWhen::Always && images::find(client, &args.image).await?.is_some();
+    if when == PullWhen::Never && !is_there {
+        return Err(Error::NotFound { kind: "image", name: args.image.clone() });
     }
-    Ok((configs, logs.join(run_logs::FILE)))
+    if !is_there {
+        pull::one(client, &args.image, &pull::stored(&args.image).await?, false).await?;
+    }
+    Ok(())
 }
 
 /// The pods with these labels.

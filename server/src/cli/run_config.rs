@@ -2,17 +2,21 @@
 //! Converts the flags of `hull run` into the configs of CRI. Pure, except for the environment that
 //! `-e KEY` reads.
 
-use super::args::{Net, Run};
+use super::args::Run;
+use super::args::run_parts::{Ipc, Pid};
 use super::error::{Error, Result};
-use super::{parse, run_logs};
+use super::run_flags::{Mounts, Volumes};
+use super::{parse, resources, run_flags, run_logs};
+use crate::oci_spec::{run_options, signal_of_kernel};
 use hull_proto::cri as api;
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The namespace of the pods of `hull run`.
 pub(crate) const NAMESPACE: &str = "hull";
 /// The label that finds a pod by its uid, even while it is being created.
 pub(crate) const UID_LABEL: &str = "hull.run/uid";
+/// The annotation of a container with the grace period of its stop, in seconds.
+pub(crate) const STOP_TIMEOUT: &str = "hull.run/stop-timeout";
 /// Longest name, in bytes: it is also the host name of the pod.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -39,30 +43,77 @@ pub(crate) fn name(args: &Run, uid: &str) -> Result<String> {
     Err(Error::BadFlag { flag: "--name", value: name.clone(), why })
 }
 
-/// Builds both configs.
-pub(crate) fn configs(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<PodConfigs> {
-    Ok(PodConfigs { pod: pod(args, name, uid, logs)?, container: container(args, name)? })
+/// The circumstances of a run.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) uid: &'a str,
+    /// Directory of the logs.
+    pub(crate) logs: &'a Path,
+    pub(crate) volumes: Volumes<'a>,
+    /// The file that is mounted at /etc/hosts, with --add-host.
+    pub(crate) hosts: &'a Path,
+    /// Published ports, each with its port on the host.
+    pub(crate) ports: Vec<api::PortMapping>,
+    /// Variables of --env-file.
+    pub(crate) env: Vec<api::KeyValue>,
 }
 
-fn namespaces(args: &Run) -> api::NamespaceOption {
-    let network = match args.net {
-        Net::Pod => api::NamespaceMode::Pod,
-        Net::Host => api::NamespaceMode::Node,
-    };
-    api::NamespaceOption {
-        network: network as i32,
-        pid: api::NamespaceMode::Container as i32,
-        ipc: api::NamespaceMode::Pod as i32,
-        ..Default::default()
+/// Builds both configs, and the directories to create for volumes.
+pub(crate) fn configs(args: &Run, at: &Setting<'_>) -> Result<(PodConfigs, Vec<PathBuf>)> {
+    let mut mounts = Mounts::default();
+    args.volume.iter().try_for_each(|text| mounts.volume(text, &at.volumes))?;
+    args.storage.mount.iter().try_for_each(|text| mounts.mount(text, &at.volumes))?;
+    mounts.tmpfs.extend(args.storage.tmpfs.iter().cloned());
+    if let Some(size) = &args.storage.shm_size {
+        let bytes = parse::size("--shm-size", size)?;
+        mounts.tmpfs.push(format!("/dev/shm:size={bytes},mode=1777"));
+    }
+    let create = std::mem::take(&mut mounts.create);
+    Ok((PodConfigs { pod: pod(args, at)?, container: container(args, at, mounts)? }, create))
+}
+
+fn is_host_network(args: &Run) -> Result<bool> {
+    match args.networking.network.as_str() {
+        "host" => Ok(true),
+        "pod" | "bridge" | "default" => Ok(false),
+        other => {
+            let why = "it is neither `pod` nor `host`: the configuration of the node, or its CNI plugin, decides about the network of all pods";
+            let (value, why) = (other.to_owned(), why.to_owned());
+            Err(Error::BadFlag { flag: "--network", value, why })
+        }
     }
 }
 
-fn pod(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<api::PodSandboxConfig> {
-    let host_network = args.net == Net::Host;
-    let port_mappings: Vec<_> =
-        args.publish.iter().map(|text| parse::publish(text)).collect::<Result<_>>()?;
+fn namespaces(args: &Run) -> Result<api::NamespaceOption> {
+    use api::NamespaceMode as Mode;
+    let network = if is_host_network(args)? { Mode::Node } else { Mode::Pod };
+    let pid = match args.isolation.pid {
+        Some(Pid::Host) => Mode::Node,
+        Some(Pid::Pod) => Mode::Pod,
+        // Pause is the first process of the pod's namespace, and reaps orphans.
+        None if args.isolation.init => Mode::Pod,
+        Some(Pid::Container) | None => Mode::Container,
+    };
+    let ipc = match args.isolation.ipc {
+        Some(Ipc::Host) => Mode::Node,
+        Some(Ipc::Pod) | None => Mode::Pod,
+    };
+    let userns = args.isolation.userns.as_deref().map(run_flags::userns).transpose()?;
+    Ok(api::NamespaceOption {
+        network: network as i32,
+        pid: pid as i32,
+        ipc: ipc as i32,
+        userns_options: userns.flatten(),
+        ..Default::default()
+    })
+}
+
+fn pod(args: &Run, at: &Setting<'_>) -> Result<api::PodSandboxConfig> {
+    let host_network = is_host_network(args)?;
     for (flag, value, given) in [
-        ("--publish", args.publish.join(" "), !port_mappings.is_empty()),
+        ("--publish", args.publish.join(" "), !args.publish.is_empty()),
+        ("--publish-all", String::new(), args.networking.publish_all),
         ("--hostname", args.hostname.clone().unwrap_or_default(), args.hostname.is_some()),
     ] {
         if host_network && given {
@@ -70,72 +121,107 @@ fn pod(args: &Run, name: &str, uid: &str, logs: &Path) -> Result<api::PodSandbox
             return Err(Error::BadFlag { flag, value, why });
         }
     }
-    let hostname = args.hostname.clone().unwrap_or_else(|| name.to_owned());
+    let hostname = args.hostname.clone().unwrap_or_else(|| at.name.to_owned());
+    let mut of_container = api::LinuxContainerSecurityContext::default();
+    run_flags::security(&args.isolation.security_opt, &mut of_container)?;
     let security = api::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(args)),
+        namespace_options: Some(namespaces(args)?),
         privileged: args.privileged,
+        selinux_options: of_container.selinux_options,
         ..Default::default()
     };
+    let mut labels = run_flags::pairs("--label", &args.life.label)?;
+    labels.insert(UID_LABEL.to_owned(), at.uid.to_owned());
+    let network = &args.networking;
+    let dns = (!network.dns.is_empty()
+        || !network.dns_search.is_empty()
+        || !network.dns_option.is_empty())
+    .then(|| api::DnsConfig {
+        servers: network.dns.iter().map(ToString::to_string).collect(),
+        searches: network.dns_search.clone(),
+        options: network.dns_option.clone(),
+    });
     Ok(api::PodSandboxConfig {
         metadata: Some(api::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: uid.to_owned(),
+            name: at.name.to_owned(),
+            uid: at.uid.to_owned(),
             namespace: NAMESPACE.to_owned(),
             attempt: 0,
         }),
         hostname: if host_network { String::new() } else { hostname },
-        log_directory: logs.to_string_lossy().into_owned(),
-        port_mappings,
-        labels: HashMap::from([(UID_LABEL.to_owned(), uid.to_owned())]),
+        log_directory: at.logs.to_string_lossy().into_owned(),
+        dns_config: dns,
+        port_mappings: at.ports.clone(),
+        labels,
+        annotations: run_flags::pairs("--annotation", &args.life.annotation)?,
         linux: Some(api::LinuxPodSandboxConfig {
             security_context: Some(security),
+            sysctls: run_flags::sysctls(&args.isolation.sysctl)?,
             ..Default::default()
         }),
         ..Default::default()
     })
 }
 
-fn container(args: &Run, name: &str) -> Result<api::ContainerConfig> {
-    let mut envs = Vec::new();
+fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::ContainerConfig> {
+    let mut envs = at.env.clone();
     for text in &args.env {
         envs.extend(parse::env(text, |key| std::env::var(key).ok())?);
     }
-    let mounts = args.volume.iter().map(|text| parse::volume(text)).collect::<Result<_>>()?;
+    let (security, group) = security(args)?;
+    let (devices, cdi) = run_flags::devices(&args.storage.device, args.storage.gpus.as_deref())?;
+    let Mounts { mut mounts, tmpfs, .. } = mounts;
+    if !args.networking.add_host.is_empty() {
+        mounts.push(api::Mount {
+            container_path: "/etc/hosts".into(),
+            host_path: at.hosts.to_string_lossy().into_owned(),
+            ..Default::default()
+        });
+    }
+    let mut annotations = run_flags::pairs("--annotation", &args.life.annotation)?;
+    let timeout = args.life.stop_timeout.map(|seconds| seconds.to_string());
+    for (key, value) in [
+        (run_options::ULIMITS, Some(ulimits(&args.isolation.ulimit)).filter(|of| !of.is_empty())),
+        (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),
+        (run_options::GROUP, group),
+        (STOP_TIMEOUT, timeout),
+    ] {
+        annotations.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    let signal = args.life.stop_signal.map_or(api::Signal::RuntimeDefault, signal_of_kernel);
     Ok(api::ContainerConfig {
-        metadata: Some(api::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+        metadata: Some(api::ContainerMetadata { name: at.name.to_owned(), attempt: 0 }),
         image: Some(api::ImageSpec { image: args.image.clone(), ..Default::default() }),
         command: args.entrypoint.iter().cloned().collect(),
         args: args.command.clone(),
         working_dir: args.workdir.clone().unwrap_or_default(),
         envs,
         mounts,
+        devices,
+        cdi_devices: cdi,
+        labels: run_flags::pairs("--label", &args.life.label)?,
+        annotations,
+        stop_signal: signal as i32,
         log_path: run_logs::FILE.to_owned(),
         stdin: args.interactive,
         // With -d, others attach one after the other.
         stdin_once: args.interactive && !args.detach,
         tty: args.tty,
         linux: Some(api::LinuxContainerConfig {
-            resources: Some(resources(args)?),
-            security_context: Some(security(args)?),
+            resources: Some(resources::resources(&args.limits)?),
+            security_context: Some(security),
         }),
         ..Default::default()
     })
 }
 
-fn resources(args: &Run) -> Result<api::LinuxContainerResources> {
-    let mut resources = api::LinuxContainerResources::default();
-    if let Some(memory) = &args.memory {
-        resources.memory_limit_in_bytes = parse::memory(memory)?;
-    }
-    if let Some(cpus) = &args.cpus {
-        resources.cpu_quota = parse::cpus(cpus)?;
-        // A small constant.
-        resources.cpu_period = i64::try_from(parse::CPU_PERIOD_US).unwrap_or_default();
-    }
-    Ok(resources)
+/// Limits as one text; the daemon checks them.
+fn ulimits(texts: &[String]) -> String {
+    texts.join(" ")
 }
 
-fn security(args: &Run) -> Result<api::LinuxContainerSecurityContext> {
+/// The security context, and the name of the group.
+fn security(args: &Run) -> Result<(api::LinuxContainerSecurityContext, Option<String>)> {
     let mut security = api::LinuxContainerSecurityContext {
         capabilities: Some(api::Capability {
             add_capabilities: args.cap_add.clone(),
@@ -143,15 +229,18 @@ fn security(args: &Run) -> Result<api::LinuxContainerSecurityContext> {
             add_ambient_capabilities: Vec::new(),
         }),
         privileged: args.privileged,
-        namespace_options: Some(namespaces(args)),
+        namespace_options: Some(namespaces(args)?),
         readonly_rootfs: args.read_only,
+        supplemental_groups: args.isolation.group_add.iter().map(|gid| i64::from(*gid)).collect(),
         seccomp: Some(api::SecurityProfile::default()), // runtime/default; privileged ones are free of it
         ..Default::default()
     };
-    if let Some(user) = &args.user {
-        parse::user(user, &mut security)?;
-    }
-    Ok(security)
+    run_flags::security(&args.isolation.security_opt, &mut security)?;
+    let group = match &args.user {
+        Some(user) => parse::user(user, &mut security)?,
+        None => None,
+    };
+    Ok((security, group))
 }
 
 #[cfg(test)]
@@ -170,7 +259,33 @@ mod tests {
     fn parsed(line: &str) -> Result<PodConfigs> {
         let args = args(line);
         let uid = "0123456789abcdef0123456789abcdef";
-        configs(&args, &name(&args, uid)?, uid, Path::new("/l"))
+        let (logs, here) = (Path::new("/l"), Path::new("/"));
+        let setting = Setting {
+            name: &name(&args, uid)?,
+            uid,
+            logs,
+            volumes: Volumes { named: Path::new("/v"), unnamed: Path::new("/u"), here },
+            hosts: Path::new("/l/hosts"),
+            ports: args.publish.iter().map(|text| parse::publish(text)).collect::<Result<_>>()?,
+            env: Vec::new(),
+        };
+        configs(&args, &setting).map(|(configs, _)| configs)
+    }
+
+    #[test]
+    fn what_cri_has_no_field_for_is_in_annotations() {
+        let configs = parsed(
+            "--tmpfs /t:size=1m --ulimit nofile=1:2 --ulimit core=0 -u app:www --stop-timeout 3 i",
+        )
+        .unwrap();
+        let of = configs.container.annotations;
+        assert_eq!(of[run_options::TMPFS], "/t:size=1m");
+        assert_eq!(of[run_options::ULIMITS], "nofile=1:2 core=0");
+        assert_eq!((of[run_options::GROUP].as_str(), of[STOP_TIMEOUT].as_str()), ("www", "3"));
+        assert!(parsed("--network macvlan i").is_err());
+        let options =
+            parsed("--init i").unwrap().container.linux.unwrap().security_context.unwrap();
+        assert_eq!(options.namespace_options.unwrap().pid(), api::NamespaceMode::Pod);
     }
 
     #[test]

@@ -33,8 +33,6 @@ use std::thread;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
-/// Grace period in seconds after the first signal.
-const GRACE_S: i64 = 10;
 /// Number of signals that stop the container; the next one ends this command alone.
 const STOPS_MAX: usize = 2;
 
@@ -44,6 +42,8 @@ pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) id: String,
     pub(crate) log: PathBuf,
+    /// Grace period in seconds after the first signal.
+    pub(crate) grace_s: i64,
 }
 
 /// How following a container ended.
@@ -212,6 +212,7 @@ async fn printed(log: &mut Option<LogPrinter>) -> Result<()> {
 struct Stops {
     client: Client,
     id: String,
+    grace_s: i64,
     sent: usize,
     results: FuturesUnordered<LocalBoxFuture<'static, Result<()>>>,
 }
@@ -219,12 +220,12 @@ struct Stops {
 impl Stops {
     fn new(of: &Running) -> Self {
         let results = FuturesUnordered::new();
-        Self { client: of.client.clone(), id: of.id.clone(), sent: 0, results }
+        Self { client: of.client.clone(), id: of.id.clone(), grace_s: of.grace_s, sent: 0, results }
     }
 
     /// Stops the container; the second time without a grace period. False if that was done already.
     fn next(&mut self) -> bool {
-        let timeout = if self.sent == 0 { GRACE_S } else { 0 };
+        let timeout = if self.sent == 0 { self.grace_s } else { 0 };
         self.sent += 1;
         if self.sent > STOPS_MAX {
             return false;

@@ -4,9 +4,27 @@
 use super::args::Verify;
 use super::client::Client;
 use super::error::{Error, Result};
+use super::format::{self, Field, Format, Kind, Kinds};
+use super::ps::row;
 use super::{output, pull};
 use hull_proto::admin as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use serde_json::json;
+
+/// The fields of verified layers.
+pub(crate) const LAYERS: Kinds = Kinds {
+    verb: "images verify",
+    fields: &[
+        Field::always("layer", "LAYER", Kind::Id, "Diff id of the layer."),
+        Field::always("bytes", "SIZE", Kind::Bytes, "Bytes that were compared."),
+        Field::always("whole", "WHOLE", Kind::Flag, "Whether nothing differs."),
+        Field::wide("images", "IMAGES", Kind::List, "Ids of the images that have the layer."),
+        Field::never("findings", Kind::Object, "Files that differ, each with `path` and `why`."),
+        Field::wide("unknown", "NOT COMPARED", Kind::Text, "Reason if it could not be compared."),
+    ],
+    id: "layer",
+    name: "layer",
+};
 
 /// Limit on the printed findings of one layer.
 const SHOWN_MAX: usize = 20;
@@ -28,15 +46,36 @@ pub(crate) async fn verify(mut client: Client, args: &Verify) -> Result<()> {
         output::to_stderr(&format!("not repaired: {}\n", shown(failure, MESSAGE_BYTES_MAX)));
     }
     let broken = answer.layers.iter().filter(|layer| !is_whole(layer)).count();
-    for layer in answer.layers.iter().filter(|layer| !is_whole(layer)) {
-        output::print(&lines(layer))?;
+    let is_plain = args.output.selected() == Format::default();
+    if is_plain {
+        for layer in answer.layers.iter().filter(|layer| !is_whole(layer)) {
+            output::print(&lines(layer))?;
+        }
+    } else {
+        let rows: Vec<format::Row> = answer.layers.iter().map(layer_row).collect();
+        format::print(&LAYERS, &rows, &args.output)?;
     }
     if broken > 0 {
         return Err(Error::NotWhole { count: broken });
     }
+    if !is_plain {
+        return Ok(());
+    }
     let bytes = answer.layers.iter().map(|layer| layer.bytes).sum();
     let (count, bytes) = (answer.layers.len(), output::bytes(bytes));
     output::print(&format!("{count} layers, {bytes}: no differences\n"))
+}
+
+fn layer_row(layer: &api::VerifiedLayer) -> format::Row {
+    let finding = |of: &api::Finding| json!({"path": of.path, "why": of.why});
+    row(json!({
+        "layer": layer.diff_id,
+        "bytes": layer.bytes,
+        "whole": is_whole(layer),
+        "images": layer.images,
+        "findings": layer.findings.iter().map(finding).collect::<Vec<_>>(),
+        "unknown": layer.unknown,
+    }))
 }
 
 fn short(text: &str) -> String {

@@ -190,8 +190,10 @@ fn make_rootfs(
 
 /// The user of the first process, from the config, the image's config and the image's account files.
 fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> {
-    let wanted = oci_spec::user::requested(config, &image.config)
+    let mut wanted = oci_spec::user::requested(config, &image.config)
         .map_err(|source| Error::Spec { source: source.into() })?;
+    let group = oci_spec::run_options::group(config).map_err(|source| Error::Spec { source })?;
+    wanted.group = group.or(wanted.group);
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
     let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);

@@ -6,6 +6,7 @@
 
 mod cached_plan;
 pub(crate) mod cgroup;
+pub(crate) mod control;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit_details;

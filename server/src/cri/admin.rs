@@ -5,6 +5,7 @@
 use super::image::Names;
 use super::service::Cri;
 use super::status;
+use crate::container::{State, control};
 use crate::limits::call_memory::Received;
 use crate::storage::blocking;
 use hull_image::{Auth, Imported, Left, Progress, ProgressState, Reference, Verified};
@@ -25,6 +26,8 @@ const PIECE_BYTES: usize = 512 << 10;
 const PIECES_AHEAD: usize = 4;
 /// Progress messages that may wait for a slow reader; older ones are worth nothing to it.
 const PROGRESS_QUEUE: usize = 64;
+/// The highest number of a signal, `signal(7)`.
+const SIGNAL_MAX: i32 = 64;
 
 #[tonic::async_trait]
 impl Hull for Cri {
@@ -167,6 +170,49 @@ impl Hull for Cri {
             status::plain(Code::Internal, &format!("cannot show the config: {err}"))
         })?;
         Ok(Response::new(api::ConfigResponse { toml }))
+    }
+
+    async fn kill(
+        &self,
+        request: Request<api::KillRequest>,
+    ) -> Result<Response<api::KillResponse>, Status> {
+        let api::KillRequest { container_id, signal } = request.into_inner();
+        if !(1..=SIGNAL_MAX).contains(&signal) {
+            return Err(status::invalid(
+                "signal",
+                format!("{signal} is not from 1 to {SIGNAL_MAX}"),
+            ));
+        }
+        let (id, pod) = self.container(&container_id)?;
+        control::signal(&pod, &id, signal).await.map_err(status::of)?;
+        Ok(Response::new(api::KillResponse {}))
+    }
+
+    async fn pause(
+        &self,
+        request: Request<api::PauseRequest>,
+    ) -> Result<Response<api::PauseResponse>, Status> {
+        let api::PauseRequest { container_id, paused } = request.into_inner();
+        let (id, pod) = self.container(&container_id)?;
+        control::freeze(&self.node, &pod, &id, paused).await.map_err(status::of)?;
+        Ok(Response::new(api::PauseResponse {}))
+    }
+
+    async fn paused(
+        &self,
+        _: Request<api::PausedRequest>,
+    ) -> Result<Response<api::PausedResponse>, Status> {
+        let node = Arc::clone(&self.node);
+        let container_ids = blocking(move || {
+            let views = node.registry.views();
+            let all = views.iter().flat_map(|view| view.containers.values());
+            all.map(|view| &view.record)
+                .filter(|of| matches!(of.state, State::Running { .. }))
+                .filter(|of| control::is_frozen(&node, &of.cgroup))
+                .map(|of| of.id.clone())
+                .collect()
+        });
+        Ok(Response::new(api::PausedResponse { container_ids: container_ids.await }))
     }
 }
 

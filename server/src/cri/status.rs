@@ -117,6 +117,7 @@ fn code(error: &Error) -> Code {
         | Error::LogFile { .. }
         | Error::Stats { .. }
         | Error::ExecPipes { .. }
+        | Error::Freezer { .. }
         | Error::Unkillable { .. } => Code::Unknown,
         Error::Internal { .. } => Code::Internal,
     }

@@ -103,6 +103,8 @@ pub(crate) enum Error {
     TooManyStreams { most: usize },
     #[error("stop container {container}: it still runs {waited:?} after SIGKILL")]
     Unkillable { container: String, waited: Duration, stack: String },
+    #[error("freeze or thaw container {container}")]
+    Freezer { container: String, source: hull_cgroup::Error },
     /// A bug: says which invariant broke.
     #[error("finish: {what} (this is a bug in hull)")]
     Internal { what: String },
@@ -154,7 +156,7 @@ impl Error {
             Self::Storage { .. } => Some(
                 "see what is mounted there (findmnt) and whether its server runs; once it answers, or is unmounted (umount -l), the same works".into(),
             ),
-            Self::Stats { source } | Self::SetLimits { source } => source.hint(),
+            Self::Stats { source } | Self::SetLimits { source } | Self::Freezer { source, .. } => source.hint(),
             Self::Unkillable { stack, .. } => {
                 Some(format!("it hangs in the kernel, usually on storage that does not answer: {stack}"))
             }

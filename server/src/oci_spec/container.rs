@@ -3,8 +3,8 @@
 
 use super::inputs::{Defaults, PodInputs};
 use super::{
-    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, security, selinux,
-    user, userns,
+    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, run_options,
+    security, selinux, user, userns,
 };
 use crate::limits::ulimits;
 use ::oci_spec::image::ImageConfiguration;
@@ -116,6 +116,8 @@ fn process(
     let user = request.user;
     // As execve(2) does for users other than root: only ambient capabilities are effective.
     let effective = if user.uid == 0 { &sets.allowed } else { &sets.ambient };
+    let mut limits = request.defaults.ulimits.clone();
+    limits.append(&mut run_options::ulimits(request.config)?);
     let oom = request.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let mut process = json!({
         "terminal": request.config.tty,
@@ -131,7 +133,7 @@ fn process(
             "ambient": sets.ambient,
         },
         "noNewPrivileges": context.no_new_privs,
-        "rlimits": ulimits::rlimits(&request.defaults.ulimits),
+        "rlimits": ulimits::rlimits(&limits),
         "oomScoreAdj": oom.map_or(Ok(0), resources::oom_score)?,
     });
     if let Some((columns, rows)) = console_size(request.config) {

@@ -16,6 +16,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod resources;
+pub(crate) mod run_options;
 mod sandbox;
 mod security;
 mod selinux;

@@ -3,7 +3,7 @@
 
 use super::edit::parents_first;
 use super::inputs::PodInputs;
-use super::{Error, userns};
+use super::{Error, run_options, userns};
 use ::oci_spec::image::ImageConfiguration;
 use hull_plan::{IdMaps, clean};
 use hull_proto::cri;
@@ -84,7 +84,7 @@ pub(super) fn all(
             mounts.push(file_mount(path, file, read_only, system.maps));
         }
     }
-    let mut volumes = Vec::new();
+    let mut volumes = run_options::tmpfs(config)?;
     for (number, mount) in config.mounts.iter().enumerate() {
         volumes.push(match &mount.image {
             Some(_) => image_volume(number, mount, system.maps)?,

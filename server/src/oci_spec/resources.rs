@@ -39,11 +39,24 @@ pub(super) fn oci(resources: &cri::LinuxContainerResources) -> Value {
         })
         .collect();
     let mut all = json!({"cpu": cpu, "memory": memory, "hugepageLimits": pages});
-    if !resources.unified.is_empty() {
-        all["unified"] = json!(resources.unified);
+    let mut unified = resources.unified.clone();
+    // CRI has no field for it; its value is a number or `max`, which cgroups of version 1 have as well.
+    let pids = unified.get(PIDS_MAX).map(|text| match text.as_str() {
+        "max" => Ok(-1),
+        number => number.parse::<i64>(),
+    });
+    if let Some(Ok(limit)) = pids {
+        unified.remove(PIDS_MAX);
+        all["pids"] = json!({"limit": limit});
+    }
+    if !unified.is_empty() {
+        all["unified"] = json!(unified);
     }
     all
 }
+
+/// The file of cgroup v2 with the limit of processes.
+const PIDS_MAX: &str = "pids.max";
 
 /// Values of `/proc/pid/oom_score_adj`, `proc_pid_oom_score_adj(5)`.
 const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;

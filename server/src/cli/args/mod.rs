@@ -2,12 +2,22 @@
 //! The command line as clap sees it: names, help and examples. No logic: values are parsed in
 //! [`parse`](super::parse) and in the commands.
 
+pub(crate) mod containers;
+pub(crate) mod images;
+mod inspect;
+pub(crate) mod pods;
 mod run;
+pub(crate) mod run_parts;
 mod session;
 
-pub(crate) use run::{Net, Run};
+pub(crate) use containers::Containers;
+pub(crate) use images::Stored;
+pub(crate) use inspect::{Document, Inspect};
+pub(crate) use pods::Pods;
+pub(crate) use run::Run;
 pub(crate) use session::{Attach, Exec};
 
+use super::format::{ListArgs, OutputArgs};
 use super::parse::number;
 use super::{audit, containerd};
 use clap::{Args, Parser, Subcommand};
@@ -30,12 +40,23 @@ Examples:
 
 Files: /etc/hull/config.toml, /etc/hull/config.toml.d/*.toml (`hull config show`)";
 
+/// The version with the commit, its date and the target, for `hull --version`.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("HULL_COMMIT"),
+    "\ndate: ",
+    env!("HULL_COMMIT_DATE"),
+    "\ntarget: ",
+    env!("HULL_TARGET")
+);
+
 /// Heading of the options that all commands have.
 const GLOBAL: &str = "Options of all commands";
 
 /// The options of all commands, and the commands.
 #[derive(Debug, Parser)]
-#[command(name = "hull", version, about = "A Kubernetes container runtime in one binary", long_about = ABOUT,
+#[command(name = "hull", version, long_version = LONG_VERSION, about = "A Kubernetes container runtime in one binary", long_about = ABOUT,
     after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Unix socket of the daemon [default: `socket` in the configuration]
@@ -76,7 +97,7 @@ Examples:
     Run(Box<Run>),
     /// List running containers, or all with --all
     #[command(
-        after_help = "Examples:\n  hull ps\n  hull ps -a        exited containers and empty pods, too"
+        after_help = "Examples:\n  hull ps\n  hull ps -a                        exited containers and empty pods, too\n  hull ps -n kube-system -o wide\n  hull ps --format '{{.names}} {{.state}}' --filter label=app=web"
     )]
     Ps(Ps),
     /// Print the output of a container
@@ -85,6 +106,7 @@ Examples:
   hull logs web
   hull logs -f --tail 20 web
   hull logs --timestamps web 2>errors.log >out.log
+  hull logs -f --since 10m --all-containers kube-system/coredns-x7k2p
 
 The stderr of the container goes to stderr. -f ends when the container exits.")]
     Logs(Logs),
@@ -148,7 +170,9 @@ namespaces and snapshotters have no meaning here and are ignored.")]
     #[command(after_help = containerd::HELP)]
     Containerd(Emulated),
     /// Show the full state of a container, pod or image, as JSON
-    #[command(after_help = "Example:\n  hull inspect web | jq .info.pid")]
+    #[command(
+        after_help = "Examples:\n  hull inspect web | jq .info.pid\n  hull inspect --format '{{.status.state}}' web\n  hull inspect -o yaml web db"
+    )]
     Inspect(Inspect),
     /// Show CPU, memory and process counts of running pods and containers
     Stats(Stats),
@@ -163,10 +187,29 @@ namespaces and snapshotters have no meaning here and are ignored.")]
     /// Print the default or the current configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  hull completion bash > /etc/bash_completion.d/hull")]
+    #[command(
+        after_help = "Examples:\n  hull completion bash > /etc/bash_completion.d/hull\n  hull completion zsh > /usr/local/share/zsh/site-functions/_hull\n  hull completion fish > ~/.config/fish/completions/hull.fish\n\nNames of containers, pods and images come from the daemon."
+    )]
     Completion(Completion),
     /// Print the versions of this binary and of the daemon
-    Version,
+    #[command(after_help = "Example:\n  hull version -o json")]
+    Version(Document),
+    /// Print the JSON schema of the output of a command
+    #[command(after_help = "Example:\n  hull schema ps")]
+    Schema(Schema),
+    /// Print names that may follow these words
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words of the command line so far
+        #[arg(last = true, value_name = "WORDS")]
+        words: Vec<String>,
+    },
+    #[command(flatten)]
+    Containers(Containers),
+    #[command(flatten)]
+    Pods(Pods),
+    #[command(flatten)]
+    Stored(Stored),
 }
 
 /// Options of `hull serve`.
@@ -192,9 +235,17 @@ pub(crate) struct Ps {
     /// Also list exited containers and pods without containers
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Print only full ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    /// List only containers in pods of this namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// List only containers of this pod, by id, prefix of the id, or name
+    #[arg(short, long, value_name = "POD")]
+    pub(crate) pod: Option<String>,
+    /// List only the newest COUNT containers, in any state
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) last: Option<usize>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 /// Options of `hull logs`.
@@ -204,21 +255,34 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Print only the last lines [default: all]
-    #[arg(long, value_name = "LINES", value_parser = number("lines", 0..=usize::MAX))]
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = number("lines", 0..=usize::MAX))]
     pub(crate) tail: Option<usize>,
     /// Print the time of each line before it, RFC 3339 in UTC
     #[arg(short, long)]
     pub(crate) timestamps: bool,
-    /// Container, by id, prefix of the id, name, or POD/NAME
-    pub(crate) container: String,
+    /// Print only lines since a time, RFC 3339, or since so long ago, as in 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Print only lines until a time, RFC 3339, or until so long ago, as in 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Print the log of the attempt before this one
+    #[arg(short, long, conflicts_with = "follow")]
+    pub(crate) previous: bool,
+    /// Print the logs of all containers of a pod
+    #[arg(long)]
+    pub(crate) all_containers: bool,
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME; several have their names before lines
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
 }
 
 /// Options of `hull stop`.
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
-    /// Grace period in seconds, until SIGKILL
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10, value_parser = number("seconds", 0..=u32::MAX))]
-    pub(crate) time: u32,
+    /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
+    #[arg(short, long, value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
+    pub(crate) time: Option<u32>,
     /// Containers or pods, by id, prefix of the id, or name
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
@@ -264,10 +328,10 @@ pub(crate) struct Pull {
 pub(crate) struct Images {
     #[command(subcommand)]
     pub(crate) what: Option<ImagesWhat>,
-    /// Print only full ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// List only this image
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// List only this image, by name or id, or else images with this part in one of their names
+    #[arg(value_name = "IMAGE|PART")]
     pub(crate) image: Option<String>,
 }
 
@@ -281,6 +345,8 @@ pub(crate) enum ImagesWhat {
 /// Options of `hull images verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Pull broken layers again, and replace the files that differ
     #[arg(long)]
     pub(crate) repair: bool,
@@ -317,39 +383,63 @@ pub(crate) struct Emulated {
 /// Arguments of `hull rmi`.
 #[derive(Debug, Args)]
 pub(crate) struct Rmi {
+    /// Remove all images that are not pinned
+    #[arg(short, long, conflicts_with = "images")]
+    pub(crate) all: bool,
+    /// Remove all images that no container uses and that are not pinned
+    #[arg(short = 'q', long, conflicts_with_all = ["images", "all"])]
+    pub(crate) prune: bool,
     /// Names to take away; an image goes with its last tag, or by its id with all its names
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present_any = ["all", "prune"], value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
 }
 
 /// Options of `hull import`.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
+    /// Archive to read, as `docker load` has it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) input: Option<PathBuf>,
     /// Name for the image, if the archive has one image without a name
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Archive to read, plain or compressed with gzip or zstd; `-` is stdin
-    pub(crate) file: PathBuf,
-}
-
-/// Arguments of `hull inspect`.
-#[derive(Debug, Args)]
-pub(crate) struct Inspect {
-    /// Container, pod or image, by id, prefix of the id, or name
-    pub(crate) name: String,
+    #[arg(required_unless_present = "input")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// Options of `hull stats`.
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// List only pods of this namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Print again and again, every so many seconds, until interrupted [default: 2]
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = number("seconds", 1..=3600_u64)
+    )]
+    pub(crate) watch: Option<u64>,
     /// Time over which CPU use is measured, in milliseconds, 10 to 60000
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = number("milliseconds", 10..=60_000_u64))]
     pub(crate) over_ms: u64,
+    /// Pods or containers, by id, prefix of the id, or name [default: all that run]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 /// Options of `hull check`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Print only warnings and what is missing
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -380,4 +470,11 @@ pub(crate) enum ConfigWhat {
 pub(crate) struct Completion {
     /// Shell to complete for
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of `hull schema`.
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// Command, as in `ps` or `"play kube"` [default: all]
+    pub(crate) command: Option<String>,
 }

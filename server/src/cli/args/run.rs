@@ -2,7 +2,8 @@
 //! The options of `hull run`.
 
 use super::super::detach::{DEFAULT_DETACH_KEYS, DetachKeys, detach_keys};
-use clap::{Args, ValueEnum};
+use super::run_parts::{Isolation, Life, Limits, Networking, Storage};
+use clap::Args;
 use std::path::PathBuf;
 
 /// Examples, and what ends it.
@@ -32,30 +33,21 @@ pub(crate) struct Run {
     /// Run in the background, and print the id of the container
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Publish a container port on a host port; may be repeated
-    #[arg(short, long = "publish", value_name = "[IP:]HOST:CONTAINER[/tcp|udp|sctp]")]
+    /// Publish a container port on a host port, or on a free one; may be repeated
+    #[arg(short, long = "publish", value_name = "[[IP:][HOST]:]CONTAINER[/tcp|udp|sctp]")]
     pub(crate) publish: Vec<String>,
-    /// Mount a host path; options: ro, rro (recursively), rw, rprivate, rslave, rshared; may be repeated
-    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTION,…]")]
+    /// Mount a host path or a named volume; options: ro, rro (recursively), rw, rprivate, rslave, rshared; may be repeated
+    #[arg(short, long = "volume", value_name = "[SRC|NAME:]DST[:OPTION,…]")]
     pub(crate) volume: Vec<String>,
     /// Set an environment variable; KEY alone passes the value that hull has; may be repeated
     #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Network of the pod: its own, or that of the host
-    #[arg(long, value_enum, default_value_t = Net::Pod)]
-    pub(crate) net: Net,
-    /// User to run as, by name or number; the group is a number [default: that of the image]
+    /// User and group to run as, by name or number [default: those of the image]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
     /// Working directory in the container [default: that of the image]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Memory limit, in bytes or with a unit of 1024, as in 64m or 1.5g; at least 512k [default: none]
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// CPU limit, in CPUs, as in 0.5 [default: none]
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpus: Option<String>,
     /// Grant all capabilities and devices, without seccomp and AppArmor
     #[arg(long)]
     pub(crate) privileged: bool,
@@ -86,16 +78,19 @@ pub(crate) struct Run {
     /// Keys that leave the container running and end hull, with -it
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_DETACH_KEYS, value_parser = detach_keys)]
     pub(crate) detach_keys: DetachKeys,
+    #[command(flatten, next_help_heading = "Limits")]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) networking: Networking,
+    #[command(flatten)]
+    pub(crate) storage: Storage,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+    #[command(flatten)]
+    pub(crate) life: Life,
     /// Image to run, by name or id
     pub(crate) image: String,
     /// Arguments of the entrypoint, or the command if the image has no entrypoint
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
-}
-
-/// Network of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Net {
-    Pod,
-    Host,
 }

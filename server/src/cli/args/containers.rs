@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commands for containers, beside those of [`Command`](super::Command).
+
+use super::super::format::ListArgs;
+use super::super::parse::number;
+use super::run::Run;
+use super::run_parts::Limits;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Commands for containers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Containers {
+    /// Create a pod with one container as `hull run` does, and do not start it
+    #[command(
+        after_help = "Example:\n  hull create --name web docker.io/library/nginx && hull start web"
+    )]
+    Create(Box<Run>),
+    /// Start created containers, or exited ones again
+    #[command(after_help = "\
+Example:
+  hull start web
+
+CRI runs a container once: one that has exited is replaced by a new attempt with the same configuration, an id of its
+own and an empty writable layer. Containers of a kubelet are refused: it starts them itself.")]
+    Start(Names),
+    /// Stop containers and start them again
+    #[command(
+        after_help = "Example:\n  hull restart -t 2 web\n\nAs `hull start`, a restart makes a new attempt with an id of its own."
+    )]
+    Restart(Restart),
+    /// Send a signal to the first process of running containers
+    #[command(
+        after_help = "Examples:\n  hull kill web                SIGKILL\n  hull kill -s HUP web         reload"
+    )]
+    Kill(Kill),
+    /// Freeze all processes of running containers
+    #[command(after_help = "\
+Example:
+  hull pause web
+
+CRI has no such state: for the kubelet the container runs on, and its probes will fail. Stopping or removing it thaws
+it.")]
+    Pause(Names),
+    /// Thaw the processes of paused containers
+    Unpause(Names),
+    /// Wait until containers have exited, and print their exit codes
+    #[command(after_help = "Example:\n  hull wait web")]
+    Wait(Names),
+    /// Copy files between a running container and the host
+    #[command(after_help = COPY_HELP)]
+    Cp(Copy),
+    /// List the processes of running containers
+    #[command(after_help = "Examples:\n  hull top web\n  hull top -o wide web")]
+    Top(Objects),
+    /// List the published ports of pods
+    #[command(after_help = "Examples:\n  hull port web\n  hull port web 80/tcp")]
+    Port(Port),
+    /// Print events of containers and pods as they happen
+    #[command(
+        after_help = "Examples:\n  hull events\n  hull events -o jsonl --filter type=stopped"
+    )]
+    Events(Events),
+    /// Change limits of running containers
+    #[command(after_help = "Example:\n  hull update --memory 256m --cpus 1.5 web")]
+    Update(Update),
+    /// Create a container in a pod from files with the messages of CRI, as `crictl create` does
+    #[command(after_help = "Example:\n  hull create-container POD container.yaml pod.yaml")]
+    CreateContainer(CreateContainer),
+    /// Write a checkpoint of a running container
+    Checkpoint(Checkpoint),
+}
+
+/// Examples of `hull cp`, and its limits.
+const COPY_HELP: &str = "\
+Examples:
+  hull cp web:/etc/nginx/nginx.conf .
+  hull cp ./site web:/usr/share/nginx/html
+  hull cp web:/var/log - | tar -t
+  tar -c site | hull cp - web:/usr/share/nginx/html
+
+Run it as root on the node. The container must run. Paths of the container are resolved in its root: no link in it
+leads to a file of the host. Files, directories and links are copied; devices, sockets and FIFOs are skipped with a
+message. Copied files belong to root in the container, or with -a to the owner that they have.";
+
+/// Names of containers.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Names of containers, and the form of the output.
+#[derive(Debug, Args)]
+pub(crate) struct Objects {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Options of `hull restart`.
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
+    #[arg(short, long, value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
+    pub(crate) time: Option<u32>,
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Options of `hull kill`.
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = super::super::parse::signal)]
+    pub(crate) signal: i32,
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Options of `hull cp`.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// Keep owners of files
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Follow a symbolic link that is SRC itself
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// CONTAINER:PATH, a path of the host, or `-` for a tar archive on stdin
+    pub(crate) src: String,
+    /// A path of the host, CONTAINER:PATH, or `-` for a tar archive to stdout
+    pub(crate) dst: String,
+}
+
+/// Options of `hull port`.
+#[derive(Debug, Args)]
+pub(crate) struct Port {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// Pod or container, by id, prefix of the id, or name
+    pub(crate) name: String,
+    /// Print only the host ports of this port of the container, as in 80 or 80/udp
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub(crate) port: Option<String>,
+}
+
+/// Options of `hull events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// End after this many events [default: never]
+    #[arg(long, value_name = "COUNT", value_parser = number("events", 1..=u64::MAX))]
+    pub(crate) count: Option<u64>,
+}
+
+/// Options of `hull update`.
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// Arguments of `hull create-container`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateContainer {
+    /// Pod, by id, prefix of the id, or name
+    pub(crate) pod: String,
+    /// ContainerConfig of CRI, in YAML or JSON
+    pub(crate) container_config: PathBuf,
+    /// PodSandboxConfig of CRI, in YAML or JSON
+    pub(crate) pod_config: PathBuf,
+}
+
+/// Options of `hull checkpoint`.
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: PathBuf,
+    /// Container, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    pub(crate) name: String,
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull cp`: files between a running container and the host, as a tar stream through a pipe.
+//!
+//! ```text
+//! root of the first process ─ open_in_root ─▶ pack ─ tar ─▶ unpack ─ openat, no links ─▶ directory
+//! ```
+//!
+//! The rule: a container may change its files meanwhile, so nothing is done twice on one of its paths. The source and
+//! the target are resolved in its root once; beneath these descriptors no link is followed, only what is seen to be a
+//! regular file is opened, and files are written under a new name and then renamed.
+
+mod owners;
+mod pack;
+mod root;
+mod unpack;
+
+use super::args::containers::Copy;
+use super::client::Client;
+use super::error::{Error, Result};
+use super::names::Objects;
+use super::{output, process};
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use owners::Owners;
+use root::Root;
+use rustix::fs::{Mode, OFlags, openat};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::thread;
+
+/// One side of a copy.
+#[derive(Debug, PartialEq, Eq)]
+enum Side {
+    /// A tar archive on stdin or stdout.
+    Archive,
+    Host(PathBuf),
+    Container(String, PathBuf),
+}
+
+impl Side {
+    fn parse(text: &str) -> Result<Self> {
+        if text == "-" {
+            return Ok(Self::Archive);
+        }
+        // As docker has it: what begins with a dot or a slash is a path of the host.
+        match text.split_once(':') {
+            Some((name, path)) if !name.is_empty() && !text.starts_with(['.', '/']) => {
+                if path.is_empty() {
+                    return Err(Error::Copy {
+                        what: text.to_owned(),
+                        why: "the path is empty".into(),
+                    });
+                }
+                Ok(Self::Container(name.to_owned(), PathBuf::from(path)))
+            }
+            _ => Ok(Self::Host(PathBuf::from(text))),
+        }
+    }
+}
+
+/// A directory, and the name in it that the copy gets.
+#[derive(Debug)]
+struct Target {
+    directory: OwnedFd,
+    /// `None` if the names of the archive are kept.
+    name: Option<OsString>,
+}
+
+/// Copies the files of SRC to DST.
+pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
+    let (src, dst) = (Side::parse(&args.src)?, Side::parse(&args.dst)?);
+    if !matches!((&src, &dst), (Side::Container(..), _) | (_, Side::Container(..))) {
+        let (what, why) = (args.src.clone(), "neither side is CONTAINER:PATH".into());
+        return Err(Error::Copy { what, why });
+    }
+    let objects = Objects::fetch(&mut client).await?;
+    let from = root(&mut client, &objects, &src).await?;
+    let to = root(&mut client, &objects, &dst).await?;
+    let args = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
+    let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &args));
+    match done.await {
+        Ok(done) => done,
+        Err(join) => Err(Error::io("copy the files")(io::Error::other(join))),
+    }
+}
+
+/// The root of a side.
+async fn root(client: &mut Client, objects: &Objects, side: &Side) -> Result<Root> {
+    let Side::Container(name, _) = side else {
+        return Ok(Root { container: None, owners: Owners::host() });
+    };
+    let container = objects.find_container(name)?;
+    let process = process::running(client, container, "copy files of").await?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(process.dir.as_fd(), "root", flags, Mode::empty());
+    let root = opened
+        .map_err(|source| Error::Kernel { operation: "open the root of the container", source })?;
+    let owners = Owners::of_process(process.dir.as_fd())
+        .map_err(Error::io("read the id maps of the container"))?;
+    Ok(Root { container: Some(root), owners })
+}
+
+/// The words of the command line: SRC, DST, whether owners are kept, whether SRC is followed.
+type Words = (String, String, bool, bool);
+
+fn run(from: (Root, Side), to: (Root, Side), words: &Words) -> Result<()> {
+    let (from_root, from) = from;
+    let (to_root, to) = to;
+    let (src, dst, keep, follow) = words;
+    let failed = |what: &str, err: &io::Error| Error::Copy {
+        what: shown(what, MESSAGE_BYTES_MAX),
+        why: err.to_string(),
+    };
+    // The target first: without one there is nothing to read.
+    let path = match &from {
+        Side::Archive => None,
+        Side::Host(path) | Side::Container(_, path) => Some(path.clone()),
+    };
+    let target = match &to {
+        Side::Archive => None,
+        Side::Host(to) | Side::Container(_, to) => Some(
+            target(&to_root, to, path.as_deref(), &from_root).map_err(|err| failed(dst, &err))?,
+        ),
+    };
+    let keeps = *keep;
+    let name = path.as_deref().map(|path| match target.as_ref().and_then(|of| of.name.clone()) {
+        Some(name) => name,
+        None => base_name(path),
+    });
+    let Some(path) = path else {
+        return unpacked(io::stdin().lock(), target, &to_root, keeps)
+            .map_err(|err| failed(dst, &err));
+    };
+    let name = name.unwrap_or_default();
+    let Some(target) = target else {
+        let packed = pack::pack(&from_root, &path, &name, *follow, io::stdout().lock());
+        return packed.map(skipped).map_err(|err| failed(src, &err));
+    };
+    let (reader, writer) = io::pipe().map_err(Error::io("create a pipe"))?;
+    let follow = *follow;
+    let packer = thread::Builder::new().name("pack".into());
+    let packing = packer
+        .spawn(move || pack::pack(&from_root, &path, &name, follow, BufferedPipe::new(writer)));
+    let packing = packing.map_err(Error::io("start a thread"))?;
+    let written = unpacked(reader, Some(target), &to_root, keeps);
+    // Why reading failed says more than that the archive ended.
+    match packing.join() {
+        Ok(packed) => skipped(packed.or_else(|err| match (&written, err.kind()) {
+            (Err(_), io::ErrorKind::BrokenPipe) => Ok(Vec::new()),
+            _ => Err(failed(src, &err)),
+        })?),
+        Err(_) => return Err(Error::io("read the files")(io::Error::other("the thread panicked"))),
+    }
+    written.map_err(|err| failed(dst, &err))
+}
+
+/// A buffer before the pipe: tar writes headers alone.
+type BufferedPipe = io::BufWriter<io::PipeWriter>;
+
+fn unpacked(from: impl Read, target: Option<Target>, to: &Root, keep: bool) -> io::Result<()> {
+    let Some(target) = target else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "stdin cannot be copied to stdout",
+        ));
+    };
+    unpack::unpack(from, target.directory, to, keep)
+}
+
+/// Says what was not copied.
+fn skipped(names: Vec<String>) {
+    for name in names {
+        let name = shown(name, MESSAGE_BYTES_MAX);
+        output::to_stderr(&format!(
+            "skipped {name}: it is neither a file, a directory nor a link\n"
+        ));
+    }
+}
+
+/// Where the copy of `from` goes: into the directory `path`, or under the name `path`.
+fn target(to: &Root, path: &Path, from: Option<&Path>, source: &Root) -> io::Result<Target> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY;
+    match to.open(path, directory, true) {
+        Ok(directory) => Ok(Target { directory, name: None }),
+        Err(err) => {
+            let Some(from) = from else { return Err(err) };
+            let is_directory = source.open(from, OFlags::PATH | OFlags::DIRECTORY, true).is_ok();
+            if ends_with_slash(path) && !is_directory {
+                return Err(err);
+            }
+            let parent = match path.parent() {
+                Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+                Some(parent) => parent,
+                None => return Err(err),
+            };
+            // In a container, `.` is its root.
+            let directory = to.open(parent, directory, true)?;
+            Ok(Target { directory, name: Some(base_name(path)) })
+        }
+    }
+}
+
+fn ends_with_slash(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(b"/")
+}
+
+/// The name that a copy of `path` gets; `.` for the content of a directory.
+fn base_name(path: &Path) -> OsString {
+    if path.as_os_str().as_bytes().ends_with(b"/.") {
+        return ".".into();
+    }
+    match path.components().next_back() {
+        Some(Component::Normal(name)) => name.to_owned(),
+        _ => OsStr::new(".").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    #[test]
+    fn sides_are_told_apart() {
+        let container = |name: &str, path: &str| Side::Container(name.into(), path.into());
+        for (text, side) in [
+            ("web:/etc", container("web", "/etc")),
+            ("ns/pod/web:etc", container("ns/pod/web", "etc")),
+            ("-", Side::Archive),
+            ("./a:b", Side::Host("./a:b".into())),
+            ("/a:b", Side::Host("/a:b".into())),
+            ("file", Side::Host("file".into())),
+        ] {
+            assert_eq!(Side::parse(text).unwrap(), side, "{text}");
+        }
+        assert!(Side::parse("web:").is_err());
+    }
+
+    fn root(path: &Path) -> Root {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, path, flags, Mode::empty()).unwrap();
+        Root { container: Some(fd), owners: Owners::host() }
+    }
+
+    fn copied(from: (Root, Side), to: (Root, Side)) -> Result<()> {
+        run(from, to, &("src".into(), "dst".into(), false, false))
+    }
+
+    #[test]
+    fn no_link_of_a_container_leads_to_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, secret) = (dir.path().join("root"), dir.path().join("secret"));
+        fs::create_dir_all(inside.join("data")).unwrap();
+        fs::write(&secret, "secret").unwrap();
+        symlink(&secret, inside.join("data/link")).unwrap();
+        symlink("../../secret", inside.join("up")).unwrap();
+        symlink(dir.path(), inside.join("way")).unwrap();
+        let out = dir.path().join("out");
+        let side = |path: &str| Side::Container("c".into(), path.into());
+        // Out: the link is copied as a link, and not what it names.
+        copied((root(&inside), side("/data")), (host(), Side::Host(out.clone()))).unwrap();
+        assert_eq!(fs::read_link(out.join("link")).unwrap(), secret);
+        for path in ["/up/x", "/way/secret", "/../secret"] {
+            let copy =
+                copied((root(&inside), side(path)), (host(), Side::Host(dir.path().join("got"))));
+            assert!(copy.is_err(), "{path}");
+        }
+        // In: a link in the place of a directory or of a file is not followed.
+        fs::write(dir.path().join("new"), "new").unwrap();
+        let new = || (host(), Side::Host(dir.path().join("new")));
+        assert!(copied(new(), (root(&inside), side("/way/secret"))).is_err());
+        copied(new(), (root(&inside), side("/up"))).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+        assert_eq!(fs::read_to_string(inside.join("up")).unwrap(), "new");
+    }
+
+    fn host() -> Root {
+        Root { container: None, owners: Owners::host() }
+    }
+
+    #[test]
+    fn names_of_copies_are_those_of_docker() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("src/sub")).unwrap();
+        fs::write(at("src/sub/file"), "x".repeat(100_000)).unwrap();
+        fs::create_dir(at("there")).unwrap();
+        let run = |from: &str, to: &str| {
+            let from = if from.ends_with('.') { at("src").join(".") } else { at(from) };
+            let from = Side::Host(PathBuf::from(from.into_os_string()));
+            copied((host(), from), (host(), Side::Host(at(to))))
+        };
+        run("src", "new").unwrap();
+        assert_eq!(fs::metadata(at("new/sub/file")).unwrap().size(), 100_000);
+        run("src", "there").unwrap();
+        assert!(at("there/src/sub/file").is_file());
+        run("src/sub/file", "there").unwrap();
+        assert!(at("there/file").is_file());
+        run("src/sub/file", "renamed").unwrap();
+        assert!(at("renamed").is_file());
+        run("src/sub/file", "no/such").unwrap_err();
+    }
+
+    #[test]
+    fn special_files_are_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        let fifo = dir.path().join("src/fifo");
+        rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let mut archive = Vec::new();
+        let skipped =
+            pack::pack(&host(), &dir.path().join("src"), OsStr::new("src"), false, &mut archive);
+        assert_eq!(skipped.unwrap(), ["src/fifo"]);
+    }
+}

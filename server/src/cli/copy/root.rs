@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The root of one side of a copy.
+
+use super::owners::Owners;
+use hull_sys::open_in_root;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+/// The root in which the paths of a side are resolved, and its owners.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// `None` for the host, whose paths are the caller's own.
+    pub(super) container: Option<OwnedFd>,
+    pub(super) owners: Owners,
+}
+
+impl Root {
+    /// Opens a path; as the last component, a link is itself unless `follow` is set.
+    pub(super) fn open(&self, path: &Path, flags: OFlags, follow: bool) -> io::Result<OwnedFd> {
+        let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
+        match &self.container {
+            None => Ok(openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())?),
+            Some(root) => {
+                let opened = open_in_root(root.as_fd(), path, flags, ResolveFlags::empty());
+                opened.map_err(io::Error::other)
+            }
+        }
+    }
+}

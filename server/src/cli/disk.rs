@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull df` and `hull prune`: disk space of images and writable layers, and what nobody uses.
+
+use super::args::images::{Listed, Prune};
+use super::client::Client;
+use super::error::{Error, Result};
+use super::format::{self, Field, Kind, Kinds};
+use super::names::{Objects, container_name, pod_name};
+use super::ps::row;
+use super::{images, objects, output};
+use hull_proto::{admin, cri as api};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+/// The fields of kinds of data.
+pub(crate) const USAGE: Kinds = Kinds {
+    verb: "df",
+    fields: &[
+        Field::always("type", "TYPE", Kind::Text, "Kind of data: images or containers."),
+        Field::always("total", "TOTAL", Kind::Number, "Number of objects."),
+        Field::always(
+            "active",
+            "ACTIVE",
+            Kind::Number,
+            "Number of those in use: images of containers, and running containers.",
+        ),
+        Field::always("size", "SIZE", Kind::Bytes, "Bytes on the disk."),
+        Field::always(
+            "reclaimable",
+            "RECLAIMABLE",
+            Kind::Bytes,
+            "Bytes of what `hull prune` would remove, at most: layers may be shared.",
+        ),
+        Field::wide("path", "PATH", Kind::Text, "File system."),
+    ],
+    id: "type",
+    name: "type",
+};
+
+/// Prints the use of disk space.
+pub(crate) async fn df(mut client: Client, args: &Listed) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let images = images::all(&mut client).await?;
+    let usage = client.images.image_fs_info(api::ImageFsInfoRequest {}).await?.into_inner();
+    let stats = client
+        .runtime
+        .list_container_stats(api::ListContainerStatsRequest::default())
+        .await?
+        .into_inner()
+        .stats;
+    let used = used(&objects);
+    let free = images.iter().filter(|image| is_unused(image, &used));
+    let reclaimable: u64 = free.map(|image| image.size).fold(0, u64::saturating_add);
+    let running = |of: &&api::Container| of.state() == api::ContainerState::ContainerRunning;
+    let bytes = |of: &[api::FilesystemUsage]| {
+        let each = of.iter().filter_map(|of| of.used_bytes).map(|of| of.value);
+        each.fold(0_u64, u64::saturating_add)
+    };
+    let path = |of: &[api::FilesystemUsage]| {
+        of.first()
+            .and_then(|of| of.fs_id.as_ref())
+            .map_or_else(String::new, |of| of.mountpoint.clone())
+    };
+    let layers = stats.iter().filter_map(|of| of.writable_layer.as_ref()?.used_bytes);
+    let layers = layers.map(|of| of.value).fold(0_u64, u64::saturating_add);
+    let containers = bytes(&usage.container_filesystems).max(layers);
+    let rows = vec![
+        row(json!({
+            "type": "images",
+            "total": images.len(),
+            "active": images.iter().filter(|image| !is_unused(image, &used)).count(),
+            "size": bytes(&usage.image_filesystems),
+            "reclaimable": reclaimable.min(bytes(&usage.image_filesystems)),
+            "path": path(&usage.image_filesystems),
+        })),
+        row(json!({
+            "type": "containers",
+            "total": objects.containers.len(),
+            "active": objects.containers.iter().filter(running).count(),
+            "size": containers,
+            "reclaimable": containers.saturating_sub(layers),
+            "path": path(&usage.container_filesystems),
+        })),
+    ];
+    format::list(&USAGE, rows, &args.list)
+}
+
+/// The ids of images that containers use.
+fn used(objects: &Objects) -> BTreeSet<&str> {
+    objects
+        .containers
+        .iter()
+        .flat_map(|of| [of.image_id.as_str(), of.image_ref.as_str()])
+        .filter(|id| !id.is_empty())
+        .collect()
+}
+
+fn is_unused(image: &api::Image, used: &BTreeSet<&str>) -> bool {
+    let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+    !image.pinned && !names.into_iter().any(|name| used.contains(name.as_str()))
+}
+
+/// Asks, then removes what is not used, and prints it.
+pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let (containers, pods) =
+        if args.images && !args.all { (Vec::new(), Vec::new()) } else { unused(&objects) };
+    let mut free: Vec<api::Image> = Vec::new();
+    if args.images || args.all {
+        // Images of containers that go are free as well.
+        let mut left = Objects { pods: Vec::new(), containers: objects.containers.clone() };
+        left.containers.retain(|of| {
+            let goes = |pod: &&api::PodSandbox| pod.id == of.pod_sandbox_id;
+            !containers.iter().any(|gone| gone.id == of.id) && !pods.iter().any(goes)
+        });
+        let used = used(&left);
+        free = images::all(&mut client).await?;
+        free.retain(|image| is_unused(image, &used));
+    }
+    if containers.is_empty() && pods.is_empty() && free.is_empty() {
+        output::to_stderr("nothing to remove\n");
+        return Ok(());
+    }
+    if !args.yes && !is_confirmed(containers.len(), pods.len(), &free)? {
+        return Ok(());
+    }
+    for container in containers {
+        objects::remove_container(&mut client, container).await?;
+        output::line(&format!(
+            "container {} {}",
+            output::short(&container.id),
+            container_name(container)
+        ))?;
+    }
+    for pod in pods {
+        objects::remove_pod(&mut client, pod).await?;
+        output::line(&format!("pod {} {}", output::short(&pod.id), pod_name(pod)))?;
+    }
+    for image in free {
+        client.admin.untag(admin::UntagRequest { image: image.id.clone() }).await?;
+        let name = image.repo_tags.first().or(image.repo_digests.first()).cloned();
+        output::line(&format!("image {} {}", output::short(&image.id), name.unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+/// Exited containers in pods of `hull run` that have others, and pods of `hull run` in which nothing runs or waits to
+/// be started.
+fn unused(objects: &Objects) -> (Vec<&api::Container>, Vec<&api::PodSandbox>) {
+    let has_exited = |of: &api::Container| of.state() == api::ContainerState::ContainerExited;
+    let of_pod = |pod: &api::PodSandbox| {
+        objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).collect::<Vec<_>>()
+    };
+    let (mut containers, mut pods) = (Vec::new(), Vec::new());
+    for pod in objects.pods.iter().filter(|pod| objects::is_of_run(pod)) {
+        let inside = of_pod(pod);
+        if inside.iter().all(|of| has_exited(of)) {
+            pods.push(pod);
+        } else {
+            containers.extend(inside.into_iter().filter(|of| has_exited(of)));
+        }
+    }
+    (containers, pods)
+}
+
+/// Asks the user. Without a terminal nobody can answer.
+fn is_confirmed(containers: usize, pods: usize, images: &[api::Image]) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::Usage { text: "stdin is not a terminal to ask; use -y".into() });
+    }
+    let bytes = images.iter().map(|image| image.size).fold(0, u64::saturating_add);
+    output::to_stderr(&format!(
+        "remove {containers} containers, {pods} pods and {} images (at most {})? [y/N] ",
+        images.len(),
+        output::bytes(bytes)
+    ));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(Error::io("read the answer"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(id: &str, pinned: bool) -> api::Image {
+        api::Image {
+            id: id.into(),
+            repo_tags: vec![format!("{id}:1")],
+            pinned,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn images_of_containers_and_pinned_ones_stay() {
+        let container = api::Container { image_id: "a".into(), ..Default::default() };
+        let objects = Objects { pods: Vec::new(), containers: vec![container] };
+        let used = used(&objects);
+        assert!(!is_unused(&image("a", false), &used));
+        assert!(is_unused(&image("b", false), &used));
+        assert!(!is_unused(&image("b", true), &used));
+    }
+}

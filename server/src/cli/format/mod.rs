@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Output of the commands that print objects: one list of fields per kind of object makes its table, its JSON, its
+//! filters and its documentation.
+//!
+//! The rule: a table, JSON, YAML and a template show the same objects; a column is a field of the JSON document.
+
+mod cell;
+mod fields;
+mod filter;
+pub(crate) mod schema;
+mod template;
+mod yaml;
+
+pub(crate) use cell::time;
+pub(crate) use fields::{Field, Kind, Kinds, Row};
+pub(crate) use filter::Filter;
+
+use super::error::{Error, Result};
+use super::output::{self, Table};
+use clap::Args;
+use fields::Show;
+use serde_json::Value;
+use template::Template;
+
+/// The form in which objects are printed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    /// One JSON object per line.
+    JsonLines,
+    Yaml,
+    Name,
+    Template(Template),
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "table" => Ok(Self::Table),
+            "wide" => Ok(Self::Wide),
+            "json" => Ok(Self::Json),
+            "jsonl" => Ok(Self::JsonLines),
+            "yaml" => Ok(Self::Yaml),
+            "name" => Ok(Self::Name),
+            _ => match text.split_once('=') {
+                Some(("go-template" | "template", template)) => {
+                    Template::parse(template).map(Self::Template)
+                }
+                _ => {
+                    Err("it is none of table, wide, json, jsonl, yaml, name, go-template=TEMPLATE"
+                        .into())
+                }
+            },
+        }
+    }
+}
+
+/// The value of `--format`: a template, or the name of a format, as docker has it.
+fn docker_format(text: &str) -> Result<Format, String> {
+    match text {
+        "json" => Ok(Format::JsonLines),
+        "table" => Ok(Format::Table),
+        _ => Template::parse(text).map(Format::Template),
+    }
+}
+
+/// The options of the commands that print one kind of objects.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct OutputArgs {
+    /// Output format: table, wide, json, jsonl, yaml, name, or go-template=TEMPLATE [default: table]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Print each object by a template, as in '{{.name}} {{.id}}'; or `json` for one object per line
+    #[arg(long, value_name = "TEMPLATE", value_parser = docker_format, conflicts_with = "output")]
+    pub(crate) format: Option<Format>,
+    /// Do not shorten ids and digests in tables
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print tables without the line of headings
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+impl OutputArgs {
+    /// The selected format.
+    pub(crate) fn selected(&self) -> Format {
+        self.output.clone().or_else(|| self.format.clone()).unwrap_or_default()
+    }
+
+    /// The same options with `format` in place of the table, if no format was selected.
+    pub(crate) fn or(&self, format: Format) -> Self {
+        let output = Some(self.output.clone().or_else(|| self.format.clone()).unwrap_or(format));
+        Self { output, format: None, ..self.clone() }
+    }
+}
+
+/// The options that select among listed objects.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Print only full ids
+    #[arg(short, long, conflicts_with_all = ["output", "format"])]
+    pub(crate) quiet: bool,
+    /// List only objects with this value of a field, as in state=running or label=KEY=VALUE; may be repeated
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) filter: Vec<Filter>,
+}
+
+/// Prints the rows that the filters select. A filter of a field that the objects do not have is an error.
+pub(crate) fn list(kind: &Kinds, rows: Vec<Row>, args: &ListArgs) -> Result<()> {
+    let rows = filter::select(kind, rows, &args.filter)?;
+    if args.quiet {
+        let ids = rows.iter().map(|row| cell::plain(row.get(kind.id)));
+        return output::print(&ids.map(|id| id + "\n").collect::<String>());
+    }
+    print(kind, &rows, &args.output)
+}
+
+/// Whether the filters select this row.
+pub(crate) fn selects(kind: &Kinds, row: &Row, args: &ListArgs) -> Result<bool> {
+    Ok(!filter::select(kind, vec![row.clone()], &args.filter)?.is_empty())
+}
+
+/// Prints rows in the selected format.
+pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()> {
+    match args.selected() {
+        Format::Table => coloured(&table(kind, rows, args, false), args),
+        Format::Wide => coloured(&table(kind, rows, args, true), args),
+        Format::Json => {
+            let all = Value::Array(rows.iter().cloned().map(Value::Object).collect());
+            output::json(&format!("{all:#}\n"))
+        }
+        Format::JsonLines => rows
+            .iter()
+            .try_for_each(|row| output::json(&format!("{}\n", Value::Object(row.clone())))),
+        Format::Yaml => {
+            let all = Value::Array(rows.iter().cloned().map(Value::Object).collect());
+            output::json(&yaml::text(&all))
+        }
+        Format::Name => {
+            let names = rows.iter().map(|row| cell::plain(row.get(kind.name)) + "\n");
+            output::print(&names.collect::<String>())
+        }
+        Format::Template(template) => {
+            let text = template.all(rows);
+            output::print(&text.map_err(|text| Error::Usage { text })?)
+        }
+    }
+}
+
+/// Prints a table, on a terminal with bold headings.
+fn coloured(text: &str, args: &OutputArgs) -> Result<()> {
+    if !output::has_colours() || args.no_headers {
+        return output::print(text);
+    }
+    let (headings, rest) = text.split_once('\n').unwrap_or((text, ""));
+    output::raw(&format!("\x1b[1m{headings}\x1b[0m\n"))?;
+    output::print(rest)
+}
+
+/// Prints one document, which is not a list. A table is printed as YAML, which people read more easily.
+pub(crate) fn document(value: &Value, args: &OutputArgs) -> Result<()> {
+    match args.selected() {
+        Format::Json => output::json(&format!("{value:#}\n")),
+        Format::JsonLines => output::json(&format!("{value}\n")),
+        Format::Table | Format::Wide | Format::Yaml => output::json(&yaml::text(value)),
+        Format::Name => {
+            let name = ["name", "id"].iter().find_map(|key| value.get(key));
+            output::line(&cell::plain(name))
+        }
+        Format::Template(template) => {
+            let text = template.one(value).map_err(|text| Error::Usage { text })?;
+            output::print(&format!("{text}\n"))
+        }
+    }
+}
+
+fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool) -> String {
+    let shown = |field: &&Field| match field.show {
+        Show::Never => false,
+        Show::Wide => wide,
+        Show::Always => true,
+    };
+    let fields: Vec<&Field> = kind.fields.iter().filter(shown).collect();
+    let headings: Vec<&str> = fields.iter().map(|field| field.heading).collect();
+    let mut table =
+        if args.no_headers { Table::bare(headings.len()) } else { Table::new(&headings) };
+    if let (Some(width), false) = (output::terminal_width(), args.no_trunc) {
+        table.fit(width);
+    }
+    let now = hull_sys::time::now_ns();
+    for row in rows {
+        let cell = |field: &&Field| cell::text(field, row.get(field.key), args.no_trunc, now);
+        table.cells(fields.iter().map(cell).collect());
+    }
+    table.shown()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const KIND: Kinds = Kinds {
+        verb: "test",
+        fields: &[
+            Field::always("id", "ID", Kind::Id, "Its id."),
+            Field::always("name", "NAME", Kind::Text, "Its name."),
+            Field::wide("size", "SIZE", Kind::Bytes, "Its size."),
+            Field::never("labels", Kind::Map, "Its labels."),
+        ],
+        id: "id",
+        name: "name",
+    };
+
+    fn row() -> Row {
+        let row =
+            json!({"id": "0123456789abcdef", "name": "web", "size": 1024, "labels": {"a": "b"}});
+        row.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_table_has_the_fields_of_its_width() {
+        let args = OutputArgs::default();
+        assert_eq!(table(&KIND, &[row()], &args, false), "ID            NAME\n0123456789ab  web\n");
+        let args = OutputArgs { no_trunc: true, no_headers: true, ..args };
+        assert_eq!(table(&KIND, &[row()], &args, true), "0123456789abcdef  web  1.00 KiB\n");
+    }
+
+    #[test]
+    fn formats_are_parsed_by_name() {
+        for (text, format) in
+            [("table", Format::Table), ("yaml", Format::Yaml), ("json", Format::Json)]
+        {
+            assert_eq!(text.parse::<Format>().unwrap(), format);
+        }
+        assert!(matches!("go-template={{.id}}".parse().unwrap(), Format::Template(_)));
+        "xml".parse::<Format>().unwrap_err();
+        "go-template={{.id".parse::<Format>().unwrap_err();
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Values as YAML: block style, and strings in JSON's quotes unless they are plain words. Pure.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// A value as a YAML document.
+pub(super) fn text(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Array(items) if !items.is_empty() => list(items, 0, &mut out),
+        Value::Object(map) if !map.is_empty() => object(map.iter(), 0, &mut out),
+        other => {
+            out.push_str(&scalar(other));
+            out.push('\n');
+        }
+    }
+    out
+}
+
+fn object<'v>(
+    entries: impl Iterator<Item = (&'v String, &'v Value)>,
+    depth: usize,
+    out: &mut String,
+) {
+    for (at, (key, value)) in entries.enumerate() {
+        // The first key of an object in a list is on the line of its dash.
+        if at > 0 || out.is_empty() || out.ends_with('\n') {
+            indent(depth, out);
+        }
+        out.push_str(&string(key));
+        out.push(':');
+        nested(value, depth, out);
+    }
+}
+
+/// A value after its key.
+fn nested(value: &Value, depth: usize, out: &mut String) {
+    match value {
+        Value::Array(items) if !items.is_empty() => {
+            out.push('\n');
+            list(items, depth, out);
+        }
+        Value::Object(map) if !map.is_empty() => {
+            out.push('\n');
+            object(map.iter(), depth + 1, out);
+        }
+        other => {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, " {}", scalar(other));
+        }
+    }
+}
+
+fn list(items: &[Value], depth: usize, out: &mut String) {
+    for item in items {
+        indent(depth, out);
+        out.push('-');
+        match item {
+            Value::Object(map) if !map.is_empty() => {
+                out.push(' ');
+                object(map.iter(), depth + 1, out);
+            }
+            Value::Array(inner) if !inner.is_empty() => {
+                out.push('\n');
+                list(inner, depth + 1, out);
+            }
+            other => {
+                let _ = writeln!(out, " {}", scalar(other));
+            }
+        }
+    }
+}
+
+fn indent(depth: usize, out: &mut String) {
+    for _ in 0..depth {
+        out.push_str("  ");
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => string(text),
+        Value::Array(_) => "[]".into(),
+        Value::Object(_) => "{}".into(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other.to_string(),
+    }
+}
+
+/// A string; every JSON string is one of YAML.
+fn string(text: &str) -> String {
+    let first = text.chars().next();
+    let starts_plain = first.is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '/' | '_'));
+    let is_plain = starts_plain
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    if is_plain { text.to_owned() } else { Value::String(text.to_owned()).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn documents_are_in_block_style() {
+        let value = json!({"a": [{"b": 1, "c": []}, "x y"], "d": {"e": null, "f": "no"}});
+        let expected = "a:\n- b: 1\n  c: []\n- \"x y\"\nd:\n  e: null\n  f: \"no\"\n";
+        assert_eq!(text(&value), expected);
+        assert_eq!(text(&json!([])), "[]\n");
+        assert_eq!(text(&json!([{"a": {"b": "c"}}])), "- a:\n    b: c\n");
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            Just(Value::Null)
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[a-z:# ]{1,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_of_yaml_gets_the_same_value(value in value()) {
+            let back: Value = serde_saphyr::from_str(&text(&value)).unwrap();
+            prop_assert_eq!(back, value);
+        }
+    }
+}

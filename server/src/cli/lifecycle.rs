@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull start`, `restart`, `kill`, `pause`, `unpause`, `wait`, `update` and `checkpoint`.
+//!
+//! CRI runs a container once. So starting an exited one makes a new attempt: the same configuration from the record,
+//! the attempt number one higher, and an id of its own. The exited container is removed when the new one runs.
+
+use super::args::containers::{Checkpoint, CreateContainer, Kill, Restart, Update};
+use super::client::Client;
+use super::error::{Error, Result};
+use super::names::{Objects, attempt, container_name};
+use super::{inspect, objects, output, resources, wait};
+use hull_proto::{admin, cri as api};
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// A label that kubelets set on every container.
+const KUBELET_LABEL: &str = "io.kubernetes.pod.uid";
+
+/// The containers with these names, all of them or an error: a misspelt name changes nothing.
+async fn selected(client: &mut Client, names: &[String]) -> Result<Vec<api::Container>> {
+    let objects = Objects::fetch(client).await?;
+    names.iter().map(|name| objects.find_container(name).cloned()).collect()
+}
+
+/// Starts containers, exited ones as new attempts.
+pub(crate) async fn start(mut client: Client, names: &[String]) -> Result<()> {
+    for (container, name) in selected(&mut client, names).await?.iter().zip(names) {
+        match container.state() {
+            // As docker has it: it is what was requested.
+            api::ContainerState::ContainerRunning => {}
+            api::ContainerState::ContainerCreated => begin(&mut client, &container.id).await?,
+            api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
+                again(&mut client, container).await?;
+            }
+        }
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+/// Stops containers, and starts them as new attempts.
+pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
+    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+        refuse_kubelets(container)?;
+        if container.state() == api::ContainerState::ContainerCreated {
+            begin(&mut client, &container.id).await?;
+        } else {
+            let grace_s = objects::grace_s(container, args.time);
+            objects::stop_container(&mut client, &container.id, grace_s).await?;
+            again(&mut client, container).await?;
+        }
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+async fn begin(client: &mut Client, id: &str) -> Result<()> {
+    let request = api::StartContainerRequest { container_id: id.to_owned() };
+    client.runtime.start_container(request).await?;
+    Ok(())
+}
+
+fn refuse_kubelets(container: &api::Container) -> Result<()> {
+    if container.labels.contains_key(KUBELET_LABEL) {
+        return Err(Error::OfKubelet { name: container_name(container).to_owned() });
+    }
+    Ok(())
+}
+
+/// Creates and starts the next attempt of a container, and removes this one. If the next attempt cannot start, it is
+/// removed instead.
+async fn again(client: &mut Client, container: &api::Container) -> Result<()> {
+    refuse_kubelets(container)?;
+    let request = api::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
+    let info = client.runtime.container_status(request).await?.into_inner().info;
+    let mut config: api::ContainerConfig = config_of(&info)?;
+    let next = attempt(container).saturating_add(1);
+    if let Some(metadata) = &mut config.metadata {
+        metadata.attempt = next;
+    }
+    let request = api::PodSandboxStatusRequest {
+        pod_sandbox_id: container.pod_sandbox_id.clone(),
+        verbose: true,
+    };
+    let info = client.runtime.pod_sandbox_status(request).await?.into_inner().info;
+    let request = api::CreateContainerRequest {
+        pod_sandbox_id: container.pod_sandbox_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(config_of(&info)?),
+    };
+    let id = client.runtime.create_container(request).await?.into_inner().container_id;
+    if let Err(error) = begin(client, &id).await {
+        let request = api::RemoveContainerRequest { container_id: id };
+        // The first error is the result; the attempt is in `hull ps -a`.
+        if let Err(left) = client.runtime.remove_container(request).await {
+            output::to_stderr(&Error::from(left).lines());
+        }
+        return Err(error);
+    }
+    objects::remove_container(client, container).await
+}
+
+/// The configuration in verbose info.
+fn config_of<M: serde::de::DeserializeOwned>(info: &HashMap<String, String>) -> Result<M> {
+    let missing = Error::Response { operation: "read the configuration", missing: "configuration" };
+    let text = info.get("info").ok_or(missing)?;
+    let mut info: Value = serde_json::from_str(text).map_err(|source| Error::Json { source })?;
+    serde_json::from_value(info["config"].take()).map_err(|source| Error::Json { source })
+}
+
+/// Sends a signal to containers.
+pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
+    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+        let request =
+            admin::KillRequest { container_id: container.id.clone(), signal: args.signal };
+        client.admin.kill(request).await?;
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+/// Freezes or thaws containers.
+pub(crate) async fn pause(mut client: Client, names: &[String], paused: bool) -> Result<()> {
+    for (container, name) in selected(&mut client, names).await?.iter().zip(names) {
+        let request = admin::PauseRequest { container_id: container.id.clone(), paused };
+        client.admin.pause(request).await?;
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+/// Waits for containers one after the other, and prints their exit codes in this order.
+pub(crate) async fn wait(mut client: Client, names: &[String]) -> Result<()> {
+    for container in selected(&mut client, names).await? {
+        let status = wait::until_exited(client.clone(), container.id).await?;
+        output::line(&status.exit_code.to_string())?;
+    }
+    Ok(())
+}
+
+/// Changes the limits of running containers.
+pub(crate) async fn update(mut client: Client, args: &Update) -> Result<()> {
+    let resources = resources::resources(&args.limits)?;
+    if resources == api::LinuxContainerResources::default() {
+        return Err(Error::Usage {
+            text: "no limit was given, so there is nothing to change".into(),
+        });
+    }
+    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+        let request = api::UpdateContainerResourcesRequest {
+            container_id: container.id.clone(),
+            linux: Some(resources.clone()),
+            ..Default::default()
+        };
+        client.runtime.update_container_resources(request).await?;
+        output::line(name)?;
+    }
+    Ok(())
+}
+
+/// Creates a container from files, and prints its id.
+pub(crate) async fn create(mut client: Client, args: &CreateContainer) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let request = api::CreateContainerRequest {
+        pod_sandbox_id: objects.find_pod(&args.pod)?.id.clone(),
+        config: Some(inspect::message(&args.container_config)?),
+        sandbox_config: Some(inspect::message(&args.pod_config)?),
+    };
+    let id = client.runtime.create_container(request).await?.into_inner().container_id;
+    output::line(&id)
+}
+
+/// Writes a checkpoint.
+pub(crate) async fn checkpoint(mut client: Client, args: &Checkpoint) -> Result<()> {
+    let objects = Objects::fetch(&mut client).await?;
+    let location = std::path::absolute(&args.export)
+        .map_err(Error::io(format!("find {}", args.export.display())))?;
+    let request = api::CheckpointContainerRequest {
+        container_id: objects.find_container(&args.name)?.id.clone(),
+        location: location.to_string_lossy().into_owned(),
+        timeout: 0,
+    };
+    client.runtime.checkpoint_container(request).await?;
+    output::line(&args.name)
+}

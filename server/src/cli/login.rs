@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull login` and `logout`: credentials in docker's configuration file, or in the helper that it names.
+//!
+//! The password is not tried: only a pull shows whether a registry accepts it, and what for.
+
+use super::args::images::{Login, Logout};
+use super::error::{Error, Result};
+use super::output;
+use hull_image::docker;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::path::PathBuf;
+
+/// Longest name or password, in bytes.
+const INPUT_BYTES_MAX: u64 = 64 << 10;
+
+/// The configuration file of docker.
+pub(crate) fn file() -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os("DOCKER_CONFIG").filter(|of| !of.is_empty()) {
+        return Some(PathBuf::from(directory).join("config.json"));
+    }
+    let home = std::env::var_os("HOME").filter(|of| !of.is_empty())?;
+    Some(PathBuf::from(home).join(".docker/config.json"))
+}
+
+fn required() -> Result<PathBuf> {
+    file().ok_or_else(|| Error::Usage { text: "neither DOCKER_CONFIG nor HOME is set".into() })
+}
+
+fn failed(path: PathBuf) -> impl FnOnce(String) -> Error {
+    move |why| Error::DockerConfig { path, why }
+}
+
+/// Stores the credentials for a registry.
+pub(crate) async fn login(args: &Login) -> Result<()> {
+    let path = required()?;
+    let name = match &args.username {
+        Some(name) => name.clone(),
+        None => asked("user name: ", false)?,
+    };
+    let password = match (&args.password, args.password_stdin) {
+        (Some(password), _) => password.clone(),
+        (None, true) => {
+            let mut text = String::new();
+            io::stdin()
+                .take(INPUT_BYTES_MAX)
+                .read_to_string(&mut text)
+                .map_err(Error::io("read the password from stdin"))?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        (None, false) => asked("password: ", true)?,
+    };
+    if name.is_empty() || password.is_empty() {
+        return Err(Error::Usage { text: "the user name or the password is empty".into() });
+    }
+    let stored = docker::store(&path, &args.registry, &name, &password).await;
+    let place = stored.map_err(failed(path))?;
+    output::line(&format!("stored in {place}; a pull shows whether the registry accepts it"))
+}
+
+/// Removes the credentials for a registry. It is an error if there are none.
+pub(crate) async fn logout(args: &Logout) -> Result<()> {
+    let path = required()?;
+    let place = docker::remove(&path, &args.registry).await.map_err(failed(path))?;
+    output::line(&format!("removed from {place}"))
+}
+
+/// Asks on the terminal; without one, nobody can answer.
+fn asked(prompt: &str, hidden: bool) -> Result<String> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        let text = "stdin is not a terminal to ask; use --username and --password-stdin";
+        return Err(Error::Usage { text: text.into() });
+    }
+    output::to_stderr(prompt);
+    let failed = |source| Error::Kernel { operation: "hide the password on the terminal", source };
+    let before = tcgetattr(&stdin).map_err(failed)?;
+    if hidden {
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &quiet).map_err(failed)?;
+    }
+    let mut text = String::new();
+    let read = stdin.lock().take(INPUT_BYTES_MAX).read_line(&mut text);
+    if hidden {
+        tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(failed)?;
+        output::to_stderr("\n");
+    }
+    read.map_err(Error::io("read the answer"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A pod manifest as configurations of CRI, as a kubelet makes them. Pure.
+
+use super::super::parse;
+use super::super::run_config::UID_LABEL;
+use super::manifest::{Container, Pod, Quantity, Volume, VolumeMount};
+use hull_proto::cri as api;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The namespace of a manifest without one.
+const NAMESPACE: &str = "default";
+/// A CPU's shares, as a kubelet counts them.
+const SHARES_PER_CPU: u128 = 1024;
+/// The smallest shares that the kernel accepts.
+const SHARES_MIN: i64 = 2;
+
+/// The namespace of a pod.
+pub(super) fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or(NAMESPACE)
+}
+
+/// The path of an empty directory of a pod.
+pub(super) fn empty_dir(directory: &Path, volume: &str) -> PathBuf {
+    directory.join("volumes").join(volume)
+}
+
+/// The configuration of the pod. `directory` is for its logs and empty directories.
+pub(super) fn pod(pod: &Pod, uid: &str, directory: &Path) -> Result<api::PodSandboxConfig, String> {
+    let spec = &pod.spec;
+    let ports = spec.containers.iter().flat_map(|of| &of.ports).filter(|of| of.host_port > 0);
+    let mut port_mappings = Vec::new();
+    for port in ports {
+        let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => api::Protocol::Tcp,
+            "UDP" => api::Protocol::Udp,
+            "SCTP" => api::Protocol::Sctp,
+            other => return Err(format!("protocol `{other}` is none of TCP, UDP, SCTP")),
+        };
+        port_mappings.push(api::PortMapping {
+            protocol: protocol as i32,
+            container_port: i32::from(port.container_port),
+            host_port: i32::from(port.host_port),
+            host_ip: port.host_ip.clone(),
+        });
+    }
+    let mut labels: HashMap<String, String> = pod.metadata.labels.clone().into_iter().collect();
+    labels.insert(UID_LABEL.to_owned(), uid.to_owned());
+    let security = api::LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces(pod)),
+        privileged: spec.containers.iter().any(|of| of.security_context.privileged),
+        run_as_user: spec.security_context.run_as_user.map(|value| api::Int64Value { value }),
+        run_as_group: spec.security_context.run_as_group.map(|value| api::Int64Value { value }),
+        ..Default::default()
+    };
+    let sysctls = spec.security_context.sysctls.iter();
+    let hostname = spec.hostname.clone().unwrap_or_else(|| pod.metadata.name.clone());
+    Ok(api::PodSandboxConfig {
+        metadata: Some(api::PodSandboxMetadata {
+            name: pod.metadata.name.clone(),
+            uid: uid.to_owned(),
+            namespace: namespace(pod).to_owned(),
+            attempt: 0,
+        }),
+        hostname: if spec.host_network { String::new() } else { hostname },
+        log_directory: directory.to_string_lossy().into_owned(),
+        dns_config: spec.dns_config.as_ref().map(|dns| api::DnsConfig {
+            servers: dns.nameservers.clone(),
+            searches: dns.searches.clone(),
+            options: dns.options.iter().map(option).collect(),
+        }),
+        port_mappings,
+        labels,
+        annotations: pod.metadata.annotations.clone().into_iter().collect(),
+        linux: Some(api::LinuxPodSandboxConfig {
+            security_context: Some(security),
+            sysctls: sysctls
+                .map(|of| (of.name.clone(), of.value.clone().unwrap_or_default()))
+                .collect(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+/// An option of resolv.conf: NAME or NAME:VALUE.
+fn option(of: &super::manifest::NameValue) -> String {
+    match &of.value {
+        Some(value) => format!("{}:{value}", of.name),
+        None => of.name.clone(),
+    }
+}
+
+fn namespaces(pod: &Pod) -> api::NamespaceOption {
+    use api::NamespaceMode as Mode;
+    let spec = &pod.spec;
+    let pid = match (spec.host_pid, spec.share_process_namespace) {
+        (true, _) => Mode::Node,
+        (false, true) => Mode::Pod,
+        (false, false) => Mode::Container,
+    };
+    let or_host = |host| if host { Mode::Node } else { Mode::Pod };
+    api::NamespaceOption {
+        network: or_host(spec.host_network) as i32,
+        pid: pid as i32,
+        ipc: or_host(spec.host_ipc) as i32,
+        ..Default::default()
+    }
+}
+
+/// The configuration of a container.
+pub(super) fn container(
+    pod: &Pod,
+    of: &Container,
+    directory: &Path,
+) -> Result<api::ContainerConfig, String> {
+    let (own, common) = (&of.security_context, &pod.spec.security_context);
+    let id = |value| api::Int64Value { value };
+    let security = api::LinuxContainerSecurityContext {
+        capabilities: Some(api::Capability {
+            add_capabilities: own.capabilities.add.clone(),
+            drop_capabilities: own.capabilities.drop.clone(),
+            add_ambient_capabilities: Vec::new(),
+        }),
+        privileged: own.privileged,
+        namespace_options: Some(namespaces(pod)),
+        run_as_user: own.run_as_user.or(common.run_as_user).map(id),
+        run_as_group: own.run_as_group.or(common.run_as_group).map(id),
+        supplemental_groups: common.supplemental_groups.clone(),
+        readonly_rootfs: own.read_only_root_filesystem,
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        seccomp: Some(api::SecurityProfile::default()),
+        ..Default::default()
+    };
+    let mounts = of.volume_mounts.iter().map(|mount| self::mount(pod, mount, directory));
+    let value = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
+    Ok(api::ContainerConfig {
+        metadata: Some(api::ContainerMetadata { name: of.name.clone(), attempt: 0 }),
+        image: Some(api::ImageSpec { image: of.image.clone(), ..Default::default() }),
+        command: of.command.clone(),
+        args: of.args.clone(),
+        working_dir: of.working_dir.clone().unwrap_or_default(),
+        envs: of
+            .env
+            .iter()
+            .map(|of| api::KeyValue { key: of.name.clone(), value: value(&of.value) })
+            .collect(),
+        mounts: mounts.collect::<Result<_, _>>()?,
+        labels: HashMap::new(),
+        log_path: format!("{}.log", of.name),
+        stdin: of.stdin,
+        stdin_once: of.stdin_once,
+        tty: of.tty,
+        linux: Some(api::LinuxContainerConfig {
+            resources: Some(resources(of)?),
+            security_context: Some(security),
+        }),
+        ..Default::default()
+    })
+}
+
+fn mount(pod: &Pod, mount: &VolumeMount, directory: &Path) -> Result<api::Mount, String> {
+    let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
+    let volume = volume.ok_or_else(|| format!("there is no volume `{}`", mount.name))?;
+    let mut made = api::Mount {
+        container_path: mount.mount_path.clone(),
+        host_path: host_path(volume, directory)?,
+        readonly: mount.read_only,
+        ..Default::default()
+    };
+    made.set_propagation(match mount.mount_propagation.as_deref() {
+        None | Some("None") => api::MountPropagation::PropagationPrivate,
+        Some("HostToContainer") => api::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => api::MountPropagation::PropagationBidirectional,
+        Some(other) => return Err(format!("mountPropagation `{other}` does not exist")),
+    });
+    Ok(made)
+}
+
+fn host_path(volume: &Volume, directory: &Path) -> Result<String, String> {
+    match (&volume.host_path, &volume.empty_dir) {
+        (Some(of), None) => match of.kind.as_deref() {
+            None | Some("" | "Directory" | "DirectoryOrCreate" | "File") => Ok(of.path.clone()),
+            Some(other) => Err(format!("hostPath type `{other}` of volume `{}`", volume.name)),
+        },
+        (None, Some(_)) => Ok(empty_dir(directory, &volume.name).to_string_lossy().into_owned()),
+        _ => Err(format!("volume `{}` has neither hostPath nor emptyDir", volume.name)),
+    }
+}
+
+/// Limits as a kubelet sets them: shares by the request (else the limit), quota and memory by the limit.
+fn resources(of: &Container) -> Result<api::LinuxContainerResources, String> {
+    let mut resources = api::LinuxContainerResources::default();
+    for name in of.resources.limits.keys().chain(of.resources.requests.keys()) {
+        if !matches!(name.as_str(), "cpu" | "memory") {
+            return Err(format!("resource `{name}` is neither cpu nor memory"));
+        }
+    }
+    let get = |from: &BTreeMap<String, Quantity>, name: &str| -> Result<Option<u128>, String> {
+        let Some(quantity) = from.get(name) else { return Ok(None) };
+        let text = quantity.to_string();
+        parse::quantity(&text).map(Some).ok_or_else(|| format!("quantity `{text}` of {name}"))
+    };
+    let large = |name: &str| format!("the quantity of {name} is too large");
+    // Quantities are thousandths.
+    if let Some(memory) = get(&of.resources.limits, "memory")? {
+        resources.memory_limit_in_bytes =
+            i64::try_from(memory / 1000).map_err(|_| large("memory"))?;
+    }
+    let limit = get(&of.resources.limits, "cpu")?;
+    if let Some(cpu) = limit {
+        let quota = cpu.saturating_mul(parse::CPU_PERIOD_US) / 1000;
+        resources.cpu_quota = i64::try_from(quota).map_err(|_| large("cpu"))?.max(1000);
+        resources.cpu_period = i64::try_from(parse::CPU_PERIOD_US).unwrap_or_default();
+    }
+    if let Some(cpu) = get(&of.resources.requests, "cpu")?.or(limit) {
+        let shares = cpu.saturating_mul(SHARES_PER_CPU) / 1000;
+        resources.cpu_shares = i64::try_from(shares).map_err(|_| large("cpu"))?.max(SHARES_MIN);
+    }
+    Ok(resources)
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line from words: clap's tree with the table of commands, and errors of usage.
+
+use super::args::Cli;
+use super::exit_codes::OWN_FAILURE;
+use super::verbs::{self, Group, VERBS};
+use super::{ctr, output};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Exit code of usage errors of commands whose exit code is their own.
+const USAGE: u8 = 2;
+/// Commands whose exit code is that of a container: 2 could be its own.
+const WITH_CODE_OF_CONTAINER: [&str; 4] = ["run", "exec", "attach", "wait"];
+/// Options before the command that have a value.
+const GLOBAL_WITH_VALUE: [&str; 2] = ["--socket", "--config"];
+/// Help of hull itself: what matters first, options last.
+const TEMPLATE: &str =
+    "{about-with-newline}\n{usage-heading} {usage}\n{before-help}\n{options}{after-help}";
+
+/// The tree of commands.
+pub(crate) fn command() -> Command {
+    let mut command = Cli::command();
+    for verb in VERBS {
+        command = command.mut_subcommand(verb.name, |of| {
+            let of = of.visible_aliases(verb.aliases.iter().copied());
+            if verb.habits.is_empty() {
+                return of;
+            }
+            let help = of.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
+            of.after_help(format!("{help}Elsewhere: {}", verb.habits.join(", ")))
+        });
+    }
+    let groups = groups(&command);
+    command.help_template(TEMPLATE).before_help(groups).override_usage("hull [OPTIONS] <COMMAND>")
+}
+
+/// The commands by group, each with its first sentence.
+fn groups(command: &Command) -> String {
+    let mut text = String::new();
+    for group in Group::ALL {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{}:", group.heading());
+        for verb in VERBS.iter().filter(|verb| verb.group == group) {
+            let found = command.find_subcommand(verb.name).filter(|of| !of.is_hide_set());
+            let Some(about) = found.and_then(Command::get_about) else { continue };
+            let _ = writeln!(text, "  {:<17} {about}", verb.name);
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+/// Parses the words of the process; the exit code if they are wrong, or ask for help.
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    let words = rewritten(ctr::called_as(words));
+    let verb = verb(&words).map(|at| words[at].to_string_lossy().into_owned());
+    let parsed =
+        command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|err| failed(&err, verb.as_deref()))
+}
+
+/// The position of the command.
+fn verb(words: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        let word = word.to_string_lossy();
+        if !word.starts_with('-') {
+            return Some(at);
+        }
+        at += if GLOBAL_WITH_VALUE.contains(&word.as_ref()) { 2 } else { 1 };
+    }
+    None
+}
+
+/// The words with those of other tools replaced.
+fn rewritten(mut words: Vec<OsString>) -> Vec<OsString> {
+    let Some(at) = verb(&words) else { return words };
+    let texts: Vec<String> =
+        words[at..].iter().take(3).map(|word| word.to_string_lossy().into_owned()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    if let Some((count, to)) = verbs::rewritten(&texts) {
+        let _replaced: Vec<OsString> =
+            words.splice(at..at + count, to.iter().map(OsString::from)).collect();
+    }
+    words
+}
+
+/// Prints the error, or the help that was asked for, and returns the exit code.
+fn failed(err: &clap::Error, verb: Option<&str>) -> ExitCode {
+    let own = |code| {
+        let with_code = verb.is_some_and(|verb| WITH_CODE_OF_CONTAINER.contains(&verb));
+        ExitCode::from(if with_code { OWN_FAILURE } else { code })
+    };
+    if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe: the reader has what it wants.
+        let _closed = err.print();
+        return ExitCode::SUCCESS;
+    }
+    if err.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(name)) = err.get(ContextKind::InvalidSubcommand)
+        && let Some(absent) = verbs::absent_named(name)
+    {
+        let text = format!("hull has no command `{name}`: {}", absent.why);
+        output::to_stderr(&super::error::lines(&text, Some(absent.instead)));
+        return ExitCode::from(USAGE);
+    }
+    output::to_stderr(&without_globals(&err.render().to_string()));
+    own(USAGE)
+}
+
+/// The text without the options of all commands, which clap adds to the usage if they were given or are in the
+/// environment.
+fn without_globals(text: &str) -> String {
+    text.replace(" --socket <PATH>", "").replace(" --config <FILE>", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn words(line: &str) -> Vec<OsString> {
+        ["hull"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_tree_and_the_table_have_the_same_commands() {
+        let tree = Cli::command();
+        let own = tree.get_subcommands().map(Command::get_name);
+        let tree: BTreeSet<&str> = own.filter(|name| !name.starts_with("__")).collect();
+        let table: BTreeSet<&str> = VERBS.iter().map(|verb| verb.name).collect();
+        assert_eq!(tree, table);
+        command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_other_tools_are_replaced_after_the_global_options() {
+        let texts = |line: &str| -> Vec<String> {
+            rewritten(words(line)).iter().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(texts("--socket /x image ls -q"), ["hull", "--socket", "/x", "images", "-q"]);
+        assert_eq!(texts("container rm web"), ["hull", "rm", "web"]);
+        assert_eq!(texts("exec web image ls"), ["hull", "exec", "web", "image", "ls"]);
+    }
+
+    #[test]
+    fn every_habit_names_a_command() {
+        for verb in VERBS {
+            for habit in verb.habits {
+                assert!(habit.split(' ').count() >= 1, "{habit}");
+            }
+            for name in verb.aliases.iter().chain([&verb.name]) {
+                assert!(command().find_subcommand(name).is_some(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_usage_in_errors_has_no_options_of_all_commands() {
+        let err = command().try_get_matches_from(words("--socket /x rm")).unwrap_err();
+        let text = without_globals(&err.render().to_string());
+        assert!(text.contains("Usage: hull rm") && !text.contains("--socket"), "{text}");
+    }
+
+    #[test]
+    fn suggestions_are_close() {
+        for (word, suggestion) in [("imges", "images"), ("stat", "stats"), ("unpuase", "unpause")] {
+            let err = command().try_get_matches_from(words(word)).unwrap_err();
+            assert!(err.to_string().contains(suggestion), "{word}: {err}");
+        }
+        assert!(command().try_get_matches_from(words("top web")).is_ok());
+    }
+}

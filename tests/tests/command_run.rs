@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The options of `hull run`, as the container sees them.
+
+use hull_tests::{Node, fixture, node};
+use std::fs;
+
+/// The output of a script in a container with these options.
+fn ran(node: &Node, options: &[&str], script: &str) -> String {
+    let image = fixture::busybox();
+    let head = ["run", "--rm"];
+    let tail = [image.as_str(), "sh", "-c", script];
+    node.hull(&[&head[..], options, &tail[..]].concat()).good()
+}
+
+#[tokio::test]
+async fn network_options_reach_the_files_of_the_pod() {
+    let node = Node::start().await;
+    let options = [
+        "--dns",
+        "192.0.2.1",
+        "--dns-search",
+        "example.org",
+        "--dns-opt",
+        "ndots:3",
+        "--add-host",
+        "db:192.0.2.7",
+    ];
+    let text = ran(&node, &options, "cat /etc/resolv.conf /etc/hosts");
+    for part in ["nameserver 192.0.2.1", "search example.org", "ndots:3", "192.0.2.7\tdb"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn limits_and_security_options_are_in_effect() {
+    let node = Node::start().await;
+    let options =
+        ["--ulimit", "nofile=123:456", "--security-opt", "no-new-privileges", "--pids-limit", "77"];
+    let text = ran(&node, &options, "ulimit -n; ulimit -Hn; grep NoNewPrivs /proc/self/status");
+    assert_eq!(text, "123\n456\nNoNewPrivs:\t1\n");
+    let text = ran(&node, &["--group-add", "4242", "-u", "1000"], "id -G");
+    assert!(text.contains("4242"), "{text}");
+    let text = ran(&node, &["--init"], "cat /proc/1/comm");
+    assert_eq!(text, "pause\n", "pause is the first process and reaps orphans");
+    let text =
+        ran(&node, &["--sysctl", "net.core.somaxconn=77"], "cat /proc/sys/net/core/somaxconn");
+    assert_eq!(text, "77\n");
+}
+
+#[tokio::test]
+async fn volumes_have_paths_names_or_neither_and_a_tmpfs_is_in_memory() {
+    let node = Node::start().await;
+    let _text = ran(&node, &["-v", "kept:/data"], "echo once > /data/x");
+    assert_eq!(
+        ran(
+            &node,
+            &["--mount", "type=volume,src=kept,dst=/data,ro"],
+            "cat /data/x; touch /data/y || echo read-only"
+        ),
+        "once\nread-only\n"
+    );
+    let text = ran(
+        &node,
+        &["--tmpfs", "/cache:size=1m", "-v", "/scratch"],
+        "grep /cache /proc/mounts; touch /scratch/x && echo made",
+    );
+    assert!(
+        text.contains("tmpfs /cache tmpfs rw,nosuid,nodev,noexec") && text.contains("size=1024k"),
+        "{text}"
+    );
+    assert!(text.ends_with("made\n"), "{text}");
+    let text = ran(&node, &["--shm-size", "3m"], "df -k /dev/shm | tail -1");
+    assert!(text.contains(" 3072 "), "{text}");
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn variables_labels_and_the_id_come_from_and_go_to_files() {
+    let node = Node::start().await;
+    let dir = node.host_dir();
+    let env = node::write(&dir, "env", "# no\nA=from a file\n").display().to_string();
+    assert_eq!(ran(&node, &["--env-file", &env], "echo $A"), "from a file\n");
+    let image = fixture::busybox();
+    let cidfile = dir.join("cid").display().to_string();
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "x",
+        "--cidfile",
+        &cidfile,
+        "-l",
+        "a=b",
+        "--stop-timeout",
+        "0",
+        &image,
+        "sleep",
+        "1000",
+    ];
+    let id = node.hull(&run).good();
+    assert_eq!(fs::read_to_string(&cidfile).unwrap(), id.trim());
+    let again = node.hull(&run);
+    assert_eq!(again.code, 125, "the file is there: {again:?}");
+    let replace = ["run", "-d", "--name", "x", "--replace", &image, "sleep", "1000"];
+    let other = node.hull(&replace).good();
+    assert_ne!(other, id);
+    let _named = node.hull(&["rm", "-f", "x"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn what_hull_cannot_do_as_asked_ends_the_start_with_an_error() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    for options in [
+        &["--restart", "always"][..],
+        &["--network", "macvlan"],
+        &["--platform", "plan9/mips"],
+        &["--security-opt", "systempaths=unconfined"],
+        &["--pull", "never", "never/pulled:1"],
+        &["--tmpfs", "relative"],
+        &["--ulimit", "nothing=1"],
+        &["--device", "vendor.example/none=0"],
+    ] {
+        let failed = node.hull(&[&["run", "--rm"][..], options, &[&image, "true"]].concat());
+        assert_eq!(failed.code, 125, "{options:?}: {failed:?}");
+        assert!(failed.stderr.contains("error: "), "{options:?}: {failed:?}");
+    }
+    node.nothing_is_left().await;
+}
