@@ -78,6 +78,39 @@ async fn with_a_shared_pid_namespace_pause_is_first_and_reaps() {
     .await;
 }
 
+/// Only numbers from 1 to 31 have names. In a shared pid namespace no process is the kernel's protected first one.
+#[tokio::test]
+async fn an_end_by_a_real_time_signal_is_reported_and_stops_nothing_else() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let image = fixture::busybox();
+    let mut config = cri.pod_config("web");
+    pod_namespaces(&mut config).pid = NamespaceMode::Pod.into();
+    let pod = cri.run_pod_with(config).await.unwrap();
+    let run = async |name: &str, script: &str, stop: api::Signal| {
+        let mut config = shell(name, &image, script);
+        pid_mode(&mut config, NamespaceMode::Pod);
+        config.stop_signal = stop.into();
+        cri.run(&pod, config).await
+    };
+    let usual = api::Signal::RuntimeDefault;
+    let other = run("other", "exec sleep 1000", usual).await;
+    for signal in [34, 50, 64] {
+        let name = format!("by-{signal}");
+        let ended = run(&name, &format!("kill -{signal} $$"), usual).await;
+        assert_eq!(cri.ended(&ended).await.exit_code, 128 + signal, "{signal}");
+    }
+    let failed = cri.exec(&other, &["sh", "-c", "kill -36 $$"]).await.unwrap();
+    assert_eq!(failed.code, 128 + 36);
+    let after = run("after", "exit 7", usual).await;
+    assert_eq!(cri.ended(&after).await.exit_code, 7);
+    // As images with systemd have it.
+    let stopped = run("stopped", "exec sleep 1000", api::Signal::Sigrtminplus3).await;
+    cri.stop(&stopped, 20).await.unwrap();
+    assert_eq!(cri.status(&stopped).await.exit_code, 128 + 37);
+    assert_eq!(cri.status(&other).await.state(), api::ContainerState::ContainerRunning);
+}
+
 #[tokio::test]
 async fn a_container_may_look_into_anothers_processes() {
     let node = Node::start().await;

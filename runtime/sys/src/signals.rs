@@ -4,7 +4,7 @@
 use crate::{Error, Result};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// A child that ended.
@@ -78,34 +78,47 @@ pub fn reset_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
 }
 
-/// Takes one child that has ended, of any kind; `None` when there is none. `waitpid(2)`.
+/// Takes one child that has ended, of any kind; `None` when there is none. `wait4(2)`.
+///
+/// Numbers of signals stay numbers here: nix has names for those below 32 only, and reports the end by another one as
+/// an error, when the child is gone already.
 pub fn reap_any() -> Option<Reaped> {
-    take(None)
+    taken(rustix::process::wait(WaitOptions::NOHANG))
 }
 
-fn take(which: Option<nix::unistd::Pid>) -> Option<Reaped> {
-    match waitpid(which, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(pid, code)) => Some(Reaped::Code(pid.as_raw(), code)),
-        Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            Some(Reaped::Signal(pid.as_raw(), signal as i32))
-        }
-        _ => None,
-    }
-}
-
-/// Takes this child, if it has ended. `waitpid(2)`.
+/// Takes this child, if it has ended. `wait4(2)`.
 #[must_use]
 pub fn reap(pid: i32) -> Option<Reaped> {
-    take(Some(nix::unistd::Pid::from_raw(pid)))
+    taken(rustix::process::waitpid(Some(Pid::from_raw(pid)?), WaitOptions::NOHANG))
+}
+
+fn taken(waited: rustix::io::Result<Option<(Pid, WaitStatus)>>) -> Option<Reaped> {
+    let (pid, status) = waited.ok()??;
+    let pid = pid.as_raw_nonzero().get();
+    let code = status.exit_status().map(|code| Reaped::Code(pid, code));
+    code.or_else(|| status.terminating_signal().map(|signal| Reaped::Signal(pid, signal)))
 }
 
 /// The number of a child that has ended and that [`reap_any`] has not taken yet; `None` when there is
 /// none. `waitid(2)`, WNOWAIT.
 #[must_use]
 pub fn next_ended() -> Option<i32> {
-    use nix::sys::wait::{Id, waitid};
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::All, look).ok()?.pid().map(nix::unistd::Pid::as_raw)
+    ended(libc::P_ALL, 0)
+}
+
+fn ended(kind: libc::idtype_t, id: libc::id_t) -> Option<i32> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes at most one siginfo_t, for which `info` has room.
+    let ret = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) };
+    if ret != 0 {
+        return None;
+    }
+    // SAFETY: all bytes are zero or what the kernel wrote; every bit pattern is a siginfo_t.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: the structure of waitid has the field, which stays zero if no child has ended.
+    let pid = unsafe { info.si_pid() };
+    (pid != 0).then_some(pid)
 }
 
 /// Makes `terminal` the controlling terminal of our session. `ioctl_tty(2)`, TIOCSCTTY.
@@ -136,5 +149,41 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     match if ret == 0 { Ok(()) } else { Err(Error::last(call())) } {
         Err(err) if err.errno() == rustix::io::Errno::SRCH => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::process::Command;
+
+    /// The end of a shell that has run `script`, as the two functions report it.
+    fn end_of(script: &str) -> Reaped {
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_raw(pid).unwrap()), options).unwrap();
+        assert_eq!(ended(libc::P_PID, libc::id_t::from(child.id())), Some(pid), "{script}");
+        let reaped = reap(pid).unwrap();
+        assert_eq!(reap(pid), None, "{script}");
+        match reaped {
+            Reaped::Code(of, value) => {
+                assert_eq!(of, pid);
+                Reaped::Code(0, value)
+            }
+            Reaped::Signal(of, value) => {
+                assert_eq!(of, pid);
+                Reaped::Signal(0, value)
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_is_reported_whichever_signal_it_was() {
+        assert_eq!(end_of("exit 7"), Reaped::Code(0, 7));
+        for signal in [9, 15, 31, 34, 35, 50, 64] {
+            assert_eq!(end_of(&format!("kill -{signal} $$")), Reaped::Signal(0, signal));
+        }
     }
 }
