@@ -382,6 +382,7 @@ impl Builder<'_> {
         }
         let at = self.place(target, make, true)?;
         self.covers.covered(target);
+        self.places.cover(target);
         let (found, ..) = kind(at.as_fd()).map_err(errno_context(format!("statx({target})")))?;
         // The kernel's EINVAL does not distinguish these from other errors.
         match (is_directory, found == FileType::Directory) {

@@ -29,6 +29,8 @@ pub(crate) struct Places {
     /// Mount ids of the root and of file systems that are new: nobody else can change what is in them.
     own: Vec<u64>,
     kernel: Vec<KernelMount>,
+    /// Paths below /dev, /proc and /sys at which something else is mounted.
+    volumes: Vec<String>,
 }
 
 /// Whether a mount point there must be reached without a link.
@@ -52,6 +54,14 @@ impl Places {
     /// Notes a procfs or sysfs, by a descriptor of its root.
     pub(crate) fn add_kernel(&mut self, target: &str, mount: OwnedFd) {
         self.kernel.push(KernelMount { target: target.to_owned(), mount });
+    }
+
+    /// Notes a bind mount: what it covers of the kernel's file systems is not what paths lead to any more.
+    pub(crate) fn cover(&mut self, target: &str) {
+        self.kernel.retain(|of| rest_below(&of.target, target).is_none());
+        if is_strict(target) {
+            self.volumes.push(target.to_owned());
+        }
     }
 
     /// A second view of a procfs that is mounted already.
@@ -113,9 +123,10 @@ impl Places {
     }
 
     /// The file to mask or to make read-only at `path`: resolved in the very procfs or sysfs that was mounted, if it
-    /// lies in one. `None` if it does not exist.
+    /// lies in one and no volume covers it; else in what is seen there. `None` if it does not exist.
     pub(crate) fn find(&self, root: &Root, path: &str) -> Result<Option<OwnedFd>> {
-        let inside = self.kernel.iter().rev().find_map(|of| {
+        let in_volume = self.volumes.iter().any(|volume| rest_below(path, volume).is_some());
+        let inside = self.kernel.iter().rev().filter(|_| !in_volume).find_map(|of| {
             rest_below(path, &of.target).filter(|rest| !rest.is_empty()).map(|rest| (of, rest))
         });
         let found = match inside {

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("isolation::the_kernels_file_systems_are_mounted_on_no_link", kernel_mounts_behind_links),
     ("isolation::the_kernels_file_systems_are_mounted_in_no_volume", kernel_mounts_in_volumes),
     ("isolation::masks_lie_in_the_procfs_that_was_mounted", masks),
+    ("isolation::masks_lie_on_the_volumes_at_their_paths", masks_on_volumes),
     ("isolation::nothing_is_changed_on_a_volume_at_dev", planted_device),
     ("isolation::nothing_is_made_on_a_volume_at_dev", nothing_made),
     ("isolation::masked_files_stay_masked_with_a_volume_at_dev", masked_without_null),
@@ -155,6 +156,32 @@ fn masks(fixture: &Fixture) {
     // What the plan mounts over it is what is seen, and nothing fails.
     ops.push(bind(&fixture.text("outside"), "/proc/irq"));
     fixture.says("true", ops);
+}
+
+/// The host's own /proc or /sys, and volumes at or above masked paths, as monitoring agents have them.
+fn masks_on_volumes(fixture: &Fixture) {
+    fs::create_dir_all(fixture.path("outside/firmware")).unwrap();
+    fs::write(fixture.path("outside/firmware/table"), "not masked\n").unwrap();
+    let end = [
+        Op::Mask { path: "/proc/keys".into() },
+        Op::Mask { path: "/sys/firmware".into() },
+        Op::Readonly { path: "/proc/sys".into() },
+    ];
+    let kernels = vec![mount("sysfs", "/sys"), device("/dev/null", 1, 3)];
+    let outside = fixture.text("outside");
+    for volume in [
+        bind("/proc", "/proc"),
+        bind("/sys", "/sys"),
+        bind(&outside, "/sys"),
+        bind(&format!("{outside}/firmware"), "/sys/firmware"),
+    ] {
+        let mut ops = kernels.clone();
+        ops.push(volume.clone());
+        ops.extend(end.clone());
+        let script = "cat /proc/keys; ls -A /sys/firmware; \
+            (echo x > /proc/sys/kernel/core_pattern) 2>/dev/null || echo refused";
+        assert_eq!(fixture.says(script, ops), "refused", "{volume:?}");
+    }
 }
 
 fn planted_device(fixture: &Fixture) {
