@@ -20,6 +20,8 @@ pub enum Error {
         "change the pod subnets to {subnets}: pod {pod} has the address that the bridge would get"
     )]
     SubnetInUse { subnets: String, pod: String },
+    #[error("use pod subnet {subnet}: {why}")]
+    SubnetUnusable { subnet: IpNet, why: &'static str },
     #[error("find a pod subnet: the kubelet has not announced the node's subnets yet")]
     PodCidrAwaited,
     #[error("find a pod subnet: every one that Hull tries is in use on this host ({overlaps})")]
@@ -112,7 +114,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::SubnetTooSmall { .. } | Self::Subnets { .. } => {
+            Self::SubnetTooSmall { .. } | Self::SubnetUnusable { .. } | Self::Subnets { .. } => {
                 Some("set `pod_cidr` under `[network]`, as in [\"10.244.1.0/24\"]".into())
             }
             Self::SubnetInUse { pod, .. } => Some(format!("remove pod {pod} first")),

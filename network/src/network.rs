@@ -48,6 +48,8 @@ pub struct Choice {
     pub provider: Provider,
     /// The reason, as in `/etc/cni/net.d has no network configuration`.
     pub why: String,
+    /// The reason why pods of both networks may not reach each other while the node is not drained.
+    pub warning: Option<String>,
 }
 
 /// Formats as in `the built-in network, because /etc/cni/net.d has no network configuration`.
@@ -92,16 +94,17 @@ impl Network {
     /// # Errors
     /// When the directory of CNI configurations cannot be read.
     pub fn choose(&self) -> Result<Choice, Error> {
-        let choice = match self.mode {
+        let (provider, why) = match self.mode {
             Mode::Auto => {
                 let (wanted, why) = self.cni.is_wanted()?;
                 let provider = if wanted { Provider::Cni } else { Provider::Builtin };
-                Choice { provider, why }
+                (provider, why)
             }
-            Mode::Builtin => Choice { provider: Provider::Builtin, why: self.why_builtin() },
-            Mode::Cni => Choice { provider: Provider::Cni, why: "`mode` is `cni`".into() },
-            Mode::None => Choice { provider: Provider::None, why: "`mode` is `none`".into() },
+            Mode::Builtin => (Provider::Builtin, self.why_builtin()),
+            Mode::Cni => (Provider::Cni, "`mode` is `cni`".into()),
+            Mode::None => (Provider::None, "`mode` is `none`".into()),
         };
+        let choice = Choice { provider, why, warning: None };
         let mut logged = lock_unpoisoned(&self.logged);
         let is_new = logged.as_ref().is_none_or(|before| *before != choice);
         if is_new {
@@ -229,12 +232,13 @@ impl Network {
     /// # Errors
     /// Whatever is missing on this node; [`Error::hint`] says how to fix it.
     pub fn check(&self) -> Result<Choice, Error> {
-        let choice = self.choose()?;
+        let mut choice = self.choose()?;
         match choice.provider {
             Provider::Builtin => self.builtin.check()?,
             Provider::Cni => {
                 self.maintain();
                 self.cni.check()?;
+                choice.warning = self.builtin.shared_subnet()?;
             }
             Provider::None => self.maintain(),
         }
@@ -244,7 +248,9 @@ impl Network {
     /// Removes what only pods of the built-in network needed that are gone, and repairs its table. Failures are
     /// logged: new pods do not need it.
     pub fn maintain(&self) {
-        if let Err(err) = self.builtin.maintain() {
+        let builtin = self.choose().map_or(true, |choice| choice.provider == Provider::Builtin);
+        let done = if builtin { self.builtin.maintain() } else { self.builtin.withdraw() };
+        if let Err(err) = done {
             warn!(error = %err, hint = err.hint(), "the built-in network of earlier pods is not in order");
         }
     }

@@ -33,7 +33,12 @@ pub(crate) fn candidates() -> Vec<IpNet> {
         .collect()
 }
 
-/// Chooses a subnet. `preferred` is what an earlier daemon chose: it stays if it is a candidate and still free.
+/// Whether the subnet is among those that can be chosen.
+pub(crate) fn is_candidate(subnet: &Subnet) -> bool {
+    candidates().contains(&subnet.net())
+}
+
+/// Chooses a subnet. `preferred` is what was chosen before: it stays if it is a candidate and still free.
 ///
 /// # Errors
 /// [`Error::NoSubnetFree`] when every candidate overlaps with a route of this host.
@@ -46,15 +51,26 @@ pub(crate) fn choose(
     let rank = |net: &IpNet| preferred.iter().position(|subnet| subnet.net() == *net);
     all.sort_by_key(|net| rank(net).unwrap_or(usize::MAX));
     let mut overlaps = Vec::new();
+    // Where wider routes, as to a company's network, contain each of them, one of these is still better than none.
+    let mut contained = None;
     for net in all {
         let subnet = Subnet::new(net)?;
         match overlap::find(socket, config, subnet)? {
-            None => return Ok(vec![subnet]),
+            None => match overlap::find_wider(socket, config, subnet)? {
+                None => return Ok(vec![subnet]),
+                Some(error) => {
+                    debug!(error = %error, "not the best subnet for pods");
+                    contained = contained.or(Some(subnet));
+                }
+            },
             Some(overlap) => {
                 debug!(error = %overlap.error, "not a subnet for pods");
                 overlaps.push(overlap.error.to_string());
             }
         }
+    }
+    if let Some(subnet) = contained {
+        return Ok(vec![subnet]);
     }
     Err(Error::NoSubnetFree { overlaps: overlaps.join("; ") })
 }

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::links::{default_route_link, find, mac_of};
 use super::{macvlan, overlap, sysctl};
 use crate::error::Error;
-use crate::ipam::Subnet;
+use crate::ipam::{Subnet, gateway_nets};
 use crate::netlink::{Socket, link, route};
 use crate::nft::{Layout, RuleCounts, Sockets, Table};
 use crate::types::LinkMode;
@@ -82,10 +82,15 @@ pub(crate) fn make_bridge(
         }
     };
     settings(config, &subnets)?;
+    let addresses = gateway_nets(&subnets);
+    // The kernel does not change the prefix length of an IPv6 address.
+    for narrow in subnets.iter().map(Subnet::gateway_net).filter(|of| !addresses.contains(of)) {
+        route::remove_address(socket, bridge.index, narrow, &config.bridge).map_err(failed)?;
+    }
     let mut batch = socket.batch();
     link::switch_on(&mut batch, bridge.index, &config.bridge);
-    for subnet in &subnets {
-        route::add_address(&mut batch, bridge.index, subnet.gateway_net(), &config.bridge);
+    for address in addresses {
+        route::add_address(&mut batch, bridge.index, address, &config.bridge);
     }
     batch.run().map_err(failed)?;
     Ok(HostState {

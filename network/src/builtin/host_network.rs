@@ -17,21 +17,25 @@ use super::host::{self, HostState};
 use super::links::route_socket;
 use super::{automatic, conntrack, overlap};
 use crate::error::Error;
-use crate::ipam::{Ipam, Lease, Subnet};
+use crate::ipam::{Ipam, Lease, Subnet, gateway_nets};
 use crate::netlink::{Socket, link, route};
 use crate::nft::{Published, Sockets, Table};
 use crate::sync::lock_unpoisoned;
 use crate::types::PortMapping;
+use ipnet::IpNet;
 use rustix::io::Errno;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tracing::{info, warn};
 
 /// The origin of the pods' subnets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
     /// The configuration or the kubelet named them.
     Given,
+    /// The configuration names these, but a pod of before the daemon's start has an address that the bridge would get.
+    Refused(Vec<Subnet>),
     /// Chosen here, among subnets that this host does not use.
     Automatic,
     /// The kubelet has not named them yet, and pods wait for that.
@@ -50,22 +54,36 @@ pub(crate) struct HostNetwork {
     /// The bridge and the table, once they were set up.
     state: Mutex<Option<HostState>>,
     setup: Mutex<()>,
+    /// Whether bridge and table have only what pods use, because another network attaches new pods.
+    withdrawn: AtomicBool,
     table: RwLock<()>,
     netfilter: Sockets,
 }
 
 impl HostNetwork {
-    /// Changes nothing on the host. `recorded` are the subnets that the bridge may have.
+    /// Changes nothing on the host. `configured` are the subnets of the configuration, `recorded` those that the
+    /// bridge may have.
     pub(crate) fn new(
         config: Config,
         ipam: Arc<Mutex<Ipam>>,
         record: BridgeSubnets,
+        configured: Vec<Subnet>,
         recorded: Vec<Subnet>,
     ) -> Self {
-        let origin = match (config.pod_cidr.is_empty(), config.wait_for_pod_cidr) {
-            (false, _) => Origin::Given,
+        let origin = match (configured.is_empty(), config.wait_for_pod_cidr) {
             (true, false) => Origin::Automatic,
             (true, true) => Origin::Awaited,
+            (false, _) => match lock_unpoisoned(&ipam).set_subnets(configured.clone()) {
+                Ok(()) => Origin::Given,
+                Err(pod) => {
+                    warn!(
+                        pod,
+                        pod_cidr = shown(&configured),
+                        "a pod has an address that the bridge would get; new pods wait until it is removed"
+                    );
+                    Origin::Refused(configured)
+                }
+            },
         };
         Self {
             config,
@@ -75,6 +93,7 @@ impl HostNetwork {
             record,
             state: Mutex::new(None),
             setup: Mutex::new(()),
+            withdrawn: AtomicBool::new(false),
             table: RwLock::new(()),
             netfilter: Sockets::default(),
         }
@@ -83,7 +102,8 @@ impl HostNetwork {
     /// The subnets of new pods, chosen here if nobody has named them.
     ///
     /// # Errors
-    /// [`Error::PodCidrAwaited`] while pods wait for the kubelet; [`Error::NoSubnetFree`].
+    /// [`Error::PodCidrAwaited`] while pods wait for the kubelet; [`Error::NoSubnetFree`]; [`Error::SubnetInUse`] while
+    /// an earlier pod has an address that the bridge would get.
     pub(crate) fn subnets(&self, socket: &Socket) -> Result<Vec<Subnet>, Error> {
         if let Some(subnets) = self.decided()? {
             return Ok(subnets);
@@ -92,9 +112,20 @@ impl HostNetwork {
         if let Some(subnets) = self.decided()? {
             return Ok(subnets);
         }
+        let refused = lock_unpoisoned(&self.origin).clone();
+        if let Origin::Refused(subnets) = refused {
+            self.replace_subnets(subnets.clone())?;
+            *lock_unpoisoned(&self.origin) = Origin::Given;
+            return Ok(subnets);
+        }
         let current = self.ipam().subnets().to_vec();
         let preferred = if current.is_empty() { &self.preferred } else { &current };
-        let chosen = automatic::choose(socket, &self.config, preferred)?;
+        // Pods of an earlier daemon have addresses of its choice, which stays.
+        let held = self.ipam().used(preferred).into_iter().find(automatic::is_candidate);
+        let chosen = match held {
+            Some(subnet) => vec![subnet],
+            None => automatic::choose(socket, &self.config, preferred)?,
+        };
         if chosen != current {
             info!(
                 pod_cidr = shown(&chosen),
@@ -109,6 +140,7 @@ impl HostNetwork {
     fn decided(&self) -> Result<Option<Vec<Subnet>>, Error> {
         match *lock_unpoisoned(&self.origin) {
             Origin::Awaited => Err(Error::PodCidrAwaited),
+            Origin::Refused(_) => Ok(None),
             Origin::Given => Ok(Some(self.ipam().subnets().to_vec())),
             Origin::Automatic => {
                 let ipam = self.ipam();
@@ -139,6 +171,7 @@ impl HostNetwork {
     /// With `setup` held: a thread that finds no state waits for that lock, and then sees the new subnets.
     fn replace_subnets(&self, subnets: Vec<Subnet>) -> Result<(), Error> {
         *lock_unpoisoned(&self.state) = None;
+        self.withdrawn.store(false, Ordering::Release);
         let text = shown(&subnets);
         let replaced = self.ipam().set_subnets(subnets);
         replaced.map_err(|pod| Error::SubnetInUse { subnets: text, pod })
@@ -153,39 +186,106 @@ impl HostNetwork {
             return Ok(());
         }
         let _setup = lock_unpoisoned(&self.setup);
-        self.retire_with_setup_locked()
+        let unused = self.ipam().unused_former();
+        self.retire_with_setup_locked(&unused)
     }
 
-    fn retire_with_setup_locked(&self) -> Result<(), Error> {
-        let (unused, all) = {
+    /// Removes everything that no pod needs any more, while another network attaches new pods, which may have the
+    /// same subnets: with the last pod, bridge and table.
+    ///
+    /// # Errors
+    /// When a step fails; calling it again continues from there.
+    pub(crate) fn withdraw(&self) -> Result<(), Error> {
+        let _setup = lock_unpoisoned(&self.setup);
+        // An attach that has found the host set up looks again once it has a lease.
+        *lock_unpoisoned(&self.state) = None;
+        let (any, current, former) = {
             let ipam = self.ipam();
-            (ipam.unused_former(), ipam.all_subnets())
+            (ipam.pods().next().is_some(), ipam.unused_current(), ipam.unused_former())
         };
+        let recorded = self.record.load()?;
+        if any {
+            self.withdrawn.store(true, Ordering::Release);
+            let mut unused = former;
+            unused.extend(current.into_iter().filter(|of| recorded.contains(of)));
+            return self.retire_with_setup_locked(&unused);
+        }
+        let bridge = host::find_bridge(&route_socket()?, &self.config);
+        if !recorded.is_empty() || matches!(bridge, Ok(Some(_))) {
+            self.remove_with_setup_locked()?;
+            info!(link = self.config.bridge, "removed the built-in network, which no pod uses");
+            self.ipam().forget_former(&former);
+        }
+        self.withdrawn.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The subnets that bridge and table are for.
+    fn served(&self) -> Vec<Subnet> {
+        let ipam = self.ipam();
+        let mut all = ipam.all_subnets();
+        if self.withdrawn.load(Ordering::Acquire) {
+            let unused = ipam.unused_current();
+            all.retain(|of| !unused.contains(of));
+        }
+        all
+    }
+
+    fn retire_with_setup_locked(&self, unused: &[Subnet]) -> Result<(), Error> {
         if unused.is_empty() {
             return Ok(());
         }
-        let kept: Vec<Subnet> = all.into_iter().filter(|of| !unused.contains(of)).collect();
+        let mut kept = self.served();
+        kept.retain(|of| !unused.contains(of));
         let socket = route_socket()?;
         let bridge = host::find_bridge(&socket, &self.config)?;
         if let Some(bridge) = &bridge {
-            for address in unused.iter().map(Subnet::gateway_net) {
-                if kept.iter().any(|of| of.gateway_net() == address) {
-                    continue;
-                }
-                let link = bridge.name.as_str();
-                route::remove_address(&socket, bridge.index, address, link).map_err(|source| {
-                    Error::RemoveAddress { link: link.to_owned(), address, source }
-                })?;
-                info!(link, %address, "removed the bridge's address in a former pod subnet");
-            }
+            self.remove_addresses(&socket, bridge, unused, &gateway_nets(&kept))?;
         }
-        self.ipam().forget_former(&unused);
+        self.ipam().forget_former(unused);
         *lock_unpoisoned(&self.state) = None;
         if bridge.is_some() {
             self.write_table()?;
             self.record.write(&kept)?;
         }
         Ok(())
+    }
+
+    /// Removes the bridge's addresses in subnets, but for those that stay.
+    fn remove_addresses(
+        &self,
+        socket: &Socket,
+        bridge: &link::Link,
+        subnets: &[Subnet],
+        staying: &[IpNet],
+    ) -> Result<(), Error> {
+        let link = bridge.name.as_str();
+        for address in subnets.iter().map(Subnet::gateway_net) {
+            if staying.contains(&address) {
+                continue;
+            }
+            route::remove_address(socket, bridge.index, address, link).map_err(|source| {
+                Error::RemoveAddress { link: link.to_owned(), address, source }
+            })?;
+            info!(link, %address, "removed the bridge's address in a former pod subnet");
+            // Another subnet may have this IPv6 address, which the bridge had with the length of the wider one.
+            if let Some(same) = staying.iter().find(|of| of.addr() == address.addr()) {
+                let mut batch = socket.batch();
+                route::add_address(&mut batch, bridge.index, *same, link);
+                let kind = self.config.link_mode.name();
+                batch.run().map_err(|source| Error::MakeBridge {
+                    link: link.to_owned(),
+                    kind,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether bridge and table were set up, and nothing has changed that since.
+    pub(crate) fn is_set_up(&self) -> bool {
+        lock_unpoisoned(&self.state).is_some()
     }
 
     /// Returns the bridge and table, after creating or repairing them if necessary.
@@ -198,7 +298,9 @@ impl HostNetwork {
         if let Some(host) = self.unchanged(socket)? {
             return Ok(host);
         }
-        self.retire_with_setup_locked()?;
+        self.withdrawn.store(false, Ordering::Release);
+        let unused = self.ipam().unused_former();
+        self.retire_with_setup_locked(&unused)?;
         let (current, former, all) = {
             let ipam = self.ipam();
             (ipam.subnets().to_vec(), ipam.former().to_vec(), ipam.all_subnets())
@@ -223,9 +325,7 @@ impl HostNetwork {
     /// Rewrites the table if pods are attached and it is incomplete: reloading a firewall can flush all
     /// rules.
     pub(crate) fn repair_table(&self) -> Result<(), Error> {
-        let ipam = self.ipam();
-        let (subnets, unused) = (ipam.all_subnets(), ipam.pods().next().is_none());
-        drop(ipam);
+        let (subnets, unused) = (self.served(), self.ipam().pods().next().is_none());
         let rules = host::layout(&self.config, &subnets).rule_counts();
         if unused || host::has_table(&self.netfilter, &self.config, rules)? {
             return Ok(());
@@ -240,10 +340,10 @@ impl HostNetwork {
     /// Rewrites the table with the host ports of all leases.
     fn write_table(&self) -> Result<(), Error> {
         let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let (subnets, leases): (Vec<Subnet>, Vec<(String, Lease)>) = {
+        let subnets = self.served();
+        let leases: Vec<(String, Lease)> = {
             let ipam = self.ipam();
-            let active = ipam.active().map(|(pod, lease)| (pod.clone(), lease.clone()));
-            (ipam.all_subnets(), active.collect())
+            ipam.active().map(|(pod, lease)| (pod.clone(), lease.clone())).collect()
         };
         let all: Vec<_> = leases.iter().map(|(pod, lease)| published(pod, lease)).collect();
         let layout = host::layout(&self.config, &subnets);
@@ -299,6 +399,10 @@ impl HostNetwork {
     /// Removes bridge, table and record.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         let _setup = lock_unpoisoned(&self.setup);
+        self.remove_with_setup_locked()
+    }
+
+    fn remove_with_setup_locked(&self) -> Result<(), Error> {
         let _table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *lock_unpoisoned(&self.state) = None;
         let removed = self.netfilter.with(|socket| self.nft().remove(socket));
@@ -310,6 +414,21 @@ impl HostNetwork {
             link::remove(&socket, &bridge).map_err(|source| Error::RemoveLink { link, source })?;
         }
         self.record.remove()
+    }
+
+    /// The first subnet with pods that another link of the host has too.
+    pub(crate) fn shared_subnet(&self, socket: &Socket) -> Result<Option<Error>, Error> {
+        let used: Vec<Subnet> = {
+            let ipam = self.ipam();
+            let unused = ipam.unused_current();
+            ipam.all_subnets().into_iter().filter(|of| !unused.contains(of)).collect()
+        };
+        for subnet in used {
+            if let Some(found) = overlap::find(socket, &self.config, subnet)? {
+                return Ok(Some(found.error));
+            }
+        }
+        Ok(None)
     }
 
     /// Checks the subnets against the routes of the host.

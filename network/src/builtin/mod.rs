@@ -98,7 +98,7 @@ impl BuiltinNetwork {
             if config.pod_cidr.is_empty() { Vec::new() } else { subnets(&config.pod_cidr)? };
         let record = BridgeSubnets::new(&config.state_dir);
         let recorded = record.load()?;
-        let mut ipam = Ipam::new(current.clone());
+        let mut ipam = Ipam::new(Vec::new());
         let leases = Leases::new(config.state_dir.clone());
         let known = || -> Result<Vec<Subnet>, Error> {
             let of_bridge = overlap::of_bridge(&route_socket()?, &config)?;
@@ -107,7 +107,7 @@ impl BuiltinNetwork {
         leases.load(&mut ipam, known)?;
         ipam.add_former(&recorded);
         let (leases, ipam) = (Arc::new(leases), Arc::new(Mutex::new(ipam)));
-        let host = HostNetwork::new(config.clone(), Arc::clone(&ipam), record, recorded);
+        let host = HostNetwork::new(config.clone(), Arc::clone(&ipam), record, current, recorded);
         let host = Arc::new(host);
         let release_queue = Arc::new(ReleaseQueue::new(Arc::clone(&leases), Arc::clone(&host)));
         let (sysctls, probed) = (PodSysctls::default(), AtomicBool::new(false));
@@ -271,6 +271,30 @@ impl BuiltinNetwork {
         self.host.repair_table()
     }
 
+    /// Removes what no pod needs any more, while another network attaches new pods: at last bridge and table.
+    ///
+    /// # Errors
+    /// When a step fails; calling it again continues from there.
+    pub fn withdraw(&self) -> Result<(), Error> {
+        if self.attached_count() == 0 && !self.links()?.is_empty() {
+            // Links whose leases were lost; they are swept first.
+            return Ok(());
+        }
+        self.host.withdraw()?;
+        self.host.repair_table()
+    }
+
+    /// A subnet of pods here that another link of the host has too, in words.
+    ///
+    /// # Errors
+    /// When the host's links or routes cannot be read.
+    pub fn shared_subnet(&self) -> Result<Option<String>, Error> {
+        if self.attached_count() == 0 {
+            return Ok(None);
+        }
+        Ok(self.host.shared_subnet(&route_socket()?)?.map(|error| error.to_string()))
+    }
+
     /// Removes the parts that all pods share: bridge, table, state directory.
     ///
     /// # Errors
@@ -290,7 +314,10 @@ impl BuiltinNetwork {
     /// # Errors
     /// When the subnets are not usable, or a pod has an address that the bridge would get.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
-        self.host.set_subnets(subnets(pod_cidr)?)
+        let subnets = subnets(pod_cidr)?;
+        // Whether the host can have these is another question than for the former ones.
+        self.probed.store(false, Ordering::Relaxed);
+        self.host.set_subnets(subnets)
     }
 
     fn try_attach(
@@ -309,8 +336,9 @@ impl BuiltinNetwork {
         let ports: Vec<_> = ports.iter().copied().filter(|port| port.host_port != 0).collect();
         let (before, lease) = self.allocate(id, &ports)?;
         self.leases.write(id, &lease)?;
-        if !lease.subnets.iter().all(|subnet| host.subnets.contains(subnet)) {
-            // They have changed meanwhile.
+        let has = |subnet| host.subnets.contains(subnet);
+        if !self.host.is_set_up() || !lease.subnets.iter().all(has) {
+            // The subnets have changed meanwhile, or another thread has removed what no pod used.
             host = self.host.ensure(&socket)?;
         }
         if let Some(before) = before {

@@ -52,14 +52,40 @@ pub(crate) fn find(
     let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
     let all =
         routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
-    let Some(route) = overlapping(&all, subnet.net(), bridge) else { return Ok(None) };
+    let route = overlapping(&all, subnet.net(), bridge);
+    Ok(route.map(|route| {
+        let is_on_bridge = bridge_has(&all, subnet.net(), bridge);
+        Overlap { error: error_of(socket, subnet, route), is_on_bridge }
+    }))
+}
+
+/// The first route of the host, but for default routes, that contains the subnet: it may lead to addresses that pods
+/// should reach.
+pub(crate) fn find_wider(
+    socket: &Socket,
+    config: &Config,
+    subnet: Subnet,
+) -> Result<Option<Error>, Error> {
+    let bridge = links::find(socket, &config.bridge)?.map(|link| link.index);
+    let all =
+        routes::all(socket, subnet.is_ipv4()).map_err(|source| Error::ListRoutes { source })?;
+    Ok(wider(&all, subnet.net(), bridge).map(|route| error_of(socket, subnet, route)))
+}
+
+/// Two halves of all addresses are a default route too, which tunnels set.
+fn wider(all: &[Route], subnet: IpNet, bridge: Option<u32>) -> Option<&Route> {
+    let others = all.iter().filter(|route| route.link.is_none() || route.link != bridge);
+    let mut others = others.filter(|route| route.to.prefix_len() > 1 && route.to.contains(&subnet));
+    others.next()
+}
+
+fn error_of(socket: &Socket, subnet: Subnet, route: &Route) -> Error {
     let found = route.link.and_then(|index| link::at(socket, index).ok().flatten());
-    let error = Error::SubnetOverlaps {
+    Error::SubnetOverlaps {
         subnet: subnet.net(),
         route: route.to,
         link: found.map(|link| link.name),
-    };
-    Ok(Some(Overlap { error, is_on_bridge: bridge_has(&all, subnet.net(), bridge) }))
+    }
 }
 
 /// The subnets that the bridge has, from the routes that the kernel made for its addresses. For leases of earlier
@@ -110,6 +136,21 @@ mod tests {
 
     fn overlaps(route: Route) -> bool {
         overlapping(&[route], "10.88.0.0/16".parse().unwrap(), BRIDGE).is_some()
+    }
+
+    #[test]
+    fn a_route_around_the_subnet_is_wider_unless_it_is_a_default_route() {
+        let is_wider =
+            |route: Route| wider(&[route], "10.88.0.0/16".parse().unwrap(), BRIDGE).is_some();
+        assert!(
+            is_wider(route("10.0.0.0/8", 2, false)) && is_wider(route("10.88.0.0/16", 2, false))
+        );
+        assert!(!is_wider(route("0.0.0.0/0", 2, false)) && !is_wider(route("0.0.0.0/1", 2, false)));
+        assert!(!is_wider(route("10.0.0.0/8", 9, false)), "the bridge's own");
+        assert!(
+            !is_wider(route("10.88.7.0/24", 2, false))
+                && !is_wider(route("172.16.0.0/12", 2, false))
+        );
     }
 
     #[test]

@@ -78,21 +78,19 @@ pub(super) struct Fingerprint(Vec<(PathBuf, u64, i64, i64, u64)>);
 /// Computes the fingerprint of the directory.
 pub(super) fn fingerprint(dir: &Path) -> io::Result<Fingerprint> {
     let mut seen = Vec::new();
-    for path in files(dir, &["conf", "conflist", "json"])? {
-        seen.extend(state_of(path));
-    }
+    seen.extend(files(dir, &["conf", "conflist", "json"])?.into_iter().map(state_of));
     for folder in folders(dir)? {
-        for path in files(&folder, &["conf"])? {
-            seen.extend(state_of(path));
-        }
+        seen.extend(files(&folder, &["conf"])?.into_iter().map(state_of));
     }
     Ok(Fingerprint(seen))
 }
 
-fn state_of(path: PathBuf) -> Option<(PathBuf, u64, i64, i64, u64)> {
-    // A file that was just removed is missing from the next listing.
-    let of = fs::metadata(&path).ok()?;
-    Some((path, of.ino(), of.mtime(), of.mtime_nsec(), of.size()))
+fn state_of(path: PathBuf) -> (PathBuf, u64, i64, i64, u64) {
+    // A link to nothing may lead to a file later.
+    let of = fs::metadata(&path);
+    of.map_or((path.clone(), 0, 0, 0, 0), |of| {
+        (path, of.ino(), of.mtime(), of.mtime_nsec(), of.size())
+    })
 }
 
 /// Reads the directory; a missing one counts as empty.
@@ -111,6 +109,12 @@ pub(super) fn read(dir: &Path) -> io::Result<Configurations> {
             Err(why) => found.bad.push(InvalidFile { file, why }),
         }
     }
+    // The folder of a network may be named like a file.
+    let folder = |bad: &InvalidFile| {
+        bad.file.is_dir() && found.networks.iter().any(|of| dir.join(&of.name) == bad.file)
+    };
+    let (_, bad) = found.bad.iter().cloned().partition(folder);
+    found.bad = bad;
     Ok(found)
 }
 
@@ -233,20 +237,30 @@ fn bool_field(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
 }
 
 fn text_of(file: &Path) -> Result<String, String> {
-    let length = fs::metadata(file).map_err(|err| err.to_string())?.len();
+    let of = match fs::metadata(file) {
+        Err(err) if file.is_symlink() => return Err(format!("where its link leads: {err}")),
+        other => other.map_err(|err| err.to_string())?,
+    };
+    // A read of a pipe waits.
+    if !of.is_file() {
+        let kind = if of.is_dir() { "a directory" } else { "a pipe, socket or device" };
+        return Err(format!("it is {kind}, not a file"));
+    }
+    let length = of.len();
     if length > FILE_BYTES_MAX {
         return Err(format!("it has {length} bytes, more than {FILE_BYTES_MAX}"));
     }
     fs::read_to_string(file).map_err(|err| err.to_string())
 }
 
-/// The files with these extensions, in name order; none if the directory does not exist.
+/// The entries with these extensions, in name order; none if the directory does not exist. Entries that are not files
+/// are among them, so that they are reported.
 fn files(dir: &Path, endings: &[&str]) -> io::Result<Vec<PathBuf>> {
     let ending = |path: &PathBuf| {
         path.extension().and_then(|of| of.to_str()).is_some_and(|of| endings.contains(&of))
     };
     let mut paths = entries(dir)?;
-    paths.retain(|path| ending(path) && path.is_file());
+    paths.retain(ending);
     paths.truncate(FILES_MAX);
     Ok(paths)
 }
@@ -321,6 +335,33 @@ mod tests {
             found.bad.iter().map(|bad| bad.file.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(bad, ["10-broken.conflist", "40-again.conflist"]);
         assert_eq!(read(&dir.path().join("none")).unwrap(), Configurations::default());
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_named_and_noticed_when_it_becomes_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(at("elsewhere"), at("10-link.conflist")).unwrap();
+        fs::create_dir(at("20-folder.conflist")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, at("30-pipe.conf"), fifo, 0o600.into(), 0).unwrap();
+        let found = read(dir.path()).unwrap();
+        let bad: Vec<_> = found.bad.iter().map(|of| of.why.clone()).collect();
+        assert!(bad[0].contains("its link leads: No such file"), "{bad:?}");
+        assert_eq!(
+            bad[1..],
+            ["it is a directory, not a file", "it is a pipe, socket or device, not a file"]
+        );
+        let before = fingerprint(dir.path()).unwrap();
+        fs::write(at("elsewhere"), named("late")).unwrap();
+        assert_ne!(fingerprint(dir.path()).unwrap(), before);
+        assert_eq!(read(dir.path()).unwrap().networks.len(), 1);
+        // A network's own folder is not a file that is wrong.
+        write(dir.path(), "40.conflist", &named("folder.conf"));
+        write(dir.path(), "folder.conf/20-tuning.conf", r#"{"type": "tuning"}"#);
+        let found = read(dir.path()).unwrap();
+        assert!(found.bad.iter().all(|of| !of.file.ends_with("folder.conf")), "{:?}", found.bad);
+        assert_eq!(found.networks.len(), 2);
     }
 
     #[test]

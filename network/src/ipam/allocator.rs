@@ -73,8 +73,7 @@ impl Ipam {
     /// bridge would get, changes nothing and returns that pod.
     pub(crate) fn set_subnets(&mut self, subnets: Vec<Subnet>) -> Result<(), String> {
         for gateway in subnets.iter().map(Subnet::gateway) {
-            let holder = self.leases.iter().find(|(_, lease)| lease.addresses.contains(&gateway));
-            if let Some((pod, _)) = holder {
+            if let Some(pod) = self.holder(gateway) {
                 return Err(pod.clone());
             }
         }
@@ -100,8 +99,25 @@ impl Ipam {
 
     /// The former subnets that no pod has an address of.
     pub(crate) fn unused_former(&self) -> Vec<Subnet> {
-        let is_used = |of: &Subnet| self.leases.values().any(|lease| lease.subnets.contains(of));
-        self.former.iter().filter(|of| !is_used(of)).copied().collect()
+        self.unused(&self.former)
+    }
+
+    /// The current subnets that no pod has an address of.
+    pub(crate) fn unused_current(&self) -> Vec<Subnet> {
+        self.unused(&self.subnets)
+    }
+
+    /// Those of these subnets that a pod has an address of.
+    pub(crate) fn used(&self, subnets: &[Subnet]) -> Vec<Subnet> {
+        subnets.iter().filter(|of| self.is_used(of)).copied().collect()
+    }
+
+    fn unused(&self, subnets: &[Subnet]) -> Vec<Subnet> {
+        subnets.iter().filter(|of| !self.is_used(of)).copied().collect()
+    }
+
+    fn is_used(&self, subnet: &Subnet) -> bool {
+        self.leases.values().any(|lease| lease.subnets.contains(subnet))
     }
 
     /// Forgets former subnets that the bridge no longer has.
@@ -114,7 +130,9 @@ impl Ipam {
     /// subnet may contain them.
     fn set_former(&mut self, former: Vec<Subnet>) {
         for gateway in self.former.iter().map(Subnet::gateway).collect::<Vec<_>>() {
-            self.taken_mut(gateway).remove(bits(gateway));
+            if self.holder(gateway).is_none() {
+                self.taken_mut(gateway).remove(bits(gateway));
+            }
         }
         self.former.clear();
         for subnet in former {
@@ -127,11 +145,18 @@ impl Ipam {
         }
     }
 
-    /// Adopts a lease from before a restart. If another pod has one of its addresses, returns that pod.
+    /// The pod that has the address.
+    fn holder(&self, ip: IpAddr) -> Option<&String> {
+        self.leases.iter().find(|(_, lease)| lease.addresses.contains(&ip)).map(|(pod, _)| pod)
+    }
+
+    /// Adopts a lease from before a restart. If one of its addresses is taken, returns who has it.
     pub(crate) fn adopt(&mut self, pod: String, lease: Lease) -> Result<(), String> {
         if let Some(ip) = lease.addresses.iter().find(|ip| self.taken(**ip).contains(bits(**ip))) {
-            let holder = self.leases.iter().find(|(_, other)| other.addresses.contains(ip));
-            return Err(holder.map(|(holder, _)| holder.clone()).unwrap_or_default());
+            return Err(match self.holder(*ip) {
+                Some(holder) => format!("pod {holder} has one of its addresses, {ip}"),
+                None => format!("the bridge has one of its addresses, {ip}"),
+            });
         }
         if lease.sequence >= self.sequence {
             self.sequence = lease.sequence;

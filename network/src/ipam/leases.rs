@@ -74,8 +74,8 @@ impl Leases {
             ipam.add_former(&subnets);
             let Record { pod, sequence, addresses, ports, .. } = record;
             let lease = Lease { sequence, addresses, subnets, ports, releasing: false };
-            if let Err(holder) = ipam.adopt(pod, lease) {
-                self.0.set_aside(&path, format!("pod {holder} has one of its addresses"));
+            if let Err(why) = ipam.adopt(pod, lease) {
+                self.0.set_aside(&path, why);
             }
         }
         Ok(())

@@ -8,4 +8,4 @@ mod subnet;
 
 pub(crate) use allocator::{Ipam, Lease};
 pub(crate) use leases::Leases;
-pub(crate) use subnet::Subnet;
+pub(crate) use subnet::{Subnet, gateway_nets};

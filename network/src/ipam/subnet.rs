@@ -21,6 +21,9 @@ impl Subnet {
     /// Fails when the subnet has no address for a pod.
     pub(crate) fn new(net: IpNet) -> Result<Self, Error> {
         let net = net.trunc();
+        if let Some(why) = unusable(net) {
+            return Err(Error::SubnetUnusable { subnet: net, why });
+        }
         let free_bits = net.max_prefix_len() - net.prefix_len();
         if free_bits < 2 {
             return Err(Error::SubnetTooSmall { subnet: net });
@@ -102,6 +105,39 @@ pub(crate) fn bits(ip: IpAddr) -> u128 {
     }
 }
 
+/// Addresses that no pod can have, and the reason. A subnet must not overlap with them.
+const UNUSABLE: [(&str, &str); 7] = [
+    ("0.0.0.0/8", "these addresses mean this host"),
+    ("127.0.0.0/8", "these are addresses of loopback"),
+    ("224.0.0.0/4", "these are multicast addresses"),
+    ("255.255.255.255/32", "this is the broadcast address"),
+    ("::/127", "these are unspecified and loopback"),
+    ("fe80::/10", "these are addresses of one link only"),
+    ("ff00::/8", "these are multicast addresses"),
+];
+
+fn unusable(net: IpNet) -> Option<&'static str> {
+    let overlaps = |(of, _): &&(&str, &str)| {
+        of.parse::<IpNet>().is_ok_and(|of| of.contains(&net) || net.contains(&of))
+    };
+    UNUSABLE.iter().find(overlaps).map(|(_, why)| *why)
+}
+
+/// The bridge's addresses in these subnets, with prefix lengths. A link has an IPv6 address only once, whatever the
+/// prefix length: with that of the widest subnet.
+pub(crate) fn gateway_nets(subnets: &[Subnet]) -> Vec<IpNet> {
+    let mut found: Vec<IpNet> = Vec::new();
+    for net in subnets.iter().map(Subnet::gateway_net) {
+        let same = |of: &IpNet| *of == net || (net.addr().is_ipv6() && of.addr() == net.addr());
+        match found.iter_mut().find(|of| same(of)) {
+            Some(of) if of.prefix_len() > net.prefix_len() => *of = net,
+            Some(_) => {}
+            None => found.push(net),
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_address_space_does_not_overflow() {
+    fn the_widest_subnets_do_not_overflow() {
         for (net, last, first) in [
-            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::2"),
-            ("0.0.0.0/0", "255.255.255.254", "0.0.0.2"),
+            ("4000::/2", "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "4000::2"),
+            ("64.0.0.0/3", "95.255.255.254", "64.0.0.2"),
         ] {
             let (net, mut taken) = (subnet(net), IntervalSet::default());
             assert!(net.assigns(ip(last)));

@@ -206,6 +206,148 @@ fn without_a_configured_subnet_one_is_chosen_that_the_host_does_not_use() {
 }
 
 #[test]
+fn the_choice_stays_as_long_as_pods_have_addresses_of_it() {
+    on_a_host(|| {
+        let _outside = neighbour();
+        let host = opened(&[], |_| {});
+        let _pod = host.attach(1, &[]);
+        ip("route add 10.190.5.0/24 via 198.51.100.2");
+        assert_eq!(host.attach(2, &[]).got.ips[0].to_string(), "10.190.0.3/16");
+        let host = after_kill(host, &[]);
+        host.bridge.check().unwrap();
+        assert_eq!(host.attach(3, &[]).got.ips[0].to_string(), "10.190.0.4/16");
+    });
+}
+
+/// Companies route their networks so.
+#[test]
+fn a_subnet_outside_of_wider_routes_is_chosen_if_there_is_one() {
+    on_a_host(|| {
+        let _outside = neighbour();
+        ip("route add default via 198.51.100.2");
+        ip("route add 10.0.0.0/8 via 198.51.100.2");
+        let host = opened(&[], |_| {});
+        assert_eq!(host.attach(1, &[]).got.ips[0].to_string(), "172.27.0.2/16");
+        host.bridge.detach(&id(1)).unwrap();
+        for net in ["172.16.0.0/12", "192.168.0.0/16"] {
+            ip(&format!("route add {net} via 198.51.100.2"));
+        }
+        // All candidates lie in such a route.
+        host.bridge.check().unwrap();
+        let _pod = host.attach(2, &[]);
+        assert_eq!(of_bridge().len(), 1);
+    });
+}
+
+#[test]
+fn subnets_that_no_pod_can_have_are_refused_and_others_make_the_node_unready() {
+    on_a_host(|| {
+        let _outside = neighbour();
+        let host = Host::with(&[OLD]);
+        host.bridge.check().unwrap();
+        for net in
+            ["0.0.0.0/0", "127.3.0.0/16", "224.0.0.0/4", "128.0.0.0/1", "ff00::/64", "fe80::/64"]
+        {
+            let refused = host.bridge.set_pod_cidr(&[net.parse().unwrap()]).unwrap_err();
+            assert!(matches!(refused, Error::SubnetUnusable { .. }), "{net}: {refused}");
+        }
+        for net in ["198.51.100.0/24", "198.51.0.0/16", "2001:db8::/64"] {
+            set(&host, &[net]);
+            let refused = host.bridge.check().unwrap_err();
+            assert!(matches!(refused, Error::SubnetOverlaps { .. }), "{net}: {refused}");
+        }
+        set(&host, &[OLD]);
+        host.bridge.check().unwrap();
+    });
+}
+
+#[test]
+fn nothing_of_it_is_left_while_another_network_attaches_pods() {
+    on_a_host(|| {
+        let outside = neighbour();
+        let host = Host::with(&[OLD]);
+        let old = host.attach(1, &[port(8080)]);
+        set(&host, &[NEW]);
+        let _new = host.attach(2, &[]);
+        host.bridge.withdraw().unwrap();
+        assert_eq!(of_bridge(), ["10.214.7.1/24", "10.215.0.1/16"], "pods need both");
+        host.bridge.detach(&id(2)).unwrap();
+        host.bridge.withdraw().unwrap();
+        assert_eq!(of_bridge(), ["10.214.7.1/24"], "the current one is not used");
+        assert!(!table().contains("10.215.0.0/16"), "{}", table());
+        all_reach(&[&old], outside.as_fd());
+        // Another link may have the subnet, and that is said as long as pods have addresses of it.
+        assert_eq!(host.bridge.shared_subnet().unwrap(), None);
+        ip("link add cni7 type bridge");
+        ip("addr add 10.214.7.1/24 dev cni7");
+        let shared = host.bridge.shared_subnet().unwrap().unwrap();
+        assert!(shared.contains("10.214.7.0/24") && shared.contains("cni7"), "{shared}");
+        ip("link del cni7");
+
+        host.bridge.detach(&id(1)).unwrap();
+        host.bridge.withdraw().unwrap();
+        host.bridge.withdraw().unwrap();
+        assert!(!ip("-o link show").contains("hulltest0"), "the bridge is gone");
+        assert!(!run("nft", &["list", "tables"]).contains("hulltest"), "and the table");
+        // Back, also for the next daemon.
+        let host = after_kill(host, &[NEW]);
+        let pod = host.attach(3, &[]);
+        assert_eq!(of_bridge(), ["10.215.0.1/16"]);
+        all_reach(&[&pod], outside.as_fd());
+    });
+}
+
+/// The kernel does not change the prefix length of an IPv6 address.
+#[test]
+fn an_ipv6_subnet_whose_length_changes_keeps_its_gateway() {
+    on_a_host(|| {
+        let _outside = neighbour();
+        for (before, after) in
+            [("fd00:214::/64", "fd00:214::/48"), ("fd00:214::/48", "fd00:214::/64")]
+        {
+            let host = Host::with(&[before]);
+            let old = host.attach(1, &[]);
+            set(&host, &[after]);
+            let new = host.attach(2, &[]);
+            assert_eq!(of_bridge(), ["fd00:214::1/48"], "the wider one: {before}");
+            let reaches = || {
+                let web = SocketAddr::from((new.ip(), 80));
+                let server = new.within(|| serve(web, 1));
+                assert_eq!(fetch(&web.to_string()), "hello", "{before}");
+                server.join().unwrap();
+            };
+            reaches();
+            drop(old);
+            host.bridge.detach(&id(1)).unwrap();
+            assert_eq!(of_bridge(), [after.replace("::", "::1")], "{before}");
+            reaches();
+            host.bridge.detach(&id(2)).unwrap();
+            host.bridge.remove().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_configured_subnet_whose_gateway_a_pod_has_waits_for_that_pod() {
+    on_a_host(|| {
+        let host = Host::with(&[OLD]);
+        let pods: Vec<Attached> = (1..=4).map(|number| host.attach(number, &[])).collect();
+        assert_eq!(pods[3].got.ips[0].to_string(), "10.214.7.5/24");
+        // The gateway of these is 10.214.7.5.
+        let host = after_kill(host, &["10.214.7.4/30"]);
+        for _ in 0..2 {
+            let refused = host.bridge.check().unwrap_err();
+            assert!(matches!(refused, Error::SubnetInUse { .. }), "{refused}");
+        }
+        assert_eq!(of_bridge(), ["10.214.7.1/24"], "the pods run on");
+        host.bridge.detach(&id(4)).unwrap();
+        host.bridge.check().unwrap();
+        assert_eq!(host.attach(5, &[]).got.ips[0].to_string(), "10.214.7.6/30");
+        assert_eq!(of_bridge(), ["10.214.7.1/24", "10.214.7.5/30"]);
+    });
+}
+
+#[test]
 fn where_every_candidate_is_in_use_the_error_names_them() {
     on_a_host(|| {
         let _outside = neighbour();

@@ -48,8 +48,11 @@ fn message(choice: &Choice, others: &[String]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    let shared = choice.warning.as_ref().map_or(String::new(), |warning| {
+        format!("; until then, addresses of both networks are mixed up: {warning}")
+    });
     format!(
-        "{text}; drain this node, because earlier pods stay on another network until they are removed: {named}{more}"
+        "{text}; drain this node, because earlier pods stay on another network until they are removed: {named}{more}{shared}"
     )
 }
 
@@ -62,6 +65,7 @@ mod tests {
         let choice = Choice {
             provider: Provider::Cni,
             why: "/etc/cni/net.d/10-x.conflist has network `x`".into(),
+            warning: None,
         };
         assert_eq!(
             message(&choice, &[]),
@@ -70,5 +74,7 @@ mod tests {
         let names: Vec<String> = (0..12).map(|number| format!("default/p{number}")).collect();
         let text = message(&choice, &names);
         assert!(text.contains("drain") && text.ends_with("default/p9 and 2 more"), "{text}");
+        let choice = Choice { warning: Some("use pod subnet X".into()), ..choice };
+        assert!(message(&choice, &names).ends_with("are mixed up: use pod subnet X"));
     }
 }

@@ -46,7 +46,10 @@ pub(crate) fn of_network(error: &hull_network::Error) -> Status {
     use hull_network::Error as Network;
     let code = if matches!(error, Network::SubnetInUse { .. } | Network::PodCidrAwaited) {
         Code::FailedPrecondition
-    } else if matches!(error, Network::Subnets { .. } | Network::SubnetTooSmall { .. }) {
+    } else if matches!(
+        error,
+        Network::Subnets { .. } | Network::SubnetTooSmall { .. } | Network::SubnetUnusable { .. }
+    ) {
         Code::InvalidArgument
     } else {
         Code::Unknown
