@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: cluster cluster-down cluster-bench e2e kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
+.PHONY: cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -130,33 +130,47 @@ vm: vm-programs ## Open a shell in the VM
 	@scripts/vm shell
 
 # A Kubernetes on this host, each node with its own Hull, in namespaces (docs/kubernetes.md). The first call builds
-# Kubernetes. NODES=3, GATES="A=true,B=true", DUALSTACK=1, CNI=bridge; K="get pods -A" runs kubectl in the cluster that
-# runs. HULL_BIN names another build of Hull than the release.
+# Kubernetes. NODES=3, GATES="A=true,B=true", DUALSTACK=1, CNI=bridge or flannel, RUNTIME=containerd; K="get pods -A"
+# runs kubectl in the cluster that runs. HULL_BIN names another build of Hull than the release.
 CLUSTER = HULL_BIN="$${HULL_BIN:-$${CARGO_TARGET_DIR:-target}/release/hull}" "$${CARGO_TARGET_DIR:-target}/debug/cluster"
 
-cluster: setup ## Start a Kubernetes cluster with Hull in namespaces, NODES=3; K="get pods -A" runs kubectl in it
+cluster: setup cluster-programs ## Start a Kubernetes cluster with Hull in namespaces, NODES=3; K="get pods -A" runs kubectl in it
 ifdef K
-	@cargo build -q -p hull-tests --bin cluster
 	@$(CLUSTER) kubectl $(K)
 else
+	@$(CLUSTER) up --nodes $(or $(NODES),3) $(if $(GATES),--gates "$(GATES)") $(if $(DUALSTACK),--dual-stack) $(if $(CNI),--cni $(CNI)) $(if $(RUNTIME),--runtime $(RUNTIME))
+endif
+
+# containerd is only for comparing.
+cluster-programs:
+	@cargo build -q -p hull-tests --bin cluster
+ifndef K
 	@[ -n "$${HULL_BIN:-}" ] || cargo build --release -p hull
-	@cargo build -p hull-tests --bin cluster
-	@$(CLUSTER) up --nodes $(or $(NODES),3) $(if $(GATES),--gates "$(GATES)") $(if $(DUALSTACK),--dual-stack) $(if $(CNI),--cni $(CNI))
+	@[ -z "$(findstring containerd,$(RUNTIME) $(RUNTIMES))" ] || scripts/baselines .cache/baselines runc containerd
 endif
 
 cluster-down: ## Remove the cluster of `make cluster`
 	@cargo build -q -p hull-tests --bin cluster
 	@$(CLUSTER) down
 
-cluster-bench: ## Measure pods on the cluster of `make cluster`: POST to Ready, rollout, idle node
-	@cargo build -q -p hull-tests --bin cluster
-	@$(CLUSTER) bench
+# RUNTIMES starts a cluster with each, one after another, ROUNDS times; without it the cluster that runs is measured.
+cluster-bench: cluster-programs ## Measure pods on the cluster that runs, or compare: RUNTIMES="hull containerd" ROUNDS=1
+	@$(CLUSTER) bench $(if $(RUNTIMES),--runtimes "$(RUNTIMES)" --rounds $(or $(ROUNDS),1) --nodes $(or $(NODES),3))
 
 # FOCUS and SKIP are regular expressions of names of specs, PROCS is how many run at the same time. A whole run writes
-# docs/conformance-kubernetes.md.
+# its section of docs/conformance-kubernetes.md.
+E2E_RESULTS = --document docs/conformance-kubernetes.md
+
 e2e: cluster ## Run Kubernetes' own conformance specs on a cluster; FOCUS=, SKIP=, PROCS=4
-	@$(CLUSTER) e2e --processes $(or $(PROCS),4) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(FOCUS)$(SKIP),,--document docs/conformance-kubernetes.md)
+	@$(CLUSTER) e2e --processes $(or $(PROCS),4) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(FOCUS)$(SKIP),,$(E2E_RESULTS))
 	@$(CLUSTER) down
+
+e2e-gates: setup cluster-programs ## Run the specs of each feature gate that concerns a runtime; GATE= names one, PROCS=4
+	@$(CLUSTER) gates --processes $(or $(PROCS),4) $(if $(GATE),--only '$(GATE)',$(E2E_RESULTS))
+
+# Without FOCUS: the suite's own specs that neither need a node for themselves nor take long.
+e2e-node: setup cluster-programs ## Run Kubernetes' suite for one node, with its own kubelet; FOCUS=, SKIP=, PROCS=4, GATES=
+	@$(CLUSTER) e2e-node --processes $(or $(PROCS),4) $(if $(FOCUS),--focus '$(FOCUS)',$(E2E_RESULTS)) --skip '$(or $(SKIP),$(if $(FOCUS),^$$,\[(Serial|Slow|Disruptive|Flaky)\]|OffByDefault))' $(if $(GATES),--gates "$(GATES)")
 
 # SECONDS is the time of each target; T selects targets: make fuzz SECONDS=600 T="spdy headers"
 fuzz: setup ## Fuzz every parser of input from outside (needs nightly and cargo-fuzz)

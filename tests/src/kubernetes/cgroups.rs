@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! /<machine>/system     PID 1 and the programs of Kubernetes
-//! /<machine>/hull       the daemon and the monitors
+//! /<machine>/runtime    the container runtime: Hull with its monitors, or containerd with its shims
 //! /<machine>/kubepods   pods: the kubelet makes it
 //! ```
 //!
@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// The group of PID 1 and of the programs of Kubernetes.
 pub const SYSTEM: &str = "system";
-/// The group of Hull's daemon and monitors.
-pub const HULL: &str = "hull";
+/// The group of the container runtime and its helpers.
+pub const RUNTIME: &str = "runtime";
 
 /// The cgroups of one machine.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl Cgroups {
         for hierarchy in host::hierarchies() {
             make_group(&hierarchy, &self.name);
             let machine = hierarchy.join(&self.name);
-            for group in [SYSTEM, HULL] {
+            for group in [SYSTEM, RUNTIME] {
                 make_group(&machine, group);
             }
         }

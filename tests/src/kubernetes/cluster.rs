@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cluster of `make cluster`: one per host, which runs on after the command that started it.
 
-use super::layout::{self, Layout};
+use super::layout::{self, Layout, Pods};
 use super::machine::{self, Description, Lifetime, Machine};
-use super::{control_plane, images, programs, worker};
+use super::{control_plane, flannel, images, programs, worker};
 use crate::expect::ExpectExt;
 use crate::registry::Registry;
 use crate::shell::{self, names, say};
@@ -16,11 +16,18 @@ const COREDNS: &str = include_str!("../../kubernetes/manifests/coredns.yaml");
 
 /// Starts the cluster, after it has removed one that runs. If a step fails, all of it is removed and the logs are
 /// kept.
-pub fn up(layout: &Layout) {
+pub fn up(layout: &Layout) -> Machine {
     let guard = Guard;
     down();
-    let programs = programs::built(&["cluster"]);
+    let wanted: &[&str] = match layout.options.network {
+        Pods::BuiltIn | Pods::Bridge => &["cluster"],
+        Pods::Flannel => &["cluster", "flannel"],
+    };
+    let programs = programs::built(wanted);
     let images = images(&programs);
+    if layout.options.network == Pods::Flannel {
+        flannel::push(&images, &programs);
+    }
     fs::create_dir_all(layout::root()).or_fail("make the directory of the cluster");
     layout.record();
     let mut step = Steps::new();
@@ -40,11 +47,18 @@ pub fn up(layout: &Layout) {
         };
         let nodes: Vec<_> = numbers.iter().map(start).collect();
         let nodes = nodes.into_iter().map(joined).collect();
-        step.done("nodes in namespaces, each with its own Hull");
+        step.done(&format!(
+            "nodes in namespaces, each with its own {}",
+            layout.options.runtime.name()
+        ));
         joined(control);
         step.done("etcd, API server, controllers, scheduler");
         nodes
     });
+    if layout.options.network == Pods::Flannel {
+        // A node becomes Ready by its pod of this DaemonSet.
+        flannel::install(&hub, layout);
+    }
     std::thread::scope(|scope| {
         let join = |(node, number)| {
             let (hub, node, number): (_, &Machine, u8) = (&hub, node, number);
@@ -61,6 +75,23 @@ pub fn up(layout: &Layout) {
     step.done("CoreDNS answers");
     std::mem::forget(guard);
     write_scripts(&hub, layout);
+    hub
+}
+
+/// Starts the hub without a control plane, and one node with its container runtime alone.
+#[must_use]
+pub fn up_node(layout: &Layout) -> Machine {
+    let guard = Guard;
+    down();
+    let programs = programs::built(&["cluster", "e2e"]);
+    let images = images(&programs);
+    fs::create_dir_all(layout::root()).or_fail("make the directory of the cluster");
+    let hub = boot("hub", &programs);
+    control_plane::prepare(&hub, layout, &images);
+    let node = boot("n1", &programs);
+    worker::prepare_alone(&node, &hub, layout, 1);
+    std::mem::forget(guard);
+    node
 }
 
 /// Ends every machine of the cluster and removes all of it.

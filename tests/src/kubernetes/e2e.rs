@@ -4,9 +4,10 @@
 //! The rule is that of critest: a spec that is not on the list must pass, and one on the list must not. A run of a part
 //! (`FOCUS=…`) is judged by its failures alone.
 
+use super::ginkgo::{self, Run};
 use super::layout::{self, Layout};
 use super::machine::Machine;
-use super::programs;
+use super::{page, programs};
 use crate::expect::ExpectExt;
 use crate::paths;
 use crate::suite::report::{Ended, Report};
@@ -87,19 +88,6 @@ fn cannot_run() -> Vec<Listed> {
     here.map(|(words, lacks)| (*words, lacks.reason())).collect()
 }
 
-/// The part of the specs to run, and the limits of the run.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// Regular expression of the names of the specs.
-    pub focus: String,
-    /// Regular expression of the names of specs to leave out; empty for none.
-    pub skip: String,
-    /// Number of specs that run at the same time.
-    pub processes: u8,
-    /// Time after which ginkgo ends the run.
-    pub timeout: Duration,
-}
-
 /// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -109,53 +97,24 @@ pub struct Outcome {
     pub wrong: Vec<String>,
 }
 
-/// Runs the specs. Their output goes to `<target>/node-logs/e2e.log`.
+/// Runs the specs on the cluster. Their output goes to `<target>/node-logs/e2e/e2e.log`.
 #[must_use]
 pub fn run(hub: &Machine, layout: &Layout, run: &Run) -> Outcome {
     let programs = programs::built(&["e2e"]);
-    let dir = paths::logs().join("e2e");
-    fs::create_dir_all(&dir).or_fail(format!("make {}", dir.display()));
-    let json = dir.join("report.json");
-    drop(fs::remove_file(&json));
-    let log = dir.join("e2e.log");
-    drop(fs::remove_file(&log));
-    let out = super::machine::log_file(&log);
-    let mut command = layout::in_network(hub, layout);
-    command
-        .arg(programs.join("ginkgo"))
-        .args([
-            format!("--procs={}", run.processes),
-            format!("--timeout={}s", run.timeout.as_secs()),
-        ])
-        .args(["--no-color", "--json-report=report.json"])
-        .arg(format!("--output-dir={}", dir.display()))
-        .arg(format!("--focus={}", run.focus));
-    if !run.skip.is_empty() {
-        command.arg(format!("--skip={}", run.skip));
-    }
-    command
-        .arg(programs.join("e2e.test"))
-        .args(["--", "--provider=skeleton", "--disable-log-dump"])
-        .arg(format!("--kubeconfig={}", layout.kubeconfig().display()))
-        .env("HOME", &dir)
-        .stdout(out.try_clone().or_fail("share the log"))
-        .stderr(out);
-    let status = command.status().or_fail("start ginkgo");
-    let text = fs::read_to_string(&json).or_fail(format!(
-        "read the report {} (ginkgo ended with {status}; see {})",
-        json.display(),
-        log.display()
-    ));
-    let report = Report::read(&text).map_err(std::io::Error::other);
-    let report = selected(report.or_fail(format!("understand {}", json.display())));
+    let arguments = [
+        "--provider=skeleton".into(),
+        "--disable-log-dump".into(),
+        format!("--kubeconfig={}", layout.kubeconfig().display()),
+    ];
+    let report = ginkgo::run(
+        layout::in_network(hub, layout),
+        (&programs, "e2e.test"),
+        run,
+        &arguments,
+        &paths::logs().join("e2e"),
+    );
     let wrong = wrong(&report, &cannot_run(), run.focus == FOCUS && run.skip.is_empty());
     Outcome { report, wrong }
-}
-
-/// Without the specs that were left out by their names.
-fn selected(mut report: Report) -> Report {
-    report.specs.retain(|_, ended| *ended != Ended::Skipped("left out by name".into()));
-    report
 }
 
 /// Violations of the rule. `whole` is whether all of the specs were run, so that the list can be held against them.
@@ -182,43 +141,59 @@ fn wrong(report: &Report, cannot_run: &[Listed], whole: bool) -> Vec<String> {
     wrong
 }
 
-/// Writes the results of a whole run to docs/conformance-kubernetes.md.
+/// Writes the results of a whole run into the page `file`.
 pub fn document(outcome: &Outcome, layout: &Layout, took: Duration, file: &Path) {
-    let version = programs::version(&programs::built(&["kubelet"]));
-    let mut text = String::from(
-        "<!-- `make e2e` overwrites this page. -->\n\n# Kubernetes' own tests on Hull\n\n",
-    );
+    let mut text = String::new();
     let (passed, failed, skipped) = outcome.report.counts();
     let _infallible = write!(
         text,
-        "Kubernetes {version}, {} nodes with Hull {} in namespaces, on {}. The specs are `[NodeConformance]`, and\n\
+        "Kubernetes {}, {} nodes with Hull {} in namespaces, on {}. The specs are `[NodeConformance]`, and\n\
          `[Conformance]` of sig-node, sig-storage, sig-network, sig-apps and sig-api-machinery.\n\n\
          | Specs | Passed | Failed | Skipped | Time |\n|---|---|---|---|---|\n\
-         | {} | {passed} | {failed} | {skipped} | {} min |\n\n## Specs that did not pass\n\n",
+         | {} | {passed} | {failed} | {skipped} | {} min |\n\n### Specs that did not pass\n\n",
+        programs::version(&programs::built(&["kubelet"])),
         layout.options.nodes,
         env!("CARGO_PKG_VERSION"),
-        today(),
+        page::today(),
         outcome.report.specs.len(),
         took.as_secs() / 60,
     );
-    let (mut others, listed) = (0, cannot_run());
-    for (name, ended) in &outcome.report.specs {
-        let (Ended::Failed(why) | Ended::Skipped(why)) = ended else { continue };
-        others += 1;
-        let reason = listed.iter().find(|(words, _)| is_listed(name, words));
-        let first = why.lines().next().unwrap_or_default();
-        let reason = reason.map_or(first, |(_, reason)| reason);
-        let _infallible = writeln!(text, "- {name}: {reason}");
-    }
-    if others == 0 {
-        text.push_str("None.\n");
-    }
-    fs::write(file, text).or_fail(format!("write {}", file.display()));
+    text.push_str(&others(&outcome.report));
+    page::replace(file, "Conformance", &text);
 }
 
-/// The date in UTC, as `date` prints it.
-fn today() -> String {
-    crate::shell::run("date", ["-u", "+%Y-%m-%d"]).good().trim().to_owned()
+/// The specs that failed and are not on the list.
+#[must_use]
+pub fn unexpected(report: &Report) -> Vec<String> {
+    wrong(report, &cannot_run(), false)
+}
+
+/// The specs that did not pass, with the reasons of the list, or else what they said.
+#[must_use]
+pub fn others(report: &Report) -> String {
+    let listed = cannot_run();
+    others_with(report, |name| {
+        listed.iter().find(|(words, _)| is_listed(name, words)).map(|(_, reason)| *reason)
+    })
+}
+
+/// The same, with these reasons.
+#[must_use]
+pub fn others_with(report: &Report, reason: impl Fn(&str) -> Option<&'static str>) -> String {
+    let mut text = String::new();
+    for (name, ended) in &report.specs {
+        let (Ended::Failed(why) | Ended::Skipped(why)) = ended else { continue };
+        let reason = reason(name).map_or_else(|| first_line(why), str::to_owned);
+        let _infallible = writeln!(text, "- {name}: {reason}");
+    }
+    if text.is_empty() { "None.\n".into() } else { text }
+}
+
+/// The first line of a message, cut to a length that a list can show.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let cut: String = line.chars().take(200).collect();
+    if cut.len() < line.len() { format!("{cut}…") } else { cut }
 }
 
 #[cfg(test)]
@@ -241,7 +216,7 @@ mod tests {
             spec("skips itself", "skipped", "no such feature"),
         ];
         let text = json!([{"SpecReports": specs}]).to_string();
-        let report = selected(Report::read(&text).unwrap_or_default());
+        let report = ginkgo::selected(Report::read(&text).unwrap_or_default());
         assert_eq!(report.specs.len(), 3);
         assert_eq!(wrong(&report, &[], false).len(), 1);
         assert_eq!(wrong(&report, &[], true).len(), 2);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull serve` on a machine, with Hull's own default paths: the machine has them for itself.
 
-use super::cgroups::HULL;
+use super::cgroups::RUNTIME;
 use super::machine::Machine;
 use super::service::Service;
 use crate::cri::Cri;
@@ -26,11 +26,16 @@ pub fn configure(machine: &Machine, more: &str) {
 
 /// Starts Hull and waits until it answers.
 pub async fn start(machine: &Machine) -> Service {
-    let mut command = machine.command(HULL, machine.dir().join("hull"));
+    let mut command = machine.command(RUNTIME, machine.dir().join("hull"));
     command.args(["serve", "--config"]).arg(machine.dir().join("hull.toml"));
     let mut service = Service::start(machine, "hull", command);
-    let cri = client(machine);
-    eventually_within(deadline(), "Hull answers", || {
+    wait(&mut service, &client(machine)).await;
+    service
+}
+
+/// Waits until a container runtime answers.
+pub async fn wait(service: &mut Service, cri: &Cri) {
+    eventually_within(deadline(), "the container runtime answers", || {
         service.assert_running();
         let mut runtime = cri.runtime.clone();
         async move {
@@ -39,7 +44,6 @@ pub async fn start(machine: &Machine) -> Service {
         }
     })
     .await;
-    service
 }
 
 /// A client of the machine's Hull. Its pods have their logs where the kubelet puts them.

@@ -19,7 +19,7 @@ use crate::fixture::dynamic;
 use crate::image::{Image, Packed};
 use crate::layer::Layer;
 use crate::registry::Registry;
-use crate::suite::images::web_server;
+use crate::suite::images::{self, set_uid, web_server};
 use crate::{debian, paths, shell};
 use serde_json::{Value, json};
 use std::fs;
@@ -34,6 +34,9 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\nuser-defined-i
     group-defined-in-image:x:50000:user-defined-in-image\n";
 /// A spec mounts an image as a volume, and looks for the name of the distribution that agnhost is built on.
 const OS_RELEASE: &str = "NAME=\"Alpine Linux\"\nPRETTY_NAME=\"applets and Debian packages\"\n";
+
+/// The one applet that specs use and Debian's busybox lacks: `nmeter -d0 %3t` prints the time with milliseconds.
+const NMETER: &str = "#!/bin/bash\nnow=$EPOCHREALTIME\nTZ=UTC printf '%(%T)T.%s\\n' \"${now%.*}\" \"${now:(-6):3}\"\n";
 
 /// Programs of Debian beside the applets, and the packages of their libraries.
 const PROGRAMS: [&str; 4] = ["usr/bin/curl", "usr/bin/dig", "usr/bin/getent", "bin/nc.openbsd"];
@@ -88,13 +91,16 @@ const PACKAGES: [&str; 46] = [
 
 /// Makes all images and pushes them. `programs` is the folder of Kubernetes' programs, `source` that of its module.
 pub fn push_all(registry: &Registry, programs: &Path, source: &Path) {
+    let push = |name: &str, tags: &[&str], image: &Image| {
+        let _digest = images::push(registry, name, tags, image);
+    };
     let base = base().tar();
     let tools = dynamic(Layer::new(), &PROGRAMS, &PACKAGES).symlink("bin/nc", "nc.openbsd").tar();
     let pause = pause();
-    push(registry, "pause", &["3.10.2", "3.10.1", "3.10", "3.9"], &pause);
+    push("pause", &["3.10.2", "3.10.1", "3.10", "3.9"], &pause);
     let busybox = Image::new(vec![base.clone()], json!({"Cmd": ["sh"], "Env": [PATH]}));
-    push(registry, &format!("{E2E}/busybox"), &["1.37.0-2", "1.36.1-1", "1.29-2"], &busybox);
-    push(registry, "library/busybox", &["latest", "1"], &busybox);
+    push(&format!("{E2E}/busybox"), &["1.37.0-2", "1.36.1-1", "1.29-2"], &busybox);
+    push("library/busybox", &["latest", "1"], &busybox);
     let with = |layer: Layer, config: Value| {
         Image::new(vec![base.clone(), tools.clone(), layer.tar()], config)
     };
@@ -111,47 +117,40 @@ pub fn push_all(registry: &Registry, programs: &Path, source: &Path) {
             config["Cmd"] = json!(["test-webserver"]);
         }
         let tags: &[&str] = if data.is_some() { &["1.8"] } else { &["2.66.1", "2.55", "2.53"] };
-        push(registry, &format!("{E2E}/{name}"), tags, &with(layer, config));
+        push(&format!("{E2E}/{name}"), tags, &with(layer, config));
     }
     let plain = json!({"Cmd": ["sh"], "Env": [PATH]});
-    push(registry, &format!("{E2E}/glibc-dns-testing"), &["2.1.1"], &with(Layer::new(), plain));
+    push(&format!("{E2E}/glibc-dns-testing"), &["2.1.1"], &with(Layer::new(), plain));
     for tag in ["1.27.0-2", "1.28.0-2"] {
         let version = Layer::new().file("version", 0o644, tag).tar();
-        push(registry, &format!("{E2E}/nginx"), &[tag], &web_server(&base, 80).with(version));
+        push(&format!("{E2E}/nginx"), &[tag], &web_server(&base, 80).with(version));
     }
     let nonroot =
         Image::new(vec![base.clone()], json!({"Cmd": ["sh"], "User": "1234", "Env": [PATH]}));
-    push(registry, &format!("{E2E}/nonroot"), &["1.5"], &nonroot);
-    push(registry, &format!("{E2E}/nonewprivs"), &["1.4"], &set_uid(&base));
+    push(&format!("{E2E}/nonroot"), &["1.5"], &nonroot);
+    push(&format!("{E2E}/nonewprivs"), &["1.4"], &set_uid(&base).set("Env", json!([PATH])));
     let program = |name: &str, to: &str, config: Value| {
         let layer = Layer::new().dirs(&["usr", "usr/local", "usr/local/bin", "tmp"]);
         Image::new(vec![layer.copy(to, &programs.join(name)).tar()], config)
     };
     let coredns = program("coredns", "coredns", json!({"Entrypoint": ["/coredns"]}));
-    push(registry, "coredns/coredns", &["project"], &coredns);
+    push("coredns/coredns", &["project"], &coredns);
     let etcd = program(
         "etcd",
         "usr/local/bin/etcd",
         json!({"Entrypoint": ["/usr/local/bin/etcd"], "Env": [PATH]}),
     );
-    push(registry, "etcd", &["3.7.0-0"], &etcd);
+    push("etcd", &["3.7.0-0"], &etcd);
     let sample = program(
         "sample-apiserver",
         "sample-apiserver",
         json!({"Entrypoint": ["/sample-apiserver"]}),
     );
-    push(registry, &format!("{E2E}/sample-apiserver"), &["1.29.2"], &sample);
-}
-
-fn push(registry: &Registry, name: &str, tags: &[&str], image: &Image) {
-    let packed = image.pack();
-    for tag in tags {
-        let _reference = registry.push(name, tag, &packed);
-    }
+    push(&format!("{E2E}/sample-apiserver"), &["1.29.2"], &sample);
 }
 
 /// Directories, accounts and applets, with bash as the shell.
-fn base() -> Layer {
+pub(super) fn base() -> Layer {
     let busybox = debian::unpacked("busybox-static").join("bin/busybox");
     let bash = debian::unpacked("bash-static").join("bin/bash-static");
     let applets = shell::run(&busybox, ["--list"]).good();
@@ -186,6 +185,7 @@ fn base() -> Layer {
         .file("etc/os-release", 0o644, OS_RELEASE)
         .copy("bin/busybox", &busybox)
         .copy("bin/bash", &bash)
+        .file("bin/nmeter", 0o755, NMETER)
         .symlink("bin/sh", "bash");
     for applet in applets.lines().filter(|name| !["busybox", "sh", "bash"].contains(name)) {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
@@ -240,18 +240,4 @@ fn served(mut layer: Layer, image: &Packed) -> Layer {
     }
     let tag = format!("{}\n", image.manifest.digest());
     layer.file("var/registry/pause/manifests/testing", 0o644, tag)
-}
-
-fn set_uid(base: &[u8]) -> Image {
-    let packages = ["coreutils", "libc6", "libselinux1", "libpcre2-8-0"];
-    let id = debian::unpacked("coreutils").join("usr/bin/id");
-    let bytes = fs::read(&id).or_fail(format!("read {}", id.display()));
-    let layer =
-        dynamic(Layer::new(), &["usr/bin/id"], &packages).file("bin/id-as-owner", 0o4755, bytes);
-    // The group stays, so the shell keeps its effective user.
-    let tell = r#"echo "Effective uid: $(/bin/id-as-owner -u)""#;
-    Image::new(
-        vec![base.to_vec(), layer.tar()],
-        json!({"Cmd": ["/bin/sh", "-c", tell], "Env": [PATH]}),
-    )
 }

@@ -55,12 +55,17 @@ pub fn merge(into: &mut Value, more: &Value) {
     }
 }
 
-/// Writes the configuration, starts the kubelet with further `arguments`, and waits until its container manager runs.
-#[must_use]
-pub fn start(machine: &Machine, configuration: &Value, arguments: &[String]) -> Service {
+/// Makes the files that [`configuration`] names.
+pub fn prepare(machine: &Machine) {
     let manifests = machine.dir().join("manifests");
     fs::create_dir_all(&manifests).or_fail("make the directory of static pods");
     fs::write(resolv_conf(machine), "nameserver 127.0.0.53\n").or_fail("write a resolv.conf");
+}
+
+/// Writes the configuration, starts the kubelet with further `arguments`, and waits until its container manager runs.
+#[must_use]
+pub fn start(machine: &Machine, configuration: &Value, arguments: &[String]) -> Service {
+    prepare(machine);
     let file = machine.dir().join("kubelet.json");
     fs::write(&file, configuration.to_string()).or_fail("write the kubelet's config");
     let mut command = machine.command(SYSTEM, machine.dir().join("programs/kubelet"));

@@ -16,6 +16,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// Where network plugins are configured on a node, and where a DaemonSet installs its own; /var/lib is the node's.
+pub const CNI_CONF: &str = "/var/lib/cni/net.d";
+/// The directory of plugins that a DaemonSet installs.
+pub const CNI_BIN: &str = "/var/lib/cni/bin";
+/// The directory of Debian's plugins.
+pub const DEBIAN_CNI: &str = "/usr/lib/cni";
+
 /// The network of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pods {
@@ -23,6 +30,59 @@ pub enum Pods {
     BuiltIn,
     /// The reference plugins of CNI: bridge, host-local, portmap.
     Bridge,
+    /// Flannel, as a DaemonSet: routes between the nodes, and the reference plugins below.
+    Flannel,
+}
+
+impl Pods {
+    /// Every network, with the name that users give.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("hull", Self::BuiltIn), ("bridge", Self::Bridge), ("flannel", Self::Flannel)];
+
+    /// The network of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(of, _)| *of == name).map(|(_, network)| network)
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, of)| *of == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// The container runtime of all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runtime {
+    /// The Hull under test.
+    Hull,
+    /// containerd with runc, of `scripts/baselines`.
+    Containerd,
+}
+
+impl Runtime {
+    /// The runtime of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Hull, Self::Containerd].into_iter().find(|runtime| runtime.name() == name)
+    }
+
+    /// Its name, which is that of its daemon's program and log too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hull => "hull",
+            Self::Containerd => "containerd",
+        }
+    }
+
+    /// Its socket on a node.
+    #[must_use]
+    pub fn socket(self) -> &'static str {
+        match self {
+            Self::Hull => super::hull::SOCKET,
+            Self::Containerd => "/run/containerd/containerd.sock",
+        }
+    }
 }
 
 /// How a cluster is to be.
@@ -36,11 +96,19 @@ pub struct Options {
     pub dual_stack: bool,
     /// The network of pods.
     pub network: Pods,
+    /// The container runtime. Only Hull has a network of its own, so another one needs one of the others.
+    pub runtime: Runtime,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, gates: String::new(), dual_stack: false, network: Pods::BuiltIn }
+        Self {
+            nodes: 3,
+            gates: String::new(),
+            dual_stack: false,
+            network: Pods::BuiltIn,
+            runtime: Runtime::Hull,
+        }
     }
 }
 
@@ -106,15 +174,18 @@ impl Layout {
             nodes,
             gates: value["gates"].as_str().unwrap_or_default().to_owned(),
             dual_stack: value["dual_stack"] == true,
-            network: if value["cni"] == "bridge" { Pods::Bridge } else { Pods::BuiltIn },
+            network: Pods::named(value["cni"].as_str()?)?,
+            runtime: Runtime::named(value["runtime"].as_str()?)?,
         }))
     }
 
     /// Writes down how it was started.
     pub fn record(&self) {
-        let Options { nodes, gates, dual_stack, network } = &self.options;
-        let cni = if *network == Pods::Bridge { "bridge" } else { "" };
-        let value = json!({"nodes": nodes, "gates": gates, "dual_stack": dual_stack, "cni": cni});
+        let Options { nodes, gates, dual_stack, network, runtime } = &self.options;
+        let value = json!({
+            "nodes": nodes, "gates": gates, "dual_stack": dual_stack, "cni": network.name(),
+            "runtime": runtime.name(),
+        });
         fs::write(root().join("options.json"), value.to_string()).or_fail("write the options");
     }
 

@@ -209,8 +209,13 @@ impl Machine {
 
     /// Calls `act` on a thread in the machine's network namespace; sockets that it makes stay there.
     pub fn in_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/proc/{}/ns/net", self.pid);
-        let namespace = fs::File::open(&path).or_fail(format!("open {path}"));
+        self.in_namespace(&PathBuf::from(format!("/proc/{}/ns/net", self.pid)), act)
+    }
+
+    /// Calls `act` on a thread in the network namespace at `path`, as the host opens it; sockets that it makes stay
+    /// there.
+    pub fn in_namespace<T: Send>(&self, path: &Path, act: impl FnOnce() -> T + Send) -> T {
+        let namespace = fs::File::open(path).or_fail(format!("open {}", path.display()));
         let result = std::thread::scope(|scope| {
             let entered = scope.spawn(|| {
                 setns(&namespace, CloneFlags::CLONE_NEWNET).or_fail("enter a network namespace");

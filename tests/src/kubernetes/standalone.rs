@@ -121,13 +121,22 @@ impl Standalone {
         self.hull.take().or_fail("find Hull").end(signal);
     }
 
+    /// Merges more settings into the kubelet's configuration, for its next start.
+    pub fn configure_kubelet(&mut self, more: &Value) {
+        kubelet::merge(&mut self.configuration, more);
+    }
+
     /// Starts the kubelet, which must not run, and waits until it answers.
     pub async fn start_kubelet(&mut self) {
         assert!(self.kubelet.is_none(), "the kubelet runs already");
         let arguments = [
             format!("--hostname-override={NODE}"),
             format!("--node-ip={ADDRESS}"),
-            format!("--runtime-cgroups={}/{}", self.machine.cgroups().root(), super::cgroups::HULL),
+            format!(
+                "--runtime-cgroups={}/{}",
+                self.machine.cgroups().root(),
+                super::cgroups::RUNTIME
+            ),
         ];
         let mut kubelet = kubelet::start(&self.machine, &self.configuration, &arguments);
         eventually_within(POD_MAX, "the kubelet answers", || {

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A node of a cluster: a machine with Hull, a kubelet and kube-proxy.
+//! A node of a cluster: a machine with a container runtime, a kubelet and kube-proxy.
 
-use super::cgroups::{HULL, SYSTEM};
-use super::layout::{self, Layout, Pods};
+use super::cgroups::{RUNTIME, SYSTEM};
+use super::layout::{self, CNI_BIN, CNI_CONF, DEBIAN_CNI, Layout, Pods, Runtime};
 use super::machine::Machine;
 use super::service::Service;
-use super::{hull, kubelet};
+use super::{containerd, hull, kubelet};
 use crate::eventually::{blocking, with_long_timeout};
 use crate::expect::ExpectExt;
 use crate::shell;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest that a node may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// The CNI configuration of nodes with the reference plugins; Hull fills in the node's subnets.
+/// The CNI configuration of nodes with the reference plugins, without the node's subnets.
 const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": {{.PodCIDRRanges}}, "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -26,8 +26,49 @@ const CNI: &str = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 ]}
 "#;
 
-/// Links the machine to the hub, and starts Hull.
+/// Links the machine to the hub, and starts its container runtime.
 pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
+    link(node, hub, layout, number);
+    let mirrors = mirrors(node, layout);
+    for dir in [CNI_CONF, CNI_BIN] {
+        fs::create_dir_all(node.path(dir)).or_fail("make the directories of network plugins");
+    }
+    let executor = executor();
+    match layout.options.runtime {
+        Runtime::Hull => {
+            hull::configure(node, &hull_settings(node, layout, &mirrors));
+            let _hull = executor.block_on(hull::start(node));
+        }
+        Runtime::Containerd => {
+            if layout.options.network == Pods::Bridge {
+                let subnets = layout.subnets(number);
+                let ranges = subnets.iter().map(|subnet| json!([{"subnet": subnet}]));
+                let ranges = Value::Array(ranges.collect()).to_string();
+                let text = CNI.replace("{{.PodCIDRRanges}}", &ranges);
+                let file = node.path(CNI_CONF).join("10-pods.conflist");
+                fs::write(file, text).or_fail("write the configuration of the plugins");
+            }
+            let _containerd = executor.block_on(containerd::start(node, &mirrors));
+        }
+    }
+}
+
+/// Links the machine to the hub, and starts Hull for a kubelet that no cluster gives a subnet.
+pub fn prepare_alone(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
+    link(node, hub, layout, number);
+    let mirrors = mirrors(node, layout);
+    let subnets = layout.subnets(number);
+    let text = format!("[image]\nconfig_path = {mirrors:?}\n[network]\npod_cidr = {subnets:?}\n");
+    hull::configure(node, &text);
+    let _hull = executor().block_on(hull::start(node));
+}
+
+fn executor() -> tokio::runtime::Runtime {
+    let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    made.or_fail("make an executor")
+}
+
+fn link(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     let (address, address6) = layout.network.node(number);
     let link = format!("n{number}");
     let mut command = layout::in_network(hub, layout);
@@ -42,42 +83,42 @@ pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     );
     let mut command = node.command(SYSTEM, "sh");
     let _output = shell::finish(command.args(["-c", &script])).good();
-    hull::configure(node, &hull_settings(node, layout, number));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let _hull = runtime.or_fail("make a runtime").block_on(hull::start(node));
 }
 
 /// `$1` is the link on the bridge, `$2` the machine's PID 1.
 const LINK: &str =
     r#"ip link add "$1" type veth peer name eth0 netns "$2" && ip link set "$1" master br0 up"#;
 
-fn hull_settings(node: &Machine, layout: &Layout, number: u8) -> String {
-    // Every registry is the hub's.
-    let mirrors = node.dir().join("certs.d/_default");
-    fs::create_dir_all(&mirrors).or_fail("make the directory of mirrors");
-    let hosts = format!(
-        "[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
-        layout.network.registry()
+/// Writes the mirrors of all registries: the hub's registry. Hull and containerd read the same files.
+fn mirrors(node: &Machine, layout: &Layout) -> PathBuf {
+    let dir = node.dir().join("certs.d");
+    let default = dir.join("_default");
+    fs::create_dir_all(&default).or_fail("make the directory of mirrors");
+    let registry = layout.network.registry();
+    let hosts = format!("[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+    fs::write(default.join("hosts.toml"), hosts).or_fail("write the mirrors");
+    dir
+}
+
+/// The settings of docs/network.md for several nodes, or those for network plugins.
+fn hull_settings(node: &Machine, layout: &Layout, mirrors: &Path) -> String {
+    let mut text = format!("[image]\nconfig_path = {mirrors:?}\n[network]\n");
+    if layout.options.network == Pods::BuiltIn {
+        let cluster: Vec<&str> = layout.pods().split(',').collect();
+        let _infallible = write!(
+            text,
+            "mode = \"bridge\"\nwait_for_pod_cidr = true\ncluster_cidrs = {cluster:?}\n"
+        );
+        return text;
+    }
+    let _infallible = write!(
+        text,
+        "mode = \"cni\"\n[network.cni]\nconf_dir = {CNI_CONF:?}\nbin_dirs = [{CNI_BIN:?}, {DEBIAN_CNI:?}]\n"
     );
-    fs::write(mirrors.join("hosts.toml"), hosts).or_fail("write the mirrors");
-    let mut text = format!("[image]\nconfig_path = {:?}\n", node.dir().join("certs.d"));
-    match layout.options.network {
-        // Nodes know the way to each other's pods, and nothing else has one back.
-        Pods::BuiltIn => {
-            let subnets = layout.subnets(number);
-            let _infallible =
-                write!(text, "[network]\nmasquerade = false\npod_cidr = {subnets:?}\n");
-        }
-        Pods::Bridge => {
-            let template = node.dir().join("cni.template");
-            fs::write(&template, CNI).or_fail("write the template of the CNI configuration");
-            let dir = node.dir().join("cni");
-            fs::create_dir_all(&dir).or_fail("make the directory of CNI configurations");
-            let _infallible = write!(
-                text,
-                "[network]\nmode = \"cni\"\n[network.cni]\nconf_dir = {dir:?}\nconf_template = {template:?}\n"
-            );
-        }
+    if layout.options.network == Pods::Bridge {
+        let template = node.dir().join("cni.template");
+        fs::write(&template, CNI).or_fail("write the template of the CNI configuration");
+        let _infallible = writeln!(text, "conf_template = {template:?}");
     }
     text
 }
@@ -93,7 +134,7 @@ pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
         format!("--kubeconfig={}", layout.kubeconfig().display()),
         format!("--hostname-override={name}"),
         format!("--node-ip={addresses}"),
-        format!("--runtime-cgroups={}/{HULL}", node.cgroups().root()),
+        format!("--runtime-cgroups={}/{RUNTIME}", node.cgroups().root()),
     ];
     let mut kubelet = kubelet::start(node, &kubelet_configuration(node, layout), &arguments);
     let mut proxy = node.command(SYSTEM, node.dir().join("programs/kube-proxy"));
@@ -106,8 +147,7 @@ pub fn join(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     });
 }
 
-/// Makes the Node with its subnets before the kubelet does without, so that Hull has them from the start: no early
-/// pod gets another address.
+/// Makes the Node with its subnets before the kubelet does without, so that the kubelet announces them from the start.
 fn register(hub: &Machine, layout: &Layout, name: &str, number: u8) {
     let subnets = layout.subnets(number);
     let object = json!({
@@ -146,6 +186,7 @@ fn kubelet_configuration(node: &Machine, layout: &Layout) -> Value {
         "enableDebuggingHandlers": true,
         "containerLogMonitorInterval": "5s",
         "featureGates": gates(layout),
+        "containerRuntimeEndpoint": format!("unix://{}", layout.options.runtime.socket()),
     });
     kubelet::merge(&mut configuration, &cluster);
     configuration

@@ -41,11 +41,7 @@ pub struct Pushed {
 pub fn push_all(registry: &Registry) -> Pushed {
     let tools = tools().tar();
     let of_tools = |config: Value| Image::new(vec![tools.clone()], config);
-    let push = |name: &str, tag: &str, image: &Image| {
-        let packed = image.pack();
-        let _reference = registry.push(name, tag, &packed);
-        packed.manifest.digest()
-    };
+    let push = |name: &str, tag: &str, image: &Image| push(registry, name, &[tag], image);
 
     push(&format!("{E2E}/busybox"), "1.29-2", &of_tools(json!({"Cmd": ["sh"]})));
     push(&format!("{E2E}/nginx"), "1.14-2", &web_server(&tools, 80));
@@ -146,14 +142,25 @@ fn httpd(tools: &[u8]) -> Image {
     Image::new(vec![tools.to_vec(), site.tar()], json!({"Cmd": ["sh", "-c", serve]}))
 }
 
-fn set_uid(tools: &[u8]) -> Image {
+/// Pushes one image under several tags; the digest of its manifest.
+pub(crate) fn push(registry: &Registry, name: &str, tags: &[&str], image: &Image) -> String {
+    let packed = image.pack();
+    for tag in tags {
+        let _reference = registry.push(name, tag, &packed);
+    }
+    packed.manifest.digest()
+}
+
+/// A set-uid program on top of `tools`, and a command that prints its effective user. The group stays the caller's, so
+/// a shell keeps the effective user.
+pub(crate) fn set_uid(tools: &[u8]) -> Image {
     let packages = ["coreutils", "libc6", "libselinux1", "libpcre2-8-0"];
     let id = debian::unpacked("coreutils").join("usr/bin/id");
     let bytes = fs::read(&id).or_fail(format!("read {}", id.display()));
     let layer =
         dynamic(Layer::new(), &["usr/bin/id"], &packages).file("bin/id-as-owner", 0o4755, bytes);
     let tell = r#"echo "Effective uid: $(/bin/id-as-owner -u)""#;
-    Image::new(vec![tools.to_vec(), layer.tar()], json!({"Cmd": ["sh", "-c", tell]}))
+    Image::new(vec![tools.to_vec(), layer.tar()], json!({"Cmd": ["/bin/sh", "-c", tell]}))
 }
 
 fn predefined_group(tools: &[u8]) -> Image {

@@ -86,6 +86,13 @@ impl Report {
         Ok(())
     }
 
+    /// The numbers in words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (passed, failed, skipped) = self.counts();
+        format!("{} specs: {passed} passed, {failed} failed, {skipped} skipped", self.specs.len())
+    }
+
     /// Numbers of passed, failed and skipped specs.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {

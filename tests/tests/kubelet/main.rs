@@ -6,6 +6,8 @@
 
 mod lifecycle;
 mod monitoring;
+mod network;
+mod pulls;
 mod restarts;
 mod security;
 mod termination;
@@ -24,6 +26,11 @@ async fn started() -> Option<Standalone> {
 
 /// The same, with these settings of the kubelet.
 async fn started_with(kubelet: Value) -> Option<Standalone> {
+    started_as(Settings { kubelet, ..Settings::default() }).await
+}
+
+/// The same, with these settings of both.
+async fn started_as(settings: Settings) -> Option<Standalone> {
     static LACKS: OnceLock<bool> = OnceLock::new();
     let lacks = LACKS.get_or_init(|| {
         let script = paths::root().join("scripts/kubernetes");
@@ -34,7 +41,7 @@ async fn started_with(kubelet: Value) -> Option<Standalone> {
         paths::cannot_run("kubelet", "a kubelet (`make kubelet`, which needs Go)");
         return None;
     }
-    Some(Standalone::start_with(Settings { kubelet, ..Settings::default() }).await)
+    Some(Standalone::start_with(settings).await)
 }
 
 /// A container of a pod's spec, of the busybox image.
