@@ -159,6 +159,7 @@ mod tests {
     use std::process::Command;
 
     /// The end of a shell that has run `script`, as the two functions report it.
+    #[allow(clippy::zombie_processes, reason = "it is reaped by the function under test")]
     fn end_of(script: &str) -> Reaped {
         let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
