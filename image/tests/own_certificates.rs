@@ -51,10 +51,10 @@ async fn failure(dir: &Path, ca_file: &str) -> Option<(Unreachable, String)> {
     let registries = registries.into_iter().map(trusting).collect();
     let error =
         TestStore::with(registries).pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
-    match &error {
-        Error::Pull { source: Cause::Unreachable { kind, .. }, .. } => Some((*kind, told(&error))),
-        _ => None,
+    if let Error::Pull { source: Cause::Unreachable { kind, .. }, .. } = &error {
+        return Some((*kind, told(&error)));
     }
+    None
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! The commands of other tools' users: lifecycle of containers, copies, ports, pods of manifests, and what is printed.
 
 use hull_tests::shell::finish;
-use hull_tests::{Node, eventually, fixture, node};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, node};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,7 +15,7 @@ const SCRIPT: &str =
 
 /// The output of a command as JSON.
 fn json(node: &Node, args: &[&str]) -> Value {
-    serde_json::from_str(&node.hull(args).good()).unwrap()
+    serde_json::from_str(&node.hull(args).good()).or_fail("read JSON")
 }
 
 /// The state of the container of a pod of `hull run`.

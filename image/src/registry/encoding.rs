@@ -36,7 +36,7 @@ pub(super) fn of(headers: &HeaderMap) -> Encoding {
         (Some(name), None) if ["gzip", "x-gzip"].iter().any(|of| name.eq_ignore_ascii_case(of)) => {
             Encoding::Gzip
         }
-        _ => Encoding::Other(shown(text.trim().to_owned(), SHOWN_BYTES)),
+        _ => Encoding::Other(shown(text.trim(), SHOWN_BYTES)),
     }
 }
 

@@ -112,10 +112,12 @@ impl<'de> Visitor<'de> for Members<'_> {
         while let Some(key) = map.next_key::<String>()? {
             match self.0.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
                 None => drop(map.next_value::<IgnoredAny>()?),
-                Some(name) => match map.next_value()? {
-                    Value::Null => {}
-                    value => drop(members.insert(*name, value)),
-                },
+                Some(name) => {
+                    let value = map.next_value::<Value>()?;
+                    if !value.is_null() {
+                        members.insert(*name, value);
+                    }
+                }
             }
         }
         Ok(members)
