@@ -8,8 +8,8 @@ use hull_tests::{Cri, Node, fixture};
 use serde_json::json;
 use std::fs;
 
-/// One with content, one that no layer has, one behind a link, one inside of another, a file, and one that pods of
-/// this test mount over.
+/// One with content, one that no layer has, one behind a link, one inside of another, a file, one that pods of
+/// this test mount over, and links to the root, to another mount, and to a place there that does not exist.
 fn image() -> String {
     fixture::pushed("with-volumes", || {
         let layer = fixture::busybox_layer()
@@ -17,6 +17,10 @@ fn image() -> String {
             .file_of("data/seed", 0o644, 1000, "seed\n")
             .dir("real", 0o755)
             .symlink("link", "real")
+            .symlink("top", "/")
+            .symlink("up", "../..")
+            .symlink("shm", "/dev/shm")
+            .symlink("in-shm", "dev/shm/made")
             .file("etc/setting", 0o666, "default\n");
         let names = [
             "/etc",
@@ -27,6 +31,11 @@ fn image() -> String {
             "/etc/setting",
             "/given/in",
             "/proc/x",
+            "/top",
+            "/up",
+            "/shm",
+            "/shm/sub",
+            "/in-shm",
         ];
         let volumes: serde_json::Map<_, _> =
             names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
@@ -88,6 +97,11 @@ async fn they_are_writable_with_the_images_content_whatever_the_root_is() {
         if ran.stdout == "kept\n" { Ok(()) } else { Err(format!("{ran:?}")) }
     })
     .await;
+    // What enters later has the same root, and nothing was made on the pod's other mounts.
+    let script = "ls /proc/self/status > /dev/null && ls -A /dev/shm; touch /etc/../made";
+    let ran = cri.exec(&made, &["sh", "-c", script]).await.unwrap();
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    assert!(ran.stderr.contains("Read-only file system"), "{ran:?}");
 }
 
 #[tokio::test]

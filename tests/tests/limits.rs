@@ -226,6 +226,53 @@ async fn an_update_that_is_refused_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
+async fn an_update_is_told_as_it_holds() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut config = idle("main", &image);
+    *resources(&mut config) = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        cpu_shares: 512,
+        ..Default::default()
+    };
+    let made = cri.run(&pod, config).await;
+    let limits = api::LinuxContainerResources::default;
+    let told = || async { cri.status(&made).await.resources.unwrap().linux.unwrap() };
+    for nothing in [
+        api::LinuxContainerResources { cpu_shares: -1, ..limits() },
+        api::LinuxContainerResources { cpu_period: -1, ..limits() },
+    ] {
+        update(&cri, &made, nothing).await.unwrap();
+        let linux = told().await;
+        assert_eq!((linux.cpu_shares, linux.cpu_period), (512, 100_000), "{linux:?}");
+    }
+    for (shares, holds) in [(1, 2), (1_000_000_000, 262_144)] {
+        let to = api::LinuxContainerResources { cpu_shares: shares, ..limits() };
+        update(&cri, &made, to).await.unwrap();
+        assert_eq!(told().await.cpu_shares, holds);
+    }
+    update(&cri, &made, api::LinuxContainerResources { cpu_quota: -5, ..limits() }).await.unwrap();
+    assert_eq!(told().await.cpu_quota, -1);
+    let list = api::LinuxContainerResources { cpuset_cpus: "0\n1".into(), ..limits() };
+    let refused = update(&cri, &made, list).await.unwrap_err();
+    assert!(refused.message().contains("cpuset_cpus"), "{refused}");
+    // A score is that of every process at once, and of those that come.
+    let score = "for at in /proc/[0-9]*; do cat $at/oom_score_adj; done | sort -u";
+    update(&cri, &made, api::LinuxContainerResources { oom_score_adj: 700, ..limits() })
+        .await
+        .unwrap();
+    assert_eq!(cri.exec(&made, &["sh", "-c", score]).await.unwrap().stdout, "700\n");
+    assert_eq!(told().await.oom_score_adj, 700);
+    // Down again, where that is allowed: told is what holds.
+    update(&cri, &made, api::LinuxContainerResources { oom_score_adj: 300, ..limits() })
+        .await
+        .unwrap();
+    let held = cri.exec(&made, &["cat", "/proc/1/oom_score_adj"]).await.unwrap().stdout;
+    assert_eq!(held.trim(), told().await.oom_score_adj.to_string());
+}
+
+#[tokio::test]
 async fn scores_ids_and_groups_out_of_range_are_refused_at_once() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;

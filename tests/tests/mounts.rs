@@ -319,6 +319,34 @@ async fn nothing_is_made_in_a_volume_at_dev_or_below() {
     }
 }
 
+/// As monitoring agents mount them. What is masked is masked in the volume, too; what the volume lacks is passed over.
+#[tokio::test]
+async fn the_hosts_sys_and_proc_can_hide_the_containers() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    for (name, read_only) in [("rw", false), ("ro", true)] {
+        let mut config = shell(name, &image, "exec sleep 1000");
+        for path in ["/sys", "/proc"] {
+            let readonly = read_only;
+            config.mounts.push(api::Mount { readonly, ..mount(Path::new(path), path) });
+        }
+        let made = cri.run(&pod, config).await;
+        says(&cri, &made, "ls -A /sys/firmware; cat /proc/keys", "").await;
+        let ran = cri.exec(&made, &["sh", "-c", "echo x > /proc/sys/kernel/domainname"]).await;
+        assert!(ran.unwrap().stderr.contains("Read-only file system"));
+    }
+    let empty = node.host_dir().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let mut config = shell("empty", &image, "ls -A /sys");
+    config.mounts = vec![mount(&empty, "/sys")];
+    assert_eq!(cri.output(&pod, config).await.stdout, "");
+    let mut config = shell("false", &image, "true");
+    config.mounts = vec![mount(&empty, "/proc")];
+    let made = cri.create(&pod, config).await.unwrap();
+    let refused = cri.start(&made).await.unwrap_err();
+    assert!(refused.message().contains("is not a procfs"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_mount_path_with_dots_is_where_they_lead() {
     let node = Node::start().await;

@@ -46,18 +46,31 @@ impl Cgroup {
         })
     }
 
-    /// The path of the first cgroup, from the topmost one down to this one, that is frozen: no process in it runs.
+    /// The path of the first cgroup, from the topmost one down to this one, in which a new process would be frozen:
+    /// also while a process hangs in the kernel, which keeps the cgroup from being frozen as a whole.
     pub fn frozen_above(&self) -> Result<Option<String>, Error> {
         let mut ways = vec![self.clone()];
         while let Some(parent) = ways.last().and_then(Cgroup::parent) {
             ways.push(parent);
         }
         for cgroup in ways.iter().rev() {
-            if cgroup.is_frozen()? {
+            if cgroup.freezes_new_processes()? {
                 return Ok(Some(cgroup.shown()));
             }
         }
         Ok(None)
+    }
+
+    fn freezes_new_processes(&self) -> Result<bool, Error> {
+        Ok(match self.freezer() {
+            Some(Freezer::V1(dir)) => {
+                read_if_there(&dir, "freezer.state")?.is_some_and(|state| state.trim() != "THAWED")
+            }
+            Some(Freezer::V2(dir)) => {
+                read_if_there(&dir, "cgroup.freeze")?.is_some_and(|state| state.trim() != "0")
+            }
+            None => false,
+        })
     }
 
     fn turn(&self, frozen: bool) -> Result<(), Error> {

@@ -90,6 +90,9 @@ fn put_back(kept: &[Kept]) -> Vec<String> {
 
 /// The files that `v1::apply` may write, except for devices, whose rules are additive.
 fn v1_files(limits: &Limits) -> Vec<(&'static str, String)> {
+    // Memory without a limit takes that of memory with swap away, too.
+    let memsw =
+        limits.memory_swap_bytes.is_some() || limits.memory_bytes.is_some_and(|bytes| bytes < 0);
     let fixed = [
         (limits.cpu_shares.is_some(), "cpu", "cpu.shares"),
         (limits.cpu_period_us.is_some(), "cpu", "cpu.cfs_period_us"),
@@ -99,7 +102,7 @@ fn v1_files(limits: &Limits) -> Vec<(&'static str, String)> {
         (limits.cpuset_cpus.is_some(), "cpuset", "cpuset.cpus"),
         (limits.cpuset_mems.is_some(), "cpuset", "cpuset.mems"),
         (limits.memory_bytes.is_some(), "memory", "memory.limit_in_bytes"),
-        (limits.memory_swap_bytes.is_some(), "memory", "memory.memsw.limit_in_bytes"),
+        (memsw, "memory", "memory.memsw.limit_in_bytes"),
         (limits.memory_reservation_bytes.is_some(), "memory", "memory.soft_limit_in_bytes"),
         (limits.oom_kill_disable.is_some(), "memory", "memory.oom_control"),
         (limits.pids.is_some(), "pids", "pids.max"),

@@ -101,4 +101,16 @@ fn memory_with_and_without_swap_changes_from_any_to_any() {
     middle.update(&Limits { memory_bytes: Some(-1), ..Limits::default() }).unwrap();
     let now = read(&path, &["memory.max", "memory.limit_in_bytes"]);
     assert!(now == "max" || now.len() > 15, "{now}");
+    // A refused limit leaves both as they were.
+    middle.update(&limits(64 * MIB, 128 * MIB)).unwrap();
+    let files = [
+        ["memory.max", "memory.limit_in_bytes"],
+        ["memory.swap.max", "memory.memsw.limit_in_bytes"],
+    ];
+    let both = || files.map(|names| read(&path, &names));
+    let before = both();
+    let too_many = Limits { memory_bytes: Some(-1), pids: Some(i64::MAX), ..Limits::default() };
+    let refused = middle.update(&too_many).unwrap_err().to_string();
+    assert!(refused.contains("pids.max"), "{refused}");
+    assert_eq!(both(), before);
 }

@@ -12,8 +12,8 @@ use crate::mount::{
 use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Process, Propagation, Source, Step, StepError};
-use crate::procfs::Procfs;
-use crate::rootfs::{Make, Root, kind, mount_id};
+use crate::procfs::{self, Procfs};
+use crate::rootfs::{Make, Root, kind};
 use crate::terminal::NewTerminal;
 use crate::{copy_up, device, image_volume, sysctl};
 use hull_cgroup::CgroupFs;
@@ -306,16 +306,12 @@ impl Builder<'_> {
         }
     }
 
-    /// A clone of the root at `target`; `None` if that is on another mount.
+    /// A clone of the root at `target`; `None` if that is on another mount, or the root itself, which would be in
+    /// its place for every process that enters the mount namespace later.
     fn part_of_root(&self, target: &str) -> Result<Option<OwnedFd>> {
-        let root = self.root()?;
-        let found = root.find_or_make(target, Make::Directory, 0o755);
+        let found = self.root()?.find_or_make_on_own_mount(target);
         let found = found.map_err(errno_context(format!("make({target})")))?;
-        let on = |fd| mount_id(fd).map_err(errno_context(format!("statx({target})")));
-        if on(found.as_fd())? != on(root.fd())? {
-            return Ok(None);
-        }
-        clone_fd(found.as_fd(), false).map(Some)
+        found.map(|found| clone_fd(found.as_fd(), false)).transpose()
     }
 
     fn slot(&self, slot: u32) -> Result<OwnedFd> {
@@ -381,6 +377,9 @@ impl Builder<'_> {
             hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
         }
         let at = self.place(target, make, true)?;
+        if target == "/proc" {
+            procfs::check(tree.as_fd())?;
+        }
         self.covers.covered(target);
         self.places.cover(target);
         let (found, ..) = kind(at.as_fd()).map_err(errno_context(format!("statx({target})")))?;

@@ -2,7 +2,7 @@
 //! Hooks of the OCI runtime spec: programs that get the container's state on their stdin.
 //!
 //! The rule: a hook ends within its timeout or is killed, and the error of a failed hook shows its output. It gets
-//! only its own environment, and no descriptor of ours. The callers decide when each kind runs; see
+//! no descriptor of ours, and its own environment; a startContainer hook without one gets the container's. The callers decide when each kind runs; see
 //! [`hook_sync`](crate::hook_sync).
 
 use crate::plan::{Step, StepError};
@@ -58,7 +58,7 @@ pub struct Hook {
     pub path: String,
     /// Its arguments, `argv[0]` first; if empty, the path alone.
     pub args: Vec<Vec<u8>>,
-    /// Its whole environment.
+    /// Its environment. If it is empty, a startContainer hook gets the container's.
     pub env: Vec<Vec<u8>>,
     /// Its timeout in seconds; `None` for the default.
     pub timeout_s: Option<u32>,
@@ -127,8 +127,10 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
     match fork().map_err(failed)? {
         ForkResult::Child => {
             let (errno, call) = become_hook(hook, &stdin, &said, surroundings);
-            // Into its own output, which the parent shows.
-            let _gone = write(&said, format!("{call}: {errno}").as_bytes());
+            // Into its own output, which the parent shows, and which is only its stdout in the end.
+            let text = format!("{call}: {errno}");
+            let written = write(&said, text.as_bytes());
+            let _gone = written.or_else(|_| write(rustix::stdio::stdout(), text.as_bytes()));
             hull_sys::exit_now(127)
         }
         ForkResult::Parent { pidfd, .. } => {

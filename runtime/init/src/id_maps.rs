@@ -10,8 +10,9 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-/// The id on the host of an id in the user namespace, if a range has it.
-pub(crate) fn to_host_id(maps: &[IdMap], container_id: u32) -> Option<u32> {
+/// The id on the host of an id in the user namespace, if a range has it. `user_namespaces(7)`.
+#[must_use]
+pub fn to_host_id(maps: &[IdMap], container_id: u32) -> Option<u32> {
     maps.iter().find_map(|map| {
         let offset =
             container_id.checked_sub(map.container_id).filter(|offset| *offset < map.length)?;

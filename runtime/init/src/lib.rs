@@ -40,6 +40,7 @@ mod sysctl;
 mod terminal;
 
 pub use hooks::{Hook, HookKind, Hooks};
+pub use id_maps::to_host_id;
 pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};
 pub use mount_sources::try_user_namespaces;
 pub use namespaces::Processes;

@@ -149,6 +149,15 @@ fn of_process(pid: i32, wanted: (u64, u64)) -> Option<OwnedFd> {
     (identity(first.as_fd()).ok()? == wanted).then_some(copy)
 }
 
+/// Refuses a volume at /proc that is not a procfs: programs, and those who look after them, believe what they read there.
+pub(crate) fn check(volume: BorrowedFd<'_>) -> Result {
+    let found = fstatfs(volume).map_err(errno_context("statfs(/proc)"))?;
+    if found.f_type == PROC_MAGIC {
+        return Ok(());
+    }
+    Err(errno_context("move_mount(/proc): the volume there is not a procfs")(Errno::INVAL))
+}
+
 /// A detached copy of a mount, if it is a whole procfs.
 fn verified(root: OwnedFd) -> Result<OwnedFd, Errno> {
     /// `PROC_ROOT_INO` of include/linux/proc_fs.h.

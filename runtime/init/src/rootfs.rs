@@ -6,7 +6,8 @@
 //! a link in the image can point nowhere else, even if it is changed meanwhile.
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat2, readlinkat, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat, openat2,
+    readlinkat, statx,
 };
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -46,22 +47,52 @@ impl Root {
 
     /// Opens `path` inside.
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        self.resolve(path, flags, ResolveFlags::empty())
+    }
+
+    fn resolve(&self, path: &str, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
         let path =
             if path.trim_matches('/').is_empty() { "." } else { path.trim_start_matches('/') };
-        hull_sys::open_in_root(self.fd(), path, flags, ResolveFlags::empty())
+        hull_sys::open_in_root(self.fd(), path, flags, how)
     }
 
     /// Resolves `path` inside of the root; missing parts are created, the last one as `last` says.
     ///
     /// The target of a dangling link (an image's resolv.conf, often) is created inside of the root.
     pub(crate) fn find_or_make(&self, path: &str, last: Make, mode: u32) -> Result<OwnedFd> {
-        match self.find(path) {
+        self.resolve_or_make(path, last, mode, ResolveFlags::empty())
+    }
+
+    /// A directory as [`Root::find_or_make`] finds or makes it, but only on the root's own mount, and below its top:
+    /// `None` where the path, or a link on it, leads to another mount or to the top itself. Nothing is made there.
+    pub(crate) fn find_or_make_on_own_mount(&self, path: &str) -> Result<Option<OwnedFd>> {
+        let no_other_mount = ResolveFlags::NO_XDEV;
+        let found = match self.resolve_or_make(path, Make::Directory, 0o755, no_other_mount) {
+            Err(Errno::XDEV) => return Ok(None),
+            found => found?,
+        };
+        let stat = statx(&found, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        if !stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(Errno::NOSYS);
+        }
+        let is_top = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        Ok(if is_top { None } else { Some(found) })
+    }
+
+    fn resolve_or_make(
+        &self,
+        path: &str,
+        last: Make,
+        mode: u32,
+        how: ResolveFlags,
+    ) -> Result<OwnedFd> {
+        match self.resolve(path, OFlags::PATH, how) {
             Err(Errno::NOENT) => {}
             other => return other,
         }
         // Most often only the last part is missing. A link in its place is handled below.
         if let Ok((parent, name)) = split(path)
-            && let Ok(parent) = self.open(parent, OFlags::PATH | OFlags::DIRECTORY)
+            && let Ok(parent) = self.resolve(parent, OFlags::PATH | OFlags::DIRECTORY, how)
             && let Ok(made) = make_one(&parent, name, last, mode)
         {
             return Ok(made);
@@ -75,7 +106,7 @@ impl Root {
             } else {
                 (Make::Directory, OFlags::PATH | OFlags::DIRECTORY)
             };
-            let made = match self.open(&next, flags) {
+            let made = match self.resolve(&next, flags, how) {
                 Err(Errno::NOENT) => {
                     let mode = if todo.is_empty() { mode } else { 0o755 };
                     make_one(&at, &name, make, mode)

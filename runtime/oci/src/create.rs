@@ -77,6 +77,7 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
     }
+    reset_affinity(global);
     let created = build(&dir, &setup, args, &host, receiver.as_ref());
     if created.is_err()
         && let Err(left) = tear_down(global, &dir, Some(&setup.record))
@@ -87,6 +88,14 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         );
     }
     created
+}
+
+/// The caller's CPU affinity is not the container's. A filter around us may forbid that call: the container then has
+/// fewer CPUs, which does not keep it from starting.
+pub(crate) fn reset_affinity(global: &Global) {
+    if let Err(error) = hull_sys::reset_affinity() {
+        log::warn(global, &format!("the container runs on the CPUs of its caller only: {error}"));
+    }
 }
 
 /// In a frozen cgroup the container's process would never get ready, and this one would wait for it.
@@ -111,7 +120,6 @@ fn build(
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, terminal) = io(setup.terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
-    hull_sys::reset_affinity().map_err(Error::call)?;
     let launch = LaunchOptions {
         outlives: true,
         start_socket: Some(socket.as_fd()),

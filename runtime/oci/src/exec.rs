@@ -3,7 +3,7 @@
 
 use crate::args::{Exec, Global};
 use crate::console::{self, Receiver};
-use crate::create::{check_streams, check_thawed, io, write_pid};
+use crate::create::{check_streams, check_thawed, io, reset_affinity, write_pid};
 use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -48,7 +48,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         cgroup: &cgroup,
     };
     let keyring = format!("_ses.{}", args.id);
-    hull_sys::reset_affinity().map_err(Error::call)?;
+    reset_affinity(global);
     let launch = LaunchOptions {
         outlives: true,
         kept_fds: args.streams.preserve_fds,

@@ -2,6 +2,7 @@
 //! `start`: starts the program of a created container, then runs the poststart hooks.
 
 use crate::args::Global;
+use crate::create::check_thawed;
 use crate::error::{Error, Result};
 use crate::hooks::{failed_hook, hooks, only_hooks};
 use crate::record::Record;
@@ -19,6 +20,12 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
     if record.first.is_none() {
         return Err(Error::WrongState { action: "start", id: id.into(), status: Status::Creating });
     }
+    let (status, _) = status::of(&dir, &record)?;
+    if status == Status::Paused {
+        return Err(Error::WrongState { action: "start", id: id.into(), status });
+    }
+    // A frozen parent: the process would not answer, and the lock would be held meanwhile.
+    check_thawed(&status::cgroup(&record)?, id)?;
     match start_socket::release(dir.as_fd()).map_err(Error::call)? {
         Some(Ok(())) => {}
         Some(Err(error)) => return Err(described(&record, &error)?),

@@ -16,10 +16,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 pub(crate) fn of(dir: &Dir, record: &Record) -> Result<(Status, Option<OwnedFd>)> {
     let Some(first) = record.first else { return Ok((Status::Creating, None)) };
     let Some(process) = alive(first)? else { return Ok((Status::Stopped, None)) };
-    let status = if start_socket::has_waiter(dir.as_fd()).map_err(Error::call)? {
-        Status::Created
-    } else if is_frozen(record)? {
+    let status = if is_frozen(record)? {
         Status::Paused
+    } else if start_socket::has_waiter(dir.as_fd()).map_err(Error::call)? {
+        Status::Created
     } else {
         Status::Running
     };

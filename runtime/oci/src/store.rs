@@ -5,7 +5,7 @@
 //! <root>/<id>/record.json   written whole beside the old one and renamed over it
 //!             start         the socket at which it waits to be started; see hull_init::start_socket
 //!             filter        its seccomp filter, compiled, for execs
-//! <root>/filters@2/         compiled filters by their profile; no id has an `@`
+//! <root>/filters@3/         compiled filters by their profile; no id has an `@`
 //! ```
 //!
 //! The rule: the directory is there before anything that it stands for, and until after the last of
@@ -201,7 +201,7 @@ mod tests {
         for good in ["a", "web-1", "A.b_c+d", &"x".repeat(ID_BYTES_MAX)] {
             checked(good).unwrap();
         }
-        for bad in ["", ".", "..", "a/b", "a b", "ä", "filters@2", &"x".repeat(ID_BYTES_MAX + 1)] {
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "filters@3", &"x".repeat(ID_BYTES_MAX + 1)] {
             checked(bad).unwrap_err();
         }
     }

@@ -30,6 +30,7 @@ pub use hooks::hooks;
 pub use host::HostFacts;
 pub use hull_cgroup::Limits;
 pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
+pub use hull_init::to_host_id;
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use mounts::clean;

@@ -64,9 +64,9 @@ pub(crate) async fn run(
     };
     let detach_keys = (stdio.stdin && stdio.tty).then(|| keys.clone());
     let options = Options { stdin: stdio.stdin, tty: stdio.tty, detach_keys, timeout: None };
-    let ended = session::run(&url, options, stdin, signals).await.map_err(|err| match err {
-        Error::SessionCut => Error::AttachCut { container: output::short(id) },
-        other => other,
+    let ended = session::run(&url, options, stdin, signals).await.map_err(|err| {
+        let is_cut = matches!(err, Error::SessionCut);
+        if is_cut { Error::AttachCut { container: output::short(id) } } else { err }
     })?;
     if ended == Ended::Detached {
         output::to_stderr(&format!(

@@ -34,7 +34,7 @@ pub(crate) async fn containers(client: Client, command: &Containers) -> Result<(
 /// Runs a command for pods.
 pub(crate) async fn pods(client: Client, command: &Pods) -> Result<()> {
     match command {
-        Pods::Pods(args) => ps::pods(client, args).await,
+        Pods::List(args) => ps::pods(client, args).await,
         Pods::Play(Play::Kube(args)) => play::kube(client, args).await,
         Pods::Runp(args) => inspect::run_pod(client, args).await,
         Pods::Stopp(args) => objects::stop_pods(client, &args.names).await,

@@ -101,15 +101,14 @@ pub(crate) async fn version(client: Result<Client>, args: &OutputArgs) -> Result
 /// Why there is no version of the daemon at `socket`.
 fn unreachable(socket: &Path, source: &io::Error) -> String {
     let socket = socket.display();
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("not running at {socket}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("unknown, because only root may use {socket}")
-        }
-        _ => format!("unknown, because {socket} cannot be reached: {source}"),
+    let kind = source.kind();
+    if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        return format!("not running at {socket}");
     }
+    if kind == io::ErrorKind::PermissionDenied {
+        return format!("unknown, because only root may use {socket}");
+    }
+    format!("unknown, because {socket} cannot be reached: {source}")
 }
 
 /// The fields of metrics.

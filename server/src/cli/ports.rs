@@ -48,7 +48,7 @@ pub(crate) async fn port(mut client: Client, args: &Port) -> Result<()> {
     let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let found: Vec<String> = rows
         .iter()
-        .filter(|row| row["port"].to_string() == number && row["protocol"] == protocol)
+        .filter(|row| row["port"].as_u64() == number.parse().ok() && row["protocol"] == protocol)
         .map(|row| format!("{}:{}\n", bracketed(&row["hostIp"]), row["hostPort"]))
         .collect();
     if found.is_empty() {

@@ -189,8 +189,8 @@ mod tests {
     fn a_volume_is_a_directory_and_never_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("volumes/data");
-        create(&[volume.clone()]).unwrap();
-        create(&[volume.clone()]).unwrap();
+        create(std::slice::from_ref(&volume)).unwrap();
+        create(std::slice::from_ref(&volume)).unwrap();
         assert_eq!(std::fs::metadata(&volume).unwrap().permissions().mode() & 0o777, 0o777);
         let link = dir.path().join("volumes/link");
         std::os::unix::fs::symlink("/etc", &link).unwrap();

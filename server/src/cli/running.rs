@@ -49,7 +49,7 @@ pub(crate) struct Running {
 /// How following a container ended.
 #[derive(Debug)]
 pub(crate) enum Followed {
-    Exited(api::ContainerStatus),
+    Exited(Box<api::ContainerStatus>),
     /// The user typed the detach keys.
     Detached,
     /// It was stopped because it did not get all of our stdin, which was reported.
@@ -109,10 +109,8 @@ impl Running {
         }
         let log = if has_output { None } else { Some(LogPrinter::start(&self.log)?) };
         let followed = self.until_ended(signals, log, stops, NO_INPUT).await?;
-        Ok(match followed {
-            Followed::Exited(_) if lost => Followed::InputCut,
-            other => other,
-        })
+        let is_cut = lost && matches!(followed, Followed::Exited(_));
+        Ok(if is_cut { Followed::InputCut } else { followed })
     }
 
     /// Passes on stdin. An error if the container may have got only a part of it.
@@ -186,7 +184,7 @@ impl Running {
             }
         }
         Ok(match status {
-            Some(status) if !is_cut => Followed::Exited(status),
+            Some(status) if !is_cut => Followed::Exited(Box::new(status)),
             _ => Followed::InputCut,
         })
     }

@@ -6,12 +6,11 @@ use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjustment};
 use crate::oci_spec;
-use crate::oci_spec::userns::outside;
 use crate::pod::PodRecord;
 use crate::storage::blocking;
 use hull_image::Image;
 use hull_nri::PluginSet;
-use hull_plan::{IdMaps, Plan};
+use hull_plan::{IdMaps, Plan, to_host_id};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::nri::Event;
@@ -177,7 +176,7 @@ fn make_rootfs(
     let owner = |uid, gid| match &maps {
         // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
         Some(IdMaps { uids, gids }) => {
-            let of = |ranges, id| outside(ranges, id).or_else(|| outside(ranges, 0));
+            let of = |ranges, id| to_host_id(ranges, id).or_else(|| to_host_id(ranges, 0));
             (of(uids, uid).unwrap_or(uid), of(gids, gid).unwrap_or(gid))
         }
         None => (uid, gid),
@@ -196,9 +195,24 @@ fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> 
     wanted.group = group.or(wanted.group);
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
-    let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);
-    let passwd = read("/etc/passwd").map_err(of_image)?;
-    let group = read("/etc/group").map_err(of_image)?;
+    let read = |path: &str| {
+        let read = hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX + 1);
+        match read.map_err(of_image)? {
+            // The first part of it would give another user, or fewer groups.
+            Some(bytes) if bytes.len() > ACCOUNTS_BYTES_MAX => {
+                let why = "it is longer than 1 MiB";
+                let source = oci_spec::Error::Bad {
+                    field: "a file of the image",
+                    value: path.to_owned(),
+                    why,
+                };
+                Err(Error::Spec { source })
+            }
+            read => Ok(read),
+        }
+    };
+    let passwd = read("/etc/passwd")?;
+    let group = read("/etc/group")?;
     let user = oci_spec::user::resolve(&wanted, passwd.as_deref(), group.as_deref())
         .map_err(|source| Error::Spec { source: source.into() })?;
     Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })

@@ -12,6 +12,7 @@ pub(crate) mod exec;
 pub(crate) mod exit_details;
 mod host_paths;
 pub(crate) mod log;
+pub(crate) mod oom_score;
 pub(crate) mod plans;
 mod record;
 pub(crate) mod remove;

@@ -61,9 +61,21 @@ const PIDS_MAX: &str = "pids.max";
 /// Values of `/proc/pid/oom_score_adj`, `proc_pid_oom_score_adj(5)`.
 const OOM_SCORES: std::ops::RangeInclusive<i64> = -1000..=1000;
 
-/// The score that is asked for, checked: the kernel refuses others only when the process is made.
+/// The score that is asked for; the kernel refuses others only when the process is made. CPUs and memory nodes are
+/// checked with it.
 pub(super) fn oom_score(resources: &cri::LinuxContainerResources) -> Result<i64, Error> {
+    check_list("cpuset_cpus", &resources.cpuset_cpus)?;
+    check_list("cpuset_mems", &resources.cpuset_mems)?;
     check_oom_score(resources.oom_score_adj)
+}
+
+/// The kernel reads a list only up to the end of a line. `cpuset(7)`, list format.
+fn check_list(field: &'static str, list: &str) -> Result<(), Error> {
+    if list.bytes().all(|byte| byte.is_ascii_digit() || b",-:/".contains(&byte)) {
+        return Ok(());
+    }
+    let why = "it is not a list of numbers and ranges, such as 0-3,7";
+    Err(Error::Bad { field, value: list.to_owned(), why })
 }
 
 /// Refuses a score that the kernel does not accept.
@@ -83,15 +95,21 @@ pub(crate) fn limits(resources: &cri::LinuxContainerResources) -> Result<Limits,
     hull_plan::limits(&oci).map_err(|source| Error::Limits { source })
 }
 
-/// Merges an update into the current limits. 0 and empty values change nothing.
+/// CPU shares that the kernel has: it takes others for the nearest of these.
+const SHARES: std::ops::RangeInclusive<i64> = 2..=262_144;
+
+/// Merges an update into the current limits, as they hold then. 0 and empty values, and a negative number where there
+/// is none to have, change nothing.
 pub(crate) fn merge_resources(
     have: &mut cri::LinuxContainerResources,
     update: &cri::LinuxContainerResources,
 ) {
+    let shares = update.cpu_shares;
+    let shares = if shares > 0 { shares.clamp(*SHARES.start(), *SHARES.end()) } else { 0 };
     for (have, new) in [
-        (&mut have.cpu_period, update.cpu_period),
-        (&mut have.cpu_quota, update.cpu_quota),
-        (&mut have.cpu_shares, update.cpu_shares),
+        (&mut have.cpu_period, update.cpu_period.max(0)),
+        (&mut have.cpu_quota, update.cpu_quota.max(-1)),
+        (&mut have.cpu_shares, shares),
         (&mut have.memory_limit_in_bytes, update.memory_limit_in_bytes),
         (&mut have.oom_score_adj, update.oom_score_adj),
         (&mut have.memory_swap_limit_in_bytes, update.memory_swap_limit_in_bytes),

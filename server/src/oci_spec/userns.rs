@@ -5,7 +5,7 @@
 //! without the host's root. Its containers are in the pod's user namespace, never in another one.
 
 use super::Error;
-use hull_plan::{IdMap, IdMaps};
+use hull_plan::{IdMap, IdMaps, to_host_id};
 use hull_proto::cri::{self, NamespaceMode};
 use serde_json::{Value, json};
 
@@ -85,15 +85,7 @@ pub(super) fn check_user(
 
 /// Whether an id inside stands for one of the host.
 pub(crate) fn is_inside(ranges: &[IdMap], id: u32) -> bool {
-    outside(ranges, id).is_some()
-}
-
-/// The id on the host of an id inside.
-pub(crate) fn outside(ranges: &[IdMap], id: u32) -> Option<u32> {
-    ranges.iter().find_map(|range| {
-        let offset = id.checked_sub(range.container_id).filter(|offset| *offset < range.length)?;
-        range.host_id.checked_add(offset)
-    })
+    to_host_id(ranges, id).is_some()
 }
 
 fn bad(field: &'static str, value: &str, why: &'static str) -> Error {
@@ -220,7 +212,7 @@ mod tests {
     fn the_maps_of_a_kubelet_are_accepted() {
         let maps = of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)])).unwrap().unwrap();
         assert_eq!(maps.uids, [IdMap { container_id: 0, host_id: 65_536, length: 65_536 }]);
-        assert_eq!(outside(&maps.uids, 7), Some(65_543));
+        assert_eq!(to_host_id(&maps.uids, 7), Some(65_543));
         assert!(!is_inside(&maps.uids, 65_536));
         assert_eq!(of_pod(&config(NamespaceMode::Node, &[])).unwrap(), None);
         assert_eq!(of_pod(&cri::PodSandboxConfig::default()).unwrap(), None);

@@ -84,9 +84,16 @@ fn a_frozen_parent_cgroup_is_an_error_that_says_so() {
     let exec = bundle.oci(&["exec", "one", "true"]);
     fs::write(&file, thaw).unwrap();
     refused(&created, &[&parent, "frozen", "hint:"]);
+    bundle.change(|config| config["linux"]["cgroupsPath"] = format!("{parent}/three").into());
+    let _said = bundle.create("three").good();
+    fs::write(&file, freeze).unwrap();
+    let started = bundle.oci(&["start", "three"]);
+    fs::write(&file, thaw).unwrap();
+    refused(&started, &[&parent, "frozen", "hint:"]);
+    bundle.change(|config| config["linux"]["cgroupsPath"] = format!("{parent}/two").into());
     assert_ne!(exec.code, 0, "{exec:?}");
     let _said = bundle.create("two").good();
-    for id in ["one", "two"] {
+    for id in ["one", "two", "three"] {
         let _said = bundle.oci(&["delete", "-f", id]).good();
     }
     // The runtime takes away what it was asked for, and not the caller's parents.
@@ -94,6 +101,18 @@ fn a_frozen_parent_cgroup_is_an_error_that_says_so() {
         let own = dir.join(&bundle.cgroup()[1..]);
         let _not_in_all = fs::remove_dir(own.join("parent")).and_then(|()| fs::remove_dir(own));
     }
+}
+
+#[test]
+fn a_container_that_is_paused_before_its_start_is_not_started() {
+    let bundle = Bundle::new();
+    let _said = bundle.create("one").good();
+    let _said = bundle.oci(&["pause", "one"]).good();
+    assert!(bundle.oci(&["state", "one"]).good().contains("paused"));
+    refused(&bundle.oci(&["start", "one"]), &["start", "one", "paused"]);
+    let _said = bundle.oci(&["resume", "one"]).good();
+    let _said = bundle.oci(&["start", "one"]).good();
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
 }
 
 #[test]

@@ -82,6 +82,12 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
         refused(&bundle.create("one"), &[&named, "exit code 3", "no luck"]);
         assert_eq!(bundle.left(), Vec::<String>::new(), "after {kind}");
     }
+    let missing = json!({"createRuntime": [{"path": "/no/such/hook"}]});
+    bundle.change(|config| config["hooks"] = missing);
+    refused(
+        &bundle.create("one"),
+        &["createRuntime hook", "execve(/no/such/hook)", "No such file"],
+    );
     for kind in ["startContainer", "poststart"] {
         bundle.change(|config| config["hooks"] = json!({kind: hook("exit 4")}));
         let _said = bundle.create("one").good();

@@ -55,6 +55,13 @@ func main() {
 		{"Dial(unix://PATH) with a dialer", func(path string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 			return grpc.Dial("unix://"+path, append(options, dialer)...)
 		}},
+		// The dialer knows the path: there is nothing to name, and the authority is empty.
+		{"Dial of nothing with a dialer", func(_ string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+			return grpc.Dial("", append(options, dialer)...)
+		}},
+		{"passthrough:/// with a dialer", func(_ string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///", append(options, dialer)...)
+		}},
 		// As older releases, and those in other languages, have it.
 		{"authority PATH", newClient("unix://", grpc.WithAuthority(path))},
 		{"authority unix:PATH", newClient("unix://", grpc.WithAuthority("unix:"+path))},

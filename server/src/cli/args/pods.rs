@@ -22,9 +22,10 @@ container that exits: that is the work of a kubelet.";
 pub(crate) enum Pods {
     /// List the pods of this node
     #[command(
+        name = "pods",
         after_help = "Examples:\n  hull pods\n  hull pods -n kube-system --filter state=ready"
     )]
-    Pods(ListPods),
+    List(ListPods),
     /// Run the pods of a Kubernetes manifest without a cluster
     #[command(subcommand)]
     Play(Play),

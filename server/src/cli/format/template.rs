@@ -57,8 +57,10 @@ impl Template {
         let mut tokens = tokens(&unescape(rest))?.into_iter();
         let (parts, end) = block(&mut tokens, 0)?;
         match end {
-            End::Text => Ok(Self { parts, table }),
-            End::Else | End::End => Err("it has an {{end}} or {{else}} without {{if}}".into()),
+            Closing::Text => Ok(Self { parts, table }),
+            Closing::Else | Closing::End => {
+                Err("it has an {{end}} or {{else}} without {{if}}".into())
+            }
         }
     }
 
@@ -164,7 +166,7 @@ fn words(action: &str) -> Result<Vec<String>, String> {
 }
 
 /// The end of a block.
-enum End {
+enum Closing {
     Text,
     Else,
     End,
@@ -173,7 +175,7 @@ enum End {
 fn block(
     tokens: &mut impl Iterator<Item = Token>,
     depth: usize,
-) -> Result<(Vec<Part>, End), String> {
+) -> Result<(Vec<Part>, Closing), String> {
     if depth > DEPTH_MAX {
         return Err(format!("it is nested more than {DEPTH_MAX} times"));
     }
@@ -188,25 +190,25 @@ fn block(
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["end"] => return Ok((parts, End::End)),
-            ["else"] => return Ok((parts, End::Else)),
+            ["end"] => return Ok((parts, Closing::End)),
+            ["else"] => return Ok((parts, Closing::Else)),
             ["range", of] => match block(tokens, depth + 1)? {
-                (inner, End::End) => parts.push(Part::Range(path(of)?, inner)),
+                (inner, Closing::End) => parts.push(Part::Range(path(of)?, inner)),
                 _ => return Err("{{range}} has no {{end}}".into()),
             },
             ["if", of] => {
                 let (then, end) = block(tokens, depth + 1)?;
                 let otherwise = match end {
-                    End::End => Vec::new(),
-                    End::Else => block(tokens, depth + 1)?.0,
-                    End::Text => return Err("{{if}} has no {{end}}".into()),
+                    Closing::End => Vec::new(),
+                    Closing::Else => block(tokens, depth + 1)?.0,
+                    Closing::Text => return Err("{{if}} has no {{end}}".into()),
                 };
                 parts.push(Part::If(path(of)?, then, otherwise));
             }
             other => parts.push(Part::Print(expression(other)?)),
         }
     }
-    Ok((parts, End::Text))
+    Ok((parts, Closing::Text))
 }
 
 fn expression(words: &[&str]) -> Result<Expression, String> {
@@ -279,12 +281,15 @@ fn printed(expression: &Expression, value: &Value) -> Result<String, String> {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         }
         .to_string(),
-        Expression::Join(of, with) => match find(value, of)? {
-            Value::Array(items) => {
-                items.iter().map(|item| plain(Some(item))).collect::<Vec<_>>().join(with)
+        Expression::Join(of, with) => {
+            let found = find(value, of)?;
+            match found.as_array() {
+                Some(items) => {
+                    items.iter().map(|item| plain(Some(item))).collect::<Vec<_>>().join(with)
+                }
+                None => plain(Some(found)),
             }
-            other => plain(Some(other)),
-        },
+        }
         Expression::Upper(of) => plain(Some(find(value, of)?)).to_uppercase(),
         Expression::Lower(of) => plain(Some(find(value, of)?)).to_lowercase(),
     })

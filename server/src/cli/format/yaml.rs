@@ -10,8 +10,13 @@ pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Array(items) if !items.is_empty() => list(items, 0, &mut out),
         Value::Object(map) if !map.is_empty() => object(map.iter(), 0, &mut out),
-        other => {
-            out.push_str(&scalar(other));
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => {
+            out.push_str(&scalar(value));
             out.push('\n');
         }
     }
@@ -45,9 +50,14 @@ fn nested(value: &Value, depth: usize, out: &mut String) {
             out.push('\n');
             object(map.iter(), depth + 1, out);
         }
-        other => {
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => {
             // Writing to a String cannot fail.
-            let _ = writeln!(out, " {}", scalar(other));
+            let _ = writeln!(out, " {}", scalar(value));
         }
     }
 }
@@ -65,8 +75,13 @@ fn list(items: &[Value], depth: usize, out: &mut String) {
                 out.push('\n');
                 list(inner, depth + 1, out);
             }
-            other => {
-                let _ = writeln!(out, " {}", scalar(other));
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => {
+                let _ = writeln!(out, " {}", scalar(item));
             }
         }
     }

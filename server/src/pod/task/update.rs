@@ -151,16 +151,27 @@ impl Task {
                 let turn = Arc::clone(&entry.updates.turn);
                 let failed = id.clone();
                 let panicked = move |err| WorkResult::UpdateDecided(failed, waiter, Err(err));
+                let mut decision = decision;
                 self.work.spawn("set the limits", panicked, async move {
                     // One update after the other, or one could put back what another has set.
                     let _turn = turn.acquire().await;
                     let limits = decision.limits.clone();
+                    let score = decision.kubelets.oom_score_adj;
                     let set = blocking(move || {
                         let cgroup = hull_cgroup::Cgroup::at(&node.cgroups, &path)?;
-                        cgroup.update(&limits)
+                        cgroup.update(&limits)?;
+                        if score == 0 {
+                            Ok(true)
+                        } else {
+                            container::oom_score::set(&cgroup, score)
+                        }
                     });
                     let set = set.await.map_err(|source| Error::SetLimits { source });
-                    WorkResult::Updated(id, waiter, decision, set)
+                    if matches!(set, Ok(false)) {
+                        // What is recorded is what holds.
+                        decision.kubelets.oom_score_adj = 0;
+                    }
+                    WorkResult::Updated(id, waiter, decision, set.map(drop))
                 });
             }
             state @ (State::Creating | State::Exited { .. } | State::Removing) => {

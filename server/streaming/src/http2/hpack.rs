@@ -14,6 +14,10 @@ const ENTRY_BYTES: usize = 32;
 /// The name looked for, and its index in the static table.
 const AUTHORITY: &[u8] = b":authority";
 const AUTHORITY_INDEX: usize = 1;
+/// A whole field of the static table: `:authority` without a value. RFC 7541, 6.1.
+const EMPTY_AUTHORITY: u8 = 0x80 | 1;
+/// The index of `set-cookie`, which requests do not have, and whose name is as long: what an empty authority becomes.
+const INSTEAD: u8 = 55;
 /// Lengths of the names of the static table, from index 1. RFC 7541, Appendix A.
 const STATIC_NAMES: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
@@ -58,11 +62,18 @@ impl Decoder {
         while let Some(first) = block.get(at).copied() {
             match first {
                 0x80.. => {
+                    if first == EMPTY_AUTHORITY {
+                        *block.get_mut(at)? = 0x80 | INSTEAD;
+                    }
                     let index = integer(block, &mut at, 7)?;
                     self.name(index)?;
                 }
                 0x40.. => {
+                    let from = at;
                     let (name, value) = self.literal(block, &mut at, 6)?;
+                    if usize::from(first & 0x3f) == AUTHORITY_INDEX && value == 0 {
+                        *block.get_mut(from)? = 0x40 | INSTEAD;
+                    }
                     self.insert(name, value);
                 }
                 0x20.. => {

@@ -2,10 +2,10 @@
 //! Authorities of gRPC clients that are not the name of a host, before the server's HTTP/2 refuses them.
 //!
 //! A client of a unix socket has no host to name. Some send the path as `:authority`, raw (`/run/hull/hull.sock`, older
-//! gRPC for Go) or escaped (`%2Frun%2Fhull%2Fhull.sock`, gRPC for C, C++, Python, Ruby, and for Go with a dialer of
-//! the client's own). gRPC allows any authority, but the HTTP library here takes it for a part of a URI, and resets the
-//! stream. So [`AuthorityFilter`] replaces the characters of such a value that no host has, in the bytes that the
-//! client sends. Nothing of the server looks at the value.
+//! gRPC for Go) or escaped (`%2Frun%2Fhull%2Fhull.sock`, gRPC for C, C++, Python, Ruby, and for Go with a dialer of the
+//! client's own). gRPC allows any authority, but the HTTP library here takes it for a part of a URI, and resets the
+//! stream; also for an empty one (Go without a target). So [`AuthorityFilter`] replaces the characters of such a value
+//! that no host has, in the bytes that the client sends. Nothing of the server looks at the value.
 //!
 //! The rule: a replacement never changes a length, neither of the bytes nor of the value that they stand for. All frames
 //! stay as they are, and the header tables of both sides (RFC 7541), which count lengths, stay in step. Where that

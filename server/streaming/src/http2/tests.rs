@@ -74,6 +74,13 @@ fn a_path_as_authority_becomes_a_name_of_the_same_length_in_every_form() {
 }
 
 #[test]
+fn an_empty_authority_becomes_another_empty_field() {
+    // As Go sends it, and with its name from the table: then it is an entry of the same size.
+    assert_eq!(blocks(&[&[0x83, 0x86, 0x81]]), [[0x83, 0x86, 0xb7]]);
+    assert_eq!(blocks(&[&[0x83, 0x86, 0x41, 0x00]]), [[0x83, 0x86, 0x77, 0x00]]);
+}
+
+#[test]
 fn what_the_server_takes_and_other_fields_stay_as_they_are() {
     for value in [&b"localhost"[..], b"[::1]:50051", b"hull.example:80", b"user@host"] {
         let block = [&[0x41][..], coded(value).as_slice()].concat();
