@@ -416,7 +416,7 @@ async fn account_files_that_are_too_long_are_refused_by_name() {
             let layer = fixture::busybox_layer().dir("etc", 0o755).file(
                 &format!("etc/{file}"),
                 0o644,
-                &line.repeat((1 << 20) / 64 + 1),
+                line.repeat((1 << 20) / 64 + 1),
             );
             hull_tests::image::Image::new(vec![layer.tar()], json!({"Cmd": ["sh"]}))
         });
