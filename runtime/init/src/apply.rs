@@ -15,7 +15,7 @@ use crate::plan::{Attrs, Namespace, Op, Plan, Process, Propagation, Source, Step
 use crate::procfs::{self, Procfs};
 use crate::rootfs::{Make, Root, kind};
 use crate::terminal::NewTerminal;
-use crate::{copy_up, device, image_volume, sysctl};
+use crate::{copy_up, defined_volume, device, image_volume, sysctl};
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -101,6 +101,10 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
         if plan.namespaces.user != Namespace::Inherit && builder.root.is_some() {
             become_container_root()?;
+        }
+        if let (Op::RootOverlay { .. } | Op::RootBind { .. }, Some(root)) = (op, &builder.root) {
+            defined_volume::make_all(root, &plan.ops)
+                .map_err(|(at, failed)| failed.at(number(at)))?;
         }
     }
     if before_pivot.is_none() {
@@ -298,20 +302,12 @@ impl Builder<'_> {
             (None, Source::Image { lower, path, at }) => {
                 image_volume::open(lower, path, at).map(Some)
             }
-            (None, Source::Root) => self.part_of_root(target),
+            (None, Source::Root) => defined_volume::tree(self.root()?, target),
             (None, Source::Host(path)) => {
                 let call = format!("open_tree({path}, CLONE): not cloned before the mounts");
                 Err(errno_context(call)(Errno::INVAL))
             }
         }
-    }
-
-    /// A clone of the root at `target`; `None` if that is on another mount, or the root itself, which would be in
-    /// its place for every process that enters the mount namespace later.
-    fn part_of_root(&self, target: &str) -> Result<Option<OwnedFd>> {
-        let found = self.root()?.find_or_make_on_own_mount(target);
-        let found = found.map_err(errno_context(format!("make({target})")))?;
-        found.map(|found| clone_fd(found.as_fd(), false)).transpose()
     }
 
     fn slot(&self, slot: u32) -> Result<OwnedFd> {

@@ -14,6 +14,7 @@ mod apply;
 mod clone;
 mod copy_up;
 mod cover;
+mod defined_volume;
 mod device;
 mod filter;
 mod hook_sync;

@@ -195,24 +195,9 @@ fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> 
     wanted.group = group.or(wanted.group);
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
-    let read = |path: &str| {
-        let read = hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX + 1);
-        match read.map_err(of_image)? {
-            // The first part of it would give another user, or fewer groups.
-            Some(bytes) if bytes.len() > ACCOUNTS_BYTES_MAX => {
-                let why = "it is longer than 1 MiB";
-                let source = oci_spec::Error::Bad {
-                    field: "a file of the image",
-                    value: path.to_owned(),
-                    why,
-                };
-                Err(Error::Spec { source })
-            }
-            read => Ok(read),
-        }
-    };
-    let passwd = read("/etc/passwd")?;
-    let group = read("/etc/group")?;
+    let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);
+    let passwd = read("/etc/passwd").map_err(of_image)?;
+    let group = read("/etc/group").map_err(of_image)?;
     let user = oci_spec::user::resolve(&wanted, passwd.as_deref(), group.as_deref())
         .map_err(|source| Error::Spec { source: source.into() })?;
     Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })

@@ -16,7 +16,8 @@ async fn a_limit_that_the_kernel_refuses_is_the_callers_fault_and_the_message_na
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
-    let linux = Some(api::LinuxContainerResources { cpuset_cpus: long(), ..Default::default() });
+    let cpuset_cpus = "0,".repeat(5_000) + "9999";
+    let linux = Some(api::LinuxContainerResources { cpuset_cpus, ..Default::default() });
     let request =
         api::UpdateContainerResourcesRequest { container_id: id, linux, ..Default::default() };
     let refused = cri.runtime.clone().update_container_resources(request).await.unwrap_err();
