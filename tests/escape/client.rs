@@ -91,7 +91,7 @@ const CONTAINER_FIELDS: &[ContainerField] = &[
     ("annotation", |c, t| drop(c.annotations.insert(t.into(), t.into()))),
     ("log_path", |c, t| c.log_path = t.into()),
     ("host_path", |c, t| c.mounts = vec![mount(Path::new(t), "/x")]),
-    ("container_path", |c, t| c.mounts = vec![mount(Path::new("/nowhere-of-hull"), t)]),
+    ("container_path", |c, t| c.mounts = vec![mount(Path::new("/proc/nowhere-of-hull"), t)]),
     ("device", |c, t| {
         c.devices = vec![api::Device {
             container_path: t.into(),

@@ -117,7 +117,10 @@ async fn a_terminal_is_one_stream_with_carriage_returns() {
     let logs = cri.logs(&made).await;
     assert!(logs.iter().all(|line| line.stream == "stdout"), "{logs:?}");
     let said = text(&logs, "stdout");
-    assert!(said.starts_with("/dev/pts/0\r\n"), "{said:?}");
+    assert!(said.starts_with("/dev/pts/0\n"), "{said:?}");
+    let file = cri.status(&made).await.log_path;
+    let file = std::fs::read_to_string(file).or_fail("read the log");
+    assert!(file.contains(" /dev/pts/0\r\n"), "{file:?}");
     assert!(said.contains("err") && said.contains("in"), "{said:?}");
 }
 

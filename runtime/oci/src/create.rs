@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks::hook_failed;
 use crate::setup::{Setup, setup};
-use crate::status::{self, failed};
+use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
 use crate::{log, start};
 use hull_cgroup::{Cgroup, CgroupFs};
@@ -95,14 +95,6 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
 pub(crate) fn reset_affinity(global: &Global) {
     if let Err(error) = hull_sys::reset_affinity() {
         log::warn(global, &format!("the container runs on the CPUs of its caller only: {error}"));
-    }
-}
-
-/// In a frozen cgroup the container's process would never get ready, and this one would wait for it.
-pub(crate) fn check_thawed(cgroup: &Cgroup, id: &str) -> Result<()> {
-    match cgroup.frozen_above().map_err(failed(id))? {
-        Some(path) => Err(Error::Frozen { path }),
-        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::args::{Exec, Global};
 use crate::console::{self, Receiver};
-use crate::create::{check_streams, check_thawed, io, reset_affinity, write_pid};
+use crate::create::{check_streams, io, reset_affinity, write_pid};
 use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -38,7 +38,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
     if !args.ignore_paused {
-        check_thawed(&status::cgroup(&record)?, &args.id)?;
+        status::check_thawed(&status::cgroup(&record)?, &args.id)?;
     }
     let (streams, socket) = io(terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let (maps, cgroup) = (id_maps(&record), cgroup(&record, args));

@@ -2,7 +2,6 @@
 //! `start`: starts the program of a created container, then runs the poststart hooks.
 
 use crate::args::Global;
-use crate::create::check_thawed;
 use crate::error::{Error, Result};
 use crate::hooks::{failed_hook, hooks, only_hooks};
 use crate::record::Record;
@@ -25,7 +24,7 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
         return Err(Error::WrongState { action: "start", id: id.into(), status });
     }
     // A frozen parent: the process would not answer, and the lock would be held meanwhile.
-    check_thawed(&status::cgroup(&record)?, id)?;
+    status::check_thawed(&status::cgroup(&record)?, id)?;
     match start_socket::release(dir.as_fd()).map_err(Error::call)? {
         Some(Ok(())) => {}
         Some(Err(error)) => return Err(described(&record, &error)?),

@@ -30,6 +30,14 @@ fn is_frozen(record: &Record) -> Result<bool> {
     cgroup(record)?.is_frozen().map_err(failed(&record.id))
 }
 
+/// In a frozen cgroup the container's process would never get ready, and this one would wait for it.
+pub(crate) fn check_thawed(cgroup: &Cgroup, id: &str) -> Result<()> {
+    match cgroup.frozen_above().map_err(failed(id))? {
+        Some(path) => Err(Error::Frozen { path }),
+        None => Ok(()),
+    }
+}
+
 /// The container's cgroup.
 pub(crate) fn cgroup(record: &Record) -> Result<Cgroup> {
     let host = CgroupFs::detect().map_err(failed(&record.id))?;

@@ -16,6 +16,7 @@ use hull_proto::containerd::containers::{
 };
 use hull_proto::containerd::tasks::{self, GetRequest, GetResponse, tasks_server::Tasks};
 use hull_proto::containerd::version::{VersionRequest, VersionResponse, version_server::Version};
+use hull_proto::id::ID_LEN;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -34,6 +35,10 @@ enum Named {
 
 impl Cri {
     fn named(&self, id: &str) -> Result<Named, Status> {
+        // Whole ids only, as names of cgroups have them; CRI takes the beginning of one.
+        if id.len() != ID_LEN {
+            return Err(status::of(Error::NotFound { kind: "container", id: id.to_owned() }));
+        }
         if let Some((found, pod)) = self.node.registry.container(id)
             && let Some(view) = pod.view().containers.get(&found)
         {

@@ -13,7 +13,7 @@ const TEXTS: [&str; 40] = [
     "./x",
     "a/../..",
     "../../../../nowhere-of-hull",
-    "/nowhere-of-hull/../x",
+    "/proc/nowhere-of-hull/../x",
     "nul\0inside",
     "\x1b[31mred\x1b[0m",
     "line\nlevel=error forged",

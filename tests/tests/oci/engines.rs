@@ -89,7 +89,8 @@ fn a_frozen_parent_cgroup_is_an_error_that_says_so() {
     fs::write(&file, freeze).unwrap();
     let started = bundle.oci(&["start", "three"]);
     fs::write(&file, thaw).unwrap();
-    refused(&started, &[&parent, "frozen", "hint:"]);
+    // As runc has it: what is frozen with its parent is paused.
+    refused(&started, &["start", "three", "paused"]);
     bundle.change(|config| config["linux"]["cgroupsPath"] = format!("{parent}/two").into());
     assert_ne!(exec.code, 0, "{exec:?}");
     let _said = bundle.create("two").good();
