@@ -11,7 +11,7 @@ export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 .PHONY: cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install missing tools on Debian 12 (quick if nothing is missing)
 	@scripts/setup
@@ -81,7 +81,7 @@ vm-programs: setup tools
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
 test-vm: vm-programs ## Run the kernel and node tests in a VM, and critest; T=name as for test, P=program
@@ -154,7 +154,7 @@ cluster-down: ## Remove the cluster of `make cluster`
 	@$(CLUSTER) down
 
 # RUNTIMES starts a cluster with each, one after another, ROUNDS times; without it the cluster that runs is measured.
-cluster-bench: cluster-programs ## Measure pods on the cluster that runs, or compare: RUNTIMES="hull containerd" ROUNDS=1
+cluster-bench: setup cluster-programs ## Measure pods on the cluster that runs, or compare: RUNTIMES="hull containerd" ROUNDS=1
 	@$(CLUSTER) bench $(if $(RUNTIMES),--runtimes "$(RUNTIMES)" --rounds $(or $(ROUNDS),1) --nodes $(or $(NODES),3))
 
 # FOCUS and SKIP are regular expressions of names of specs, PROCS is how many run at the same time. A whole run writes

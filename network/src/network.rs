@@ -249,7 +249,12 @@ impl Network {
     /// logged: new pods do not need it.
     pub fn maintain(&self) {
         let builtin = self.choose().map_or(true, |choice| choice.provider == Provider::Builtin);
-        let done = if builtin { self.builtin.maintain() } else { self.builtin.withdraw() };
+        let done = match (builtin, self.owns_bridge) {
+            (true, _) => self.builtin.maintain(),
+            (false, true) => self.builtin.withdraw(),
+            // A bridge of that name is another daemon's, or a plugin's.
+            (false, false) => Ok(()),
+        };
         if let Err(err) = done {
             warn!(error = %err, hint = err.hint(), "the built-in network of earlier pods is not in order");
         }

@@ -151,7 +151,7 @@ fn usage_errors_of_commands_with_the_code_of_a_container_are_125() {
 
 #[test]
 fn commands_that_hull_does_not_have_name_the_tool() {
-    let page = std::fs::read_to_string("../docs/cli.md").unwrap();
+    let page = std::fs::read_to_string(paths::root().join("docs/cli.md")).unwrap();
     let rows: Vec<Vec<&str>> = page
         .lines()
         .skip_while(|line| *line != "## Commands that hull does not have")
@@ -172,7 +172,7 @@ fn commands_that_hull_does_not_have_name_the_tool() {
 
 #[test]
 fn every_command_of_the_page_exists() {
-    let page = std::fs::read_to_string("../docs/cli.md").unwrap();
+    let page = std::fs::read_to_string(paths::root().join("docs/cli.md")).unwrap();
     let rows = page
         .lines()
         .skip_while(|line| *line != "## Commands")

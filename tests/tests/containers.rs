@@ -378,33 +378,6 @@ async fn the_stop_signal_is_the_configs_or_the_images() {
     assert_eq!(stop("of-config", api::Signal::Sigusr2).await, 42);
 }
 
-/// libc has no names for them, and neither have most programs: 34 to 64.
-#[tokio::test]
-async fn a_real_time_signal_ends_a_process_as_any_other_does() {
-    let node = Node::start().await;
-    let (cri, _, image) = node.pod("other").await;
-    let mut config = cri.pod_config("web");
-    hull_tests::cri::pod_namespaces(&mut config).pid = api::NamespaceMode::Pod.into();
-    let pod = cri.run_pod_with(config).await.unwrap();
-    let sleeper = |name| {
-        let mut config = shell(name, &image, "exec sleep 1000");
-        let security = hull_tests::cri::security(&mut config);
-        security.namespace_options.get_or_insert_default().pid = api::NamespaceMode::Pod.into();
-        config.stop_signal = api::Signal::Sigrtminplus3.into();
-        config
-    };
-    let (one, two) = (cri.run(&pod, sleeper("one")).await, cri.run(&pod, sleeper("two")).await);
-    for signal in [32, 34, 36, 64] {
-        let script = format!("kill -{signal} $$");
-        let ran = cri.exec(&one, &["sh", "-c", &script]).await.unwrap();
-        assert_eq!(ran.code, 128 + signal, "{ran:?}");
-    }
-    cri.stop(&one, 60).await.unwrap();
-    let ended = cri.status(&one).await;
-    assert_eq!(ended.exit_code, 128 + 37, "{ended:?}");
-    assert_eq!(cri.exec(&two, &["echo", "alive"]).await.unwrap().stdout, "alive\n");
-}
-
 /// A group that lies behind the end of what is read would be lost in silence.
 #[tokio::test]
 async fn account_files_that_are_too_long_are_refused_by_name() {

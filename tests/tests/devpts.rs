@@ -104,6 +104,11 @@ async fn a_hostile_container_gets_an_error_and_no_terminal_of_the_host() {
             add_capabilities: vec!["SYS_ADMIN".into(), "MKNOD".into()],
             ..api::Capability::default()
         });
+        // The default profile refuses every mount, where the node has AppArmor.
+        security(&mut config).apparmor = Some(api::SecurityProfile {
+            profile_type: api::security_profile::ProfileType::Unconfined.into(),
+            ..api::SecurityProfile::default()
+        });
         let id = cri.run(&pod, config).await;
         cri.prints(&id, "replaced").await;
         let (_input, mut output) = session::exec(&cri, &id, &["tty"], true).await;

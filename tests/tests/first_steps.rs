@@ -117,7 +117,7 @@ async fn the_daemon_removes_a_detached_pod_that_is_to_be_removed() {
 }
 
 #[tokio::test]
-async fn callers_wait_while_the_daemon_finishes_its_calls() {
+async fn callers_are_not_refused_while_the_daemon_finishes_its_calls() {
     let mut node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let id = cri.run_idle(&pod, "main", &image).await;
@@ -137,7 +137,7 @@ async fn callers_wait_while_the_daemon_finishes_its_calls() {
     })
     .await;
     let waits = UnixStream::connect(node.socket());
-    assert!(waits.is_ok(), "a caller that comes now waits: {waits:?}");
+    assert!(waits.is_ok(), "a caller that comes now is not refused: {waits:?}");
     std::fs::write(format!("{root}/end"), "").or_fail("let the command end");
     assert_eq!(call.await.or_fail("join").or_fail("the call is finished").code, 0);
     drop(waits);

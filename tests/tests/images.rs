@@ -274,20 +274,6 @@ async fn of_several_platforms_this_one_is_taken() {
     assert!(refused.message().contains(this_arch()), "what was wanted: {refused}");
 }
 
-/// Without its end, the groups of the user would be missing and nobody would know.
-#[tokio::test]
-async fn a_group_file_that_is_too_large_refuses_the_container() {
-    let node = Node::start().await;
-    let cri = node.cri();
-    let group = "g:x:7:\n".repeat(160_000) + "extra:x:2000:app\n";
-    let image = fixture::busybox_image().with(Layer::new().file("etc/group", 0o644, group).tar());
-    let reference = fixture::registry().push("tests/large-group", "1", &image.pack());
-    cri.pull(&reference).await.unwrap();
-    let pod = cri.run_pod("web").await.unwrap();
-    let refused = cri.create(&pod, shell("main", &reference, "id")).await.unwrap_err();
-    assert!(refused.message().contains("/etc/group"), "{refused}");
-}
-
 #[tokio::test]
 async fn an_account_opens_a_private_registry_and_stays_with_its_caller() {
     let node = Node::start().await;

@@ -226,7 +226,7 @@ async fn an_update_that_is_refused_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_update_is_told_as_it_holds() {
+async fn status_reports_the_limits_that_are_in_force_after_an_update() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let mut config = idle("main", &image);
@@ -238,22 +238,22 @@ async fn an_update_is_told_as_it_holds() {
     };
     let made = cri.run(&pod, config).await;
     let limits = api::LinuxContainerResources::default;
-    let told = || async { cri.status(&made).await.resources.unwrap().linux.unwrap() };
+    let reported = || async { cri.status(&made).await.resources.unwrap().linux.unwrap() };
     for nothing in [
         api::LinuxContainerResources { cpu_shares: -1, ..limits() },
         api::LinuxContainerResources { cpu_period: -1, ..limits() },
     ] {
         update(&cri, &made, nothing).await.unwrap();
-        let linux = told().await;
+        let linux = reported().await;
         assert_eq!((linux.cpu_shares, linux.cpu_period), (512, 100_000), "{linux:?}");
     }
     for (shares, holds) in [(1, 2), (1_000_000_000, 262_144)] {
         let to = api::LinuxContainerResources { cpu_shares: shares, ..limits() };
         update(&cri, &made, to).await.unwrap();
-        assert_eq!(told().await.cpu_shares, holds);
+        assert_eq!(reported().await.cpu_shares, holds);
     }
     update(&cri, &made, api::LinuxContainerResources { cpu_quota: -5, ..limits() }).await.unwrap();
-    assert_eq!(told().await.cpu_quota, -1);
+    assert_eq!(reported().await.cpu_quota, -1);
     let list = api::LinuxContainerResources { cpuset_cpus: "0\n1".into(), ..limits() };
     let refused = update(&cri, &made, list).await.unwrap_err();
     assert!(refused.message().contains("cpuset_cpus"), "{refused}");
@@ -263,13 +263,13 @@ async fn an_update_is_told_as_it_holds() {
         .await
         .unwrap();
     assert_eq!(cri.exec(&made, &["sh", "-c", score]).await.unwrap().stdout, "700\n");
-    assert_eq!(told().await.oom_score_adj, 700);
-    // Down again, where that is allowed: told is what holds.
+    assert_eq!(reported().await.oom_score_adj, 700);
+    // Down again, where that is allowed: what holds is reported.
     update(&cri, &made, api::LinuxContainerResources { oom_score_adj: 300, ..limits() })
         .await
         .unwrap();
     let held = cri.exec(&made, &["cat", "/proc/1/oom_score_adj"]).await.unwrap().stdout;
-    assert_eq!(held.trim(), told().await.oom_score_adj.to_string());
+    assert_eq!(held.trim(), reported().await.oom_score_adj.to_string());
 }
 
 #[tokio::test]

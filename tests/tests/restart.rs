@@ -343,7 +343,8 @@ async fn a_start_that_the_daemon_did_not_live_to_answer_is_the_next_ones() {
         let (cri, container) = (cri.clone(), container.clone());
         async move { cri.start(&container).await }
     });
-    // On the same connection: the daemon has read the start before it answers this.
+    // The start is sent first, on the same connection.
+    tokio::task::yield_now().await;
     assert_eq!(cri.pods().await.len(), 1);
     fs::write(cgroup.join("cgroup.freeze"), "0").unwrap();
     again.await.unwrap().unwrap();

@@ -42,14 +42,22 @@ pub async fn store(
         let input = json!({"ServerURL": key, "Username": name, "Secret": password}).to_string();
         helper::change(&program, "store", &input).await?;
         // So that other tools know that the helper has it.
-        auths(&mut file)?.insert(key, json!({}));
+        put(&mut file, key, json!({}))?;
         write(path, &file)?;
         return Ok(helper::program(&program));
     }
     let auth = BASE64.encode(format!("{name}:{password}").as_bytes());
-    auths(&mut file)?.insert(key, json!({"auth": auth}));
+    put(&mut file, key, json!({"auth": auth}))?;
     write(path, &file)?;
     Ok(path.display().to_string())
+}
+
+/// Replaces the entries of a registry, however they spell it: an older one would be used instead.
+fn put(file: &mut Map<String, Value>, key: String, entry: Value) -> Result<(), String> {
+    let all = auths(file)?;
+    all.retain(|has, _| !is_same(has, &key));
+    all.insert(key, entry);
+    Ok(())
 }
 
 /// Removes credentials, and returns where they were. None is an error.

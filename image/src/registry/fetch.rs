@@ -272,7 +272,8 @@ impl Session {
                 Ok(response) => {
                     let known = range::known(&response, stream.received, stream.descriptor.size);
                     // A part of something compressed begins elsewhere.
-                    let is_plain = encoding::of(response.headers()) == Encoding::Identity;
+                    let is_plain = encoding::of(response.headers()) == Encoding::Identity
+                        || range::is_part_of(&response, stream.descriptor.size);
                     if let Some(known) = known.filter(|_| is_plain) {
                         return Ok((response, known));
                     }

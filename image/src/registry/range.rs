@@ -30,6 +30,14 @@ pub(super) fn known(response: &Response, received: u64, size: u64) -> Option<u64
     is_whole.then_some(received)
 }
 
+/// Whether a response says that it is a part of an object of this size: then it is one of the layer as it is stored,
+/// also where the storage calls a compressed layer encoded.
+pub(super) fn is_part_of(response: &Response, size: u64) -> bool {
+    let header = response.headers().get(CONTENT_RANGE).and_then(|of| parse(of.to_str().ok()?));
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && header.is_some_and(|part| part.whole == Some(size))
+}
+
 /// Where the part of a response begins, if it says so.
 pub(super) fn start(response: &Response) -> Option<u64> {
     let header = response.headers().get(CONTENT_RANGE)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The same images pulled by Hull and by containerd: their trees are the same, or differ as docs/differences.md says.
 //!
-//! It needs containerd and its client, which `make baselines` builds. `IMAGES` is the number of images; `make
-//! compare-images` sets it to 300, prints what differs and why, and the times of the pulls.
+//! It needs containerd and its client, which `make baselines` builds, so it runs only by its name. `IMAGES` is the number
+//! of images; `make compare-images` sets it to 300, prints what differs and why, and the times of the pulls.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -168,6 +168,7 @@ impl Summary {
             self.hull.as_secs_f64(),
             self.containerd.as_secs_f64()
         ));
+        assert!(self.paths > 0 && self.same > 0, "no image was compared");
         let count = self.unexplained.len();
         let some: Vec<&String> = self.unexplained.iter().take(PRINTED_MAX).collect();
         let text = some.into_iter().fold(String::new(), |all, one| format!("{all}\n{one}"));

@@ -138,12 +138,12 @@ pub(super) fn read(root: &Path) -> Tree {
 
 fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut list = vec![0; 64 << 10];
-    let length = llistxattr(path, list.as_mut_slice()).unwrap_or(0);
+    let length = llistxattr(path, list.as_mut_slice()).unwrap();
     let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let of = |name: &[u8]| {
         let mut value = vec![0; 64 << 10];
         let text = OsString::from_vec(name.to_vec());
-        let length = lgetxattr(path, &text, value.as_mut_slice()).unwrap_or(0);
+        let length = lgetxattr(path, &text, value.as_mut_slice()).unwrap();
         value.truncate(length);
         (String::from_utf8_lossy(name).into_owned(), value)
     };

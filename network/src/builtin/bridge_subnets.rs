@@ -33,8 +33,8 @@ impl BridgeSubnets {
         Self(Folder::new(folder(state_dir), BYTES_MAX))
     }
 
-    /// Reads the subnets, current ones first; none without a record. An unusable record is set aside.
-    pub(crate) fn load(&self) -> Result<Vec<Subnet>, Error> {
+    /// Reads the subnets, current ones first; `None` without a record. An unusable record is set aside.
+    pub(crate) fn load(&self) -> Result<Option<Vec<Subnet>>, Error> {
         let failed = |source| Error::ReadLeases { source };
         self.0.sweep().map_err(failed)?;
         let only_ours = |name: &str, _: &Record| {
@@ -45,8 +45,8 @@ impl BridgeSubnets {
             warn!(path = %bad.path.display(), why = bad.why,
                 "the record of the bridge's subnets is unusable and was set aside; addresses of former subnets stay on the bridge");
         }
-        let nets = loaded.records.into_iter().flat_map(|(_, record)| record.subnets);
-        Ok(nets.filter_map(|net| Subnet::new(net).ok()).collect())
+        let Some((_, record)) = loaded.records.into_iter().next() else { return Ok(None) };
+        Ok(Some(record.subnets.into_iter().filter_map(|net| Subnet::new(net).ok()).collect()))
     }
 
     /// Replaces the record.
@@ -79,14 +79,14 @@ mod tests {
     fn subnets_come_back_in_their_order_and_a_damaged_record_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let record = BridgeSubnets::new(&dir.path().join("network"));
-        assert!(record.load().unwrap().is_empty());
+        assert_eq!(record.load().unwrap(), None);
         let subnets = ["10.1.0.0/24", "fd00::/64", "10.0.0.0/16"];
         let subnets = subnets.map(|net| Subnet::new(net.parse().unwrap()).unwrap());
         record.write(&subnets).unwrap();
-        assert_eq!(record.load().unwrap(), subnets);
+        assert_eq!(record.load().unwrap(), Some(subnets.to_vec()));
         let file = dir.path().join("network-bridge/subnets.json");
         fs::write(&file, "{\"version\":1,").unwrap();
-        assert!(record.load().unwrap().is_empty());
+        assert_eq!(record.load().unwrap(), None);
         assert!(dir.path().join("network-bridge/subnets.bad").try_exists().unwrap());
         record.remove().unwrap();
         record.remove().unwrap();

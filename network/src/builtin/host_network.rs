@@ -203,15 +203,16 @@ impl HostNetwork {
             let ipam = self.ipam();
             (ipam.pods().next().is_some(), ipam.unused_current(), ipam.unused_former())
         };
-        let recorded = self.record.load()?;
+        let record = self.record.load()?;
         if any {
+            let recorded = record.unwrap_or_default();
             self.withdrawn.store(true, Ordering::Release);
             let mut unused = former;
             unused.extend(current.into_iter().filter(|of| recorded.contains(of)));
             return self.retire_with_setup_locked(&unused);
         }
-        let bridge = host::find_bridge(&route_socket()?, &self.config);
-        if !recorded.is_empty() || matches!(bridge, Ok(Some(_))) {
+        // A bridge without a record is not of this network, though it has its name.
+        if record.is_some() {
             self.remove_with_setup_locked()?;
             info!(link = self.config.bridge, "removed the built-in network, which no pod uses");
             self.ipam().forget_former(&former);

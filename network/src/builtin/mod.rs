@@ -97,7 +97,7 @@ impl BuiltinNetwork {
         let current =
             if config.pod_cidr.is_empty() { Vec::new() } else { subnets(&config.pod_cidr)? };
         let record = BridgeSubnets::new(&config.state_dir);
-        let recorded = record.load()?;
+        let recorded = record.load()?.unwrap_or_default();
         let mut ipam = Ipam::new(Vec::new());
         let leases = Leases::new(config.state_dir.clone());
         let known = || -> Result<Vec<Subnet>, Error> {

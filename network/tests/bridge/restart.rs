@@ -107,6 +107,13 @@ fn links_of_another_daemon_are_not_those_of_one_that_never_used_the_bridge() {
             };
             Network::open(mode, config(dir, &["10.214.7.0/24"]), cni).unwrap()
         };
+        host.bridge.detach(&id(1)).unwrap();
+        for mode in [Mode::Cni, Mode::None, Mode::Auto] {
+            // Also a bridge without links, between two pods of the other daemon.
+            open(mode, &other).maintain();
+            assert!(ip("-o link show").contains("hulltest0"), "{mode:?}");
+        }
+        let _pod = host.attach(1, &[]);
         for mode in [Mode::Cni, Mode::None] {
             assert!(open(mode, &other).attachments().is_empty(), "{mode:?}");
             // The daemon that attached the pod, after a change of its mode.

@@ -377,7 +377,7 @@ impl Builder<'_> {
             procfs::check(tree.as_fd())?;
         }
         self.covers.covered(target);
-        self.places.cover(target);
+        self.places.cover(target, *propagation == Some(Propagation::Shared));
         let (found, ..) = kind(at.as_fd()).map_err(errno_context(format!("statx({target})")))?;
         // The kernel's EINVAL does not distinguish these from other errors.
         match (is_directory, found == FileType::Directory) {
@@ -449,8 +449,11 @@ impl Builder<'_> {
     fn terminal(&self, new: &NewTerminal, process: &Process) -> Result<OwnedFd, StepError> {
         let failed = |failed: CallError| failed.at(Step::Stdio);
         let slave = new.open(self.root().map_err(failed)?.fd(), process)?;
-        let tree = clone_fd(slave.as_fd(), false).map_err(failed)?;
-        self.attach(&tree, "/dev/console", Make::File).map_err(failed)?;
+        // The host's own console stays visible where /dev is shared with it.
+        if !self.places.is_shared("/dev/console") {
+            let tree = clone_fd(slave.as_fd(), false).map_err(failed)?;
+            self.attach(&tree, "/dev/console", Make::File).map_err(failed)?;
+        }
         Ok(slave)
     }
 

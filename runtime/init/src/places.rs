@@ -31,6 +31,8 @@ pub(crate) struct Places {
     kernel: Vec<KernelMount>,
     /// Paths below /dev, /proc and /sys at which something else is mounted.
     volumes: Vec<String>,
+    /// Paths of volumes whose mounts are peers of the host's: what is mounted there appears on the host, and stays.
+    shared: Vec<String>,
 }
 
 /// Whether a mount point there must be reached without a link.
@@ -57,11 +59,19 @@ impl Places {
     }
 
     /// Notes a bind mount: what it covers of the kernel's file systems is not what paths lead to any more.
-    pub(crate) fn cover(&mut self, target: &str) {
+    pub(crate) fn cover(&mut self, target: &str, is_shared: bool) {
         self.kernel.retain(|of| rest_below(&of.target, target).is_none());
         if is_strict(target) {
             self.volumes.push(target.to_owned());
         }
+        if is_shared {
+            self.shared.push(target.to_owned());
+        }
+    }
+
+    /// Whether a mount at `path` would be made on the host, too: it lies in a volume with Bidirectional propagation.
+    pub(crate) fn is_shared(&self, path: &str) -> bool {
+        self.shared.iter().any(|volume| rest_below(path, volume).is_some())
     }
 
     /// A second view of a procfs that is mounted already.
@@ -135,9 +145,15 @@ impl Places {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
                 rustix::fs::openat2(&of.mount, rest, flags, rustix::fs::Mode::empty(), only_here)
             }
+            // Others may write to a volume: a link there could lead a mask elsewhere.
+            None if in_volume => root.find_plain(path),
             None => root.find(path),
         };
         match found {
+            Ok(_) if self.is_shared(path) => {
+                let why = "it lies in a volume with Bidirectional propagation, and the host's would be covered too";
+                Err(errno_context(format!("move_mount({path}): {why}"))(Errno::PERM))
+            }
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(errno_context(format!("openat2({path})"))(errno)),

@@ -45,6 +45,11 @@ impl Root {
         self.open(path, OFlags::PATH)
     }
 
+    /// As [`Root::find`], but fails with `ELOOP` where a link leads there.
+    pub(crate) fn find_plain(&self, path: &str) -> Result<OwnedFd> {
+        self.resolve(path, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
+    }
+
     /// Opens `path` inside.
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         self.resolve(path, flags, ResolveFlags::empty())

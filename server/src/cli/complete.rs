@@ -71,7 +71,11 @@ pub(crate) async fn names(
     });
     // Without a daemon there is nothing to complete.
     let names = found.await.ok().and_then(Result::ok).unwrap_or_default();
-    output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+    // A shell may expand others.
+    let is_plain =
+        |name: &&String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/:@-".contains(&b));
+    let names = names.iter().filter(is_plain);
+    output::print(&names.map(|name| format!("{name}\n")).collect::<String>())
 }
 
 fn is_named(verb: &super::verbs::Verb, word: &str) -> bool {

@@ -9,6 +9,7 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::names::{Objects, attempt, container_name};
 use super::{inspect, objects, output, resources, wait};
+use crate::pod::auto_remove;
 use hull_proto::{admin, cri as api};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
         if container.state() == api::ContainerState::ContainerCreated {
             begin(&mut client, &container.id).await?;
         } else {
+            refuse_removed(&mut client, container, name).await?;
             let grace_s = objects::grace_s(container, args.time);
             objects::stop_container(&mut client, &container.id, grace_s).await?;
             again(&mut client, container).await?;
@@ -57,6 +59,21 @@ pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
 async fn begin(client: &mut Client, id: &str) -> Result<()> {
     let request = api::StartContainerRequest { container_id: id.to_owned() };
     client.runtime.start_container(request).await?;
+    Ok(())
+}
+
+/// The daemon removes a pod of `hull run --rm -d` as soon as its container has exited.
+async fn refuse_removed(client: &mut Client, container: &api::Container, name: &str) -> Result<()> {
+    let filter =
+        api::PodSandboxFilter { id: container.pod_sandbox_id.clone(), ..Default::default() };
+    let request = api::ListPodSandboxRequest { filter: Some(filter) };
+    let pods = client.runtime.list_pod_sandbox(request).await?.into_inner().items;
+    if pods.iter().any(|pod| pod.annotations.contains_key(auto_remove::REMOVE)) {
+        let text = format!(
+            "{name} was run with --rm, so it is removed when it stops: run it again with `hull run`"
+        );
+        return Err(Error::Usage { text });
+    }
     Ok(())
 }
 

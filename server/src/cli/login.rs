@@ -73,19 +73,55 @@ fn asked(prompt: &str, hidden: bool) -> Result<String> {
         return Err(Error::Usage { text: text.into() });
     }
     output::to_stderr(prompt);
-    let failed = |source| Error::Kernel { operation: "hide the password on the terminal", source };
-    let before = tcgetattr(&stdin).map_err(failed)?;
     if hidden {
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &quiet).map_err(failed)?;
+        return asked_hidden(stdin.lock());
     }
     let mut text = String::new();
     let read = stdin.lock().take(INPUT_BYTES_MAX).read_line(&mut text);
-    if hidden {
-        tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(failed)?;
-        output::to_stderr("\n");
-    }
     read.map_err(Error::io("read the answer"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Reads a line without showing it. The terminal sends no signals meanwhile, which would leave it without echo: their
+/// keys are read here.
+fn asked_hidden(mut stdin: io::StdinLock<'_>) -> Result<String> {
+    let failed = |source| Error::Kernel { operation: "hide the password on the terminal", source };
+    let before = tcgetattr(&stdin).map_err(failed)?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(&stdin, OptionalActions::Flush, &quiet).map_err(failed)?;
+    let line = hidden_line(&mut stdin);
+    tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(failed)?;
+    output::to_stderr("\n");
+    line.map_err(Error::io("read the answer"))
+}
+
+/// Keys up to Enter; Backspace and Ctrl-U take away, Ctrl-C and Ctrl-\\ end it with an error.
+fn hidden_line(keys: &mut impl io::BufRead) -> io::Result<String> {
+    let mut text = Vec::new();
+    for key in keys.bytes() {
+        match key? {
+            b'\r' | b'\n' | 4 => break,
+            3 | 28 => return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
+            8 | 127 => drop(text.pop()),
+            21 => text.clear(),
+            byte if (text.len() as u64) < INPUT_BYTES_MAX => text.push(byte),
+            _ => return Err(io::Error::other("it is too long")),
+        }
+    }
+    String::from_utf8(text).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hidden_line_ends_at_enter_and_is_edited_as_on_a_terminal() {
+        let line = |keys: &[u8]| hidden_line(&mut &keys[..]).map_err(|err| err.to_string());
+        assert_eq!(line(b"secret\nrest"), Ok("secret".into()));
+        assert_eq!(line(b"wrong\x15secrex\x7ft\r"), Ok("secret".into()));
+        assert_eq!(line(b"sec\x03ret\n"), Err("interrupted".into()));
+        assert!(line(b"\xff\n").is_err());
+    }
 }

@@ -117,7 +117,8 @@ async fn log(
         }
     }
     let pod = objects.pod_of(container).map_or("", pod_name);
-    let prefix = format!("[{pod}/{}] ", shown(container_name(container), MESSAGE_BYTES_MAX));
+    let shown = |name| shown(name, MESSAGE_BYTES_MAX);
+    let prefix = format!("[{}/{}] ", shown(pod), shown(container_name(container)));
     Ok(Log {
         runs: of.is_some() && status.state != api::ContainerState::ContainerExited as i32,
         id: of.map(|of| of.id.clone()),

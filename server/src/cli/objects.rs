@@ -36,7 +36,7 @@ pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
 }
 
 /// Stops the containers of a pod with a grace period, then the pod.
-async fn stop_pod(
+pub(crate) async fn stop_pod(
     client: &mut Client,
     objects: &Objects,
     pod: &api::PodSandbox,

@@ -208,8 +208,10 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared>
     };
     // All flags are checked before anything is pulled.
     run_config::configs(args, &setting)?;
-    free_name(client, args, &name).await?;
+    free_name(client, args, &name, false).await?;
     image(client, args).await?;
+    // Only now: what runs under the name stays if the image cannot be had.
+    free_name(client, args, &name, true).await?;
     setting.ports = run_setup::published(client, args).await?;
     let (mut configs, directories) = run_config::configs(args, &setting)?;
     if args.rm && args.detach {
@@ -226,13 +228,15 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared>
     Ok(Prepared { configs, log, hosts, directories })
 }
 
-/// Fails if a pod has the name already, or removes it with --replace.
-async fn free_name(client: &mut Client, args: &Run, name: &str) -> Result<()> {
+/// Fails if a pod has the name already; with --replace, `remove` removes it.
+async fn free_name(client: &mut Client, args: &Run, name: &str, remove: bool) -> Result<()> {
     for pod in list(client, HashMap::new()).await? {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
             if args.life.replace && objects::is_of_run(&pod) {
-                objects::remove_pod(client, &pod).await?;
+                if remove {
+                    objects::remove_pod(client, &pod).await?;
+                }
                 continue;
             }
             let holder = output::short(&pod.id);

@@ -9,6 +9,7 @@ use super::run_flags::{Mounts, Volumes};
 use super::{parse, resources, run_flags, run_logs};
 use crate::oci_spec::{run_options, signal_of_kernel};
 use hull_proto::cri as api;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The namespace of the pods of `hull run`.
@@ -69,8 +70,23 @@ pub(crate) fn configs(args: &Run, at: &Setting<'_>) -> Result<(PodConfigs, Vec<P
         let bytes = parse::size("--shm-size", size)?;
         mounts.tmpfs.push(format!("/dev/shm:size={bytes},mode=1777"));
     }
+    one_mount_for_each_path(&mounts)?;
     let create = std::mem::take(&mut mounts.create);
     Ok((PodConfigs { pod: pod(args, at)?, container: container(args, at, mounts)? }, create))
+}
+
+/// Of two mounts at one path, the second would hide the first.
+fn one_mount_for_each_path(mounts: &Mounts) -> Result<()> {
+    let volumes = mounts.mounts.iter().map(|mount| mount.container_path.as_str());
+    let tmpfs = mounts.tmpfs.iter().map(|text| text.split_once(':').map_or(&**text, |of| of.0));
+    let mut seen = BTreeSet::new();
+    for path in volumes.chain(tmpfs) {
+        if !seen.insert(hull_plan::clean(path)) {
+            let (value, why) = (path.to_owned(), "two mounts have this path".to_owned());
+            return Err(Error::BadFlag { flag: "--volume, --mount or --tmpfs", value, why });
+        }
+    }
+    Ok(())
 }
 
 fn is_host_network(args: &Run) -> Result<bool> {
@@ -270,6 +286,18 @@ mod tests {
             env: Vec::new(),
         };
         configs(&args, &setting).map(|(configs, _)| configs)
+    }
+
+    #[test]
+    fn two_mounts_at_one_path_are_refused() {
+        let two = |tmpfs: &str| {
+            let mount = api::Mount { container_path: "/x/".into(), ..Default::default() };
+            let mounts =
+                Mounts { mounts: vec![mount], tmpfs: vec![tmpfs.into()], ..Default::default() };
+            one_mount_for_each_path(&mounts)
+        };
+        assert!(two("/x:size=1m").unwrap_err().to_string().contains("/x"));
+        two("/x/y").unwrap();
     }
 
     #[test]

@@ -90,8 +90,11 @@ impl Mounts {
                 "type" => of.kind = value,
                 "src" | "source" => of.source = value,
                 "dst" | "destination" | "target" => of.target = value,
-                "ro" | "readonly" => of.read_only = is_true(&value),
-                "rro" => (of.read_only, of.recursive) = (is_true(&value), is_true(&value)),
+                "ro" | "readonly" => of.read_only = boolean(&value).map_err(bad)?,
+                "rro" => {
+                    of.recursive = boolean(&value).map_err(bad)?;
+                    of.read_only |= of.recursive;
+                }
                 "propagation" | "bind-propagation" => of.propagation = value,
                 "subpath" => of.subpath = value,
                 "tmpfs-size" | "size" => of.tmpfs.push(format!("size={value}")),
@@ -109,12 +112,20 @@ impl Mounts {
             if of.propagation.is_empty() { String::new() } else { format!(":{}", of.propagation) };
         match of.kind.as_str() {
             "tmpfs" => {
+                let others = [&of.source, &of.subpath, &of.propagation];
+                if of.recursive || others.iter().any(|value| !value.is_empty()) {
+                    return Err(bad("a tmpfs has only dst, ro, size and mode".into()));
+                }
                 if of.read_only {
                     of.tmpfs.push("ro".into());
                 }
                 self.tmpfs.push(format!("{}:{}", of.target, of.tmpfs.join(",")));
                 return Ok(());
             }
+            "image" if !of.propagation.is_empty() => {
+                return Err(bad("propagation is not an option of an image".into()));
+            }
+            // Images are mounted read-only.
             "image" => self.mounts.push(api::Mount {
                 container_path: of.target.clone(),
                 image: Some(api::ImageSpec { image: of.source.clone(), ..Default::default() }),
@@ -122,6 +133,9 @@ impl Mounts {
                 ..Default::default()
             }),
             "bind" | "volume" | "" => {
+                if !of.subpath.is_empty() {
+                    return Err(bad("subpath is an option of an image".into()));
+                }
                 let is_path = of.source.starts_with(['/', '.']);
                 if of.kind == "bind" && !is_path {
                     return Err(bad("the src of a bind mount is not a path".into()));
@@ -132,7 +146,7 @@ impl Mounts {
             other => return Err(bad(format!("`{other}` is none of bind, volume, image, tmpfs"))),
         }
         if let Some(mount) = self.mounts.last_mut() {
-            mount.readonly = of.read_only;
+            mount.readonly = of.read_only || mount.image.is_some();
             mount.recursive_read_only = of.recursive;
         }
         Ok(())
@@ -151,8 +165,12 @@ struct MountKeys {
     tmpfs: Vec<String>,
 }
 
-fn is_true(text: &str) -> bool {
-    matches!(text, "true" | "1" | "")
+fn boolean(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "true" | "1" | "" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(format!("`{other}` is neither true nor false")),
+    }
 }
 
 /// A path without `.` and `..`, which are resolved as text.

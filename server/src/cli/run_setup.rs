@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Longest file of variables, in bytes.
@@ -35,7 +35,12 @@ pub(crate) fn create(directories: &[PathBuf]) -> Result<()> {
     for path in directories {
         let failed = || Error::io(format!("create volume {}", path.display()));
         match path.parent() {
-            Some(parent) => std::fs::create_dir_all(parent).map_err(failed())?,
+            // Its volumes are for every user of a container, and for nobody else of the host.
+            Some(parent) => std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .map_err(failed())?,
             None => continue,
         }
         match std::fs::create_dir(path) {
@@ -62,8 +67,11 @@ pub(crate) fn env_files(files: &[PathBuf]) -> Result<Vec<api::KeyValue>> {
         let failed = || Error::io(format!("read {}", path.display()));
         let file = std::fs::File::open(path).map_err(failed())?;
         let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX), &mut text)
+        io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text)
             .map_err(failed())?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(failed()(io::Error::other("it is longer than 4 MiB")));
+        }
         all.extend(run_flags::env_file(&text, |key| std::env::var(key).ok())?);
     }
     Ok(all)
@@ -106,7 +114,8 @@ async fn exposed(client: &mut Client, image: &str) -> Result<Vec<api::PortMappin
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     };
-    names.into_iter().map(parse::publish).collect()
+    // A port or PORT/PROTOCOL: the image has no say about ports of the host.
+    names.into_iter().filter(|name| !name.contains([':', '-'])).map(parse::publish).collect()
 }
 
 /// The host ports of all pods: they are rules of the kernel's filter, and no sockets.

@@ -184,7 +184,7 @@ pub(crate) const ABSENT: &[Absent] = &[
     absent(
         &["update-runtime-config"],
         "the kubelet sends the network of the node, not an administrator",
-        "set `network.subnet` in the configuration",
+        "set `network.pod_cidr` in the configuration",
     ),
 ];
 
@@ -206,7 +206,7 @@ const REWRITTEN: &[(&[&str], &[&str])] = &[
     (&["pod", "rm"], &["rmp"]),
     (&["pod", "stop"], &["stopp"]),
     (&["pod", "inspect"], &["inspectp"]),
-    (&["system", "prune"], &["prune", "--all"]),
+    (&["system", "prune"], &["prune"]),
     (&["system"], &[]),
     (&["kube", "play"], &["play", "kube"]),
     (&["kube", "down"], &["play", "kube", "--down"]),

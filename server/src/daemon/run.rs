@@ -32,7 +32,7 @@ use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::OFlags;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -388,7 +388,13 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
 /// itself is locked, since it may be read-only.
 fn lock_data(data_dir: &Path) -> Result<Option<File>, Error> {
     let failed = |source| Error::Lock { path: data_dir.to_owned(), source };
-    match fs::create_dir_all(data_dir) {
+    let made = data_dir.parent().map_or(Ok(()), fs::create_dir_all);
+    // For root alone: volumes in it are writable for every user of a container.
+    let made = made.and_then(|()| match fs::DirBuilder::new().mode(0o700).create(data_dir) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && data_dir.is_dir() => Ok(()),
+        made => made,
+    });
+    match made {
         // The image store says what that means.
         Err(err) if err.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
         other => other.map_err(failed)?,

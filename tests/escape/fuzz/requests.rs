@@ -293,7 +293,8 @@ impl Change<'_> {
         match field {
             // Only what is the test's own, or nowhere.
             "host_path" => {
-                let paths = [&own, "/nowhere-of-hull", "", "relative", "/nul\0", "/nowhere\n/x"];
+                let paths =
+                    [&own, "/proc/nowhere-of-hull", "", "relative", "/nul\0", "/proc/nowhere\n/x"];
                 (*self.random.pick(&paths)).to_owned()
             }
             "sysctls" => "net.ipv4.ip_unprivileged_port_start".to_owned(),

@@ -6,7 +6,13 @@ use hull_tests::suite::images;
 use hull_tests::{debian, fixture};
 
 fn main() {
-    for image in [fixture::busybox_image(), fixture::coreutils_image(), fixture::nginx_image()] {
+    let images = [
+        fixture::busybox_image(),
+        fixture::coreutils_image(),
+        fixture::nginx_image(),
+        fixture::terminal_programs_image(),
+    ];
+    for image in images {
         let _made = image.pack();
     }
     let _unpacked = debian::unpacked("coreutils");

@@ -159,6 +159,7 @@ const GATES: [Gate; 17] = [
 pub fn run(only: &str, processes: u8, file: Option<&Path>) -> bool {
     let mut rows: Vec<(Gate, Option<Report>)> = Vec::new();
     let chosen: Vec<Gate> = GATES.into_iter().filter(|gate| gate.name.contains(only)).collect();
+    assert!(!chosen.is_empty(), "no gate is called {only:?}");
     let mut sets: Vec<(Suite, &str)> = chosen.iter().map(|gate| (gate.suite, gate.set)).collect();
     sets.dedup();
     let mut done: Vec<(Suite, &str)> = Vec::new();

@@ -68,7 +68,9 @@ pub fn run(
         log.display()
     ));
     let report = Report::read(&text).map_err(std::io::Error::other);
-    selected(report.or_fail(format!("understand {}", json.display())))
+    let report = selected(report.or_fail(format!("understand {}", json.display())));
+    assert!(!report.specs.is_empty(), "no spec is selected by {:?}", run.focus);
+    report
 }
 
 /// Without the specs that were left out by their names.

@@ -30,6 +30,7 @@ use crate::unpack::clean;
 use archive_index::{ArchiveIndex, blob_path, no_archive};
 use hull_sys as sys;
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -323,10 +324,9 @@ impl Importer {
 
 /// Of images with the same name the last one has it, as if they were imported one after the other.
 fn last_has_name(images: &mut [Archived]) {
-    let mut taken: Vec<Reference> = Vec::new();
+    let mut taken = HashSet::new();
     for image in images.iter_mut().rev() {
-        image.names.retain(|name| !taken.contains(name));
-        taken.extend(image.names.iter().cloned());
+        image.names.retain(|name| taken.insert(name.to_string()));
     }
 }
 

@@ -86,6 +86,8 @@ impl Layers {
     ) -> sys::Result<Lease> {
         layer.inventory = Some(digest.to_string());
         let known = self.index.lock().layer(&layer.name);
+        // Until it is placed again, also if its last image is removed meanwhile.
+        let _held = self.lease(&layer.name);
         let is_old = |known: &Layer| !known.is_implied_known;
         if known.is_some_and(|known| self.integrity.is_broken(&layer.name) || is_old(&known)) {
             // Containers may be running on its intact files.

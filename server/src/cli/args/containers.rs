@@ -67,7 +67,7 @@ it.")]
     /// Create a container in a pod from files with the messages of CRI, as `crictl create` does
     #[command(after_help = "Example:\n  hull create-container POD container.yaml pod.yaml")]
     CreateContainer(CreateContainer),
-    /// Write a checkpoint of a running container
+    /// Ask the daemon for a checkpoint of a container; Hull has none yet, and the error says so
     Checkpoint(Checkpoint),
 }
 

@@ -22,7 +22,7 @@ use super::{output, process};
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use owners::Owners;
 use root::Root;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -190,6 +190,14 @@ fn target(to: &Root, path: &Path, from: Option<&Path>, source: &Root) -> io::Res
             if ends_with_slash(path) && !is_directory {
                 return Err(err);
             }
+            let flags = OFlags::PATH;
+            if let Ok(there) = to.open(path, flags, false) {
+                let kind = FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode);
+                if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
+                    let why = "it is neither a file nor a directory, and would be replaced";
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+                }
+            }
             let parent = match path.parent() {
                 Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
                 Some(parent) => parent,
@@ -290,9 +298,7 @@ mod tests {
         fs::write(at("src/sub/file"), "x".repeat(100_000)).unwrap();
         fs::create_dir(at("there")).unwrap();
         let run = |from: &str, to: &str| {
-            let from = if from.ends_with('.') { at("src").join(".") } else { at(from) };
-            let from = Side::Host(PathBuf::from(from.into_os_string()));
-            copied((host(), from), (host(), Side::Host(at(to))))
+            copied((host(), Side::Host(at(from))), (host(), Side::Host(at(to))))
         };
         run("src", "new").unwrap();
         assert_eq!(fs::metadata(at("new/sub/file")).unwrap().size(), 100_000);
@@ -303,6 +309,24 @@ mod tests {
         run("src/sub/file", "renamed").unwrap();
         assert!(at("renamed").is_file());
         run("src/sub/file", "no/such").unwrap_err();
+        run("src/.", "there").unwrap();
+        assert!(at("there/sub/file").is_file(), "the content of src");
+    }
+
+    #[test]
+    fn a_copy_has_no_rights_of_another_owner_and_replaces_no_device() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::write(at("shell"), "x").unwrap();
+        fs::set_permissions(at("shell"), fs::Permissions::from_mode(0o6755)).unwrap();
+        let from = || (host(), Side::Host(at("shell")));
+        copied(from(), (host(), Side::Host(at("copy")))).unwrap();
+        assert_eq!(fs::metadata(at("copy")).unwrap().mode() & 0o7777, 0o755);
+        rustix::fs::mknodat(CWD, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let refused = copied(from(), (host(), Side::Host(at("pipe")))).unwrap_err();
+        assert!(refused.to_string().contains("neither a file nor a directory"), "{refused}");
+        assert!(!fs::metadata(at("pipe")).unwrap().is_file());
     }
 
     #[test]

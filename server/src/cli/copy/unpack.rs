@@ -21,6 +21,10 @@ pub(super) fn unpack(from: impl Read, to: OwnedFd, root: &Root, keep: bool) -> i
     let mut archive = Archive::new(from);
     for entry in archive.entries()? {
         let mut entry = entry?;
+        // Of the whole archive, such as the commit of `git archive`.
+        if entry.header().entry_type().is_pax_global_extensions() {
+            continue;
+        }
         one(&mut entry, to.as_fd(), root, keep).map_err(|err| {
             let name = entry.path().map(|path| path.display().to_string()).unwrap_or_default();
             io::Error::new(err.kind(), format!("{name}: {err}"))
@@ -49,7 +53,7 @@ fn one<R: Read>(
     }
     let temporary = temporary()?;
     let written = if kind.is_file() || kind.is_contiguous() {
-        file(entry, parent, &temporary, &header, owner)
+        file(entry, parent, &temporary, &header, (owner, keep))
     } else if kind.is_symlink() {
         link(entry, parent, &temporary, owner)
     } else {
@@ -143,7 +147,7 @@ fn file<R: Read>(
     parent: BorrowedFd<'_>,
     name: &OsStr,
     header: &Header,
-    owner: Option<(u32, u32)>,
+    (owner, keep): (Option<(u32, u32)>, bool),
 ) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
@@ -151,9 +155,15 @@ fn file<R: Read>(
     file.flush()?;
     own(file.as_fd(), owner)?;
     // After the owner: a change of the owner clears the bits of set-user-ID.
-    fchmod(&file, Mode::from_raw_mode(header.mode()? & 0o7777))?;
+    fchmod(&file, Mode::from_raw_mode(header.mode()? & mode_mask(keep)))?;
     let at = Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(0), tv_nsec: 0 };
     Ok(futimens(&file, &Timestamps { last_access: at, last_modification: at })?)
+}
+
+/// Set-user-ID and set-group-ID are rights of the owner, and only kept together with it: a file that a user of the
+/// container has made would be root's otherwise.
+fn mode_mask(keep: bool) -> u32 {
+    if keep { 0o7777 } else { 0o777 }
 }
 
 fn own(object: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> io::Result<()> {

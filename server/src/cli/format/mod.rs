@@ -149,7 +149,7 @@ pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()>
         }
         Format::Template(template) => {
             let text = template.all(rows);
-            output::print(&text.map_err(|text| Error::Usage { text })?)
+            output::raw(&text.map_err(|text| Error::Usage { text })?)
         }
     }
 }

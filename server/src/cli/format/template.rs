@@ -12,6 +12,7 @@
 use super::super::output::Table;
 use super::cell::plain;
 use super::fields::Row;
+use hull_sys::text::shown_lines;
 use serde_json::Value;
 
 /// Deepest nesting of `range` and `if`.
@@ -241,7 +242,8 @@ fn render(parts: &[Part], value: &Value, out: &mut String) -> Result<(), String>
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
-            Part::Print(expression) => out.push_str(&printed(expression, value)?),
+            // Values come from images and containers; what is between them is the user's.
+            Part::Print(expression) => out.push_str(&shown_lines(&printed(expression, value)?)),
             Part::Range(of, inner) => match find(value, of)? {
                 Value::Array(items) => {
                     items.iter().try_for_each(|item| render(inner, item, out))?;

@@ -2,7 +2,7 @@
 //! A pod manifest as configurations of CRI, as a kubelet makes them. Pure.
 
 use super::super::parse;
-use super::super::run_config::UID_LABEL;
+use super::super::run_config::{STOP_TIMEOUT, UID_LABEL};
 use super::manifest::{Container, Pod, Quantity, Volume, VolumeMount};
 use hull_proto::cri as api;
 use std::collections::{BTreeMap, HashMap};
@@ -147,6 +147,10 @@ pub(super) fn container(
             .collect(),
         mounts: mounts.collect::<Result<_, _>>()?,
         labels: HashMap::new(),
+        annotations: (pod.spec.termination_grace_period_seconds)
+            .map(|seconds| (STOP_TIMEOUT.to_owned(), seconds.to_string()))
+            .into_iter()
+            .collect(),
         log_path: format!("{}.log", of.name),
         stdin: of.stdin,
         stdin_once: of.stdin_once,

@@ -62,9 +62,12 @@ pub(super) struct Spec {
     pub(super) dns_config: Option<Dns>,
     #[serde(default)]
     pub(super) security_context: PodSecurity,
-    /// The period of `hull play kube --down`, which is always ten seconds at least.
-    #[serde(default, rename = "terminationGracePeriodSeconds")]
-    _termination_grace_period_seconds: Option<u64>,
+    /// `ClusterFirst`, which `kubectl run --dry-run` writes, is the node's DNS where there is no cluster.
+    #[serde(default)]
+    pub(super) dns_policy: Option<String>,
+    /// Seconds that the containers get to end when the pod is removed or stopped.
+    #[serde(default)]
+    pub(super) termination_grace_period_seconds: Option<u32>,
 }
 
 /// DNS of a pod.

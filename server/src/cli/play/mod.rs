@@ -10,8 +10,8 @@ mod manifest;
 use super::args::pods::Kube;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::format::{self, Field, Kind, Kinds};
-use super::names::{namespace, pod_name};
+use super::format::{self, Field, Kind, Kinds, Row};
+use super::names::{Objects, namespace, pod_name};
 use super::ps::row;
 use super::{images, objects, output, pull, run_logs, wait};
 use hull_proto::cri as api;
@@ -42,12 +42,30 @@ pub(crate) const PLAYED: Kinds = Kinds {
 /// Runs or removes the pods of a manifest.
 pub(crate) async fn kube(mut client: Client, args: &Kube) -> Result<()> {
     let pods = read(&args.file)?;
+    if !args.down && !args.replace {
+        // All of them before the first is created.
+        for pod in &pods {
+            if let Some(holder) = existing(&mut client, pod).await?.first() {
+                let (name, holder) = (pod.metadata.name.clone(), output::short(&holder.id));
+                return Err(Error::NameTaken { name, holder });
+            }
+        }
+    }
     let mut rows = Vec::new();
-    for pod in &pods {
-        let existing = existing(&mut client, pod).await?;
+    let all = play(&mut client, &pods, args, &mut rows).await;
+    // Also those that were run before an error.
+    format::print(&PLAYED, &rows, &args.output)?;
+    all
+}
+
+async fn play(client: &mut Client, pods: &[Pod], args: &Kube, rows: &mut Vec<Row>) -> Result<()> {
+    for pod in pods {
+        let existing = existing(client, pod).await?;
         if args.down || args.replace {
+            let objects = Objects::fetch(client).await?;
             for pod in &existing {
-                objects::remove_pod(&mut client, pod).await?;
+                objects::stop_pod(client, &objects, pod, None).await?;
+                objects::remove_pod(client, pod).await?;
             }
         }
         if args.down {
@@ -59,11 +77,7 @@ pub(crate) async fn kube(mut client: Client, args: &Kube) -> Result<()> {
             }));
             continue;
         }
-        if let (Some(holder), false) = (existing.first(), args.replace) {
-            let (name, holder) = (pod.metadata.name.clone(), output::short(&holder.id));
-            return Err(Error::NameTaken { name, holder });
-        }
-        let (id, containers) = run(&mut client, pod, &args.file).await?;
+        let (id, containers) = run(client, pod, &args.file).await?;
         rows.push(row(json!({
             "name": pod.metadata.name, "namespace": configs::namespace(pod), "id": id,
             "state": "started", "containers": containers,
@@ -75,7 +89,7 @@ pub(crate) async fn kube(mut client: Client, args: &Kube) -> Result<()> {
             ));
         }
     }
-    format::print(&PLAYED, &rows, &args.output)
+    Ok(())
 }
 
 /// Reads the pods of a manifest, all of them or an error.
@@ -87,7 +101,10 @@ fn read(path: &Path) -> Result<Vec<Pod>> {
     } else {
         Box::new(std::fs::File::open(path).map_err(failed())?)
     };
-    source.take(MANIFEST_BYTES_MAX).read_to_string(&mut text).map_err(failed())?;
+    source.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed())?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(failed()(std::io::Error::other("it is longer than 4 MiB")));
+    }
     let documents = documents(&text);
     let bad = |at: usize, why: String| Error::BadManifest {
         path: path.to_owned(),
@@ -114,8 +131,10 @@ fn read(path: &Path) -> Result<Vec<Pod>> {
 fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.lines() {
-        if line == "---" || line.starts_with("--- ") {
-            documents.push(String::new());
+        if let Some(rest) =
+            line.strip_prefix("---").filter(|of| of.is_empty() || of.starts_with(' '))
+        {
+            documents.push(format!("{rest}\n"));
         } else if let Some(last) = documents.last_mut() {
             last.push_str(line);
             last.push('\n');
@@ -138,8 +157,13 @@ fn check(pod: &Pod) -> Result<(), String> {
         if container.name.is_empty() || !container.name.chars().all(is_plain) {
             return Err(format!("`{}` is not a name of a container", container.name));
         }
+        let policy = container.image_pull_policy.as_deref();
+        one_of("imagePullPolicy", policy, &["Always", "IfNotPresent", "Never"])?;
         configs::container(pod, container, directory)?;
     }
+    let spec = &pod.spec;
+    one_of("restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"])?;
+    one_of("dnsPolicy", spec.dns_policy.as_deref(), &["ClusterFirst", "Default"])?;
     for volume in &pod.spec.volumes {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if volume.name.is_empty() || !volume.name.chars().all(is_plain) {
@@ -147,6 +171,14 @@ fn check(pod: &Pod) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Refuses a word that Kubernetes does not have there, or that needs more than this node.
+fn one_of(field: &str, word: Option<&str>, words: &[&str]) -> Result<(), String> {
+    match word.filter(|word| !words.contains(word)) {
+        Some(word) => Err(format!("{field} `{word}` is none of {}", words.join(", "))),
+        None => Ok(()),
+    }
 }
 
 /// The pods of this name that `hull` made.
