@@ -112,14 +112,7 @@ impl Mounts {
             if of.propagation.is_empty() { String::new() } else { format!(":{}", of.propagation) };
         match of.kind.as_str() {
             "tmpfs" => {
-                let others = [&of.source, &of.subpath, &of.propagation];
-                if of.recursive || others.iter().any(|value| !value.is_empty()) {
-                    return Err(bad("a tmpfs has only dst, ro, size and mode".into()));
-                }
-                if of.read_only {
-                    of.tmpfs.push("ro".into());
-                }
-                self.tmpfs.push(format!("{}:{}", of.target, of.tmpfs.join(",")));
+                self.tmpfs.push(of.into_tmpfs().map_err(bad)?);
                 return Ok(());
             }
             "image" if !of.propagation.is_empty() => {
@@ -163,6 +156,20 @@ struct MountKeys {
     propagation: String,
     subpath: String,
     tmpfs: Vec<String>,
+}
+
+impl MountKeys {
+    /// As the value of --tmpfs.
+    fn into_tmpfs(mut self) -> std::result::Result<String, String> {
+        let others = [&self.source, &self.subpath, &self.propagation];
+        if self.recursive || others.iter().any(|value| !value.is_empty()) {
+            return Err("a tmpfs has only dst, ro, size and mode".into());
+        }
+        if self.read_only {
+            self.tmpfs.push("ro".into());
+        }
+        Ok(format!("{}:{}", self.target, self.tmpfs.join(",")))
+    }
 }
 
 fn boolean(text: &str) -> std::result::Result<bool, String> {

@@ -20,6 +20,7 @@ mod pod;
 mod root;
 mod terminal;
 mod users;
+mod volumes;
 
 use fixture::Fixture;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         failures::TESTS,
         pod::TESTS,
         users::TESTS,
+        volumes::TESTS,
         isolation::TESTS,
         terminal::TESTS,
     ]
