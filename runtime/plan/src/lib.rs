@@ -10,6 +10,7 @@ mod build;
 pub mod capabilities;
 pub mod defaults;
 mod diagnose;
+mod diagnosis;
 pub mod elf;
 mod error;
 mod hooks;
@@ -25,6 +26,7 @@ mod unsupported;
 
 pub use build::{Options, Root, check_sysctl, plan};
 pub use diagnose::{Failure, Layer, diagnose, diagnose_pause, diagnose_process, is_exec, is_gone};
+pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;
 pub use hooks::hooks;
 pub use host::HostFacts;

@@ -8,6 +8,7 @@ use crate::container::ContainerRecord;
 use crate::container::state::{Event, ExitDetails, ExitReason, OutOfMemory, State};
 use crate::node::Node;
 use crate::pod::PodRecord;
+use hull_plan::LastLines;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{Exit, ExitHow};
 
@@ -29,6 +30,8 @@ pub(crate) fn event(
         stop_requested: container.stop_requested,
         out_of_memory: out_of_memory(node, pod, container, exit.oom_kills),
         denials: node.denials.of(id, pid),
+        diagnosis: None,
+        output: LastLines::default(),
     };
     let how = match exit.how {
         ExitHow::Code(code) => ExitReason::Code { code, details },

@@ -8,6 +8,7 @@
 //!
 //! Whether a process runs is the monitor's to say; what is recorded here is what it said last.
 
+use hull_plan::{Diagnosis, LastLines};
 use serde::{Deserialize, Serialize};
 
 /// A container's state, as recorded. Times in nanoseconds since the epoch.
@@ -65,6 +66,12 @@ pub(crate) struct ExitDetails {
     /// Denials by AppArmor and seccomp, in words; records of earlier versions have none.
     #[serde(default)]
     pub(crate) denials: Vec<String>,
+    /// Why it ended, if more is known than its exit code says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) diagnosis: Option<Diagnosis>,
+    /// The last lines that it wrote before it failed.
+    #[serde(default, skip_serializing_if = "LastLines::is_empty")]
+    pub(crate) output: LastLines,
 }
 
 /// The memory limit that was reached.
