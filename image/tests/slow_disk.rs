@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A store whose disk does not answer: what is known of the images is known at once.
+//! A store whose disk does not answer: what is known of the images is known at once. And one without free inodes.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
-use common::{TestStore, can_run};
+use common::{TestStore, can_run, told};
 use hull_tests::disk::Disk;
 use hull_tests::eventually::{blocking, deadline, with_long_timeout};
 use hull_tests::image::{Image, docker_archive};
@@ -91,4 +91,37 @@ async fn a_disk_that_does_not_answer_delays_changes_of_images_and_no_reader() {
     assert!(store.store.find("example.org/app:2").is_some());
     assert!(store.store.find(OTHER).is_none());
     drop(store);
+}
+
+/// A small tmpfs, until it is dropped.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        hull_tests::shell::run("umount", ["-l", &self.0.display().to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_without_free_inodes_is_not_called_full() {
+    if !can_run("a_disk_without_free_inodes_is_not_called_full") {
+        return;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let mount = at.path().display().to_string();
+    let options = "size=64m,nr_inodes=200";
+    let mounted = hull_tests::shell::run("mount", ["-t", "tmpfs", "-o", options, "small", &mount]);
+    assert_eq!(mounted.code, 0, "{}", mounted.stderr);
+    let _small = Small(at.path().to_owned());
+    let store = TestStore::configured(|config| config.root = at.path().join("store"));
+    let mut image = Image::new(Vec::new(), json!({"Cmd": ["/x"]}));
+    let files =
+        (0..400).fold(Layer::new(), |layer, number| layer.file(&format!("f{number}"), 0o644, "x"));
+    image.layers = vec![(files.tar(), Compression::Plain)];
+    let mut spool = store.store.spool().unwrap();
+    spool.write_all(&docker_archive(&image, NAME)).unwrap();
+    let err = store.store.import(spool, None).await.unwrap_err();
+    let text = told(&err);
+    assert!(text.contains("no free inodes") && text.contains("df -i"), "{text}");
+    assert!(!text.contains("free space"), "{text}");
 }

@@ -120,6 +120,20 @@ async fn what_is_not_tls_or_too_old_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_tls_and_is_asked_by_plain_http_is_told_apart() {
+    let test = "a_server_that_speaks_tls_and_is_asked_by_plain_http_is_told_apart";
+    if !can_run(test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let secure = serve(tls(dir.path()));
+    let settings = Registry { host: secure.host.clone(), plain_http: true, ..Default::default() };
+    let store = TestStore::with(vec![settings]);
+    let text = told(&store.pull(&format!("{}/a/b:1", secure.host)).await.unwrap_err());
+    assert!(text.contains("is not HTTP") && text.contains("remove `plain_http = true`"), "{text}");
+}
+
+#[tokio::test]
 async fn a_port_where_nothing_listens_refuses() {
     if !can_run("a_port_where_nothing_listens_refuses") {
         return;

@@ -10,7 +10,6 @@ mod common;
 use common::counted::{OBJECTS, count, gzip, object, packed, registry};
 use common::{Answer, Asked, End, Fake, TestStore, can_run, serves, told};
 use hull_image::{ErrorKind, Registry};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Every status that may be another one a moment later.
@@ -346,9 +345,50 @@ async fn what_a_registry_lacks_decides_about_the_hint() {
         let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
         assert!(err.hint().unwrap().contains(hint), "{of} {status}: {}", told(&err));
     }
-    let page: Arc<str> = "<html>blocked</html>".into();
-    let fake =
-        registry(&packed, move |_, is, _| (is == "/manifests/").then(|| Answer::of(403, &*page)));
+    // A 403 that no registry wrote may be of a gateway: credentials alone are not the answer.
+    let errors = r#"{"errors":[{"code":"DENIED","message":"no access"}]}"#;
+    for (status, body, kind, hint) in [
+        (403, "<html>blocked</html>", ErrorKind::Unreachable, "a firewall"),
+        (403, "blocked by policy 7", ErrorKind::Denied, "a proxy or firewall in front of"),
+        (403, errors, ErrorKind::Denied, "it requires credentials"),
+        (
+            400,
+            "<html>The plain HTTP request was sent to HTTPS port</html>",
+            ErrorKind::Unreachable,
+            "remove `plain_http = true`",
+        ),
+        (418, "", ErrorKind::Other, "check that 127.0.0.1"),
+    ] {
+        let fake = registry(&packed, move |_, is, _| {
+            (is == "/manifests/").then(|| Answer::of(status, body))
+        });
+        let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
+        assert_eq!(err.kind(), kind, "{}", told(&err));
+        assert!(err.hint().unwrap().contains(hint), "{}", told(&err));
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_gives_no_token_is_named_with_its_port() {
+    if !can_run("a_token_server_that_gives_no_token_is_named_with_its_port") {
+        return;
+    }
+    let packed = packed();
+    for (body, said) in
+        [("<html>log in</html>", "HTML page"), ("nothing", "is not JSON"), ("{}", "has no token")]
+    {
+        let fake =
+            registry(&packed, move |_, is, _| (is == "/token").then(|| Answer::of(200, body)));
+        let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
+        let text = told(&err);
+        assert!(text.contains(said) && text.contains(&fake.host), "{text}");
+        assert!(!text.contains("imagePullSecrets") && !text.contains("username"), "{text}");
+    }
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let realm = format!("Bearer realm=\"http://{gone}/token\"");
+    let fake = Fake::start(move |_| Answer::of(401, "").with("www-authenticate", realm.clone()));
     let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
-    assert!(err.hint().unwrap().contains("a firewall"), "{}", told(&err));
+    let text = told(&err);
+    let role = format!("{gone}, the token server of {}", fake.host);
+    assert!(text.contains(&role) && text.contains("does not accept connections"), "{text}");
 }

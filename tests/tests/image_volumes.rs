@@ -108,9 +108,13 @@ async fn what_cannot_be_mounted_is_refused_when_the_container_is_made() {
     let good = || volume(&data(), "data", "/vol");
     for (mount, code, says) in [
         (volume(&data(), "no/such", "/vol"), Code::InvalidArgument, "`no/such`"),
-        (volume(&data(), "data/one/below", "/vol"), Code::InvalidArgument, "no such path"),
-        (volume(&data(), "magic", "/vol"), Code::InvalidArgument, "no such path"),
-        (volume(&data(), "loop", "/vol"), Code::InvalidArgument, "no such path"),
+        (
+            volume(&data(), "data/one/below", "/vol"),
+            Code::InvalidArgument,
+            "no such file or directory",
+        ),
+        (volume(&data(), "magic", "/vol"), Code::InvalidArgument, "no such file or directory"),
+        (volume(&data(), "loop", "/vol"), Code::InvalidArgument, "no such file or directory"),
         (volume(&data(), "null", "/vol"), Code::InvalidArgument, "neither a directory"),
         (volume(&data(), "fifo", "/vol"), Code::InvalidArgument, "neither a directory"),
         (volume(&data(), "../data", "/vol"), Code::InvalidArgument, "contains `..`"),

@@ -313,7 +313,10 @@ async fn an_error_of_a_pull_has_the_answers_of_the_registry_and_its_mirrors() {
     assert_eq!(missing.code(), Code::Unknown, "{missing}");
     let message = missing.message();
     assert!(message.starts_with("cannot pull"), "{message}");
-    assert!(message.contains("does not have tests/nowhere:1 (mirror 127.0.0.1:1: "), "{message}");
+    assert!(
+        message.contains("does not have tests/nowhere:1 (404 not found) (mirror 127.0.0.1:1: "),
+        "{message}"
+    );
     // The registry is out of reach: what its mirror lacks is what to look at.
     let away = cri.pull("127.0.0.1:1/tests/nowhere:1").await.unwrap_err();
     let message = away.message();

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cause {
     /// The registry does not have the object.
-    #[error("{} does not have {}", shown(host, NAME_MAX), shown(what, NAME_MAX))]
+    #[error("{} does not have {} (404 not found)", shown(host, NAME_MAX), shown(what, NAME_MAX))]
     NotFound {
         /// The host and port of the registry.
         host: String,
@@ -227,6 +227,15 @@ pub enum Cause {
         /// The policy file.
         file: PathBuf,
     },
+    /// The file system has space, but no inode for another file.
+    #[error(
+        "store {}: no space left for another file: the file system has no free inodes",
+        shown(what, NAME_MAX)
+    )]
+    NoInodes {
+        /// The object: a manifest, config, layer or blob.
+        what: String,
+    },
     /// The disk does not have enough space.
     #[error("store {}: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
     NoSpace {
@@ -281,6 +290,7 @@ impl Cause {
             | Self::HostsFile { .. }
             | Self::Credentials { .. }
             | Self::Policy { .. }
+            | Self::NoInodes { .. }
             | Self::NoSpace { .. } => false,
         }
     }
@@ -288,7 +298,16 @@ impl Cause {
     /// Whether the host may only be restarting: it answered a moment ago, and now it cannot be reached.
     pub(crate) fn may_be_restarting(&self) -> bool {
         let kind = if let Self::Unreachable { kind, .. } = self { Some(*kind) } else { None };
-        matches!(kind, Some(Unreachable::Refused | Unreachable::Timeout | Unreachable::NoSuchHost))
+        matches!(
+            kind,
+            Some(
+                Unreachable::Refused
+                    | Unreachable::Timeout
+                    | Unreachable::NoSuchHost
+                    | Unreachable::NoNameServer
+                    | Unreachable::NoRoute
+            )
+        )
     }
 
     /// Whether the document is not of the kind that was asked for.
@@ -325,6 +344,15 @@ impl Cause {
         self
     }
 
+    /// The same, about a host to which `registry` redirects.
+    pub(crate) fn redirected_by(mut self, registry: &str) -> Self {
+        if let Self::Unreachable { detail, .. } | Self::Answer { detail, .. } = &mut self {
+            let separator = if detail.is_empty() { "" } else { "; " };
+            *detail = format!("{detail}{separator}{registry} redirects to it");
+        }
+        self
+    }
+
     /// The same with the object that was asked for, where the connection broke and the text does not name it.
     pub(crate) fn asked_for(mut self, what: &str) -> Self {
         if let Self::Unreachable { kind, detail, registry: None, .. } = &mut self
@@ -348,7 +376,7 @@ impl Cause {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::Platform { .. } => ErrorKind::NotFound,
-            Self::Denied { .. } => ErrorKind::Denied,
+            Self::Denied { .. } | Self::Answer { status: 403, .. } => ErrorKind::Denied,
             Self::Unreachable { .. } | Self::Page { .. } => ErrorKind::Unreachable,
             Self::Answer { status, .. } if is_transient_status(*status) => ErrorKind::Unreachable,
             Self::Mirrors { upstream, .. } => upstream.kind(),
@@ -368,6 +396,7 @@ impl Cause {
             | Self::CaFile { .. }
             | Self::HostsFile { .. }
             | Self::Credentials { .. }
+            | Self::NoInodes { .. }
             | Self::NoSpace { .. } => ErrorKind::Other,
         }
     }

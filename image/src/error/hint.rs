@@ -6,14 +6,13 @@
 
 use super::cause::{Cause, Object};
 use super::kind::ErrorKind;
-use super::unreachable::Unreachable;
 use hull_sys as sys;
 
 impl Cause {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { object: Object::Tag, .. } => {
-                Some("check repository and tag; a private repository may hide itself".into())
+                Some("check repository and tag; a private repository may hide itself: give the pod imagePullSecrets".into())
             }
             Self::NotFound { object: Object::Manifest, .. } => Some(
                 "check repository and digest: the registry may have deleted what no tag names; a private repository may hide itself".into(),
@@ -22,13 +21,22 @@ impl Cause {
                 "the image is incomplete there, its manifest names this: push the image again".into(),
             ),
             Self::Answer { status: 429, .. } => Some(
-                "the registry limits requests: wait, give the pod imagePullSecrets for a higher limit, or set a mirror".into(),
+                "the registry limits requests: try again later, give the pod imagePullSecrets for a higher limit, or set a mirror".into(),
             ),
+            Self::Answer { status: 403, host, .. } => Some(format!(
+                "if the repository is private, give the pod imagePullSecrets with a right to it; else see whether a proxy or firewall in front of {host} refuses"
+            )),
+            Self::Answer { status: 401, registry: None, host, .. } => Some(format!(
+                "correct the authentication settings of {host}, with the `realm` that it names as its token server"
+            )),
             Self::Answer { registry: Some(registry), host, .. } if !self.is_transient() => Some(format!(
                 "registry {registry} names {host} as its token server: check the `realm` in the registry's settings"
             )),
-            Self::Answer { host, .. } if self.is_transient() => {
-                Some(format!("see the log of {host}, or of the proxy in front of it"))
+            Self::Answer { host, .. } if self.is_transient() => Some(format!(
+                "the fault is not this node's: try again later; if it stays, see the log of {host}, or of the proxy in front of it"
+            )),
+            Self::Answer { host, .. } => {
+                Some(format!("check that {host} is a registry with the API below /v2/, and see its log"))
             }
             Self::Page { host, .. } => Some(format!(
                 "something else than a registry answers for {host}, like a proxy, a firewall or a login page: check the address, and HTTPS_PROXY and NO_PROXY of this daemon"
@@ -38,17 +46,17 @@ impl Cause {
                 Some("it requires credentials: give the pod imagePullSecrets".into())
             }
             Self::Denied { .. } => {
-                Some("check username, password and their rights to the repository".into())
+                Some("check username, password and their rights to the repository; a pod has them from its imagePullSecrets".into())
             }
-            Self::Unreachable { kind, host, registry: None, .. } => kind.hint(host),
+            Self::Unreachable { kind, host, registry: None, .. } => Some(kind.hint(host)),
             Self::Unreachable { kind, host, registry: Some(registry), .. } => {
-                kind.hint_of_token_server(host, registry)
+                Some(kind.hint_of_token_server(host, registry))
             }
             Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. } => Some(
                 "nothing of it was stored; push the image again if a second pull fails in the same way".into(),
             ),
             Self::Platform { .. } => {
-                Some("push an image for this machine's platform under that name".into())
+                Some("build and push the image for this machine's platform, or place the pod on another node (nodeSelector kubernetes.io/arch)".into())
             }
             Self::Layer { source, .. } => {
                 source.hint().or_else(|| source.system().and_then(disk_hint))
@@ -64,16 +72,25 @@ impl Cause {
                 Some(format!("correct {}; it is read again at the next pull", path.display()))
             }
             Self::Policy { file, .. } => Some(format!("see {}", file.display())),
+            Self::NoInodes { .. } => Some(
+                "remove images with many files (`hull images`, `hull rmi`), or make a file system with more inodes; `df -i` shows them for hull's data directory".into(),
+            ),
             Self::NoSpace { .. } => {
                 Some("free space: `hull images` and `hull rmi`, or a larger disk".into())
             }
-            Self::Credentials { .. }
-            | Self::Document { .. }
-            | Self::Answer { .. }
-            | Self::TooLarge { .. }
-            | Self::ArchiveTooLarge { .. }
-            | Self::NotAnImage { .. }
-            | Self::CaFile { .. } => None,
+            Self::NotAnImage { .. } => Some(
+                "name a container image; charts, signatures and other artifacts are not run".into(),
+            ),
+            Self::CaFile { path, .. } => Some(format!(
+                "let hull read {}, or correct the setting that names it (`ca_file` under `[[image.registry]]`, or `hosts.toml`)",
+                path.display()
+            )),
+            Self::Credentials { from, .. } => Some(format!("correct {from}")),
+            Self::Document { what, .. } if what.starts_with('/') => Some(format!("correct {what}")),
+            Self::Document { what, .. } if is_of_image(what) => Some(
+                "push the image again, with another tool if this one writes such documents; if it is right at the registry, see whether a proxy changes responses".into(),
+            ),
+            Self::Document { .. } | Self::TooLarge { .. } | Self::ArchiveTooLarge { .. } => None,
         }
     }
 }
@@ -93,66 +110,20 @@ fn mirrors_hint(upstream: &Cause, mirrors: &[(String, Cause)]) -> Option<String>
     }
 }
 
-impl Unreachable {
-    fn hint(self, host: &str) -> Option<String> {
-        match self {
-            Self::NoSuchHost => Some(format!("check the name {host} and this machine's DNS")),
-            Self::PlainHttp => Some(format!(
-                "if that is intended, set `plain_http = true` under `[[image.registry]]` with host = \"{host}\""
-            )),
-            Self::Certificate => Some(format!(
-                "set `ca_file` under `[[image.registry]]` with host = \"{host}\", or install its CA on this machine"
-            )),
-            Self::Expired => {
-                Some(format!("renew the certificate of {host}, and check this machine's clock"))
-            }
-            Self::NotYetValid => Some(format!("check the clocks of this machine and of {host}")),
-            Self::OtherName => Some(format!(
-                "name the registry as its certificate does, or have {host} get a certificate with that name"
-            )),
-            Self::Refused | Self::Timeout => {
-                Some(format!("check that {host} runs and that no firewall blocks it"))
-            }
-            Self::Tls => Some(format!(
-                "set `plain_http` under `[[image.registry]]` with host = \"{host}\" to match the server"
-            )),
-            Self::Stalled => {
-                Some("check the network; `stall_s` under `[image]` sets the time limit".into())
-            }
-            Self::Broken | Self::Redirect | Self::Other => None,
-        }
-    }
-
-    /// A token server has no settings of its own: its registry's hold for it, and the registry says how it is
-    /// asked.
-    fn hint_of_token_server(self, host: &str, registry: &str) -> Option<String> {
-        match self {
-            Self::PlainHttp | Self::Tls => Some(format!(
-                "registry {registry} names {host} as its token server: have its `realm` say how that is asked, by http:// or https://"
-            )),
-            Self::Certificate => Some(format!(
-                "it is the token server of {registry}: set `ca_file` under `[[image.registry]]` with host = \"{registry}\", or install its CA on this machine"
-            )),
-            Self::NoSuchHost
-            | Self::Refused
-            | Self::Timeout
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::OtherName
-            | Self::Stalled
-            | Self::Broken
-            | Self::Redirect
-            | Self::Other => self.hint(host),
-        }
-    }
+/// Whether a document is a part of the image, and not a setting or a response.
+fn is_of_image(what: &str) -> bool {
+    ["the manifest", "manifest ", "the index", "the config", "config ", "the image"]
+        .iter()
+        .any(|start| what.starts_with(start))
 }
 
 pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
     use rustix::io::Errno;
     match error.errno() {
-        Errno::NOSPC | Errno::DQUOT => {
-            Some("free space: `hull images` and `hull rmi`, or a larger disk".into())
-        }
+        Errno::NOSPC => Some(
+            "free space or inodes (`df -h`, `df -i`): `hull images` and `hull rmi`, or a larger disk".into(),
+        ),
+        Errno::DQUOT => Some("raise the quota of hull's data directory, or remove images: `hull images` and `hull rmi`".into()),
         Errno::PERM | Errno::ACCESS => {
             Some("run hull as root with CAP_SYS_ADMIN, CAP_CHOWN and CAP_MKNOD".into())
         }
@@ -164,6 +135,7 @@ pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Unreachable;
 
     #[test]
     fn what_helps_with_a_token_server_is_a_setting_of_its_registry() {
@@ -173,7 +145,7 @@ mod tests {
             detail: String::new(),
             registry: None,
         };
-        for kind in [Unreachable::Certificate, Unreachable::PlainHttp, Unreachable::Tls] {
+        for kind in [Unreachable::Certificate, Unreachable::PlainHttp, Unreachable::SpeaksTls] {
             let hint = cause(kind).hint().unwrap();
             assert!(hint.contains("host = \"auth.example\""), "{hint}");
             let hint = cause(kind).of_token_server("registry.example").hint().unwrap();

@@ -121,7 +121,15 @@ fn checked(
 ) -> Result<Unpacked, Cause> {
     let layer = |source| Cause::Layer { layer: expected.name(), source };
     let inflated = Hashing::new(inflated, expected.diff_id.hasher());
+    let place = root.try_clone();
     let unpacked = unpack::unpack(inflated, root, limits, file_list).map_err(layer);
+    let unpacked = unpacked.map_err(|cause| match place {
+        // Now, before the files of this layer are removed.
+        Ok(place) if cause.is_no_space() && hull_sys::lacks_inodes(&place) => {
+            Cause::NoInodes { what: format!("layer {}", expected.name()) }
+        }
+        Ok(_) | Err(_) => cause,
+    });
     let unpacked = unpacked.and_then(|(unpacked, inflated)| {
         let read = |source| layer(unpack::Error::of_read(source));
         let (_, diff_id) = inflated.finish().map_err(read)?;

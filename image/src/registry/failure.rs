@@ -12,17 +12,84 @@ const SHOWN_BYTES: usize = 300;
 
 /// Classifies a transport failure.
 pub(super) fn unreachable(host: &str, error: &reqwest::Error) -> Cause {
+    let kind = kind_of(error);
     Cause::Unreachable {
         host: host.to_owned(),
-        kind: kind_of(error),
-        detail: innermost_message(error),
+        kind,
+        detail: detail(host, kind, error),
         registry: None,
     }
 }
 
+/// The remark beside the kind, from the error's text: in words of this field, with the port and the proxy that it is about.
+fn detail(host: &str, kind: Unreachable, error: &reqwest::Error) -> String {
+    let text = innermost_message(error);
+    let mut text = text.split(" (os error").next().unwrap_or_default().to_owned();
+    if let Some(words) = certificate_words(error) {
+        words.clone_into(&mut text);
+    } else if kind == Unreachable::Broken && text.contains("end of file before message") {
+        text = "the body ended before its announced length (unexpected EOF)".into();
+    }
+    let is_about_port = matches!(
+        kind,
+        Unreachable::Refused | Unreachable::Timeout | Unreachable::PlainHttp | Unreachable::Tls
+    );
+    let port = error.url().and_then(reqwest::Url::port_or_known_default);
+    if let Some(port) = port.filter(|_| is_about_port && !has_port(host)) {
+        text.push_str(&format!(" (port {port})"));
+    }
+    let is_before_answer = error.is_connect() || kind == Unreachable::Timeout;
+    if let Some(variable) = error.url().filter(|_| is_before_answer).and_then(proxy_variable) {
+        text.push_str(&format!(
+            "; {variable} sends this request to a proxy, unless NO_PROXY excepts it"
+        ));
+    }
+    text
+}
+
+/// Whether a host is written with its port.
+fn has_port(host: &str) -> bool {
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The environment variable that names a proxy for this address, if one is set. Its value may hold a password.
+fn proxy_variable(url: &reqwest::Url) -> Option<&'static str> {
+    if url.host_str().is_none_or(crate::reference::host::is_loopback) {
+        return None;
+    }
+    let of_scheme: &[&'static str] = if url.scheme() == "https" {
+        &["HTTPS_PROXY", "https_proxy"]
+    } else {
+        &["HTTP_PROXY", "http_proxy"]
+    };
+    let mut names = of_scheme.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    names.find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).copied()
+}
+
+/// The reason why a certificate has no trusted issuer, where the library's text is that of a program.
+fn certificate_words(error: &reqwest::Error) -> Option<&'static str> {
+    let tls = chain(error).find_map(|of| of.downcast_ref::<rustls::Error>())?;
+    let rustls::Error::InvalidCertificate(wrong) = tls else { return None };
+    match wrong {
+        CertificateError::UnknownIssuer => Some("signed by an unknown authority"),
+        CertificateError::BadSignature => {
+            Some("signed by an unknown authority, which has the name of a trusted one")
+        }
+        wrong if is_self_signed(wrong) => Some("self-signed, so signed by an unknown authority"),
+        _ => None,
+    }
+}
+
+/// Whether a server shows the certificate of a CA as its own, as `openssl req -x509` makes it.
+fn is_self_signed(wrong: &CertificateError) -> bool {
+    let CertificateError::Other(other) = wrong else { return false };
+    matches!(other.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
 fn kind_of(error: &reqwest::Error) -> Unreachable {
     if error.is_dns() {
-        return Unreachable::NoSuchHost;
+        return name_kind(&innermost_message(error));
     }
     if error.is_timeout() {
         return Unreachable::Timeout;
@@ -36,6 +103,9 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
         Some(io::ErrorKind::TimedOut) if !error.is_connect() => Unreachable::Broken,
         Some(io::ErrorKind::TimedOut) => Unreachable::Timeout,
         Some(io::ErrorKind::ConnectionRefused) => Unreachable::Refused,
+        Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
+            Unreachable::NoRoute
+        }
         // While connecting, only the TLS handshake reads: the server closed the connection in it.
         Some(io::ErrorKind::UnexpectedEof) if error.is_connect() => Unreachable::Tls,
         Some(
@@ -44,7 +114,26 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof,
         ) => Unreachable::Broken,
+        _ if is_not_http(error) => Unreachable::NotHttp,
         _ => Unreachable::Other,
+    }
+}
+
+/// Whether the bytes of a plain response are not HTTP.
+fn is_not_http(error: &reqwest::Error) -> bool {
+    let is_plain = error.url().is_some_and(|url| url.scheme() == "http");
+    let mut errors = chain(error).filter_map(|of| of.downcast_ref::<hyper::Error>());
+    is_plain && errors.any(hyper::Error::is_parse)
+}
+
+/// Tells a name that does not exist from name servers that fail, by the text of getaddrinfo(3): it has no number here.
+fn name_kind(text: &str) -> Unreachable {
+    const UNKNOWN: [&str; 4] =
+        ["not known", "No address associated", "does not resolve", "no record"];
+    if UNKNOWN.iter().any(|of| text.contains(of)) {
+        Unreachable::NoSuchHost
+    } else {
+        Unreachable::NoNameServer
     }
 }
 
@@ -74,7 +163,12 @@ fn certificate_kind(error: &CertificateError) -> Unreachable {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             Unreachable::OtherName
         }
-        _ => Unreachable::Certificate,
+        // Its CA has the name of a trusted one, and another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            Unreachable::Certificate
+        }
+        wrong if is_self_signed(wrong) => Unreachable::Certificate,
+        _ => Unreachable::BadCertificate,
     }
 }
 
@@ -109,4 +203,33 @@ pub(super) fn innermost_message(error: &reqwest::Error) -> String {
         innermost = source;
     }
     shown(innermost.to_string(), SHOWN_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told_from_name_servers_that_fail() {
+        let of = |text: &str| name_kind(&format!("failed to lookup address information: {text}"));
+        for unknown in ["Name or service not known", "No address associated with hostname"] {
+            assert_eq!(of(unknown), Unreachable::NoSuchHost, "{unknown}");
+        }
+        for failed in ["Temporary failure in name resolution", "Non-recoverable failure"] {
+            assert_eq!(of(failed), Unreachable::NoNameServer, "{failed}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_added_where_the_name_has_none() {
+        for (host, has) in [
+            ("registry.example.org", false),
+            ("registry.example.org:5000", true),
+            ("[fd00::1]", false),
+            ("[fd00::1]:5000", true),
+            ("x:", false),
+        ] {
+            assert_eq!(has_port(host), has, "{host}");
+        }
+    }
 }

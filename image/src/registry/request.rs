@@ -222,21 +222,18 @@ async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResp
             "{} redirects there, and credentials for the one are not for the other",
             request.endpoint.host
         )),
+        (_, ErrorText::WantsTls) => Cause::Unreachable {
+            host,
+            kind: Unreachable::SpeaksTls,
+            detail: String::new(),
+            registry: None,
+        },
         (StatusCode::NOT_FOUND, _) => Cause::NotFound { host, what, object },
         // Some web servers in front of a registry ask for the password with a page.
         (StatusCode::UNAUTHORIZED, text) => request.denied(text.words()),
         (_, ErrorText::Page) => Cause::Page { host, status: status.as_u16(), what },
-        (StatusCode::FORBIDDEN, text) if elsewhere.is_none() => request.denied(text.words()),
-        // The response of Go's servers to plain HTTP on a TLS port.
-        (StatusCode::BAD_REQUEST, ErrorText::Words(words))
-            if words.contains("HTTP request to an HTTPS server") =>
-        {
-            Cause::Unreachable {
-                host,
-                kind: Unreachable::Tls,
-                detail: "it speaks HTTPS, but is configured for plain HTTP".into(),
-                registry: None,
-            }
+        (StatusCode::FORBIDDEN, ErrorText::Registry(words)) if elsewhere.is_none() => {
+            request.denied(words)
         }
         (_, text) => answer(text.words()),
     }

@@ -12,7 +12,7 @@ use super::endpoint::Endpoint;
 use super::retry::{self, Failed, Patience, Retry};
 use super::transport::{self, ErrorText};
 use crate::credentials::auth::Auth;
-use crate::error::Cause;
+use crate::error::{Cause, Unreachable};
 use crate::layer::progress::{LayerProgress, WaitReason};
 use crate::reference::host::is_loopback;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -136,14 +136,14 @@ fn members(
 pub(super) fn parse(bytes: &[u8]) -> Result<Answer, &'static str> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     // The error would quote the text, which may hold a token.
-    let mut tokens = members(bytes, &["token", "access_token"])
-        .map_err(|_| "the response of its token server is not JSON")?;
+    let mut tokens =
+        members(bytes, &["token", "access_token"]).map_err(|_| "its response is not JSON")?;
     let token = ["token", "access_token"]
         .into_iter()
         .filter_map(|name| tokens.remove(name))
         .filter_map(|value| if let Value::String(text) = value { Some(text) } else { None })
         .find(|text| !text.is_empty())
-        .ok_or("its token server gave no token")?;
+        .ok_or("its response has no token")?;
     let life = members(bytes, &["expires_in"]).ok().and_then(|mut of| of.remove("expires_in"));
     Ok(Answer { token, life: lifetime(&life.unwrap_or_default()) })
 }
@@ -195,7 +195,9 @@ impl TokenRequest<'_> {
         fields.push(("scope", challenge.get("scope").unwrap_or(&default_scope)));
         let Answer { token, life } = self.obtain(&url, fields).await?;
         let header = secret(&format!("Bearer {token}"));
-        Ok((header.ok_or_else(|| self.useless("its token is not text"))?, Some(life)))
+        let server = transport::host_and_port(&url);
+        let not_text = || self.no_token("its token is not text", &server);
+        Ok((header.ok_or_else(not_text)?, Some(life)))
     }
 
     /// The URL of the token server in a challenge, or why credentials are not sent there. A path alone is on the
@@ -295,7 +297,10 @@ impl TokenRequest<'_> {
         let read = tokio::time::timeout(limit, read).await;
         let body = read.map_err(|_| transport::stalled(server, what, limit))??;
         let bytes = body.complete(what, ANSWER_BYTES_MAX)?;
-        parse(&bytes).map_err(|why| self.useless(why).into())
+        if transport::is_page(&bytes) {
+            return Err(self.refusal(status.as_u16(), ErrorText::Page, server).into());
+        }
+        parse(&bytes).map_err(|why| self.no_token(why, server).into())
     }
 
     fn refusal(&self, status: u16, text: ErrorText, server: &str) -> Cause {
@@ -303,8 +308,14 @@ impl TokenRequest<'_> {
         let host = server.to_owned();
         match (status, text) {
             (400 | 401, text) => self.denied(text.words()),
+            (_, ErrorText::WantsTls) => Cause::Unreachable {
+                host,
+                kind: Unreachable::SpeaksTls,
+                detail: String::new(),
+                registry: None,
+            },
             (_, ErrorText::Page) => Cause::Page { host, status, what },
-            (403, text) => self.denied(text.words()),
+            (403, ErrorText::Registry(words)) => self.denied(words),
             (_, text) => Cause::Answer { host, status, what, detail: text.words(), registry: None },
         }
     }
@@ -318,8 +329,22 @@ impl TokenRequest<'_> {
         }
     }
 
+    /// The registry's challenge cannot be answered: no credentials would help.
     fn useless(&self, why: &str) -> Cause {
-        self.denied(format!("it wants a token, but {why}"))
+        Cause::Answer {
+            host: self.endpoint.host.clone(),
+            status: 401,
+            what: self.what.to_owned(),
+            detail: format!("it wants a token, but {why}"),
+            registry: None,
+        }
+    }
+
+    /// The token server's response has no token.
+    fn no_token(&self, why: &str, server: &str) -> Cause {
+        let what = format!("a token for {}", self.repository);
+        let (host, detail) = (server.to_owned(), why.to_owned());
+        Cause::Answer { host, status: 200, what, detail, registry: None }
     }
 }
 

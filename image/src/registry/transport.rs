@@ -53,7 +53,9 @@ pub(super) async fn follow(
         let asked = if is_registry { endpoint.host.clone() } else { host };
         let http = if has_left { &endpoint.http_elsewhere } else { &endpoint.http };
         let limit = endpoint.stall.saturating_sub(began.elapsed());
-        let response = send(http.get(at.clone()).headers(all), &asked, limit).await?;
+        let sent = send(http.get(at.clone()).headers(all), &asked, limit).await;
+        let response = sent
+            .map_err(|cause| if has_left { cause.redirected_by(&endpoint.host) } else { cause })?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
             return Ok(FinalResponse { response, elsewhere: has_left.then_some(asked) });
@@ -81,7 +83,12 @@ pub(super) async fn send(
 ) -> Result<Response, Cause> {
     match tokio::time::timeout(limit, request.send()).await {
         Ok(sent) => sent.map_err(|err| failure::unreachable(host, &err)),
-        Err(_) => Err(stalled(host, "the head of its response", limit)),
+        Err(_) => Err(Cause::Unreachable {
+            host: host.to_owned(),
+            kind: Unreachable::Stalled,
+            detail: format!("it has sent no response for {} s", limit.as_secs()),
+            registry: None,
+        }),
     }
 }
 
@@ -128,7 +135,7 @@ pub(super) fn has_credentials(url: &Url) -> bool {
 /// Host and port of an address, for messages: path and query may hold secrets.
 pub(super) fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 #[derive(Deserialize)]
@@ -147,18 +154,22 @@ struct ErrorItem {
 /// The text of an error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ErrorText {
-    /// The code and message of its JSON, or the beginning of its text.
+    /// Codes and messages of the JSON that the protocol describes: a registry wrote it.
+    Registry(String),
+    /// The beginning of another text.
     Words(String),
     /// A page for people, which is not for a message.
     Page,
+    /// The response to plain HTTP of a server that speaks TLS.
+    WantsTls,
 }
 
 impl ErrorText {
     /// The words, if there are any.
     pub(super) fn words(self) -> String {
         match self {
-            Self::Words(words) => words,
-            Self::Page => String::new(),
+            Self::Registry(words) | Self::Words(words) => words,
+            Self::Page | Self::WantsTls => String::new(),
         }
     }
 }
@@ -170,6 +181,18 @@ pub(super) fn is_page(bytes: &[u8]) -> bool {
     bytes.starts_with(b"<") && !bytes.starts_with(b"<?xml") && !bytes.starts_with(b"<Error")
 }
 
+/// Whether a server that speaks TLS says so in plain HTTP: Go's, nginx, Apache, HAProxy.
+fn wants_tls(bytes: &[u8]) -> bool {
+    const TEXTS: [&str; 4] = [
+        "http request to an https server",
+        "plain http request was sent to https port",
+        "speaking plain http to an ssl-enabled",
+        "http request was sent to an https port",
+    ];
+    let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+    TEXTS.iter().any(|of| text.contains(of))
+}
+
 /// Reads the text of an error response.
 pub(super) async fn error_text(response: Response, limit: Duration) -> ErrorText {
     let read =
@@ -178,6 +201,7 @@ pub(super) async fn error_text(response: Response, limit: Duration) -> ErrorText
         return ErrorText::Words(String::new());
     };
     let text = match serde_json::from_slice::<Errors>(&bytes) {
+        _ if wants_tls(&bytes) => return ErrorText::WantsTls,
         Ok(errors) => {
             let items =
                 errors.errors.iter().map(|of| match (of.code.as_str(), of.message.as_str()) {
@@ -185,7 +209,8 @@ pub(super) async fn error_text(response: Response, limit: Duration) -> ErrorText
                     ("", message) => message.to_owned(),
                     (code, message) => format!("{code}, {message}"),
                 });
-            items.collect::<Vec<_>>().join("; ")
+            let items = items.collect::<Vec<_>>().join("; ");
+            return ErrorText::Registry(shown(items, SHOWN_BYTES));
         }
         Err(_) if is_page(&bytes) => return ErrorText::Page,
         Err(_) if bytes.trim_ascii_start().starts_with(b"<") => String::new(),

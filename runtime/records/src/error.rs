@@ -55,10 +55,20 @@ impl Error {
     }
 }
 
+/// Whether the file system of the file, or of its directory, has no inode left.
+fn lacks_inodes(path: &Path) -> bool {
+    let directory = path.parent().unwrap_or(path);
+    std::fs::File::open(directory).is_ok_and(|directory| hull_sys::lacks_inodes(&directory))
+}
+
 fn write_hint(path: &Path, errno: Option<Errno>) -> String {
     match errno {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            format!("free some space on the file system of {}", path.display())
+        Some(Errno::NOSPC) if lacks_inodes(path) => {
+            format!("free some inodes on the file system of {}: it has too many files (df -i)", path.display())
+        }
+        Some(Errno::NOSPC) => format!("free some space on the file system of {}", path.display()),
+        Some(Errno::DQUOT) => {
+            format!("raise the quota of the file system of {}, or free some space", path.display())
         }
         _ => "choose a directory on a writable file system, such as /run/hull: `state_dir` of the daemon, `--root` of `hull oci`".into(),
     }

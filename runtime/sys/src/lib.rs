@@ -12,6 +12,7 @@ pub mod arch;
 pub mod audit;
 pub mod budget;
 mod clone;
+mod disk;
 mod error;
 mod exec;
 pub mod files;
@@ -35,6 +36,7 @@ pub mod time;
 mod wiping;
 
 pub use clone::{BirthSlot, ForkResult, clone3, flags, fork, fork_sibling, unshare};
+pub use disk::lacks_inodes;
 pub use error::{Error, Result, name_of};
 pub use exec::{CStringArray, LAST_CALLS, close_all_but, close_now, execve, execveat, exit_now};
 pub use inherited::{reset_affinity, reset_inherited};
