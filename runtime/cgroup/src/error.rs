@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The errors of cgroup operations, with hints for the operator.
 
+pub(crate) use crate::errno::{is, libc_errno};
+use crate::hint;
 use hull_sys::text::shown;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How much of a value is part of a message: more would crowd out the file and the cause.
@@ -98,28 +100,17 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoHierarchy => Some("mount cgroup v2: mount -t cgroup2 none /sys/fs/cgroup".into()),
-            Self::NoController { controller, .. } => Some(format!(
-                "enable the {controller} controller (kernel command line, or cgroup.subtree_control of the parents), or remove the limit"
-            )),
-            Self::Write { path, value, source } if is(source, libc_errno::EBUSY) && in_memory(path) => {
-                Some(format!("the container uses more than {value} bytes: choose a higher limit, or let it free memory first"))
-            }
-            Self::Write { path, source, .. } if is(source, libc_errno::EINVAL) => {
-                Some(format!("the kernel rejects this value for {}", file_name(path)))
-            }
-            Self::Make { source, .. } if is(source, libc_errno::EROFS) => {
-                Some("the cgroup filesystem is read-only: run hull on the host or in a privileged container".into())
-            }
+            Self::NoController { controller, .. } => Some(no_controller(controller)),
+            Self::Write { path, value, source } => hint::of_write(path, value, source),
+            Self::Make { path, source } => hint::of_make(path, source),
             Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
                 Some("a process hangs in the kernel, usually on storage that does not respond; see /proc/PID/stack".into())
             }
             Self::HalfSet { source, .. } => source.hint(),
             Self::BadPath { .. }
             | Self::Mounts { .. }
-            | Self::Make { .. }
             | Self::Remove { .. }
             | Self::Read { .. }
-            | Self::Write { .. }
             | Self::Delegate { .. }
             | Self::BadKey { .. }
             | Self::Devices { .. } => None,
@@ -173,27 +164,15 @@ impl Error {
     }
 }
 
-/// The errno numbers that this crate distinguishes.
-pub(crate) mod libc_errno {
-    pub(crate) const ENOENT: i32 = 2;
-    pub(crate) const E2BIG: i32 = 7;
-    pub(crate) const EBUSY: i32 = 16;
-    pub(crate) const ENODEV: i32 = 19;
-    pub(crate) const EINVAL: i32 = 22;
-    pub(crate) const EROFS: i32 = 30;
-    pub(crate) const ERANGE: i32 = 34;
-    pub(crate) const ENAMETOOLONG: i32 = 36;
-    pub(crate) const EOPNOTSUPP: i32 = 95;
-}
-
-pub(crate) fn is(error: &io::Error, errno: i32) -> bool {
-    error.raw_os_error() == Some(errno)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn in_memory(path: &Path) -> bool {
-    file_name(path).starts_with("memory.")
+fn no_controller(controller: &str) -> String {
+    match controller {
+        "cgroup v2" => "remove `unified` from the limits, or boot the node with cgroup v2 (systemd.unified_cgroup_hierarchy=1)".into(),
+        "hugetlb" => "remove the limit, or choose a page size that the kernel has (ls /sys/kernel/mm/hugepages) with the hugetlb controller enabled".into(),
+        "io" | "blkio" => format!(
+            "remove the limit, or enable the {controller} controller with an I/O scheduler or cost model that has weights (BFQ, iocost)"
+        ),
+        controller => format!(
+            "enable the {controller} controller (kernel command line, or cgroup.subtree_control of the parents), or remove the limit"
+        ),
+    }
 }

@@ -4,7 +4,7 @@
 use crate::id_maps::write_maps;
 use crate::namespaces::enter_pid_namespace;
 use crate::pending_process::{PendingProcess, fail, status_pipe};
-use crate::plan::{IdMaps, NamespaceKind, Step, StepError};
+use crate::plan::{HINT, IdMaps, NamespaceKind, Step, StepError};
 use crate::process::{self, Birth};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::{BirthSlot, ForkResult, clone3, flags};
@@ -13,14 +13,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// With the chain of causes and the hint: a report has only this text.
+/// With the causes that the errno does not say, and the hint: a report has only this text. The bounds and usage that
+/// the hint names are those of this moment.
 pub(crate) fn cgroup_error(err: &hull_cgroup::Error) -> StepError {
     let mut call = err.to_string();
-    if let Some(source) = std::error::Error::source(err) {
+    if let Some(source) = std::error::Error::source(err).filter(|of| !of.is::<std::io::Error>()) {
         call = format!("{call}: {source}");
     }
     if let Some(hint) = err.hint() {
-        call = format!("{call} ({hint})");
+        call = format!("{call}{HINT}{hint}");
     }
     StepError { step: Step::Cgroup, errno: err.errno(), call }
 }

@@ -419,6 +419,9 @@ pub enum NamespaceKind {
     Time,
 }
 
+/// Separates the call of a [`StepError`] from a hint behind it.
+pub const HINT: &str = "; hint: ";
+
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StepError {

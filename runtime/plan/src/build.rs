@@ -286,7 +286,7 @@ pub fn check_sysctl(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
         (true, _) if namespaces.ipc != Namespace::Inherit => Ok(()),
         (_, true) if namespaces.net != Namespace::Inherit => Ok(()),
         (true, _) => refuse(" here: the pod uses the host's IPC namespace"),
-        (_, true) => refuse(" here: the pod uses the host's network"),
+        (_, true) => refuse(" here: the pod is on the host network, whose settings are the node's"),
         (false, false) => refuse(""),
     }
 }

@@ -1,53 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Turns a failed step into a sentence with a hint.
 
-use hull_init::plan::{NamespaceKind, Op, Source};
+mod mounts;
+
+use crate::failure::{EACCES, ENOENT, ENOTDIR, EPERM, ESRCH, Failure, Layer, failure, reason};
+use hull_init::plan::{HINT, NamespaceKind, Op};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::io;
-
-/// The part of the system that a failure belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Layer {
-    /// The program itself.
-    Process,
-    /// Files and mounts.
-    Filesystem,
-    /// Namespaces and the network.
-    Namespace,
-    /// Cgroups and their limits.
-    Cgroup,
-    /// Capabilities, seccomp, security modules.
-    Security,
-    /// Pulling and images.
-    Image,
-}
-
-/// Why something failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// The part of the system that it belongs to.
-    pub layer: Layer,
-    /// The stage of the start, in a word or two.
-    pub stage: String,
-    /// The sentence that says what failed.
-    pub what: String,
-    /// Observations that support it.
-    pub evidence: Vec<String>,
-    /// The change that fixes it.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        for seen in &self.evidence {
-            write!(f, "; {seen}")?;
-        }
-        Ok(())
-    }
-}
+use mounts::{bind, mkdir, new_mount, place_hint};
 
 /// Whether the program could not be executed.
 #[must_use]
@@ -64,13 +23,13 @@ pub fn is_gone(error: &StepError) -> bool {
 /// Diagnoses a failed step of a container's start.
 #[must_use]
 pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
-    let op = if let Step::Op(at) = error.step {
-        usize::try_from(at).ok().and_then(|at| plan.ops.get(at))
+    let found = if let Step::Op(at) = error.step {
+        usize::try_from(at).ok().and_then(|at| Some((plan.ops.get(..at)?, plan.ops.get(at)?)))
     } else {
         None
     };
-    match op {
-        Some(op) => of_op(op, error),
+    match found {
+        Some((earlier, op)) => of_op(earlier, op, error),
         None => of_step(Some(&plan.process), &plan.cgroup.path, error),
     }
 }
@@ -98,58 +57,14 @@ pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
     of_step(None, &plan.cgroup.path, &error)
 }
 
-fn failure(layer: Layer, stage: &str, what: String, hint: Option<&str>) -> Failure {
-    Failure {
-        layer,
-        stage: stage.into(),
-        what,
-        evidence: Vec::new(),
-        hint: hint.map(str::to_owned),
-    }
-}
-
-/// The errno in words.
-fn reason(error: &StepError) -> String {
-    let text = io::Error::from_raw_os_error(error.errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    if error.call.is_empty() { text } else { format!("{text} [{}]", error.call) }
-}
-
-const ENOENT: i32 = 2;
-const ESRCH: i32 = 3;
-const EACCES: i32 = 13;
-const EPERM: i32 = 1;
-const ENODEV: i32 = 19;
-const ENOTDIR: i32 = 20;
-const EROFS: i32 = 30;
-const EINVAL: i32 = 22;
-const EXDEV: i32 = 18;
-const ELOOP: i32 = 40;
-
-/// The hint for a mount point below /dev, /proc or /sys that was refused; see `hull_init`'s places.
-fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
-    let strict = ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
-    match error.errno {
-        ELOOP if strict => Some(
-            "the image, or a volume, has a symbolic link on that path: make it a directory in the image",
-        ),
-        EXDEV if error.call.contains("another mount is seen") => Some(
-            "something else is mounted over it: remove the volume that covers this path, or report it as a fault of Hull",
-        ),
-        EXDEV => Some(
-            "a volume is mounted there, and nothing is made in it: mount the volume elsewhere, or make what is missing in it",
-        ),
-        _ => None,
-    }
-}
-
-fn of_op(op: &Op, error: &StepError) -> Failure {
+/// `earlier` are the operations before it, which all succeeded.
+fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
     let why = reason(error);
     let fs = |stage: &str, what: String, hint: Option<&str>| {
         failure(Layer::Filesystem, stage, what, hint)
     };
     match op {
-        Op::Bind { source, target, .. } => bind(source, target, error),
+        Op::Bind { source, target, .. } => bind(earlier, (source, target), error),
         Op::RootOverlay { lower, .. } => fs(
             "root",
             format!("the root filesystem of {} layers cannot be mounted: {why}", lower.len()),
@@ -160,7 +75,9 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         Op::RootBind { source } => {
             fs("root", format!("root `{source}` cannot be mounted: {why}"), None)
         }
-        Op::Mount { fstype, target, options, .. } => new_mount(fstype, target, options, error),
+        Op::Mount { fstype, target, options, .. } => {
+            new_mount(earlier, (fstype, target), options, error)
+        }
         Op::Cgroups { target, .. } => fs(
             "mount",
             format!("the cgroup tree cannot be mounted at `{target}`: {why}"),
@@ -174,7 +91,7 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         Op::Symlink { path, .. } => {
             fs("link", format!("link `{path}` cannot be made: {why}"), place_hint(path, error))
         }
-        Op::Mkdir { path, .. } => mkdir(path, error),
+        Op::Mkdir { path, .. } => mkdir(earlier, path, error),
         Op::Mask { path } => {
             fs("mask", format!("`{path}` cannot be masked: {why}"), place_hint(path, error))
         }
@@ -209,67 +126,6 @@ fn of_op(op: &Op, error: &StepError) -> Failure {
         ),
         Op::Pivot | Op::MoveRoot => fs("root", format!("the root cannot be changed: {why}"), None),
     }
-}
-
-fn new_mount(
-    fstype: &str,
-    target: &str,
-    options: &[(String, Option<String>)],
-    error: &StepError,
-) -> Failure {
-    let options: Vec<_> = options.iter().map(|(key, _)| key.as_str()).collect();
-    let hint = match error.errno {
-        ENODEV => Some("the node's kernel has no such file system: load its module"),
-        EINVAL => Some("one of the options is not known to this kernel"),
-        ENOTDIR => Some("the image has a file there: make it a directory in the image"),
-        _ => place_hint(target, error),
-    };
-    let (options, why) = (options.join(","), reason(error));
-    let what = format!("{fstype} ({options}) cannot be mounted at `{target}`: {why}");
-    failure(Layer::Filesystem, "mount", what, hint)
-}
-
-fn mkdir(path: &str, error: &StepError) -> Failure {
-    let hint = match error.errno {
-        ENOTDIR => "the image has a file at that path: choose another `workingDir`",
-        EROFS => {
-            "it is on a read-only mount: choose another `workingDir`, or make the directory in the image"
-        }
-        _ => "choose a `workingDir` that the image has",
-    };
-    let why = reason(error);
-    let what = format!("working directory `{path}` is not there and cannot be made: {why}");
-    failure(Layer::Filesystem, "workdir", what, Some(hint))
-}
-
-fn bind(source: &Source, target: &str, error: &StepError) -> Failure {
-    let why = reason(error);
-    let named = match source {
-        Source::Host(path) => path.as_str(),
-        Source::Slot(_) => "the pod's /dev/shm",
-        Source::Image { .. } => "an image volume",
-        Source::Root => "a `VOLUME` of the image",
-    };
-    // The call shows which side failed.
-    let of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
-    let hint = match (of_source, error.errno) {
-        (true, ENOENT) => format!("make `{named}` on the node, or correct the volume"),
-        (true, _) => format!("see what is wrong with `{named}` on the node"),
-        (false, ENOTDIR) => {
-            format!("one of `{named}` and `{target}` is a file and the other a directory")
-        }
-        (false, ELOOP | EXDEV) if let Some(hint) = place_hint(target, error) => hint.to_owned(),
-        (false, EROFS) => format!(
-            "the image has no `{target}` and it cannot be made on a read-only filesystem: make it in the image"
-        ),
-        (false, _) => format!("check `{target}` in the image"),
-    };
-    let what = if of_source && error.errno == ENOENT {
-        format!("mount source `{named}` (for `{target}`) does not exist")
-    } else {
-        format!("`{named}` cannot be mounted at `{target}`: {why}")
-    };
-    failure(Layer::Filesystem, "mount", what, Some(&hint))
 }
 
 /// A step, its layer, its stage, the sentence, and a hint.
@@ -353,6 +209,13 @@ const WORDS: [Words; 17] = [
 ];
 
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+    if error.step == Step::Cgroup
+        && let Some((call, hint)) = error.call.split_once(HINT)
+    {
+        let error = StepError { call: call.to_owned(), ..error.clone() };
+        let hint = Some(hint.to_owned());
+        return Failure { hint, ..of_step(process, cgroup, &error) };
+    }
     let why = reason(error);
     if error.step == Step::Exec {
         return exec(process, error);
@@ -423,4 +286,21 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
         ),
     };
     failure(Layer::Process, "exec", what, Some(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_of_a_refused_cgroup_file_is_not_part_of_the_call() {
+        let call = format!("write `64` to /sys/fs/cgroup/x/cpuset.cpus{HINT}choose CPUs");
+        let error = StepError { step: Step::Cgroup, errno: 34, call };
+        let failure = of_step(None, "/x", &error);
+        assert_eq!(failure.hint.as_deref(), Some("choose CPUs"));
+        assert!(
+            failure.what.ends_with("[write `64` to /sys/fs/cgroup/x/cpuset.cpus]"),
+            "{failure}"
+        );
+    }
 }
