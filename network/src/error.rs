@@ -36,6 +36,10 @@ pub enum Error {
     BadPod { id: String },
     #[error("publish host port {port} for the pod: pod {holder} has {held}")]
     PortTaken { port: PortMapping, held: PortMapping, holder: String },
+    #[error(
+        "publish host port {port} for the pod: the port is in use, {holder} of this node listens on it"
+    )]
+    PortHeld { port: PortMapping, holder: String },
     #[error("publish host port {port} for the pod: the pod requests it twice")]
     PortTwice { port: PortMapping },
     #[error("publish host port {port}: its container port is 0")]
@@ -129,6 +133,9 @@ impl Error {
             }
             Self::PortTaken { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
+            )),
+            Self::PortHeld { holder, .. } => Some(format!(
+                "stop {holder}, use another `hostPort`, or a `hostIP` at which it does not listen"
             )),
             Self::PortTwice { .. } => Some("list each `hostPort` of the pod once".into()),
             Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),

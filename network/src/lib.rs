@@ -21,6 +21,7 @@
 mod builtin;
 pub mod cni;
 mod error;
+mod held_ports;
 mod ipam;
 pub mod limits;
 mod netlink;

@@ -7,6 +7,7 @@
 use crate::builtin::{BuiltinNetwork, Config, has_records};
 use crate::cni::{self, Cni, Collected};
 use crate::error::Error;
+use crate::held_ports;
 use crate::netns;
 use crate::ports_in_use::{PortsInUse, Reserved};
 use crate::sync::lock_unpoisoned;
@@ -152,6 +153,9 @@ impl Network {
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
         let provider = self.choose()?.provider;
         let _reserved = self.reserve_ports(provider, request)?;
+        if provider != Provider::None {
+            refuse_held_ports(request)?;
+        }
         match provider {
             Provider::Builtin => {
                 let Request { pod, netns, ports, bandwidth, .. } = *request;
@@ -269,6 +273,12 @@ impl Network {
         Ok(self.cni.check_pod(pod)?)
     }
 
+    /// Requests of the pod to its network that may not be met, each as a sentence.
+    #[must_use]
+    pub fn remarks(&self, pod: &str) -> Vec<String> {
+        self.cni.remarks(pod)
+    }
+
     /// Sets the subnets that the node's pods get addresses from.
     ///
     /// # Errors
@@ -301,6 +311,16 @@ impl Network {
             Provider::Builtin | Provider::None => Ok(Collected::Done(Vec::new())),
             Provider::Cni => Ok(self.cni.collect_garbage()?),
         }
+    }
+}
+
+/// Refuses host ports on which a process of the node listens: it would not get its clients any more.
+fn refuse_held_ports(request: &Request<'_>) -> Result<(), Error> {
+    let published = request.ports.iter().filter(|port| port.host_port != 0);
+    let mut held = published.filter_map(|port| Some((*port, held_ports::holder(port)?)));
+    match held.next() {
+        Some((port, holder)) => Err(Error::PortHeld { port, holder }),
+        None => Ok(()),
     }
 }
 

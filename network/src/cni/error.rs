@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The errors of CNI, and hints for the operator.
 
+use super::advice::{self, Report};
 use super::conf::InvalidFile;
 use super::invoke;
 use super::protocol::{PluginError, Verb};
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 
@@ -31,8 +33,10 @@ pub enum Error {
     ReadConf { dir: PathBuf, source: io::Error },
     #[error("find a network for pods: {}", none_in(dir, bad))]
     NoNetwork { dir: PathBuf, bad: Vec<InvalidFile> },
-    #[error("find CNI plugin `{program}` of network `{network}` in {dirs}")]
+    #[error("find CNI plugin `{program}` of network `{network}`: it is not found in {dirs}")]
     NoProgram { program: String, network: String, dirs: String },
+    #[error("run CNI plugin `{program}` of network `{network}`: {} is {what}", path.display())]
+    NotAProgram { program: String, network: String, path: PathBuf, what: &'static str },
     #[error("choose a CNI version for network `{network}` ({}): its configuration supports {offered}; {supported}", file.display())]
     NoVersion { network: String, file: PathBuf, offered: String, supported: String },
     #[error("run {call}")]
@@ -45,6 +49,18 @@ pub enum Error {
     BadAnswer { call: Call, why: String },
     #[error("find the pod's address: network `{network}` assigned none to its {if_name}")]
     NoAddress { network: String, if_name: String },
+    #[error(
+        "give the pod {what}: no plugin of network `{network}` ({plugins}) takes them (capability `{capability}`)"
+    )]
+    NoCapability {
+        what: &'static str,
+        capability: &'static str,
+        /// The reference plugin that has the capability.
+        plugin: &'static str,
+        network: String,
+        plugins: String,
+        file: PathBuf,
+    },
     #[error("pass the pod's {what} {value:?} to CNI plugins: it contains `;` or `=`")]
     BadArgument { what: &'static str, value: String },
     #[error("pin the pod's network namespace to {}", path.display())]
@@ -69,8 +85,36 @@ pub enum Error {
     WriteConf { path: PathBuf, source: io::Error },
 }
 
-/// The specification's error code for a temporary condition.
-const TRY_AGAIN: u64 = 11;
+/// The state of a file that has no execute permission for anybody.
+pub(super) const NO_EXECUTE_BIT: &str = "not executable: no execute permission (x bit) is set";
+
+impl Call {
+    fn report<'r>(&'r self, message: &'r str, code: Option<u64>) -> Report<'r> {
+        Report { program: &self.program, network: &self.network, message, code }
+    }
+}
+
+/// Why a program that is there does not start.
+fn start_hint(program: &str, error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => format!(
+            "install the interpreter or ELF loader that {program} needs, or replace it with a static build"
+        ),
+        Some(Errno::ACCESS) => format!(
+            "let root execute {program}: it may lie on a file system that is mounted noexec, or a security module denies it"
+        ),
+        Some(Errno::NOEXEC) => {
+            format!("replace {program} with an executable for this machine's architecture")
+        }
+        Some(Errno::TXTBSY) => {
+            format!("wait until {program} is written completely; the kubelet tries again")
+        }
+        Some(Errno::NOMEM | Errno::AGAIN) => {
+            "free memory, or raise the limits of memory and processes of hull's service".to_owned()
+        }
+        _ => format!("replace {program} with an executable for this machine"),
+    }
+}
 
 impl Error {
     /// Advice for the operator, where there is any.
@@ -81,7 +125,7 @@ impl Error {
                 "install a network plugin (Cilium, Calico, Flannel, …) that writes to {}, set another `conf_dir` under `[network.cni]`, or set `mode = \"bridge\"` under `[network]`",
                 dir.display()
             )),
-            Self::NoNetwork { .. } => Some("fix these files; hull reads them again when they change".into()),
+            Self::NoNetwork { .. } => Some("correct these files; hull reads them again when they change".into()),
             Self::NoProgram { program, .. } => Some(format!(
                 "install `{program}` there, or add its directory to `bin_dirs` under `[network.cni]`"
             )),
@@ -93,21 +137,33 @@ impl Error {
                 "find out what `{}` is waiting for in its agent's log, or raise `plugin_timeout_s` under `[network.cni]`",
                 call.program
             )),
-            Self::Run { source: invoke::Error::Start { program, .. }, .. } => {
-                Some(format!("replace {program} with an executable for this machine"))
+            Self::NotAProgram { path, what, .. } if *what == NO_EXECUTE_BIT => {
+                Some(format!("make it executable: chmod +x {}", path.display()))
             }
-            Self::Plugin { error, .. } if error.code == TRY_AGAIN => {
-                Some("the plugin reports a temporary condition; the kubelet retries".into())
+            Self::NotAProgram { program, path, .. } => {
+                Some(format!("remove {}, and install the program `{program}` there", path.display()))
             }
-            Self::Run { call, .. }
-            | Self::Plugin { call, .. }
-            | Self::Failed { call, .. }
-            | Self::BadAnswer { call, .. } => {
+            Self::Run { source: invoke::Error::Start { program, source }, .. } => {
+                Some(start_hint(program, source))
+            }
+            Self::Plugin { call, error } => {
+                Some(advice::of(&call.report(&error.message, Some(error.code))))
+            }
+            Self::Failed { call, stderr, .. } => Some(advice::of(&call.report(stderr, None))),
+            Self::BadAnswer { call, .. } => Some(format!(
+                "update or reinstall `{}`: what it wrote to its standard output is not a result of CNI",
+                call.program
+            )),
+            Self::Run { call, .. } => {
                 Some(format!("see the log of network plugin `{}` and its agent", call.program))
             }
             Self::NoAddress { network, .. } => {
                 Some(format!("configure `ipam` for network `{network}`, or name the files so that a network with `ipam` comes first"))
             }
+            Self::NoCapability { what, capability, plugin, file, .. } => Some(format!(
+                "add {{\"type\": \"{plugin}\", \"capabilities\": {{\"{capability}\": true}}}} to the plugins in {}, or remove the {what} from the pod",
+                file.display()
+            )),
             Self::BadTemplate { .. } => Some(
                 "use {{.PodCIDR}} for the first subnet and {{.PodCIDRRanges}} for host-local's `ranges`, in a CNI configuration list".into(),
             ),

@@ -15,7 +15,9 @@
 //!
 //! Not here: the meaning of the kubelet's annotations; the schedule of garbage collection.
 
+mod advice;
 mod args;
+mod capabilities;
 mod conf;
 pub(crate) mod error;
 mod in_flight;
@@ -250,6 +252,13 @@ impl Cni {
         })
     }
 
+    /// The pod's requests that no plugin declares, each as a sentence.
+    pub fn remarks(&self, pod: &str) -> Vec<String> {
+        let Some(record) = self.known().get(pod).cloned() else { return Vec::new() };
+        let plugins = record.attachments.iter().flat_map(Attachment::plugins);
+        capabilities::remarks(&record.capabilities, &plugins.collect::<Vec<_>>())
+    }
+
     /// Runs CHECK for all attachments of the pod that support it.
     ///
     /// # Errors
@@ -340,6 +349,7 @@ impl Cni {
             Attachment::new(format!("eth{number}"), network, *version)
         };
         record.attachments = networks.iter().enumerate().map(of).collect();
+        capabilities::refuse(&record.pod, &record.capabilities, networks.iter().map(|of| &of.0))?;
         Ok(record)
     }
 

@@ -2,7 +2,7 @@
 //! Finds the plugins' programs, queries their supported versions, and calls them.
 
 use super::conf::{Network, Plugin};
-use super::error::{Call, Error};
+use super::error::{Call, Error, NO_EXECUTE_BIT};
 use super::in_flight::InFlightCall;
 use super::invoke::{self, describe_exit, stderr_suffix};
 use super::protocol::{self, PluginInput, Target, Verb};
@@ -134,18 +134,23 @@ impl Plugins {
 
     /// Searches the directories for a program.
     fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
-        let runs = |path: &PathBuf| {
-            fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
-        };
-        let mut paths = self.dirs.iter().map(|dir| dir.join(name));
-        paths.find(runs).ok_or_else(|| {
-            let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
-            Error::NoProgram {
-                program: name.to_owned(),
-                network: network.to_owned(),
-                dirs: dirs.join(", "),
-            }
-        })
+        let mut unusable = None;
+        for path in self.dirs.iter().map(|dir| dir.join(name)) {
+            let Ok(found) = fs::metadata(&path) else { continue };
+            let what = match (found.is_file(), found.is_dir()) {
+                (true, _) if found.permissions().mode() & 0o111 != 0 => return Ok(path),
+                (true, _) => NO_EXECUTE_BIT,
+                (false, true) => "a directory",
+                (false, false) => "not a regular file",
+            };
+            unusable.get_or_insert((path, what));
+        }
+        let (program, network) = (name.to_owned(), network.to_owned());
+        if let Some((path, what)) = unusable {
+            return Err(Error::NotAProgram { program, network, path, what });
+        }
+        let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+        Err(Error::NoProgram { program, network, dirs: dirs.join(", ") })
     }
 
     /// The value of `CNI_PATH`, in which plugins search for other plugins.

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Advice for what plugins and their agents report, in the operator's terms: what to start, clear, enlarge or install.
+//!
+//! Pure. The rule: the plugin's words stay in the error as they are. Advice is chosen by phrases of the reference
+//! plugins, of Flannel, Calico, Cilium, Weave, Multus and the clouds' plugins, and by the codes of the specification;
+//! what is not recognised leads to the log of the plugin's agent.
+
+/// Advice for one kind of report, with what it needs of the message.
+struct Rule {
+    /// Any of these, in lower case.
+    phrases: &'static [&'static str],
+    /// `None` where the message is about something else after all.
+    advice: fn(&Report<'_>) -> Option<String>,
+}
+
+/// An error report of a plugin.
+pub(super) struct Report<'r> {
+    /// The plugin's `type`.
+    pub(super) program: &'r str,
+    /// The network's name.
+    pub(super) network: &'r str,
+    pub(super) message: &'r str,
+    /// The code of the report; `None` if the plugin wrote no report.
+    pub(super) code: Option<u64>,
+}
+
+/// In the order in which they are tried: what names a cause comes before what names a symptom.
+const RULES: [Rule; 11] = [
+    Rule {
+        phrases: &["failed to find plugin"],
+        advice: |of| {
+            let named = between(of.message, "find plugin \"", '"').unwrap_or("it");
+            Some(format!("install `{named}` in a directory of `bin_dirs` under `[network.cni]`"))
+        },
+    },
+    Rule {
+        phrases: &[
+            "no ip addresses available",
+            "no available ip",
+            "no addresses available",
+            "no free address",
+            "no free ip",
+            "no more ips",
+            "range is full",
+            "ranges are full",
+            "pool exhausted",
+            "pool is exhausted",
+            "addresses exhausted",
+            "ips exhausted",
+            "failed to assign an ip address",
+            "not enough free",
+        ],
+        advice: |of| {
+            Some(format!(
+                "enlarge the address range of network `{network}` (`ipam` in its configuration, or in `{program}`'s own settings), or remove pods; addresses of pods that are gone stay reserved: with host-local, delete their files in /var/lib/cni/networks/{network} (or `ipam.dataDir`), which name the holder in their first line",
+                network = of.network,
+                program = of.program,
+            ))
+        },
+    },
+    Rule {
+        phrases: &["duplicate allocation", "is not available in range set"],
+        advice: |of| {
+            Some(format!(
+                "choose another address; if its holder is gone, delete the address's file in /var/lib/cni/networks/{} (or `ipam.dataDir`)",
+                of.network
+            ))
+        },
+    },
+    Rule {
+        phrases: &["already has an ip address different from"],
+        advice: |of| {
+            let link = between(of.message, "\"", '"').unwrap_or("the bridge");
+            Some(format!(
+                "the bridge {link} is left from another subnet: drain the node, remove the bridge (ip link delete {link}), or set the former subnet again"
+            ))
+        },
+    },
+    Rule {
+        phrases: &["unauthorized", "forbidden", "certificate has expired", "x509:"],
+        advice: |of| {
+            Some(format!(
+                "restart the agent of `{}` on this node, which renews its credentials for the API server; check its RBAC rights and this node's clock",
+                of.program
+            ))
+        },
+    },
+    Rule {
+        phrases: &[
+            "connection refused",
+            "i/o timeout",
+            "deadline exceeded",
+            "timeout exceeded",
+            "error dialing",
+            "dial unix",
+            "dial tcp",
+            "not reachable",
+            "unable to connect",
+            "failed to connect",
+            "could not connect",
+            "connection reset",
+            "agent is not",
+        ],
+        advice: |of| {
+            let at = dialed(of.message).map_or_else(String::new, |at| format!(" at {at}"));
+            Some(format!(
+                "the agent of `{}`{at} does not answer on this node: check that its pod or service runs here, see its log, and restart it",
+                of.program
+            ))
+        },
+    },
+    Rule {
+        phrases: &["executable file not found", "failed to locate iptables", "command not found"],
+        advice: |of| {
+            let named = between(of.message, "exec: \"", '"').unwrap_or("the program that it names");
+            Some(format!("install {named} on this node, in a directory of hull's PATH"))
+        },
+    },
+    Rule {
+        phrases: &["no such file or directory"],
+        advice: |of| {
+            let written = ["/run/", "/var/run/", "/var/lib/"];
+            let path = path(of.message)?;
+            if !written.iter().any(|top| path.starts_with(top)) || path.contains("/netns/") {
+                return None;
+            }
+            Some(format!(
+                "the agent of `{}` writes {path} once it is ready: check that its pod or service runs on this node, and see its log",
+                of.program
+            ))
+        },
+    },
+    Rule {
+        phrases: &["link not found", "no such device", "failed to lookup master", "lookup link"],
+        advice: |of| {
+            Some(format!(
+                "name a link that this node has (ip link) in the configuration of network `{}`, as `master` or `device`",
+                of.network
+            ))
+        },
+    },
+    Rule {
+        phrases: &["operation not supported"],
+        advice: |of| {
+            Some(format!(
+                "load the kernel module of the links or rules that `{}` makes (such as bridge, veth, macvlan, ifb, nf_tables)",
+                of.program
+            ))
+        },
+    },
+    Rule {
+        phrases: &["operation not permitted", "permission denied", "read-only file system"],
+        advice: |_| {
+            Some("run hull serve as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, and writable directories for the plugin's state (/var/lib/cni, /run)".into())
+        },
+    },
+];
+
+/// Advice for a report.
+pub(super) fn of(report: &Report<'_>) -> String {
+    let text = report.message.to_ascii_lowercase();
+    let matches = |rule: &&Rule| rule.phrases.iter().any(|phrase| text.contains(phrase));
+    let advice = RULES.iter().filter(matches).find_map(|rule| (rule.advice)(report));
+    advice.unwrap_or_else(|| by_code(report))
+}
+
+/// By the codes of the specification, "Error".
+fn by_code(of: &Report<'_>) -> String {
+    let Report { program, network, .. } = of;
+    match of.code {
+        Some(1) => format!(
+            "set `cniVersion` of network `{network}` to one that `{program}` supports, or update the plugin"
+        ),
+        Some(2 | 7) => format!("correct the configuration of network `{network}`, see the message"),
+        Some(11) => format!(
+            "the plugin reports a temporary condition, and the kubelet tries again; if it stays, check the agent of `{program}` on this node and see its log"
+        ),
+        Some(50 | 51) => format!(
+            "the plugin reports that it cannot serve pods now: check the agent of `{program}` on this node and see its log"
+        ),
+        _ => format!("see the log of network plugin `{program}` and its agent"),
+    }
+}
+
+/// The text between `start` and the next `end`.
+fn between<'t>(text: &'t str, start: &str, end: char) -> Option<&'t str> {
+    let (_, rest) = text.split_once(start)?;
+    let (found, _) = rest.split_once(end)?;
+    (!found.is_empty()).then_some(found)
+}
+
+/// The address in a message of Go's `net.Dial`, as in `dial tcp 127.0.0.1:50051: connect: …`.
+fn dialed(text: &str) -> Option<&str> {
+    let starts = ["dial tcp ", "dial unix ", "dial udp "];
+    let (_, rest) = starts.iter().find_map(|start| text.split_once(start))?;
+    let word = rest.split_whitespace().next()?.trim_end_matches([':', ',', ';', '"']);
+    (!word.is_empty()).then_some(word)
+}
+
+/// The first absolute path in a message.
+fn path(text: &str) -> Option<&str> {
+    let word = text.split_whitespace().find(|word| word.starts_with('/') && word.len() > 1)?;
+    Some(word.trim_end_matches([':', ',', ';', '"']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(program: &str, code: u64, message: &str) -> String {
+        of(&Report { program, network: "pods", message, code: Some(code) })
+    }
+
+    /// Messages as the plugins write them.
+    #[test]
+    fn reports_of_plugins_and_agents_lead_to_what_an_operator_can_do() {
+        for (program, code, message, wanted) in [
+            (
+                "bridge",
+                999,
+                "failed to allocate for range 0: no IP addresses available in range set: 10.77.0.1-10.77.0.2",
+                "enlarge the address range of network `pods`",
+            ),
+            ("cilium-cni", 999, "Unable to allocate IP: range is full", "or remove pods"),
+            ("aws-cni", 999, "add cmd: failed to assign an IP address to container", "enlarge"),
+            (
+                "aws-cni",
+                11,
+                "ipam daemon not reachable; dial tcp 127.0.0.1:50051: connection refused",
+                "the agent of `aws-cni` at 127.0.0.1:50051 does not answer",
+            ),
+            (
+                "cilium-cni",
+                999,
+                "unable to connect to Cilium agent: dial unix /var/run/cilium/cilium.sock: connect: no such file or directory",
+                "at /var/run/cilium/cilium.sock",
+            ),
+            (
+                "weave-net",
+                100,
+                "unable to allocate IP address: Post \"http://127.0.0.1:6784/ip/x\": dial tcp 127.0.0.1:6784: connect: connection refused",
+                "127.0.0.1:6784",
+            ),
+            (
+                "flannel",
+                999,
+                "loadFlannelSubnetEnv failed: open /run/flannel/subnet.env: no such file or directory",
+                "writes /run/flannel/subnet.env once it is ready",
+            ),
+            (
+                "calico",
+                999,
+                "stat /var/lib/calico/nodename: no such file or directory: check that the calico/node container is running",
+                "writes /var/lib/calico/nodename",
+            ),
+            (
+                "calico",
+                999,
+                "error getting ClusterInformation: connection is unauthorized: Unauthorized",
+                "renews its credentials",
+            ),
+            (
+                "bridge",
+                999,
+                "failed to set bridge addr: \"cni0\" already has an IP address different from 10.244.1.1/24",
+                "ip link delete cni0",
+            ),
+            (
+                "ptp",
+                999,
+                "failed to find plugin \"host-local\" in path [/opt/cni/bin]",
+                "install `host-local`",
+            ),
+            ("macvlan", 999, "failed to lookup master \"eth9\": Link not found", "name a link"),
+            (
+                "portmap",
+                999,
+                "exec: \"iptables\": executable file not found in $PATH",
+                "install iptables on this node",
+            ),
+            ("bandwidth", 999, "create ifb device: operation not supported", "kernel module"),
+            ("tuning", 999, "failed to set sysctl: permission denied", "as root"),
+            (
+                "host-local",
+                999,
+                "failed to allocate for range 0: 10.88.0.5 has been allocated to 5f, duplicate allocation is not allowed",
+                "if its holder is gone",
+            ),
+            (
+                "x",
+                999,
+                "failed to open netns \"/var/run/netns/x\": no such file or directory",
+                "see the log of network plugin `x`",
+            ),
+            ("x", 999, "rpc error: code = ResourceExhausted", "see the log of network plugin"),
+            ("x", 1, "incompatible CNI versions", "set `cniVersion`"),
+            ("x", 7, "missing field", "correct the configuration"),
+            ("x", 11, "later", "temporary condition"),
+            ("x", 50, "no", "cannot serve pods now"),
+            ("x", 103, "something", "see the log of network plugin `x`"),
+        ] {
+            let advice = advice(program, code, message);
+            assert!(advice.contains(wanted), "{message}: {advice}");
+        }
+    }
+
+    #[test]
+    fn parts_of_odd_messages_are_left_out() {
+        for message in
+            ["dial tcp ", "dial unix", "no such file or directory", "x /", "find plugin \"\""]
+        {
+            let _any = advice("x", 0, message);
+        }
+        assert_eq!(dialed("dial tcp "), None);
+        assert_eq!(path("no such file or directory / x"), None);
+        assert_eq!(between("find plugin \"\"", "find plugin \"", '"'), None);
+    }
+}
