@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{CachedPlan, ContainerRecord, State, User, host_paths, log, volumes};
+use super::{CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, volumes};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjustment};
@@ -134,6 +134,7 @@ async fn make_parts(
         blocking(move || plan(&node, &pod, &pod_record, record, target_pid)).await?
     };
     host_paths::make_missing(&node, &planned.record.config).await?;
+    propagation::check(&node, &planned.record.config).await?;
     blocking(move || make_rootfs(&node, &pod_record, planned)).await
 }
 
@@ -160,6 +161,9 @@ fn plan(
     let user = user_of(&image, &record.config)?;
     record.user = Some(user.clone());
     let plan = super::start::plan(node, pod, pod_record, &record, &image, target_pid)?;
+    for remark in oci_spec::remarks(&record.config) {
+        tracing::warn!(container = record.id, "{remark}");
+    }
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     volumes::check(node, &record)?;
     Ok(Planned { record, image, user, plan })

@@ -14,6 +14,7 @@ mod host_paths;
 pub(crate) mod log;
 pub(crate) mod oom_score;
 pub(crate) mod plans;
+mod propagation;
 mod record;
 pub(crate) mod remove;
 mod snapshot;

@@ -44,7 +44,7 @@ pub(crate) fn check(node: &Node, record: &ContainerRecord) -> Result<(), Error> 
         let why = match hull_image::kind_inside(view.as_fd(), path).map_err(failed)? {
             Some(Kind::Directory | Kind::File) => continue,
             Some(Kind::Other) => "it is neither a directory nor a regular file",
-            None => "the image has no such path",
+            None => "the image has no such file or directory",
         };
         return Err(Error::SubPath { image: image.id.clone(), path: path.to_owned(), why });
     }

@@ -192,6 +192,7 @@ fn container_info(
         "pid": pid,
         "state": record.state,
         "exitMessage": ended(record),
+        "remarks": crate::oci_spec::remarks(&record.config),
         "cgroup": record.cgroup,
         "config": record.config,
         "runtimeSpec": spec,

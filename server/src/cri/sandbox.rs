@@ -137,9 +137,12 @@ impl Cri {
     /// Verbose info of a pod, as JSON by key. Takes as long as the check of its network.
     async fn pod_info(&self, view: &PodSnapshot) -> std::collections::HashMap<String, String> {
         let (node, id) = (Arc::clone(&self.node), view.id.clone());
-        let network = match blocking(move || node.network.check_pod(id.as_str())).await {
-            Ok(()) => "as it was made".to_owned(),
-            Err(err) => format!("cannot {}", Chain(&err)),
+        let checked = blocking(move || {
+            (node.network.check_pod(id.as_str()), node.network.remarks(id.as_str()))
+        });
+        let (network, remarks) = match checked.await {
+            (Ok(()), remarks) => ("as it was made".to_owned(), remarks),
+            (Err(err), remarks) => (format!("cannot {}", Chain(&err)), remarks),
         };
         let spec = pause_plan(&self.node, &view.record).ok().map(|(_, spec)| spec);
         let pid = match view.record.state {
@@ -156,6 +159,7 @@ impl Cri {
             "config": view.record.config,
             "runtimeSpec": spec,
             "network": network,
+            "remarks": remarks,
         });
         let info = shown_json(&info.to_string()).into_owned();
         std::collections::HashMap::from([("info".into(), info)])

@@ -101,6 +101,7 @@ fn code(error: &Error) -> Code {
         | Error::ForeignLimits { .. }
         | Error::ProfileLost { .. }
         | Error::VolumeSource { .. }
+        | Error::Propagation { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
         Error::Parts { source, .. } => parts_code(source),
@@ -146,7 +147,12 @@ fn parts_code(error: &pod::Error) -> Code {
     use pod::Error as Parts;
     if matches!(error, Parts::Spec { .. }) {
         Code::InvalidArgument
-    } else if matches!(error, Parts::Pause { .. } | Parts::HostPort { .. }) {
+    } else if matches!(
+        error,
+        Parts::Pause { .. }
+            | Parts::HostPort { .. }
+            | Parts::Attach { source: hull_network::Error::PortHeld { .. } }
+    ) {
         Code::FailedPrecondition
     } else {
         Code::Unknown

@@ -31,7 +31,9 @@ pub(crate) enum Error {
     NotFound { kind: &'static str, id: String },
     #[error("accept `{field}`: {why}")]
     Invalid { field: &'static str, why: String },
-    #[error("use runtime handler `{handler}`: this node has none of that name")]
+    #[error(
+        "use runtime handler `{handler}`: it is unknown here, this node has only the default handler, with an empty name"
+    )]
     UnknownHandler { handler: String },
     #[error("{verb} {kind} `{id}` while it is {state}")]
     WrongState { verb: &'static str, kind: &'static str, id: String, state: &'static str },
@@ -39,12 +41,16 @@ pub(crate) enum Error {
         "create container `{name}` (attempt {attempt}): container {holder} of this pod has that name"
     )]
     NameTaken { name: String, attempt: u32, holder: String },
-    #[error("find image `{image}` on this node")]
+    #[error("find image `{image}`: it is not present on this node")]
     NoImage { image: String },
     #[error("mount `{path}` of image {image}: {why}")]
     SubPath { image: String, path: String, why: &'static str },
     #[error("use `{path}` as the source of a volume")]
     VolumeSource { path: String, source: hull_sys::Error },
+    #[error(
+        "give the volume of `{path}` {wanted} propagation: `{mount}`, where it lies on the node, is {is}"
+    )]
+    Propagation { path: String, wanted: &'static str, mount: String, is: &'static str },
     #[error("use image `{image}`")]
     Image { image: String, source: hull_image::Error },
     #[error("make the root filesystem of container {container}")]
@@ -124,7 +130,7 @@ impl Error {
         match self {
             Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
             Self::UnknownHandler { .. } => Some(
-                "leave the handler empty, or take the RuntimeClass away from the pod".into(),
+                "remove `runtimeClassName` from the pod, or choose a node that has that handler (the RuntimeClass's `scheduling.nodeSelector`)".into(),
             ),
             Self::NameTaken { holder, .. } => {
                 Some(format!("remove it first: `hull rm {holder}`, or count the attempt up"))
@@ -136,6 +142,9 @@ impl Error {
             Self::VolumeSource { .. } => Some(
                 "a directory that is missing is made; remove what is in its way on the node, or correct the volume's `hostPath`".into(),
             ),
+            Self::Propagation { mount, .. } => Some(format!(
+                "mount --make-rshared {mount} on the node (systemd makes all mounts shared, unless `MountFlags` or `PrivateMounts` of hull's unit takes that away), or remove `mountPropagation` from the volume mount"
+            )),
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),

@@ -239,7 +239,7 @@ fn image_volume(number: usize, mount: &cri::Mount, maps: Option<&IdMaps>) -> Res
         of if of.propagation == shared => Some("the host cannot see what is mounted in it"),
         of if of.image_sub_path.starts_with('/') => Some("its sub-path is absolute"),
         of if of.image_sub_path.contains('\0') => Some("its sub-path contains a NUL"),
-        _ if climbs => Some("its sub-path contains `..`"),
+        _ if climbs => Some("its sub-path leads outside of the image: it contains `..`"),
         _ => None,
     };
     if let Some(why) = why {

@@ -65,7 +65,11 @@ impl Error {
 #[derive(Debug)]
 pub(crate) enum Driver {
     /// Hull creates them through files.
-    Cgroupfs { parent: String },
+    Cgroupfs {
+        parent: String,
+        /// Why this node cannot have the other driver, if so.
+        no_systemd: Option<&'static str>,
+    },
     /// systemd makes one scope per pod, and hull what is in it.
     Systemd {
         bus: Systemd,
@@ -80,21 +84,22 @@ impl Driver {
     /// The one that is set, or that fits this host.
     pub(crate) fn choose(config: &config::Cgroup, host: &CgroupFs) -> Result<Self, Error> {
         let v2 = host.version() == Version::V2;
-        let runs = Path::new(SYSTEMD_RUNS).is_dir();
-        let systemd = match config.driver {
-            config::Driver::Cgroupfs => false,
-            config::Driver::Auto => v2 && runs,
-            config::Driver::Systemd if !runs => {
-                return Err(Error::NoSystemd { why: "systemd is not the init of this machine" });
-            }
-            config::Driver::Systemd if !v2 => {
-                let why = "it wants cgroup v2: in v1 nothing below a scope is handed over safely";
-                return Err(Error::NoSystemd { why });
-            }
-            config::Driver::Systemd => true,
+        let no_systemd = if !Path::new(SYSTEMD_RUNS).is_dir() {
+            Some("systemd is not the init of this machine")
+        } else if !v2 {
+            Some("it wants cgroup v2: in v1 nothing below a scope is handed over safely")
+        } else {
+            None
+        };
+        let systemd = match (config.driver, no_systemd) {
+            (config::Driver::Cgroupfs, _) => false,
+            (config::Driver::Auto, no_systemd) => no_systemd.is_none(),
+            (config::Driver::Systemd, Some(why)) => return Err(Error::NoSystemd { why }),
+            (config::Driver::Systemd, None) => true,
         };
         if !systemd {
-            return Ok(Self::Cgroupfs { parent: config.parent.trim_end_matches('/').to_owned() });
+            let parent = config.parent.trim_end_matches('/').to_owned();
+            return Ok(Self::Cgroupfs { parent, no_systemd });
         }
         let slice = names::slice_of_path(&config.parent)
             .map_err(|why| Error::OwnParent { parent: config.parent.clone(), why })?;
@@ -123,10 +128,19 @@ impl Driver {
                 })?;
                 Ok((path, false))
             }
-            Self::Cgroupfs { .. } if parent.ends_with(".slice") => Err(format!(
-                "`{}` is a slice of systemd, but hull makes cgroups itself here: set cgroup.driver = \"systemd\"",
-                shown()
-            )),
+            Self::Cgroupfs { no_systemd, .. } if parent.ends_with(".slice") => {
+                // A daemon with that setting would not start here.
+                let advice = match no_systemd {
+                    None => "set cgroup.driver = \"systemd\"".to_owned(),
+                    Some(why) => format!(
+                        "set `cgroupDriver: cgroupfs` for the kubelet; hull's systemd driver cannot be used here ({why})"
+                    ),
+                };
+                Err(format!(
+                    "`{}` is a slice of systemd, but hull makes cgroups itself here: {advice}",
+                    shown()
+                ))
+            }
             Self::Cgroupfs { .. } => {
                 Err(format!("`{}` is not an absolute path without `..`", shown()))
             }
@@ -143,7 +157,7 @@ impl Driver {
     /// The cgroup of a pod whose creator names no parent.
     pub(crate) fn default_path(&self, pod: &PodId) -> String {
         match self {
-            Self::Cgroupfs { parent } => format!("{parent}/pod{pod}"),
+            Self::Cgroupfs { parent, .. } => format!("{parent}/pod{pod}"),
             Self::Systemd { slice, .. } => format!("{}/{}", names::path(slice), names::scope(pod)),
         }
     }
@@ -151,7 +165,7 @@ impl Driver {
     /// Where the cgroups of such pods are.
     pub(crate) fn default_parent(&self) -> String {
         match self {
-            Self::Cgroupfs { parent } => parent.clone(),
+            Self::Cgroupfs { parent, .. } => parent.clone(),
             Self::Systemd { slice, .. } => names::path(slice),
         }
     }
@@ -245,9 +259,13 @@ mod tests {
     fn a_parent_in_the_other_drivers_form_is_refused_with_the_hint() {
         let why = systemd().cgroup_path(&pod(), "/kubepods/burstable/pod1").unwrap_err();
         assert!(why.contains("cgroup.driver = \"cgroupfs\""), "{why}");
-        let ours = Driver::Cgroupfs { parent: "/hull".into() };
+        let ours = Driver::Cgroupfs { parent: "/hull".into(), no_systemd: None };
         let why = ours.cgroup_path(&pod(), "kubepods-pod1.slice").unwrap_err();
         assert!(why.contains("cgroup.driver = \"systemd\""), "{why}");
+        let alone = Driver::Cgroupfs { parent: "/hull".into(), no_systemd: Some("no v2") };
+        let why = alone.cgroup_path(&pod(), "kubepods-pod1.slice").unwrap_err();
+        assert!(why.contains("cgroupDriver: cgroupfs") && why.contains("no v2"), "{why}");
+        assert!(!why.contains("cgroup.driver"), "that keeps the daemon from starting: {why}");
         assert!(ours.cgroup_path(&pod(), "/a/../b").is_err());
         assert_eq!(ours.cgroup_path(&pod(), "/a/b").unwrap(), ("/a/b".into(), false));
         for root in ["/", "//", "/.", "/a/.", "/./a"] {
