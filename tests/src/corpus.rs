@@ -179,8 +179,11 @@ fn buildkit() -> Shape {
     let unknown = json!({"architecture": "unknown", "os": "unknown", "config": {},
         "rootfs": {"type": "layers", "diff_ids": [statement.digest()]}});
     let unknown = document(OCI_CONFIG, &unknown);
+    let mut annotated_statement = statement.descriptor();
+    annotated_statement["annotations"] =
+        json!({"in-toto.io/predicate-type": "https://slsa.dev/provenance/v0.2"});
     let attestation = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": unknown.descriptor(),
-        "layers": [statement.descriptor()]});
+        "layers": [annotated_statement]});
     let attestation = document(MANIFEST, &attestation);
     let mut image = manifest.descriptor();
     image["platform"] = json!({"architecture": this_arch(), "os": "linux"});
@@ -243,21 +246,37 @@ fn kaniko() -> Shape {
     shape.says("cat /etc/made-by; ls /etc/group 2> /dev/null", "kaniko")
 }
 
-/// Jib: a layer each for dependencies, resources and classes, all of one second after the epoch.
+/// Jib: layers of dependencies, classes, and arguments of the JVM. All files are of one second after the epoch.
 fn jib() -> Shape {
-    let layer = |path: &str, text: &str| {
-        Layer::new().dirs(&["app", "app/libs", "app/classes"]).file(path, 0o644, text).tar()
+    let layer = |parents: &[&str], path: &str, text: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for of in parents.iter().chain([&path]) {
+            let is_file = *of == path;
+            let data = if is_file { text } else { "" };
+            let mut header = plain(of, data.len());
+            if !is_file {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o755);
+            }
+            header.set_mtime(1);
+            header.set_cksum();
+            tar.append(&header, data.as_bytes()).or_fail("make a shape");
+        }
+        tar.into_inner().or_fail("make a shape")
     };
     let layers = vec![
         base(DOCKER_LAYER),
-        gzip(DOCKER_LAYER, layer("app/libs/dependency.jar", "jar\n")),
-        gzip(DOCKER_LAYER, layer("app/classes/Main.class", "class\n")),
+        gzip(DOCKER_LAYER, layer(&["app/", "app/libs/"], "app/libs/dependency.jar", "jar\n")),
+        gzip(DOCKER_LAYER, layer(&["app/", "app/classes/"], "app/classes/Main.class", "class\n")),
+        gzip(DOCKER_LAYER, layer(&["app/"], "app/jib-classpath-file", "/app/classes:/app/libs/*")),
     ];
     let config = json!({"created": "1970-01-01T00:00:00Z", "history": [{"created_by": "jib-maven-plugin:3.4.0",
         "author": "Jib", "comment": "classes"}], "config": {"Env": ["PATH=/bin"],
         "Entrypoint": ["java", "-cp", "@/app/jib-classpath-file"], "ExposedPorts": {}, "Labels": {}, "Volumes": {}}});
     let (shape, _) = packed("jib", (DOCKER_CONFIG, DOCKER_MANIFEST), layers, config);
-    shape.says("cat /app/libs/dependency.jar /app/classes/Main.class", "jar\nclass")
+    let script =
+        "cat /app/libs/dependency.jar /app/classes/Main.class; stat -c %Y /app/jib-classpath-file";
+    shape.says(script, "jar\nclass\n1")
 }
 
 /// ko: the program and its data in layers of one file each, with no time and no owner.

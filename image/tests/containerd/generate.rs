@@ -20,6 +20,12 @@ pub(super) struct Traits {
     pub(super) removed_and_there: BTreeSet<PathBuf>,
     /// Files that a hard link with metadata of its own names, and such links.
     pub(super) links: BTreeSet<PathBuf>,
+    /// Names that a layer lists as directories and then as something else.
+    pub(super) were_directories: BTreeSet<PathBuf>,
+    /// Directories in which a layer hides what is below.
+    pub(super) opaque: BTreeSet<PathBuf>,
+    /// Whether a layer hides all layers below.
+    pub(super) hides_all: bool,
     /// Whether a layer lists its root.
     pub(super) lists_root: bool,
 }
@@ -143,7 +149,16 @@ impl Maker<'_> {
             5 => format!("{}/{}", self.random.pick(&PARTS), self.random.pick(&PARTS)),
             _ => return part,
         };
-        format!("{above}/{part}")
+        let path = format!("{above}/{part}");
+        // Both refuse most of those, so only some are tried.
+        let is_file = |of: &Known| {
+            let beneath = path.strip_prefix(of.path.as_str());
+            of.kind != EntryType::Directory && beneath.is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self.known.iter().any(is_file) && !self.random.once_in(8) {
+            return part;
+        }
+        path
     }
 
     fn of_kind(&self, kind: EntryType) -> Vec<String> {
@@ -187,6 +202,11 @@ impl Maker<'_> {
     fn know(&mut self, path: &str, kind: EntryType) {
         self.own.insert(path.to_owned());
         let layer = self.layer;
+        let is_directory =
+            |of: &Known| of.path == path && of.layer == layer && of.kind == EntryType::Directory;
+        if kind != EntryType::Directory && self.known.iter().any(is_directory) {
+            self.traits.were_directories.insert(PathBuf::from(path));
+        }
         self.known.retain(|known| known.path != path);
         self.known.push(Known { path: path.to_owned(), kind, layer });
     }
@@ -338,9 +358,16 @@ impl Maker<'_> {
         if directories.is_empty() {
             return;
         }
-        let path = self.random.pick(&directories).clone();
         let header = self.header(EntryType::Regular, 0);
+        if self.random.once_in(4) {
+            self.traits.hides_all = true;
+            self.put(header, &[], &[], ".wh..wh..opq");
+            let layer = self.layer;
+            return self.known.retain(|of| of.layer == layer);
+        }
+        let path = self.random.pick(&directories).clone();
         self.put(header, &[], &[], &format!("{path}/.wh..wh..opq"));
+        self.traits.opaque.insert(PathBuf::from(&path));
         let (beneath, layer) = (format!("{path}/"), self.layer);
         self.known.retain(|of| of.layer == layer || !of.path.starts_with(&beneath));
     }

@@ -2,7 +2,7 @@
 //! The images of a run: the shapes of builders, Debian packages, and generated ones.
 
 use super::generate;
-use hull_tests::corpus::{self, Travels};
+use hull_tests::corpus::{self, Shape, Travels};
 use hull_tests::fixture::{self, registry};
 use hull_tests::image::{Image, digest};
 use hull_tests::layer::Compression;
@@ -10,6 +10,7 @@ use hull_tests::random::Random;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// An image in the registry.
 pub(super) struct Subject {
@@ -26,13 +27,16 @@ pub(super) struct Subject {
 const PACKAGES: [&str; 8] =
     ["sudo", "passwd", "tzdata", "perl-base", "git", "mount", "login", "busybox-static"];
 
+/// The shapes that registries have. They take seconds to make.
+static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
+    let shapes = corpus::all().into_iter();
+    shapes.filter(|shape| matches!(shape.travels, Travels::Registry { .. })).collect()
+});
+
 /// The image of a number: first the shapes, then the packages, then generated ones.
 pub(super) fn subject(random: &Random, number: u64) -> Subject {
     let index = usize::try_from(number).unwrap();
-    let shapes: Vec<_> = corpus::all()
-        .into_iter()
-        .filter(|shape| matches!(shape.travels, Travels::Registry { .. }))
-        .collect();
+    let shapes = &*SHAPES;
     if let Some(shape) = shapes.get(index) {
         let Travels::Registry { top, manifests } = &shape.travels else { unreachable!() };
         let name = shape.builder.to_owned();

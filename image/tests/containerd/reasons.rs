@@ -3,13 +3,18 @@
 
 use super::images::Subject;
 use super::tree::{Difference, Tree};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ROOT: &str = "a layer lists its root: Hull applies that entry, containerd ignores it";
 const LINK: &str =
     "a hard link has metadata of its own: containerd applies it to the file, Hull does not";
 const REMOVED: &str = "a layer has what it also removes from below: in Hull that is its own alone";
 const BEFORE_1970: &str = "a time before 1970 is 1970 in containerd";
+const WAS_DIRECTORY: &str = "a layer lists a directory and then something else of its name: containerd gives that the directory's time";
+const OPAQUE_ROOT: &str =
+    "an opaque mark of a layer's root: in Hull it hides all layers below, in containerd nothing";
+const OPAQUE: &str =
+    "a directory that a layer implies in one that it makes opaque has nothing from below in Hull";
 const IMPLIED: &str =
     "a directory that layers imply has the time from below in Hull, that of the pull in containerd";
 
@@ -22,6 +27,9 @@ pub(super) fn of_path(
 ) -> Option<&'static str> {
     let Difference { property, hull: ours, containerd: theirs } = difference;
     let is_metadata = ["mode", "owner", "mtime", "xattrs"].contains(property);
+    if subject.traits.hides_all {
+        return Some(OPAQUE_ROOT);
+    }
     if path.as_os_str().is_empty() {
         return (is_metadata && subject.traits.lists_root || *property == "mtime").then_some(ROOT);
     }
@@ -31,6 +39,10 @@ pub(super) fn of_path(
     if *property == "mtime" && ours.starts_with('-') && theirs == "0.000000000" {
         return Some(BEFORE_1970);
     }
+    let is_in = |of: &PathBuf| path.starts_with(of) && path != of;
+    if is_metadata && subject.traits.opaque.iter().any(is_in) {
+        return Some(OPAQUE);
+    }
     let is_link = |tree: &Tree| {
         let Some(node) = tree.nodes.get(path) else { return false };
         let has_others = tree.nodes.values().filter(|of| of.first == node.first).count() > 1;
@@ -38,6 +50,9 @@ pub(super) fn of_path(
     };
     if is_metadata && (is_link(hull) || is_link(containerd)) {
         return Some(LINK);
+    }
+    if *property == "mtime" && subject.traits.were_directories.contains(path) {
+        return Some(WAS_DIRECTORY);
     }
     let is_directory = hull.nodes.get(path).is_some_and(|node| node.kind == "directory");
     if *property == "mtime" && is_directory && theirs == "now" {
@@ -60,7 +75,10 @@ pub(super) fn of_failure(hull: &str, containerd: &str) -> Option<&'static str> {
         () if is_by("failed to convert whiteout file") => Some(MARK_AND_FILE),
         () if is_by("mkparent") || is_by("file exists") => Some(MARK_AND_FILE),
         () if is_by("lstat") && is_by("not a directory") => Some(FILE_BELOW),
-        () if is_by("link") && is_by("no such file") => Some(LINK_BELOW),
+        () if is_by("UtimesNanoAt") => Some(WAS_DIRECTORY),
+        () if is_by("link") && (is_by("no such file") || is_by("not permitted")) => {
+            Some(LINK_BELOW)
+        }
         () => None,
     }
 }
