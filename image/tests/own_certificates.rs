@@ -36,13 +36,18 @@ fn self_signed(dir: &Path, address: &str, more: &str) {
 /// Why a pull from a server with the certificate `dir/own.pem` fails, where `ca_file` is trusted for it, and the
 /// certificate itself for another registry; `None` if it only lacks the image.
 async fn failure(dir: &Path, ca_file: &str) -> Option<(Unreachable, String)> {
+    failure_by(dir, ca_file, "own.pem").await
+}
+
+/// The same with another certificate for the other registry.
+async fn failure_by(dir: &Path, ca_file: &str, of_other: &str) -> Option<(Unreachable, String)> {
     let _chosen_already = rustls::crypto::ring::default_provider().install_default();
     let chain = vec![CertificateDer::from_pem_file(dir.join("own.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(dir.join("own.key")).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(chain, key).unwrap();
     let fake = Fake::start_tls(config, |_| Answer::of(404, ""));
-    let registries = [(fake.host.as_str(), ca_file), ("reg.example.org", "own.pem")];
+    let registries = [(fake.host.as_str(), ca_file), ("reg.example.org", of_other)];
     let trusting = |(host, file): (&str, &str)| Settings {
         host: host.into(),
         ca_file: Some(dir.join(file)),
@@ -131,5 +136,37 @@ async fn a_certificate_is_trusted_as_it_is_for_its_name_and_time() {
             let failed = failure(path, "own.pem").await;
             assert_eq!(failed.as_ref().map(|of| of.0), kind, "{constraint} {days}: {failed:?}");
         }
+    }
+}
+
+/// The key of one server does not make a CA: of a CA file, only a CA's certificate may sign others.
+#[tokio::test]
+async fn a_certificate_that_is_not_of_a_ca_signs_no_others() {
+    if !can_run("a_certificate_that_is_not_of_a_ca_signs_no_others") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    for (extensions, is_ca) in [
+        ("-addext basicConstraints=CA:TRUE", true),
+        ("-addext basicConstraints=CA:TRUE -addext keyUsage=keyCertSign", true),
+        ("-addext basicConstraints=CA:FALSE", false),
+        ("-addext basicConstraints=critical,CA:FALSE -addext keyUsage=digitalSignature", false),
+        ("-addext basicConstraints=CA:TRUE -addext keyUsage=digitalSignature", false),
+    ] {
+        self_signed(path, "127.0.0.1", extensions);
+        let own = failure(path, "own.pem").await;
+        assert_eq!(own, None, "{extensions}: as the server's own");
+        openssl(
+            path,
+            "mv own.pem leaf.pem; mv own.key leaf.key
+             printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > extensions
+             openssl req -newkey rsa:2048 -nodes -keyout own.key -out own.csr -subj /CN=other
+             openssl x509 -req -in own.csr -CA leaf.pem -CAkey leaf.key -CAcreateserial -out own.pem -days 2 \
+               -extfile extensions",
+        );
+        let failed = failure_by(path, "leaf.pem", "leaf.pem").await;
+        let wanted = (!is_ca).then_some(Unreachable::Certificate);
+        assert_eq!(failed.as_ref().map(|of| of.0), wanted, "{extensions}: {failed:?}");
     }
 }

@@ -320,19 +320,17 @@ impl Session {
             };
             stall.received(chunk.len() as u64, began.elapsed());
             decoded.feed(chunk);
-            while let Some(mut piece) = stream.next_piece(&mut decoded, endpoint)? {
-                let known = skip.min(piece.len() as u64);
-                skip -= known;
-                drop(piece.split_to(usize::try_from(known).unwrap_or(piece.len())));
-                if piece.is_empty() {
-                    continue;
-                }
-                watch.waits_for(WaitReason::Inflate);
-                if !stream.pass_on(piece).await? {
+            stream.check_length(&decoded)?;
+            while let Some(piece) = stream.next_piece(&mut decoded, endpoint)? {
+                if !pass_on(stream, piece, &mut skip, watch).await? {
                     return Ok(());
                 }
-                watch.received(stream.received);
             }
+        }
+        if let Some(rest) = decoded.finish()
+            && !pass_on(stream, rest, &mut skip, watch).await?
+        {
+            return Ok(());
         }
         if stream.received < stream.descriptor.size {
             let why =
@@ -354,6 +352,27 @@ impl Session {
             object: target.object,
         }
     }
+}
+
+/// Sends a piece of a layer without the `skip` bytes that are known; false if the receiver was dropped.
+async fn pass_on(
+    stream: &mut Stream<'_>,
+    mut piece: Bytes,
+    skip: &mut u64,
+    watch: &LayerProgress,
+) -> Result<bool, Cause> {
+    let known = (*skip).min(piece.len() as u64);
+    *skip -= known;
+    drop(piece.split_to(usize::try_from(known).unwrap_or(piece.len())));
+    if piece.is_empty() {
+        return Ok(true);
+    }
+    watch.waits_for(WaitReason::Inflate);
+    let is_taken = stream.pass_on(piece).await?;
+    if is_taken {
+        watch.received(stream.received);
+    }
+    Ok(is_taken)
 }
 
 /// Refuses a document that is not of the kind that was asked for.

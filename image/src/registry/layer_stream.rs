@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The stream of a layer: how much of it is known, and which responses continue it.
 
-use super::encoding::{self, Decoded, Encoding};
+use super::encoding::{self, Decoded, Decoding, Encoding};
 use super::endpoint::Endpoint;
 use super::range;
 use super::request::Target;
@@ -12,6 +12,9 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
+
+/// The bytes that an encoding may add to a small layer.
+const ENCODING_BYTES_MAX: u64 = 1 << 20;
 
 /// The stream of a layer.
 pub(super) struct Stream<'a> {
@@ -48,25 +51,43 @@ impl Stream<'_> {
         known.ok_or_else(|| self.broken(endpoint, "begins in its middle".into()))
     }
 
-    /// Whether the body has an encoding. If it has the length of the layer, the header tells of the layer.
+    /// Whether the body has an encoding. If it has the length of the layer, or is a part of that, the header tells of
+    /// the layer.
     fn is_encoded(&self, response: &Response) -> bool {
         response.content_length() != Some(self.descriptor.size)
+            && !range::is_part_of(response, self.descriptor.size)
             && encoding::of(response.headers()) != Encoding::Identity
     }
 
     /// The body of a response, to be fed with its bytes.
     pub(super) fn decoded(&self, response: &Response) -> Result<Decoded, Cause> {
         if !self.is_encoded(response) {
-            return Ok(Decoded::new(false));
+            return Ok(Decoded::new(Decoding::None));
         }
         match encoding::of(response.headers()) {
-            Encoding::Identity => Ok(Decoded::new(false)),
-            Encoding::Gzip => Ok(Decoded::new(true)),
+            Encoding::Identity => Ok(Decoded::new(Decoding::None)),
+            // In chunks, or as HTTP/2 may have it, a body has no length that tells what is compressed.
+            Encoding::Gzip
+                if response.content_length().is_none()
+                    && self.descriptor.media_type.contains("gzip") =>
+            {
+                Ok(Decoded::new(Decoding::GzipOfGzip))
+            }
+            Encoding::Gzip => Ok(Decoded::new(Decoding::Gzip)),
             Encoding::Other(name) => Err(Cause::Document {
                 what: self.target.what.to_owned(),
                 why: format!("its Content-Encoding is `{name}`, which was not asked for"),
             }),
         }
+    }
+
+    /// Refuses an encoded body that goes on without end. Gzip adds a little to what does not compress.
+    pub(super) fn check_length(&self, decoded: &Decoded) -> Result<(), Cause> {
+        let max = self.descriptor.size.saturating_mul(2).saturating_add(ENCODING_BYTES_MAX);
+        if decoded.is_gzip() && decoded.fed() > max {
+            return Err(Cause::TooLarge { what: self.target.what.to_owned(), max });
+        }
+        Ok(())
     }
 
     /// The next piece of what came of the layer.

@@ -4,6 +4,7 @@
 //! ```text
 //! directory, hosts   settings in containerd's layout and format
 //! clients            endpoints of a registry, in order; client, tls: their HTTP clients
+//! certificate        whether a certificate in a CA file is a CA's
 //! breaker            hosts that are not requested for a while
 //! transport, failure one request with its redirects; the classes of failures
 //! request            authentication: challenge, token
@@ -19,6 +20,7 @@
 //! query of a URL gets into an error.
 
 mod breaker;
+mod certificate;
 mod challenge;
 mod client;
 mod clients;

@@ -3,16 +3,20 @@
 //!
 //! The rule: a certificate in such a file is also trusted as the registry's own, if the server shows exactly these
 //! bytes. So one may be a CA's, as `openssl req -x509` makes it, or have an issuer that is not known here, as in Go's
-//! clients. Its name and its time are checked as for any other.
+//! clients. Its name and its time are checked as for any other. Only a CA's may sign others: who has the key of one
+//! server is not trusted for other names.
 
+use super::certificate::may_sign;
 use crate::error::Cause;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,11 +45,8 @@ pub(super) fn config(
         |err: Error| Cause::Document { what: "the TLS settings".into(), why: err.to_string() };
     let provider = CryptoProvider::get_default().cloned();
     let provider = provider.ok_or_else(|| failed(Error::General("no cryptography".into())))?;
-    let any = rustls_platform_verifier::Verifier::new_with_extra_roots(
-        own.iter().cloned(),
-        Arc::clone(&provider),
-    );
-    let verifier = OwnCertificates { any: any.map_err(failed)?, own };
+    let any = verifier(&own, &provider).map_err(failed)?;
+    let verifier = OwnCertificates { any, own };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
@@ -65,10 +66,36 @@ pub(super) fn config(
     Ok(config)
 }
 
+/// Verifies by the CA certificates of the machine and those in `own`.
+fn verifier(
+    own: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    // What cannot be read here is refused by the verifier, which says why.
+    let anchors: Vec<_> = own.iter().filter(|of| may_sign(of).unwrap_or(true)).cloned().collect();
+    let has_none = anchors.is_empty();
+    match rustls_platform_verifier::Verifier::new_with_extra_roots(anchors, Arc::clone(provider)) {
+        Ok(verifier) => Ok(Arc::new(verifier)),
+        // The machine has none either. A verifier without any cannot be made, so it has one that signs nothing.
+        Err(Error::General(_)) if has_none && !own.is_empty() => {
+            let nobody = TrustAnchor {
+                subject: Vec::new().into(),
+                subject_public_key_info: Vec::new().into(),
+                name_constraints: None,
+            };
+            let roots = Arc::new(RootCertStore { roots: vec![nobody] });
+            let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+            let verifier = built.build().map_err(|err| Error::General(err.to_string()))?;
+            Ok(verifier)
+        }
+        Err(err) => Err(err),
+    }
+}
+
 /// Verifies as usual, and trusts a server that shows one of its registry's own certificates.
 #[derive(Debug)]
 struct OwnCertificates {
-    any: rustls_platform_verifier::Verifier,
+    any: Arc<dyn ServerCertVerifier>,
     own: Vec<CertificateDer<'static>>,
 }
 
@@ -125,5 +152,6 @@ fn is_about_issuer(error: &Error) -> bool {
             Some(webpki::Error::CaUsedAsEndEntity)
         );
     }
-    *wrong == CertificateError::UnknownIssuer
+    // The second, if a CA has the name of the issuer, but another key.
+    matches!(wrong, CertificateError::UnknownIssuer | CertificateError::BadSignature)
 }

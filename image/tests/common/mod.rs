@@ -145,6 +145,8 @@ pub(crate) struct Answer {
     pub(crate) ends: Option<End>,
     /// The announced length, instead of the body's own.
     pub(crate) length: Option<usize>,
+    /// The body comes in chunks of so many bytes, and no length is announced.
+    pub(crate) chunks_of: Option<usize>,
     /// The head comes a byte at a time, with so much time between, until the client has had enough.
     pub(crate) trickles: Option<Duration>,
 }
@@ -267,11 +269,13 @@ fn answer(
         }
         return;
     }
-    let mut head = format!(
-        "HTTP/1.1 {} Said\r\nConnection: close\r\nContent-Length: {}\r\n",
-        answer.status,
-        answer.length.unwrap_or(answer.body.len())
-    );
+    let mut head = format!("HTTP/1.1 {} Said\r\nConnection: close\r\n", answer.status);
+    if answer.chunks_of.is_some() {
+        head.push_str("Transfer-Encoding: chunked\r\n");
+    } else {
+        let length = answer.length.unwrap_or(answer.body.len());
+        head.push_str(&format!("Content-Length: {length}\r\n"));
+    }
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -289,13 +293,23 @@ fn answer(
     }
     let end = answer.cut_after.or(answer.hangs_after).unwrap_or(answer.body.len());
     let end = end.min(answer.body.len());
+    let mut body = answer.body[..end].to_vec();
+    if let Some(bytes) = answer.chunks_of {
+        body = body.chunks(bytes).flat_map(chunk).collect();
+        // A body that is cut has no last chunk.
+        body.extend_from_slice(if end < answer.body.len() { b"" } else { b"0\r\n\r\n" });
+    }
     // The client may have left: its business.
-    let _gone =
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer.body[..end]));
+    let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
     let _gone = stream.flush();
     if answer.hangs_after.is_some() {
         let _gone = stream.read(&mut [0]);
     }
+}
+
+/// A chunk of a body: RFC 9112, 7.1.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 fn read(stream: &mut BufReader<impl Read>) -> Option<Asked> {
