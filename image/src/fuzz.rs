@@ -75,7 +75,8 @@ fn unpacked(
     files::make_dir(root, 0o755).ok()?;
     let file: File = files::create(notes).ok()?;
     let mut notes = Writer::new(file).ok()?;
-    let (done, _) = unpack::unpack(bytes, files::open_dir(root).ok()?, LIMITS, &mut notes).ok()?;
+    let within = (LIMITS, Work::default().implied_names());
+    let (done, _) = unpack::unpack(bytes, files::open_dir(root).ok()?, within, &mut notes).ok()?;
     Some((done, notes.finish().ok()?))
 }
 

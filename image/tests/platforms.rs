@@ -172,7 +172,11 @@ async fn attestations_and_artifacts_beside_an_image_are_not_taken_for_it() {
     let fake = registry(&index(all.clone()), &[], &[&right]);
     assert_eq!(pulled(&fake).await.unwrap().0, right.id());
     let fake = registry(&index(all[..3].to_vec()), &[], &[&right]);
-    assert!(pulled(&fake).await.unwrap_err().contains("only for nothing"));
+    let err = pulled(&fake).await.unwrap_err();
+    assert!(err.contains("the index lists no image (attestations"), "{err}");
+    let fake = registry(&index(Vec::new()), &[], &[&right]);
+    let err = pulled(&fake).await.unwrap_err();
+    assert!(err.contains("the index lists no image"), "{err}");
 }
 
 #[tokio::test]

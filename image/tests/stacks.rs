@@ -191,3 +191,160 @@ async fn a_link_into_a_layer_below_replaces_an_earlier_entry_of_its_name() {
     }
     verify(&store).await;
 }
+
+/// Layers with a link to `a` of the layer below and later entries: the names of that file, of which all but `a` are links
+/// to one file, and those of files with other content.
+type LaterEntries =
+    (&'static str, Layer, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
+fn later_entries() -> [LaterEntries; 12] {
+    let new = Layer::new;
+    let begun = || new().hard_link("b", "a");
+    [
+        ("a file", begun().file("a", 0o644, "new"), &["b"], &[("a", "new")]),
+        ("a file twice", begun().file("a", 0o644, "").file("a", 0o644, "x"), &["b"], &[("a", "x")]),
+        ("a symlink", begun().symlink("a", "c").file("c", 0o644, "c"), &["b"], &[("a", "c")]),
+        ("a directory", begun().dir("a", 0o755).file("a/x", 0o644, "x"), &["b"], &[("a/x", "x")]),
+        ("a removal", begun().whiteout("a"), &["b"], &[]),
+        (
+            "a link to the new",
+            begun().file("a", 0o644, "new").hard_link("c", "a"),
+            &["b"],
+            &[("a", "new"), ("c", "new")],
+        ),
+        (
+            "the link itself",
+            begun().hard_link("c", "b").hard_link("d", "a").file("b", 0o644, "own"),
+            &["a", "c", "d"],
+            &[("b", "own")],
+        ),
+        (
+            "an old name of the link",
+            new().file("b", 0o644, "old").hard_link("b", "a").hard_link("c", "b"),
+            &["b", "c"],
+            &[],
+        ),
+        (
+            "its directory",
+            new().dir("d", 0o755).hard_link("d/b", "a").hard_link("c", "d/b").file("d", 0o644, "d"),
+            &["c"],
+            &[("d", "d")],
+        ),
+        (
+            "a symlink on its way",
+            new().dir("r", 0o755).symlink("s", "r").hard_link("s/b", "a").dir("s", 0o755),
+            &["r/b"],
+            &[],
+        ),
+        (
+            "the same link again",
+            begun().hard_link("b", "a").hard_link("b", "b").hard_link("c", "./b"),
+            &["b", "c"],
+            &[],
+        ),
+        (
+            "another link",
+            new().hard_link("b", "other").hard_link("b", "a").hard_link("c", "b"),
+            &["b", "c"],
+            &[],
+        ),
+    ]
+}
+
+/// A link names the file that has that name when its turn comes, as with tar. That file is in a layer below, so it is
+/// looked up much later.
+#[tokio::test]
+async fn what_a_link_names_does_not_change_by_later_entries() {
+    if !can_run("what_a_link_names_does_not_change_by_later_entries") {
+        return;
+    }
+    for (what, upper, old, others) in later_entries() {
+        let lowest = Layer::new().file("a", 0o644, "hidden").file("other", 0o644, "other");
+        let store = TestStore::new();
+        let image =
+            import(&store, vec![lowest, Layer::new().file_of("a", 0o4750, 7, "low"), upper]).await;
+        let view = View::of(&image);
+        let first = old.iter().find(|name| **name != "a").unwrap();
+        let inode = fs::metadata(view.at(first)).unwrap().ino();
+        for name in old {
+            let stat = fs::metadata(view.at(name)).unwrap();
+            assert_eq!(fs::read_to_string(view.at(name)).unwrap(), "low", "{what}: {name}");
+            assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o4750, 7), "{what}: {name}");
+            assert!(*name == "a" || stat.ino() == inode, "{what}: {name} is another file");
+            let mut names = [0; 4096];
+            let length = rustix::fs::listxattr(view.at(name), names.as_mut_slice()).unwrap();
+            assert_eq!(length, 0, "{what}: {name} has a mark");
+        }
+        for (name, content) in others {
+            assert_eq!(fs::read_to_string(view.at(name)).unwrap(), *content, "{what}: {name}");
+        }
+        verify(&store).await;
+    }
+}
+
+/// A link to a file by another way to it is that file.
+#[tokio::test]
+async fn a_link_to_its_own_file_through_a_symlink_changes_nothing() {
+    if !can_run("a_link_to_its_own_file_through_a_symlink_changes_nothing") {
+        return;
+    }
+    let layer = Layer::new().dir("r", 0o755).file("r/f", 0o644, "x").symlink("s", "r");
+    let store = TestStore::new();
+    let image = import(&store, vec![layer.hard_link("s/f", "r/f")]).await;
+    assert_eq!(fs::read_to_string(View::of(&image).at("r/f")).unwrap(), "x");
+    verify(&store).await;
+}
+
+/// An opaque mark of the root hides all layers below, which overlayfs does not do by itself.
+#[tokio::test]
+async fn an_opaque_root_hides_all_layers_below() {
+    if !can_run("an_opaque_root_hides_all_layers_below") {
+        return;
+    }
+    let new = Layer::new;
+    let lower = || new().dir_of("./", 0o711, 7, 7).dir("d", 0o700).file("d/low", 0o644, "");
+    for (what, middle) in [
+        ("first", new().opaque("").file("d/mid", 0o644, "")),
+        ("last", new().file("d/mid", 0o644, "").opaque("")),
+        (
+            "by another name",
+            new().file("d/mid", 0o644, "").hostile(
+                tar::EntryType::Regular,
+                "d/../.wh..wh..opq",
+                "",
+                b"",
+            ),
+        ),
+        (
+            "through a symlink",
+            new().symlink("l", "/").opaque("l").whiteout("l").file("d/mid", 0o644, ""),
+        ),
+    ] {
+        let store = TestStore::new();
+        let upper = new().file("top", 0o644, "");
+        let image =
+            import(&store, vec![new().file("lowest", 0o644, ""), lower(), middle, upper]).await;
+        let view = View::of(&image);
+        let names: Vec<_> =
+            hull_tests::shell::names(&view.at("")).into_iter().filter(|name| name != "l").collect();
+        assert_eq!(names, ["d", "top"], "{what}");
+        assert_eq!(hull_tests::shell::names(&view.at("d")), ["mid"], "{what}");
+        let stat = fs::metadata(view.at(".")).unwrap();
+        assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o711, 7), "{what}: the root is the same");
+        let mode = fs::metadata(view.at("d")).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o755, "{what}: and not the directories in it");
+        verify(&store).await;
+        let store = store.again();
+        let image = store.store.find("example.org/stack:1").unwrap();
+        assert_eq!(hull_tests::shell::names(&View::of(&image).at("d")), ["mid"], "{what}: again");
+    }
+    // A hard link finds nothing there.
+    let store = TestStore::new();
+    let layers = vec![lower(), new().opaque(""), new().hard_link("x", "d/low")];
+    let archive = layers.into_iter().map(Layer::tar).collect();
+    let archive = oci_archive(&image::Image::new(archive, json!({})).pack(), "example.org/stack:1");
+    let mut spool = store.store.spool().unwrap();
+    std::io::Write::write_all(&mut spool, &archive).unwrap();
+    let err = store.store.import(spool, None).await.unwrap_err();
+    assert!(told(&err).contains("hard link to `d/low`"), "{}", told(&err));
+}

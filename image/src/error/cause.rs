@@ -147,15 +147,11 @@ pub enum Cause {
         media_type: String,
     },
     /// The index has no image for this platform.
-    #[error(
-        "there is no image for {}, only for {}",
-        shown(want, NAME_MAX),
-        shown(there, REASON_MAX)
-    )]
+    #[error("there is no image for {}{}", shown(want, NAME_MAX), others(.there))]
     Platform {
-        /// The value that was announced.
+        /// The platform of this machine.
         want: String,
-        /// The platforms that the index lists.
+        /// The platforms that the index lists; empty if it lists no image at all.
         there: String,
     },
     /// A document is invalid.
@@ -411,6 +407,14 @@ fn role(registry: &Option<String>) -> String {
     registry.as_ref().map_or_else(String::new, |registry| {
         format!(", the token server of {},", shown(registry, NAME_MAX))
     })
+}
+
+/// The platforms of the images that there are, or that there is none.
+fn others(there: &str) -> String {
+    if there.is_empty() {
+        return ": the index lists no image (attestations and artifacts of images are none)".into();
+    }
+    format!(", only for {}", shown(there, REASON_MAX))
 }
 
 fn mirrors_remark(mirrors: &[(String, Cause)]) -> String {

@@ -29,7 +29,8 @@ impl Unpack {
         files::make_dir(&root, 0o755).unwrap();
         let mut notes = Writer::new(files::create(&dir.path().join("inventory")).unwrap()).unwrap();
         let root = files::open_dir(&root).unwrap();
-        let (done, _) = unpack(tar, root, Limits::default(), &mut notes).unwrap();
+        let within = (Limits::default(), Work::default().implied_names());
+        let (done, _) = unpack(tar, root, within, &mut notes).unwrap();
         let digest = notes.finish().unwrap();
         Self { dir, done, digest }
     }

@@ -18,7 +18,7 @@ pub(crate) mod tee_reader;
 use crate::digest::{Digest, Hashing};
 use crate::error::Cause;
 use crate::file_list::Writer;
-use crate::limits::{Limits, Shift, Window, Work, ZSTD_WINDOW_BYTES};
+use crate::limits::{ImpliedNames, Limits, Shift, Window, Work, ZSTD_WINDOW_BYTES};
 use crate::unpack::{self, Unpacked};
 use progress::LayerProgress;
 use std::io::{self, BufRead, BufReader, Read};
@@ -63,6 +63,7 @@ pub(crate) fn unpack(
         layer: expected.name(),
         source: unpack::Error::of_read(source),
     };
+    let names = work.implied_names();
     let (unpacked, blob) = std::thread::scope(|scope| {
         let inflating =
             std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, || {
@@ -71,7 +72,7 @@ pub(crate) fn unpack(
             });
         let shift = work.shift(limits.seconds);
         let inflated = Inflated { from: inflated, back, chunk: Vec::new(), at: 0, watch, shift };
-        let unpacked = checked(inflated, expected, root, limits, file_list, &read_all);
+        let unpacked = checked(inflated, expected, root, (limits, names), file_list, &read_all);
         let blob = inflating.and_then(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the inflating thread panicked")))
         });
@@ -104,7 +105,9 @@ fn is_damage(cause: &Cause) -> bool {
         cause,
         Cause::WrongDiffId { .. }
             | Cause::Layer {
-                source: unpack::Error::Malformed { .. } | unpack::Error::Read { .. },
+                source: unpack::Error::Malformed { .. }
+                    | unpack::Error::Compression { .. }
+                    | unpack::Error::Read { .. },
                 ..
             }
     )
@@ -115,14 +118,14 @@ fn checked(
     inflated: Inflated<'_>,
     expected: &Expected,
     root: OwnedFd,
-    limits: Limits,
+    within: (Limits, ImpliedNames),
     file_list: &mut Writer,
     read_all: &AtomicBool,
 ) -> Result<Unpacked, Cause> {
     let layer = |source| Cause::Layer { layer: expected.name(), source };
     let inflated = Hashing::new(inflated, expected.diff_id.hasher());
     let place = root.try_clone();
-    let unpacked = unpack::unpack(inflated, root, limits, file_list).map_err(layer);
+    let unpacked = unpack::unpack(inflated, root, within, file_list).map_err(layer);
     let unpacked = unpacked.map_err(|cause| match place {
         // Now, before the files of this layer are removed.
         Ok(place) if cause.is_no_space() && hull_sys::lacks_inodes(&place) => {

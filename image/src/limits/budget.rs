@@ -97,8 +97,12 @@ pub static XZ_MEMORY_BYTES: Budget = fixed(
 pub static DOCUMENT_VALUES: Budget =
     fixed("document_values_max", "values of a manifest or config", 100_000, Unit::Number);
 
+/// Each is a mount of every container of the image.
+pub static IMAGE_VOLUMES: Budget =
+    fixed("image_volumes_max", "volumes that an image defines (`VOLUME`)", 256, Unit::Number);
+
 /// All limits of images, in the order of the table in the docs.
-pub static BUDGETS: [&Budget; 14] = [
+pub static BUDGETS: [&Budget; 15] = [
     &LAYER_BYTES,
     &LAYER_ENTRIES,
     &LAYER_APPARENT_BYTES,
@@ -112,6 +116,7 @@ pub static BUDGETS: [&Budget; 14] = [
     &ZSTD_WINDOWS_BYTES,
     &XZ_MEMORY_BYTES,
     &DOCUMENT_VALUES,
+    &IMAGE_VOLUMES,
     &ARCHIVE_BYTES,
 ];
 

@@ -4,17 +4,20 @@
 //! The rule: work that grows with the size of an image checks between any two pieces of bounded size.
 
 use super::budget::LAYER_SECONDS;
+use super::implied_names::ImpliedNames;
 use super::windows::{Window, Windows};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Work that can be cancelled. Clones belong to the same work.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Work {
     is_over: Arc<AtomicBool>,
     windows: Arc<Windows>,
+    /// The memory of all layers for the names of implied directories, in bytes.
+    implied_bytes: Arc<AtomicU64>,
 }
 
 /// Held by the caller: dropping it cancels the work.
@@ -62,6 +65,11 @@ impl Work {
     /// The work was cancelled meanwhile.
     pub(crate) fn window(&self, bytes: u64) -> io::Result<Window> {
         self.windows.take(bytes, || self.check())
+    }
+
+    /// The memory of one more layer for the names of directories that it implies, which all layers share.
+    pub(crate) fn implied_names(&self) -> ImpliedNames {
+        ImpliedNames::new(Arc::clone(&self.implied_bytes))
     }
 
     /// Fails if the work was cancelled.

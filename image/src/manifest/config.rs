@@ -7,6 +7,7 @@ use super::json;
 use super::platform::{Machine, Platform};
 use crate::digest::Digest;
 use crate::error::{Cause, NAME_MAX, shown};
+use crate::limits::IMAGE_VOLUMES;
 use oci_spec::image::ImageConfiguration;
 use serde_json::Value;
 
@@ -62,6 +63,14 @@ pub(crate) fn parse_config(
     if is_said && !is_believed && machine.rank(&platform).is_none() {
         return Err(Cause::Platform { want: machine.shown(), there: platform.shown() });
     }
+    let volumes = config.config().as_ref().and_then(|of| of.volumes().as_ref());
+    let (volumes, max) = (volumes.map_or(0, Vec::len), IMAGE_VOLUMES.count());
+    if volumes > max {
+        let name = IMAGE_VOLUMES.name;
+        return Err(wrong(format!(
+            "it defines {volumes} volumes (VOLUME), more than the {max} that are allowed (`{name}`)"
+        )));
+    }
     let diff_ids: Result<Vec<Digest>, Cause> = config
         .rootfs()
         .diff_ids()
@@ -113,6 +122,19 @@ mod tests {
         for bad in ["[]", "1", r#"{"rootfs": []}"#, r#"{"config": {"Cmd": "text"}}"#] {
             assert!(configuration(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_config_with_too_many_volumes_is_refused() {
+        let parse = |count: u32| {
+            let volumes: serde_json::Map<_, _> =
+                (0..count).map(|number| (format!("/v{number}"), json!({}))).collect();
+            let text = json!({"config": {"Volumes": volumes}}).to_string();
+            parse_config(text.as_bytes(), &Machine::this(), true)
+        };
+        assert!(parse(256).is_ok());
+        let err = parse(300).unwrap_err().to_string();
+        assert!(err.contains("300 volumes (VOLUME), more than the 256"), "{err}");
     }
 
     #[test]

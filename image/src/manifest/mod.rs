@@ -301,7 +301,7 @@ fn choose(
         .collect();
     platforms.sort_unstable();
     platforms.dedup();
-    let names = if platforms.is_empty() { "nothing".into() } else { platforms.join(", ") };
+    let names = platforms.join(", ");
     let why = if platforms.len() == 1 {
         "the index has it for this platform alone".to_owned()
     } else {

@@ -134,7 +134,7 @@ impl<'a> Search<'a> {
             return Ok(Step::Config(manifest, way));
         }
         let Some((candidate, mut way)) = self.open.pop() else {
-            let none = || Cause::Platform { want: self.machine.shown(), there: "nothing".into() };
+            let none = || Cause::Platform { want: self.machine.shown(), there: String::new() };
             return Err(self.refused.take().unwrap_or_else(none));
         };
         self.tries += 1;

@@ -4,6 +4,7 @@
 //!
 //! When recording, it collects every byte that is not a file's content: headers, padding, the end.
 
+use super::compression::format_of;
 use super::error::{Error, charge};
 use super::fields::{Fields, text};
 use crate::limits::{HEADER_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
@@ -135,10 +136,16 @@ impl<R: Read> Blocks<R> {
         if filled == 0 || (filled == bytes.len() && bytes.iter().all(|b| *b == 0)) {
             return Ok(None);
         }
-        if filled < bytes.len() {
+        let is_whole = filled == bytes.len() && Fields::of(&header).is_whole();
+        let is_first = self.position == filled as u64;
+        let format = format_of(header.as_bytes()).filter(|_| is_first && !is_whole);
+        if let Some(format) = format {
+            return Err(Error::Compression { format });
+        }
+        if filled < header.as_bytes().len() {
             return Err(self.malformed("it ends within a header"));
         }
-        if !Fields::of(&header).is_whole() {
+        if !is_whole {
             return Err(self.malformed("the checksum of a header is wrong"));
         }
         self.next = self.position;

@@ -2,6 +2,8 @@
 //! An entry of a tar archive, as its headers describe it.
 
 use super::pax::Xattr;
+use crate::file_list::NodeKind;
+use rustix::fs::FileType;
 
 /// An entry of an archive. Its bytes are read from [`Archive::data`](super::Archive::data).
 #[derive(Debug, Clone)]
@@ -34,4 +36,22 @@ pub(crate) enum Kind {
     Char(u32, u32),
     Block(u32, u32),
     Fifo,
+}
+
+impl Kind {
+    /// The type of the file for a device or a FIFO, and its entry in a file list. Other types have no node.
+    pub(super) fn node(&self) -> (FileType, NodeKind) {
+        match *self {
+            // A device of these numbers is a mark of overlayfs, wherever it comes from.
+            Self::Char(0, 0) => (FileType::CharacterDevice, NodeKind::Whiteout),
+            Self::Char(major, minor) => (FileType::CharacterDevice, NodeKind::Char(major, minor)),
+            Self::Block(major, minor) => (FileType::BlockDevice, NodeKind::Block(major, minor)),
+            Self::Fifo
+            | Self::File
+            | Self::Sparse { .. }
+            | Self::Directory
+            | Self::Symlink(_)
+            | Self::Link(_) => (FileType::Fifo, NodeKind::Fifo),
+        }
+    }
 }

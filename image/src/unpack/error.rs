@@ -21,6 +21,12 @@ pub enum Error {
         /// The reason, as part of a sentence.
         why: String,
     },
+    /// The layer is compressed in a form that layers of images do not have.
+    #[error("it is not a tar archive but {format}")]
+    Compression {
+        /// The name of the form.
+        format: &'static str,
+    },
     /// An entry was refused.
     #[error("entry `{entry}` is refused: {why}")]
     Refused {
@@ -81,6 +87,7 @@ impl Error {
     pub(crate) fn is_archives_fault(&self) -> bool {
         match self {
             Self::Malformed { .. }
+            | Self::Compression { .. }
             | Self::Refused { .. }
             | Self::Read { .. }
             | Self::Limit { .. }
@@ -101,6 +108,7 @@ impl Error {
         match self {
             Self::Make { source, .. } => Some(source),
             Self::Malformed { .. }
+            | Self::Compression { .. }
             | Self::Refused { .. }
             | Self::Read { .. }
             | Self::Limit { .. }
@@ -113,6 +121,10 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Limit { budget, .. } => Some(limits::hint(budget)),
+            Self::Compression { format } => Some(format!(
+                "layers may be compressed with gzip or zstd, as the OCI image specification says: push the image \
+                 again without {format}"
+            )),
             Self::Malformed { .. }
             | Self::Refused { .. }
             | Self::Read { .. }

@@ -3,8 +3,8 @@
 //!
 //! Such a directory says nothing about owner and mode. What an image shows of it is that of the layers below.
 
-use super::error::{Error, charge};
-use crate::limits::IMPLIED_NAME_BYTES;
+use super::error::Error;
+use crate::limits::{IMPLIED_NAME_BYTES, ImpliedNames};
 use hull_sys as sys;
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, fstat, statat};
 use std::collections::HashMap;
@@ -15,13 +15,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub(super) struct Implied {
     /// The path of each, without symlinks, by its inode: an entry may list it under another name.
     paths: HashMap<u64, Vec<u8>>,
-    name_bytes: u64,
+    memory: ImpliedNames,
     is_root_listed: bool,
     /// Those of the current entry: name, inode, and the name without symlinks.
     new: Vec<(Vec<u8>, u64, Vec<u8>)>,
 }
 
 impl Implied {
+    /// None yet; `memory` is what all layers of a pull share.
+    pub(super) fn new(memory: ImpliedNames) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     /// A directory was created for the current entry. `above` is the name of its parent without symlinks.
     pub(super) fn made(&mut self, name: &[u8], inode: u64, above: &[u8]) {
         let slash: &[u8] = if above.is_empty() { b"" } else { b"/" };
@@ -33,9 +38,13 @@ impl Implied {
     pub(super) fn take_new(&mut self) -> Result<Vec<Vec<u8>>, Error> {
         let mut names = Vec::new();
         for (name, inode, path) in std::mem::take(&mut self.new) {
-            let max = IMPLIED_NAME_BYTES.default;
-            charge(&IMPLIED_NAME_BYTES, &mut self.name_bytes, cost(&path), max)?;
-            self.paths.insert(inode, path);
+            if !self.memory.take(cost(&path)) {
+                let max = IMPLIED_NAME_BYTES.default;
+                return Err(Error::Limit { budget: &IMPLIED_NAME_BYTES, max });
+            }
+            // The inode of a directory that was replaced may come again.
+            let old = self.paths.insert(inode, path);
+            self.memory.give_back(old.map_or(0, |old| cost(&old)));
             names.push(name);
         }
         Ok(names)
@@ -44,7 +53,9 @@ impl Implied {
     /// The archive lists this directory.
     pub(super) fn listed(&mut self, dir: impl AsFd) -> Result<(), sys::Error> {
         if !self.paths.is_empty() {
-            self.paths.remove(&fstat(dir).map_err(sys::Error::of(|| "fstat()"))?.st_ino);
+            let inode = fstat(dir).map_err(sys::Error::of(|| "fstat()"))?.st_ino;
+            let old = self.paths.remove(&inode);
+            self.memory.give_back(old.map_or(0, |old| cost(&old)));
         }
         Ok(())
     }
@@ -54,18 +65,21 @@ impl Implied {
         self.is_root_listed = true;
     }
 
-    /// The paths of those that are still there, sorted. The root's is empty.
-    pub(super) fn finish(&mut self, root: BorrowedFd<'_>) -> Vec<Vec<u8>> {
-        let mut paths: Vec<Vec<u8>> = std::mem::take(&mut self.paths)
-            .into_iter()
-            .filter(|(inode, path)| is_at(root, path, *inode))
-            .map(|(_, path)| path)
-            .collect();
+    /// The paths of those that are still there, sorted, and the memory for them. The root's is empty.
+    pub(super) fn finish(mut self, root: BorrowedFd<'_>) -> (Vec<Vec<u8>>, ImpliedNames) {
+        let mut paths = Vec::new();
+        for (inode, path) in std::mem::take(&mut self.paths) {
+            if is_at(root, &path, inode) {
+                paths.push(path);
+            } else {
+                self.memory.give_back(cost(&path));
+            }
+        }
         if !self.is_root_listed {
             paths.push(Vec::new());
         }
         paths.sort_unstable();
-        paths
+        (paths, self.memory)
     }
 }
 

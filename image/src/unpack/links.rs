@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hard links to files that a layer below has.
 //!
-//! A layer is unpacked without those below it, so such a link is pending until they are stored. Then the
-//! file is copied up, as overlayfs would have done, and further pending links to it are links
-//! to the copy.
+//! A layer is unpacked without those below it, so such a link is pending until they are stored. Until then an empty
+//! file with a mark takes its place. Entries after it replace that file, link to it or remove it with its directory, as
+//! they would the link itself. At last each such file that is left gets the content from below, as overlayfs would have
+//! copied it up.
+//!
+//! The rule: what comes later in the archive never changes what a link names, as with tar.
 
 use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
-use super::{names, replace};
+use super::{names, parents, replace};
 use crate::fs::spill::Spill;
 use crate::fs::{files, holes};
 use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, Limits, Shift, WAITING_LINKS};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, ftruncate, futimens, linkat, open, openat,
+    fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, ftruncate, futimens, lgetxattr,
+    linkat, open, openat, statat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -25,12 +29,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 const COPY_BYTES: usize = 256 << 10;
+/// The mark of a placeholder: the offset of its record, little-endian. No archive can set such an attribute.
+const PENDING: &str = "trusted.hull.pending";
 
-/// The pending links of a layer, in the order of the archive: name and target, on disk.
+/// The pending links of a layer, in the order of the archive, on disk.
 #[derive(Debug)]
 pub(crate) struct Links {
     list: Spill,
     count: u64,
+}
+
+/// A pending link: where its placeholder was made, without symlinks, and what it names in the layers below.
+struct Record {
+    place: Vec<u8>,
+    target: Vec<u8>,
 }
 
 impl Links {
@@ -42,103 +54,193 @@ impl Links {
     #[cfg(test)]
     pub(super) fn all(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let (mut at, mut all) = (0, Vec::new());
-        while let Ok((name, target, next)) = self.get(at) {
-            all.push((name, target));
+        while let Ok((record, next)) = self.get(at) {
+            all.push((record.place, record.target));
             at = next;
         }
         all
     }
 
     /// The link at an offset, and the offset of the next.
-    fn get(&self, at: u64) -> sys::Result<(Vec<u8>, Vec<u8>, u64)> {
+    fn get(&self, at: u64) -> sys::Result<(Record, u64)> {
         let failed = sys::Error::of_io(|| "read(the list of hard links)");
         let read = || {
-            let (name, at) = self.list.get(at)?;
+            let (place, at) = self.list.get(at)?;
             let (target, at) = self.list.get(at)?;
-            Ok((name, target, at))
+            Ok((Record { place, target }, at))
         };
         read().map_err(failed)
     }
 }
 
-/// The pending links while a layer is unpacked. Memory has only the offset of each, by the hash of its
-/// name under a random key.
+/// A name in an open directory, beneath the layer's root.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) root: BorrowedFd<'a>,
+    pub(super) parent: BorrowedFd<'a>,
+    pub(super) last: &'a CString,
+    /// The same as the archive has it.
+    pub(super) name: &'a [u8],
+}
+
+impl Place<'_> {
+    /// The path from the root without symlinks: an entry may replace those by something else.
+    fn resolved(&self) -> Vec<u8> {
+        let above = parents::place_of(self.root, self.parent);
+        let above = above.unwrap_or_else(|| names::split(self.name).0.to_owned());
+        let slash: &[u8] = if above.is_empty() { b"" } else { b"/" };
+        [above.as_slice(), slash, self.last.as_bytes()].concat()
+    }
+}
+
+/// The pending links while a layer is unpacked. Memory has only the offset of one link to each target, by the hash of
+/// the target under a random key.
 #[derive(Debug, Default)]
 pub(super) struct PendingLinks {
     links: Option<Links>,
     keys: RandomState,
-    places: HashMap<u64, u64>,
+    targets: HashMap<u64, u64>,
 }
 
 impl PendingLinks {
-    /// Adds a link.
-    pub(super) fn add(
-        &mut self,
-        root: BorrowedFd<'_>,
-        name: &[u8],
-        target: &[u8],
-    ) -> Result<(), Error> {
-        let made = |source| Error::Make { entry: shown(name), source };
+    /// Adds a link to a target that the layer does not have, and makes its placeholder.
+    pub(super) fn add(&mut self, place: Place<'_>, target: &[u8]) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(place.name), source };
         let links = match &mut self.links {
             Some(links) => links,
-            none => none.insert(Links { list: Spill::new(root).map_err(made)?, count: 0 }),
+            none => {
+                let list = Spill::new(place.root).map_err(made)?;
+                none.insert(Links { list, count: 0 })
+            }
         };
-        charge(&WAITING_LINKS, &mut links.count, 1, WAITING_LINKS.default)?;
-        let at = links.list.push(&[name, target]);
-        let at = at.map_err(sys::Error::of_io(|| "write(the list of hard links)")).map_err(made)?;
-        self.places.insert(self.keys.hash_one(name), at);
-        Ok(())
+        let hash = self.keys.hash_one(target);
+        let known = self.targets.get(&hash).copied();
+        let linked = known.map(|at| link_to_known(links, at, place, target)).transpose();
+        if linked.map_err(made)? != Some(true) {
+            let at = links.list.end();
+            make_placeholder(place, at).map_err(made)?;
+            self.targets.insert(hash, at);
+        }
+        links.push(place, target)
     }
 
-    /// Whether an entry is a link to its own name. It changes nothing where the layer has that name already, and is
-    /// refused elsewhere.
-    pub(super) fn is_to_itself(
-        &self,
-        root: BorrowedFd<'_>,
-        entry: &Entry,
-        name: &[u8],
-    ) -> Result<bool, Error> {
-        let Kind::Link(target) = &entry.kind else { return Ok(false) };
-        if names::target(b"", target).ok().as_deref() != Some(name) {
-            return Ok(false);
-        }
-        let is_there = beneath(root, name, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
-            || self.places.contains_key(&self.keys.hash_one(name));
-        if is_there {
-            return Ok(true);
-        }
-        let why = "as a hard link, it names itself, and no entry before it has that name".into();
-        Err(Error::Refused { entry: shown(&entry.path), why })
-    }
-
-    /// Drops a link whose name another entry has taken.
-    pub(super) fn forget(&mut self, name: &[u8]) {
-        if !self.places.is_empty() {
-            self.places.remove(&self.keys.hash_one(name));
-        }
+    /// A hard link was made to a file of the layer. If that is a placeholder, the new name is pending, too.
+    pub(super) fn linked(&mut self, place: Place<'_>) -> Result<(), Error> {
+        let Some(links) = &mut self.links else { return Ok(()) };
+        let made = |source| Error::Make { entry: shown(place.name), source };
+        let Some(at) = mark(place.parent, place.last).map_err(made)? else { return Ok(()) };
+        let (record, _) = links.get(at).map_err(made)?;
+        links.push(place, &record.target)
     }
 
     /// The links that are still pending.
     pub(super) fn finish(&mut self, root: BorrowedFd<'_>) -> sys::Result<Option<Links>> {
-        let Some(links) = self.links.take().filter(|_| !self.places.is_empty()) else {
-            return Ok(None);
-        };
-        if links.count == self.places.len() as u64 {
-            return Ok(Some(links));
-        }
-        let mut kept = Links { list: Spill::new(root)?, count: 0 };
-        let mut at = 0;
+        let Some(mut links) = self.links.take() else { return Ok(None) };
+        let (mut at, mut pending) = (0, 0);
         while at < links.list.end() {
-            let (name, target, next) = links.get(at)?;
-            if self.places.get(&self.keys.hash_one(name.as_slice())) == Some(&at) {
-                let added = kept.list.push(&[&name, &target]);
-                added.map_err(sys::Error::of_io(|| "write(the list of hard links)"))?;
-                kept.count += 1;
-            }
+            let (record, next) = links.get(at)?;
+            pending += u64::from(find_mark(root, &record.place)?.is_some());
             at = next;
         }
-        Ok(Some(kept))
+        links.count = pending;
+        Ok(Some(links).filter(|_| pending > 0))
     }
+}
+
+impl Links {
+    fn push(&mut self, place: Place<'_>, target: &[u8]) -> Result<(), Error> {
+        let made = |source| Error::Make { entry: shown(place.name), source };
+        charge(&WAITING_LINKS, &mut self.count, 1, WAITING_LINKS.default)?;
+        let pushed = self.list.push(&[&place.resolved(), target]);
+        pushed
+            .map(drop)
+            .map_err(sys::Error::of_io(|| "write(the list of hard links)"))
+            .map_err(made)
+    }
+}
+
+/// Whether an entry is a link to its own name. It changes nothing where the layer has that name already, and is refused
+/// elsewhere.
+pub(super) fn is_to_itself(
+    root: BorrowedFd<'_>,
+    entry: &Entry,
+    name: &[u8],
+) -> Result<bool, Error> {
+    let Kind::Link(target) = &entry.kind else { return Ok(false) };
+    if names::target(b"", target).ok().as_deref() != Some(name) {
+        return Ok(false);
+    }
+    if beneath(root, name, OFlags::PATH | OFlags::NOFOLLOW).is_ok() {
+        return Ok(true);
+    }
+    let why = "as a hard link, it names itself, and no entry before it has that name".into();
+    Err(Error::Refused { entry: shown(&entry.path), why })
+}
+
+/// Links to the file `last` of the layer, which `stat` describes. A name that is a link to that file already stays.
+pub(super) fn link_within(
+    dir: &OwnedFd,
+    last: &CString,
+    stat: &Stat,
+    place: Place<'_>,
+    replaced: &mut bool,
+) -> sys::Result<()> {
+    let is_same = || {
+        let there = statat(place.parent, place.last, AtFlags::SYMLINK_NOFOLLOW);
+        there.is_ok_and(|of| (of.st_dev, of.st_ino) == (stat.st_dev, stat.st_ino))
+    };
+    let make = || match linkat(dir, last, place.parent, place.last, AtFlags::empty()) {
+        Err(Errno::EXIST) if is_same() => Ok(()),
+        other => other,
+    };
+    replace::remove_conflicting(place.parent, place.last, replaced, make)
+}
+
+/// Links to the placeholder at an offset, if it is for this target and still there; returns whether it was.
+fn link_to_known(links: &Links, at: u64, place: Place<'_>, target: &[u8]) -> sys::Result<bool> {
+    let (record, _) = links.get(at)?;
+    let Ok((from, last)) = parent_of(place.root, &record.place) else { return Ok(false) };
+    if record.target != target || mark(from.fd.as_fd(), &last)? != Some(at) {
+        return Ok(false);
+    }
+    // A link in the place of that very placeholder is the same.
+    if mark(place.parent, place.last)? == Some(at) {
+        return Ok(true);
+    }
+    let make = || linkat(&from.fd, &last, place.parent, place.last, AtFlags::empty());
+    replace::remove_conflicting(place.parent, place.last, &mut false, make).map(|()| true)
+}
+
+fn make_placeholder(place: Place<'_>, at: u64) -> sys::Result<()> {
+    let create = || openat(place.parent, place.last, NEW_FILE, Mode::RUSR | Mode::WUSR);
+    let file = replace::remove_conflicting(place.parent, place.last, &mut false, create)?;
+    fsetxattr(&file, PENDING, &at.to_le_bytes(), XattrFlags::empty())
+        .map_err(sys::Error::of(|| format!("fsetxattr({PENDING})")))
+}
+
+const NEW_FILE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The mark of a file: the offset of a placeholder's record. None for everything else.
+fn mark(parent: BorrowedFd<'_>, last: &CString) -> sys::Result<Option<u64>> {
+    // Opening a device may have effects.
+    let path =
+        [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
+    let mut value = [0; 8];
+    match lgetxattr(path.as_slice(), PENDING, value.as_mut_slice()) {
+        Ok(length) => Ok((length == value.len()).then(|| u64::from_le_bytes(value))),
+        Err(Errno::NODATA | Errno::NOENT | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(sys::Error::new(errno, format!("lgetxattr({PENDING})"))),
+    }
+}
+
+/// The same for the path of a placeholder. Its directory may be gone.
+fn find_mark(root: BorrowedFd<'_>, place: &[u8]) -> sys::Result<Option<u64>> {
+    let Ok((parent, last)) = parent_of(root, place) else { return Ok(None) };
+    mark(parent.fd.as_fd(), &last)
 }
 
 /// The cost of the copies for links.
@@ -167,29 +269,21 @@ pub(crate) fn copy_up(
         shift,
         buffer: vec![0; COPY_BYTES],
     };
-    // Where in the list the name of the copy is, by a hash of what is copied.
-    let (keys, mut copies) = (RandomState::new(), HashMap::new());
     let mut at = 0;
     while at < links.list.end() {
         shift.check().map_err(Error::of_read)?;
         let made = |source| Error::Make { entry: "its hard links".into(), source };
-        let (name, target, next) = links.get(at).map_err(made)?;
-        let made = |source| Error::Make { entry: shown(&name), source };
-        let nothing = || Error::LinkToNothing { entry: shown(&name), target: shown(&target) };
-        let hash = keys.hash_one(target.as_slice());
-        // A copy of the same target, or a link that has been made since.
-        let own = match copies.get(&hash) {
-            Some(copy) => links.get(*copy).map_err(made)?.0,
-            None => target.clone(),
-        };
-        if !link(root, &own, &name).map_err(made)? {
-            let found = below
-                .ok_or_else(nothing)
-                .and_then(|below| find(below, &target).map_err(|_| nothing()))?;
-            copying.copy(&found, &name)?;
-            copies.insert(hash, at);
-        }
+        let (Record { place, .. }, next) = links.get(at).map_err(made)?;
         at = next;
+        // Without a mark it was replaced, or has its content by another name.
+        let Some(first) = find_mark(root, &place).map_err(made)? else { continue };
+        let target = links.get(first).map_err(made)?.0.target;
+        let made = |source| Error::Make { entry: shown(&place), source };
+        if let Some(found) = below.and_then(|below| find(below, &target).ok()) {
+            copying.copy(&found, &place)?;
+        } else if !link_to_own(root, &target, &place).map_err(made)? {
+            return Err(Error::LinkToNothing { entry: shown(&place), target: shown(&target) });
+        }
     }
     Ok(copying.done)
 }
@@ -208,11 +302,9 @@ impl Copying<'_> {
     fn copy(&mut self, from: &File, name: &[u8]) -> Result<(), Error> {
         let made = |source| Error::Make { entry: shown(name), source };
         let (parent, own) = parent_of(self.root, name).map_err(made)?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || openat(&parent.fd, &own, flags, Mode::RUSR | Mode::WUSR);
-        let into = File::from(replace::replace(parent.fd.as_fd(), &own, make).map_err(made)?);
-        parent.leave().map_err(made)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let into = openat(&parent.fd, &own, flags, Mode::empty());
+        let into = File::from(into.map_err(sys::Error::of(|| "openat(WRONLY)")).map_err(made)?);
         let stat = fstat(from).map_err(sys::Error::of(|| "fstat()")).map_err(made)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         let max = self.limits.apparent_bytes;
@@ -230,7 +322,8 @@ impl Copying<'_> {
             self.done.bytes += bytes;
             at = begin + bytes;
         }
-        apply_metadata(from, &into, &stat)
+        fremovexattr(&into, PENDING)
+            .and_then(|()| apply_metadata(from, &into, &stat))
             .map_err(sys::Error::of(|| "copy the attributes of a file"))
             .map_err(made)
     }
@@ -284,18 +377,18 @@ fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)
     Ok((Parent { fd, times }, last))
 }
 
-/// Creates the link if the layer itself has the target by now; returns whether it did.
-fn link(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
+/// Links to a file that the layer itself has behind the link, where no layer below has one; returns whether it does.
+fn link_to_own(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
     let Ok((from, last)) = parent_of(root, target) else { return Ok(false) };
-    if replace::is_whiteout(from.fd.as_fd(), &last) {
+    let is_nothing = replace::is_whiteout(from.fd.as_fd(), &last);
+    if is_nothing || mark(from.fd.as_fd(), &last)?.is_some() {
         return Ok(false);
     }
     let (to, own) = parent_of(root, name)?;
     let make = || linkat(&from.fd, &last, &to.fd, &own, AtFlags::empty());
-    // An entry before this one may have made a file of this name.
-    match replace::remove_conflicting(to.fd.as_fd(), &own, &mut false, make) {
+    match replace::replace(to.fd.as_fd(), &own, make) {
         Ok(()) => to.leave().map(|()| true),
-        Err(err) if err.errno() == Errno::NOENT => Ok(false),
+        Err(err) if matches!(err.errno(), Errno::NOENT | Errno::PERM) => Ok(false),
         Err(err) => Err(err),
     }
 }

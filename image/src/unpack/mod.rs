@@ -6,6 +6,7 @@
 //! tree      entries → files beneath a descriptor    links    hard links into layers below
 //! metadata  owner, mode, attributes, times          replace  removes conflicting files
 //! implied   directories that no entry lists        parents  their creation
+//! compression  the names of forms that are not unpacked
 //! ```
 //!
 //! The rule: no archive can create, change or read anything outside of the directory. Every
@@ -15,6 +16,7 @@
 
 mod archive;
 mod blocks;
+mod compression;
 mod content;
 mod entry;
 mod error;
@@ -40,17 +42,17 @@ pub(crate) use names::{clean, split, target};
 pub(crate) use unpacked::Unpacked;
 
 use crate::file_list::Writer;
-use crate::limits::Limits;
+use crate::limits::{ImpliedNames, Limits};
 use hull_sys as sys;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
 /// Unpacks an archive into the empty directory `root`, and returns the reader at the end of the
-/// archive. Every file is added to `file_list`.
+/// archive. Every file is added to `file_list`. `names` is the memory for implied directories.
 pub(crate) fn unpack<R: Read>(
     reader: R,
     root: OwnedFd,
-    limits: Limits,
+    (limits, names): (Limits, ImpliedNames),
     file_list: &mut Writer,
 ) -> Result<(Unpacked, R), Error> {
     let failed = |source| Error::Make {
@@ -58,7 +60,7 @@ pub(crate) fn unpack<R: Read>(
         source: sys::Error::of_io(|| "write(file list)")(source),
     };
     let mut archive = Archive::recording(reader, limits);
-    let mut tree = tree::Tree::new(root, limits);
+    let mut tree = tree::Tree::new(root, limits, names);
     while let Some(entry) = archive.next()? {
         file_list.raw(&archive.take_raw()).map_err(failed)?;
         for (path, kind, metadata) in tree.add(&entry, &mut archive.data())? {

@@ -14,7 +14,7 @@ use rustix::fs::{
     AtFlags, Gid, Mode, Uid, chmodat, chownat, fstat, futimens, mkdirat, openat, readlink,
 };
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 type Call<T> = Result<T, sys::Error>;
 
@@ -44,8 +44,8 @@ pub(super) fn replace_whiteout(parent: BorrowedFd<'_>, name: &CString) -> Call<(
 }
 
 /// The name of a directory with all symlinks resolved, as a following `..` needs it.
-pub(super) fn place_of(root: &OwnedFd, dir: &OwnedFd) -> Option<Vec<u8>> {
-    let path = |fd: &OwnedFd| {
+pub(super) fn place_of(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let path = |fd: BorrowedFd<'_>| {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         readlink(link, Vec::new()).map(CString::into_bytes).ok()
     };

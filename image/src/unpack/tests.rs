@@ -30,7 +30,9 @@ pub(super) fn unpacked(tar: &[u8], into: &Path) -> Result<Unpacked, Error> {
 pub(super) fn within(limits: Limits, tar: &[u8], into: &Path) -> Result<Unpacked, Error> {
     files::make_dir(into, 0o755).unwrap();
     let mut notes = Writer::new(tempfile::tempfile().unwrap()).unwrap();
-    unpack(tar, files::open_dir(into).unwrap(), limits, &mut notes).map(|(unpacked, _)| unpacked)
+    let names = Work::default().implied_names();
+    unpack(tar, files::open_dir(into).unwrap(), (limits, names), &mut notes)
+        .map(|(unpacked, _)| unpacked)
 }
 
 pub(super) fn temp() -> tempfile::TempDir {
@@ -278,11 +280,13 @@ fn holes_stay_holes_when_a_file_is_copied_up_and_bytes_count() {
         ("GNU.sparse.map", b"549755813888,5"),
     ];
     unpacked(&with_pax(&sparse, EntryType::Regular, "hole", b"bytes"), &below).unwrap();
-    let done = unpacked(&Layer::new().hard_link("two", "hole").tar(), &above).unwrap();
-    let (root, below) = (files::open_dir(&above).unwrap(), view::view(&[below]).unwrap());
-    let (links, shift) = (done.links.unwrap(), Work::default().shift(60));
-    let copied =
-        |limits, taken| copy_up(root.as_fd(), Some(below.as_fd()), &links, limits, taken, &shift);
+    let (below, shift) = (view::view(&[below]).unwrap(), Work::default().shift(60));
+    let copied = |limits, taken| {
+        hull_sys::remove_tree(&above).unwrap();
+        let done = unpacked(&Layer::new().hard_link("two", "hole").tar(), &above).unwrap();
+        let (root, links) = (files::open_dir(&above).unwrap(), done.links.unwrap());
+        copy_up(root.as_fd(), Some(below.as_fd()), &links, limits, taken, &shift)
+    };
     copied(Limits::default(), 0).unwrap();
     let two = fs::metadata(above.join("two")).unwrap();
     assert_eq!(two.len(), 1 << 40);
@@ -291,10 +295,8 @@ fn holes_stay_holes_when_a_file_is_copied_up_and_bytes_count() {
     let two = fs::File::open(above.join("two")).unwrap();
     std::os::unix::fs::FileExt::read_exact_at(&two, &mut end, 1 << 39).unwrap();
     assert_eq!(&end, b"bytes");
-    fs::remove_file(above.join("two")).unwrap();
     let err = copied(Limits { bytes: 100, ..Limits::default() }, 99).unwrap_err();
     assert!(matches!(err, Error::Limit { budget, .. } if *budget == LAYER_BYTES), "{err}");
-    fs::remove_file(above.join("two")).unwrap();
     let err = copied(Limits { apparent_bytes: 1 << 39, ..Limits::default() }, 0).unwrap_err();
     assert!(err.to_string().contains("layer_apparent_bytes_max"), "{err}");
 }

@@ -9,7 +9,7 @@ use super::content::copy;
 use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
 use super::implied::Implied;
-use super::links::PendingLinks;
+use super::links::{self, PendingLinks, Place};
 use super::metadata::{
     applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
     times,
@@ -21,11 +21,11 @@ use super::unpacked::Unpacked;
 use crate::digest::Hasher;
 use crate::file_list::{Metadata, NodeKind};
 use crate::fs::files;
-use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
+use crate::limits::{ImpliedNames, LAYER_APPARENT_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags, chmodat, chownat, fstat,
-    ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
+    ftruncate, futimens, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
     symlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -71,13 +71,13 @@ type Call<T> = Result<T, sys::Error>;
 pub(super) type Recorded = (Vec<u8>, NodeKind, Option<Metadata>);
 
 impl Tree {
-    pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
+    pub(super) fn new(root: OwnedFd, limits: Limits, names: ImpliedNames) -> Self {
         let done = Unpacked { bytes: UNIT, inodes: 1, ..Default::default() };
         Self {
             root,
             parent: None,
             pending_links: PendingLinks::default(),
-            implied: Implied::default(),
+            implied: Implied::new(names),
             limits,
             done,
             xattr_bytes: 0,
@@ -132,11 +132,9 @@ impl Tree {
                 return Ok(is_made.then_some((path, NodeKind::Whiteout)));
             }
             EntryName::Entry => {
-                if self.pending_links.is_to_itself(self.root.as_fd(), entry, &name)? {
+                if links::is_to_itself(self.root.as_fd(), entry, &name)? {
                     return Ok(None);
                 }
-                // A name that comes again replaces what waits for the layers below.
-                self.pending_links.forget(&name);
                 match &entry.kind {
                     Kind::Link(target) => self.link(entry, &name, target)?,
                     Kind::File | Kind::Sparse { .. } => {
@@ -158,7 +156,7 @@ impl Tree {
         let made = |source| Error::Make { entry: "its hard links".into(), source };
         self.leave().map_err(made)?;
         self.done.links = self.pending_links.finish(self.root.as_fd()).map_err(made)?;
-        self.done.implied = self.implied.finish(self.root.as_fd());
+        (self.done.implied, self.done.names) = self.implied.finish(self.root.as_fd());
         Ok(self.done)
     }
 
@@ -219,8 +217,8 @@ impl Tree {
             Ok(()) => {
                 parents::apply_implicit(parent.as_fd(), &last_name)?;
                 futimens(&parent, &files::modified(&before)).map_err(failed)?;
-                let place =
-                    parents::place_of(&self.root, &parent).unwrap_or_else(|| above.to_owned());
+                let place = parents::place_of(self.root.as_fd(), parent.as_fd())
+                    .unwrap_or_else(|| above.to_owned());
                 let stat = statat(&parent, last, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
                 self.implied.made(name, stat.st_ino, &place);
                 self.count(UNIT);
@@ -236,7 +234,8 @@ impl Tree {
         }
         // A link to a directory of a lower layer: what it means is made in this layer.
         let target = readlinkat(&parent, last, Vec::new()).map_err(failed)?.into_bytes();
-        let beside = parents::place_of(&self.root, &parent).unwrap_or_else(|| above.to_owned());
+        let beside = parents::place_of(self.root.as_fd(), parent.as_fd())
+            .unwrap_or_else(|| above.to_owned());
         let joined = names::target(&beside, &target).map_err(|_| failed(Errno::LOOP))?;
         self.ensure(&joined, links - 1).map(drop)
     }
@@ -264,6 +263,9 @@ impl Tree {
         let dir = self
             .beneath(directory, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(sys::Error::of(|| format!("openat2({})", shown(directory))))?;
+        let inode = |fd| fstat(fd).map(|stat| stat.st_ino).map_err(sys::Error::of(|| "fstat()"));
+        // overlayfs does not look at the mark of a layer's root.
+        self.done.hides_below |= inode(dir.as_fd())? == inode(self.root.as_fd())?;
         opaque(dir.as_fd())
     }
 
@@ -379,23 +381,27 @@ impl Tree {
         let found = match self.beneath(above, OFlags::PATH | OFlags::DIRECTORY) {
             // What the layer removes from below is there to be linked to.
             Ok(dir) if is_whiteout(dir.as_fd(), &last) => Err(Errno::NOENT),
-            Ok(dir) => statat(&dir, &last, AtFlags::SYMLINK_NOFOLLOW).map(|_| dir),
+            Ok(dir) => statat(&dir, &last, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (dir, stat)),
             Err(errno) => Err(errno),
         };
         let (directory, own) = names::split(name);
         let own = CString::new(own).map_err(|_| refused("the name contains NUL"))?;
-        let parent = self.directory(directory).map_err(made)?;
+        self.directory(directory).map_err(made)?;
+        let parent = self.parent.as_ref().map_or(self.root.as_fd(), |of| of.fd.as_fd());
+        let place = Place { root: self.root.as_fd(), parent, last: &own, name };
         match found {
-            Ok(dir) => {
+            Ok((dir, stat)) => {
                 let mut replaced = false;
-                let make = || linkat(&dir, &last, parent, &own, AtFlags::empty());
-                remove_conflicting(parent, &own, &mut replaced, make).map_err(made)?;
+                links::link_within(&dir, &last, &stat, place, &mut replaced).map_err(made)?;
                 self.done.replaced |= replaced;
+                self.pending_links.linked(place)?;
                 Ok(Some(NodeKind::Link(target)))
             }
             // A layer below has it: linked once that is there.
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                self.pending_links.add(self.root.as_fd(), name, &target)?;
+                // The list of files does not have the placeholder.
+                self.done.replaced = true;
+                self.pending_links.add(place, &target)?;
                 Ok(None)
             }
             Err(errno) => Err(made(sys::Error::new(errno, format!("fstatat({})", shown(&target))))),
@@ -411,13 +417,12 @@ impl Tree {
                 let made = self.symlink(entry, name, last, target);
                 return made.map(|()| NodeKind::Symlink(target.clone()));
             }
-            // A device of these numbers is a mark of overlayfs, wherever it comes from.
-            Kind::Char(0, 0) => (FileType::CharacterDevice, NodeKind::Whiteout),
-            Kind::Char(major, minor) => (FileType::CharacterDevice, NodeKind::Char(*major, *minor)),
-            Kind::Block(major, minor) => (FileType::BlockDevice, NodeKind::Block(*major, *minor)),
-            Kind::Fifo | Kind::File | Kind::Sparse { .. } | Kind::Link(_) => {
-                (FileType::Fifo, NodeKind::Fifo)
-            }
+            Kind::File
+            | Kind::Sparse { .. }
+            | Kind::Link(_)
+            | Kind::Char(..)
+            | Kind::Block(..)
+            | Kind::Fifo => entry.kind.node(),
         };
         let device = if let NodeKind::Char(major, minor) | NodeKind::Block(major, minor) = kind {
             makedev(major, minor)

@@ -2,6 +2,7 @@
 //! The result of unpacking a layer.
 
 use super::links::Links;
+use crate::limits::ImpliedNames;
 
 /// An unpacked layer.
 #[derive(Debug, Default)]
@@ -17,4 +18,8 @@ pub(crate) struct Unpacked {
     pub(crate) links: Option<Links>,
     /// The directories that no entry lists, sorted. The root's path is empty.
     pub(crate) implied: Vec<Vec<u8>>,
+    /// The memory for them.
+    pub(crate) names: ImpliedNames,
+    /// Whether an opaque mark of its root hides all layers below.
+    pub(crate) hides_below: bool,
 }

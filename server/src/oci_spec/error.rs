@@ -21,6 +21,8 @@ pub(crate) enum Error {
     RecursiveReadOnly { path: String, why: &'static str },
     #[error("mount at `{path}` with option `{option}`: it is not one of {known}")]
     MountOption { path: String, option: String, known: String },
+    #[error("mount the volumes of the image: it defines {count} (VOLUME), and {max} are allowed")]
+    ImageVolumes { count: usize, max: usize },
     #[error("mount an image at `{path}`: {why}")]
     ImageVolume { path: String, why: &'static str },
     #[error("add device `{path}`: it is not on this node")]
@@ -111,6 +113,7 @@ impl Error {
             Self::ImageVolume { .. } => Some(
                 "an `image` volume is mounted `readOnly`, with a `subPath` inside the image and no other source".into(),
             ),
+            Self::ImageVolumes { .. } => Some("define fewer volumes in the image".into()),
             Self::Bad { .. } | Self::Form { .. } => None,
         }
     }

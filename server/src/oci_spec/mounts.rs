@@ -5,6 +5,7 @@ use super::edit::parents_first;
 use super::inputs::PodInputs;
 use super::{Error, run_options, userns};
 use ::oci_spec::image::ImageConfiguration;
+use hull_image::limits::IMAGE_VOLUMES;
 use hull_plan::{IdMaps, clean};
 use hull_proto::cri;
 use serde_json::{Value, json};
@@ -15,9 +16,6 @@ pub(crate) const SHM_SOURCE: &str = "hull:shm";
 
 /// Source of the mount of a volume that the image defines: the container's own root at the same path.
 pub(crate) const VOLUME_SOURCE: &str = "hull:volume";
-
-/// Most volumes that an image may define.
-const VOLUMES_MAX: usize = 256;
 
 /// The usual gid of the group tty.
 const TERMINALS: u32 = 5;
@@ -109,10 +107,10 @@ fn defined_volumes(
     // Each after those that contain it.
     paths.sort();
     paths.dedup();
-    if paths.len() > VOLUMES_MAX {
-        let value = paths.len().to_string();
-        let why = "an image may have 256 volumes";
-        return Err(Error::Bad { field: "the image's VOLUMEs", value, why });
+    // Of an image of an earlier Hull, which did not look at them when it pulled.
+    let max = IMAGE_VOLUMES.count();
+    if paths.len() > max {
+        return Err(Error::ImageVolumes { count: paths.len(), max });
     }
     let is_of_kernel =
         |path: &str| ["/dev", "/proc", "/sys"].iter().any(|top| Path::new(path).starts_with(top));

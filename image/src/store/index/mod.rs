@@ -213,6 +213,9 @@ impl Index {
             if !layers.contains(&path) {
                 layers.push(path);
             }
+            if layer.hides_below {
+                break;
+            }
         }
         if layers.is_empty() {
             layers.push(self.layout.path("empty"));

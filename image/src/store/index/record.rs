@@ -65,6 +65,9 @@ pub(crate) struct Layer {
     /// Whether these two were written. Layers of older records are unpacked again when they are pulled again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_implied_known: bool,
+    /// Whether it hides all layers below: its archive has an opaque mark at the root, which overlayfs does not look at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hides_below: bool,
 }
 
 /// A compressed layer in a registry or an archive.

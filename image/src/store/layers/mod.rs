@@ -253,11 +253,14 @@ impl Layers {
         let mut lower: Vec<PathBuf> = Vec::new();
         // Its content depends on all layers below it, and so does its name.
         let mut chain = String::new();
-        for layer in below.iter().rev() {
-            let path = self.layout.layer(&layer.layer().name);
-            chain.push_str(&layer.layer().name);
+        for layer in below.iter().rev().map(Lease::layer) {
+            let path = self.layout.layer(&layer.name);
+            chain.push_str(&layer.name);
             if !lower.contains(&path) {
                 lower.push(path);
+            }
+            if layer.hides_below {
+                break;
             }
         }
         let view = if lower.is_empty() { None } else { Some(view::stack(&lower).map_err(&keep)?) };
@@ -314,5 +317,6 @@ fn layer_of(expected: &Expected, name: String, unpacked: &Unpacked, copied: u64)
         implies_root: unpacked.implied.iter().any(Vec::is_empty),
         implies_directories: unpacked.implied.iter().any(|path| !path.is_empty()),
         is_implied_known: true,
+        hides_below: unpacked.hides_below,
     }
 }

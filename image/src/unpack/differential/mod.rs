@@ -14,7 +14,7 @@ use super::{Error, unpack};
 use crate::file_list::Writer;
 use crate::fs::files;
 use crate::layer::decoder;
-use crate::limits::Limits;
+use crate::limits::{Limits, Work};
 use generate::Generated;
 use hull_tests::random::{Random, seed};
 use hull_tests::shell::run;
@@ -121,7 +121,8 @@ fn hull(mut archive: &[u8], into: &Path) -> Result<(), Error> {
     let mut list = Writer::new(tempfile::tempfile().unwrap()).unwrap();
     let plain = decoder(&mut archive).map_err(Error::of_read)?;
     let root = files::open_dir(into).unwrap();
-    let (unpacked, _) = unpack(plain, root, Limits::default(), &mut list)?;
+    let within = (Limits::default(), Work::default().implied_names());
+    let (unpacked, _) = unpack(plain, root, within, &mut list)?;
     match unpacked.links {
         None => Ok(()),
         // Nothing is below this layer.
