@@ -71,14 +71,13 @@ fn proxy_variable(url: &reqwest::Url) -> Option<&'static str> {
 fn certificate_words(error: &reqwest::Error) -> Option<&'static str> {
     let tls = chain(error).find_map(|of| of.downcast_ref::<rustls::Error>())?;
     let rustls::Error::InvalidCertificate(wrong) = tls else { return None };
-    match wrong {
-        CertificateError::UnknownIssuer => Some("signed by an unknown authority"),
-        CertificateError::BadSignature => {
-            Some("signed by an unknown authority, which has the name of a trusted one")
-        }
-        wrong if is_self_signed(wrong) => Some("self-signed, so signed by an unknown authority"),
-        _ => None,
+    if *wrong == CertificateError::UnknownIssuer {
+        return Some("signed by an unknown authority");
     }
+    if *wrong == CertificateError::BadSignature {
+        return Some("signed by an unknown authority, which has the name of a trusted one");
+    }
+    is_self_signed(wrong).then_some("self-signed, so signed by an unknown authority")
 }
 
 /// Whether a server shows the certificate of a CA as its own, as `openssl req -x509` makes it.
