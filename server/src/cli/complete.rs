@@ -47,7 +47,7 @@ const NAMED: &[(&[&str], What)] = &[
         ],
         What::Containers,
     ),
-    (&["stop", "rm", "inspect", "stats", "port", "audit"], What::Both),
+    (&["stop", "rm", "inspect", "stats", "port", "audit", "explain", "trace"], What::Both),
     (&["stopp", "rmp", "inspectp", "statsp", "port-forward", "create-container"], What::Pods),
     (
         &["run", "create", "rmi", "tag", "export", "save", "history", "inspecti", "images", "pull"],

@@ -7,8 +7,8 @@ use super::client::Client;
 use super::error::Result;
 use super::inspect::What;
 use super::{
-    copy, disk, events, images, info, inspect, lifecycle, login, man, objects, play, port_forward,
-    ports, processes, ps, run, stats,
+    copy, disk, events, images, info, inspect, lifecycle, live, login, man, objects, play,
+    port_forward, ports, processes, ps, run, stats,
 };
 
 /// Runs a command for containers.
@@ -22,6 +22,7 @@ pub(crate) async fn containers(client: Client, command: &Containers) -> Result<(
         Containers::Unpause(args) => lifecycle::pause(client, &args.names, false).await,
         Containers::Wait(args) => lifecycle::wait(client, &args.names).await,
         Containers::Cp(args) => copy::copy(client, args).await,
+        Containers::Top(args) if args.names.is_empty() => live::top(client, args).await,
         Containers::Top(args) => processes::top(client, args).await,
         Containers::Port(args) => ports::port(client, args).await,
         Containers::Events(args) => events::events(client, args).await,

@@ -16,11 +16,14 @@ mod containerd;
 mod copy;
 mod ctr;
 mod detach;
+mod diagnose;
 mod disk;
+mod doctor;
 mod error;
 mod events;
 mod exec;
 mod exit_codes;
+mod explain;
 mod families;
 mod follow;
 mod format;
@@ -29,6 +32,7 @@ mod images;
 mod info;
 mod inspect;
 mod lifecycle;
+mod live;
 mod login;
 mod logline;
 mod logs;
@@ -59,6 +63,7 @@ mod session;
 mod signals;
 mod stats;
 mod stdin;
+mod trace;
 mod usage;
 mod verbs;
 mod verify;
@@ -161,6 +166,10 @@ async fn run_command(cli: Cli) -> ExitCode {
         with_own_code(&cli).await
     } else if let Command::Check(args) = &cli.command {
         host_check::check(&loaded_or_default(&cli), args).map_err(|err| (err, FAILURE))
+    } else if let Command::Diagnose(command) = &cli.command {
+        diagnose::run(async || connect(&cli).await, || loaded_or_default(&cli), command)
+            .await
+            .map_err(|err| (err, FAILURE))
     } else {
         plain(&cli).await.map(|()| ExitCode::SUCCESS).map_err(|err| (err, FAILURE))
     };
@@ -220,6 +229,7 @@ async fn plain(cli: &Cli) -> Result<()> {
         | Command::Exec(_)
         | Command::Attach(_)
         | Command::Check(_)
+        | Command::Diagnose(_)
         | Command::Oci { .. } => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 //! A process that ends meanwhile is left out. A pid may be reused between two reads; so all of a process is read
 //! beneath one descriptor of its directory, which never refers to another process.
 
-use super::args::containers::Objects as Args;
+use super::args::containers::Top as Args;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::format::{self, Field, Kind, Kinds, Row};

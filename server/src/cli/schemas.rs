@@ -4,7 +4,8 @@
 use super::error::{Error, Result};
 use super::format::{Kinds, schema};
 use super::{
-    disk, events, host_check, images, info, output, play, ports, processes, ps, stats, verify,
+    disk, doctor, events, host_check, images, info, live, output, play, ports, processes, ps,
+    stats, verify,
 };
 use serde_json::{Map, Value, json};
 
@@ -22,6 +23,8 @@ pub(crate) const KINDS: &[&Kinds] = &[
     &info::METRICS,
     &play::PLAYED,
     &host_check::FINDINGS,
+    &doctor::FINDINGS,
+    &live::LOAD,
     &verify::LAYERS,
 ];
 
@@ -52,6 +55,11 @@ const DOCUMENTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("version", &["client", "daemon"]),
+    (
+        "explain",
+        &["version", "kind", "id", "name", "state", "isWell", "findings", "timelines", "atNs"],
+    ),
+    ("trace", &["name", "id", "beganNs", "tookUs", "stages"]),
     ("audit", &["pod", "containers"]),
 ];
 

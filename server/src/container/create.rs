@@ -3,6 +3,7 @@
 
 use super::{CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, volumes};
 use crate::error::Error;
+use crate::history::timed;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjustment};
 use crate::oci_spec;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 
 /// Longest passwd or group file of an image that is read, in bytes.
 const ACCOUNTS_BYTES_MAX: usize = crate::limits::ACCOUNTS_BYTES.count();
+
+/// The stage of a container's timeline that all of this is a part of.
+const STAGE: &str = "create container";
 
 /// The record of a container that is about to be made. Fails when its image is not here.
 pub(crate) fn record(
@@ -77,7 +81,8 @@ pub(crate) async fn make(
 ) -> Result<Created, Error> {
     let plugin_set = node.plugins.current();
     let adjusted = if plugin_set.is_subscribed(Event::CreateContainer) {
-        adjusted(&node, &plugin_set, &pod, &pod_record, &record).await?
+        let adjusted = adjusted(&node, &plugin_set, &pod, &pod_record, &record);
+        timed(&node.history, &record.id, (STAGE, "plugins"), adjusted).await?
     } else {
         Adjustment::default()
     };
@@ -129,13 +134,19 @@ async fn make_parts(
     record: ContainerRecord,
     target_pid: Option<i32>,
 ) -> Result<(User, CachedPlan), Error> {
+    let (history, id) = (Arc::clone(&node.history), record.id.clone());
     let planned = {
         let (node, pod_record) = (Arc::clone(&node), Arc::clone(&pod_record));
-        blocking(move || plan(&node, &pod, &pod_record, record, target_pid)).await?
+        blocking(move || plan(&node, &pod, &pod_record, record, target_pid))
     };
-    host_paths::make_missing(&node, &planned.record.config).await?;
-    propagation::check(&node, &planned.record.config).await?;
-    blocking(move || make_rootfs(&node, &pod_record, planned)).await
+    let planned = timed(&history, &id, (STAGE, "plan"), planned).await?;
+    let sources = async {
+        host_paths::make_missing(&node, &planned.record.config).await?;
+        propagation::check(&node, &planned.record.config).await
+    };
+    timed(&history, &id, (STAGE, "sources of volumes"), sources).await?;
+    let made = blocking(move || make_rootfs(&node, &pod_record, planned));
+    timed(&history, &id, (STAGE, "writable layer"), made).await
 }
 
 /// A container whose start is planned.

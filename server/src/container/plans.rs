@@ -76,6 +76,13 @@ impl Plans {
         removed.map_err(|source| records::Error::Remove { path: path.clone(), source })
     }
 
+    /// The containers that have a plan here.
+    pub(crate) fn ids(&self) -> Vec<ContainerId> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| ContainerId::parse(&name).ok()).collect()
+    }
+
     /// Removes what belongs to none of `containers`.
     pub(crate) fn sweep(&self, containers: &BTreeSet<String>) {
         let entries = match fs::read_dir(&self.dir) {

@@ -4,6 +4,7 @@
 use super::{CachedPlan, ContainerRecord, log, volumes};
 use crate::diagnostics::explain;
 use crate::error::Error;
+use crate::history::timed;
 use crate::monitors::{self, Client};
 use crate::node::Node;
 use crate::nri;
@@ -149,6 +150,9 @@ pub(crate) struct StartParams {
     pub(crate) target_pid: Option<i32>,
 }
 
+/// The stage of a container's timeline that all of this is a part of.
+const STAGE: &str = "start container";
+
 /// Starts it, by the pod's monitor.
 pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     const DOING: &str = "start the container";
@@ -171,14 +175,14 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
             bring_up_to_date(&mut plan, &record, target_pid)?;
             Ok::<_, Error>(plan)
         })
-        .await?
     };
-    let mut planned = planned;
+    let mut planned = timed(&node.history, &record.id, (STAGE, "plan"), planned).await?;
     if !client.has_root_binds() {
         // The pod was started by an earlier release, which left the image's volumes out.
         planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
     }
-    let log = log::open_in_time(&node.storage, &pod_record, &record).await?;
+    let log = log::open_in_time(&node.storage, &pod_record, &record);
+    let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
     let stdio = Stdio {
@@ -190,6 +194,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     let command =
         Command::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
     let started = client.start(command, log.into_iter().collect());
+    let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
     let waited = node.launch_max();
     let Ok(started) = tokio::time::timeout(waited, started).await else {
         // Killed on its way; and forgotten, so that it does not run after all when that could not be.

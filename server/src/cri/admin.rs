@@ -2,7 +2,9 @@
 //! Hull's own service, for its command line: pulls with progress, archives in and out, names, comparing
 //! what is stored, the merged config.
 
+use super::diagnose;
 use super::image::Names;
+use super::pulls;
 use super::service::Cri;
 use super::status;
 use crate::container::{State, control};
@@ -40,9 +42,10 @@ impl Hull for Cri {
         let auth = account(&request.username, &request.password)?;
         let (progress_in, mut progress) = mpsc::channel::<Progress>(PROGRESS_QUEUE);
         let (out, stream) = mpsc::channel(PROGRESS_QUEUE);
-        let images = Arc::clone(&self.node.images);
+        let (images, node) = (Arc::clone(&self.node.images), Arc::clone(&self.node));
         tokio::spawn(async move {
             let pull = images.pull(&reference, auth.as_ref(), Some(progress_in));
+            let pull = pulls::recorded(&node, &request.image, ("", ""), pull);
             tokio::pin!(pull);
             let done = loop {
                 tokio::select! {
@@ -213,6 +216,30 @@ impl Hull for Cri {
                 .collect()
         });
         Ok(Response::new(api::PausedResponse { container_ids: container_ids.await }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<api::ExplainRequest>,
+    ) -> Result<Response<api::ExplainResponse>, Status> {
+        let account = diagnose::account(&self.node, request.into_inner().name).await?;
+        Ok(Response::new(api::ExplainResponse { account }))
+    }
+
+    async fn load(
+        &self,
+        _: Request<api::LoadRequest>,
+    ) -> Result<Response<api::LoadResponse>, Status> {
+        let load = diagnose::load(&self.node).await?;
+        Ok(Response::new(api::LoadResponse { load }))
+    }
+
+    async fn doctor(
+        &self,
+        request: Request<api::DoctorRequest>,
+    ) -> Result<Response<api::DoctorResponse>, Status> {
+        let findings = diagnose::findings(&self.node, request.into_inner().fix).await?;
+        Ok(Response::new(api::DoctorResponse { findings }))
     }
 }
 

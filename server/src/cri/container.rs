@@ -136,7 +136,7 @@ impl Cri {
             Err(_) => return Err(status::invalid("timeout", "it is negative")),
         };
         let output =
-            exec::sync(&self.node, &id, &pod, request.cmd, limit).await.map_err(status::of)?;
+            exec::sync(&self.node, &id, &pod, &request.cmd, limit).await.map_err(status::of)?;
         let mut answer = Response::new(api::ExecSyncResponse {
             stdout: output.stdout,
             stderr: output.stderr,
@@ -196,6 +196,7 @@ fn container_info(
         "cgroup": record.cgroup,
         "config": record.config,
         "runtimeSpec": spec,
+        "timeline": node.history.of(&record.id),
     });
     HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
 }

@@ -2,6 +2,7 @@
 //! The verbs of ImageService.
 
 use super::pagination::batched;
+use super::pulls;
 use super::service::Cri;
 use super::status;
 use crate::node::now_ns;
@@ -62,7 +63,11 @@ impl ImageService for Cri {
         let name = required(name_of(request.image))?;
         let reference = Reference::parse(&name).map_err(|err| status::of_image(&err))?;
         let auth = request.auth.filter(|auth| is_for(auth, &reference)).map(auth).transpose()?;
-        let pulled = self.node.images.pull(&reference, auth.as_ref(), None).await;
+        let metadata = request.sandbox_config.and_then(|of| of.metadata).unwrap_or_default();
+        let (node, of_pod) = (&self.node, (metadata.namespace.as_str(), metadata.name.as_str()));
+        let pulled =
+            pulls::recorded(node, &name, of_pod, node.images.pull(&reference, auth.as_ref(), None));
+        let pulled = pulled.await;
         let image = pulled.map_err(|err| status::of_pull(&err))?;
         Ok(Response::new(api::PullImageResponse { image_ref: image.id.clone() }))
     }

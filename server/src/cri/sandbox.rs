@@ -160,6 +160,7 @@ impl Cri {
             "runtimeSpec": spec,
             "network": network,
             "remarks": remarks,
+            "timeline": self.node.history.of(view.id.as_str()),
         });
         let info = shown_json(&info.to_string()).into_owned();
         std::collections::HashMap::from([("info".into(), info)])

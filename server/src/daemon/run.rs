@@ -14,12 +14,14 @@ use crate::config::Config;
 use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
+use crate::history::History;
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::nri;
 use crate::pod::driver::{self, Driver};
 use crate::pod::recover;
 use crate::records::{self, Store};
+use crate::storage::blocking;
 use crate::streaming::Streaming;
 use hull_network::Network;
 use hull_proto::admin::hull_server::HullServer;
@@ -179,6 +181,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     gc::start(&node);
+    let history = Arc::clone(&node.history);
     // The first thing that they receive is the list of what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
@@ -218,6 +221,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         remove(&socket);
     }
     drop(backlog);
+    blocking(move || history.write()).await;
     info!("ended; pods go on running");
     served
 }
@@ -320,6 +324,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
         settings: settings_store,
+        history: History::open(config.state_dir.join("history")),
         plugins,
         config,
     });

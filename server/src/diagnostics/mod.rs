@@ -3,4 +3,5 @@
 //! security modules.
 
 pub(crate) mod denials;
+pub(crate) mod ending;
 pub(crate) mod explain;

@@ -4,10 +4,12 @@
 //! the pod's id.
 
 use hull_proto::id::PodId;
+use hull_proto::monitor::LISTEN_FD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// How long a killed monitor is waited for. One that is stuck in the kernel is left to it: its connection
 /// is not used any more, and the pod's cgroups are cleared without it.
@@ -24,6 +26,27 @@ pub(crate) fn kill(pod: &PodId) -> bool {
         let _woken = poll(&mut [PollFd::new(monitor, PollFlags::IN)], Some(&END_MAX));
     }
     !found.is_empty()
+}
+
+/// The pods whose monitors run and listen below `run_dir`: those of another daemon listen elsewhere. Blocks.
+pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
+    // `proc_net(5)`: the inode is the seventh field, the path the eighth. Paths of Hull's have no blanks.
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path_of = |inode: &str| {
+        let line = sockets.lines().find(|line| line.split_whitespace().nth(6) == Some(inode))?;
+        line.split_whitespace().nth(7).map(PathBuf::from)
+    };
+    let pod_of = |pid: i32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        let is_monitor = arguments.next() == Some(b"hull-monitor");
+        let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
+        let pod = pod.filter(|_| is_monitor)?;
+        let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
+        let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+        path_of(&inode)?.starts_with(run_dir).then_some(pod)
+    };
+    numbers().into_iter().filter_map(pod_of).collect()
 }
 
 fn numbers() -> Vec<i32> {

@@ -9,6 +9,7 @@
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
 //!                                   mount namespace, so that the host has no such mount
 //! <state_dir>/network               addresses given out
+//! <state_dir>/history               timelines of what is there, and of what is gone
 //! <data_dir>/                       images, layers, writable layers
 //! ```
 
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::container::exec::ExecSlots;
 use crate::container::plans::Plans;
 use crate::diagnostics::denials::Denials;
+use crate::history::History;
 use crate::limits::call_memory::Budget;
 use crate::monitors::Monitors;
 use crate::observe::events::Events;
@@ -55,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) plans: Plans,
     /// Settings that the kubelet sends for the whole node: see [`PodCidr`].
     pub(crate) settings: Store,
+    /// Timelines of pods, containers and images, for people who ask.
+    pub(crate) history: Arc<History>,
     pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
@@ -86,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) containers: Store,
     pub(crate) plans: Plans,
     pub(crate) settings: Store,
+    pub(crate) history: History,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
@@ -117,6 +122,7 @@ impl Node {
             containers,
             plans,
             settings,
+            history,
             plugins,
             user_namespaces,
         } = shared;
@@ -140,6 +146,7 @@ impl Node {
             containers,
             plans,
             settings,
+            history: Arc::new(history),
             plugins,
             user_namespaces,
             registry: Registry::default(),

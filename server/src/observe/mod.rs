@@ -2,7 +2,9 @@
 //! The ways in which the node reports what happens on it: events, usage, metrics and the log. All of them read; none
 //! changes a pod.
 
+pub(crate) mod account;
 pub(crate) mod events;
+pub(crate) mod load;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod stats;

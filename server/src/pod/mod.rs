@@ -23,7 +23,6 @@ mod snapshot;
 mod state;
 pub(crate) mod task;
 mod teardown;
-mod timing;
 
 pub(crate) use command::{Command, Reply, Sizes};
 pub(crate) use error::Error;

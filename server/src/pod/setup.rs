@@ -12,7 +12,7 @@ use super::error::Error;
 use super::files;
 use super::pause_plan::pause_plan;
 use super::record::PodRecord;
-use super::timing::timed;
+use crate::history::timed;
 use crate::monitors::{self, Client, MonitorEvent};
 use crate::node::Node;
 use crate::oci_spec;
@@ -33,6 +33,9 @@ pub(crate) struct Sandbox {
     pub(crate) ips: Vec<IpAddr>,
 }
 
+/// The stage of a pod's timeline that all of this is a part of.
+const STAGE: &str = "start pod";
+
 /// The monitor of a pod that is being built.
 struct Monitor<'a> {
     client: &'a Client,
@@ -47,15 +50,16 @@ pub(crate) async fn setup(
     monitor_events: mpsc::Sender<MonitorEvent>,
 ) -> Result<Sandbox, Error> {
     let host_network = record.host_network();
-    timed("record and files", make_files(node, id, record)).await?;
+    timed(&node.history, id.as_str(), (STAGE, "record and files"), make_files(node, id, record))
+        .await?;
 
     let socket = node.monitor_socket(id);
-    let monitor = timed("monitor", async {
+    let monitor = timed(&node.history, id.as_str(), (STAGE, "monitor"), async {
         let started = node.monitors.start(id, &socket, monitor_events).await;
         started.map_err(|source| Error::Monitor { source })
     });
     let id_maps = record.id_maps();
-    let netns = timed("network namespace", async {
+    let netns = timed(&node.history, id.as_str(), (STAGE, "network namespace"), async {
         if host_network || id_maps.is_some() {
             return Ok(None);
         }
@@ -75,8 +79,13 @@ pub(crate) async fn setup(
     let for_pause = netns.as_ref().map(OwnedFd::try_clone).transpose();
     let for_pause = for_pause.map_err(|source| Error::OpenNetns { source })?;
     let (ips, pause_pid) = tokio::join!(
-        timed("network", attach(node, id, record, netns)),
-        timed("pause", start_pause(node, id, record, &monitor, for_pause))
+        timed(&node.history, id.as_str(), (STAGE, "network"), attach(node, id, record, netns)),
+        timed(
+            &node.history,
+            id.as_str(),
+            (STAGE, "pause"),
+            start_pause(node, id, record, &monitor, for_pause)
+        )
     );
     let (ips, pause_pid) = (ips?, pause_pid?);
     write_hosts(node, id, record, &ips).await?;
@@ -123,13 +132,25 @@ async fn setup_in_user_namespace(
     record: &Arc<PodRecord>,
     monitor: &Monitor<'_>,
 ) -> Result<(Vec<IpAddr>, i32), Error> {
-    let pause_pid = timed("pause", start_pause(node, id, record, monitor, None)).await?;
+    let pause_pid = timed(
+        &node.history,
+        id.as_str(),
+        (STAGE, "pause"),
+        start_pause(node, id, record, monitor, None),
+    )
+    .await?;
     if record.host_network() {
         return Ok((Vec::new(), pause_pid));
     }
     let failed = |source| Error::OpenNetns { source };
     let netns = monitor.client.pause(pause_pid).await.map_err(failed)?.netns().map_err(failed)?;
-    let ips = timed("network", attach(node, id, record, Some(netns))).await?;
+    let ips = timed(
+        &node.history,
+        id.as_str(),
+        (STAGE, "network"),
+        attach(node, id, record, Some(netns)),
+    )
+    .await?;
     Ok((ips, pause_pid))
 }
 
@@ -185,7 +206,7 @@ async fn start_pause(
 ) -> Result<i32, Error> {
     let no_cgroup = |source| Error::Cgroup { source };
     let made = node.driver.make(&node.cgroups, id, &record.cgroup, monitor.pid);
-    timed("cgroup", made).await.map_err(no_cgroup)?;
+    timed(&node.history, id.as_str(), (STAGE, "cgroup"), made).await.map_err(no_cgroup)?;
     let pid = request_pause(node, record, monitor.client, netns).await?;
     node.driver.release(monitor.pid).map_err(no_cgroup)?;
     Ok(pid)

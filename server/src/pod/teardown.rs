@@ -7,8 +7,8 @@
 
 use super::error::Error;
 use super::record::PodRecord;
-use super::timing::timed;
 use crate::container::cgroup::clear_cgroup;
+use crate::history::timed;
 use crate::limits::waits;
 use crate::monitors::{self, Client};
 use crate::node::Node;
@@ -17,6 +17,9 @@ use hull_proto::id::PodId;
 use hull_proto::monitor::Command;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+
+/// The stage of a pod's timeline that all of this is a part of.
+const STAGE: &str = "stop pod";
 
 /// Takes it all away again, last part first.
 ///
@@ -31,19 +34,35 @@ pub(crate) async fn take_down(
     client: Option<Client>,
 ) -> Result<(), Error> {
     let (stopped, closed) = tokio::join!(
-        timed("end of processes", end_processes(node, id, record, containers, client)),
-        timed("network withdrawn", unpublish_ports(node, id, record.host_network()))
+        timed(
+            &node.history,
+            id.as_str(),
+            (STAGE, "processes"),
+            end_processes(node, id, record, containers, client)
+        ),
+        timed(
+            &node.history,
+            id.as_str(),
+            (STAGE, "host ports"),
+            unpublish_ports(node, id, record.host_network())
+        )
     );
     stopped?;
     closed?;
-    timed("network let go", release(node, id, record.host_network())).await?;
+    timed(
+        &node.history,
+        id.as_str(),
+        (STAGE, "addresses released"),
+        release(node, id, record.host_network()),
+    )
+    .await?;
     let dirs = [node.pod_files(id), node.pod_dir(id)];
     let removed = blocking(move || {
         dirs.into_iter().try_for_each(|path| {
             hull_sys::remove_tree(&path).map_err(|source| Error::RemoveDirectory { path, source })
         })
     });
-    timed("directories removed", removed).await
+    timed(&node.history, id.as_str(), (STAGE, "directories"), removed).await
 }
 
 /// Nobody is led to a pod that is going, and the next can have its ports at once.

@@ -50,9 +50,14 @@ it.")]
     /// Copy files between a running container and the host
     #[command(after_help = COPY_HELP)]
     Cp(Copy),
-    /// List the processes of running containers
-    #[command(after_help = "Examples:\n  hull top web\n  hull top -o wide web")]
-    Top(Objects),
+    /// Show a live view of all running containers, or list the processes of some
+    #[command(after_help = "\
+Examples:
+  hull top                        live: CPU, throttling, memory, pressure, OOM kills, restarts, execs, pulls; q ends it
+  hull top --once -o json         one reading of the same
+  hull top web                    processes of a container
+  hull top -o wide web")]
+    Top(Top),
     /// List the published ports of pods
     #[command(after_help = "Examples:\n  hull port web\n  hull port web 80/tcp")]
     Port(Port),
@@ -91,13 +96,19 @@ pub(crate) struct Names {
     pub(crate) names: Vec<String>,
 }
 
-/// Names of containers, and the form of the output.
+/// Options of `hull top`.
 #[derive(Debug, Args)]
-pub(crate) struct Objects {
+pub(crate) struct Top {
     #[command(flatten)]
     pub(crate) list: ListArgs,
-    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
-    #[arg(required = true, value_name = "NAME")]
+    /// Print one reading of the live view, and exit
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) once: bool,
+    /// Time between readings of the live view, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = number("seconds", 1..=3600_u64))]
+    pub(crate) interval: u64,
+    /// Containers whose processes are listed, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
+    #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
 }
 

@@ -3,6 +3,7 @@
 //! [`parse`](super::parse) and in the commands.
 
 pub(crate) mod containers;
+pub(crate) mod diagnose;
 pub(crate) mod images;
 mod inspect;
 pub(crate) mod pods;
@@ -11,6 +12,7 @@ pub(crate) mod run_parts;
 mod session;
 
 pub(crate) use containers::Containers;
+pub(crate) use diagnose::Diagnose;
 pub(crate) use images::Stored;
 pub(crate) use inspect::{Document, Inspect};
 pub(crate) use pods::Pods;
@@ -210,6 +212,8 @@ namespaces and snapshotters have no meaning here and are ignored.")]
     Pods(Pods),
     #[command(flatten)]
     Stored(Stored),
+    #[command(flatten)]
+    Diagnose(Diagnose),
 }
 
 /// Options of `hull serve`.

@@ -181,6 +181,11 @@ pub(crate) fn document(value: &Value, args: &OutputArgs) -> Result<()> {
     }
 }
 
+/// The cell of a table for a field of a row.
+pub(crate) fn cell(field: &Field, row: &Row) -> String {
+    cell::text(field, row.get(field.key), false, hull_sys::time::now_ns())
+}
+
 fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool) -> String {
     let shown = |field: &&Field| match field.show {
         Show::Never => false,

@@ -11,11 +11,12 @@ mod terminal;
 
 use crate::container::{self, ContainerRecord, State};
 use crate::diagnostics::explain;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sentence};
+use crate::history::FailedExec;
 use crate::limits::call_memory::{self, UsedUp};
 use crate::limits::waits;
 use crate::monitors;
-use crate::node::Node;
+use crate::node::{Node, now_ns};
 use crate::pod::{Pod, PodRecord};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
@@ -48,7 +49,28 @@ pub(crate) async fn sync(
     node: &Arc<Node>,
     id: &ContainerId,
     pod: &Pod,
-    cmd: Vec<String>,
+    cmd: &[String],
+    limit: Option<Duration>,
+) -> Result<Output> {
+    let ran = run(node, id, pod, cmd, limit).await;
+    let failed = match &ran {
+        Ok(output) if output.code == 0 => return ran,
+        Ok(output) => {
+            (format!("exit code {}", output.code), FailedExec::tail(&output.stdout, &output.stderr))
+        }
+        Err(err) => (sentence(err), String::new()),
+    };
+    let (outcome, output) = failed;
+    let command = cmd.join(" ");
+    node.history.failed_exec(id.as_str(), FailedExec { at_ns: now_ns(), command, outcome, output });
+    ran
+}
+
+async fn run(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    pod: &Pod,
+    cmd: &[String],
     limit: Option<Duration>,
 ) -> Result<Output> {
     let _slot = node.exec_slots.take(id).map_err(Error::from)?;
@@ -58,7 +80,7 @@ pub(crate) async fn sync(
     // The limit is for all of it: a launch may hang as well as a command.
     // A limit beyond the range of the clock is ignored.
     let over = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
-    let launch = start(node, id, pod, &cmd, streams, vec![stdout_in, stderr_in]);
+    let launch = start(node, id, pod, cmd, streams, vec![stdout_in, stderr_in]);
     let running = match over {
         // Dropped, it is killed on its way.
         Some((limit, at)) => {
@@ -135,6 +157,7 @@ async fn launch(
 ) -> Result<Running> {
     let (client, id) = (client(view)?, &shown.id);
     let exec = node.next_exec();
+    node.history.count_exec(id.as_str());
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = KillOnDrop { client: client.clone(), exec: Some(exec) };

@@ -23,6 +23,9 @@ mod remove;
 mod sweep;
 mod wait;
 
+pub(crate) use remove::remove_container;
+pub(crate) use sweep::sweep_pod;
+
 use crate::container::ContainerRecord;
 use crate::error::Error;
 use crate::limits::waits;

@@ -21,7 +21,7 @@ pub(super) async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str)
 }
 
 /// Whether nothing of it is left on disk.
-pub(super) async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool {
+pub(crate) async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool {
     let (shared, name) = (Arc::clone(node), id.to_string());
     if let Err(err) = blocking(move || shared.images.remove_rootfs(&name)).await {
         error!(container = %id, error = %Chain(&err), "writable layer not removed");

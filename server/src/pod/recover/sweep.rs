@@ -40,7 +40,9 @@ pub(super) async fn sweep(
         match PodId::parse(&name) {
             Ok(id) if !pods.contains(id.as_str()) => {
                 let node = Arc::clone(node);
-                work.spawn(async move { sweep_pod(&node, &id).await });
+                work.spawn(async move {
+                    sweep_pod(&node, &id).await;
+                });
             }
             _ => {}
         }
@@ -99,8 +101,8 @@ async fn sweep_network(node: &Arc<Node>, id: String) {
     }
 }
 
-/// A pod whose record could not be read, or was never written: its monitor ends it.
-async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
+/// A pod whose record could not be read, or was never written: its monitor ends it. Whether nothing of it is left.
+pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
     warn!(pod = %id, "pod without a record swept");
     let record = PodRecord {
         id: id.to_string(),
@@ -112,9 +114,11 @@ async fn sweep_pod(node: &Arc<Node>, id: &PodId) {
         state: State::Stopping,
         last_ready: None,
     };
-    if let Err(err) = teardown::take_down(node, id, &record, Vec::new(), None).await {
-        error!(pod = %id, error = %Chain(&err), "left pod not taken away; tried again at the next start");
+    let taken = teardown::take_down(node, id, &record, Vec::new(), None).await;
+    if let Err(err) = &taken {
+        error!(pod = %id, error = %Chain(err), "left pod not taken away; tried again at the next start");
     }
+    taken.is_ok()
 }
 
 fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<()>) {

@@ -6,6 +6,7 @@ use super::data::{Task, answer};
 use super::entry::ContainerEntry;
 use super::operation::{Begin, Operation};
 use super::result::WorkResult;
+use super::timeline::stage;
 use crate::container::start::StartParams;
 use crate::container::state::{Event, ExitReason};
 use crate::container::stop::{StopParams, Stopped};
@@ -66,6 +67,7 @@ impl Task {
         let record = create::record(&self.node, &self.record, &id, config)?;
         self.node.registry.enter_container(id.clone(), self.id.clone());
         let entry = ContainerEntry::new(record, Operation::creating());
+        self.begin_container_timeline(&entry.record);
         let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
         let work = create::make(
             Arc::clone(&self.node),
@@ -107,6 +109,7 @@ impl Task {
                 if let Some(cgroup) = adjusted.cgroup {
                     record.cgroup = cgroup;
                 }
+                self.end_container_stage(id, stage::CREATE, None);
                 self.advance(id, Event::Created).await;
                 let result = if removal {
                     Err(Arc::new(self.wrong_state("create a container in")))
@@ -122,7 +125,10 @@ impl Task {
             Err(err) => {
                 // No caller knows this id: the same removal as any other takes away what there is, and the callers
                 // get the error when the name is free again.
-                entry.operation.create_failed(Arc::new(err));
+                let err = Arc::new(err);
+                entry.operation.create_failed(Arc::clone(&err));
+                self.record_container_failure(id, "CreateError", &err);
+                self.end_container_stage(id, stage::CREATE, Some(&err));
                 self.remove_stopped(id).await;
             }
         }
@@ -163,6 +169,7 @@ impl Task {
             }
         }
         let (record, planned) = (Arc::clone(&entry.record), entry.planned.take());
+        self.begin_container_stage(id, stage::START);
         let work = start::start(StartParams {
             node: Arc::clone(&self.node),
             client: self.client.clone(),
@@ -217,11 +224,14 @@ impl Task {
         let result = match result {
             Ok(Started { pid, at_ns }) => {
                 self.advance(id, Event::Started { pid, at_ns }).await;
+                self.end_container_stage(id, stage::START, None);
                 info!(container = %id.short(), pid, "container started");
                 Ok(())
             }
             Err(err) => {
                 warn!(container = %id.short(), error = %Chain(&err), "container did not start");
+                self.record_container_failure(id, "StartError", &err);
+                self.end_container_stage(id, stage::START, Some(&err));
                 let why = crate::error::sentence(&err);
                 self.advance(id, Event::StartFailed { why, at_ns: now_ns() }).await;
                 Err(Arc::new(err))
@@ -284,6 +294,7 @@ impl Task {
         self.next_waiter += 1;
         entry.stop.wait(waiter, reply);
         if first {
+            self.begin_container_stage(id, stage::STOP);
             self.record_stop_request(id).await;
         }
         let Some(entry) = self.containers.get(id) else { return };
@@ -338,6 +349,7 @@ impl Task {
         if let Ok(stopped) = &result {
             self.lose_unreported(id, *stopped).await;
         }
+        self.end_container_stage(id, stage::STOP, result.as_ref().err());
         if let Some(entry) = self.containers.get_mut(id) {
             answer(entry.stop.take(waiter), result.map(|_| ()).map_err(Arc::new));
         }
@@ -378,6 +390,7 @@ impl Task {
             Ok(state) => {
                 Arc::make_mut(&mut entry.record).state = state.clone();
                 entry.state.send_replace(state);
+                self.record_exit(id);
             }
             Err(refused) => {
                 error!(container = %id, error = %refused, "container machine refused an event");

@@ -19,6 +19,7 @@ mod run;
 mod start;
 mod teardown;
 mod teardown_state;
+mod timeline;
 mod update;
 mod work;
 

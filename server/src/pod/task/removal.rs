@@ -5,6 +5,7 @@ use super::data::{Task, answer};
 use super::operation::Removed;
 use super::plugins::notified;
 use super::result::WorkResult;
+use super::timeline::stage;
 use crate::container::state::Event;
 use crate::container::{remove, stop};
 use crate::error::{Chain, Error, Result};
@@ -47,6 +48,7 @@ impl Task {
 
     /// The container does not run: recorded as being removed, then removed.
     pub(super) async fn remove_stopped(&mut self, id: &ContainerId) {
+        self.begin_container_stage(id, stage::REMOVE);
         self.advance(id, Event::RemoveAsked).await;
         let Some(entry) = self.containers.get(id) else { return };
         let (node, client, record) =
@@ -79,10 +81,12 @@ impl Task {
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let Removed { waiters, creators } = entry.operation.removal_ended();
+        self.end_container_stage(id, stage::REMOVE, result.as_ref().err());
         let result: Result<()> = result.map_err(Arc::new);
         match &result {
             Ok(()) => {
                 self.containers.remove(id);
+                self.node.history.gone(id.as_str());
                 self.node.registry.leave_container(id);
                 self.node.rates.forget(id.as_str());
                 self.node.layers.forget(id.as_str());

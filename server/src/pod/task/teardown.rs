@@ -11,6 +11,7 @@ use super::entry::ContainerEntry;
 use super::plugins::notified;
 use super::result::WorkResult;
 use super::teardown_state::{NriVisibility, Removal};
+use super::timeline::stage;
 use crate::container;
 use crate::error::{Chain, Error};
 use crate::nri::verbs;
@@ -88,6 +89,7 @@ impl Task {
         if !self.teardown.begin() {
             return;
         }
+        self.begin_stage(stage::STOP_POD);
         let running = self.containers.iter().filter(|(_, entry)| entry.is_running());
         let running: Vec<_> =
             running.map(|(id, entry)| (id.clone(), entry.state.subscribe())).collect();
@@ -130,6 +132,8 @@ impl Task {
     }
 
     pub(super) async fn torn_down(&mut self, result: std::result::Result<(), pod::Error>) {
+        self.node.history.end_stage(self.id.as_str(), stage::STOP_POD, failure(&result));
+        self.node.history.settle();
         match result {
             Ok(()) => {
                 self.client = None;
@@ -207,6 +211,7 @@ impl Task {
         self.teardown.record_removed(result.is_ok());
         if result.is_ok() {
             self.node.registry.leave(&self.id, &self.key);
+            self.node.history.gone(self.id.as_str());
             self.node.rates.forget(self.id.as_str());
         }
         for waiter in self.stop_waiters.drain(..).chain(self.remove_waiters.drain(..)) {
@@ -218,4 +223,9 @@ impl Task {
             info!("pod removed");
         }
     }
+}
+
+/// The reason of a failed teardown; empty if it succeeded.
+fn failure(result: &std::result::Result<(), pod::Error>) -> String {
+    result.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default()
 }

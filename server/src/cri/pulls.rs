@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Records pulls of images in the node's history.
+
+use crate::diagnostics::ending;
+use crate::error::Chain;
+use crate::history::History;
+use crate::node::{Node, now_ns};
+use hull_image::{Error, Image};
+use std::sync::Arc;
+
+/// The one stage of a pull.
+const STAGE: &str = "pull";
+
+/// Does `pull` of the image `name`, and records it. `namespace` and `pod` are those of the pod that the caller pulls it
+/// for, empty if it does not say.
+pub(super) async fn recorded(
+    node: &Node,
+    name: &str,
+    (namespace, pod): (&str, &str),
+    pull: impl Future<Output = Result<Arc<Image>, Error>>,
+) -> Result<Arc<Image>, Error> {
+    let id = node.history.begin_pull(name, namespace, pod);
+    let caller = Caller { history: &node.history, id: &id, waits: true };
+    let pulled = pull.await;
+    caller.is_answered();
+    let error = pulled.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
+    node.history.end_stage(&id, STAGE, error);
+    if let Err(err) = &pulled {
+        node.history.end(&id, ending::of_pull(err, now_ns()));
+    }
+    node.history.gone(&id);
+    pulled
+}
+
+/// The caller of a pull. If it disconnects, the record must not go on for ever.
+struct Caller<'a> {
+    history: &'a History,
+    id: &'a str,
+    waits: bool,
+}
+
+impl Caller<'_> {
+    fn is_answered(mut self) {
+        self.waits = false;
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.history.end_stage(self.id, STAGE, "its caller did not wait for it".into());
+            self.history.gone(self.id);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Lists the objects on the host that have a name of Hull's, with the pod or container that each belongs to.
+
+use super::{Finding, owner};
+use crate::monitors;
+use crate::node::Node;
+use crate::pod::State;
+use hull_proto::id::{ContainerId, PodId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Something on the host, with the id that its name has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Leak {
+    /// A directory of a pod.
+    Directory { pod: PodId, path: PathBuf },
+    /// The monitor of a pod.
+    Monitor { pod: PodId },
+    /// The cgroup of a pod.
+    PodCgroup { pod: PodId, path: String },
+    /// The cgroup of a container, in that of its pod.
+    ContainerCgroup { container: ContainerId, path: String, pod_path: String },
+    /// Addresses, links or a record of plugins.
+    Network { pod: String },
+    /// A mount in a directory of Hull's.
+    Mount { pod: Option<PodId>, path: PathBuf },
+    /// The layer that a container writes to.
+    WritableLayer { container: ContainerId },
+    /// The plan that was resolved when a container was made.
+    Plan { container: ContainerId },
+}
+
+/// The ids of what has a record.
+#[derive(Debug)]
+pub(super) struct Known {
+    pods: BTreeSet<String>,
+    containers: BTreeSet<String>,
+    /// Pods that are to have a network.
+    networked: BTreeSet<String>,
+}
+
+impl Known {
+    /// The objects of the registry, and those that only have a file: pods of an earlier daemon that could not be taken
+    /// down.
+    pub(super) fn of(node: &Node) -> Self {
+        let views = node.registry.views();
+        let dir = |name: &str| names_in(&node.config.state_dir.join(name));
+        let recorded = |name: &str| {
+            let names = dir(name).into_iter();
+            names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
+        };
+        let (mut pods, mut containers): (BTreeSet<String>, BTreeSet<String>) =
+            (recorded("pods"), recorded("containers"));
+        let only_recorded: BTreeSet<String> = pods
+            .iter()
+            .filter(|id| !views.iter().any(|view| view.id.as_str() == *id))
+            .cloned()
+            .collect();
+        for view in &views {
+            pods.insert(view.id.to_string());
+            containers.extend(view.containers.keys().map(ToString::to_string));
+        }
+        let has_network = |state: &State| !matches!(state, State::Stopped);
+        let networked = views
+            .iter()
+            .filter(|view| has_network(&view.record.state) && !view.record.host_network())
+            .map(|view| view.id.to_string())
+            .chain(only_recorded)
+            .collect();
+        Self { pods, containers, networked }
+    }
+
+    /// Whether it belongs to something that has a record.
+    pub(super) fn has(&self, leak: &Leak) -> bool {
+        match leak {
+            Leak::Directory { pod, .. } | Leak::Monitor { pod } | Leak::PodCgroup { pod, .. } => {
+                self.pods.contains(pod.as_str())
+            }
+            Leak::Network { pod } => self.networked.contains(pod),
+            Leak::Mount { pod, .. } => {
+                pod.as_ref().is_some_and(|pod| self.networked.contains(pod.as_str()))
+            }
+            Leak::ContainerCgroup { container, .. }
+            | Leak::WritableLayer { container }
+            | Leak::Plan { container } => self.containers.contains(container.as_str()),
+        }
+    }
+}
+
+impl Leak {
+    pub(super) fn finding(&self, names: &BTreeMap<String, String>) -> Finding {
+        let shown = |path: &Path| path.display().to_string();
+        let (subject, name, id) = match self {
+            Self::Directory { pod, path } => ("directory", shown(path), pod.as_str()),
+            Self::Monitor { pod } => ("monitor", format!("hull-monitor {pod}"), pod.as_str()),
+            Self::PodCgroup { pod, path } => ("cgroup", path.clone(), pod.as_str()),
+            Self::ContainerCgroup { container, path, .. } => {
+                ("cgroup", path.clone(), container.as_str())
+            }
+            Self::Network { pod } => ("network", pod.clone(), pod.as_str()),
+            Self::Mount { pod, path } => {
+                ("mount", shown(path), pod.as_ref().map_or("", PodId::as_str))
+            }
+            Self::WritableLayer { container } => {
+                ("writable layer", container.to_string(), container.as_str())
+            }
+            Self::Plan { container } => ("plan", container.to_string(), container.as_str()),
+        };
+        let kind = match self {
+            Self::ContainerCgroup { .. } | Self::WritableLayer { .. } | Self::Plan { .. } => {
+                "container"
+            }
+            Self::Directory { .. }
+            | Self::Monitor { .. }
+            | Self::PodCgroup { .. }
+            | Self::Network { .. }
+            | Self::Mount { .. } => "pod",
+        };
+        Finding {
+            class: "leak".into(),
+            subject: subject.into(),
+            name,
+            owner: owner(id, names),
+            found: format!("its {kind} has no record any more"),
+            hint: "`hull doctor --fix` removes it".into(),
+            outcome: "left".into(),
+        }
+    }
+}
+
+/// Everything on the host that has the name of a pod or container.
+pub(super) fn on_host(node: &Node) -> Vec<Leak> {
+    let mut found = Vec::new();
+    for dir in [node.run_dir(), node.pod_files_dir()] {
+        let of_pods = names_in(&dir).into_iter().filter_map(|name| PodId::parse(&name).ok());
+        found.extend(of_pods.map(|pod| Leak::Directory { path: dir.join(pod.as_str()), pod }));
+    }
+    let monitors = monitors::running(&node.run_dir()).into_iter();
+    found.extend(monitors.map(|pod| Leak::Monitor { pod }));
+    found.extend(cgroups(node));
+    found.extend(node.network.attachments().into_iter().map(|pod| Leak::Network { pod }));
+    found.extend(mounts(&node.config.state_dir));
+    let layers = node.images.rootfs_ids().into_iter();
+    let layers = layers.filter_map(|name| ContainerId::parse(&name).ok());
+    found.extend(layers.map(|container| Leak::WritableLayer { container }));
+    found.extend(node.plans.ids().into_iter().map(|container| Leak::Plan { container }));
+    found
+}
+
+/// The cgroups of pods that named no parent, and those of containers in the cgroups of known pods.
+fn cgroups(node: &Node) -> Vec<Leak> {
+    let parent = node.driver.default_parent();
+    let children = |path: &str| hull_cgroup::children(&node.cgroups, path).unwrap_or_default();
+    let mut found: Vec<Leak> = children(&parent)
+        .into_iter()
+        .filter_map(|name| {
+            let pod = node.driver.pod_of(&name)?;
+            Some(Leak::PodCgroup { pod, path: format!("{parent}/{name}") })
+        })
+        .collect();
+    for view in node.registry.views() {
+        let pod_path = view.record.cgroup.clone();
+        for name in children(&pod_path) {
+            // That of pause has the name of its pod.
+            if let Ok(container) = ContainerId::parse(&name)
+                && name != view.id.as_str()
+            {
+                let (path, pod_path) = (format!("{pod_path}/{name}"), pod_path.clone());
+                found.push(Leak::ContainerCgroup { container, path, pod_path });
+            }
+        }
+    }
+    found
+}
+
+/// Mounts in directories where only Hull mounts.
+fn mounts(state_dir: &Path) -> Vec<Leak> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounted(&table, state_dir)
+}
+
+fn mounted(table: &str, state_dir: &Path) -> Vec<Leak> {
+    let dirs = ["rootfs", "run", "netns"].map(|name| state_dir.join(name));
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    // Blanks in paths are written as octal numbers; Hull's have none.
+    let points = points.map(PathBuf::from);
+    let ours = points.filter(|path| dirs.iter().any(|dir| path.starts_with(dir)));
+    ours.map(|path| {
+        let names = path.iter().filter_map(|name| PodId::parse(name.to_str()?).ok());
+        Leak::Mount { pod: names.last(), path }
+    })
+    .collect()
+}
+
+/// The names in a directory; none if it cannot be read.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(pods: &[&PodId], containers: &[&ContainerId], networked: &[&PodId]) -> Known {
+        Known {
+            pods: pods.iter().map(ToString::to_string).collect(),
+            containers: containers.iter().map(ToString::to_string).collect(),
+            networked: networked.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_has_no_record_is_a_leak() {
+        let (pod, other) = (PodId::from_random([1; 32]), PodId::from_random([2; 32]));
+        let container = ContainerId::from_random([3; 32]);
+        let known = known(&[&pod], &[&container], &[]);
+        assert!(known.has(&Leak::Monitor { pod: pod.clone() }));
+        assert!(!known.has(&Leak::Monitor { pod: other.clone() }));
+        assert!(!known.has(&Leak::Network { pod: pod.to_string() }), "a stopped pod has none");
+        assert!(known.has(&Leak::Plan { container: container.clone() }));
+        let path = PathBuf::from("/x");
+        assert!(!known.has(&Leak::Mount { pod: None, path }), "nobody's mount");
+    }
+
+    #[test]
+    fn mounts_in_hulls_own_directories_belong_to_the_pod_in_their_path() {
+        let pod = PodId::from_random([1; 32]);
+        let table = format!(
+            "36 28 0:31 / /run/hull/netns/{pod} rw - nsfs nsfs rw\n\
+             37 28 0:31 / /run/hull/rootfs rw - tmpfs tmpfs rw\n\
+             38 28 0:31 / /run/hullo/rootfs rw - tmpfs tmpfs rw\n\
+             39 28 0:31 / /run/hull rw - tmpfs tmpfs rw\nodd\n"
+        );
+        let found = mounted(&table, Path::new("/run/hull"));
+        let path = |text: &str| PathBuf::from(text);
+        assert_eq!(
+            found,
+            [
+                Leak::Mount {
+                    pod: Some(pod.clone()),
+                    path: path(&format!("/run/hull/netns/{pod}"))
+                },
+                Leak::Mount { pod: None, path: path("/run/hull/rootfs") },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_leak_names_its_owner() {
+        let pod = PodId::from_random([1; 32]);
+        let names = BTreeMap::from([(pod.to_string(), "ns/web".to_owned())]);
+        let finding = Leak::Network { pod: pod.to_string() }.finding(&names);
+        assert!(finding.owner.starts_with("ns/web (") && finding.owner.contains(pod.short()));
+        assert_eq!((&*finding.subject, &*finding.outcome), ("network", "left"));
+        let unknown = Leak::Monitor { pod: pod.clone() }.finding(&BTreeMap::new());
+        assert!(unknown.owner.starts_with(pod.short()));
+    }
+}

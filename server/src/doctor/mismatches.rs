@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Records of what is not there, or is not as recorded.
+
+use super::{Finding, owner};
+use crate::container::{ContainerSnapshot, State as ContainerState};
+use crate::error::Chain;
+use crate::node::Node;
+use crate::pod::{PodSnapshot, State};
+use hull_cgroup::Cgroup;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Directories of records, where those that cannot be used are set aside.
+const RECORDS: [&str; 6] = ["pods", "containers", "node", "network", "history", "history/ended"];
+
+/// Something that a record promises and the host does not have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mismatch {
+    subject: &'static str,
+    /// The pod or container.
+    id: String,
+    name: String,
+    found: &'static str,
+    hint: &'static str,
+}
+
+impl Mismatch {
+    pub(super) fn finding(&self, names: &BTreeMap<String, String>) -> Finding {
+        Finding {
+            owner: owner(&self.id, names),
+            ..mismatch(self.subject, self.name.clone(), self.found.into(), self.hint.into())
+        }
+    }
+}
+
+fn mismatch(subject: &str, name: String, found: String, hint: String) -> Finding {
+    Finding {
+        class: "mismatch".into(),
+        subject: subject.into(),
+        name,
+        owner: String::new(),
+        found,
+        hint,
+        outcome: "left".into(),
+    }
+}
+
+/// The mismatches of all pods and containers.
+pub(super) fn of(node: &Node) -> BTreeSet<Mismatch> {
+    let attached: BTreeSet<String> = node.network.attachments().into_iter().collect();
+    let layers: BTreeSet<String> = node.images.rootfs_ids().into_iter().collect();
+    let mut found = BTreeSet::new();
+    for view in node.registry.views() {
+        if let State::Ready { pause_pid, .. } = view.record.state {
+            of_pod(node, &view, pause_pid, &attached, &mut found);
+        }
+        for container in view.containers.values() {
+            of_container(node, container, &layers, &mut found);
+        }
+    }
+    found
+}
+
+fn of_pod(
+    node: &Node,
+    view: &PodSnapshot,
+    pause_pid: i32,
+    attached: &BTreeSet<String>,
+    found: &mut BTreeSet<Mismatch>,
+) {
+    let mut add = |subject, name: String, text, hint| {
+        found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
+    };
+    let again = "delete the pod: its controller makes it again";
+    match &view.client {
+        None => add("monitor", view.id.to_string(), "there is no connection to it", again),
+        Some(client) if client.hangs() => {
+            let hint = "see why the process does not run (stopped, or stuck on storage); stopping the pod ends it";
+            add("monitor", view.id.to_string(), "it does not answer", hint);
+        }
+        Some(_) => {}
+    }
+    let cgroup = format!("{}/{}", view.record.cgroup, view.id);
+    if !has_process(node, &cgroup, pause_pid) {
+        add("process", format!("pause, {pause_pid}"), "it is not in the cgroup of the pod", again);
+    }
+    if !view.record.host_network() && !attached.contains(view.id.as_str()) {
+        add("network", view.id.to_string(), "the pod has no addresses on record", again);
+    }
+}
+
+fn of_container(
+    node: &Node,
+    view: &ContainerSnapshot,
+    layers: &BTreeSet<String>,
+    found: &mut BTreeSet<Mismatch>,
+) {
+    let record = &view.record;
+    let mut add = |subject, name: String, text, hint| {
+        found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
+    };
+    let again = "remove the container: the kubelet makes it again";
+    let has_layer = match &record.state {
+        ContainerState::Running { pid, .. } => {
+            if !has_process(node, &record.cgroup, *pid) {
+                add("process", pid.to_string(), "it is not in the cgroup of its container", again);
+            }
+            true
+        }
+        ContainerState::Created | ContainerState::Exited { .. } => true,
+        ContainerState::Creating | ContainerState::Removing => false,
+    };
+    if has_layer && !layers.contains(record.id.as_str()) {
+        add("writable layer", record.id.clone(), "it is not there", again);
+    }
+}
+
+fn has_process(node: &Node, cgroup: &str, pid: i32) -> bool {
+    let processes = Cgroup::at(&node.cgroups, cgroup).and_then(|cgroup| cgroup.procs());
+    processes.is_ok_and(|all| all.contains(&pid))
+}
+
+/// The mismatches of the node as a whole: they do not come and go with pods.
+pub(super) fn of_node(node: &Node) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Err(err) = node.network.check() {
+        let hint = err.hint().unwrap_or_default();
+        found.push(mismatch("network", "of the node".into(), Chain(&err).to_string(), hint));
+    }
+    for view in node.registry.views() {
+        if view.record.state.is_ready()
+            && let Err(err) = node.network.check_pod(view.id.as_str())
+        {
+            let hint = err.hint().unwrap_or_default();
+            let name = view.record.full_name();
+            found.push(mismatch("network", name, Chain(&err).to_string(), hint));
+        }
+    }
+    for image in node.images.list() {
+        if !node.images.is_whole(&image) {
+            let name = image.repo_tags.first().unwrap_or(&image.id).clone();
+            let hint = "`hull images verify --repair` pulls its broken layers again";
+            found.push(mismatch("image", name, "a layer of it is broken".into(), hint.into()));
+        }
+    }
+    for dir in RECORDS.map(|name| node.config.state_dir.join(name)) {
+        found.extend(set_aside(&dir));
+    }
+    found
+}
+
+fn set_aside(dir: &Path) -> Vec<Finding> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let bad = entries.filter(|path| path.extension().is_some_and(|end| end == "bad"));
+    bad.map(|path| {
+        let hint =
+            "what it stood for was swept; read it if you want to know what that was, and remove it";
+        let found = "a record that could not be used was set aside";
+        mismatch("record", path.display().to_string(), found.into(), hint.into())
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_were_set_aside_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.bad"), "x").unwrap();
+        fs::write(dir.path().join("b.json"), "x").unwrap();
+        let found = set_aside(dir.path());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].name.ends_with("a.bad") && found[0].class == "mismatch", "{found:?}");
+        assert!(set_aside(&dir.path().join("none")).is_empty());
+    }
+}

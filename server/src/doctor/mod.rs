@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull doctor`: compares what Hull has recorded with what is on the host.
+//!
+//! ```text
+//! leak      something with Hull's name, and no record of what it belongs to     --fix removes it
+//! mismatch  a record of something that is not there, or not as recorded         the owner has to be made again
+//! ```
+//!
+//! The rule: pods come and go meanwhile. The host is listed first and the records after it, and what was found is looked
+//! for again until it is gone or [`CONFIRM_MAX`] is over: what is still there then is neither on its way in nor out.
+//! Only names that follow from ids of Hull's are taken for Hull's, so `--fix` takes nothing away from others.
+
+mod fix;
+mod leaks;
+mod mismatches;
+
+use crate::node::Node;
+use crate::storage::blocking;
+use leaks::Leak;
+use mismatches::Mismatch;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a finding may take to go by itself: the kernel takes links away some time after their processes.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+/// How often is looked meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Something that is not as it was recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Finding {
+    /// `leak` or `mismatch`.
+    pub(crate) class: String,
+    /// The kind of object: `cgroup`, `network`, `monitor` and the like.
+    pub(crate) subject: String,
+    /// Its path or id.
+    pub(crate) name: String,
+    /// The pod or container that it belongs to or belonged to, by name where that is known.
+    pub(crate) owner: String,
+    /// The finding, a clause.
+    pub(crate) found: String,
+    pub(crate) hint: String,
+    /// `left`, `removed`, or why it could not be removed.
+    pub(crate) outcome: String,
+}
+
+/// Everything that was found at one moment.
+#[derive(Debug, Clone, Default)]
+struct Survey {
+    leaks: BTreeSet<Leak>,
+    mismatches: BTreeSet<Mismatch>,
+}
+
+impl Survey {
+    fn of(node: &Node) -> Self {
+        let listed = leaks::on_host(node);
+        let known = leaks::Known::of(node);
+        Self {
+            leaks: listed.into_iter().filter(|leak| !known.has(leak)).collect(),
+            mismatches: mismatches::of(node),
+        }
+    }
+
+    /// The findings that both have.
+    fn confirmed(self, later: &Self) -> Self {
+        Self {
+            leaks: self.leaks.intersection(&later.leaks).cloned().collect(),
+            mismatches: self.mismatches.intersection(&later.mismatches).cloned().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.leaks.is_empty() && self.mismatches.is_empty()
+    }
+}
+
+/// Looks for leaks and mismatches; with `fix`, removes leaks.
+pub(crate) async fn examine(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
+    let survey = || {
+        let node = Arc::clone(node);
+        blocking(move || Survey::of(&node))
+    };
+    let until = Instant::now() + CONFIRM_MAX;
+    let mut found = survey().await;
+    while !found.is_empty() && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+        found = found.confirmed(&survey().await);
+    }
+    let names = names(node).await;
+    let mut findings = Vec::new();
+    for leak in found.leaks {
+        let mut finding = leak.finding(&names);
+        if fix {
+            finding.outcome = match fix::remove(node, leak).await {
+                Ok(()) => "removed".into(),
+                Err(why) => why,
+            };
+        }
+        findings.push(finding);
+    }
+    findings.extend(found.mismatches.into_iter().map(|of| of.finding(&names)));
+    let shared = Arc::clone(node);
+    findings.extend(blocking(move || mismatches::of_node(&shared)).await);
+    findings
+}
+
+/// Full names by id, of what is there and of what is gone.
+async fn names(node: &Arc<Node>) -> BTreeMap<String, String> {
+    let history = Arc::clone(&node.history);
+    let all = blocking(move || history.all()).await.unwrap_or_default();
+    all.into_iter().map(|of| (of.id.clone(), of.full_name())).collect()
+}
+
+/// The name of an owner, with its id; the id alone if nothing else is known.
+fn owner(id: &str, names: &BTreeMap<String, String>) -> String {
+    let short: String = id.chars().take(12).collect();
+    names.get(id).map_or_else(|| short.clone(), |name| format!("{name} ({short})"))
+}

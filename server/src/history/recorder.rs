@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes down what happens to pods, containers and pulls, and writes it to disk behind their backs.
+
+use super::ended::Ended;
+use super::timeline::{End, FailedExec, Kind, Timeline};
+use crate::error::Chain;
+use crate::records::{Error, Store};
+use crate::storage::blocking;
+use hull_sys::time::now_ns;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+/// How long changes are collected before they are written: a pod with its container starts in less.
+const COLLECT: Duration = Duration::from_millis(250);
+
+/// The timelines of this node.
+#[derive(Debug)]
+pub(crate) struct History {
+    present: Mutex<BTreeMap<String, Entry>>,
+    changed: Notify,
+    /// `None` where the directory cannot be used: then nothing is written, and what is gone is forgotten.
+    disk: Option<Disk>,
+}
+
+/// The directories of timelines: of what is there, and of what is gone.
+#[derive(Debug)]
+struct Disk {
+    store: Store,
+    ended: Mutex<Ended>,
+}
+
+impl Disk {
+    /// Opens the directory `dir`, and reads the timelines of what was there when the last daemon ended.
+    fn open(dir: PathBuf) -> Result<(Self, Vec<Timeline>), Error> {
+        let store = Store::open(dir.clone())?;
+        let (timelines, aside) = store.load(|name, of: &Timeline| {
+            if of.id == name { Ok(()) } else { Err(format!("`{name}` holds {}", of.id)) }
+        })?;
+        for bad in aside {
+            warn!(path = %bad.path.display(), why = %bad.why, "a timeline was set aside");
+        }
+        let ended = Mutex::new(Ended::open(dir.join("ended"))?);
+        Ok((Self { store, ended }, timelines))
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A timeline of something that is there.
+#[derive(Debug, Default)]
+struct Entry {
+    timeline: Timeline,
+    /// Has not been written since it changed.
+    is_changed: bool,
+}
+
+impl History {
+    /// The timelines in the directory `dir`. One that cannot be used is logged, and keeps no daemon from starting.
+    pub(crate) fn open(dir: PathBuf) -> Self {
+        let (disk, timelines) = match Disk::open(dir) {
+            Ok((disk, timelines)) => (Some(disk), timelines),
+            Err(err) => {
+                warn!(error = %Chain(&err), hint = err.hint(), "timelines are not kept on disk");
+                (None, Vec::new())
+            }
+        };
+        let entry = |mut timeline: Timeline| {
+            timeline.end_all_stages(now_ns(), "the daemon ended meanwhile");
+            // A daemon that was killed may have moved the file of something that is gone only halfway.
+            let is_changed = timeline.gone_ns.is_some();
+            (timeline.id.clone(), Entry { timeline, is_changed })
+        };
+        let present = timelines.into_iter().map(entry).collect();
+        Self { present: Mutex::new(present), changed: Notify::new(), disk }
+    }
+
+    /// Begins a timeline.
+    pub(crate) fn begin(&self, timeline: Timeline) {
+        let timeline = timeline.bounded();
+        let entry = Entry { timeline, is_changed: true };
+        self.present().insert(entry.timeline.id.clone(), entry);
+    }
+
+    /// Begins the timeline of a pull, and returns its id. It takes the place of the last pull of that image.
+    pub(crate) fn begin_pull(&self, image: &str, namespace: &str, pod_name: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        image.hash(&mut hasher);
+        let id = format!("pull-{:016x}", hasher.finish());
+        self.begin(Timeline {
+            kind: Kind::Image,
+            id: id.clone(),
+            namespace: namespace.to_owned(),
+            pod_name: pod_name.to_owned(),
+            image: image.to_owned(),
+            began_ns: now_ns(),
+            ..Timeline::default()
+        });
+        self.begin_stage(&id, "", "pull");
+        id
+    }
+
+    /// Begins a stage, a part of the stage `part_of`, which is empty for a verb.
+    pub(crate) fn begin_stage(&self, id: &str, part_of: &'static str, name: &'static str) {
+        self.change(id, |of| of.begin_stage(part_of, name, now_ns()));
+    }
+
+    /// Ends a stage. `error` is empty if it succeeded.
+    pub(crate) fn end_stage(&self, id: &str, name: &str, error: String) {
+        self.change(id, |of| of.end_stage(name, now_ns(), error));
+    }
+
+    /// Sets how it ended.
+    pub(crate) fn end(&self, id: &str, end: End) {
+        self.change(id, |of| of.set_end(end));
+        self.changed.notify_one();
+    }
+
+    /// Counts a command in a container.
+    pub(crate) fn count_exec(&self, id: &str) {
+        if let Some(entry) = self.present().get_mut(id) {
+            entry.timeline.execs = entry.timeline.execs.saturating_add(1);
+        }
+    }
+
+    /// Sets the last command that failed in a container.
+    pub(crate) fn failed_exec(&self, id: &str, exec: FailedExec) {
+        self.change(id, |of| of.set_failed_exec(exec));
+        self.changed.notify_one();
+    }
+
+    /// Has the changes of a timeline written soon.
+    pub(crate) fn settle(&self) {
+        self.changed.notify_one();
+    }
+
+    /// The object was removed, or the pull has ended.
+    pub(crate) fn gone(&self, id: &str) {
+        self.change(id, |of| of.gone_ns = Some(now_ns()));
+        self.changed.notify_one();
+    }
+
+    /// Objects of an earlier daemon that are not there any more have gone.
+    pub(crate) fn keep_only(&self, is_there: impl Fn(&Timeline) -> bool) {
+        for entry in self.present().values_mut() {
+            if entry.timeline.gone_ns.is_none() && !is_there(&entry.timeline) {
+                entry.timeline.gone_ns = Some(now_ns());
+                entry.is_changed = true;
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// The timeline of something that is there.
+    pub(crate) fn of(&self, id: &str) -> Option<Timeline> {
+        self.present().get(id).map(|entry| entry.timeline.clone())
+    }
+
+    /// The timelines of what is there.
+    pub(crate) fn all_present(&self) -> Vec<Timeline> {
+        self.present().values().map(|entry| entry.timeline.clone()).collect()
+    }
+
+    /// All timelines, also of what is gone. Reads the disk.
+    pub(crate) fn all(&self) -> Result<Vec<Timeline>, Error> {
+        let mut all = match &self.disk {
+            Some(disk) => disk.ended().read()?,
+            None => Vec::new(),
+        };
+        let present = self.all_present();
+        // A pull that goes on is newer than the last one of that image.
+        all.retain(|gone| !present.iter().any(|of| of.id == gone.id));
+        all.extend(present);
+        Ok(all)
+    }
+
+    /// Writes changes, for as long as the daemon runs.
+    pub(crate) async fn write_changes(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(COLLECT).await;
+            let this = Arc::clone(&self);
+            blocking(move || this.write()).await;
+        }
+    }
+
+    /// Writes what has changed. What is gone leaves memory.
+    pub(crate) fn write(&self) {
+        let changed: Vec<Timeline> = {
+            let mut present = self.present();
+            let changed = present.values_mut().filter(|entry| entry.is_changed);
+            changed
+                .map(|entry| {
+                    entry.is_changed = false;
+                    entry.timeline.clone()
+                })
+                .collect()
+        };
+        for timeline in changed {
+            if let Err(err) = self.write_one(&timeline) {
+                // Only answers about the past lack something.
+                debug!(id = timeline.id, error = %Chain(&err), "timeline not written");
+            }
+        }
+    }
+
+    fn write_one(&self, timeline: &Timeline) -> Result<(), Error> {
+        if timeline.gone_ns.is_none() {
+            return self
+                .disk
+                .as_ref()
+                .map_or(Ok(()), |disk| disk.store.save(&timeline.id, timeline));
+        }
+        let kept = self.disk.as_ref().map_or(Ok(()), |disk| disk.ended().add(timeline));
+        let mut present = self.present();
+        // A pull of the same image may have begun meanwhile.
+        if present.get(&timeline.id).is_some_and(|of| of.timeline.gone_ns.is_some()) {
+            present.remove(&timeline.id);
+            drop(present);
+            if let Some(disk) = &self.disk {
+                disk.store.remove(&timeline.id)?;
+            }
+        }
+        kept
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Timeline)) {
+        if let Some(entry) = self.present().get_mut(id) {
+            change(&mut entry.timeline);
+            entry.is_changed = true;
+        }
+    }
+
+    fn present(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        // A panic leaves a timeline that lacks something, at worst.
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does `work` as the stage `name` of `id`, a part of the stage `part_of`.
+pub(crate) async fn timed<T, E: std::error::Error>(
+    history: &History,
+    id: &str,
+    (part_of, name): (&'static str, &'static str),
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    history.begin_stage(id, part_of, name);
+    let done = work.await;
+    let error = done.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
+    history.end_stage(id, name, error);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(id: &str) -> Timeline {
+        Timeline { id: id.into(), pod: id.into(), pod_name: "web".into(), ..Timeline::default() }
+    }
+
+    fn files(dir: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(dir).unwrap().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|of| of == "json")).count()
+    }
+
+    #[tokio::test]
+    async fn the_next_daemon_goes_on_with_a_timeline() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path().join("history"));
+        history.begin(pod("a"));
+        let failed = async { Err::<(), _>(std::io::Error::other("no address")) };
+        timed(&history, "a", ("start pod", "network"), failed).await.unwrap_err();
+        history.write();
+        let history = History::open(dir.path().join("history"));
+        let known = history.of("a").unwrap();
+        assert_eq!(known.stages[0].error, "no address");
+        history.begin_stage("a", "", "stop pod");
+        assert_eq!(history.of("a").unwrap().stages.len(), 2);
+    }
+
+    #[test]
+    fn what_is_gone_is_only_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history");
+        let history = History::open(path.clone());
+        history.begin(pod("a"));
+        history.begin(pod("b"));
+        history.write();
+        history.gone("a");
+        history.write();
+        assert!(history.of("a").is_none() && history.of("b").is_some());
+        assert_eq!((files(&path), files(&path.join("ended"))), (1, 1));
+        assert_eq!(history.all().unwrap().len(), 2);
+        let history = History::open(path.clone());
+        history.keep_only(|of| of.id != "b");
+        history.write();
+        assert_eq!((files(&path), files(&path.join("ended"))), (0, 2), "gone while no daemon ran");
+        // What was never begun, as in a pod of an earlier release, is not an error.
+        history.begin_stage("c", "", "stop pod");
+        history.gone("c");
+        history.write();
+        assert_eq!(history.all().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_keeps_no_daemon_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history");
+        std::fs::write(&path, "a file").unwrap();
+        let history = History::open(path);
+        history.begin(pod("a"));
+        history.begin(pod("b"));
+        history.gone("b");
+        history.write();
+        assert_eq!(history.all().unwrap().len(), 1, "what is gone is forgotten");
+        assert!(history.of("a").is_some());
+    }
+
+    #[test]
+    fn a_pull_takes_the_place_of_the_last_one_of_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path().join("history"));
+        for _ in 0..3 {
+            let id = history.begin_pull("registry/app:1", "ns", "web");
+            history.end_stage(&id, "pull", String::new());
+            history.gone(&id);
+            history.write();
+        }
+        let id = history.begin_pull("registry/app:1", "", "");
+        history.write();
+        let all = history.all().unwrap();
+        assert_eq!((all.len(), all[0].gone_ns), (1, None), "{id}: it goes on");
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One timeline, in memory, on disk and in answers. Pure.
+//!
+//! Every text in it is escaped and shortened when it is added, so a timeline has a largest size, and can be printed.
+
+use hull_plan::{Diagnosis, LastLines};
+use hull_sys::text::shown;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// Most stages of one timeline: a start has about ten. Later ones are only counted.
+const STAGES_MAX: usize = 48;
+/// Longest message of an end or a stage, in bytes.
+const MESSAGE_BYTES_MAX: usize = 2 << 10;
+/// Longest name, in bytes: names of Kubernetes are shorter, references of images with a digest fit.
+const NAME_BYTES_MAX: usize = 512;
+/// Most lines of evidence or output, and the longest of them, in bytes.
+const LINES_MAX: usize = 16;
+const LINE_BYTES_MAX: usize = 512;
+/// Longest output of a failed exec, in bytes.
+const OUTPUT_BYTES_MAX: usize = 1 << 10;
+
+/// The kind of object that a timeline is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    #[default]
+    Pod,
+    Container,
+    /// An image, by its last pull.
+    Image,
+}
+
+/// The recorded life of a pod or container, or a pull. Times are nanoseconds since the epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Timeline {
+    pub(crate) kind: Kind,
+    pub(crate) id: String,
+    /// The id of the pod; empty for a pull.
+    pub(crate) pod: String,
+    pub(crate) namespace: String,
+    /// The name of the pod; for a pull, of the pod that it was requested for, if the caller said so.
+    pub(crate) pod_name: String,
+    /// The name of the container; empty for other kinds.
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    /// The image as requested, of a container or a pull.
+    pub(crate) image: String,
+    pub(crate) began_ns: i64,
+    pub(crate) stages: Vec<Stage>,
+    /// Stages that found no place.
+    pub(crate) stages_dropped: u32,
+    /// How it ended last; a pod or pull only has one if it failed.
+    pub(crate) end: Option<End>,
+    /// Commands that were run in the container: probes, `exec` of people.
+    pub(crate) execs: u64,
+    pub(crate) failed_exec: Option<FailedExec>,
+    /// When it was removed, or when the pull ended.
+    pub(crate) gone_ns: Option<i64>,
+}
+
+/// Something that was done, and how long it took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Stage {
+    pub(crate) name: Cow<'static, str>,
+    /// The stage that it is a part of; empty for a verb of CRI.
+    pub(crate) part_of: Cow<'static, str>,
+    pub(crate) began_ns: i64,
+    /// `None` while it goes on.
+    pub(crate) took_us: Option<u64>,
+    /// The reason, if it failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) error: String,
+    /// Of the monotonic clock, for the duration.
+    #[serde(skip)]
+    pub(crate) began: Option<Instant>,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct End {
+    pub(crate) at_ns: i64,
+    /// A word as in ContainerStatus: `Error`, `OOMKilled`, `StartError`.
+    pub(crate) reason: String,
+    /// Why, as far as that is known; `None` where the reason and the exit code say everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) diagnosis: Option<Diagnosis>,
+    /// The last lines that it wrote.
+    #[serde(skip_serializing_if = "LastLines::is_empty")]
+    pub(crate) output: LastLines,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    /// The end is not a failure: the program succeeded, or was asked to stop.
+    pub(crate) ordinary: bool,
+}
+
+/// The last command in a container that failed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct FailedExec {
+    pub(crate) at_ns: i64,
+    pub(crate) command: String,
+    /// Why it could not run, or its exit code.
+    pub(crate) outcome: String,
+    /// The end of its output, both streams.
+    pub(crate) output: String,
+}
+
+impl Timeline {
+    /// The same with all of its names escaped and shortened.
+    pub(super) fn bounded(mut self) -> Self {
+        for name in [
+            &mut self.namespace,
+            &mut self.pod_name,
+            &mut self.name,
+            &mut self.image,
+            &mut self.pod,
+            &mut self.id,
+        ] {
+            bound(name, NAME_BYTES_MAX);
+        }
+        self
+    }
+
+    /// Begins a stage.
+    pub(super) fn begin_stage(&mut self, part_of: &'static str, name: &'static str, at_ns: i64) {
+        if self.stages.len() >= STAGES_MAX {
+            self.stages_dropped = self.stages_dropped.saturating_add(1);
+            return;
+        }
+        self.stages.push(Stage {
+            name: name.into(),
+            part_of: part_of.into(),
+            began_ns: at_ns,
+            took_us: None,
+            error: String::new(),
+            began: Some(Instant::now()),
+        });
+    }
+
+    /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded.
+    pub(super) fn end_stage(&mut self, name: &str, now_ns: i64, error: String) {
+        let open = self.stages.iter_mut().rev().find(|of| of.took_us.is_none() && of.name == name);
+        let Some(stage) = open else { return };
+        // One that an earlier daemon began has only the time of day.
+        let of_day = || {
+            Duration::from_nanos(u64::try_from(now_ns.saturating_sub(stage.began_ns)).unwrap_or(0))
+        };
+        let took = stage.began.map_or_else(of_day, |began| began.elapsed());
+        stage.took_us = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        stage.error = error;
+        bound(&mut stage.error, MESSAGE_BYTES_MAX);
+    }
+
+    /// Ends all stages that go on, for this reason.
+    pub(super) fn end_all_stages(&mut self, now_ns: i64, error: &str) {
+        while let Some(open) = self.stages.iter().rev().find(|of| of.took_us.is_none()) {
+            let name = open.name.clone();
+            self.end_stage(&name, now_ns, error.to_owned());
+        }
+    }
+
+    /// Sets the end.
+    pub(super) fn set_end(&mut self, mut end: End) {
+        bound(&mut end.reason, NAME_BYTES_MAX);
+        if let Some(diagnosis) = &mut end.diagnosis {
+            bound(&mut diagnosis.kind, NAME_BYTES_MAX);
+            bound(&mut diagnosis.what, MESSAGE_BYTES_MAX);
+            for text in [&mut diagnosis.cause, &mut diagnosis.fix].into_iter().flatten() {
+                bound(text, MESSAGE_BYTES_MAX);
+            }
+            bound_lines(&mut diagnosis.evidence);
+        }
+        bound_lines(&mut end.output.stdout);
+        bound_lines(&mut end.output.stderr);
+        self.end = Some(end);
+    }
+
+    /// Sets the last command that failed.
+    pub(super) fn set_failed_exec(&mut self, mut exec: FailedExec) {
+        bound(&mut exec.command, NAME_BYTES_MAX);
+        bound(&mut exec.outcome, MESSAGE_BYTES_MAX);
+        bound(&mut exec.output, OUTPUT_BYTES_MAX);
+        self.failed_exec = Some(exec);
+    }
+
+    /// `namespace/pod/container`, as far as it has them; for a pull the image.
+    pub(crate) fn full_name(&self) -> String {
+        match self.kind {
+            Kind::Pod => format!("{}/{}", self.namespace, self.pod_name),
+            Kind::Container => format!("{}/{}/{}", self.namespace, self.pod_name, self.name),
+            Kind::Image => self.image.clone(),
+        }
+    }
+}
+
+impl Stage {
+    /// Its end, in nanoseconds since the epoch; `now_ns` while it goes on.
+    pub(crate) fn end_ns(&self, now_ns: i64) -> i64 {
+        self.took_us.map_or(now_ns, |took| {
+            let took = i64::try_from(took.saturating_mul(1000)).unwrap_or(i64::MAX);
+            self.began_ns.saturating_add(took)
+        })
+    }
+}
+
+impl FailedExec {
+    /// The end of what a command wrote, as it is kept.
+    pub(crate) fn tail(stdout: &[u8], stderr: &[u8]) -> String {
+        let end = |bytes: &[u8]| {
+            let from = bytes.len().saturating_sub(OUTPUT_BYTES_MAX / 2);
+            String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim().to_owned()
+        };
+        match (end(stdout), end(stderr)) {
+            (out, err) if err.is_empty() => out,
+            (out, err) if out.is_empty() => err,
+            (out, err) => format!("{out}\n{err}"),
+        }
+    }
+}
+
+/// Escapes lines and shortens them. The last ones are kept.
+fn bound_lines(lines: &mut Vec<String>) {
+    lines.drain(..lines.len().saturating_sub(LINES_MAX));
+    for line in lines {
+        bound(line, LINE_BYTES_MAX);
+    }
+}
+
+/// Escapes a text and shortens it.
+fn bound(text: &mut String, bytes_max: usize) {
+    *text = shown(text.as_str(), bytes_max);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hull_plan::{Certainty, Layer};
+
+    #[test]
+    fn a_stage_ends_with_its_duration_and_error() {
+        let mut timeline = Timeline::default();
+        timeline.begin_stage("", "start pod", 1_000_000);
+        timeline.begin_stage("start pod", "network", 2_000_000);
+        timeline.end_stage("network", 3_000_000, "no\u{1b}[2J address".into());
+        let [whole, part] = timeline.stages.as_slice() else { panic!("two stages") };
+        assert!(whole.took_us.is_none() && part.took_us.is_some());
+        assert_eq!(whole.end_ns(9), 9, "it goes on");
+        assert!(!part.error.contains('\u{1b}') && part.error.contains("address"), "{}", part.error);
+        timeline.end_stage("unknown", 0, String::new());
+    }
+
+    #[test]
+    fn a_stage_of_an_earlier_daemon_ends_by_the_time_of_day() {
+        let mut timeline = Timeline::default();
+        timeline.begin_stage("", "stop", 1_000_000);
+        let text = serde_json::to_string(&timeline).unwrap();
+        let mut timeline: Timeline = serde_json::from_str(&text).unwrap();
+        timeline.end_all_stages(4_000_000, "it ended");
+        assert_eq!(timeline.stages[0].took_us, Some(3000));
+        assert_eq!(timeline.stages[0].end_ns(0), 4_000_000);
+        timeline.begin_stage("", "stop", 5_000_000);
+        let text = serde_json::to_string(&timeline).unwrap();
+        let mut back: Timeline = serde_json::from_str(&text).unwrap();
+        back.end_stage("stop", i64::MIN, String::new());
+        assert_eq!(back.stages[1].took_us, Some(0), "a clock that was set back");
+    }
+
+    #[test]
+    fn a_timeline_has_a_largest_size() {
+        let mut timeline = Timeline::default();
+        for _ in 0..1000 {
+            timeline.begin_stage("stop pod", "end of processes", 1);
+            timeline.end_stage("end of processes", 1, "\u{202e}".repeat(5000));
+        }
+        let long = || "x\n".repeat(100_000);
+        timeline.set_end(End {
+            reason: long(),
+            diagnosis: Some(Diagnosis {
+                kind: long(),
+                layer: Layer::Process,
+                what: long(),
+                cause: Some(long()),
+                certainty: Certainty::Likely,
+                evidence: vec![long(); 100],
+                fix: Some(long()),
+            }),
+            output: LastLines { stdout: vec![long(); 100], stderr: vec![long(); 100] },
+            ..End::default()
+        });
+        let (command, outcome, output) = (long(), long(), long());
+        timeline.set_failed_exec(FailedExec { at_ns: 1, command, outcome, output });
+        let bytes = serde_json::to_vec(&timeline).unwrap().len();
+        assert!(bytes < 160 << 10, "{bytes}");
+        assert_eq!(timeline.stages_dropped, 952);
+    }
+
+    #[test]
+    fn a_timeline_of_an_older_or_newer_release_is_read() {
+        let text = r#"{"kind":"container","id":"c","unknown":{"x":1},"stages":[{"name":"start"}]}"#;
+        let timeline: Timeline = serde_json::from_str(text).unwrap();
+        assert_eq!((timeline.kind, &*timeline.stages[0].name), (Kind::Container, "start"));
+    }
+
+    #[test]
+    fn the_output_of_a_failed_command_is_its_end() {
+        assert_eq!(FailedExec::tail(b"out\n", b""), "out");
+        assert_eq!(FailedExec::tail(b"", b"err\n"), "err");
+        let long = [b"a".repeat(5000), b"end".to_vec()].concat();
+        let kept = FailedExec::tail(&long, b"err");
+        assert!(kept.ends_with("end\nerr") && kept.len() < 600, "{kept}");
+    }
+}

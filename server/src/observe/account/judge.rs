@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Findings about a pod, container or image, from its timelines and its present state. Pure.
+
+use super::reading::Reading;
+use super::{Finding, Weight};
+use crate::history::{End, Kind, Timeline};
+use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
+use std::collections::BTreeMap;
+
+/// How long ago a failed command or an earlier attempt's failure still counts as something that is wrong now.
+const RECENT_NS: i64 = 10 * 60 * 1_000_000_000;
+/// A stage that goes on for longer is worth a word.
+const SLOW_NS: i64 = 10 * 1_000_000_000;
+/// Share of the memory limit, in percent, from which a container is near it.
+const NEAR_LIMIT_PERCENT: u64 = 90;
+/// Share of the periods of a CPU quota, in percent, from which a container is held back; and the fewest periods.
+const THROTTLED_PERCENT: u64 = 25;
+const PERIODS_MIN: u64 = 50;
+
+/// The findings, the worst first, and of the same weight the newest first.
+pub(super) fn findings(
+    timelines: &[Timeline],
+    readings: &BTreeMap<String, Reading>,
+    now_ns: i64,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for of in timelines {
+        let reading = readings.get(&of.id).cloned().unwrap_or_default();
+        match of.kind {
+            Kind::Pod => findings.extend(of.end.as_ref().map(|end| ended(of, end))),
+            Kind::Container if is_newest(timelines, of) => {
+                container(of, &reading, now_ns, &mut findings);
+                findings.extend(restarts(timelines, of, &reading, now_ns));
+            }
+            Kind::Container => {}
+            Kind::Image => findings.extend(pull(timelines, of)),
+        }
+        findings.extend(reading.remarks.iter().map(|remark| remarked(of, remark)));
+        findings.extend(slow(of, now_ns));
+    }
+    findings.sort_by_key(|of| (of.weight, std::cmp::Reverse(of.at_ns)));
+    findings
+}
+
+fn is_newest(timelines: &[Timeline], of: &Timeline) -> bool {
+    // The first one was asked for.
+    let is_asked = timelines.first().is_some_and(|first| first.id == of.id);
+    is_asked || !attempts(timelines, of).any(|other| other.attempt > of.attempt)
+}
+
+/// The other attempts of a container.
+fn attempts<'t>(timelines: &'t [Timeline], of: &'t Timeline) -> impl Iterator<Item = &'t Timeline> {
+    timelines.iter().filter(|other| {
+        other.kind == Kind::Container
+            && other.pod == of.pod
+            && other.name == of.name
+            && other.id != of.id
+    })
+}
+
+fn container(of: &Timeline, reading: &Reading, now_ns: i64, findings: &mut Vec<Finding>) {
+    if let Some(end) = of.end.as_ref().filter(|_| !reading.runs) {
+        findings.push(ended(of, end));
+    }
+    if let Some(exec) = &of.failed_exec {
+        let is_recent = reading.runs && now_ns.saturating_sub(exec.at_ns) < RECENT_NS;
+        let weight = if is_recent { Weight::Warning } else { Weight::Note };
+        let what = format!("the command `{}` failed in it: {}", exec.command, exec.outcome);
+        let fix = "if it is a probe, run it by hand with `hull exec`, and compare its time limit and its address with what the program serves";
+        let mut finding = finding(of, weight, exec.at_ns, diagnosis("exec-failed", what, fix));
+        finding.failed_exec = Some(exec.clone());
+        findings.push(finding);
+    }
+    if reading.runs {
+        counters(of, reading, now_ns, findings);
+    }
+}
+
+/// Findings from the counters of a running container.
+fn counters(of: &Timeline, reading: &Reading, now_ns: i64, findings: &mut Vec<Finding>) {
+    if reading.oom_kills > 0 {
+        let what = format!("{} processes in it were killed for want of memory", reading.oom_kills);
+        let fix = "raise the container's memory limit, or find out what grew";
+        findings.push(finding(of, Weight::Failure, now_ns, on_cgroup("oom-kills", what, fix)));
+    }
+    if let Some(limit) = reading.memory_limit_bytes.filter(|limit| *limit > 0) {
+        let percent = percent(reading.memory_bytes, limit);
+        if percent >= NEAR_LIMIT_PERCENT {
+            let what = format!("it uses {percent} % of its memory limit of {}", size(limit));
+            let fix =
+                "raise the container's memory limit before it is killed, or find out what grew";
+            findings.push(finding(
+                of,
+                Weight::Warning,
+                now_ns,
+                on_cgroup("near-memory-limit", what, fix),
+            ));
+        }
+    }
+    if reading.cpu_periods >= PERIODS_MIN {
+        let percent = percent(reading.cpu_throttled_periods, reading.cpu_periods);
+        if percent >= THROTTLED_PERCENT {
+            let what =
+                format!("its CPU limit has held it back in {percent} % of the periods so far");
+            let fix = "raise the container's CPU limit, or start fewer threads in it";
+            findings.push(finding(of, Weight::Warning, now_ns, on_cgroup("throttled", what, fix)));
+        }
+    }
+}
+
+/// The attempts before, and how the last of them ended.
+fn restarts(
+    timelines: &[Timeline],
+    of: &Timeline,
+    reading: &Reading,
+    now_ns: i64,
+) -> Option<Finding> {
+    if of.attempt == 0 {
+        return None;
+    }
+    let before = attempts(timelines, of).filter(|other| other.attempt < of.attempt);
+    let last = before
+        .filter_map(|other| Some((other, other.end.as_ref()?)))
+        .max_by_key(|(other, _)| other.attempt);
+    let times = if of.attempt == 1 { "once".to_owned() } else { format!("{} times", of.attempt) };
+    let what = format!("it was restarted {times}");
+    let Some((_, end)) = last else {
+        let note = Diagnosis { fix: None, ..diagnosis("restarted", what, "") };
+        return Some(finding(of, Weight::Note, of.began_ns, note));
+    };
+    let is_recent = now_ns.saturating_sub(end.at_ns) < RECENT_NS;
+    let weight =
+        if is_recent && !end.ordinary && reading.runs { Weight::Warning } else { Weight::Note };
+    let why = explained(of, end);
+    let found = Diagnosis { what: format!("{what}; the attempt before {}", why.what), ..why };
+    Some(Finding { output: end.output.clone(), ..finding(of, weight, end.at_ns, found) })
+}
+
+/// A pull that failed. A container of that image that was made later got it after all.
+fn pull(timelines: &[Timeline], of: &Timeline) -> Option<Finding> {
+    let end = of.end.as_ref()?;
+    let has_it = |other: &Timeline| {
+        other.kind == Kind::Container && other.image == of.image && other.began_ns > end.at_ns
+    };
+    let weight = if timelines.iter().any(has_it) { Weight::Note } else { Weight::Failure };
+    Some(Finding { weight, ..ended(of, end) })
+}
+
+/// A part of the config that has no effect.
+fn remarked(of: &Timeline, remark: &str) -> Finding {
+    let layer = if of.kind == Kind::Pod { Layer::Namespace } else { Layer::Filesystem };
+    let remark = Diagnosis { fix: None, layer, ..diagnosis("remark", remark.to_owned(), "") };
+    finding(of, Weight::Note, of.began_ns, remark)
+}
+
+fn slow(of: &Timeline, now_ns: i64) -> Option<Finding> {
+    if of.gone_ns.is_some() {
+        return None;
+    }
+    let open = of.stages.iter().rev().find(|stage| stage.took_us.is_none())?;
+    let since = now_ns.saturating_sub(open.began_ns);
+    (since > SLOW_NS).then(|| {
+        let what = format!("`{}` goes on for {} s", open.name, since / 1_000_000_000);
+        let fix =
+            "see whether storage, the network plugin or the registry answers: `journalctl -u hull`";
+        finding(of, Weight::Warning, now_ns, diagnosis("slow-stage", what, fix))
+    })
+}
+
+fn ended(of: &Timeline, end: &End) -> Finding {
+    let weight = if end.ordinary { Weight::Note } else { Weight::Failure };
+    Finding { output: end.output.clone(), ..finding(of, weight, end.at_ns, explained(of, end)) }
+}
+
+/// The diagnosis of an end; one from its exit code if nothing else is known.
+fn explained(of: &Timeline, end: &End) -> Diagnosis {
+    if let Some(known) = &end.diagnosis {
+        return known.clone();
+    }
+    let what = match (end.exit_code, end.signal) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => format!("ended: {}", end.reason),
+    };
+    let what = if end.ordinary && end.exit_code != Some(0) {
+        format!("{what} after it was asked to stop")
+    } else {
+        what
+    };
+    let fix = format!("read what it wrote: `hull logs {}`", of.full_name());
+    let fix = (!end.ordinary).then_some(fix);
+    Diagnosis { fix, ..diagnosis("exit", what, "") }
+}
+
+fn finding(of: &Timeline, weight: Weight, at_ns: i64, diagnosis: Diagnosis) -> Finding {
+    let output = LastLines::default();
+    Finding { about: of.full_name(), weight, at_ns, diagnosis, output, failed_exec: None }
+}
+
+fn diagnosis(kind: &str, what: String, fix: &str) -> Diagnosis {
+    Diagnosis {
+        kind: kind.into(),
+        layer: Layer::Process,
+        what,
+        cause: None,
+        certainty: Certainty::Certain,
+        evidence: Vec::new(),
+        fix: Some(fix.to_owned()),
+    }
+}
+
+fn on_cgroup(kind: &str, what: String, fix: &str) -> Diagnosis {
+    Diagnosis { layer: Layer::Cgroup, ..diagnosis(kind, what, fix) }
+}
+
+fn percent(part: u64, whole: u64) -> u64 {
+    let percent = (u128::from(part) * 100).checked_div(u128::from(whole)).unwrap_or(0);
+    u64::try_from(percent).unwrap_or(u64::MAX)
+}
+
+/// A size in the largest unit that it is a whole number of.
+fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    whole.map_or_else(
+        || format!("{bytes} bytes"),
+        |(shift, unit)| format!("{} {unit}", bytes >> shift),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{FailedExec, Stage};
+
+    const NOW: i64 = 1_000_000_000_000;
+
+    fn app(attempt: u32) -> Timeline {
+        Timeline {
+            kind: Kind::Container,
+            id: format!("c{attempt}"),
+            pod: "p".into(),
+            namespace: "ns".into(),
+            pod_name: "web".into(),
+            name: "app".into(),
+            image: "app:1".into(),
+            attempt,
+            began_ns: 1,
+            ..Timeline::default()
+        }
+    }
+
+    fn failed(at_ns: i64) -> Option<End> {
+        Some(End { at_ns, reason: "Error".into(), exit_code: Some(3), ..End::default() })
+    }
+
+    fn runs() -> Reading {
+        Reading { runs: true, ..Reading::default() }
+    }
+
+    fn found(timelines: &[Timeline], reading: Reading) -> Vec<(Weight, String)> {
+        let newest = timelines.first().map(|of| of.id.clone()).unwrap_or_default();
+        let readings = BTreeMap::from([(newest, reading)]);
+        let found = findings(timelines, &readings, NOW);
+        found.into_iter().map(|of| (of.weight, of.diagnosis.what)).collect()
+    }
+
+    #[test]
+    fn a_container_that_runs_well_has_no_findings() {
+        assert!(found(&[app(0)], runs()).is_empty());
+        let ordinary = End { ordinary: true, exit_code: Some(0), ..End::default() };
+        let done = Timeline { end: Some(ordinary), ..app(0) };
+        assert_eq!(found(&[done], Reading::default())[0].0, Weight::Note);
+    }
+
+    #[test]
+    fn an_exit_without_an_explanation_names_its_code_and_the_log() {
+        let timeline = Timeline { end: failed(NOW), ..app(0) };
+        let all = findings(&[timeline], &BTreeMap::new(), NOW);
+        assert_eq!(all[0].diagnosis.what, "exited with code 3");
+        assert!(all[0].diagnosis.fix.as_ref().unwrap().contains("hull logs ns/web/app"));
+        assert_eq!((all[0].weight, &*all[0].about), (Weight::Failure, "ns/web/app"));
+    }
+
+    #[test]
+    fn a_restart_carries_the_reason_of_the_attempt_before() {
+        let before = Timeline { end: failed(NOW - 1), ..app(1) };
+        let all = found(&[app(2), before.clone()], runs());
+        let text = "it was restarted 2 times; the attempt before exited with code 3";
+        assert_eq!(all, [(Weight::Warning, text.to_owned())]);
+        let old = Timeline { end: failed(NOW - RECENT_NS), ..before };
+        assert_eq!(found(&[app(2), old], runs())[0].0, Weight::Note, "long ago");
+        assert_eq!(found(&[app(1)], runs())[0].1, "it was restarted once");
+    }
+
+    #[test]
+    fn counters_of_a_running_container_become_warnings() {
+        let reading = Reading {
+            memory_bytes: 95 << 20,
+            memory_limit_bytes: Some(100 << 20),
+            oom_kills: 2,
+            cpu_periods: 100,
+            cpu_throttled_periods: 40,
+            ..runs()
+        };
+        let text = found(&[app(0)], reading).into_iter().map(|(_, text)| text);
+        let text = text.collect::<Vec<_>>().join("\n");
+        for part in ["2 processes", "95 % of its memory limit of 100 MiB", "40 % of the periods"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let few = Reading { cpu_periods: 4, cpu_throttled_periods: 4, ..runs() };
+        assert!(found(&[app(0)], few).is_empty());
+        assert_eq!((percent(u64::MAX, 1), percent(1, 0)), (u64::MAX, 0));
+        assert_eq!((size(256 << 10), size(1000)), ("256 KiB".into(), "1000 bytes".into()));
+    }
+
+    #[test]
+    fn a_remark_is_a_note() {
+        let reading = Reading { remarks: vec!["two volumes".into()], ..runs() };
+        assert_eq!(found(&[app(0)], reading), [(Weight::Note, "two volumes".to_owned())]);
+    }
+
+    #[test]
+    fn the_last_failed_command_is_named_with_its_output() {
+        let exec = FailedExec {
+            at_ns: NOW,
+            command: "probe".into(),
+            output: "no".into(),
+            ..FailedExec::default()
+        };
+        let timeline = Timeline { failed_exec: Some(exec), ..app(0) };
+        let readings = BTreeMap::from([("c0".to_owned(), runs())]);
+        let all = findings(&[timeline.clone()], &readings, NOW);
+        assert_eq!(
+            (all[0].weight, &*all[0].failed_exec.as_ref().unwrap().output),
+            (Weight::Warning, "no")
+        );
+        let later = findings(&[timeline], &readings, NOW + RECENT_NS);
+        assert_eq!(later[0].weight, Weight::Note);
+    }
+
+    #[test]
+    fn a_failed_pull_counts_until_a_container_has_the_image() {
+        let pull = Timeline { kind: Kind::Image, name: String::new(), end: failed(5), ..app(0) };
+        assert_eq!(found(&[pull.clone()], Reading::default())[0].0, Weight::Failure);
+        let later = Timeline { began_ns: 6, ..app(0) };
+        assert_eq!(found(&[later, pull], runs())[0].0, Weight::Note);
+    }
+
+    #[test]
+    fn a_stage_that_goes_on_for_long_is_named() {
+        let stage =
+            Stage { name: "network".into(), began_ns: NOW - 2 * SLOW_NS, ..Stage::default() };
+        let pod = Timeline { stages: vec![stage], ..Timeline::default() };
+        assert_eq!(found(&[pod.clone()], Reading::default())[0].1, "`network` goes on for 20 s");
+        let gone = Timeline { gone_ns: Some(NOW), ..pod };
+        assert!(found(&[gone], Reading::default()).is_empty());
+    }
+}

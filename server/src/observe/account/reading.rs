@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The present state of pods and containers, for their account: from snapshots and cgroups.
+
+use crate::container::{ContainerSnapshot, State as ContainerState};
+use crate::history::Timeline;
+use crate::node::Node;
+use crate::observe::stats;
+use crate::oci_spec;
+use crate::pod::State;
+use hull_cgroup::{Cgroup, Counters};
+use std::collections::BTreeMap;
+
+/// The present state of one object.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Reading {
+    /// In words, with the cause of a state that is not wanted.
+    pub(super) state: String,
+    /// A container that runs.
+    pub(super) runs: bool,
+    /// Working set, bytes.
+    pub(super) memory_bytes: u64,
+    pub(super) memory_limit_bytes: Option<u64>,
+    pub(super) oom_kills: u64,
+    /// Periods of the CPU quota, and those in which it was used up.
+    pub(super) cpu_periods: u64,
+    pub(super) cpu_throttled_periods: u64,
+    /// Parts of its config that have no effect, in sentences.
+    pub(super) remarks: Vec<String>,
+}
+
+/// The readings of those that are there, by id.
+pub(super) fn of(node: &Node, timelines: &[Timeline]) -> BTreeMap<String, Reading> {
+    let mut readings = BTreeMap::new();
+    for view in node.registry.views() {
+        if timelines.iter().any(|of| of.id == view.id.as_str()) {
+            let state = match &view.record.state {
+                State::Building => "being started",
+                State::Ready { .. } => "ready",
+                State::Stopping => "being stopped",
+                State::Stopped => "stopped, so not ready",
+            };
+            let own = timelines.iter().find(|of| of.id == view.id.as_str());
+            let state = format!("{state}{}", since(own.and_then(changed_ns)));
+            let remarks = node.network.remarks(view.id.as_str());
+            readings.insert(view.id.to_string(), Reading { state, remarks, ..Reading::default() });
+        }
+        for (id, container) in &view.containers {
+            if timelines.iter().any(|of| of.id == id.as_str()) {
+                readings.insert(id.to_string(), of_container(node, container));
+            }
+        }
+    }
+    readings
+}
+
+fn of_container(node: &Node, view: &ContainerSnapshot) -> Reading {
+    let record = &view.record;
+    let state = match &record.state {
+        ContainerState::Creating => "being created".into(),
+        ContainerState::Created => "created, not started".into(),
+        ContainerState::Running { pid, since_ns } => {
+            format!("running as process {pid}{}", since(Some(*since_ns)))
+        }
+        ContainerState::Exited { at_ns, .. } => format!("exited{}", since(Some(*at_ns))),
+        ContainerState::Removing => "being removed".into(),
+    };
+    let remarks = oci_spec::remarks(&record.config);
+    let reading = Reading { state, remarks, ..Reading::default() };
+    if !matches!(record.state, ContainerState::Running { .. }) {
+        return reading;
+    }
+    // A cgroup that cannot be read has no numbers; the state is worth showing without them.
+    let stats = stats::read(node, &record.cgroup).ok().flatten().unwrap_or_default();
+    let counters = counters(node, &record.cgroup);
+    Reading {
+        runs: true,
+        memory_bytes: stats.working_set_bytes,
+        memory_limit_bytes: stats.memory_limit_bytes,
+        oom_kills: counters.oom_kills.unwrap_or(0),
+        cpu_periods: counters.cpu_periods.unwrap_or(0),
+        cpu_throttled_periods: counters.cpu_throttled_periods.unwrap_or(0),
+        ..reading
+    }
+}
+
+/// The state of an image, in words.
+pub(super) fn of_image(node: &Node, own: &Timeline) -> String {
+    let state = match node.images.find(&own.image).or_else(|| node.images.find(&own.id)) {
+        Some(image) if !node.images.is_whole(&image) => {
+            "on this node with a broken layer, which the next pull repairs"
+        }
+        Some(_) => "on this node",
+        None => "not on this node",
+    };
+    let pulls = own.gone_ns.is_none() && !own.stages.is_empty();
+    let pulls = if pulls { "; it is being pulled" } else { "" };
+    format!("{state}{pulls}")
+}
+
+/// When the last verb of CRI on it ended.
+fn changed_ns(of: &Timeline) -> Option<i64> {
+    let verbs = of.stages.iter().filter(|stage| stage.part_of.is_empty());
+    verbs.filter(|stage| stage.took_us.is_some()).map(|stage| stage.end_ns(0)).max()
+}
+
+/// The time, as an addition to a state; empty if it is not known.
+fn since(at_ns: Option<i64>) -> String {
+    let Some(at_ns) = at_ns.filter(|at_ns| *at_ns > 0) else { return String::new() };
+    let text = hull_sys::time::rfc3339(at_ns);
+    let text = String::from_utf8_lossy(text.get(..19).unwrap_or_default()).into_owned();
+    format!(", since {text}Z")
+}
+
+/// The counters of a cgroup; all unknown if it cannot be read.
+fn counters(node: &Node, cgroup: &str) -> Counters {
+    let cgroup = Cgroup::at(&node.cgroups, cgroup);
+    cgroup.and_then(|cgroup| cgroup.counters()).unwrap_or_default()
+}

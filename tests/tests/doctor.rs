@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hull doctor` and `hull top`: leaks are found with their owners and removed, pods that come and go are none, and the
+//! load of what runs.
+
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, host};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+/// The findings, and the exit code.
+fn findings(node: &Node, more: &[&str]) -> (Vec<Value>, i32) {
+    let args = [&["doctor", "-o", "json"], more].concat();
+    let ran = node.hull(&args);
+    let found = serde_json::from_str(&ran.stdout).or_fail(format!("read JSON: {}", ran.stderr));
+    (found, ran.code)
+}
+
+fn names(found: &[Value]) -> String {
+    found.iter().map(|of| format!("{} {}\n", of["subject"], of["name"])).collect()
+}
+
+#[tokio::test]
+async fn leaks_are_found_with_their_owners_and_removed() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let _id = node.hull(&["run", "-d", "--name", "web", &image, "sleep", "1000"]).good();
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (0, 0), "a node that works: {found:#?}");
+
+    // A pod and a container that no record knows, and a record that cannot be read.
+    let (pod, container) = ("ab".repeat(32), "cd".repeat(32));
+    fs::create_dir(node.state_dir().join("run").join(&pod)).or_fail("make a directory");
+    fs::create_dir_all(node.data_dir().join("containers").join(&container).join("fs"))
+        .or_fail("make a writable layer");
+    fs::write(node.state_dir().join("plans").join(&container), "x").or_fail("write a plan");
+    fs::write(node.state_dir().join("pods/odd.bad"), "x").or_fail("write a record");
+    let cgroups: Vec<_> = host::hierarchies()
+        .into_iter()
+        .map(|top| top.join(node.names().cgroup.trim_start_matches('/')))
+        .filter(|parent| parent.is_dir())
+        .map(|parent| parent.join(format!("pod{pod}")))
+        .collect();
+    assert!(!cgroups.is_empty(), "the pods' parent is in some hierarchy");
+    for cgroup in &cgroups {
+        fs::create_dir(cgroup).or_fail("make a cgroup");
+    }
+
+    let (found, code) = findings(&node, &[]);
+    let all = names(&found);
+    assert_eq!(code, 1, "{all}");
+    for subject in ["directory", "cgroup", "writable layer", "plan", "record"] {
+        assert!(all.contains(subject), "{subject} is not in\n{all}");
+    }
+    assert!(found.iter().all(|of| of["outcome"] == "left"), "{found:#?}");
+    let leaks = found.iter().filter(|of| of["class"] == "leak");
+    assert!(leaks.clone().all(|of| of["owner"].as_str().is_some_and(|id| !id.is_empty())));
+
+    let (fixed, code) = findings(&node, &["--fix"]);
+    let left: Vec<_> = fixed.iter().filter(|of| of["outcome"] != "removed").cloned().collect();
+    assert_eq!((left.len(), code), (1, 1), "a record is a person's to look at: {left:#?}");
+    assert!(cgroups.iter().all(|cgroup| !cgroup.is_dir()), "{cgroups:?}");
+    fs::remove_file(node.state_dir().join("pods/odd.bad")).or_fail("remove the record");
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+    let still = node.hull(&["exec", "web", "echo", "there"]).good();
+    assert_eq!(still.trim(), "there", "the pod that has a record runs on");
+}
+
+#[tokio::test]
+async fn pods_that_come_and_go_are_no_leaks() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("stays").await;
+    let _container = cri.run_idle(&pod, "main", &image).await;
+    let others = async {
+        for round in 0..6 {
+            let other = cri.run_pod(&format!("goes{round}")).await.or_fail("run a pod");
+            let _made = cri.run_idle(&other, "main", &image).await;
+            cri.remove_pod(&other).await.or_fail("remove the pod");
+        }
+    };
+    let socket = node.socket();
+    let looks = tokio::task::spawn_blocking(move || {
+        let mut command = std::process::Command::new(hull_tests::paths::hull());
+        command.arg("--socket").arg(socket).args(["doctor", "-o", "json"]);
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(hull_tests::shell::finish(&mut command).stdout);
+        }
+        all
+    });
+    let ((), looks) = tokio::join!(others, looks);
+    for found in looks.or_fail("run doctor") {
+        assert_eq!(found.trim(), "[]", "something that comes or goes is reported");
+    }
+}
+
+#[tokio::test]
+async fn the_load_of_running_containers_is_read_once_and_a_bundle_has_no_secrets() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        "busy",
+        "-e",
+        "KEY=hunter2",
+        &image,
+        "sh",
+        "-c",
+        "while true; do :; done",
+    ];
+    let _id = node.hull(&args).good();
+    let rows: Value = eventually("the container uses the CPU", || async {
+        let text = node.hull(&["top", "--once", "-o", "json"]).good();
+        let rows: Value = serde_json::from_str(&text).or_fail("read JSON");
+        let busy = rows[0]["cpuPercent"].as_f64().is_some_and(|percent| percent > 1.0);
+        if busy { Ok(rows) } else { Err(text) }
+    })
+    .await;
+    assert_eq!((&rows[0]["container"], &rows[0]["kind"]), (&"busy".into(), &"container".into()));
+    assert!(rows[0]["memory"].as_u64().is_some_and(|bytes| bytes > 0), "{rows:#}");
+    let processes = node.hull(&["top", "busy"]).good();
+    assert!(processes.contains("while true"), "with a name it lists processes: {processes}");
+
+    let bundle = node.state_dir().join("report.tar");
+    let path = bundle.to_string_lossy().into_owned();
+    let made = node.hull(&["doctor", "--bundle", &path]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let bytes = fs::read(&bundle).or_fail("read the archive");
+    let text = String::from_utf8_lossy(&bytes);
+    for part in ["hull-bundle/config.toml", "hull-bundle/check.json", "hull-bundle/pods/"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(!text.contains("hunter2") && !text.contains("while true"));
+    let mode = fs::metadata(&bundle).or_fail("look at the archive").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = node.hull(&["doctor", "--bundle", &path]);
+    assert!(again.code == 1 && again.stderr.contains("must not exist"), "{again:?}");
+}
