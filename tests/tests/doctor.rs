@@ -3,6 +3,7 @@
 //! load of what runs.
 
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, host};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -92,6 +93,28 @@ async fn pods_that_come_and_go_are_no_leaks() {
     for found in looks.or_fail("run doctor") {
         assert_eq!(found.trim(), "[]", "something that comes or goes is reported");
     }
+}
+
+#[tokio::test]
+async fn a_monitor_that_does_not_answer_and_a_layer_that_is_gone_are_mismatches() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("odd").await;
+    let container = cri.run_idle(&pod, "main", &image).await;
+    let monitor = host::monitor_of(&pod);
+    kill(monitor, Signal::SIGSTOP).or_fail("stop the monitor");
+    let layer = node.data_dir().join("containers").join(&container);
+    let aside = node.data_dir().join("aside");
+    fs::rename(&layer, &aside).or_fail("move the layer");
+    let (found, code) = findings(&node, &["--fix"]);
+    fs::rename(&aside, &layer).or_fail("move the layer back");
+    kill(monitor, Signal::SIGCONT).or_fail("let the monitor go on");
+    let all = names(&found);
+    assert!(code == 1 && all.contains(&pod) && all.contains(&container), "{all}");
+    let owners: Vec<_> = found.iter().filter_map(|of| of["owner"].as_str()).collect();
+    assert!(owners.iter().all(|owner| owner.contains("/odd")), "{owners:?}");
+    assert!(found.iter().all(|of| of["class"] == "mismatch" && of["outcome"] == "left"));
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
 }
 
 #[tokio::test]

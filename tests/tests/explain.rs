@@ -2,6 +2,8 @@
 //! `hull explain` and `hull trace`: the timelines of what runs and of what is gone, and what is wrong with it.
 
 use hull_tests::{ExpectExt as _, Node, eventually, fixture};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The account of a name, and the exit code.
@@ -84,7 +86,7 @@ fn id_of(account: &Value, kind: &str) -> String {
 
 #[tokio::test]
 async fn failures_are_explained_with_layer_and_fix() {
-    let node = Node::start().await;
+    let mut node = Node::start().await;
     let image = fixture::busybox();
     let failed = node.hull(&["run", "-d", "--name", "bad", &image, "/no/such/program"]);
     assert_ne!(failed.code, 0, "{failed:?}");
@@ -101,6 +103,23 @@ async fn failures_are_explained_with_layer_and_fix() {
         if failures.contains("code 3") { Ok(()) } else { Err(format!("{of_ends:#}")) }
     })
     .await;
+
+    // One that ends while there is no daemon is known to the next one, also when it is removed.
+    let _id = node.hull(&["run", "-d", "--name", "missed", &image, "sleep", "1000"]).good();
+    let (of_missed, _) = account(&node, "missed");
+    let container = id_of(&of_missed, "container");
+    let pid = node.cri().pid(&container).await;
+    node.kill();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).or_fail("kill the container");
+    node.start_again().await;
+    eventually("the missed end is explained", || async {
+        let (of_missed, code) = account(&node, "missed");
+        if code == 1 { Ok(()) } else { Err(format!("{of_missed:#}")) }
+    })
+    .await;
+    let _gone = node.hull(&["rm", "-f", "missed"]).good();
+    let (of_missed, code) = account(&node, &container);
+    assert_eq!(code, 1, "{of_missed:#}");
 
     let refused = "127.0.0.1:1/no/such:1";
     let pulled = node.hull(&["pull", refused]);

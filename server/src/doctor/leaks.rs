@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lists the objects on the host that have a name of Hull's, with the pod or container that each belongs to.
 
-use super::{Finding, owner};
+use super::finding::{Finding, owner};
 use crate::monitors;
 use crate::node::Node;
 use crate::pod::State;

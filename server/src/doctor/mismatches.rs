@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Records of what is not there, or is not as recorded.
 
-use super::{Finding, owner};
+use super::finding::{Finding, owner};
 use crate::container::{ContainerSnapshot, State as ContainerState};
 use crate::error::Chain;
 use crate::node::Node;
@@ -10,9 +10,14 @@ use hull_cgroup::Cgroup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Directories of records, where those that cannot be used are set aside.
 const RECORDS: [&str; 6] = ["pods", "containers", "node", "network", "history", "history/ended"];
+
+/// How long a monitor may take to answer here: it needs less than a millisecond.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Something that a record promises and the host does not have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +78,8 @@ fn of_pod(
         found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
     };
     let again = "delete the pod: its controller makes it again";
-    match &view.client {
-        None => add("monitor", view.id.to_string(), "there is no connection to it", again),
-        Some(client) if client.hangs() => {
-            let hint = "see why the process does not run (stopped, or stuck on storage); stopping the pod ends it";
-            add("monitor", view.id.to_string(), "it does not answer", hint);
-        }
-        Some(_) => {}
+    if view.client.is_none() {
+        add("monitor", view.id.to_string(), "there is no connection to it", again);
     }
     let cgroup = format!("{}/{}", view.record.cgroup, view.id);
     if !has_process(node, &cgroup, pause_pid) {
@@ -88,6 +88,26 @@ fn of_pod(
     if !view.record.host_network() && !attached.contains(view.id.as_str()) {
         add("network", view.id.to_string(), "the pod has no addresses on record", again);
     }
+}
+
+/// The monitors that do not answer.
+pub(super) async fn unresponsive(node: &Node) -> Vec<Mismatch> {
+    let ask = |view: Arc<PodSnapshot>| async move {
+        let client = view.client.clone().filter(|_| view.record.state.is_ready())?;
+        let answered = tokio::time::timeout(ANSWER_MAX, client.is_alive()).await;
+        if matches!(answered, Ok(Ok(()))) {
+            return None;
+        }
+        Some(Mismatch {
+            subject: "monitor",
+            id: view.id.to_string(),
+            name: view.id.to_string(),
+            found: "it does not answer",
+            hint: "see why the process does not run (stopped, or stuck on storage); stopping the pod ends it",
+        })
+    };
+    let asked = futures_util::future::join_all(node.registry.views().into_iter().map(ask));
+    asked.await.into_iter().flatten().collect()
 }
 
 fn of_container(

@@ -10,15 +10,17 @@
 //! for again until it is gone or [`CONFIRM_MAX`] is over: what is still there then is neither on its way in nor out.
 //! Only names that follow from ids of Hull's are taken for Hull's, so `--fix` takes nothing away from others.
 
+mod finding;
 mod fix;
 mod leaks;
 mod mismatches;
+
+pub(crate) use finding::Finding;
 
 use crate::node::Node;
 use crate::storage::blocking;
 use leaks::Leak;
 use mismatches::Mismatch;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,25 +30,6 @@ use tokio::time::Instant;
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
 /// How often is looked meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Something that is not as it was recorded.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Finding {
-    /// `leak` or `mismatch`.
-    pub(crate) class: String,
-    /// The kind of object: `cgroup`, `network`, `monitor` and the like.
-    pub(crate) subject: String,
-    /// Its path or id.
-    pub(crate) name: String,
-    /// The pod or container that it belongs to or belonged to, by name where that is known.
-    pub(crate) owner: String,
-    /// The finding, a clause.
-    pub(crate) found: String,
-    pub(crate) hint: String,
-    /// `left`, `removed`, or why it could not be removed.
-    pub(crate) outcome: String,
-}
 
 /// Everything that was found at one moment.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +73,7 @@ pub(crate) async fn examine(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
         tokio::time::sleep(LOOK).await;
         found = found.confirmed(&survey().await);
     }
+    found.mismatches.extend(mismatches::unresponsive(node).await);
     let names = names(node).await;
     let mut findings = Vec::new();
     for leak in found.leaks {
@@ -113,10 +97,4 @@ async fn names(node: &Arc<Node>) -> BTreeMap<String, String> {
     let history = Arc::clone(&node.history);
     let all = blocking(move || history.all()).await.unwrap_or_default();
     all.into_iter().map(|of| (of.id.clone(), of.full_name())).collect()
-}
-
-/// The name of an owner, with its id; the id alone if nothing else is known.
-fn owner(id: &str, names: &BTreeMap<String, String>) -> String {
-    let short: String = id.chars().take(12).collect();
-    names.get(id).map_or_else(|| short.clone(), |name| format!("{name} ({short})"))
 }

@@ -122,6 +122,11 @@ impl History {
         self.changed.notify_one();
     }
 
+    /// Whether it is known how it ended.
+    pub(crate) fn has_end(&self, id: &str) -> bool {
+        self.present().get(id).is_some_and(|entry| entry.timeline.end.is_some())
+    }
+
     /// Counts a command in a container.
     pub(crate) fn count_exec(&self, id: &str) {
         if let Some(entry) = self.present().get_mut(id) {

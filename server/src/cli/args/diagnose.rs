@@ -52,7 +52,7 @@ pub(crate) struct Explain {
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Remove leaks
+    /// Remove the leaks that are found
     #[arg(long)]
     pub(crate) fix: bool,
     /// Write an archive for a bug report to this file, which must not exist yet

@@ -4,81 +4,17 @@
 
 mod rates;
 mod screen;
+mod view;
+
+pub(crate) use view::LOAD;
 
 use super::args::containers::Top;
 use super::client::Client;
-use super::error::{Error, Result};
-use super::format::{self, Field, Kind, Kinds};
-use super::output;
-use crate::observe::load::Load;
-use hull_proto::admin;
+use super::error::Result;
+use super::format;
 use std::io::IsTerminal as _;
 use std::time::Duration;
-
-/// The fields of the view.
-pub(crate) const LOAD: Kinds = Kinds {
-    verb: "top --once",
-    fields: &[
-        Field::never("kind", Kind::Text, "container, or pull for a pull under way."),
-        Field::always("namespace", "NAMESPACE", Kind::Text, "Namespace of the pod."),
-        Field::always(
-            "pod",
-            "POD",
-            Kind::Text,
-            "Name of the pod; of a pull, if its caller named it.",
-        ),
-        Field::always(
-            "container",
-            "CONTAINER",
-            Kind::Text,
-            "Name of the container; of a pull the image.",
-        ),
-        Field::always("cpuPercent", "CPU %", Kind::Decimal, "Percent of one CPU; null for a pull."),
-        Field::always(
-            "throttledPercent",
-            "THROTTLED %",
-            Kind::Decimal,
-            "Share of the periods in which the CPU limit was used up; null without a limit.",
-        ),
-        Field::always("memory", "MEMORY", Kind::Bytes, "Working set in bytes."),
-        Field::always(
-            "limit",
-            "LIMIT",
-            Kind::Bytes,
-            "Memory limit in bytes; null if there is none.",
-        ),
-        Field::always(
-            "cpuPressure",
-            "PSI CPU",
-            Kind::Decimal,
-            "Share of the last 10 seconds in which a task waited for a CPU, in percent; null if the kernel does not count it.",
-        ),
-        Field::always("memoryPressure", "PSI MEM", Kind::Decimal, "The same for memory."),
-        Field::always("ioPressure", "PSI IO", Kind::Decimal, "The same for I/O."),
-        Field::always(
-            "oomKills",
-            "OOM",
-            Kind::Number,
-            "Processes that the kernel killed for want of memory.",
-        ),
-        Field::always("restarts", "RESTARTS", Kind::Number, "Attempts before this one."),
-        Field::always(
-            "execsPerSecond",
-            "EXECS/S",
-            Kind::Decimal,
-            "Commands run in it per second, as by probes.",
-        ),
-        Field::wide(
-            "seconds",
-            "SECONDS",
-            Kind::Number,
-            "How long a pull has taken so far; null for a container.",
-        ),
-        Field::wide("id", "ID", Kind::Id, "Id of the container; empty for a pull."),
-    ],
-    id: "id",
-    name: "container",
-};
+use view::read;
 
 /// Prints one reading, or shows the live view on a terminal until a key or signal ends it.
 pub(crate) async fn top(mut client: Client, args: &Top) -> Result<()> {
@@ -91,23 +27,4 @@ pub(crate) async fn top(mut client: Client, args: &Top) -> Result<()> {
     tokio::time::sleep(interval).await;
     let after = read(&mut client).await?;
     format::list(&LOAD, rates::rows(&before, &after), &args.list)
-}
-
-async fn read(client: &mut Client) -> Result<Load> {
-    let answer = client.admin.load(admin::LoadRequest {}).await?.into_inner();
-    serde_json::from_str(&answer.load).map_err(|source| Error::Json { source })
-}
-
-/// The columns that fit a screen.
-fn table(rows: &[format::Row], width: u16) -> String {
-    let columns: Vec<&Field> = LOAD.fields.iter().filter(|of| !of.heading.is_empty()).collect();
-    let shown: Vec<&Field> =
-        columns.into_iter().filter(|of| !["id", "seconds"].contains(&of.key)).collect();
-    let headings: Vec<&str> = shown.iter().map(|of| of.heading).collect();
-    let mut table = output::Table::new(&headings);
-    table.fit(width);
-    for row in rows {
-        table.cells(shown.iter().map(|field| format::cell(field, row)).collect());
-    }
-    table.shown()
 }

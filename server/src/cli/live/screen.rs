@@ -8,7 +8,8 @@ use super::super::output;
 use super::super::raw_mode::{self, RawMode};
 use super::super::signals::EndSignals;
 use super::super::stdin::Stdin;
-use super::{rates, read, table};
+use super::rates;
+use super::view::{read, table};
 use std::time::Duration;
 
 /// Enters and leaves the alternate screen without a cursor, and paints from its top; `console_codes(4)`, xterm's

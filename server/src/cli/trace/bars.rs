@@ -2,7 +2,7 @@
 //! A waterfall as lines of text: names at the left, bars in the middle, durations at the right. Pure.
 
 use super::super::explain::duration;
-use super::{Bar, Chart};
+use super::chart::{Bar, Chart};
 use std::fmt::Write as _;
 
 /// Columns of names and of durations, and the fewest of the bars.
@@ -51,7 +51,7 @@ fn scaled(at_us: u64, whole_us: u64, columns: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::example;
+    use super::super::chart::tests::example;
     use super::*;
 
     #[test]

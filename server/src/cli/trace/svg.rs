@@ -2,7 +2,7 @@
 //! A waterfall as a picture: SVG 1.1, without scripts and fonts of its own. Pure.
 
 use super::super::explain::duration;
-use super::{Bar, Chart};
+use super::chart::{Bar, Chart};
 use std::fmt::Write as _;
 
 /// Sizes in pixels.
@@ -84,7 +84,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::example;
+    use super::super::chart::tests::example;
     use super::*;
 
     #[test]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Findings about a pod, container or image, from its timelines and its present state. Pure.
 
+use super::finding::{Finding, Weight};
 use super::reading::Reading;
-use super::{Finding, Weight};
 use crate::history::{End, Kind, Timeline};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use std::collections::BTreeMap;

@@ -2,14 +2,16 @@
 //! The account of a pod, container or image: its timelines, its state, and what is wrong with it. `hull explain` and
 //! `hull trace` print it; CRI's verbose info has its timeline.
 
+mod finding;
 mod judge;
 mod reading;
 
+pub(crate) use finding::{Finding, Weight};
+
 use crate::container::State as ContainerState;
-use crate::history::{FailedExec, Kind, Selected, Timeline, related, select};
+use crate::history::{Kind, Selected, Timeline, related, select};
 use crate::node::{Node, now_ns};
 use crate::records;
-use hull_plan::{Diagnosis, LastLines};
 use reading::Reading;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,35 +37,6 @@ pub(crate) struct Account {
     pub(crate) timelines: Vec<Timeline>,
     /// When this was read, nanoseconds since the epoch.
     pub(crate) at_ns: i64,
-}
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Weight {
-    /// It does not do what was asked for.
-    Failure,
-    /// It runs, and something is wrong.
-    Warning,
-    /// Nothing is wrong; people who look for a cause want to know it.
-    #[default]
-    Note,
-}
-
-/// Something that explains the object's state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Finding {
-    /// The full name of what it is about.
-    pub(crate) about: String,
-    pub(crate) weight: Weight,
-    pub(crate) at_ns: i64,
-    pub(crate) diagnosis: Diagnosis,
-    /// The last lines that the container wrote.
-    #[serde(default, skip_serializing_if = "LastLines::is_empty")]
-    pub(crate) output: LastLines,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) failed_exec: Option<FailedExec>,
 }
 
 /// Why there is no account.

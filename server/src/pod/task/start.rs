@@ -118,6 +118,7 @@ impl Start {
         for id in gone.keys().filter(|id| !task.containers.contains_key(*id)) {
             task.node.registry.leave_container(id);
         }
+        task.record_missed_exits();
         task.publish();
         self.starting = starting;
     }

@@ -2,6 +2,7 @@
 //! Tells the node's history what happens to the pod and its containers: the verbs as stages, and the ends.
 
 use super::data::Task;
+use crate::container::state::ExitReason;
 use crate::container::{ContainerRecord, State};
 use crate::diagnostics::ending;
 use crate::error::{Error, sentence};
@@ -98,7 +99,9 @@ impl Task {
     /// Records the exit of a container, if that is its state. A failed start has been recorded with its error.
     pub(super) fn record_exit(&self, id: &ContainerId) {
         let Some(entry) = self.containers.get(id) else { return };
-        if let State::Exited { how, at_ns, since_ns: Some(_) } = &entry.record.state {
+        if let State::Exited { how, at_ns, .. } = &entry.record.state
+            && !matches!(how, ExitReason::StartFailed { .. })
+        {
             let end = ending::of_exit(&entry.record, how, *at_ns);
             if let Some(why) = end.diagnosis.as_ref().filter(|_| !end.ordinary) {
                 warn!(
@@ -107,6 +110,15 @@ impl Task {
                 );
             }
             self.node.history.end(id.as_str(), end);
+        }
+    }
+
+    /// Records the exits that happened while there was no daemon.
+    pub(super) fn record_missed_exits(&self) {
+        for id in self.containers.keys() {
+            if !self.node.history.has_end(id.as_str()) {
+                self.record_exit(id);
+            }
         }
     }
 }
