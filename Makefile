@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
+.PHONY: zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ build: setup ## Build the release binary
 test: setup tools kubelet ## Run all tests, or those that match T=name
 	@cargo build -p hull
 	@cargo test --workspace --no-fail-fast -- $(T)
+
+zoo: setup ## Show how failures are explained, by layer: where, why and what to do; fails where a point is lost
+	@cargo build -p hull
+	@cargo test -p hull-tests --test zoo -- --nocapture $(T)
 
 # ROUNDS is the number of rounds of each race, and scales the rest: 500 mean 20,000 requests of the fuzzer and 10,000 pods of
 # the soak. T selects tests as above: make adversary ROUNDS=2000 T=races. ADVERSARY_SEED=N repeats a run of the fuzzer, CYCLES=N

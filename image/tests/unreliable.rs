@@ -389,6 +389,6 @@ async fn a_token_server_that_gives_no_token_is_named_with_its_port() {
     let fake = Fake::start(move |_| Answer::of(401, "").with("www-authenticate", realm.clone()));
     let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
     let text = told(&err);
-    let role = format!("{gone}, the token server of {}", fake.host);
+    let role = format!("{gone} (the token server of {})", fake.host);
     assert!(text.contains(&role) && text.contains("does not accept connections"), "{text}");
 }

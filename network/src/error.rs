@@ -129,7 +129,7 @@ impl Error {
                 Some(format!("choose another `pod_cidr` under `[network]`, or remove that route; see `ip {six}route show table all to root {route}`"))
             }
             Self::SubnetFull { subnet } => {
-                Some(format!("widen {subnet} under `[network]`, or lower the kubelet's `maxPods`"))
+                Some(format!("enlarge {subnet} (`pod_cidr` under `[network]`), remove pods, or lower the kubelet's `maxPods`"))
             }
             Self::PortTaken { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
@@ -139,10 +139,7 @@ impl Error {
             )),
             Self::PortTwice { .. } => Some("list each `hostPort` of the pod once".into()),
             Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),
-            Self::NoSuchFamily { host_ip, .. } => {
-                let family = if host_ip.is_ipv4() { "IPv4" } else { "IPv6" };
-                Some(format!("add an {family} subnet to `pod_cidr` under `[network]`, or change the `hostIP`"))
-            }
+            Self::NoSuchFamily { host_ip, .. } => Some(family_hint(host_ip)),
             Self::Sysctl { path, value, .. } => {
                 Some(format!("make /proc/sys writable for hull, or set it yourself: echo {value} > {}", path.display()))
             }
@@ -188,6 +185,11 @@ impl Error {
             Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
     }
+}
+
+fn family_hint(host_ip: &IpAddr) -> String {
+    let family = if host_ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    format!("add an {family} subnet to `pod_cidr` under `[network]`, or change the `hostIP`")
 }
 
 fn pair_hint(source: &hull_sys::Error) -> Option<String> {

@@ -233,7 +233,7 @@ pub enum Cause {
         what: String,
     },
     /// The disk does not have enough space.
-    #[error("store {}: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
+    #[error("store {}: no space left: it takes {need} bytes or more, and {free} are free on {}", shown(what, NAME_MAX), path.display())]
     NoSpace {
         /// The object: a manifest, config, layer or blob.
         what: String,
@@ -405,7 +405,7 @@ fn remark(detail: &str) -> String {
 /// The role of a host that is not the registry itself.
 fn role(registry: &Option<String>) -> String {
     registry.as_ref().map_or_else(String::new, |registry| {
-        format!(", the token server of {},", shown(registry, NAME_MAX))
+        format!(" (the token server of {})", shown(registry, NAME_MAX))
     })
 }
 

@@ -20,23 +20,8 @@ impl Cause {
             Self::NotFound { object: Object::Blob, .. } => Some(
                 "the image is incomplete there, its manifest names this: push the image again".into(),
             ),
-            Self::Answer { status: 429, .. } => Some(
-                "the registry limits requests: try again later, give the pod imagePullSecrets for a higher limit, or set a mirror".into(),
-            ),
-            Self::Answer { status: 403, host, .. } => Some(format!(
-                "if the repository is private, give the pod imagePullSecrets with a right to it; else see whether a proxy or firewall in front of {host} refuses"
-            )),
-            Self::Answer { status: 401, registry: None, host, .. } => Some(format!(
-                "correct the authentication settings of {host}, with the `realm` that it names as its token server"
-            )),
-            Self::Answer { registry: Some(registry), host, .. } if !self.is_transient() => Some(format!(
-                "registry {registry} names {host} as its token server: check the `realm` in the registry's settings"
-            )),
-            Self::Answer { host, .. } if self.is_transient() => Some(format!(
-                "the fault is not this node's: try again later; if it stays, see the log of {host}, or of the proxy in front of it"
-            )),
-            Self::Answer { host, .. } => {
-                Some(format!("check that {host} is a registry with the API below /v2/, and see its log"))
+            Self::Answer { host, status, registry, .. } => {
+                Some(answer_hint(host, *status, registry.as_deref(), self.is_transient()))
             }
             Self::Page { host, .. } => Some(format!(
                 "something else than a registry answers for {host}, like a proxy, a firewall or a login page: check the address, and HTTPS_PROXY and NO_PROXY of this daemon"
@@ -95,6 +80,26 @@ impl Cause {
     }
 }
 
+/// For a response of a registry, or of the token server that `registry` names.
+fn answer_hint(host: &str, status: u16, registry: Option<&str>, is_transient: bool) -> String {
+    match (status, registry) {
+        (429, _) => "the registry limits requests: try again later, give the pod imagePullSecrets for a higher limit, or set a mirror".into(),
+        (403, _) => format!(
+            "if the repository is private, give the pod imagePullSecrets with a right to it; else see whether a proxy or firewall in front of {host} refuses"
+        ),
+        (401, None) => format!(
+            "correct the authentication settings of {host}, with the `realm` that it names as its token server"
+        ),
+        _ if is_transient => format!(
+            "the fault is not this node's: try again later; if it stays, see the log of {host}, or of the proxy in front of it"
+        ),
+        (_, Some(registry)) => format!(
+            "registry {registry} names {host} as its token server: check the `realm` in the registry's settings"
+        ),
+        (_, None) => format!("check that {host} is a registry with the API below /v2/, and see its log"),
+    }
+}
+
 /// A registry that cannot be reached may be meant to be out of reach: then the mirror is what to look at.
 fn mirrors_hint(upstream: &Cause, mirrors: &[(String, Cause)]) -> Option<String> {
     let of_mirror = || {
@@ -124,6 +129,9 @@ pub(super) fn disk_hint(error: &sys::Error) -> Option<String> {
             "free space or inodes (`df -h`, `df -i`): `hull images` and `hull rmi`, or a larger disk".into(),
         ),
         Errno::DQUOT => Some("raise the quota of hull's data directory, or remove images: `hull images` and `hull rmi`".into()),
+        Errno::IO | Errno::STALE => {
+            Some("see dmesg: the file system of hull's data directory failed".into())
+        }
         Errno::PERM | Errno::ACCESS => {
             Some("run hull as root with CAP_SYS_ADMIN, CAP_CHOWN and CAP_MKNOD".into())
         }

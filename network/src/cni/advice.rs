@@ -211,94 +211,96 @@ mod tests {
         of(&Report { program, network: "pods", message, code: Some(code) })
     }
 
-    /// Messages as the plugins write them.
+    /// Messages as the plugins write them: plugin, code, message, and words of the advice.
+    const REPORTS: [(&str, u64, &str, &str); 23] = [
+        (
+            "bridge",
+            999,
+            "failed to allocate for range 0: no IP addresses available in range set: 10.77.0.1-10.77.0.2",
+            "enlarge the address range of network `pods`",
+        ),
+        ("cilium-cni", 999, "Unable to allocate IP: range is full", "or remove pods"),
+        ("aws-cni", 999, "add cmd: failed to assign an IP address to container", "enlarge"),
+        (
+            "aws-cni",
+            11,
+            "ipam daemon not reachable; dial tcp 127.0.0.1:50051: connection refused",
+            "the agent of `aws-cni` at 127.0.0.1:50051 does not answer",
+        ),
+        (
+            "cilium-cni",
+            999,
+            "unable to connect to Cilium agent: dial unix /var/run/cilium/cilium.sock: connect: no such file or directory",
+            "at /var/run/cilium/cilium.sock",
+        ),
+        (
+            "weave-net",
+            100,
+            "unable to allocate IP address: Post \"http://127.0.0.1:6784/ip/x\": dial tcp 127.0.0.1:6784: connect: connection refused",
+            "127.0.0.1:6784",
+        ),
+        (
+            "flannel",
+            999,
+            "loadFlannelSubnetEnv failed: open /run/flannel/subnet.env: no such file or directory",
+            "writes /run/flannel/subnet.env once it is ready",
+        ),
+        (
+            "calico",
+            999,
+            "stat /var/lib/calico/nodename: no such file or directory: check that the calico/node container is running",
+            "writes /var/lib/calico/nodename",
+        ),
+        (
+            "calico",
+            999,
+            "error getting ClusterInformation: connection is unauthorized: Unauthorized",
+            "renews its credentials",
+        ),
+        (
+            "bridge",
+            999,
+            "failed to set bridge addr: \"cni0\" already has an IP address different from 10.244.1.1/24",
+            "ip link delete cni0",
+        ),
+        (
+            "ptp",
+            999,
+            "failed to find plugin \"host-local\" in path [/opt/cni/bin]",
+            "install `host-local`",
+        ),
+        ("macvlan", 999, "failed to lookup master \"eth9\": Link not found", "name a link"),
+        (
+            "portmap",
+            999,
+            "exec: \"iptables\": executable file not found in $PATH",
+            "install iptables on this node",
+        ),
+        ("bandwidth", 999, "create ifb device: operation not supported", "kernel module"),
+        ("tuning", 999, "failed to set sysctl: permission denied", "as root"),
+        (
+            "host-local",
+            999,
+            "failed to allocate for range 0: 10.88.0.5 has been allocated to 5f, duplicate allocation is not allowed",
+            "if its holder is gone",
+        ),
+        (
+            "x",
+            999,
+            "failed to open netns \"/var/run/netns/x\": no such file or directory",
+            "see the log of network plugin `x`",
+        ),
+        ("x", 999, "rpc error: code = ResourceExhausted", "see the log of network plugin"),
+        ("x", 1, "incompatible CNI versions", "set `cniVersion`"),
+        ("x", 7, "missing field", "correct the configuration"),
+        ("x", 11, "later", "temporary condition"),
+        ("x", 50, "no", "cannot serve pods now"),
+        ("x", 103, "something", "see the log of network plugin `x`"),
+    ];
+
     #[test]
     fn reports_of_plugins_and_agents_lead_to_what_an_operator_can_do() {
-        for (program, code, message, wanted) in [
-            (
-                "bridge",
-                999,
-                "failed to allocate for range 0: no IP addresses available in range set: 10.77.0.1-10.77.0.2",
-                "enlarge the address range of network `pods`",
-            ),
-            ("cilium-cni", 999, "Unable to allocate IP: range is full", "or remove pods"),
-            ("aws-cni", 999, "add cmd: failed to assign an IP address to container", "enlarge"),
-            (
-                "aws-cni",
-                11,
-                "ipam daemon not reachable; dial tcp 127.0.0.1:50051: connection refused",
-                "the agent of `aws-cni` at 127.0.0.1:50051 does not answer",
-            ),
-            (
-                "cilium-cni",
-                999,
-                "unable to connect to Cilium agent: dial unix /var/run/cilium/cilium.sock: connect: no such file or directory",
-                "at /var/run/cilium/cilium.sock",
-            ),
-            (
-                "weave-net",
-                100,
-                "unable to allocate IP address: Post \"http://127.0.0.1:6784/ip/x\": dial tcp 127.0.0.1:6784: connect: connection refused",
-                "127.0.0.1:6784",
-            ),
-            (
-                "flannel",
-                999,
-                "loadFlannelSubnetEnv failed: open /run/flannel/subnet.env: no such file or directory",
-                "writes /run/flannel/subnet.env once it is ready",
-            ),
-            (
-                "calico",
-                999,
-                "stat /var/lib/calico/nodename: no such file or directory: check that the calico/node container is running",
-                "writes /var/lib/calico/nodename",
-            ),
-            (
-                "calico",
-                999,
-                "error getting ClusterInformation: connection is unauthorized: Unauthorized",
-                "renews its credentials",
-            ),
-            (
-                "bridge",
-                999,
-                "failed to set bridge addr: \"cni0\" already has an IP address different from 10.244.1.1/24",
-                "ip link delete cni0",
-            ),
-            (
-                "ptp",
-                999,
-                "failed to find plugin \"host-local\" in path [/opt/cni/bin]",
-                "install `host-local`",
-            ),
-            ("macvlan", 999, "failed to lookup master \"eth9\": Link not found", "name a link"),
-            (
-                "portmap",
-                999,
-                "exec: \"iptables\": executable file not found in $PATH",
-                "install iptables on this node",
-            ),
-            ("bandwidth", 999, "create ifb device: operation not supported", "kernel module"),
-            ("tuning", 999, "failed to set sysctl: permission denied", "as root"),
-            (
-                "host-local",
-                999,
-                "failed to allocate for range 0: 10.88.0.5 has been allocated to 5f, duplicate allocation is not allowed",
-                "if its holder is gone",
-            ),
-            (
-                "x",
-                999,
-                "failed to open netns \"/var/run/netns/x\": no such file or directory",
-                "see the log of network plugin `x`",
-            ),
-            ("x", 999, "rpc error: code = ResourceExhausted", "see the log of network plugin"),
-            ("x", 1, "incompatible CNI versions", "set `cniVersion`"),
-            ("x", 7, "missing field", "correct the configuration"),
-            ("x", 11, "later", "temporary condition"),
-            ("x", 50, "no", "cannot serve pods now"),
-            ("x", 103, "something", "see the log of network plugin `x`"),
-        ] {
+        for (program, code, message, wanted) in REPORTS {
             let advice = advice(program, code, message);
             assert!(advice.contains(wanted), "{message}: {advice}");
         }

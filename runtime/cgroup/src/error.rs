@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How much of a value is part of a message: more would crowd out the file and the cause.
 const VALUE_BYTES_MAX: usize = 100;
 
+/// Stands for a controller where a limit needs the unified hierarchy.
+pub(crate) const CGROUP_V2: &str = "cgroup v2";
+
 /// A failed cgroup operation. Each message reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,7 +66,7 @@ pub enum Error {
     #[error("write `{}` to {}", shown(value, VALUE_BYTES_MAX), path.display())]
     Write { path: PathBuf, value: String, source: io::Error },
     /// The controller for a limit is not available.
-    #[error("set {what}: the `{controller}` cgroup controller is not available")]
+    #[error("set {what}: {}", lacks(controller))]
     NoController { what: String, controller: &'static str },
     /// One limit was rejected, and others could not be restored.
     #[error("update the limits as a whole: the old values could not be restored in {files}")]
@@ -164,9 +167,16 @@ impl Error {
     }
 }
 
+fn lacks(controller: &str) -> String {
+    match controller {
+        CGROUP_V2 => "this node has no cgroup v2".to_owned(),
+        controller => format!("the `{controller}` cgroup controller is not available"),
+    }
+}
+
 fn no_controller(controller: &str) -> String {
     match controller {
-        "cgroup v2" => "remove `unified` from the limits, or boot the node with cgroup v2 (systemd.unified_cgroup_hierarchy=1)".into(),
+        CGROUP_V2 => "remove `unified` from the limits, or boot the node with cgroup v2 (systemd.unified_cgroup_hierarchy=1)".into(),
         "hugetlb" => "remove the limit, or choose a page size that the kernel has (ls /sys/kernel/mm/hugepages) with the hugetlb controller enabled".into(),
         "io" | "blkio" => format!(
             "remove the limit, or enable the {controller} controller with an I/O scheduler or cost model that has weights (BFQ, iocost)"

@@ -4,7 +4,7 @@
 use crate::cgroup::Cgroup;
 use crate::counters::ExitCounters;
 use crate::devices;
-use crate::error::Error;
+use crate::error::{CGROUP_V2, Error};
 use crate::files::{
     field, is_invalid, mkdir_all, number, read, read_if_there, write, write_each, write_if_there,
     write_in_any_order,
@@ -70,7 +70,7 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), Error> {
         limit_devices(cgroup, &limits.devices)?;
     }
     if let Some((key, value)) = limits.unified.first() {
-        return Err(missing("cgroup v2", key, value));
+        return Err(missing(CGROUP_V2, key, value));
     }
     Ok(())
 }

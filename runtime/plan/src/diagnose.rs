@@ -3,7 +3,10 @@
 
 mod mounts;
 
-use crate::failure::{EACCES, ENOENT, ENOTDIR, EPERM, ESRCH, Failure, Layer, failure, reason};
+use crate::failure::{
+    E2BIG, EACCES, EAGAIN, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, ERANGE, EROFS, ESRCH,
+    Failure, Layer, failure, reason,
+};
 use hull_init::plan::{HINT, NamespaceKind, Op};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
 use mounts::{bind, mkdir, new_mount, place_hint};
@@ -51,10 +54,33 @@ pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
         let (name, value) =
             sysctl.map_or(("?", "?"), |(name, value)| (name.as_str(), value.as_str()));
         let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
-        let hint = "check the name and value under `securityContext.sysctls`, and that the node's kernel has it";
-        return failure(Layer::Namespace, "sysctl", what, Some(hint));
+        return failure(Layer::Namespace, "sysctl", what, Some(sysctl_hint(error.errno)));
     }
     of_step(None, &plan.cgroup.path, &error)
+}
+
+fn device_hint(errno: i32) -> &'static str {
+    match errno {
+        EPERM | EACCES => {
+            "let hull create devices: it needs CAP_MKNOD, and on a nested node the outer container's device rules must let it"
+        }
+        _ => "check that the device is there on the node",
+    }
+}
+
+fn sysctl_hint(errno: i32) -> &'static str {
+    match errno {
+        ENOENT => {
+            "check the name under `securityContext.sysctls`: the node's kernel has no such setting, or not without a module"
+        }
+        EINVAL | ERANGE | E2BIG => {
+            "correct the value under `securityContext.sysctls`: the kernel does not accept it for this setting"
+        }
+        EACCES | EPERM | EROFS => {
+            "remove it from `securityContext.sysctls`: the node's kernel lets no container change it; set it on the node"
+        }
+        _ => "check the name and value under `securityContext.sysctls`",
+    }
 }
 
 /// `earlier` are the operations before it, which all succeeded.
@@ -86,7 +112,7 @@ fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
         Op::Device { path, major, minor, .. } => fs(
             "device",
             format!("device `{path}` ({major}:{minor}) cannot be made: {why}"),
-            place_hint(path, error).or(Some("check that the device is there on the node")),
+            place_hint(path, error).or(Some(device_hint(error.errno))),
         ),
         Op::Symlink { path, .. } => {
             fs("link", format!("link `{path}` cannot be made: {why}"), place_hint(path, error))
@@ -110,7 +136,7 @@ fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
             Layer::Namespace,
             "sysctl",
             format!("sysctl `{name}` cannot be set to `{value}`: {why}"),
-            Some("check the name and value under `securityContext.sysctls`"),
+            Some(sysctl_hint(error.errno)),
         ),
         Op::Hostname(name) | Op::Domainname(name) => failure(
             Layer::Namespace,
@@ -161,7 +187,7 @@ const WORDS: [Words; 17] = [
         "rlimit",
         "a resource limit cannot be set",
         Some(
-            "it is above the daemon's own hard limit: raise LimitNOFILE and friends of the hull service",
+            "choose a lower limit: open files (nofile) are bounded by the node's fs.nr_open, and without CAP_SYS_RESOURCE every limit is by that of hull's service",
         ),
     ),
     (Step::OomScore, Layer::Process, "oom score", "its OOM score cannot be set", None),
@@ -188,7 +214,9 @@ const WORDS: [Words; 17] = [
         Layer::Process,
         "start",
         "lost the connection to the process that starts it",
-        None,
+        Some(
+            "something killed that process: look for an OOM kill in the pod or on the node (dmesg, memory.events)",
+        ),
     ),
     (
         Step::PauseRoot,
@@ -207,6 +235,20 @@ const WORDS: [Words; 17] = [
         Some("with a user namespace both must be in its range"),
     ),
 ];
+
+/// For a process that the kernel did not create: clone(2), namespaces(7).
+fn clone_hint(errno: i32) -> Option<&'static str> {
+    match errno {
+        EAGAIN => Some(
+            "the pod's limit of processes is reached (the kubelet's `podPidsLimit`), or the node's (kernel.pid_max, kernel.threads-max): raise it, or find what uses it up",
+        ),
+        ENOMEM => Some("free memory on the node"),
+        ENOSPC => Some(
+            "raise the node's limit of namespaces (sysctl user.max_pid_namespaces, user.max_mnt_namespaces and so on), and find out who keeps them with lsns",
+        ),
+        _ => None,
+    }
+}
 
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
     if error.step == Step::Cgroup
@@ -237,6 +279,12 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
                     request no terminal";
         let what = format!("the container has no terminal for it: {why}");
         return failure(Layer::Filesystem, "terminal", what, Some(hint));
+    }
+    if error.step == Step::Clone
+        && let Some(hint) = clone_hint(error.errno)
+    {
+        let what = format!("its process cannot be created: {why}");
+        return failure(Layer::Namespace, "clone", what, Some(hint));
     }
     let kind = std::mem::discriminant(&error.step);
     let words = WORDS.iter().find(|(step, ..)| std::mem::discriminant(step) == kind);
@@ -291,6 +339,19 @@ fn exec(process: Option<&Process>, error: &StepError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_is_not_created_has_a_hint_for_its_limit() {
+        for (errno, wanted) in
+            [(EAGAIN, "podPidsLimit"), (ENOMEM, "memory"), (ENOSPC, "max_pid_namespaces")]
+        {
+            let error = StepError { step: Step::Clone, errno, call: "clone3".into() };
+            let hint = of_step(None, "/x", &error).hint.unwrap();
+            assert!(hint.contains(wanted) && !hint.contains("disk"), "{hint}");
+        }
+        let error = StepError { step: Step::Clone, errno: EPERM, call: "clone3".into() };
+        assert!(of_step(None, "/x", &error).hint.unwrap().contains("hull check"));
+    }
 
     #[test]
     fn the_hint_of_a_refused_cgroup_file_is_not_part_of_the_call() {

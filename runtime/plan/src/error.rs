@@ -63,8 +63,11 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::HostSysctl { name, because: "" } => Some(format!(
+                "set it on the node itself: sysctl -w {name}=VALUE there, or from a privileged pod; and remove it from this one"
+            )),
             Self::HostSysctl { .. } => Some(
-                "set it on the node itself, or give the pod a namespace of its own for it".into(),
+                "set it on the node itself, or let the pod have this namespace of its own (no `hostNetwork` or `hostIPC`)".into(),
             ),
             Self::NoModule { module, .. } => Some(format!(
                 "enable {module} on the node, or take the profile out of the security context"

@@ -67,6 +67,9 @@ fn write_hint(path: &Path, errno: Option<Errno>) -> String {
             format!("free some inodes on the file system of {}: it has too many files (df -i)", path.display())
         }
         Some(Errno::NOSPC) => format!("free some space on the file system of {}", path.display()),
+        Some(Errno::IO | Errno::STALE) => {
+            format!("see dmesg: the file system of {} failed", path.display())
+        }
         Some(Errno::DQUOT) => {
             format!("raise the quota of the file system of {}, or free some space", path.display())
         }

@@ -181,9 +181,14 @@ fn errors_name_the_operation_and_the_file_and_carry_a_hint() {
         assert!(err.to_string().contains(dir.path().to_str().unwrap()), "{err}");
         assert!(err.hint().is_some(), "{err}");
     }
-    let source = hull_sys::Error::new(rustix::io::Errno::NOSPC, "write(/x)");
-    let full = Error::Write { path: "/x".into(), source };
-    assert_eq!(full.hint().unwrap(), "free some space on the file system of /x");
+    let hint = |errno| {
+        let source = hull_sys::Error::new(errno, "write(/x)");
+        Error::Write { path: "/x".into(), source }.hint().unwrap()
+    };
+    assert_eq!(hint(rustix::io::Errno::NOSPC), "free some space on the file system of /x");
+    assert!(hint(rustix::io::Errno::DQUOT).contains("quota"));
+    assert!(hint(rustix::io::Errno::IO).contains("dmesg"));
+    assert!(hint(rustix::io::Errno::ROFS).contains("writable file system"));
 }
 
 proptest! {

@@ -4,6 +4,7 @@
 //! Each text reads after "cannot". The parts' own errors are sources, printed once, by
 //! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
+mod advice;
 mod chain;
 mod message;
 
@@ -139,9 +140,7 @@ impl Error {
             Self::SubPath { .. } => {
                 Some("correct the `subPath` of the volume mount, or the image of the volume".into())
             }
-            Self::VolumeSource { .. } => Some(
-                "a directory that is missing is made; remove what is in its way on the node, or correct the volume's `hostPath`".into(),
-            ),
+            Self::VolumeSource { path, source } => Some(advice::volume_source(path, source.errno())),
             Self::Propagation { mount, .. } => Some(format!(
                 "mount --make-rshared {mount} on the node (systemd makes all mounts shared, unless `MountFlags` or `PrivateMounts` of hull's unit takes that away), or remove `mountPropagation` from the volume mount"
             )),
@@ -159,9 +158,8 @@ impl Error {
             Self::Failed { failure, .. } => failure.hint.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),
-            Self::Log { .. } | Self::LogFile { .. } => Some(
-                "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there".into(),
-            ),
+            Self::Log { path, source } => Some(advice::log_file(path, source.errno())),
+            Self::LogFile { .. } => Some(advice::LOG_FILE.into()),
             Self::Storage { .. } => Some(
                 "see what is mounted there (findmnt) and whether its server runs; once it answers, or is unmounted (umount -l), the same works".into(),
             ),
@@ -191,9 +189,9 @@ impl Error {
             Self::Monitor { source: monitors::Error::Lost, .. } => {
                 Some("the pod's processes are gone; stop and remove the pod, the kubelet makes a new one".into())
             }
+            Self::Monitor { source, .. } => source.hint(),
             Self::Invalid { .. }
             | Self::WrongState { .. }
-            | Self::Monitor { .. }
             | Self::ExecPipes { .. }
             | Self::TooManyStreams { .. }
             | Self::Internal { .. } => None,

@@ -2,6 +2,7 @@
 //! Failures of monitors. Texts read after "cannot".
 
 use hull_proto::monitor::{Failure, VERSION_MIN};
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +36,50 @@ pub(crate) enum Error {
     Refused { failure: Failure },
     #[error("understand the pod's monitor: it answered {answer}")]
     WrongAnswer { answer: String },
+}
+
+impl Error {
+    /// Advice for the operator, if there is any.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Spawn { source } => of_new_process(source.errno()),
+            Self::Listen { path, source } => match Errno::from_io_error(source) {
+                Some(Errno::NOSPC) => Some(format!(
+                    "free space or inodes on the file system of {} (df -h, df -i)",
+                    path.display()
+                )),
+                Some(Errno::INVAL | Errno::NAMETOOLONG) => Some(
+                    "choose a shorter `state_dir`: the path of a socket has at most 107 bytes"
+                        .into(),
+                ),
+                _ => None,
+            },
+            Self::TooOld { .. } | Self::CannotAttach { .. } => Some(
+                "delete the pod, so that it is created again with this release's monitor".into(),
+            ),
+            Self::Programs { .. }
+            | Self::Reap { .. }
+            | Self::Connect { .. }
+            | Self::Lost
+            | Self::Hangs { .. }
+            | Self::Refused { .. }
+            | Self::WrongAnswer { .. } => None,
+        }
+    }
+}
+
+/// For a process that the kernel did not create.
+fn of_new_process(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::AGAIN => Some(
+            "raise the node's limits of processes (kernel.pid_max, kernel.threads-max, TasksMax of hull's service), or find what uses them up".into(),
+        ),
+        Errno::NOMEM => Some("free memory on the node, or raise MemoryMax of hull's service".into()),
+        Errno::MFILE | Errno::NFILE => Some(
+            "raise the limit of open files: LimitNOFILE of hull's service, fs.file-max of the node".into(),
+        ),
+        _ => None,
+    }
 }
 
 /// A failure as a part of a sentence. A step is explained where the plan is known.

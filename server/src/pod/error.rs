@@ -6,6 +6,7 @@ use crate::monitors;
 use crate::oci_spec;
 use crate::records;
 use hull_plan::Failure;
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 
@@ -61,12 +62,42 @@ impl Error {
             Self::Pause { failure } => failure.hint.clone(),
             Self::ClearCgroup { source } => source.hint(),
             Self::Cgroup { source } => source.hint(),
-            Self::Internal { .. }
-            | Self::WriteFiles { .. }
-            | Self::RemoveDirectory { .. }
-            | Self::Monitor { .. }
-            | Self::OpenNetns { .. }
-            | Self::Netns { .. } => None,
+            Self::Monitor { source } => source.hint(),
+            Self::Netns { source } => netns_hint(source.errno()),
+            Self::WriteFiles { path, source } => {
+                let is_full = Errno::from_io_error(source) == Some(Errno::NOSPC);
+                is_full.then(|| {
+                    format!(
+                        "free space or inodes on the file system of {} (df -h, df -i)",
+                        path.display()
+                    )
+                })
+            }
+            Self::Internal { .. } | Self::RemoveDirectory { .. } | Self::OpenNetns { .. } => None,
         }
+    }
+}
+
+/// For a network namespace that the kernel did not create. Its ENOSPC is not about a disk: namespaces(7).
+fn netns_hint(errno: Errno) -> Option<String> {
+    match errno {
+        Errno::NOSPC | Errno::USERS => Some(
+            "raise the node's limit of namespaces: sysctl -w user.max_net_namespaces=65536, and find out who keeps them with lsns -t net".into(),
+        ),
+        Errno::NOMEM => Some("free memory on the node".into()),
+        Errno::PERM => Some("run hull serve as root, with CAP_SYS_ADMIN".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_namespaces_is_not_a_full_disk() {
+        let source = hull_sys::Error::new(Errno::NOSPC, "unshare(NEWNET)");
+        let hint = Error::Netns { source }.hint().unwrap_or_default();
+        assert!(hint.contains("user.max_net_namespaces") && !hint.contains("df"), "{hint}");
     }
 }

@@ -145,16 +145,14 @@ pub(super) fn bind(
     } else if error.call.contains("a directory, the file") {
         (
             format!(
-                "{named} cannot be mounted at `{target}`: it is a directory, and `{target}` is a file ({})",
-                reason(error)
+                "{named} cannot be mounted at `{target}`: it is a directory, and `{target}` is a file (not a directory)"
             ),
             directory_over_file(earlier, target),
         )
     } else if error.call.contains("a file, the directory") {
         (
             format!(
-                "{named} cannot be mounted at `{target}`: it is a file, and `{target}` is a directory ({})",
-                reason(error)
+                "{named} cannot be mounted at `{target}`: it is a file, and `{target}` is a directory"
             ),
             file_over_directory(earlier, target),
         )
