@@ -14,7 +14,8 @@
 )]
 
 use hull_network::{
-    Bandwidth, Dns, LinkMode, Mode, Network, Pod, PortMapping, Protocol, Request, cni,
+    Bandwidth, Dns, LinkMode, Mode, Network, Pod, PortMapping, Protocol, Request, RequestedNetwork,
+    cni,
 };
 use hull_sys::netns;
 use std::collections::{BTreeMap, HashMap};
@@ -185,6 +186,7 @@ fn attach(
         dns: &Dns::default(),
         cgroup: "",
         annotations: &HashMap::new(),
+        network: RequestedNetwork::Configured,
     });
     attached.map(drop)
 }

@@ -100,7 +100,7 @@ pub enum Error {
     Probe { what: &'static str, source: sys::Error },
     #[error("remove the pod network: {count} pods are still attached")]
     StillAttached { count: usize },
-    #[error("provide {what} for the pod: the pod network is `none`")]
+    #[error("provide {what} for the pod: its network is `none`")]
     NoNetwork { what: &'static str },
     #[error(transparent)]
     Cni(#[from] crate::cni::error::Error),

@@ -40,4 +40,5 @@ pub use netns::{interface_stats, loopback_up};
 pub use network::{Choice, Mode, Network};
 pub use types::{
     Bandwidth, Dns, InterfaceStats, LinkMode, Pod, PortMapping, Protocol, Provider, Request,
+    RequestedNetwork,
 };

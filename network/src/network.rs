@@ -11,7 +11,7 @@ use crate::held_ports;
 use crate::netns;
 use crate::ports_in_use::{PortsInUse, Reserved};
 use crate::sync::lock_unpoisoned;
-use crate::types::{Bandwidth, Provider, Request};
+use crate::types::{Bandwidth, Provider, Request, RequestedNetwork};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -151,7 +151,11 @@ impl Network {
     /// When a step fails. The attempt is rolled back; [`Network::detach`] removes whatever could not be
     /// rolled back.
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
-        let provider = self.choose()?.provider;
+        let provider = match request.network {
+            RequestedNetwork::Configured => self.choose()?.provider,
+            RequestedNetwork::Loopback => Provider::None,
+            RequestedNetwork::Cni(_) => Provider::Cni,
+        };
         let _reserved = self.reserve_ports(provider, request)?;
         if provider != Provider::None {
             refuse_held_ports(request)?;

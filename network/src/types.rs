@@ -30,6 +30,20 @@ pub struct Request<'r> {
     pub cgroup: &'r str,
     /// The pod's annotations.
     pub annotations: &'r HashMap<String, String>,
+    /// The network that the pod asks for.
+    pub network: RequestedNetwork<'r>,
+}
+
+/// The network that a pod asks for. Kubernetes leaves it to the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RequestedNetwork<'r> {
+    /// The one that the node's configuration decides on.
+    #[default]
+    Configured,
+    /// Only loopback in a namespace of its own.
+    Loopback,
+    /// The one that the CNI configuration with this name describes, and no other.
+    Cni(&'r str),
 }
 
 /// Rate limits in bits per second; `None` means unlimited.

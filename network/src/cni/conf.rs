@@ -71,6 +71,13 @@ pub(super) struct Configurations {
     pub(super) bad: Vec<InvalidFile>,
 }
 
+impl Configurations {
+    /// The network with this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Network> {
+        self.networks.iter().find(|of| of.name == name && !of.is_loopback())
+    }
+}
+
 /// The state of all configuration files: equal as long as none has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Fingerprint(Vec<(PathBuf, u64, i64, i64, u64)>);

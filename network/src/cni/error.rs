@@ -2,12 +2,12 @@
 //! The errors of CNI, and hints for the operator.
 
 use super::advice::{self, Report};
-use super::conf::InvalidFile;
+use super::conf::{Configurations, InvalidFile};
 use super::invoke;
 use super::protocol::{PluginError, Verb};
 use rustix::io::Errno;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Identifies a plugin call in errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum Error {
     ReadConf { dir: PathBuf, source: io::Error },
     #[error("find a network for pods: {}", none_in(dir, bad))]
     NoNetwork { dir: PathBuf, bad: Vec<InvalidFile> },
+    #[error("find network `{name}`: no CNI configuration in {} has this name", dir.display())]
+    NotConfigured { name: String, dir: PathBuf, known: Vec<String> },
     #[error("find CNI plugin `{program}` of network `{network}`: it is not found in {dirs}")]
     NoProgram { program: String, network: String, dirs: String },
     #[error("run CNI plugin `{program}` of network `{network}`: {} is {what}", path.display())]
@@ -117,6 +119,12 @@ fn start_hint(program: &str, error: &io::Error) -> String {
 }
 
 impl Error {
+    /// No configuration of the directory `dir` describes the network `name`.
+    pub(super) fn not_configured(name: &str, dir: &Path, found: &Configurations) -> Self {
+        let known = found.networks.iter().map(|of| of.name.clone()).collect();
+        Self::NotConfigured { name: name.to_owned(), dir: dir.to_owned(), known }
+    }
+
     /// Advice for the operator, where there is any.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -125,6 +133,12 @@ impl Error {
                 "install a network plugin (Cilium, Calico, Flannel, …) that writes to {}, set another `conf_dir` under `[network.cni]`, or set `mode = \"bridge\"` under `[network]`",
                 dir.display()
             )),
+            Self::NotConfigured { known, .. } if known.is_empty() => {
+                Some("there is none; use `--network pod`, `host` or `none`".into())
+            }
+            Self::NotConfigured { known, .. } => {
+                Some(format!("use one of {}", known.join(", ")))
+            }
             Self::NoNetwork { .. } => Some("correct these files; hull reads them again when they change".into()),
             Self::NoProgram { program, .. } => Some(format!(
                 "install `{program}` there, or add its directory to `bin_dirs` under `[network.cni]`"

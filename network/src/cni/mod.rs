@@ -39,11 +39,11 @@ use crate::error::Error as NetworkError;
 use crate::limits::SURVEY_S;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
-use crate::types::{PortMapping, Request};
+use crate::types::{PortMapping, Request, RequestedNetwork};
 use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
 use plugins::Plugins;
-use protocol::{PluginInput, Target, ValidAttachment};
+use protocol::{PluginInput, ValidAttachment};
 use records::{Attachment, Record, Records};
 use result::AddResult;
 use serde_json::Value;
@@ -53,6 +53,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
+use version::Version;
 
 /// Settings for CNI.
 #[derive(Debug, Clone)]
@@ -236,7 +237,7 @@ impl Cni {
     pub fn inspect(&self) -> Result<Inspected, Error> {
         self.check()?;
         let networks = self.networks()?;
-        let shown = |(network, version): &(Network, version::Version)| {
+        let shown = |(network, version): &(Network, Version)| {
             let plugins: Vec<&str> = network.plugins.iter().map(|of| of.program.as_str()).collect();
             let (name, file) = (&network.name, network.file.display());
             format!("`{name}` ({}; CNI {}) of {file}", plugins.join(", "), version.text())
@@ -320,7 +321,7 @@ impl Cni {
     }
 
     fn try_attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, NetworkError> {
-        let networks = self.networks()?;
+        let networks = self.requested(request.network)?;
         let mut record = self.plan(request, &networks)?;
         self.reserve(&record)?;
         self.save(&record)?;
@@ -339,13 +340,13 @@ impl Cni {
     fn plan(
         &self,
         request: &Request<'_>,
-        networks: &[(Network, version::Version)],
+        networks: &[(Network, Version)],
     ) -> Result<Record, NetworkError> {
         let mut record = Record::new(request.pod.id, request.namespace, request.name);
         record.args = args::cni_args(request)?;
         record.capabilities = args::capabilities(request, &lock_unpoisoned(&self.pod_cidr));
         record.ports = request.ports.iter().copied().filter(|port| port.host_port != 0).collect();
-        let of = |(number, (network, version)): (usize, &(Network, version::Version))| {
+        let of = |(number, (network, version)): (usize, &(Network, Version))| {
             Attachment::new(format!("eth{number}"), network, *version)
         };
         record.attachments = networks.iter().enumerate().map(of).collect();
@@ -372,7 +373,7 @@ impl Cni {
     fn add(&self, record: &Record, attachment: &Attachment) -> Result<Value, Error> {
         let netns = self.netns(record);
         let call = self.records.call(&record.pod);
-        let target = target(record, attachment, &netns, &call);
+        let target = record.target(attachment, &netns, &call);
         let of = (attachment.network.as_str(), attachment.version());
         let mut prev_result = None;
         for plugin in attachment.plugins() {
@@ -420,7 +421,7 @@ impl Cni {
     ) -> Result<(), Error> {
         let netns = self.netns(record);
         let call = self.records.call(&record.pod);
-        let target = target(record, attachment, &netns, &call);
+        let target = record.target(attachment, &netns, &call);
         let version = attachment.version();
         let prev_result = attachment.result.clone().filter(|_| version.has_check());
         let input =
@@ -429,8 +430,16 @@ impl Cni {
         self.plugins.call(verb, of, plugin, Some(&target), &input).map(drop)
     }
 
+    /// The network that a pod names, or those of all pods.
+    fn requested(&self, of: RequestedNetwork<'_>) -> Result<Vec<(Network, Version)>, Error> {
+        let RequestedNetwork::Cni(name) = of else { return self.networks() };
+        let (dir, found) = (&self.config.conf_dir, self.configurations()?);
+        let network = found.named(name).ok_or_else(|| Error::not_configured(name, dir, &found))?;
+        Ok(vec![(network.clone(), self.plugins.version(network)?)])
+    }
+
     /// The networks that pods are attached to, each with the CNI version to use.
-    fn networks(&self) -> Result<Vec<(Network, version::Version)>, Error> {
+    fn networks(&self) -> Result<Vec<(Network, Version)>, Error> {
         let found = self.configurations()?;
         let mut networks = found.networks.iter().filter(|of| !of.is_loopback()).peekable();
         if networks.peek().is_none() {
@@ -487,14 +496,4 @@ impl Cni {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
         lock_unpoisoned(&self.known)
     }
-}
-
-fn target<'t>(
-    record: &'t Record,
-    attachment: &'t Attachment,
-    netns: &'t str,
-    call: &'t Path,
-) -> Target<'t> {
-    let if_name = &attachment.if_name;
-    Target { container: &record.pod, netns, if_name, args: &record.args, call }
 }

@@ -10,6 +10,7 @@
 
 use super::conf::Plugin;
 use super::error::Error;
+use super::protocol::Target;
 use super::result::AddResult;
 use super::version::Version;
 use crate::records;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The attachments of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +75,18 @@ impl Record {
             return Err(Error::NoAddress { network, if_name });
         }
         Ok(ips)
+    }
+
+    /// The target of plugin calls for an attachment of this pod, in the network namespace at `netns`; `call` names the
+    /// calls in progress.
+    pub(super) fn target<'t>(
+        &'t self,
+        attachment: &'t Attachment,
+        netns: &'t str,
+        call: &'t Path,
+    ) -> Target<'t> {
+        let if_name = &attachment.if_name;
+        Target { container: &self.pod, netns, if_name, args: &self.args, call }
     }
 
     /// The first of these host ports that the pod has, and the pod's mapping of it.

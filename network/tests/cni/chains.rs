@@ -119,6 +119,26 @@ fn a_pod_can_have_a_link_of_each_of_several_networks() {
 }
 
 #[test]
+fn a_pod_gets_the_network_that_it_names_and_no_other() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two"]);
+        host.conf("10.conf", r#"{"cniVersion": "1.0.0", "name": "first", "type": "one"}"#);
+        host.conf("20.conf", r#"{"cniVersion": "1.0.0", "name": "second", "type": "two"}"#);
+        let mut pod = TestPod::new(1);
+        pod.network = Some("second");
+        host.attach(&pod).unwrap();
+        host.cni.detach(&pod.id).unwrap();
+        let order: Vec<_> =
+            host.called().iter().map(|of| format!("{} {}", of.verb, of.plugin)).collect();
+        assert_eq!(order, ["ADD two", "DEL two"]);
+        pod.network = Some("third");
+        let said = sentence(&host.attach(&pod).unwrap_err());
+        assert!(said.contains("`third`") && said.contains("first, second"), "{said}");
+        assert!(!host.cni.is_attached(&pod.id));
+    });
+}
+
+#[test]
 fn an_attach_that_fails_is_undone_and_says_why() {
     let ways = [
         (FAIL, "the plugin reported \"no such luck; really\" (code 107)"),

@@ -6,7 +6,7 @@
 //! succeeds.
 
 use hull_network::cni::{Config, Error};
-use hull_network::{Bandwidth, Cni, Dns, Pod, PortMapping, Protocol, Request};
+use hull_network::{Bandwidth, Cni, Dns, Pod, PortMapping, Protocol, Request, RequestedNetwork};
 use hull_sys::netns;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -172,6 +172,7 @@ impl Host {
             dns: &pod.dns,
             cgroup: "/kubepods/pod1",
             annotations: &pod.annotations,
+            network: pod.network.map_or(RequestedNetwork::Configured, RequestedNetwork::Cni),
         })
     }
 }
@@ -194,6 +195,8 @@ pub(crate) struct TestPod {
     pub(crate) bandwidth: Bandwidth,
     pub(crate) dns: Dns,
     pub(crate) annotations: HashMap<String, String>,
+    /// The name of the network that it asks for.
+    pub(crate) network: Option<&'static str>,
 }
 
 impl TestPod {
@@ -206,6 +209,7 @@ impl TestPod {
             bandwidth: Bandwidth::default(),
             dns: Dns::default(),
             annotations: HashMap::new(),
+            network: None,
         }
     }
 
