@@ -3,7 +3,8 @@
 //! standard input and answer with JSON.
 //!
 //! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
-//! the last line of what it complains about. It is killed when its time is up.
+//! the last line of what it complains about: on stderr, or on stdout as docker's own helpers do, never a JSON
+//! document, which may hold a secret. It is killed when its time is up.
 
 use crate::credentials::auth::Auth;
 use crate::error::shown;
@@ -54,14 +55,14 @@ fn start(name: &str, operation: &str) -> Result<Child, String> {
 pub(super) async fn change(name: &str, operation: &str, input: &str) -> Result<(), String> {
     let mut child = start(name, operation)?;
     let talked = tokio::time::timeout(TIME_MAX, async {
-        let (_, complaint) = talk(&mut child, input).await;
-        (child.wait().await, complaint)
+        let (answer, stderr) = talk(&mut child, input).await;
+        (child.wait().await, complaint(&answer, &stderr))
     });
     let (ended, complaint) =
         talked.await.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;
     match ended {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(format!("it failed{}", last_line(&complaint))),
+        Ok(_) => Err(format!("it failed{complaint}")),
         Err(err) => Err(format!("it cannot be waited for: {err}")),
     }
 }
@@ -70,8 +71,7 @@ pub(super) async fn change(name: &str, operation: &str, input: &str) -> Result<(
 pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String> {
     let mut child = start(name, "get")?;
     let talked = tokio::time::timeout(TIME_MAX, talk(&mut child, server)).await;
-    let (answer, complaint) =
-        talked.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;
+    let (answer, stderr) = talked.map_err(|_| format!("no answer in {} s", TIME_MAX.as_secs()))?;
     // Whether it ended well is seen by its answer: a daemon that leaves its children to the kernel
     // gets no exit codes.
     match serde_json::from_slice::<Answer>(&answer) {
@@ -85,7 +85,7 @@ pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String
             if detail.contains(NOTHING) {
                 return Ok(None);
             }
-            Err(format!("its answer is not what helpers answer{}", last_line(&complaint)))
+            Err(format!("it has no credentials to give{}", complaint(&answer, &stderr)))
         }
     }
 }
@@ -107,8 +107,27 @@ async fn all(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     bytes
 }
 
-fn last_line(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+/// The clause about what a helper complains of; empty if it says nothing that may be shown.
+fn complaint(answer: &[u8], stderr: &[u8]) -> String {
+    let is_document = answer.contains(&b'{') || answer.contains(&b'"');
+    let said = if stderr.trim_ascii().is_empty() && !is_document { answer } else { stderr };
+    let text = String::from_utf8_lossy(said);
     let line = shown(text.trim().lines().last().unwrap_or_default(), SAID_BYTES);
     if line.is_empty() { String::new() } else { format!("; it complains: {line}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_read_where_helpers_write_it_and_is_never_a_secret() {
+        let said = |answer: &str, stderr: &str| complaint(answer.as_bytes(), stderr.as_bytes());
+        assert_eq!(said("error: pass is locked\n", ""), "; it complains: error: pass is locked");
+        assert_eq!(said("x", "usage:\nno gpg\n"), "; it complains: no gpg");
+        for secret in [r#"{"Username": "u", "Secret": "s3cret""#, r#""Secret": "s3cret","#] {
+            assert_eq!(said(secret, " \n"), "");
+        }
+        assert_eq!(said("", ""), "");
+    }
 }
