@@ -114,6 +114,12 @@ async fn pods_of_network_plugins_reach_each_other_and_leave_nothing() {
     let image = fixture::busybox();
     let _id = cri.pull(&image).await.or_fail("pull busybox");
 
+    let named = ["run", "--rm", "--network", "pods", &image, "ip", "route"];
+    assert!(node.hull(&named).good().contains("default"));
+    let none = node.hull(&["run", "--rm", "--network", "nope", &image, "true"]);
+    assert!(none.code == 125 && none.stderr.contains("`nope`"), "{none:?}");
+    assert!(none.stderr.contains("pods"), "the hint names those that there are: {none:?}");
+
     let web = cri.run_pod_with(with_port(&node, "web")).await.or_fail("run the web pod");
     let page = "mkdir /www && echo served > /www/index.html && exec httpd -f -p 80 -h /www";
     let _web = cri.run(&web, shell("web", &image, page)).await;

@@ -51,6 +51,8 @@ async fn every_command_prints_json_that_fits_its_schema() {
     let run = ["run", "-d", "--name", "all", "-p", "9001", "-l", "a=b", &image, "sleep", "1000"];
     let _id = node.hull(&run).good();
     let _ran = node.hull(&["run", "--name", "done", &image, "false"]);
+    let archive = node.host_dir().join("archive.tar").display().to_string();
+    let _out = node.hull(&["export", "-o", &archive, &image]).good();
     let commands: &[(&str, &[&str])] = &[
         ("ps", &["ps", "-a"]),
         ("pods", &["pods"]),
@@ -73,6 +75,8 @@ async fn every_command_prints_json_that_fits_its_schema() {
         ("explain", &["explain", "all"]),
         ("trace", &["trace", "all"]),
         ("top --once", &["top", "--once"]),
+        ("pull", &["pull", "-q", &image]),
+        ("import", &["import", &archive]),
     ];
     // They have no other formats, or take a second each time.
     let only_json: [&[&str]; 3] = [&["audit", "all"], &["trace", "all"], &["top", "--once"]];

@@ -33,6 +33,27 @@ async fn network_options_reach_the_files_of_the_pod() {
 }
 
 #[tokio::test]
+async fn a_pod_has_no_network_that_of_the_host_or_ranges_of_ports() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let options = ["--network", "none", "--add-host", "db:192.0.2.7"];
+    let text = ran(&node, &options, "ls /sys/class/net; wc -l < /proc/net/route; cat /etc/hosts");
+    assert!(text.starts_with("lo\n1\n") && text.ends_with("192.0.2.7\tdb\n"), "{text}");
+    let of_host = fs::read_to_string("/etc/hosts").unwrap();
+    let options = ["--net", "host", "--add-host", "db:192.0.2.7"];
+    let text = ran(&node, &options, "cat /etc/hosts");
+    assert_eq!(text, format!("{}\n192.0.2.7\tdb\n", of_host.trim_end_matches('\n')));
+    let port = node.host_port();
+    let range = format!("127.0.0.1:{port}-{}:80-81/udp", port + 1);
+    let _id =
+        node.hull(&["run", "-d", "--name", "range", "-p", &range, &image, "sleep", "9"]).good();
+    let text = node.hull(&["port", "range", "81/udp"]).good();
+    assert_eq!(text, format!("127.0.0.1:{}\n", port + 1));
+    let _named = node.hull(&["rm", "-f", "range"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn limits_and_security_options_are_in_effect() {
     let node = Node::start().await;
     let options =
@@ -114,7 +135,8 @@ async fn what_hull_cannot_do_as_asked_ends_the_start_with_an_error() {
     let node = Node::start().await;
     let image = fixture::busybox();
     for (options, word) in [
-        (&["--restart", "always"][..], "always"),
+        (&["--restart", "sometimes"][..], "sometimes"),
+        (&["-p", "8000-8010:80-82"], "8000-8010"),
         (&["--network", "macvlan"], "macvlan"),
         (&["--platform", "plan9/mips"], "plan9"),
         (&["--security-opt", "systempaths=unconfined"], "systempaths"),

@@ -115,6 +115,35 @@ async fn files_are_copied_in_both_directions_and_links_of_the_container_lead_now
 }
 
 #[tokio::test]
+async fn files_are_copied_from_and_to_containers_that_do_not_run() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let dir = node.host_dir();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let new = node::write(&dir, "new", "before the start\n").display().to_string();
+    let create = ["create", "--name", "box", "-v", "kept:/data", &image, "sh", "-c"];
+    let _id =
+        node.hull(&[&create[..], &["cat /new; echo left > /left; ln -s / /way"]].concat()).good();
+    let _out = node.hull(&["cp", &new, "box:/new"]).good();
+    let refused = node.hull(&["cp", &new, "box:/data/new"]);
+    assert!(refused.code == 1 && refused.stderr.contains("volumes/kept"), "{refused:?}");
+    let _named = node.hull(&["start", "box"]).good();
+    let _code = node.hull(&["wait", "box"]).good();
+    assert_eq!(node.hull(&["logs", "box"]).good(), "before the start\n");
+    let _out = node.hull(&["cp", "box:/left", &path("left")]).good();
+    assert_eq!(fs::read_to_string(dir.join("left")).unwrap(), "left\n");
+    let _out = node.hull(&["cp", "box:/etc/passwd", &path("passwd")]).good();
+    assert!(fs::read_to_string(dir.join("passwd")).unwrap().starts_with("root:"));
+    // Its links lead into its own root, as those of a running container.
+    let _out = node.hull(&["cp", "box:/way/left", &path("again")]).good();
+    let stolen = format!("box:/way{}", dir.join("new").display());
+    let refused = node.hull(&["cp", &stolen, &path("stolen")]);
+    assert!(refused.code == 1 && !dir.join("stolen").try_exists().unwrap(), "{refused:?}");
+    let _named = node.hull(&["rm", "-f", "box"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn top_stats_port_and_port_forward_show_and_reach_a_pod() {
     let node = Node::start().await;
     let image = fixture::busybox();
@@ -175,6 +204,14 @@ async fn a_manifest_is_played_and_taken_down() {
     let file = node::write(&node.host_dir(), "probe.yaml", &probe).display().to_string();
     let refused = node.hull(&["play", "kube", &file]);
     assert!(refused.stderr.contains("livenessProbe"), "{refused:?}");
+    // A pod that the daemon refuses leaves no directory.
+    let class = "  restartPolicy: Never\n  runtimeClassName: none\n";
+    let refused = text.replace("  restartPolicy: Never\n", class);
+    let file = node::write(&node.host_dir(), "class.yaml", &refused).display().to_string();
+    let refused = node.hull(&["play", "kube", &file]);
+    assert!(refused.code == 1 && refused.stderr.contains("none"), "{refused:?}");
+    let left = fs::read_dir(node.data_dir().join("run-logs")).unwrap().count();
+    assert_eq!(left, 0, "directories of removed pods");
     node.nothing_is_left().await;
 }
 
@@ -226,7 +263,9 @@ async fn prune_removes_what_is_unused_and_asks_first() {
     let _named = node.hull(&["rm", "-f", "runs"]).good();
     let usage = json(&node, &["df", "-o", "json"]);
     assert_eq!(usage[0]["active"], 0, "{usage}");
-    let removed = node.hull(&["prune", "--images", "-y"]).good();
+    let removed = node.hull(&["image", "prune", "-f"]).good();
+    assert!(removed.is_empty(), "an image with a tag stays: {removed}");
+    let removed = node.hull(&["image", "prune", "-a", "-f"]).good();
     assert!(removed.contains("busybox"), "{removed}");
     node.nothing_is_left().await;
 }

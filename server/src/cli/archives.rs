@@ -4,7 +4,7 @@
 use super::args::{Export, Import};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::output;
+use super::{format, output, stored};
 use hull_proto::admin;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::fs::File;
@@ -25,6 +25,18 @@ pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
     let imported = taken_in(&mut client, file, args.name.as_deref()).await?;
     for left in imported.left {
         output::to_stderr(&not_imported(&left.name, &left.why));
+    }
+    if stored::is_selected(&args.output) {
+        let mut rows = Vec::new();
+        for image in imported.images {
+            // An image that got no name has one row of its own.
+            let none = [String::new()];
+            let names = if image.names.is_empty() { &none[..] } else { &image.names };
+            for name in names {
+                rows.push(stored::of(&mut client, &image.id, name).await?);
+            }
+        }
+        return format::print(&stored::IMPORTED, &rows, &args.output);
     }
     for image in imported.images {
         let names = if image.names.is_empty() { "-".into() } else { image.names.join(" ") };

@@ -11,7 +11,7 @@ use super::output;
 use super::session::{self, Ended, Options};
 use super::signals::EndSignals;
 use super::stdin::Stdin;
-use super::wait;
+use super::{verbose, wait};
 use hull_proto::cri as api;
 
 /// How a container was created: whether it has input, and a terminal.
@@ -97,12 +97,8 @@ pub(crate) async fn input(client: &mut Client, id: &str) -> Result<()> {
 
 /// Asks the daemon how the container was created.
 async fn stdio(client: &mut Client, id: &str) -> Result<Stdio> {
-    let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
-    let answer = client.runtime.container_status(request).await?.into_inner();
-    let missing = Error::Response { operation: "attach to the container", missing: "config" };
-    let info = answer.info.get("info").ok_or(missing)?;
-    let info: serde_json::Value =
-        serde_json::from_str(info).map_err(|source| Error::Json { source })?;
+    let answer = verbose::container(client, id).await?;
+    let info = verbose::info(&answer.info, "attach to the container")?;
     let flag = |name: &str| info["config"][name].as_bool().unwrap_or(false);
     Ok(Stdio { stdin: flag("stdin"), tty: flag("tty") })
 }

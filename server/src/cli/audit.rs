@@ -5,11 +5,10 @@ use super::client::Client;
 use super::error::{Error, Result, chain};
 use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, short};
+use super::verbose;
 use crate::audit::{self, Audited, DaemonFacts, Facts, NotAudited, Report};
-use crate::config::Config;
 use clap::{Args, ValueEnum};
-use hull_proto::{admin, cri as api};
-use serde_json::Value;
+use hull_proto::cri as api;
 use std::path::Path;
 
 /// Examples, and the meaning of the table.
@@ -121,7 +120,10 @@ fn is_pod(objects: &Objects, name: &str) -> bool {
 
 fn none_runs(pod: &api::PodSandbox) -> Error {
     let (id, name) = (short(&pod.id), pod_name(pod));
-    Error::NotRunning { what: format!("pod {id} ({name}): none of its containers runs") }
+    Error::NotRunning {
+        operation: "audit",
+        what: format!("pod {id} ({name}): none of its containers runs"),
+    }
 }
 
 /// The pod with this name, or the pod of the container with this name, and the containers to audit.
@@ -145,7 +147,7 @@ fn find<'k>(
             if !is_running(container) {
                 let name = container_name(container);
                 let what = format!("container {} ({name}): it does not run", short(&container.id));
-                return Err(Error::NotRunning { what });
+                return Err(Error::NotRunning { operation: "audit", what });
             }
             Ok((pod, vec![container]))
         }
@@ -185,12 +187,6 @@ impl From<audit::Error> for Failed {
 
 const OPERATION: &str = "find the processes to audit";
 
-fn info(info: &std::collections::HashMap<String, String>) -> Result<Value> {
-    let missing = Error::Response { operation: OPERATION, missing: "verbose info" };
-    let text = info.get("info").ok_or(missing)?;
-    serde_json::from_str(text).map_err(|source| Error::Json { source })
-}
-
 /// The first process of a container, from the daemon.
 struct Process {
     /// 0 if there is none.
@@ -201,17 +197,11 @@ struct Process {
 }
 
 async fn process(client: &mut Client, id: &str) -> Result<Process> {
-    let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
-    let answer = client.runtime.container_status(request).await?.into_inner();
-    let info = info(&answer.info)?;
-    let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or(Error::Response { operation: OPERATION, missing: "pid" })?;
-    let cgroup = info["cgroup"]
-        .as_str()
-        .ok_or(Error::Response { operation: OPERATION, missing: "cgroup" })?;
+    let info = verbose::info(&verbose::container(client, id).await?.info, OPERATION)?;
+    let (pid, cgroup) = (verbose::pid(&info, OPERATION)?, verbose::cgroup(&info, OPERATION)?);
     let devices = info["runtimeSpec"]["linux"]["devices"].as_array().into_iter().flatten();
     let paths = devices.filter_map(|device| device["path"].as_str().map(str::to_owned));
-    Ok(Process { pid, cgroup: cgroup.to_owned(), devices: paths.collect() })
+    Ok(Process { pid, cgroup, devices: paths.collect() })
 }
 
 /// The facts from the record of a pod. `of_pod` has only pause.
@@ -220,21 +210,14 @@ async fn pod_facts(
     socket: &Path,
     pod: &api::PodSandbox,
 ) -> Result<DaemonFacts> {
-    // The configuration of the running daemon, which may differ from the files.
-    let answer = client.admin.config(admin::ConfigRequest {}).await?.into_inner();
-    let daemon: Config = toml::from_str(&answer.toml).map_err(|_| Error::Response {
-        operation: OPERATION,
-        missing: "configuration of this version",
-    })?;
+    let daemon = client.config().await?;
     let plain =
         |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
-    let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
-    let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
-    let info = info(&answer.info)?;
+    let answer = verbose::pod(client, &pod.id).await?;
+    let info = verbose::info(&answer.info, OPERATION)?;
     // Typed, so that a renamed field is an error instead of a field that is not set.
-    let config: api::PodSandboxConfig =
-        serde_json::from_value(info["config"].clone()).map_err(|source| Error::Json { source })?;
-    let pause = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    let config: api::PodSandboxConfig = verbose::config(&answer.info, OPERATION)?;
+    let pause = Some(verbose::pid(&info, OPERATION)?).filter(|pid| *pid > 0);
     Ok(DaemonFacts {
         pod_uid: pod.metadata.as_ref().map_or_else(String::new, |metadata| metadata.uid.clone()),
         pod_dirs: ["files", "directory"]

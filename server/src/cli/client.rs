@@ -2,6 +2,8 @@
 //! The connection to the daemon.
 
 use super::error::{Error, Result};
+use crate::config::Config;
+use hull_proto::admin;
 use hull_proto::admin::hull_client::HullClient;
 use hull_proto::cri::image_service_client::ImageServiceClient;
 use hull_proto::cri::runtime_service_client::RuntimeServiceClient;
@@ -45,6 +47,15 @@ impl Client {
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             admin: HullClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        })
+    }
+
+    /// The configuration of the running daemon, which may differ from the files.
+    pub(crate) async fn config(&mut self) -> Result<Config> {
+        let answer = self.admin.config(admin::ConfigRequest {}).await?.into_inner();
+        toml::from_str(&answer.toml).map_err(|_| Error::Response {
+            operation: "read the configuration of the daemon",
+            missing: "configuration of this version",
         })
     }
 }

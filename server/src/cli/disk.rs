@@ -6,11 +6,10 @@ use super::client::Client;
 use super::error::{Error, Result};
 use super::format::{self, Field, Kind, Kinds};
 use super::names::{Objects, container_name, pod_name};
-use super::ps::row;
-use super::{images, objects, output};
+use super::ps::{self, row};
+use super::{images, objects, output, run_logs};
 use hull_proto::{admin, cri as api};
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 /// The fields of kinds of data.
@@ -49,8 +48,8 @@ pub(crate) async fn df(mut client: Client, args: &Listed) -> Result<()> {
         .await?
         .into_inner()
         .stats;
-    let used = used(&objects);
-    let free = images.iter().filter(|image| is_unused(image, &used));
+    let used = images::used(&objects);
+    let free = images.iter().filter(|image| images::is_unused(image, &used));
     let reclaimable: u64 = free.map(|image| image.size).fold(0, u64::saturating_add);
     let running = |of: &&api::Container| of.state() == api::ContainerState::ContainerRunning;
     let bytes = |of: &[api::FilesystemUsage]| {
@@ -69,7 +68,7 @@ pub(crate) async fn df(mut client: Client, args: &Listed) -> Result<()> {
         row(json!({
             "type": "images",
             "total": images.len(),
-            "active": images.iter().filter(|image| !is_unused(image, &used)).count(),
+            "active": images.iter().filter(|image| !images::is_unused(image, &used)).count(),
             "size": bytes(&usage.image_filesystems),
             "reclaimable": reclaimable.min(bytes(&usage.image_filesystems)),
             "path": path(&usage.image_filesystems),
@@ -86,26 +85,14 @@ pub(crate) async fn df(mut client: Client, args: &Listed) -> Result<()> {
     format::list(&USAGE, rows, &args.list)
 }
 
-/// The ids of images that containers use.
-fn used(objects: &Objects) -> BTreeSet<&str> {
-    objects
-        .containers
-        .iter()
-        .flat_map(|of| [of.image_id.as_str(), of.image_ref.as_str()])
-        .filter(|id| !id.is_empty())
-        .collect()
-}
-
-fn is_unused(image: &api::Image, used: &BTreeSet<&str>) -> bool {
-    let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
-    !image.pinned && !names.into_iter().any(|name| used.contains(name.as_str()))
-}
-
 /// Asks, then removes what is not used, and prints it.
 pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
+    // Before and after the list: what exits or runs again in between is in one of them.
+    let mut restarting = ps::marks(&mut client).await?.restarting_ids;
     let objects = Objects::fetch(&mut client).await?;
+    restarting.extend(ps::marks(&mut client).await?.restarting_ids);
     let (containers, pods) =
-        if args.images && !args.all { (Vec::new(), Vec::new()) } else { unused(&objects) };
+        if args.images { (Vec::new(), Vec::new()) } else { unused(&objects, &restarting) };
     let mut free: Vec<api::Image> = Vec::new();
     if args.images || args.all {
         // Images of containers that go are free as well.
@@ -114,9 +101,10 @@ pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
             let goes = |pod: &&api::PodSandbox| pod.id == of.pod_sandbox_id;
             !containers.iter().any(|gone| gone.id == of.id) && !pods.iter().any(goes)
         });
-        let used = used(&left);
+        let used = images::used(&left);
         free = images::all(&mut client).await?;
-        free.retain(|image| is_unused(image, &used));
+        let selected = |image: &api::Image| args.all || images::is_dangling(image);
+        free.retain(|image| images::is_unused(image, &used) && selected(image));
     }
     if containers.is_empty() && pods.is_empty() && free.is_empty() {
         output::to_stderr("nothing to remove\n");
@@ -146,19 +134,26 @@ pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
 }
 
 /// Exited containers in pods of `hull run` that have others, and pods of `hull run` in which nothing runs or waits to
-/// be started.
-fn unused(objects: &Objects) -> (Vec<&api::Container>, Vec<&api::PodSandbox>) {
-    let has_exited = |of: &api::Container| of.state() == api::ContainerState::ContainerExited;
-    let of_pod = |pod: &api::PodSandbox| {
-        objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).collect::<Vec<_>>()
+/// be started. Not those that a command is making now, and no container that the daemon will restart.
+fn unused<'o>(
+    objects: &'o Objects,
+    restarting: &[String],
+) -> (Vec<&'o api::Container>, Vec<&'o api::PodSandbox>) {
+    let has_ended = |of: &api::Container| {
+        of.state() == api::ContainerState::ContainerExited && !restarting.contains(&of.id)
     };
     let (mut containers, mut pods) = (Vec::new(), Vec::new());
     for pod in objects.pods.iter().filter(|pod| objects::is_of_run(pod)) {
-        let inside = of_pod(pod);
-        if inside.iter().all(|of| has_exited(of)) {
+        let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
+        if run_logs::is_being_made(uid) {
+            continue;
+        }
+        let inside: Vec<_> =
+            objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).collect();
+        if inside.iter().all(|of| has_ended(of)) {
             pods.push(pod);
         } else {
-            containers.extend(inside.into_iter().filter(|of| has_exited(of)));
+            containers.extend(inside.into_iter().filter(|of| has_ended(of)));
         }
     }
     (containers, pods)
@@ -183,23 +178,28 @@ fn is_confirmed(containers: usize, pods: usize, images: &[api::Image]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn image(id: &str, pinned: bool) -> api::Image {
-        api::Image {
-            id: id.into(),
-            repo_tags: vec![format!("{id}:1")],
-            pinned,
-            ..Default::default()
-        }
-    }
+    use crate::pod::run_pods::UID_LABEL;
 
     #[test]
-    fn images_of_containers_and_pinned_ones_stay() {
-        let container = api::Container { image_id: "a".into(), ..Default::default() };
-        let objects = Objects { pods: Vec::new(), containers: vec![container] };
-        let used = used(&objects);
-        assert!(!is_unused(&image("a", false), &used));
-        assert!(is_unused(&image("b", false), &used));
-        assert!(!is_unused(&image("b", true), &used));
+    fn pods_that_are_being_made_and_containers_that_restart_stay() {
+        let uid = run_logs::new_uid().unwrap();
+        let pod = api::PodSandbox {
+            id: "p".into(),
+            metadata: Some(api::PodSandboxMetadata { uid: uid.clone(), ..Default::default() }),
+            labels: [(UID_LABEL.to_owned(), uid.clone())].into(),
+            ..Default::default()
+        };
+        let mut objects = Objects { pods: vec![pod], containers: Vec::new() };
+        let making = run_logs::Making::begin(&uid).unwrap();
+        assert!(unused(&objects, &[]).1.is_empty());
+        drop(making);
+        assert_eq!(unused(&objects, &[]).1.len(), 1);
+        let mut ended =
+            api::Container { id: "c".into(), pod_sandbox_id: "p".into(), ..Default::default() };
+        ended.set_state(api::ContainerState::ContainerExited);
+        objects.containers.push(ended);
+        assert_eq!(unused(&objects, &[]).1.len(), 1);
+        let (containers, pods) = unused(&objects, &["c".to_owned()]);
+        assert!(containers.is_empty() && pods.is_empty());
     }
 }

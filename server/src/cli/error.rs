@@ -50,6 +50,8 @@ pub(crate) enum Error {
     InputCut { source: Box<Error> },
     #[error("remove the pod of this command: a signal interrupted it")]
     Interrupted,
+    #[error("run the pods of the manifest: a signal interrupted it")]
+    PlayInterrupted,
     #[error("run the command: {text}")]
     Usage { text: String },
     #[error("read {} as a message of CRI: {why}", path.display())]
@@ -64,8 +66,8 @@ pub(crate) enum Error {
     Copy { what: String, why: String },
     #[error("use {} as docker's configuration: {why}", path.display())]
     DockerConfig { path: PathBuf, why: String },
-    #[error("audit {what}")]
-    NotRunning { what: String },
+    #[error("{operation} {what}")]
+    NotRunning { operation: &'static str, what: String },
     #[error("audit container `{name}`")]
     Audit { name: String, source: audit::Error },
     /// Each of them was printed already.
@@ -159,6 +161,7 @@ impl Error {
             | Self::DockerConfig { .. }
             | Self::Session { .. }
             | Self::Usage { .. }
+            | Self::PlayInterrupted
             | Self::Response { .. } => None,
         }
     }

@@ -6,12 +6,14 @@ use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
 use super::format::{self, Field, Kind, Kinds, Row};
-use super::output;
+use super::names::Objects;
 use super::ps::row;
+use super::{output, verbose};
 use hull_proto::admin;
 use hull_proto::cri as api;
 use hull_sys::time::parse_rfc3339;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The fields of images.
 pub(crate) const IMAGES: Kinds = Kinds {
@@ -120,8 +122,7 @@ async fn selected(client: &mut Client, name: &str) -> Result<Vec<api::Image>> {
 /// Verbose information about an image; null if it was removed meanwhile.
 async fn info(client: &mut Client, id: &str) -> Value {
     let found = find(client, id).await.ok().flatten();
-    let text = found.and_then(|of| of.info.get("info").cloned());
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    found.and_then(|of| verbose::info(&of.info, "describe the image").ok()).unwrap_or_default()
 }
 
 fn image_row(image: &api::Image, name: &str, info: &Value) -> Row {
@@ -176,13 +177,31 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
 
 /// The ids of all images, or of those that no container uses. Pinned ones stay.
 async fn removable(client: &mut Client, all_of_them: bool) -> Result<Vec<String>> {
-    let objects = super::names::Objects::fetch(client).await?;
-    let mut images = all(client).await?;
-    images.retain(|image| {
-        let is_used = objects.containers.iter().any(|of| of.image_id == image.id);
-        !image.pinned && (all_of_them || !is_used)
-    });
-    Ok(images.into_iter().map(|image| image.id).collect())
+    let objects = Objects::fetch(client).await?;
+    let used = if all_of_them { BTreeSet::new() } else { used(&objects) };
+    let images = all(client).await?.into_iter().filter(|image| is_unused(image, &used));
+    Ok(images.map(|image| image.id).collect())
+}
+
+/// The ids and names of images that containers use.
+pub(crate) fn used(objects: &Objects) -> BTreeSet<&str> {
+    objects
+        .containers
+        .iter()
+        .flat_map(|of| [of.image_id.as_str(), of.image_ref.as_str()])
+        .filter(|id| !id.is_empty())
+        .collect()
+}
+
+/// Whether an image is neither used nor pinned.
+pub(crate) fn is_unused(image: &api::Image, used: &BTreeSet<&str>) -> bool {
+    let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+    !image.pinned && !names.into_iter().any(|name| used.contains(name.as_str()))
+}
+
+/// Whether an image has no tag, as after another one took its name.
+pub(crate) fn is_dangling(image: &api::Image) -> bool {
+    image.repo_tags.is_empty()
 }
 
 /// Gives an image other names.
@@ -205,8 +224,7 @@ pub(crate) async fn history(mut client: Client, args: &History) -> Result<()> {
     let Some(found) = find(&mut client, &args.image).await? else {
         return Err(Error::NotFound { kind: "image", name: args.image.clone() });
     };
-    let text = found.info.get("info").cloned().unwrap_or_default();
-    let info: Value = serde_json::from_str(&text).map_err(|source| Error::Json { source })?;
+    let info = verbose::info(&found.info, "list the steps of the image")?;
     format::list(&STEPS, steps(&info["imageSpec"]), &args.list)
 }
 
@@ -239,6 +257,29 @@ fn steps(config: &Value) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn image(id: &str, pinned: bool) -> api::Image {
+        api::Image {
+            id: id.into(),
+            repo_tags: vec![format!("{id}:1")],
+            pinned,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn images_of_containers_and_pinned_ones_stay() {
+        let container = api::Container { image_id: "a".into(), ..Default::default() };
+        let objects = Objects { pods: Vec::new(), containers: vec![container] };
+        let used = used(&objects);
+        assert!(!is_unused(&image("a", false), &used));
+        assert!(is_unused(&image("b", false), &used));
+        assert!(!is_unused(&image("b", true), &used));
+        assert!(!is_dangling(&image("b", false)));
+        let digests = vec!["b@sha256:0".to_owned()];
+        let untagged = api::Image { repo_digests: digests, ..Default::default() };
+        assert!(is_dangling(&untagged) && is_unused(&untagged, &used));
+    }
 
     #[test]
     fn steps_have_their_layers_and_layers_without_a_step_are_listed() {

@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::format::{self, Format};
 use super::names::{Object, Objects, Prefer};
 use super::words::{self, About};
-use super::{images, output};
+use super::{documents, images, output, verbose};
 use hull_proto::cri as api;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -48,15 +48,11 @@ async fn one(client: &mut Client, objects: &Objects, name: &str, what: What) -> 
     };
     match object {
         Ok(Object::Container(container)) => {
-            let request =
-                api::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
-            let answer = client.runtime.container_status(request).await?.into_inner();
+            let answer = verbose::container(client, &container.id).await?;
             Ok(document("status", json!(answer.status), &answer.info, About::Container))
         }
         Ok(Object::Pod(pod)) => {
-            let request =
-                api::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: true };
-            let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
+            let answer = verbose::pod(client, &pod.id).await?;
             Ok(document("status", json!(answer.status), &answer.info, About::Pod))
         }
         Err(Error::NotFound { .. }) if what != What::Pods => {
@@ -90,10 +86,9 @@ pub(crate) fn message<M>(path: &std::path::Path) -> Result<M>
 where
     M: serde::de::DeserializeOwned + serde::Serialize,
 {
-    let text =
-        std::fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())))?;
+    let text = documents::text(path)?;
     let bad = |why: String| Error::BadFile { path: path.to_owned(), why };
-    let mut given: Value = serde_saphyr::from_str(&text).map_err(|err| bad(err.to_string()))?;
+    let mut given: Value = documents::parse(&text).map_err(bad)?;
     camel_case(&mut given);
     let message: M = serde_json::from_value(given.clone()).map_err(|err| bad(err.to_string()))?;
     let known = serde_json::to_value(&message).map_err(|source| Error::Json { source })?;

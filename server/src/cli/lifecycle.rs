@@ -7,15 +7,10 @@
 use super::args::containers::{Checkpoint, CreateContainer, Kill, Restart, Update};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::{Objects, attempt, container_name};
-use super::{inspect, objects, output, resources, wait};
-use crate::pod::auto_remove;
+use super::names::{Object, Objects, Prefer, attempt, container_name};
+use super::{inspect, objects, output, resources, verbose, wait};
+use crate::pod::{auto_remove, run_pods};
 use hull_proto::{admin, cri as api};
-use serde_json::Value;
-use std::collections::HashMap;
-
-/// A label that kubelets set on every container.
-const KUBELET_LABEL: &str = "io.kubernetes.pod.uid";
 
 /// The containers with these names, all of them or an error: a misspelt name changes nothing.
 async fn selected(client: &mut Client, names: &[String]) -> Result<Vec<api::Container>> {
@@ -78,7 +73,7 @@ async fn refuse_removed(client: &mut Client, container: &api::Container, name: &
 }
 
 fn refuse_kubelets(container: &api::Container) -> Result<()> {
-    if container.labels.contains_key(KUBELET_LABEL) {
+    if container.labels.contains_key(run_pods::KUBELET_LABEL) {
         return Err(Error::OfKubelet { name: container_name(container).to_owned() });
     }
     Ok(())
@@ -87,23 +82,23 @@ fn refuse_kubelets(container: &api::Container) -> Result<()> {
 /// Creates and starts the next attempt of a container, and removes this one. If the next attempt cannot start, it is
 /// removed instead.
 async fn again(client: &mut Client, container: &api::Container) -> Result<()> {
+    const OPERATION: &str = "start the container as a new attempt";
     refuse_kubelets(container)?;
-    let request = api::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
-    let info = client.runtime.container_status(request).await?.into_inner().info;
-    let mut config: api::ContainerConfig = config_of(&info)?;
-    let next = attempt(container).saturating_add(1);
+    let answer = verbose::container(client, &container.id).await?;
+    let mut config: api::ContainerConfig = verbose::config(&answer.info, OPERATION)?;
+    let next = attempt(container).checked_add(1);
+    let next = next.ok_or(Error::Response { operation: OPERATION, missing: "further attempt" })?;
     if let Some(metadata) = &mut config.metadata {
         metadata.attempt = next;
     }
-    let request = api::PodSandboxStatusRequest {
-        pod_sandbox_id: container.pod_sandbox_id.clone(),
-        verbose: true,
-    };
-    let info = client.runtime.pod_sandbox_status(request).await?.into_inner().info;
+    // The same image also if its name is another's now; and the daemon counts its restarts from here.
+    run_pods::pin_image(&mut config, &container.image_id);
+    config.annotations.remove(run_pods::RESTARTS);
+    let answer = verbose::pod(client, &container.pod_sandbox_id).await?;
     let request = api::CreateContainerRequest {
         pod_sandbox_id: container.pod_sandbox_id.clone(),
         config: Some(config),
-        sandbox_config: Some(config_of(&info)?),
+        sandbox_config: Some(verbose::config(&answer.info, OPERATION)?),
     };
     let id = client.runtime.create_container(request).await?.into_inner().container_id;
     if let Err(error) = begin(client, &id).await {
@@ -117,14 +112,6 @@ async fn again(client: &mut Client, container: &api::Container) -> Result<()> {
     objects::remove_container(client, container).await
 }
 
-/// The configuration in verbose info.
-fn config_of<M: serde::de::DeserializeOwned>(info: &HashMap<String, String>) -> Result<M> {
-    let missing = Error::Response { operation: "read the configuration", missing: "configuration" };
-    let text = info.get("info").ok_or(missing)?;
-    let mut info: Value = serde_json::from_str(text).map_err(|source| Error::Json { source })?;
-    serde_json::from_value(info["config"].take()).map_err(|source| Error::Json { source })
-}
-
 /// Sends a signal to containers.
 pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
     for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
@@ -136,14 +123,37 @@ pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
     Ok(())
 }
 
-/// Freezes or thaws containers.
+/// Freezes or thaws containers; of a pod, all that run.
 pub(crate) async fn pause(mut client: Client, names: &[String], paused: bool) -> Result<()> {
-    for (container, name) in selected(&mut client, names).await?.iter().zip(names) {
-        let request = admin::PauseRequest { container_id: container.id.clone(), paused };
-        client.admin.pause(request).await?;
+    let objects = Objects::fetch(&mut client).await?;
+    // All names first, so that a misspelt one changes nothing.
+    let selected =
+        names.iter().map(|name| to_pause(&objects, name, paused)).collect::<Result<Vec<_>>>()?;
+    for (containers, name) in selected.into_iter().zip(names) {
+        for container in containers {
+            let request = admin::PauseRequest { container_id: container.id.clone(), paused };
+            client.admin.pause(request).await?;
+        }
         output::line(name)?;
     }
     Ok(())
+}
+
+/// The container with this name, or the running containers of the pod with this name.
+fn to_pause<'o>(objects: &'o Objects, name: &str, paused: bool) -> Result<Vec<&'o api::Container>> {
+    match objects.find(name, Prefer::Container)? {
+        Object::Container(container) => Ok(vec![container]),
+        Object::Pod(pod) => {
+            let mut inside = objects.newest_of(&pod.id);
+            inside.retain(|of| of.state() == api::ContainerState::ContainerRunning);
+            if inside.is_empty() {
+                let operation = if paused { "pause" } else { "unpause" };
+                let what = format!("pod {name}: none of its containers runs");
+                return Err(Error::NotRunning { operation, what });
+            }
+            Ok(inside)
+        }
+    }
 }
 
 /// Waits for containers one after the other, and prints their exit codes in this order.
@@ -199,4 +209,38 @@ pub(crate) async fn checkpoint(mut client: Client, args: &Checkpoint) -> Result<
     };
     client.runtime.checkpoint_container(request).await?;
     output::line(&args.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_paused_with_all_of_its_running_containers() {
+        let metadata =
+            |name: &str| api::PodSandboxMetadata { name: name.into(), ..Default::default() };
+        let pod = api::PodSandbox {
+            id: "p".into(),
+            metadata: Some(metadata("two")),
+            ..Default::default()
+        };
+        let container = |id: &str, state: api::ContainerState| api::Container {
+            id: id.into(),
+            pod_sandbox_id: "p".into(),
+            metadata: Some(api::ContainerMetadata { name: id.into(), attempt: 0 }),
+            state: state as i32,
+            ..Default::default()
+        };
+        let running = api::ContainerState::ContainerRunning;
+        let ended = container("c", api::ContainerState::ContainerExited);
+        let containers = vec![container("a", running), container("b", running), ended];
+        let mut objects = Objects { pods: vec![pod], containers };
+        let ids = |found: Vec<&api::Container>| -> Vec<String> {
+            found.iter().map(|of| of.id.clone()).collect()
+        };
+        assert_eq!(ids(to_pause(&objects, "two", true).unwrap()), ["a", "b"]);
+        assert_eq!(ids(to_pause(&objects, "two/b", true).unwrap()), ["b"]);
+        objects.containers.drain(..2);
+        assert!(matches!(to_pause(&objects, "two", true), Err(Error::NotRunning { .. })));
+    }
 }

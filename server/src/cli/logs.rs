@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::follow::{Tail, Watch};
 use super::logline::Printer;
 use super::names::{Object, Objects, Prefer, attempt, container_name, pod_name};
-use super::{parse, wait};
+use super::{parse, ps, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use hull_sys::time::{now_ns, rfc3339};
@@ -31,12 +31,11 @@ pub(crate) fn streams(timestamps: bool) -> Streams {
 
 /// One log to print.
 struct Log {
-    /// Id of the container; `None` if only its log is left.
-    id: Option<String>,
+    /// The container; `None` if only its log is left.
+    container: Option<api::Container>,
     path: PathBuf,
     /// Printed before each line.
     prefix: String,
-    runs: bool,
 }
 
 /// Prints the logs of containers, side by side with -f.
@@ -119,42 +118,70 @@ async fn log(
     let pod = objects.pod_of(container).map_or("", pod_name);
     let shown = |name| shown(name, MESSAGE_BYTES_MAX);
     let prefix = format!("[{}/{}] ", shown(pod), shown(container_name(container)));
-    Ok(Log {
-        runs: of.is_some() && status.state != api::ContainerState::ContainerExited as i32,
-        id: of.map(|of| of.id.clone()),
-        path,
-        prefix: if several { prefix } else { String::new() },
-    })
+    Ok(Log { container: of.cloned(), path, prefix: if several { prefix } else { String::new() } })
 }
 
 async fn print(client: Client, log: Log, args: &Logs, mut to: Streams) -> Result<()> {
     let mut tail = Tail::open(&log.path, args.tail)?;
-    if let (true, true, Some(id)) = (args.follow, log.runs, log.id) {
+    // Also of one that has exited: the daemon may restart it.
+    if let (true, Some(container)) = (args.follow, log.container) {
         let mut watch = Watch::beside(&log.path)?;
         tail.pump(&mut to)?;
-        follow(client, id, &mut tail, &mut watch, &mut to).await?;
+        follow(client, container, &mut tail, &mut watch, &mut to).await?;
     }
     tail.finish(&mut to)
 }
 
-/// Prints new lines until the container has exited or was removed.
+/// Prints new lines until the container has exited or was removed, and is not restarted.
 async fn follow(
     client: Client,
-    id: String,
+    container: api::Container,
     tail: &mut Tail,
     watch: &mut Watch,
     to: &mut Streams,
 ) -> Result<()> {
-    let ended = wait::until_exited(client, id);
+    let ended = ended(client, container);
     tokio::pin!(ended);
     loop {
         tokio::select! {
-            status = &mut ended => return match status {
-                // It was removed meanwhile, so its log has ended, too.
-                Err(Error::Daemon { .. }) | Ok(_) => Ok(()),
-                Err(other) => Err(other),
-            },
+            ended = &mut ended => return ended,
             () = watch.changed() => tail.pump(to)?,
         }
+    }
+}
+
+/// Resolves when the container has exited or was removed, and the daemon does not restart it. A restart continues the
+/// same log.
+async fn ended(mut client: Client, mut container: api::Container) -> Result<()> {
+    loop {
+        match wait::until_exited(client.clone(), container.id.clone()).await {
+            // It was removed meanwhile, so its log has ended, too.
+            Err(Error::Daemon { .. }) | Ok(_) => {}
+            Err(other) => return Err(other),
+        }
+        match next_attempt(&mut client, &container).await? {
+            Some(next) => container = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The attempt that follows an exited one, once the daemon has restarted it.
+async fn next_attempt(client: &mut Client, of: &api::Container) -> Result<Option<api::Container>> {
+    loop {
+        // The mark first: what is restarted in between is found by the list.
+        let is_marked = ps::marks(client).await?.restarting_ids.contains(&of.id);
+        let objects = Objects::fetch(client).await?;
+        let newest = objects.newest_of(&of.pod_sandbox_id);
+        let is_next = |new: &&api::Container| {
+            container_name(new) == container_name(of) && attempt(new) > attempt(of)
+        };
+        if let Some(next) = newest.into_iter().find(is_next) {
+            return Ok(Some(next.clone()));
+        }
+        if !is_marked {
+            return Ok(None);
+        }
+        tokio::time::sleep(wait::POLL).await;
     }
 }

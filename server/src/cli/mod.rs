@@ -6,6 +6,7 @@
 //! advice as `hint: …`. Its exit code is 0 or 1, or for `run` and `exec` that of the container (125 if hull
 //! itself failed).
 
+mod absent_flags;
 mod archives;
 mod args;
 mod attach;
@@ -19,6 +20,7 @@ mod detach;
 mod diagnose;
 mod disk;
 mod doctor;
+mod documents;
 mod error;
 mod events;
 mod exec;
@@ -47,6 +49,7 @@ mod ports;
 mod process;
 mod processes;
 mod ps;
+mod publish;
 mod pull;
 mod raw_mode;
 #[cfg(test)]
@@ -63,8 +66,10 @@ mod session;
 mod signals;
 mod stats;
 mod stdin;
+mod stored;
 mod trace;
 mod usage;
+mod verbose;
 mod verbs;
 mod verify;
 mod wait;

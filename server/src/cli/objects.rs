@@ -4,11 +4,14 @@
 use super::args::{Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::{Object, Objects, Prefer, container_name};
+use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, short};
-use super::run_config::{STOP_TIMEOUT, UID_LABEL};
+use super::run_config::STOP_TIMEOUT;
 use super::run_logs;
+use crate::pod::run_pods::{self, UID_LABEL};
 use hull_proto::cri as api;
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use std::collections::HashMap;
 
 /// Grace period of containers without one of their own, in seconds.
 const GRACE_S: i64 = 10;
@@ -86,6 +89,25 @@ pub(crate) async fn remove_pod(client: &mut Client, pod: &api::PodSandbox) -> Re
         .remove_pod_sandbox(api::RemovePodSandboxRequest { pod_sandbox_id: id() })
         .await?;
     run_logs::remove(client, pod).await
+}
+
+/// Removes the pod that `hull run` or `hull play` made with this uid, complete or not, and its directory, which may be
+/// there without a pod.
+pub(crate) async fn remove_by_uid(client: &mut Client, uid: &str) -> Result<()> {
+    let label_selector = HashMap::from([(UID_LABEL.to_owned(), uid.to_owned())]);
+    let filter = api::PodSandboxFilter { label_selector, ..Default::default() };
+    let request = api::ListPodSandboxRequest { filter: Some(filter) };
+    let pods = client.runtime.list_pod_sandbox(request).await?.into_inner().items;
+    for pod in &pods {
+        remove_pod(client, pod).await.inspect_err(|_| {
+            output::to_stderr(&format!(
+                "warning: pod {} was not removed; `hull rm -f {}` tries again\n",
+                shown(pod_name(pod), MESSAGE_BYTES_MAX),
+                short(&pod.id)
+            ));
+        })?;
+    }
+    if pods.is_empty() { run_logs::remove_without_pod(client, uid).await } else { Ok(()) }
 }
 
 /// Removes containers or pods.
@@ -168,8 +190,7 @@ fn sole_pod<'k>(objects: &'k Objects, container: &api::Container) -> Option<&'k 
 
 /// Whether `hull run` or `hull play` made this pod.
 pub(crate) fn is_of_run(pod: &api::PodSandbox) -> bool {
-    let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
-    run_logs::is_ours(uid) && pod.labels.contains_key(UID_LABEL)
+    run_pods::is_made_by_cli(pod.metadata.as_ref(), &pod.labels)
 }
 
 /// Refuses to remove running containers without force. A pod counts as running if one of its containers runs;

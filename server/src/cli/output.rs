@@ -115,9 +115,11 @@ pub(crate) fn terminal_width() -> Option<u16> {
     rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0)
 }
 
-/// Whether colours are wanted on stdout: on a terminal, unless NO_COLOR is set (no-color.org).
+/// Whether colours are wanted on stdout: on a terminal, unless NO_COLOR is set (no-color.org), or it has none.
 pub(crate) fn has_colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let is_dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb" || value.is_empty());
+    let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !is_dumb && !is_refused
 }
 
 /// The first 12 digits of an id, without `sha256:`.

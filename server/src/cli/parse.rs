@@ -4,42 +4,10 @@
 use super::error::{Error, Result};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
-use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
-}
-
-/// Parses `[[ip:][host]:]container[/protocol]`; an IPv6 address is in brackets. Without a host port it is 0: any
-/// free one.
-pub(crate) fn publish(text: &str) -> Result<api::PortMapping> {
-    let bad = |why: String| bad("--publish", text, why);
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol {
-        "tcp" => api::Protocol::Tcp,
-        "udp" => api::Protocol::Udp,
-        "sctp" => api::Protocol::Sctp,
-        other => return Err(bad(format!("`{other}` is none of tcp, udp, sctp"))),
-    };
-    let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
-    let (ip, host) = match rest.rsplit_once(':') {
-        Some((ip, host)) => (ip, host),
-        None => ("", rest),
-    };
-    let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
-        return Err(bad(format!("`{bare}` is not an IP address")));
-    }
-    let port = |port: &str| match port.parse::<u16>() {
-        Ok(number) if number > 0 => Ok(i32::from(number)),
-        _ => Err(bad(format!("`{port}` is not a port, 1 to 65535"))),
-    };
-    Ok(api::PortMapping {
-        protocol: protocol as i32,
-        container_port: port(container)?,
-        host_port: if host.is_empty() { 0 } else { port(host)? },
-        host_ip: bare.to_owned(),
-    })
 }
 
 /// The mount of `dst[:option,…]` with a source on the host; `text` is the whole value, for errors.
@@ -141,7 +109,7 @@ const MEMORY_BYTES_MIN: i64 = 512 << 10;
 /// A parser of whole numbers in `range`; `what` names them in errors.
 pub(crate) fn number<T>(
     what: &'static str,
-    range: std::ops::RangeInclusive<T>,
+    range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display + Clone,
@@ -152,6 +120,14 @@ where
             format!("it is not a number of {what} from {} to {}", range.start(), range.end())
         })
     }
+}
+
+/// Parses a number of lines, or `all` as docker has it.
+pub(crate) fn lines(text: &str) -> Result<usize, String> {
+    if text == "all" {
+        return Ok(usize::MAX);
+    }
+    number("lines", 0..=usize::MAX)(text)
 }
 
 /// Parses a number of CPUs into a quota in microseconds per [`CPU_PERIOD_US`].
@@ -277,39 +253,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ports_are_read_in_every_form() {
-        for (text, ip, host, container, protocol) in [
-            ("8080:80", "", 8080, 80, api::Protocol::Tcp),
-            ("127.0.0.1:8080:80/udp", "127.0.0.1", 8080, 80, api::Protocol::Udp),
-            ("[::1]:53:5353/sctp", "::1", 53, 5353, api::Protocol::Sctp),
-            ("80", "", 0, 80, api::Protocol::Tcp),
-            ("127.0.0.1::53/udp", "127.0.0.1", 0, 53, api::Protocol::Udp),
-        ] {
-            let port = publish(text).unwrap();
-            assert_eq!(
-                (port.host_ip.as_str(), port.host_port, port.container_port),
-                (ip, host, container)
-            );
-            assert_eq!(port.protocol(), protocol);
-        }
-    }
-
-    #[test]
-    fn a_bad_port_says_why() {
-        for (text, why) in [
-            ("", "`` is not a port"),
-            ("0:80", "`0` is not a port"),
-            ("80:65536", "`65536` is not a port"),
-            ("host:80:80", "`host` is not an IP"),
-            ("80:80/icmp", "`icmp` is none of"),
-            ("::1:80:80x", "`80x`"),
-        ] {
-            let err = publish(text).unwrap_err().to_string();
-            assert!(err.contains(why), "{text}: {err}");
-        }
-    }
-
-    #[test]
     fn volumes_are_read_with_their_options() {
         let volume = |rest: &str| super::volume(rest, "/a", rest);
         let mount = volume("/b").unwrap();
@@ -422,17 +365,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
-            let _either = publish(&text);
             let _either = volume(&text, "/a", &text);
             let _either = size("--memory", &text);
             let _either = cpus(&text);
             let _either = user(&text, &mut api::LinuxContainerSecurityContext::default());
-        }
-
-        #[test]
-        fn a_port_reads_back(host in 1_u16.., container in 1_u16..) {
-            let port = publish(&format!("{host}:{container}")).unwrap();
-            prop_assert_eq!((port.host_port, port.container_port), (i32::from(host), i32::from(container)));
         }
     }
 }

@@ -6,11 +6,10 @@ use super::args::pods::PortForward;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::Objects;
-use super::output;
+use super::{output, verbose};
 use hull_proto::cri as api;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use serde_json::Value;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -59,6 +58,13 @@ fn ports(text: &str) -> Result<(u16, u16)> {
 /// The network namespace of a pod; `None` for a pod on the host's network.
 async fn namespace(client: &mut Client, pod: &api::PodSandbox) -> Result<Option<OwnedFd>> {
     let (pid, on_host) = process(client, &pod.id).await?;
+    let stopped = || Error::NotRunning {
+        operation: "forward ports to",
+        what: format!("pod {}: it is stopped", super::names::pod_name(pod)),
+    };
+    if pid <= 0 {
+        return Err(stopped());
+    }
     if on_host {
         return Ok(None);
     }
@@ -68,23 +74,20 @@ async fn namespace(client: &mut Client, pod: &api::PodSandbox) -> Result<Option<
     let opened = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let opened = opened.map_err(failed)?;
     // It is the pod's if the daemon still has the process under this pid: it reaps only what it has noticed.
-    if pid <= 0 || process(client, &pod.id).await?.0 != pid {
-        return Err(Error::NotRunning { what: format!("pod {}", super::names::pod_name(pod)) });
+    if process(client, &pod.id).await?.0 != pid {
+        return Err(stopped());
     }
     Ok(Some(opened))
 }
 
 /// The pid of the pause process, and whether the pod is on the host's network.
-async fn process(client: &mut Client, id: &str) -> Result<(i64, bool)> {
-    let request = api::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
-    let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
-    let missing =
-        Error::Response { operation: "find the process of the pod", missing: "verbose info" };
-    let text = answer.info.get("info").ok_or(missing)?;
-    let info: Value = serde_json::from_str(text).map_err(|source| Error::Json { source })?;
+async fn process(client: &mut Client, id: &str) -> Result<(i32, bool)> {
+    const OPERATION: &str = "find the process of the pod";
+    let answer = verbose::pod(client, id).await?;
+    let pid = verbose::pid(&verbose::info(&answer.info, OPERATION)?, OPERATION)?;
     let linux = answer.status.and_then(|status| status.linux?.namespaces?.options);
     let on_host = linux.is_some_and(|of| of.network() == api::NamespaceMode::Node);
-    Ok((info["pid"].as_i64().unwrap_or(0), on_host))
+    Ok((pid, on_host))
 }
 
 async fn serve((listener, port): Forward, namespace: Arc<Option<OwnedFd>>) -> Result<()> {

@@ -7,6 +7,7 @@ use super::error::{Error, Result};
 use super::format::{self, Field, Kind, Kinds, Row};
 use super::names::{Object, Objects, Prefer, pod_name};
 use super::ps::row;
+use super::verbose;
 use hull_proto::cri as api;
 use serde_json::{Value, json};
 
@@ -59,14 +60,8 @@ pub(crate) async fn port(mut client: Client, args: &Port) -> Result<()> {
 
 /// The port mappings in the configuration of a pod.
 pub(crate) async fn mappings(client: &mut Client, pod: &str) -> Result<Vec<api::PortMapping>> {
-    let request = api::PodSandboxStatusRequest { pod_sandbox_id: pod.to_owned(), verbose: true };
-    let answer = client.runtime.pod_sandbox_status(request).await?.into_inner();
-    let missing =
-        Error::Response { operation: "list the ports of the pod", missing: "configuration" };
-    let text = answer.info.get("info").ok_or(missing)?;
-    let mut info: Value = serde_json::from_str(text).map_err(|source| Error::Json { source })?;
-    let config: api::PodSandboxConfig =
-        serde_json::from_value(info["config"].take()).map_err(|source| Error::Json { source })?;
+    let answer = verbose::pod(client, pod).await?;
+    let config: api::PodSandboxConfig = verbose::config(&answer.info, "list the ports of the pod")?;
     Ok(config.port_mappings)
 }
 

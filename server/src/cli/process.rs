@@ -4,10 +4,10 @@
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::container_name;
+use super::verbose;
 use hull_proto::cri as api;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde_json::Value;
 use std::os::fd::OwnedFd;
 
 /// The first process of a container.
@@ -46,13 +46,7 @@ pub(crate) async fn running(
 
 /// The pid, 0 if it does not run, and the cgroup.
 async fn of_daemon(client: &mut Client, id: &str) -> Result<(i32, String)> {
-    let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
-    let answer = client.runtime.container_status(request).await?.into_inner();
-    let missing =
-        |missing| Error::Response { operation: "find the process of the container", missing };
-    let text = answer.info.get("info").ok_or_else(|| missing("verbose info"))?;
-    let info: Value = serde_json::from_str(text).map_err(|source| Error::Json { source })?;
-    let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let cgroup = info["cgroup"].as_str().ok_or_else(|| missing("cgroup"))?;
-    Ok((pid.ok_or_else(|| missing("pid"))?, cgroup.to_owned()))
+    const OPERATION: &str = "find the process of the container";
+    let info = verbose::info(&verbose::container(client, id).await?.info, OPERATION)?;
+    Ok((verbose::pid(&info, OPERATION)?, verbose::cgroup(&info, OPERATION)?))
 }

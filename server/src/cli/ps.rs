@@ -8,6 +8,7 @@ use super::error::Result;
 use super::format::{self, Field, Filter, Kind, Kinds, Row};
 use super::names::{Objects, attempt, container_name, namespace, pod_name};
 use super::wait;
+use crate::pod::run_pods;
 use hull_proto::{admin, cri as api};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -31,7 +32,7 @@ pub(crate) const CONTAINERS: Kinds = Kinds {
             "state",
             "STATE",
             Kind::Text,
-            "State: created, running, paused, exited or unknown; for a pod without containers `pod ready` or `pod not ready`.",
+            "State: created, running, paused, restarting, exited or unknown; for a pod without containers `pod ready` or `pod not ready`.",
         ),
         Field::always("reason", "REASON", Kind::Text, "Reason of the exit, with the exit code."),
         Field::always("attempt", "ATTEMPT", Kind::Number, "Number of the attempt, from 0."),
@@ -42,9 +43,20 @@ pub(crate) const CONTAINERS: Kinds = Kinds {
             Kind::Text,
             "First address of the pod; empty on the network of the host.",
         ),
+        Field::wide(
+            "restarts",
+            "RESTARTS",
+            Kind::Number,
+            "Number of restarts by the daemon since it was started by a person.",
+        ),
         Field::wide("podId", "POD ID", Kind::Id, "Id of the pod."),
         Field::wide("imageId", "IMAGE ID", Kind::Id, "Id of the image."),
         Field::never("names", Kind::Text, "NAMESPACE/POD/NAME, which every command accepts."),
+        Field::never(
+            "restartPolicy",
+            Kind::Text,
+            "Policy of `hull run --restart`; empty for containers of others.",
+        ),
         Field::never("exitCode", Kind::Number, "Exit code; null unless it has exited."),
         Field::never("labels", Kind::Map, "Labels of the container."),
         Field::never("annotations", Kind::Map, "Annotations of the container."),
@@ -100,17 +112,20 @@ pub(crate) async fn containers(mut client: Client, args: &Ps) -> Result<()> {
         objects.containers.iter().filter(|of| is_of(of)).cloned().collect();
     listed.sort_by_key(|of| Reverse(of.created_at));
     let by_state = args.list.filter.iter().any(Filter::is_of_state);
-    let all = args.all || args.last.is_some() || by_state;
+    let last = if args.latest { Some(1) } else { args.last };
+    let all = args.all || last.is_some() || by_state;
     let running = api::ContainerState::ContainerRunning as i32;
-    listed.retain(|container| all || container.state == running);
-    listed.truncate(args.last.unwrap_or(usize::MAX));
-    let paused = paused(&mut client).await?;
+    let marks = marks(&mut client).await?;
+    let is_active =
+        |of: &api::Container| of.state == running || marks.restarting_ids.contains(&of.id);
+    listed.retain(|container| all || is_active(container));
+    listed.truncate(last.unwrap_or(usize::MAX));
     let ips = ips(&mut client, &objects, &listed).await;
     let mut rows = Vec::new();
     for container in &listed {
         let exit = exit(&mut client, container).await;
         let pod = objects.pod_of(container);
-        rows.push(container_row(container, pod, exit, &paused, &ips));
+        rows.push(container_row(container, pod, exit, &marks, &ips));
     }
     // Pods without containers have no ids that a script could pass on.
     if args.all && !args.list.quiet {
@@ -162,16 +177,26 @@ fn container_row(
     of: &api::Container,
     pod: Option<&api::PodSandbox>,
     exit: Option<api::ContainerStatus>,
-    paused: &[String],
+    marks: &admin::PausedResponse,
     ips: &HashMap<String, Vec<String>>,
 ) -> Row {
     let name = container_name(of);
     let (pod_name, namespace) = (pod.map_or("", pod_name), pod.map_or("", namespace));
-    let image = of.image.as_ref().map_or("", |image| image.image.as_str());
+    let image = of.image.as_ref().map_or("", |image| match image.user_specified_image.as_str() {
+        "" => image.image.as_str(),
+        written => written,
+    });
     let image =
         if image.starts_with("sha256:") { super::output::short(image) } else { image.to_owned() };
     let ip = ips.get(&of.pod_sandbox_id).and_then(|ips| ips.first()).cloned().unwrap_or_default();
-    let state = if paused.contains(&of.id) { "paused" } else { state(of.state()) };
+    let state = if marks.container_ids.contains(&of.id) {
+        "paused"
+    } else if marks.restarting_ids.contains(&of.id) {
+        "restarting"
+    } else {
+        state(of.state())
+    };
+    let annotation = |key: &str| of.annotations.get(key).map(String::as_str).unwrap_or_default();
     row(json!({
         "id": of.id,
         "name": name,
@@ -183,6 +208,8 @@ fn container_row(
         "attempt": attempt(of),
         "created": format::time(of.created_at),
         "ip": ip,
+        "restarts": annotation(run_pods::RESTARTS).parse().unwrap_or(0_u32),
+        "restartPolicy": annotation(run_pods::RESTART),
         "podId": of.pod_sandbox_id,
         "imageId": of.image_id,
         "names": format!("{namespace}/{pod_name}/{name}"),
@@ -205,6 +232,8 @@ fn empty_pod(pod: &api::PodSandbox) -> Row {
         "attempt": null,
         "created": format::time(pod.created_at),
         "ip": "",
+        "restarts": null,
+        "restartPolicy": "",
         "podId": pod.id,
         "imageId": "",
         "names": format!("{}/{}", namespace(pod), pod_name(pod)),
@@ -242,12 +271,12 @@ async fn exit(client: &mut Client, of: &api::Container) -> Option<api::Container
     wait::status_of(client, &of.id).await.ok()
 }
 
-/// The ids of paused containers.
-async fn paused(client: &mut Client) -> Result<Vec<String>> {
+/// The ids of paused containers, and of those that will be restarted.
+pub(crate) async fn marks(client: &mut Client) -> Result<admin::PausedResponse> {
     match client.admin.paused(admin::PausedRequest {}).await {
-        Ok(answer) => Ok(answer.into_inner().container_ids),
+        Ok(answer) => Ok(answer.into_inner()),
         // A daemon of an earlier release pauses nothing.
-        Err(status) if status.code() == tonic::Code::Unimplemented => Ok(Vec::new()),
+        Err(status) if status.code() == tonic::Code::Unimplemented => Ok(Default::default()),
         Err(status) => Err(status.into()),
     }
 }

@@ -5,7 +5,7 @@
 use super::args::Pull;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{login, output};
+use super::{format, login, output, stored};
 use hull_proto::admin as api;
 use hull_proto::admin::layer_progress::State;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
@@ -35,14 +35,22 @@ pub(crate) struct Account {
 /// Pulls the images one after the other, and prints their ids.
 pub(crate) async fn pull(mut client: Client, args: &Pull) -> Result<()> {
     let given = account(args.user.as_deref(), args.password_stdin)?;
+    let mut rows = Vec::new();
     for image in &args.images {
-        let account = if args.user.is_some() { given.clone() } else { stored(image).await? };
+        let account = if args.user.is_some() { given.clone() } else { saved(image).await? };
         if args.json {
             follow(&mut client, image, &account, Progress::Json { image: image.clone() }).await?;
             continue;
         }
         let id = one(&mut client, image, &account, args.quiet).await?;
-        output::line(&id)?;
+        if stored::is_selected(&args.output) {
+            rows.push(stored::of(&mut client, &id, image).await?);
+        } else {
+            output::line(&id)?;
+        }
+    }
+    if stored::is_selected(&args.output) {
+        format::print(&stored::PULLED, &rows, &args.output)?;
     }
     Ok(())
 }
@@ -64,7 +72,7 @@ pub(crate) fn account(user: Option<&str>, password_stdin: bool) -> Result<Accoun
 }
 
 /// The credentials that docker's configuration of this user has for the registry of an image.
-pub(crate) async fn stored(image: &str) -> Result<Account> {
+pub(crate) async fn saved(image: &str) -> Result<Account> {
     let Some(path) = login::file() else { return Ok(Account::default()) };
     // The daemon says what is wrong with a name.
     let Ok(reference) = hull_image::Reference::parse(image) else { return Ok(Account::default()) };

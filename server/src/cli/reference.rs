@@ -23,6 +23,22 @@ Pods and containers are named by id, prefix of the id, name, `POD/CONTAINER`, `N
 `hull system df`, `hull kube play`.
 ";
 
+const RESTARTS: &str = "
+## Restarts
+
+`hull run -d --restart always|unless-stopped|on-failure[:MAX]` has the daemon start an exited container again, and
+`hull play kube` does so as `restartPolicy` says. As CRI runs a container once, every restart is a new attempt: the same
+configuration and image, an id of its own and an empty writable layer, so data belongs on a volume, and scripts use the
+name. The wait before a restart doubles from 100 ms to a minute, and is 100 ms again after a run of ten seconds. `hull ps`
+shows `restarting` meanwhile, `hull ps -o wide` the number of restarts since the last start by a person, and
+`hull inspect` both with the policy.
+
+`hull stop` ends the container for good, and so does `hull kill` with SIGKILL or its stop signal, also across a restart
+of the daemon, whatever the policy is; `hull start` begins again. Containers exit unattended while there is no daemon,
+and the next one restarts them. After a reboot nothing is restarted: pods end with the node. There, use a static pod of
+a kubelet, or a systemd unit with `hull run --rm` and `Restart=`. Containers of a kubelet are never restarted by Hull.
+";
+
 const OUTPUT: &str = "
 ## Output for programs
 
@@ -62,6 +78,7 @@ fn page() -> String {
         let names: Vec<String> = absent.names.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(page, "| {} | {} | {} |", names.join(", "), absent.why, absent.instead);
     }
+    page.push_str(RESTARTS);
     page.push_str(OUTPUT);
     for kind in KINDS {
         let _ = writeln!(

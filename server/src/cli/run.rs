@@ -10,17 +10,18 @@ use super::args::run_parts::PullWhen;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::exit_codes::{OWN_FAILURE, exit_code, failure_code};
-use super::run_config::{self, PodConfigs, Setting, UID_LABEL};
+use super::run_config::{self, PodConfigs, Setting};
 use super::run_flags::{self, Volumes};
+use super::run_logs::Making;
 use super::running::{Followed, Running};
 use super::signals::EndSignals;
-use super::{images, names, objects, output, ps, pull, raw_mode, run_logs, run_setup};
+use super::{images, objects, output, pull, raw_mode, run_logs, run_setup};
 use crate::oci_spec::CONSOLE_SIZE;
 use crate::pod::auto_remove;
+use crate::pod::run_pods::RestartPolicy;
 use hull_proto::cri as api;
 use hull_streaming::terminal::Size;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
-use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -33,10 +34,12 @@ type EarlyError = (Error, u8);
 /// Runs the container and returns its exit code.
 pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
+    check(args).map_err(own)?;
     if args.interactive && args.tty && !args.detach && !std::io::stdin().is_terminal() {
         return Err(own(Error::NotATerminal));
     }
     let uid = run_logs::new_uid().map_err(own)?;
+    let mut making = Making::begin(&uid).map_err(own)?;
     let mut signals = EndSignals::new().map_err(own)?;
     let started = tokio::select! {
         started = start(&mut client, args, &uid) => started,
@@ -55,6 +58,7 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
             return Err(error);
         }
     };
+    making.end();
     if args.detach {
         output::line(&running.id).map_err(own)?;
         return Ok(0);
@@ -90,14 +94,40 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
     }
 }
 
+/// Refuses flags that contradict each other.
+fn check(args: &Run) -> Result<()> {
+    refuse_restart_and_removal(args)?;
+    if restarts(args) && !args.detach {
+        let text = "--restart needs -d: every restart is a container of its own, which this command \
+                    would not follow; see `hull logs -f`";
+        return Err(Error::Usage { text: text.into() });
+    }
+    Ok(())
+}
+
+fn refuse_restart_and_removal(args: &Run) -> Result<()> {
+    if args.rm && restarts(args) {
+        let text = "--rm and --restart contradict each other: a container that is removed when it \
+                    exits cannot be restarted";
+        return Err(Error::Usage { text: text.into() });
+    }
+    Ok(())
+}
+
+fn restarts(args: &Run) -> bool {
+    args.life.restart.is_some_and(|policy| policy != RestartPolicy::No)
+}
+
 /// Creates pod and container as `run` does, without starting it, and prints the id of the container.
 pub(crate) async fn create(mut client: Client, args: &Run) -> Result<()> {
+    refuse_restart_and_removal(args)?;
     let uid = run_logs::new_uid()?;
-    match make(&mut client, args, &uid).await {
+    let _making = Making::begin(&uid)?;
+    match make(&mut client, args, &uid, true).await {
         Ok(made) => output::line(&made.id),
         Err((error, _)) => {
             // The first error is the result; leftovers are in `hull ps -a`.
-            if let Err(left) = remove_leftovers(&mut client, &uid).await {
+            if let Err(left) = objects::remove_by_uid(&mut client, &uid).await {
                 output::report(&left, OWN_FAILURE);
             }
             Err(error)
@@ -107,7 +137,7 @@ pub(crate) async fn create(mut client: Client, args: &Run) -> Result<()> {
 
 /// Creates pod and container, and starts the container.
 async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, EarlyError> {
-    let made = make(client, args, uid).await?;
+    let made = make(client, args, uid, args.detach).await?;
     let request = api::StartContainerRequest { container_id: made.id.clone() };
     client.runtime.start_container(request).await.map_err(|status: tonic::Status| {
         let code = failure_code(&status);
@@ -116,8 +146,13 @@ async fn start(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ea
     Ok(made)
 }
 
-/// Creates pod and container.
-async fn make(client: &mut Client, args: &Run, uid: &str) -> Result<Running, EarlyError> {
+/// Creates pod and container. With --rm, the daemon removes those that nobody follows (`unattended`).
+async fn make(
+    client: &mut Client,
+    args: &Run,
+    uid: &str,
+    unattended: bool,
+) -> Result<Running, EarlyError> {
     let own = |err: Error| (err, OWN_FAILURE);
     if let Some(path) = &args.life.cidfile
         && path.try_exists().unwrap_or(true)
@@ -125,8 +160,8 @@ async fn make(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ear
         let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(own(Error::io(format!("write {}", path.display()))(taken)));
     }
-    let prepared = prepare(client, args, uid).await.map_err(own)?;
-    let Prepared { configs, log, hosts, directories } = prepared;
+    let prepared = prepare(client, args, uid, unattended).await.map_err(own)?;
+    let Prepared { configs, log, directories } = prepared;
     let request = api::RunPodSandboxRequest {
         config: Some(configs.pod.clone()),
         runtime_handler: args.life.runtime.clone().unwrap_or_default(),
@@ -135,11 +170,6 @@ async fn make(client: &mut Client, args: &Run, uid: &str) -> Result<Running, Ear
     let pod = pod.into_inner().pod_sandbox_id;
     // Not earlier: those without a name go with the pod.
     run_setup::create(&directories).map_err(own)?;
-    if !args.networking.add_host.is_empty() {
-        let ips = ps::addresses(client, &pod).await;
-        let (lines, hostname) = (&args.networking.add_host, &configs.pod.hostname);
-        run_setup::write_hosts(&hosts, lines, &ips, hostname).map_err(own)?;
-    }
     let request = api::CreateContainerRequest {
         pod_sandbox_id: pod,
         config: Some(configs.container),
@@ -173,22 +203,19 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 struct Prepared {
     configs: PodConfigs,
     log: PathBuf,
-    /// The file for /etc/hosts, with --add-host.
-    hosts: PathBuf,
     /// The directories to create for volumes.
     directories: Vec<PathBuf>,
 }
 
 /// Checks the flags, and pulls the image. Nothing is created yet.
-async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared> {
+async fn prepare(client: &mut Client, args: &Run, uid: &str, unattended: bool) -> Result<Prepared> {
     let name = run_config::name(args, uid)?;
     if let Some(platform) = &args.life.platform {
         run_flags::platform(platform)?;
     }
-    run_flags::hosts(&args.networking.add_host)?;
-    let data_dir = run_setup::data_dir(client).await?;
+    let data_dir = client.config().await?.data_dir;
     let missing = Error::Response { operation: "find the log directory", missing: "path" };
-    let own = run_logs::directory(client, uid).await?.ok_or(missing)?;
+    let own = auto_remove::log_directory(&data_dir, uid).ok_or(missing)?;
     let logs = match &args.log_dir {
         Some(directory) => std::path::absolute(directory)
             .map_err(Error::io(format!("find log directory {}", directory.display())))?,
@@ -196,13 +223,11 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared>
     };
     let here = std::env::current_dir().map_err(Error::io("find the working directory"))?;
     let (named, unnamed) = (data_dir.join("volumes"), own.join("volumes"));
-    let hosts = own.join("hosts");
     let mut setting = Setting {
         name: &name,
         uid,
         logs: &logs,
         volumes: Volumes { named: &named, unnamed: &unnamed, here: &here },
-        hosts: &hosts,
         ports: Vec::new(),
         env: run_setup::env_files(&args.life.env_file)?,
     };
@@ -214,7 +239,7 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared>
     free_name(client, args, &name, true).await?;
     setting.ports = run_setup::published(client, args).await?;
     let (mut configs, directories) = run_config::configs(args, &setting)?;
-    if args.rm && args.detach {
+    if args.rm && unattended {
         configs.pod.annotations.insert(auto_remove::REMOVE.to_owned(), "true".to_owned());
     }
     if args.tty
@@ -225,12 +250,13 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str) -> Result<Prepared>
         configs.container.annotations.insert(CONSOLE_SIZE.to_owned(), size);
     }
     let log = logs.join(run_logs::FILE);
-    Ok(Prepared { configs, log, hosts, directories })
+    Ok(Prepared { configs, log, directories })
 }
 
 /// Fails if a pod has the name already; with --replace, `remove` removes it.
 async fn free_name(client: &mut Client, args: &Run, name: &str, remove: bool) -> Result<()> {
-    for pod in list(client, HashMap::new()).await? {
+    let listed = client.runtime.list_pod_sandbox(api::ListPodSandboxRequest::default()).await?;
+    for pod in listed.into_inner().items {
         let metadata = pod.metadata.as_ref();
         if metadata.is_some_and(|of| of.namespace == run_config::NAMESPACE && of.name == name) {
             if args.life.replace && objects::is_of_run(&pod) {
@@ -254,41 +280,17 @@ async fn image(client: &mut Client, args: &Run) -> Result<()> {
         return Err(Error::NotFound { kind: "image", name: args.image.clone() });
     }
     if !is_there {
-        pull::one(client, &args.image, &pull::stored(&args.image).await?, false).await?;
+        pull::one(client, &args.image, &pull::saved(&args.image).await?, false).await?;
     }
     Ok(())
-}
-
-/// The pods with these labels.
-async fn list(
-    client: &mut Client,
-    label_selector: HashMap<String, String>,
-) -> Result<Vec<api::PodSandbox>> {
-    let filter = api::PodSandboxFilter { label_selector, ..Default::default() };
-    let request = api::ListPodSandboxRequest { filter: Some(filter) };
-    Ok(client.runtime.list_pod_sandbox(request).await?.into_inner().items)
 }
 
 /// Removes the pod of this run, complete or not; a signal ends the wait for the daemon.
 async fn clean_up(client: &mut Client, uid: &str, signals: &mut EndSignals) -> Result<()> {
     tokio::select! {
-        removed = remove_leftovers(client, uid) => removed,
+        removed = objects::remove_by_uid(client, uid) => removed,
         _ = signals.next() => Err(Error::Interrupted),
     }
-}
-
-/// Removes the pod of this run.
-async fn remove_leftovers(client: &mut Client, uid: &str) -> Result<()> {
-    for pod in list(client, HashMap::from([(UID_LABEL.to_owned(), uid.to_owned())])).await? {
-        objects::remove_pod(client, &pod).await.inspect_err(|_| {
-            output::to_stderr(&format!(
-                "warning: pod {} was not removed; `hull rm -f {}` tries again\n",
-                shown(names::pod_name(&pod), MESSAGE_BYTES_MAX),
-                output::short(&pod.id)
-            ));
-        })?;
-    }
-    Ok(())
 }
 
 /// Prints why a container ended, if its exit code does not say it.

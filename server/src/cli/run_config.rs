@@ -8,14 +8,13 @@ use super::error::{Error, Result};
 use super::run_flags::{Mounts, Volumes};
 use super::{parse, resources, run_flags, run_logs};
 use crate::oci_spec::{run_options, signal_of_kernel};
+use crate::pod::run_pods::{self, RestartPolicy, UID_LABEL};
 use hull_proto::cri as api;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// The namespace of the pods of `hull run`.
 pub(crate) const NAMESPACE: &str = "hull";
-/// The label that finds a pod by its uid, even while it is being created.
-pub(crate) const UID_LABEL: &str = "hull.run/uid";
 /// The annotation of a container with the grace period of its stop, in seconds.
 pub(crate) const STOP_TIMEOUT: &str = "hull.run/stop-timeout";
 /// Longest name, in bytes: it is also the host name of the pod.
@@ -52,8 +51,6 @@ pub(crate) struct Setting<'a> {
     /// Directory of the logs.
     pub(crate) logs: &'a Path,
     pub(crate) volumes: Volumes<'a>,
-    /// The file that is mounted at /etc/hosts, with --add-host.
-    pub(crate) hosts: &'a Path,
     /// Published ports, each with its port on the host.
     pub(crate) ports: Vec<api::PortMapping>,
     /// Variables of --env-file.
@@ -89,21 +86,44 @@ fn one_mount_for_each_path(mounts: &Mounts) -> Result<()> {
     Ok(())
 }
 
-fn is_host_network(args: &Run) -> Result<bool> {
-    match args.networking.network.as_str() {
-        "host" => Ok(true),
-        "pod" | "bridge" | "default" => Ok(false),
-        other => {
-            let why = "it is neither `pod` nor `host`: the configuration of the node, or its CNI plugin, decides about the network of all pods";
-            let (value, why) = (other.to_owned(), why.to_owned());
-            Err(Error::BadFlag { flag: "--network", value, why })
+/// The network of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NetworkOf<'a> {
+    /// The one that the configuration of the node makes.
+    Pod,
+    Host,
+    /// Only loopback in a namespace of its own.
+    None,
+    /// That of a CNI configuration with this name.
+    Named(&'a str),
+}
+
+fn network(args: &Run) -> Result<NetworkOf<'_>> {
+    let text = args.networking.network.as_str();
+    let bad = |why: &str| {
+        let (value, why) = (text.to_owned(), why.to_owned());
+        Err(Error::BadFlag { flag: "--network", value, why })
+    };
+    match text {
+        "host" => Ok(NetworkOf::Host),
+        "none" => Ok(NetworkOf::None),
+        "pod" | "bridge" | "default" => Ok(NetworkOf::Pod),
+        other if other.starts_with("container:") => {
+            bad("containers share a network only as containers of one pod; see `hull play kube`")
         }
+        other
+            if other.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && run_pods::is_host_name(other) =>
+        {
+            Ok(NetworkOf::Named(other))
+        }
+        _ => bad("it is none of pod, host, none, or the name of a CNI configuration"),
     }
 }
 
 fn namespaces(args: &Run) -> Result<api::NamespaceOption> {
     use api::NamespaceMode as Mode;
-    let network = if is_host_network(args)? { Mode::Node } else { Mode::Pod };
+    let network = if network(args)? == NetworkOf::Host { Mode::Node } else { Mode::Pod };
     let pid = match args.isolation.pid {
         Some(Pid::Host) => Mode::Node,
         Some(Pid::Pod) => Mode::Pod,
@@ -126,16 +146,21 @@ fn namespaces(args: &Run) -> Result<api::NamespaceOption> {
 }
 
 fn pod(args: &Run, at: &Setting<'_>) -> Result<api::PodSandboxConfig> {
-    let host_network = is_host_network(args)?;
-    for (flag, value, given) in [
-        ("--publish", args.publish.join(" "), !args.publish.is_empty()),
-        ("--publish-all", String::new(), args.networking.publish_all),
-        ("--hostname", args.hostname.clone().unwrap_or_default(), args.hostname.is_some()),
-    ] {
-        if host_network && given {
-            let why = "a pod on the host network has the ports and the name of the host".into();
-            return Err(Error::BadFlag { flag, value, why });
-        }
+    let of = network(args)?;
+    let host_network = of == NetworkOf::Host;
+    let publishes = !args.publish.is_empty() || args.networking.publish_all;
+    let why = match of {
+        NetworkOf::Host if publishes => Some("a pod on the host network has the ports of the host"),
+        NetworkOf::None if publishes => Some("a pod without a network has no ports"),
+        NetworkOf::Pod | NetworkOf::Host | NetworkOf::None | NetworkOf::Named(_) => None,
+    };
+    if let Some(why) = why {
+        let (value, why) = (args.publish.join(" "), why.to_owned());
+        return Err(Error::BadFlag { flag: "--publish", value, why });
+    }
+    if let (true, Some(value)) = (host_network, args.hostname.clone()) {
+        let why = "a pod on the host network has the name of the host".into();
+        return Err(Error::BadFlag { flag: "--hostname", value, why });
     }
     let hostname = args.hostname.clone().unwrap_or_else(|| at.name.to_owned());
     let mut of_container = api::LinuxContainerSecurityContext::default();
@@ -169,7 +194,7 @@ fn pod(args: &Run, at: &Setting<'_>) -> Result<api::PodSandboxConfig> {
         dns_config: dns,
         port_mappings: at.ports.clone(),
         labels,
-        annotations: run_flags::pairs("--annotation", &args.life.annotation)?,
+        annotations: pod_annotations(args, of)?,
         linux: Some(api::LinuxPodSandboxConfig {
             security_context: Some(security),
             sysctls: run_flags::sysctls(&args.isolation.sysctl)?,
@@ -179,6 +204,23 @@ fn pod(args: &Run, at: &Setting<'_>) -> Result<api::PodSandboxConfig> {
     })
 }
 
+/// The annotations of the pod: those that were given, and requests for which CRI has no field.
+fn pod_annotations(args: &Run, network: NetworkOf<'_>) -> Result<HashMap<String, String>> {
+    let mut annotations = run_flags::pairs("--annotation", &args.life.annotation)?;
+    let network = match network {
+        NetworkOf::Pod | NetworkOf::Host => None,
+        NetworkOf::None => Some("none".to_owned()),
+        NetworkOf::Named(name) => Some(name.to_owned()),
+    };
+    let hosts = run_flags::hosts(&args.networking.add_host)?;
+    let hosts: String = hosts.iter().map(|(name, ip)| format!("{ip} {name}\n")).collect();
+    let hosts = Some(hosts).filter(|text| !text.is_empty());
+    for (key, value) in [(run_pods::NETWORK, network), (run_pods::HOSTS, hosts)] {
+        annotations.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    Ok(annotations)
+}
+
 fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::ContainerConfig> {
     let mut envs = at.env.clone();
     for text in &args.env {
@@ -186,21 +228,17 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
     }
     let (security, group) = security(args)?;
     let (devices, cdi) = run_flags::devices(&args.storage.device, args.storage.gpus.as_deref())?;
-    let Mounts { mut mounts, tmpfs, .. } = mounts;
-    if !args.networking.add_host.is_empty() {
-        mounts.push(api::Mount {
-            container_path: "/etc/hosts".into(),
-            host_path: at.hosts.to_string_lossy().into_owned(),
-            ..Default::default()
-        });
-    }
+    let Mounts { mounts, tmpfs, .. } = mounts;
     let mut annotations = run_flags::pairs("--annotation", &args.life.annotation)?;
+    let restart = args.life.restart.filter(|of| *of != RestartPolicy::No);
+    let restart = restart.map(|policy| policy.to_string());
     let timeout = args.life.stop_timeout.map(|seconds| seconds.to_string());
     for (key, value) in [
         (run_options::ULIMITS, Some(ulimits(&args.isolation.ulimit)).filter(|of| !of.is_empty())),
         (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),
         (run_options::GROUP, group),
         (STOP_TIMEOUT, timeout),
+        (run_pods::RESTART, restart),
     ] {
         annotations.extend(value.map(|value| (key.to_owned(), value)));
     }
@@ -262,6 +300,7 @@ fn security(args: &Run) -> Result<(api::LinuxContainerSecurityContext, Option<St
 #[cfg(test)]
 mod tests {
     use super::super::args::{Cli, Command};
+    use super::super::publish;
     use super::*;
     use clap::Parser as _;
 
@@ -281,8 +320,7 @@ mod tests {
             uid,
             logs,
             volumes: Volumes { named: Path::new("/v"), unnamed: Path::new("/u"), here },
-            hosts: Path::new("/l/hosts"),
-            ports: args.publish.iter().map(|text| parse::publish(text)).collect::<Result<_>>()?,
+            ports: publish::publish_all(&args.publish)?,
             env: Vec::new(),
         };
         configs(&args, &setting).map(|(configs, _)| configs)
@@ -310,7 +348,9 @@ mod tests {
         assert_eq!(of[run_options::TMPFS], "/t:size=1m");
         assert_eq!(of[run_options::ULIMITS], "nofile=1:2 core=0");
         assert_eq!((of[run_options::GROUP].as_str(), of[STOP_TIMEOUT].as_str()), ("www", "3"));
-        assert!(parsed("--network macvlan i").is_err());
+        assert!(!of.contains_key(run_pods::RESTART));
+        let of = parsed("--restart on-failure:3 i").unwrap().container.annotations;
+        assert_eq!(of[run_pods::RESTART], "on-failure:3");
         let options =
             parsed("--init i").unwrap().container.linux.unwrap().security_context.unwrap();
         assert_eq!(options.namespace_options.unwrap().pid(), api::NamespaceMode::Pod);
@@ -365,6 +405,22 @@ mod tests {
         assert_eq!(options.network(), api::NamespaceMode::Node);
         parsed("--net host -p 1:1 i").unwrap_err();
         parsed("--net host --hostname x i").unwrap_err();
+    }
+
+    #[test]
+    fn the_daemon_gets_networks_and_hosts_as_annotations_of_the_pod() {
+        let of = |line: &str| parsed(line).map(|made| made.pod);
+        let none = of("--network none --add-host db:10.0.0.9 --add-host six=[::1] i").unwrap();
+        assert_eq!(run_pods::network(&none), Some("none"));
+        let hosts = run_pods::hosts(&none).unwrap();
+        assert_eq!(hosts[0], ("10.0.0.9".parse().unwrap(), "db"));
+        assert_eq!(hosts[1], ("::1".parse().unwrap(), "six"));
+        assert_eq!(run_pods::network(&of("--net blue i").unwrap()), Some("blue"));
+        assert_eq!(run_pods::network(&of("--net bridge i").unwrap()), None);
+        for line in ["--net none -p 80 i", "--net none -P i", "--net container:x i", "--net a/b i"]
+        {
+            of(line).unwrap_err();
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::error::{Error, Result};
 use super::parse;
+use crate::pod::run_pods;
 use hull_proto::cri as api;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -362,9 +363,7 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, IpAddr)>> {
     let host = |text: &String| {
         let (name, ip) = text.split_once([':', '=']).unwrap_or((text, ""));
         match ip.trim_start_matches('[').trim_end_matches(']').parse() {
-            Ok(ip) if !name.is_empty() && !name.contains(char::is_whitespace) => {
-                Ok((name.to_owned(), ip))
-            }
+            Ok(ip) if run_pods::is_host_name(name) => Ok((name.to_owned(), ip)),
             _ => Err(bad("--add-host", text, "it is not NAME:IP")),
         }
     };

@@ -4,31 +4,20 @@
 use super::args::Run;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{images, parse, ports, run_flags};
-use crate::config::Config;
-use hull_proto::{admin, cri as api};
+use super::{images, ports, publish, run_flags, verbose};
+use hull_proto::cri as api;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longest file of variables, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most tries for a port that no pod has either.
 const TRIES: usize = 1000;
-
-/// The `data_dir` of the running daemon, which may differ from the files.
-pub(crate) async fn data_dir(client: &mut Client) -> Result<PathBuf> {
-    let answer = client.admin.config(admin::ConfigRequest {}).await?.into_inner();
-    let config: Config = toml::from_str(&answer.toml).map_err(|_| Error::Response {
-        operation: "find the directory of volumes",
-        missing: "configuration of this version",
-    })?;
-    Ok(config.data_dir)
-}
 
 /// Creates the directories of volumes; one that is there stays as it is. A link in its place is an error.
 pub(crate) fn create(directories: &[PathBuf]) -> Result<()> {
@@ -79,8 +68,7 @@ pub(crate) fn env_files(files: &[PathBuf]) -> Result<Vec<api::KeyValue>> {
 
 /// The published ports of a run, each with its port on the host.
 pub(crate) async fn published(client: &mut Client, args: &Run) -> Result<Vec<api::PortMapping>> {
-    let mut mappings: Vec<api::PortMapping> =
-        args.publish.iter().map(|text| parse::publish(text)).collect::<Result<_>>()?;
+    let mut mappings: Vec<api::PortMapping> = publish::publish_all(&args.publish)?;
     if args.networking.publish_all {
         let given = mappings.clone();
         let is_given = |of: &api::PortMapping| {
@@ -106,8 +94,7 @@ pub(crate) async fn published(client: &mut Client, args: &Run) -> Result<Vec<api
 async fn exposed(client: &mut Client, image: &str) -> Result<Vec<api::PortMapping>> {
     let missing = Error::NotFound { kind: "image", name: image.to_owned() };
     let found = images::find(client, image).await?.ok_or(missing)?;
-    let text = found.info.get("info").cloned().unwrap_or_default();
-    let info: Value = serde_json::from_str(&text).map_err(|source| Error::Json { source })?;
+    let info = verbose::info(&found.info, "find the ports of the image")?;
     let ports = &info["imageSpec"]["config"]["ExposedPorts"];
     let names: Vec<&str> = match ports {
         Value::Object(map) => map.keys().map(String::as_str).collect(),
@@ -115,7 +102,9 @@ async fn exposed(client: &mut Client, image: &str) -> Result<Vec<api::PortMappin
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     };
     // A port or PORT/PROTOCOL: the image has no say about ports of the host.
-    names.into_iter().filter(|name| !name.contains([':', '-'])).map(parse::publish).collect()
+    let exposed: Vec<String> =
+        names.into_iter().filter(|name| !name.contains(':')).map(str::to_owned).collect();
+    publish::publish_all(&exposed)
 }
 
 /// The host ports of all pods: they are rules of the kernel's filter, and no sockets.
@@ -156,30 +145,6 @@ fn free(mapping: &api::PortMapping, taken: &BTreeSet<i32>) -> Result<i32> {
         }
     }
     Err(Error::io(format!("find a free port at {ip}"))(io::Error::other("pods have all of them")))
-}
-
-/// Writes the file that is mounted at /etc/hosts: what pods have there, and the lines of --add-host.
-pub(crate) fn write_hosts(
-    path: &Path,
-    lines: &[String],
-    own: &[String],
-    hostname: &str,
-) -> Result<()> {
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
-    for ip in own {
-        text.push_str(&format!("{ip}\t{hostname}\n"));
-    }
-    for (name, ip) in run_flags::hosts(lines)? {
-        text.push_str(&format!("{ip}\t{name}\n"));
-    }
-    let failed = || Error::io(format!("write {}", path.display()));
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(failed())?;
-    }
-    std::fs::write(path, text).map_err(failed())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::error::{Error, Result};
 use super::format::{Kinds, schema};
 use super::{
     disk, doctor, events, host_check, images, info, live, output, play, ports, processes, ps,
-    stats, verify,
+    stats, stored, verify,
 };
 use serde_json::{Map, Value, json};
 
@@ -26,6 +26,8 @@ pub(crate) const KINDS: &[&Kinds] = &[
     &doctor::FINDINGS,
     &live::LOAD,
     &verify::LAYERS,
+    &stored::PULLED,
+    &stored::IMPORTED,
 ];
 
 /// The commands that print one document, and the keys that it always has.

@@ -4,7 +4,7 @@
 use super::args::Cli;
 use super::exit_codes::OWN_FAILURE;
 use super::verbs::{self, Group, VERBS};
-use super::{ctr, output};
+use super::{absent_flags, ctr, output};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
@@ -21,9 +21,15 @@ const GLOBAL_WITH_VALUE: [&str; 2] = ["--socket", "--config"];
 const TEMPLATE: &str =
     "{about-with-newline}\n{usage-heading} {usage}\n{before-help}\n{options}{after-help}";
 
+/// Commands whose `-f` is --format, as docker has it; of lists it is --filter.
+const WITH_SHORT_FORMAT: [&str; 5] = ["inspect", "inspectp", "inspecti", "info", "version"];
+
 /// The tree of commands.
 pub(crate) fn command() -> Command {
     let mut command = Cli::command();
+    for name in WITH_SHORT_FORMAT {
+        command = command.mut_subcommand(name, |of| of.mut_arg("format", |arg| arg.short('f')));
+    }
     for verb in VERBS {
         command = command.mut_subcommand(verb.name, |of| {
             let of = of.visible_aliases(verb.aliases.iter().copied());
@@ -107,6 +113,14 @@ fn failed(err: &clap::Error, verb: Option<&str>) -> ExitCode {
         output::to_stderr(&super::error::lines(&text, Some(absent.instead)));
         return ExitCode::from(USAGE);
     }
+    if err.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(flag)) = err.get(ContextKind::InvalidArg)
+        && let Some((verb, of)) = verb.and_then(|verb| Some((verb, absent_flags::of(verb, flag)?)))
+    {
+        let text = format!("`hull {verb}` has no option `{flag}`: {}", of.why);
+        output::to_stderr(&super::error::lines(&text, Some(of.instead)));
+        return own(USAGE);
+    }
     output::to_stderr(&without_globals(&err.render().to_string()));
     own(USAGE)
 }
@@ -142,6 +156,7 @@ mod tests {
             rewritten(words(line)).iter().map(|word| word.to_string_lossy().into_owned()).collect()
         };
         assert_eq!(texts("--socket /x image ls -q"), ["hull", "--socket", "/x", "images", "-q"]);
+        assert_eq!(texts("system prune -f"), ["hull", "prune", "-f"]);
         assert_eq!(texts("container rm web"), ["hull", "rm", "web"]);
         assert_eq!(texts("exec web image ls"), ["hull", "exec", "web", "image", "ls"]);
     }
@@ -177,6 +192,51 @@ mod tests {
         let err = command().try_get_matches_from(words("--socket /x rm")).unwrap_err();
         let text = without_globals(&err.render().to_string());
         assert!(text.contains("Usage: hull rm") && !text.contains("--socket"), "{text}");
+    }
+
+    #[test]
+    fn words_of_other_tools_users_are_accepted() {
+        for line in [
+            "ps -aq",
+            "ps -l",
+            "ps -f name=web",
+            "images -a",
+            "inspect -f {{.status}} web",
+            "info -f {{.name}}",
+            "rm -v web",
+            "stats --no-stream",
+            "stop --timeout 3 web",
+            "attach -it web",
+            "logs --tail all web",
+            "pull --creds me:secret app:1",
+            "exec -it web sh -l",
+            "run -it --rm busybox sh",
+            "run -dp 80:80 --name=web --restart=unless-stopped nginx",
+            "events -f type=stopped",
+        ] {
+            let parsed = command().try_get_matches_from(words(line));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn an_option_that_a_command_has_is_not_in_the_table() {
+        let command = command();
+        for of in absent_flags::ABSENT_FLAGS {
+            for verb in of.verbs {
+                let found = command.find_subcommand(verb);
+                let found = found.unwrap_or_else(|| panic!("there is no command {verb}"));
+                for arg in found.get_arguments() {
+                    let long = arg.get_long_and_visible_aliases().unwrap_or_default();
+                    let long = long.iter().map(|name| format!("--{name}"));
+                    let short = arg.get_short_and_visible_aliases().unwrap_or_default();
+                    let short = short.iter().map(|name| format!("-{name}"));
+                    for name in long.chain(short) {
+                        assert!(!of.flags.contains(&name.as_str()), "{verb} has {name}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::client::Client;
 use super::error::{Error, Result};
+use super::verbose;
 use hull_proto::cri as api;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use tonic::Code;
 /// Interval of status requests after the process has ended, until the daemon reports it.
 const POLL_AFTER_END: Duration = Duration::from_millis(3);
 /// Interval of status requests if there is no process to wait for.
-const POLL: Duration = Duration::from_millis(200);
+pub(crate) const POLL: Duration = Duration::from_millis(200);
 /// Longest time without a daemon.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
@@ -28,13 +29,10 @@ async fn status(
 ) -> Result<(api::ContainerStatus, i32), tonic::Status> {
     let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose };
     let answer = client.runtime.container_status(request).await?.into_inner();
-    let info = answer
-        .info
-        .get("info")
-        .and_then(|info| serde_json::from_str::<serde_json::Value>(info).ok());
-    let pid =
-        info.and_then(|info| info.get("pid")?.as_i64()).and_then(|pid| i32::try_from(pid).ok());
-    Ok((answer.status.unwrap_or_default(), pid.unwrap_or(0)))
+    const OPERATION: &str = "find the process of the container";
+    let info = verbose::info(&answer.info, OPERATION);
+    let pid = info.and_then(|info| verbose::pid(&info, OPERATION)).unwrap_or(0);
+    Ok((answer.status.unwrap_or_default(), pid))
 }
 
 /// Requests the status of a container.

@@ -15,12 +15,20 @@ use hull_proto::monitor::{Command, Target};
 use std::sync::Arc;
 use std::time::Duration;
 
+const SIGKILL: i32 = 9;
 /// Time for all processes of a container to freeze; then they are thawed again.
 const FREEZE_MAX: Duration = Duration::from_secs(10);
 
+/// Whether a signal by a person ends a container for good, whatever its restart policy says: SIGKILL, or the signal
+/// that stops it. Others may mean something else to its program.
+pub(crate) fn is_final(pod: &Pod, id: &ContainerId, signal: i32) -> bool {
+    let view = pod.view();
+    let stops = view.containers.get(id).is_some_and(|of| of.record.stop_signal == signal);
+    signal == SIGKILL || stops
+}
+
 /// Sends a signal to the container's first process; to all of its processes if it is SIGKILL.
 pub(crate) async fn signal(pod: &Pod, id: &ContainerId, signal: i32) -> Result<(), Arc<Error>> {
-    const SIGKILL: i32 = 9;
     const DOING: &str = "send the signal";
     let view = pod.view();
     let _running = running(&view, id, "signal")?;

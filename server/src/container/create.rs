@@ -48,6 +48,7 @@ pub(crate) fn record(
             .map_err(|source| Error::Spec { source })?,
         config,
         stop_requested: false,
+        restart_cancelled: false,
         state: State::Creating,
     })
 }

@@ -37,6 +37,10 @@ pub(crate) struct ContainerRecord {
     /// The end was requested: by StopContainer, by a removal, or with the pod's.
     #[serde(default)]
     pub(crate) stop_requested: bool,
+    /// No restart of `hull run --restart` follows its exit, although CRI did not request its end. Absent in records of
+    /// earlier releases.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) restart_cancelled: bool,
     pub(crate) state: State,
 }
 
@@ -84,6 +88,11 @@ impl ContainerRecord {
             "" => image.image.as_str(),
             written => written,
         })
+    }
+
+    /// Whether a person ended it, so that its restart policy does not apply.
+    pub(crate) fn is_stopped_for_good(&self) -> bool {
+        self.stop_requested || self.restart_cancelled
     }
 
     /// Its name and attempt.

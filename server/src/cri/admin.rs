@@ -9,6 +9,7 @@ use super::service::Cri;
 use super::status;
 use crate::container::{State, control};
 use crate::limits::call_memory::Received;
+use crate::pod::Command;
 use crate::storage::blocking;
 use hull_image::{Auth, Imported, Left, Progress, ProgressState, Reference, Verified};
 use hull_proto::admin as api;
@@ -187,6 +188,11 @@ impl Hull for Cri {
             ));
         }
         let (id, pod) = self.container(&container_id)?;
+        if control::is_final(&pod, &id, signal) {
+            let id = id.clone();
+            let kept = pod.request(|reply| Command::KeepStopped { id, reply });
+            kept.await.map_err(status::of)?;
+        }
         control::signal(&pod, &id, signal).await.map_err(status::of)?;
         Ok(Response::new(api::KillResponse {}))
     }
@@ -206,8 +212,11 @@ impl Hull for Cri {
         _: Request<api::PausedRequest>,
     ) -> Result<Response<api::PausedResponse>, Status> {
         let node = Arc::clone(&self.node);
+        let views = self.node.registry.views();
+        let restarting = views.iter().flat_map(|view| view.containers.values());
+        let restarting_ids =
+            restarting.filter(|of| of.restarting).map(|of| of.record.id.clone()).collect();
         let container_ids = blocking(move || {
-            let views = node.registry.views();
             let all = views.iter().flat_map(|view| view.containers.values());
             all.map(|view| &view.record)
                 .filter(|of| matches!(of.state, State::Running { .. }))
@@ -215,7 +224,10 @@ impl Hull for Cri {
                 .map(|of| of.id.clone())
                 .collect()
         });
-        Ok(Response::new(api::PausedResponse { container_ids: container_ids.await }))
+        Ok(Response::new(api::PausedResponse {
+            container_ids: container_ids.await,
+            restarting_ids,
+        }))
     }
 
     async fn explain(

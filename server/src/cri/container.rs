@@ -9,6 +9,7 @@ use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::node::Node;
 use crate::observe::stats;
+use crate::pod::run_pods::{self, RestartPolicy};
 use crate::pod::{Command, PodSnapshot};
 use crate::storage::blocking;
 use hull_proto::cri as api;
@@ -180,14 +181,19 @@ fn container_info(
 ) -> HashMap<String, String> {
     let record = &view.record;
     let image = node.images.find(&record.image_id);
-    let spec = image.and_then(|image| {
-        container::start::spec(node, &pod.id, &pod.record, record, &image, None).ok()
+    let spec = image.as_ref().and_then(|image| {
+        container::start::spec(node, &pod.id, &pod.record, record, image, None).ok()
+    });
+    let rootfs = image.map(|image| {
+        let of = node.images.rootfs(&record.id, &image);
+        let at = node.rootfs_dir();
+        serde_json::json!({"lower": of.lower, "upper": of.upper, "work": of.work, "at": at})
     });
     let pid = match record.state {
         State::Running { pid, .. } => pid,
         State::Creating | State::Created | State::Exited { .. } | State::Removing => 0,
     };
-    let info = serde_json::json!({
+    let mut info = serde_json::json!({
         "sandboxID": record.pod,
         "pid": pid,
         "state": record.state,
@@ -197,8 +203,28 @@ fn container_info(
         "config": record.config,
         "runtimeSpec": spec,
         "timeline": node.history.of(&record.id),
+        "rootfs": rootfs,
     });
+    if let (Some(restart), Some(info)) = (restart_info(pod, view), info.as_object_mut()) {
+        info.insert("restart".into(), restart);
+    }
     HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
+}
+
+/// The policy and the number of restarts of a container of `hull run --restart`.
+fn restart_info(pod: &PodSnapshot, view: &ContainerSnapshot) -> Option<serde_json::Value> {
+    let config = &view.record.config;
+    match RestartPolicy::of(&pod.record, config) {
+        RestartPolicy::No => None,
+        policy @ (RestartPolicy::OnFailure { .. }
+        | RestartPolicy::Always
+        | RestartPolicy::UnlessStopped) => Some(serde_json::json!({
+            "policy": policy.to_string(),
+            "count": run_pods::restart_count(config),
+            "pending": view.restarting,
+            "stopped": view.record.is_stopped_for_good(),
+        })),
+    }
 }
 
 /// The explanation of its exit, if there is anything to explain.

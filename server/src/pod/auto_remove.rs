@@ -7,28 +7,27 @@
 //!
 //! The rule: the directory is derived from the pod's uid, which `hull run` generates as 32 hex digits, and
 //! never read from a label or annotation: clients that create pods could point those at any directory of
-//! the host. The uids of pods of an API server have dashes, so neither their logs nor the pods are touched.
+//! the host. Other pods, those of a kubelet included, are never removed: see [`run_pods`].
 
 use super::record::PodRecord;
+use super::run_pods;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The annotation of a pod that is removed with its logs once its containers have exited. Its value has no meaning.
 pub(crate) const REMOVE: &str = "hull.run/remove";
-/// Number of hex digits of a uid of `hull run`.
-pub(crate) const UID_DIGITS: usize = 32;
 
 /// The log directory of the pod with this uid; `None` if it is not a uid of `hull run`.
 pub(crate) fn log_directory(data_dir: &Path, uid: &str) -> Option<PathBuf> {
-    let is_ours = uid.len() == UID_DIGITS
-        && uid.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    is_ours.then(|| data_dir.join("run-logs").join(uid))
+    run_pods::is_uid(uid).then(|| data_dir.join("run-logs").join(uid))
 }
 
 /// The log directory of a pod that is to be removed once its containers have exited; `None` for every other pod.
 pub(crate) fn logs_to_remove(record: &PodRecord, data_dir: &Path) -> Option<PathBuf> {
     let uid = record.config.metadata.as_ref().map(|metadata| metadata.uid.as_str())?;
-    record.config.annotations.contains_key(REMOVE).then(|| log_directory(data_dir, uid)).flatten()
+    let goes =
+        record.config.annotations.contains_key(REMOVE) && run_pods::is_of_run(&record.config);
+    goes.then(|| log_directory(data_dir, uid)).flatten()
 }
 
 /// Removes a log directory, if it is still there.

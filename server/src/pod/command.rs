@@ -47,6 +47,11 @@ pub(crate) enum Command {
         resources: Box<nri::LinuxResources>,
         reply: Reply<()>,
     },
+    /// The exit of the container that a signal is about to cause was requested: no restart follows.
+    KeepStopped {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
     ReopenLog {
         id: ContainerId,
         reply: Reply<()>,

@@ -5,6 +5,7 @@
 //! a container whose config mounts something there gets that instead.
 
 use super::host_dns::{self, PodDns};
+use super::run_pods;
 use crate::oci_spec;
 use hull_proto::cri;
 use std::fmt::Write as _;
@@ -33,19 +34,26 @@ fn resolv_conf(config: &cri::PodSandboxConfig, of_host: &str) -> String {
 }
 
 /// /etc/hosts of a pod with these addresses.
-fn hosts(hostname: &str, ips: &[IpAddr]) -> String {
+fn hosts(config: &cri::PodSandboxConfig, ips: &[IpAddr]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n",
     );
-    if !hostname.is_empty() {
+    if !config.hostname.is_empty() {
         for ip in ips {
-            let _ = writeln!(text, "{ip}\t{hostname}");
+            let _ = writeln!(text, "{ip}\t{}", config.hostname);
         }
     }
-    text
+    text + &added_hosts(config)
+}
+
+/// The lines that `hull run --add-host` adds, checked when the pod was requested.
+fn added_hosts(config: &cri::PodSandboxConfig) -> String {
+    let hosts = run_pods::hosts(config).unwrap_or_default();
+    hosts.iter().map(|(ip, name)| format!("{ip}\t{name}\n")).collect()
 }
 
 /// Longest host name, in bytes: `HOST_NAME_MAX`, gethostname(2).
@@ -53,6 +61,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// Refuses what would smuggle a line into a file.
 pub(crate) fn check(config: &cri::PodSandboxConfig) -> Result<(), String> {
+    run_pods::hosts(config)?;
     let dns = config.dns_config.iter();
     let mut words = dns.flat_map(|dns| dns.servers.iter().chain(&dns.searches).chain(&dns.options));
     if let Some(bad) =
@@ -83,8 +92,15 @@ pub(crate) fn write(
     fs::write(dir.join("hostname"), format!("{}\n", oci_spec::hostname(config)))?;
     if host_network {
         // On the host's network its names hold.
-        let of_host = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]));
-        fs::write(dir.join("hosts"), of_host)?;
+        let of_host = fs::read_to_string("/etc/hosts");
+        let text = of_host.map_or_else(
+            |_| hosts(config, &[]),
+            |text| {
+                let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+                text + end + &added_hosts(config)
+            },
+        );
+        fs::write(dir.join("hosts"), text)?;
     }
     Ok(())
 }
@@ -95,7 +111,7 @@ pub(crate) fn write_hosts(
     config: &cri::PodSandboxConfig,
     ips: &[IpAddr],
 ) -> io::Result<()> {
-    fs::write(dir.join("hosts"), hosts(&config.hostname, ips))
+    fs::write(dir.join("hosts"), hosts(config, ips))
 }
 
 #[cfg(test)]
@@ -125,8 +141,20 @@ mod tests {
 
     #[test]
     fn hosts_names_the_pod() {
-        let text = hosts("web", &["10.88.0.2".parse().unwrap()]);
+        let ips = ["10.88.0.2".parse().unwrap()];
+        let text = hosts(&config("web", None), &ips);
         assert!(text.ends_with("10.88.0.2\tweb\n"), "{text}");
+        let uid = "0123456789abcdef0123456789abcdef".to_owned();
+        let mut of_run = config("web", None);
+        of_run.metadata = Some(cri::PodSandboxMetadata { uid: uid.clone(), ..Default::default() });
+        of_run.annotations.insert(run_pods::HOSTS.to_owned(), "10.0.0.9 db\n::1 six".to_owned());
+        let text = hosts(&of_run, &ips);
+        assert!(text.ends_with("10.88.0.2\tweb\n"), "not of a pod of others: {text}");
+        of_run.labels.insert(run_pods::UID_LABEL.to_owned(), uid);
+        let text = hosts(&of_run, &ips);
+        assert!(text.ends_with("10.88.0.2\tweb\n10.0.0.9\tdb\n::1\tsix\n"), "{text}");
+        of_run.annotations.insert(run_pods::HOSTS.to_owned(), "10.0.0.9 db\tevil".to_owned());
+        check(&of_run).unwrap_err();
     }
 
     #[test]

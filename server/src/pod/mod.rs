@@ -18,6 +18,7 @@ mod pause_plan;
 mod record;
 pub(crate) mod recover;
 pub(crate) mod registry;
+pub(crate) mod run_pods;
 mod setup;
 mod snapshot;
 mod state;

@@ -12,12 +12,14 @@ use super::error::Error;
 use super::files;
 use super::pause_plan::pause_plan;
 use super::record::PodRecord;
+use super::run_pods;
 use crate::history::timed;
 use crate::monitors::{self, Client, MonitorEvent};
 use crate::node::Node;
 use crate::oci_spec;
 use crate::records;
 use crate::storage::blocking;
+use hull_network::RequestedNetwork;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{Command, Failure as MonitorFailure};
 use std::net::IpAddr;
@@ -178,6 +180,11 @@ async fn attach(
             dns: &oci_spec::dns(&record.config),
             cgroup: &record.cgroup,
             annotations: &record.config.annotations,
+            network: match run_pods::network(&record.config) {
+                None => RequestedNetwork::Configured,
+                Some("none") => RequestedNetwork::Loopback,
+                Some(name) => RequestedNetwork::Cni(name),
+            },
         });
         attached.map_err(|source| attach_failed(&node, source))
     });

@@ -34,20 +34,21 @@ own and an empty writable layer. Containers of a kubelet are refused: it starts 
         after_help = "Examples:\n  hull kill web                SIGKILL\n  hull kill -s HUP web         reload"
     )]
     Kill(Kill),
-    /// Freeze all processes of running containers
+    /// Freeze all processes of running containers, or of all containers of a pod
     #[command(after_help = "\
-Example:
+Examples:
   hull pause web
+  hull pause shop              all running containers of the pod
 
 CRI has no such state: for the kubelet the container runs on, and its probes will fail. Stopping or removing it thaws
 it.")]
     Pause(Names),
-    /// Thaw the processes of paused containers
+    /// Thaw the processes of paused containers, or of all containers of a pod
     Unpause(Names),
     /// Wait until containers have exited, and print their exit codes
     #[command(after_help = "Example:\n  hull wait web")]
     Wait(Names),
-    /// Copy files between a running container and the host
+    /// Copy files between a container and the host
     #[command(after_help = COPY_HELP)]
     Cp(Copy),
     /// Show a live view of all running containers, or list the processes of some
@@ -84,9 +85,9 @@ Examples:
   hull cp web:/var/log - | tar -t
   tar -c site | hull cp - web:/usr/share/nginx/html
 
-Run it as root on the node. The container must run. Paths of the container are resolved in its root: no link in it
-leads to a file of the host. Files, directories and links are copied; devices, sockets and FIFOs are skipped with a
-message. Copied files belong to root in the container, or with -a to the owner that they have.";
+Run it as root on the node. Paths of the container are resolved in its root: no link in it leads to a file of the host.
+Files, directories and links are copied; devices, sockets and FIFOs are skipped with a message. Copied files belong to
+root in the container, or with -a to the owner that they have. The volumes of a container are there while it runs.";
 
 /// Names of containers.
 #[derive(Debug, Args)]

@@ -23,8 +23,9 @@ pub(crate) enum Stored {
     #[command(after_help = "\
 Examples:
   hull prune                    ask, then remove exited containers and empty pods of `hull run`
-  hull prune --images           images that no container uses
-  hull prune --all -y           both, without asking
+  hull prune --images           images without a tag that no container uses
+  hull prune --images --all     all images that no container uses
+  hull prune --all -y           containers, pods and all images that no container uses, without asking
 
 Pods of a kubelet are left alone, and so are pinned images.")]
     Prune(Prune),
@@ -73,10 +74,10 @@ pub(crate) struct History {
 /// Options of `hull prune`.
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    /// Remove images that no container uses, instead of containers and pods
+    /// Remove unused images without a tag, instead of containers and pods
     #[arg(long)]
     pub(crate) images: bool,
-    /// Remove containers, pods and images
+    /// Remove all unused images; without --images also containers and pods
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Do not ask

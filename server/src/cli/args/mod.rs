@@ -248,6 +248,9 @@ pub(crate) struct Ps {
     /// List only the newest COUNT containers, in any state
     #[arg(long, value_name = "COUNT")]
     pub(crate) last: Option<usize>,
+    /// List only the newest container, whatever its state
+    #[arg(short, long, conflicts_with = "last")]
+    pub(crate) latest: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }
@@ -259,7 +262,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Print only the last lines [default: all]
-    #[arg(short = 'n', long, value_name = "LINES", value_parser = number("lines", 0..=usize::MAX))]
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = super::parse::lines)]
     pub(crate) tail: Option<usize>,
     /// Print the time of each line before it, RFC 3339 in UTC
     #[arg(short, long)]
@@ -285,7 +288,7 @@ pub(crate) struct Logs {
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
-    #[arg(short, long, value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) time: Option<u32>,
     /// Containers or pods, by id, prefix of the id, or name
     #[arg(required = true, value_name = "NAME")]
@@ -301,6 +304,9 @@ pub(crate) struct Rm {
     /// Remove all pods of this node, including those of the kubelet
     #[arg(short, long, conflicts_with = "names")]
     pub(crate) all: bool,
+    /// Remove volumes without a name as well, which is done in any case
+    #[arg(short = 'v', long = "volumes", hide = true)]
+    _volumes: bool,
     /// Containers or pods, by id, prefix of the id, or name
     #[arg(required_unless_present = "all", value_name = "NAME")]
     pub(crate) names: Vec<String>,
@@ -310,7 +316,7 @@ pub(crate) struct Rm {
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
     /// User name at the registry, and password
-    #[arg(short, long, value_name = "NAME[:PASSWORD]")]
+    #[arg(short, long, visible_alias = "creds", value_name = "NAME[:PASSWORD]")]
     pub(crate) user: Option<String>,
     /// Read the password from stdin, which keeps it out of process lists
     #[arg(long, requires = "user")]
@@ -319,8 +325,10 @@ pub(crate) struct Pull {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Print each step of the pull to stdout, one JSON object per line
-    #[arg(long, conflicts_with = "quiet")]
+    #[arg(long, conflicts_with_all = ["quiet", "output", "format"])]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Images to pull
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
@@ -334,6 +342,9 @@ pub(crate) struct Images {
     pub(crate) what: Option<ImagesWhat>,
     #[command(flatten)]
     pub(crate) list: ListArgs,
+    /// List all images, which is done in any case
+    #[arg(short = 'a', long = "all", hide = true)]
+    _all: bool,
     /// List only this image, by name or id, or else images with this part in one of their names
     #[arg(value_name = "IMAGE|PART")]
     pub(crate) image: Option<String>,
@@ -407,6 +418,8 @@ pub(crate) struct Import {
     /// Name for the image, if the archive has one image without a name
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Archive to read, plain or compressed with gzip or zstd; `-` is stdin
     #[arg(required_unless_present = "input")]
     pub(crate) file: Option<PathBuf>,
@@ -431,6 +444,9 @@ pub(crate) struct Stats {
         value_parser = number("seconds", 1..=3600_u64)
     )]
     pub(crate) watch: Option<u64>,
+    /// Print once, as without --watch
+    #[arg(long = "no-stream", hide = true, conflicts_with = "watch")]
+    _no_stream: bool,
     /// Time over which CPU use is measured, in milliseconds, 10 to 60000
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = number("milliseconds", 10..=60_000_u64))]
     pub(crate) over_ms: u64,

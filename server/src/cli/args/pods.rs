@@ -14,8 +14,8 @@ Examples:
   kubectl run web --image nginx --dry-run=client -o yaml | hull play kube -
 
 Pods with containers, init containers, environment, ports, limits, security contexts, hostPath and emptyDir volumes.
-A field that needs a cluster or a kubelet (probes, secrets, services) is an error that names it. Nothing restarts a
-container that exits: that is the work of a kubelet.";
+A field that needs a cluster or a kubelet (probes, secrets, services) is an error that names it. The daemon restarts
+containers as restartPolicy says, by default always, until `hull stop`; not after a reboot.";
 
 /// Commands for pods.
 #[derive(Debug, Subcommand)]

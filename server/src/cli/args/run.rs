@@ -14,6 +14,7 @@ Examples:
   hull run --rm --memory 64m --cpus 0.5 --user 1000:1000 --read-only busybox id
   hull run --rm -it busybox sh
   hull run --rm -i busybox sha256sum < file
+  hull run -d --name db --restart always -v data:/data registry.example/db
   hull run --rm --net host --cap-add NET_ADMIN busybox ip addr
 
 Without -d, hull prints the output until the container exits. SIGINT or SIGTERM stops the container; a
@@ -33,8 +34,8 @@ pub(crate) struct Run {
     /// Run in the background, and print the id of the container
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Publish a container port on a host port, or on a free one; may be repeated
-    #[arg(short, long = "publish", value_name = "[[IP:][HOST]:]CONTAINER[/tcp|udp|sctp]")]
+    /// Publish a port of the container, or a range, on a host port or a free one; tcp, udp or sctp; may be repeated
+    #[arg(short, long = "publish", value_name = "[[IP:][HOST]:]CONTAINER[/PROTOCOL]")]
     pub(crate) publish: Vec<String>,
     /// Mount a host path or a named volume; options: ro, rro (recursively), rw, rprivate, rslave, rshared; may be repeated
     #[arg(short, long = "volume", value_name = "[SRC|NAME:]DST[:OPTION,…]")]

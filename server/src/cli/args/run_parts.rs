@@ -2,6 +2,7 @@
 //! The less frequent options of `hull run` and `hull create`, by subject.
 
 use super::super::parse::number;
+use crate::pod::run_pods::RestartPolicy;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -48,11 +49,11 @@ pub(crate) struct Limits {
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = NETWORK)]
 pub(crate) struct Networking {
-    /// Network of the pod: its own, which the configuration of the node makes, or that of the host
+    /// Network of the pod: as the configuration of the node says, of the host, none, or of the CNI configuration NAME
     #[arg(
         long,
         visible_alias = "net",
-        value_name = "pod|host",
+        value_name = "pod|host|none|NAME",
         default_value = "pod",
         hide_default_value = true
     )]
@@ -153,9 +154,9 @@ pub(crate) struct Life {
     /// Remove a pod of `hull run` that has the name first
     #[arg(long, requires = "name")]
     pub(crate) replace: bool,
-    /// Restart when the command exits: only `no`, because the kubelet restarts containers, and hull does not
-    #[arg(long, value_name = "no", value_parser = restart, hide_possible_values = true)]
-    pub(crate) restart: Option<String>,
+    /// When the daemon restarts it: no, on-failure[:MAX], always or unless-stopped; not after a reboot
+    #[arg(long, value_name = "POLICY", value_parser = RestartPolicy::parse)]
+    pub(crate) restart: Option<RestartPolicy>,
     /// Signal that stops the container [default: that of the image]
     #[arg(long, value_name = "SIGNAL", value_parser = super::super::parse::signal)]
     pub(crate) stop_signal: Option<i32>,
@@ -185,14 +186,4 @@ pub(crate) enum PullWhen {
     Always,
     Missing,
     Never,
-}
-
-/// Accepts `no`; everything else would be a promise that nobody keeps.
-fn restart(text: &str) -> Result<String, String> {
-    match text {
-        "no" | "never" => Ok(text.to_owned()),
-        _ => Err("hull restarts nothing; use a static pod of the kubelet, or a systemd unit with \
-                  `hull run --rm` and Restart="
-            .into()),
-    }
 }

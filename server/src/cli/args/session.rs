@@ -57,6 +57,12 @@ pub(crate) struct Attach {
     /// Do not pass on stdin
     #[arg(long)]
     pub(crate) no_stdin: bool,
+    /// As crictl has it: stdin and the terminal are those that the container was created with
+    #[arg(short = 'i', long = "interactive", hide = true, conflicts_with = "no_stdin")]
+    _interactive: bool,
+    /// The same for the terminal
+    #[arg(short = 't', long = "tty", hide = true)]
+    _tty: bool,
     /// Keys that leave the container running and end hull, for a container with a terminal
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_DETACH_KEYS, value_parser = detach_keys)]
     pub(crate) detach_keys: DetachKeys,

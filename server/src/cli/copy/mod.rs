@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull cp`: files between a running container and the host, as a tar stream through a pipe.
+//! `hull cp`: files between a container and the host, as a tar stream through a pipe.
 //!
 //! ```text
 //! root of the first process ─ open_in_root ─▶ pack ─ tar ─▶ unpack ─ openat, no links ─▶ directory
@@ -12,17 +12,21 @@
 mod owners;
 mod pack;
 mod root;
+mod skipped;
+mod stopped;
 mod unpack;
 
 use super::args::containers::Copy;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::Objects;
-use super::{output, process};
+use super::process;
+use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use owners::Owners;
 use root::Root;
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use skipped::Skipped;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -76,8 +80,8 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
         return Err(Error::Copy { what, why });
     }
     let objects = Objects::fetch(&mut client).await?;
-    let from = root(&mut client, &objects, &src).await?;
-    let to = root(&mut client, &objects, &dst).await?;
+    let from = root(&mut client, &objects, &src, false).await?;
+    let to = root(&mut client, &objects, &dst, true).await?;
     let args = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
     let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &args));
     match done.await {
@@ -87,11 +91,17 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
 }
 
 /// The root of a side.
-async fn root(client: &mut Client, objects: &Objects, side: &Side) -> Result<Root> {
-    let Side::Container(name, _) = side else {
+async fn root(client: &mut Client, objects: &Objects, side: &Side, writes: bool) -> Result<Root> {
+    let Side::Container(name, path) = side else {
         return Ok(Root { container: None, owners: Owners::host() });
     };
     let container = objects.find_container(name)?;
+    match container.state() {
+        api::ContainerState::ContainerCreated | api::ContainerState::ContainerExited => {
+            return stopped::root(client, container, path, writes).await;
+        }
+        api::ContainerState::ContainerRunning | api::ContainerState::ContainerUnknown => {}
+    }
     let process = process::running(client, container, "copy files of").await?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = openat(process.dir.as_fd(), "root", flags, Mode::empty());
@@ -130,36 +140,39 @@ fn run(from: (Root, Side), to: (Root, Side), words: &Words) -> Result<()> {
         None => base_name(path),
     });
     let Some(path) = path else {
-        return unpacked(io::stdin().lock(), target, &to_root, keeps)
-            .map_err(|err| failed(dst, &err));
+        let read = unpacked(io::stdin().lock(), target, &to_root, keeps);
+        return read.map(|skipped| skipped.report()).map_err(|err| failed(dst, &err));
     };
     let name = name.unwrap_or_default();
     let Some(target) = target else {
-        let packed = pack::pack(&from_root, &path, &name, *follow, io::stdout().lock());
-        return packed.map(skipped).map_err(|err| failed(src, &err));
+        let packed = pack::pack(&from_root, &path, &name, *follow, None, io::stdout().lock());
+        return packed.map(|skipped| skipped.report()).map_err(|err| failed(src, &err));
     };
+    let into = fstat(&target.directory).map_err(|err| failed(dst, &err.into()))?;
+    let into = Some(pack::id(&into));
     let (reader, writer) = io::pipe().map_err(Error::io("create a pipe"))?;
     let follow = *follow;
     let packer = thread::Builder::new().name("pack".into());
-    let packing = packer
-        .spawn(move || pack::pack(&from_root, &path, &name, follow, BufferedPipe::new(writer)));
+    let packing = packer.spawn(move || {
+        pack::pack(&from_root, &path, &name, follow, into, BufferedPipe::new(writer))
+    });
     let packing = packing.map_err(Error::io("start a thread"))?;
     let written = unpacked(reader, Some(target), &to_root, keeps);
     // Why reading failed says more than that the archive ended.
     match packing.join() {
-        Ok(packed) => skipped(packed.or_else(|err| match (&written, err.kind()) {
-            (Err(_), io::ErrorKind::BrokenPipe) => Ok(Vec::new()),
-            _ => Err(failed(src, &err)),
-        })?),
+        Ok(Ok(skipped)) => skipped.report(),
+        Ok(Err(err)) if written.is_err() && err.kind() == io::ErrorKind::BrokenPipe => {}
+        Ok(Err(err)) => return Err(failed(src, &err)),
         Err(_) => return Err(Error::io("read the files")(io::Error::other("the thread panicked"))),
     }
-    written.map_err(|err| failed(dst, &err))
+    // Devices are not in an archive of ours.
+    written.map(drop).map_err(|err| failed(dst, &err))
 }
 
 /// A buffer before the pipe: tar writes headers alone.
 type BufferedPipe = io::BufWriter<io::PipeWriter>;
 
-fn unpacked(from: impl Read, target: Option<Target>, to: &Root, keep: bool) -> io::Result<()> {
+fn unpacked(from: impl Read, target: Option<Target>, to: &Root, keep: bool) -> io::Result<Skipped> {
     let Some(target) = target else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -167,16 +180,6 @@ fn unpacked(from: impl Read, target: Option<Target>, to: &Root, keep: bool) -> i
         ));
     };
     unpack::unpack(from, target.directory, to, keep)
-}
-
-/// Says what was not copied.
-fn skipped(names: Vec<String>) {
-    for name in names {
-        let name = shown(name, MESSAGE_BYTES_MAX);
-        output::to_stderr(&format!(
-            "skipped {name}: it is neither a file, a directory nor a link\n"
-        ));
-    }
 }
 
 /// Where the copy of `from` goes: into the directory `path`, or under the name `path`.
@@ -192,7 +195,7 @@ fn target(to: &Root, path: &Path, from: Option<&Path>, source: &Root) -> io::Res
             }
             let flags = OFlags::PATH;
             if let Ok(there) = to.open(path, flags, false) {
-                let kind = FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode);
+                let kind = FileType::from_raw_mode(fstat(&there)?.st_mode);
                 if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
                     let why = "it is neither a file nor a directory, and would be replaced";
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -336,8 +339,73 @@ mod tests {
         let fifo = dir.path().join("src/fifo");
         rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
         let mut archive = Vec::new();
-        let skipped =
-            pack::pack(&host(), &dir.path().join("src"), OsStr::new("src"), false, &mut archive);
-        assert_eq!(skipped.unwrap(), ["src/fifo"]);
+        let skipped = pack::pack(
+            &host(),
+            &dir.path().join("src"),
+            OsStr::new("src"),
+            false,
+            None,
+            &mut archive,
+        );
+        assert_eq!(skipped.unwrap().names(), ["src/fifo"]);
+        // In an archive of others.
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, kind) in [
+            ("null", tar::EntryType::Char),
+            ("disk", tar::EntryType::Block),
+            ("a", tar::EntryType::Regular),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            header.set_size(0);
+            archive.append_data(&mut header, name, io::empty()).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let into = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
+        let skipped = unpack::unpack(archive.as_slice(), into, &host(), false).unwrap();
+        assert_eq!(skipped.names(), ["null", "disk"]);
+        assert!(fs::metadata(dir.path().join("a")).unwrap().is_file());
+        assert!(fs::symlink_metadata(dir.path().join("null")).is_err());
+    }
+
+    #[test]
+    fn hard_links_stay_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("src/sub")).unwrap();
+        fs::write(at("src/a"), "x".repeat(5000)).unwrap();
+        fs::hard_link(at("src/a"), at("src/sub/b")).unwrap();
+        // A third name is not part of the copy.
+        fs::hard_link(at("src/a"), at("c")).unwrap();
+        let side = |path: &str| Side::Host(at(path));
+        copied((host(), side("src")), (host(), side("new"))).unwrap();
+        let (a, b) = (fs::metadata(at("new/a")).unwrap(), fs::metadata(at("new/sub/b")).unwrap());
+        assert_eq!((a.ino(), a.size(), a.nlink()), (b.ino(), 5000, 2));
+        // An archive does not link to what is outside of the target.
+        symlink(at("src"), at("new/way")).unwrap();
+        for target in ["../c", "/etc/passwd", "way/a", "none"] {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Link);
+            header.set_size(0);
+            archive.append_link(&mut header, "link", target).unwrap();
+            let archive = archive.into_inner().unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let into = openat(CWD, at("new"), flags, Mode::empty()).unwrap();
+            unpack::unpack(archive.as_slice(), into, &host(), false).unwrap_err();
+        }
+        assert!(fs::symlink_metadata(at("new/link")).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_not_copied_into_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("src/sub")).unwrap();
+        let copy = copied((host(), Side::Host(at("src"))), (host(), Side::Host(at("src/sub"))));
+        let said = copy.unwrap_err().to_string();
+        assert!(said.contains("the copy goes into"), "{said}");
     }
 }

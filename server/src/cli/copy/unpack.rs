@@ -3,9 +3,10 @@
 //! under a new name and renamed, so that no existing file, device or FIFO is opened.
 
 use super::root::Root;
+use super::skipped::Skipped;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fstat,
-    futimens, mkdirat, openat, renameat, symlinkat, unlinkat,
+    futimens, linkat, mkdirat, openat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -13,11 +14,12 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
-use tar::{Archive, Entry, Header};
+use tar::{Archive, Entry, EntryType, Header};
 
-/// Reads an archive to its end. With `keep`, files get the owners that the archive names; else those of the root of
-/// the container, or of the caller on the host.
-pub(super) fn unpack(from: impl Read, to: OwnedFd, root: &Root, keep: bool) -> io::Result<()> {
+/// Reads an archive to its end, and returns what was skipped: devices, FIFOs and the like. With `keep`, files get the
+/// owners that the archive names; else those of the root of the container, or of the caller on the host.
+pub(super) fn unpack(from: impl Read, to: OwnedFd, root: &Root, keep: bool) -> io::Result<Skipped> {
+    let mut skipped = Skipped::default();
     let mut archive = Archive::new(from);
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -25,12 +27,27 @@ pub(super) fn unpack(from: impl Read, to: OwnedFd, root: &Root, keep: bool) -> i
         if entry.header().entry_type().is_pax_global_extensions() {
             continue;
         }
-        one(&mut entry, to.as_fd(), root, keep).map_err(|err| {
-            let name = entry.path().map(|path| path.display().to_string()).unwrap_or_default();
-            io::Error::new(err.kind(), format!("{name}: {err}"))
-        })?;
+        let name = |entry: &Entry<'_, _>| {
+            entry.path().map(|path| path.display().to_string()).unwrap_or_default()
+        };
+        if !is_copied(entry.header().entry_type()) {
+            skipped.add(name(&entry));
+            continue;
+        }
+        one(&mut entry, to.as_fd(), root, keep)
+            .map_err(|err| io::Error::new(err.kind(), format!("{}: {err}", name(&entry))))?;
     }
-    Ok(())
+    Ok(skipped)
+}
+
+/// Whether entries of a type are copied.
+fn is_copied(kind: EntryType) -> bool {
+    is_content(kind) || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()
+}
+
+/// Whether entries of a type have the content of a file.
+fn is_content(kind: EntryType) -> bool {
+    kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()
 }
 
 fn one<R: Read>(
@@ -52,12 +69,12 @@ fn one<R: Read>(
         return directory(parent, &name, &header, owner);
     }
     let temporary = temporary()?;
-    let written = if kind.is_file() || kind.is_contiguous() {
+    let written = if is_content(kind) {
         file(entry, parent, &temporary, &header, (owner, keep))
-    } else if kind.is_symlink() {
-        link(entry, parent, &temporary, owner)
+    } else if kind.is_hard_link() {
+        hard_link(entry, to, parent, &temporary)
     } else {
-        return Err(bad("it is neither a file, a directory nor a symbolic link"));
+        link(entry, parent, &temporary, owner)
     };
     let renamed =
         written.and_then(|()| renameat(parent, &temporary, parent, &name).map_err(io::Error::from));
@@ -66,6 +83,33 @@ fn one<R: Read>(
         let _left = unlinkat(parent, &temporary, AtFlags::empty());
     }
     renamed
+}
+
+/// Gives a file of the target, which the archive has named before, another name. No link leads to it.
+fn hard_link<R: Read>(
+    entry: &Entry<'_, R>,
+    to: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+) -> io::Result<()> {
+    let path = entry.link_name()?.ok_or_else(|| bad("the link has no target"))?.into_owned();
+    let (above, last) = names(&path)?;
+    let last = last.ok_or_else(|| bad("the target of the link is a directory"))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at: Option<OwnedFd> = None;
+    for name in above {
+        let directory = at.as_ref().map_or(to, |at| at.as_fd());
+        at = Some(openat(directory, name, flags, Mode::empty())?);
+    }
+    let directory = at.as_ref().map_or(to, |at| at.as_fd());
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let there = openat(directory, last, flags, Mode::empty())?;
+    if !FileType::from_raw_mode(fstat(&there)?.st_mode).is_file() {
+        return Err(bad("the target of the link is not a file"));
+    }
+    // Of the name: a link by descriptor needs a capability. What a container puts there meanwhile is its own.
+    linkat(directory, last, parent, name, AtFlags::empty())?;
+    Ok(())
 }
 
 fn link<R: Read>(
@@ -91,6 +135,18 @@ fn bad(why: &'static str) -> io::Error {
 
 /// The directory of an entry, created if it is missing, and the name in it; `None` for the whole.
 fn parent(to: BorrowedFd<'_>, path: &Path) -> io::Result<Option<(Option<OwnedFd>, OsString)>> {
+    let (above, last) = names(path)?;
+    let Some(last) = last else { return Ok(None) };
+    let mut at: Option<OwnedFd> = None;
+    for name in above {
+        let next = subdirectory(at.as_ref().map_or(to, |at| at.as_fd()), name)?;
+        at = Some(next);
+    }
+    Ok(Some((at, last.to_owned())))
+}
+
+/// The directories of a path and its last name, which is missing if the path is the whole.
+fn names(path: &Path) -> io::Result<(Vec<&OsStr>, Option<&OsStr>)> {
     let mut names = Vec::new();
     for component in path.components() {
         match component {
@@ -101,13 +157,8 @@ fn parent(to: BorrowedFd<'_>, path: &Path) -> io::Result<Option<(Option<OwnedFd>
             }
         }
     }
-    let Some((last, above)) = names.split_last() else { return Ok(None) };
-    let mut at: Option<OwnedFd> = None;
-    for name in above {
-        let next = subdirectory(at.as_ref().map_or(to, |at| at.as_fd()), name)?;
-        at = Some(next);
-    }
-    Ok(Some((at, (*last).to_owned())))
+    let last = names.pop();
+    Ok((names, last))
 }
 
 /// Opens a directory, which is created if it is missing. A link is an error.

@@ -5,6 +5,7 @@
 //! The rule: a table, JSON, YAML and a template show the same objects; a column is a field of the JSON document.
 
 mod cell;
+mod colour;
 mod fields;
 mod filter;
 pub(crate) mod schema;
@@ -19,6 +20,7 @@ use super::error::{Error, Result};
 use super::output::{self, Table};
 use clap::Args;
 use fields::Show;
+use hull_sys::text::shown_lines;
 use serde_json::Value;
 use template::Template;
 
@@ -108,7 +110,7 @@ pub(crate) struct ListArgs {
     #[arg(short, long, conflicts_with_all = ["output", "format"])]
     pub(crate) quiet: bool,
     /// List only objects with this value of a field, as in state=running or label=KEY=VALUE; may be repeated
-    #[arg(long, value_name = "FIELD=VALUE")]
+    #[arg(short, long, value_name = "FIELD=VALUE")]
     pub(crate) filter: Vec<Filter>,
 }
 
@@ -154,14 +156,12 @@ pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()>
     }
 }
 
-/// Prints a table, on a terminal with bold headings.
+/// Prints a table, on a terminal with bold headings and states in colours.
 fn coloured(text: &str, args: &OutputArgs) -> Result<()> {
     if !output::has_colours() || args.no_headers {
         return output::print(text);
     }
-    let (headings, rest) = text.split_once('\n').unwrap_or((text, ""));
-    output::raw(&format!("\x1b[1m{headings}\x1b[0m\n"))?;
-    output::print(rest)
+    output::raw(&colour::table(&shown_lines(text)))
 }
 
 /// Prints one document, which is not a list. A table is printed as YAML, which people read more easily.

@@ -308,6 +308,14 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
+/// Names of fields in docker's templates, and ours.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("Status", "state"),
+    ("CreatedAt", "created"),
+    ("RunningFor", "created"),
+    ("Repository", "name"),
+];
+
 fn find<'v>(value: &'v Value, path: &Path) -> Result<&'v Value, String> {
     let mut at = value;
     for key in path {
@@ -316,6 +324,10 @@ fn find<'v>(value: &'v Value, path: &Path) -> Result<&'v Value, String> {
         };
         let found = map.get(key).or_else(|| {
             map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+        });
+        let found = found.or_else(|| {
+            let other = ELSEWHERE.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+            other.and_then(|(_, own)| map.get(*own))
         });
         at = found.ok_or_else(|| {
             let names: Vec<&str> = map.keys().map(String::as_str).collect();
@@ -376,6 +388,9 @@ mod tests {
         let template = Template::parse("table {{.ID}}\\t{{.name}}").unwrap();
         let row = json!({"id": "1", "name": "web"}).as_object().cloned().unwrap();
         assert_eq!(template.all(&[row]).unwrap(), "ID  NAME\n1   web\n");
+        let template = Template::parse("{{.Status}} {{.Repository}}").unwrap();
+        let row = json!({"state": "running", "name": "web"}).as_object().cloned().unwrap();
+        assert_eq!(template.all(&[row]).unwrap().trim_end(), "running web");
     }
 
     proptest! {

@@ -2,11 +2,14 @@
 //! A pod manifest as configurations of CRI, as a kubelet makes them. Pure.
 
 use super::super::parse;
-use super::super::run_config::{STOP_TIMEOUT, UID_LABEL};
+use super::super::run_config::STOP_TIMEOUT;
 use super::manifest::{Container, Pod, Quantity, Volume, VolumeMount};
+use super::volumes::{self, PathType};
+use crate::pod::run_pods::{self, RestartPolicy, UID_LABEL};
 use hull_proto::cri as api;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::Path;
 
 /// The namespace of a manifest without one.
 const NAMESPACE: &str = "default";
@@ -18,11 +21,6 @@ const SHARES_MIN: i64 = 2;
 /// The namespace of a pod.
 pub(super) fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or(NAMESPACE)
-}
-
-/// The path of an empty directory of a pod.
-pub(super) fn empty_dir(directory: &Path, volume: &str) -> PathBuf {
-    directory.join("volumes").join(volume)
 }
 
 /// The configuration of the pod. `directory` is for its logs and empty directories.
@@ -71,7 +69,7 @@ pub(super) fn pod(pod: &Pod, uid: &str, directory: &Path) -> Result<api::PodSand
         }),
         port_mappings,
         labels,
-        annotations: pod.metadata.annotations.clone().into_iter().collect(),
+        annotations: pod_annotations(pod)?,
         linux: Some(api::LinuxPodSandboxConfig {
             security_context: Some(security),
             sysctls: sysctls
@@ -81,6 +79,26 @@ pub(super) fn pod(pod: &Pod, uid: &str, directory: &Path) -> Result<api::PodSand
         }),
         ..Default::default()
     })
+}
+
+/// The annotations of the pod, with its hostAliases.
+fn pod_annotations(pod: &Pod) -> Result<HashMap<String, String>, String> {
+    let mut annotations: HashMap<_, _> = pod.metadata.annotations.clone().into_iter().collect();
+    let mut lines = String::new();
+    for alias in &pod.spec.host_aliases {
+        let ip: IpAddr =
+            alias.ip.parse().map_err(|_| format!("`{}` is not an IP address", alias.ip))?;
+        for name in &alias.hostnames {
+            if !run_pods::is_host_name(name) {
+                return Err(format!("`{name}` of hostAliases is not a name of a host"));
+            }
+            lines.push_str(&format!("{ip} {name}\n"));
+        }
+    }
+    if !lines.is_empty() {
+        annotations.insert(run_pods::HOSTS.to_owned(), lines);
+    }
+    Ok(annotations)
 }
 
 /// An option of resolv.conf: NAME or NAME:VALUE.
@@ -108,11 +126,12 @@ fn namespaces(pod: &Pod) -> api::NamespaceOption {
     }
 }
 
-/// The configuration of a container.
+/// The configuration of a container. Init containers are not restarted.
 pub(super) fn container(
     pod: &Pod,
     of: &Container,
     directory: &Path,
+    is_init: bool,
 ) -> Result<api::ContainerConfig, String> {
     let (own, common) = (&of.security_context, &pod.spec.security_context);
     let id = |value| api::Int64Value { value };
@@ -147,10 +166,7 @@ pub(super) fn container(
             .collect(),
         mounts: mounts.collect::<Result<_, _>>()?,
         labels: HashMap::new(),
-        annotations: (pod.spec.termination_grace_period_seconds)
-            .map(|seconds| (STOP_TIMEOUT.to_owned(), seconds.to_string()))
-            .into_iter()
-            .collect(),
+        annotations: annotations(pod, is_init),
         log_path: format!("{}.log", of.name),
         stdin: of.stdin,
         stdin_once: of.stdin_once,
@@ -161,6 +177,22 @@ pub(super) fn container(
         }),
         ..Default::default()
     })
+}
+
+/// Requests for which CRI has no field.
+fn annotations(pod: &Pod, is_init: bool) -> HashMap<String, String> {
+    let policy = match pod.spec.restart_policy.as_deref() {
+        _ if is_init => RestartPolicy::No,
+        Some("Never") => RestartPolicy::No,
+        Some("OnFailure") => RestartPolicy::OnFailure { max: None },
+        // As a kubelet, if there is none.
+        _ => RestartPolicy::Always,
+    };
+    let restart = Some(policy).filter(|of| *of != RestartPolicy::No);
+    let restart = restart.map(|policy| (run_pods::RESTART.to_owned(), policy.to_string()));
+    let timeout = pod.spec.termination_grace_period_seconds;
+    let timeout = timeout.map(|seconds| (STOP_TIMEOUT.to_owned(), seconds.to_string()));
+    restart.into_iter().chain(timeout).collect()
 }
 
 fn mount(pod: &Pod, mount: &VolumeMount, directory: &Path) -> Result<api::Mount, String> {
@@ -183,11 +215,16 @@ fn mount(pod: &Pod, mount: &VolumeMount, directory: &Path) -> Result<api::Mount,
 
 fn host_path(volume: &Volume, directory: &Path) -> Result<String, String> {
     match (&volume.host_path, &volume.empty_dir) {
-        (Some(of), None) => match of.kind.as_deref() {
-            None | Some("" | "Directory" | "DirectoryOrCreate" | "File") => Ok(of.path.clone()),
-            Some(other) => Err(format!("hostPath type `{other}` of volume `{}`", volume.name)),
+        (Some(of), None) => match PathType::parse(of.kind.as_deref()) {
+            Some(_) => Ok(of.path.clone()),
+            None => {
+                let kind = of.kind.as_deref().unwrap_or_default();
+                Err(format!("hostPath type `{kind}` of volume `{}` does not exist", volume.name))
+            }
         },
-        (None, Some(_)) => Ok(empty_dir(directory, &volume.name).to_string_lossy().into_owned()),
+        (None, Some(_)) => {
+            Ok(volumes::empty_dir(directory, &volume.name).to_string_lossy().into_owned())
+        }
         _ => Err(format!("volume `{}` has neither hostPath nor emptyDir", volume.name)),
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Spec {
     #[serde(default)]
     pub(super) hostname: Option<String>,
     #[serde(default)]
+    pub(super) host_aliases: Vec<HostAlias>,
+    #[serde(default)]
     pub(super) restart_policy: Option<String>,
     #[serde(default)]
     pub(super) runtime_class_name: Option<String>,
@@ -68,6 +70,15 @@ pub(super) struct Spec {
     /// Seconds that the containers get to end when the pod is removed or stopped.
     #[serde(default)]
     pub(super) termination_grace_period_seconds: Option<u32>,
+}
+
+/// Names of an address, for /etc/hosts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostAlias {
+    pub(super) ip: String,
+    #[serde(default)]
+    pub(super) hostnames: Vec<String>,
 }
 
 /// DNS of a pod.

@@ -6,6 +6,7 @@
 
 mod configs;
 mod manifest;
+mod volumes;
 
 use super::args::pods::Kube;
 use super::client::Client;
@@ -13,17 +14,13 @@ use super::error::{Error, Result};
 use super::format::{self, Field, Kind, Kinds, Row};
 use super::names::{Objects, namespace, pod_name};
 use super::ps::row;
-use super::{images, objects, output, pull, run_logs, wait};
+use super::run_logs::Making;
+use super::signals::EndSignals;
+use super::{documents, images, objects, output, pull, run_logs, wait};
 use hull_proto::cri as api;
 use manifest::{Container, Pod};
 use serde_json::json;
-use std::fs::Permissions;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-
-/// Longest manifest, in bytes.
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
 /// The fields of the pods that were run.
 pub(crate) const PLAYED: Kinds = Kinds {
@@ -82,30 +79,13 @@ async fn play(client: &mut Client, pods: &[Pod], args: &Kube, rows: &mut Vec<Row
             "name": pod.metadata.name, "namespace": configs::namespace(pod), "id": id,
             "state": "started", "containers": containers,
         })));
-        if pod.spec.restart_policy.as_deref() != Some("Never") {
-            output::to_stderr(&format!(
-                "pod {}: nothing restarts its containers when they exit\n",
-                pod.metadata.name
-            ));
-        }
     }
     Ok(())
 }
 
 /// Reads the pods of a manifest, all of them or an error.
 fn read(path: &Path) -> Result<Vec<Pod>> {
-    let mut text = String::new();
-    let failed = || Error::io(format!("read {}", path.display()));
-    let source: Box<dyn std::io::Read> = if path == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(failed())?)
-    };
-    source.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed())?;
-    if text.len() as u64 > MANIFEST_BYTES_MAX {
-        return Err(failed()(std::io::Error::other("it is longer than 4 MiB")));
-    }
-    let documents = documents(&text);
+    let documents = documents::split(&documents::text(path)?);
     let bad = |at: usize, why: String| Error::BadManifest {
         path: path.to_owned(),
         what: format!("document {}", at + 1),
@@ -113,7 +93,7 @@ fn read(path: &Path) -> Result<Vec<Pod>> {
     };
     let mut pods = Vec::new();
     for (at, document) in documents.into_iter().enumerate() {
-        let pod: Pod = serde_saphyr::from_str(&document).map_err(|err| bad(at, err.to_string()))?;
+        let pod: Pod = documents::parse(&document).map_err(|why| bad(at, why))?;
         if (pod.api_version.as_str(), pod.kind.as_str()) != ("v1", "Pod") {
             let why = format!("it is {}/{}, and not v1/Pod", pod.api_version, pod.kind);
             return Err(bad(at, why));
@@ -127,24 +107,6 @@ fn read(path: &Path) -> Result<Vec<Pod>> {
     Ok(pods)
 }
 
-/// The documents of a YAML stream, without empty ones.
-fn documents(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for line in text.lines() {
-        if let Some(rest) =
-            line.strip_prefix("---").filter(|of| of.is_empty() || of.starts_with(' '))
-        {
-            documents.push(format!("{rest}\n"));
-        } else if let Some(last) = documents.last_mut() {
-            last.push_str(line);
-            last.push('\n');
-        }
-    }
-    let has_content =
-        |text: &String| text.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    documents.into_iter().filter(has_content).collect()
-}
-
 /// Everything that can be checked before a pod is created.
 fn check(pod: &Pod) -> Result<(), String> {
     let directory = Path::new("/");
@@ -152,14 +114,19 @@ fn check(pod: &Pod) -> Result<(), String> {
     if pod.spec.containers.is_empty() {
         return Err("it has no containers".into());
     }
-    for container in pod.spec.containers.iter().chain(&pod.spec.init_containers) {
+    let init = pod.spec.init_containers.iter().map(|of| (true, of));
+    for (is_init, container) in init.chain(pod.spec.containers.iter().map(|of| (false, of))) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if container.name.is_empty() || !container.name.chars().all(is_plain) {
             return Err(format!("`{}` is not a name of a container", container.name));
         }
         let policy = container.image_pull_policy.as_deref();
         one_of("imagePullPolicy", policy, &["Always", "IfNotPresent", "Never"])?;
-        configs::container(pod, container, directory)?;
+        configs::container(pod, container, directory, is_init)?;
+    }
+    let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
+    if let Some(key) = keys.into_iter().find(|key| key.starts_with("hull.run/")) {
+        return Err(format!("`{key}` is reserved for hull"));
     }
     let spec = &pod.spec;
     one_of("restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"])?;
@@ -192,42 +159,52 @@ async fn existing(client: &mut Client, pod: &Pod) -> Result<Vec<api::PodSandbox>
     Ok(found.collect())
 }
 
-/// Runs a pod, and returns its id and those of its containers.
+/// Runs a pod, and returns its id and those of its containers. Whatever interrupts it, nothing incomplete is left.
 async fn run(client: &mut Client, pod: &Pod, file: &Path) -> Result<(String, Vec<String>)> {
+    let mut signals = EndSignals::new()?;
+    let uid = run_logs::new_uid()?;
+    let _making = Making::begin(&uid)?;
+    let mut own = client.clone();
+    let made = tokio::select! {
+        made = make(&mut own, pod, file, &uid) => made,
+        _ = signals.next() => Err(Error::PlayInterrupted),
+    };
+    if made.is_err() {
+        let left = tokio::select! {
+            left = objects::remove_by_uid(client, &uid) => left,
+            _ = signals.next() => Err(Error::Interrupted),
+        };
+        // The first error is the result.
+        if let Err(left) = left {
+            output::to_stderr(&left.lines());
+        }
+    }
+    made
+}
+
+/// Makes everything of a pod with this uid.
+async fn make(
+    client: &mut Client,
+    pod: &Pod,
+    file: &Path,
+    uid: &str,
+) -> Result<(String, Vec<String>)> {
     for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
         image(client, container).await?;
     }
-    let uid = run_logs::new_uid()?;
     let missing = Error::Response { operation: "find the log directory", missing: "path" };
-    let directory = run_logs::directory(client, &uid).await?.ok_or(missing)?;
+    let directory = run_logs::directory(client, uid).await?.ok_or(missing)?;
     let bad =
         |why| Error::BadManifest { path: file.to_owned(), what: pod.metadata.name.clone(), why };
-    for volume in pod.spec.volumes.iter().filter(|of| of.empty_dir.is_some()) {
-        let path = configs::empty_dir(&directory, &volume.name);
-        let failed = || Error::io(format!("create {}", path.display()));
-        std::fs::create_dir_all(&path).map_err(failed())?;
-        // As a kubelet makes them: for every user of the pod.
-        std::fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed())?;
-    }
-    let config = configs::pod(pod, &uid, &directory).map_err(bad)?;
+    pod.spec.volumes.iter().try_for_each(|volume| volumes::prepare(volume, &directory))?;
+    let config = configs::pod(pod, uid, &directory).map_err(bad)?;
     let request = api::RunPodSandboxRequest {
         config: Some(config.clone()),
         runtime_handler: pod.spec.runtime_class_name.clone().unwrap_or_default(),
     };
     let id = client.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
-    let started = start(client, pod, &id, &config, &directory, file).await;
-    if started.is_err() {
-        let made = api::PodSandbox {
-            id: id.clone(),
-            metadata: config.metadata.clone(),
-            ..Default::default()
-        };
-        // The first error is the result.
-        if let Err(left) = objects::remove_pod(client, &made).await {
-            output::to_stderr(&left.lines());
-        }
-    }
-    started.map(|containers| (id, containers))
+    let containers = start(client, pod, &id, &config, &directory, file).await?;
+    Ok((id, containers))
 }
 
 /// Starts init containers one after the other, then all containers.
@@ -244,7 +221,7 @@ async fn start(
     let mut ids = Vec::new();
     let all = pod.spec.init_containers.iter().map(|of| (true, of));
     for (is_init, container) in all.chain(pod.spec.containers.iter().map(|of| (false, of))) {
-        let made = configs::container(pod, container, directory).map_err(bad)?;
+        let made = configs::container(pod, container, directory, is_init).map_err(bad)?;
         let request = api::CreateContainerRequest {
             pod_sandbox_id: id.to_owned(),
             config: Some(made),
@@ -276,7 +253,7 @@ async fn image(client: &mut Client, container: &Container) -> Result<()> {
         return Err(Error::NotFound { kind: "image", name: container.image.clone() });
     }
     if !is_there {
-        pull::one(client, &container.image, &pull::stored(&container.image).await?, false).await?;
+        pull::one(client, &container.image, &pull::saved(&container.image).await?, false).await?;
     }
     Ok(())
 }
@@ -284,6 +261,8 @@ async fn image(client: &mut Client, container: &Container) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::pod::run_pods;
 
     const POD: &str = "
 apiVersion: v1
@@ -311,11 +290,16 @@ spec:
     fn a_manifest_becomes_the_configuration_that_a_kubelet_makes() {
         let pods = parsed(&format!("---\n{POD}---\n# nothing\n")).unwrap();
         let [pod] = pods.as_slice() else { panic!("{pods:?}") };
+        let aliases = "spec:\n  hostAliases: [{ip: 10.0.0.1, hostnames: [a, b]}]\n";
+        let aliased = parsed(&POD.replace("spec:\n", aliases)).unwrap();
+        let made = configs::pod(&aliased[0], "uid", Path::new("/d")).unwrap();
+        assert_eq!(made.annotations[run_pods::HOSTS], "10.0.0.1 a\n10.0.0.1 b\n");
         let directory = Path::new("/d");
         let made = configs::pod(pod, "uid", directory).unwrap();
         assert_eq!(made.hostname, "web");
         assert_eq!(made.port_mappings[0].host_port, 8080);
-        let container = configs::container(pod, &pod.spec.containers[0], directory).unwrap();
+        let container = configs::container(pod, &pod.spec.containers[0], directory, false).unwrap();
+        assert_eq!(container.annotations[run_pods::RESTART], "always", "as a kubelet by default");
         let mount = &container.mounts[0];
         assert_eq!((mount.host_path.as_str(), mount.readonly), ("/d/volumes/data", true));
         let resources = container.linux.unwrap().resources.unwrap();
@@ -334,6 +318,14 @@ spec:
             (POD.replace("name: data, emptyDir: {}", "name: data, secret: {}"), "secret"),
             (POD.replace("name: data, mountPath", "name: none, mountPath"), "none"),
             (POD.replace("cpu: 500m", "gpu: 1"), "gpu"),
+            (
+                POD.replace("labels: {app: web}", "annotations: {hull.run/remove: x}"),
+                "hull.run/remove",
+            ),
+            (
+                POD.replace("emptyDir: {}", "hostPath: {path: /x, type: Pipe}"),
+                "hostPath type `Pipe`",
+            ),
         ] {
             let said = parsed(&text).unwrap_err().to_string();
             assert!(said.contains(name), "{name}: {said}");

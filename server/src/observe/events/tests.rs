@@ -31,6 +31,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
             pod: PodId::from_random([1; 32]),
             record: held(&id, state),
             execs: Arc::default(),
+            restarting: false,
         };
         (id, Arc::new(view))
     });
@@ -61,6 +62,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         user: None,
         stop_signal: 15,
         stop_requested: false,
+        restart_cancelled: false,
         state: state.clone(),
     })
 }

@@ -256,6 +256,7 @@ impl Task {
         info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
         self.advance(id, event).await;
         self.notify_exited(id);
+        self.schedule_restart(id);
     }
 
     /// The container continues; readers of its log must know that part of it is missing.
@@ -284,6 +285,7 @@ impl Task {
             return answer(Some(reply), Err(not_found(id)));
         };
         if !entry.is_running() && !entry.operation.is_starting() {
+            self.keep_stopped(id).await;
             return answer(Some(reply), Ok(()));
         }
         let Some(client) = self.client.clone() else {

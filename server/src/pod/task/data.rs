@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The data of a pod's task, and how it is recorded and published.
 
-use super::entry::ContainerEntry;
+use super::entry::{ContainerEntry, Restart};
 use super::teardown_state::{NriVisibility, Removal, Teardown};
 use super::work::WorkSet;
 use crate::container::ContainerSnapshot;
@@ -81,6 +81,7 @@ impl Task {
                 pod: self.id.clone(),
                 record: Arc::clone(&entry.record),
                 execs: Arc::clone(&entry.execs),
+                restarting: entry.restart != Restart::No || self.restarts(id),
             };
             (id.clone(), Arc::new(view))
         });

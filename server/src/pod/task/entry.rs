@@ -7,6 +7,7 @@ use crate::pod::Reply;
 use hull_proto::id::ContainerId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Closes when the work that notifies plugins is done.
@@ -23,8 +24,22 @@ pub(super) struct ContainerEntry {
     pub(super) operation: Operation<Reply<ContainerId>, Reply<()>>,
     pub(super) stop: StopRequest<Reply<()>>,
     pub(super) updates: Updates,
+    pub(super) restart: Restart,
+    /// The last wait before a restart: before that of this attempt, or else before this attempt.
+    pub(super) waited: Option<Duration>,
     /// Ends when plugins have been notified of everything so far.
     pub(super) notified: Option<Notified>,
+}
+
+/// The restart of an exited container in progress.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restart {
+    #[default]
+    No,
+    /// Its back-off is not over.
+    Waiting,
+    /// The next attempt is being created or started.
+    InProgress,
 }
 
 /// Updates of a container's limits in progress.
@@ -57,6 +72,8 @@ impl ContainerEntry {
                 waiters: BTreeMap::new(),
                 turn: Arc::new(tokio::sync::Semaphore::new(1)),
             },
+            restart: Restart::No,
+            waited: None,
             notified: None,
         }
     }

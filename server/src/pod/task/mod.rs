@@ -14,6 +14,7 @@ mod operation;
 mod plugins;
 mod removal;
 mod resize;
+mod restart;
 mod result;
 mod run;
 mod start;

@@ -152,6 +152,11 @@ impl<C, U> Operation<C, U> {
         }
     }
 
+    /// Whether no operation is in progress.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle)
+    }
+
     /// Whether a start is in progress.
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Starting(_) | Self::Removing { start: Some(_), .. })

@@ -28,6 +28,12 @@ pub(super) enum WorkResult {
     UpdateDecided(ContainerId, u64, std::result::Result<Box<Decision>, Error>),
     Updated(ContainerId, u64, Box<Decision>, std::result::Result<(), Error>),
     ResizeAllowed(Box<Resize>, std::result::Result<(), Error>),
+    /// The back-off of a container that is restarted is over.
+    RestartDue(ContainerId),
+    /// The exited attempt, and the next one.
+    RestartCreated(ContainerId, crate::error::Result<ContainerId>),
+    /// The exited attempt if this daemon saw it, and the next one.
+    Restarted(Option<ContainerId>, ContainerId, crate::error::Result<()>),
     /// The wait after a failed teardown is over.
     RetryTeardown,
     /// The work has answered its callers itself.

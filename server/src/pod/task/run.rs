@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The loop of a pod's task: takes commands, events of the monitor, and results of its work.
 
-use super::data::Task;
+use super::data::{Task, answer};
 use super::result::WorkResult;
 use super::teardown_state::Removal;
 use crate::monitors::MonitorEvent;
@@ -41,6 +41,10 @@ impl Task {
             Command::Remove { id, reply } => self.remove(&id, reply).await,
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply).await,
             Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply).await,
+            Command::KeepStopped { id, reply } => {
+                self.keep_stopped(&id).await;
+                answer(Some(reply), Ok(()));
+            }
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
             Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply).await,
             Command::StopPod { reply } => self.stop_pod(Some(reply)).await,
@@ -101,6 +105,9 @@ impl Task {
                 self.updated(&id, waiter, decision, result).await;
             }
             WorkResult::ResizeAllowed(wanted, result) => self.resizable(*wanted, result).await,
+            WorkResult::RestartDue(id) => self.restart_due(&id),
+            WorkResult::RestartCreated(id, result) => self.restart_created(&id, result).await,
+            WorkResult::Restarted(old, id, result) => self.restarted(old, &id, result).await,
             WorkResult::RetryTeardown if matches!(self.record.state, State::Stopping) => {
                 if self.removal != Removal::OnRequest {
                     self.remove_automatically().await;

@@ -138,6 +138,7 @@ impl Start {
                 let (reply, _nobody) = tokio::sync::oneshot::channel();
                 task.start(&id, reply).await;
             }
+            task.resume_restarts().await;
             if task.removal == Removal::Automatic {
                 task.remove_automatically().await;
             }

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files with YAML or JSON that commands read: bounded, and `-` is stdin.
+
+use super::error::{Error, Result};
+use serde::de::DeserializeOwned;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Longest file, in bytes.
+const BYTES_MAX: u64 = 4 << 20;
+
+/// Reads a file, or stdin for `-`.
+pub(crate) fn text(path: &Path) -> Result<String> {
+    let failed = || Error::io(format!("read {}", path.display()));
+    let source: Box<dyn io::Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed())?)
+    };
+    let mut text = String::new();
+    source.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed())?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(failed()(io::Error::other("it is longer than 4 MiB")));
+    }
+    Ok(text)
+}
+
+/// Parses one document of YAML, of which JSON is a part.
+///
+/// # Errors
+/// The sentence says what is wrong, and where.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|err| err.to_string())
+}
+
+/// The documents of a YAML stream, without empty ones.
+pub(crate) fn split(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for line in text.lines() {
+        if let Some(rest) =
+            line.strip_prefix("---").filter(|of| of.is_empty() || of.starts_with(' '))
+        {
+            documents.push(format!("{rest}\n"));
+        } else if let Some(last) = documents.last_mut() {
+            last.push_str(line);
+            last.push('\n');
+        }
+    }
+    let has_content =
+        |text: &String| text.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    documents.into_iter().filter(has_content).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_split_at_its_separators() {
+        let all = split("# none\n---\na: 1\n--- \nb: |\n  ---x\n---\n\n");
+        assert_eq!(all.len(), 2, "{all:?}");
+        let value: serde_json::Value = parse(&all[1]).unwrap();
+        assert_eq!(value["b"], "---x\n");
+        parse::<serde_json::Value>("a: [").unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("long.yaml");
+        let long = std::fs::File::options().write(true).create(true).truncate(true).open(&file);
+        long.unwrap().set_len(BYTES_MAX + 1).unwrap();
+        assert!(text(&file).unwrap_err().lines().contains("4 MiB"));
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The volumes of a manifest on the host, as a kubelet checks and creates them.
+
+use super::super::error::{Error, Result};
+use super::manifest::Volume;
+use std::fs::{File, FileType, Permissions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+/// The types of a hostPath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathType {
+    /// Nothing is checked.
+    Any,
+    Directory,
+    DirectoryOrCreate,
+    File,
+    FileOrCreate,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+impl PathType {
+    /// Parses the `type` of a hostPath.
+    pub(super) fn parse(text: Option<&str>) -> Option<Self> {
+        Some(match text.unwrap_or_default() {
+            "" => Self::Any,
+            "Directory" => Self::Directory,
+            "DirectoryOrCreate" => Self::DirectoryOrCreate,
+            "File" => Self::File,
+            "FileOrCreate" => Self::FileOrCreate,
+            "Socket" => Self::Socket,
+            "CharDevice" => Self::CharDevice,
+            "BlockDevice" => Self::BlockDevice,
+            _ => return None,
+        })
+    }
+
+    fn fits(self, of: FileType) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Directory | Self::DirectoryOrCreate => of.is_dir(),
+            Self::File | Self::FileOrCreate => of.is_file(),
+            Self::Socket => of.is_socket(),
+            Self::CharDevice => of.is_char_device(),
+            Self::BlockDevice => of.is_block_device(),
+        }
+    }
+}
+
+/// The path of an empty directory of a pod.
+pub(super) fn empty_dir(directory: &Path, volume: &str) -> PathBuf {
+    directory.join("volumes").join(volume)
+}
+
+/// Creates the directory of an emptyDir, and checks a hostPath.
+pub(super) fn prepare(volume: &Volume, directory: &Path) -> Result<()> {
+    if volume.empty_dir.is_some() {
+        let path = empty_dir(directory, &volume.name);
+        let failed = || Error::io(format!("create {}", path.display()));
+        std::fs::create_dir_all(&path).map_err(failed())?;
+        // As a kubelet makes them: for every user of the pod.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed())?;
+    }
+    let Some(of) = &volume.host_path else { return Ok(()) };
+    // Another type was refused with the manifest.
+    let kind = PathType::parse(of.kind.as_deref()).unwrap_or(PathType::Any);
+    host_path(kind, Path::new(&of.path))
+}
+
+/// Creates what is missing and may be created, and refuses a path of another type. Links are followed, as a kubelet
+/// does.
+fn host_path(kind: PathType, path: &Path) -> Result<()> {
+    let failed = || Error::io(format!("use hostPath {}", path.display()));
+    if kind == PathType::Any {
+        return Ok(());
+    }
+    let found = match std::fs::metadata(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            create(kind, path).map_err(failed())?;
+            std::fs::metadata(path)
+        }
+        found => found,
+    };
+    if kind.fits(found.map_err(failed())?.file_type()) {
+        return Ok(());
+    }
+    Err(failed()(io::Error::other(format!("it is not of type {kind:?}"))))
+}
+
+fn create(kind: PathType, path: &Path) -> io::Result<()> {
+    match kind {
+        PathType::DirectoryOrCreate => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+        }
+        PathType::FileOrCreate => {
+            File::options().write(true).create_new(true).mode(0o644).open(path).map(drop)
+        }
+        PathType::Any
+        | PathType::Directory
+        | PathType::File
+        | PathType::Socket
+        | PathType::CharDevice
+        | PathType::BlockDevice => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_of_its_type_or_is_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        host_path(PathType::DirectoryOrCreate, &at("a/b")).unwrap();
+        host_path(PathType::Directory, &at("a/b")).unwrap();
+        host_path(PathType::File, &at("a/b")).unwrap_err();
+        host_path(PathType::FileOrCreate, &at("a/f")).unwrap();
+        host_path(PathType::File, &at("a/f")).unwrap();
+        host_path(PathType::Directory, &at("none")).unwrap_err();
+        host_path(PathType::CharDevice, Path::new("/dev/null")).unwrap();
+        host_path(PathType::BlockDevice, Path::new("/dev/null")).unwrap_err();
+        host_path(PathType::Any, &at("none")).unwrap();
+        assert_eq!(PathType::parse(Some("Pipe")), None);
+    }
+}
