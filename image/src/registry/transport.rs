@@ -86,7 +86,8 @@ pub(super) async fn send(
         Err(_) => Err(Cause::Unreachable {
             host: host.to_owned(),
             kind: Unreachable::Stalled,
-            detail: format!("it has sent no response for {} s", limit.as_secs()),
+            // A part of the limit may have gone to redirects.
+            detail: format!("it has sent no response for {} s", limit.as_millis().div_ceil(1000)),
             registry: None,
         }),
     }
