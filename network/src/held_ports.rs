@@ -98,6 +98,9 @@ fn listener(line: &str, port: u16, state: &str) -> Option<Listener> {
 
 /// An address as the kernel prints it: words of 32 bits in hexadecimal digits, each in this machine's byte order.
 fn ip(text: &str) -> Option<IpAddr> {
+    if !matches!(text.len(), 8 | 32) {
+        return None;
+    }
     let words = text.as_bytes().chunks(8).map(|word| {
         let word = std::str::from_utf8(word).ok()?;
         u32::from_str_radix(word, 16).ok().map(u32::to_ne_bytes)

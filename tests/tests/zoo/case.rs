@@ -8,24 +8,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A failure, and what its answer must say.
-pub struct Case {
+pub(crate) struct Case {
     /// The failure, as a person would say it.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Makes it fail.
-    pub set: Set,
+    pub(crate) set: Set,
     /// Words for the place, one of which must be there.
-    pub place: &'static [&'static str],
+    pub(crate) place: &'static [&'static str],
     /// Words for the cause.
-    pub cause: &'static [&'static str],
+    pub(crate) cause: &'static [&'static str],
     /// Words for the change that fixes it.
-    pub fix: &'static [&'static str],
+    pub(crate) fix: &'static [&'static str],
     /// Words that would lead elsewhere.
-    pub never: &'static [&'static str],
+    pub(crate) never: &'static [&'static str],
 }
 
 /// How a case is set up: a function, or one with text of the test run.
 #[derive(Clone)]
-pub enum Set {
+pub(crate) enum Set {
     /// Changes the configs.
     Configs(fn(&mut Setup)),
     /// Pulls this image.
@@ -33,7 +33,7 @@ pub enum Set {
 }
 
 /// The step once the container runs.
-pub enum After {
+pub(crate) enum After {
     /// Waits until it has ended.
     Ended,
     /// Runs a command in it.
@@ -47,20 +47,20 @@ pub enum After {
 }
 
 /// The pod and the container of a case, and a directory of its own on the host.
-pub struct Setup {
-    pub dir: PathBuf,
-    pub seccomp: PathBuf,
-    pub pod: api::PodSandboxConfig,
-    pub handler: &'static str,
+pub(crate) struct Setup {
+    pub(crate) dir: PathBuf,
+    pub(crate) seccomp: PathBuf,
+    pub(crate) pod: api::PodSandboxConfig,
+    pub(crate) handler: &'static str,
     /// `None`: the pod alone is run.
-    pub container: Option<api::ContainerConfig>,
-    pub after: After,
+    pub(crate) container: Option<api::ContainerConfig>,
+    pub(crate) after: After,
     /// Commands that undo what the case did to the host.
-    pub undo: Vec<Vec<String>>,
+    pub(crate) undo: Vec<Vec<String>>,
 }
 
 impl Setup {
-    pub fn new(node: &Node, number: usize) -> Self {
+    pub(crate) fn new(node: &Node, number: usize) -> Self {
         let dir = node.host_dir().join(format!("case{number}"));
         fs::create_dir_all(&dir).or_fail("make the directory of a case");
         Self {
@@ -75,65 +75,65 @@ impl Setup {
     }
 
     /// The config of the container.
-    pub fn container(&mut self) -> &mut api::ContainerConfig {
+    pub(crate) fn container(&mut self) -> &mut api::ContainerConfig {
         self.container.as_mut().or_fail("find the container of the case")
     }
 
-    pub fn command(&mut self, command: &[&str]) {
+    pub(crate) fn command(&mut self, command: &[&str]) {
         self.container().command = command.iter().map(|&word| word.to_owned()).collect();
     }
 
-    pub fn script(&mut self, script: &str) {
+    pub(crate) fn script(&mut self, script: &str) {
         self.command(&["sh", "-c", script]);
     }
 
-    pub fn image(&mut self, of_image: &str) {
+    pub(crate) fn image(&mut self, of_image: &str) {
         self.container().image = Some(image(of_image));
     }
 
     /// Mounts a path of the host, read-only if it says so.
-    pub fn mount(&mut self, from: &Path, to: &str, readonly: bool) {
+    pub(crate) fn mount(&mut self, from: &Path, to: &str, readonly: bool) {
         let mount = api::Mount { readonly, ..mount(from, to) };
         self.container().mounts.push(mount);
     }
 
     /// A directory of the case's own on the host.
-    pub fn host_dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn host_dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).or_fail("make a directory of a case");
         dir
     }
 
     /// A file of the case's own on the host.
-    pub fn host_file(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn host_file(&self, name: &str, text: &str) -> PathBuf {
         let file = self.dir.join(name);
         fs::write(&file, text).or_fail("write a file of a case");
         file
     }
 
-    pub fn resources(&mut self) -> &mut api::LinuxContainerResources {
+    pub(crate) fn resources(&mut self) -> &mut api::LinuxContainerResources {
         hull_tests::cri::resources(self.container())
     }
 
-    pub fn security(&mut self) -> &mut api::LinuxContainerSecurityContext {
+    pub(crate) fn security(&mut self) -> &mut api::LinuxContainerSecurityContext {
         hull_tests::cri::security(self.container())
     }
 
     /// Runs the container as this user and group.
-    pub fn user(&mut self, id: i64) {
+    pub(crate) fn user(&mut self, id: i64) {
         let security = self.security();
         security.run_as_user = Some(api::Int64Value { value: id });
         security.run_as_group = Some(api::Int64Value { value: id });
     }
 
     /// Puts pod and container on the host's network.
-    pub fn host_network(&mut self) {
+    pub(crate) fn host_network(&mut self) {
         let node = api::NamespaceMode::Node.into();
         hull_tests::cri::pod_namespaces(&mut self.pod).network = node;
         self.security().namespace_options.get_or_insert_default().network = node;
     }
 
-    pub fn sysctl(&mut self, name: &str, value: &str) {
+    pub(crate) fn sysctl(&mut self, name: &str, value: &str) {
         let linux = self.pod.linux.get_or_insert_default();
         linux.sysctls.insert(name.to_owned(), value.to_owned());
     }

@@ -4,7 +4,7 @@
 use crate::case::{After, Case, Set};
 use hull_proto::cri as api;
 
-pub static CASES: [Case; 6] = [
+pub(crate) static CASES: [Case; 6] = [
     Case {
         name: "CPUs that the node does not have",
         set: Set::Configs(|setup| setup.resources().cpuset_cpus = "1000-1001".into()),
@@ -75,7 +75,7 @@ pub static CASES: [Case; 6] = [
 ];
 
 /// Of Hull's own driver alone: the other one takes slices.
-pub static OF_CGROUPFS: Case = Case {
+pub(crate) static OF_CGROUPFS: Case = Case {
     name: "a parent for the other cgroup driver",
     set: Set::Configs(|setup| {
         setup.pod.linux.get_or_insert_default().cgroup_parent = "kubepods-pod1.slice".into();
@@ -87,7 +87,7 @@ pub static OF_CGROUPFS: Case = Case {
 };
 
 /// Of version 1 alone: version 2 takes a limit below the use, and kills.
-pub static BELOW_USE: Case = Case {
+pub(crate) static BELOW_USE: Case = Case {
     name: "a memory limit below what is in use",
     set: Set::Configs(|setup| {
         setup.resources().memory_limit_in_bytes = 256 << 20;
@@ -105,7 +105,7 @@ pub static BELOW_USE: Case = Case {
 };
 
 /// Of version 1 alone: files of version 2.
-pub static UNIFIED: Case = Case {
+pub(crate) static UNIFIED: Case = Case {
     name: "a file of cgroup v2 on a node without",
     set: Set::Configs(|setup| {
         let unified = ("memory.high".to_owned(), "100000000".to_owned());

@@ -7,7 +7,7 @@ use hull_tests::{Cri, ExpectExt as _, eventually, shell};
 use tonic::Status;
 
 /// All that the calls said about the failure, as one line.
-pub async fn answer(cri: &Cri, mut setup: Setup, set: Set) -> String {
+pub(crate) async fn answer(cri: &Cri, mut setup: Setup, set: Set) -> String {
     let mut said = Vec::new();
     match set {
         Set::Pull(reference) => {

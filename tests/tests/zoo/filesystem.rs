@@ -38,7 +38,7 @@ fn propagating(setup: &mut crate::case::Setup, propagation: api::MountPropagatio
     setup.container().mounts[0].propagation = propagation.into();
 }
 
-pub static CASES: [Case; 12] = [
+pub(crate) static CASES: [Case; 12] = [
     Case {
         name: "a file is mounted over a directory",
         set: Set::Configs(|setup| {

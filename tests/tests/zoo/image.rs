@@ -140,7 +140,7 @@ const OF_REGISTRIES: [Row; 14] = [
 ];
 
 /// The cases, with a registry that misbehaves for as long as the test runs.
-pub async fn cases() -> Vec<Case> {
+pub(crate) async fn cases() -> Vec<Case> {
     let bad = registry::start().await;
     let of = |(name, repository, [place, cause, fix, never]): Row| Case {
         name,

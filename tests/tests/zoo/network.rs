@@ -13,7 +13,7 @@ fn held_port() -> u16 {
     held.as_ref().and_then(|of| of.local_addr().ok()).map_or(0, |address| address.port())
 }
 
-pub fn publish(setup: &mut Setup, host_port: u16) {
+pub(crate) fn publish(setup: &mut Setup, host_port: u16) {
     setup.container = None;
     setup.pod.port_mappings.push(api::PortMapping {
         protocol: api::Protocol::Tcp.into(),
@@ -29,7 +29,7 @@ fn target(setup: &mut Setup, id: &str) {
     id.clone_into(&mut options.target_id);
 }
 
-pub static CASES: [Case; 6] = [
+pub(crate) static CASES: [Case; 6] = [
     Case {
         name: "a sysctl of the node in a pod",
         set: Set::Configs(|setup| setup.sysctl("vm.max_map_count", "262144")),

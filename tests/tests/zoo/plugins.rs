@@ -142,7 +142,7 @@ fn write(file: &Path, text: &str, mode: u32) {
 }
 
 /// Networks of plugins, one after the other on one node.
-pub async fn run() {
+pub(crate) async fn run() {
     if !Path::new("/usr/lib/cni/bridge").is_file() {
         return paths::cannot_run(
             "network plugins",

@@ -25,7 +25,7 @@ fn no_command() -> String {
     })
 }
 
-pub static CASES: [Case; 6] = [
+pub(crate) static CASES: [Case; 6] = [
     Case {
         name: "a command that the image does not have",
         set: Set::Configs(|setup| setup.command(&["serve-it"])),

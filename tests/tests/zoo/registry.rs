@@ -138,7 +138,7 @@ async fn serve(mut stream: TcpStream, packed: Arc<Packed>) -> std::io::Result<()
 }
 
 /// Serves as long as the test runs. Gives the address.
-pub async fn start() -> String {
+pub(crate) async fn start() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.or_fail("listen on loopback");
     let address = listener.local_addr().or_fail("ask for the address").to_string();
     let packed = Arc::new(packed());

@@ -12,7 +12,7 @@ fn profile(setup: &mut Setup, name: &str) {
     setup.security().seccomp = Some(profile);
 }
 
-pub static CASES: [Case; 3] = [
+pub(crate) static CASES: [Case; 3] = [
     Case {
         name: "a capability that is misspelt",
         set: Set::Configs(|setup| {
