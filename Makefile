@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean
+.PHONY: zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -195,6 +195,10 @@ compare-images: setup ## Pull 300 images with Hull and with containerd, and comp
 bench-oci: build ## Measure `hull oci` beside runc and crun, if they are installed
 	@cargo build --release -p hull-tests --bin oci_bench
 	@HULL_BIN="$${CARGO_TARGET_DIR:-target}/release/hull" "$${CARGO_TARGET_DIR:-target}/release/oci_bench" $(ARGS)
+
+# ENGINES="podman docker containerd"; Debian's packages of them are installed if they are missing.
+oci-interop: build ## Run podman, docker and containerd with `hull oci` as their runtime; ENGINES=docker
+	@scripts/oci-interop $(ENGINES)
 
 bench-pull: build ## Measure pulls: time, CPU, disk, memory
 	@cargo build --release -p hull-tests --bin bench_pull

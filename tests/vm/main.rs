@@ -6,6 +6,7 @@
 mod apparmor;
 mod cgroup2;
 mod denials;
+mod oci;
 mod service;
 mod systemd;
 mod userns;

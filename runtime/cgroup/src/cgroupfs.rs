@@ -67,6 +67,12 @@ impl CgroupFs {
         Self { unified: Some(root.to_owned()), v1: Vec::new() }
     }
 
+    /// No hierarchy: for users without rights over any. Cgroups in it never have processes, and no limits.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { unified: None, v1: Vec::new() }
+    }
+
     fn parse(mountinfo: &str) -> Self {
         let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
         let mut host = Self { unified: None, v1: Vec::new() };

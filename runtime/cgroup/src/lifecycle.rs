@@ -63,10 +63,28 @@ impl Cgroup {
     /// machine-wide lock against forks (`cgroup_attach_lock`, Linux 5.6), which costs an RCU grace period:
     /// up to 20 ms, while the move itself takes microseconds.
     pub fn add(&self, pid: i32, everywhere: bool) -> Result<(), Error> {
+        self.add_at(pid, everywhere, &[])
+    }
+
+    /// As [`Cgroup::add`], but in the v1 hierarchies of the named controllers into other cgroups: their paths.
+    pub fn add_at(
+        &self,
+        pid: i32,
+        everywhere: bool,
+        elsewhere: &[(String, String)],
+    ) -> Result<(), Error> {
         let file = if pid == 0 { "tasks" } else { "cgroup.procs" };
         let pid = pid.to_string();
         for hierarchy in self.host.hierarchies() {
-            files::write(&hierarchy.mountpoint.join(&self.path), file, &pid)?;
+            let is_of = |name: &String| {
+                hierarchy.controllers.iter().any(|of| of.trim_start_matches("name=") == name)
+            };
+            let other = elsewhere.iter().find(|(name, _)| is_of(name)).map(|(_, path)| path);
+            let path = match other {
+                Some(path) => Self::at(&self.host, path)?.path,
+                None => self.path.clone(),
+            };
+            files::write(&hierarchy.mountpoint.join(path), file, &pid)?;
         }
         if let (true, Some(dir)) = (everywhere, self.unified()) {
             files::write(&dir, "cgroup.procs", &pid)?;

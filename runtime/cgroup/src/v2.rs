@@ -14,7 +14,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 
 /// Controllers handed down to containers, where the host has them.
-const WANTED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
+const WANTED: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
 
 /// Makes `path` below `root`, with its parents, and hands the controllers down to it.
 pub(crate) fn make(root: &Path, path: &str, with_controllers: bool) -> Result<(), Error> {
@@ -196,7 +196,8 @@ fn limit_devices(dir: &Path, path: &str, limits: &Limits) -> Result<(), Error> {
 /// v1's shares (2..=262144, default 1024) as v2's weight (1..=10000, default 100): the quadratic
 /// curve through all three points that the field's runtimes agreed on in 2025, so that a default
 /// stays a default.
-pub(crate) fn cpu_weight(shares: u64) -> u64 {
+#[must_use]
+pub fn cpu_weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }

@@ -4,18 +4,19 @@
 //! Until [`Op::Pivot`] both the host's tree and the container's root can be named; what is mounted
 //! inside the root is attached by descriptor, onto a descriptor.
 
+use crate::bind::{self, Bind};
 use crate::cover::Covers;
 use crate::mount::{
-    CallError, MS_SLAVE, Result, attach, attach_in, attach_path, bits, clone_fd, clone_tree,
-    duplicate, errno_context, new_mount, overlay, propagation_bits,
+    CallError, MS_SLAVE, Result, attach, attach_path, clone_fd, clone_tree, duplicate,
+    errno_context, new_mount, overlay, propagation_bits,
 };
 use crate::mount_sources::Sources;
 use crate::places::{Places, is_strict};
-use crate::plan::{Attrs, Namespace, Op, Plan, Process, Propagation, Source, Step, StepError};
+use crate::plan::{Attrs, Namespace, Op, Plan, Process, Source, Step, StepError};
 use crate::procfs::{self, Procfs};
 use crate::rootfs::{Make, Root, kind};
 use crate::terminal::NewTerminal;
-use crate::{copy_up, defined_volume, device, image_volume, sysctl};
+use crate::{copy_up, defined_volume, device, hierarchies, image_volume, kernel_mounts, sysctl};
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -96,6 +97,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
                 slave = Some(builder.terminal(new, &plan.process)?);
             }
             builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
+            builder.enter_root().map_err(|failed| failed.at(number(at)))?;
             before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
@@ -217,11 +219,12 @@ impl Builder<'_> {
     /// root's place below it would bring the root along, not masked yet. `shared` ones are cloned while they are
     /// still peers of the host's mounts.
     fn clone_source(&mut self, at: usize, op: &Op, shared: bool) -> Result {
-        if let Op::Bind { source: Source::Host(path), recursive, propagation, .. } = op
-            && (*propagation == Some(Propagation::Shared)) == shared
+        if let Some(bind) = Bind::of(op)
+            && let Source::Host(path) = bind.source
+            && bind.is_shared() == shared
             && !self.sources.contains_key(&at)
         {
-            self.sources.insert(at, clone_tree(path, *recursive)?);
+            self.sources.insert(at, clone_tree(path, bind.recursive)?);
         }
         Ok(())
     }
@@ -240,33 +243,28 @@ impl Builder<'_> {
                 attach_path(&tree, source)?;
                 self.begin(tree)
             }
-            Op::Mount { fstype, source, target, attrs, options, copy_up } => {
-                let options = &self.with_mode(fstype, target, options)?;
-                let is_later = attrs.rdonly && (fstype == "tmpfs" || *copy_up);
-                let attrs = &Attrs { rdonly: attrs.rdonly && !is_later, ..*attrs };
-                let mount = match &self.procfs {
-                    Some(procfs) if fstype == "proc" => {
-                        procfs.mount(self.places.first_of(fstype), attrs, options)?
-                    }
-                    _ if *copy_up => self.filled(fstype, source, target, attrs, options)?,
-                    _ => new_mount(fstype, source, attrs, options)?,
-                };
-                if is_later {
-                    self.read_only_later.push(duplicate(&mount)?);
+            Op::Mount { .. } | Op::MountWith { .. } => self.mount(at, op),
+            Op::Bind { .. } | Op::BindWith { .. } => {
+                let Some(bind) = Bind::of(op) else { return Ok(()) };
+                match self.bind_source(at, &bind)? {
+                    Some(tree) => self.bind(&tree, &bind),
+                    None => Ok(()),
                 }
-                self.file_system(at, mount, fstype, target)
             }
-            Op::Bind { source, target, .. } => match self.bind_source(at, source, target)? {
-                Some(tree) => self.bind(&tree, op),
-                None => Ok(()),
-            },
             Op::Cgroups { target, attrs } => self.cgroups(at, target, attrs),
             Op::Device { path, .. } => match self.sources.remove(&at) {
                 Some(node) => {
                     self.attach(&node, path, Make::File)?;
                     self.places.add(node.as_fd())
                 }
-                None => device::make(self.root()?, &self.places, op),
+                None => match device::make(self.root()?, &self.places, op) {
+                    // In a user namespace that is not the host's, where nobody may make nodes.
+                    Err(failed) if failed.errno == Errno::PERM => {
+                        let node = device::of_host(op)?;
+                        self.attach(&node, path, Make::File)
+                    }
+                    other => other,
+                },
             },
             Op::Symlink { content, path } => {
                 device::symlink(self.root()?, &self.places, content, path)
@@ -294,15 +292,54 @@ impl Builder<'_> {
         }
     }
 
+    /// Mounts a new file system.
+    fn mount(&mut self, at: usize, op: &Op) -> Result {
+        let (Op::Mount { fstype, source, target, attrs, options, copy_up }
+        | Op::MountWith { fstype, source, target, attrs, options, copy_up, .. }) = op
+        else {
+            return Ok(());
+        };
+        let options = &self.with_mode(fstype, target, options)?;
+        let is_later = attrs.rdonly && (fstype == "tmpfs" || *copy_up);
+        let attrs = &Attrs { rdonly: attrs.rdonly && !is_later, ..*attrs };
+        let mount = match &self.procfs {
+            Some(procfs) if fstype == "proc" => {
+                procfs.mount(self.places.first_of(fstype), attrs, options)?
+            }
+            _ if *copy_up => self.filled(fstype, source, target, attrs, options)?,
+            _ => new_mount(fstype, source, attrs, options)?,
+        };
+        if is_later {
+            self.read_only_later.push(duplicate(&mount)?);
+        }
+        let later = duplicate(&mount)?;
+        self.file_system(at, mount, fstype, target)?;
+        if let Op::MountWith { propagation, .. } = op {
+            for of in propagation {
+                let attr = Attr { propagation: propagation_bits(*of), ..Attr::default() };
+                hull_sys::mount_setattr(later.as_fd(), false, &attr)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The tree that the operation `at` binds, if any. All of the host's were cloned before the first mount.
-    fn bind_source(&mut self, at: usize, source: &Source, target: &str) -> Result<Option<OwnedFd>> {
-        match (self.sources.remove(&at), source) {
+    fn bind_source(&mut self, at: usize, bind: &Bind<'_>) -> Result<Option<OwnedFd>> {
+        match (self.sources.remove(&at), bind.source) {
+            (user, Source::Inside(path)) => {
+                let tree = bind::inside(self.root()?, path, bind.recursive)?;
+                // The parent has opened the user namespace with the maps.
+                if let (Some(user), Some((_, recursive))) = (user, bind.id_maps) {
+                    bind::map_ids(&tree, recursive, user.as_fd())?;
+                }
+                Ok(Some(tree))
+            }
             (Some(tree), _) => Ok(Some(tree)),
             (None, Source::Slot(slot)) => self.slot(*slot).map(Some),
             (None, Source::Image { lower, path, at }) => {
                 image_volume::open(lower, path, at).map(Some)
             }
-            (None, Source::Root) => defined_volume::tree(self.root()?, target),
+            (None, Source::Root) => defined_volume::tree(self.root()?, bind.target),
             (None, Source::Host(path)) => {
                 let call = format!("open_tree({path}, CLONE): not cloned before the mounts");
                 Err(errno_context(call)(Errno::INVAL))
@@ -345,39 +382,18 @@ impl Builder<'_> {
         Ok(mount)
     }
 
-    fn bind(&mut self, tree: &OwnedFd, op: &Op) -> Result {
-        let Op::Bind { target, recursive, attrs, recursive_attrs, clear, propagation, .. } = op
-        else {
-            return Ok(());
-        };
+    fn bind(&mut self, tree: &OwnedFd, bind: &Bind<'_>) -> Result {
+        let target = bind.target;
         let (source, ..) = kind(tree.as_fd()).map_err(errno_context("statx(source)"))?;
         let is_directory = source == FileType::Directory;
         let make = if is_directory { Make::Directory } else { Make::File };
-        let (set, mut clear) = (bits(attrs), bits(clear));
-        if set & Attr::ATIME != 0 || attrs.relatime {
-            clear |= Attr::ATIME;
-        }
-        if set != 0 || clear != 0 {
-            let attr = Attr { set, clear, ..Attr::default() };
-            hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
-        }
-        let set = bits(recursive_attrs);
-        if set != 0 || recursive_attrs.relatime {
-            let times = set & Attr::ATIME != 0 || recursive_attrs.relatime;
-            let clear = if times { Attr::ATIME } else { 0 };
-            let attr = Attr { set, clear, ..Attr::default() };
-            hull_sys::mount_setattr(tree.as_fd(), true, &attr)?;
-        }
-        if let Some(propagation) = propagation {
-            let attr = Attr { propagation: propagation_bits(*propagation), ..Attr::default() };
-            hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
-        }
+        bind.set_attributes(tree)?;
         let at = self.place(target, make, true)?;
         if target == "/proc" {
             procfs::check(tree.as_fd())?;
         }
         self.covers.covered(target);
-        self.places.cover(target, *propagation == Some(Propagation::Shared));
+        self.places.cover(target, bind.is_shared());
         let (found, ..) = kind(at.as_fd()).map_err(errno_context(format!("statx({target})")))?;
         // The kernel's EINVAL does not distinguish these from other errors.
         match (is_directory, found == FileType::Directory) {
@@ -409,26 +425,7 @@ impl Builder<'_> {
         attach(&tmpfs, place.as_fd()).map_err(errno_context(format!("move_mount({target})")))?;
         self.covers.covered(target);
         self.covers.expect(target, &tmpfs, at)?;
-        let named = host.hierarchies().iter().map(|of| {
-            let name = of.controllers.join(",");
-            (name.trim_start_matches("name=").to_owned(), of.mountpoint.as_path())
-        });
-        for (name, mountpoint) in named {
-            let own = format!("{}{}", mountpoint.display(), self.cgroup);
-            let tree = clone_tree(&own, false)?;
-            let attr = Attr { set: bits(attrs), propagation: MS_SLAVE, ..Attr::default() };
-            hull_sys::mount_setattr(tree.as_fd(), false, &attr)?;
-            // Names in a file system that is new and ours: nothing in it could lead elsewhere.
-            rustix::fs::mkdirat(&tmpfs, name.as_str(), Mode::from_raw_mode(0o755))
-                .map_err(errno_context(format!("mkdirat({target}/{name})")))?;
-            attach_in(&tree, &tmpfs, &name)
-                .map_err(errno_context(format!("move_mount({target}/{name})")))?;
-            // Programs look each controller up by its own name.
-            for alone in name.split(',').filter(|_| name.contains(',')) {
-                rustix::fs::symlinkat(name.as_str(), &tmpfs, alone)
-                    .map_err(errno_context(format!("symlinkat({name}, {target}/{alone})")))?;
-            }
-        }
+        hierarchies::bind_all(host, self.cgroup, attrs, (&tmpfs, target))?;
         if attrs.rdonly {
             let attr = Attr { set: Attr::RDONLY, ..Attr::default() };
             hull_sys::mount_setattr(tmpfs.as_fd(), false, &attr)?;
@@ -457,10 +454,15 @@ impl Builder<'_> {
         Ok(slave)
     }
 
+    /// Makes the container's root the working directory, in which createContainer hooks start as with runc.
+    fn enter_root(&self) -> Result {
+        rustix::process::fchdir(self.root()?.fd()).map_err(errno_context("fchdir(root)"))
+    }
+
     /// `pivot_root(2)`: the old root ends up on top of the new one and is taken off there, so no
     /// directory inside is needed for it.
     fn pivot(&mut self) -> Result {
-        rustix::process::fchdir(self.root()?.fd()).map_err(errno_context("fchdir(root)"))?;
+        self.enter_root()?;
         rustix::process::pivot_root(".", ".").map_err(errno_context("pivot_root(., .)"))?;
         unmount(".", UnmountFlags::DETACH).map_err(errno_context("umount2(., DETACH)"))?;
         self.at_new_root()
@@ -469,8 +471,9 @@ impl Builder<'_> {
     /// Where the host's root cannot be pivoted away from, an initramfs: the root is moved over it. The
     /// host's mounts stay below, out of reach of processes that cannot unmount.
     fn move_root(&mut self) -> Result {
+        self.enter_root()?;
         let root = self.root()?.fd();
-        rustix::process::fchdir(root).map_err(errno_context("fchdir(root)"))?;
+        kernel_mounts::remove_outside(root)?;
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(root, c"", CWD, c"/", flags)
             .map_err(errno_context("move_mount(/)"))?;

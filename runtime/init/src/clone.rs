@@ -2,7 +2,8 @@
 //! One clone with everything that belongs to it: cgroup, namespaces, id maps, and the child's first calls.
 
 use crate::id_maps::write_maps;
-use crate::namespaces::enter_pid_namespace;
+use crate::namespaces::{enter_pid_namespace, enter_user_namespace_of};
+use crate::options::WriteMaps;
 use crate::pending_process::{PendingProcess, fail, status_pipe};
 use crate::plan::{HINT, IdMaps, NamespaceKind, Step, StepError};
 use crate::process::{self, Birth};
@@ -40,6 +41,13 @@ pub(crate) struct CloneArgs<'a> {
     pub(crate) maps: &'a IdMaps,
     /// Set before a user namespace is entered, since it cannot be lowered there.
     pub(crate) oom_score_adj: Option<i32>,
+    /// Other places in hierarchies of cgroup v1: controller and path.
+    pub(crate) hierarchies: &'a [(String, String)],
+    /// Writes the maps instead of this process: see [`LaunchOptions`](crate::LaunchOptions).
+    pub(crate) write_maps: Option<WriteMaps>,
+    /// Whether the user namespace of the process that `pid` names is entered before its pid namespace: only there is the
+    /// right to.
+    pub(crate) user_of_pid: bool,
 }
 
 impl CloneArgs<'_> {
@@ -70,7 +78,7 @@ impl CloneArgs<'_> {
                 if let Some((_, go)) = handshake {
                     // The child waits; if this fails, the closed pipe ends it.
                     self.cgroup.add(pid, false).map_err(|err| cgroup_error(&err))?;
-                    write_maps(pid, self.maps)?;
+                    self.write_maps.unwrap_or(write_maps)(pid, self.maps)?;
                     process::set_oom_score(&format!("{pid}/oom_score_adj"), self.oom_score_adj)?;
                     write(&go, b"g")
                         .map_err(|errno| StepError::new(Step::Pipe, errno, "write(go)"))?;
@@ -95,7 +103,10 @@ impl CloneArgs<'_> {
 
     /// The first calls of every child.
     fn child(&self, wait: Option<OwnedFd>) -> Result<(), StepError> {
-        process::not_traceable()?;
+        // A parent of the same user writes the maps, through files that are root's once we are not traceable.
+        if self.write_maps.is_none() {
+            process::not_traceable()?;
+        }
         match wait {
             Some(wait) => {
                 if read(&wait, &mut [0]) != Ok(1) {
@@ -104,7 +115,12 @@ impl CloneArgs<'_> {
             }
             None => self.enter_cgroups()?,
         }
+        process::not_traceable()?;
         let Some(pid) = self.pid else { return process::lead_session() };
+        if self.user_of_pid {
+            enter_user_namespace_of(pid)?;
+            process::not_traceable()?;
+        }
         // Before rights over it are lost. It applies to our children, not to us.
         enter_pid_namespace(pid)?;
         if let Some(user) = self.user {
@@ -129,6 +145,6 @@ impl CloneArgs<'_> {
         }
         let cloned_into = self.host.unified().is_some();
         // 0 is the writing process.
-        self.cgroup.add(0, !cloned_into).map_err(|err| cgroup_error(&err))
+        self.cgroup.add_at(0, !cloned_into, self.hierarchies).map_err(|err| cgroup_error(&err))
     }
 }

@@ -6,7 +6,7 @@
 //! nothing is changed: a node that exists there must be the requested one.
 
 use crate::ids::{group, user};
-use crate::mount::{Result, errno_context};
+use crate::mount::{Result, clone_tree, errno_context};
 use crate::places::{Places, is_strict};
 use crate::plan::Op;
 use crate::rootfs::{Make, Root, kind};
@@ -62,6 +62,22 @@ pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Result {
     rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         .map_err(errno_context(format!("fchownat({path})")))?;
     Ok(hull_sys::chmod_by_descriptor(node.as_fd(), mode)?)
+}
+
+/// A view of the host's node of that device, which must be at the same path there.
+pub(crate) fn of_host(op: &Op) -> Result<OwnedFd> {
+    let Op::Device { path, block, fifo: false, major, minor, .. } = op else {
+        return Err(errno_context("mknodat()")(Errno::PERM));
+    };
+    let node = clone_tree(path, false)?;
+    let wanted = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let found = kind(node.as_fd()).map_err(errno_context(format!("statx({path})")))?;
+    if found == (wanted, *major, *minor) {
+        return Ok(node);
+    }
+    Err(errno_context(format!("open_tree({path}): the host has another device there"))(
+        Errno::NODEV,
+    ))
 }
 
 /// Makes a symbolic link. One that is there with the same content is fine.

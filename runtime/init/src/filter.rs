@@ -4,8 +4,9 @@
 use crate::plan::Seccomp;
 use hull_sys::arch::AUDIT_ARCH;
 
-/// `SECCOMP_RET_ALLOW` and `SECCOMP_RET_LOG`, seccomp(2).
-const PASSES: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
+/// `SECCOMP_RET_ALLOW`, `SECCOMP_RET_LOG` and `SECCOMP_RET_USER_NOTIF`, seccomp(2). The last lets another process
+/// decide, which has the filter's listener before the call.
+const PASSES: [u32; 3] = [0x7fff_0000, 0x7ffc_0000, 0x7fc0_0000];
 /// More instructions than the kernel takes (`BPF_MAXINSNS`).
 const STEPS_MAX: usize = 4096;
 

@@ -153,11 +153,15 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
     }
 }
 
+/// The signal of a seccomp filter.
+const SIGSYS: i32 = 31;
+
 /// `None` for success.
 fn how(status: &WaitIdStatus) -> Option<String> {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => None,
         (Some(code), _) => Some(format!("exit code {code}")),
+        (None, Some(SIGSYS)) => Some(format!("killed by signal {SIGSYS} (bad system call)")),
         (None, signal) => Some(format!("killed by signal {}", signal.unwrap_or(0))),
     }
 }
@@ -195,10 +199,6 @@ fn become_hook(
         let args = CStringArray::new(args).map_err(errno_context("arguments"))?;
         let env = if hook.env.is_empty() { surroundings.env } else { &hook.env };
         let env = CStringArray::new(env).map_err(errno_context("environment"))?;
-        if hook.kind == HookKind::CreateContainer {
-            // Still that of the runtime: wherever the process was on its way through the mounts.
-            rustix::process::chdir("/").map_err(errno_context("chdir(/)"))?;
-        }
         if let Some(confine) = surroundings.confine {
             let failed = |err: StepError| (Errno::from_raw_os_error(err.errno), err.call);
             confine().map_err(failed)?;

@@ -23,10 +23,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// As [`CloneArgs::run`], inside of the user namespace `user`.
+/// As [`CloneArgs::run`], inside of the user namespace `user`. `early` is called before it is entered.
 pub(crate) fn run(
     args: &CloneArgs<'_>,
     user: BorrowedFd<'_>,
+    early: impl FnOnce(),
     work: impl FnOnce(&mut OwnedFd, Birth<'_>) -> Result<Infallible, StepError>,
 ) -> Result<PendingProcess, StepError> {
     let (news, mut report) = status_pipe()?;
@@ -52,7 +53,7 @@ pub(crate) fn run(
         }
         ForkResult::Child => {
             drop((news, pid_reader));
-            match enter_and_clone(args, user) {
+            match enter_and_clone(args, user, early) {
                 Ok(ForkResult::Parent { pid, .. }) => {
                     // Without this message the monitor would not know the child, which then must not continue.
                     let sent = write(&pid_writer, &pid.to_ne_bytes());
@@ -77,10 +78,15 @@ pub(crate) fn run(
     }
 }
 
-fn enter_and_clone(args: &CloneArgs<'_>, user: BorrowedFd<'_>) -> Result<ForkResult, StepError> {
+fn enter_and_clone(
+    args: &CloneArgs<'_>,
+    user: BorrowedFd<'_>,
+    early: impl FnOnce(),
+) -> Result<ForkResult, StepError> {
     not_traceable()?;
     args.enter_cgroups()?;
     set_oom_score("self/oom_score_adj", args.oom_score_adj)?;
+    early();
     move_into_link_name_space(user, Some(LinkNameSpaceType::User)).map_err(|errno| {
         StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
     })?;

@@ -16,7 +16,9 @@
 use crate::clone::{CloneArgs, cgroup_error};
 use crate::hook_sync::HookPhase;
 use crate::id_maps::{to_host_id, user_namespace};
-use crate::namespaces::{JoinedNamespaces, enter_time, join_all, leave_time, new_flags};
+use crate::namespaces::{
+    JoinedNamespaces, enter_time, join_all, join_differing, leave_time, new_flags,
+};
 use crate::options::LaunchOptions;
 use crate::pending_process::PendingProcess;
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepError};
@@ -62,11 +64,7 @@ pub fn launch(
     slots: &[OwnedFd],
     how: &LaunchOptions<'_>,
 ) -> Result<PendingProcess, StepError> {
-    let cgroup = cgroup(host, &plan.cgroup.path)?;
-    cgroup.create(&plan.cgroup.limits).map_err(|err| cgroup_error(&err))?;
-    if let Some((uid, gid)) = host_root(plan) {
-        cgroup.delegate(uid, gid).map_err(|err| cgroup_error(&err))?;
-    }
+    let cgroup = create_cgroup(host, plan, how).map_err(|err| cgroup_error(&err))?;
     let mut joined = JoinedNamespaces::open(&plan.namespaces, how.processes)?;
     let mut new = new_flags(&plan.namespaces);
     if joined.pid.is_some() && new & flags::NEWUSER != 0 {
@@ -75,7 +73,8 @@ pub fn launch(
         joined.user = Some(made.map_err(|failed| failed.at(Step::IdMaps))?);
         new &= !flags::NEWUSER;
     }
-    let sources = mount_sources::open(plan, joined.user.as_ref().map(|file| file.as_fd()))?;
+    let user = joined.user.as_ref().map(|file| file.as_fd());
+    let sources = mount_sources::open(plan, user, how.write_maps.is_some())?;
     let procfs = procfs(&joined, how)?;
     io.chown_stdio_of(plan);
     let time = enter_time(&plan.namespaces)?;
@@ -87,6 +86,9 @@ pub fn launch(
         user: joined.user.as_ref().map(|file| file.as_fd()),
         maps: &plan.id_maps,
         oom_score_adj: plan.process.oom_score_adj,
+        hierarchies: &[],
+        write_maps: how.write_maps,
+        user_of_pid: false,
     };
     let hook_phase = HookPhase::new(how)?;
     let work = |report: &mut OwnedFd, birth: Birth<'_>| {
@@ -109,13 +111,32 @@ pub fn launch(
         process::exec_process(&plan.process, io, pre_mount, report, how, birth)
     };
     let started = match (clone.pid, clone.user) {
-        (None, Some(user)) => intermediate_process::run(&clone, user, work),
+        (None, Some(user)) => {
+            let early = || joined.enter_early();
+            intermediate_process::run(&clone, user, early, work)
+        }
         _ => clone.run(work),
     };
     if let Some(before) = time {
         leave_time(&before)?;
     }
     hook_phase.parent(how, started?)
+}
+
+fn create_cgroup(
+    host: &CgroupFs,
+    plan: &Plan,
+    how: &LaunchOptions<'_>,
+) -> Result<Cgroup, hull_cgroup::Error> {
+    let cgroup = Cgroup::at(host, &plan.cgroup.path)?;
+    cgroup.create(&plan.cgroup.limits)?;
+    if let Some(limits) = how.further_limits {
+        cgroup.apply_further(limits)?;
+    }
+    if let Some((uid, gid)) = host_root(plan) {
+        cgroup.delegate(uid, gid)?;
+    }
+    Ok(cgroup)
 }
 
 /// The procfs of a joined pid namespace.
@@ -173,11 +194,18 @@ pub fn launch_exec(
         user: None,
         maps: &maps,
         oom_score_adj: process.oom_score_adj,
+        hierarchies: how.hierarchies,
+        write_maps: how.write_maps,
+        user_of_pid: how.write_maps.is_some() && target.id_maps.is_some(),
     };
     clone.run(|report, birth| {
         let pre_mount = PreMountFiles::open(process)?;
         how.leave_keyring()?;
-        join_all(target.pidfd, target.id_maps.is_some())?;
+        match how.write_maps {
+            // Its user namespace was entered first.
+            Some(_) => join_differing(target.pidfd)?,
+            None => join_all(target.pidfd, target.id_maps.is_some())?,
+        }
         let slave = match io {
             Io::NewTerminal(new) => Some(Io::Terminal(open_inside(new, process)?)),
             Io::Terminal(_) | Io::Streams { .. } => None,

@@ -6,6 +6,7 @@
 //! source of the host and every device node. Without either there is nothing to do here, and the child
 //! clones its sources itself.
 
+use crate::bind::{Bind, map_ids};
 use crate::id_maps::{to_host_id, user_namespace};
 use crate::ids;
 use crate::image_volume;
@@ -13,9 +14,7 @@ use crate::mount::{
     MS_SLAVE, Result, clone_at, clone_tree, errno_context, finish, new_mount, open_context,
     set_option,
 };
-use crate::plan::{
-    Attrs, IdMap, IdMaps, Namespace, Op, Plan, Propagation, Source, Step, StepError,
-};
+use crate::plan::{Attrs, IdMap, IdMaps, Namespace, Op, Plan, Source, Step, StepError};
 use hull_sys::Attr;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -27,9 +26,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub(crate) type Sources = HashMap<usize, OwnedFd>;
 
 /// Opens the sources that the child cannot open. `joined` is the user namespace that it will be created in.
-pub(crate) fn open(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Sources, StepError> {
+/// With `only_child` it opens all that it has rights over itself.
+pub(crate) fn open(
+    plan: &Plan,
+    joined: Option<BorrowedFd<'_>>,
+    only_child: bool,
+) -> Result<Sources, StepError> {
     let mut builder = SourceBuilder {
-        user: plan.namespaces.user != Namespace::Inherit,
+        user: plan.namespaces.user != Namespace::Inherit && !only_child,
         maps: &plan.id_maps,
         joined,
         made: Vec::new(),
@@ -91,26 +95,10 @@ struct SourceBuilder<'a> {
 impl SourceBuilder<'_> {
     fn source(&mut self, at: usize, op: &Op) -> Result<Option<OwnedFd>> {
         match op {
-            Op::Bind { source: Source::Host(path), recursive, propagation, id_maps, .. }
-                if self.user || id_maps.is_some() =>
-            {
-                let mut tree = clone_tree(path, *recursive)?;
-                if *propagation != Some(Propagation::Shared) {
-                    tree = slave(tree, *recursive)?;
-                }
-                if let Some(maps) = id_maps {
-                    map_ids(&tree, *recursive, self.namespace(maps)?)?;
-                }
-                Ok(Some(tree))
-            }
-            Op::Bind { source: Source::Image { lower, path, .. }, id_maps, .. }
-                if self.user || id_maps.is_some() =>
-            {
-                let maps = id_maps.as_ref().unwrap_or(self.maps);
-                let user = self.namespace(maps)?;
-                let whole = mapped_overlay(lower, None, &[], maps, user)?;
-                image_volume::part(whole, path).map(Some)
-            }
+            Op::Bind { .. } | Op::BindWith { .. } => match Bind::of(op) {
+                Some(bind) if self.user || bind.id_maps.is_some() => self.bind(&bind),
+                _ => Ok(None),
+            },
             Op::RootOverlay { lower, upper, options, .. } if self.user => {
                 let maps = self.maps;
                 let user = self.namespace(maps)?;
@@ -120,11 +108,11 @@ impl SourceBuilder<'_> {
                 slave(clone_tree(source, true)?, true).map(Some)
             }
             Op::Device { fifo: false, .. } if self.user => self.node(at, op).map(Some),
-            Op::Bind { .. }
-            | Op::RootOverlay { .. }
+            Op::RootOverlay { .. }
             | Op::RootBind { .. }
             | Op::Device { .. }
             | Op::Mount { .. }
+            | Op::MountWith { .. }
             | Op::Cgroups { .. }
             | Op::Symlink { .. }
             | Op::Mkdir { .. }
@@ -138,6 +126,37 @@ impl SourceBuilder<'_> {
             | Op::LoopbackUp
             | Op::Pivot
             | Op::MoveRoot => Ok(None),
+        }
+    }
+
+    /// The source of a bind mount. For one of the container's own files it is the user namespace with the maps.
+    fn bind(&mut self, bind: &Bind<'_>) -> Result<Option<OwnedFd>> {
+        match bind.source {
+            Source::Host(path) => {
+                let mut tree = clone_tree(path, bind.recursive)?;
+                if !bind.is_shared() {
+                    tree = slave(tree, bind.recursive)?;
+                }
+                if let Some((maps, recursive)) = bind.id_maps {
+                    map_ids(&tree, recursive, self.namespace(maps)?)?;
+                }
+                Ok(Some(tree))
+            }
+            Source::Image { lower, path, .. } => {
+                let maps = bind.id_maps.map_or(self.maps, |(maps, _)| maps);
+                let user = self.namespace(maps)?;
+                let whole = mapped_overlay(lower, None, &[], maps, user)?;
+                image_volume::part(whole, path).map(Some)
+            }
+            Source::Inside(path) => match bind.id_maps {
+                Some((maps, _)) => {
+                    self.namespace(maps)?.try_clone_to_owned().map(Some).map_err(|_| {
+                        errno_context(format!("dup(user namespace for {path})"))(Errno::MFILE)
+                    })
+                }
+                None => Ok(None),
+            },
+            Source::Slot(_) | Source::Root => Ok(None),
         }
     }
 
@@ -192,12 +211,6 @@ fn slave(tree: OwnedFd, recursive: bool) -> Result<OwnedFd> {
     let attr = Attr { propagation: MS_SLAVE, ..Attr::default() };
     hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?;
     Ok(tree)
-}
-
-fn map_ids(tree: &OwnedFd, recursive: bool, user: BorrowedFd<'_>) -> Result {
-    let userns_fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&user)).unwrap_or(u64::MAX);
-    let attr = Attr { set: Attr::IDMAP, userns_fd, ..Attr::default() };
-    Ok(hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?)
 }
 
 /// An overlay of the host over layers whose ids are mapped: what belongs to root in a layer belongs

@@ -9,7 +9,7 @@ use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// Processes whose namespaces a plan may join as `/proc/<number>/ns/…`: their numbers in our pid namespace,
 /// and their descriptors, by which they are entered. They are children that nobody has waited for.
@@ -96,10 +96,25 @@ impl JoinedNamespaces {
             })?;
         }
         for (kind, link, file) in &self.files {
-            move_into_link_name_space(file.as_fd(), Some(*link))
-                .map_err(|errno| StepError::new(Step::Join(*kind), errno, "setns()"))?;
+            match move_into_link_name_space(file.as_fd(), Some(*link)) {
+                // Entered with the host's rights, which a user namespace takes away.
+                Err(Errno::PERM) if is_own(*kind, file.as_fd()) => {}
+                other => {
+                    other.map_err(|errno| StepError::new(Step::Join(*kind), errno, "setns()"))?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Before a user namespace is entered: enters those by path that belong to another one. What fails here is tried
+    /// again in [`JoinedNamespaces::enter`], with the rights of that user namespace.
+    pub(crate) fn enter_early(&self) {
+        for (kind, link, file) in &self.files {
+            if *kind != NamespaceKind::Mount {
+                let _tried_again = move_into_link_name_space(file.as_fd(), Some(*link));
+            }
+        }
     }
 }
 
@@ -132,6 +147,24 @@ fn open(path: &str, kind: NamespaceKind) -> Result<OwnedFd, StepError> {
     fs::File::open(path).map(OwnedFd::from).map_err(|err| join_error(kind, &err, path))
 }
 
+/// Whether the calling process is in this namespace.
+fn is_own(kind: NamespaceKind, file: BorrowedFd<'_>) -> bool {
+    let name = match kind {
+        NamespaceKind::Net => "net",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Mount | NamespaceKind::Pid | NamespaceKind::User | NamespaceKind::Time => {
+            return false;
+        }
+    };
+    let own = rustix::fs::stat(format!("/proc/thread-self/ns/{name}"));
+    let other = rustix::fs::fstat(file);
+    own.is_ok_and(|own| {
+        other.is_ok_and(|other| (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+    })
+}
+
 fn copy(process: BorrowedFd<'_>, kind: NamespaceKind) -> Result<OwnedFd, StepError> {
     process.try_clone_to_owned().map_err(|err| join_error(kind, &err, "pidfd"))
 }
@@ -160,6 +193,48 @@ pub(crate) fn join_all(process: BorrowedFd<'_>, with_user: bool) -> Result<(), S
     joined.map_err(|errno| {
         StepError::new(Step::Join(NamespaceKind::Mount), errno, "setns(pidfd of the container)")
     })
+}
+
+/// As [`join_all`], for callers without rights over the namespaces of the host: only those that are not ours.
+pub(crate) fn join_differing(process: BorrowedFd<'_>) -> Result<(), StepError> {
+    let failed =
+        |errno, call: String| StepError::new(Step::Join(NamespaceKind::Mount), errno, call);
+    let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let text =
+        fs::read_to_string(&path).map_err(|err| join_error(NamespaceKind::Mount, &err, &path))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+    let pid = pid.ok_or_else(|| failed(Errno::SRCH, format!("read({path})")))?;
+    let mut kinds = ThreadNameSpaceType::empty();
+    for (kind, name) in [
+        (ThreadNameSpaceType::MOUNT, "mnt"),
+        (ThreadNameSpaceType::NETWORK, "net"),
+        (ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, "ipc"),
+        (ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts"),
+        (ThreadNameSpaceType::CONTROL_GROUP, "cgroup"),
+        (ThreadNameSpaceType::TIME, "time"),
+    ] {
+        let of = |process: &str| rustix::fs::stat(format!("/proc/{process}/ns/{name}"));
+        match (of("self"), of(pid)) {
+            (Ok(ours), Ok(theirs)) if ours.st_ino == theirs.st_ino => {}
+            // A kernel without this kind.
+            (Err(Errno::NOENT), _) => {}
+            (Ok(_), Ok(_)) => kinds |= kind,
+            (Err(errno), _) | (_, Err(errno)) => {
+                return Err(failed(errno, format!("stat(/proc/{pid}/ns/{name})")));
+            }
+        }
+    }
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    move_into_thread_name_spaces(process, kinds)
+        .map_err(|errno| failed(errno, "setns(pidfd of the container)".to_owned()))
+}
+
+/// Enters the user namespace of a process, by its pidfd.
+pub(crate) fn enter_user_namespace_of(process: BorrowedFd<'_>) -> Result<(), StepError> {
+    move_into_thread_name_spaces(process, ThreadNameSpaceType::USER)
+        .map_err(|errno| StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)"))
 }
 
 /// Points our future children at another pid namespace.

@@ -4,11 +4,16 @@
 
 use crate::hooks::{HookKind, Hooks, Surroundings};
 use crate::namespaces::Processes;
-use crate::plan::{Step, StepError};
+use crate::plan::{IdMaps, Step, StepError};
 use crate::procfs::PodProcfs;
+use crate::scheduling::Scheduling;
 use crate::start_socket;
+use hull_cgroup::FurtherLimits;
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Writes the maps of the user namespace of a process, by its number.
+pub type WriteMaps = fn(i32, &IdMaps) -> Result<(), StepError>;
 
 /// How a process is launched, beyond its plan. The default is that of a monitor: the program runs at once, and ends
 /// with its parent.
@@ -28,6 +33,23 @@ pub struct LaunchOptions<'a> {
     pub procfs: Option<&'a PodProcfs>,
     /// Hooks that run during the start.
     pub hooks: Option<&'a Hooks>,
+    /// Scheduling beyond the plan's.
+    pub scheduling: Option<&'a Scheduling>,
+    /// The end of a pipe at which the program's process waits, just before the exec, until its parent has scheduled it
+    /// and writes one byte: for schedulers that a process does not inherit ([`Scheduling::not_inherited`]).
+    pub scheduled_by_parent: Option<BorrowedFd<'a>>,
+    /// Writes the maps of a new user namespace, for callers without rights over the host. Everything else is then done
+    /// by the child with its rights over its own namespaces: sources are cloned there, and device nodes are the host's.
+    pub write_maps: Option<WriteMaps>,
+    /// In the user namespace, groups cannot be set (`/proc/PID/setgroups`): the process keeps its parent's.
+    pub groups_are_denied: bool,
+    /// Limits of the cgroup beyond the plan's.
+    pub further_limits: Option<&'a FurtherLimits>,
+    /// The socket over which the listener of the seccomp filter is sent as soon as the filter is installed, with one
+    /// word; see [`hull_sys::receive_fd`]. The filter must allow `sendmsg(2)`.
+    pub seccomp_listener: Option<BorrowedFd<'a>>,
+    /// The places of an exec in hierarchies of cgroup v1 where that is not the target's cgroup: controller and path.
+    pub hierarchies: &'a [(String, String)],
 }
 
 impl LaunchOptions<'_> {

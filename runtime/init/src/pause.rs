@@ -81,6 +81,9 @@ pub fn pause(
         user: None,
         maps: &maps,
         oom_score_adj: plan.oom_score_adj,
+        hierarchies: &[],
+        write_maps: None,
+        user_of_pid: false,
     };
     let handover = (plan.namespaces.pid == Namespace::New).then(Handover::new).transpose()?;
     let pending = clone.run(|report, _| {

@@ -216,6 +216,23 @@ impl PendingProcess {
         }
     }
 
+    /// Blocks until `pid` is the program's; false if the start has failed before.
+    pub fn wait_for_program(&mut self) -> bool {
+        loop {
+            self.update();
+            if matches!(self.owner, PidOwner::Program) {
+                return true;
+            }
+            if self.end.is_some() {
+                return false;
+            }
+            // The process that creates the program's ends then.
+            let mut fds =
+                [PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.status, PollFlags::IN)];
+            let _woken = poll(&mut fds, None);
+        }
+    }
+
     /// Kills it, also if the program's process does not exist yet.
     pub fn kill(&mut self) {
         self.update();

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// `SYSFS_MAGIC`, include/uapi/linux/magic.h.
 const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
+/// The place of the cgroup file systems on every host.
+const CGROUPS_OF_HOST: &str = "/sys/fs/cgroup";
 /// Below these, no symbolic link leads to a mount point.
 const STRICT: [&str; 3] = ["/dev", "/proc", "/sys"];
 
@@ -96,10 +98,18 @@ impl Places {
             ));
         }
         let in_sysfs = || fstatfs(&found).is_ok_and(|stat| stat.f_type == SYSFS_MAGIC);
+        // As in a tree that was bound from the host's /sys, with all that is mounted there. The host's root is still ours.
+        let is_hosts = || {
+            let of_host = rustix::fs::stat(CGROUPS_OF_HOST);
+            let own = rustix::fs::fstat(&found);
+            // What is mounted in a shared one would be mounted on the host, too.
+            !self.is_shared(target)
+                && of_host.is_ok_and(|of| own.is_ok_and(|own| of.st_dev == own.st_dev))
+        };
         let allowed = match fstype {
             "proc" | "sysfs" => self.owns(found.as_fd())?,
             // Under a sysfs of the host, where nobody can prepare anything.
-            "cgroup" | "cgroup2" => self.owns(found.as_fd())? || in_sysfs(),
+            "cgroup" | "cgroup2" => self.owns(found.as_fd())? || in_sysfs() || is_hosts(),
             _ => true,
         };
         if allowed {

@@ -131,6 +131,32 @@ pub enum Source {
     /// The container's own root at the target, a directory made where missing: what is bound there stays writable
     /// when the root becomes read-only. Where something else is mounted at the target, nothing is bound.
     Root,
+    /// A path of the container, with the mounts of earlier operations.
+    Inside(ContainerPath),
+}
+
+/// Attributes of a bind mount: `MOUNT_ATTR_*` bits of `mount_setattr(2)`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BindAttributes {
+    /// Bits to set on the top mount.
+    pub set: u64,
+    /// Bits to clear on the top mount; those to set come after them.
+    pub clear: u64,
+    /// Bits to set on the whole tree.
+    pub set_all: u64,
+    /// Bits to clear on the whole tree.
+    pub clear_all: u64,
+    /// How later mounts propagate, in this order; with true for the whole tree.
+    pub propagation: Vec<(Propagation, bool)>,
+}
+
+/// Mapped ids of a bind mount (`MOUNT_ATTR_IDMAP`).
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct MountIdMaps {
+    /// Maps of users and of groups.
+    pub maps: IdMaps,
+    /// Whether the mounts below are mapped too.
+    pub recursive: bool,
 }
 
 /// One operation in the new mount namespace.
@@ -262,6 +288,36 @@ pub enum Op {
     MoveRoot,
     /// Brings the loopback link of the network namespace up, which the kernel creates down.
     LoopbackUp,
+    /// As [`Op::Bind`], with every attribute that a mount can have.
+    BindWith {
+        /// The file or tree to bind.
+        source: Source,
+        /// Mount point; created if missing, as a file or directory like the source.
+        target: ContainerPath,
+        /// Whether the mounts below the source are bound too.
+        recursive: bool,
+        /// Attributes of the mount.
+        attributes: BindAttributes,
+        /// Mapped ids, if they are mapped.
+        id_maps: Option<MountIdMaps>,
+    },
+    /// As [`Op::Mount`], with propagation.
+    MountWith {
+        /// `proc`, `tmpfs`, …
+        fstype: String,
+        /// The text that mountinfo shows as its source.
+        source: String,
+        /// Mount point; a directory, created if missing.
+        target: ContainerPath,
+        /// Flags of the mount.
+        attrs: Attrs,
+        /// Options of the file system: key, and value where it takes one.
+        options: Vec<(String, Option<String>)>,
+        /// Fill a tmpfs with the image's content at that path (OCI `tmpcopyup`).
+        copy_up: bool,
+        /// How later mounts in it propagate, in this order.
+        propagation: Vec<Propagation>,
+    },
 }
 
 /// The program of a process and its attributes, for a container's first process and for execs.

@@ -14,7 +14,7 @@ use crate::options::LaunchOptions;
 use crate::pending_process::fail;
 use crate::plan::{Process, Step, StepError};
 use crate::streams::Io;
-use crate::sysctl;
+use crate::{scheduling, sysctl};
 use hull_sys::BirthSlot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
@@ -147,38 +147,54 @@ fn prepare(
     process: &Process,
     io: &Io,
     pre_mount: PreMountFiles,
-    report: &OwnedFd,
+    report: &mut OwnedFd,
     how: &LaunchOptions<'_>,
     birth: Birth<'_>,
 ) -> Result<Ready, StepError> {
     io.install(process)?;
     rlimits(process)?;
-    scheduling(process)?;
+    scheduling::set(process, how.scheduling, how.scheduled_by_parent.is_some())?;
     pre_mount.write()?;
     // Closed, not only marked so, and before any path of the container is looked up: through one that is open, if only
     // until the exec, `/proc/self/fd/<number>/..` leads out. Before the filter, as older profiles do not
     // know the call.
-    let kept: Vec<_> = [Some(report.as_fd()), how.start_socket].into_iter().flatten().collect();
+    let kept =
+        [Some(report.as_fd()), how.start_socket, how.seccomp_listener, how.scheduled_by_parent];
+    let kept: Vec<_> = kept.into_iter().flatten().collect();
     hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
         .map_err(StepError::at(Step::Stdio))?;
+    lower_number(process, report, how.kept_fds);
     if let Birth::Sibling(slot) = birth {
         slot.keep_from_children().map_err(StepError::at(Step::Clone))?;
     }
     let filter = Filter::choose(process, birth);
     if filter == Filter::WithRights {
-        seccomp(process)?;
+        seccomp(process, how)?;
     }
     // Only the user may be allowed in (NFS), or only root.
     let cwd = enter_cwd(process);
-    identity(process)?;
+    identity(process, how)?;
     capabilities(process)?;
     // Changed credentials may have undone it.
     not_traceable()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
     if filter == Filter::BeforeBirth {
-        no_new_privs_and_filter(process)?;
+        no_new_privs_and_filter(process, how)?;
     }
     Ok(Ready { cwd, filter })
+}
+
+/// Gives the status pipe the lowest number that is free: with a limit on descriptors below its own, nothing could be put
+/// in its place any more.
+fn lower_number(process: &Process, report: &mut OwnedFd, kept: u32) {
+    const NOFILE: u32 = 7;
+    if process.rlimits.iter().all(|limit| limit.resource != NOFILE) {
+        return;
+    }
+    let lowest = i32::try_from(kept.saturating_add(3)).unwrap_or(i32::MAX);
+    if let Ok(lower) = rustix::io::fcntl_dupfd_cloexec(&*report, lowest) {
+        *report = lower;
+    }
 }
 
 /// The last steps, which need only rights that the container has.
@@ -199,15 +215,28 @@ fn finish(
         hull_sys::reset_signals().map_err(StepError::at(Step::Exec))?;
         if how.start_socket.is_some() {
             look_for_program(process)?;
+            // A container that was not started is ended as one that was.
+            hull_sys::exit_on_signals().map_err(StepError::at(Step::Exec))?;
         }
-        let confine = || match ready.filter {
-            Filter::Last => no_new_privs_and_filter(process),
+        let mut filter = ready.filter;
+        if filter == Filter::Last && how.seccomp_listener.is_some() {
+            // Now, while there is somebody who passes the descriptor on.
+            no_new_privs_and_filter(process, how)?;
+            filter = Filter::WithRights;
+        }
+        let confine = || match filter {
+            Filter::Last => no_new_privs_and_filter(process, how),
             // Already installed, and inherited.
             Filter::WithRights | Filter::BeforeBirth => Ok(()),
         };
         how.wait(report, &Surroundings { env: &process.env, confine: Some(&confine) })?;
-        if ready.filter == Filter::Last {
-            no_new_privs_and_filter(process)?;
+        if let Some(gate) = how.scheduled_by_parent {
+            // Also its end: then the parent is gone.
+            let _scheduled = rustix::io::read(gate, &mut [0]);
+            hull_sys::close_now(gate);
+        }
+        if filter == Filter::Last {
+            no_new_privs_and_filter(process, how)?;
         }
         run(process)
     };
@@ -217,10 +246,10 @@ fn finish(
     }
 }
 
-fn no_new_privs_and_filter(process: &Process) -> Result<(), StepError> {
+fn no_new_privs_and_filter(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {
     rustix::thread::set_no_new_privs(true)
         .map_err(|errno| StepError::new(Step::Capabilities, errno, "prctl(NO_NEW_PRIVS)"))?;
-    seccomp(process)
+    seccomp(process, how)
 }
 
 /// Our memory is a copy of the monitor's: no process that sees us may trace us or read it. The exec allows both
@@ -279,26 +308,22 @@ pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-fn scheduling(process: &Process) -> Result<(), StepError> {
-    let failed = StepError::at(Step::Scheduling);
-    if let Some((class, level)) = process.io_priority {
-        hull_sys::ioprio_set(class, level).map_err(&failed)?;
-    }
-    if let Some((policy, nice, priority)) = process.scheduler {
-        hull_sys::sched_setattr(policy, nice, priority).map_err(&failed)?;
-    }
-    if let Some(personality) = process.personality {
-        hull_sys::personality(personality).map_err(&failed)?;
-    }
+fn seccomp(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    let failed = StepError::at(Step::Seccomp);
+    let Some(socket) = how.seccomp_listener else {
+        return hull_sys::install_seccomp(&filter.bpf, filter.flags).map_err(failed);
+    };
+    let listener =
+        hull_sys::install_seccomp_listener(&filter.bpf, filter.flags).map_err(&failed)?;
+    hull_sys::send_fd(socket, b"seccomp", listener.as_fd()).map_err(failed)?;
+    // The program is to have neither.
+    drop(listener);
+    hull_sys::close_now(socket);
     Ok(())
 }
 
-fn seccomp(process: &Process) -> Result<(), StepError> {
-    let Some(filter) = &process.seccomp else { return Ok(()) };
-    hull_sys::install_seccomp(&filter.bpf, filter.flags).map_err(StepError::at(Step::Seccomp))
-}
-
-fn identity(process: &Process) -> Result<(), StepError> {
+fn identity(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
     let kept = own_permitted()?;
     for capability in 0..=CAPABILITIES {
@@ -317,7 +342,11 @@ fn identity(process: &Process) -> Result<(), StepError> {
     let no_id = |what: &'static str| failed(what)(Errno::INVAL);
     let groups: Option<Vec<Gid>> = process.groups.iter().map(|raw| ids::group(*raw)).collect();
     let groups = groups.ok_or_else(|| no_id("setgroups()"))?;
-    rustix::thread::set_thread_groups(&groups).map_err(failed("setgroups()"))?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // In a user namespace that nobody with rights has mapped, groups stay those of the caller, `user_namespaces(7)`.
+        Err(Errno::PERM) if groups.is_empty() && how.groups_are_denied => {}
+        other => other.map_err(failed("setgroups()"))?,
+    }
     let gid = ids::group(process.gid).ok_or_else(|| no_id("setresgid()"))?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid()"))?;
     let uid = ids::user(process.uid).ok_or_else(|| no_id("setresuid()"))?;

@@ -4,23 +4,31 @@
 //! An option that is not known is an error; one that is known and not done is refused by name.
 
 use crate::error::{Error, Result};
-use hull_plan::accounts;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+mod exec;
 mod update;
 
+pub(crate) use exec::Exec;
 pub(crate) use update::Update;
 
 /// Options before the command.
 #[derive(Debug)]
 pub(crate) struct Global {
     pub(crate) root: PathBuf,
+    /// Whether the caller has named it.
+    pub(crate) is_root_given: bool,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_json: bool,
     /// Whether each command is logged, too.
     pub(crate) debug: bool,
+    /// Whether cgroups of new containers are scopes of systemd.
+    pub(crate) systemd_cgroup: bool,
+    /// Whether the caller has no rights over the host; `None` to find out.
+    pub(crate) rootless: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -54,12 +62,12 @@ pub(crate) enum Command {
         id: String,
     },
     Update(Box<Update>),
-    Events {
-        id: String,
-    },
+    Events(Events),
     Features,
     Spec {
         bundle: Option<PathBuf>,
+        /// For users without rights.
+        rootless: bool,
     },
     /// Only to be printed.
     Text(String),
@@ -70,6 +78,8 @@ pub(crate) enum Command {
 pub(crate) struct Streams {
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Where the pidfd of the process goes.
+    pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) preserve_fds: u32,
     pub(crate) detach: bool,
 }
@@ -86,30 +96,21 @@ pub(crate) struct Create {
     pub(crate) keep: bool,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Exec {
-    pub(crate) id: String,
-    pub(crate) args: Vec<String>,
-    pub(crate) streams: Streams,
-    pub(crate) process: Option<PathBuf>,
-    pub(crate) cwd: Option<String>,
-    pub(crate) env: Vec<String>,
-    pub(crate) tty: bool,
-    pub(crate) user: Option<String>,
-    pub(crate) groups: Vec<u32>,
-    pub(crate) label: Option<String>,
-    pub(crate) apparmor: Option<String>,
-    pub(crate) no_new_privs: bool,
-    pub(crate) capabilities: Vec<String>,
-    pub(crate) cgroup: Option<String>,
-    pub(crate) ignore_paused: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct Kill {
     pub(crate) id: String,
     pub(crate) signal: Option<String>,
     pub(crate) all: bool,
+}
+
+/// `events`: readings until the container ends, or one.
+#[derive(Debug)]
+pub(crate) struct Events {
+    pub(crate) id: String,
+    /// One reading only.
+    pub(crate) stats: bool,
+    /// Time from one reading to the next.
+    pub(crate) interval: Duration,
 }
 
 #[derive(Debug)]
@@ -128,25 +129,29 @@ pub(crate) struct Ps {
 
 const ROOT_DEFAULT: &str = "/run/hull-oci";
 const DESCRIPTORS_MAX: u32 = 1024;
+/// The default of runc.
+const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
 
 const HELP: &str = "\
 hull oci [GLOBAL OPTIONS] COMMAND [OPTIONS] ID: an OCI runtime with runc's command line
 
-  create [-b DIR] [--console-socket S] [--pid-file F] [--no-pivot] [--no-new-keyring] [--preserve-fds N] ID
+  create [-b DIR] [--console-socket S] [--pid-file F] [--pidfd-socket S] [--no-pivot] [--no-new-keyring]
+         [--preserve-fds N] ID
   start ID
   run    [as create] [-d] [--keep] ID
   exec   [-t] [-d] [-p FILE] [--cwd DIR] [-e K=V] [-u UID[:GID]] [-g GID] [-c CAP] [--no-new-privs]
-         [--console-socket S] [--pid-file F] [--preserve-fds N] [--cgroup SUB] ID [COMMAND...]
+         [--console-socket S] [--pid-file F] [--preserve-fds N] [--cgroup [CONTROLLER:]SUB]
+         [--pidfd-socket S] ID [COMMAND...]
   kill   [-a] ID [SIGNAL]            delete [-f] ID
   state ID                           list [-q] [-f table|json]
   ps [-f table|json] ID              pause ID, resume ID
-  update [-r FILE] [--memory N …] ID events --stats ID
+  update [-r FILE] [--memory N …] ID events [--stats] [--interval 5s] ID
   spec [-b DIR]                      features
 
   --root DIR            where containers are kept (/run/hull-oci)
   --log FILE            where errors are written too
   --log-format F        text or json
-  --systemd-cgroup      refused: cgroups are made in cgroupfs
+  --systemd-cgroup      cgroups are scopes of systemd; `linux.cgroupsPath` is slice:prefix:name
   --debug               writes what is done, to the file of --log or to stderr
 ";
 
@@ -169,26 +174,26 @@ fn refuse<T>(what: &str, hint: &'static str) -> Result<T> {
 /// Reads the words after the program's name.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut words = Words::from_iter(words);
-    let mut global = Global { root: ROOT_DEFAULT.into(), log: None, log_json: false, debug: false };
+    let mut global = Global {
+        root: root_default(),
+        is_root_given: false,
+        log: None,
+        log_json: false,
+        debug: false,
+        systemd_cgroup: false,
+        rootless: None,
+    };
     let command = loop {
         match words.next()? {
-            Some(Long("root")) => global.root = words.value()?.into(),
+            Some(Long("root")) => {
+                global.root = words.value()?.into();
+                global.is_root_given = true;
+            }
             Some(Long("log")) => global.log = Some(words.value()?.into()),
             Some(Long("log-format")) => global.log_json = is_json(&words.value()?, "text")?,
             Some(Long("debug")) => global.debug = switch(&mut words)?,
-            Some(Long("systemd-cgroup")) => {
-                if switch(&mut words)? {
-                    return refuse(
-                        "--systemd-cgroup",
-                        "use the cgroupfs driver: SystemdCgroup=false for containerd, --cgroup-manager=cgroupfs for podman",
-                    );
-                }
-            }
-            Some(Long("rootless")) => {
-                if words.value()? == "true" {
-                    return refuse("--rootless", "run it as root");
-                }
-            }
+            Some(Long("systemd-cgroup")) => global.systemd_cgroup = switch(&mut words)?,
+            Some(Long("rootless")) => global.rootless = rootless(&words.value()?)?,
             // Long out of use, and still passed.
             Some(Long("criu")) => drop(words.value()?),
             Some(Long("version") | Short('v')) => break Command::Text(version()),
@@ -200,6 +205,24 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocat
     Ok(Invocation { global, command })
 }
 
+fn rootless(value: &OsString) -> Result<Option<bool>> {
+    match value.to_str() {
+        Some("auto") => Ok(None),
+        Some("true" | "1") => Ok(Some(true)),
+        Some("false" | "0") => Ok(Some(false)),
+        _ => Err(usage(format!("{value:?} is not true, false or auto"))),
+    }
+}
+
+/// Root's, or that of a user, as their login has it.
+fn root_default() -> PathBuf {
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match of_user.filter(|_| !rustix::process::geteuid().is_root()) {
+        Some(dir) => PathBuf::from(dir).join("hull-oci"),
+        None => ROOT_DEFAULT.into(),
+    }
+}
+
 fn version() -> String {
     format!("hull-oci version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), crate::features::SPEC_MAX)
 }
@@ -208,7 +231,7 @@ fn command(name: &str, words: &mut Words) -> Result<Command> {
     Ok(match name {
         "create" => Command::Create(create(words, false)?),
         "run" => Command::Run(create(words, true)?),
-        "exec" => Command::Exec(Box::new(exec(words)?)),
+        "exec" => Command::Exec(Box::new(exec::exec(words)?)),
         "kill" => Command::Kill(kill(words)?),
         "delete" => {
             let (id, force) = id_and_switch(words, "force", 'f')?;
@@ -221,14 +244,9 @@ fn command(name: &str, words: &mut Words) -> Result<Command> {
         "list" => Command::List(list(words)?),
         "ps" => Command::Ps(ps(words)?),
         "update" => Command::Update(Box::new(update(words)?)),
-        "events" => match id_and_switch(words, "stats", 's')? {
-            (id, true) => Command::Events { id },
-            (_, false) => {
-                return refuse("events without --stats", "ask for one reading by --stats");
-            }
-        },
+        "events" => Command::Events(events(words)?),
         "features" => nothing_more(words).map(|()| Command::Features)?,
-        "spec" => Command::Spec { bundle: spec(words)? },
+        "spec" => spec(words)?,
         "help" => Command::Text(HELP.into()),
         "checkpoint" | "restore" => return refuse(name, "use runc with CRIU for it"),
         other => return Err(usage(format!("there is no command `{other}`"))),
@@ -309,7 +327,7 @@ impl Streams {
                     return Err(usage(format!("--preserve-fds is at most {DESCRIPTORS_MAX}")));
                 }
             }
-            "pidfd-socket" => return refuse("--pidfd-socket", "take the process from --pid-file"),
+            "pidfd-socket" => self.pidfd_socket = Some(words.value()?.into()),
             _ => return Ok(false),
         }
         Ok(true)
@@ -345,68 +363,6 @@ fn create(words: &mut Words, runs: bool) -> Result<Create> {
     Ok(args)
 }
 
-fn exec(words: &mut Words) -> Result<Exec> {
-    let mut args = Exec::default();
-    while let Some(word) = words.next()? {
-        match word {
-            Short('t') => args.tty = switch(words)?,
-            Short('d') => args.streams.detach = switch(words)?,
-            Short('p') => args.process = Some(words.value()?.into()),
-            Short('e') => args.env.push(words.value()?.string()?),
-            Short('u') => args.user = Some(words.value()?.string()?),
-            Short('g') => args.groups.push(group(&words.value()?.string()?)?),
-            Short('c') => args.capabilities.push(words.value()?.string()?),
-            Long(name) => {
-                let name = name.to_owned();
-                exec_option(&mut args, &name, words)?;
-            }
-            Value(id) => {
-                args.id = id.string()?;
-                // What follows is the command's, options and all.
-                let rest = words.raw_args()?.map(ValueExt::string);
-                args.args = rest.collect::<std::result::Result<_, _>>()?;
-                if args.args.first().is_some_and(|word| word == "--") {
-                    args.args.remove(0);
-                }
-                break;
-            }
-            other @ Short(_) => return Err(other.unexpected().into()),
-        }
-    }
-    args.id = given(args.id)?;
-    if args.args.is_empty() && args.process.is_none() {
-        return Err(usage("exec needs a command, or --process"));
-    }
-    Ok(args)
-}
-
-fn group(text: &str) -> Result<u32> {
-    let what = "a group: write its number";
-    accounts::id(text)
-        .map_err(|_| Error::BadValue { value: text.chars().take(100).collect(), what })
-}
-
-fn exec_option(args: &mut Exec, name: &str, words: &mut Words) -> Result<()> {
-    match name {
-        "tty" => args.tty = switch(words)?,
-        "detach" => args.streams.detach = switch(words)?,
-        "process" => args.process = Some(words.value()?.into()),
-        "cwd" => args.cwd = Some(words.value()?.string()?),
-        "env" => args.env.push(words.value()?.string()?),
-        "user" => args.user = Some(words.value()?.string()?),
-        "additional-gids" => args.groups.push(group(&words.value()?.string()?)?),
-        "process-label" => args.label = Some(words.value()?.string()?),
-        "apparmor" => args.apparmor = Some(words.value()?.string()?),
-        "no-new-privs" => args.no_new_privs = switch(words)?,
-        "cap" => args.capabilities.push(words.value()?.string()?),
-        "cgroup" => args.cgroup = Some(words.value()?.string()?),
-        "ignore-paused" => args.ignore_paused = switch(words)?,
-        name if args.streams.take(name, words)? => {}
-        name => return Err(usage(format!("there is no option `--{name}`"))),
-    }
-    Ok(())
-}
-
 fn kill(words: &mut Words) -> Result<Kill> {
     let mut args = Kill { id: String::new(), signal: None, all: false };
     while let Some(word) = words.next()? {
@@ -419,6 +375,32 @@ fn kill(words: &mut Words) -> Result<Kill> {
     }
     args.id = given(args.id)?;
     Ok(args)
+}
+
+fn events(words: &mut Words) -> Result<Events> {
+    let mut args = Events { id: String::new(), stats: false, interval: EVENTS_INTERVAL };
+    while let Some(word) = words.next()? {
+        match word {
+            Long("stats") => args.stats = switch(words)?,
+            Long("interval") => args.interval = duration(&words.value()?.string()?)?,
+            Value(word) => take_id(&mut args.id, word)?,
+            other @ (Short(_) | Long(_)) => return Err(other.unexpected().into()),
+        }
+    }
+    args.id = given(args.id)?;
+    Ok(args)
+}
+
+/// A time such as `5s` or `100ms`, one number with its unit, and more than none.
+fn duration(text: &str) -> Result<Duration> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let found = units.into_iter().find_map(|(unit, milliseconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(milliseconds)
+    });
+    let long = found.filter(|milliseconds| (1..=u64::from(u32::MAX)).contains(milliseconds));
+    long.map(Duration::from_millis)
+        .ok_or_else(|| usage(format!("`{text}` is not a time such as 5s or 100ms")))
 }
 
 fn list(words: &mut Words) -> Result<List> {
@@ -451,20 +433,16 @@ fn ps(words: &mut Words) -> Result<Ps> {
     Ok(args)
 }
 
-fn spec(words: &mut Words) -> Result<Option<PathBuf>> {
-    let mut bundle = None;
+fn spec(words: &mut Words) -> Result<Command> {
+    let (mut bundle, mut rootless) = (None, false);
     while let Some(word) = words.next()? {
         match word {
             Long("bundle") | Short('b') => bundle = Some(words.value()?.into()),
-            Long("rootless") => {
-                if switch(words)? {
-                    return refuse("spec --rootless", "write the maps into config.json");
-                }
-            }
+            Long("rootless") => rootless = switch(words)?,
             other @ (Short(_) | Long(_) | Value(_)) => return Err(other.unexpected().into()),
         }
     }
-    Ok(bundle)
+    Ok(Command::Spec { bundle, rootless })
 }
 
 fn update(words: &mut Words) -> Result<Update> {

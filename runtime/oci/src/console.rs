@@ -51,6 +51,11 @@ impl Receiver {
         Ok(Self(socket))
     }
 
+    /// Hands over the pidfd of a process.
+    pub(crate) fn give_pidfd(&self, pidfd: &OwnedFd) -> Result<()> {
+        hull_sys::send_fd(self.0.as_fd(), b"pidfd", pidfd.as_fd()).map_err(Error::call)
+    }
+
     /// Hands over a master.
     pub(crate) fn give(&self, master: &OwnedFd) -> Result<()> {
         // Receivers want a name along with it.

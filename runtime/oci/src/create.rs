@@ -14,10 +14,11 @@ use crate::delete::tear_down;
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks::hook_failed;
+use crate::listener::{Listener, connect_agent};
 use crate::setup::{Setup, setup};
 use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
-use crate::{log, start};
+use crate::{log, rootless, start, systemd};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
 use hull_init::{Io, LaunchOptions, StepError, start_socket};
@@ -65,10 +66,13 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         let size = &mut setup.plan.process.terminal;
         *size = size.or_else(console::own_size);
     }
-    let host = CgroupFs::detect().map_err(failed(&args.id))?;
+    let is_named = setup.names_cgroup;
+    let host = rootless::cgroups(global, &mut setup, is_named)?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
     check_thawed(&cgroup, &args.id)?;
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    let pidfd_receiver = args.streams.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+    let listener = setup.beyond.listener.as_ref().map(connect_agent).transpose()?;
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
     // command but `delete --force` does anything with it.
     let dir = Dir::create(&global.root, &args.id)?;
@@ -78,7 +82,8 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
     }
     reset_affinity(global);
-    let created = build(&dir, &setup, args, &host, receiver.as_ref());
+    let receivers = Receivers { terminal: receiver, pidfd: pidfd_receiver, listener };
+    let created = build(&dir, &setup, args, &host, receivers);
     if created.is_err()
         && let Err(left) = tear_down(global, &dir, Some(&setup.record))
     {
@@ -98,17 +103,29 @@ pub(crate) fn reset_affinity(global: &Global) {
     }
 }
 
+/// The sockets that get descriptors of the container.
+struct Receivers {
+    terminal: Option<Receiver>,
+    pidfd: Option<Receiver>,
+    listener: Option<Listener>,
+}
+
 fn build(
     dir: &Dir,
     setup: &Setup,
     args: &Create,
     host: &CgroupFs,
-    receiver: Option<&Receiver>,
+    receivers: Receivers,
 ) -> Result<CreatedContainer> {
+    let receiver = receivers.terminal.as_ref();
     dir.write_record(&setup.record)?;
     if let Some(filter) = &setup.plan.process.seccomp {
         dir.write_filter(&hull_plan::encode(filter))?;
     }
+    // Ends with this function: by then the container's process is in the scope, or there is none.
+    let limits = &setup.plan.cgroup.limits;
+    let scope = setup.scope.as_ref();
+    let _placeholder = scope.map(|of| systemd::start(of, &args.id, limits)).transpose()?;
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, terminal) = io(setup.terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
@@ -118,14 +135,25 @@ fn build(
         kept_fds: args.streams.preserve_fds,
         keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
         hooks: Some(&setup.hooks),
+        scheduling: Some(&setup.beyond.scheduling),
+        further_limits: Some(&setup.beyond.further_limits),
+        write_maps: rootless::map_writer(),
+        groups_are_denied: rootless::groups_are_denied(),
+        seccomp_listener: receivers.listener.as_ref().map(Listener::end),
         ..LaunchOptions::default()
     };
     let described = |error: StepError| described(setup, &error);
     let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;
+    if let Some(listener) = receivers.listener {
+        listener.pass_on(&setup.record, "creating", &started)?;
+    }
     started.wait().map_err(described)?;
     let mut record = setup.record.clone();
     record.first = Some(status::first(started.pid)?);
     dir.write_record(&record)?;
+    if let Some(receiver) = &receivers.pidfd {
+        receiver.give_pidfd(&started.pidfd)?;
+    }
     let master = console::receive(terminal.as_ref(), receiver)?;
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;

@@ -7,11 +7,11 @@
 use crate::args::Global;
 use crate::error::{Error, Result};
 use crate::hooks::{failed_hook, hooks};
-use crate::log;
 use crate::record::Record;
 use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::Dir;
+use crate::{log, systemd};
 use hull_init::HookKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd as _;
@@ -75,6 +75,12 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
         }
     }
     cgroup.kill_and_remove(LIMIT).map_err(failed(&record.id))?;
+    if let Some(unit) = &record.systemd_unit
+        && let Err(error) = systemd::stop(unit)
+    {
+        // Empty scopes end by themselves, only later.
+        log::warn(global, &format!("cannot {error}"));
+    }
     if record.hooks.is_some() {
         let hooks = hooks(record)?;
         // As the spec requires, a failed poststop hook does not keep the container.

@@ -36,8 +36,22 @@ pub(crate) fn parse<T: DeserializeOwned>(
     for name in &unknown {
         unknown_capability(global, name);
     }
+    if let Some(flags) = process.get_mut("scheduler").and_then(|of| of.get_mut("flags")) {
+        rename_scheduler_flags(flags);
+    }
     process.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
     serde_json::from_value(value).map_err(failed)
+}
+
+/// Names of the runtime spec that the crate which reads it spells otherwise.
+fn rename_scheduler_flags(flags: &mut Value) {
+    for flag in flags.as_array_mut().into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
+        }
+    }
 }
 
 /// Takes unknown names out of all sets; gives each once.
@@ -62,6 +76,23 @@ fn leave_out_unknown(sets: &mut Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_of_a_scheduler_have_the_names_of_the_spec() {
+        let all = [
+            "SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_RECLAIM",
+            "SCHED_FLAG_DL_OVERRUN",
+            "SCHED_FLAG_KEEP_POLICY",
+            "SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN",
+            "SCHED_FLAG_UTIL_CLAMP_MAX",
+        ];
+        let mut of = json!({"policy": "SCHED_OTHER", "flags": all});
+        rename_scheduler_flags(&mut of["flags"]);
+        let read: oci_spec::runtime::Scheduler = serde_json::from_value(of).unwrap();
+        assert_eq!(read.flags().as_ref().map(Vec::len), Some(7));
+    }
 
     #[test]
     fn unknown_capabilities_are_left_out_of_every_set() {

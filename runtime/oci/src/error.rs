@@ -30,9 +30,15 @@ pub(crate) enum Error {
     WrongState { action: &'static str, id: String, status: Status },
     #[error("delete container `{id}`: its init process still runs {seconds} s after SIGKILL")]
     StillRuns { id: String, seconds: u64 },
-    #[error("use cgroup `{path}`: it already has processes")]
+    #[error("manage {unit} by systemd: {why}")]
+    Systemd { unit: String, why: String },
+    #[error("exec in a paused container: `{id}`")]
+    Paused { id: String },
+    #[error("pass on seccomp notifications: failed to connect with seccomp agent at `{path}`")]
+    Agent { path: String, source: hull_sys::Error },
+    #[error("use cgroup `{path}`: container's cgroup is not empty")]
     CgroupInUse { path: String },
-    #[error("start a process in cgroup `{path}`: it is frozen")]
+    #[error("start a process: container's cgroup unexpectedly frozen (`{path}`)")]
     Frozen { path: String },
     #[error("access the state of containers below --root")]
     Record { source: hull_records::Error },
@@ -48,7 +54,7 @@ pub(crate) enum Error {
     PlanProcess { source: hull_plan::Error },
     #[error("start container `{id}`: {failure}")]
     Start { id: String, failure: Box<Failure> },
-    #[error("run {hook} of container `{id}`: {why}")]
+    #[error("start container `{id}`: error running {hook}: {why}")]
     Hook { id: String, hook: String, why: String },
     #[error("exec in container `{id}`: exec failed: {failure}")]
     Exec { id: String, failure: Box<Failure> },
@@ -76,6 +82,15 @@ impl Error {
             Self::CgroupInUse { .. } => {
                 Some("give the container a `linux.cgroupsPath` of its own".into())
             }
+            Self::Systemd { .. } => Some(
+                "see `systemctl status` of it; without systemd leave out --systemd-cgroup".into(),
+            ),
+            Self::Paused { .. } => {
+                Some("`hull oci resume` it, or pass --ignore-paused: the process then waits".into())
+            }
+            Self::Agent { .. } => Some(
+                "start the agent that listens there, or correct `linux.seccomp.listenerPath`".into(),
+            ),
             Self::Frozen { .. } => Some(
                 "thaw it: `hull oci resume`, or write 0 to its cgroup.freeze (v2), THAWED to its freezer.state (v1)".into(),
             ),

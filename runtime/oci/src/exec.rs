@@ -2,23 +2,27 @@
 //! `exec`: a further process in a container, as the command line or a document says.
 
 use crate::args::{Exec, Global};
+use crate::beyond_plan::take_scheduling;
 use crate::console::{self, Receiver};
 use crate::create::{check_streams, io, reset_affinity, write_pid};
 use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
+use crate::listener::{Listener, connect_agent};
 use crate::record::Record;
 use crate::setup::host_facts;
 use crate::state::Status;
-use crate::status::{self, failed};
+use crate::status;
 use crate::store::{self, Dir};
-use crate::{foreground, home_dir};
+use crate::{foreground, home_dir, rootless};
 use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMap, IdMaps};
-use hull_init::{ExecTarget, LaunchOptions, Process};
+use hull_init::{ExecTarget, LaunchOptions, PendingProcess, Process};
 use hull_plan::accounts::{Account, UserSpec};
+use hull_sys::SchedAttr;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, Process as Oci, SpecBuilder, User,
 };
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -31,31 +35,43 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let oci = document(global, &record, args)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
-    let mut process = planned(&dir, &record, &oci)?;
+    let mut plain = oci.clone();
+    let scheduling = take_scheduling(&mut plain, record.memory_policy.as_ref())?;
+    let mut process = planned(&dir, &record, &plain)?;
     if terminal && !args.streams.detach {
         process.terminal = process.terminal.or_else(console::own_size);
     }
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
+    let pidfd_receiver = args.streams.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+    let listener = record.listener.as_ref().map(connect_agent).transpose()?;
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
     if !args.ignore_paused {
         status::check_thawed(&status::cgroup(&record)?, &args.id)?;
     }
     let (streams, socket) = io(terminal, receiver.is_some(), args.streams.preserve_fds)?;
-    let (maps, cgroup) = (id_maps(&record), cgroup(&record, args));
+    let host = status::host_of(&record)?;
+    let maps = id_maps(&record);
+    let (cgroup, hierarchies) = sub_cgroups(&host, &record, &args.cgroups)?;
     let target = ExecTarget {
         pidfd: first.as_fd(),
         id_maps: record.user_namespace.then_some(&maps),
         cgroup: &cgroup,
     };
     let keyring = format!("_ses.{}", args.id);
-    reset_affinity(global);
+    set_initial_cpus(global, &oci)?;
+    let late = scheduling.not_inherited().map(Late::new).transpose()?;
     let launch = LaunchOptions {
         outlives: true,
         kept_fds: args.streams.preserve_fds,
         keyring: Some(&keyring),
+        scheduling: Some(&scheduling),
+        scheduled_by_parent: late.as_ref().map(|late| late.gate.as_fd()),
+        seccomp_listener: listener.as_ref().map(Listener::end),
+        hierarchies: &hierarchies,
+        write_maps: rootless::map_writer(),
+        groups_are_denied: rootless::groups_are_denied(),
         ..LaunchOptions::default()
     };
-    let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let described = |error| Error::Exec {
         id: args.id.clone(),
         failure: Box::new(hull_plan::diagnose_process(&process, &error)),
@@ -63,7 +79,14 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let mut started =
         hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;
     drop(streams);
+    if let Err(error) = attend(&record, &mut started, listener, late) {
+        started.kill();
+        return Err(error);
+    }
     started.wait().map_err(described)?;
+    if let Some(receiver) = &pidfd_receiver {
+        receiver.give_pidfd(&started.pidfd)?;
+    }
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }
@@ -77,19 +100,104 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
 
 fn running(dir: &Dir, record: &Record, args: &Exec) -> Result<OwnedFd> {
     let unfit = |status| Error::WrongState { action: "exec in", id: args.id.clone(), status };
+    let paused = || Error::Paused { id: args.id.clone() };
     match status::of(dir, record)? {
         (Status::Created | Status::Running, Some(first)) => Ok(first),
         (Status::Paused, Some(first)) if args.ignore_paused => Ok(first),
+        (Status::Paused, _) => Err(paused()),
         (Status::Stopped, _) => Err(Error::NotRunning { action: "exec in", id: args.id.clone() }),
         (status, _) => Err(unfit(status)),
     }
 }
 
-fn cgroup(record: &Record, args: &Exec) -> String {
-    match &args.cgroup {
-        Some(below) => format!("{}/{}", record.cgroup, below.trim_matches('/')),
-        None => record.cgroup.clone(),
+/// Does for a process what it waits for before its exec.
+fn attend(
+    record: &Record,
+    started: &mut PendingProcess,
+    listener: Option<Listener>,
+    late: Option<Late>,
+) -> Result<()> {
+    if let Some(listener) = listener {
+        listener.pass_on(record, "running", started)?;
     }
+    late.map_or(Ok(()), |late| late.schedule(started))
+}
+
+/// A scheduler that the process gets from here: see [`LaunchOptions::scheduled_by_parent`].
+struct Late {
+    attr: SchedAttr,
+    gate: OwnedFd,
+    opener: OwnedFd,
+}
+
+impl Late {
+    fn new(attr: SchedAttr) -> Result<Self> {
+        let (gate, opener) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(Error::of(|| "pipe2(CLOEXEC)"))?;
+        Ok(Self { attr, gate, opener })
+    }
+
+    /// Schedules the process, and lets it go on.
+    fn schedule(self, started: &mut PendingProcess) -> Result<()> {
+        if started.wait_for_program() {
+            hull_sys::sched_setattr(started.pid, &self.attr).map_err(Error::call)?;
+        }
+        // One that has failed has no need of it.
+        let _gone = rustix::io::write(&self.opener, b"g");
+        Ok(())
+    }
+}
+
+/// Before the process enters the container's cgroup: the CPUs that its document names, or all.
+fn set_initial_cpus(global: &Global, oci: &Oci) -> Result<()> {
+    let initial = oci.exec_cpu_affinity().as_ref().and_then(|of| of.initial().as_deref());
+    match initial.filter(|list| !list.is_empty()) {
+        Some(list) => {
+            let mask = hull_plan::cpu_mask(list);
+            let mask = mask.map_err(|source| Error::PlanProcess { source })?;
+            hull_sys::set_affinity(&mask).map_err(Error::call)
+        }
+        None => {
+            reset_affinity(global);
+            Ok(())
+        }
+    }
+}
+
+/// The cgroup of an exec, and its places in hierarchies of cgroup v1 where that is another one.
+fn sub_cgroups(
+    host: &CgroupFs,
+    record: &Record,
+    asked: &[String],
+) -> Result<(String, Vec<(String, String)>)> {
+    let mut all = record.cgroup.clone();
+    let mut some = Vec::new();
+    for text in asked {
+        let (controllers, below) = text.split_once(':').unwrap_or(("", text));
+        let parts = below.split('/').filter(|part| !matches!(*part, "" | "."));
+        let parts: Vec<_> = parts.collect();
+        if parts.contains(&"..") {
+            let value = text.chars().take(200).collect();
+            return Err(Error::BadValue { value, what: "--cgroup: bad sub cgroup path" });
+        }
+        let path = [&[record.cgroup.as_str()], parts.as_slice()].concat().join("/");
+        if controllers.is_empty() {
+            all = path;
+            continue;
+        }
+        for controller in controllers.split(',') {
+            let known = host.hierarchies().iter().any(|of| {
+                of.controllers.iter().any(|name| name.trim_start_matches("name=") == controller)
+            });
+            if !known {
+                let controller: String = controller.chars().take(40).collect();
+                let what = format!("--cgroup: unknown controller `{controller}`");
+                return Err(Error::Usage { what });
+            }
+            some.push((controller.to_owned(), path.clone()));
+        }
+    }
+    Ok((all, some))
 }
 
 fn id_maps(record: &Record) -> IdMaps {

@@ -31,7 +31,10 @@ pub(crate) fn hook_failed(hooks: &Hooks, id: String, at: u32, error: &StepError)
     let hook = usize::try_from(at).ok().and_then(|at| hooks.list.get(at));
     let hook = hook.map_or_else(
         || "a hook".to_owned(),
-        |hook| format!("{} hook `{}`", hook.kind.name(), hook.path),
+        |hook| {
+            let before = hooks.list.iter().zip(0..at).filter(|(of, _)| of.kind == hook.kind);
+            format!("{} hook #{}: `{}`", hook.kind.name(), before.count(), hook.path)
+        },
     );
     Error::Hook { id, hook, why: error.call.clone() }
 }

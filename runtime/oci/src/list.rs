@@ -9,42 +9,68 @@ use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::{self, Dir};
 use hull_sys::text::{self, shown_json};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::Command;
 
-/// The state as the runtime spec has it, with runc's additions.
-fn shown(record: &Record, status: Status) -> Value {
+/// The state as the runtime spec has it, with runc's additions, in runc's order.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: String,
+    bundle: &'a str,
+    rootfs: &'a str,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    owner: &'static str,
+}
+
+fn shown(record: &Record, status: Status) -> Shown<'_> {
     let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
-    json!({
-        "ociVersion": record.oci_version,
-        "id": record.id,
-        "pid": record.first.filter(|_| lives).map_or(0, |first| first.pid),
-        "status": status.to_string(),
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "annotations": record.annotations,
-        "owner": "root",
-    })
+    Shown {
+        oci_version: &record.oci_version,
+        id: &record.id,
+        pid: record.first.filter(|_| lives).map_or(0, |first| first.pid),
+        status: status.to_string(),
+        bundle: &record.bundle,
+        rootfs: &record.rootfs,
+        created: &record.created,
+        annotations: &record.annotations,
+        owner: "root",
+    }
+}
+
+fn text_of(of: &impl Serialize, pretty: bool) -> String {
+    let text = if pretty { serde_json::to_string_pretty(of) } else { serde_json::to_string(of) };
+    // Texts and numbers: nothing that could fail.
+    shown_json(&format!("{}\n", text.unwrap_or_default())).into_owned()
 }
 
 pub(crate) fn state(global: &Global, id: &str) -> Result<String> {
     let dir = Dir::open(&global.root, id)?;
     let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
     let (status, _) = status::of(&dir, &record)?;
-    Ok(shown_json(&format!("{:#}\n", shown(&record, status))).into_owned())
+    Ok(text_of(&shown(&record, status), true))
 }
 
 pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
-    let mut states = Vec::new();
-    for id in store::ids(&global.root)? {
+    let mut records = Vec::new();
+    for id in store::ids(&global.root, global.is_root_given)? {
         let dir = match Dir::open(&global.root, &id) {
             // Deleted meanwhile.
             Err(Error::NoContainer { .. }) => continue,
             other => other?,
         };
         match dir.record() {
-            Ok(Some(record)) => states.push(shown(&record, status::of(&dir, &record)?.0)),
+            Ok(Some(record)) => {
+                let status = status::of(&dir, &record)?.0;
+                records.push((record, status));
+            }
             Ok(None) => {}
             // The others are listed all the same.
             Err(error) => {
@@ -52,22 +78,22 @@ pub(crate) fn list(global: &Global, args: &List) -> Result<String> {
             }
         }
     }
+    let states: Vec<_> = records.iter().map(|(record, status)| shown(record, *status)).collect();
     if args.quiet {
-        return Ok(states.iter().map(|of| format!("{}\n", cell(of, "id"))).collect());
+        return Ok(states.iter().map(|of| format!("{}\n", cell(of.id))).collect());
     }
     if args.json {
-        return Ok(shown_json(&format!("{}\n", Value::Array(states))).into_owned());
+        return Ok(text_of(&states, false));
     }
     let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     for of in &states {
-        let cells = ["id", "pid", "status", "bundle", "created", "owner"];
-        table.push(cells.map(|key| cell(of, key)));
+        let pid = of.pid.to_string();
+        table.push([of.id, &pid, &of.status, of.bundle, of.created, of.owner].map(cell));
     }
     Ok(in_columns(&table))
 }
 
-fn cell(of: &Value, key: &str) -> String {
-    let text = of[key].as_str().map_or_else(|| of[key].to_string(), str::to_owned);
+fn cell(text: &str) -> String {
     text::shown(text, text::MESSAGE_BYTES_MAX)
 }
 

@@ -10,12 +10,14 @@
 //! container's state from the kernel.
 
 mod args;
+mod beyond_plan;
 mod console;
 mod create;
 mod default_spec;
 mod delete;
 mod documents;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -23,9 +25,11 @@ mod home_dir;
 mod hooks;
 mod kill;
 mod list;
+mod listener;
 mod log;
 mod record;
 mod resources;
+mod rootless;
 mod sealed_copy;
 mod seccomp;
 mod setup;
@@ -33,6 +37,7 @@ mod start;
 mod state;
 mod status;
 mod store;
+mod systemd;
 
 use args::{Command, Invocation};
 use error::{Error, Result};
@@ -75,7 +80,7 @@ fn name(command: &Command) -> &'static str {
         Command::Pause { .. } => "pause",
         Command::Resume { .. } => "resume",
         Command::Update(_) => "update",
-        Command::Events { .. } => "events",
+        Command::Events(_) => "events",
         Command::Features => "features",
         Command::Spec { .. } => "spec",
         Command::Text(_) => "help",
@@ -106,9 +111,11 @@ fn carry_out(invocation: &Invocation) -> Result<u8> {
         Command::Pause { id } => resources::pause(global, id).map(|()| 0),
         Command::Resume { id } => resources::resume(global, id).map(|()| 0),
         Command::Update(args) => resources::update(global, args).map(|()| 0),
-        Command::Events { id } => print(&resources::stats(global, id)?),
+        Command::Events(args) => events::events(global, args).map(|()| 0),
         Command::Features => print(&features::features()),
-        Command::Spec { bundle } => default_spec::write(bundle.as_deref()).map(|()| 0),
+        Command::Spec { bundle, rootless } => {
+            default_spec::write(bundle.as_deref(), *rootless).map(|()| 0)
+        }
         Command::Text(text) => print(text),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Not here: whether the container runs. See [`status`](crate::status).
 
-use oci_spec::runtime::{Hooks, Process};
+use oci_spec::runtime::{Hooks, LinuxMemoryPolicy, Process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,6 +39,27 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) personality: Option<u64>,
     pub(crate) hooks: Option<Hooks>,
+    /// From where its processes get memory.
+    #[serde(default)]
+    pub(crate) memory_policy: Option<LinuxMemoryPolicy>,
+    /// Whether it has no cgroup: a rootless one.
+    #[serde(default)]
+    pub(crate) without_cgroup: bool,
+    /// The scope of systemd that is its cgroup.
+    #[serde(default)]
+    pub(crate) systemd_unit: Option<String>,
+    /// Where the listeners of its seccomp filters go.
+    #[serde(default)]
+    pub(crate) listener: Option<ListenerPlace>,
+}
+
+/// Where the listener of a filter goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerPlace {
+    /// Path of the agent's socket; with `@` an abstract name.
+    pub(crate) path: String,
+    /// Passed on to the agent.
+    pub(crate) metadata: String,
 }
 
 /// A process, identified by its pid and start time, so that a reused pid is not mistaken for it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits and usage of a container: `update`, `pause`, `resume`, `events --stats`.
+//! Limits of a container, and its standing still: `update`, `pause`, `resume`.
 
 use crate::args::{Global, Update};
 use crate::error::{Error, Result};
@@ -7,9 +7,9 @@ use crate::record::Record;
 use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::{self, Dir};
-use hull_plan::Limits;
+use crate::systemd;
+use hull_plan::{FurtherLimits, Limits};
 use oci_spec::runtime::LinuxResources;
-use serde_json::json;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         return Err(Error::NotRunning { action: "update", id: args.id.clone() });
     }
     let cgroup = status::cgroup(&record)?;
-    let mut all = Limits::default();
+    let (mut all, mut further) = (Limits::default(), FurtherLimits::default());
     if let Some(path) = &args.file {
         let text = if path.as_os_str() == "-" {
             let mut text = Vec::new();
@@ -41,17 +41,25 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         } else {
             store::read_bounded(path)?
         };
-        let resources: LinuxResources = serde_json::from_slice(&text)
+        let mut resources: LinuxResources = serde_json::from_slice(&text)
             .map_err(|source| Error::Document { path: path.clone(), source })?;
         let planned = |source| Error::Plan { id: args.id.clone(), source };
+        further = hull_plan::take_further_limits(&mut resources).map_err(planned)?;
         let mut limits = hull_plan::limits(&resources).map_err(planned)?;
         // Rules come in addition to those that are there: an update is not for them.
         limits.devices.clear();
         all.overlay(limits);
     }
     all.overlay(args.limits.clone());
+    let FurtherLimits { realtime_runtime_us, realtime_period_us, .. } = args.further;
+    further.realtime_runtime_us = realtime_runtime_us.or(further.realtime_runtime_us);
+    further.realtime_period_us = realtime_period_us.or(further.realtime_period_us);
+    if let Some(unit) = &record.systemd_unit {
+        systemd::update(unit, &all)?;
+    }
     // All of them or none.
-    cgroup.update(&all).map_err(failed(&args.id))
+    cgroup.update(&all).map_err(failed(&args.id))?;
+    cgroup.apply_further(&further).map_err(failed(&args.id))
 }
 
 pub(crate) fn pause(global: &Global, id: &str) -> Result<()> {
@@ -73,37 +81,4 @@ pub(crate) fn resume(global: &Global, id: &str) -> Result<()> {
         return Err(Error::WrongState { action: "resume", id: id.into(), status });
     }
     cgroup.thaw().map_err(failed(id))
-}
-
-/// One reading, in the form of runc's events.
-pub(crate) fn stats(global: &Global, id: &str) -> Result<String> {
-    let dir = Dir::open(&global.root, id)?;
-    let record = dir.record()?.ok_or_else(|| Error::NoContainer { id: id.into() })?;
-    if status::of(&dir, &record)?.0 == Status::Stopped {
-        return Err(Error::NotRunning { action: "read the use of", id: id.into() });
-    }
-    let cgroup = status::cgroup(&record)?;
-    let stats = cgroup.stats().map_err(failed(id))?;
-    let more = cgroup.counters().map_err(failed(id))?;
-    let memory = |usage: u64, limit: Option<u64>| json!({"usage": usage, "limit": limit.unwrap_or(u64::MAX)});
-    let of = json!({
-        "type": "stats", "id": id,
-        "data": {
-            "cpu": {
-                "usage": {
-                    "total": stats.cpu_usage_ns, "user": more.cpu_user_ns, "kernel": more.cpu_system_ns,
-                },
-                "throttling": {
-                    "periods": more.cpu_periods, "throttledPeriods": more.cpu_throttled_periods,
-                    "throttledTime": more.cpu_throttled_ns,
-                },
-            },
-            "memory": {
-                "usage": memory(stats.memory_usage_bytes, stats.memory_limit_bytes),
-                "cache": more.memory_cache_bytes, "max": more.memory_peak_bytes,
-            },
-            "pids": {"current": stats.pids, "limit": more.pids_max},
-        },
-    });
-    Ok(format!("{of}\n"))
 }

@@ -2,15 +2,17 @@
 //! From a bundle to everything that a container's first process is made of. Decides; touches nothing.
 
 use crate::args::{Create, Global};
+use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::{documents, home_dir, seccomp, store};
+use crate::systemd::Scope;
+use crate::{documents, home_dir, log, seccomp, store};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
 use hull_plan::{HostFacts, Namespace, Options, Root};
 use hull_sys::time::rfc3339_now;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capabilities, Process, Spec};
 use std::path::{Path, PathBuf};
 
 /// A container that is to be made.
@@ -19,13 +21,14 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) hooks: Hooks,
     pub(crate) record: Record,
+    /// Whether the spec names its cgroup.
+    pub(crate) names_cgroup: bool,
+    /// Its cgroup, if that is a scope of systemd.
+    pub(crate) scope: Option<Scope>,
+    pub(crate) beyond: BeyondPlan,
     /// Its process wants a terminal.
     pub(crate) terminal: bool,
 }
-
-/// The cgroup of a container without a `cgroupsPath` is this and its id. It has no parent of its own,
-/// which nobody could take away in the end.
-const CGROUP_PREFIX: &str = "/hull-oci-";
 
 /// Reads the bundle, and works out what is to be made.
 pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
@@ -34,11 +37,17 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     let bundle = bundle(args.bundle.as_deref())?;
     let mut spec = config(global, &bundle)?;
     let rootfs = rootfs(&bundle, &spec)?;
-    let cgroup = cgroup_path(&mut spec, &args.id);
-    // Compiled here, where it is kept.
-    let profile = spec.linux_mut().as_mut().and_then(|linux| linux.seccomp_mut().take());
+    let named = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    let names_cgroup = named.is_some_and(|path| !path.as_os_str().is_empty());
+    let (cgroup, scope) = cgroup_path(global, &mut spec, &args.id)?;
     let hooks = spec.hooks().clone();
     let record = record(&spec, args, &bundle, &rootfs, cgroup)?;
+    let beyond = BeyondPlan::take(&mut spec)?;
+    if let Some(root) = spec.root_mut() {
+        // Without links: paths in it are recognized by their text.
+        root.set_path(rootfs.clone());
+    }
+    warn_of_ambient(global, &record.process);
     let planned = |source| Error::Plan { id: args.id.clone(), source };
     let steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
     spec.set_hooks(None);
@@ -48,13 +57,12 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         host: host_facts(),
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
-    if let Some(profile) = profile {
-        if profile.listener_path().is_some() {
-            let what = "linux.seccomp.listenerPath".into();
-            let hint = "take it out of config.json: seccomp notification is not done";
-            return Err(Error::NotSupported { what, hint });
-        }
-        plan.process.seccomp = Some(seccomp::filter(root, &profile)?);
+    // A host without SELinux has no labels.
+    if let Some(label) = beyond.mount_label.as_deref().filter(|_| options.host.selinux) {
+        label_mounts(&mut plan.ops, label);
+    }
+    if let Some(profile) = &beyond.seccomp {
+        plan.process.seccomp = Some(seccomp::filter(root, profile)?);
     }
     let rules = std::mem::take(&mut plan.cgroup.limits.devices);
     plan.cgroup.limits.devices = with_device_rules(rules);
@@ -70,10 +78,13 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         personality: plan.process.personality,
         own_pid_namespace: plan.namespaces.pid == Namespace::New,
         hooks,
+        memory_policy: beyond.memory_policy.clone(),
+        listener: beyond.listener.clone(),
+        systemd_unit: scope.as_ref().map(|scope| scope.unit.clone()),
         ..record
     };
     let terminal = record.process.terminal() == Some(true);
-    Ok(Setup { plan, hooks: steps, record, terminal })
+    Ok(Setup { plan, hooks: steps, record, names_cgroup, scope, beyond, terminal })
 }
 
 fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {
@@ -87,6 +98,20 @@ pub(crate) fn host_facts() -> HostFacts {
         apparmor: apparmor.is_ok_and(|text| text.starts_with(b"Y")),
         selinux: rustix::fs::stat("/sys/fs/selinux/enforce").is_ok(),
         ..HostFacts::default()
+    }
+}
+
+/// Without being inheritable and permitted a capability cannot be ambient, `capabilities(7)`.
+fn warn_of_ambient(global: &Global, process: &Process) {
+    let Some(sets) = process.capabilities() else { return };
+    let has = |set: &Option<Capabilities>, one| set.as_ref().is_some_and(|set| set.contains(one));
+    for one in sets.ambient().iter().flatten() {
+        if !has(sets.inheritable(), one) || !has(sets.permitted(), one) {
+            let why = "it is not inheritable and permitted";
+            let name = one.to_string();
+            let name = name.trim_start_matches("CAP_");
+            log::warn(global, &format!("can't raise ambient capability CAP_{name}: {why}"));
+        }
     }
 }
 
@@ -129,16 +154,22 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
 }
 
 /// Fills in what the spec leaves to us.
-fn cgroup_path(spec: &mut Spec, id: &str) -> String {
-    let Some(linux) = spec.linux_mut() else { return String::new() };
+fn cgroup_path(global: &Global, spec: &mut Spec, id: &str) -> Result<(String, Option<Scope>)> {
+    let Some(linux) = spec.linux_mut() else { return Ok((String::new(), None)) };
     let named = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy().into_owned());
+    if global.systemd_cgroup {
+        let scope = Scope::named(named.as_deref(), id)?;
+        linux.set_cgroups_path(Some(scope.cgroup.clone().into()));
+        return Ok((scope.cgroup.clone(), Some(scope)));
+    }
     let path = match named.filter(|path| !path.is_empty()) {
         Some(path) if path.starts_with('/') => path,
         Some(path) => format!("/{path}"),
-        None => format!("{CGROUP_PREFIX}{id}"),
+        // Without a parent of its own, which nobody could take away in the end.
+        None => format!("/{id}"),
     };
     linux.set_cgroups_path(Some(path.clone().into()));
-    path
+    Ok((path, None))
 }
 
 fn record(
@@ -166,5 +197,9 @@ fn record(
         own_pid_namespace: false,
         personality: None,
         hooks: None,
+        memory_policy: None,
+        listener: None,
+        systemd_unit: None,
+        without_cgroup: false,
     })
 }

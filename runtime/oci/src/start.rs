@@ -2,6 +2,7 @@
 //! `start`: starts the program of a created container, then runs the poststart hooks.
 
 use crate::args::Global;
+use crate::beyond_plan::take_scheduling;
 use crate::error::{Error, Result};
 use crate::hooks::{failed_hook, hooks, only_hooks};
 use crate::record::Record;
@@ -55,7 +56,9 @@ fn described(record: &Record, error: &StepError) -> Result<Error> {
     }
     let spec = only_hooks(record)?;
     let facts = hull_plan::HostFacts { apparmor: true, selinux: true, ..Default::default() };
-    let process = hull_plan::process(&record.process, &spec, &facts)
+    let mut plain = record.process.clone();
+    take_scheduling(&mut plain, None)?;
+    let process = hull_plan::process(&plain, &spec, &facts)
         .map_err(|source| Error::PlanProcess { source })?;
     let failure = Box::new(hull_plan::diagnose_process(&process, error));
     Ok(Error::Start { id: record.id.clone(), failure })

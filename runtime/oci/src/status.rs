@@ -38,9 +38,17 @@ pub(crate) fn check_thawed(cgroup: &Cgroup, id: &str) -> Result<()> {
     }
 }
 
+/// The host's cgroups, if the container has one.
+pub(crate) fn host_of(record: &Record) -> Result<CgroupFs> {
+    if record.without_cgroup {
+        return Ok(CgroupFs::none());
+    }
+    CgroupFs::detect().map_err(failed(&record.id))
+}
+
 /// The container's cgroup.
 pub(crate) fn cgroup(record: &Record) -> Result<Cgroup> {
-    let host = CgroupFs::detect().map_err(failed(&record.id))?;
+    let host = host_of(record)?;
     Cgroup::at(&host, &record.cgroup).map_err(failed(&record.id))
 }
 

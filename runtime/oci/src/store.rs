@@ -166,11 +166,13 @@ pub(crate) fn make_root(root: &Path) -> Result<()> {
     hull_records::create_dir(root).map_err(|source| Error::Record { source })
 }
 
-/// The ids below a root, sorted; none when it is not there.
-pub(crate) fn ids(root: &Path) -> Result<Vec<String>> {
+/// The ids below a root, sorted. One that is not there has none, unless it `must_exist`.
+pub(crate) fn ids(root: &Path, must_exist: bool) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+            return Ok(Vec::new());
+        }
         Err(err) => {
             let call = || format!("readdir({})", root.display());
             return Err(Error::call(hull_sys::Error::of_io(call)(err)));
@@ -215,7 +217,9 @@ mod tests {
         assert!(dir.record().unwrap().is_none());
         dir.remove().unwrap();
         dir.remove().unwrap();
-        assert!(ids(&root.path().join("deep")).unwrap().is_empty());
+        assert!(ids(&root.path().join("deep"), true).unwrap().is_empty());
+        assert!(ids(&root.path().join("none"), false).unwrap().is_empty());
+        ids(&root.path().join("none"), true).unwrap_err();
     }
 
     #[test]

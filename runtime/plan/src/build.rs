@@ -50,9 +50,19 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     }
     unsupported::refuse(spec, linux, oci)?;
     let namespaces = namespaces(linux)?;
+    let id_maps = IdMaps {
+        uids: ranges(linux.uid_mappings().as_deref()),
+        gids: ranges(linux.gid_mappings().as_deref()),
+    };
     let mut ops = vec![root(spec, &options.root)?];
+    let bundle = bundle(spec, &options.root);
+    let surroundings = mounts::Surroundings {
+        sources: &options.sources,
+        bundle: bundle.as_ref(),
+        user_maps: (namespaces.user != Namespace::Inherit).then_some(&id_maps),
+    };
     for mount in spec.mounts().iter().flatten() {
-        ops.push(mounts::op(mount, &options.sources, bundle(&options.root))?);
+        ops.push(mounts::op(mount, surroundings)?);
     }
     devices(linux, &mut ops)?;
     let process = process(oci, spec, &options.host)?;
@@ -62,7 +72,10 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
         ops.push(Op::Readonly { path: mounts::inside(path)? });
     }
     for path in linux.masked_paths().iter().flatten() {
-        ops.push(Op::Mask { path: mounts::inside(path)? });
+        let mask = Op::Mask { path: mounts::inside(path)? };
+        if !ops.contains(&mask) {
+            ops.push(mask);
+        }
     }
     ops.push(Op::Pivot);
     if let Some(text) = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty()) {
@@ -75,10 +88,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
         linux.cgroups_path().as_ref().ok_or(Error::Missing { field: "linux.cgroupsPath" })?;
     let resources = linux.resources().as_ref();
     Ok(Plan {
-        id_maps: IdMaps {
-            uids: ranges(linux.uid_mappings().as_deref()),
-            gids: ranges(linux.gid_mappings().as_deref()),
-        },
+        id_maps,
         namespaces,
         cgroup: Cgroup {
             path: path.to_string_lossy().into_owned(),
@@ -89,10 +99,15 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     })
 }
 
-/// The directory to which relative paths of a spec refer.
-fn bundle(root: &Root) -> Option<&str> {
+/// The bundle to which paths of a spec refer.
+fn bundle(spec: &Spec, root: &Root) -> Option<mounts::Bundle> {
     match root {
-        Root::Bundle(bundle) => Some(bundle),
+        Root::Bundle(bundle) => {
+            let path = spec.root().as_ref()?.path();
+            let rootfs = std::path::Path::new(bundle).join(path);
+            let rootfs = mounts::clean(&rootfs.to_string_lossy());
+            Some(mounts::Bundle { dir: bundle.clone(), rootfs })
+        }
         Root::Overlay { .. } => None,
     }
 }
@@ -105,9 +120,12 @@ fn is_own(ops: &[Op], path: &str) -> bool {
         path.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let last = ops.iter().rev().find_map(|op| {
-        if let Op::Mount { target, fstype, .. } = op {
+        if let Op::Mount { target, fstype, .. } | Op::MountWith { target, fstype, .. } = op {
             covers(target).then_some(matches!(fstype.as_str(), "tmpfs" | "ramfs"))
-        } else if let Op::Bind { target, .. } | Op::Cgroups { target, .. } = op {
+        } else if let Op::Bind { target, .. }
+        | Op::BindWith { target, .. }
+        | Op::Cgroups { target, .. } = op
+        {
             covers(target).then_some(false)
         } else {
             None

@@ -59,6 +59,9 @@ pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
     of_step(None, &plan.cgroup.path, &error)
 }
 
+const ROOT_HINT: &str = "see `hull check` for what the kernel lacks; an image that is damaged on disk is repaired by \
+    `hull rmi` and `hull pull`";
+
 fn device_hint(errno: i32) -> &'static str {
     match errno {
         EPERM | EACCES => {
@@ -90,18 +93,19 @@ fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
         failure(Layer::Filesystem, stage, what, hint)
     };
     match op {
-        Op::Bind { source, target, .. } => bind(earlier, (source, target), error),
+        Op::Bind { source, target, .. } | Op::BindWith { source, target, .. } => {
+            bind(earlier, (source, target), error)
+        }
         Op::RootOverlay { lower, .. } => fs(
             "root",
             format!("the root filesystem of {} layers cannot be mounted: {why}", lower.len()),
-            Some(
-                "see `hull check` for what the kernel lacks; an image that is damaged on disk is repaired by `hull rmi` and `hull pull`",
-            ),
+            Some(ROOT_HINT),
         ),
         Op::RootBind { source } => {
             fs("root", format!("root `{source}` cannot be mounted: {why}"), None)
         }
-        Op::Mount { fstype, target, options, .. } => {
+        Op::Mount { fstype, target, options, .. }
+        | Op::MountWith { fstype, target, options, .. } => {
             new_mount(earlier, (fstype, target), options, error)
         }
         Op::Cgroups { target, .. } => fs(

@@ -14,10 +14,12 @@ mod diagnosis;
 pub mod elf;
 mod error;
 mod failure;
+mod further;
 mod hooks;
 mod host;
 mod id_maps;
 mod limits;
+mod mount_options;
 mod mounts;
 mod process;
 mod schedule;
@@ -30,15 +32,17 @@ pub use diagnose::{diagnose, diagnose_pause, diagnose_process, is_exec, is_gone}
 pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;
 pub use failure::{Failure, Layer};
+pub use further::take_further_limits;
 pub use hooks::hooks;
 pub use host::HostFacts;
-pub use hull_cgroup::Limits;
+pub use hull_cgroup::{FurtherLimits, Limits};
 pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 pub use hull_init::to_host_id;
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use mounts::clean;
 pub use process::{Template, process};
+pub use schedule::{cpu_mask, scheduling};
 
 /// Encodes a plan, process or limits as a monitor gets them.
 #[must_use]

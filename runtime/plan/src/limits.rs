@@ -14,7 +14,7 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
         limits.cpu_quota_us = cpu.quota();
         limits.cpu_period_us = cpu.period();
         limits.cpu_burst_us = cpu.burst();
-        limits.cpu_idle = cpu.idle().map(|idle| idle != 0);
+        limits.cpu_idle = cpu.idle().map(idle).transpose()?;
         limits.cpuset_cpus.clone_from(cpu.cpus());
         limits.cpuset_mems.clone_from(cpu.mems());
     }
@@ -24,7 +24,9 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
         limits.memory_reservation_bytes = memory.reservation();
         limits.oom_kill_disable = memory.disable_oom_killer();
     }
-    limits.pids = resources.pids().as_ref().map(|pids| pids.limit());
+    // With runc 0 is the fewest that there can be, and not none.
+    let pids = resources.pids().as_ref().map(|pids| pids.limit());
+    limits.pids = pids.map(|pids| if pids == 0 { 1 } else { pids });
     for page in resources.hugepage_limits().iter().flatten() {
         let bytes = u64::try_from(page.limit()).map_err(|_| Error::Bad {
             field: "linux.resources.hugepageLimits",
@@ -46,9 +48,22 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Error> {
     Ok(limits)
 }
 
+fn idle(value: i64) -> Result<bool, Error> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::Bad {
+            field: "linux.resources.cpu.idle",
+            value: other.to_string(),
+            why: "it is 0 or 1",
+        }),
+    }
+}
+
 fn device(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, Error> {
     let access = rule.access().clone().unwrap_or_else(|| "rwm".into());
-    if let Some(bad) = access.chars().find(|letter| !"rwm".contains(*letter)) {
+    // `a` is the letter of all devices, which some callers write here too; runc passes over it.
+    if let Some(bad) = access.chars().find(|letter| !"rwma".contains(*letter)) {
         return Err(Error::Bad {
             field: "linux.resources.devices.access",
             value: bad.to_string(),

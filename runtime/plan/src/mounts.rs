@@ -1,71 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-//! OCI mounts to operations. Options as in `mount(8)` and the OCI runtime spec; one that is neither
-//! known here nor a file system's own is refused by name.
+//! OCI mounts to operations.
 
 use crate::Error;
 use crate::id_maps::ranges;
-use hull_init::plan::{Attrs, IdMaps, Op, Propagation, Source};
+use crate::mount_options::MountOptions;
+use hull_init::plan::{IdMaps, MountIdMaps, Op, Propagation, Source};
 use oci_spec::runtime::Mount;
 
-/// The parsed options of a mount.
-#[derive(Debug, Default)]
-struct Parsed {
-    attrs: Attrs,
-    recursive_attrs: Attrs,
-    clear: Attrs,
-    propagation: Option<Propagation>,
-    bind: Option<bool>,
-    copy_up: bool,
-    data: Vec<(String, Option<String>)>,
+/// A bundle, to whose files a spec refers.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// The directory that has config.json.
+    pub(crate) dir: String,
+    /// The container's root, absolute.
+    pub(crate) rootfs: String,
 }
 
-/// The operation for one mount. `sources` are source texts that do not name a path of the host, and their
-/// replacements; relative sources refer to `bundle`, if there is one.
-pub(crate) fn op(
-    mount: &Mount,
-    sources: &[(String, Source)],
-    bundle: Option<&str>,
-) -> Result<Op, Error> {
-    let target = inside(&mount.destination().to_string_lossy())?;
+impl Bundle {
+    /// The part of `path` beneath the root, by its text: with runc, destinations and sources may be named so.
+    fn inside(&self, path: &str) -> Option<String> {
+        let path = clean(path);
+        let rest = path.strip_prefix(&self.rootfs)?;
+        rest.starts_with('/').then(|| rest.to_owned())
+    }
+}
+
+/// The place of a mount in its container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// Source texts that do not name a path of the host, and their replacements.
+    pub(crate) sources: &'a [(String, Source)],
+    /// The bundle, if there is one: relative sources begin there, and options mean what they mean to runc.
+    pub(crate) bundle: Option<&'a Bundle>,
+    /// The maps of a user namespace that is not ours; empty if one is joined without them.
+    pub(crate) user_maps: Option<&'a IdMaps>,
+}
+
+/// The operation for one mount.
+pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
+    let destination = mount.destination().to_string_lossy();
+    let target = match of.bundle.and_then(|bundle| bundle.inside(&destination)) {
+        Some(inside_root) => inside(&inside_root)?,
+        None => inside(&destination)?,
+    };
     let fstype = mount.typ().clone().unwrap_or_default();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
-    let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
-    let id_maps = id_maps(mount)?;
+    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())?;
+    let id_maps = id_maps(mount, &options, of.user_maps)?;
     if fstype == "bind"
-        || parsed.bind.is_some()
-        || sources.iter().any(|(text, _)| Some(text) == source.as_ref())
+        || options.bind.is_some()
+        || of.sources.iter().any(|(text, _)| Some(text) == source.as_ref())
     {
-        let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
-        let known = sources.iter().find(|(text, _)| *text == source);
-        let source = match known {
-            Some((_, known)) => known.clone(),
-            None if source.starts_with('/') => Source::Host(source),
-            None if let Some(bundle) = bundle => Source::Host(format!("{bundle}/{source}")),
-            None => {
-                return Err(Error::Bad {
-                    field: "mounts.source",
-                    value: source,
-                    why: "it is not an absolute path",
-                });
-            }
-        };
-        if let Some((key, _)) = parsed.data.first() {
-            return Err(Error::Bad {
-                field: "mounts.options",
-                value: key.clone(),
-                why: "a bind mount has no such option",
-            });
-        }
-        return Ok(Op::Bind {
-            source,
-            target,
-            recursive: parsed.bind.unwrap_or(true),
-            attrs: parsed.attrs,
-            recursive_attrs: parsed.recursive_attrs,
-            clear: parsed.clear,
-            propagation: parsed.propagation,
-            id_maps,
-        });
+        let source = bind_source(source.ok_or(Error::Missing { field: "mounts.source" })?, of)?;
+        return bind(source, target, &options, id_maps, of);
     }
     if id_maps.is_some() {
         return Err(Error::Unsupported {
@@ -73,27 +60,103 @@ pub(crate) fn op(
             value: target,
         });
     }
-    match fstype.as_str() {
-        "" => Err(Error::Missing { field: "mounts.type" }),
-        "cgroup" | "cgroup2" => Ok(Op::Cgroups { target, attrs: parsed.attrs }),
-        _ => Ok(Op::Mount {
-            source: source.unwrap_or_else(|| fstype.clone()),
-            fstype,
-            target,
-            attrs: parsed.attrs,
-            options: parsed.data,
-            copy_up: parsed.copy_up,
-        }),
+    let attrs = options.of_new_mount();
+    if fstype.is_empty() {
+        return Err(Error::Missing { field: "mounts.type" });
     }
+    if matches!(fstype.as_str(), "cgroup" | "cgroup2") {
+        return Ok(Op::Cgroups { target, attrs });
+    }
+    let source = source.unwrap_or_else(|| fstype.clone());
+    let (data, copy_up) = (options.of_file_system(), options.copy_up);
+    let propagation = options.of_new_propagation();
+    Ok(if propagation.is_empty() {
+        Op::Mount { source, fstype, target, attrs, options: data, copy_up }
+    } else {
+        Op::MountWith { source, fstype, target, attrs, options: data, copy_up, propagation }
+    })
 }
 
-fn id_maps(mount: &Mount) -> Result<Option<IdMaps>, Error> {
+fn bind_source(text: String, of: Surroundings<'_>) -> Result<Source, Error> {
+    if let Some((_, known)) = of.sources.iter().find(|(known, _)| *known == text) {
+        return Ok(known.clone());
+    }
+    let path = match of.bundle {
+        _ if text.starts_with('/') => text,
+        Some(bundle) => format!("{}/{text}", bundle.dir),
+        None => {
+            return Err(Error::Bad {
+                field: "mounts.source",
+                value: text,
+                why: "it is not an absolute path",
+            });
+        }
+    };
+    let inside = of.bundle.and_then(|bundle| bundle.inside(&path));
+    Ok(inside.map_or(Source::Host(path), Source::Inside))
+}
+
+fn bind(
+    source: Source,
+    target: String,
+    options: &MountOptions,
+    id_maps: Option<MountIdMaps>,
+    of: Surroundings<'_>,
+) -> Result<Op, Error> {
+    if let Some((key, _)) = options.data.first() {
+        return Err(Error::Bad {
+            field: "mounts.options",
+            value: key.clone(),
+            why: "a bind mount has no such option",
+        });
+    }
+    let recursive = options.bind.unwrap_or(true);
+    if of.bundle.is_some() {
+        let attributes = options.of_bind_like_runc(of.user_maps.is_some());
+        return Ok(Op::BindWith { source, target, recursive, attributes, id_maps });
+    }
+    let fits = id_maps.as_ref().is_none_or(|maps| maps.recursive || !recursive);
+    Ok(match options.as_before(recursive).filter(|_| fits) {
+        Some((attrs, recursive_attrs, clear, propagation)) => {
+            let id_maps = id_maps.map(|of| of.maps);
+            Op::Bind {
+                source,
+                target,
+                recursive,
+                attrs,
+                recursive_attrs,
+                clear,
+                propagation,
+                id_maps,
+            }
+        }
+        None => {
+            let attributes = options.of_bind();
+            Op::BindWith { source, target, recursive, attributes, id_maps }
+        }
+    })
+}
+
+/// The maps of a mount; with the option alone those of the container.
+fn id_maps(
+    mount: &Mount,
+    options: &MountOptions,
+    user_maps: Option<&IdMaps>,
+) -> Result<Option<MountIdMaps>, Error> {
+    let recursive = options.id_map.unwrap_or(false);
     let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
     match (uids.unwrap_or_default(), gids.unwrap_or_default()) {
-        ([], []) => Ok(None),
+        ([], []) if options.id_map.is_none() => Ok(None),
+        ([], []) => {
+            let maps = user_maps.ok_or(Error::Missing { field: "mounts.uidMappings" })?.clone();
+            Ok(Some(MountIdMaps { maps, recursive }))
+        }
         ([], _) => Err(Error::Missing { field: "mounts.uidMappings" }),
         (_, []) => Err(Error::Missing { field: "mounts.gidMappings" }),
-        (uids, gids) => Ok(Some(IdMaps { uids: ranges(Some(uids)), gids: ranges(Some(gids)) })),
+        (uids, gids) => {
+            let maps = IdMaps { uids: ranges(Some(uids)), gids: ranges(Some(gids)) };
+            Ok(Some(MountIdMaps { maps, recursive }))
+        }
     }
 }
 
@@ -128,60 +191,6 @@ pub(crate) fn inside(path: &str) -> Result<String, Error> {
     }
 }
 
-fn parse(options: &[String]) -> Result<Parsed, Error> {
-    let mut parsed = Parsed::default();
-    for option in options {
-        if !flag(option, &mut parsed)? {
-            let (key, value) = match option.split_once('=') {
-                Some((key, value)) => (key, Some(value.to_owned())),
-                None => (option.as_str(), None),
-            };
-            parsed.data.push((key.to_owned(), value));
-        }
-    }
-    Ok(parsed)
-}
-
-/// Applies an option that is not the file system's own; false if it is not known.
-fn flag(option: &str, parsed: &mut Parsed) -> Result<bool, Error> {
-    let Parsed { attrs, recursive_attrs, clear, propagation, bind, copy_up, .. } = parsed;
-    match option {
-        "ro" => attrs.rdonly = true,
-        "rw" => clear.rdonly = true,
-        "nosuid" => attrs.nosuid = true,
-        "suid" => clear.nosuid = true,
-        "nodev" => attrs.nodev = true,
-        "dev" => clear.nodev = true,
-        "noexec" => attrs.noexec = true,
-        "exec" => clear.noexec = true,
-        "noatime" => attrs.noatime = true,
-        "relatime" | "atime" => attrs.relatime = true,
-        "strictatime" => attrs.strictatime = true,
-        "nodiratime" => attrs.nodiratime = true,
-        "diratime" => clear.nodiratime = true,
-        "nosymfollow" => attrs.nosymfollow = true,
-        "symfollow" => clear.nosymfollow = true,
-        "rro" => recursive_attrs.rdonly = true,
-        "rnosuid" => recursive_attrs.nosuid = true,
-        "rnodev" => recursive_attrs.nodev = true,
-        "rnoexec" => recursive_attrs.noexec = true,
-        "rnoatime" => recursive_attrs.noatime = true,
-        "bind" => *bind = Some(false),
-        "rbind" => *bind = Some(true),
-        "private" | "rprivate" => *propagation = Some(Propagation::Private),
-        "slave" | "rslave" => *propagation = Some(Propagation::Slave),
-        "shared" | "rshared" => *propagation = Some(Propagation::Shared),
-        "unbindable" | "runbindable" => *propagation = Some(Propagation::Unbindable),
-        "tmpcopyup" => *copy_up = true,
-        "defaults" | "async" => {}
-        "idmap" | "ridmap" | "sync" | "dirsync" | "mand" | "remount" => {
-            return Err(Error::Unsupported { what: "this mount option", value: option.into() });
-        }
-        _ => return Ok(false),
-    }
-    Ok(true)
-}
-
 /// The root's propagation, as the spec names it.
 pub(crate) fn propagation(text: &str) -> Result<Propagation, Error> {
     match text {
@@ -200,7 +209,10 @@ pub(crate) fn propagation(text: &str) -> Result<Propagation, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hull_init::plan::Attrs;
     use proptest::prelude::*;
+
+    const POD: Surroundings<'_> = Surroundings { sources: &[], bundle: None, user_maps: None };
 
     fn mount(text: &str) -> Mount {
         serde_json::from_str(text).unwrap()
@@ -209,7 +221,7 @@ mod tests {
     #[test]
     fn options_become_attributes_and_what_is_left_is_the_file_systems() {
         let text = r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]}"#;
-        let Op::Mount { attrs, options, .. } = op(&mount(text), &[], None).unwrap() else {
+        let Op::Mount { attrs, options, .. } = op(&mount(text), POD).unwrap() else {
             panic!("no mount")
         };
         assert!(attrs.nosuid && attrs.strictatime && !attrs.rdonly);
@@ -219,7 +231,11 @@ mod tests {
     #[test]
     fn a_slot_is_known_by_its_source() {
         let text = r#"{"destination":"/dev/shm","type":"bind","source":"hull:shm","options":["rbind","ro"]}"#;
-        let op = op(&mount(text), &[("hull:shm".into(), Source::Slot(3))], None).unwrap();
+        let op = op(
+            &mount(text),
+            Surroundings { sources: &[("hull:shm".into(), Source::Slot(3))], ..POD },
+        )
+        .unwrap();
         assert!(matches!(
             op,
             Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }
@@ -230,18 +246,74 @@ mod tests {
     fn what_a_bind_cannot_have_is_refused() {
         let text =
             r#"{"destination":"/x","type":"bind","source":"/y","options":["bind","size=5"]}"#;
-        assert!(op(&mount(text), &[], None).unwrap_err().to_string().contains("size"));
+        assert!(op(&mount(text), POD).unwrap_err().to_string().contains("size"));
         let text = r#"{"destination":"/x","type":"bind","source":"y"}"#;
-        op(&mount(text), &[], None).unwrap_err();
+        op(&mount(text), POD).unwrap_err();
+    }
+
+    fn of_bundle(text: &str, user_maps: Option<&IdMaps>) -> Op {
+        let bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into() };
+        op(&mount(text), Surroundings { sources: &[], bundle: Some(&bundle), user_maps }).unwrap()
     }
 
     #[test]
-    fn a_relative_source_begins_at_the_bundle() {
-        let text = r#"{"destination":"/x","type":"bind","source":"data","options":["bind"]}"#;
-        let op = op(&mount(text), &[], Some("/bundle")).unwrap();
+    fn a_relative_source_begins_at_the_bundle_and_one_in_its_root_is_the_containers() {
+        let of = |source: &str, destination: &str| {
+            let text = format!(
+                r#"{{"destination":"{destination}","type":"bind","source":"{source}","options":["bind"]}}"#
+            );
+            let Op::BindWith { source, target, .. } = of_bundle(&text, None) else {
+                panic!("{text}")
+            };
+            (source, target)
+        };
+        let host = |path: &str| Source::Host(path.into());
+        assert_eq!(of("data", "/x"), (host("/bundle/data"), "/x".into()));
+        assert_eq!(of("/bundle/rootfs-2/a", "/x"), (host("/bundle/rootfs-2/a"), "/x".into()));
+        let inside = Source::Inside("/mnt/a".into());
+        assert_eq!(of("rootfs/mnt/a", "/bundle/rootfs/y"), (inside, "/y".into()));
+        assert_eq!(of("/bundle/rootfs/../data", "/x").0, host("/bundle/rootfs/../data"));
+    }
+
+    #[test]
+    fn maps_are_the_mounts_own_or_the_containers() {
+        let maps = |options: &str, own: bool, user: Option<&IdMaps>| {
+            let own = if own {
+                r#""uidMappings":[{"containerID":0,"hostID":7,"size":1}],"gidMappings":[{"containerID":0,"hostID":7,"size":1}],"#
+            } else {
+                ""
+            };
+            let text = format!(
+                r#"{{"destination":"/x","type":"bind","source":"/y",{own}"options":[{options}]}}"#
+            );
+            let Op::BindWith { id_maps, .. } = of_bundle(&text, user) else { panic!("{text}") };
+            id_maps.map(|of| (of.maps.uids.first().map(|map| map.host_id), of.recursive))
+        };
+        let user = IdMaps {
+            uids: vec![hull_init::plan::IdMap { container_id: 0, host_id: 9, length: 1 }],
+            gids: Vec::new(),
+        };
+        assert_eq!(maps(r#""rbind""#, true, None), Some((Some(7), false)));
+        assert_eq!(maps(r#""rbind","ridmap""#, true, Some(&user)), Some((Some(7), true)));
+        assert_eq!(maps(r#""rbind","idmap""#, false, Some(&user)), Some((Some(9), false)));
+        assert_eq!(maps(r#""rbind""#, false, Some(&user)), None);
+        let text = r#"{"destination":"/x","type":"bind","source":"/y","options":["idmap"]}"#;
+        op(&mount(text), POD).unwrap_err();
+    }
+
+    #[test]
+    fn a_new_file_system_is_shared_only_if_asked() {
+        let of = |options: &str| {
+            of_bundle(
+                &format!(r#"{{"destination":"/x","type":"tmpfs","options":[{options}]}}"#),
+                None,
+            )
+        };
         assert!(
-            matches!(op, Op::Bind { source: Source::Host(path), .. } if path == "/bundle/data")
+            matches!(of(r#""rprivate","sync""#), Op::Mount { options, .. } if options.len() == 1)
         );
+        let shared = of(r#""shared","private""#);
+        assert!(matches!(shared, Op::MountWith { propagation, .. } if propagation.len() == 1));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fields of a runtime spec that Hull does not support: refused by name, so that no requested field is ignored.
 
-use crate::Error;
+use crate::{Error, seccomp};
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 fn refuse_set(asked: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
@@ -32,11 +32,7 @@ pub(crate) fn refuse(spec: &Spec, linux: &Linux, process: &Process) -> Result<()
             "flags of a personality",
             "linux.personality.flags",
         ),
-        (
-            seccomp.is_some_and(|seccomp| seccomp.listener_path().is_some()),
-            "seccomp notification",
-            "linux.seccomp.listenerPath",
-        ),
+        (seccomp.is_some_and(seccomp::notifies), "seccomp notification", "SCMP_ACT_NOTIFY"),
         (process.exec_cpu_affinity().is_some(), "CPU affinity of execs", "process.execCPUAffinity"),
     ])
 }

@@ -6,7 +6,7 @@
 //! The limits of resources, umask, signals, keyring and the score of the OOM killer are not here: each process of a
 //! container gets these one by one.
 
-use crate::security::{ioprio_set, personality, sched_setattr};
+use crate::security::{SchedAttr, ioprio_set, personality, sched_setattr, set_mempolicy};
 use crate::{Error, Result};
 use rustix::io::Errno;
 use std::fs;
@@ -21,11 +21,17 @@ const COREDUMP_FILTER: &str = "0x33";
 /// Lets the calling thread, and all that it starts from now on, run on every CPU of its cpuset.
 /// `sched_setaffinity(2)`.
 pub fn reset_affinity() -> Result<()> {
-    let all = [u64::MAX; CPU_WORDS];
-    // SAFETY: the kernel reads as many bytes of `all` as it has.
+    set_affinity(&[u64::MAX; CPU_WORDS])
+}
+
+/// Lets the calling thread, and all that it starts from now on, run on these CPUs only: the bits of a mask, least
+/// significant first. `sched_setaffinity(2)`.
+pub fn set_affinity(cpus: &[u64]) -> Result<()> {
+    // SAFETY: the kernel reads as many bytes of `cpus` as it has.
     let ret =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) };
-    if ret == 0 { Ok(()) } else { Err(Error::last("sched_setaffinity(all)")) }
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) };
+    let named = || if cpus.iter().all(|word| *word == u64::MAX) { "all" } else { "mask" };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("sched_setaffinity({})", named()))) }
 }
 
 /// Lets it take memory from any node of its cpuset. `set_mempolicy(2)`.
@@ -38,9 +44,7 @@ fn memory_policy() -> Result<()> {
     if ret != 0 || policy == 0 {
         return Ok(());
     }
-    // SAFETY: the default policy takes no mask.
-    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, 0, none, 0) };
-    if ret == 0 { Ok(()) } else { Err(Error::last("set_mempolicy(DEFAULT)")) }
+    set_mempolicy(0, &[])
 }
 
 /// Gives the calling thread, which must be the only one of its process, the attributes of the kernel's first process.
@@ -60,7 +64,7 @@ fn scheduling() -> Result<()> {
     // SAFETY: plain numbers, 0 is PRIO_PROCESS and the caller.
     let nice = 20 - unsafe { libc::syscall(libc::SYS_getpriority, 0, 0) };
     if policy != 0 || nice != 0 {
-        sched_setattr(0, 0, 0)?;
+        sched_setattr(0, &SchedAttr::default())?;
     }
     prctl("SET_TIMERSLACK", libc::PR_SET_TIMERSLACK, [TIMER_SLACK_NS, 0, 0]).map(drop)
 }
@@ -163,7 +167,7 @@ mod tests {
             let mut one = CpuSet::new();
             one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
             sched_setaffinity(None, &one).unwrap();
-            sched_setattr(3, 5, 0).unwrap();
+            sched_setattr(0, &SchedAttr { policy: 3, nice: 5, ..SchedAttr::default() }).unwrap();
             ioprio_set(2, 7).unwrap();
             personality(0x0004_0000).unwrap();
             for (request, value) in [

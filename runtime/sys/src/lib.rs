@@ -39,7 +39,7 @@ pub use clone::{BirthSlot, ForkResult, clone3, flags, fork, fork_sibling, unshar
 pub use disk::lacks_inodes;
 pub use error::{Error, Result, name_of};
 pub use exec::{CStringArray, LAST_CALLS, close_all_but, close_now, execve, execveat, exit_now};
-pub use inherited::{reset_affinity, reset_inherited};
+pub use inherited::{reset_affinity, reset_inherited, set_affinity};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
 pub use pass_fd::{receive_fd, send_fd};
@@ -49,12 +49,12 @@ pub use pty::{Pty, open_pty, open_pty_in, receive_master};
 pub use removal::{remove_tree, remove_tree_at};
 pub use resolve::{chmod_by_descriptor, open_in_root};
 pub use security::{
-    bpf_cgroup_device, install_seccomp, ioprio_set, join_session_keyring, personality,
-    sched_setattr, setrlimit,
+    SchedAttr, bpf_cgroup_device, install_seccomp, install_seccomp_listener, ioprio_set,
+    join_session_keyring, personality, sched_setattr, set_mempolicy, setrlimit,
 };
 pub use signals::{
-    Reaped, block_signals, controlling_terminal, next_ended, next_signal, pidfd_send_signal, reap,
-    reap_any, reset_signals, signals_by_descriptor,
+    Reaped, block_signals, controlling_terminal, exit_on_signals, next_ended, next_signal,
+    pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
 };
 pub use spawn::{inherited, spawn_program};
 pub use syscall::Syscall;

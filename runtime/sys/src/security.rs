@@ -11,6 +11,23 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 ///
 /// `seccomp(2)`, Linux 3.17. Needs no-new-privs or CAP_SYS_ADMIN.
 pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
+    set_filter(program, flags).map(drop)
+}
+
+/// As [`install_seccomp`]; gives the descriptor on which the kernel asks what is to become of the calls that the
+/// filter notifies of. `seccomp_unotify(2)`, Linux 5.0; with TSYNC 5.7.
+pub fn install_seccomp_listener(program: &[u8], flags: u32) -> Result<OwnedFd> {
+    const TSYNC: u32 = 1;
+    const NEW_LISTENER: u32 = 8;
+    /// Without it the number of a thread and that of a descriptor could not be told apart.
+    const TSYNC_ESRCH: u32 = 16;
+    let more = if flags & TSYNC == 0 { NEW_LISTENER } else { NEW_LISTENER | TSYNC_ESRCH };
+    let number = set_filter(program, flags | more)?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn set_filter(program: &[u8], flags: u32) -> Result<i32> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     let call =
         || format!("seccomp(SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len() / 8);
@@ -32,7 +49,7 @@ pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
     // SAFETY: `program` points to `count` items that live past the call; the kernel copies them.
     let ret =
         unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
-    if ret == 0 { Ok(()) } else { Err(Error::last(call())) }
+    i32::try_from(ret).ok().filter(|ret| *ret >= 0).ok_or_else(|| Error::last(call()))
 }
 
 /// Loads a device program and attaches it to a v2 cgroup, beside those of its parents.
@@ -107,10 +124,30 @@ pub fn ioprio_set(class: u8, level: u8) -> Result<()> {
     if ret == 0 { Ok(()) } else { Err(Error::last(format!("ioprio_set({class}, {level})"))) }
 }
 
-/// Sets the calling thread's scheduling. `sched_setattr(2)`, Linux 3.14.
-pub fn sched_setattr(policy: u32, nice: i32, priority: u32) -> Result<()> {
+/// How the kernel is to schedule a thread: `struct sched_attr` of `sched_setattr(2)`. The default is that of the
+/// kernel's first process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Nice value, for the policies that have one.
+    pub nice: i32,
+    /// Priority, for the real-time policies.
+    pub priority: u32,
+    /// Nanoseconds of CPU per period, for `SCHED_DEADLINE`.
+    pub runtime: u64,
+    /// Nanoseconds until that time must have been given.
+    pub deadline: u64,
+    /// Length of the period in nanoseconds.
+    pub period: u64,
+}
+
+/// Sets the scheduling of a process by its number; of the calling thread with 0. `sched_setattr(2)`, Linux 3.14.
+pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
     #[repr(C)]
-    struct SchedAttr {
+    struct Raw {
         size: u32,
         policy: u32,
         flags: u64,
@@ -120,23 +157,29 @@ pub fn sched_setattr(policy: u32, nice: i32, priority: u32) -> Result<()> {
         deadline: u64,
         period: u64,
     }
-    let attr = SchedAttr {
-        size: 48,
-        policy,
-        flags: 0,
-        nice,
-        priority,
-        runtime: 0,
-        deadline: 0,
-        period: 0,
-    };
-    // SAFETY: the kernel reads `size` bytes of `attr`, which is that long.
-    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    let SchedAttr { policy, flags, nice, priority, runtime, deadline, period } = *attr;
+    let raw = Raw { size: 48, policy, flags, nice, priority, runtime, deadline, period };
+    // SAFETY: the kernel reads `size` bytes of `raw`, which is that long.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const raw, 0) };
     if ret == 0 {
         Ok(())
     } else {
-        Err(Error::last(format!("sched_setattr({policy}, {nice}, {priority})")))
+        Err(Error::last(format!(
+            "sched_setattr({policy}, nice {nice}, priority {priority}, flags {flags:#x}, \
+             {runtime}/{deadline}/{period})"
+        )))
     }
+}
+
+/// Sets from which nodes the calling thread gets memory. `nodes` are the bits of a mask, least significant first.
+/// `set_mempolicy(2)`.
+pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> Result<()> {
+    // One more than there are bits, `set_mempolicy(2)`, BUGS.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads as many bits of the mask as there are, and none without one.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    if ret == 0 { Ok(()) } else { Err(Error::last(format!("set_mempolicy({mode:#x})"))) }
 }
 
 /// Sets the execution domain. `personality(2)`.

@@ -78,6 +78,29 @@ pub fn reset_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
 }
 
+/// Ends this process on each of the signals that usually end one, with 128 and the signal's number as its code: as the
+/// first process of a pid namespace it would not see them otherwise, `pid_namespaces(7)`. An exec undoes it.
+pub fn exit_on_signals() -> Result<()> {
+    extern "C" fn exit(signal: libc::c_int) {
+        // SAFETY: the call is safe in a handler, and does not return.
+        unsafe { libc::_exit(128_i32.wrapping_add(signal)) }
+    }
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGTERM,
+    ] {
+        // SAFETY: the handler only makes a call that is safe in one.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::Handler(exit)) }
+            .map_err(of("signal(exit)"))?;
+    }
+    Ok(())
+}
+
 /// Takes one child that has ended, of any kind; `None` when there is none. `wait4(2)`.
 ///
 /// Numbers of signals stay numbers here: nix has names for those below 32 only, and reports the end by another one as

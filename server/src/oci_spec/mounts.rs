@@ -145,6 +145,10 @@ fn mapped(mut mount: Value, maps: Option<&IdMaps>) -> Value {
     if let Some(maps) = maps {
         mount["uidMappings"] = userns::oci(&maps.uids);
         mount["gidMappings"] = userns::oci(&maps.gids);
+        // Those of the mounts below too, as the kubelet expects it.
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.push("ridmap".into());
+        }
     }
     mount
 }

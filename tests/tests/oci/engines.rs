@@ -142,7 +142,8 @@ fn hooks_have_the_surroundings_that_the_spec_gives_them() {
         });
         bundle.up("one");
         let text = fs::read_to_string(&log).unwrap();
-        assert_eq!(text, "/\nyes Seccomp:\t2\n", "no new privileges: {no_new_privileges}");
+        let want = format!("{}/rootfs\nyes Seccomp:\t2\n", bundle.path());
+        assert_eq!(text, want, "no new privileges: {no_new_privileges}");
         let _said = bundle.oci(&["delete", "-f", "one"]).good();
     }
 }

@@ -26,14 +26,14 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
         (|c| c["linux"]["intelRdt"] = json!({}), &["linux.intelRdt", "hint:"]),
         (
             |c| c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            &["SCMP_ACT_NOTIFY"],
+            &["listenerPath"],
         ),
         (
             |c| {
                 c["linux"]["seccomp"] =
-                    json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"});
+                    json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"});
             },
-            &["listenerPath"],
+            &["SCMP_ACT_NOTIFY"],
         ),
         (
             |c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}),

@@ -78,7 +78,7 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
         |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
     for kind in ["prestart", "createRuntime", "createContainer"] {
         bundle.change(|config| config["hooks"] = json!({kind: hook("echo no luck; exit 3")}));
-        let named = format!("{kind} hook `/bin/sh`");
+        let named = format!("error running {kind} hook #0: `/bin/sh`");
         refused(&bundle.create("one"), &[&named, "exit code 3", "no luck"]);
         assert_eq!(bundle.left(), Vec::<String>::new(), "after {kind}");
     }
@@ -91,7 +91,7 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
     for kind in ["startContainer", "poststart"] {
         bundle.change(|config| config["hooks"] = json!({kind: hook("exit 4")}));
         let _said = bundle.create("one").good();
-        let named = format!("{kind} hook `/bin/sh`");
+        let named = format!("error running {kind} hook #0: `/bin/sh`");
         refused(&bundle.oci(&["start", "one"]), &[&named, "exit code 4"]);
         until(&bundle, "one", "stopped");
         let _said = bundle.oci(&["delete", "one"]).good();

@@ -4,6 +4,10 @@
 mod engines;
 mod failures;
 mod hooks;
+mod mounts;
+mod notify;
+mod rootless;
+mod scheduling;
 mod spec;
 mod terminal;
 
@@ -58,6 +62,11 @@ fn a_container_is_created_started_killed_and_deleted() {
     let _said = bundle.oci(&["delete", "one"]).good();
     refused(&bundle.oci(&["state", "one"]), &["container does not exist"]);
     let _said = bundle.oci(&["delete", "--force", "one"]).good();
+    // One that was not started ends by the signals that end others.
+    let _said = bundle.create("two").good();
+    let _said = bundle.oci(&["kill", "two"]).good();
+    until(&bundle, "two", "stopped");
+    let _said = bundle.oci(&["delete", "two"]).good();
     assert_eq!(bundle.left(), Vec::<String>::new());
 }
 

@@ -27,9 +27,11 @@ fn options_behind_the_id_of_an_exec_are_the_commands() {
 #[test]
 fn what_is_not_done_or_not_known_is_refused_by_name() {
     for (line, named) in [
-        ("--systemd-cgroup create x", "--systemd-cgroup"),
         ("checkpoint x", "`checkpoint`"),
-        ("create --pidfd-socket /s x", "--pidfd-socket"),
+        ("events --interval 5 x", "`5`"),
+        ("events --interval 0s x", "`0s`"),
+        ("events --interval 9999999999999999999h x", "is not a time"),
+        ("update --cpu-idle 2 x", "--cpu-idle"),
         ("create --wrong x", "--wrong"),
         ("wrong", "`wrong`"),
         ("start", "id is missing"),
@@ -39,5 +41,27 @@ fn what_is_not_done_or_not_known_is_refused_by_name() {
         let said = parsed(line).unwrap_err().to_string();
         assert!(said.contains(named), "{line}: {said}");
     }
-    parsed("--systemd-cgroup=false --rootless=auto state x").unwrap();
+    let Invocation { global, .. } =
+        parsed("--systemd-cgroup=false --rootless=auto state x").unwrap();
+    assert!(!global.systemd_cgroup);
+    assert!(parsed("--systemd-cgroup create x").unwrap().global.systemd_cgroup);
+}
+
+#[test]
+fn times_have_units() {
+    for (line, milliseconds) in [("5s", 5000), ("100ms", 100), ("2m", 120_000)] {
+        let Command::Events(args) = parsed(&format!("events --interval {line} x")).unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!(args.interval.as_millis(), milliseconds, "{line}");
+    }
+}
+
+#[test]
+fn limits_that_only_runc_names_are_taken() {
+    let line =
+        "update --cpu-rt-period 1000 --cpu-rt-runtime 900 --pids-limit 0 --kernel-memory 5 x";
+    let Command::Update(args) = parsed(line).unwrap().command else { panic!() };
+    assert_eq!((args.limits.pids, args.further.realtime_runtime_us), (Some(1), Some(900)));
 }

@@ -2,7 +2,7 @@
 //! The options of `update`.
 
 use crate::error::{Error, Result};
-use hull_plan::Limits;
+use hull_plan::{FurtherLimits, Limits};
 use std::path::PathBuf;
 
 /// The arguments of `update`.
@@ -12,6 +12,7 @@ pub(crate) struct Update {
     /// A document of `linux.resources`; `-` is stdin.
     pub(crate) file: Option<PathBuf>,
     pub(crate) limits: Limits,
+    pub(crate) further: FurtherLimits,
 }
 
 impl Update {
@@ -28,16 +29,32 @@ impl Update {
             "cpu-quota" => limits.cpu_quota_us = Some(number(name, &value)?),
             "cpu-burst" => limits.cpu_burst_us = Some(number(name, &value)?),
             "cpu-share" => limits.cpu_shares = Some(number(name, &value)?),
-            "cpu-idle" => limits.cpu_idle = Some(number::<u8>(name, &value)? != 0),
+            "cpu-idle" => limits.cpu_idle = Some(zero_or_one(name, &value)?),
+            "cpu-rt-period" => self.further.realtime_period_us = Some(number(name, &value)?),
+            "cpu-rt-runtime" => self.further.realtime_runtime_us = Some(number(name, &value)?),
+            // The kernel has no such limits any more (Linux 5.16), and runc passes over them.
+            "kernel-memory" | "kernel-memory-tcp" => drop(bytes(name, &value)?),
             "cpuset-cpus" => limits.cpuset_cpus = Some(value),
             "cpuset-mems" => limits.cpuset_mems = Some(value),
             "memory" => limits.memory_bytes = Some(bytes(name, &value)?),
             "memory-reservation" => limits.memory_reservation_bytes = Some(bytes(name, &value)?),
             "memory-swap" => limits.memory_swap_bytes = Some(bytes(name, &value)?),
-            "pids-limit" => limits.pids = Some(number(name, &value)?),
+            // As in a spec: 0 is the fewest that there can be.
+            "pids-limit" => {
+                limits.pids =
+                    Some(number(name, &value)?).map(|most| if most == 0 { 1 } else { most })
+            }
             name => return Err(Error::Usage { what: format!("there is no option `--{name}`") }),
         }
         Ok(())
+    }
+}
+
+fn zero_or_one(name: &str, value: &str) -> Result<bool> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(Error::Usage { what: format!("--{name} is 0 or 1, not `{value}`") }),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::failure::{
 };
 use hull_init::StepError;
 use hull_init::plan::{Op, Source};
+use hull_sys::Attr;
 
 /// A mount of the same container that contains a path.
 struct Enclosing<'a> {
@@ -23,27 +24,39 @@ impl<'a> Enclosing<'a> {
     }
 
     fn is_read_only(&self) -> bool {
-        if let Op::Bind { source: Source::Image { .. }, .. } = self.op {
+        if let Op::Bind { source: Source::Image { .. }, .. }
+        | Op::BindWith { source: Source::Image { .. }, .. } = self.op
+        {
             return true;
+        }
+        if let Op::BindWith { attributes, .. } = self.op {
+            return (attributes.set | attributes.set_all) & Attr::RDONLY != 0;
         }
         if let Op::Bind { attrs, recursive_attrs, .. } = self.op {
             return attrs.rdonly || recursive_attrs.rdonly;
         }
-        matches!(self.op, Op::Mount { attrs, .. } | Op::Cgroups { attrs, .. } if attrs.rdonly)
+        if let Op::Mount { attrs, .. } | Op::MountWith { attrs, .. } | Op::Cgroups { attrs, .. } =
+            self.op
+        {
+            return attrs.rdonly;
+        }
+        false
     }
 
     /// As in "the read-only volume `/srv/a` at `/data`".
     fn name(&self) -> String {
         let access = if self.is_read_only() { "read-only " } else { "" };
         let at = self.at;
-        if let Op::Bind { source, .. } = self.op {
+        if let Op::Bind { source, .. } | Op::BindWith { source, .. } = self.op {
             return match source {
                 Source::Host(path) => format!("the {access}volume `{path}` at `{at}`"),
                 Source::Image { .. } => format!("the read-only image volume at `{at}`"),
-                Source::Slot(_) | Source::Root => format!("{} at `{at}`", source_name(source)),
+                Source::Slot(_) | Source::Root | Source::Inside(_) => {
+                    format!("{} at `{at}`", source_name(source))
+                }
             };
         }
-        if let Op::Mount { fstype, .. } = self.op {
+        if let Op::Mount { fstype, .. } | Op::MountWith { fstype, .. } = self.op {
             return format!("the {access}{fstype} at `{at}`");
         }
         format!("the mount at `{at}`")
@@ -52,7 +65,12 @@ impl<'a> Enclosing<'a> {
 
 /// Where an operation mounts something, if it does.
 fn target(op: &Op) -> Option<&str> {
-    if let Op::Bind { target, .. } | Op::Mount { target, .. } | Op::Cgroups { target, .. } = op {
+    if let Op::Bind { target, .. }
+    | Op::BindWith { target, .. }
+    | Op::Mount { target, .. }
+    | Op::MountWith { target, .. }
+    | Op::Cgroups { target, .. } = op
+    {
         Some(target)
     } else {
         None
@@ -70,6 +88,7 @@ fn source_name(source: &Source) -> String {
         Source::Slot(_) => "the pod's /dev/shm".into(),
         Source::Image { .. } => "an image volume".into(),
         Source::Root => "a `VOLUME` of the image".into(),
+        Source::Inside(path) => format!("`{path}` of the container"),
     }
 }
 

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Most profiles that are cached, with their programs. Each has some tens of KiB.
 pub(super) const CACHED_MAX: usize = 64;
 const EPERM: u32 = 1;
+/// The call of [`hull_sys::send_fd`].
+const SENDS_LISTENER: &str = "sendmsg";
 
 /// The program of a profile.
 pub fn compiled(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
@@ -59,6 +61,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
 
 /// The library's own program, behind the one that answers calls which are newer than the profile.
 pub(super) fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
+    check_notifications(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = ScmpFilterContext::new(default).map_err(failed)?;
     // The process sets no-new-privs itself.
@@ -89,6 +92,33 @@ pub(super) fn compile_whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let mut whole = prologue(profile);
     whole.append(&mut program(&filter)?);
     Ok(whole)
+}
+
+/// Whether the kernel asks another process about some calls (`SCMP_ACT_NOTIFY`).
+#[must_use]
+pub fn notifies(profile: &LinuxSeccomp) -> bool {
+    let rules = profile.syscalls().iter().flatten();
+    profile.default_action() == Action::ScmpActNotify
+        || rules.into_iter().any(|rule| rule.action() == Action::ScmpActNotify)
+}
+
+/// The call that hands the listener over must not wait for the listener's answer.
+fn check_notifications(profile: &LinuxSeccomp) -> Result<(), Error> {
+    let mut rules = profile.syscalls().iter().flatten();
+    let of_sending = rules.any(|rule| {
+        rule.action() == Action::ScmpActNotify
+            && rule.names().iter().any(|name| name == SENDS_LISTENER)
+    });
+    let why = if profile.default_action() == Action::ScmpActNotify {
+        "SCMP_ACT_NOTIFY cannot be the default action".to_owned()
+    } else if of_sending {
+        format!(
+            "SCMP_ACT_NOTIFY cannot be used for {SENDS_LISTENER}, by which the listener itself is sent"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Seccomp { why })
 }
 
 fn add_rules(
@@ -158,12 +188,7 @@ fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
         Action::ScmpActTrace => ScmpAction::Trace(u16::try_from(errno).unwrap_or(1)),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
-        Action::ScmpActNotify => {
-            return Err(Error::Unsupported {
-                what: "seccomp notification",
-                value: "SCMP_ACT_NOTIFY".into(),
-            });
-        }
+        Action::ScmpActNotify => ScmpAction::Notify,
     })
 }
 

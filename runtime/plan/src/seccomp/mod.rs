@@ -9,8 +9,8 @@ mod profile;
 mod unknown_calls;
 
 pub use calls::call_name;
-pub use compile::compiled;
 pub(crate) use compile::shared;
+pub use compile::{compiled, notifies};
 pub use default::runtime_default;
 pub use profile::localhost;
 
