@@ -96,6 +96,14 @@ async fn pods_that_come_and_go_are_no_leaks() {
 }
 
 #[tokio::test]
+async fn a_pod_without_a_network_lacks_nothing() {
+    let node = Node::start_on_network(|_| "mode = \"none\"\n".to_owned()).await;
+    let _pod = node.pod("alone").await;
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+}
+
+#[tokio::test]
 async fn a_monitor_that_does_not_answer_and_a_layer_that_is_gone_are_mismatches() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("odd").await;

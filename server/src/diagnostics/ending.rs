@@ -32,17 +32,18 @@ pub(crate) fn of_exit(record: &ContainerRecord, how: &ExitReason, at_ns: i64) ->
 
 /// A verb that failed: the start of a container or of a pod.
 pub(crate) fn of_error(error: &Error, reason: &str, at_ns: i64) -> End {
-    let diagnosis = match error {
-        Error::Failed { failure, .. } => Diagnosis::from((**failure).clone()),
-        other => Diagnosis {
+    let diagnosis = if let Error::Failed { failure, .. } = error {
+        Diagnosis::from((**failure).clone())
+    } else {
+        Diagnosis {
             kind: reason.to_owned(),
-            layer: layer(other),
-            what: format!("cannot {}", Chain(other)),
+            layer: layer(error),
+            what: format!("cannot {}", Chain(error)),
             cause: None,
             certainty: Certainty::Certain,
             evidence: Vec::new(),
-            fix: other.hint(),
-        },
+            fix: error.hint(),
+        }
     };
     End { at_ns, reason: reason.to_owned(), diagnosis: Some(diagnosis), ..End::default() }
 }

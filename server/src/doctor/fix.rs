@@ -9,7 +9,7 @@ use crate::pod::recover;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
 use rustix::mount::{UnmountFlags, unmount};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use tracing::info;
 
@@ -51,7 +51,7 @@ async fn take_down(node: &Arc<Node>, pod: &PodId) -> Result<(), String> {
 }
 
 /// Detaches a mount in a directory that only root can change. Links in its path are not followed.
-fn detach(path: &PathBuf) -> Result<(), String> {
+fn detach(path: &Path) -> Result<(), String> {
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     unmount(path, flags).map_err(|errno| format!("umount2({}): {errno}", path.display()))
 }

@@ -57,8 +57,10 @@ pub(super) fn of(node: &Node) -> BTreeSet<Mismatch> {
     let layers: BTreeSet<String> = node.images.rootfs_ids().into_iter().collect();
     let mut found = BTreeSet::new();
     for view in node.registry.views() {
-        if let State::Ready { pause_pid, .. } = view.record.state {
-            of_pod(node, &view, pause_pid, &attached, &mut found);
+        if let State::Ready { pause_pid, ips } = &view.record.state {
+            // Without a network, or on the host's, a pod has no addresses of its own.
+            let is_attached = ips.is_empty() || attached.contains(view.id.as_str());
+            of_pod(node, &view, *pause_pid, is_attached, &mut found);
         }
         for container in view.containers.values() {
             of_container(node, container, &layers, &mut found);
@@ -71,7 +73,7 @@ fn of_pod(
     node: &Node,
     view: &PodSnapshot,
     pause_pid: i32,
-    attached: &BTreeSet<String>,
+    is_attached: bool,
     found: &mut BTreeSet<Mismatch>,
 ) {
     let mut add = |subject, name: String, text, hint| {
@@ -85,7 +87,7 @@ fn of_pod(
     if !has_process(node, &cgroup, pause_pid) {
         add("process", format!("pause, {pause_pid}"), "it is not in the cgroup of the pod", again);
     }
-    if !view.record.host_network() && !attached.contains(view.id.as_str()) {
+    if !is_attached {
         add("network", view.id.to_string(), "the pod has no addresses on record", again);
     }
 }

@@ -116,10 +116,8 @@ mod tests {
     }
 
     fn id<'t>(all: &'t [Timeline], name: &str) -> &'t str {
-        match select(all, name) {
-            Selected::One(of) => &of.id,
-            other => panic!("{name}: {other:?}"),
-        }
+        let Selected::One(of) = select(all, name) else { panic!("{name} is not found") };
+        &of.id
     }
 
     #[test]
