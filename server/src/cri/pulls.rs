@@ -22,7 +22,7 @@ pub(super) async fn recorded(
     let id = node.history.begin_pull(name, namespace, pod);
     let caller = Caller { history: &node.history, id: &id, waits: true };
     let pulled = pull.await;
-    caller.is_answered();
+    caller.answered();
     let error = pulled.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
     node.history.end_stage(&id, STAGE, error);
     if let Err(err) = &pulled {
@@ -40,7 +40,7 @@ struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.waits = false;
     }
 }

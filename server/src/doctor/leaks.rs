@@ -187,8 +187,8 @@ fn mounted(table: &str, state_dir: &Path) -> Vec<Leak> {
     let points = points.map(PathBuf::from);
     let ours = points.filter(|path| dirs.iter().any(|dir| path.starts_with(dir)));
     ours.map(|path| {
-        let names = path.iter().filter_map(|name| PodId::parse(name.to_str()?).ok());
-        Leak::Mount { pod: names.last(), path }
+        let mut names = path.iter().filter_map(|name| PodId::parse(name.to_str()?).ok());
+        Leak::Mount { pod: names.next_back(), path }
     })
     .collect()
 }

@@ -330,7 +330,7 @@ mod tests {
         };
         let timeline = Timeline { failed_exec: Some(exec), ..app(0) };
         let readings = BTreeMap::from([("c0".to_owned(), runs())]);
-        let all = findings(&[timeline.clone()], &readings, NOW);
+        let all = findings(std::slice::from_ref(&timeline), &readings, NOW);
         assert_eq!(
             (all[0].weight, &*all[0].failed_exec.as_ref().unwrap().output),
             (Weight::Warning, "no")
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_failed_pull_counts_until_a_container_has_the_image() {
         let pull = Timeline { kind: Kind::Image, name: String::new(), end: failed(5), ..app(0) };
-        assert_eq!(found(&[pull.clone()], Reading::default())[0].0, Weight::Failure);
+        assert_eq!(found(std::slice::from_ref(&pull), Reading::default())[0].0, Weight::Failure);
         let later = Timeline { began_ns: 6, ..app(0) };
         assert_eq!(found(&[later, pull], runs())[0].0, Weight::Note);
     }
@@ -352,7 +352,10 @@ mod tests {
         let stage =
             Stage { name: "network".into(), began_ns: NOW - 2 * SLOW_NS, ..Stage::default() };
         let pod = Timeline { stages: vec![stage], ..Timeline::default() };
-        assert_eq!(found(&[pod.clone()], Reading::default())[0].1, "`network` goes on for 20 s");
+        assert_eq!(
+            found(std::slice::from_ref(&pod), Reading::default())[0].1,
+            "`network` goes on for 20 s"
+        );
         let gone = Timeline { gone_ns: Some(NOW), ..pod };
         assert!(found(&[gone], Reading::default()).is_empty());
     }
